@@ -1,0 +1,503 @@
+"""Experiment values become frozen dataclasses, once; an unknown key is an error with its neighbours.
+
+An experiment is a Python file with `get_config(variant="") -> ml_collections.ConfigDict` of plain
+values. `load` reads it, applies `--config.path.to.key=value` overrides and returns a `Resolved`:
+the dataclasses every room works from, where each value came from, and a fingerprint.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax.errors import InputError, nearest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """Which features the model hears.
+
+    Attributes:
+      features: of "mel" (80 log-mel bins) and "pitch" (F0, voicing, log energy), concatenated.
+      mel_floor_db: log-mel is floored this far below the clip's speech level; recorded rooms are
+        never silent, and what lies below the floor must look like silence. Negative, dB.
+    """
+
+    features: tuple[str, ...] = ("mel",)
+    mel_floor_db: float = -60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of a training window; each is a function of (seed, step, place in batch).
+
+    Attributes:
+      enabled: all of it.
+      gain_db: gain drawn from +- this many dB.
+      eq_db: smooth random filter, standard deviation in dB.
+      noise_prob: share of windows that get noise.
+      noise_snr_db: (low, high) signal-to-noise ratio against the clip's speech level.
+      speed: audio and motion together are played 1 +- this much faster.
+      silence_prob: share of windows in which a stretch is replaced by a pause with a rest pose.
+      mirror_prob: share of windows whose motion and identity are mirrored left to right.
+    """
+
+    enabled: bool = True
+    gain_db: float = 6.0
+    eq_db: float = 4.0
+    noise_prob: float = 0.7
+    noise_snr_db: tuple[float, float] = (10.0, 50.0)
+    speed: float = 0.1
+    silence_prob: float = 0.0
+    mirror_prob: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read, and how it becomes batches.
+
+    Attributes:
+      shards: folders with a manifest, each read in full.
+      split: of the manifest to train on.
+      batch_size: global number of windows a step, over all hosts and devices.
+      window_frames: frames a window (50 a second).
+      identity_points: points sampled on the neutral mesh.
+      workers: grain worker processes; 0 reads in threads of this process.
+      threads: read threads a process.
+      prefetch: batches read ahead.
+      on_bad_record: "skip" (named, counted, replaced) or "raise".
+      augment: see `AugmentConfig`.
+    """
+
+    shards: tuple[str, ...] = ()
+    split: str = "train"
+    batch_size: int = 16
+    window_frames: int = 128
+    identity_points: int = 256
+    workers: int = 0
+    threads: int = 2
+    prefetch: int = 4
+    on_bad_record: str = "skip"
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+      kind: "regression" (v2.3: convolutions, GRU, linear).
+      conv_layers: number of 1-D convolutions.
+      conv_width: channels of each.
+      past_frames, future_frames: reach of the convolution stack in frames, shared over its layers.
+      recurrent: "bidirectional", or "causal" (one direction; the stated look-ahead is then
+        `future_frames` plus half an analysis window).
+      recurrent_width: units of each direction.
+      identity: "mesh" or "none".
+      identity_width: size of the identity embedding.
+      emotion_width: size of the emotion embedding.
+      dropout: on the features after each convolution.
+      condition_dropout: share of training windows whose identity is replaced by the mean one.
+    """
+
+    kind: str = "regression"
+    conv_layers: int = 3
+    conv_width: int = 256
+    past_frames: int = 5
+    future_frames: int = 5
+    recurrent: str = "bidirectional"
+    recurrent_width: int = 256
+    identity: str = "mesh"
+    identity_width: int = 32
+    emotion_width: int = 16
+    dropout: float = 0.1
+    condition_dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss terms; a term of weight 0 is not computed.
+
+    Attributes:
+      position: masked mean squared error of the channels (angles / 30 degrees).
+      velocity: lambda_vel, of the frame difference.
+      aperture: of the lip aperture.
+      closure: of the aperture where the truth is nearly closed (exp(-gap / closure_width)).
+      closure_width: in weight units.
+      group_weights: factor by channel group of `rig.GROUPS`, multiplied where groups overlap.
+    """
+
+    position: float = 1.0
+    velocity: float = 1.0
+    aperture: float = 1.0
+    closure: float = 1.0
+    closure_width: float = 0.05
+    group_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay.
+
+    Attributes:
+      learning_rate: peak.
+      final_fraction: of the peak that is left at the last step.
+      warmup_steps: linear from zero.
+      weight_decay: decoupled; of matrices only, not of biases and scales.
+      b1, b2, eps: of Adam.
+      clip_norm: of the global gradient norm; 0 for none.
+      ema_decay: of the averaged parameters that evaluation and export use; 0 for none.
+    """
+
+    learning_rate: float = 2e-3
+    final_fraction: float = 0.01
+    warmup_steps: int = 100
+    weight_decay: float = 1e-2
+    b1: float = 0.9
+    b2: float = 0.99
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Device mesh: axes `data` and `fsdp`; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When states are saved and which are kept.
+
+    Attributes:
+      every_steps: save after this many steps, and after the last one.
+      every_minutes: and whenever this long has passed since the last save; 0 for never.
+      keep_latest: newest states kept.
+      keep_best: best states kept, by `best_metric`.
+      best_metric: logged evaluation value, lower is better.
+    """
+
+    every_steps: int = 200
+    every_minutes: float = 0.0
+    keep_latest: int = 2
+    keep_best: int = 1
+    best_metric: str = "eval/loss"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Loss and quick metrics on held-out windows while training.
+
+    Attributes:
+      split: of the manifest.
+      every_steps: 0 for never; also after the last step.
+      batches: number of batches.
+    """
+
+    split: str = "val"
+    every_steps: int = 200
+    batches: int = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What is written while training.
+
+    Attributes:
+      every_steps: between lines in metrics.jsonl and on the console.
+      wandb: mirror metrics to Weights & Biases (offline without an account).
+      wandb_project: name of the project there.
+    """
+
+    every_steps: int = 20
+    wandb: bool = False
+    wandb_project: str = "a2fjax"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole experiment, resolved.
+
+    Attributes:
+      name: of the experiment.
+      seed: of parameters, data order, augmentation and dropout.
+      steps: optimiser updates.
+      precision: "float32", or "bfloat16" for activations (parameters and losses stay float32).
+    """
+
+    name: str = "experiment"
+    seed: int = 0
+    steps: int = 1000
+    precision: str = "float32"
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": ("float32", "bfloat16"),
+    "data.on_bad_record": ("skip", "raise"),
+    "model.kind": ("regression",),
+    "model.recurrent": ("bidirectional", "causal"),
+    "model.identity": ("mesh", "none"),
+    "audio.features": ("mel", "pitch"),
+}
+POSITIVE = (
+    "steps data.batch_size data.window_frames data.identity_points data.threads data.prefetch "
+    "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
+    "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
+    "log.every_steps eval.batches"
+).split()
+NON_NEGATIVE = (
+    "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
+    "loss.position loss.velocity loss.aperture loss.closure optim.warmup_steps "
+    "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
+    "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
+    "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A configuration and how it came about.
+
+    Attributes:
+      config: the dataclasses.
+      sources: where each value was set, by dotted key ("default", a file, an override).
+    """
+
+    config: Config
+    sources: dict[str, str]
+
+    def to_json(self) -> str:
+        """Returns the text of a run's config.json; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "config": dataclasses.asdict(self.config),
+                "sources": self.sources,
+                "fingerprint": fingerprint(self.config),
+            },
+            indent=2,
+            default=dict,
+        )
+
+
+def fingerprint(config: Any) -> str:
+    """Returns 16 hex digits that change when any value of the configuration does."""
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_json(text: str, *, name: str = "config.json") -> Resolved:
+    """Reads what `Resolved.to_json` wrote.
+
+    Raises:
+      InputError: not JSON, or a key this version does not know.
+    """
+    try:
+        data = json.loads(text)
+        values, sources = data["config"], dict(data["sources"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name}: not a run's configuration ({error})") from None
+    return Resolved(build(Config, values, where=name), sources)
+
+
+def load(
+    experiment: str | Path | None, overrides: Mapping[str, str] | None = None
+) -> Resolved:
+    """Resolves an experiment file and overrides.
+
+    Args:
+      experiment: "path/to/file.py" or "path/to/file.py:variant"; None for the defaults.
+      overrides: values by dotted key, as written on the command line.
+
+    Raises:
+      InputError: names the file or key, what was expected and the nearest valid key.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if experiment is not None:
+        values = _read_experiment(str(experiment))
+        sources = dict.fromkeys(_flatten(values), str(experiment))
+    for key, text in (overrides or {}).items():
+        _set(values, key, parse_value(text))
+        sources[key] = f"--config.{key}"
+    config = build(Config, values, where="config")
+    every = _flatten(dataclasses.asdict(config))
+    return Resolved(config, {key: _source(sources, key) for key in every})
+
+
+def parse_overrides(args: Sequence[str]) -> dict[str, str]:
+    """Reads `--config.a.b=value` and `--config.a.b value` arguments.
+
+    Raises:
+      InputError: an argument of another form.
+    """
+    out: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if not arg.startswith("--config."):
+            raise InputError(f"unexpected argument {arg!r}; overrides are --config.key=value")
+        key, equals, value = arg[len("--config.") :].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{arg}: a value is missing; write {arg}=value")
+            value = rest.pop(0)
+        out[key] = value
+    return out
+
+
+def parse_value(text: str) -> Any:
+    """Reads a value as written on the command line: a Python literal, true/false, or a string."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def build(kind: type, values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
+    """Returns the dataclass `kind` with `values`, checked for unknown keys, types and ranges.
+
+    Raises:
+      InputError: names the key, the value and what was expected.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if key not in fields:
+            raise InputError(f"{where}: unknown key {path!r}{nearest(key, fields)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: {path}={value!r}: expected a group of keys")
+            out[key] = build(hint, value, where=where, prefix=path + ".")
+        else:
+            out[key] = _check(_convert(hint, value, path, where), path, where)
+    return kind(**out)
+
+
+def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
+    def wrong(expected: str) -> InputError:
+        return InputError(f"{where}: {path}={value!r}: expected {expected}")
+
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if isinstance(value, str) and typing.get_args(hint)[0] is str:
+            value = [v for v in value.split(",") if v]
+        if not isinstance(value, (list, tuple)):
+            raise wrong("a list")
+        args = typing.get_args(hint)
+        if args[-1] is Ellipsis:
+            return tuple(_convert(args[0], v, path, where) for v in value)
+        if len(args) != len(value):
+            raise wrong(f"{len(args)} values")
+        return tuple(_convert(a, v, path, where) for a, v in zip(args, value, strict=True))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise wrong("names with values")
+        item = typing.get_args(hint)[1]
+        return {str(k): _convert(item, v, f"{path}.{k}", where) for k, v in value.items()}
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = [a for a in typing.get_args(hint) if a is not type(None)]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise wrong(f"a value of type {hint.__name__}")
+    if hint is float and not math.isfinite(value):
+        raise wrong("a finite number")
+    return value
+
+
+def _check(value: Any, path: str, where: str) -> Any:
+    if path in CHOICES:
+        for item in value if isinstance(value, tuple) else (value,):
+            if item not in CHOICES[path]:
+                raise InputError(f"{where}: {path}={item!r}{nearest(item, CHOICES[path])}")
+    if path in POSITIVE and not value > 0:
+        raise InputError(f"{where}: {path}={value!r}: expected a value above 0")
+    if path in NON_NEGATIVE and not value >= 0:
+        raise InputError(f"{where}: {path}={value!r}: expected a value of at least 0")
+    if path == "loss.group_weights":
+        from a2fjax.rig import GROUPS
+
+        for name in value:
+            if name not in GROUPS:
+                raise InputError(f"{where}: {path}: unknown group {name!r}{nearest(name, GROUPS)}")
+    return value
+
+
+def _read_experiment(text: str) -> dict[str, Any]:
+    file, _, variant = text.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"experiment file {file!r} not found{nearest(file, near)}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the file is the user's; any failure in it is theirs
+        raise InputError(f"{file}: {type(error).__name__}: {error}") from None
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file}: expected a function get_config(variant='')")
+    try:
+        config = module.get_config(variant) if variant else module.get_config()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{text}: {error}") from None
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    out = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out += _flatten(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}")
+    return out
+
+
+def _source(sources: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in sources:
+            return sources[key]
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--config.{key}: {parent!r} is a value, not a group of keys")
+    values[last] = value

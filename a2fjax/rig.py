@@ -1,0 +1,401 @@
+"""The 72 channels of a face: names, groups, units, ranges, mirror pairs, and every other order.
+
+Order: 52 ARKit blendshapes (Apple's order, which is also NVIDIA's), 16 tongue shapes, then four
+eye angles in degrees. Weights live in [0, 1]; angles are signed. Five other orders of the same
+names are in use in the field, so files always carry names and readers map by name, never by
+position: see `Layout`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax.errors import InputError, nearest
+
+FPS = 50
+"""Motion frames a second. Frame `t` is the pose at `t / FPS` seconds."""
+
+ARKIT = (
+    "eyeBlinkLeft eyeLookDownLeft eyeLookInLeft eyeLookOutLeft eyeLookUpLeft eyeSquintLeft "
+    "eyeWideLeft eyeBlinkRight eyeLookDownRight eyeLookInRight eyeLookOutRight eyeLookUpRight "
+    "eyeSquintRight eyeWideRight jawForward jawLeft jawRight jawOpen mouthClose mouthFunnel "
+    "mouthPucker mouthLeft mouthRight mouthSmileLeft mouthSmileRight mouthFrownLeft "
+    "mouthFrownRight mouthDimpleLeft mouthDimpleRight mouthStretchLeft mouthStretchRight "
+    "mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthPressLeft "
+    "mouthPressRight mouthLowerDownLeft mouthLowerDownRight mouthUpperUpLeft mouthUpperUpRight "
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff "
+    "cheekSquintLeft cheekSquintRight noseSneerLeft noseSneerRight tongueOut"
+).split()
+
+TONGUE = (
+    "tongueTipUp tongueTipDown tongueTipLeft tongueTipRight tongueRollUp tongueRollDown "
+    "tongueRollLeft tongueRollRight tongueUp tongueDown tongueLeft tongueRight tongueIn "
+    "tongueStretch tongueWide tongueNarrow"
+).split()
+
+EYE_ANGLES = ["rightEyeRotX", "rightEyeRotY", "leftEyeRotX", "leftEyeRotY"]
+
+CHANNELS = (*ARKIT, *TONGUE, *EYE_ANGLES)
+NUM_CHANNELS = len(CHANNELS)
+INDEX = {name: i for i, name in enumerate(CHANNELS)}
+_LOWER = {name.lower(): i for i, name in enumerate(CHANNELS)}
+
+WEIGHT_CHANNELS = np.arange(0, 68)
+ANGLE_CHANNELS = np.arange(68, 72)
+ANGLE_LIMIT = 45.0
+"""Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation."""
+
+MIN = np.array([0.0] * 68 + [-ANGLE_LIMIT] * 4, np.float32)
+MAX = np.array([1.0] * 68 + [ANGLE_LIMIT] * 4, np.float32)
+UNITS = ("weight",) * 68 + ("degree",) * 4
+SCALE = np.array([1.0] * 68 + [30.0] * 4, np.float32)
+"""Divisor that brings a channel to the size of a weight; losses work on `motion / SCALE`."""
+
+EMOTIONS = ("neutral", "happy", "angry", "sad", "surprised")
+NUM_EMOTIONS = len(EMOTIONS)
+
+NVIDIA_EMOTIONS = (
+    "amazement anger cheekiness disgust fear grief joy outofbreath pain sadness"
+).split()
+"""The ten explicit emotions of NVIDIA's framework, in its order; neutral is the zero vector."""
+
+NVIDIA_TO_EMOTION: dict[str, dict[str, float]] = {
+    "neutral": {"neutral": 1.0},
+    "amazement": {"surprised": 1.0},
+    "anger": {"angry": 1.0},
+    "cheekiness": {"happy": 0.7, "neutral": 0.3},
+    "disgust": {"angry": 0.7, "neutral": 0.3},
+    "fear": {"surprised": 0.6, "sad": 0.4},
+    "grief": {"sad": 1.0},
+    "joy": {"happy": 1.0},
+    "outofbreath": {"neutral": 0.7, "surprised": 0.3},
+    "pain": {"sad": 0.6, "angry": 0.4},
+    "sadness": {"sad": 1.0},
+}
+
+
+def _indices(names: Sequence[str]) -> np.ndarray:
+    return np.array([INDEX[n] for n in names], np.int32)
+
+
+def _starting(*prefixes: str) -> np.ndarray:
+    return np.array([i for i, n in enumerate(CHANNELS) if n.startswith(prefixes)], np.int32)
+
+
+GROUPS: dict[str, np.ndarray] = {
+    "all": np.arange(NUM_CHANNELS, dtype=np.int32),
+    "jaw_mouth": _starting("jaw", "mouth"),
+    "jaw": _starting("jaw"),
+    "mouth": _starting("mouth"),
+    "tongue": _indices(["tongueOut", *TONGUE]),
+    "brows": _starting("brow"),
+    "eyes": np.array(
+        [i for i, n in enumerate(CHANNELS) if n.startswith("eye") or n in EYE_ANGLES], np.int32
+    ),
+    "eye_angles": ANGLE_CHANNELS,
+    "blinks": _starting("eyeBlink"),
+    "cheeks_nose": _starting("cheek", "nose"),
+    "upper_face": np.array(
+        [i for i, n in enumerate(CHANNELS) if n.startswith(("brow", "eye", "cheekSquint"))],
+        np.int32,
+    ),
+}
+"""Channel groups by name. `upper_face` is what audio predicts badly (blinks, brow beats, gaze)."""
+
+
+def _mirror() -> tuple[np.ndarray, np.ndarray]:
+    source = np.arange(NUM_CHANNELS)
+    for i, name in enumerate(CHANNELS):
+        for a, b in (("Left", "Right"), ("Right", "Left"), ("left", "right"), ("right", "left")):
+            if a in name and name.replace(a, b) in INDEX:
+                source[i] = INDEX[name.replace(a, b)]
+                break
+    sign = np.ones(NUM_CHANNELS, np.float32)
+    # Seen in a mirror, an eye that looks to its left looks to its right: yaw changes sign.
+    sign[[INDEX["rightEyeRotY"], INDEX["leftEyeRotY"]]] = -1.0
+    return source.astype(np.int32), sign
+
+
+MIRROR_SOURCE, MIRROR_SIGN = _mirror()
+MIRROR_PAIRS = tuple(
+    (CHANNELS[i], CHANNELS[j]) for i, j in enumerate(MIRROR_SOURCE.tolist()) if i < j
+)
+
+APERTURE = np.zeros(NUM_CHANNELS, np.float32)
+"""Lip aperture as a linear map of the channels, `aperture = motion @ APERTURE` (weight units).
+
+jawOpen - mouthClose + the mean lowering of the lower lip and raising of the upper lip, half each.
+ARKit's mouthClose is relative to an open jaw, so the two must be read together. Rolling the lips
+in is left out: it hides the lips without moving the gap.
+"""
+for _name, _weight in {
+    "jawOpen": 1.0,
+    "mouthClose": -1.0,
+    "mouthLowerDownLeft": 0.25,
+    "mouthLowerDownRight": 0.25,
+    "mouthUpperUpLeft": 0.25,
+    "mouthUpperUpRight": 0.25,
+}.items():
+    APERTURE[INDEX[_name]] = _weight
+
+FINGERPRINT = hashlib.sha256(
+    json.dumps([CHANNELS, UNITS, EMOTIONS, FPS]).encode()
+).hexdigest()[:16]
+"""Names the rig in shards, checkpoints and bundles; another rig is refused by name."""
+
+
+def channel_index(name: str) -> int:
+    """Returns the index of a channel by its name, in any case.
+
+    Raises:
+      InputError: the name is not a channel; names the nearest one.
+    """
+    try:
+        return _LOWER[name.lower()]
+    except KeyError:
+        raise InputError(f"unknown channel {name!r}{nearest(name, CHANNELS)}") from None
+
+
+def mirror(motion: np.ndarray) -> np.ndarray:
+    """Returns the motion [..., 72] as seen in a mirror: sides swapped, yaw negated."""
+    return motion[..., MIRROR_SOURCE] * MIRROR_SIGN
+
+
+def clip(motion: np.ndarray) -> np.ndarray:
+    """Returns the motion [..., 72] limited to each channel's range."""
+    return np.clip(motion, MIN, MAX)
+
+
+def aperture(motion: np.ndarray) -> np.ndarray:
+    """Returns the lip aperture [...] of a motion [..., 72], in weight units; see `APERTURE`."""
+    return motion @ APERTURE
+
+
+def emotion_vector(weights: dict[str, float]) -> np.ndarray:
+    """Returns the emotion vector [5] for weights by name; what is missing to one is neutral.
+
+    Args:
+      weights: of names in `EMOTIONS` (or NVIDIA's names), each in [0, 1], summing to at most 1
+        and to more than 0.
+
+    Raises:
+      InputError: unknown name, weight out of range, or a sum of zero or above one.
+    """
+    vector = np.zeros(NUM_EMOTIONS, np.float32)
+    for name, value in weights.items():
+        key = name.lower()
+        if not np.isfinite(value) or not 0.0 <= value <= 1.0:
+            raise InputError(f"emotion {name}={value:g}: expected a weight in [0, 1]")
+        if key in EMOTIONS:
+            vector[EMOTIONS.index(key)] += value
+        elif key in NVIDIA_TO_EMOTION:
+            for target, share in NVIDIA_TO_EMOTION[key].items():
+                vector[EMOTIONS.index(target)] += value * share
+        else:
+            raise InputError(f"unknown emotion {name!r}{nearest(name, EMOTIONS)}")
+    total = float(vector.sum())
+    if total <= 0.0:
+        raise InputError("emotion weights sum to 0: give at least one, for example neutral=1")
+    if total > 1.0 + 1e-4:
+        raise InputError(f"emotion weights sum to {total:g}: expected at most 1")
+    vector[0] += max(0.0, 1.0 - total)
+    return vector
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of another order: its name, the channel it holds (None: none) and a factor.
+
+    Attributes:
+      name: as written in files of that order.
+      channel: name in `CHANNELS`, or None for what the rig does not hold (head rotation).
+      scale: rig value = column value * scale (radians to degrees: 180 / pi).
+    """
+
+    name: str
+    channel: str | None
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Another order of the channels, with maps both ways.
+
+    Attributes:
+      name: of the order, such as "livelink61".
+      columns: in the order of its files.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(c.name for c in self.columns)
+
+    def to_rig(
+        self, values: np.ndarray, names: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Maps values [..., N] of this order to (motion [..., 72], observed [72] bool).
+
+        Several columns of one channel (browInnerUp_L and _R) are averaged. Channels that no column
+        holds are zero and not observed.
+
+        Args:
+          values: [..., N].
+          names: of the values' columns, in any order and any case; this layout's order if None.
+
+        Raises:
+          InputError: an unknown or repeated name, or a count that does not match.
+        """
+        columns = self.columns if names is None else self._find(names)
+        values = np.asarray(values)
+        if values.shape[-1] != len(columns):
+            raise InputError(
+                f"{self.name}: {values.shape[-1]} values a frame, expected {len(columns)}"
+            )
+        motion = np.zeros((*values.shape[:-1], NUM_CHANNELS), np.float32)
+        count = np.zeros(NUM_CHANNELS, np.float32)
+        for i, column in enumerate(columns):
+            if column.channel is not None:
+                c = INDEX[column.channel]
+                motion[..., c] += values[..., i] * column.scale
+                count[c] += 1
+        return motion / np.maximum(count, 1), count > 0
+
+    def from_rig(self, motion: np.ndarray) -> np.ndarray:
+        """Maps motion [..., 72] to values [..., N] of this order; unknown columns are zero."""
+        out = np.zeros((*motion.shape[:-1], len(self.columns)), np.float32)
+        for i, column in enumerate(self.columns):
+            if column.channel is not None:
+                out[..., i] = motion[..., INDEX[column.channel]] / column.scale
+        return out
+
+    def _find(self, names: Sequence[str]) -> list[Column]:
+        known = {c.name.lower(): c for c in self.columns}
+        found, seen = [], set()
+        for name in names:
+            column = known.get(name.lower())
+            if column is None:
+                raise InputError(f"{self.name}: unknown column {name!r}{nearest(name, known)}")
+            if column.name in seen:
+                raise InputError(f"{self.name}: column {name!r} appears twice")
+            seen.add(column.name)
+            found.append(column)
+        return found
+
+
+def _same(names: Sequence[str], rename=lambda n: n) -> tuple[Column, ...]:
+    return tuple(Column(rename(n), n) for n in names)
+
+
+def _pascal(name: str) -> str:
+    return name[0].upper() + name[1:]
+
+
+def _swapped(names: Sequence[str]) -> list[str]:
+    # Live Link Face writes Right before Left for these two pairs only.
+    swap = {
+        "jawLeft": "jawRight",
+        "jawRight": "jawLeft",
+        "mouthLeft": "mouthRight",
+        "mouthRight": "mouthLeft",
+    }
+    return [swap.get(n, n) for n in names]
+
+
+_DEGREES = 180.0 / np.pi
+
+_LIVELINK_ROTATIONS = (
+    Column("HeadYaw", None),
+    Column("HeadPitch", None),
+    Column("HeadRoll", None),
+    Column("LeftEyeYaw", "leftEyeRotY", _DEGREES),
+    Column("LeftEyePitch", "leftEyeRotX", _DEGREES),
+    Column("LeftEyeRoll", None),
+    Column("RightEyeYaw", "rightEyeRotY", _DEGREES),
+    Column("RightEyePitch", "rightEyeRotX", _DEGREES),
+    Column("RightEyeRoll", None),
+)
+
+
+def _ict_name(name: str) -> str:
+    for side in ("Left", "Right"):
+        # jawLeft, mouthRight and so on are directions, not sides, and keep their names.
+        if name.endswith(side) and name not in ("jawLeft", "jawRight", "mouthLeft", "mouthRight"):
+            return f"{name[: -len(side)]}_{side[0]}"
+    return name
+
+
+def _ict_columns() -> tuple[Column, ...]:
+    columns = []
+    for name in ARKIT:
+        if name == "tongueOut":
+            continue
+        if name in ("browInnerUp", "cheekPuff"):
+            columns += [Column(f"{name}_L", name), Column(f"{name}_R", name)]
+        else:
+            columns.append(Column(_ict_name(name), name))
+    extra = ("PupilDilate_L", "PupilDilate_R", "cheekRaiser_L", "cheekRaiser_R")
+    columns += [Column(n, None) for n in extra]
+    return tuple(sorted(columns, key=lambda c: c.name))
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout("rig72", _same(CHANNELS)),
+        Layout("arkit52", _same(ARKIT)),
+        Layout("nvidia68", _same([*ARKIT, *TONGUE], _pascal)),
+        Layout("livelink61", _same(_swapped(ARKIT), _pascal) + _LIVELINK_ROTATIONS),
+        Layout("alphabetical52", _same(sorted(ARKIT))),
+        Layout("alphabetical51", _same(sorted(n for n in ARKIT if n != "tongueOut"))),
+        Layout(
+            "said32",
+            _same([n for n in ARKIT if n.startswith(("jaw", "mouth", "cheek", "nose"))]),
+        ),
+        Layout("ict57", _ict_columns()),
+    )
+}
+
+
+def layout(name: str) -> Layout:
+    """Returns the layout of that name.
+
+    Raises:
+      InputError: no such layout; names the nearest.
+    """
+    if name not in LAYOUTS:
+        raise InputError(f"unknown channel order {name!r}{nearest(name, LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def from_names(
+    values: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps named values [..., N] in any order to (motion [..., 72], observed [72] bool).
+
+    Accepts every name of every layout, in any case.
+
+    Raises:
+      InputError: an unknown or repeated name, or a count that does not match.
+    """
+    return _EVERY.to_rig(values, names)
+
+
+def _every_name() -> Layout:
+    columns: dict[str, Column] = {}
+    for each in LAYOUTS.values():
+        for column in each.columns:
+            columns.setdefault(column.name.lower(), column)
+    return Layout("channel names", tuple(columns.values()))
+
+
+_EVERY = _every_name()
