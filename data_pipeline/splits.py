@@ -1,0 +1,110 @@
+"""Which clips train and which test: by sentence and by person, stable as the set grows.
+
+A sentence's split is a function of its key and the seed alone, so adding takes never moves
+others, and every person's reading of a sentence falls on the same side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from a2fjax.errors import InputError
+
+SENTENCE_SPLITS = ("train", "val", "test_sentences")
+
+FEWEST_SUBJECTS = 4
+"""With fewer people none is held out unless asked for: each is too large a share of training."""
+
+
+def uniform(key: str, seed: int = 0) -> float:
+    """Returns a number in [0, 1) that depends on (seed, key) alone, the same on every machine.
+
+    Keys are compared in Unicode normal form NFKC, case-folded and with single spaces, so that
+    "Hello  there" and "hello there" cannot land on two sides.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", key).casefold().split())
+    digest = hashlib.sha256(f"{seed}:{plain}".encode()).digest()
+    # 53 bits are what a double holds exactly; more would round some keys up to 1.0.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
+
+
+def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.10) -> str:
+    """Returns the split of a sentence: "train", "val" or "test_sentences".
+
+    Args:
+      key: what is said; see `uniform` for which keys count as equal.
+      seed: another seed is another division.
+      val: expected share of sentences, in [0, 1].
+      test: the same; together below 1.
+
+    Raises:
+      InputError: shares that leave nothing to train on.
+    """
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise InputError(f"val={val:g}, test={test:g}: expected shares of at least 0, sum below 1")
+    u = uniform(key, seed)
+    if u < test:
+        return "test_sentences"
+    return "val" if u < test + val else "train"
+
+
+def subject_held_out(
+    subject: str, subjects: Iterable[str], *, seed: int = 0, share: float = 0.08
+) -> bool:
+    """Returns whether a person is kept out of training.
+
+    People are drawn by hash like sentences. When the draw holds out nobody although there are at
+    least `FEWEST_SUBJECTS`, the one with the smallest hash is held out, so that a set of that size
+    always has an unseen person to test on.
+
+    Args:
+      subject: one of `subjects`.
+      subjects: everyone in the set.
+      seed: another seed is another draw.
+      share: expected share of people held out, in [0, 1); 0 holds out nobody.
+
+    Raises:
+      InputError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"held_out_share={share:g}: expected a share in [0, 1)")
+    # "subject:" keeps a person's draw independent of a sentence with the same key.
+    draws = {name: uniform(f"subject:{name}", seed) for name in {*subjects, subject}}
+    if share == 0 or len(draws) < FEWEST_SUBJECTS:
+        return False
+    drawn = {name for name, u in draws.items() if u < share}
+    return subject in (drawn or {min(draws, key=lambda name: (draws[name], name))})
+
+
+def clip_split(subject_held_out: bool, sentence_split: str) -> str:
+    """Returns the split of a clip, of `a2fjax.data.records.SPLITS`.
+
+    A held-out person saying a sentence that training says is "unused": as a test of new people
+    it would leak the sentence.
+
+    Raises:
+      ValueError: `sentence_split` is not of `SENTENCE_SPLITS`.
+    """
+    if sentence_split not in SENTENCE_SPLITS:
+        raise ValueError(f"sentence_split={sentence_split!r}: expected one of {SENTENCE_SPLITS}")
+    if not subject_held_out:
+        return sentence_split
+    return "unused" if sentence_split == "train" else "test_subjects"
+
+
+def named_split(
+    key: str, *, test: Collection[str], val: Collection[str], otherwise: str
+) -> str:
+    """Returns the split of a sentence when some are named: named ones, else `otherwise`.
+
+    Naming test sentences means that these and no others are tested on, so a sentence that the hash
+    put into a split with named members goes to training.
+    """
+    if key in test:
+        return "test_sentences"
+    if key in val:
+        return "val"
+    taken = {"test_sentences": bool(test), "val": bool(val)}
+    return "train" if taken.get(otherwise, False) else otherwise
