@@ -320,9 +320,7 @@ def from_json(text: str, *, name: str = "config.json") -> Resolved:
     return Resolved(build(Config, values, where=name), sources)
 
 
-def load(
-    experiment: str | Path | None, overrides: Mapping[str, str] | None = None
-) -> Resolved:
+def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:
     """Resolves an experiment file and overrides.
 
     Args:

@@ -144,9 +144,7 @@ for _name, _weight in {
 }.items():
     APERTURE[INDEX[_name]] = _weight
 
-FINGERPRINT = hashlib.sha256(
-    json.dumps([CHANNELS, UNITS, EMOTIONS, FPS]).encode()
-).hexdigest()[:16]
+FINGERPRINT = hashlib.sha256(json.dumps([CHANNELS, UNITS, EMOTIONS, FPS]).encode()).hexdigest()[:16]
 """Names the rig in shards, checkpoints and bundles; another rig is refused by name."""
 
 
@@ -284,7 +282,7 @@ class Layout:
         for name in names:
             column = known.get(name.lower())
             if column is None:
-                raise InputError(f"{self.name}: unknown column {name!r}{nearest(name, known)}")
+                raise InputError(f"{self.name}: unknown column {name!r}{nearest(name, self.names)}")
             if column.name in seen:
                 raise InputError(f"{self.name}: column {name!r} appears twice")
             seen.add(column.name)
@@ -377,9 +375,7 @@ def layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def from_names(
-    values: np.ndarray, names: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Maps named values [..., N] in any order to (motion [..., 72], observed [72] bool).
 
     Accepts every name of every layout, in any case.

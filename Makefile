@@ -1,0 +1,49 @@
+# make demo [AUDIO=my.wav]   corpus -> shards -> train -> evaluate -> animate a recording
+# make test                  the tests (heavy ones: make test-slow)
+# Both make their own environment first; PYTHON=python3.13 chooses another interpreter.
+
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(origin PYTHON),file)
+VENV ?= .venv
+else
+VENV ?= .venv-$(VERSION)
+endif
+BIN := $(VENV)/bin
+DEMO ?= demo
+AUDIO ?=
+export PYTHONUNBUFFERED = 1
+
+.PHONY: setup demo test test-slow lint format types clean-demo
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is $(VERSION)" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up $(VENV) (Python $(VERSION)); this takes some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,view]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m data_pipeline.demo.run --folder $(DEMO) $(if $(AUDIO),--audio "$(AUDIO)")
+
+test: setup
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
+
+test-slow: setup
+	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean-demo:
+	rm -rf $(DEMO)

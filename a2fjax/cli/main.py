@@ -1,0 +1,82 @@
+"""The command `a2fjax`: picks a command's module, runs it, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from a2fjax import __version__, errors
+
+COMMANDS = {
+    "train": "train a model, or continue a run",
+    "evaluate": "measure a run on held-out sentences and people, beside the baselines",
+    "infer": "turn a recording into curves",
+    "inspect": "say what is in a run, a set of shards or an experiment",
+}
+"""Commands and their one-line help. Each is a module of this package with `add_arguments(parser)`
+and `run(args, extra)`; only the chosen one is imported, which keeps `--help` fast."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code (0, 1, 2 or 75; see `a2fjax.errors`)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return errors.EXIT_OK if argv else errors.EXIT_BAD_INPUT
+    if argv[0] == "--version":
+        print(f"a2fjax {__version__}")
+        return errors.EXIT_OK
+    name = argv[0]
+    if name not in COMMANDS:
+        return _fail("a2fjax", f"unknown command {name!r}{errors.nearest(name, COMMANDS)}", 2)
+    module = importlib.import_module(f"a2fjax.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"a2fjax {name}", description=module.__doc__, allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    prog = parser.prog
+    try:
+        args, extra = parser.parse_known_args(argv[1:])
+        return int(module.run(args, extra) or 0)
+    except errors.InputError as error:
+        return _fail(prog, str(error), errors.EXIT_BAD_INPUT)
+    except errors.WorkFailed as error:
+        return _fail(prog, str(error), errors.EXIT_FAILED)
+    except errors.Preempted as error:
+        print(f"{prog}: stopped: {error}", file=sys.stderr)
+        return errors.EXIT_PREEMPTED
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`a2fjax inspect X | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.EXIT_OK
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: a2fjax COMMAND ...",
+            "",
+            "Train, evaluate and run speech-driven faces.",
+            "",
+            *lines,
+            "",
+            "`a2fjax COMMAND --help` says more; `a2fjax --version` prints the version.",
+        ]
+    )
+
+
+def _fail(prog: str, message: str, code: int) -> int:
+    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

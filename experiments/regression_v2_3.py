@@ -1,0 +1,45 @@
+"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirectional GRU, linear.
+
+    a2fjax train --config experiments/regression_v2_3.py --workdir runs/regression \\
+        --config.data.shards=shards
+    a2fjax train --config experiments/regression_v2_3.py:demo --workdir demo/run \\
+        --config.data.shards=demo/shards
+
+Variants: "" for real data sets; "demo" for the demo corpus on two CPU cores; "causal" for a model
+that looks ahead by its convolutions only.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the experiment's values.
+
+    Args:
+      variant: "", "demo" or "causal".
+    """
+    config = ConfigDict(
+        {
+            "name": "regression_v2_3",
+            "steps": 40_000,
+            "data": {"batch_size": 32, "window_frames": 256},
+            "optim": {"learning_rate": 1e-3, "warmup_steps": 1000},
+            "checkpoint": {"every_steps": 1000, "keep_latest": 3},
+            "eval": {"every_steps": 1000, "batches": 16},
+            "log": {"every_steps": 50},
+        }
+    )
+    if variant == "demo":
+        config.name = "regression_v2_3_demo"
+        config.steps = 1200
+        config.data.update({"batch_size": 16, "window_frames": 128})
+        config.optim.update({"learning_rate": 2e-3, "warmup_steps": 100, "ema_decay": 0.995})
+        config.checkpoint.update({"every_steps": 200, "keep_latest": 2})
+        config.eval.update({"every_steps": 200, "batches": 8})
+        config.log.every_steps = 20
+    elif variant == "causal":
+        config.name = "regression_v2_3_causal"
+        config.model = {"recurrent": "causal"}
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r}; expected demo or causal")
+    return config

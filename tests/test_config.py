@@ -1,0 +1,86 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from a2fjax import config
+from a2fjax.errors import InputError
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+
+
+def test_overrides_reach_their_place_and_say_where_they_came_from(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text(
+        "def get_config(variant=''):\n"
+        "    return {'name': 'x', 'optim': {'learning_rate': 0.01}, 'steps': 7}\n"
+    )
+    resolved = config.load(file, {"optim.warmup_steps": "3", "data.shards": "a,b"})
+    assert resolved.config.optim.learning_rate == 0.01
+    assert resolved.config.optim.warmup_steps == 3
+    assert resolved.config.data.shards == ("a", "b")
+    assert resolved.sources["steps"] == str(file)
+    assert resolved.sources["optim.warmup_steps"] == "--config.optim.warmup_steps"
+    assert resolved.sources["seed"] == "default"
+
+
+def test_json_round_trip_keeps_values_and_fingerprint():
+    resolved = config.load(None, {"loss.group_weights": "{'jaw_mouth': 2.0}", "seed": "4"})
+    back = config.from_json(resolved.to_json())
+    assert back.config == resolved.config and back.sources == resolved.sources
+    written = json.loads(resolved.to_json())["fingerprint"]
+    assert config.fingerprint(back.config) == written
+    other = dataclasses.replace(back.config, seed=5)
+    assert config.fingerprint(other) != written
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"stpes": "1"}, "'stpes'.*'steps'"),
+        ({"optim.learning_rat": "1"}, "optim.learning_rat.*'learning_rate'"),
+        ({"data.batch_size": "0"}, "data.batch_size=0.*above 0"),
+        ({"data.batch_size": "many"}, "data.batch_size='many'.*type int"),
+        ({"model.recurrent": "bidirectinal"}, "'bidirectional'"),
+        ({"loss.group_weights": "{'jaw_muth': 2}"}, "'jaw_mouth'"),
+        ({"data.augment.noise_snr_db": "(1,2,3)"}, "expected 2 values"),
+        ({"optim.learning_rate": "True"}, "type float"),
+        ({"seed.x": "1"}, "seed"),
+        ({"audio.features": "mle"}, "'mel'"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(overrides, says):
+    with pytest.raises(InputError, match=says):
+        config.load(None, overrides)
+
+
+def test_override_arguments():
+    parsed = config.parse_overrides(["--config.a.b=1", "--config.c", "x y", "--config.d=e=f"])
+    assert parsed == {"a.b": "1", "c": "x y", "d": "e=f"}
+    with pytest.raises(InputError, match="--confg.a"):
+        config.parse_overrides(["--confg.a=1"])
+    with pytest.raises(InputError, match="value is missing"):
+        config.parse_overrides(["--config.a"])
+
+
+def test_broken_experiment_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="not found"):
+        config.load(tmp_path / "no.py")
+    file = tmp_path / "bad.py"
+    file.write_text("1 / 0\n")
+    with pytest.raises(InputError, match="bad.py: ZeroDivisionError"):
+        config.load(file)
+    file.write_text("x = 1\n")
+    with pytest.raises(InputError, match="get_config"):
+        config.load(file)
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda p: p.name)
+def test_every_experiment_resolves(file):
+    assert config.load(file).config.name
+    assert file.read_text().lstrip().startswith('"""'), "says what it is, how to run it, the result"
+
+
+def test_there_are_experiments():
+    assert EXPERIMENTS
