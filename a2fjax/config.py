@@ -1,4 +1,4 @@
-"""Experiment values become frozen dataclasses, once; an unknown key is an error with its neighbours.
+"""Experiment values become frozen dataclasses, once; an unknown key is an error with near names.
 
 An experiment is a Python file with `get_config(variant="") -> ml_collections.ConfigDict` of plain
 values. `load` reads it, applies `--config.path.to.key=value` overrides and returns a `Resolved`:

@@ -1,8 +1,8 @@
-"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirectional GRU, linear.
+r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirectional GRU, linear.
 
-    a2fjax train --config experiments/regression_v2_3.py --workdir runs/regression \\
+    a2fjax train --config experiments/regression_v2_3.py --workdir runs/regression \
         --config.data.shards=shards
-    a2fjax train --config experiments/regression_v2_3.py:demo --workdir demo/run \\
+    a2fjax train --config experiments/regression_v2_3.py:demo --workdir demo/run \
         --config.data.shards=demo/shards
 
 Variants: "" for real data sets; "demo" for the demo corpus on two CPU cores; "causal" for a model

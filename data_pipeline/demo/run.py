@@ -1,0 +1,145 @@
+"""`make demo`: corpus, shards, training, evaluation and an animated recording, in one go.
+
+Each step is a command a user can run alone; it is printed before it runs. What is done already is
+used again, so a second call, or one after an interruption, goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = ROOT / "experiments" / "regression_v2_3.py"
+LINE = (
+    "The quick brown fox jumps over a lazy dog. Perhaps my mother bought five purple plums, "
+    "but nobody ever found them. What a wonderful morning it was!"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--folder", default="demo", help="where everything goes (default: demo)")
+    parser.add_argument("--audio", help="your own recording to animate (WAV, FLAC, OGG, MP3)")
+    parser.add_argument("--minutes", type=float, default=14.0, help="minutes of demo speech")
+    parser.add_argument("--subjects", type=int, default=64, help="people to train on")
+    parser.add_argument("--steps", type=int, help="training steps (default: the experiment's)")
+    parser.add_argument("--emotion", default="neutral", help="emotion of the animated recording")
+    args = parser.parse_args(argv)
+    try:
+        return _run(args)
+    except InputError as error:
+        print(f"make demo: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except subprocess.CalledProcessError as error:
+        print(f"make demo: stopped: the step above ended with {error.returncode}", file=sys.stderr)
+        return EXIT_BAD_INPUT if error.returncode == EXIT_BAD_INPUT else EXIT_FAILED
+    except KeyboardInterrupt:
+        print("make demo: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    folder = Path(args.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if args.audio:
+        # A recording that cannot be read should say so now, not after the training.
+        from a2fjax.audio import io
+
+        io.info(args.audio)
+    start = time.monotonic()
+    corpus, shards, run = folder / "corpus", folder / "shards", folder / "run"
+    a2fjax = [sys.executable, "-m", "a2fjax.cli.main"]
+
+    _step("1/5 Synthetic corpus: speech, articulation, simulated 4D scans")
+    size = [f"--minutes={args.minutes:g}", f"--subjects={args.subjects}"]
+    _call([sys.executable, "-m", "data_pipeline.demo", f"--out={corpus}", *size])
+
+    _step("2/5 Shards: align, stabilise, solve, split")
+    _call([sys.executable, "-m", "data_pipeline.build", str(corpus / "captures"), f"--out={shards}"])
+
+    _step("3/5 Train the regression model")
+    train = [*a2fjax, "train", f"--config={EXPERIMENT}:demo", f"--workdir={run}"]
+    train.append(f"--config.data.shards={shards}")
+    if args.steps:
+        train.append(f"--config.steps={args.steps}")
+    _call(train)
+
+    _step("4/5 Evaluate on sentences and people that training never met")
+    report = folder / "evaluation.json"
+    if _newer(report, run / "metrics.jsonl"):
+        print(f"{report} is up to date")
+        _call([*a2fjax, "evaluate", str(run), f"--show={report}"])
+    else:
+        _call([*a2fjax, "evaluate", str(run), f"--out={report}"])
+
+    _step("5/5 Animate a recording")
+    recording = Path(args.audio) if args.audio else _recording(folder)
+    stem = folder / "animation" / recording.stem
+    stem.parent.mkdir(exist_ok=True)
+    outputs = [f"--out={stem}{end}" for end in (".csv", ".json", ".npz")]
+    infer = [*a2fjax, "infer", str(run), f"--audio={recording}", *outputs, f"--plot={stem}.png"]
+    _call([*infer, f"--emotion={args.emotion}", "--fps=60"])
+
+    _summary(report, stem, run, shards, recording, time.monotonic() - start)
+    return 0
+
+
+def _recording(folder: Path) -> Path:
+    from a2fjax.audio import io
+    from data_pipeline.demo import voice
+
+    path = folder / "speech.wav"
+    if not path.exists():
+        audio, rate = voice.speak(LINE, voice="en", variant="Alicia")
+        io.save(path, audio, rate)
+        print(f"No AUDIO given: {path} is spoken by a voice outside the corpus (eSpeak NG)")
+    return path
+
+
+def _step(title: str) -> None:
+    print(f"\n=== {title}", flush=True)
+
+
+def _call(command: list[str]) -> None:
+    shown = ["python" if part == sys.executable else part for part in command]
+    print("$ " + shlex.join(shown), flush=True)
+    subprocess.run(command, check=True)
+
+
+def _newer(path: Path, than: Path) -> bool:
+    return path.exists() and than.exists() and path.stat().st_mtime >= than.stat().st_mtime
+
+
+def _summary(
+    report: Path, stem: Path, run: Path, shards: Path, recording: Path, seconds: float
+) -> None:
+    print(f"\n=== Done in {seconds / 60:.1f} min. All data above is synthetic.")
+    for name, path in {
+        "shards": shards,
+        "run": run,
+        "evaluation": report,
+        "animation": f"{stem}.csv (Live Link Face), .json, .npz",
+        "plot": f"{stem}.png",
+    }.items():
+        print(f"  {name:<11}{path}")
+    for line in headline(json.loads(report.read_text())):
+        print(f"  {line}")
+
+
+def headline(report: dict) -> list[str]:
+    """Returns the lines that set a report's main figures beside the baselines'."""
+    return list(report.get("headline", []))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
