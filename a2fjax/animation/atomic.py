@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from a2fjax.errors import InputError
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on leaving without error it becomes `path`.
+
+    An error inside removes the temporary file and leaves an older `path` as it was.
+
+    Raises:
+      InputError: the folder does not exist or cannot be written to, or the disk refuses.
+    """
+    path = Path(path)
+    check_folder(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        # Touched first, so that an unwritable folder is told before hours of work.
+        temporary.touch()
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and str(error.filename) != str(temporary):
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def check_folder(path: Path) -> None:
+    """Checks that `path` can be a file in its folder.
+
+    Raises:
+      InputError: the folder is missing, is a file, cannot be written to, or `path` is a folder.
+    """
+    folder = path.parent
+    if not folder.exists():
+        raise InputError(f"{path}: cannot be written (folder {folder} does not exist)")
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot be written ({folder} is not a folder)")
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written (it is a folder)")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written (no permission in folder {folder})")

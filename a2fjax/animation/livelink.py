@@ -1,0 +1,313 @@
+"""Live Link Face CSV: Apple's 61 columns with a timecode a row.
+
+    Timecode,BlendshapeCount,EyeBlinkLeft, ... ,RightEyeRoll
+    18:43:58:59.723,61,0.0000000000, ...
+
+A timecode is HH:MM:SS:FF.fff where FF.fff counts frames of the timecode rate within the second, so
+fff is thousandths of a *frame*, not milliseconds. Six real files of a phone that records at
+"59.94" step by 1.000 to 1.003 (1.0016 on average, so 59.904 a second) on a timecode rate of 60, FF
+reaches 59.999, and no step is larger where a minute begins: the timecode is a time of day and not
+a count of frames, and no numbers are dropped as SMPTE ST 12-1 drop-frame counting would.
+
+Eye and head rotations are in radians: on the same files yaw is 0.62 per unit of eyeLookOut minus
+eyeLookIn, which saturates near 36 degrees. Positive yaw looks to the face's right, positive pitch
+down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.animation import atomic, tracks
+from a2fjax.errors import InputError, nearest
+
+LAYOUT = rig.layout("livelink61")
+HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
+TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
+DAY = 86_400
+_TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
+
+
+def parse_timecode(text: str) -> tuple[int, float]:
+    """Returns (whole seconds of the day, frames within the second) of HH:MM:SS:FF.fff.
+
+    Raises:
+      InputError: not of that form, or an hour, minute or second out of range.
+    """
+    match = _TIMECODE.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"timecode {text!r}: expected HH:MM:SS:FF.fff")
+    hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
+    if hours > 23 or minutes > 59 or seconds > 59:
+        raise InputError(f"timecode {text!r}: expected an hour of 0-23, minutes and seconds 0-59")
+    return (hours * 60 + minutes) * 60 + seconds, float(match[4])
+
+
+def format_timecode(seconds: Fraction | float, rate: int) -> str:
+    """Returns the timecode of a time of day, to the nearest thousandth of a frame.
+
+    Args:
+      seconds: since midnight; taken modulo a day.
+      rate: whole timecode frames a second; 60 for 59.94.
+    """
+    count = round(Fraction(seconds) * rate * 1000) % (DAY * rate * 1000)
+    second, frame = divmod(count, rate * 1000)
+    return (
+        f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}:"
+        f"{frame // 1000:02d}.{frame % 1000:03d}"
+    )
+
+
+def timecode_rate(fps: float | Fraction) -> int:
+    """Returns the timecode rate that counts a frame rate: the whole number above it."""
+    return int(np.ceil(float(tracks.rate(fps)) - 1e-9))
+
+
+def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
+    """Returns the timecode rate for which frame steps across seconds equal those within them.
+
+    Args:
+      seconds: [T] whole seconds of each row.
+      frames: [T] frames within the second, with fraction.
+    """
+    possible = [r for r in TIMECODE_RATES if r > frames.max(initial=0)]
+    within = np.diff(seconds) == 0
+    across = np.diff(seconds) == 1
+    steps = np.diff(frames)
+    if not possible:
+        return int(frames.max()) + 1
+    if not (within & (steps > 0)).any() or not across.any():
+        # Too short to tell: the phone's own rate, where that fits.
+        return 60 if 60 in possible else possible[0]
+    step = np.median(steps[within & (steps > 0)])
+    return min(possible, key=lambda r: abs(np.median(steps[across] + r) - step))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A Live Link Face file, with all it holds; written back, it is the same bytes.
+
+    Attributes:
+      timecodes: of each row, as written.
+      values: [T, N] float64 in the file's units.
+      header: column names as written, the first two are the timecode and the count.
+      newline: that ends each line.
+      name: of the file, for messages.
+    """
+
+    timecodes: tuple[str, ...]
+    values: np.ndarray
+    header: tuple[str, ...] = HEADER
+    newline: str = "\n"
+    name: str = "Live Link table"
+
+    @functools.cached_property
+    def rate(self) -> int:
+        """Timecode frames a second; see `find_rate`."""
+        return find_rate(*self._parsed)
+
+    @functools.cached_property
+    def _parsed(self) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [parse_timecode(t) for t in self.timecodes]
+        return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs])
+
+    def times(self, rate: int | None = None) -> np.ndarray:
+        """Returns [T] float64 seconds since the first row; midnight is crossed without a jump.
+
+        Args:
+          rate: timecode frames a second; found from the rows if None.
+
+        Raises:
+          InputError: a row is not after the one before it.
+        """
+        seconds, frames = self._parsed
+        rate = self.rate if rate is None else rate
+        days = np.concatenate([[0], np.cumsum(np.diff(seconds) < -DAY // 2)]) * DAY
+        times = (seconds - seconds[0] + days) + (frames - frames[0]) / rate
+        late = np.flatnonzero(np.diff(times) <= 0)
+        if len(late):
+            row = int(late[0]) + 1
+            raise InputError(
+                f"{self.name}:{row + 2}: timecode {self.timecodes[row]} is not after "
+                f"{self.timecodes[row - 1]}"
+            )
+        return times
+
+    def to_motion(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (motion [T, 72] float32 in rig units, observed [72] bool).
+
+        Head rotation and eye roll have no channel and stay in the table only.
+        """
+        return LAYOUT.to_rig(self.values, self.header[2:])
+
+    def track(self) -> tracks.Track:
+        """Returns the curves on a clock that starts at the first row."""
+        motion, observed = self.to_motion()
+        return tracks.Track(motion, self.times(), observed)
+
+
+def from_motion(
+    motion: np.ndarray, *, fps: float | Fraction = rig.FPS, start: str = "00:00:00:00.000"
+) -> Table:
+    """Returns the table of motion [T, 72] whose frame k is `k / fps` seconds after `start`."""
+    writer = _Rows(fps, start)
+    values = LAYOUT.from_rig(motion).astype(np.float64)
+    return Table(tuple(writer.timecodes(len(values))), values)
+
+
+def read(path: str | Path) -> Table:
+    """Reads a Live Link Face CSV with any of the layout's columns, in any order.
+
+    Raises:
+      InputError: names file and line: missing, empty, not such a file, unknown or repeated column,
+        short or long row, wrong count, timecode not of its form, value not a finite number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a Live Link Face CSV (not text)") from None
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(newline)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path}: is empty, expected a Live Link Face CSV")
+    header = tuple(name.strip() for name in lines[0].split(","))
+    _check_header(path, header)
+    if len(lines) == 1:
+        raise InputError(f"{path}: has a header but no frames")
+    timecodes, values = [], np.empty((len(lines) - 1, len(header) - 2))
+    for row, line in enumerate(lines[1:]):
+        timecodes.append(_read_row(path, row + 2, line, header, values[row]))
+    return Table(tuple(timecodes), values, header, newline, str(path))
+
+
+def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    if header[0].lower() != "timecode":
+        raise InputError(
+            f"{path}:1: first column is {header[0][:40]!r}, expected 'Timecode' of a Live Link CSV"
+        )
+    if len(header) < 3 or header[1].lower() != "blendshapecount":
+        second = header[1] if len(header) > 1 else ""
+        raise InputError(f"{path}:1: second column is {second!r}, expected 'BlendshapeCount'")
+    known = {name.lower() for name in LAYOUT.names}
+    seen: set[str] = set()
+    for name in header[2:]:
+        if name.lower() not in known:
+            raise InputError(f"{path}:1: unknown column {name!r}{nearest(name, LAYOUT.names)}")
+        if name.lower() in seen:
+            raise InputError(f"{path}:1: column {name!r} appears twice")
+        seen.add(name.lower())
+
+
+def _read_row(
+    path: Path, number: int, line: str, header: Sequence[str], out: np.ndarray
+) -> str:
+    cells = line.split(",")
+    if len(cells) != len(header):
+        raise InputError(f"{path}:{number}: {len(cells)} values, expected {len(header)}")
+    try:
+        parse_timecode(cells[0])
+    except InputError as error:
+        raise InputError(f"{path}:{number}: {error}") from None
+    if cells[1].strip() != str(len(out)):
+        raise InputError(f"{path}:{number}: {header[1]} is {cells[1]!r}, expected {len(out)}")
+    try:
+        out[:] = [float(cell) for cell in cells[2:]]
+    except ValueError:
+        out[:] = [_number(cell) for cell in cells[2:]]
+    wrong = np.flatnonzero(~np.isfinite(out))
+    if len(wrong):
+        column = int(wrong[0]) + 2
+        raise InputError(
+            f"{path}:{number}: {header[column]} is {cells[column]!r}, expected a finite number"
+        )
+    return cells[0]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def write(path: str | Path, table: Table) -> None:
+    """Writes a table, whole or not at all; a file that `read` read comes out the same.
+
+    Values have the 10 decimals of the phone's files.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    with atomic.whole(path) as temporary, open(temporary, "w", newline="") as file:
+        file.write(",".join(table.header) + table.newline)
+        for timecode, row in zip(table.timecodes, table.values, strict=True):
+            file.write(_row(timecode, row) + table.newline)
+
+
+def _row(timecode: str, values: np.ndarray) -> str:
+    return f"{timecode},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
+
+
+class _Rows:
+    """Timecodes of consecutive frames."""
+
+    def __init__(self, fps: float | Fraction, start: str):
+        self._fps = tracks.rate(fps)
+        self._rate = timecode_rate(self._fps)
+        seconds, frames = parse_timecode(start)
+        if frames >= self._rate:
+            raise InputError(
+                f"start timecode {start}: frame {frames:g} of a second, expected less than "
+                f"{self._rate} at {float(self._fps):g} frames a second"
+            )
+        self._start = seconds + Fraction(str(frames)) / self._rate
+        self._next = 0
+
+    def timecodes(self, count: int) -> Iterator[str]:
+        for k in range(self._next, self._next + count):
+            yield format_timecode(self._start + k / self._fps, self._rate)
+        self._next += count
+
+
+class Writer:
+    """Writes motion to an open file as it comes."""
+
+    def __init__(
+        self, file: IO[str], *, fps: float | Fraction, start: str = "00:00:00:00.000"
+    ):
+        """Writes the header.
+
+        Args:
+          file: open for text, without newline translation.
+          fps: of the motion to come.
+          start: timecode of the first frame.
+
+        Raises:
+          InputError: `start` is not a timecode at this rate.
+        """
+        self._rows = _Rows(fps, start)
+        self._file = file
+        file.write(",".join(HEADER) + "\n")
+
+    def write(self, motion: np.ndarray) -> None:
+        """Appends motion [N, 72] in rig units."""
+        values = LAYOUT.from_rig(motion)
+        for timecode, row in zip(self._rows.timecodes(len(values)), values, strict=True):
+            self._file.write(_row(timecode, row) + "\n")
+
+    def close(self) -> None:
+        """Nothing is left to write."""

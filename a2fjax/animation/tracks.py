@@ -1,0 +1,136 @@
+"""Curves on a clock: 72 channels at times in seconds, and resampling by those times."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.errors import InputError
+
+NTSC = {
+    "23.976": Fraction(24000, 1001),
+    "23.98": Fraction(24000, 1001),
+    "29.97": Fraction(30000, 1001),
+    "47.952": Fraction(48000, 1001),
+    "59.94": Fraction(60000, 1001),
+    "119.88": Fraction(120000, 1001),
+}
+"""What people write for the rates of SMPTE ST 12-1 that are 1000/1001 of a whole number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Curves as a file holds them.
+
+    Attributes:
+      motion: [T, 72] float32 in rig units.
+      times: [T] float64 seconds, strictly increasing.
+      observed: [72] bool, the channels that the file has.
+    """
+
+    motion: np.ndarray
+    times: np.ndarray
+    observed: np.ndarray
+
+    @property
+    def fps(self) -> float:
+        """Mean frames a second; `rig.FPS` when there is one frame only."""
+        if len(self.times) < 2:
+            return float(rig.FPS)
+        return float((len(self.times) - 1) / (self.times[-1] - self.times[0]))
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """Returns the motion [N, 72] at `times` [N]: linear between frames, held outside."""
+        out = np.empty((len(times), rig.NUM_CHANNELS), np.float32)
+        for c in range(rig.NUM_CHANNELS):
+            out[:, c] = np.interp(times, self.times, self.motion[:, c])
+        return out
+
+    def resampled(self, fps: float | Fraction = rig.FPS) -> Track:
+        """Returns the track at `fps`, from its first time to its last."""
+        fps = rate(fps)
+        span = self.times[-1] - self.times[0]
+        # Half a microsecond of grace: a last frame that is due is not lost to rounding.
+        count = int(np.floor(span * float(fps) + 5e-7 * float(fps))) + 1
+        times = self.times[0] + np.arange(count) * (fps.denominator / fps.numerator)
+        return Track(self.at(times), times, self.observed)
+
+
+def rate(value: str | float | Fraction) -> Fraction:
+    """Returns a frame rate as an exact fraction.
+
+    Takes numbers ("50", "12.5"), fractions ("30000/1001") and the decimal names of the NTSC rates
+    ("29.97", "59.94"), which mean 30000/1001 and 60000/1001.
+
+    Raises:
+      InputError: not a number, or outside [1, 1000] frames a second.
+    """
+    if isinstance(value, Fraction):
+        found = value
+    else:
+        text = str(value).strip()
+        try:
+            found = NTSC[text] if text in NTSC else Fraction(text).limit_denominator(100_000)
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"fps={text!r}: expected frames a second, such as 60") from None
+    if not 1 <= found <= 1000:
+        raise InputError(f"fps={value!s}: expected between 1 and 1000 frames a second")
+    return found
+
+
+class Resampler:
+    """Resamples motion that arrives in blocks; the numbers do not depend on the blocks.
+
+    Output frame k is at `k / fps_out` seconds, exactly (whole-number arithmetic); values are linear
+    between input frames and held after the last. The output covers the input's duration: N input
+    frames give ceil(N * fps_out / fps_in) frames.
+    """
+
+    def __init__(self, fps_in: float | Fraction, fps_out: float | Fraction):
+        """Starts at frame 0.
+
+        Args:
+          fps_in: of the frames to come.
+          fps_out: of the frames returned.
+        """
+        self._ratio = rate(fps_in) / rate(fps_out)
+        self._kept = np.zeros((0, rig.NUM_CHANNELS), np.float32)
+        self._first = 0
+        self._next = 0
+
+    def push(self, motion: np.ndarray) -> np.ndarray:
+        """Takes [N, 72] input frames and returns the [M, 72] output frames now known."""
+        self._kept = np.concatenate([self._kept, np.asarray(motion, np.float32)])
+        last = self._first + len(self._kept) - 1
+        return self._emit(int(np.floor(last / self._ratio)) + 1 if last >= 0 else 0)
+
+    def finish(self) -> np.ndarray:
+        """Returns the output frames that are left, holding the last input frame."""
+        return self._emit(int(np.ceil((self._first + len(self._kept)) / self._ratio)))
+
+    def _emit(self, stop: int) -> np.ndarray:
+        if stop <= self._next:
+            return np.zeros((0, rig.NUM_CHANNELS), np.float32)
+        position = np.arange(self._next, stop, dtype=np.int64) * self._ratio.numerator
+        whole, rest = np.divmod(position, self._ratio.denominator)
+        part = (rest / self._ratio.denominator).astype(np.float32)[:, None]
+        low = whole - self._first
+        high = np.minimum(low + 1, len(self._kept) - 1)
+        low = np.minimum(low, len(self._kept) - 1)
+        out = self._kept[low] * (1 - part) + self._kept[high] * part
+        self._next = stop
+        keep_from = int(self._next * self._ratio) - self._first
+        keep_from = max(0, min(keep_from, len(self._kept) - 1))
+        self._kept, self._first = self._kept[keep_from:], self._first + keep_from
+        return out
+
+
+def resample(
+    motion: np.ndarray, fps_in: float | Fraction, fps_out: float | Fraction
+) -> np.ndarray:
+    """Returns motion [N, 72] at another rate, [ceil(N * fps_out / fps_in), 72]; see `Resampler`."""
+    resampler = Resampler(fps_in, fps_out)
+    return np.concatenate([resampler.push(motion), resampler.finish()])
