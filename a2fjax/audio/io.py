@@ -1,0 +1,239 @@
+"""Sound files in and out: any rate, any number of channels, WAV, FLAC, OGG, MP3 and what else
+libsndfile reads; always 16 kHz mono behind this module.
+
+`load` and `blocks` run the same stream of decode, mix and resample, so they give the same samples;
+`blocks` holds one block in memory, whatever the length of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from a2fjax.audio import SAMPLE_RATE
+from a2fjax.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import soundfile
+
+FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
+"""What `save` writes, by file name extension."""
+
+_CHUNK = 1 << 16  # Sample frames decoded at a time; bounds memory, changes no sample.
+_UNKNOWN = 0x7FFF0000  # Sizes from here on are what encoders write when they cannot seek back.
+
+
+def load(path: str | Path) -> np.ndarray:
+    """Reads a whole sound file.
+
+    Args:
+      path: of a sound file at any rate, with any number of channels.
+
+    Returns:
+      [samples] float32, 16 kHz, the mean of the channels. Full scale is 1.
+
+    Raises:
+      InputError: no such file, a folder, not a sound file, fewer than two samples, samples that
+        are not finite, or the file ends before its header says.
+    """
+    return np.concatenate(list(_stream(Path(path))))
+
+
+def blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
+    """Reads a sound file in consecutive blocks: the samples of `load`, in bounded memory.
+
+    Args:
+      path: of a sound file.
+      seconds: length of each block but the last; rounded to whole samples at 16 kHz.
+
+    Returns:
+      An iterator of [samples] float32 blocks. What is wrong with the file's beginning is raised at
+      once, what is wrong further on when the iterator gets there.
+
+    Raises:
+      InputError: as `load`.
+    """
+    size = round(seconds * SAMPLE_RATE)
+    if size < 1:
+        raise ValueError(f"blocks of {seconds} s hold no sample")
+    info(path)
+    return _reblock(_stream(Path(path)), size)
+
+
+def info(path: str | Path) -> tuple[float, int, int]:
+    """Returns (seconds, sample rate in Hz, channels) of a sound file from its header.
+
+    Raises:
+      InputError: as `load`, as far as the header shows it.
+    """
+    with _open(Path(path)) as file:
+        return file.frames / file.samplerate, file.samplerate, file.channels
+
+
+def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
+    """Writes a sound file, whole or not at all; the format follows the extension (`FORMATS`).
+
+    WAV and FLAC hold 16-bit integers; values beyond full scale are clipped.
+
+    Args:
+      path: of the file; an existing one is replaced.
+      audio: [samples] or [samples, channels], full scale is 1.
+      rate: samples a second.
+
+    Raises:
+      InputError: unknown extension, no such folder, or the file cannot be written.
+      ValueError: no samples, more than two dimensions, or values that are not finite.
+    """
+    import soundfile
+
+    path = Path(path)
+    extension = path.suffix.lower().lstrip(".")
+    if extension not in FORMATS:
+        raise InputError(f"{path}: unknown audio format{nearest(extension, FORMATS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: folder {path.parent} does not exist")
+    audio = np.asarray(audio, np.float32)
+    if audio.ndim not in (1, 2) or audio.size == 0 or not np.isfinite(audio).all():
+        raise ValueError(f"{path}: audio of shape {audio.shape} is empty, too deep or not finite")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        soundfile.write(temporary, audio, rate, format=FORMATS[extension])
+        os.replace(temporary, path)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stream(path: Path) -> Iterator[np.ndarray]:
+    """Yields the file's samples at 16 kHz, mono, in pieces of no particular size."""
+    import soundfile
+    import soxr
+
+    with _open(path) as file:
+        rate, promised = file.samplerate, file.frames
+        resampler = None
+        if rate != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        exact = file.format != "MP3" or _mp3_states_length(path)
+        read = written = 0
+        while read < promised:
+            try:
+                chunk = file.read(_CHUNK, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError as error:
+                raise InputError(
+                    f"audio {path}: damaged or cut short after {read / rate:.2f} s"
+                    f" of {promised / rate:.2f} s ({_reason(error)})"
+                ) from None
+            if not len(chunk):
+                break
+            mono = chunk.mean(axis=1, dtype=np.float32)
+            finite = np.isfinite(mono)
+            if not finite.all():
+                at = (read + int(np.argmin(finite))) / rate
+                raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+            read += len(chunk)
+            if resampler is not None:
+                mono = resampler.resample_chunk(mono)
+            written += len(mono)
+            yield mono
+        if exact and read < promised:
+            raise InputError(
+                f"audio {path}: cut short, has {read / rate:.2f} s of {promised / rate:.2f} s"
+            )
+        if resampler is not None:
+            rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            written += len(rest)
+            yield rest
+        if written < 2:
+            raise InputError(f"audio {path}: is too short, {read} samples at {rate} Hz")
+
+
+def _reblock(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    held: list[np.ndarray] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += len(piece)
+        if count < size:
+            continue
+        joined = np.concatenate(held)
+        whole = count - count % size
+        # Copies, so that a block that is kept does not keep its neighbours alive.
+        yield from (joined[i : i + size].copy() for i in range(0, whole, size))
+        held, count = [joined[whole:]], count - whole
+    if count:
+        yield np.concatenate(held)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    import soundfile
+
+    if path.is_dir():
+        raise InputError(f"audio {path}: is a folder, expected a sound file")
+    if not path.exists():
+        near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise InputError(f"audio {path}: no such file{nearest(path.name, near)}")
+    try:
+        missing = _missing_bytes(path)
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"audio {path}: not a sound file ({_reason(error)})") from None
+    with file:
+        if file.frames < 2:
+            raise InputError(
+                f"audio {path}: holds {file.frames} samples, expected at least 2"
+            )
+        if missing:
+            raise InputError(
+                f"audio {path}: cut short, {missing} bytes of samples that its header states are"
+                f" missing after {file.frames / file.samplerate:.2f} s"
+            )
+        yield file
+
+
+def _missing_bytes(path: Path) -> int:
+    """Returns how many bytes of sample data a WAV or AIFF header states beyond the file's end.
+
+    libsndfile silently plays what is left of such a file. Chunk layout: Microsoft "Multimedia
+    Programming Interface and Data Specifications 1.0" (RIFF), Apple AIFF 1.3 (FORM).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+            order, wanted = "little", b"data"
+        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
+            order, wanted = "big", b"SSND"
+        else:
+            return 0
+        while len(chunk := file.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
+            if chunk[:4] == wanted:
+                return 0 if length >= _UNKNOWN else max(0, file.tell() + length - size)
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return 0
+
+
+def _mp3_states_length(path: Path) -> bool:
+    """Returns whether an MP3's first frame has a Xing or Info header; else lengths are guesses."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        start = 0
+        if head[:3] == b"ID3":  # ID3v2: four bytes of seven bits, then the tag.
+            a, b, c, d = head[6:10]
+            start = 10 + (a << 21 | b << 14 | c << 7 | d)
+        file.seek(start)
+        first = file.read(512)
+    return b"Xing" in first or b"Info" in first
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split()).rstrip(".")

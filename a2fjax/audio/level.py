@@ -1,0 +1,91 @@
+"""How loud the speech in a recording is, and bringing it to one level without raising silence.
+
+NumPy only: data workers import this without jax.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax.audio import HOP
+
+TARGET = 0.1
+"""RMS level that speech is brought to: -20 dB of full scale."""
+
+FLOOR = 10 ** (-50 / 20)
+"""No recording is raised as if its speech were quieter than this (-50 dB of full scale)."""
+
+_INAUDIBLE = 10 ** (-100 / 20)  # Below what 16 bits hold: digital silence.
+_CONTRAST = 10 ** (6 / 20)  # Speech rises and falls; what stays within 6 dB is noise or hum.
+_ENOUGH = 10  # Frames (0.2 s) of speech from which its level is believed in full.
+_ROWS = 1 << 14
+
+
+def frame_levels(audio: np.ndarray) -> np.ndarray:
+    """Returns the RMS of each whole 20 ms frame about the frame's own mean.
+
+    Levels of the blocks of a long recording, joined, are those of the whole when every block but
+    the last is a multiple of 20 ms.
+
+    Args:
+      audio: [samples] float, 16 kHz.
+
+    Returns:
+      [frames] float64; one value for a recording shorter than a frame. The mean is left out so
+      that a constant offset does not count as loudness.
+    """
+    audio = np.asarray(audio)
+    if audio.ndim != 1:
+        raise ValueError(f"audio has shape {audio.shape}, expected [samples]")
+    whole = len(audio) // HOP
+    if not whole:
+        return np.array([np.std(audio, dtype=np.float64)] if len(audio) else [])
+    frames = audio[: whole * HOP].reshape(whole, HOP)
+    parts = [
+        np.std(frames[i : i + _ROWS].astype(np.float64), axis=1) for i in range(0, whole, _ROWS)
+    ]
+    return np.concatenate(parts)
+
+
+def speech_level(audio: np.ndarray) -> float:
+    """Returns the level of the speech in a recording, the divisor of `normalise`.
+
+    Args:
+      audio: [samples] float, 16 kHz, full scale 1.
+
+    Returns:
+      RMS of the loud parts of speech, at least `FLOOR`; see `speech_level_of_frames`.
+    """
+    return speech_level_of_frames(frame_levels(audio))
+
+
+def speech_level_of_frames(levels: np.ndarray) -> float:
+    """Returns the level of speech from `frame_levels`, for recordings too long to hold.
+
+    Speech is the frames 6 dB or more above the noise floor (10th percentile of the frames that are
+    not digital silence); its level is their 95th percentile, so neither pauses nor a knock count.
+    Where nothing rises above the floor there is no speech to go by, and a recording that is
+    quieter than `TARGET` is left as it is instead of being raised: a level of `TARGET`. Between
+    none and 0.2 s of speech the two are mixed in dB.
+
+    Args:
+      levels: [frames] RMS of 20 ms frames, linear.
+
+    Returns:
+      RMS, linear, at least `FLOOR`.
+    """
+    levels = np.asarray(levels, np.float64)
+    audible = levels[levels > _INAUDIBLE]
+    if not len(audible):
+        return TARGET
+    floor = np.percentile(audible, 10)
+    speech = audible[audible > _CONTRAST * floor]
+    share = min(1.0, len(speech) / _ENOUGH)
+    quiet = max(float(np.percentile(audible, 95)), TARGET)
+    loud = max(float(np.percentile(speech, 95)), FLOOR) if len(speech) else quiet
+    return float(loud**share * quiet ** (1 - share))
+
+
+def normalise(audio: np.ndarray, speech_level: float) -> np.ndarray:
+    """Returns the audio, any shape, with speech brought from `speech_level` to `TARGET`."""
+    return np.asarray(audio, np.float32) * np.float32(TARGET / speech_level)

@@ -1,0 +1,103 @@
+"""Log-mel spectrogram in JAX: 80 bins, 50 frames a second.
+
+Hann window of 640 samples (40 ms), hop 320, power spectrum of 1024 points, Slaney's mel scale with
+triangles of equal area from 0 to 8 kHz. Frame t is the window centred on sample 320 * t, with zeros
+outside the clip, so it looks ahead `LOOKAHEAD` samples and back `LOOKBACK`.
+
+Sources: M. Slaney, "Auditory Toolbox", Interval Research Technical Report 1998-010 (scale and
+filters, as librosa's default `htk=False, norm="slaney"`).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2fjax.audio import HOP, SAMPLE_RATE, num_frames
+
+BINS = 80
+WINDOW = 2 * HOP
+FFT = 1024
+
+LOOKAHEAD = HOP - 1
+"""Last sample that frame t depends on, counted from its centre 320 * t."""
+
+LOOKBACK = HOP - 1
+"""First sample that frame t depends on, counted back from its centre (the window starts at 0)."""
+
+_LINEAR_STEP = 200.0 / 3.0  # Hz a mel below the break.
+_BREAK_HZ = 1000.0
+_LOG_STEP = np.log(6.4) / 27.0  # Natural log of frequency a mel above it.
+
+
+def hz_to_mel(hz: np.ndarray) -> np.ndarray:
+    """Returns mels of Slaney's scale: linear below 1 kHz, logarithmic above."""
+    hz = np.asarray(hz, np.float64)
+    above = _BREAK_HZ / _LINEAR_STEP + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz < _BREAK_HZ, hz / _LINEAR_STEP, above)
+
+
+def mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    """Returns frequencies in Hz, the inverse of `hz_to_mel`."""
+    mel = np.asarray(mel, np.float64)
+    over = np.maximum(mel - _BREAK_HZ / _LINEAR_STEP, 0.0)
+    return np.where(over > 0, _BREAK_HZ * np.exp(over * _LOG_STEP), mel * _LINEAR_STEP)
+
+
+@functools.cache
+def filterbank() -> np.ndarray:
+    """Returns [513, 80] float32 weights from power spectrum to mel bins; do not write into it."""
+    edges = mel_to_hz(np.linspace(0.0, hz_to_mel(np.array(SAMPLE_RATE / 2)), BINS + 2))
+    frequency = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)[:, None]
+    rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    weights = (triangles * 2.0 / (edges[2:] - edges[:-2])).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
+
+
+@functools.cache
+def window() -> np.ndarray:
+    """Returns the [640] float32 periodic Hann window; its peak is on the frame's centre."""
+    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+    hann.flags.writeable = False
+    return hann
+
+
+def white_noise_power(rms: float) -> np.ndarray:
+    """Returns the [80] expected power in each mel bin of white noise of that RMS level."""
+    energy = float(np.sum(window().astype(np.float64) ** 2))
+    return rms**2 * energy * filterbank().astype(np.float64).sum(axis=0)
+
+
+@jax.jit
+def log_mel(audio: jax.Array, *, floor: float | jax.Array = 1e-10) -> jax.Array:
+    """Returns the natural log of mel power, softly floored: `log(mel + floor)`.
+
+    Args:
+      audio: [B, S] float, 16 kHz.
+      floor: power added before the log: one value or [80].
+
+    Returns:
+      [B, T, 80] float32 with T = ceil(S / 320).
+
+    Raises:
+      ValueError: audio is not [B, S] with at least one sample.
+    """
+    if audio.ndim != 2 or audio.shape[1] == 0:
+        raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
+    frames = num_frames(audio.shape[1])
+    # The window spans two hops, so frames are pairs of neighbouring blocks: no gather is needed.
+    padded = jnp.pad(
+        audio.astype(jnp.float32), ((0, 0), (HOP, frames * HOP - audio.shape[1]))
+    ).reshape(audio.shape[0], frames + 1, HOP)
+    framed = jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1) * window()
+    spectrum = jnp.fft.rfft(framed, n=FFT)
+    power = spectrum.real**2 + spectrum.imag**2
+    # HIGHEST: accelerators multiply float32 matrices with fewer bits by default.
+    mel = jnp.matmul(power, jnp.asarray(filterbank()), precision=jax.lax.Precision.HIGHEST)
+    return jnp.log(mel + floor)
