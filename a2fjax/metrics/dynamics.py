@@ -1,0 +1,71 @@
+"""How much the curves move: amplitude, acceleration and high-frequency power, over the truth's.
+
+Deviations are from each clip's own mean, so that a static offset (an emotion, a face) is no motion.
+
+    amp_ratio/<group>   sqrt(sum var_t p / sum var_t g)          1 is right, below 1 is too little
+    acc_ratio           sum |d2 p| / sum |d2 g| over jaw and mouth; above 1 is jitter
+    hf_ratio            power above 10 Hz of jaw and mouth, p over g (Hann window, mean removed)
+
+FDD and FRD of the literature are signed differences of standard deviations, averaged over channels
+or clips; a ratio of pooled variances needs no unit and is read without knowing the data.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.metrics.groups import WEIGHT_GROUPS, group_sum
+from a2fjax.metrics.runs import find_runs
+from a2fjax.metrics.sums import Sums, deviations, divide
+
+HIGH_FREQUENCY = 10.0
+"""Hz. Speech moves lips and jaw at up to about 8 Hz; what is above is mostly jitter."""
+MIN_SPECTRUM_FRAMES = 16
+GROUP = WEIGHT_GROUPS["jaw_mouth"]
+
+
+def sums(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    channel_mask: np.ndarray,
+    frame_mask: np.ndarray,
+) -> Sums:
+    """Reduces a clip to per-channel sums; arguments as `fidelity.sums`."""
+    mask = np.asarray(channel_mask, np.float64)
+    triples = frame_mask[2:] & frame_mask[1:-1] & frame_mask[:-2]
+    out: Sums = {}
+    for key, motion in (("p", prediction), ("g", truth)):
+        x = np.asarray(motion, np.float64)
+        out[f"dynamics/var_{key}"] = (deviations(x[frame_mask]) ** 2).sum(0) * mask
+        acceleration = np.abs(np.diff(x[:, GROUP], n=2, axis=0)[triples]).sum(0)
+        out[f"dynamics/acc_{key}"] = (acceleration * mask[GROUP]).sum()
+        out[f"dynamics/hf_{key}"] = (_high_power(x[:, GROUP], frame_mask) * mask[GROUP]).sum()
+    return out
+
+
+def values(total: Sums) -> dict[str, np.ndarray]:
+    """Returns the metrics [...] of added sums; NaN where the truth does not move."""
+    out = {}
+    for name, group in WEIGHT_GROUPS.items():
+        p, g = (group_sum(total[f"dynamics/var_{key}"], group) for key in "pg")
+        # Variance below rounding is a truth that stands still, which no ratio can be taken to.
+        out[f"amp_ratio/{name}"] = np.sqrt(divide(p, np.where(g > 1e-9, g, 0.0)))
+    out["acc_ratio"] = divide(total["dynamics/acc_p"], total["dynamics/acc_g"])
+    out["hf_ratio"] = divide(total["dynamics/hf_p"], total["dynamics/hf_g"])
+    return out
+
+
+def _high_power(x: np.ndarray, frame_mask: np.ndarray) -> np.ndarray:
+    """Energy [C] above `HIGH_FREQUENCY` over the runs of good frames; windowed, so leak-free."""
+    power = np.zeros(x.shape[1])
+    for start, stop in find_runs(frame_mask):
+        n = stop - start
+        if n < MIN_SPECTRUM_FRAMES:
+            continue
+        part = x[start:stop]
+        spectrum = np.fft.rfft((part - part.mean(0)) * np.hanning(n)[:, None], axis=0)
+        above = np.fft.rfftfreq(n, 1.0 / rig.FPS) > HIGH_FREQUENCY
+        power += (np.abs(spectrum[above]) ** 2).sum(0) / n
+    return power

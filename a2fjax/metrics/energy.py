@@ -1,0 +1,44 @@
+"""Loud speech opens the mouth: correlation of loudness and aperture (SLCC).
+
+    slcc = r(20 log10 level_t, aperture_t), sums of products over clips, deviations from clip means
+
+The level is floored 50 dB below the speech level: digital silence would otherwise be one far
+point that decides the correlation alone. `slcc_truth` is the same of the true curves; a prediction
+should match it, not exceed it. Idea: speech-lip intensity correlation of arXiv 2503.20308.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax.metrics.sums import Sums, correlation, deviations
+
+FLOOR_DB = -50.0
+
+
+def log_level(level: np.ndarray, speech_level: float) -> np.ndarray:
+    """Returns levels [T] in dB against the speech level, floored at -50 dB."""
+    floor = 10 ** (FLOOR_DB / 20)
+    return 20 * np.log10(np.maximum(level / speech_level, floor))
+
+
+def sums(
+    prediction: np.ndarray, truth: np.ndarray, *, loudness: np.ndarray, frame_mask: np.ndarray
+) -> Sums:
+    """Reduces apertures [T] and `log_level` [T] of a clip to sums of products."""
+    x = deviations(loudness[frame_mask])
+    out: Sums = {"energy/xx": x @ x}
+    for key, aperture in (("p", prediction), ("g", truth)):
+        y = deviations(np.asarray(aperture, np.float64)[frame_mask])
+        out[f"energy/x{key}"], out[f"energy/{key}{key}"] = x @ y, y @ y
+    return out
+
+
+def values(total: Sums) -> dict[str, np.ndarray]:
+    """Returns `slcc` and `slcc_truth` [...] of added sums."""
+    return {
+        f"slcc{suffix}": correlation(
+            total[f"energy/x{key}"], total["energy/xx"], total[f"energy/{key}{key}"]
+        )
+        for key, suffix in (("p", ""), ("g", "_truth"))
+    }

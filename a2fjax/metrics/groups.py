@@ -1,0 +1,33 @@
+"""The channel groups of a report, and which of them speech can predict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax import rig
+
+
+def _weights(name: str) -> np.ndarray:
+    return np.intersect1d(rig.GROUPS[name], rig.WEIGHT_CHANNELS)
+
+
+WEIGHT_GROUPS: dict[str, np.ndarray] = {
+    name: _weights(name) for name in ("all", "jaw_mouth", "tongue", "brows", "eyes", "upper_face")
+}
+"""Groups without the eye angles, whose unit is degrees: a mean over both units means nothing."""
+
+UNPREDICTABLE = ("brows", "eyes", "upper_face", "eye_angles")
+"""Blinks, brow beats and gaze: reported, but no part of a score of what speech predicts."""
+
+
+def is_predictable(metric: str) -> bool:
+    """Tells whether a metric's name is about channels that speech can predict.
+
+    The mean over all weights counts as unpredictable, since it contains the upper face.
+    """
+    return metric.rpartition("/")[2] not in (*UNPREDICTABLE, "all")
+
+
+def group_sum(per_channel: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Returns the sum [...] over a group's channels of per-channel sums [..., 72]."""
+    return per_channel[..., group].sum(-1)

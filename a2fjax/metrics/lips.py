@@ -1,0 +1,177 @@
+"""Whether the lips meet when they should: aperture error and closure events.
+
+`aperture` is the rig's linear map of jaw, lip and mouthClose weights (`rig.APERTURE`).
+
+    mod   mean |a_p - a_g|, weight units (maximal-opening error; arXiv 2310.00434 uses lip vertices)
+
+Closures. Let tau be the subject's 10th percentile of the true aperture over **speech** frames
+(`silence.segment`): over all frames, pauses at rest would put tau at the rest value and make every
+rest a closure. Bounds are inclusive, since the truth of a stop is often exactly its lowest value.
+With the margin m = 0.03 and the reach w = 2 frames (40 ms):
+
+    run         maximal run of good frames with aperture <= bound, gaps of one frame filled
+    event       a run of at least 2 frames, at least half of them speech; its centre is the middle
+                of its lowest frames
+    truth events        bound tau, at most 0.3 s (15 frames): longer ones are rests, easy to hit
+    predicted events    bound tau + m; runs above 0.3 s are cut into pieces of at most 0.3 s, each
+                        an event: a mouth that never opens has many events, not one
+    closure_recall      share of truth events with a_p <= tau + m somewhere within +-w of the centre
+    closure_precision   share of predicted events with a_g <= tau + m within +-w of the centre
+    closure_residual    mean over truth events of the lowest a_p less the lowest a_g within +-w
+    closed_ratio        speech frames with a_p <= tau + m over those with a_g <= tau + m
+
+A perfect copy has recall and precision 1, residual 0, ratio 1. Recall alone says nothing: a closed
+mouth has recall 1. Neither does precision of a mouth that closes once; `closed_ratio` shows both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.metrics.runs import close_gaps, find_runs
+from a2fjax.metrics.sums import Sums, divide
+
+PERCENTILE = 10.0
+MARGIN = 0.03
+REACH = 2
+MIN_FRAMES = 2
+MAX_FRAMES = 15
+PLATEAU = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Closed lips in frames [start, stop), most closed at `centre`."""
+
+    start: int
+    stop: int
+    centre: int
+
+
+def aperture(motion: np.ndarray, channel_mask: np.ndarray | None = None) -> np.ndarray:
+    """Returns the aperture [T] of a motion [T, 72] from its observed channels.
+
+    Channels that were not observed are zeros in the truth and anything in a prediction, so both are
+    read without them.
+    """
+    weights = rig.APERTURE.astype(np.float64)
+    if channel_mask is not None:
+        weights = weights * channel_mask
+    return np.asarray(motion, np.float64) @ weights
+
+
+def has_aperture(channel_mask: np.ndarray) -> bool:
+    """Tells whether the observed channels give an aperture: without jawOpen there is none."""
+    return bool(channel_mask[rig.INDEX["jawOpen"]])
+
+
+def closure_threshold(apertures: np.ndarray, speech: np.ndarray) -> float:
+    """Returns tau: the 10th percentile of a subject's true aperture over speech frames.
+
+    Args:
+      apertures: [N] of all of the subject's good frames.
+      speech: [N] bool.
+
+    Returns:
+      The percentile; NaN when no frame is speech.
+    """
+    spoken = np.asarray(apertures)[np.asarray(speech, bool)]
+    return float(np.percentile(spoken, PERCENTILE)) if len(spoken) else float("nan")
+
+
+def closure_events(
+    opening: np.ndarray,
+    bound: float,
+    *,
+    speech: np.ndarray,
+    frame_mask: np.ndarray,
+    cut_long: bool,
+) -> list[Event]:
+    """Returns the closure events of an aperture curve; see the module.
+
+    Args:
+      opening: [T] aperture.
+      bound: closed at or below it.
+      speech: [T] bool.
+      frame_mask: [T] bool; bad frames are never closed.
+      cut_long: cut runs above 0.3 s into pieces (predictions) instead of leaving them out (truth).
+    """
+    events = []
+    closed = close_gaps((opening <= bound) & frame_mask, 1) & frame_mask
+    for start, stop in find_runs(closed):
+        length = stop - start
+        if length < MIN_FRAMES or (length > MAX_FRAMES and not cut_long):
+            continue
+        pieces = -(-length // MAX_FRAMES)
+        edges = np.linspace(start, stop, pieces + 1).round().astype(int)
+        for first, last in zip(edges[:-1], edges[1:], strict=True):
+            if 2 * speech[first:last].sum() >= last - first:
+                part = opening[first:last]
+                lowest = np.flatnonzero(part <= part.min() + PLATEAU)
+                events.append(Event(int(first), int(last), int(first + lowest[len(lowest) // 2])))
+    return events
+
+
+def sums(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    threshold: float,
+    speech: np.ndarray,
+    frame_mask: np.ndarray,
+) -> Sums:
+    """Reduces the apertures of a clip.
+
+    Args:
+      prediction: [T] predicted aperture.
+      truth: [T] true aperture.
+      threshold: tau of the subject; NaN leaves closures unmeasured.
+      speech: [T] bool.
+      frame_mask: [T] bool, good frames.
+    """
+    out = dict.fromkeys(
+        "hit truth_events right predicted_events residual closed_p closed_g".split(), 0.0
+    )
+    out["abs"] = np.abs(prediction - truth)[frame_mask].sum()
+    out["frames"] = float(frame_mask.sum())
+    if np.isfinite(threshold):
+        bound = threshold + MARGIN
+        # A bad frame can neither hit nor miss.
+        p, g = (np.where(frame_mask, x, np.inf) for x in (prediction, truth))
+        for event in closure_events(
+            g, threshold, speech=speech, frame_mask=frame_mask, cut_long=False
+        ):
+            lowest = _lowest(p, event.centre)
+            if np.isfinite(lowest):
+                out["truth_events"] += 1
+                out["hit"] += lowest <= bound
+                out["residual"] += lowest - _lowest(g, event.centre)
+        for event in closure_events(p, bound, speech=speech, frame_mask=frame_mask, cut_long=True):
+            out["predicted_events"] += 1
+            out["right"] += _lowest(g, event.centre) <= bound
+        spoken = speech & frame_mask
+        out["closed_p"] = float((p[spoken] <= bound).sum())
+        out["closed_g"] = float((g[spoken] <= bound).sum())
+    return {f"lips/{key}": np.float64(value) for key, value in out.items()}
+
+
+def values(total: Sums) -> dict[str, np.ndarray]:
+    """Returns the metrics [...] of added sums; NaN where there was no event to judge."""
+    pairs = {
+        "mod": ("abs", "frames"),
+        "closure_recall": ("hit", "truth_events"),
+        "closure_precision": ("right", "predicted_events"),
+        "closure_residual": ("residual", "truth_events"),
+        "closed_ratio": ("closed_p", "closed_g"),
+    }
+    return {
+        name: divide(total[f"lips/{top}"], total[f"lips/{bottom}"])
+        for name, (top, bottom) in pairs.items()
+    }
+
+
+def _lowest(curve: np.ndarray, centre: int) -> float:
+    return float(curve[max(centre - REACH, 0) : centre + REACH + 1].min())

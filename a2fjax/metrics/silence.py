@@ -1,0 +1,113 @@
+"""Where nobody speaks, and how far the mouth is open there.
+
+Definitions, all on the audio alone:
+
+    level_t     RMS of the 40 ms around the instant of frame t
+    silent      level_t < speech level - 30 dB
+    pause       a run of silent frames of at least 200 ms
+    edge        a run of silent frames, however short, that touches the clip's start or end
+    speech      every frame that is in neither a pause nor an edge
+    rest        frames of a pause that are at least 60 ms from speech: lips need time to settle
+
+The silence before the burst of p, t and k lasts up to about 150 ms and so is speech.
+
+    pause_aperture   mean over rest frames of max(aperture, 0) / 90th percentile of the same
+                     curve's aperture over the clip's speech frames; 0 is closed
+
+A clip whose own 90th percentile is below 0.02 does not move its mouth and has no ratio.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax.metrics.runs import find_runs
+from a2fjax.metrics.sums import Sums, divide
+
+SAMPLES_PER_FRAME = 320
+THRESHOLD_DB = -30.0
+MIN_PAUSE_FRAMES = 10
+SETTLE_FRAMES = 3
+MIN_OPENING = 0.02
+
+
+def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
+    """Returns the RMS [frames] of the 40 ms around each frame's instant, linear.
+
+    Args:
+      audio: [samples] at 16 kHz; frame t is at sample 320 * t.
+      frames: T.
+    """
+    power = np.zeros((frames + 1) * SAMPLES_PER_FRAME)
+    usable = min(len(audio), frames * SAMPLES_PER_FRAME)
+    power[SAMPLES_PER_FRAME : SAMPLES_PER_FRAME + usable] = np.square(audio[:usable], dtype=float)
+    halves = power.reshape(frames + 1, SAMPLES_PER_FRAME).mean(1)
+    # The first and last windows reach outside the clip, where there is no sample to average.
+    present = np.zeros(frames + 1)
+    present[1:] = np.clip(usable / SAMPLES_PER_FRAME - np.arange(frames), 0, 1)
+    return np.sqrt(divide(halves[1:] + halves[:-1], present[1:] + present[:-1]))
+
+
+def segment(
+    level: np.ndarray,
+    speech_level: float,
+    *,
+    threshold_db: float = THRESHOLD_DB,
+    min_pause_frames: int = MIN_PAUSE_FRAMES,
+    settle_frames: int = SETTLE_FRAMES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (speech [T] bool, rest [T] bool); see the module.
+
+    Args:
+      level: [T] linear, of `frame_level`.
+      speech_level: linear RMS level of the speech.
+      threshold_db: of silence, relative to the speech level.
+      min_pause_frames: shortest pause.
+      settle_frames: of a pause next to speech that are no rest.
+    """
+    frames = len(level)
+    speech, rest = np.ones(frames, bool), np.zeros(frames, bool)
+    for start, stop in find_runs(level < speech_level * 10 ** (threshold_db / 20)):
+        long = stop - start >= min_pause_frames
+        if long or start == 0 or stop == frames:
+            speech[start:stop] = False
+        if long:
+            # At the clip's ends there is no speech to settle from.
+            first = start if start == 0 else start + settle_frames
+            rest[first : stop if stop == frames else stop - settle_frames] = True
+    return speech, rest
+
+
+def opening(aperture: np.ndarray, speech: np.ndarray) -> float:
+    """Returns the 90th percentile of an aperture [T] over speech frames [T]; NaN without speech."""
+    return float(np.percentile(aperture[speech], 90)) if speech.any() else float("nan")
+
+
+def sums(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    *,
+    speech: np.ndarray,
+    rest: np.ndarray,
+    frame_mask: np.ndarray,
+) -> Sums:
+    """Reduces the apertures [T] of a clip to their openings in rest frames."""
+    out: Sums = {}
+    for key, aperture in (("p", prediction), ("g", truth)):
+        full = opening(aperture, speech & frame_mask)
+        at_rest = aperture[rest & frame_mask]
+        usable = full >= MIN_OPENING
+        total = np.maximum(at_rest, 0.0).sum() / full if usable else 0.0
+        out[f"silence/sum_{key}"] = np.float64(total)
+        out[f"silence/frames_{key}"] = np.float64(len(at_rest) if usable else 0)
+    return out
+
+
+def values(total: Sums) -> dict[str, np.ndarray]:
+    """Returns `pause_aperture` and `pause_aperture_truth` [...] of added sums."""
+    return {
+        f"pause_aperture{suffix}": divide(
+            total[f"silence/sum_{key}"], total[f"silence/frames_{key}"]
+        )
+        for key, suffix in (("p", ""), ("g", "_truth"))
+    }

@@ -1,0 +1,70 @@
+"""When the lips move: the lag of the predicted aperture, in milliseconds.
+
+    r(k) = correlation of p_{t+k} with g_t over the frames both have, |k| <= 10 frames (200 ms)
+    xcorr_lag_ms = 20 * (argmax r, refined by a parabola through the peak and its neighbours)
+
+**Positive: the prediction is late.** Means are removed within each overlap, so that a static offset
+of either curve does not pull the peak towards zero lag. The aperture is used since jawOpen alone
+carries emotion and style offsets that bias it. Products are summed over clips before the peak is
+sought: a clip without movement then has no say, where its own peak would be noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.metrics.sums import Sums, correlation
+
+MAX_LAG = 10
+"""Frames; 200 ms."""
+
+
+def sums(prediction: np.ndarray, truth: np.ndarray, *, frame_mask: np.ndarray) -> Sums:
+    """Reduces the apertures of a clip to products at each lag.
+
+    Args:
+      prediction: [T] predicted aperture.
+      truth: [T] true aperture.
+      frame_mask: [T] bool, good frames.
+    """
+    p, g = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
+    out = np.zeros((3, 2 * MAX_LAG + 1))
+    frames = len(p)
+    for k in range(-MAX_LAG, MAX_LAG + 1):
+        late, early = slice(max(k, 0), frames + min(k, 0)), slice(max(-k, 0), frames - max(k, 0))
+        both = frame_mask[late] & frame_mask[early]
+        if both.sum() < 3:
+            continue
+        x, y = p[late][both], g[early][both]
+        x, y = x - x.mean(), y - y.mean()
+        out[:, k + MAX_LAG] = x @ y, x @ x, y @ y
+    return {"timing/pg": out[0], "timing/pp": out[1], "timing/gg": out[2]}
+
+
+def values(total: Sums) -> dict[str, np.ndarray]:
+    """Returns `xcorr_lag_ms` and `xcorr_peak` (the correlation there) of added sums.
+
+    The lag is NaN when no lag has a positive correlation (a still mouth has no time).
+    """
+    r = correlation(total["timing/pg"], total["timing/pp"], total["timing/gg"])
+    lead = r.shape[:-1]
+    r = r.reshape(-1, r.shape[-1])
+    lag, peak = np.full(len(r), np.nan), np.full(len(r), np.nan)
+    for i, curve in enumerate(r):
+        if np.isfinite(curve).any() and np.nanmax(curve) > 0:
+            lag[i], peak[i] = _peak(curve)
+    milliseconds = 1000.0 / rig.FPS * (lag - MAX_LAG)
+    return {"xcorr_lag_ms": milliseconds.reshape(lead), "xcorr_peak": peak.reshape(lead)}
+
+
+def _peak(curve: np.ndarray) -> tuple[float, float]:
+    top = int(np.nanargmax(curve))
+    if not 0 < top < len(curve) - 1:
+        return float(top), float(curve[top])
+    left, centre, right = curve[top - 1 : top + 2]
+    bend = left - 2 * centre + right
+    if not np.isfinite(bend) or bend >= 0:
+        return float(top), float(centre)
+    shift = 0.5 * (left - right) / bend
+    return top + shift, float(centre - 0.25 * (left - right) * shift)
