@@ -1,0 +1,27 @@
+"""Networks as two pure functions, `init` and `apply`; see `a2fjax.models.base.Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from a2fjax.config import Config
+    from a2fjax.models.base import Model
+
+
+def build(config: Config, constants: Mapping[str, np.ndarray] | None = None) -> Model:
+    """Returns the model of a configuration.
+
+    Args:
+      config: whole experiment; `model`, `audio` and `precision` matter here.
+      constants: statistics of the training data that `init` puts into the parameters, as
+        `a2fjax.tasks.constants` computes them; None where `init` is not used for its values,
+        because parameters come from a checkpoint.
+    """
+    from a2fjax.models.regression import Regression
+
+    kinds = {"regression": Regression}
+    return kinds[config.model.kind](config, constants)

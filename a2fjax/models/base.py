@@ -1,0 +1,49 @@
+"""What every model is to the rest of the house: two pure functions, whatever is behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from jax import Array
+
+from a2fjax.models.params import Params
+
+Batch = Mapping[str, Array]
+"""Arrays of a batch by name.
+
+audio [B, T * 320] float32, level-normalised; motion [B, T, 72]; channel_mask [B, 72] bool;
+frame_mask [B, T] bool; length [B] int32; identity [B, P, 3]; identity_mask [B] bool;
+emotion [B, T, 5]; clip [B], start [B] int32. A model reads audio, length, identity,
+identity_mask and emotion; losses read the rest.
+"""
+
+
+class Model(Protocol):
+    """Audio and conditions in, motion out.
+
+    Attributes:
+      lookahead_frames: frames of the future that a frame of the output depends on through the
+        network; None when it depends on the whole clip.
+      lookahead_seconds: the same with the analysis window of the features; None likewise.
+    """
+
+    @property
+    def lookahead_frames(self) -> int | None: ...
+
+    @property
+    def lookahead_seconds(self) -> float | None: ...
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters; reads only the shapes of `batch`, so it runs under `eval_shape`."""
+        ...
+
+    def apply(
+        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+    ) -> dict[str, Array]:
+        """Returns {"motion": [B, T, 72]} in rig units.
+
+        With `train=False` the motion is inside `rig.MIN` and `rig.MAX`. With `train=True` it is
+        not clipped (a clipped channel would have no gradient), and `key` drives dropout.
+        """
+        ...

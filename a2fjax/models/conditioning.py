@@ -1,0 +1,189 @@
+"""Who speaks and how: a face's neutral mesh and an emotion become embeddings and modulations.
+
+A set holds some tens of people, so what the network learns about identity must carry over to
+faces it never saw. The mesh therefore enters as a few smooth, standardised numbers: a fixed
+descriptor of its point cloud, projected on the leading components of the training subjects'
+descriptors. A free encoder of the points fits the training subjects and nobody else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+COMPONENTS = 12
+"""Principal components of the descriptor that the network sees; unused ones are zero."""
+
+NOISE = 0.1
+"""Standard deviation of the noise on each standardised component while training."""
+
+_SCALES = (0.3, 0.6)
+_SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
+_LIMIT = 3.0
+_VARIANCE_FLOOR = 1e-3
+
+
+def _centres() -> np.ndarray:
+    """Returns points on three shells, each a Fibonacci lattice (Gonzalez 2010)."""
+    golden = math.pi * (3.0 - math.sqrt(5.0))
+    points = []
+    for radius, count in _SHELLS:
+        i = np.arange(count)
+        height = 1.0 - (2.0 * i + 1.0) / count
+        ring = np.sqrt(1.0 - height**2)
+        shell = np.stack([ring * np.cos(golden * i), height, ring * np.sin(golden * i)], -1)
+        points.append(radius * shell)
+    return np.concatenate(points).astype(np.float32)
+
+
+_CENTRES = _centres()
+_MONOMIALS = (
+    *itertools.combinations_with_replacement(range(3), 2),
+    *itertools.combinations_with_replacement(range(3), 3),
+)
+DESCRIPTOR_WIDTH = len(_CENTRES) * len(_SCALES) + len(_MONOMIALS)
+
+
+def descriptor(points: Array) -> Array:
+    """Describes a cloud of surface points by means over it.
+
+    A kernel mean embedding (Smola et al. 2007) at fixed centres and two scales, and the moments
+    of second and third order: no order of the points enters, and it tends to an integral over
+    the surface as their number grows, so the mesh's topology does not enter either.
+
+    Args:
+      points: [B, P, 3], centred and of unit RMS radius.
+
+    Returns:
+      [B, DESCRIPTOR_WIDTH] float32.
+    """
+    points = points.astype(jnp.float32)
+    centres = jnp.asarray(_CENTRES)
+    square = (
+        jnp.sum(points**2, -1, keepdims=True) - 2.0 * points @ centres.T + jnp.sum(centres**2, -1)
+    )
+    parts = [jnp.mean(jnp.exp(square / (-2.0 * scale**2)), axis=1) for scale in _SCALES]
+    axes = [points[..., i] for i in range(3)]
+    moments = [jnp.mean(math.prod(axes[i] for i in powers), axis=1) for powers in _MONOMIALS]
+    return jnp.concatenate([*parts, jnp.stack(moments, -1)], axis=-1)
+
+
+def standardisation(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fits the projection that whitens the descriptors of the training subjects.
+
+    Args:
+      descriptors: [N, DESCRIPTOR_WIDTH], one row a subject; N may be 0 or 1.
+
+    Returns:
+      mean [DESCRIPTOR_WIDTH] and projection [DESCRIPTOR_WIDTH, COMPONENTS]: the leading principal
+      components, each divided by its standard deviation over the subjects. A component without
+      variance of its own (fewer subjects, or below a thousandth of the first) is a zero column.
+    """
+    descriptors = np.asarray(descriptors, np.float64).reshape(-1, DESCRIPTOR_WIDTH)
+    projection = np.zeros((DESCRIPTOR_WIDTH, COMPONENTS), np.float32)
+    if not len(descriptors):
+        return np.zeros(DESCRIPTOR_WIDTH, np.float32), projection
+    mean = descriptors.mean(0)
+    _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
+    deviation = singular / math.sqrt(max(len(descriptors) - 1, 1))
+    floor = max(_VARIANCE_FLOOR * deviation[0] ** 2, 1e-12)
+    used = min(COMPONENTS, int(np.sum(deviation**2 > floor)))
+    # The sign of a singular vector is arbitrary; fixing it makes the constants repeatable.
+    axes = axes[:used] * np.sign(axes[np.arange(used), np.abs(axes[:used]).argmax(1)])[:, None]
+    projection[:, :used] = (axes / deviation[:used, None]).T
+    return mean.astype(np.float32), projection
+
+
+class IdentityEncoder(nn.Module):
+    """Embeds the neutral mesh.
+
+    Attributes:
+      width: of the embedding.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(
+        self,
+        points: Array,
+        known: Array,
+        mean: Array,
+        projection: Array,
+        *,
+        key: Array | None = None,
+        dropout: float = 0.0,
+    ) -> Array:
+        """Returns the embedding [B, width].
+
+        Args:
+          points: [B, P, 3]; see `descriptor`.
+          known: [B] bool; False stands for the mean identity, whatever the points hold.
+          mean: [DESCRIPTOR_WIDTH], of `standardisation`.
+          projection: [DESCRIPTOR_WIDTH, COMPONENTS], of `standardisation`.
+          key: draws the training noise and the dropout; None for neither.
+          dropout: share of items whose identity becomes the mean one.
+        """
+        # Unknown identities may hold anything, also what is not a number.
+        points = jnp.where(known[:, None, None], points, 0.0)
+        code = (descriptor(points) - mean) @ projection
+        # A face far outside the training faces is read as one at their edge.
+        code = _LIMIT * jnp.tanh(code / _LIMIT)
+        if key is not None:
+            for_noise, for_dropout = jax.random.split(key)
+            used = jnp.any(projection != 0.0, axis=0)
+            code = code + NOISE * used * jax.random.normal(for_noise, code.shape)
+            known = known & ~jax.random.bernoulli(for_dropout, dropout, known.shape)
+        code = jnp.where(known[:, None], code, 0.0)
+        hidden = nn.gelu(nn.Dense(self.width, name="hidden")(code))
+        return nn.Dense(self.width, name="out")(hidden)
+
+
+class EmotionEncoder(nn.Module):
+    """Embeds the emotion of every frame.
+
+    Attributes:
+      width: of the embedding.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, emotion: Array) -> Array:
+        """Returns the embedding [B, T, width] of `emotion` [B, T, 5]."""
+        return nn.gelu(nn.Dense(self.width, name="hidden")(emotion))
+
+
+class Modulation(nn.Module):
+    """Feature-wise linear modulation (FiLM, Perez et al. 2018): y = x * (1 + scale) + shift.
+
+    Scale and shift are sums of linear maps of the conditions, zero at the start. A speaker's
+    style is mostly a matter of amplitude, which an added condition alone cannot express.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, conditions: Sequence[Array], dtype: Any = jnp.float32) -> Array:
+        """Returns `x` [B, T, C] modulated by conditions, each [B, D] or [B, T, D]."""
+        width = x.shape[-1]
+        total: Array | float = 0.0
+        for i, condition in enumerate(conditions):
+            layer = nn.Dense(
+                2 * width,
+                kernel_init=nn.initializers.zeros_init(),
+                use_bias=False,
+                dtype=dtype,
+                name=f"condition_{i}",
+            )
+            if condition.ndim == 2:
+                condition = condition[:, None]
+            total = total + layer(condition)
+        scale, shift = jnp.split(jnp.asarray(total), 2, axis=-1)
+        return x * (1 + scale) + shift

@@ -1,0 +1,204 @@
+"""Gated recurrent unit: the fastest formulation measured on a CPU, with its own backward pass.
+
+The cell is that of `flax.linen.GRUCell` and `torch.nn.GRU` (Cho et al. 2014, in the cuDNN form
+where the reset gate multiplies the recurrent term after its matrix product):
+
+    r = sigmoid(x W_ir + b_ir + h W_hr)
+    z = sigmoid(x W_iz + b_iz + h W_hz)
+    n = tanh(x W_in + b_in + r * (h W_hn + b_hn))
+    h' = (1 - z) * n + z * h
+
+What makes it fast (figures: `benchmarks/gru.py`): the projections of the inputs are 2-D matrix
+products outside the scan, one array a gate, because slicing gates out of one array inside the
+scan costs more than the hoisting gains. The backward scan carries only what is sequential, the
+gradient of the state; all gate gradients and one weight product a gate follow outside it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Gates = tuple[Array, Array, Array]
+"""One array each for the reset gate, the update gate and the candidate."""
+
+_HOLD = 1e4
+"""Added to the update gate's input: its sigmoid is then exactly 1 and the state stays as it is.
+
+Every gradient of the step is multiplied by 1 - z = 0, so held frames need no mask in the scan.
+"""
+
+
+def _dot(a: Array, b: Array, dtype: Any) -> Array:
+    return jnp.dot(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _scan(
+    inputs: Gates, weights: Gates, bias: Array, initial: Array, reverse: bool, dtype: Any
+) -> tuple[Array, Gates, Array]:
+    w_r, w_z, w_n = (w.astype(dtype) for w in weights)
+
+    def step(h: Array, x: Gates) -> tuple[Array, tuple[Array, ...]]:
+        r = jax.nn.sigmoid(x[0] + _dot(h, w_r, dtype))
+        z = jax.nn.sigmoid(x[1] + _dot(h, w_z, dtype))
+        a = _dot(h, w_n, dtype) + bias
+        n = jnp.tanh(x[2] + r * a)
+        h = (1.0 - z) * n + z * h
+        return h, (h, r, z, n, a)
+
+    _, (states, r, z, n, a) = lax.scan(step, initial, inputs, reverse=reverse)
+    return states, (r, z, n), a
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def recurrence(
+    inputs: Gates,
+    weights: Gates,
+    bias: Array,
+    initial: Array,
+    reverse: bool = False,
+    dtype: Any = jnp.float32,
+) -> Array:
+    """Runs the recurrence over projected inputs.
+
+    Args:
+      inputs: (r, z, n), each [T, B, H] float32: the inputs' projections with their biases.
+      weights: (r, z, n), each [H, H].
+      bias: [H], of the candidate's recurrent term.
+      initial: [B, H] float32 state before the first step.
+      reverse: from the last frame to the first.
+      dtype: of the operands of matrix products; state and sums stay float32.
+
+    Returns:
+      States [T, B, H] float32, in the order of time whatever the direction.
+    """
+    return _scan(inputs, weights, bias, initial, reverse, dtype)[0]
+
+
+def _forward(
+    inputs: Gates, weights: Gates, bias: Array, initial: Array, reverse: bool, dtype: Any
+) -> tuple[Array, tuple[Any, ...]]:
+    states, gates, a = _scan(inputs, weights, bias, initial, reverse, dtype)
+    return states, (states, gates, a, weights, initial)
+
+
+def _backward(
+    reverse: bool, dtype: Any, residuals: tuple[Any, ...], cotangent: Array
+) -> tuple[Gates, Gates, Array, Array]:
+    states, (r, z, n), a, weights, initial = residuals
+    if reverse:
+        previous = jnp.concatenate([states[1:], initial[None]])
+    else:
+        previous = jnp.concatenate([initial[None], states[:-1]])
+    # Each gate's gradient is the state's gradient times a factor that the forward pass fixes, so
+    # only the state's gradient has to be carried from step to step.
+    by_n = (1.0 - z) * (1.0 - n * n)
+    by_a = by_n * r
+    by_r = by_a * a * (1.0 - r)
+    by_z = (previous - n) * z * (1.0 - z)
+    t_r, t_z, t_n = (w.T.astype(dtype) for w in weights)
+
+    def step(carry: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
+        g, f_r, f_z, f_a, z = x
+        d = g + carry
+        carry = d * z + _dot(d * f_r, t_r, dtype) + _dot(d * f_z, t_z, dtype)
+        return carry + _dot(d * f_a, t_n, dtype), d
+
+    d_initial, d = lax.scan(
+        step, jnp.zeros_like(initial), (cotangent, by_r, by_z, by_a, z), reverse=not reverse
+    )
+    d_r, d_z, d_n, d_a = d * by_r, d * by_z, d * by_n, d * by_a
+    rows = previous.reshape(-1, previous.shape[-1]).T
+    d_weights = tuple(_dot(rows, g.reshape(-1, g.shape[-1]), dtype) for g in (d_r, d_z, d_a))
+    return (d_r, d_z, d_n), d_weights, d_a.sum((0, 1)), d_initial  # type: ignore[return-value]
+
+
+recurrence.defvjp(_forward, _backward)
+
+
+class _Gate(nn.Module):
+    """Parameters of one gate's product, under the names that `flax.linen.GRUCell` uses."""
+
+    width: int
+    use_bias: bool
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.width), jnp.float32)
+        if not self.use_bias:
+            return kernel, jnp.zeros(self.width)
+        return kernel, self.param("bias", nn.initializers.zeros_init(), (self.width,), jnp.float32)
+
+
+class GRU(nn.Module):
+    """One direction of a gated recurrent unit over time-major sequences.
+
+    Its parameters are those of `flax.linen.GRUCell`, name by name.
+
+    Attributes:
+      width: units H.
+      reverse: runs from each sequence's last valid frame to its first.
+      dtype: of the operands of matrix products; parameters and state are float32.
+    """
+
+    width: int
+    reverse: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Array, length: Array | None = None, initial: Array | None = None
+    ) -> Array:
+        """Runs over `inputs`.
+
+        Args:
+          inputs: [T, B, D].
+          length: [B] int, valid frames; later frames hold the state, so the reverse direction
+            starts at `length - 1` with the initial state. None: all are valid.
+          initial: [B, H] state; None for zero.
+
+        Returns:
+          States [T, B, H] float32. With `reverse=False` the last one is the state to go on from.
+        """
+        frames, batch, depth = inputs.shape
+        rows = inputs.reshape(frames * batch, depth)
+
+        def project(name: str) -> Array:
+            kernel, bias = _Gate(self.width, True, nn.initializers.lecun_normal(), name=name)(depth)
+            return (_dot(rows, kernel, self.dtype) + bias).reshape(frames, batch, self.width)
+
+        x_r, x_z, x_n = project("ir"), project("iz"), project("in")
+        orthogonal = nn.initializers.orthogonal()
+        w_r, _ = _Gate(self.width, False, orthogonal, name="hr")(self.width)
+        w_z, _ = _Gate(self.width, False, orthogonal, name="hz")(self.width)
+        w_n, bias = _Gate(self.width, True, orthogonal, name="hn")(self.width)
+        if length is not None:
+            x_z = x_z + _HOLD * (jnp.arange(frames)[:, None] >= length)[..., None]
+        if initial is None:
+            initial = jnp.zeros((batch, self.width))
+        return recurrence((x_r, x_z, x_n), (w_r, w_z, w_n), bias, initial, self.reverse, self.dtype)
+
+
+class BidirectionalGRU(nn.Module):
+    """Both directions of a `GRU`, concatenated.
+
+    Attributes:
+      width: units of each direction.
+      dtype: of the operands of matrix products.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Array, length: Array | None = None) -> Array:
+        """Returns states [T, B, 2 * width] float32 of `inputs` [T, B, D]; see `GRU`."""
+        forward = GRU(self.width, dtype=self.dtype, name="forward")(inputs, length)
+        backward = GRU(self.width, reverse=True, dtype=self.dtype, name="backward")(inputs, length)
+        return jnp.concatenate([forward, backward], axis=-1)

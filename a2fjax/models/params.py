@@ -1,0 +1,90 @@
+"""Parameter trees as nested dicts: what is trained, what is fixed, what they count.
+
+Fixed parts are split off before the gradient is taken rather than masked in the optimiser, so
+that they cost no gradient and stay out of the clipped norm.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+Params = dict[str, Any]
+"""Nested dicts of arrays; a path is its keys joined by "/"."""
+
+FROZEN = (r"^constants/",)
+"""Patterns of what is never trained: statistics of the training data inside the parameters."""
+
+
+def paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (path, leaf) for every leaf, in the order of the dicts."""
+    for key, value in params.items():
+        if isinstance(value, dict):
+            yield from paths(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Params]:
+    """Splits parameters by path.
+
+    Args:
+      params: nested dicts.
+      frozen: regular expressions; a leaf whose path any of them finds is frozen.
+
+    Returns:
+      (trainable, frozen), each without empty dicts; `merge` puts them together again.
+    """
+    patterns = [re.compile(p) for p in frozen]
+    out: tuple[Params, Params] = ({}, {})
+    for path, leaf in paths(params):
+        branch = out[any(p.search(path) for p in patterns)]
+        *parents, last = path.split("/")
+        for key in parents:
+            branch = branch.setdefault(key, {})
+        branch[last] = leaf
+    return out
+
+
+def merge(first: Params, second: Params) -> Params:
+    """Returns the union of two parameter trees.
+
+    Raises:
+      ValueError: a leaf is in both.
+    """
+    out = dict(first)
+    for key, value in second.items():
+        if key not in out:
+            out[key] = value
+        elif isinstance(out[key], dict) and isinstance(value, dict):
+            out[key] = merge(out[key], value)
+        else:
+            raise ValueError(f"parameter {key!r} is in both trees")
+    return out
+
+
+def count(params: Params) -> int:
+    """Returns the number of values; arrays or anything with a shape."""
+    return sum(math.prod(leaf.shape) for _, leaf in paths(params))
+
+
+def table(params: Params, frozen: Sequence[str] = FROZEN) -> str:
+    """Returns one line a parameter (path, shape, dtype, count) and totals, for a console."""
+    patterns = [re.compile(p) for p in frozen]
+    rows = [("parameter", "shape", "dtype", "values")]
+    totals = [0, 0]
+    for path, leaf in paths(params):
+        fixed = any(p.search(path) for p in patterns)
+        size = math.prod(leaf.shape)
+        totals[fixed] += size
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        rows.append((path + (" (frozen)" if fixed else ""), shape, str(leaf.dtype), f"{size:,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
+        for a, b, c, d in rows
+    ]
+    lines.append(f"{totals[0]:,} trainable values, {totals[1]:,} frozen")
+    return "\n".join(lines)

@@ -1,0 +1,204 @@
+"""Model v2.3: features, convolutions of a stated reach, recurrence, and a linear map to the rig."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from a2fjax import rig
+from a2fjax.audio.frontend import Frontend
+from a2fjax.config import Config, ModelConfig
+from a2fjax.models import conditioning
+from a2fjax.models.base import Batch
+from a2fjax.models.gru import GRU, BidirectionalGRU
+from a2fjax.models.params import Params
+
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // rig.FPS
+
+
+def default_constants() -> dict[str, np.ndarray]:
+    """Returns constants of the right shapes that say nothing about any data.
+
+    "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and
+    "identity_projection" of `conditioning.standardisation`.
+    """
+    mean, projection = conditioning.standardisation(np.zeros((0, conditioning.DESCRIPTOR_WIDTH)))
+    return {
+        "motion_mean": np.zeros(rig.NUM_CHANNELS, np.float32),
+        "motion_std": 0.1 * rig.SCALE,
+        "identity_mean": mean,
+        "identity_projection": projection,
+    }
+
+
+def reach(frames: int, layers: int) -> list[int]:
+    """Shares a reach in frames over the layers, the first ones taking what is left over."""
+    return [frames // layers + (i < frames % layers) for i in range(layers)]
+
+
+class Network(nn.Module):
+    """Features and conditions to motion; see `Regression`.
+
+    Attributes:
+      config: of the model.
+      dtype: of activations; parameters, sums and the recurrent state are float32.
+    """
+
+    config: ModelConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        batch: Batch,
+        constants: Mapping[str, Array],
+        key: Array | None = None,
+    ) -> Array:
+        """Returns the motion [B, T, 72] float32, not clipped.
+
+        Args:
+          features: [B, T, F].
+          batch: length, identity, identity_mask and emotion are read.
+          constants: as `default_constants`.
+          key: of dropout and noise; None when not training.
+        """
+        config = self.config
+        keys = [None] * (config.conv_layers + 1)
+        if key is not None:
+            keys = list(jax.random.split(key, config.conv_layers + 1))
+        conditions = []
+        if config.identity == "mesh":
+            encoder = conditioning.IdentityEncoder(config.identity_width, name="identity")
+            conditions.append(
+                encoder(
+                    batch["identity"],
+                    batch["identity_mask"],
+                    constants["identity_mean"],
+                    constants["identity_projection"],
+                    key=keys[0],
+                    dropout=config.condition_dropout,
+                )
+            )
+        emotion = conditioning.EmotionEncoder(config.emotion_width, name="emotion")
+        conditions.append(emotion(batch["emotion"]))
+
+        # Padding must look like what a convolution sees beyond the end of a clip: zeros.
+        valid = (jnp.arange(features.shape[1]) < batch["length"][:, None])[..., None]
+        x = features.astype(self.dtype)
+        past = reach(config.past_frames, config.conv_layers)
+        future = reach(config.future_frames, config.conv_layers)
+        for i in range(config.conv_layers):
+            x = jnp.where(valid, x, 0)
+            x = nn.Conv(
+                config.conv_width,
+                (past[i] + 1 + future[i],),
+                padding=[(past[i], future[i])],
+                dtype=self.dtype,
+                name=f"conv_{i}",
+            )(x)
+            x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
+            if keys[i + 1] is not None and config.dropout > 0:
+                x = _drop_channels(keys[i + 1], x, config.dropout)
+        x = conditioning.Modulation(name="modulation")(x, conditions, self.dtype)
+
+        # Time-major from here: the recurrence then reads contiguous frames.
+        x = x.swapaxes(0, 1)
+        if config.recurrent == "bidirectional":
+            x = BidirectionalGRU(config.recurrent_width, self.dtype, name="gru")(x, batch["length"])
+        else:
+            x = GRU(config.recurrent_width, dtype=self.dtype, name="gru")(x, batch["length"])
+        x = nn.Dense(rig.NUM_CHANNELS, dtype=self.dtype, name="head")(x).swapaxes(0, 1)
+        x = x.astype(jnp.float32)
+        x = conditioning.Modulation(name="head_modulation")(x, conditions)
+        return constants["motion_mean"] + constants["motion_std"] * x
+
+
+def _drop_channels(key: Array, x: Array, rate: float) -> Array:
+    """Drops whole channels of an item (spatial dropout, Tompson et al. 2015).
+
+    Neighbouring frames say the same, so dropping single values would be read around; and it
+    needs one random number a channel rather than one a value.
+    """
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0], 1, x.shape[-1]))
+    return x * (keep / (1.0 - rate)).astype(x.dtype)
+
+
+class Regression:
+    """The regression model behind `init` and `apply`; see `a2fjax.models.base.Model`.
+
+    Level-normalised audio → `Frontend` features → convolutions that together reach exactly
+    `past_frames` back and `future_frames` ahead, each with layer normalisation and GELU →
+    modulation by identity and emotion → GRU → linear → 72 channels, modulated once more, in units
+    of each channel's standard deviation about its mean.
+    """
+
+    def __init__(self, config: Config, constants: Mapping[str, np.ndarray] | None = None) -> None:
+        """Makes the model; `constants` as `default_constants`, which stand in for None."""
+        self.config = config.model
+        self.frontend = Frontend(config.audio)
+        self.constants = dict(default_constants() if constants is None else constants)
+        dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+        self.network = Network(config.model, dtype)
+
+    @property
+    def lookahead_frames(self) -> int | None:
+        """Future frames a frame depends on; None for all of them (bidirectional)."""
+        return None if self.config.recurrent == "bidirectional" else self.config.future_frames
+
+    @property
+    def lookahead_seconds(self) -> float | None:
+        """Future audio a frame depends on, analysis window included; None for all of it."""
+        if self.lookahead_frames is None:
+            return None
+        return self.lookahead_frames / rig.FPS + self.frontend.lookahead_samples / SAMPLE_RATE
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters, with the constants under "constants"."""
+        constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
+        features = jnp.zeros((*batch["emotion"].shape[:2], self.frontend.width))
+        variables = self.network.init(key, features, batch, constants)
+        return {**variables["params"], "constants": constants}
+
+    def features(self, batch: Batch) -> Array:
+        """Returns the features [B, T, F] of the batch's audio; padding is heard as silence."""
+        audio = batch["audio"]
+        heard = jnp.arange(audio.shape[1]) < SAMPLES_PER_FRAME * batch["length"][:, None]
+        return self.frontend.features(jnp.where(heard, audio, 0.0))
+
+    def apply(
+        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+    ) -> dict[str, Array]:
+        """Returns {"motion": [B, T, 72]}; clipped to the rig's ranges unless training."""
+        return self.apply_features(params, self.features(batch), batch, key=key, train=train)
+
+    def apply_features(
+        self,
+        params: Params,
+        features: Array,
+        batch: Batch,
+        *,
+        key: Array | None = None,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """Is `apply` from features [B, T, F] on, for features that were computed before.
+
+        Raises:
+          ValueError: training without a key.
+        """
+        if train and key is None:
+            raise ValueError("apply(train=True) needs a key")
+        weights = {name: value for name, value in params.items() if name != "constants"}
+        motion = self.network.apply(
+            {"params": weights}, features, batch, params["constants"], key if train else None
+        )
+        if not train:
+            motion = jnp.clip(motion, rig.MIN, rig.MAX)
+        return {"motion": motion}

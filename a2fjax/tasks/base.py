@@ -1,0 +1,47 @@
+"""What training, evaluation and inference know of a model and its losses."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jax import Array
+
+from a2fjax.losses import WeightedSum
+from a2fjax.models.base import Batch, Model
+from a2fjax.models.params import Params
+
+
+class Task(Protocol):
+    """A model joined to its losses: pure functions of their arguments.
+
+    Attributes:
+      model: the network.
+    """
+
+    model: Model
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters, constants included; runs under `eval_shape`."""
+        ...
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+    ) -> tuple[Array, dict[str, WeightedSum]]:
+        """Returns the scalar to minimise and its terms, not yet divided, by name.
+
+        Args:
+          params: as `init` returns them.
+          batch: see `a2fjax.models.base.Batch`.
+          key: of dropout and noise; unused when not training.
+          step: number of finished updates, for terms that change while training.
+          train: whether dropout and noise are on.
+        """
+        ...
+
+    def predict(self, params: Params, batch: Batch) -> Array:
+        """Returns the motion [B, T, 72] in rig units, inside the rig's ranges."""
+        ...
+
+    def total(self, terms: dict[str, WeightedSum]) -> Array:
+        """Returns the scalar of merged terms, as `loss` does for those of one batch."""
+        ...

@@ -1,0 +1,46 @@
+"""Regression: one motion for one recording, by masked squared errors."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from a2fjax import losses
+from a2fjax.config import Config
+from a2fjax.losses import WeightedSum
+from a2fjax.models.base import Batch, Model
+from a2fjax.models.params import Params
+
+
+class RegressionTask:
+    """See `a2fjax.tasks.base.Task`.
+
+    Attributes:
+      model: the network.
+      config: weights of the loss terms.
+    """
+
+    def __init__(self, config: Config, model: Model) -> None:
+        """Joins `model` to the losses of `config`."""
+        self.model = model
+        self.config = config.loss
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters of the model."""
+        return self.model.init(key, batch)
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+    ) -> tuple[Array, dict[str, WeightedSum]]:
+        """Returns the scalar and its terms; `step` changes nothing here."""
+        del step
+        motion = self.model.apply(params, batch, key=key if train else None, train=train)["motion"]
+        terms = losses.regression_losses(motion, batch, self.config)
+        return self.total(terms), terms
+
+    def predict(self, params: Params, batch: Batch) -> Array:
+        """Returns the motion [B, T, 72]."""
+        return self.model.apply(params, batch)["motion"]
+
+    def total(self, terms: dict[str, WeightedSum]) -> Array:
+        """Returns the weighted sum of the terms' values."""
+        return losses.total(terms, self.config)
