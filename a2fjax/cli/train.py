@@ -1,0 +1,60 @@
+"""Trains a model, or continues a run: the same command again goes on where the run stands."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from a2fjax import config as config_lib
+from a2fjax.errors import EXIT_OK, InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `a2fjax train`."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.py[:variant]",
+        help="experiment; any of its values is overridden by --config.path.to.key=value",
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="RUN", help="run folder, made if missing"
+    )
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Runs `a2fjax train` and returns the exit code.
+
+    Raises:
+      InputError: before anything heavy is imported, where that is possible.
+    """
+    resolved = config_lib.load(args.config, config_lib.parse_overrides(extra))
+    check_shards(resolved.config)
+
+    from a2fjax.train import loop
+
+    loop.train(resolved, args.workdir)
+    return EXIT_OK
+
+
+def check_shards(config: config_lib.Config) -> None:
+    """Checks that the shards are there and have the splits that training needs.
+
+    Raises:
+      InputError: names the folder, what is missing and the nearest valid choice.
+    """
+    from a2fjax.data import records
+
+    if not config.data.shards:
+        raise InputError("config: data.shards is empty: expected folders with a manifest.json")
+    manifests = [(folder, records.read_manifest(folder)) for folder in config.data.shards]
+    splits = [config.data.split] + ([config.eval.split] if config.eval.every_steps else [])
+    for split in splits:
+        problems = []
+        for folder, manifest in manifests:
+            try:
+                manifest.clips(split)
+            except InputError as error:
+                problems.append(f"{folder}: {error}")
+        if len(problems) == len(manifests):
+            raise InputError(problems[0])

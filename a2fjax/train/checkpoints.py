@@ -1,0 +1,326 @@
+"""States on disk: written whole or not at all, read with or without the optimiser.
+
+    RUN/config.json                 resolved configuration
+       /checkpoints/<step>/params   trained and frozen parameters, merged
+                          /ema      the same, averaged: what evaluation, inference and export use
+                          /opt      optimiser state
+                          /meta     JSON: step, rig, configuration, data, metrics, versions
+
+The only caller of Orbax. It writes into a temporary folder beside the final one and renames it when
+everything is on disk, so a kill at any moment leaves the previous state valid; old states are
+deleted only after the new one is complete.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as managers
+
+from a2fjax import rig
+from a2fjax.config import CheckpointConfig
+from a2fjax.errors import InputError, WorkFailed, nearest
+from a2fjax.models import params as params_lib
+from a2fjax.train.state import Params, TrainState
+
+ITEMS = ("params", "ema")
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The states of one run, for the process that trains it."""
+
+    def __init__(self, run: Path, config: CheckpointConfig) -> None:
+        """Opens RUN/checkpoints, creating it; what an interrupted save left behind is removed.
+
+        Args:
+          run: the run folder.
+          config: which states are kept.
+        """
+        self._folder = Path(run).absolute() / FOLDER
+        self._metric = config.best_metric
+        keep: list[Any] = [managers.LatestN(config.keep_latest)]
+        if config.keep_best:
+            keep.append(
+                managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[config.best_metric],
+                    reverse=True,  # the policy keeps the end of the ranking; lower is better here
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            epath.Path(self._folder),
+            item_names=("params", "ema", "opt", "meta"),
+            options=ocp.CheckpointManagerOptions(
+                save_decision_policy=managers.FixedIntervalPolicy(1),  # the loop decides
+                preservation_policy=managers.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """Returns the newest complete step, None when there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self, step: int, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Starts writing a state; returns as soon as the arrays are out of the device.
+
+        Args:
+          step: completed updates.
+          state: what to save.
+          meta: JSON values to keep beside it.
+          metrics: held-out values at this step, empty when none were measured; states without
+            `best_metric` never count among the best.
+
+        Raises:
+          WorkFailed: this save, or the one before it in the background, failed (disk full).
+        """
+        average = state.merged(average=True)
+        meta = {
+            **meta,
+            "step": step,
+            "rig": rig.FINGERPRINT,
+            "metrics": dict(metrics),
+            "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+        }
+        ranked = {k: float(v) for k, v in metrics.items()} if self._metric in metrics else None
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.merged(average=False)),
+                    ema=ocp.args.StandardSave(average),
+                    opt=ocp.args.StandardSave(state.opt_state),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                metrics=ranked,
+                force=True,
+            )
+        except Exception as error:  # noqa: BLE001 - storage raises many kinds; each ends the run
+            raise self._failed(step, error) from error
+
+    def check(self) -> None:
+        """Raises `WorkFailed` when a save in the background failed; does not wait for it."""
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(None, error) from error
+
+    def wait(self) -> None:
+        """Returns once everything is on disk.
+
+        Raises:
+          WorkFailed: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(None, error) from error
+
+    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state at a step and its meta.
+
+        Args:
+          step: as `latest` says.
+          abstract: shapes, dtypes and shardings of the state; the mesh may differ from the one
+            that saved it.
+
+        Raises:
+          InputError: the state is of another rig or model, or damaged.
+        """
+        folder = self._folder / str(step)
+        meta = read_meta(folder)
+        trained = params_lib.merge(abstract.params, abstract.frozen)
+        for item in ITEMS:
+            _check_same(folder, _saved_shapes(folder / item), trained)
+        items: dict[str, Any] = {
+            "params": ocp.args.StandardRestore(trained),
+            "opt": ocp.args.StandardRestore(abstract.opt_state),
+        }
+        if abstract.ema is not None:
+            average = params_lib.merge(abstract.ema, abstract.frozen)
+            items["ema"] = ocp.args.StandardRestore(average)
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+            raise _damaged(folder, error) from error
+        params, frozen = params_lib.split(found["params"])
+        ema = None if abstract.ema is None else params_lib.split(found["ema"])[0]
+        count = jax.device_put(np.int32(step), abstract.step.sharding)
+        return TrainState(count, params, frozen, found["opt"], ema), meta
+
+    def close(self) -> None:
+        """Ends the background threads; what is being written is finished first."""
+        self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+    def _failed(self, step: int | None, error: Exception) -> WorkFailed:
+        complete = [s for s in steps_in(self._folder) if s != step]
+        last = f"the last complete one is {complete[-1]}" if complete else "none is complete"
+        which = "a checkpoint" if step is None else f"checkpoint {step}"
+        return WorkFailed(
+            f"{which} of {self._folder.parent} could not be written ({_first_line(error)}); {last}"
+        )
+
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the complete steps in a checkpoints folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def steps(run: str | Path) -> list[int]:
+    """Returns the steps of a run that can be loaded, ascending.
+
+    Raises:
+      InputError: not a run folder.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise InputError(f"run {run}: no such folder")
+    if not (run / "config.json").is_file():
+        raise InputError(f"run {run}: not a run folder (it has no config.json)")
+    return steps_in(run / FOLDER)
+
+
+def load_params(
+    run: str | Path, step: int | None = None, item: str = "ema"
+) -> tuple[int, Params, dict[str, Any]]:
+    """Loads parameters without the optimiser, onto the host.
+
+    Args:
+      run: run folder.
+      step: completed updates; the newest by default.
+      item: "ema" (averaged, the same as "params" where no average is kept) or "params".
+
+    Returns:
+      step, parameters (nested dict of NumPy arrays, constants included), meta.
+
+    Raises:
+      InputError: not a run, no such step (names the nearest), another rig, or damaged.
+    """
+    if item not in ITEMS:
+        raise InputError(f"checkpoint item {item!r}{nearest(item, ITEMS)}")
+    have = steps(run)
+    if not have:
+        raise InputError(f"run {run}: has no checkpoint yet")
+    if step is None:
+        step = have[-1]
+    elif step not in have:
+        near = min(have, key=lambda s: abs(s - step))
+        raise InputError(
+            f"run {run}: has no checkpoint of step {step}; the nearest is {near} "
+            f"(all: {', '.join(map(str, have))})"
+        )
+    folder = Path(run).absolute() / FOLDER / str(step)
+    meta = read_meta(folder)
+    path = folder / item
+    shapes = _saved_shapes(path)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            params = reader.restore(
+                epath.Path(path), args=ocp.args.PyTreeRestore(item=shapes, restore_args=args)
+            )
+    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+        raise _damaged(folder, error) from error
+    return step, params, meta
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Returns the meta of RUN/checkpoints/<step>.
+
+    Raises:
+      InputError: damaged, or made for another rig.
+    """
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = dict(reader.restore(epath.Path(folder / "meta")))
+        found = meta["rig"]
+    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+        raise _damaged(folder, error) from error
+    if found != rig.FINGERPRINT:
+        raise InputError(
+            f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
+            "its channels mean something else"
+        )
+    return meta
+
+
+def check_params(params: Any, expected: Any, *, name: str) -> None:
+    """Checks that two trees of arrays have the same names, shapes and types.
+
+    Args:
+      params: what there is (arrays, or anything with shape and dtype).
+      expected: what the model needs.
+      name: where `params` came from, for the message.
+
+    Raises:
+      InputError: names the first weights that differ, are missing or are too many.
+    """
+    have, want = _by_name(params), _by_name(expected)
+    wrong = [f"{n} is missing (the model has {_spell(want[n])})" for n in want if n not in have]
+    wrong += [f"{n} is too much ({_spell(have[n])})" for n in have if n not in want]
+    wrong += [
+        f"{n} is {_spell(have[n])} (the model has {_spell(want[n])})"
+        for n in want
+        if n in have and _spell(have[n]) != _spell(want[n])
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InputError(f"{name}: of another model: {'; '.join(wrong[:3])}{more}")
+
+
+def _check_same(folder: Path, saved: Any, expected: Any) -> None:
+    check_params(saved, expected, name=f"checkpoint {folder}")
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in leaves}
+
+
+def _spell(leaf: Any) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _saved_shapes(path: Path) -> Any:
+    """Returns the tree of an item as `ShapeDtypeStruct`s, without reading its arrays."""
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree = reader.metadata(epath.Path(path)).item_metadata.tree
+        return jax.tree.map(lambda m: jax.ShapeDtypeStruct(tuple(m.shape), m.dtype), tree)
+    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+        raise _damaged(path.parent, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
+    rest = f"; complete steps beside it: {others}" if others else ""
+    return InputError(f"checkpoint {folder}: cannot be read ({_first_line(error)}){rest}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -1,0 +1,111 @@
+"""The run folder: whose it is, and whether a configuration may continue it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from a2fjax import config as config_lib
+from a2fjax.config import Config, Resolved
+from a2fjax.errors import InputError
+
+FREE = (
+    "steps",
+    "log",
+    "checkpoint",
+    "eval",
+    "mesh",
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+)
+"""Keys that may change when a run is continued: how long, where and how watched, not what is
+learnt. Another mesh gives the same numbers up to the order of sums. More steps stretch what is
+left of the learning-rate schedule."""
+
+
+def identity(config: Config) -> str:
+    """Returns 16 hex digits that change when what is learnt does, and not with `FREE` keys."""
+    default = Config()
+    plain = {
+        "steps": default.steps,
+        "log": default.log,
+        "checkpoint": default.checkpoint,
+        "eval": default.eval,
+        "mesh": default.mesh,
+    }
+    data = dataclasses.replace(
+        config.data,
+        workers=default.data.workers,
+        threads=default.data.threads,
+        prefetch=default.data.prefetch,
+    )
+    return config_lib.fingerprint(dataclasses.replace(config, **plain, data=data))
+
+
+def claim(workdir: Path, resolved: Resolved) -> Path | None:
+    """Makes `workdir` the run folder of a configuration by writing its config.json.
+
+    Returns:
+      The path written, or None when the folder already held this configuration.
+
+    Raises:
+      InputError: the folder belongs to another configuration (names the keys that differ), holds
+        checkpoints of unknown origin, or cannot be made.
+    """
+    path = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir {workdir}: is a file, expected a folder")
+    if path.is_file():
+        before = config_lib.from_json(path.read_text(), name=str(path)).config
+        changed = differences(before, resolved.config)
+        bound = {k: v for k, v in changed.items() if not _is_free(k)}
+        if bound:
+            shown = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in list(bound.items())[:5])
+            more = f"; and {len(bound) - 5} more" if len(bound) > 5 else ""
+            raise InputError(
+                f"--workdir {workdir} holds a run of another configuration: {shown}{more}; "
+                "take another folder, or the old values to continue it"
+            )
+        if not changed:
+            return None
+    elif (workdir / "checkpoints").exists():
+        raise InputError(f"--workdir {workdir}: holds checkpoints but no config.json")
+    partial = path.with_suffix(".json.partial")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial.write_text(resolved.to_json() + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
+    return path
+
+
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns dotted key -> (value before, value after) where two configurations differ."""
+    a, b = _flat(before), _flat(after)
+    return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE)
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    # Through JSON, as config.json is: tuples and lists are the same thing there.
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=dict))
+    out: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            out[prefix] = value
+
+    walk("", values)
+    return out

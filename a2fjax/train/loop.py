@@ -1,0 +1,336 @@
+"""The training loop: one step after another until the last, from wherever the run stands."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from a2fjax.config import Config, Resolved
+from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
+from a2fjax.models import params as params_lib
+from a2fjax.train import folder as folder_lib
+from a2fjax.train import mesh as mesh_lib
+from a2fjax.train import optimizer as optimizer_lib
+from a2fjax.train import state as state_lib
+from a2fjax.train import step as step_lib
+from a2fjax.train.checkpoints import Checkpoints
+from a2fjax.train.preemption import StopRequest
+from a2fjax.train.source import ShardSource, Source
+from a2fjax.train.state import Task, TrainState
+from a2fjax.train.tracking import Clock, Tracker, every
+
+
+def train(
+    resolved: Resolved,
+    workdir: Path,
+    *,
+    task: Task | None = None,
+    source: Source | None = None,
+    say: Callable[[str], None] | None = None,
+) -> TrainState:
+    """Trains until `config.steps` updates are done, continuing what is in `workdir`.
+
+    Args:
+      resolved: the experiment.
+      workdir: run folder; made if it does not exist. The same call on it again continues the run
+        and gives the numbers an undisturbed run would have given.
+      task: what to train; built from the configuration by default.
+      source: where batches come from; the configuration's shards by default.
+      say: prints a line of progress; to standard output by default.
+
+    Returns:
+      The state after the last update.
+
+    Raises:
+      InputError: the configuration, the shards or the folder do not fit together.
+      WorkFailed: a value that is not finite, or a disk that cannot be written.
+      Preempted: asked to stop by a signal; the state is saved.
+    """
+    say = say or functools.partial(print, flush=True)
+    config = resolved.config
+    with StopRequest() as stop:
+        optimizer_lib.check(config.optim, config.steps)
+        mesh = mesh_lib.make(config.mesh)
+        hosts = jax.process_count()
+        mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
+        if source is None:
+            source = ShardSource(config, host=jax.process_index(), hosts=hosts)
+        if task is None:
+            from a2fjax import tasks
+
+            task = tasks.build(config, tasks.constants(config))
+        folder_lib.claim(workdir, resolved)
+        with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint) as checkpoints:
+            return _Run(config, workdir, task, source, mesh, checkpoints, stop, say).train()
+
+
+class _Pending(NamedTuple):
+    """An update whose numbers have not been looked at yet."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    batch: dict[str, np.ndarray]
+
+
+class _Run:
+    """What the parts of the loop share; lives for one call of `train`."""
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        task: Task,
+        source: Source,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.workdir, self.task, self.source = config, workdir, task, source
+        self.mesh, self.checkpoints, self.stop, self.say = mesh, checkpoints, stop, say
+        self.clock = Clock()
+        self.saved_at = time.monotonic()
+        self.saved_step: int | None = None
+
+        optimizer = optimizer_lib.build(config.optim, config.steps)
+        self.spec = source.spec()
+        self.init = functools.partial(
+            state_lib.create,
+            task,
+            optimizer,
+            seed=config.seed,
+            average=config.optim.ema_decay > 0,
+        )
+        abstract = jax.eval_shape(self.init, self.spec)
+        self.shardings = mesh_lib.state_shardings(abstract, mesh)
+        self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
+        self.batch_sharding = mesh_lib.batch_sharding(mesh)
+        everywhere = mesh_lib.replicated(mesh)
+        self.train_step = jax.jit(
+            step_lib.make_train_step(task, optimizer, config),
+            in_shardings=(self.shardings, self.batch_sharding),
+            out_shardings=(self.shardings, everywhere),
+            donate_argnums=0,
+        )
+        self.eval_step = jax.jit(
+            step_lib.make_eval_step(task, config),
+            in_shardings=(self.shardings, self.batch_sharding, everywhere),
+            out_shardings=everywhere,
+        )
+
+    # ---- start ------------------------------------------------------------------------------
+
+    def train(self) -> TrainState:
+        """Restores or initialises, compiles, runs the steps, and closes what was opened."""
+        config, last = self.config, self.config.steps
+        start = self.checkpoints.latest()
+        state = self._restore(start) if start is not None else self._initialise()
+        start = start or 0
+        self._check_best_metric()
+        tracker = Tracker(
+            config,
+            self.workdir,
+            step=start,
+            identity=folder_lib.identity(config),
+            say=self.say,
+        )
+        self.tracker = tracker
+        failed = True
+        try:
+            if every(start, config.eval.every_steps, last) and start > 0:
+                # A stop between an update and its evaluation left the evaluation to us.
+                if not tracker.file.has(start, "eval/loss"):
+                    self._evaluate(state, start)
+            if start >= last:
+                self.say(f"{self.workdir}: already finished: {start} of {last} steps are done")
+            else:
+                state = self._steps(self._compile(), state, start)
+                self.say(f"{self.workdir}: finished: {last} steps are done")
+            failed = False
+        finally:
+            tracker.close(failed=failed)
+        return state
+
+    def _initialise(self) -> TrainState:
+        spec = self.spec
+
+        def create() -> TrainState:
+            return self.init(jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), spec))
+
+        return jax.jit(create, out_shardings=self.shardings)()
+
+    def _restore(self, step: int) -> TrainState:
+        state, meta = self.checkpoints.restore(step, self.abstract)
+        if meta["data"] != self.source.fingerprint():
+            raise InputError(
+                f"--workdir {self.workdir}: was trained on other shards (their manifests changed); "
+                "take another folder"
+            )
+        self.say(f"{self.workdir}: continuing after step {step}")
+        self.saved_step = step
+        return state
+
+    def _check_best_metric(self) -> None:
+        if not (self.config.checkpoint.keep_best and self.config.eval.every_steps):
+            return
+        out = jax.eval_shape(self.eval_step, self.abstract, self._global_spec(), _index(0))
+        names = ["eval/loss", *(f"eval/loss/{name}" for name in out["terms"])]
+        if self.config.checkpoint.best_metric not in names:
+            metric = self.config.checkpoint.best_metric
+            raise InputError(f"config: checkpoint.best_metric={metric!r}{nearest(metric, names)}")
+
+    def _global_spec(self) -> Any:
+        size = self.config.data.batch_size
+        whole = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct((size, *s.shape[1:]), s.dtype), self.spec
+        )
+        return mesh_lib.with_shardings(whole, self.batch_sharding)
+
+    def _compile(self) -> Callable[..., Any]:
+        config = self.config
+        trained = params_lib.count(self.abstract.params)
+        frozen = params_lib.count(self.abstract.frozen)
+        frames = config.data.batch_size * config.data.window_frames
+        self.say(
+            f"{config.name}: {trained:,} parameters ({frozen:,} fixed), {frames:,} frames a step, "
+            f"{self.mesh.size} {jax.devices()[0].platform} device(s); compiling"
+        )
+        began = time.perf_counter()
+        compiled = self.train_step.lower(self.abstract, self._global_spec()).compile()
+        self.say(f"compiled in {time.perf_counter() - began:.1f} s")
+        return compiled
+
+    # ---- steps ------------------------------------------------------------------------------
+
+    def _steps(self, update: Callable[..., Any], state: TrainState, start: int) -> TrainState:
+        config, last = self.config, self.config.steps
+        batches = self.source.batches(start)
+        self.clock.reset()
+        pending: _Pending | None = None
+        for step in range(start + 1, last + 1):
+            if self.stop.requested():
+                self._stop(state, step - 1, pending)
+            with self.clock.time("data"):
+                local = next(batches)
+            state, metrics = update(state, self._to_devices(local))
+            # The numbers of the update before this one: the device is never waited for.
+            self._look_at(pending)
+            pending = _Pending(step, metrics, local)
+            evaluate = every(step, config.eval.every_steps, last)
+            save = every(step, config.checkpoint.every_steps, last) or self._overdue()
+            if evaluate or save:
+                self._look_at(pending)
+                pending = None
+            held_out = self._evaluate(state, step) if evaluate else {}
+            if save:
+                self._save(state, step, held_out)
+        self.checkpoints.wait()
+        return state
+
+    def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return {
+            name: jax.make_array_from_process_local_data(self.batch_sharding, value)
+            for name, value in local.items()
+        }
+
+    def _look_at(self, pending: _Pending | None) -> None:
+        """Stops on values that are not finite; logs when it is time to."""
+        if pending is None:
+            return
+        step, metrics, batch = pending
+        if not bool(metrics["finite"]):
+            raise self._not_finite(pending)
+        self.clock.steps += 1
+        self.clock.frames += _frames(batch)
+        if not every(step, self.config.log.every_steps, self.config.steps):
+            return
+        self.checkpoints.check()
+        values = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
+        values |= {**self.clock.read(), "perf/bad_records": self.source.bad_records()}
+        self.tracker.train(step, values)
+        self.clock.reset()
+
+    def _not_finite(self, pending: _Pending) -> WorkFailed:
+        step, metrics, batch = pending
+        names = [k for k, v in metrics.items() if k != "finite" and not np.isfinite(float(v))]
+        examples = self.source.describe(batch)
+        wrong = [i for i in range(len(examples)) if not _finite_example(batch, i)]
+        which = [examples[i] for i in wrong] or examples
+        why = "whose data are not finite" if wrong else "of that batch"
+        saved = self.checkpoints.latest()
+        last = "no checkpoint" if saved is None else f"checkpoint {saved}"
+        return WorkFailed(
+            f"step {step}: {', '.join(names)} not finite; clips {why}: {', '.join(which)}; "
+            f"{last} is the last good state"
+        )
+
+    # ---- what happens now and then ----------------------------------------------------------
+
+    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+        """Returns held-out loss and terms of the averaged parameters; {} when asked to stop."""
+        with self.clock.time("eval"):
+            merged: dict[str, Any] = {}
+            totals, seen = [], 0
+            for index, local in enumerate(self.source.eval_batches()):
+                if self.stop.requested():
+                    return {}
+                out = self.eval_step(state, self._to_devices(local), _index(index))
+                totals.append(float(out["total"]))
+                seen += 1
+                for name, term in out["terms"].items():
+                    merged[name] = merged[name] + term if name in merged else term
+            values = {"eval/loss": float(np.mean(totals))}
+            values |= {f"eval/loss/{name}": float(term.value) for name, term in merged.items()}
+        if not np.isfinite(list(values.values())).all():
+            raise WorkFailed(f"step {step}: the held-out loss is not finite: {values}")
+        self.tracker.eval(step, values)
+        return values
+
+    def _save(self, state: TrainState, step: int, held_out: dict[str, float]) -> None:
+        with self.clock.time("save"):
+            # On disk before the state is: a run that continues from it must find its lines.
+            self.tracker.sync()
+            meta = {
+                "config": folder_lib.identity(self.config),
+                "data": self.source.fingerprint(),
+                "seed": self.config.seed,
+            }
+            self.checkpoints.save(step, state, meta, held_out)
+        self.saved_at, self.saved_step = time.monotonic(), step
+
+    def _overdue(self) -> bool:
+        minutes = self.config.checkpoint.every_minutes
+        return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
+
+    def _stop(self, state: TrainState, step: int, pending: _Pending | None) -> None:
+        """Saves what there is and leaves."""
+        self._look_at(pending)
+        if step > 0 and step != self.saved_step:
+            self._save(state, step, {})
+        self.checkpoints.wait()
+        raise Preempted(
+            f"{self.stop.name}: {self.workdir} is saved after step {step} of "
+            f"{self.config.steps}; the same command continues it"
+        )
+
+
+def _index(index: int) -> np.ndarray:
+    return np.asarray(index, np.int32)
+
+
+def _frames(batch: dict[str, np.ndarray]) -> int:
+    if "length" in batch:
+        return int(np.sum(batch["length"])) * jax.process_count()
+    return 0
+
+
+def _finite_example(batch: dict[str, np.ndarray], index: int) -> bool:
+    floats = [v for v in batch.values() if np.issubdtype(v.dtype, np.floating)]
+    return all(np.isfinite(v[index]).all() for v in floats)

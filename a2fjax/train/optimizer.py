@@ -1,0 +1,83 @@
+"""AdamW with warm-up and cosine decay; every schedule is a function of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from a2fjax.config import OptimConfig
+from a2fjax.errors import InputError
+
+
+def check(config: OptimConfig, steps: int) -> None:
+    """Checks that the schedule fits the run.
+
+    Raises:
+      InputError: names the key, its value and what was expected.
+    """
+    if config.warmup_steps >= steps:
+        raise InputError(
+            f"config: optim.warmup_steps={config.warmup_steps}: expected fewer than steps={steps}; "
+            f"add --config.optim.warmup_steps={steps // 10}"
+        )
+    if not 0 <= config.ema_decay < 1:
+        raise InputError(f"config: optim.ema_decay={config.ema_decay}: expected in [0, 1)")
+    for name in ("b1", "b2"):
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise InputError(f"config: optim.{name}={value}: expected in [0, 1)")
+    if not 0 <= config.final_fraction <= 1:
+        raise InputError(
+            f"config: optim.final_fraction={config.final_fraction}: expected in [0, 1]"
+        )
+
+
+def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
+    """Returns learning rate by step: linear from 0 to the peak, then a half cosine.
+
+    The half cosine ends at `final_fraction` of the peak after `steps` updates (Loshchilov and
+    Hutter 2017, "SGDR", without restarts).
+    """
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=steps,
+        end_value=config.learning_rate * config.final_fraction,
+    )
+
+
+def decayed(params: Any) -> Any:
+    """Returns a tree of bools: True where weight decay applies, which is matrices only.
+
+    Biases, scales and other vectors are left out; so are biases that a fused layer keeps as a
+    matrix, which are known by their name.
+    """
+
+    def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+        name = str(getattr(path[-1], "key", path[-1])).lower() if path else ""
+        return jnp.ndim(leaf) >= 2 and "bias" not in name and "scale" not in name
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def build(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Returns clipping by global norm followed by AdamW (Loshchilov and Hutter 2019).
+
+    Its own count equals the state's step, because every step updates.
+    """
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    parts.append(
+        optax.adamw(
+            learning_rate(config, steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decayed,
+        )
+    )
+    return optax.chain(*parts)
