@@ -212,9 +212,7 @@ def _check_header(path: Path, header: tuple[str, ...]) -> None:
         seen.add(name.lower())
 
 
-def _read_row(
-    path: Path, number: int, line: str, header: Sequence[str], out: np.ndarray
-) -> str:
+def _read_row(path: Path, number: int, line: str, header: Sequence[str], out: np.ndarray) -> str:
     cells = line.split(",")
     if len(cells) != len(header):
         raise InputError(f"{path}:{number}: {len(cells)} values, expected {len(header)}")
@@ -283,12 +281,19 @@ class _Rows:
         self._next += count
 
 
+def check_start(start: str, fps: float | Fraction) -> None:
+    """Checks a timecode that a recording at `fps` is to start with.
+
+    Raises:
+      InputError: not a timecode, or its frame is not within a second.
+    """
+    _Rows(fps, start)
+
+
 class Writer:
     """Writes motion to an open file as it comes."""
 
-    def __init__(
-        self, file: IO[str], *, fps: float | Fraction, start: str = "00:00:00:00.000"
-    ):
+    def __init__(self, file: IO[str], *, fps: float | Fraction, start: str = "00:00:00:00.000"):
         """Writes the header.
 
         Args:

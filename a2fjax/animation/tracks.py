@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -105,11 +106,11 @@ class Resampler:
         """Takes [N, 72] input frames and returns the [M, 72] output frames now known."""
         self._kept = np.concatenate([self._kept, np.asarray(motion, np.float32)])
         last = self._first + len(self._kept) - 1
-        return self._emit(int(np.floor(last / self._ratio)) + 1 if last >= 0 else 0)
+        return self._emit(math.floor(last / self._ratio) + 1 if last >= 0 else 0)
 
     def finish(self) -> np.ndarray:
         """Returns the output frames that are left, holding the last input frame."""
-        return self._emit(int(np.ceil((self._first + len(self._kept)) / self._ratio)))
+        return self._emit(math.ceil((self._first + len(self._kept)) / self._ratio))
 
     def _emit(self, stop: int) -> np.ndarray:
         if stop <= self._next:
@@ -128,9 +129,12 @@ class Resampler:
         return out
 
 
-def resample(
-    motion: np.ndarray, fps_in: float | Fraction, fps_out: float | Fraction
-) -> np.ndarray:
+def resampled_frames(frames: int, fps_in: float | Fraction, fps_out: float | Fraction) -> int:
+    """Returns how many frames `Resampler` makes of that many."""
+    return math.ceil(frames * rate(fps_out) / rate(fps_in))
+
+
+def resample(motion: np.ndarray, fps_in: float | Fraction, fps_out: float | Fraction) -> np.ndarray:
     """Returns motion [N, 72] at another rate, [ceil(N * fps_out / fps_in), 72]; see `Resampler`."""
     resampler = Resampler(fps_in, fps_out)
     return np.concatenate([resampler.push(motion), resampler.finish()])

@@ -1,0 +1,122 @@
+"""What may follow the model: smoothing, gain and offset by channel, and the ranges of the rig."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.errors import InputError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Adjustment:
+    """Changes to predicted motion.
+
+    Attributes:
+      gain: [72] factors.
+      offset: [72] in rig units, added after the gain.
+      smooth_ms: standard deviation of a Gaussian over time, in ms; 0 for none.
+    """
+
+    gain: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.ones(rig.NUM_CHANNELS, np.float32)
+    )
+    offset: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(rig.NUM_CHANNELS, np.float32)
+    )
+    smooth_ms: float = 0.0
+
+
+def adjustment(
+    gains: Sequence[str] = (), offsets: Sequence[str] = (), smooth_ms: float = 0.0
+) -> Adjustment:
+    """Reads `name=value` settings, where a name is a channel or a group of `rig.GROUPS`.
+
+    Settings that touch the same channel multiply (gains) or add (offsets).
+
+    Raises:
+      InputError: unknown name, not a finite number, a negative gain or smoothing over 500 ms.
+    """
+    found = Adjustment(smooth_ms=smooth_ms)
+    if not 0 <= smooth_ms <= 500:
+        raise InputError(f"smoothing {smooth_ms:g} ms: expected between 0 and 500")
+    for text in gains:
+        channels, value = _setting("gain", text)
+        if value < 0:
+            raise InputError(f"gain {text}: expected a factor of at least 0")
+        found.gain[channels] *= value
+    for text in offsets:
+        channels, value = _setting("offset", text)
+        found.offset[channels] += value
+    return found
+
+
+def _setting(what: str, text: str) -> tuple[np.ndarray, float]:
+    name, _, number = text.partition("=")
+    name = name.strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise InputError(f"{what} {text!r}: expected name=number, such as jawOpen=1.2")
+    if name in rig.GROUPS:
+        return rig.GROUPS[name], value
+    try:
+        return np.array([rig.channel_index(name)]), value
+    except InputError:
+        choices = [*rig.GROUPS, *rig.CHANNELS]
+        raise InputError(
+            f"{what} {text!r}: unknown channel or group {name!r}{nearest(name, choices)}"
+        ) from None
+
+
+class Postprocess:
+    """Applies an `Adjustment` to motion that arrives in blocks; blocks do not change the numbers.
+
+    Smoothing near the first and last frame uses the frames there are, so a constant stays constant.
+    """
+
+    def __init__(self, settings: Adjustment):
+        """Starts at frame 0."""
+        self._settings = settings
+        sigma = settings.smooth_ms * rig.FPS / 1000
+        self._reach = int(np.ceil(3 * sigma))
+        taps = np.arange(-self._reach, self._reach + 1)
+        self._taps = np.exp(-0.5 * (taps / sigma) ** 2) if self._reach else np.ones(1)
+        self._kept = np.zeros((0, rig.NUM_CHANNELS), np.float32)
+        self._done = 0  # frames of `_kept` that were returned and stay as context
+
+    def push(self, motion: np.ndarray) -> np.ndarray:
+        """Takes [N, 72] frames and returns the [M, 72] frames now known."""
+        self._kept = np.concatenate([self._kept, np.asarray(motion, np.float32)])
+        return self._emit(len(self._kept) - self._reach)
+
+    def finish(self) -> np.ndarray:
+        """Returns the frames that are left."""
+        return self._emit(len(self._kept))
+
+    def _emit(self, stop: int) -> np.ndarray:
+        if stop <= self._done:
+            return np.zeros((0, rig.NUM_CHANNELS), np.float32)
+        rows = np.arange(self._done, stop)
+        total = np.zeros((len(rows), rig.NUM_CHANNELS))
+        weight = np.zeros((len(rows), 1))
+        for shift, tap in zip(range(-self._reach, self._reach + 1), self._taps, strict=True):
+            source = rows + shift
+            inside = (source >= 0) & (source < len(self._kept))
+            total[inside] += tap * self._kept[source[inside]]
+            weight[inside] += tap
+        drop = max(0, stop - self._reach)
+        self._kept, self._done = self._kept[drop:], stop - drop
+        out = (total / weight).astype(np.float32) * self._settings.gain + self._settings.offset
+        return rig.clip(out).astype(np.float32)
+
+
+def apply(motion: np.ndarray, settings: Adjustment) -> np.ndarray:
+    """Returns motion [T, 72] adjusted and inside the ranges of the rig."""
+    stage = Postprocess(settings)
+    return np.concatenate([stage.push(motion), stage.finish()])

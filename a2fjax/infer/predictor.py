@@ -1,0 +1,207 @@
+"""A run folder becomes a function: audio, identity, emotion to curves.
+
+The same object serves the command line, evaluation and export. Clips are padded to a few lengths,
+so that few programs are compiled; models honour `length`, so padding changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from a2fjax import config as config_lib
+from a2fjax import rig, tasks
+from a2fjax.audio import level
+from a2fjax.data import identity as identity_lib
+from a2fjax.data import records
+from a2fjax.errors import InputError
+from a2fjax.train import checkpoints
+
+MIN_BUCKET = 64
+MAX_BATCH_FRAMES = 16_384
+"""Frames of one padded batch at most; bounds the memory of `Predictor.batch`."""
+
+Mesh = tuple[np.ndarray, np.ndarray | None]
+
+
+class Task(Protocol):
+    """What a predictor needs of a task."""
+
+    def predict(self, params: Any, batch: dict[str, Any]) -> Any:
+        """Returns the motion [B, T, 72] of a batch, in rig units."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One clip to animate.
+
+    Attributes:
+      audio: [S] float, 16 kHz mono, as recorded (not level-normalised).
+      identity: neutral mesh (vertices [V, 3], faces [F, 3] or None), or points [P, 3] that
+        `Predictor.points` returned; None for the mean identity of training.
+      emotion: [5], or [T, 5] by frame; None for neutral.
+      speech_level: RMS of the speech; estimated from `audio` if None.
+    """
+
+    audio: np.ndarray
+    identity: Mesh | np.ndarray | None = None
+    emotion: np.ndarray | None = None
+    speech_level: float | None = None
+
+
+def bucket(frames: int) -> int:
+    """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames."""
+    size = MIN_BUCKET
+    while size < frames:
+        if size * 3 // 2 >= frames:
+            return size * 3 // 2
+        size *= 2
+    return size
+
+
+class Predictor:
+    """Audio to motion with one checkpoint.
+
+    Attributes:
+      config: the run's configuration.
+      step: of the checkpoint.
+      fingerprint: of configuration and step, 16 hex digits and the step.
+      params: with the constants.
+      task: see `a2fjax.tasks`.
+    """
+
+    def __init__(self, config: config_lib.Config, task: Task, params: Any, *, step: int = 0):
+        """Wraps a task and its parameters; `load` reads both from a run folder."""
+        self.config = config
+        self.task = task
+        self.params = params
+        self.step = step
+        self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
+        self._predict = jax.jit(task.predict)
+
+    @classmethod
+    def load(cls, run: str | Path, step: int | None = None) -> Predictor:
+        """Reads a run folder.
+
+        Args:
+          run: folder with config.json and checkpoints.
+          step: of the checkpoint; the newest if None.
+
+        Raises:
+          InputError: not a run folder, no such step, or a checkpoint of another rig.
+        """
+        config = read_config(run).config
+        step, params, _ = checkpoints.load_params(run, step, item="ema")
+        return cls(config, tasks.build(config, params["constants"]), params, step=step)
+
+    def points(self, mesh: Mesh) -> np.ndarray:
+        """Returns the identity points [P, 3] of a neutral mesh; sampled once, used for many clips.
+
+        Raises:
+          InputError: not a mesh.
+        """
+        return identity_lib.sample_points(*mesh, self.config.data.identity_points)
+
+    def __call__(
+        self,
+        audio: np.ndarray,
+        *,
+        identity: Mesh | np.ndarray | None = None,
+        emotion: np.ndarray | None = None,
+        speech_level: float | None = None,
+    ) -> np.ndarray:
+        """Returns the motion [T, 72] float32 in rig units, T = ceil(S / 320); see `Request`.
+
+        Raises:
+          InputError: as `batch`.
+        """
+        return self.batch([Request(audio, identity, emotion, speech_level)])[0]
+
+    def batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
+        """Returns the motion [T, 72] of each clip; clips of like length share a padded batch.
+
+        Raises:
+          InputError: a clip without samples, not finite, or an emotion of the wrong shape.
+        """
+        groups: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            _check(request, i)
+            groups.setdefault(bucket(records.num_frames(len(request.audio))), []).append(i)
+        out: dict[int, np.ndarray] = {}
+        for frames, members in sorted(groups.items()):
+            most = max(1, MAX_BATCH_FRAMES // frames)
+            for start in range(0, len(members), most):
+                part = members[start : start + most]
+                motion = self._run([requests[i] for i in part], frames)
+                out.update(zip(part, motion, strict=True))
+        return [out[i] for i in range(len(requests))]
+
+    def _run(self, requests: Sequence[Request], frames: int) -> list[np.ndarray]:
+        # A batch size is compiled once: sizes are powers of two, filled up with the last clip.
+        size = 1 << (len(requests) - 1).bit_length()
+        filled = [*requests, *[requests[-1]] * (size - len(requests))]
+        rows = [self._row(request, frames) for request in filled]
+        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        motion = np.asarray(self._predict(self.params, batch), np.float32)
+        return [motion[i, : rows[i]["length"]] for i in range(len(requests))]
+
+    def _row(self, request: Request, frames: int) -> dict[str, np.ndarray]:
+        audio = np.asarray(request.audio, np.float32)
+        length = records.num_frames(len(audio))
+        speech_level = request.speech_level
+        if speech_level is None:
+            speech_level = level.speech_level(audio)
+        padded = np.zeros(frames * records.SAMPLES_PER_FRAME, np.float32)
+        padded[: len(audio)] = level.normalise(audio, speech_level)
+        points = np.zeros((self.config.data.identity_points, 3), np.float32)
+        if request.identity is not None:
+            is_mesh = isinstance(request.identity, tuple)
+            points = self.points(request.identity) if is_mesh else request.identity
+        emotion = np.zeros((frames, rig.NUM_EMOTIONS), np.float32)
+        emotion[:, 0] = 1.0
+        if request.emotion is not None:
+            emotion[:length] = request.emotion
+        return {
+            "audio": padded,
+            "motion": np.zeros((frames, rig.NUM_CHANNELS), np.float32),
+            "channel_mask": np.ones(rig.NUM_CHANNELS, bool),
+            "frame_mask": np.arange(frames) < length,
+            "length": np.int32(length),
+            "identity": np.asarray(points, np.float32),
+            "identity_mask": np.bool_(request.identity is not None),
+            "emotion": emotion,
+            "clip": np.int32(0),
+            "start": np.int32(0),
+        }
+
+
+def _check(request: Request, i: int) -> None:
+    audio = np.asarray(request.audio)
+    if audio.ndim != 1 or not len(audio):
+        raise InputError(f"clip {i}: audio has shape {audio.shape}, expected [samples]")
+    if not np.isfinite(audio).all():
+        raise InputError(f"clip {i}: audio has samples that are not finite")
+    if request.emotion is not None:
+        shape = np.shape(request.emotion)
+        allowed = ((rig.NUM_EMOTIONS,), (records.num_frames(len(audio)), rig.NUM_EMOTIONS))
+        if shape not in allowed:
+            raise InputError(f"clip {i}: emotion has shape {shape}, expected one of {allowed}")
+
+
+def read_config(run: str | Path) -> config_lib.Resolved:
+    """Returns the configuration of a run folder.
+
+    Raises:
+      InputError: no such folder, or it is not a run.
+    """
+    run = Path(run)
+    path = run / "config.json"
+    if not path.is_file():
+        what = "is not a run folder (no config.json)" if run.is_dir() else "does not exist"
+        raise InputError(f"run {run} {what}; expected what `a2fjax train --workdir` wrote")
+    return config_lib.from_json(path.read_text(), name=str(path))
