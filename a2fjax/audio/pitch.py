@@ -1,0 +1,174 @@
+"""Pitch by autocorrelation in JAX: F0, voicing and log energy, 50 frames a second.
+
+Normalised autocorrelation of a 60 ms Hann window by FFT, divided by that of the window (P. Boersma,
+"Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
+sampled sound", IFA Proceedings 17, 1993), band-limited; the strongest peaks, refined by a parabola,
+are candidates, and a path over a few frames chooses among them and "unvoiced" with Boersma's costs
+against octave errors and jumps. His path spans the recording; this one spans `PAST` frames before
+and `FUTURE` after, so that a frame depends on a bounded stretch of audio: `LOOKBACK` and
+`LOOKAHEAD` samples around its centre 320 * t. Outside the clip are zeros.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2fjax.audio import HOP, SAMPLE_RATE, num_frames
+from a2fjax.audio.level import TARGET
+
+MIN_HZ = 60.0
+MAX_HZ = 500.0
+WINDOW = 3 * HOP
+PAST = 4
+FUTURE = 2
+
+LOOKAHEAD = FUTURE * HOP + WINDOW // 2 - 1
+"""Last sample that frame t depends on, counted from its centre 320 * t (70 ms)."""
+
+LOOKBACK = PAST * HOP + WINDOW // 2 - 1
+"""First sample that frame t depends on, counted back from its centre (110 ms)."""
+
+ENERGY_FLOOR = 1e-10
+"""Mean square added before the log: -100 dB of full scale."""
+
+_FFT = 1280  # At least window + longest lag, so that no lag wraps around; a product of 2s and 5s.
+_SHORTEST = int(SAMPLE_RATE / MAX_HZ)
+_LONGEST = int(np.ceil(SAMPLE_RATE / MIN_HZ))
+_CANDIDATES = 6
+_QUIET = (TARGET * 10 ** (-50 / 20)) ** 2  # Mean square at which periodicity counts half.
+
+# Costs in units of normalised autocorrelation, after Boersma (1993).
+_VOICING_THRESHOLD = 0.45
+_OCTAVE_COST = 0.01
+_OCTAVE_JUMP_COST = 0.35
+_VOICING_CHANGE_COST = 0.07
+
+
+@functools.cache
+def _window() -> np.ndarray:
+    n = np.arange(WINDOW) + 0.5
+    return (0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)).astype(np.float32)
+
+
+@functools.cache
+def _window_correlation() -> np.ndarray:
+    """Autocorrelation of the window at the lags searched, over that at lag 0."""
+    spectrum = np.abs(np.fft.rfft(_window().astype(np.float64), n=_FFT)) ** 2
+    correlation = np.fft.irfft(spectrum, n=_FFT)
+    return (correlation[_SHORTEST - 1 : _LONGEST + 2] / correlation[0]).astype(np.float32)
+
+
+@functools.cache
+def _band() -> np.ndarray:
+    """Weight of each power bin: voices' low harmonics; no offset, rumble or hiss."""
+    hz = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE)
+    low = np.clip((hz - 30.0) / 30.0, 0.0, 1.0)
+    high = np.clip((2500.0 - hz) / 1500.0, 0.0, 1.0)
+    return (np.sin(low * np.pi / 2) ** 2 * np.sin(high * np.pi / 2) ** 2).astype(np.float32)
+
+
+@jax.jit
+def track(audio: jax.Array) -> jax.Array:
+    """Returns F0, voicing and log energy of every frame.
+
+    Args:
+      audio: [B, S] float, 16 kHz, speech near `level.TARGET`: what is 50 dB quieter counts as half
+        as periodic as it is.
+
+    Returns:
+      [B, T, 3] float32 with T = ceil(S / 320):
+        F0 in Hz, 60 to 500, 0 where unvoiced;
+        voicing, the autocorrelation at the chosen (unvoiced: the strongest) period, in [0, 1];
+        natural log of the window's mean square plus `ENERGY_FLOOR`.
+
+    Raises:
+      ValueError: audio is not [B, S] with at least one sample.
+    """
+    if audio.ndim != 2 or audio.shape[1] == 0:
+        raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
+    frames = num_frames(audio.shape[1])
+    # Frames just outside the clip still see its ends: they are part of the path, as they would be
+    # were the zeros written out.
+    framed = _frames(audio.astype(jnp.float32), first=-PAST, last=frames + FUTURE)
+    windowed = framed * _window()
+    energy = jnp.sum(windowed**2, axis=-1) / float(np.sum(_window().astype(np.float64) ** 2))
+    correlation = _correlation(windowed)
+    hz, periodicity = _candidates(correlation)
+    chosen = _choose(hz, periodicity, frames)
+    inside = slice(PAST, PAST + frames)
+    hz, periodicity = hz[:, inside], periodicity[:, inside]
+    voiced = chosen < _CANDIDATES
+    index = jnp.where(voiced, chosen, jnp.argmax(periodicity, axis=-1))[..., None]
+    pick = functools.partial(jnp.take_along_axis, indices=index, axis=-1)
+    f0 = jnp.where(voiced, pick(hz)[..., 0], 0.0)
+    voicing = jnp.clip(pick(periodicity)[..., 0], 0.0, 1.0)
+    return jnp.stack([f0, voicing, jnp.log(energy[:, inside] + ENERGY_FLOOR)], axis=-1)
+
+
+def _frames(audio: jax.Array, *, first: int, last: int) -> jax.Array:
+    """[B, S] -> [B, last - first, WINDOW], frame t centred on sample HOP * t, zeros outside."""
+    before = WINDOW // 2 - first * HOP
+    blocks = last - first + WINDOW // HOP - 1
+    after = blocks * HOP - before - audio.shape[1]
+    padded = jnp.pad(audio, ((0, 0), (before, max(after, 0))))[:, : blocks * HOP]
+    padded = padded.reshape(audio.shape[0], blocks, HOP)
+    count = last - first
+    return jnp.concatenate([padded[:, i : i + count] for i in range(WINDOW // HOP)], axis=-1)
+
+
+def _correlation(windowed: jax.Array) -> jax.Array:
+    """[B, N, WINDOW] -> normalised autocorrelation [B, N, L] at lags _SHORTEST - 1 and up."""
+    spectrum = jnp.fft.rfft(windowed, n=_FFT)
+    power = (spectrum.real**2 + spectrum.imag**2) * _band()
+    correlation = jnp.fft.irfft(power, n=_FFT)
+    quiet = _QUIET * float(np.sum(_window().astype(np.float64) ** 2))
+    lags = correlation[..., _SHORTEST - 1 : _LONGEST + 2]
+    return lags / ((correlation[..., :1] + quiet) * _window_correlation())
+
+
+def _candidates(correlation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (Hz, height) [B, N, K] of the strongest peaks; height 0 where there are fewer."""
+    left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
+    lags = np.arange(_SHORTEST, _LONGEST + 1, dtype=np.float32)
+    octaves = np.log2(lags * (MIN_HZ / SAMPLE_RATE)).astype(np.float32)
+    peak = (middle > left) & (middle >= right) & (middle > 0)
+    strength = jnp.where(peak, middle - _OCTAVE_COST * octaves, -1.0)
+    strength, index = jax.lax.top_k(strength, _CANDIDATES)
+    at = functools.partial(jnp.take_along_axis, indices=index, axis=-1)
+    a, b, c = at(left), at(middle), at(right)
+    curvature = a - 2 * b + c
+    safe = jnp.where(curvature < -1e-9, curvature, -1.0)
+    offset = jnp.clip(0.5 * (a - c) / safe, -0.5, 0.5)
+    height = b - 0.25 * (a - c) * offset
+    hz = jnp.clip(SAMPLE_RATE / (index + _SHORTEST + offset), MIN_HZ, MAX_HZ)
+    return hz, jnp.where(strength > -1.0, jnp.clip(height, 0.0, 1.0), 0.0)
+
+
+def _choose(hz: jax.Array, height: jax.Array, frames: int) -> jax.Array:
+    """Returns [B, T] the state of each frame on the best path over its neighbourhood.
+
+    States are the candidates, then "unvoiced" (index K). The best path through frame t over frames
+    t - PAST to t + FUTURE is found by passing messages from both ends towards t (max-sum; Viterbi's
+    recursion run for a fixed number of frames, for all t at once).
+    """
+    octave = jnp.log2(hz)
+    local = jnp.where(height > 0, height + _OCTAVE_COST * (octave - np.log2(MIN_HZ)), -1.0)
+    local = jnp.concatenate([local, jnp.full_like(local[..., :1], _VOICING_THRESHOLD)], axis=-1)
+    jump = _OCTAVE_JUMP_COST * jnp.abs(octave[:, 1:, :, None] - octave[:, :-1, None, :])
+    cost = jnp.pad(jump, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=_VOICING_CHANGE_COST)
+    cost = cost.at[..., -1, -1].set(0.0)  # [B, N - 1, state now, state before]
+
+    before = local
+    for _ in range(PAST):
+        message = jnp.max(before[:, :-1, None, :] - cost, axis=-1)
+        before = local + jnp.pad(message, ((0, 0), (1, 0), (0, 0)))
+    after = local
+    for _ in range(FUTURE):
+        message = jnp.max(after[:, 1:, :, None] - cost, axis=-2)
+        after = local + jnp.pad(message, ((0, 0), (0, 1), (0, 0)))
+    belief = (before + after - local)[:, PAST : PAST + frames]
+    return jnp.argmax(belief, axis=-1)
