@@ -28,7 +28,8 @@ from a2fjax import rig
 from a2fjax.config import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed, nearest
 from a2fjax.models import params as params_lib
-from a2fjax.train.state import Params, TrainState
+from a2fjax.models.params import Params
+from a2fjax.train.state import TrainState
 
 ITEMS = ("params", "ema")
 FOLDER = "checkpoints"
@@ -139,10 +140,9 @@ class Checkpoints:
           InputError: the state is of another rig or model, or damaged.
         """
         folder = self._folder / str(step)
-        meta = read_meta(folder)
         trained = params_lib.merge(abstract.params, abstract.frozen)
-        for item in ITEMS:
-            _check_same(folder, _saved_shapes(folder / item), trained)
+        meta, saved = _inspect(folder, "params")
+        check_params(saved, trained, name=f"checkpoint {folder}")
         items: dict[str, Any] = {
             "params": ocp.args.StandardRestore(trained),
             "opt": ocp.args.StandardRestore(abstract.opt_state),
@@ -234,38 +234,15 @@ def load_params(
             f"(all: {', '.join(map(str, have))})"
         )
     folder = Path(run).absolute() / FOLDER / str(step)
-    meta = read_meta(folder)
-    path = folder / item
-    shapes = _saved_shapes(path)
+    meta, shapes = _inspect(folder, item)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-            params = reader.restore(
-                epath.Path(path), args=ocp.args.PyTreeRestore(item=shapes, restore_args=args)
-            )
+        with _reader() as reader:
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
+            found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
     except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
         raise _damaged(folder, error) from error
-    return step, params, meta
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Returns the meta of RUN/checkpoints/<step>.
-
-    Raises:
-      InputError: damaged, or made for another rig.
-    """
-    try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            meta = dict(reader.restore(epath.Path(folder / "meta")))
-        found = meta["rig"]
-    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-        raise _damaged(folder, error) from error
-    if found != rig.FINGERPRINT:
-        raise InputError(
-            f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
-            "its channels mean something else"
-        )
-    return meta
+    return step, found[item], meta
 
 
 def check_params(params: Any, expected: Any, *, name: str) -> None:
@@ -292,10 +269,6 @@ def check_params(params: Any, expected: Any, *, name: str) -> None:
         raise InputError(f"{name}: of another model: {'; '.join(wrong[:3])}{more}")
 
 
-def _check_same(folder: Path, saved: Any, expected: Any) -> None:
-    check_params(saved, expected, name=f"checkpoint {folder}")
-
-
 def _by_name(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in leaves}
@@ -305,14 +278,34 @@ def _spell(leaf: Any) -> str:
     return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
 
-def _saved_shapes(path: Path) -> Any:
-    """Returns the tree of an item as `ShapeDtypeStruct`s, without reading its arrays."""
+def _reader() -> ocp.Checkpointer:
+    trees = {item: ocp.PyTreeCheckpointHandler() for item in (*ITEMS, "opt")}
+    handler = ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler())
+    return ocp.Checkpointer(handler)
+
+
+def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
+    """Returns meta, and an item's tree as `ShapeDtypeStruct`s without reading its arrays.
+
+    Raises:
+      InputError: damaged, or made for another rig.
+    """
+    path = epath.Path(folder)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(epath.Path(path)).item_metadata.tree
-        return jax.tree.map(lambda m: jax.ShapeDtypeStruct(tuple(m.shape), m.dtype), tree)
+        with _reader() as reader:
+            wanted = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = dict(reader.restore(path, args=wanted)["meta"])
+            tree = reader.metadata(path).item_metadata[item].tree
+        shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(tuple(m.shape), m.dtype), tree)
+        found = meta["rig"]
     except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-        raise _damaged(path.parent, error) from error
+        raise _damaged(folder, error) from error
+    if found != rig.FINGERPRINT:
+        raise InputError(
+            f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
+            "its channels mean something else"
+        )
+    return meta, shapes
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

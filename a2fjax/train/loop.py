@@ -12,18 +12,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from a2fjax import config as config_lib
+from a2fjax import losses
 from a2fjax.config import Config, Resolved
 from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
 from a2fjax.models import params as params_lib
+from a2fjax.tasks.base import Task
 from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
 from a2fjax.train import optimizer as optimizer_lib
 from a2fjax.train import state as state_lib
 from a2fjax.train import step as step_lib
 from a2fjax.train.checkpoints import Checkpoints
+from a2fjax.train.inputs import Inputs, ShardInputs
 from a2fjax.train.preemption import StopRequest
-from a2fjax.train.source import ShardSource, Source
-from a2fjax.train.state import Task, TrainState
+from a2fjax.train.state import TrainState
 from a2fjax.train.tracking import Clock, Tracker, every
 
 
@@ -32,7 +35,7 @@ def train(
     workdir: Path,
     *,
     task: Task | None = None,
-    source: Source | None = None,
+    inputs: Inputs | None = None,
     say: Callable[[str], None] | None = None,
 ) -> TrainState:
     """Trains until `config.steps` updates are done, continuing what is in `workdir`.
@@ -42,7 +45,7 @@ def train(
       workdir: run folder; made if it does not exist. The same call on it again continues the run
         and gives the numbers an undisturbed run would have given.
       task: what to train; built from the configuration by default.
-      source: where batches come from; the configuration's shards by default.
+      inputs: where batches come from; the configuration's shards by default.
       say: prints a line of progress; to standard output by default.
 
     Returns:
@@ -60,15 +63,15 @@ def train(
         mesh = mesh_lib.make(config.mesh)
         hosts = jax.process_count()
         mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
-        if source is None:
-            source = ShardSource(config, host=jax.process_index(), hosts=hosts)
+        if inputs is None:
+            inputs = ShardInputs(config, host=jax.process_index(), hosts=hosts)
         if task is None:
             from a2fjax import tasks
 
             task = tasks.build(config, tasks.constants(config))
         folder_lib.claim(workdir, resolved)
         with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint) as checkpoints:
-            return _Run(config, workdir, task, source, mesh, checkpoints, stop, say).train()
+            return _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say).train()
 
 
 class _Pending(NamedTuple):
@@ -87,20 +90,20 @@ class _Run:
         config: Config,
         workdir: Path,
         task: Task,
-        source: Source,
+        inputs: Inputs,
         mesh: Mesh,
         checkpoints: Checkpoints,
         stop: StopRequest,
         say: Callable[[str], None],
     ) -> None:
-        self.config, self.workdir, self.task, self.source = config, workdir, task, source
+        self.config, self.workdir, self.task, self.inputs = config, workdir, task, inputs
         self.mesh, self.checkpoints, self.stop, self.say = mesh, checkpoints, stop, say
         self.clock = Clock()
         self.saved_at = time.monotonic()
         self.saved_step: int | None = None
 
         optimizer = optimizer_lib.build(config.optim, config.steps)
-        self.spec = source.spec()
+        self.spec = inputs.spec()
         self.init = functools.partial(
             state_lib.create,
             task,
@@ -168,7 +171,7 @@ class _Run:
 
     def _restore(self, step: int) -> TrainState:
         state, meta = self.checkpoints.restore(step, self.abstract)
-        if meta["data"] != self.source.fingerprint():
+        if meta["data"] != self.inputs.fingerprint():
             raise InputError(
                 f"--workdir {self.workdir}: was trained on other shards (their manifests changed); "
                 "take another folder"
@@ -180,8 +183,8 @@ class _Run:
     def _check_best_metric(self) -> None:
         if not (self.config.checkpoint.keep_best and self.config.eval.every_steps):
             return
-        out = jax.eval_shape(self.eval_step, self.abstract, self._global_spec(), _index(0))
-        names = ["eval/loss", *(f"eval/loss/{name}" for name in out["terms"])]
+        terms = jax.eval_shape(self.eval_step, self.abstract, self._global_spec(), _index(0))
+        names = ["eval/loss", *(f"eval/loss/{name}" for name in terms)]
         if self.config.checkpoint.best_metric not in names:
             metric = self.config.checkpoint.best_metric
             raise InputError(f"config: checkpoint.best_metric={metric!r}{nearest(metric, names)}")
@@ -211,7 +214,7 @@ class _Run:
 
     def _steps(self, update: Callable[..., Any], state: TrainState, start: int) -> TrainState:
         config, last = self.config, self.config.steps
-        batches = self.source.batches(start)
+        batches = self.inputs.batches(start)
         self.clock.reset()
         pending: _Pending | None = None
         for step in range(start + 1, last + 1):
@@ -253,14 +256,14 @@ class _Run:
             return
         self.checkpoints.check()
         values = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
-        values |= {**self.clock.read(), "perf/bad_records": self.source.bad_records()}
+        values |= {**self.clock.read(), "perf/bad_records": self.inputs.bad_records()}
         self.tracker.train(step, values)
         self.clock.reset()
 
     def _not_finite(self, pending: _Pending) -> WorkFailed:
         step, metrics, batch = pending
         names = [k for k, v in metrics.items() if k != "finite" and not np.isfinite(float(v))]
-        examples = self.source.describe(batch)
+        examples = self.inputs.describe(batch)
         wrong = [i for i in range(len(examples)) if not _finite_example(batch, i)]
         which = [examples[i] for i in wrong] or examples
         why = "whose data are not finite" if wrong else "of that batch"
@@ -276,18 +279,14 @@ class _Run:
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
         """Returns held-out loss and terms of the averaged parameters; {} when asked to stop."""
         with self.clock.time("eval"):
-            merged: dict[str, Any] = {}
-            totals, seen = [], 0
-            for index, local in enumerate(self.source.eval_batches()):
+            terms: dict[str, losses.WeightedSum] = {}
+            for index, local in enumerate(self.inputs.eval_batches()):
                 if self.stop.requested():
                     return {}
-                out = self.eval_step(state, self._to_devices(local), _index(index))
-                totals.append(float(out["total"]))
-                seen += 1
-                for name, term in out["terms"].items():
-                    merged[name] = merged[name] + term if name in merged else term
-            values = {"eval/loss": float(np.mean(totals))}
-            values |= {f"eval/loss/{name}": float(term.value) for name, term in merged.items()}
+                found = self.eval_step(state, self._to_devices(local), _index(index))
+                terms = losses.merge(terms, found) if terms else found
+            values = {"eval/loss": float(self.task.total(terms))}
+            values |= {f"eval/loss/{name}": float(term.value) for name, term in terms.items()}
         if not np.isfinite(list(values.values())).all():
             raise WorkFailed(f"step {step}: the held-out loss is not finite: {values}")
         self.tracker.eval(step, values)
@@ -298,8 +297,8 @@ class _Run:
             # On disk before the state is: a run that continues from it must find its lines.
             self.tracker.sync()
             meta = {
-                "config": folder_lib.identity(self.config),
-                "data": self.source.fingerprint(),
+                "config": config_lib.fingerprint(self.config),
+                "data": self.inputs.fingerprint(),
                 "seed": self.config.seed,
             }
             self.checkpoints.save(step, state, meta, held_out)

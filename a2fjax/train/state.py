@@ -8,8 +8,6 @@ continues with the same numbers from nothing but the arrays below.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -17,21 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from a2fjax.models import params as params_lib
-
-Params = dict[str, Any]
-Batch = Mapping[str, Any]
-
-
-class Task(Protocol):
-    """A model joined to its losses; pure. `a2fjax.tasks` builds them."""
-
-    def init(self, key: jax.Array, batch: Batch) -> Params:
-        """Returns fresh parameters, with the non-trained ones under "constants"."""
-
-    def loss(
-        self, params: Params, batch: Batch, key: jax.Array, *, step: jax.Array, train: bool
-    ) -> tuple[jax.Array, dict[str, Any]]:
-        """Returns the scalar to minimise and each term as a sum with its weight."""
+from a2fjax.models.base import Batch
+from a2fjax.models.params import Params
+from a2fjax.tasks.base import Task
 
 
 @flax.struct.dataclass

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from a2fjax.config import Config
+from a2fjax.losses import WeightedSum
 from a2fjax.models import params as params_lib
+from a2fjax.models.base import Batch
+from a2fjax.models.params import Params
+from a2fjax.tasks.base import Task
 from a2fjax.train import optimizer as optimizer_lib
-from a2fjax.train.state import Batch, Params, Task, TrainState, ema_update, stream
+from a2fjax.train.state import TrainState, ema_update, stream
 
 Metrics = dict[str, jax.Array]
 
@@ -32,7 +35,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = stream(config.seed, "train", state.step)
 
-        def loss(trained: Params) -> tuple[jax.Array, dict[str, Any]]:
+        def loss(trained: Params) -> tuple[jax.Array, dict[str, WeightedSum]]:
             params = params_lib.merge(trained, state.frozen)
             total, terms = task.loss(params, batch, key, step=state.step, train=True)
             return total.astype(jnp.float32), terms
@@ -61,18 +64,16 @@ def make_train_step(
 
 def make_eval_step(
     task: Task, config: Config
-) -> Callable[[TrainState, Batch, jax.Array], dict[str, Any]]:
+) -> Callable[[TrainState, Batch, jax.Array], dict[str, WeightedSum]]:
     """Returns (state, batch, index) -> loss terms of the averaged parameters, as sums.
 
     Batch number `index` always gets the same key, so that losses that draw noise are comparable
     from one measurement to the next.
     """
 
-    def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> dict[str, Any]:
+    def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> dict[str, WeightedSum]:
         key = stream(config.seed, "eval", index)
-        total, terms = task.loss(
-            state.merged(average=True), batch, key, step=state.step, train=False
-        )
-        return {"total": total.astype(jnp.float32), "terms": terms}
+        params = state.merged(average=True)
+        return task.loss(params, batch, key, step=state.step, train=False)[1]
 
     return eval_step

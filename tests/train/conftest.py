@@ -4,28 +4,15 @@ import dataclasses
 import types
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from a2fjax import config as config_lib
+from a2fjax.losses import WeightedSum
 
 FRAMES, CHANNELS = 6, 4
-
-
-@flax.struct.dataclass
-class Sum:
-    total: jax.Array
-    weight: jax.Array
-
-    def __add__(self, other):
-        return Sum(self.total + other.total, self.weight + other.weight)
-
-    @property
-    def value(self):
-        return self.total / jnp.maximum(self.weight, 1e-8)
 
 
 class Net(nn.Module):
@@ -56,13 +43,16 @@ class ToyTask:
         )
         error = (predicted + params["constants"]["mean"] - batch["motion"]) ** 2
         mask = batch["frame_mask"][..., None].astype(jnp.float32)
-        position = Sum((error * mask).sum(), mask.sum() * CHANNELS)
+        position = WeightedSum((error * mask).sum(), mask.sum() * CHANNELS)
         speed = (jnp.diff(predicted, axis=1) ** 2).sum()
-        terms = {"position": position, "smooth": Sum(speed, jnp.float32(predicted.size))}
-        return position.value + 0.1 * terms["smooth"].value, terms
+        terms = {"position": position, "smooth": WeightedSum(speed, jnp.float32(predicted.size))}
+        return self.total(terms), terms
+
+    def total(self, terms):
+        return terms["position"].value + 0.1 * terms["smooth"].value
 
 
-class ToySource:
+class ToyInputs:
     def __init__(self, config, poison=None):
         self.config, self.poison, self.drawn = config, poison, []
         self.on_batch = lambda step: None
@@ -130,20 +120,19 @@ def make_config(**changes):
 def toy():
     """The task, its data, configurations and a way to train quietly."""
 
-    def train(workdir, config=None, *, width=8, source=None, **changes):
+    def train(workdir, config=None, *, width=8, inputs=None, **changes):
         from a2fjax.train import loop
 
         config = config or make_config(**changes)
-        source = source or ToySource(config)
+        inputs = inputs or ToyInputs(config)
         said = []
         resolved = config_lib.Resolved(config, {})
-        state = loop.train(resolved, workdir, task=ToyTask(width), source=source, say=said.append)
-        return types.SimpleNamespace(state=state, said=said, source=source)
+        state = loop.train(resolved, workdir, task=ToyTask(width), inputs=inputs, say=said.append)
+        return types.SimpleNamespace(state=state, said=said, inputs=inputs)
 
     return types.SimpleNamespace(
         Task=ToyTask,
-        Source=ToySource,
-        Sum=Sum,
+        Inputs=ToyInputs,
         config=make_config,
         train=train,
         replace=dataclasses.replace,

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from a2fjax.config import Config
-from a2fjax.train.state import Batch
+from a2fjax.models.base import Batch
 
 
-class Source(Protocol):
+class Inputs(Protocol):
     """Batches as a function of (seed, step, host); holds no position of its own."""
 
     def spec(self) -> Any:
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Returns how many records this process could not read so far."""
 
 
-class ShardSource:
+class ShardInputs:
     """Batches of the shards that a configuration names; `a2fjax.data.loader` behind it."""
 
     def __init__(self, config: Config, *, host: int = 0, hosts: int = 1) -> None:
@@ -53,11 +53,11 @@ class ShardSource:
         self._host, self._hosts = host, hosts
 
     def spec(self) -> Any:
-        """See `Source`."""
+        """See `Inputs`."""
         return self._loader.spec(self._config)
 
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """See `Source`."""
+        """See `Inputs`."""
         return self._loader.batches(
             self._config,
             split=self._config.data.split,
@@ -69,24 +69,24 @@ class ShardSource:
         )
 
     def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        """See `Source`."""
+        """See `Inputs`."""
         return self._loader.eval_batches(
             self._config, self._config.eval.split, self._config.eval.batches
         )
 
     def describe(self, batch: Batch) -> list[str]:
-        """See `Source`."""
+        """See `Inputs`."""
         return [
             f"clip {c} at frame {s}" for c, s in zip(batch["clip"], batch["start"], strict=True)
         ]
 
     def fingerprint(self) -> str:
-        """See `Source`; of the manifests, which name every clip."""
+        """See `Inputs`; of the manifests, which name every clip."""
         text = hashlib.sha256()
         for folder in self._config.data.shards:
             text.update((Path(folder) / "manifest.json").read_bytes())
         return text.hexdigest()[:16]
 
     def bad_records(self) -> int:
-        """See `Source`."""
+        """See `Inputs`."""
         return 0
