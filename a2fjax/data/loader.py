@@ -1,0 +1,348 @@
+"""Batches of training windows as a pure function of (seed, step): no state to save or restore.
+
+The batch of step s holds windows `s * B` to `s * B + B - 1` of one endless order (`windows.Plan`),
+each augmented by a generator seeded with its index. Host h takes the h-th of `hosts` contiguous
+parts of every batch. Nothing else decides what a window is, so the global batches are the same for
+any number of hosts, worker processes and threads, and a run resumes by starting at its step.
+
+Everything is a grain `MapDataset` up to and including the batch; only then are batches read ahead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from a2fjax import rig
+from a2fjax.config import AugmentConfig, Config
+from a2fjax.data import augment, records, windows
+from a2fjax.data.identity import sample_points
+from a2fjax.data.source import ClipSource
+from a2fjax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+_STEPS = 1 << 40
+"""Batches an endless data set is said to have; grain wants a length."""
+
+_NO_AUGMENT = AugmentConfig(enabled=False)
+
+
+def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns shape and dtype of each array of a batch, without reading anything.
+
+    Args:
+      config: of the experiment.
+      hosts: over which the global batch is divided; 1 gives the global batch.
+
+    Raises:
+      InputError: the batch size cannot be divided over the hosts.
+    """
+    size, frames = _host_batch(config, hosts), config.data.window_frames
+    points = config.data.identity_points
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "audio": ((frames * records.SAMPLES_PER_FRAME,), np.float32),
+        "motion": ((frames, rig.NUM_CHANNELS), np.float32),
+        "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
+        "frame_mask": ((frames,), np.bool_),
+        "length": ((), np.int32),
+        "identity": ((points, 3), np.float32),
+        "identity_mask": ((), np.bool_),
+        "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
+        "clip": ((), np.int32),
+        "start": ((), np.int32),
+    }
+    return {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+
+
+def batches(
+    config: Config,
+    *,
+    split: str | None = None,
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+    train: bool = True,
+    seed: int | None = None,
+) -> Batches:
+    """Returns the endless batches of a host from a step on.
+
+    Args:
+      config: of the experiment.
+      split: of the manifests; None for `config.data.split`.
+      start_step: the first batch is that of this step.
+      host: index of this host.
+      hosts: number of hosts; each gets `batch_size / hosts` windows a step.
+      train: False leaves the windows as they are, in the same order.
+      seed: None for `config.seed`.
+
+    Returns:
+      Iterator of dicts as in `spec`, and what could not be read; close it to stop its workers.
+
+    Raises:
+      InputError: no shards, no such split, a damaged mesh, or a batch size that cannot be divided
+        over the hosts. While reading, a record that cannot be read if `on_bad_record` is "raise".
+    """
+    size = _host_batch(config, hosts)
+    if not 0 <= host < hosts:
+        raise InputError(f"host {host} of {hosts}: expected 0 to {hosts - 1}")
+    source = _source(config, split)
+    plan = windows.Plan(
+        source.frames, config.data.window_frames, config.seed if seed is None else seed
+    )
+    make = _Window(source, _identities(source, config.data.identity_points), config, plan, train)
+    place = _HostPlace(config.data.batch_size, size, host)
+    data = grain.MapDataset.range(start_step * size, _STEPS * size).map(place).map(make)
+    return Batches(data.batch(size, batch_fn=_stack), source, config)
+
+
+def eval_batches(
+    config: Config, split: str, batches: int, *, host: int = 0, hosts: int = 1
+) -> Batches:
+    """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
+
+    Args:
+      config: of the experiment.
+      split: of the manifests.
+      batches: number of batches.
+      host: index of this host.
+      hosts: as in `batches`.
+
+    Raises:
+      InputError: as `batches`.
+    """
+    size = _host_batch(config, hosts)
+    source = _source(config, split)
+    places = windows.even(
+        source.frames, config.data.window_frames, batches * config.data.batch_size
+    )
+    make = _Window(source, _identities(source, config.data.identity_points), config, places, False)
+    place = _HostPlace(config.data.batch_size, size, host)
+    data = grain.MapDataset.range(0, batches * size).map(place).map(make)
+    # Workers take seconds to start, longer than these few batches need.
+    few = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=0))
+    return Batches(data.batch(size, batch_fn=_stack), source, few)
+
+
+def fingerprint(config: Config, split: str | None = None, seed: int | None = None) -> str:
+    """Returns 16 hex digits that change when the batches of some step would.
+
+    A run that resumes with another fingerprint goes on with other data. Threads, workers and hosts
+    are not part of it.
+
+    Raises:
+      InputError: as `batches`.
+    """
+    source = _source(config, split)
+    data = dataclasses.asdict(config.data)
+    for name in ("shards", "workers", "threads", "prefetch", "split"):
+        del data[name]
+    clips = [(e.folder, e.id, e.frames) for e in source.entries]
+    text = json.dumps([data, source.split, config.seed if seed is None else seed, clips])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Batches:
+    """An iterator of batches that counts and names the records it could not read.
+
+    Attributes:
+      source: the clips; `clip` in a batch is an index into its entries.
+    """
+
+    def __init__(self, data: grain.MapDataset, source: ClipSource, config: Config):
+        """Starts reading `data` (batches with the bad records they met) ahead."""
+        self.source = source
+        self._raise = config.data.on_bad_record == "raise"
+        self._workers = config.data.workers
+        ahead = config.data.prefetch
+        if config.data.workers:
+            options = grain.MultiprocessingOptions(
+                num_workers=config.data.workers,
+                per_worker_buffer_size=max(1, -(-ahead // config.data.workers)),
+            )
+            # Grain reads its own absl flags when it starts workers; programs that do not use absl
+            # have never parsed any.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            # One thread a worker: reading ahead of the buffer too would only hold memory.
+            reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+            stream = data.to_iter_dataset(reading).mp_prefetch(options, _start_worker)
+        else:
+            reading = grain.ReadOptions(
+                num_threads=config.data.threads,
+                prefetch_buffer_size=max(ahead, config.data.threads),
+            )
+            stream = data.to_iter_dataset(reading)
+        # Worker processes end with this object or the program, whichever ends first; left to the
+        # interpreter's shutdown they end in noise.
+        self._reading = [iter(stream)]
+        self._end = weakref.finalize(self, _stop, self._reading)
+
+    @property
+    def bad(self) -> Mapping[str, str]:
+        """Reason by name (shard, record, clip) of every record found unreadable so far."""
+        return {self.source.entries[i].name: why for i, why in sorted(self.source.bad.items())}
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Returns itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Returns the next batch.
+
+        Raises:
+          InputError: a record of it cannot be read and the policy is "raise".
+        """
+        if not self._reading:
+            raise StopIteration
+        batch, bad = next(self._reading[0])
+        for index, reason in bad.items():
+            if self._raise:
+                raise InputError(f"{self.source.entries[index].name}: {reason}")
+            self.source.note(index, reason)
+        # Batches of workers lie in shared memory, which must be free for the next ones.
+        return {k: np.array(v) for k, v in batch.items()} if self._workers else batch
+
+    def close(self) -> None:
+        """Stops threads and worker processes; there is no next batch then."""
+        self._end()
+
+
+def _stop(reading: list[Any]) -> None:
+    while reading:
+        reading.pop().close()
+
+
+def _host_batch(config: Config, hosts: int) -> int:
+    size = config.data.batch_size
+    if size % hosts:
+        below = size // hosts * hosts
+        near = f"{below} or {below + hosts}" if below else f"{hosts}"
+        raise InputError(
+            f"data.batch_size={size} cannot be divided over {hosts} hosts; nearest: {near}"
+        )
+    return size // hosts
+
+
+def _source(config: Config, split: str | None) -> ClipSource:
+    # Bad records travel with the batches and `Batches` raises: an exception in a worker process
+    # would come back as another kind.
+    return ClipSource(config.data.shards, split or config.data.split)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Identities:
+    """Points of every subject [S, P, 3], which subjects have a mesh [S], subject of a clip [N]."""
+
+    points: np.ndarray
+    known: np.ndarray
+    subject: np.ndarray
+
+
+def _identities(source: ClipSource, count: int) -> _Identities:
+    names = sorted({(e.folder, e.subject) for e in source.entries})
+    points = np.zeros((len(names), count, 3), np.float32)
+    known = np.zeros(len(names), np.bool_)
+    for i, (folder, name) in enumerate(names):
+        mesh = source.manifests[folder].subject(name).mesh
+        if mesh is not None:
+            vertices, faces = records.read_mesh(os.path.join(source.folders[folder], mesh))
+            points[i] = sample_points(vertices, faces, count)
+            known[i] = True
+    index = {name: i for i, name in enumerate(names)}
+    subject = np.array([index[e.folder, e.subject] for e in source.entries], np.int32)
+    return _Identities(points, known, subject)
+
+
+@dataclasses.dataclass(frozen=True)
+class _HostPlace:
+    """Index of a host's window -> index in the global order; hosts hold contiguous parts."""
+
+    batch: int
+    part: int
+    host: int
+
+    def __call__(self, index: int) -> int:
+        step, place = divmod(int(index), self.part)
+        return step * self.batch + self.host * self.part + place
+
+
+@dataclasses.dataclass
+class _Window:
+    """Index in the global order -> arrays of the window, and the bad records met."""
+
+    source: ClipSource
+    identities: _Identities
+    config: Config
+    plan: windows.Plan | list[tuple[int, int]]
+    train: bool
+    rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
+        data = self.config.data
+        setting = data.augment if self.train else _NO_AUGMENT
+        wanted = self._clip(index)
+        number, clip, bad = self.source.get(wanted)
+        if isinstance(self.plan, windows.Plan):
+            random = windows.generator(self.plan.seed, windows.AUGMENT, index)
+            speed = augment.draw_speed(setting, random)
+            need = int(np.ceil((data.window_frames - 1) * speed)) + 1
+            start = self.plan.start(index, clip.frames, need)
+        else:
+            random, speed = np.random.default_rng(0), 1.0
+            middle = self.plan[index][1] + data.window_frames / 2
+            start = windows.start_at(middle, clip.frames, data.window_frames)
+        window = augment.cut(clip, start, data.window_frames, speed)
+        rest = self._rest(number, clip) if setting.enabled and setting.silence_prob else None
+        window = augment.augment(window, setting, random, rest=rest)
+        subject = self.identities.subject[number]
+        points = self.identities.points[subject]
+        return {
+            "audio": window.audio,
+            "motion": window.motion,
+            "channel_mask": window.channel_mask,
+            "frame_mask": window.frame_mask,
+            "length": np.int32(window.length),
+            "identity": augment.mirror_points(points) if window.mirrored else points,
+            "identity_mask": self.identities.known[subject],
+            "emotion": window.emotion,
+            "clip": np.int32(number),
+            "start": np.int32(start),
+        }, bad
+
+    def _clip(self, index: int) -> int:
+        if isinstance(self.plan, windows.Plan):
+            return self.plan.clip(index)
+        return self.plan[index][0]
+
+    def _rest(self, number: int, clip: records.Clip) -> np.ndarray | None:
+        if number not in self.rests:
+            self.rests[number] = augment.rest_pose(clip)
+        return self.rests[number]
+
+
+def _stack(items: list[tuple[Batch, dict[int, str]]]) -> tuple[Batch, dict[int, str]]:
+    bad: dict[int, str] = {}
+    for _, each in items:
+        bad.update(each)
+    names = items[0][0]
+    return {name: np.stack([window[name] for window, _ in items]) for name in names}, bad
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Keeps a worker process off the accelerators; grain imports jax in it."""
+    del index, count
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
