@@ -1,0 +1,1 @@
+"""A checkpoint becomes a report: metrics of whole clips beside baselines."""

@@ -15,7 +15,7 @@ class Reference:
     """A clip's truth as the metrics see it.
 
     Attributes:
-      motion: [T, 72] float64.
+      motion: [T, 72] in rig units.
       channel_mask: [72] bool.
       frame_mask: [T] bool.
       aperture: [T]; see `lips.aperture`.
@@ -54,7 +54,7 @@ def reference(
     level = silence.frame_level(audio, len(motion))
     speech, rest = silence.segment(level, speech_level)
     return Reference(
-        motion=np.asarray(motion, np.float64),
+        motion=np.asarray(motion),
         channel_mask=np.asarray(channel_mask, bool),
         frame_mask=np.asarray(frame_mask, bool),
         aperture=lips.aperture(motion, channel_mask),

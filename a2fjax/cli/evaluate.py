@@ -1,0 +1,67 @@
+"""Measure a run on held-out clips: errors, lip closures, timing and dynamics beside baselines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from a2fjax.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument("run", metavar="RUN", help="run folder that `a2fjax train` wrote")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
+    parser.add_argument(
+        "--data",
+        metavar="SHARDS",
+        action="append",
+        help="shards to measure on (default: those of the run); may be repeated",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="A,B",
+        help="splits (default: test_sentences,test_subjects as far as there are clips)",
+    )
+    parser.add_argument("--out", metavar="JSON", help="report (default: RUN/eval/<step>.json)")
+    parser.add_argument("--seed", type=int, default=0, help="of shuffles, noise and bootstrap")
+    parser.add_argument(
+        "--quick", action="store_true", help="a dozen clips a split, without altered conditions"
+    )
+    parser.add_argument(
+        "--show", metavar="JSON", help="print a report that was written before; measure nothing"
+    )
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+      InputError: a run, step, folder, split or report that is not there, or unknown arguments.
+    """
+    if extra:
+        raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
+    from a2fjax.evaluate import report
+
+    if args.show:
+        print(report.table(report.read(args.show)))
+        return 0
+    if args.out and Path(args.out).is_dir():
+        raise InputError(f"--out {args.out}: is a folder, expected a file to write")
+    from a2fjax.evaluate.run import evaluate
+
+    result = evaluate(
+        args.run,
+        args.data,
+        [name for name in args.split.split(",") if name] if args.split else None,
+        step=args.step,
+        seed=args.seed,
+        quick=args.quick,
+        progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+    )
+    out = Path(args.out) if args.out else Path(args.run) / "eval" / f"{result['step']}.json"
+    report.write(out, result)
+    print(report.table(result))
+    print(f"\nreport: {out}")
+    return 0

@@ -1,0 +1,119 @@
+"""Predictions that know nothing of the audio, or too much: what a model's figures stand beside.
+
+constant_mean   the training set's mean pose; RMSE ratios are taken to it
+emotion_mean    the mean pose of the clip's emotions, blended as the emotion vector says
+another_take    true curves of a training clip (same person and emotion where there is one),
+                repeated to length: the right motion at the wrong time
+shifted_1/2/5   the truth, 1, 2 and 5 frames late: what 20, 40 and 100 ms cost
+rolled          the prediction itself, rolled by 0.6 s: chance level of closures and timing
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.data import records
+from a2fjax.data.source import ClipSource
+from a2fjax.evaluate.samples import Sample
+from a2fjax.tasks import statistics
+
+SHIFTS = (1, 2, 5)
+ROLL_FRAMES = 30
+NAMES = (
+    "constant_mean",
+    "emotion_mean",
+    "another_take",
+    *(f"shifted_{k}" for k in SHIFTS),
+    "rolled",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What the baselines know of the training set.
+
+    Attributes:
+      mean: [72] mean pose.
+      emotion_mean: [5, 72] mean pose by emotion; the overall mean where an emotion is missing.
+      takes: training clips.
+      emotions: strongest emotion of each.
+    """
+
+    mean: np.ndarray
+    emotion_mean: np.ndarray
+    takes: ClipSource
+    emotions: tuple[str, ...]
+
+
+def training(folders: Sequence[str], split: str = "train") -> Training:
+    """Reads a training set's statistics; clips are read when they are asked for.
+
+    Raises:
+      InputError: no such folder or split.
+    """
+    takes = ClipSource(folders, split)
+    mean = statistics.motion_statistics(takes.manifests, split)[0]
+    total = np.zeros((rig.NUM_EMOTIONS, rig.NUM_CHANNELS))
+    weight = np.zeros_like(total)
+    emotions = []
+    for manifest in takes.manifests:
+        entries = [entry for _, _, entry in manifest.clips(split)] if _has(manifest, split) else []
+        emotions += [entry["emotion"] for entry in entries]
+        for e, name in enumerate(rig.EMOTIONS):
+            pose = manifest.statistics["emotion_mean"].get(name)
+            if pose is not None:
+                frames = sum(x["frames"] for x in entries if x["emotion"] == name)
+                # Blends give an emotion a mean even where no clip is mostly of it.
+                share = max(frames, 1) * np.asarray(manifest.channel_mask, float)
+                total[e] += share * np.asarray(pose)
+                weight[e] += share
+    known = weight > 0
+    table = np.where(known, total / np.where(known, weight, 1.0), mean)
+    return Training(mean, table, takes, tuple(emotions))
+
+
+def predictions(
+    sample: Sample, prediction: np.ndarray, known: Training, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns every baseline's curves [T, 72] for a clip, by name.
+
+    Args:
+      sample: the clip.
+      prediction: [T, 72] of the model, for `rolled`.
+      known: of the training set.
+      seed: of the choice of another take.
+    """
+    truth, frames = sample.clip.motion, sample.clip.frames
+    out = {
+        "constant_mean": np.broadcast_to(known.mean, truth.shape),
+        "emotion_mean": sample.clip.emotion @ known.emotion_mean,
+        "another_take": fit_length(_another(sample, known, seed).motion, frames),
+    }
+    for shift in SHIFTS:
+        out[f"shifted_{shift}"] = truth[np.maximum(np.arange(frames) - shift, 0)]
+    out["rolled"] = np.roll(prediction, ROLL_FRAMES, axis=0)
+    return out
+
+
+def fit_length(values: np.ndarray, frames: int) -> np.ndarray:
+    """Returns values [N, ...] cut, or repeated from the start, to [frames, ...]."""
+    return values[np.arange(frames) % len(values)]
+
+
+def _another(sample: Sample, known: Training, seed: int) -> records.Clip:
+    entries = known.takes.entries
+    others = [i for i, entry in enumerate(entries) if entry.id != sample.clip.id]
+    same = [i for i in others if known.emotions[i] == sample.emotion]
+    own = [i for i in same if entries[i].subject == sample.clip.subject]
+    choice = own or same or others or range(len(entries))
+    draw = np.random.default_rng([seed, zlib.crc32(sample.clip.id.encode())]).integers(len(choice))
+    return known.takes[choice[int(draw)]]
+
+
+def _has(manifest: records.Manifest, split: str) -> bool:
+    return any(entry["split"] == split for shard in manifest.shards for entry in shard.clips)

@@ -1,0 +1,96 @@
+"""The same model told something else: what it owes to identity and emotion, and to clean audio.
+
+    mean_identity      the neutral mesh is withheld
+    shuffled_identity  the mesh of another person
+    shuffled_emotion   the emotion track of a clip of another emotion
+    shuffled_both      both of these
+    noise_20db         white noise 20 dB below the clip's speech level
+
+A model that uses its inputs gets worse under the shuffles; one that ignores them does not.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.evaluate.baselines import fit_length
+from a2fjax.evaluate.samples import Sample
+from a2fjax.infer.predictor import Request
+
+NAMES = (
+    "mean_identity",
+    "shuffled_identity",
+    "shuffled_emotion",
+    "shuffled_both",
+    "noise_20db",
+)
+NOISE_DB = -20.0
+
+
+def request(sample: Sample, points: Mapping[str, np.ndarray]) -> Request:
+    """Returns the request that tells the model the truth about a clip.
+
+    Args:
+      sample: the clip.
+      points: identity points [P, 3] by person; a person without any gets the mean identity.
+    """
+    return Request(
+        audio=sample.clip.audio,
+        identity=points.get(sample.subject),
+        emotion=sample.clip.emotion,
+        speech_level=sample.clip.speech_level,
+    )
+
+
+def altered(
+    name: str,
+    index: int,
+    samples: Sequence[Sample],
+    points: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+) -> Request:
+    """Returns the request of a clip under a condition of `NAMES`.
+
+    Args:
+      name: of the condition.
+      index: of the clip in `samples`.
+      samples: clips whose emotions may be taken.
+      points: identity points by person, of everybody in the set.
+      seed: of the draws; a clip draws the same whatever stands beside its identity.
+    """
+    sample = samples[index]
+    true = request(sample, points)
+    audio, identity, emotion = true.audio, true.identity, true.emotion
+    key = zlib.crc32(sample.clip.id.encode())
+    if name == "mean_identity":
+        identity = None
+    if name in ("shuffled_identity", "shuffled_both"):
+        others = sorted(person for person in points if person != sample.subject)
+        if others:
+            draw = np.random.default_rng([seed, key, 1]).integers(len(others))
+            identity = points[others[int(draw)]]
+    if name in ("shuffled_emotion", "shuffled_both"):
+        emotion = _other_emotion(sample, samples, np.random.default_rng([seed, key, 2]))
+    if name == "noise_20db":
+        noise = np.random.default_rng([seed, key, 3]).standard_normal(len(audio))
+        loud = sample.clip.speech_level * 10 ** (NOISE_DB / 20)
+        audio = (audio + loud * noise).astype(np.float32)
+    return Request(audio, identity, emotion, true.speech_level)
+
+
+def _other_emotion(
+    sample: Sample, samples: Sequence[Sample], rng: np.random.Generator
+) -> np.ndarray:
+    others = [s for s in samples if s.emotion != sample.emotion]
+    if others:
+        track = others[int(rng.integers(len(others)))].clip.emotion
+        return fit_length(track, sample.clip.frames)
+    names = [e for e in range(rig.NUM_EMOTIONS) if rig.EMOTIONS[e] != sample.emotion]
+    constant = np.zeros((sample.clip.frames, rig.NUM_EMOTIONS), np.float32)
+    constant[:, names[int(rng.integers(len(names)))]] = 1.0
+    return constant

@@ -1,0 +1,211 @@
+"""Reports as JSON and as a table for reading.
+
+Layout of the JSON, `null` where nothing was measured:
+
+    schema, run, step, model, config, rig     what was measured (fingerprints)
+    data                                      [{folder, fingerprint of its manifest, synthetic}]
+    synthetic                                 true when any clip was made by a program
+    splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
+                  .interval                   {metric: [low, high]}, 95 % over people
+                  .baselines.<name>           the same metrics of `a2fjax.evaluate.baselines`
+                  .robustness.<name>          the same model under `a2fjax.evaluate.conditions`
+                  .by_subject, .by_emotion    {name: {clips, metrics}}
+                  .by_clip                    worst first
+    headline                                  the main figures as lines of text
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax.errors import InputError
+from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
+
+SCHEMA = 1
+
+CLIP_METRICS = (
+    "rmse_ratio",
+    "bs_rmse/jaw_mouth",
+    "mod",
+    "closure_recall",
+    "closure_precision",
+    "xcorr_lag_ms",
+    "amp_ratio/jaw_mouth",
+)
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("ratio", "rmse_ratio", "{:.3f}"),
+    ("rmse", "bs_rmse/jaw_mouth", "{:.4f}"),
+    ("mae", "bs_mae/jaw_mouth", "{:.4f}"),
+    ("vel_mae", "vel_mae/jaw_mouth", "{:.3f}"),
+    ("corr", "corr/jaw_mouth", "{:.3f}"),
+    ("mod", "mod", "{:.4f}"),
+    ("recall", "closure_recall", "{:.3f}"),
+    ("prec", "closure_precision", "{:.3f}"),
+    ("resid", "closure_residual", "{:+.3f}"),
+    ("closed", "closed_ratio", "{:.2f}"),
+    ("lag_ms", "xcorr_lag_ms", "{:+.1f}"),
+    ("amp", "amp_ratio/jaw_mouth", "{:.2f}"),
+    ("acc", "acc_ratio", "{:.2f}"),
+    ("hf", "hf_ratio", "{:.2f}"),
+    ("slcc", "slcc", "{:+.2f}"),
+    ("pause", "pause_aperture", "{:.2f}"),
+)
+LEGEND = (
+    "jaw and mouth unless said: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
+    "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
+    "lag > 0 is late; amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
+    "slcc = loudness with aperture; pause = opening in pauses over that in speech"
+)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns the report as aligned text."""
+    what = result["run"] or "model"
+    kind = "synthetic data" if result["synthetic"] else "recorded data"
+    quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
+    lines = [f"{what}, step {result['step']}, on {kind}{quick}", LEGEND]
+    for split, part in result["splits"].items():
+        lines += ["", *_split_table(split, part)]
+    lines += ["", *result["headline"]]
+    return "\n".join(lines)
+
+
+def headline(result: dict[str, Any]) -> list[str]:
+    """Returns the main figures of every split, each beside what it is compared with.
+
+    Only jaw and mouth take part: blinks, brow beats and gaze cannot be heard.
+    """
+    lines = []
+    for split, part in result["splits"].items():
+        model, rolled = part["model"], part["baselines"]["rolled"]
+        kind = " (synthetic)" if result["synthetic"] else ""
+        where = f"{split}{kind}, {_count(part['clips'], 'clip')}, {_people(part['subjects'])}"
+        interval = part["interval"]["rmse_ratio"]
+        within = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        lines.append(
+            f"{where}: jaw+mouth RMSE {_show(model['rmse_ratio'])}{within} of the constant mean's "
+            f"(emotion mean {_show(part['baselines']['emotion_mean']['rmse_ratio'])}, "
+            f"truth 2 frames late {_show(part['baselines']['shifted_2']['rmse_ratio'])})"
+        )
+        lines.append(
+            f"{split}: closures recall {_show(model['closure_recall'])} at precision "
+            f"{_show(model['closure_precision'])} (rolled by 0.6 s: "
+            f"{_show(rolled['closure_recall'])} / {_show(rolled['closure_precision'])}); "
+            f"lag {_show(model['xcorr_lag_ms'], '{:+.1f}')} ms; amplitude "
+            f"{_show(model['amp_ratio/jaw_mouth'], '{:.2f}')}; pauses "
+            f"{_show(model['pause_aperture'], '{:.2f}')} open"
+        )
+        if part["robustness"]:
+            shown = ", ".join(
+                f"{name.replace('_', ' ')} {_show(row['rmse_ratio'])}"
+                for name, row in part["robustness"].items()
+            )
+            lines.append(f"{split}: RMSE ratio with {shown}")
+    return lines
+
+
+def write(path: str | Path, result: dict[str, Any]) -> None:
+    """Writes a report whole or not at all, making its folder.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Reads what `write` wrote.
+
+    Raises:
+      InputError: no such file, or not a report of this schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"report {path}: no such file")
+    try:
+        result = json.loads(path.read_text())
+        schema = result["schema"]
+        missing = {"splits", "headline", "run", "step"} - result.keys()
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an evaluation report ({error})") from None
+    if schema != SCHEMA or missing:
+        raise InputError(f"{path}: report of schema {schema}, this version reads {SCHEMA}")
+    return result
+
+
+def _split_table(split: str, part: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, dict[str, Any]]] = [("model", part["model"])]
+    interval = part["interval"]
+    for side, name in enumerate(("95% low", "95% high")):
+        rows.append((f"  {name}", {k: v[side] if v else None for k, v in interval.items()}))
+    rows += part["baselines"].items()
+    rows += [(f"model, {name}", row) for name, row in part["robustness"].items()]
+    lines = [
+        f"{split}: {_count(part['clips'], 'clip')}, {_people(part['subjects'])}, "
+        f"{part['seconds']:.0f} s"
+        + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
+    ]
+    lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
+    lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
+    lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
+    for kind in ("by_emotion", "by_subject"):
+        rows = [
+            (f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in part[kind].items()
+        ]
+        lines += ["", f"{split}, {kind.replace('_', ' ')}"]
+        lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
+    return lines
+
+
+def _group_rows(model: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name in WEIGHT_GROUPS:
+        keys = ("bs_mae", "bs_rmse", "vel_mae", "corr", "amp_ratio")
+        values = [_show(model[f"{key}/{name}"], "{:.4f}") for key in keys]
+        rows.append([f"{name}{'*' if name in UNPREDICTABLE else ''}", *values])
+    angles = [_show(model[f"eye_angle_{key}/eye_angles"], "{:.2f} deg") for key in ("mae", "rmse")]
+    return [*rows, ["eye_angles*", *angles, "", "", ""]]
+
+
+def _cells(name: str, row: dict[str, Any]) -> list[str]:
+    return [name, *(_show(row[key], form) for _, key, form in COLUMNS)]
+
+
+def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    return [
+        "  ".join(
+            [
+                line[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
+            ]
+        )
+        for line in [header, *rows]
+    ]
+
+
+def _show(value: float | None, form: str = "{:.3f}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _people(number: int) -> str:
+    return "1 person" if number == 1 else f"{number} people"

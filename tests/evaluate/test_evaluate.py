@@ -1,0 +1,300 @@
+"""The report on a small set of shards, with stand-in models whose right answers are known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from a2fjax import rig
+from a2fjax.cli import main as cli
+from a2fjax.config import Config, DataConfig
+from a2fjax.data import records
+from a2fjax.errors import InputError, WorkFailed
+from a2fjax.evaluate import baselines, conditions, report, samples
+from a2fjax.evaluate.run import evaluate
+
+PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
+
+
+def write_clip(subject, take, split, emotion, rng):
+    frames = int(rng.integers(110, 170))
+    t = np.arange(frames) / 50
+    phase = 2 * np.pi * (rng.uniform(3, 6) * t + 0.4 * np.sin(3 * t + rng.uniform(0, 6)))
+    opening = rng.uniform(0.3, 0.6) * np.clip(0.5 - 0.6 * np.cos(phase), 0, None)
+    motion = np.zeros((frames, 72), np.float32)
+    motion[:, rig.INDEX["jawOpen"]] = opening
+    motion[:, rig.INDEX["mouthSmileLeft"]] = 0.1 * rig.EMOTIONS.index(emotion) + 0.1 * opening
+    motion[:, rig.INDEX["eyeBlinkLeft"]] = rng.random(frames) < 0.02
+    audio = rng.standard_normal(frames * 320).astype(np.float32)
+    audio *= np.repeat(0.02 + 0.2 * opening, 320).astype(np.float32)
+    emotions = np.zeros((frames, 5), np.float32)
+    emotions[:, rig.EMOTIONS.index(emotion)] = 1
+    return records.Clip(
+        id=f"{subject}/{take}",
+        subject=subject,
+        sentence=f"s{take}",
+        language="en",
+        split=split,
+        audio=np.clip(audio, -1, 1),
+        motion=motion,
+        channel_mask=np.ones(72, bool),
+        frame_mask=np.ones(frames, bool),
+        emotion=emotions,
+        speech_level=0.1,
+        synthetic=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+    clips = []
+    for subject, held_out in PEOPLE.items():
+        for take, emotion in enumerate(("neutral", "happy", "angry", "sad")):
+            split = "test_subjects" if held_out else ("train", "test_sentences")[take % 2]
+            clips.append(write_clip(subject, take, split, emotion, rng))
+        vertices = rng.standard_normal((40, 3))
+        records.write_mesh(folder / f"subjects/{subject}.npz", vertices, np.zeros((0, 3)))
+    writer = ArrayRecordWriter(str(folder / "clips.arrayrecord"), "group_size:1")
+    for clip in clips:
+        writer.write(records.encode(clip))
+    writer.close()
+    train = [c for c in clips if c.split == "train"]
+    motion = np.concatenate([c.motion for c in train])
+    by_emotion = {
+        e: np.concatenate([c.motion for c in train if c.emotion[0, i] == 1]).mean(0).tolist()
+        for i, e in enumerate(rig.EMOTIONS)
+        if any(c.emotion[0, i] == 1 for c in train)
+    }
+    entries = [
+        {
+            "id": c.id,
+            "subject": c.subject,
+            "sentence": c.sentence,
+            "split": c.split,
+            "frames": c.frames,
+            "emotion": rig.EMOTIONS[int(c.emotion[0].argmax())],
+        }
+        for c in clips
+    ]
+    records.write_manifest(
+        folder,
+        records.Manifest(
+            subjects=[records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()],
+            shards=[records.Shard("clips.arrayrecord", entries)],
+            channel_mask=[True] * 72,
+            statistics={
+                "motion_mean": motion.mean(0).tolist(),
+                "motion_std": motion.std(0).tolist(),
+                "emotion_mean": by_emotion,
+            },
+            synthetic=True,
+            source={},
+        ),
+    )
+    return folder, clips
+
+
+class StandIn:
+    """Knows the truth by its audio; `change` makes a prediction of (truth, request)."""
+
+    def __init__(self, shards, change):
+        folder, clips = shards
+        # As stored: 16 bits, so that the very same samples come back.
+        self.truth = {self.key(records.decode(records.encode(c)).audio): c.motion for c in clips}
+        self.change = change
+        self.config = Config(data=DataConfig(shards=(str(folder),)))
+        self.step, self.fingerprint = 7, "stand-in@7"
+
+    @staticmethod
+    def key(audio):
+        return len(audio), float(np.round(np.abs(audio).sum(), -2))
+
+    def points(self, mesh):
+        return mesh[0][:8] / np.abs(mesh[0]).max()
+
+    def batch(self, requests):
+        return [self.change(self.find(r.audio), r) for r in requests]
+
+    def find(self, audio):
+        # Noise changes the sum; the length is then nearly enough to know the clip by.
+        near = [k for k in self.truth if k[0] == len(audio)]
+        best = min(near, key=lambda k: abs(k[1] - self.key(audio)[1]))
+        return self.truth[best]
+
+
+def test_a_perfect_model_and_its_baselines(shards):
+    result = evaluate(StandIn(shards, lambda g, r: g), resamples=100)
+    assert list(result["splits"]) == ["test_sentences", "test_subjects"]
+    part = result["splits"]["test_sentences"]
+    assert (part["clips"], part["subjects"], part["skipped"]) == (6, 3, [])
+    model, rows = part["model"], part["baselines"]
+    assert model["rmse_ratio"] == 0 and model["closure_recall"] == model["closure_precision"] == 1
+    assert set(rows) == set(baselines.NAMES) and set(part["robustness"]) == set(conditions.NAMES)
+    assert rows["constant_mean"]["rmse_ratio"] == 1
+    assert rows["constant_mean"]["xcorr_lag_ms"] is None
+    for frames in (1, 2, 5):
+        assert rows[f"shifted_{frames}"]["xcorr_lag_ms"] == pytest.approx(20 * frames, abs=2)
+    ratios = [rows[f"shifted_{k}"]["rmse_ratio"] for k in (1, 2, 5)]
+    assert 0 < ratios[0] < ratios[1] < ratios[2]
+    assert rows["another_take"]["amp_ratio/jaw_mouth"] == pytest.approx(1, abs=0.5)
+    assert rows["rolled"]["closure_recall"] < 0.8 < 1
+    assert result["synthetic"] is True and result["step"] == 7
+    assert set(part["by_emotion"]) == {"happy", "sad"}
+    assert sum(p["clips"] for p in part["by_subject"].values()) == 6
+
+
+def test_the_constant_mean_is_the_training_set_s(shards):
+    folder, clips = shards
+    mean = np.concatenate([c.motion for c in clips if c.split == "train"]).mean(0)
+    jaw = rig.GROUPS["jaw_mouth"]
+    result = evaluate(StandIn(shards, lambda g, r: g + 0.01), splits=["test_subjects"], quick=True)
+    test = np.concatenate([c.motion for c in clips if c.split == "test_subjects"])
+    expected = np.sqrt(((test - mean)[:, jaw] ** 2).mean())
+    part = result["splits"]["test_subjects"]
+    got = part["baselines"]["constant_mean"]["bs_rmse/jaw_mouth"]
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert part["model"]["rmse_ratio"] == pytest.approx(0.01 / expected, rel=1e-4)
+
+
+def test_the_emotion_mean_follows_the_emotion(shards):
+    folder, clips = shards
+    known = baselines.training([str(folder)])
+    train = [c for c in clips if c.split == "train"]
+    angry = np.concatenate([c.motion for c in train if c.emotion[0, 2] == 1]).mean(0)
+    np.testing.assert_allclose(known.emotion_mean[2], angry, atol=1e-6)
+    np.testing.assert_allclose(known.emotion_mean[1], known.mean, atol=1e-6)
+
+
+def test_shuffles_change_what_they_say_and_nothing_else(shards):
+    folder, clips = shards
+    source = samples.ClipSource([str(folder)], "test_sentences")
+    (chunk,) = samples.Split(source).chunks()
+    points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(PEOPLE)}
+    for i, sample in enumerate(chunk):
+        true = conditions.request(sample, points)
+        got = {n: conditions.altered(n, i, chunk, points, seed=0) for n in conditions.NAMES}
+        assert got["mean_identity"].identity is None
+        for name in ("shuffled_identity", "shuffled_both"):
+            assert not np.array_equal(got[name].identity, true.identity)
+        for name in ("shuffled_emotion", "shuffled_both"):
+            assert got[name].emotion.shape == true.emotion.shape
+            assert got[name].emotion[0].argmax() != true.emotion[0].argmax()
+        np.testing.assert_array_equal(got["shuffled_both"].emotion, got["shuffled_emotion"].emotion)
+        noise = got["noise_20db"].audio - true.audio
+        assert 20 * np.log10(0.1 / noise.std()) == pytest.approx(20, abs=0.2)
+        for name in ("mean_identity", "shuffled_emotion", "shuffled_both"):
+            assert got[name].audio is true.audio
+        again = conditions.altered("noise_20db", i, chunk, points, seed=0)
+        np.testing.assert_array_equal(again.audio, got["noise_20db"].audio)
+
+
+def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards):
+    def uses(truth, request):
+        # The first point's first coordinate is the person's; the truth was made without it.
+        return truth + (0.2 if request.identity is None else 0.0)
+
+    result = evaluate(StandIn(shards, uses), splits=["test_sentences"], resamples=10)
+    rows = result["splits"]["test_sentences"]["robustness"]
+    assert rows["mean_identity"]["rmse_ratio"] > 0.5
+    assert rows["shuffled_emotion"]["rmse_ratio"] == 0
+
+
+def test_intervals_are_over_people(shards):
+    def worse_for_some(truth, request):
+        return truth + (0 if request.identity is None else 0.1 * np.abs(request.identity[0, 0]))
+
+    result = evaluate(StandIn(shards, worse_for_some), splits=["test_sentences"], resamples=300)
+    part = result["splits"]["test_sentences"]
+    low, high = part["interval"]["rmse_ratio"]
+    each = [p["metrics"]["rmse_ratio"] for p in part["by_subject"].values()]
+    assert min(each) - 1e-9 <= low < part["model"]["rmse_ratio"] < high <= max(each) + 1e-9
+
+
+def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
+    result = evaluate(StandIn(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
+    path = tmp_path / "new" / "report.json"
+    report.write(path, result)
+    assert report.read(path) == json.loads(path.read_text()) == json.loads(json.dumps(result))
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+    text = report.table(result)
+    assert "synthetic" in text and "95% low" in text and "model, noise_20db" in text
+    block = text.split("\n\n")[1].splitlines()
+    assert len({len(line) for line in block[1:]}) == 1, "columns are aligned"
+    assert re.search(r"amplitude 0\.80", "\n".join(result["headline"]))
+    assert not any(g in "\n".join(result["headline"]) for g in ("brow", "eye"))
+    assert cli.main(["evaluate", "nowhere", "--show", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == text
+
+
+def test_the_same_seed_gives_the_same_report(shards):
+    one, two = (
+        evaluate(StandIn(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)
+        for _ in range(2)
+    )
+    assert one == two
+
+
+def test_quick_is_fewer_rows(shards):
+    result = evaluate(StandIn(shards, lambda g, r: g), quick=True)
+    assert all(not p["robustness"] for p in result["splits"].values())
+    assert "noise" not in report.table(result) and "quick" in report.table(result)
+
+
+def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypatch):
+    folder, _ = shards
+    source = samples.ClipSource([str(folder)], "test_subjects")
+    monkeypatch.setattr(samples, "CHUNK_CLIPS", 4)
+    chunks = list(samples.Split(source).chunks())
+    assert [[s.subject for s in c] for c in chunks] == [["u0"] * 4, ["u1"] * 4]
+    few = [s.clip.id for c in samples.Split(source, limit=3).chunks() for s in c]
+    assert few == ["u0/0", "u1/0", "u1/3"]
+
+
+def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
+    import shutil
+
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder, clips = shards
+    shutil.copytree(folder, tmp_path / "s")
+    writer = ArrayRecordWriter(str(tmp_path / "s" / "clips.arrayrecord"), "group_size:1")
+    for clip in clips:
+        data = bytearray(records.encode(clip))
+        if clip.id == "u0/1":
+            data[100] ^= 255
+        writer.write(bytes(data))
+    writer.close()
+    model = StandIn(shards, lambda g, r: g)
+    result = evaluate(model, [tmp_path / "s"], ["test_subjects"], resamples=10)
+    part = result["splits"]["test_subjects"]
+    assert part["clips"] == 7 and len(part["skipped"]) == 1 and "u0/1" in part["skipped"][0]
+    assert "1 unreadable" in report.table(result)
+
+
+def test_mistakes_are_one_line(shards, tmp_path, capsys):
+    model = StandIn(shards, lambda g, r: g)
+    with pytest.raises(InputError, match="did you mean 'test_subjects'"):
+        evaluate(model, splits=["test_subject"])
+    with pytest.raises(InputError, match="no clips in split 'val'"):
+        evaluate(model, splits=["val"])
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate(model, [tmp_path / "nowhere"])
+    with pytest.raises(WorkFailed, match="p0/1.*finite"):
+        evaluate(StandIn(shards, lambda g, r: g * np.nan))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(InputError, match="not an evaluation report"):
+        report.read(tmp_path / "bad.json")
+    for argv in (
+        ["evaluate", str(tmp_path / "no_run")],
+        ["evaluate", "x", "--sho=1"],
+        ["evaluate", "x", "--show", str(tmp_path / "none.json")],
+        ["evaluate", "x", "--out", str(tmp_path)],
+    ):
+        assert cli.main(argv) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json"]
