@@ -1,0 +1,176 @@
+"""`python -m data_pipeline.demo`: writes the synthetic demo corpus."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fjax import rig
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
+
+VERSION = 1
+"""Part of the fingerprint of what is written; raise it when the same settings give other data."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the corpus and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipeline.demo",
+        description="Synthetic captures: speech, articulation and simulated 4D scans with truth.",
+    )
+    parser.add_argument("--out", required=True, help="folder; gets captures/ and truth/")
+    parser.add_argument("--subjects", type=int, default=64, help="people to train on")
+    parser.add_argument("--unseen", type=int, default=4, help="people kept out of training")
+    parser.add_argument("--minutes", type=float, default=14.0, help="of recordings altogether")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    args = parser.parse_args(argv)
+    try:
+        generate(
+            Path(args.out),
+            subjects=args.subjects,
+            unseen=args.unseen,
+            minutes=args.minutes,
+            seed=args.seed,
+            workers=args.workers,
+        )
+    except InputError as error:
+        print(f"python -m data_pipeline.demo: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except WorkFailed as error:
+        print(f"python -m data_pipeline.demo: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def generate(
+    out: Path,
+    *,
+    subjects: int = 64,
+    unseen: int = 4,
+    minutes: float = 14.0,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Writes the demo corpus to a folder; people that are there already are not made again.
+
+    Each person is recorded in a process of their own, which makes the voice repeatable (see
+    `data_pipeline.demo.voice`).
+
+    Args:
+      out: gets captures/ and truth/.
+      subjects: people to train on.
+      unseen: people kept out of training, in addition.
+      minutes: of recordings of all people together.
+      seed: everything random follows from it.
+      workers: processes at a time.
+
+    Raises:
+      InputError: sizes that make no sense, the `demo` extra is missing, or `out` is a file.
+      WorkFailed: a person could not be written.
+    """
+    from data_pipeline.demo import takes, voice, write
+
+    if workers < 1:
+        raise InputError(f"--workers {workers}: expected at least 1")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; expected a folder")
+    everybody = takes.people(subjects, unseen, minutes, seed)
+    voice.require()
+    settings = [VERSION, rig.FINGERPRINT, subjects, unseen, minutes, seed]
+    fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    (out / "captures").mkdir(parents=True, exist_ok=True)
+    _remove_others(out, {p.name for p in everybody})
+    missing = [p for p in everybody if not write.is_done(out, p, fingerprint)]
+    already = len(everybody) - len(missing)
+    if already:
+        print(f"{already} of {len(everybody)} people are there already")
+    _run(out, missing, fingerprint, workers)
+    _summarise(out, [p.name for p in everybody])
+
+
+def _remove_others(out: Path, names: set[str]) -> None:
+    """Removes people that an earlier, larger run of this program left."""
+    from data_pipeline.demo import write
+
+    for folder in sorted((out / "captures").iterdir()):
+        if folder.name not in names and write.made_by(folder) is not None:
+            shutil.rmtree(folder)
+            shutil.rmtree(out / "truth" / folder.name, ignore_errors=True)
+
+
+def _record(out: Path, person, fingerprint: str) -> None:  # noqa: ANN001 (a child process)
+    from data_pipeline.demo import write
+
+    try:
+        write.write_person(out, person, fingerprint)
+    except (InputError, OSError) as error:
+        print(f"{person.name}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+def _run(out: Path, missing: list, fingerprint: str, workers: int) -> None:
+    # Forking is cheap, and safe here: this process has started no threads and opened no voice.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    start, shown, done = time.monotonic(), 0.0, 0
+    waiting, running = collections.deque(missing), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                person = waiting.popleft()
+                process = context.Process(target=_record, args=(out, person, fingerprint))
+                process.start()
+                running[person.name] = process
+            multiprocessing.connection.wait([p.sentinel for p in running.values()], timeout=1.0)
+            for name in [n for n, p in running.items() if not p.is_alive()]:
+                process = running.pop(name)
+                process.join()
+                if process.exitcode:
+                    raise WorkFailed(f"recording {name} ended with exit code {process.exitcode}")
+                done += 1
+            now = time.monotonic()
+            if now - shown > 2.0 or done == len(missing):
+                shown, rate = now, done / max(now - start, 1e-6)
+                left = (len(missing) - done) / rate if done else float("nan")
+                print(
+                    f"recorded {done}/{len(missing)} people, {rate:.1f}/s, {left:.0f} s left",
+                    flush=True,
+                )
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _summarise(out: Path, names: list[str]) -> None:
+    unknown: collections.Counter = collections.Counter()
+    seconds = shots = phones = 0
+    for name in names:
+        report = json.loads((out / "captures" / name / "shots.json").read_text())["report"]
+        unknown.update(report["unknown"])
+        seconds += report["seconds"]
+        shots += report["shots"]
+        phones += report["phones"]
+    print(
+        f"{out}: {len(names)} people, {shots} shots, {seconds / 60:.1f} min, {phones} phones "
+        "(all synthetic)"
+    )
+    if unknown:
+        found = ", ".join(f"{ipa!r} {count}x" for ipa, count in unknown.most_common())
+        print(f"phones without a target, moved like a reduced vowel: {found}")
+    else:
+        print("phones without a target: 0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
