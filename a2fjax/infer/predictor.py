@@ -180,6 +180,25 @@ class Predictor:
         }
 
 
+def batch_shapes(
+    config: config_lib.Config, size: int, frames: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes and types of a batch of `size` clips padded to `frames`."""
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "audio": ((frames * records.SAMPLES_PER_FRAME,), np.float32),
+        "motion": ((frames, rig.NUM_CHANNELS), np.float32),
+        "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
+        "frame_mask": ((frames,), np.bool_),
+        "length": ((), np.int32),
+        "identity": ((config.data.identity_points, 3), np.float32),
+        "identity_mask": ((), np.bool_),
+        "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
+        "clip": ((), np.int32),
+        "start": ((), np.int32),
+    }
+    return {k: jax.ShapeDtypeStruct((size, *shape), kind) for k, (shape, kind) in shapes.items()}
+
+
 def _check(request: Request, i: int) -> None:
     audio = np.asarray(request.audio)
     if audio.ndim != 1 or not len(audio):
