@@ -71,7 +71,11 @@ def writer(
         if kind == ".npz":
             with open(temporary, "wb") as file:
                 archive = tables.NpzWriter(file, fps=fps, frames=frames, **metadata)
-                yield archive
+                try:
+                    yield archive
+                except BaseException:
+                    archive.abandon()
+                    raise
                 archive.close()
             return
         with open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -283,13 +283,17 @@ class NpzWriter:
         self._written += len(motion)
         self._entry.write(np.ascontiguousarray(motion, "<f4").tobytes())
 
+    def abandon(self) -> None:
+        """Lets go of a file that will not be finished."""
+        self._entry.close()
+        self._zip.close()
+
     def close(self) -> None:
         """Ends the archive.
 
         Raises:
           ValueError: another number of frames was written than announced.
         """
-        self._entry.close()
-        self._zip.close()
+        self.abandon()
         if self._written != self._frames:
             raise ValueError(f"{self._written} frames written, {self._frames} announced")
