@@ -1,0 +1,1 @@
+"""Raw captures become shards; nothing here learns and nothing in a2fjax imports it."""

@@ -1,0 +1,210 @@
+"""What can be built from: one small protocol, and a module for each layout on disk.
+
+A source lists actors and their takes cheaply, then gives the capture of a take when asked: moving
+vertices or curves with real-valued times. It reads and checks; it decides nothing about alignment,
+solving or splits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from a2fjax.errors import InputError, nearest
+from data_pipeline.geometry import Vertices
+
+LAYOUTS = {"nvidia": "data_pipeline.sources.nvidia", "table": "data_pipeline.sources.tables"}
+"""Module by layout; each has `recognise(path) -> str | None` (why it is one, in words) and
+`open_source(path, options) -> Source`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What the user knows about a capture that its files do not say.
+
+    Attributes:
+      fps: frames a second of captures; 0 takes what the files say.
+      subject: name of the person; "" takes the folder's.
+      language: BCP-47 code for takes that do not say; "" for unknown.
+      units: of vertices: "mm", "cm", "m"; "auto" goes by shots.json, else by the head's size.
+      mouth_close: "arkit" (mouthClose is relative to an open jaw), "nvidia" (it includes
+        jawOpen), or "auto" (seen from the shapes).
+    """
+
+    fps: float = 0.0
+    subject: str = ""
+    language: str = ""
+    units: str = "auto"
+    mouth_close: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Take:
+    """One recorded performance, before it is read.
+
+    Attributes:
+      subject: who.
+      name: unique for the subject.
+      audio: the sound file.
+      data: the files with motion.
+      sentence: key of what is said; equal keys never cross splits.
+      language: BCP-47 code or "".
+      emotion: [5] on `rig.EMOTIONS`, constant.
+      emotion_track: None, or (times [N] in s on the audio clock, weights [N, 5]) instead.
+      slate: lip pops for alignment, not speech.
+      synthetic: no person was recorded.
+      held_out: True or False where the capture says; None leaves it to the draw.
+      fps: rate of the capture; 0 where the motion's file has its own times.
+      text: what is said, if known.
+    """
+
+    subject: str
+    name: str
+    audio: Path
+    data: tuple[Path, ...]
+    sentence: str
+    language: str
+    emotion: np.ndarray
+    emotion_track: tuple[np.ndarray, np.ndarray] | None = None
+    slate: bool = False
+    synthetic: bool = False
+    held_out: bool | None = None
+    fps: float = 0.0
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Capture:
+    """The motion of a take: moving vertices, curves, or both.
+
+    Attributes:
+      times: [F] seconds on the capture's clock, increasing.
+      skin: [F, V, 3] in the rig's unit, or None.
+      tongue: the same of the tongue.
+      curves: [F, 72] in rig units, or None.
+      observed: [72] channels that `curves` holds, or None.
+      eyes: [F, 4] degrees, rig order, or None.
+    """
+
+    times: np.ndarray
+    skin: Vertices | None = None
+    tongue: Vertices | None = None
+    curves: np.ndarray | None = None
+    observed: np.ndarray | None = None
+    eyes: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Face:
+    """Neutral mesh and named shapes of a part (skin or tongue) of an actor.
+
+    Attributes:
+      neutral: [V, 3] mm.
+      deltas: [K, V, 3] mm.
+      channels: [K] names in `rig.CHANNELS`.
+      keep: [M] indices of the vertices to solve on.
+      stable: [N] indices for rigid motion, or None to find them.
+      millimetres: in one unit of the capture's files.
+      notes: what was decided, in words.
+    """
+
+    neutral: np.ndarray
+    deltas: np.ndarray
+    channels: tuple[str, ...]
+    keep: np.ndarray
+    stable: np.ndarray | None
+    millimetres: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Actor:
+    """A person and the takes of them.
+
+    Attributes:
+      name: subject id.
+      takes: in order of their names.
+      files: all that belongs to the person and no take (rig, neutral mesh, shot list).
+      rejected: (take, reason) of what listing already had to leave out.
+    """
+
+    name: str
+    takes: tuple[Take, ...]
+    files: tuple[Path, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+class Source(Protocol):
+    """A set of captures; picklable, so that worker processes can read their part of it."""
+
+    layout: str
+    path: Path
+
+    def actors(self) -> list[Actor]:
+        """Returns everyone in the set, sorted by name."""
+
+    def capture(self, take: Take) -> Capture:
+        """Returns the motion of a take.
+
+        Raises:
+          InputError: a file is missing, damaged or of the wrong shape.
+        """
+
+    def face(self, actor: str, part: str) -> Face | None:
+        """Returns the shapes of "skin" or "tongue", or None where the actor has none.
+
+        Raises:
+          InputError: the file is damaged or names unknown shapes.
+        """
+
+    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the neutral mesh (vertices [V, 3], faces [F, 3]), or None where there is none.
+
+        Raises:
+          InputError: the file is damaged.
+        """
+
+
+def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[Source, str]:
+    """Opens a folder of captures; returns the source and, in words, why it is of that layout.
+
+    Args:
+      path: the folder.
+      layout: of `LAYOUTS`, or "auto" to recognise it.
+      options: see there.
+
+    Raises:
+      InputError: no such folder, unknown layout, or one that nothing recognises.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path} {what}{nearest(str(path), near[:200])}")
+    if layout != "auto":
+        if layout not in LAYOUTS:
+            raise InputError(f"--layout {layout!r}{nearest(layout, [*LAYOUTS, 'auto'])}")
+        source = importlib.import_module(LAYOUTS[layout]).open_source(path, options)
+        return source, "as asked for"
+    for module in LAYOUTS.values():
+        loaded = importlib.import_module(module)
+        reason = loaded.recognise(path)
+        if reason:
+            return loaded.open_source(path, options), reason
+    raise InputError(
+        f"{path}: no known layout: expected folders of actors with audio/ and cache/skin/ "
+        "(nvidia), or .npz curves beside sound files of the same name (table)"
+    )
+
+
+def find_audio(folder: Path, stem: str) -> Path | None:
+    """Returns the sound file of that stem in a folder, WAV first, or None."""
+    for suffix in (".wav", ".flac", ".ogg", ".mp3", ".WAV"):
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return None

@@ -1,0 +1,110 @@
+"""What a build can be told: one flat set of values, each settable as --config.<name>=<value>."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from a2fjax import config
+from a2fjax.errors import InputError
+from data_pipeline.sources import SourceOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """Values of a build.
+
+    Attributes:
+      fps, subject, language, units, mouth_close: see `sources.SourceOptions`.
+      offset: audio time minus capture time of every actor, s; "auto" to estimate it.
+      largest_offset: estimates beyond this are not believed, s.
+      least_confidence: of an offset from speech; below it 0 s is assumed.
+      l2, l1, smoothness, symmetry: of the solver, mm^2; see `solve.SolveSettings`.
+      seed: of the splits.
+      val, test: expected shares of sentences.
+      val_sentences, test_sentences: keys that are these splits, instead of a draw.
+      held_out: names of the people kept out of training, instead of a draw.
+      held_out_share: expected share of people drawn.
+      segment_seconds: longer takes are cut into clips of at most this length, in pauses.
+      files: number of shard files; 0 for one in about 64 MB.
+    """
+
+    fps: float = 0.0
+    subject: str = ""
+    language: str = ""
+    units: str = "auto"
+    mouth_close: str = "auto"
+    offset: str = "auto"
+    largest_offset: float = 0.25
+    least_confidence: float = 0.3
+    l2: float = 0.05
+    l1: float = 0.02
+    smoothness: float = 0.3
+    symmetry: float = 0.0
+    seed: int = 0
+    val: float = 0.06
+    test: float = 0.10
+    val_sentences: tuple[str, ...] = ()
+    test_sentences: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    held_out_share: float = 0.08
+    segment_seconds: float = 20.0
+    files: int = 0
+
+    def source_options(self) -> SourceOptions:
+        """Returns the part that sources look at."""
+        names = [f.name for f in dataclasses.fields(SourceOptions)]
+        return SourceOptions(**{n: getattr(self, n) for n in names})
+
+    def given_offset(self) -> float | None:
+        """Returns the offset in s that was given, or None when it is to be estimated."""
+        return None if self.offset == "auto" else float(self.offset)
+
+
+_POSITIVE = ("segment_seconds", "largest_offset")
+_NOT_NEGATIVE = (
+    "fps l2 l1 smoothness symmetry val test held_out_share least_confidence files"
+).split()
+_STRINGS = ("offset", "subject", "language")
+CHOICES = {"units": ("auto", "mm", "cm", "m"), "mouth_close": ("auto", "arkit", "nvidia")}
+
+
+def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
+    """Returns the settings for values as written on the command line.
+
+    Raises:
+      InputError: unknown name, or a value of the wrong kind or range.
+    """
+    values: dict[str, Any] = {
+        k: v if k in _STRINGS or k in CHOICES else config.parse_value(v)
+        for k, v in overrides.items()
+    }
+    for key in ("val_sentences", "test_sentences", "held_out"):
+        if isinstance(values.get(key), (int, float)):
+            values[key] = str(overrides[key])  # a name that happens to be a number
+    settings = config.build(BuildSettings, values, where="config")
+    for key in _POSITIVE:
+        if not getattr(settings, key) > 0:
+            raise InputError(f"config: {key}={getattr(settings, key)!r}: expected more than 0")
+    for key in _NOT_NEGATIVE:
+        if not getattr(settings, key) >= 0:
+            raise InputError(f"config: {key}={getattr(settings, key)!r}: expected at least 0")
+    for key, choices in CHOICES.items():
+        if getattr(settings, key) not in choices:
+            raise InputError(
+                f"config: {key}={getattr(settings, key)!r}: expected one of: {', '.join(choices)}"
+            )
+    if settings.segment_seconds < 2:
+        raise InputError(f"config: segment_seconds={settings.segment_seconds:g}: expected >= 2")
+    if settings.val + settings.test >= 1 or settings.held_out_share >= 1:
+        raise InputError("config: val + test and held_out_share must leave something to train on")
+    if settings.offset != "auto":
+        try:
+            seconds = float(settings.offset)
+        except ValueError:
+            seconds = math.nan
+        if not abs(seconds) < 10:
+            raise InputError(f"config: offset={settings.offset!r}: expected auto or seconds")
+    return settings

@@ -1,0 +1,157 @@
+"""Clips become a set of shards: splits, masks, statistics, files and the manifest, in that order.
+
+Readers see a whole set or none: files are written beside, the old manifest goes before the first
+file is replaced, the new one comes after the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.data import records
+from a2fjax.errors import InputError
+
+BYTES_PER_FILE = 64_000_000
+
+
+@dataclasses.dataclass
+class Statistics:
+    """Running sums over training frames."""
+
+    count: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(72))
+    total: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(72))
+    square: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(72))
+    emotion_count: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((5, 72)))
+    emotion_total: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((5, 72)))
+    hours: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(records.SPLITS, 0.0)
+    )
+    level_db: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, clip: records.Clip) -> None:
+        """Adds a clip; motion counts for the training split only."""
+        self.hours[clip.split] += len(clip.audio) / records.SAMPLE_RATE / 3600.0
+        self.level_db.append(20.0 * float(np.log10(max(clip.speech_level, 1e-9))))
+        if clip.split != "train":
+            return
+        motion = clip.motion[clip.frame_mask].astype(np.float64)
+        seen = clip.channel_mask.astype(np.float64)
+        self.count += len(motion) * seen
+        self.total += motion.sum(axis=0) * seen
+        self.square += (motion**2).sum(axis=0) * seen
+        emotion = clip.emotion[clip.frame_mask].astype(np.float64)
+        self.emotion_count += emotion.sum(axis=0)[:, None] * seen
+        self.emotion_total += (emotion.T @ motion) * seen
+
+    def result(self) -> dict[str, Any]:
+        """Returns the manifest's "statistics"; an emotion nobody showed has the overall mean."""
+        mean = self.total / np.maximum(self.count, 1.0)
+        variance = np.maximum(self.square / np.maximum(self.count, 1.0) - mean**2, 0.0)
+        shown = self.emotion_count > 1e-6
+        each = np.where(shown, self.emotion_total / np.where(shown, self.emotion_count, 1.0), mean)
+        return {
+            "motion_mean": _numbers(mean),
+            "motion_std": _numbers(np.sqrt(variance)),
+            "emotion_mean": {e: _numbers(m) for e, m in zip(rig.EMOTIONS, each, strict=True)},
+            "hours": {k: round(v, 6) for k, v in self.hours.items()},
+            "speech_level_db": round(float(np.mean(self.level_db or [0.0])), 3),
+        }
+
+
+def _numbers(values: np.ndarray) -> list[float]:
+    return [float(f"{v:.7g}") for v in values]
+
+
+def write(
+    out: Path,
+    clips: Callable[[], Iterator[records.Clip]],
+    count: int,
+    size: int,
+    *,
+    files: int,
+    subjects: list[records.Subject],
+    meshes: dict[str, tuple[np.ndarray, np.ndarray]],
+    source: Callable[[dict[str, Any]], dict[str, Any]],
+) -> records.Manifest:
+    """Writes the shards, the neutral meshes and the manifest of a set.
+
+    Args:
+      out: folder of the set.
+      clips: gives the clips in their final order, with their splits and masks.
+      count: how many there are.
+      size: bytes of all records, about.
+      files: number of shards; 0 for one in `BYTES_PER_FILE`.
+      subjects: of the manifest.
+      meshes: (vertices, faces) by subject.
+      source: makes the manifest's "source" from its statistics.
+
+    Raises:
+      InputError: no clips.
+    """
+    from array_record.python import array_record_module
+
+    if not count:
+        raise InputError("no take could be used: nothing to write")
+    number = min(files or max(1, -(-size // BYTES_PER_FILE)), count)
+    names = [f"clips-{i:05d}-of-{number:05d}.arrayrecord" for i in range(number)]
+    bounds = [count * (i + 1) // number for i in range(number)]
+    statistics, mask, synthetic = Statistics(), np.zeros(72, bool), False
+    index: list[list[dict[str, Any]]] = [[] for _ in names]
+    which, writer = 0, None
+    try:
+        for i, clip in enumerate(clips()):
+            while i >= bounds[which]:
+                which += 1
+            if not index[which]:
+                if writer is not None:
+                    writer.close()
+                writer = array_record_module.ArrayRecordWriter(
+                    str(out / f"{names[which]}.partial"), "group_size:1"
+                )
+            writer.write(records.encode(clip))
+            statistics.add(clip)
+            mask |= clip.channel_mask
+            synthetic |= clip.synthetic
+            strongest = rig.EMOTIONS[int(clip.emotion.mean(axis=0).argmax())]
+            index[which].append(
+                {
+                    "id": clip.id,
+                    "subject": clip.subject,
+                    "sentence": clip.sentence,
+                    "split": clip.split,
+                    "frames": clip.frames,
+                    "emotion": strongest,
+                }
+            )
+    finally:
+        if writer is not None:
+            writer.close()
+    found = statistics.result()
+    manifest = records.Manifest(
+        subjects=subjects,
+        shards=[records.Shard(n, c) for n, c in zip(names, index, strict=True)],
+        channel_mask=mask.tolist(),
+        statistics=found,
+        synthetic=bool(synthetic),
+        source=source(found),
+    )
+    (out / "manifest.json").unlink(missing_ok=True)
+    for name, (vertices, faces) in meshes.items():
+        records.write_mesh(out / "subjects" / f"{name}.npz", vertices, faces)
+    for name in names:
+        (out / f"{name}.partial").replace(out / name)
+    kept = set(names)
+    for old in out.glob("clips-*.arrayrecord*"):
+        if old.name not in kept:
+            old.unlink()
+    for old in (out / "subjects").glob("*.npz"):
+        if old.stem not in meshes:
+            old.unlink()
+    records.write_manifest(out, manifest)
+    return manifest

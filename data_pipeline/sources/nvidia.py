@@ -1,0 +1,411 @@
+"""NVIDIA's capture layout: one folder an actor, moving vertices a shot, shapes to solve on.
+
+    <actor>/audio/<shot>.wav
+           /cache/{skin,tongue}/[<shot>/]<shot>.{npy,pc2,mc}      [frames, V, 3]
+           /geom/skin/{neutral_pose,faces}.npy
+           /geom/tongue/{neutral_pose.npy,rigid_vertex_list.json}
+           /xform/eye_rotations_all.npz                           {shot: [frames, 2, 2] degrees}
+           /bs_data/{bs_skin,bs_tongue}.npz           poseNames, neutral, <pose> deltas, frontalMask
+           /shots.json                                            optional: see `ShotList`
+
+Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.errors import InputError
+from data_pipeline import align
+from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
+
+SLATE = "slate"
+MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
+_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
+
+
+def recognise(path: Path) -> str | None:
+    """Returns why a folder is in NVIDIA's layout, or None."""
+    found = _actor_folders(path)
+    if not found:
+        return None
+    if found == [path]:
+        return "audio/ and cache/skin/ of one actor"
+    return f"{len(found)} folders with audio/ and cache/skin/"
+
+
+def open_source(path: Path, options: SourceOptions) -> NvidiaSource:
+    """Returns the source of an actor's folder or of a folder of actors.
+
+    Raises:
+      InputError: there is no actor, or an option has a value nobody knows.
+    """
+    if not _actor_folders(path):
+        raise InputError(f"{path}: no folder with audio/ and cache/skin/ in it")
+    return NvidiaSource(path, options)
+
+
+def _actor_folders(path: Path) -> list[Path]:
+    def is_actor(folder: Path) -> bool:
+        return (folder / "audio").is_dir() and (folder / "cache" / "skin").is_dir()
+
+    if is_actor(path):
+        return [path]
+    return sorted(p for p in path.iterdir() if p.is_dir() and is_actor(p))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShotList:
+    """What shots.json says: {"fps", "units", "synthetic", "shots": {shot: {...}}}, all optional.
+
+    A shot may have "sentence" (key), "text", "language", "held_out", and "emotion" ({name: weight})
+    or "emotion_track" ({"times": [s on the audio clock], "weights": [[5], ...]}).
+    """
+
+    fps: float = 0.0
+    units: str = ""
+    synthetic: bool = False
+    shots: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def read_shot_list(path: Path) -> ShotList:
+    """Reads an actor's shots.json; an empty list where there is none.
+
+    Raises:
+      InputError: not JSON, or a value of the wrong kind.
+    """
+    if not path.is_file():
+        return ShotList()
+    try:
+        data = json.loads(path.read_text())
+        fps = float(data.get("fps", 0.0))
+        units = str(data.get("units", ""))
+        shots = dict(data.get("shots", {}))
+        if not all(isinstance(s, dict) for s in shots.values()):
+            raise ValueError("a shot is not a group of keys")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a shot list ({error})") from None
+    if not (np.isfinite(fps) and fps >= 0):
+        raise InputError(f"{path}: fps={fps}: expected frames a second")
+    if units and units not in MILLIMETRES:
+        raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
+    return ShotList(fps, units, bool(data.get("synthetic", False)), shots)
+
+
+class NvidiaSource:
+    """Actors' folders; see the module."""
+
+    layout = "nvidia"
+
+    def __init__(self, path: Path, options: SourceOptions):
+        """Keeps where and how; reads nothing."""
+        self.path = path
+        self.options = options
+
+    def actors(self) -> list[Actor]:
+        """Returns everyone; see `Source.actors`."""
+        return [self._actor(folder) for folder in _actor_folders(self.path)]
+
+    def _folder(self, actor: str) -> Path:
+        found = _actor_folders(self.path)
+        return self.path if found == [self.path] else self.path / actor
+
+    def _actor(self, folder: Path) -> Actor:
+        name = folder.resolve().name
+        if self.options.subject and folder == self.path:
+            name = self.options.subject
+        try:
+            listed = read_shot_list(folder / "shots.json")
+        except InputError as error:
+            return Actor(name=name, takes=(), rejected=((name, str(error)),))
+        caches_of = set(caches.list_caches(folder / "cache" / "skin"))
+        heard = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
+        takes, rejected = [], []
+        for shot in sorted(caches_of | set(listed.shots)):
+            try:
+                takes.append(self._take(folder, name, shot, listed, shot in caches_of))
+            except InputError as error:
+                rejected.append((shot, str(error)))
+        for shot in sorted(heard - caches_of - set(listed.shots)):
+            where = folder / "cache" / "skin" / shot
+            rejected.append((shot, f"{where}: no cache of type {', '.join(caches.SUFFIXES)}"))
+        files = [
+            folder / p
+            for p in (
+                "shots.json",
+                "bs_data/bs_skin.npz",
+                "bs_data/bs_tongue.npz",
+                "geom/skin/neutral_pose.npy",
+                "geom/skin/faces.npy",
+                "geom/skin/rigid_vertex_list.json",
+                "geom/tongue/rigid_vertex_list.json",
+                "xform/eye_rotations_all.npz",
+            )
+            if (folder / p).is_file()
+        ]
+        return Actor(name=name, takes=tuple(takes), files=tuple(files), rejected=tuple(rejected))
+
+    def _take(self, folder: Path, name: str, shot: str, listed: ShotList, cached: bool) -> Take:
+        skin = caches.find_cache(folder / "cache" / "skin", shot)
+        if not cached or skin is None:
+            where = folder / "cache" / "skin" / shot
+            raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
+        audio = find_audio(folder / "audio", shot)
+        if audio is None:
+            raise InputError(f"{folder / 'audio' / shot}.wav: no such file")
+        said = listed.shots.get(shot, {})
+        tongue = caches.find_cache(folder / "cache" / "tongue", shot)
+        data = (skin,) if tongue is None else (skin, tongue)
+        emotion, track = _emotion(folder / "shots.json", shot, said)
+        held_out = said.get("held_out")
+        return Take(
+            subject=name,
+            name=shot,
+            audio=audio,
+            data=data,
+            sentence=str(said.get("sentence") or sentence_of(shot)),
+            language=str(said.get("language") or self.options.language),
+            emotion=emotion,
+            emotion_track=track,
+            slate=shot == SLATE,
+            synthetic=listed.synthetic,
+            held_out=None if held_out is None else bool(held_out),
+            fps=self.options.fps or listed.fps,
+            text=str(said.get("text") or ""),
+        )
+
+    def capture(self, take: Take) -> Capture:
+        """Returns vertices and eye angles; see `Source.capture`."""
+        skin, times = caches.read_cache(take.data[0])
+        frames = skin.shape[0]
+        if not frames:
+            raise InputError(f"{take.data[0]}: has no frames")
+        if take.fps > 0:
+            times = np.arange(frames) / align.exact_rate(take.fps)
+        elif times is None:
+            raise InputError(
+                f"{take.data[0]}: its frame rate is in no file; give --config.fps=..."
+            )
+        tongue = None
+        if len(take.data) > 1:
+            tongue, _ = caches.read_cache(take.data[1])
+            if tongue.shape[0] != frames:
+                raise InputError(
+                    f"{take.data[1]}: {tongue.shape[0]} frames, the skin's cache has {frames}"
+                )
+        return Capture(
+            times=times, skin=skin, tongue=tongue, eyes=self._eyes(take, frames)
+        )
+
+    def _eyes(self, take: Take, frames: int) -> np.ndarray | None:
+        path = self._folder(take.subject) / "xform" / "eye_rotations_all.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                angles = np.asarray(data[take.name]) if take.name in data.files else None
+        except _READ_ERRORS as error:
+            raise InputError(f"{path}: damaged ({error})") from None
+        if angles is None:
+            return None
+        if angles.shape != (frames, 2, 2) or not np.isfinite(angles).all():
+            raise InputError(
+                f"{path}: {take.name} has shape {angles.shape}, expected ({frames}, 2, 2) degrees"
+            )
+        return angles.reshape(frames, 4).astype(np.float64)  # right X, Y, left X, Y: rig order
+
+    def face(self, actor: str, part: str) -> Face | None:
+        """Returns the shapes of bs_data/bs_<part>.npz; see `Source.face`."""
+        folder = self._folder(actor)
+        path = folder / "bs_data" / f"bs_{part}.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {k: data[k] for k in data.files}
+            names = [str(n) for n in arrays["poseNames"]]
+            neutral = np.asarray(arrays["neutral"], np.float64)
+            poses = [n for n in names if n != "neutral"]
+            shapes = [np.asarray(arrays[n], np.float64) for n in poses]
+        except _READ_ERRORS as error:
+            raise InputError(f"{path}: not a set of shapes ({error})") from None
+        if neutral.ndim != 2 or neutral.shape[1:] != (3,) or len(neutral) < 4 or not shapes:
+            raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3], V >= 4")
+        for name, shape in zip(poses, shapes, strict=True):
+            if shape.shape != neutral.shape or not np.isfinite(shape).all():
+                raise InputError(
+                    f"{path}: {name} has shape {shape.shape}, expected finite {neutral.shape}"
+                )
+        scale, unit = self._scale(folder, neutral)
+        channels, deltas = _merge(path, poses, np.stack(shapes) * scale)
+        notes = [f"{part}: vertices in {unit}, {len(channels)} shapes"]
+        note = _relative_mouth_close(channels, deltas, self.options.mouth_close)
+        return Face(
+            neutral=neutral * scale,
+            deltas=deltas,
+            channels=tuple(channels),
+            keep=_mask(path, arrays.get("frontalMask"), len(neutral)),
+            stable=_vertex_list(folder / "geom" / part / "rigid_vertex_list.json", len(neutral)),
+            millimetres=scale,
+            notes=(*notes, note) if note else tuple(notes),
+        )
+
+    def _scale(self, folder: Path, neutral: np.ndarray) -> tuple[float, str]:
+        unit = self.options.units
+        if unit == "auto":
+            unit = read_shot_list(folder / "shots.json").units
+        if not unit:
+            # The tongue has no size of its own to go by: the head's decides.
+            mesh = folder / "bs_data" / "bs_skin.npz"
+            if mesh.is_file():
+                with np.load(mesh, allow_pickle=False) as data:
+                    neutral = data["neutral"]
+            # A head or face is 0.1 to 0.6 m from corner to corner.
+            size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
+            unit = "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
+        if unit not in MILLIMETRES:
+            raise InputError(f"--config.units={unit!r}: expected auto, mm, cm or m")
+        return MILLIMETRES[unit], unit
+
+    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""
+        folder = self._folder(actor)
+        pose, faces_file = folder / "geom/skin/neutral_pose.npy", folder / "geom/skin/faces.npy"
+        faces = np.zeros((0, 3), np.int32)
+        try:
+            if pose.is_file():
+                vertices = np.load(pose, allow_pickle=False)
+            elif (folder / "bs_data/bs_skin.npz").is_file():
+                with np.load(folder / "bs_data/bs_skin.npz", allow_pickle=False) as data:
+                    vertices = data["neutral"]
+            else:
+                return None
+            if faces_file.is_file():
+                faces = np.load(faces_file, allow_pickle=False)
+        except _READ_ERRORS as error:
+            raise InputError(f"{pose}: damaged ({error})") from None
+        return vertices, faces
+
+
+def sentence_of(shot: str) -> str:
+    """Returns the sentence key of a shot that has no other: its name without the emotion.
+
+    The same line is often played in several emotions ("cp1_neutral", "cp1_joy"); those readings
+    must not fall on two sides of a split.
+    """
+    parts = [p for p in shot.replace("-", "_").split("_") if p]
+    emotions = {"neutral", *rig.NVIDIA_EMOTIONS}
+    kept = [p for p in parts if p.lower() not in emotions]
+    return "_".join(kept) or shot
+
+
+def emotion_of(shot: str) -> str:
+    """Returns the first of NVIDIA's emotions whose name is in the shot's name, else "neutral"."""
+    return next((e for e in rig.NVIDIA_EMOTIONS if e in shot.lower()), "neutral")
+
+
+def _emotion(path: Path, shot: str, said: dict[str, Any]):
+    try:
+        if "emotion_track" in said:
+            times = np.asarray(said["emotion_track"]["times"], np.float64)
+            weights = np.asarray(said["emotion_track"]["weights"], np.float64)
+            if (
+                times.ndim != 1
+                or weights.shape != (len(times), rig.NUM_EMOTIONS)
+                or not len(times)
+                or not (np.diff(times) >= 0).all()
+                or not np.isfinite(weights).all()
+                or not (weights >= 0).all()
+                or not (weights.sum(axis=1) > 0).all()
+            ):
+                raise InputError("emotion_track: expected rising times [N] and weights [N, 5] >= 0")
+            weights = weights / weights.sum(axis=1, keepdims=True)
+            return weights.mean(axis=0).astype(np.float32), (times, weights)
+        if "emotion" in said:
+            given = said["emotion"]
+            given = {given: 1.0} if isinstance(given, str) else dict(given)
+            return rig.emotion_vector({str(k): float(v) for k, v in given.items()}), None
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {shot}: {error}") from None
+    return rig.emotion_vector(rig.NVIDIA_TO_EMOTION[emotion_of(shot)]), None
+
+
+_COLUMNS = {
+    column.name.lower(): column.channel
+    for layout in rig.LAYOUTS.values()
+    for column in layout.columns
+    if column.channel is None or rig.INDEX[column.channel] < 68
+}
+
+
+def _merge(path: Path, poses: list[str], shapes: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Returns channels and their shapes [K, V, 3]: halves of one channel are added up."""
+    merged: dict[str, np.ndarray] = {}
+    for pose, shape in zip(poses, shapes, strict=True):
+        key = pose.lower()
+        if key not in _COLUMNS:
+            try:
+                rig.channel_index(pose)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+        channel = _COLUMNS.get(key)
+        if channel is not None:
+            merged[channel] = merged.get(channel, 0.0) + shape
+    if not merged:
+        raise InputError(f"{path}: holds no shape of the rig")
+    channels = sorted(merged, key=rig.INDEX.__getitem__)
+    return channels, np.stack([merged[c] for c in channels])
+
+
+def _relative_mouth_close(channels: list[str], deltas: np.ndarray, convention: str) -> str:
+    """Makes mouthClose relative to an open jaw, as ARKit has it, in place; says what was done.
+
+    NVIDIA's includes jawOpen. Told apart by how much of jawOpen is in it: about 1 there, below 0
+    where it only brings the lips together.
+    """
+    if convention not in ("auto", "arkit", "nvidia"):
+        raise InputError(f"--config.mouth_close={convention!r}: expected auto, arkit or nvidia")
+    if not {"mouthClose", "jawOpen"} <= set(channels):
+        return ""
+    close, jaw = deltas[channels.index("mouthClose")], deltas[channels.index("jawOpen")]
+    share = float((close * jaw).sum() / max((jaw * jaw).sum(), 1e-12))
+    if convention == "nvidia" or (convention == "auto" and share > 0.4):
+        close -= jaw
+        return f"mouthClose includes jawOpen (share {share:.2f}): subtracted"
+    return f"mouthClose is relative to an open jaw (share of jawOpen {share:.2f})"
+
+
+def _mask(path: Path, mask: np.ndarray | None, count: int) -> np.ndarray:
+    """Returns indices from frontalMask: vertex numbers, or one 0 or 1 a vertex; all if none."""
+    if mask is None or not np.size(mask):
+        return np.arange(count)
+    mask = np.asarray(mask).reshape(-1)
+    if len(mask) == count and np.isin(mask, (0, 1)).all():
+        mask = np.flatnonzero(mask)
+    mask = np.unique(mask.astype(np.int64))
+    if not len(mask) or mask[0] < 0 or mask[-1] >= count:
+        raise InputError(f"{path}: frontalMask names vertices that are not among the {count}")
+    return mask
+
+
+def _vertex_list(path: Path, count: int) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        if isinstance(data, dict):
+            data = next(iter(data.values()))
+        indices = np.unique(np.asarray(data, np.int64))
+    except (OSError, ValueError, TypeError, StopIteration) as error:
+        raise InputError(f"{path}: not a list of vertices ({error})") from None
+    if len(indices) < 3 or indices[0] < 0 or indices[-1] >= count:
+        raise InputError(f"{path}: expected at least 3 of {count} vertices")
+    return indices
