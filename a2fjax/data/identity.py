@@ -14,6 +14,9 @@ moving), remeshing changes 0.3 %, where heads differ by 2.3 % on average.
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import numpy as np
 
 from a2fjax.data import records
@@ -60,6 +63,25 @@ def sample_points(
     if len(dense) > count:
         points = _support_points(points, dense)
     return _unit(points).astype(np.float32)
+
+
+def mesh_points(path: str | Path, count: int) -> np.ndarray:
+    """Returns `sample_points` of a mesh file, [count, 3]; a file that has not changed only once.
+
+    Raises:
+      InputError: as `records.read_mesh`.
+    """
+    path = Path(path)
+    state = path.stat() if path.is_file() else None
+    return _mesh_points(str(path), state and (state.st_mtime_ns, state.st_size), count)
+
+
+@functools.lru_cache(maxsize=4096)
+def _mesh_points(path: str, state: tuple[int, int] | None, count: int) -> np.ndarray:
+    vertices, faces = records.read_mesh(path)
+    points = sample_points(vertices, faces, count)
+    points.flags.writeable = False
+    return points
 
 
 def _unit(points: np.ndarray) -> np.ndarray:
@@ -112,21 +134,24 @@ def _support_points(points: np.ndarray, dense: np.ndarray) -> np.ndarray:
     """
     dense = dense[:: max(1, len(dense) // (64 * len(points)))]
     x, y = points.astype(np.float32), dense.astype(np.float32)
-    y_squared = (y * y).sum(axis=1)
     ratio = len(y) / len(x)
-
-    def closeness(x_squared: np.ndarray, other: np.ndarray, squared: np.ndarray) -> np.ndarray:
-        square = x_squared[:, None] + squared - 2.0 * (x @ other.T)
-        return 1.0 / np.sqrt(np.maximum(square, 1e-6))
-
     for _ in range(_SUPPORT_STEPS):
-        x_squared = (x * x).sum(axis=1)
-        to_dense = closeness(x_squared, y, y_squared)
-        to_points = closeness(x_squared, x, x_squared)
+        to_dense, to_points = _closeness(x, y), _closeness(x, x)
         np.fill_diagonal(to_points, 0.0)
         push = (to_points.sum(axis=1)[:, None] * x - to_points @ x) * ratio
         x = (push + to_dense @ y) / to_dense.sum(axis=1)[:, None]
     return x.astype(np.float64)
+
+
+def _closeness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns 1 / distance [N, M] of points [N, 3] and [M, 3], at most 1000."""
+    one = np.ones((len(x), 1), np.float32)
+    left = np.concatenate([x, one, (x * x).sum(axis=1, keepdims=True)], axis=1)
+    right = np.stack([*(-2.0 * y.T), (y * y).sum(axis=1), np.ones(len(y), np.float32)])
+    distance = left @ right
+    np.maximum(distance, 1e-6, out=distance)
+    np.sqrt(distance, out=distance)
+    return np.reciprocal(distance, out=distance)
 
 
 def _hilbert_order(points: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from absl import flags
 from a2fjax import rig
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, records, windows
-from a2fjax.data.identity import sample_points
+from a2fjax.data.identity import mesh_points
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
 
@@ -256,8 +256,7 @@ def _identities(source: ClipSource, count: int) -> _Identities:
     for i, (folder, name) in enumerate(names):
         mesh = source.manifests[folder].subject(name).mesh
         if mesh is not None:
-            vertices, faces = records.read_mesh(os.path.join(source.folders[folder], mesh))
-            points[i] = sample_points(vertices, faces, count)
+            points[i] = mesh_points(os.path.join(source.folders[folder], mesh), count)
             known[i] = True
     index = {name: i for i, name in enumerate(names)}
     subject = np.array([index[e.folder, e.subject] for e in source.entries], np.int32)
