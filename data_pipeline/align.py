@@ -155,11 +155,11 @@ def click_times(audio: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def opening_bounds(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
-    """Returns for each opening of closed lips the interval [N, 2] (s) in which it began.
+def openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
+    """Returns [N, 3]: when closed lips snap open (s), and the frames (s) that it lies between.
 
-    The interval runs from the last frame at rest to the first that has left it; how fast the lips
-    open after that does not matter.
+    The instant is where the aperture passes half way between rest and fully open, by a straight
+    line between the two frames around it; a real opening is over in 0.1 s.
 
     Args:
       times: [F] seconds.
@@ -167,21 +167,24 @@ def opening_bounds(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
     """
     low, high = np.percentile(aperture, [20, 99.5])
     if high - low <= 1e-6:
-        return np.zeros((0, 2))
-    x = (aperture - low) / (high - low)
-    quiet = x[x < 0.25]
-    noise = 1.4826 * float(np.median(np.abs(quiet - np.median(quiet)))) if len(quiet) else 0.0
-    threshold = max(0.06, 5.0 * noise)
-    bounds = []
-    rising = np.flatnonzero((x[1:] >= 0.5) & (x[:-1] < 0.5)) + 1
-    for i in rising:
-        start = i
-        while start > 0 and x[start - 1] > threshold:
-            start -= 1
-        fresh = not bounds or times[start] - bounds[-1][1] > 0.1
-        if start > 0 and fresh and times[i] - times[start] < 0.15:
-            bounds.append((times[start - 1], times[start]))
-    return np.array(bounds).reshape(-1, 2)
+        return np.zeros((0, 3))
+    found: list[tuple[float, float, float]] = []
+    for i in np.flatnonzero((aperture[1:] > low) & (aperture[:-1] <= (low + high) / 2)) + 1:
+        # Each opening has its own height.
+        near = (times >= times[i]) & (times <= times[i] + 0.1)
+        rest = aperture[(times >= times[i] - 0.2) & (times < times[i] - 0.03)]
+        if not len(rest):
+            continue
+        shut, top = float(np.median(rest)), float(aperture[near].max())
+        half = (shut + top) / 2
+        steep = top - shut > 0.5 * (high - low)
+        if not steep or not aperture[i - 1] < half <= aperture[i]:
+            continue
+        part = (half - aperture[i - 1]) / (aperture[i] - aperture[i - 1])
+        at = times[i - 1] + part * (times[i] - times[i - 1])
+        if not found or at - found[-1][0] > 0.1:
+            found.append((at, times[i - 1], times[i]))
+    return np.array(found).reshape(-1, 3)
 
 
 def offset_from_slate(
@@ -189,8 +192,8 @@ def offset_from_slate(
 ) -> Offset | None:
     """Returns the offset from clicks and lip pops, or None when fewer than two agree.
 
-    Each pair of a click and an opening bounds the offset to one frame of the capture. The answer
-    is the middle of what most bounds have in common, which is finer than a frame.
+    Each click and opening bound the offset to one frame of the capture; the answer is the mean of
+    those that agree, kept inside what their bounds have in common, which is finer than a frame.
 
     Args:
       audio: [S] 16 kHz, of the slate.
@@ -198,34 +201,31 @@ def offset_from_slate(
       aperture: [F] of the lips.
       limit: largest offset, s.
     """
-    clicks = click_times(audio)
-    bounds = opening_bounds(times, aperture)
-    if not len(clicks) or not len(bounds):
+    clicks, opened = click_times(audio), openings(times, aperture)
+    if not len(clicks) or not len(opened):
         return None
-    lo = (clicks[:, None] - bounds[:, 1]).ravel()
-    hi = (clicks[:, None] - bounds[:, 0]).ravel()
-    near = (hi > -limit) & (lo < limit)
-    lo, hi = lo[near], hi[near]
-    if not len(lo):
-        return None
-    edges = np.unique(np.concatenate([lo, hi]))
-    middles = (edges[1:] + edges[:-1]) / 2
-    if not len(middles):
-        return None
-    # A click may sit a few ms off its frame's interval (room, window of the detector).
-    votes = ((lo - 0.003 <= middles[:, None]) & (middles[:, None] <= hi + 0.003)).sum(axis=1)
-    best = votes == votes.max()
-    agreed = int(votes.max())
-    if agreed < 2:
-        return None
-    index = np.flatnonzero(best)
-    seconds = float((edges[index[0]] + edges[index[-1] + 1]) / 2)
-    used = (lo - 0.003 <= seconds) & (seconds <= hi + 0.003)
-    spread = float(np.std((lo[used] + hi[used]) / 2)) if used.any() else 0.0
     frame = float(np.median(np.diff(times)))
-    share = agreed / max(len(clicks), len(bounds))
-    confidence = share * float(np.clip(1.25 - spread / frame, 0.0, 1.0))
-    return Offset(seconds, "slate", min(1.0, confidence), spread)
+    shifts = (clicks[:, None] - opened[None, :, 0]).ravel()
+    shifts = shifts[np.abs(shifts) <= limit]
+    if not len(shifts):
+        return None
+    agree = np.abs(shifts[:, None] - shifts[None, :]) <= 0.6 * frame
+    centre = shifts[int(np.argmax(agree.sum(axis=1)))]
+    pairs = [
+        (c - o[0], c - o[2], c - o[1])
+        for o in opened
+        for c in clicks
+        if abs(c - o[0] - centre) <= 0.6 * frame
+    ]
+    if len(pairs) < 2:
+        return None
+    middle, lo, hi = np.array(pairs).T
+    seconds = float(middle.mean())
+    if lo.max() <= hi.min():
+        seconds = float(np.clip(seconds, lo.max(), hi.min()))
+    spread = float(middle.std())
+    share = len(pairs) / max(len(clicks), len(opened))
+    return Offset(seconds, "slate", min(1.0, share) * float(np.exp(-spread / frame)), spread)
 
 
 def offset_from_speech(
@@ -242,7 +242,7 @@ def offset_from_speech(
     Args:
       takes: of each (envelope [N] at 200 Hz, capture times [F] in s, aperture [F]).
       limit: largest offset, s.
-      lead: s by which lips lead loudness in truth; subtracted from what is found.
+      lead: s by which lips lead loudness in truth; added to what is found.
     """
     shifts = np.arange(-round(limit * ENVELOPE_RATE), round(limit * ENVELOPE_RATE) + 1)
     curves, sizes = [], []

@@ -59,7 +59,8 @@ def _actor_folders(path: Path) -> list[Path]:
 
     if is_actor(path):
         return [path]
-    return sorted(p for p in path.iterdir() if p.is_dir() and is_actor(p))
+    # Folders with a dot are half-written ones of whoever captures.
+    return sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_dir() and is_actor(p))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_shot_list(path: Path) -> ShotList:
     if not path.is_file():
         return ShotList()
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         fps = float(data.get("fps", 0.0))
         units = str(data.get("units", ""))
         shots = dict(data.get("shots", {}))

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from a2fjax.errors import InputError
+from data_pipeline import geometry
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_rigid_transform_is_undone_exactly(seed):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(9, 3)) * 50
+    turn = Rotation.random(4, random_state=seed).as_matrix()
+    shift = rng.normal(size=(4, 3)) * 100
+    # source = R'(target - t), so that R source + t = target
+    source = np.einsum("fij,fnj->fni", turn.transpose(0, 2, 1), target[None] - shift[:, None])
+    rotation, found = geometry.rigid_transform(source, target, np.ones((4, 9)))
+    np.testing.assert_allclose(rotation, turn, atol=1e-9)
+    np.testing.assert_allclose(found, shift, atol=1e-7)
+
+
+def test_rotation_agrees_with_scipy_under_noise_and_weights():
+    rng = np.random.default_rng(1)
+    target = rng.normal(size=(20, 3))
+    source = Rotation.from_euler("xyz", [0.3, -0.2, 0.9]).apply(target) + rng.normal(size=(20, 3))
+    w = rng.uniform(0.1, 2, 20)
+    rotation, _ = geometry.rigid_transform(source[None], target, w[None])
+    mean = (w @ source) / w.sum(), (w @ target) / w.sum()
+    expected, _ = Rotation.align_vectors(target - mean[1], source - mean[0], weights=w)
+    np.testing.assert_allclose(rotation[0], expected.as_matrix(), atol=1e-9)
+    assert np.linalg.det(rotation[0]) == pytest.approx(1.0)
+
+
+def test_flat_points_give_a_rotation_not_a_reflection():
+    rng = np.random.default_rng(2)
+    target = np.c_[rng.normal(size=(8, 2)), np.zeros(8)]
+    source = Rotation.from_euler("z", 0.4).apply(target)[None]
+    rotation, _ = geometry.rigid_transform(source, target, np.ones((1, 8)))
+    assert np.linalg.det(rotation[0]) == pytest.approx(1.0)
+
+
+def test_a_third_of_moving_vertices_does_not_pull_the_head():
+    rng = np.random.default_rng(3)
+    target = rng.normal(size=(60, 3)) * 60
+    source = np.repeat(target[None], 50, axis=0)
+    source[:, :20] += [0, -8, 3]  # a jaw that opens
+    source += rng.normal(size=source.shape) * 0.1
+    rotation, shift = geometry.head_motion(source, target)
+    moved = source[:, 20:] @ rotation.transpose(0, 2, 1) + shift[:, None]
+    assert np.abs(moved - target[20:]).mean() < 0.12
+    plain, plain_shift = geometry.rigid_transform(source, target, np.ones((50, 60)))
+    pulled = source[:, 20:] @ plain.transpose(0, 2, 1) + plain_shift[:, None]
+    assert np.abs(pulled - target[20:]).mean() > 1.0  # without robust weights it does
+
+
+def test_stable_vertices_are_those_that_do_not_move(head):
+    found = geometry.stable_vertices(head.neutral, head.deltas)
+    assert set(head.still) <= set(found)
+    assert np.linalg.norm(head.deltas[:, found], axis=2).max() <= 0.02 * np.linalg.norm(
+        head.deltas, axis=2
+    ).max() + 1e-12
+    everywhere = head.deltas + 0.5  # nothing is still: the least moved share
+    some = geometry.stable_vertices(head.neutral, everywhere)
+    assert 12 <= len(some) < 450 and geometry.spans(head.neutral, some)
+
+
+def test_displacements_are_blockwise_and_rigid_free(head, monkeypatch):
+    rng = np.random.default_rng(4)
+    neutral = head.neutral * 10
+    w = rng.uniform(0, 0.5, (20, 52))
+    moved = np.einsum("fk,kvi->fvi", w, head.deltas * 10)
+    turn = Rotation.from_rotvec(rng.normal(size=(20, 3)) * 0.1).as_matrix()
+    points = np.einsum("fij,fvj->fvi", turn, neutral + moved) + rng.normal(size=(20, 1, 3)) * 5
+    keep = np.arange(0, 450, 2)
+    monkeypatch.setattr(geometry, "_BUDGET", 450 * 24 * 7)
+    blocks = list(
+        geometry.displacements(points / 10, neutral, keep, head.still, scale=10.0)
+    )
+    assert [b[0].stop - b[0].start for b in blocks] == [7, 7, 6]
+    np.testing.assert_allclose(np.concatenate([b[1] for b in blocks]), moved[:, keep], atol=1e-6)
+
+
+def test_bad_vertices_are_named(head):
+    neutral = head.neutral
+    keep = np.arange(450)
+    with pytest.raises(InputError, match=r"shot: shape \(5, 449, 3\), expected \[frames, 450, 3\]"):
+        list(geometry.displacements(np.zeros((5, 449, 3)), neutral, keep, None, name="shot"))
+    with pytest.raises(InputError, match="no frames"):
+        list(geometry.displacements(np.zeros((0, 450, 3)), neutral, keep, None))
+    bad = np.repeat(neutral[None], 5, 0)
+    bad[3, 7, 1] = np.nan
+    with pytest.raises(InputError, match="frame 3 has coordinates"):
+        list(geometry.displacements(bad, neutral, keep, None))
