@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2fjax import rig
+from a2fjax.errors import InputError
+from a2fjax.infer import emotion
+
+
+def test_names_and_blends():
+    assert emotion.parse(None).weights.tolist() == [[1, 0, 0, 0, 0]]
+    assert emotion.parse("happy").sample(3).tolist() == [[0, 1, 0, 0, 0]] * 3
+    assert np.allclose(emotion.parse("happy=0.7, sad=0.3").weights, [[0, 0.7, 0, 0.3, 0]])
+    assert np.allclose(emotion.parse("Angry=0.25").weights, [[0.75, 0, 0.25, 0, 0]])
+    assert emotion.parse("happy").constant
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hapy", "'hapy'; did you mean 'happy'"),
+        ("happy=0", "sum to 0"),
+        ("happy=0,sad=0.0", "sum to 0"),
+        ("happy=0.7,sad=0.7", r"sum to 1\.4: expected at most 1"),
+        ("happy=1.5", "expected a weight in"),
+        ("happy=-0.1,sad=0.5", "expected a weight in"),
+        ("happy=nan", "expected a weight in"),
+        ("happy=lots", "expected a number after '='"),
+        ("happy=0.2,happy=0.3", "appears twice"),
+        ("", "expected a name"),
+        ("happy,", "expected a name"),
+        ("none.json", "no such file"),
+        ("none.csv", "no such file"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(text, message):
+    with pytest.raises(InputError, match=message) as error:
+        emotion.parse(text)
+    assert "\n" not in str(error.value)
+
+
+def test_tracks_in_both_formats_are_the_same(tmp_path):
+    rows = [{"happy": 0.7, "sad": 0.3}, {"neutral": 1}, {"angry": 1}]
+    (tmp_path / "a.json").write_text(json.dumps({"times": [0, 1, 2.5], "weights": rows}))
+    (tmp_path / "b.json").write_text(
+        json.dumps(
+            {
+                "times": [0, 1, 2.5],
+                "weights": [[0, 0.7, 0, 0.3, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]],
+            }
+        )
+    )
+    (tmp_path / "c.csv").write_text(
+        "time,happy,sad,angry,neutral\n0,0.7,0.3,0,0\n1,0,0,0,1\n\n2.5,0,0,1,0\n"
+    )
+    tracks = [emotion.parse(str(tmp_path / n)) for n in ("a.json", "b.json", "c.csv")]
+    for track in tracks:
+        assert np.allclose(track.weights, tracks[0].weights)
+        assert track.times.tolist() == [0, 1, 2.5] and not track.constant
+    sampled = tracks[0].sample(200)
+    assert sampled.shape == (200, 5) and sampled.dtype == np.float32
+    assert np.allclose(sampled[25], [0.5, 0.35, 0, 0.15, 0])
+    assert np.allclose(sampled[[50, 125, 199]], [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 0, 0]])
+
+
+@given(
+    st.lists(st.floats(0, 60), min_size=1, max_size=6, unique=True),
+    st.integers(1, 4000),
+    st.integers(0, 2**32 - 1),
+)
+def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
+    times = np.sort(times)
+    weights = np.random.default_rng(seed).dirichlet(np.ones(5), len(times))
+    track = emotion.EmotionTrack(times, weights)
+    sampled = track.sample(frames)
+    assert (sampled >= 0).all() and np.allclose(sampled.sum(1), 1, atol=1e-5)
+    # A part of a recording has the values that the whole has there.
+    first = frames // 3
+    assert np.array_equal(track.sample(frames - first, first), sampled[first:])
+    if len(times) > 1:
+        fastest = (np.abs(np.diff(weights, axis=0)).max(1) / np.diff(times)).max() / rig.FPS
+        assert np.abs(np.diff(sampled, axis=0)).max(initial=0) <= fastest + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.json", "{", "expected {"),
+        ("x.json", '{"times": [0]}', "expected {"),
+        ("x.json", '{"times": [], "weights": []}', "has no rows"),
+        ("x.json", '{"times": [0, 1], "weights": [{"happy": 1}]}', "2 times and 1 rows"),
+        ("x.json", '{"times": [0], "weights": [{"hapy": 1}]}', "row 0: unknown emotion 'hapy'"),
+        ("x.json", '{"times": [0], "weights": [[1, 0]]}', "expected {"),
+        ("x.json", '{"times": [1, 1], "weights": [{"sad": 1}, {"sad": 1}]}', "row 1: time 1: exp"),
+        ("x.json", '{"times": [0], "weights": [{"sad": "x"}]}', "row 0: expected numbers"),
+        ("x.json", '{"times": [0], "weights": [{"sad": 0}]}', "row 0: .*sum to 0"),
+        ("x.csv", "", "first column"),
+        ("x.csv", "t,happy\n0,1\n", ":1: first column is 't'"),
+        ("x.csv", "time,happy\n", "has no rows"),
+        ("x.csv", "time,happy\n0,1\n0,1\n", ":3: time 0: expected a time after 0"),
+        ("x.csv", "time,happy\n0,1,2\n", ":2: 3 values, expected 2"),
+        ("x.csv", "time,happy\n0,one\n", ":2: expected numbers"),
+        ("x.csv", "time,happy,sad\n0,0.9,0.9\n", ":2: .*sum to 1.8"),
+    ],
+)
+def test_wrong_tracks_name_file_and_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        emotion.parse(str(tmp_path / name))
+    assert name in str(error.value) and "\n" not in str(error.value)
