@@ -88,12 +88,12 @@ def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Wind
         need = int(np.ceil(size * speed)) + 64
         heard = clip.audio[start * _HOP : start * _HOP + need]
         heard = soxr.resample(heard, _RATE * speed, _RATE, quality="HQ")[:size]
-    audio = np.zeros(size, np.float32)
-    audio[: len(heard)] = level.normalise(heard, clip.speech_level)
-
     last = clip.frames - 1
     place = start + speed * np.arange(frames)
     length = int(np.count_nonzero(place <= last))
+    heard = heard[: length * _HOP]
+    audio = np.zeros(size, np.float32)
+    audio[: len(heard)] = level.normalise(heard, clip.speech_level)
     place = np.minimum(place, last)
     below = place.astype(np.int64)
     share = (place - below).astype(np.float32)[:, None]
@@ -112,7 +112,7 @@ def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Wind
         frame_mask=good & (np.arange(frames) < length),
         channel_mask=np.array(clip.channel_mask),
         length=length,
-        samples=min(len(heard), length * _HOP),
+        samples=len(heard),
     )
 
 
@@ -238,9 +238,7 @@ def noise_bank(seed: int = 0) -> np.ndarray:
     return np.stack([unit(bank[name]) for name in NOISES]).astype(np.float32)
 
 
-def _voice(
-    random: np.random.Generator, frequency: np.ndarray, time: np.ndarray
-) -> np.ndarray:
+def _voice(random: np.random.Generator, frequency: np.ndarray, time: np.ndarray) -> np.ndarray:
     size = len(time)
 
     def slow(cutoff: float) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_vertex_clouds_do_not_depend_on_order_either(build):
 def test_few_points_stand_for_the_surface(build):
     vertices, faces = build.head(40)
     points = identity.sample_points(vertices, faces, 256)
-    truth = independent(vertices, faces, 200_000)
+    truth = independent(vertices, faces, 50_000)
     assert change(points, truth) < 0.01
     # as many points drawn at random are several times further off
     assert change(independent(vertices, faces, 256), truth) > 3 * change(points, truth)

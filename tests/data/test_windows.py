@@ -48,7 +48,9 @@ def test_windows_stay_in_their_clip(frames, need, index):
 def test_starts_and_ends_of_clips_are_seen():
     plan = windows.Plan(np.array([300]), 128, 0)
     starts = np.array([plan.start(i, 300, 128) for i in range(3000)])
-    seen = np.mean((starts[:, None] <= np.arange(300)) & (np.arange(300) < starts[:, None] + 128), 0)
+    seen = np.mean(
+        (starts[:, None] <= np.arange(300)) & (np.arange(300) < starts[:, None] + 128), 0
+    )
     assert seen[0] > 0.45 * seen[150] and seen[-1] > 0.45 * seen[150]
 
 
