@@ -16,6 +16,7 @@ SAMPLE_RATE = 16_000
 ENVELOPE_RATE = 200
 """Loudness and aperture are compared on a 5 ms grid."""
 
+_UNRELATED = 0.5  # s; further apart, lips and voice say nothing about each other
 _NTSC = (24_000 / 1001, 30_000 / 1001, 60_000 / 1001, 120_000 / 1001)
 
 
@@ -27,7 +28,7 @@ class Offset:
       seconds: audio time minus capture time.
       method: "given", "slate", "speech" or "none" (nothing to go by; 0 is assumed).
       confidence: in [0, 1]; 1 for a given offset. Of a slate: share of clicks that fit, times how
-        well they agree. Of speech: how far the correlation's peak stands out.
+        well they agree. Of speech: how far the correlation's peak is above chance.
       spread: standard deviation over clicks or takes, s; 0 with a single one.
     """
 
@@ -237,7 +238,9 @@ def offset_from_speech(
     """Returns the offset at which aperture best follows loudness, or None with nothing to go by.
 
     The derivatives of loudness (dB) and of aperture are cross-correlated, summed over takes, and
-    the peak is found by a parabola through its neighbours.
+    the peak is found by a parabola through its neighbours. Chance is what the same signals give
+    when rolled against each other by more than `_UNRELATED` s: confidence is 0 for a peak of two of
+    its standard deviations (the best of many shifts is that high by chance) and 1 from six on.
 
     Args:
       takes: of each (envelope [N] at 200 Hz, capture times [F] in s, aperture [F]).
@@ -245,7 +248,7 @@ def offset_from_speech(
       lead: s by which lips lead loudness in truth; added to what is found.
     """
     shifts = np.arange(-round(limit * ENVELOPE_RATE), round(limit * ENVELOPE_RATE) + 1)
-    curves, sizes = [], []
+    curves, sizes, chance = [], [], []
     for level, times, aperture in takes:
         if len(times) < 30 or float(np.ptp(aperture)) <= 1e-6 or float(np.ptp(level)) <= 0:
             continue
@@ -255,6 +258,7 @@ def offset_from_speech(
         start = round(grid[0] * ENVELOPE_RATE)
         curves.append(_correlations(lips, sound, start + shifts))
         sizes.append(len(grid))
+        chance.append(_chance(lips, sound[max(start, 0) :]))
     if not curves:
         return None
     weight = np.array(sizes) / np.sum(sizes)
@@ -262,10 +266,10 @@ def offset_from_speech(
     pooled = weight @ each
     seconds = _peak(pooled, shifts) / ENVELOPE_RATE
     top = int(np.argmax(pooled))
-    elsewhere = np.abs(shifts - shifts[top]) > 0.08 * ENVELOPE_RATE
-    rival = float(pooled[elsewhere].max(initial=0.0))
-    confidence = float(np.clip((pooled[top] - rival) / max(pooled[top], 1e-9), 0.0, 1.0))
-    confidence *= float(np.clip(pooled[top] / 0.15, 0.0, 1.0))
+    noise = float(np.sqrt(((weight * np.array(chance)) ** 2).sum()))
+    confidence = float(np.clip((pooled[top] / max(noise, 1e-9) - 2.0) / 4.0, 0.0, 1.0))
+    if top in (0, len(shifts) - 1):
+        confidence = 0.0  # still rising where the search ends: no peak
     spread = 0.0
     if len(each) > 1:
         # Jackknife over takes: each left out once.
@@ -293,6 +297,18 @@ def _correlations(lips: np.ndarray, sound: np.ndarray, starts: np.ndarray) -> np
             norm = np.sqrt((a @ a) * (b @ b))
             out[n] = (a @ b) / norm if norm > 0 else 0.0
     return out
+
+
+def _chance(lips: np.ndarray, sound: np.ndarray) -> float:
+    """Returns the standard deviation of the correlation of signals that do not belong together."""
+    n = min(len(lips), len(sound))
+    a, b = lips[:n] - lips[:n].mean(), sound[:n] - sound[:n].mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    if norm <= 0:
+        return 1.0
+    rolled = np.fft.irfft(np.fft.rfft(b) * np.conj(np.fft.rfft(a)), n) / norm
+    far = rolled[round(_UNRELATED * ENVELOPE_RATE) : n - round(_UNRELATED * ENVELOPE_RATE)]
+    return float(far.std()) if len(far) >= ENVELOPE_RATE else 1.0
 
 
 def _peak(curve: np.ndarray, shifts: np.ndarray) -> float:
