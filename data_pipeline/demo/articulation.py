@@ -250,7 +250,7 @@ def articulate(
         put("mouthStretch" + side, strength * share * x["stretch"])
         put("mouthStretch" + side, np.full(len(times), 0.09 - 0.08 * manner.rounding))
         put("mouthSmile" + side, strength * share * x["smile"])
-        put("mouthSmile" + side, share * spread * (0.22 + 0.21 * manner.smile))
+        put("mouthSmile" + side, share * spread * (0.20 + 0.19 * manner.smile))
         put("mouthFrown" + side, share * spread * (0.16 - 0.15 * manner.smile))
         put("mouthDimple" + side, strength * share * x["dimple"])
         put("mouthDimple" + side, share * spread * (0.12 + 0.11 * manner.smile))

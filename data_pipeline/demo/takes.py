@@ -71,7 +71,8 @@ class Take:
     curves: articulation.Curves
 
 
-def _rng(*parts: object) -> np.random.Generator:
+def rng_for(*parts: object) -> np.random.Generator:
+    """Returns a generator that depends on the parts alone, the same on every machine."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
@@ -97,12 +98,12 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
     if not minutes > 0:
         raise InputError(f"--minutes {minutes:g}: expected more than 0")
     count = subjects + unseen
-    rng = _rng("people", seed)
+    rng = rng_for("people", seed)
     cells = np.stack([rng.permutation(count) for _ in style.SHAPE], axis=1)
     shapes = 2.0 * (cells + rng.uniform(size=cells.shape)) / count - 1.0
     found = []
     for i in range(count):
-        own = _rng("person", seed, i)
+        own = rng_for("person", seed, i)
         language = _LANGUAGES[i % len(_LANGUAGES)]
         held_out = i >= subjects
         if held_out:
@@ -136,7 +137,7 @@ def sentences_for(person: Person) -> list[text.Sentence]:
     Unseen people say only what `data_pipeline.splits` keeps out of training; when their language
     has fewer than four such sentences, English ones follow.
     """
-    rng = _rng("sentences", person.seed, person.name)
+    rng = rng_for("sentences", person.seed, person.name)
 
     def shuffled(language: str) -> list[text.Sentence]:
         own = text.of_language(language)
@@ -249,7 +250,7 @@ def room_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def record(person: Person, index: int, sentence: text.Sentence) -> Take:
     """Returns a person's take: the speech, what it moves, and the truth about both."""
-    rng = _rng("take", person.seed, person.name, index)
+    rng = rng_for("take", person.seed, person.name, index)
     knots, weights, mood = _emotions(index + _first_emotion(person), rng, 1.0)
     mean = weights.mean(axis=0)
     own = person.voice
@@ -299,7 +300,7 @@ def slate(person: Person) -> Take:
 
     The opening takes 0.03 s and is half done (and fastest) at the click.
     """
-    rng = _rng("slate", person.seed, person.name)
+    rng = rng_for("slate", person.seed, person.name)
     pops = 0.8 + np.arange(3) * 0.7 + rng.uniform(-0.05, 0.05, 3)
     # A click between two samples would be heard at neither.
     pops = np.round(pops * RATE) / RATE

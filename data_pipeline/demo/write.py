@@ -66,7 +66,8 @@ def write_person(out: Path, person: Person, fingerprint: str) -> dict[str, Any]:
     seconds, phones = 0.0, 0
     recorded: list[Take] = [takes.slate(person)]
     for index, sentence in enumerate(takes.sentences_for(person)):
-        if seconds >= person.seconds:
+        # Stop where one more take of the same length would overshoot more than it fills.
+        if index and seconds + 0.5 * recorded[-1].curves.duration >= person.seconds:
             break
         recorded.append(takes.record(person, index, sentence))
         seconds += recorded[-1].curves.duration
