@@ -115,8 +115,9 @@ def stack_context(features: np.ndarray, reach: int = CONTEXT) -> np.ndarray:
 class Ridge:
     """Ridge regression with a free intercept; the normal equations of takes are added up."""
 
-    def __init__(self, takes: Sequence[Sequence[Part]]):
-        """Reduces each take to sums of products."""
+    def __init__(self, takes: Sequence[Sequence[Part]], reach: int = CONTEXT):
+        """Reduces each take to sums of products, with +-reach frames of context."""
+        self.reach = reach
         self.sums = [self._reduce(parts) for parts in takes]
 
     def fit(self, members: Sequence[int], penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +150,8 @@ class Ridge:
         return float((error / np.maximum(yy - y**2 / n, 1e-9)).sum())
 
     def _reduce(self, parts: Sequence[Part]) -> tuple[Any, ...]:
-        x = np.concatenate([stack_context(p.features)[p.good] for p in parts]).astype(np.float64)
+        x = np.concatenate([stack_context(p.features, self.reach)[p.good] for p in parts])
+        x = x.astype(np.float64)
         y = np.concatenate([p.target[p.good] for p in parts]).astype(np.float64)
         return len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y, (y**2).sum(0)
 
