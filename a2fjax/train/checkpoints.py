@@ -13,7 +13,9 @@ deleted only after the new one is complete.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,19 +59,20 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
+        for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(torn)
         self._manager = ocp.CheckpointManager(
             epath.Path(self._folder),
             item_names=("params", "ema", "opt", "meta"),
             options=ocp.CheckpointManagerOptions(
                 save_decision_policy=managers.FixedIntervalPolicy(1),  # the loop decides
                 preservation_policy=managers.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=True,
             ),
         )
 
     def latest(self) -> int | None:
-        """Returns the newest complete step, None when there is none."""
-        return self._manager.latest_step()
+        """Returns the newest step that is completely on disk, None when there is none."""
+        return max(steps_in(self._folder), default=None)
 
     def save(
         self, step: int, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
@@ -115,7 +118,7 @@ class Checkpoints:
         try:
             self._manager.check_for_errors()
         except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(None, error) from error
+            raise self._failed(None, error) from None
 
     def wait(self) -> None:
         """Returns once everything is on disk.
@@ -126,7 +129,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(None, error) from error
+            raise self._failed(None, error) from None
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Returns the state at a step and its meta.
@@ -159,17 +162,33 @@ class Checkpoints:
         count = jax.device_put(np.int32(step), abstract.step.sharding)
         return TrainState(count, params, frozen, found["opt"], ema), meta
 
+    def settle(self) -> None:
+        """Waits for what is being written, whether it succeeds or not."""
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Ends the background threads; what is being written is finished first."""
-        self._manager.close()
+        """Ends the background threads; what is being written is finished first.
+
+        Raises:
+          WorkFailed: it could not be written.
+        """
+        try:
+            self._manager.close()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(None, error) from None
 
     def __enter__(self) -> Checkpoints:
         """Returns itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Closes."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes; when an error is already on its way, no second one hides it."""
+        if kind is None:
+            self.close()
+        else:
+            with contextlib.suppress(WorkFailed):
+                self.close()
 
     def _failed(self, step: int | None, error: Exception) -> WorkFailed:
         complete = [s for s in steps_in(self._folder) if s != step]
@@ -315,5 +334,7 @@ def _damaged(folder: Path, error: Exception) -> InputError:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+    text = (str(error).strip().splitlines() or [""])[0]
+    if len(text) > 240:  # What went wrong stands at the end, after the names of many files.
+        text = f"{text[:80]} ... {text[-150:]}"
+    return f"{type(error).__name__}: {text}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +49,41 @@ def identity(config: Config) -> str:
     return config_lib.fingerprint(dataclasses.replace(config, **plain, data=data))
 
 
-def claim(workdir: Path, resolved: Resolved) -> Path | None:
-    """Makes `workdir` the run folder of a configuration by writing its config.json.
+@contextlib.contextmanager
+def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
+    """Makes `workdir` the run folder of a configuration, for this process alone.
 
-    Returns:
-      The path written, or None when the folder already held this configuration.
+    config.json is written before anything else; the folder is held until the context ends, so
+    that two processes never train in one folder.
 
     Raises:
       InputError: the folder belongs to another configuration (names the keys that differ), holds
-        checkpoints of unknown origin, or cannot be made.
+        checkpoints of unknown origin, is in use, or cannot be made.
     """
-    path = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir}: is a file, expected a folder")
+    _check(workdir, resolved)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        held = (workdir / "lock").open("a")
+    except OSError as error:
+        raise InputError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
+    with held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"--workdir {workdir}: another process is training in this folder; wait for it, or "
+                "take another folder"
+            ) from None
+        except OSError:
+            pass  # A file system without locks; nothing can be said then.
+        _write(workdir / "config.json", resolved)
+        yield
+
+
+def _check(workdir: Path, resolved: Resolved) -> None:
+    path = workdir / "config.json"
     if path.is_file():
         before = config_lib.from_json(path.read_text(), name=str(path)).config
         changed = differences(before, resolved.config)
@@ -71,18 +95,20 @@ def claim(workdir: Path, resolved: Resolved) -> Path | None:
                 f"--workdir {workdir} holds a run of another configuration: {shown}{more}; "
                 "take another folder, or the old values to continue it"
             )
-        if not changed:
-            return None
     elif (workdir / "checkpoints").exists():
         raise InputError(f"--workdir {workdir}: holds checkpoints but no config.json")
+
+
+def _write(path: Path, resolved: Resolved) -> None:
+    text = resolved.to_json() + "\n"
+    if path.is_file() and path.read_text() == text:
+        return
     partial = path.with_suffix(".json.partial")
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial.write_text(resolved.to_json() + "\n")
+        partial.write_text(text)
         os.replace(partial, path)
     except OSError as error:
-        raise InputError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
-    return path
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:

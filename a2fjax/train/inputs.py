@@ -3,90 +3,91 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import jax
 import numpy as np
 
+from a2fjax import rig
 from a2fjax.config import Config
-from a2fjax.models.base import Batch
+from a2fjax.data import loader, records
+
+
+class Closable(Iterator[dict[str, np.ndarray]], Protocol):
+    """Batches that stop being read ahead when closed."""
+
+    def close(self) -> None:
+        """Stops threads and processes."""
 
 
 class Inputs(Protocol):
     """Batches as a function of (seed, step, host); holds no position of its own."""
 
-    def spec(self) -> Any:
-        """Returns a batch of this host as shapes and dtypes, without reading anything."""
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns a global batch as shapes and dtypes, without reading anything."""
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields this host's training batches number `start_step` and on, without end."""
+    def batches(self, start_step: int) -> Closable:
+        """Returns this host's training batches number `start_step` and on, without end."""
 
-    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
-        """Yields this host's held-out batches, the same ones each time."""
+    def eval_batches(self) -> Closable:
+        """Returns this host's held-out batches, the same ones each time."""
 
-    def describe(self, batch: Batch) -> list[str]:
-        """Returns a name for each example of a training batch, such as "clip at 1.2 s"."""
+    def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
+        """Returns a name for each example of a training batch."""
 
     def fingerprint(self) -> str:
-        """Returns digits that change when the data do."""
+        """Returns digits that change when the batches of some step would."""
 
     def bad_records(self) -> int:
         """Returns how many records this process could not read so far."""
 
 
 class ShardInputs:
-    """Batches of the shards that a configuration names; `a2fjax.data.loader` behind it."""
+    """Batches of the shards that a configuration names."""
 
     def __init__(self, config: Config, *, host: int = 0, hosts: int = 1) -> None:
-        """Reads no records yet.
+        """Reads nothing yet.
 
         Args:
           config: of the run.
           host: number of this process.
           hosts: number of processes.
         """
-        from a2fjax.data import loader
-
-        self._loader = loader
         self._config = config
-        self._host, self._hosts = host, hosts
+        self._hosts = {"host": host, "hosts": hosts}
+        self._training: loader.Batches | None = None
 
-    def spec(self) -> Any:
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """See `Inputs`."""
-        return self._loader.spec(self._config)
+        shapes = loader.spec(self._config)
+        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, start_step: int) -> Closable:
         """See `Inputs`."""
-        return self._loader.batches(
-            self._config,
-            split=self._config.data.split,
-            start_step=start_step,
-            host=self._host,
-            hosts=self._hosts,
-            train=True,
-            seed=self._config.seed,
-        )
+        self._training = loader.batches(self._config, start_step=start_step, **self._hosts)
+        return self._training
 
-    def eval_batches(self) -> Iterable[dict[str, np.ndarray]]:
+    def eval_batches(self) -> Closable:
         """See `Inputs`."""
-        return self._loader.eval_batches(
-            self._config, self._config.eval.split, self._config.eval.batches
-        )
+        held_out = self._config.eval
+        return loader.eval_batches(self._config, held_out.split, held_out.batches, **self._hosts)
 
-    def describe(self, batch: Batch) -> list[str]:
-        """See `Inputs`."""
-        return [
-            f"clip {c} at frame {s}" for c, s in zip(batch["clip"], batch["start"], strict=True)
-        ]
+    def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
+        """See `Inputs`; the clip's id and the second it starts at."""
+        assert self._training is not None
+        entries = self._training.source.entries
+        places = zip(batch["clip"].tolist(), batch["start"].tolist(), strict=True)
+        return [f"{entries[clip].id} from {start / rig.FPS:.2f} s" for clip, start in places]
 
     def fingerprint(self) -> str:
-        """See `Inputs`; of the manifests, which name every clip."""
-        text = hashlib.sha256()
-        for folder in self._config.data.shards:
-            text.update((Path(folder) / "manifest.json").read_bytes())
-        return text.hexdigest()[:16]
+        """See `Inputs`; clips are told apart by name, length and the statistics of their set."""
+        manifests = [records.read_manifest(Path(f)) for f in self._config.data.shards]
+        text = json.dumps([m.statistics for m in manifests], sort_keys=True)
+        return hashlib.sha256((loader.fingerprint(self._config) + text).encode()).hexdigest()[:16]
 
     def bad_records(self) -> int:
         """See `Inputs`."""
-        return 0
+        return len(self._training.bad) if self._training is not None else 0

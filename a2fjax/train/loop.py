@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from a2fjax import config as config_lib
-from a2fjax import losses
+from a2fjax import losses, tasks
 from a2fjax.config import Config, Resolved
 from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
 from a2fjax.models import params as params_lib
@@ -66,11 +68,12 @@ def train(
         if inputs is None:
             inputs = ShardInputs(config, host=jax.process_index(), hosts=hosts)
         if task is None:
-            from a2fjax import tasks
-
             task = tasks.build(config, tasks.constants(config))
-        folder_lib.claim(workdir, resolved)
-        with jax.set_mesh(mesh), Checkpoints(workdir, config.checkpoint) as checkpoints:
+        with (
+            folder_lib.claim(workdir, resolved),
+            jax.set_mesh(mesh),
+            Checkpoints(workdir, config.checkpoint) as checkpoints,
+        ):
             return _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say).train()
 
 
@@ -103,7 +106,7 @@ class _Run:
         self.saved_step: int | None = None
 
         optimizer = optimizer_lib.build(config.optim, config.steps)
-        self.spec = inputs.spec()
+        spec = inputs.spec()
         self.init = functools.partial(
             state_lib.create,
             task,
@@ -111,10 +114,11 @@ class _Run:
             seed=config.seed,
             average=config.optim.ema_decay > 0,
         )
-        abstract = jax.eval_shape(self.init, self.spec)
+        abstract = jax.eval_shape(self.init, spec)
         self.shardings = mesh_lib.state_shardings(abstract, mesh)
         self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
         self.batch_sharding = mesh_lib.batch_sharding(mesh)
+        self.batch_spec = mesh_lib.with_shardings(spec, self.batch_sharding)
         everywhere = mesh_lib.replicated(mesh)
         self.train_step = jax.jit(
             step_lib.make_train_step(task, optimizer, config),
@@ -162,10 +166,8 @@ class _Run:
         return state
 
     def _initialise(self) -> TrainState:
-        spec = self.spec
-
         def create() -> TrainState:
-            return self.init(jax.tree.map(lambda s: jax.numpy.zeros(s.shape, s.dtype), spec))
+            return self.init({k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()})
 
         return jax.jit(create, out_shardings=self.shardings)()
 
@@ -183,18 +185,11 @@ class _Run:
     def _check_best_metric(self) -> None:
         if not (self.config.checkpoint.keep_best and self.config.eval.every_steps):
             return
-        terms = jax.eval_shape(self.eval_step, self.abstract, self._global_spec(), _index(0))
+        terms = jax.eval_shape(self.eval_step, self.abstract, self.batch_spec, _index(0))
         names = ["eval/loss", *(f"eval/loss/{name}" for name in terms)]
         if self.config.checkpoint.best_metric not in names:
             metric = self.config.checkpoint.best_metric
             raise InputError(f"config: checkpoint.best_metric={metric!r}{nearest(metric, names)}")
-
-    def _global_spec(self) -> Any:
-        size = self.config.data.batch_size
-        whole = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct((size, *s.shape[1:]), s.dtype), self.spec
-        )
-        return mesh_lib.with_shardings(whole, self.batch_sharding)
 
     def _compile(self) -> Callable[..., Any]:
         config = self.config
@@ -206,7 +201,7 @@ class _Run:
             f"{self.mesh.size} {jax.devices()[0].platform} device(s); compiling"
         )
         began = time.perf_counter()
-        compiled = self.train_step.lower(self.abstract, self._global_spec()).compile()
+        compiled = self.train_step.lower(self.abstract, self.batch_spec).compile()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
         return compiled
 
@@ -214,26 +209,26 @@ class _Run:
 
     def _steps(self, update: Callable[..., Any], state: TrainState, start: int) -> TrainState:
         config, last = self.config, self.config.steps
-        batches = self.inputs.batches(start)
         self.clock.reset()
         pending: _Pending | None = None
-        for step in range(start + 1, last + 1):
-            if self.stop.requested():
-                self._stop(state, step - 1, pending)
-            with self.clock.time("data"):
-                local = next(batches)
-            state, metrics = update(state, self._to_devices(local))
-            # The numbers of the update before this one: the device is never waited for.
-            self._look_at(pending)
-            pending = _Pending(step, metrics, local)
-            evaluate = every(step, config.eval.every_steps, last)
-            save = every(step, config.checkpoint.every_steps, last) or self._overdue()
-            if evaluate or save:
+        with contextlib.closing(self.inputs.batches(start)) as batches:
+            for step in range(start + 1, last + 1):
+                if self.stop.requested():
+                    self._stop(state, step - 1, pending)
+                with self.clock.time("data"):
+                    local = next(batches)
+                state, metrics = update(state, self._to_devices(local))
+                # The numbers of the update before this one: the device is never waited for.
                 self._look_at(pending)
-                pending = None
-            held_out = self._evaluate(state, step) if evaluate else {}
-            if save:
-                self._save(state, step, held_out)
+                pending = _Pending(step, metrics, local)
+                evaluate = every(step, config.eval.every_steps, last)
+                save = every(step, config.checkpoint.every_steps, last) or self._overdue()
+                if evaluate or save:
+                    self._look_at(pending)
+                    pending = None
+                held_out = self._evaluate(state, step) if evaluate else {}
+                if save:
+                    self._save(state, step, held_out)
         self.checkpoints.wait()
         return state
 
@@ -267,6 +262,7 @@ class _Run:
         wrong = [i for i in range(len(examples)) if not _finite_example(batch, i)]
         which = [examples[i] for i in wrong] or examples
         why = "whose data are not finite" if wrong else "of that batch"
+        self.checkpoints.settle()
         saved = self.checkpoints.latest()
         last = "no checkpoint" if saved is None else f"checkpoint {saved}"
         return WorkFailed(
@@ -280,11 +276,12 @@ class _Run:
         """Returns held-out loss and terms of the averaged parameters; {} when asked to stop."""
         with self.clock.time("eval"):
             terms: dict[str, losses.WeightedSum] = {}
-            for index, local in enumerate(self.inputs.eval_batches()):
-                if self.stop.requested():
-                    return {}
-                found = self.eval_step(state, self._to_devices(local), _index(index))
-                terms = losses.merge(terms, found) if terms else found
+            with contextlib.closing(self.inputs.eval_batches()) as batches:
+                for index, local in enumerate(batches):
+                    if self.stop.requested():
+                        return {}
+                    found = self.eval_step(state, self._to_devices(local), _index(index))
+                    terms = losses.merge(terms, found) if terms else found
             values = {"eval/loss": float(self.task.total(terms))}
             values |= {f"eval/loss/{name}": float(term.value) for name, term in terms.items()}
         if not np.isfinite(list(values.values())).all():

@@ -73,10 +73,11 @@ def check_batch_size(batch_size: int, mesh: Mesh, *, hosts: int = 1) -> None:
     """
     parts = math.lcm(mesh.size, hosts)
     if batch_size % parts:
+        where = f"{mesh.size} devices" + (f" on {hosts} hosts" if hosts > 1 else "")
         near = max(parts, round(batch_size / parts) * parts)
         raise InputError(
-            f"config: data.batch_size={batch_size} cannot be divided over {mesh.size} devices "
-            f"on {hosts} hosts; the nearest that can is {near}"
+            f"config: data.batch_size={batch_size} cannot be divided over {where}; the nearest "
+            f"that can is {near}"
         )
 
 

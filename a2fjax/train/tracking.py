@@ -7,6 +7,7 @@ not.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -15,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from a2fjax.config import Config
 from a2fjax.errors import InputError, WorkFailed
@@ -41,7 +42,8 @@ class MetricsFile:
             partial = path.with_suffix(".jsonl.partial")
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
             os.replace(partial, path)
-        self._file: TextIO = path.open("a")
+        # Unbuffered: a line is either given to the system or the failure is known at once.
+        self._file = path.open("ab", buffering=0)
 
     def has(self, step: int, key: str) -> bool:
         """Returns whether a line of that step had that key when the file was opened."""
@@ -49,18 +51,19 @@ class MetricsFile:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a line; it is on its way to disk when this returns."""
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
         try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise WorkFailed(f"{self._path} could not be written ({error})") from error
+            raise WorkFailed(f"{self._path} could not be written ({error.strerror})") from None
 
     def sync(self) -> None:
         """Returns when every line is on disk."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise WorkFailed(f"{self._path} could not be written ({error})") from error
+            raise WorkFailed(f"{self._path} could not be written ({error.strerror})") from None
 
     def close(self) -> None:
         """Closes the file."""
@@ -260,7 +263,7 @@ def train_line(step: int, steps: int, values: Mapping[str, float]) -> str:
     parts = [f"step {step}/{steps}", _losses("train", values)]
     parts.append(f"grad {values['train/grad_norm']:.3g}  lr {values['train/lr']:.3g}")
     if "perf/steps_per_s" in values:
-        parts.append(f"{values['perf/steps_per_s']:.3g} steps/s")
+        parts.append(f"{_rate(values['perf/steps_per_s'])} steps/s")
         parts.append(f"{values['perf/frames_per_s']:,.0f} frames/s")
         parts.append(f"data wait {100 * values['perf/data_wait_share']:.0f} %")
         parts.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
@@ -273,6 +276,10 @@ def _losses(prefix: str, values: Mapping[str, float]) -> str:
     start = f"{prefix}/loss/"
     terms = [f"{k[len(start) :]} {v:.4g}" for k, v in values.items() if k.startswith(start)]
     return f"loss {values[f'{prefix}/loss']:.4g}" + (f" ({', '.join(terms)})" if terms else "")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A small real task on random data: a recurrent layer that learns to low-pass its input."""
+"""A small real task on random data: a few dense layers, quick to compile."""
 
 import dataclasses
 import types
@@ -20,7 +20,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, key):
-        x = nn.RNN(nn.GRUCell(self.width))(nn.Dense(self.width)(x))
+        x = nn.LayerNorm()(nn.tanh(nn.Dense(self.width)(x)))
         if key is not None:
             x = nn.Dropout(0.2, deterministic=False)(x, rng=key)
         return nn.Dense(CHANNELS)(x)

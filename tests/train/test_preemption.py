@@ -1,0 +1,24 @@
+import os
+import signal
+
+import pytest
+
+from a2fjax.train import preemption
+
+
+@pytest.mark.parametrize("number", preemption.SIGNALS)
+def test_signal_becomes_a_request_and_handlers_return(number):
+    before = signal.getsignal(number)
+    with preemption.StopRequest() as stop:
+        assert not stop.requested()
+        os.kill(os.getpid(), number)
+        assert stop.requested() and stop.name == signal.Signals(number).name
+    assert signal.getsignal(number) is before
+
+
+def test_second_interrupt_interrupts():
+    with preemption.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
