@@ -233,7 +233,7 @@ def noise_bank(seed: int = 0) -> np.ndarray:
         "brown": shaped(1.0 / (1.0 + frequency / 40.0)),
         "hum": unit(hum) + 0.1 * unit(shaped(above**-0.5)),
         "fan": fan,
-        "babble": sum(unit(_voice(random, frequency, time)) for _ in range(8)),
+        "babble": np.sum([unit(_voice(random, frequency, time)) for _ in range(8)], axis=0),
     }
     return np.stack([unit(bank[name]) for name in NOISES]).astype(np.float32)
 
@@ -341,11 +341,11 @@ def insert_pause(window: Window, rest: np.ndarray, random: np.random.Generator) 
     window.audio[a:b] = window.audio[a:b] * (1 - silent) + room * silent
 
     ease = min(_EASE_FRAMES, frames // 2)
-    ramp = np.arange(1, ease + 1) / (ease + 1)
-    ramp = (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
+    rise = np.arange(1, ease + 1, dtype=np.float32) / (ease + 1)
+    rise = rise * rise * (3 - 2 * rise)
     still = np.ones(frames, np.float32)
-    still[:ease] = ramp
-    still[-ease:] = ramp[::-1]
+    still[:ease] = rise
+    still[-ease:] = rise[::-1]
     part = window.motion[first : first + frames]
     eased = part + still[:, None] * (rest - part)
     window.motion = np.array(window.motion)
