@@ -93,12 +93,12 @@ def _jaw_and_lips(face: Head, shapes: dict[str, np.ndarray]) -> None:
     for name, sign in _SIDES:
         tilt = jaw * np.clip(sign * lips.u, -1.5, 1.5)
         shapes["jaw" + name] += _vectors(jaw, x=sign * 1.0, y=-0.38) + _vectors(tilt, z=-0.35)
-    # mouthClose brings the lips together on an open jaw: most by the lower lip, the rest by the
-    # upper one, and each shut vertex of one lip meets that of the other.
-    down = turned[where.of("edge") & np.isclose(where.angle, 1.5 * np.pi)][0]
-    profile = np.clip(1.0 - lips.u**2, 0.0, None) * np.exp(-0.5 * (lips.v / 1.6) ** 2)
-    shapes["mouthClose"] += -0.72 * (profile * lips.lower)[:, None] * down
-    shapes["mouthClose"] += 0.28 * (profile * lips.upper)[:, None] * down
+    # mouthClose brings the lips together on an open jaw: by most of the way the lower lip, by the
+    # rest the upper one, so that at jawOpen = mouthClose = 1 each meets the other as at rest.
+    local = np.exp(-0.5 * (lips.v / 1.6) ** 2) * ring
+    above, below = np.sin(where.angle) > 1e-6, np.sin(where.angle) < -1e-6
+    gap = opening - opening[where.opposite_lip]
+    shapes["mouthClose"] -= (local * (0.72 * below + 0.28 * above))[:, None] * gap
     inward = -np.clip(lips.u, -1.4, 1.4) * lips.near
     vertical = np.clip(lips.v / 0.6, -1.0, 1.0) * lips.near
     middle = lips.near * np.exp(-0.5 * (lips.u / 0.7) ** 2)

@@ -45,6 +45,14 @@ class Layout:
     angle: np.ndarray
     faces: np.ndarray
 
+    @property
+    def opposite_lip(self) -> np.ndarray:
+        """For vertices of the mouth's rings the index of the one across the lips; else its own."""
+        index = np.arange(len(self.plane))
+        rings = index[: 5 * _LIP_POINTS].reshape(5, _LIP_POINTS)
+        index[: 5 * _LIP_POINTS] = rings[:, -np.arange(_LIP_POINTS)].reshape(-1)
+        return index
+
     def of(self, *parts: str) -> np.ndarray:
         """Returns which vertices [V] belong to one of the parts."""
         return np.isin(self.part, parts)
@@ -160,11 +168,11 @@ def head(shape: np.ndarray) -> Head:
     """Returns the head of face parameters [8], each in [-1, 1] and in the order of `SHAPE`."""
     p = dict(zip(SHAPE, np.asarray(shape, float), strict=True))
     where = layout()
-    lip = 0.62 * (1.0 + 0.45 * p["lipThickness"])
+    lip = 0.62 * (1.0 + 0.55 * p["lipThickness"])
     plane = _close_lips(where, lip)
     x, y = plane.T.copy()
     mouth = bump(x, y, (0.0, MOUTH_Y), (3.0, 2.0))
-    x = x * (1.0 + 0.26 * p["mouthWidth"] * mouth)
+    x = x * (1.0 + 0.30 * p["mouthWidth"] * mouth)
     below = np.maximum(-(y + 2.6), 0.0)
     y = y - 0.20 * p["jawLength"] * below**2 / (below + 1.0)
     # Asymmetry: mouth and chin to one side, and the mouth slanted.
@@ -223,14 +231,16 @@ def _raise(
     height += (0.35 + 0.85 * p["cheekFullness"]) * bump(side, y, (4.3, -1.8), (1.7, 2.2))
     chin = -8.0 - 0.8 * p["jawLength"]
     height += (0.75 + 0.35 * p["jawLength"]) * bump(x, y, (0.75 * p["asymmetry"], chin), (1.7, 1.1))
-    height += 0.5 * bump(x, y, (0.0, MOUTH_Y), (2.6, 1.6))
+    height += (0.5 + 0.6 * p["lipThickness"]) * bump(x, y, (0.0, MOUTH_Y), (2.4, 1.5))
     out[:, 2] += height
     full = 0.30 + 0.45 * lip
     centre = np.cos(where.angle) ** 2
     out[where.of("border"), 2] += full * (1.0 - 0.7 * centre[where.of("border")])
     out[where.of("edge"), 2] += 0.75 * full * (1.0 - 0.9 * centre[where.of("edge")])
     out[where.of("inner"), 2] -= 0.45
-    out[where.of("tongue"), 2] -= 1.0 + 0.25 * (np.arange(9) // 3)
+    row = np.arange(9) // 3
+    out[where.of("tongue"), 1] += 0.18 * row - 0.2
+    out[where.of("tongue"), 2] -= 1.1 + 0.4 * row
     # The skull behind the face: wrapped further round and out.
     out[where.of("skull"), 2] -= 1.5
     return out

@@ -73,7 +73,7 @@ _CLASSES = {
                rollUpper=0.40, press=0.28, puff=0.12),
         _class("M", "consonant", "0.9 0.35 0.5 3.0 0.15", jaw=0.08, closure=1, rollLower=0.28,
                rollUpper=0.26, press=0.30),
-        _class("F", "consonant", "1.2 0.4 0.8 3.0 0.2", jaw=0.05, closure=0.86, rollLower=0.62,
+        _class("F", "consonant", "1.2 0.4 0.8 3.0 0.2", jaw=0.05, closure=0.91, rollLower=0.62,
                upperUp=0.14, shrugUpper=0.10, dimple=0.12),
         _class("B", "consonant", "0.9 0.4 0.5 1.6 0.15", jaw=0.10, closure=0.72, rollLower=0.18,
                rollUpper=0.15, press=0.08),
