@@ -181,15 +181,17 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise InputError(f"audio {path}: no such file{nearest(path.name, near)}")
     try:
+        if not path.stat().st_size:
+            raise InputError(f"audio {path}: is an empty file")
         missing = _missing_bytes(path)
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"audio {path}: not a sound file ({_reason(error)})") from None
     with file:
         if file.frames < 2:
-            raise InputError(
-                f"audio {path}: holds {file.frames} samples, expected at least 2"
-            )
+            raise InputError(f"audio {path}: holds {file.frames} samples, expected at least 2")
         if missing:
             raise InputError(
                 f"audio {path}: cut short, {missing} bytes of samples that its header states are"

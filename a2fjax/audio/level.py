@@ -22,7 +22,7 @@ _ROWS = 1 << 14
 
 
 def frame_levels(audio: np.ndarray) -> np.ndarray:
-    """Returns the RMS of each whole 20 ms frame about the frame's own mean.
+    """Returns how loud each whole 20 ms frame is, with and without its low frequencies.
 
     Levels of the blocks of a long recording, joined, are those of the whole when every block but
     the last is a multiple of 20 ms.
@@ -31,20 +31,24 @@ def frame_levels(audio: np.ndarray) -> np.ndarray:
       audio: [samples] float, 16 kHz.
 
     Returns:
-      [frames] float64; one value for a recording shorter than a frame. The mean is left out so
-      that a constant offset does not count as loudness.
+      [frames, 2] float64: the RMS about the frame's mean (a constant offset is not loudness), and
+      the RMS of the first difference, where rumble counts little. One row for a recording shorter
+      than a frame, none for an empty one.
     """
     audio = np.asarray(audio)
     if audio.ndim != 1:
         raise ValueError(f"audio has shape {audio.shape}, expected [samples]")
-    whole = len(audio) // HOP
-    if not whole:
-        return np.array([np.std(audio, dtype=np.float64)] if len(audio) else [])
-    frames = audio[: whole * HOP].reshape(whole, HOP)
-    parts = [
-        np.std(frames[i : i + _ROWS].astype(np.float64), axis=1) for i in range(0, whole, _ROWS)
-    ]
-    return np.concatenate(parts)
+    size = min(HOP, len(audio))
+    if not size:
+        return np.zeros((0, 2))
+    frames = audio[: len(audio) // size * size].reshape(-1, size)
+    out = np.zeros((len(frames), 2))
+    for i in range(0, len(frames), _ROWS):
+        rows = frames[i : i + _ROWS].astype(np.float64)
+        out[i : i + _ROWS, 0] = rows.std(axis=1)
+        if size > 1:
+            out[i : i + _ROWS, 1] = np.sqrt(np.mean(np.diff(rows, axis=1) ** 2, axis=1))
+    return out
 
 
 def speech_level(audio: np.ndarray) -> float:
@@ -62,24 +66,24 @@ def speech_level(audio: np.ndarray) -> float:
 def speech_level_of_frames(levels: np.ndarray) -> float:
     """Returns the level of speech from `frame_levels`, for recordings too long to hold.
 
-    Speech is the frames 6 dB or more above the noise floor (10th percentile of the frames that are
-    not digital silence); its level is their 95th percentile, so neither pauses nor a knock count.
-    Where nothing rises above the floor there is no speech to go by, and a recording that is
-    quieter than `TARGET` is left as it is instead of being raised: a level of `TARGET`. Between
-    none and 0.2 s of speech the two are mixed in dB.
+    Speech is the frames whose differences are 6 dB or more above the noise floor (10th percentile
+    of the frames that are not digital silence); its level is their 95th percentile, so neither
+    pauses nor a knock count. Where nothing rises above the floor there is no speech to go by, and a
+    recording that is quieter than `TARGET` is left as it is instead of being raised: a level of
+    `TARGET`. Between none and 0.2 s of speech the two are mixed in dB.
 
     Args:
-      levels: [frames] RMS of 20 ms frames, linear.
+      levels: [frames, 2], linear.
 
     Returns:
       RMS, linear, at least `FLOOR`.
     """
     levels = np.asarray(levels, np.float64)
-    audible = levels[levels > _INAUDIBLE]
-    if not len(audible):
+    levels = levels[levels[:, 0] > _INAUDIBLE]
+    if not len(levels):
         return TARGET
-    floor = np.percentile(audible, 10)
-    speech = audible[audible > _CONTRAST * floor]
+    audible, brisk = levels.T
+    speech = audible[brisk > _CONTRAST * np.percentile(brisk, 10)]
     share = min(1.0, len(speech) / _ENOUGH)
     quiet = max(float(np.percentile(audible, 95)), TARGET)
     loud = max(float(np.percentile(speech, 95)), FLOOR) if len(speech) else quiet

@@ -1,0 +1,114 @@
+"""Gross pitch error of `a2fjax.audio.pitch` against WORLD's trackers on a folder of recordings.
+
+    python benchmarks/pitch_tracker.py RECORDINGS [--reference dio|harvest] [--bound 0.05]
+
+Over the frames that both trackers call voiced: a gross error is an F0 more than 20 % from the
+reference's, a fine error is the mean distance of the others. Speakers are read from the column
+`speaker` of RECORDINGS/manifest.tsv (with `path`), else from the names of the subfolders. Needs
+pyworld. Exits with 1 when the gross error over all recordings is above the bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
+GROSS = 0.2
+ROUND = 4 * 16_000
+"""Recordings are padded to multiples of this many samples, so that few lengths are compiled."""
+
+
+def recordings(folder: Path) -> list[tuple[Path, str]]:
+    """Returns (file, speaker) of every recording."""
+    manifest = folder / "manifest.tsv"
+    if manifest.is_file():
+        with manifest.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return [(folder / row["path"], row["speaker"]) for row in rows]
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return [(p, str(p.parent.relative_to(folder))) for p in files]
+
+
+def reference(audio: np.ndarray, tracker: str) -> np.ndarray:
+    """Returns F0 in Hz, 0 where unvoiced, of frames at t / 50 s, from pyworld."""
+    import pyworld
+
+    from a2fjax.audio import SAMPLE_RATE, pitch
+
+    audio = audio.astype(np.float64)
+    options = dict(f0_floor=pitch.MIN_HZ, f0_ceil=pitch.MAX_HZ, frame_period=20.0)
+    if tracker == "harvest":
+        return pyworld.harvest(audio, SAMPLE_RATE, **options)[0]
+    f0, times = pyworld.dio(audio, SAMPLE_RATE, **options)
+    return pyworld.stonemask(audio, f0, times, SAMPLE_RATE)
+
+
+def compare(path: Path, tracker: str) -> np.ndarray:
+    """Returns counts of one recording.
+
+    [frames, voiced by the reference, by ours, by both, gross errors, of those too high, sum of the
+    fine errors].
+    """
+    from a2fjax.audio import io, level, num_frames, pitch
+
+    audio = io.load(path)
+    frames = num_frames(len(audio))
+    normal = level.normalise(audio, level.speech_level(audio))
+    padded = np.pad(normal, (0, -len(normal) % ROUND))
+    ours = np.asarray(pitch.track(padded[None]))[0, :frames, 0]
+    theirs = reference(audio, tracker)[:frames]
+    ours = ours[: len(theirs)]
+    both = (ours > 0) & (theirs > 0)
+    error = ours[both] / theirs[both] - 1.0
+    gross = np.abs(error) > GROSS
+    voiced = (theirs > 0).sum(), (ours > 0).sum(), both.sum()
+    fine = np.abs(error[~gross]).sum()
+    return np.array([len(ours), *voiced, gross.sum(), (error > GROSS).sum(), fine])
+
+
+def row(name: str, counts: np.ndarray) -> str:
+    """Returns a line of the table."""
+    frames, theirs, ours, both, gross, high, fine = counts
+    some = max(both, 1)
+    return (
+        f"{name[:22]:22s} {frames:7.0f} {theirs / frames:7.1%} {ours / frames:7.1%} {both:7.0f} "
+        f"{gross / some:7.2%} {high / some:7.2%} {(gross - high) / some:7.2%} "
+        f"{fine / max(both - gross, 1):7.2%}"
+    )
+
+
+def main() -> int:
+    """Prints the table and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("recordings", type=Path, help="folder of sound files")
+    parser.add_argument("--reference", choices=("dio", "harvest"), default="dio")
+    parser.add_argument("--bound", type=float, default=0.05, help="of the gross error")
+    args = parser.parse_args()
+    found = recordings(args.recordings) if args.recordings.is_dir() else []
+    if not found:
+        print(f"{args.recordings}: no sound files there", file=sys.stderr)
+        return 2
+    speakers: dict[str, np.ndarray] = {}
+    for i, (path, speaker) in enumerate(found):
+        speakers[speaker] = speakers.get(speaker, np.zeros(7)) + compare(path, args.reference)
+        if sys.stderr.isatty():
+            end = "\n" if i + 1 == len(found) else ""
+            print(f"\r{i + 1}/{len(found)} recordings", end=end, file=sys.stderr, flush=True)
+    columns = "  frames  voiced    ours    both   gross    high     low    fine"
+    print(f"{'against ' + args.reference:22s}{columns}")
+    for speaker, counts in sorted(speakers.items()):
+        print(row(speaker, counts))
+    total = np.sum(list(speakers.values()), axis=0)
+    print(row("all", total))
+    rate = total[4] / max(total[3], 1)
+    print(f"gross pitch error {rate:.2%}, bound {args.bound:.2%}")
+    return int(not rate <= args.bound)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
