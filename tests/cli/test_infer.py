@@ -1,0 +1,245 @@
+"""The command as a user gives it, on a run folder as training leaves it."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from a2fjax import config as config_lib
+from a2fjax import rig, tasks
+from a2fjax.animation import formats, livelink
+from a2fjax.audio import io
+from a2fjax.cli import main
+from a2fjax.data import records
+from a2fjax.infer import predictor
+from a2fjax.models import params as params_lib
+from a2fjax.train import checkpoints
+from a2fjax.train.state import TrainState
+
+VERTICES = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+
+
+def random_params(config, seed):
+    """Weights large enough that audio, identity and emotion all show in the motion."""
+    task = tasks.build(config, None)
+    batch = predictor.batch_shapes(config, 1, 64)
+    shapes = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = "/".join(str(k.key) for k in path)
+        if name == "constants/motion_mean":
+            return np.full(72, 0.4, np.float32)
+        if name == "constants/motion_std":
+            return np.full(72, 0.1, np.float32)
+        if leaf.ndim < 2:
+            return np.full(leaf.shape, float(name.endswith("scale")), np.float32)
+        scale = 0.3 if "modulation" in name else (leaf.size // leaf.shape[-1]) ** -0.5
+        return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    shards = folder / "shards"
+    records.write_mesh(shards / "anna.npz", VERTICES, np.zeros((0, 3)))
+    subjects = [records.Subject("anna", "anna.npz", False)]
+    records.write_manifest(shards, records.Manifest(subjects, [], [True] * 72, {}, True, {}))
+    overrides = {
+        "name": "small",
+        "model.conv_width": "16",
+        "model.recurrent_width": "16",
+        "model.identity_width": "8",
+        "data.identity_points": "32",
+        "data.shards": str(shards),
+    }
+    resolved = config_lib.load(None, overrides)
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.json").write_text(resolved.to_json())
+    with checkpoints.Checkpoints(run, resolved.config.checkpoint) as saver:
+        for step in (10, 20):
+            trained, frozen = params_lib.split(random_params(resolved.config, step))
+            trained, frozen = jax.tree.map(jax.numpy.asarray, (trained, frozen))
+            opt_state = {"mu": jax.numpy.zeros(3)}
+            saver.save(step, TrainState(np.int32(step), trained, frozen, opt_state, None), {}, {})
+            saver.wait()
+    return run
+
+
+@pytest.fixture(scope="module")
+def wav(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audio") / "in.wav"
+    t = np.arange(24_000) / 16_000
+    voice = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 15))
+    io.save(path, (0.05 * voice * (np.sin(6 * t) > 0)).astype(np.float32))
+    return path
+
+
+def infer(*args):
+    return main.main(["infer", *map(str, args)])
+
+
+def test_all_formats_hold_the_same_curves(run, wav, tmp_path, capsys):
+    paths = [tmp_path / f"x{e}" for e in (".csv", ".channels.csv", ".json", ".npz")]
+    outs = [a for p in paths for a in ("--out", p)]
+    assert infer(run, "--audio", wav, *outs) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
+    tracks = [formats.read(p) for p in paths]
+    model = predictor.Predictor.load(run)
+    expected = model(io.load(wav))
+    for track in tracks:
+        seen = track.observed
+        assert track.motion.shape == (75, 72) and track.fps == pytest.approx(50)
+        assert np.abs(track.motion - expected)[:, seen].max() < 1e-5
+    assert [int(t.observed.sum()) for t in tracks] == [56, 72, 72, 72]
+    assert json.loads(paths[2].read_text())["audio"] == "in.wav"
+    assert str(paths[0]) in capsys.readouterr().out
+
+
+def test_fps_timecode_step_and_adjustments(run, wav, tmp_path):
+    out = tmp_path / "x.csv"
+    options = ("--fps", "59.94", "--timecode", "18:43:58:59.723", "--gain", "jawOpen=0.5")
+    assert infer(run, "--audio", wav, "--out", out, *options, "--step", "10") == 0
+    table = livelink.read(out)
+    assert table.timecodes[:2] == ("18:43:58:59.723", "18:43:59:00.724")
+    assert len(table.timecodes) == 90
+    motion = predictor.Predictor.load(run, 10)(io.load(wav))
+    jaw = np.interp(np.arange(90) * 1001 / 60000, np.arange(75) / 50, motion[:, 17])
+    assert np.abs(table.to_motion()[0][:, 17] - 0.5 * jaw).max() < 1e-5
+
+
+def test_identity_and_emotion_change_the_face(run, wav, tmp_path):
+    np.save(tmp_path / "anna.npy", VERTICES)
+    (tmp_path / "track.csv").write_text("time,happy,sad\n0,1,0\n1.5,0,1\n")
+    cases = {
+        "plain": [],
+        "subject": ["--identity", "anna"],
+        "mesh": ["--identity", tmp_path / "anna.npy"],
+        "happy": ["--emotion", "happy=0.7,sad=0.3"],
+        "track": ["--emotion", tmp_path / "track.csv"],
+    }
+    found = {}
+    for name, options in cases.items():
+        assert infer(run, "--audio", wav, "--out", tmp_path / f"{name}.npz", *options) == 0
+        found[name] = formats.read(tmp_path / f"{name}.npz").motion
+    assert np.array_equal(found["subject"], found["mesh"])
+    for name in ("subject", "happy", "track"):
+        assert np.abs(found[name] - found["plain"]).max() > 1e-3, name
+
+
+def test_three_channels_at_7_khz(run, tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "odd.wav", 0.1 * rng.standard_normal((7000, 3)), 7000)
+    assert infer(run, "--audio", tmp_path / "odd.wav", "--out", tmp_path / "x.npz") == 0
+    track = formats.read(tmp_path / "x.npz")
+    assert track.motion.shape == (50, 72) and np.isfinite(track.motion).all()
+
+
+def test_a_picture(run, wav, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ("--plot", tmp_path / "x.png", "--emotion", "happy=0.5")
+    assert infer(run, "--audio", wav, *options) == 0
+    from matplotlib import image
+
+    drawn = image.imread(tmp_path / "x.png")
+    assert drawn.shape[0] > 400 and drawn.shape[1] > 900
+    assert drawn[..., :3].std() > 0.05
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    nan = np.zeros(8000, np.float32)
+    nan[4000] = np.nan
+    soundfile.write(folder / "nan.wav", nan, 16000, subtype="FLOAT")
+    soundfile.write(folder / "empty.wav", np.zeros(0), 16000)
+    soundfile.write(folder / "one.wav", np.zeros(1), 16000)
+    (folder / "text.wav").write_text("this is no sound")
+    (folder / "zero.wav").write_bytes(b"")
+    np.save(folder / "none.npy", np.zeros((0, 3)))
+    (folder / "none.obj").write_text("# empty\n")
+    (folder / "file").write_text("")
+    (folder / "back.csv").write_text("time,happy\n1,1\n0,1\n")
+    (folder / "norun").mkdir()
+    return folder
+
+
+CASES = {
+    "missing audio": (["--audio", "{bad}/no.wav"], "no.wav: no such file"),
+    "folder as audio": (["--audio", "{bad}"], "is a folder"),
+    "empty audio": (["--audio", "{bad}/empty.wav"], "empty.wav: holds 0 samples"),
+    "one sample": (["--audio", "{bad}/one.wav"], "one.wav: holds 1 samples"),
+    "NaN samples": (["--audio", "{bad}/nan.wav"], "nan.wav: sample at 0.2500 s is not a finite"),
+    "not audio": (["--audio", "{bad}/text.wav"], "text.wav: not a sound file"),
+    "empty file": (["--audio", "{bad}/zero.wav"], "zero.wav: not a sound file"),
+    "emotion zero": (["--emotion", "happy=0"], "emotion weights sum to 0"),
+    "emotion over one": (["--emotion", "happy=0.8,sad=0.8"], "emotion weights sum to 1.6"),
+    "emotion unknown": (["--emotion", "hapy"], "did you mean 'happy'?"),
+    "emotion track": (["--emotion", "{bad}/back.csv"], "back.csv:3: time 0: expected a time after"),
+    "mesh without vertices": (["--identity", "{bad}/none.npy"], "none.npy: has 0 vertices"),
+    "obj without vertices": (["--identity", "{bad}/none.obj"], "none.obj: has 0 vertices"),
+    "unknown subject": (["--identity", "ana"], "did you mean 'anna'?"),
+    "unknown ending": (["--out", "{tmp}/x.cvs"], "x.cvs: unknown ending '.cvs'"),
+    "no such folder": (["--out", "{tmp}/none/x.csv"], "does not exist"),
+    "file as folder": (["--out", "{bad}/file/x.csv"], "is not a folder"),
+    "same output twice": (["--out", "{tmp}/x.npz"], "given twice"),
+    "wrong fps": (["--fps", "0"], "fps"),
+    "wrong timecode": (["--timecode", "00:00:00:50"], "expected less than 50"),
+    "wrong gain": (["--gain", "jawOpn=2"], "did you mean 'jawOpen'?"),
+    "wrong picture": (["--plot", "{tmp}/x.pgn"], "did you mean '.png'?"),
+    "no such step": (["--step", "12"], "the nearest is 10"),
+    "stray argument": (["--config.x=1"], "unexpected argument"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_line_and_leaves_nothing(run, wav, bad, tmp_path, capsys, case):
+    options, message = CASES[case]
+    args = ["--audio", str(wav), "--out", str(tmp_path / "x.npz")]
+    args += [o.format(bad=bad, tmp=tmp_path) for o in options]
+    assert infer(run, *args) == 2
+    shown = capsys.readouterr()
+    lines = shown.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("a2fjax infer: error: "), shown.err
+    assert message in lines[0]
+    assert shown.out == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "message"), [("norun", "not a run folder"), ("x", "not exist")])
+def test_not_a_run(wav, bad, tmp_path, capsys, name, message):
+    assert infer(bad / name, "--audio", wav, "--out", tmp_path / "x.npz") == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_write(run, wav, capsys):
+    assert infer(run, "--audio", wav) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_rig(run, wav, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rig, "FINGERPRINT", "0123456789abcdef")
+    assert infer(run, "--audio", wav, "--out", tmp_path / "x.npz") == 2
+    assert "rig" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(run, wav, tmp_path, capsys):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert infer(run, "--audio", wav, "--out", tmp_path / "closed" / "x.csv") == 2
+    assert "no permission" in capsys.readouterr().err
+
+
+def test_damage_found_late_leaves_the_old_file(run, bad, tmp_path, capsys):
+    (tmp_path / "x.npz").write_bytes(b"old")
+    assert infer(run, "--audio", bad / "nan.wav", "--out", tmp_path / "x.npz") == 2
+    assert (tmp_path / "x.npz").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.npz"]
