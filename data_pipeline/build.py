@@ -329,7 +329,7 @@ def _finish(
             "settings": dataclasses.asdict(settings),
             "rejected": rejected,
             "warnings": warnings,
-            "notes": sorted({n for s in summaries for n in s["notes"]}),
+            "notes": {a.name: s["notes"] for a, s in used if s["notes"]},
             "offsets": {a.name: s["offset"] for a, s in used},
             "residual_mm": sum(s["residual_mm"] * s["seconds"] for s in summaries) / seconds,
             "kkt": max(s["kkt"] for s in summaries),
@@ -461,8 +461,9 @@ def _describe(out: Path, manifest: records.Manifest, say: Callable[[str], None])
         say(f"{len(names)} channels are zero in every take and count as unobserved")
     if source["kkt"] > 0:
         say(f"fit {source['residual_mm']:.3f} mm rms, optimality residual {source['kkt']:.1e}")
-    for note in source["notes"][:8]:
-        say(note)
+    for name, notes in list(source["notes"].items())[:1]:
+        for note in notes:
+            say(f"{name}: {note}")
     empty = [w for w in source["warnings"] if w.startswith("no clip in")]
     for line in empty:
         say(f"warning: {line}")

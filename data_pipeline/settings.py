@@ -40,8 +40,8 @@ class BuildSettings:
     largest_offset: float = 0.25
     least_confidence: float = 0.3
     l2: float = 0.05
-    l1: float = 0.02
-    smoothness: float = 0.3
+    l1: float = 0.2
+    smoothness: float = 1.0
     symmetry: float = 0.0
     seed: int = 0
     val: float = 0.06

@@ -41,8 +41,8 @@ class SolveSettings:
     """
 
     l2: float = 0.05
-    l1: float = 0.02
-    smoothness: float = 0.3
+    l1: float = 0.2
+    smoothness: float = 1.0
     symmetry: float = 0.0
     tolerance: float = 1e-4
     passes: int = 8
