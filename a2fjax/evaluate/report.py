@@ -27,6 +27,9 @@ from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
 
 SCHEMA = 1
 
+SHOWN = 12
+"""People in the table; the JSON has all."""
+
 CLIP_METRICS = (
     "rmse_ratio",
     "bs_rmse/jaw_mouth",
@@ -49,6 +52,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("resid", "closure_residual", "{:+.3f}"),
     ("closed", "closed_ratio", "{:.2f}"),
     ("lag_ms", "xcorr_lag_ms", "{:+.1f}"),
+    ("at_r", "xcorr_peak", "{:.2f}"),
     ("amp", "amp_ratio/jaw_mouth", "{:.2f}"),
     ("acc", "acc_ratio", "{:.2f}"),
     ("hf", "hf_ratio", "{:.2f}"),
@@ -58,7 +62,8 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 LEGEND = (
     "jaw and mouth unless said: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
     "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
-    "lag > 0 is late; amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
+    "lag > 0 is late, at_r = the correlation there; "
+    "amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
     "slcc = loudness with aperture; pause = opening in pauses over that in speech"
 )
 
@@ -164,10 +169,11 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
     lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
     lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
     for kind in ("by_emotion", "by_subject"):
-        rows = [
-            (f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in part[kind].items()
-        ]
-        lines += ["", f"{split}, {kind.replace('_', ' ')}"]
+        every = sorted(part[kind].items(), key=lambda p: -(p[1]["metrics"]["rmse_ratio"] or 0.0))
+        shown = every[:SHOWN]
+        rows = [(f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in shown]
+        more = f" (the worst {SHOWN} of {len(every)})" if len(every) > SHOWN else ""
+        lines += ["", f"{split}, {kind.replace('_', ' ')}{more}"]
         lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
     return lines
 

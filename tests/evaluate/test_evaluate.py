@@ -298,3 +298,36 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
         assert cli.main(argv) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json"]
+
+
+def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
+    from a2fjax import config
+    from a2fjax.train import loop
+
+    folder, _ = shards
+    values = {
+        "steps": 3,
+        "data.shards": str(folder),
+        "data.batch_size": 2,
+        "data.window_frames": 32,
+        "data.identity_points": 16,
+        "model.conv_layers": 1,
+        "model.conv_width": 8,
+        "model.recurrent_width": 8,
+        "optim.warmup_steps": 1,
+        "eval.every_steps": 0,
+        "checkpoint.keep_best": 0,
+    }
+    run = tmp_path / "run"
+    overrides = {k: str(v) for k, v in values.items()}
+    loop.train(config.load(None, overrides), run, say=lambda line: None)
+    assert cli.main(["evaluate", str(run), "--quick", "--split", "test_subjects"]) == 0
+    shown = capsys.readouterr()
+    result = report.read(run / "eval" / "3.json")
+    part = result["splits"]["test_subjects"]
+    assert part["clips"] == 8 and 0.3 < part["model"]["rmse_ratio"] < 3
+    assert result["data"][0]["folder"] == str(folder) and result["run"] == str(run)
+    assert report.table(result) in shown.out and "8 clips, the model" in shown.err
+    assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
+    assert cli.main(["evaluate", str(run), "--split", "test_subject"]) == 2
+    assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
