@@ -1,0 +1,1 @@
+"""(seed, step, host) to batch: records, windows, augmentation, loader."""

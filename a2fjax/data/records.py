@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -288,7 +289,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as data:
             vertices = np.asarray(data["vertices"], np.float32)
             faces = np.asarray(data["faces"], np.int32) if "faces" in data else np.zeros((0, 3))
-    except (OSError, ValueError, KeyError, zlib.error, EOFError) as error:
+    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"mesh {path}: not a mesh file ({error})") from None
     return check_mesh(vertices, faces, name=str(path))
 

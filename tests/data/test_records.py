@@ -126,6 +126,10 @@ def test_meshes_are_checked(tmp_path):
         records.write_mesh(path, bad_vertices, bad_faces)
         with pytest.raises(InputError, match=says):
             records.read_mesh(path)
+    records.write_mesh(path, vertices, faces)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="not a mesh file"):
+        records.read_mesh(path)
     path.write_bytes(b"not a mesh")
     with pytest.raises(InputError, match="not a mesh file"):
         records.read_mesh(path)
