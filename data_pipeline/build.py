@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from a2fjax import config, rig
 from a2fjax.data import records
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, InputError, WorkFailed, nearest
-from data_pipeline import shards, splits
+from data_pipeline import console, shards, splits
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, open_source
 
@@ -50,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("input", help="folder of captures")
     parser.add_argument("--out", required=True, help="folder of the shards")
-    parser.add_argument(
-        "--layout", default="auto", help=f"auto (default), {' or '.join(LAYOUTS)}"
-    )
+    parser.add_argument("--layout", default="auto", help=f"auto (default), {' or '.join(LAYOUTS)}")
     parser.add_argument(
         "--workers",
         type=int,
@@ -141,7 +138,7 @@ def build(
         for old in work.iterdir():
             if old.stem not in prints and old.name not in ("state.json", "lock"):
                 old.unlink()
-    _describe(out, manifest, say)
+    console.describe(out, manifest, say)
     return manifest
 
 
@@ -163,7 +160,7 @@ def _work(
     todo = [(a, p) for a, p in zip(actors, prints, strict=True) if a.name not in summaries]
     if summaries:
         say(f"{len(summaries)} of {len(actors)} actors are done already")
-    progress = _Progress([a for a, _ in todo], say)
+    progress = console.Progress([a for a, _ in todo], say)
     failed: list[str] = []
     for actor, result in _run(source, todo, settings, work, workers):
         if isinstance(result, BaseException):
@@ -200,7 +197,7 @@ def _run(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = min(workers or cores or 1, len(todo))
     # The largest first, so that no process is left with one long actor at the end.
-    todo = sorted(todo, key=lambda item: (-_weight(item[0]), item[0].name))
+    todo = sorted(todo, key=lambda item: (-console.weight(item[0]), item[0].name))
     with _environment(_SINGLE_THREAD):
         pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
         try:
@@ -399,8 +396,9 @@ def _fingerprint(source: Source, actor: Actor, settings: BuildSettings) -> str:
     later = {"seed", "val", "test", "val_sentences", "test_sentences", "held_out"}
     later |= {"held_out_share", "files"}
     used = {k: v for k, v in dataclasses.asdict(settings).items() if k not in later}
-    text = json.dumps([_code(), rig.FINGERPRINT, source.layout, actor.name, used, files,
-                       actor.rejected])
+    text = json.dumps(
+        [_code(), rig.FINGERPRINT, source.layout, actor.name, used, files, actor.rejected]
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -410,65 +408,6 @@ def _code() -> str:
     for path in sorted([*folder.glob("*.py"), *folder.glob("sources/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _weight(actor: Actor) -> int:
-    return sum(p.stat().st_size for t in actor.takes for p in t.data)
-
-
-class _Progress:
-    """Says how far the work is, at most every two seconds and at the end."""
-
-    def __init__(self, actors: list[Actor], say: Callable[[str], None]):
-        self.say, self.count = say, len(actors)
-        self.total = max(sum(_weight(a) for a in actors), 1)
-        self.bytes = self.number = 0
-        self.seconds = 0.0
-        self.start = self.last = time.monotonic()
-
-    def done(self, actor: Actor, seconds: float) -> None:
-        self.number += 1
-        self.bytes += _weight(actor)
-        self.seconds += seconds
-        now = time.monotonic()
-        if now - self.last < 2.0 and self.number < self.count:
-            return
-        self.last, spent = now, max(now - self.start, 1e-3)
-        left = spent * (self.total - self.bytes) / max(self.bytes, 1)
-        self.say(
-            f"{self.number}/{self.count} actors, {self.seconds / 60:.1f} min of takes, "
-            f"{self.seconds / spent:.0f} x real time, {left:.0f} s left"
-        )
-
-
-def _describe(out: Path, manifest: records.Manifest, say: Callable[[str], None]) -> None:
-    source, hours = manifest.source, manifest.statistics["hours"]
-    counts = {s: sum(c["split"] == s for f in manifest.shards for c in f.clips) for s in hours}
-    parts = [f"{s} {counts[s]} ({hours[s] * 60:.1f} min)" for s in hours if counts[s]]
-    say(f"{out}: clips: {', '.join(parts)}")
-    offsets = source["offsets"].values()
-    methods = sorted({o["method"] for o in offsets})
-    for method in methods:
-        chosen = [o for o in offsets if o["method"] == method]
-        values = [1000 * o["seconds"] for o in chosen]
-        sure = np.mean([o["confidence"] for o in chosen])
-        say(
-            f"clock offset by {method}: {len(chosen)} actors, {min(values):+.1f} to "
-            f"{max(values):+.1f} ms, confidence {sure:.2f}"
-        )
-    if source["unobserved_zero_channels"]:
-        names = source["unobserved_zero_channels"]
-        say(f"{len(names)} channels are zero in every take and count as unobserved")
-    if source["kkt"] > 0:
-        say(f"fit {source['residual_mm']:.3f} mm rms, optimality residual {source['kkt']:.1e}")
-    for name, notes in list(source["notes"].items())[:1]:
-        for note in notes:
-            say(f"{name}: {note}")
-    empty = [w for w in source["warnings"] if w.startswith("no clip in")]
-    for line in empty:
-        say(f"warning: {line}")
-    if source["rejected"]:
-        say(f"{len(source['rejected'])} takes were left out; the manifest lists them")
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ file is replaced, the new one comes after the last.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def write(
         channel_mask=mask.tolist(),
         statistics=found,
         synthetic=bool(synthetic),
-        source=source(found),
+        source=json.loads(json.dumps(source(found))),  # as a reader of the file will see it
     )
     (out / "manifest.json").unlink(missing_ok=True)
     for name, (vertices, faces) in meshes.items():

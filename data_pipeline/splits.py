@@ -94,9 +94,7 @@ def clip_split(subject_held_out: bool, sentence_split: str) -> str:
     return "unused" if sentence_split == "train" else "test_subjects"
 
 
-def named_split(
-    key: str, *, test: Collection[str], val: Collection[str], otherwise: str
-) -> str:
+def named_split(key: str, *, test: Collection[str], val: Collection[str], otherwise: str) -> str:
     """Returns the split of a sentence when some are named: named ones, else `otherwise`.
 
     Naming test sentences means that these and no others are tested on, so a sentence that the hash

@@ -118,9 +118,7 @@ def clips_of(
     return _clips([t for t, _ in heard if not t.take.slate], settings, report), report
 
 
-def find_offset(
-    heard: list[tuple[Track, np.ndarray]], settings: BuildSettings
-) -> align.Offset:
+def find_offset(heard: list[tuple[Track, np.ndarray]], settings: BuildSettings) -> align.Offset:
     """Returns the offset of an actor's clocks from the tracks and their loudness [N] at 200 Hz."""
     given = settings.given_offset()
     if given is not None:

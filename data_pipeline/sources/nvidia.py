@@ -192,9 +192,7 @@ class NvidiaSource:
         if take.fps > 0:
             times = np.arange(frames) / align.exact_rate(take.fps)
         elif times is None:
-            raise InputError(
-                f"{take.data[0]}: its frame rate is in no file; give --config.fps=..."
-            )
+            raise InputError(f"{take.data[0]}: its frame rate is in no file; give --config.fps=...")
         tongue = None
         if len(take.data) > 1:
             tongue, _ = caches.read_cache(take.data[1])
@@ -202,9 +200,7 @@ class NvidiaSource:
                 raise InputError(
                     f"{take.data[1]}: {tongue.shape[0]} frames, the skin's cache has {frames}"
                 )
-        return Capture(
-            times=times, skin=skin, tongue=tongue, eyes=self._eyes(take, frames)
-        )
+        return Capture(times=times, skin=skin, tongue=tongue, eyes=self._eyes(take, frames))
 
     def _eyes(self, take: Take, frames: int) -> np.ndarray | None:
         path = self._folder(take.subject) / "xform" / "eye_rotations_all.npz"

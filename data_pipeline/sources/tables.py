@@ -171,5 +171,7 @@ def _named_values(file: Path, data: np.lib.npyio.NpzFile) -> tuple[list[str], np
     keys = [v for v, _ in _NAMED]
     have = ", ".join(sorted(data.files)[:8]) or "nothing"
     hint = nearest(data.files[0], keys) if data.files else ""
-    raise InputError(f"{file}: holds {have}; expected arkit52 and arkit52_names, or motion and "
-                     f"names{hint if hint.startswith('; did') else ''}")
+    raise InputError(
+        f"{file}: holds {have}; expected arkit52 and arkit52_names, or motion and "
+        f"names{hint if hint.startswith('; did') else ''}"
+    )

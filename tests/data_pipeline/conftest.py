@@ -70,7 +70,7 @@ def write_actor(
     rng = np.random.default_rng(seed)
     (folder / "audio").mkdir(parents=True)
     truth, listed, eyes = {}, {}, {}
-    names = ["slate"] * slate + [f"{e}_{i:02d}" for i, e in zip(range(shots), ["joy", "calm"] * 9)]
+    names = ["slate"] * slate + [f"{('joy', 'calm')[i % 2]}_{i:02d}" for i in range(shots)]
     jaw = head.names.index("jawOpen")
     for n, shot in enumerate(names):
         seconds = 3.0 if shot == "slate" else 2.0 + 0.4 * n

@@ -50,7 +50,9 @@ def test_what_the_target_cannot_hold_is_filtered_out_not_folded():
     assert np.abs(align.resample(times, buzz, at)).max() < 0.05
     assert np.abs(buzz[:: 12 // 5]).max() > 0.9  # picking frames keeps it all
     slow = np.sin(2 * np.pi * 6 * times)[:, None]
-    np.testing.assert_allclose(align.resample(times, slow, at)[:, 0], np.sin(12 * np.pi * at), atol=0.02)
+    np.testing.assert_allclose(
+        align.resample(times, slow, at)[:, 0], np.sin(12 * np.pi * at), atol=0.02
+    )
 
 
 def test_constants_and_ends_are_kept():
@@ -117,7 +119,7 @@ def test_slate_survives_a_stray_click_and_a_missing_pop():
 
 
 def speech(offset, seed, fps=60.0, seconds=6.0):
-    """Noise whose loudness follows the aperture, as vowels follow the mouth; closures are silent."""
+    """Noise whose loudness follows the aperture, as vowels do; closures are silent."""
     rng = np.random.default_rng(seed)
     n = int(seconds * 5)
     centres, heights = np.sort(rng.uniform(0, seconds, n)), rng.uniform(0.2, 1, n)
@@ -127,7 +129,9 @@ def speech(offset, seed, fps=60.0, seconds=6.0):
 
     t = np.arange(int(seconds * 16_000)) / 16_000
     grid = np.arange(int(seconds * 200) + 1) / 200
-    audio = 0.1 * np.interp(t, grid, aperture(grid)) * rng.normal(size=len(t)) + 1e-4 * rng.normal(size=len(t))
+    audio = 0.1 * np.interp(t, grid, aperture(grid)) * rng.normal(size=len(t)) + 1e-4 * rng.normal(
+        size=len(t)
+    )
     times = np.arange(int(seconds * fps)) / fps
     return align.envelope(audio), times, aperture(times + offset)
 

@@ -59,9 +59,10 @@ def test_a_third_of_moving_vertices_does_not_pull_the_head():
 def test_stable_vertices_are_those_that_do_not_move(head):
     found = geometry.stable_vertices(head.neutral, head.deltas)
     assert set(head.still) <= set(found)
-    assert np.linalg.norm(head.deltas[:, found], axis=2).max() <= 0.02 * np.linalg.norm(
-        head.deltas, axis=2
-    ).max() + 1e-12
+    assert (
+        np.linalg.norm(head.deltas[:, found], axis=2).max()
+        <= 0.02 * np.linalg.norm(head.deltas, axis=2).max() + 1e-12
+    )
     everywhere = head.deltas + 0.5  # nothing is still: the least moved share
     some = geometry.stable_vertices(head.neutral, everywhere)
     assert 12 <= len(some) < 450 and geometry.spans(head.neutral, some)
@@ -76,9 +77,7 @@ def test_displacements_are_blockwise_and_rigid_free(head, monkeypatch):
     points = np.einsum("fij,fvj->fvi", turn, neutral + moved) + rng.normal(size=(20, 1, 3)) * 5
     keep = np.arange(0, 450, 2)
     monkeypatch.setattr(geometry, "_BUDGET", 450 * 24 * 7)
-    blocks = list(
-        geometry.displacements(points / 10, neutral, keep, head.still, scale=10.0)
-    )
+    blocks = list(geometry.displacements(points / 10, neutral, keep, head.still, scale=10.0))
     assert [b[0].stop - b[0].start for b in blocks] == [7, 7, 6]
     np.testing.assert_allclose(np.concatenate([b[1] for b in blocks]), moved[:, keep], atol=1e-6)
 

@@ -12,7 +12,9 @@ def problem(rng, shapes=12, vertices=30, frames=40, noise=0.05):
     deltas = rng.normal(size=(shapes, vertices, 3))
     deltas[1] = 0.9 * deltas[0] + 0.3 * deltas[1]  # two shapes that are hard to tell apart
     weights = np.clip(rng.normal(0.2, 0.5, (frames, shapes)), 0, 1)
-    moved = np.einsum("fk,kvi->fvi", weights, deltas) + noise * rng.normal(size=(frames, vertices, 3))
+    moved = np.einsum("fk,kvi->fvi", weights, deltas) + noise * rng.normal(
+        size=(frames, vertices, 3)
+    )
     return deltas, weights, moved
 
 

@@ -24,7 +24,7 @@ def write_pc2(path, points, rate=30.0):
 
 
 def write_mc(path, points, ticks=200, double=False, start=1):
-    """A Maya one-file cache as NVIDIA's report describes it, written independently of the reader."""
+    """A Maya one-file cache by its published form, written independently of the reader."""
 
     def chunk(tag, body):
         return tag + struct.pack(">i", len(body)) + body + b"\0" * (-len(body) % 4)
@@ -206,8 +206,16 @@ def test_tables_of_any_order_map_by_name(tmp_path):
     values = np.random.default_rng(0).uniform(0, 1, (20, 3)).astype(np.float32)
     names = np.array(["MouthClose", "jawopen", "eyeBlink_L"])
     table(tmp_path / "mia", "one", motion=values, names=names, fps=np.float32(25))
-    table(tmp_path / "mia", "two", curves=values, names=names, times=np.arange(20) / 24 + 1,
-          emotion="joy", language="zh", sentence="hello")
+    table(
+        tmp_path / "mia",
+        "two",
+        curves=values,
+        names=names,
+        times=np.arange(20) / 24 + 1,
+        emotion="joy",
+        language="zh",
+        sentence="hello",
+    )
     (tmp_path / "mia" / "lonely.npz").write_bytes(b"PK")
     source, why = sources.open_source(tmp_path, "auto", PLAIN)
     assert source.layout == "table" and why.startswith("2 .npz")
