@@ -8,6 +8,7 @@ from a2fjax.config import AudioConfig
 from a2fjax.errors import InputError
 
 BOTH = Frontend(AudioConfig(features=("mel", "pitch")))
+features_of = jax.jit(BOTH.features)
 
 
 def voice(samples=16000, seed=0):
@@ -24,9 +25,9 @@ def voice(samples=16000, seed=0):
 def test_features_are_concatenated_in_order(names, width):
     frontend = Frontend(AudioConfig(features=names))
     audio = np.stack([voice(), voice(seed=1)])
-    got = np.asarray(frontend.features(audio))
+    got = np.asarray(jax.jit(frontend.features)(audio))
     assert got.shape == (2, 50, width) and frontend.width == width and got.dtype == np.float32
-    whole = np.asarray(BOTH.features(audio))
+    whole = np.asarray(features_of(audio))
     parts = {"mel": whole[..., :80], "pitch": whole[..., 80:]}
     np.testing.assert_allclose(got, np.concatenate([parts[n] for n in names], -1), atol=1e-4)
 
@@ -40,7 +41,7 @@ def test_lookahead_is_the_largest_of_the_features():
     inside = slice(320 * t - BOTH.lookback_samples, 320 * t + BOTH.lookahead_samples + 1)
     changed = np.random.default_rng(0).normal(size=audio.shape).astype(np.float32)
     changed[:, inside] = audio[:, inside]
-    got = np.asarray(BOTH.features(np.concatenate([audio, changed])))[:, t]
+    got = np.asarray(features_of(np.concatenate([audio, changed])))[:, t]
     np.testing.assert_allclose(got[0], got[1], atol=1e-3)
 
 
@@ -51,7 +52,7 @@ def test_silence_and_quiet_rooms_look_alike_and_unlike_speech():
     noise = rng.normal(size=16000) * level.TARGET * 10 ** (-60 / 20)
     quantised = np.round(rng.uniform(-1, 1, size=16000)) / 32768
     batch = np.stack([np.zeros(16000), noise, room, quantised, voice()]).astype(np.float32)
-    features = np.asarray(BOTH.features(batch))
+    features = np.concatenate([features_of(row[None]) for row in batch])
     silence, speech = features[0], features[-1]
     for quiet in features[1:-1]:
         assert np.sqrt(np.mean((quiet - silence)[:, :80] ** 2)) < 0.25
@@ -61,10 +62,9 @@ def test_silence_and_quiet_rooms_look_alike_and_unlike_speech():
 
 
 def test_a_muted_recording_stays_silent_through_level_normalisation():
-    noise = np.random.default_rng(0).normal(size=32000) * 1e-4
+    noise = np.random.default_rng(0).normal(size=16000) * 1e-4
     quiet = level.normalise(noise, level.speech_level(noise))
-    batch = np.stack([quiet, np.zeros_like(quiet)])
-    features = np.asarray(BOTH.features(batch))
+    features = np.asarray(features_of(np.stack([quiet, np.zeros_like(quiet)])))
     assert np.abs(features[0].mean(axis=0) - features[1].mean(axis=0)).max() < 0.3
 
 
@@ -74,25 +74,25 @@ def test_the_floor_moves_with_its_setting():
     rise = []
     for decibel in (-40.0, -60.0, -80.0):
         frontend = Frontend(AudioConfig(mel_floor_db=decibel))
-        got = np.asarray(frontend.features(noise)).mean()
-        rise.append(got - np.asarray(frontend.features(np.zeros_like(noise))).mean())
+        got = np.asarray(jax.jit(frontend.features)(noise)).mean()
+        rise.append(got - np.asarray(jax.jit(frontend.features)(np.zeros_like(noise))).mean())
     assert 0 <= rise[0] < 0.02 < rise[1] < 0.25 < rise[2]
 
 
-def test_unvoiced_log_f0_is_zero_and_an_octave_is_four_half_scales():
+def test_unvoiced_log_f0_is_zero_and_an_octave_is_two():
     octave = []
     for hz in (100.0, 200.0):
         t = np.arange(16000) / 16000
         audio = sum(np.sin(2 * np.pi * h * hz * t) / h for h in range(1, 20)) * 0.1
-        octave.append(np.asarray(BOTH.features(audio[None].astype(np.float32)))[0, 25, 80])
+        octave.append(np.asarray(features_of(audio[None].astype(np.float32)))[0, 25, 80])
     assert octave[1] - octave[0] == pytest.approx(2.0, abs=0.01)
-    assert np.asarray(BOTH.features(np.zeros((1, 640), np.float32)))[0, 0, 80] == 0.0
+    assert np.asarray(features_of(np.zeros((1, 16000), np.float32)))[0, 0, 80] == 0.0
 
 
 def test_padding_with_zeros_changes_nothing():
     audio = voice(10100)[None]
-    short = np.asarray(BOTH.features(audio))
-    padded = np.asarray(BOTH.features(np.pad(audio, ((0, 0), (0, 9000)))))
+    short = np.asarray(features_of(audio))
+    padded = np.asarray(features_of(np.pad(audio, ((0, 0), (0, 5900)))))
     np.testing.assert_allclose(padded[:, :32], short, atol=1e-3)
 
 
@@ -105,7 +105,7 @@ def test_runs_inside_jit_and_has_a_finite_gradient():
     audio = voice(6400)[None]
     both = np.concatenate([audio, np.zeros_like(audio)])
     gradient, features = jax.jit(jax.grad(scaled, has_aux=True))(both)
-    np.testing.assert_allclose(features[0], BOTH.features(audio)[0], atol=1e-3)
+    np.testing.assert_allclose(features[0], features_of(audio)[0], atol=1e-3)
     assert np.isfinite(gradient).all() and np.abs(gradient[0]).max() > 0
     assert hash(BOTH) == hash(Frontend(AudioConfig(features=("mel", "pitch"))))
 
@@ -131,7 +131,7 @@ def test_real_speech_is_roughly_standardised(shared):
         normal = level.normalise(audio, level.speech_level(audio))
         frames = -(-len(normal) // 320)
         padded = np.pad(normal, (0, 64000 - len(normal)))
-        out.append(np.asarray(BOTH.features(padded[None]))[0, :frames])
+        out.append(np.asarray(features_of(padded[None]))[0, :frames])
     features = np.concatenate(out)
     groups = {"mel": features[:, :80], "f0": features[:, 80], "voicing": features[:, 81],
               "energy": features[:, 82]}  # fmt: skip
