@@ -97,11 +97,18 @@ def evaluate(
     folders = [str(f) for f in (model.config.data.shards if shards is None else shards)]
     if not folders:
         raise InputError("no shards to evaluate on: the run names none; give some with --data")
-    manifests = [records.read_manifest(folder) for folder in folders]
+    try:
+        manifests = [records.read_manifest(folder) for folder in folders]
+    except InputError as error:
+        if shards is None:
+            raise InputError(f"{error}, or name the shards to measure on with --data") from None
+        raise
     known, training_folders = _training(model.config, folders)
-    meshes = samples.meshes(folders, manifests)
-    points = {name: model.points(mesh) for name, mesh in meshes.items()}
-    say(f"{len(points)} neutral meshes sampled")
+    points = {}
+    if model.config.model.identity != "none":
+        meshes = samples.meshes(folders, manifests)
+        say(f"sampling {len(meshes)} neutral meshes")
+        points = {name: model.points(mesh) for name, mesh in meshes.items()}
 
     altered = () if quick else conditions.NAMES
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples

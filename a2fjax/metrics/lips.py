@@ -155,7 +155,7 @@ def sums(
         spoken = speech & frame_mask
         out["closed_p"] = float((p[spoken] <= bound).sum())
         out["closed_g"] = float((g[spoken] <= bound).sum())
-    return {f"lips/{key}": np.float64(value) for key, value in out.items()}
+    return {f"lips/{key}": np.asarray(value) for key, value in out.items()}
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:

@@ -98,8 +98,8 @@ def sums(
         at_rest = aperture[rest & frame_mask]
         usable = full >= MIN_OPENING
         total = np.maximum(at_rest, 0.0).sum() / full if usable else 0.0
-        out[f"silence/sum_{key}"] = np.float64(total)
-        out[f"silence/frames_{key}"] = np.float64(len(at_rest) if usable else 0)
+        out[f"silence/sum_{key}"] = np.asarray(total)
+        out[f"silence/frames_{key}"] = np.asarray(float(len(at_rest)) if usable else 0.0)
     return out
 
 

@@ -286,6 +286,10 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
         evaluate(model, [tmp_path / "nowhere"])
     with pytest.raises(WorkFailed, match="p0/1.*finite"):
         evaluate(StandIn(shards, lambda g, r: g * np.nan))
+    lost = StandIn(shards, lambda g, r: g)
+    lost.config = Config(data=DataConfig(shards=("moved",)))
+    with pytest.raises(InputError, match="moved does not exist.*--data"):
+        evaluate(lost)
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(InputError, match="not an evaluation report"):
         report.read(tmp_path / "bad.json")
