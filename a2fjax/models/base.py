@@ -20,19 +20,17 @@ identity_mask and emotion; losses read the rest.
 
 
 class Model(Protocol):
-    """Audio and conditions in, motion out.
-
-    Attributes:
-      lookahead_frames: frames of the future that a frame of the output depends on through the
-        network; None when it depends on the whole clip.
-      lookahead_seconds: the same with the analysis window of the features; None likewise.
-    """
+    """Audio and conditions in, motion out."""
 
     @property
-    def lookahead_frames(self) -> int | None: ...
+    def lookahead_frames(self) -> int | None:
+        """Frames ahead that an output frame depends on; None when on the whole clip."""
+        ...
 
     @property
-    def lookahead_seconds(self) -> float | None: ...
+    def lookahead_seconds(self) -> float | None:
+        """The same in seconds, with the features' analysis window; None likewise."""
+        ...
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters; reads only the shapes of `batch`, so it runs under `eval_shape`."""

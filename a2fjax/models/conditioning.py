@@ -28,7 +28,8 @@ NOISE = 0.1
 _SCALES = (0.3, 0.6)
 _SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
 _LIMIT = 3.0
-_VARIANCE_FLOOR = 1e-3
+_VARIANCE_FLOOR = 1e-5
+_RELIABILITY = 0.5
 
 
 def _centres() -> np.ndarray:
@@ -76,16 +77,21 @@ def descriptor(points: Array) -> Array:
     return jnp.concatenate([*parts, jnp.stack(moments, -1)], axis=-1)
 
 
-def standardisation(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardisation(
+    descriptors: np.ndarray, repeated: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Fits the projection that whitens the descriptors of the training subjects.
 
     Args:
       descriptors: [N, DESCRIPTOR_WIDTH], one row a subject; N may be 0 or 1.
+      repeated: [N, DESCRIPTOR_WIDTH], of the same subjects from other points on their meshes:
+        what differs is noise of the sampling.
 
     Returns:
       mean [DESCRIPTOR_WIDTH] and projection [DESCRIPTOR_WIDTH, COMPONENTS]: the leading principal
-      components, each divided by its standard deviation over the subjects. A component without
-      variance of its own (fewer subjects, or below a thousandth of the first) is a zero column.
+      components, each divided by its standard deviation over the subjects. A component is a zero
+      column where there are too few subjects, or where its variance is below a hundred-thousandth
+      of the first one's or mostly noise: divided by its deviation, it would be as loud as shape.
     """
     descriptors = np.asarray(descriptors, np.float64).reshape(-1, DESCRIPTOR_WIDTH)
     projection = np.zeros((DESCRIPTOR_WIDTH, COMPONENTS), np.float32)
@@ -93,12 +99,19 @@ def standardisation(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(DESCRIPTOR_WIDTH, np.float32), projection
     mean = descriptors.mean(0)
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
-    deviation = singular / math.sqrt(max(len(descriptors) - 1, 1))
-    floor = max(_VARIANCE_FLOOR * deviation[0] ** 2, 1e-12)
-    used = min(COMPONENTS, int(np.sum(deviation**2 > floor)))
+    axes, singular = axes[:COMPONENTS], singular[:COMPONENTS]
+    variance = singular**2 / max(len(descriptors) - 1, 1)
+    used = variance > max(_VARIANCE_FLOOR * variance[0], 1e-12)
+    if repeated is not None:
+        # Noise is not the same twice, so what correlates between two samplings is shape. Means of
+        # squares would not tell: the axes were chosen for the noise of the first as well.
+        first, second = ((x - np.mean(x, axis=0)) @ axes.T for x in (descriptors, repeated))
+        scale = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
+        used &= np.sum(first * second, axis=0) > _RELIABILITY * scale
     # The sign of a singular vector is arbitrary; fixing it makes the constants repeatable.
-    axes = axes[:used] * np.sign(axes[np.arange(used), np.abs(axes[:used]).argmax(1)])[:, None]
-    projection[:, :used] = (axes / deviation[:used, None]).T
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
+    for i in np.flatnonzero(used):
+        projection[:, i] = axes[i] / np.sqrt(variance[i])
     return mean.astype(np.float32), projection
 
 

@@ -12,15 +12,13 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
+from a2fjax.audio import HOP, SAMPLE_RATE
 from a2fjax.audio.frontend import Frontend
 from a2fjax.config import Config, ModelConfig
 from a2fjax.models import conditioning
 from a2fjax.models.base import Batch
 from a2fjax.models.gru import GRU, BidirectionalGRU
 from a2fjax.models.params import Params
-
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // rig.FPS
 
 
 def default_constants() -> dict[str, np.ndarray]:
@@ -58,6 +56,7 @@ class Network(nn.Module):
     def __call__(
         self,
         features: Array,
+        silence: Array,
         batch: Batch,
         constants: Mapping[str, Array],
         key: Array | None = None,
@@ -66,6 +65,7 @@ class Network(nn.Module):
 
         Args:
           features: [B, T, F].
+          silence: [F], features of a frame of silence, which stands before and after each clip.
           batch: length, identity, identity_mask and emotion are read.
           constants: as `default_constants`.
           key: of dropout and noise; None when not training.
@@ -90,17 +90,20 @@ class Network(nn.Module):
         emotion = conditioning.EmotionEncoder(config.emotion_width, name="emotion")
         conditions.append(emotion(batch["emotion"]))
 
-        # Padding must look like what a convolution sees beyond the end of a clip: zeros.
+        # Outside its clip a frame hears silence, as many frames as the convolutions reach. Then
+        # nothing between them needs a mask, and padding, a chunk's edge and the start of a stream
+        # are all the same thing.
         valid = (jnp.arange(features.shape[1]) < batch["length"][:, None])[..., None]
-        x = features.astype(self.dtype)
+        x = jnp.where(valid, features, silence) - silence
+        x = jnp.pad(x, ((0, 0), (config.past_frames, config.future_frames), (0, 0))) + silence
+        x = x.astype(self.dtype)
         past = reach(config.past_frames, config.conv_layers)
         future = reach(config.future_frames, config.conv_layers)
         for i in range(config.conv_layers):
-            x = jnp.where(valid, x, 0)
             x = nn.Conv(
                 config.conv_width,
                 (past[i] + 1 + future[i],),
-                padding=[(past[i], future[i])],
+                padding="VALID",
                 dtype=self.dtype,
                 name=f"conv_{i}",
             )(x)
@@ -164,13 +167,14 @@ class Regression:
         """Returns parameters, with the constants under "constants"."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
         features = jnp.zeros((*batch["emotion"].shape[:2], self.frontend.width))
-        variables = self.network.init(key, features, batch, constants)
+        silence = jnp.zeros(self.frontend.width)
+        variables = self.network.init(key, features, silence, batch, constants)
         return {**variables["params"], "constants": constants}
 
     def features(self, batch: Batch) -> Array:
         """Returns the features [B, T, F] of the batch's audio; padding is heard as silence."""
         audio = batch["audio"]
-        heard = jnp.arange(audio.shape[1]) < SAMPLES_PER_FRAME * batch["length"][:, None]
+        heard = jnp.arange(audio.shape[1]) < HOP * batch["length"][:, None]
         return self.frontend.features(jnp.where(heard, audio, 0.0))
 
     def apply(
@@ -196,8 +200,14 @@ class Regression:
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
         weights = {name: value for name, value in params.items() if name != "constants"}
+        silence = self.frontend.features(jnp.zeros((1, HOP)))[0, 0]
         motion = self.network.apply(
-            {"params": weights}, features, batch, params["constants"], key if train else None
+            {"params": weights},
+            features,
+            silence,
+            batch,
+            params["constants"],
+            key if train else None,
         )
         if not train:
             motion = jnp.clip(motion, rig.MIN, rig.MAX)

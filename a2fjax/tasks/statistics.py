@@ -68,20 +68,24 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
         raise InputError("data.shards is empty: expected a folder that data_pipeline.build wrote")
     manifests = [records.read_manifest(path) for path in paths]
     mean, std = motion_statistics(manifests, config.data.split)
-    described = []
+    described: list[list[np.ndarray]] = []
     if config.model.identity == "mesh":
         for path, manifest in zip(paths, manifests, strict=True):
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
-                points = identity.sample_points(vertices, faces, config.data.identity_points)
-                described.append(np.asarray(conditioning.descriptor(points[None]))[0])
+                # The second sampling tells shape from noise of the first.
+                points = [
+                    identity.sample_points(vertices, faces, config.data.identity_points, seed)
+                    for seed in (0, 1)
+                ]
+                described.append(list(np.asarray(conditioning.descriptor(np.stack(points)))))
         if not described:
             raise InputError(
                 f"model.identity='mesh': no subject of split {config.data.split!r} in "
                 f"{', '.join(map(str, paths))} has a mesh; set model.identity='none'"
             )
-    rows = np.array(described).reshape(-1, conditioning.DESCRIPTOR_WIDTH)
-    identity_mean, projection = conditioning.standardisation(rows)
+    rows = np.array(described).reshape(-1, 2, conditioning.DESCRIPTOR_WIDTH)
+    identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
     return {
         "motion_mean": mean,
         "motion_std": std,
