@@ -290,6 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shutil.rmtree(workdir)
             print(f"fold {len(folds) + 1}/{len(tests)}: test on {test}", flush=True)
             folds.append(run_fold(args.folder, takes, test, workdir, args))
+            for name, row in folds[-1]["channels"].items():
+                shown = ", ".join(f"{k} {_pair(row[k])}" for k in ("model", "ridge", "energy"))
+                print(f"{test} {name}: R2 / r: {shown}", flush=True)
         result = {
             "schema": 1,
             "folds": folds,
