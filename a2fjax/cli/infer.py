@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     parser.add_argument("--plot", metavar="PNG", help="picture of the curves over the waveform")
     parser.add_argument(
+        "--plot-range", metavar="START:END", help="seconds to draw; default: all of the recording"
+    )
+    parser.add_argument(
         "--gain", action="append", default=[], metavar="NAME=X", help="factor of a channel or group"
     )
     parser.add_argument(
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError(f"{path}: is the recording itself")
     if args.plot:
         plot.check_format(args.plot)
+    drawn = plot.parse_range(args.plot_range)
     livelink.check_start(args.timecode, fps)
     settings = postprocess.adjustment(args.gain, args.offset, args.smooth)
     emotion = emotion_lib.parse(args.emotion)
@@ -137,6 +141,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
                 survey.high,
                 emotion=emotion.sample(survey.frames),
                 title=f"{Path(args.audio).name}  ·  {Path(args.run).name} step {model.step}",
+                seconds=drawn,
             )
     spent = time.monotonic() - started
     seconds = survey.frames / 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -98,7 +99,8 @@ def shards(folder: Path) -> list[str]:
     missing = [name for name, seen in zip(rig.CHANNELS, mask, strict=True) if not seen]
     lines.append(f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS}")
     if missing:
-        lines.append(f"  never observed: {', '.join(missing)}")
+        text = f"never observed: {', '.join(missing)}"
+        lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="    ")
     mean, std = (np.asarray(manifest.statistics.get(f"motion_{k}", [])) for k in ("mean", "std"))
     if len(mean) == len(std) == rig.NUM_CHANNELS:
         order = np.argsort(-std / rig.SCALE, kind="stable")

@@ -22,10 +22,14 @@ from a2fjax.data import records
 from a2fjax.infer.emotion import EmotionTrack
 from a2fjax.infer.predictor import Mesh, Predictor
 
-CHUNK_SECONDS = 26.72
+CHUNK_SECONDS = 24.72
 """With its context 1536 frames, one of the lengths that predictors pad to."""
 
-CONTEXT_SECONDS = 2.0
+CONTEXT_SECONDS = 3.0
+"""With a bidirectional GRU of 256 units trained for 400 steps, 200 s of read speech cut into 6 s
+chunks differ from the whole by at most 0.0017 (RMS 0.00004) of a weight; with 2 s of context by
+0.0045, with 1 s by 0.019. No step at a join is larger than those inside."""
+
 FADE_FRAMES = 10
 BLOCK_SECONDS = 10.0
 """Of the blocks that recordings are read in; a whole number of motion frames."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, tuple[str, ...], str], ...]], ...] = (
     ("blink", (("blink", ("eyeBlinkLeft", "eyeBlinkRight"), "#1f77b4"),)),
 )
 _EMOTION_COLOURS = ("#bbbbbb", "#ffbf00", "#d62728", "#1f77b4", "#9467bd")
-_MAX_COLUMNS = 4000
+_MAX_COLUMNS = 2000
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -84,7 +83,8 @@ def draw(
       seconds: part to draw; all by default.
 
     Raises:
-      InputError: the file cannot be written, an unknown ending, or matplotlib is not there.
+      InputError: the file cannot be written, an unknown ending, nothing is inside `seconds`, or
+        matplotlib is not there.
     """
     try:
         import matplotlib
@@ -99,14 +99,19 @@ def draw(
     inside = np.ones(len(times), bool)
     if seconds is not None:
         inside = (times >= seconds[0]) & (times <= seconds[1])
-    length = times[inside][-1] - times[inside][0] if inside.any() else 0.0
+        if not inside.any():
+            raise InputError(
+                f"{path}: nothing to draw from {seconds[0]:g} to {seconds[1]:g} s, "
+                f"the recording has {len(times) / rig.FPS:.2f} s"
+            )
+    length = times[inside][-1] - times[inside][0]
     shows_emotion = emotion is not None and bool((emotion[:, 0] < 1).any())
     heights = [1.0, *[1.5 if name == "aperture" else 1.0 for name, _ in _ROWS]]
     heights += [0.6] if shows_emotion else []
     figure, axes = pyplot.subplots(
         len(heights),
         1,
-        figsize=(min(40.0, max(10.0, 1.6 * length)), 1.35 * sum(heights) + 0.8),
+        figsize=(min(24.0, max(10.0, 1.6 * length)), 1.35 * sum(heights) + 0.8),
         sharex=True,
         gridspec_kw={"height_ratios": heights},
         layout="constrained",
@@ -121,6 +126,8 @@ def draw(
             assert emotion is not None
             _emotion(axes[-1], times[inside], emotion[inside])
         axes[-1].set_xlabel("seconds")
+        if length <= 30:
+            axes[-1].xaxis.set_major_locator(pyplot.MultipleLocator(1))
         axes[-1].set_xlim(times[inside][0], max(times[inside][-1], times[inside][0] + 0.1))
         if title:
             figure.suptitle(title, fontsize=11, color=_INK)
@@ -128,6 +135,24 @@ def draw(
             figure.savefig(temporary, dpi=110, format=check_format(path))
     finally:
         pyplot.close(figure)
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """Reads "10:20", "10:" or ":20" in seconds; None is the whole recording.
+
+    Raises:
+      InputError: of another form, or the end is not after the start.
+    """
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    try:
+        found = (float(first or 0), float(last or "inf"))
+    except ValueError:
+        found = (0.0, 0.0)
+    if not colon or not found[0] < found[1]:
+        raise InputError(f"range {text!r}: expected START:END in seconds, such as 10:20")
+    return found
 
 
 def check_format(path: str | Path) -> str:
@@ -164,23 +189,31 @@ def _waveform(axis, times: np.ndarray, low: np.ndarray, high: np.ndarray) -> Non
 def _curve(axis, times: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
     step = _stride(len(times))
     if step > 1:
-        # Extremes are what an overview must not lose: both ends of each stretch are drawn.
+        # An overview: the mean of each stretch, and how far the curve goes there.
         starts = np.arange(0, len(times), step)
         low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-        axis.fill_between(times[starts], low, high, color=colour, label=label, linewidth=0.5)
-        return
+        mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+        axis.fill_between(times[starts], low, high, color=colour, alpha=0.2, linewidth=0)
+        times, values = times[starts], mean
     axis.plot(times, values, color=colour, label=label, linewidth=1.1)
 
 
 def _emotion(axis, times: np.ndarray, emotion: np.ndarray) -> None:
     step = _stride(len(times))
-    axis.stackplot(times[::step], emotion[::step].T, labels=rig.EMOTIONS, colors=_EMOTION_COLOURS)
+    present = np.flatnonzero(emotion.any(0))
+    axis.stackplot(
+        times[::step],
+        emotion[::step, present].T,
+        labels=[rig.EMOTIONS[i] for i in present],
+        colors=[_EMOTION_COLOURS[i] for i in present],
+    )
     _style(axis, "emotion", legend=True)
     axis.set_ylim(0, 1)
 
 
 def _style(axis, name: str, *, legend: bool) -> None:
     axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=_INK)
+    axis.set_axisbelow(True)
     axis.grid(True, color=_GRID, linewidth=0.5)
     axis.axhline(0, color=_GRID, linewidth=0.8)
     axis.tick_params(labelsize=8, colors=_INK)
@@ -188,8 +221,3 @@ def _style(axis, name: str, *, legend: bool) -> None:
         axis.spines[side].set_visible(False)
     if legend:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
-
-
-def labels() -> Sequence[str]:
-    """Returns the names of the curves that are drawn."""
-    return [label for _, row in _ROWS for label, _, _ in row]

@@ -194,6 +194,7 @@ CASES = {
     "wrong timecode": (["--timecode", "00:00:00:50"], "expected less than 50"),
     "wrong gain": (["--gain", "jawOpn=2"], "did you mean 'jawOpen'?"),
     "wrong picture": (["--plot", "{tmp}/x.pgn"], "did you mean '.png'?"),
+    "wrong range": (["--plot-range", "2:1"], "expected START:END"),
     "no such step": (["--step", "12"], "the nearest is 10"),
     "stray argument": (["--config.x=1"], "unexpected argument"),
 }
