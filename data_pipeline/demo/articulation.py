@@ -16,6 +16,7 @@ every speaker in every mood. Everything is band-limited to about 10 Hz.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,9 +53,12 @@ class Curves:
 
         Between samples it follows cubic splines.
         """
-        grid = np.arange(len(self.values)) / RATE
         inside = np.clip(times, 0.0, self.duration)
-        return rig.clip(CubicSpline(grid, self.values)(inside)).astype(np.float32)
+        return rig.clip(self._spline(inside)).astype(np.float32)
+
+    @functools.cached_property
+    def _spline(self) -> CubicSpline:
+        return CubicSpline(np.arange(len(self.values)) / RATE, self.values)
 
 
 def minimum_jerk(x: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ class Style:
     """How somebody moves when speaking.
 
     Attributes:
-      amplitude: of all mouth movement; 0.6 to 1.45.
+      amplitude: of all mouth movement; 0.6 to 1.45, 1 is average.
       jaw: preference of the jaw over the lips for opening, -1 to 1.
       rounding: protruding (1) rather than narrowing (-1) the lips to round them.
       smile: habit of raised corners and a raised upper lip (1), or lowered corners (-1).
@@ -45,9 +45,10 @@ def style_of(shape: np.ndarray) -> Style:
       shape: [8] parameters in the order of `SHAPE`, each in [-1, 1].
     """
     # A little curvature, for no person's style is exactly linear in anything; slope 0.8 to 1.2.
-    z = shape[:5] + 0.10 * (shape[:5] ** 2 - 1.0 / 3.0)
+    z = np.asarray(shape[:5], float)
+    z = z + 0.10 * (z**2 - 1.0 / 3.0)
     return Style(
-        amplitude=float(0.95 * np.exp(0.42 * z[0])),
+        amplitude=float(1.0 + 0.42 * z[0]),
         jaw=float(z[1]),
         rounding=float(z[2]),
         smile=float(z[3]),
@@ -88,7 +89,7 @@ POSE = _poses(
 )  # fmt: skip
 """[5, 72] what each emotion adds to the pose, in the order of `rig.EMOTIONS`."""
 
-AMPLITUDE = np.array([1.0, 1.08, 1.22, 0.66, 1.18])
+AMPLITUDE = np.array([1.0, 1.08, 1.22, 0.74, 1.18])
 """[5] factor of each emotion on mouth movement."""
 
 JAW = np.array([0.0, 0.02, 0.04, -0.02, 0.12])

@@ -279,7 +279,7 @@ def record(person: Person, index: int, sentence: text.Sentence) -> Take:
         audio = audio + loud * 10.0 ** (-snr / 20.0) * room_noise(len(audio), rng)
     audio = audio * min(1.0, 0.95 / float(np.abs(audio).max()))
     return Take(
-        shot=f"{mood}_{sentence.key}_{index:02d}",
+        shot=f"{index:02d}_{mood}_{sentence.key}",
         sentence=sentence,
         audio=audio.astype(np.float32),
         segments=segments,

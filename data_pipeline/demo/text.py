@@ -1,17 +1,20 @@
 """What the demo's voices say: sentences written for it, rich in p b m f v, in five languages.
 
-Commas are where pauses may be lengthened. A sentence's key is all that the splits look at; which
-keys are kept out of training is `data_pipeline.splits`' rule, not this module's.
+Commas are where pauses may be lengthened. A sentence's key is its language and first three words,
+so changing one sentence leaves the keys, and with them the splits, of the others alone. Which keys
+are kept out of training is `data_pipeline.splits`' rule.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
+import unicodedata
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """A sentence: `key` ("en07"), `language` (BCP-47) and `text`."""
+    """A sentence: `key` ("en-the-baby-babbled"), `language` (BCP-47) and `text`."""
 
     key: str
     language: str
@@ -178,17 +181,23 @@ Ogni sabato balliamo in piazza fino a tardi.
 """
 
 
-def _number(language: str, block: str) -> tuple[Sentence, ...]:
+def _key(language: str, line: str) -> str:
+    # Keys become file names: plain ASCII.
+    plain = unicodedata.normalize("NFKD", line.lower()).encode("ascii", "ignore").decode()
+    return "-".join([language, *re.findall(r"\w+", plain)[:3]])
+
+
+def _sentences(language: str, block: str) -> tuple[Sentence, ...]:
     lines = [line.strip() for line in block.strip().splitlines()]
-    return tuple(Sentence(f"{language}{i:02d}", language, t) for i, t in enumerate(lines))
+    return tuple(Sentence(_key(language, t), language, t) for t in lines)
 
 
 SENTENCES: tuple[Sentence, ...] = (
-    _number("en", _ENGLISH)
-    + _number("es", _SPANISH)
-    + _number("de", _GERMAN)
-    + _number("fr", _FRENCH)
-    + _number("it", _ITALIAN)
+    _sentences("en", _ENGLISH)
+    + _sentences("es", _SPANISH)
+    + _sentences("de", _GERMAN)
+    + _sentences("fr", _FRENCH)
+    + _sentences("it", _ITALIAN)
 )
 """Every sentence; 48 English and 24 of each other language."""
 

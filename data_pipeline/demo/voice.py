@@ -15,10 +15,11 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+from pathlib import Path
 
 import numpy as np
 
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, nearest
 
 RATE = 22_050
 """Samples a second of the speech."""
@@ -27,10 +28,11 @@ LANGUAGES = {"en": "gmw/en", "es": "roa/es", "de": "gmw/de", "fr": "fr", "it": "
 """Language -> the name under which eSpeak NG finds the voice (`en-gb`, `fr-fr` are not found)."""
 
 VARIANTS = {
-    "male": ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "max", "david", "paul", "iven3"),
-    "female": ("f1", "f2", "f3", "f4", "f5", "linda", "belinda", "steph", "anika", "Annie"),
+    "male": ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "max", "david", "paul", "iven3", "john"),
+    "female": ("f1", "linda", "belinda", "steph", "anika", "Annie", "Andrea", "aunty"),
 }
-"""Voice variants by sex. Whispering, robots and echo effects are left out."""
+"""Voice variants by sex. Whispers and robots are left out, and so are those with an echo, which
+fills the silence of stops that tells where closures begin."""
 
 _MISSING = 'the demo corpus needs a voice: pip install "a2fjax[demo]" (eSpeak NG, GPL-3)'
 _SUBMITTED_AS_UTF8 = 1
@@ -139,6 +141,7 @@ class _Library:
                 f"eSpeak NG does not start with its data at {data} ({len(str(data))} characters); "
                 "expected a path below 160, install the package in a shorter folder"
             )
+        self._variants = {p.name for p in (Path(data) / "voices" / "!v").iterdir()}
         self._audio: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
         # ctypes keeps no reference to a callback: the C side would call freed memory.
@@ -159,6 +162,10 @@ class _Library:
 
     def speak(self, text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, str]]]:
         name = LANGUAGES[voice.language] + (f"+{voice.variant}" if voice.variant else "")
+        # Of an unknown variant eSpeak NG says nothing and speaks in the plain voice.
+        if voice.variant and voice.variant not in self._variants:
+            found = nearest(voice.variant, sorted(self._variants))
+            raise InputError(f"eSpeak NG has no voice variant {voice.variant!r}{found}")
         if self._dll.espeak_SetVoiceByName(name.encode()) != 0:
             raise InputError(f"eSpeak NG has no voice {name!r}")
         for parameter, value in (
@@ -241,7 +248,7 @@ def require() -> None:
     Raises:
       InputError: the `demo` extra is not installed.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("espeakng_loader") is None:
-        raise InputError(_MISSING)
+    try:
+        import espeakng_loader  # noqa: F401 (only whether it is there)
+    except ImportError:
+        raise InputError(_MISSING) from None
