@@ -19,8 +19,8 @@ from a2fjax.config import CHOICES, AudioConfig
 from a2fjax.errors import InputError, nearest
 
 # Log power is mapped so that the floor is -SPAN and white noise at the level of speech is +SPAN;
-# log-mel of 191 recordings (English, some Swedish, Japanese, Mandarin) at the default floor then has
-# mean 0.0 and standard deviation 1.0.
+# log-mel of 96 recordings (English, a few in Swedish, Japanese and Mandarin) at the default floor
+# then has mean 0.0 and standard deviation 1.0.
 SPAN = 1.64
 
 # F0 is heard as a distance from 150 Hz, between the usual voices of men and women, in units of
