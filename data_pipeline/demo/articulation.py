@@ -85,8 +85,10 @@ def rest(times: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
         if s.phone.kind != "silence" or length < _SHORTEST_REST:
             continue
         first, last = i == 0, i == len(segments) - 1
-        depth = 1.0 if first or last else minimum_jerk(
-            np.array((length - _SHORTEST_REST) / (_FULL_REST - _SHORTEST_REST))
+        depth = (
+            1.0
+            if first or last
+            else minimum_jerk(np.array((length - _SHORTEST_REST) / (_FULL_REST - _SHORTEST_REST)))
         )
         begin, full = s.start - 0.03, s.start + min(0.13, 0.42 * length)
         until, end = s.end - min(0.10, 0.40 * length), s.end + 0.02
@@ -139,9 +141,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return sum(k * padded[i : i + len(values)] for i, k in enumerate(kernel))
 
 
-def coarticulate(
-    times: np.ndarray, segments: Sequence[Segment], speed: np.ndarray
-) -> np.ndarray:
+def coarticulate(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarray) -> np.ndarray:
     """Returns the targets [N, len(phones.TARGETS)] blended over time by dominance.
 
     Args:

@@ -147,7 +147,9 @@ def table(found: Sequence[Comparison]) -> str:
     line = f"{'mean':<10}{sum(c.clips for c in found):>6}{sum(c.frames for c in found):>8}"
     line += f"{np.mean([c.rmse for c in found]):>9.4f}"
     line += "".join(f"{np.mean([c.groups[g] for c in found]):>12.4f}" for g in GROUPS)
-    line += f"{np.mean([c.aperture for c in found]):>10.4f}{np.mean([c.eyes for c in found]):>10.3f}"
+    line += (
+        f"{np.mean([c.aperture for c in found]):>10.4f}{np.mean([c.eyes for c in found]):>10.3f}"
+    )
     # Of errors with signs the mean says little: the largest one is shown.
     largest = max((c.offset_ms for c in found), key=abs)
     lines.append(line + f"{largest:>+11.2f}  (largest offset error)")

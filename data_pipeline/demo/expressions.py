@@ -197,7 +197,9 @@ def _brows_cheeks_nose(face: Head, shapes: dict[str, np.ndarray]) -> None:
     shapes["browInnerUp"] += _vectors(inner, y=0.95, z=0.05)
     for name, sign in _SIDES:
         side = sign * x
-        shapes["browDown" + name] += _vectors(bump(side, y, (2.5, brow), (1.6, 0.9)), y=-0.75, z=0.2)
+        shapes["browDown" + name] += _vectors(
+            bump(side, y, (2.5, brow), (1.6, 0.9)), y=-0.75, z=0.2
+        )
         inward = bump(side, y, (1.3, brow - 0.2), (0.8, 0.7))
         shapes["browDown" + name] += _vectors(inward, x=-sign * 0.35, y=-0.25)
         shapes["browOuterUp" + name] += _vectors(bump(side, y, (4.0, brow), (1.4, 1.2)), y=0.95)
@@ -206,7 +208,9 @@ def _brows_cheeks_nose(face: Head, shapes: dict[str, np.ndarray]) -> None:
         )
         wing = bump(side, y, (1.1, -1.4), (0.6, 0.7))
         bridge = bump(side, y, (0.8, 1.0), (0.5, 0.8))
-        shapes["noseSneer" + name] += _vectors(wing, y=0.75, z=0.3) + _vectors(bridge, y=0.45, z=0.3)
+        shapes["noseSneer" + name] += _vectors(wing, y=0.75, z=0.3) + _vectors(
+            bridge, y=0.45, z=0.3
+        )
         full = bump(side, y, (face.corner[0, 0] * 0.6 + 2.4, MOUTH_Y + 0.4), (1.5, 1.8))
         shapes["cheekPuff"] += _vectors(full, x=sign * 0.65, z=0.95)
 

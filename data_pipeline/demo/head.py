@@ -92,7 +92,7 @@ def layout() -> Layout:
                 continue
             if np.hypot(*(taken - (x, y)).T).min() < 0.62 or _in_opening(x, y):
                 continue
-            for s in ((1.0, -1.0) if x else (1.0,)):
+            for s in (1.0, -1.0) if x else (1.0,):
                 points.append((s * x, y))
                 parts.append("face")
                 angles.append(0.0)
@@ -257,10 +257,9 @@ def _tongue(p: dict[str, float], width: float) -> tuple[np.ndarray, np.ndarray]:
     z = 2.6 + (4.6 + 0.3 * p["jawLength"]) * s + 0.0 * a
     body = np.stack(np.broadcast_arrays(x, y, z), axis=-1).reshape(-1, 3)
     t = np.linspace(-1.0, 1.0, 12)
-    arch = np.stack(
-        [0.55 * width * np.sin(1.4 * t), -5.9 + 0.12 * (-1.0) ** np.arange(12), 4.2 + 3.6 * np.cos(1.4 * t)],
-        axis=1,
-    )  # fmt: skip
+    # Teeth at alternating heights: points of one plane would fix a rotation badly.
+    height = -5.9 + 0.12 * (-1.0) ** np.arange(12)
+    arch = np.stack([0.55 * width * np.sin(1.4 * t), height, 4.2 + 3.6 * np.cos(1.4 * t)], axis=1)
     grid = np.arange(64).reshape(8, 8)
     faces = []
     for i in range(7):

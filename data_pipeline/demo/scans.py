@@ -45,9 +45,7 @@ class Actor:
     def of(person: Person) -> Actor:
         """Returns the actor of a person."""
         head = heads.head(person.shape)
-        return Actor(
-            person, head, expressions.skin_shapes(head), expressions.tongue_shapes(head)
-        )
+        return Actor(person, head, expressions.skin_shapes(head), expressions.tongue_shapes(head))
 
 
 @dataclasses.dataclass(frozen=True)

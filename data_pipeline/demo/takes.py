@@ -313,9 +313,7 @@ def slate(person: Person) -> Take:
         first = int(round(pop * RATE))
         audio[first : first + len(tone)] += 0.8 * tone
     times = np.arange(int(duration * articulation.RATE) + 1) / articulation.RATE
-    opened = sum(
-        articulation.window(times, p - 0.015, p + 0.015, p + 0.20, p + 0.40) for p in pops
-    )
+    opened = sum(articulation.window(times, p - 0.015, p + 0.015, p + 0.20, p + 0.40) for p in pops)
     neutral = np.tile(np.eye(rig.NUM_EMOTIONS)[0], (len(times), 1))
     silence = Segment("", phones.CLASSES["SIL"], 0.0, duration, duration, 0)
     motion = articulation.articulate((silence,), times, neutral, style.style_of(person.shape))

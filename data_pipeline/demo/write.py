@@ -131,9 +131,7 @@ def _shot(person: Person, take: Take) -> dict[str, Any]:
 
 def _write_truth(path: Path, person: Person, take: Take) -> None:
     frames = len(take.audio) // takes.FRAME_SAMPLES
-    phones = [
-        [round(s.start, 5), round(s.end, 5), s.ipa, s.phone.name] for s in take.segments
-    ]
+    phones = [[round(s.start, 5), round(s.end, 5), s.ipa, s.phone.name] for s in take.segments]
     times = np.arange(frames) / rig.FPS
     np.savez(
         path,

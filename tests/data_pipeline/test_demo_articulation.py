@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from a2fjax import rig
-from data_pipeline.demo import articulation, phones, style, takes, upper_face
+from data_pipeline.demo import articulation, phones, takes, upper_face
 from data_pipeline.demo.phones import CLASSES, Segment
 from data_pipeline.demo.style import SHAPE, style_of
 
