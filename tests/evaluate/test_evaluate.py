@@ -304,6 +304,7 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.json"]
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     from a2fjax import config
     from a2fjax.train import loop
