@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -17,7 +20,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     An error inside removes the temporary file and leaves an older `path` as it was.
 
     Raises:
-      InputError: the folder does not exist or cannot be written to, or the disk refuses.
+      InputError: the folder does not exist or cannot be written to.
+      WorkFailed: the disk is full or fails.
     """
     path = Path(path)
     check_folder(path)
@@ -25,14 +29,18 @@ def whole(path: str | Path) -> Iterator[Path]:
     try:
         # Touched first, so that an unwritable folder is told before hours of work.
         temporary.touch()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is not None and str(error.filename) != str(temporary):
+        if error.errno not in _DISK:
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WorkFailed(f"{path}: could not be written ({error.strerror})") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_folder(path: Path) -> None:

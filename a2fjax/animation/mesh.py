@@ -75,7 +75,8 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     with open(path, "rb") as file:
         if file.readline().strip() != b"ply":
             raise ValueError("its first line is not 'ply'")
-        form, elements = "", []
+        form = ""
+        elements: list[tuple[str, int, list[list[str]]]] = []
         while True:
             line = file.readline()
             if not line:
@@ -91,6 +92,7 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 elements.append((words[1], int(words[2]), []))
             elif words[0] == "property":
                 elements[-1][2].append(words[1:])
+        source: _AsciiPly | _BinaryPly
         if form == "ascii":
             source = _AsciiPly(file.read().split())
         elif form in ("binary_little_endian", "binary_big_endian"):

