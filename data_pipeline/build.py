@@ -13,8 +13,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +115,7 @@ def build(
         raise InputError(f"--out {out}: is the input; give another folder")
     actors = source.actors()
     held_out = _held_out(actors, settings)
+    _check_sentences(actors, settings)
     work = out / WORK
     made = not out.exists()
     work.mkdir(parents=True, exist_ok=True)
@@ -163,8 +168,11 @@ def _work(
     progress = console.Progress([a for a, _ in todo], say)
     failed: list[str] = []
     for actor, result in _run(source, todo, settings, work, workers):
-        if isinstance(result, BaseException):
+        if isinstance(result, BrokenProcessPool):
+            failed.append(f"{actor.name}: a worker process died; out of memory?")
+        elif isinstance(result, BaseException):
             failed.append(f"{actor.name}: {type(result).__name__}: {result}")
+        if isinstance(result, BaseException):
             continue
         summaries[actor.name] = result
         for take, reason in result["rejected"]:
@@ -199,7 +207,12 @@ def _run(
     # The largest first, so that no process is left with one long actor at the end.
     todo = sorted(todo, key=lambda item: (-console.weight(item[0]), item[0].name))
     with _environment(_SINGLE_THREAD):
-        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            count,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
+        )
         try:
             # Processes start as work is submitted and take the environment as it is now.
             jobs = {pool.submit(process, source, a, settings, work, p): a for a, p in todo}
@@ -208,6 +221,18 @@ def _run(
                 yield jobs[job], error if error is not None else job.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    """Leaves Ctrl-C to the parent, and ends with it: a killed build must not leave workers."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(EXIT_FAILED)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def process(
@@ -227,7 +252,7 @@ def process(
     from data_pipeline import takes
 
     clips, report = takes.clips_of(source, actor, settings)
-    partial = work / f"{mark}.clips.partial"
+    partial = work / f"{mark}.{os.getpid()}.partial"
     entries, size = [], 0
     with partial.open("wb") as file:
         for clip in clips:
@@ -348,10 +373,6 @@ def _finish(
 
 def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
     """Returns the split of each sentence."""
-    for setting in ("test_sentences", "val_sentences"):
-        for key in getattr(settings, setting):
-            if key not in keys:
-                raise InputError(f"config: {setting}: no take says {key!r}{nearest(key, keys)}")
     return {
         key: splits.named_split(
             key,
@@ -361,6 +382,14 @@ def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
         )
         for key in sorted(keys)
     }
+
+
+def _check_sentences(actors: list[Actor], settings: BuildSettings) -> None:
+    keys = {t.sentence for a in actors for t in a.takes if not t.slate}
+    for setting in ("test_sentences", "val_sentences"):
+        for key in getattr(settings, setting):
+            if key not in keys:
+                raise InputError(f"config: {setting}: no take says {key!r}{nearest(key, keys)}")
 
 
 def _held_out(actors: list[Actor], settings: BuildSettings) -> set[str]:

@@ -22,6 +22,7 @@ from data_pipeline.sources import Actor, Capture, Face, Source, Take
 LEAST_FRAMES = 10
 """A take with fewer frames under its audio is no clip (0.2 s)."""
 
+_MOST_STABLE = 400
 _SCANNER_MM = 0.1  # noise that observability is judged by
 _PRIOR = 0.25  # how far a weight typically strays
 
@@ -229,6 +230,8 @@ def _prepare(face: Face | None, name: str, report: ActorReport) -> _Part | None:
     stable = face.stable
     if stable is None:
         stable = geometry.stable_vertices(face.neutral, face.deltas)
+        # A few hundred, spread out, fix six numbers to less than the scanner's noise.
+        stable = stable[:: -(-len(stable) // _MOST_STABLE)]
     gram = solve.gram(face.deltas[:, face.keep])
     # Standard deviation of a weight given one noisy frame: of shapes that hardly move anything,
     # or move what others move, a capture says nothing.
