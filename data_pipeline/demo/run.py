@@ -65,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
     _call([sys.executable, "-m", "data_pipeline.demo", f"--out={corpus}", *size])
 
     _step("2/5 Shards: align, stabilise, solve, split")
-    _call([sys.executable, "-m", "data_pipeline.build", str(corpus / "captures"), f"--out={shards}"])
+    captures = corpus / "captures"
+    _call([sys.executable, "-m", "data_pipeline.build", str(captures), f"--out={shards}"])
 
     _step("3/5 Train the regression model")
     train = [*a2fjax, "train", f"--config={EXPERIMENT}:demo", f"--workdir={run}"]
@@ -100,8 +101,8 @@ def _recording(folder: Path) -> Path:
 
     path = folder / "speech.wav"
     if not path.exists():
-        audio, rate = voice.speak(LINE, voice="en", variant="Alicia")
-        io.save(path, audio, rate)
+        speech = voice.speak(LINE, voice.Voice(language="en", variant="Alicia"))
+        io.save(path, speech.audio, voice.RATE)
         print(f"No AUDIO given: {path} is spoken by a voice outside the corpus (eSpeak NG)")
     return path
 
