@@ -49,6 +49,7 @@ class Checkpoints:
         """
         self._folder = Path(run).absolute() / FOLDER
         self._metric = config.best_metric
+        self._writing: int | None = None
         keep: list[Any] = [managers.LatestN(config.keep_latest)]
         if config.keep_best:
             keep.append(
@@ -87,7 +88,7 @@ class Checkpoints:
             `best_metric` never count among the best.
 
         Raises:
-          WorkFailed: this save, or the one before it in the background, failed (disk full).
+          WorkFailed: this save, or the one before it, failed (disk full).
         """
         average = state.merged(average=True)
         meta = {
@@ -98,6 +99,8 @@ class Checkpoints:
             "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
         }
         ranked = {k: float(v) for k, v in metrics.items()} if self._metric in metrics else None
+        self.wait()
+        self._writing = step
         try:
             self._manager.save(
                 step,
@@ -118,7 +121,7 @@ class Checkpoints:
         try:
             self._manager.check_for_errors()
         except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(None, error) from None
+            raise self._failed(error) from None
 
     def wait(self) -> None:
         """Returns once everything is on disk.
@@ -129,7 +132,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(None, error) from None
+            raise self._failed(error) from None
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Returns the state at a step and its meta.
@@ -176,7 +179,7 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(None, error) from None
+            raise self._failed(error) from None
 
     def __enter__(self) -> Checkpoints:
         """Returns itself."""
@@ -190,12 +193,12 @@ class Checkpoints:
             with contextlib.suppress(WorkFailed):
                 self.close()
 
-    def _failed(self, step: int | None, error: Exception) -> WorkFailed:
-        complete = [s for s in steps_in(self._folder) if s != step]
-        last = f"the last complete one is {complete[-1]}" if complete else "none is complete"
-        which = "a checkpoint" if step is None else f"checkpoint {step}"
+    def _failed(self, error: Exception) -> WorkFailed:
+        latest = self.latest()
+        last = "none is complete" if latest is None else f"the last complete one is {latest}"
         return WorkFailed(
-            f"{which} of {self._folder.parent} could not be written ({_first_line(error)}); {last}"
+            f"checkpoint {self._writing} of {self._folder.parent} could not be written "
+            f"({_first_line(error)}); {last}"
         )
 
 
