@@ -253,15 +253,16 @@ def process(
 
     clips, report = takes.clips_of(source, actor, settings)
     partial = work / f"{mark}.{os.getpid()}.partial"
-    entries, size = [], 0
+    entries: list[tuple[str, str, float]] = []
+    size = 0
     with partial.open("wb") as file:
         for clip in clips:
             record = records.encode(clip)
             file.write(msgpack.packb(record))
             size += len(record)
-            entries.append([clip.id, clip.sentence, len(clip.audio) / records.SAMPLE_RATE])
+            entries.append((clip.id, clip.sentence, len(clip.audio) / records.SAMPLE_RATE))
     residuals = np.array(report.residuals or [0.0])
-    summary = {
+    summary: dict[str, Any] = {
         "clips": entries,
         "bytes": size,
         "seconds": sum(e[2] for e in entries),

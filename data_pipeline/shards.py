@@ -115,6 +115,7 @@ def write(
                 writer = array_record_module.ArrayRecordWriter(
                     str(out / f"{names[which]}.partial"), "group_size:1"
                 )
+            assert writer is not None  # each file's first clip opens it
             writer.write(records.encode(clip))
             statistics.add(clip)
             mask |= clip.channel_mask

@@ -72,7 +72,7 @@ def _read_npy(path: Path) -> tuple[Vertices, None]:
     return array, None
 
 
-def _read_pc2(path: Path) -> tuple[Vertices, np.ndarray]:
+def _read_pc2(path: Path) -> tuple[Vertices, np.ndarray | None]:
     """Reads PC2: header `<12s version vertices start rate frames`, then little-endian float32.
 
     `rate` is frames of the scene a sample, start its first frame; in practice writers put frames
@@ -124,7 +124,10 @@ def _read_mc(path: Path) -> tuple[MayaCache, np.ndarray]:
     if description.is_file():
         _check_description(description)
     size = path.stat().st_size
-    offsets, times, counts, kinds = [], [], set(), set()
+    offsets: list[int] = []
+    times: list[int] = []
+    counts: set[int] = set()
+    kinds: set[bytes] = set()
     with path.open("rb") as file:
         tag, length = _chunk(file.read(8))
         if tag == b"FOR8":
