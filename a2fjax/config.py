@@ -375,7 +375,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def build(kind: type, values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
+def build(kind: Any, values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
     """Returns the dataclass `kind` with `values`, checked for unknown keys, types and ranges.
 
     Raises:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ _LOWER = {name.lower(): i for i, name in enumerate(CHANNELS)}
 WEIGHT_CHANNELS = np.arange(0, 68)
 ANGLE_CHANNELS = np.arange(68, 72)
 ANGLE_LIMIT = 45.0
-"""Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation."""
+"""Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation. X is pitch, positive
+when the eye looks down; Y is yaw, positive when it looks to the person's left."""
 
 MIN = np.array([0.0] * 68 + [-ANGLE_LIMIT] * 4, np.float32)
 MAX = np.array([1.0] * 68 + [ANGLE_LIMIT] * 4, np.float32)
@@ -170,7 +172,7 @@ def clip(motion: np.ndarray) -> np.ndarray:
     return np.clip(motion, MIN, MAX)
 
 
-def aperture(motion: np.ndarray) -> np.ndarray:
+def aperture(motion: Any) -> Any:
     """Returns the lip aperture [...] of a motion [..., 72], in weight units; see `APERTURE`."""
     return motion @ APERTURE
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from a2fjax import rig
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
@@ -121,9 +122,10 @@ def _record(out: Path, person, fingerprint: str) -> None:  # noqa: ANN001 (a chi
 def _run(out: Path, missing: list, fingerprint: str, workers: int) -> None:
     # Forking is cheap, and safe here: this process has started no threads and opened no voice.
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     start, shown, done = time.monotonic(), 0.0, 0
-    waiting, running = collections.deque(missing), {}
+    waiting = collections.deque(missing)
+    running: dict[str, Any] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def write_geometry(folder: Path, actor: Actor) -> None:
         ("tongue", head.tongue, actor.tongue, rig.TONGUE),
     ):
         poses = {n: d.astype(np.float32) for n, d in zip(names, shapes, strict=True)}
-        extra = {"frontalMask": frontal} if name == "skin" else {}
+        extra: dict[str, Any] = {"frontalMask": frontal} if name == "skin" else {}
         np.savez(
             folder / "bs_data" / f"bs_{name}.npz",
             poseNames=np.array(["neutral", *names]),

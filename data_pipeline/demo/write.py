@@ -61,7 +61,7 @@ def write_person(out: Path, person: Person, fingerprint: str) -> dict[str, Any]:
     (partial / "audio").mkdir()
     actor = scans.Actor.of(person)
     shots: dict[str, Any] = {}
-    eyes: dict[str, np.ndarray] = {}
+    eyes: dict[str, Any] = {}
     unknown: dict[str, int] = {}
     seconds, phones = 0.0, 0
     recorded: list[Take] = [takes.slate(person)]
