@@ -50,8 +50,8 @@ _LOWER = {name.lower(): i for i, name in enumerate(CHANNELS)}
 WEIGHT_CHANNELS = np.arange(0, 68)
 ANGLE_CHANNELS = np.arange(68, 72)
 ANGLE_LIMIT = 45.0
-"""Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation. X is pitch, positive
-when the eye looks down; Y is yaw, positive when it looks to the person's left."""
+"""Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation. X is pitch,
+positive when the eye looks down; Y is yaw, positive when it looks to the person's left."""
 
 MIN = np.array([0.0] * 68 + [-ANGLE_LIMIT] * 4, np.float32)
 MAX = np.array([1.0] * 68 + [ANGLE_LIMIT] * 4, np.float32)

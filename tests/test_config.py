@@ -79,7 +79,9 @@ def test_broken_experiment_files_are_named(tmp_path):
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda p: p.name)
 def test_every_experiment_resolves(file):
     assert config.load(file).config.name
-    assert file.read_text().lstrip().startswith('"""'), "says what it is, how to run it, the result"
+    assert file.read_text().lstrip().lstrip("r").startswith('"""'), (
+        "says what it is, how to run it, the result"
+    )
 
 
 def test_there_are_experiments():
