@@ -16,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import shutil
-from collections.abc import Mapping
+import sys
+import time
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +162,7 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-            raise _damaged(folder, error) from error
+            raise _damaged(folder, error) from None
         params, frozen = params_lib.split(found["params"])
         ema = None if abstract.ema is None else params_lib.split(found["ema"])[0]
         count = jax.device_put(np.int32(step), abstract.step.sharding)
@@ -183,22 +186,35 @@ class Checkpoints:
 
     def __enter__(self) -> Checkpoints:
         """Returns itself."""
+        self._quiet = _without_late_answers()
+        self._quiet.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
         """Closes; when an error is already on its way, no second one hides it."""
-        if kind is None:
-            self.close()
-        else:
-            with contextlib.suppress(WorkFailed):
+        try:
+            if kind is None:
                 self.close()
+            else:
+                with contextlib.suppress(WorkFailed):
+                    self.close()
+        finally:
+            self._quiet.__exit__(kind, error, trace)
 
     def _failed(self, error: Exception) -> WorkFailed:
         latest = self.latest()
         last = "none is complete" if latest is None else f"the last complete one is {latest}"
+        why = _first_line(error)
+        if len(why) > 200:  # What went wrong stands at the end, after the names of many files.
+            why = f"... {why[-160:]}"
         return WorkFailed(
             f"checkpoint {self._writing} of {self._folder.parent} could not be written "
-            f"({_first_line(error)}); {last}"
+            f"({why}); {last}"
         )
 
 
@@ -256,14 +272,15 @@ def load_params(
             f"(all: {', '.join(map(str, have))})"
         )
     folder = Path(run).absolute() / FOLDER / str(step)
-    meta, shapes = _inspect(folder, item)
-    try:
-        with _reader() as reader:
-            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-            args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
-            found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
-    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-        raise _damaged(folder, error) from error
+    with _without_late_answers():
+        meta, shapes = _inspect(folder, item)
+        try:
+            with _reader() as reader:
+                kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+                args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
+                found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
+        except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+            raise _damaged(folder, error) from None
     return step, found[item], meta
 
 
@@ -321,7 +338,7 @@ def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(tuple(m.shape), m.dtype), tree)
         found = meta["rig"]
     except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, error) from None
     if found != rig.FINGERPRINT:
         raise InputError(
             f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
@@ -333,11 +350,32 @@ def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
 def _damaged(folder: Path, error: Exception) -> InputError:
     others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
     rest = f"; complete steps beside it: {others}" if others else ""
-    return InputError(f"checkpoint {folder}: cannot be read ({_first_line(error)}){rest}")
+    why = _first_line(error)
+    why = f"{why[:120]}..." if len(why) > 120 else why
+    return InputError(f"checkpoint {folder}: cannot be read ({why}){rest}")
 
 
 def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    if len(text) > 240:  # What went wrong stands at the end, after the names of many files.
-        text = f"{text[:80]} ... {text[-150:]}"
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+@contextlib.contextmanager
+def _without_late_answers() -> Iterator[None]:
+    """Keeps the console clear of arrays that answer after another one's failure ended the read.
+
+    They find their event loop closed, which Python reports as an unraisable exception each.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except (InputError, WorkFailed):
+        time.sleep(0.3)  # Until the last of them has answered.
+        raise
+    finally:
+        sys.unraisablehook = before
