@@ -4,6 +4,10 @@ A set holds some tens of people, so what the network learns about identity must 
 faces it never saw. The mesh therefore enters as a few smooth, standardised numbers: a fixed
 descriptor of its point cloud, projected on the leading components of the training subjects'
 descriptors. A free encoder of the points fits the training subjects and nobody else.
+
+How much of the demo heads' eight shape parameters is left in the components, as R2 of a ridge
+regression from 40 training heads on 20 unseen ones: 0.97-1.00 for six of them at 256 points and
+more; width of the mouth 0.7 at 256 points, 0.94 at 1024; height of the brows 0.4 and 0.9.
 """
 
 from __future__ import annotations
@@ -19,13 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-COMPONENTS = 12
+COMPONENTS = 16
 """Principal components of the descriptor that the network sees; unused ones are zero."""
 
 NOISE = 0.1
 """Standard deviation of the noise on each standardised component while training."""
 
-_SCALES = (0.3, 0.6)
+_WIDE = 0.6
+"""Of the two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
+
 _SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
 _LIMIT = 3.0
 _VARIANCE_FLOOR = 1e-5
@@ -50,7 +56,7 @@ _MONOMIALS = (
     *itertools.combinations_with_replacement(range(3), 2),
     *itertools.combinations_with_replacement(range(3), 3),
 )
-DESCRIPTOR_WIDTH = len(_CENTRES) * len(_SCALES) + len(_MONOMIALS)
+DESCRIPTOR_WIDTH = len(_CENTRES) * 2 + len(_MONOMIALS)
 
 
 def descriptor(points: Array) -> Array:
@@ -71,7 +77,8 @@ def descriptor(points: Array) -> Array:
     square = (
         jnp.sum(points**2, -1, keepdims=True) - 2.0 * points @ centres.T + jnp.sum(centres**2, -1)
     )
-    parts = [jnp.mean(jnp.exp(square / (-2.0 * scale**2)), axis=1) for scale in _SCALES]
+    wide = jnp.exp(square / (-2.0 * _WIDE**2))
+    parts = [jnp.mean(wide**4, axis=1), jnp.mean(wide, axis=1)]
     axes = [points[..., i] for i in range(3)]
     moments = [jnp.mean(math.prod(axes[i] for i in powers), axis=1) for powers in _MONOMIALS]
     return jnp.concatenate([*parts, jnp.stack(moments, -1)], axis=-1)
