@@ -82,7 +82,7 @@ class DataConfig:
     split: str = "train"
     batch_size: int = 16
     window_frames: int = 128
-    identity_points: int = 256
+    identity_points: int = 384
     workers: int = 0
     threads: int = 2
     prefetch: int = 4

@@ -22,7 +22,7 @@ import numpy as np
 from a2fjax.data import records
 
 _SAMPLES_PER_POINT = 16
-_SUPPORT_STEPS = 24
+_SUPPORT_STEPS = 16
 _HILBERT_BITS = 10
 _REACH = 4.0
 """Half the edge of the Hilbert curve's cube, in RMS radii."""
