@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 
@@ -33,6 +34,8 @@ class Person:
       voice: their voice in neutral mood.
       offset: seconds; audio time = capture time + offset.
       seconds: how much they record, at least.
+      turn: in [0, 1), where they begin in the order of sentences that those who speak their
+        language share; see `sentences_for`.
       seed: of everything random about them.
     """
 
@@ -43,6 +46,7 @@ class Person:
     voice: Voice
     offset: float
     seconds: float
+    turn: float
     seed: int
 
 
@@ -101,13 +105,16 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
     rng = rng_for("people", seed)
     cells = np.stack([rng.permutation(count) for _ in style.SHAPE], axis=1)
     shapes = 2.0 * (cells + rng.uniform(size=cells.shape)) / count - 1.0
+    unseen_languages = tuple(voice.LANGUAGES)
+    # Whom each one shares sentences with: the unseen have sentences of their own.
+    groups = [(_LANGUAGES[i % len(_LANGUAGES)], False) for i in range(subjects)]
+    groups += [(unseen_languages[i % len(unseen_languages)], True) for i in range(unseen)]
+    sizes = collections.Counter(groups)
+    before: collections.Counter = collections.Counter()
     found = []
-    for i in range(count):
+    for i, group in enumerate(groups):
         own = rng_for("person", seed, i)
-        language = _LANGUAGES[i % len(_LANGUAGES)]
-        held_out = i >= subjects
-        if held_out:
-            language = tuple(voice.LANGUAGES)[(i - subjects) % len(voice.LANGUAGES)]
+        language, held_out = group
         sex = ("female", "male")[(i + i // len(_LANGUAGES)) % 2]
         low, high = (45, 75) if sex == "female" else (20, 60)
         found.append(
@@ -125,30 +132,27 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
                 ),
                 offset=float(own.uniform(-_MAX_OFFSET, _MAX_OFFSET)),
                 seconds=60.0 * minutes / count,
+                turn=before[group] / sizes[group],
                 seed=seed,
             )
         )
+        before[group] += 1
     return found
 
 
 def sentences_for(person: Person) -> list[text.Sentence]:
-    """Returns what a person may say, in their own random order.
+    """Returns what a person may say, in the order they say it.
 
-    Unseen people say only what `data_pipeline.splits` keeps out of training; when their language
-    has fewer than four such sentences, English ones follow.
+    All who speak a language share one random order of its sentences and begin at places spread
+    evenly over it, so that together they say every sentence about equally often. Unseen people
+    share an order of only what `data_pipeline.splits` keeps out of training.
     """
-    rng = rng_for("sentences", person.seed, person.name)
-
-    def shuffled(language: str) -> list[text.Sentence]:
-        own = text.of_language(language)
-        if person.held_out:
-            own = tuple(s for s in own if splits.sentence_split(s.key) != "train")
-        return [own[i] for i in rng.permutation(len(own))]
-
-    chosen = shuffled(person.language)
-    if len(chosen) < 4 and person.language != "en":
-        chosen += shuffled("en")
-    return chosen
+    own = text.of_language(person.language)
+    if person.held_out:
+        own = tuple(s for s in own if splits.sentence_split(s.key) != "train")
+    order = rng_for("sentences", person.seed, person.language, person.held_out)
+    first = int(person.turn * len(own))
+    return [own[i] for i in np.roll(order.permutation(len(own)), -first)]
 
 
 def _emotions(index: int, rng: np.random.Generator, duration: float) -> tuple:

@@ -1,3 +1,4 @@
+import collections
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline import splits
-from data_pipeline.demo import check, expressions, scans, takes
+from data_pipeline.demo import check, expressions, scans, takes, text
 from data_pipeline.demo import head as heads
 from data_pipeline.demo.__main__ import generate, main
 
@@ -133,6 +134,25 @@ def test_sixty_people_cover_every_emotion_blend_and_language():
     assert (np.sort(np.floor((shapes + 1) * 32), axis=0) == np.arange(64)[:, None]).all()
     # Every unseen person has things to say in their language that training does not.
     assert all(len(takes.sentences_for(p)) >= 4 for p in everybody)
+
+
+def test_people_share_their_sentences_out_evenly():
+    everybody = takes.people(64, 4, 20.0, 0)
+    for language, held_out in {(p.language, p.held_out) for p in everybody}:
+        group = [p for p in everybody if (p.language, p.held_out) == (language, held_out)]
+        lists = [[s.key for s in takes.sentences_for(p)] for p in group]
+        own = [s.key for s in text.of_language(language)]
+        if held_out:
+            own = [key for key in own if splits.sentence_split(key) != "train"]
+        assert all(sorted(keys) == sorted(own) for keys in lists)
+        # As many takes each as there are sentences for, then twice as many.
+        share = len(own) // len(group)
+        said = collections.Counter(key for keys in lists for key in keys[:share])
+        assert len(said) == share * len(group)
+        said = collections.Counter(key for keys in lists for key in keys[: 2 * share + 2])
+        assert set(said) == set(own) and max(said.values()) - min(said.values()) <= 2
+    other = takes.people(64, 4, 20.0, 1)[0]
+    assert takes.sentences_for(other) != takes.sentences_for(everybody[0])
 
 
 def test_the_same_seed_gives_the_same_truth_and_another_seed_another(corpus, tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
+from data_pipeline import splits
 from data_pipeline.demo import phones, text, voice
 from data_pipeline.demo.voice import RATE, Voice
 
@@ -58,10 +59,17 @@ def test_every_phone_of_the_shipped_sentences_has_a_target():
 
 def test_sentences_have_unique_keys_and_enough_of_each_language():
     keys = [s.key for s in text.SENTENCES]
-    assert len(set(keys)) == len(keys) == 144
+    assert len(set(keys)) == len(keys) == 474
     assert all(key.isascii() and " " not in key for key in keys)
-    assert len(text.of_language("en")) >= 40
-    assert all(len(text.of_language(n)) >= 20 for n in voice.LANGUAGES)
+    assert all(s.text == s.text.strip() and s.text[-1] in ".?!" for s in text.SENTENCES)
+    assert len(text.of_language("en")) >= 150
+    for language in voice.LANGUAGES:
+        own = text.of_language(language)
+        assert len(own) >= 75
+        # Each language can be tested on sentences that training does not say.
+        split = collections.Counter(splits.sentence_split(s.key) for s in own)
+        assert split["val"] >= 3 and split["test_sentences"] >= 3
+        assert split["val"] + split["test_sentences"] < 0.3 * len(own)
 
 
 @pytest.mark.parametrize("sex", sorted(voice.VARIANTS))
