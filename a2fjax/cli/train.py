@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import warnings
 from pathlib import Path
 
 from a2fjax import config as config_lib
@@ -32,8 +33,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     resolved = config_lib.load(args.config, config_lib.parse_overrides(extra))
     check_shards(resolved.config)
 
-    # Orbax logs the traceback of each failure that it also raises; one line is enough.
+    # Orbax logs the traceback of each failure that it also raises, and leaves what it did not
+    # come to as warnings; one line is enough.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     from a2fjax.train import loop
 
     loop.train(resolved, args.workdir)

@@ -49,6 +49,9 @@ class Checkpoints:
         Args:
           run: the run folder.
           config: which states are kept.
+
+        Raises:
+          InputError: the folder cannot be written.
         """
         self._folder = Path(run).absolute() / FOLDER
         self._metric = config.best_metric
@@ -63,14 +66,20 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(torn)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(torn)
+        except OSError as error:
+            raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
         self._manager = ocp.CheckpointManager(
             epath.Path(self._folder),
             item_names=("params", "ema", "opt", "meta"),
             options=ocp.CheckpointManagerOptions(
                 save_decision_policy=managers.FixedIntervalPolicy(1),  # the loop decides
                 preservation_policy=managers.AnyPreservationPolicy(keep),
+                # Where a folder cannot be made, the threads that wait for it would wait minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
@@ -117,7 +126,7 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:  # noqa: BLE001 - storage raises many kinds; each ends the run
-            raise self._failed(step, error) from error
+            raise self._failed(error) from error
 
     def check(self) -> None:
         """Raises `WorkFailed` when a save in the background failed; does not wait for it."""

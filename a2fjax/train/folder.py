@@ -33,20 +33,22 @@ left of the learning-rate schedule."""
 def identity(config: Config) -> str:
     """Returns 16 hex digits that change when what is learnt does, and not with `FREE` keys."""
     default = Config()
-    plain = {
-        "steps": default.steps,
-        "log": default.log,
-        "checkpoint": default.checkpoint,
-        "eval": default.eval,
-        "mesh": default.mesh,
-    }
     data = dataclasses.replace(
         config.data,
         workers=default.data.workers,
         threads=default.data.threads,
         prefetch=default.data.prefetch,
     )
-    return config_lib.fingerprint(dataclasses.replace(config, **plain, data=data))
+    plain = dataclasses.replace(
+        config,
+        steps=default.steps,
+        log=default.log,
+        checkpoint=default.checkpoint,
+        eval=default.eval,
+        mesh=default.mesh,
+        data=data,
+    )
+    return config_lib.fingerprint(plain)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class ShardInputs:
           hosts: number of processes.
         """
         self._config = config
-        self._hosts = {"host": host, "hosts": hosts}
+        self._host, self._hosts = host, hosts
         self._training: loader.Batches | None = None
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -67,13 +67,17 @@ class ShardInputs:
 
     def batches(self, start_step: int) -> Closable:
         """See `Inputs`."""
-        self._training = loader.batches(self._config, start_step=start_step, **self._hosts)
+        self._training = loader.batches(
+            self._config, start_step=start_step, host=self._host, hosts=self._hosts
+        )
         return self._training
 
     def eval_batches(self) -> Closable:
         """See `Inputs`."""
         held_out = self._config.eval
-        return loader.eval_batches(self._config, held_out.split, held_out.batches, **self._hosts)
+        return loader.eval_batches(
+            self._config, held_out.split, held_out.batches, host=self._host, hosts=self._hosts
+        )
 
     def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
         """See `Inputs`; the clip's id and the second it starts at."""

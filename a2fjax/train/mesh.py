@@ -105,9 +105,7 @@ def state_shardings(abstract: Any, mesh: Mesh, *, min_bytes: int = FSDP_MIN_BYTE
         if fsdp == 1 or not fits or size < min_bytes:
             return replicated(mesh)
         longest = max(fits, key=lambda axis: leaf.shape[axis])
-        spec = [None] * len(leaf.shape)
-        spec[longest] = "fsdp"
-        return NamedSharding(mesh, PartitionSpec(*spec))
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
     return jax.tree.map(rule, abstract)
 

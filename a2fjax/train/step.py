@@ -56,7 +56,7 @@ def make_train_step(
         }
         metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        after = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+        after = TrainState(state.step + 1, params, state.frozen, opt_state, ema)
         return after, {**metrics, "finite": finite}
 
     return train_step

@@ -122,13 +122,14 @@ class WandB:
             "settings": wandb.Settings(console="off", init_timeout=60, silent=True),
         }
         self.mode = wandb_mode()
+        arguments["mode"] = self.mode
         try:
-            self._run = wandb.init(mode=self.mode, **arguments)
+            self._run = wandb.init(**arguments)
         except Exception:  # noqa: BLE001 - whatever keeps us from the server, the run goes on
             if self.mode != "online":
                 raise
-            self.mode = "offline"
-            self._run = wandb.init(mode="offline", **arguments)
+            self.mode = arguments["mode"] = "offline"
+            self._run = wandb.init(**arguments)
         # A resumed run repeats a few steps; against wandb's own counter they would be dropped.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import pytest
 
 from a2fjax import rig
 from a2fjax.config import CheckpointConfig, Resolved
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
 from a2fjax.train import checkpoints, mesh, optimizer, state
 
 
@@ -138,3 +139,16 @@ def test_remains_of_an_interrupted_save_or_deletion_do_no_harm(run, made):
         writer.save(10, made[0], {"data": "x"}, {"eval/loss": 2.0})
         writer.wait()
     assert checkpoints.steps(run) == [10]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_a_folder_that_went_away_fails_the_save(run, made):
+    with checkpoints.Checkpoints(run, CheckpointConfig()) as writer:
+        shutil.rmtree(run / "checkpoints")
+        (run / "checkpoints").write_text("in the way")
+        with pytest.raises(WorkFailed, match="checkpoint 10 of .* could not be written"):
+            writer.save(10, made[0], {}, {})
+            writer.wait()
+        with pytest.raises(InputError, match="cannot be written"):
+            checkpoints.Checkpoints(run, CheckpointConfig())
+    gc.collect()  # What Orbax left undone is complained of here, where it is filtered.
