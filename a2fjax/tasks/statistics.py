@@ -74,9 +74,10 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
                 # The second sampling tells shape from noise of the first.
+                count = config.data.identity_points
                 points = [
-                    identity.sample_points(vertices, faces, config.data.identity_points, seed)
-                    for seed in (0, 1)
+                    identity.mesh_points(mesh, count),
+                    identity.sample_points(vertices, faces, count, seed=1),
                 ]
                 described.append(list(np.asarray(conditioning.descriptor(np.stack(points)))))
         if not described:

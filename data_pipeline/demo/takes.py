@@ -18,7 +18,7 @@ from data_pipeline.demo.voice import RATE, Voice
 FRAME_SAMPLES = RATE // rig.FPS
 """Samples of a motion frame at the voice's rate; takes are whole frames long."""
 
-_LANGUAGES = ("en", "es", "en", "de", "en", "fr", "en", "it")
+_LANGUAGES = ("en", "es", "de", "en", "fr", "it")
 _MAX_OFFSET = 0.12
 
 
