@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from a2fjax import files
+
 
 def jax_candidates(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Any]]]:
     """Returns {what: {name: run}} for what in "forward" and "forward+backward"."""
@@ -144,9 +146,7 @@ def main() -> None:
                 f"ratio to flax {row['ratio_to_flax']:.2f} [{low:.2f}-{high:.2f}]"
             )
     if args.json:
-        partial = args.json.with_suffix(".partial")
-        partial.write_text(json.dumps(report, indent=1))
-        partial.replace(args.json)
+        files.write_text(args.json, json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from a2fjax import rig
-from a2fjax.animation import atomic, livelink, tables, tracks
+from a2fjax import files, rig
+from a2fjax.animation import livelink, tables, tracks
 from a2fjax.errors import InputError, nearest
 
 ENDINGS = {
@@ -67,7 +67,7 @@ def writer(
     """
     kind = ending(path)
     metadata = metadata or {}
-    with atomic.whole(path) as temporary:
+    with files.whole(path) as temporary:
         if kind == ".npz":
             with open(temporary, "wb") as file:
                 archive = tables.NpzWriter(file, fps=fps, frames=frames, **metadata)

@@ -26,8 +26,8 @@ from typing import IO
 
 import numpy as np
 
-from a2fjax import rig
-from a2fjax.animation import atomic, tracks
+from a2fjax import files, rig
+from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
 LAYOUT = rig.layout("livelink61")
@@ -250,7 +250,7 @@ def write(path: str | Path, table: Table) -> None:
     Raises:
       InputError: the file cannot be written.
     """
-    with atomic.whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with files.whole(path) as temporary, open(temporary, "w", newline="") as file:
         file.write(",".join(table.header) + table.newline)
         for timecode, row in zip(table.timecodes, table.values, strict=True):
             file.write(_row(timecode, row) + table.newline)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2fjax import files
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.errors import InputError, nearest
 
@@ -87,6 +88,7 @@ def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
 
     Raises:
       InputError: unknown extension, no such folder, or the file cannot be written.
+      WorkFailed: the disk is full or fails.
       ValueError: no samples, more than two dimensions, or values that are not finite.
     """
     import soundfile
@@ -95,19 +97,14 @@ def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
     extension = path.suffix.lower().lstrip(".")
     if extension not in FORMATS:
         raise InputError(f"{path}: unknown audio format{nearest(extension, FORMATS)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist")
     audio = np.asarray(audio, np.float32)
     if audio.ndim not in (1, 2) or audio.size == 0 or not np.isfinite(audio).all():
         raise ValueError(f"{path}: audio of shape {audio.shape} is empty, too deep or not finite")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        soundfile.write(temporary, audio, rate, format=FORMATS[extension])
-        os.replace(temporary, path)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary:
+        try:
+            soundfile.write(temporary, audio, rate, format=FORMATS[extension])
+        except soundfile.SoundFileError as error:
+            raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
 def _stream(path: Path) -> Iterator[np.ndarray]:

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
       InputError: anything the user gave is wrong; no file is left behind.
     """
-    from a2fjax.animation import atomic, formats, livelink, tracks
+    from a2fjax import files
+    from a2fjax.animation import formats, livelink, tracks
     from a2fjax.audio import io
     from a2fjax.errors import InputError
     from a2fjax.infer import emotion as emotion_lib
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         if Path(path).resolve() in seen:
             raise InputError(f"{path}: is given twice as an output")
         seen.add(Path(path).resolve())
-        atomic.check_folder(Path(path))
+        files.check_folder(Path(path))
     for path in args.out:
         formats.ending(path)
         if Path(path).resolve() == Path(args.audio).resolve():

@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import files, rig
 from a2fjax.errors import InputError, nearest
 
 SCHEMA = 1
@@ -226,10 +226,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes manifest.json whole or not at all."""
-    path = folder / "manifest.json"
-    temporary = path.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(dataclasses.asdict(manifest), indent=1))
-    temporary.replace(path)
+    files.write_text(folder / "manifest.json", json.dumps(dataclasses.asdict(manifest), indent=1))
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -267,12 +264,9 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     """Writes a neutral mesh: vertices [V, 3] float32, faces [F, 3] int32 (F may be 0)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial.npz")
-    np.savez(
-        temporary, vertices=np.asarray(vertices, np.float32), faces=np.asarray(faces, np.int32)
-    )
-    temporary.replace(path)
+    files.make_folder(path.parent)
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, vertices=np.asarray(vertices, np.float32), faces=np.asarray(faces, np.int32))
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

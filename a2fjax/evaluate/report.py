@@ -17,11 +17,11 @@ Layout of the JSON, `null` where nothing was measured:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import files
 from a2fjax.errors import InputError
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
 
@@ -119,18 +119,10 @@ def write(path: str | Path, result: dict[str, Any]) -> None:
 
     Raises:
       InputError: the file cannot be written.
+      WorkFailed: the disk is full or fails.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    files.make_folder(Path(path).parent)
+    files.write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import rig
-from a2fjax.animation import atomic
+from a2fjax import files, rig
 from a2fjax.errors import InputError, nearest
 
 _INK, _GRID = "#333333", "#dddddd"
@@ -131,7 +130,7 @@ def draw(
         axes[-1].set_xlim(times[inside][0], max(times[inside][-1], times[inside][0] + 0.1))
         if title:
             figure.suptitle(title, fontsize=11, color=_INK)
-        with atomic.whole(path) as temporary:
+        with files.whole(path) as temporary:
             figure.savefig(temporary, dpi=110, format=check_format(path))
     finally:
         pyplot.close(figure)

@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from a2fjax import config as config_lib
+from a2fjax import files
 from a2fjax.config import Config, Resolved
 from a2fjax.errors import InputError
 
@@ -105,12 +105,7 @@ def _write(path: Path, resolved: Resolved) -> None:
     text = resolved.to_json() + "\n"
     if path.is_file() and path.read_text() == text:
         return
-    partial = path.with_suffix(".json.partial")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    files.write_text(path, text)
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import files, rig
 from a2fjax.data import records
-from a2fjax.errors import EXIT_BAD_INPUT, InputError
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
 
 GROUPS = ("jaw_mouth", "tongue", "brows", "cheeks_nose")
 
@@ -172,13 +172,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = compare(Path(args.captures), Path(args.shards), truth)
         print(table(found))
         if args.json:
-            path = Path(args.json)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
-            partial.replace(path)
-    except InputError as error:
+            files.write_text(
+                args.json, json.dumps([dataclasses.asdict(c) for c in found], indent=1)
+            )
+    except (InputError, WorkFailed) as error:
         print(f"python -m data_pipeline.demo.check: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
     return 0
 
 

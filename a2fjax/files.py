@@ -43,6 +43,28 @@ def whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    Raises:
+      InputError, WorkFailed: as `whole`.
+    """
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+      InputError: it cannot be made, or a file is in its place.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
+
+
 def check_folder(path: Path) -> None:
     """Checks that `path` can be a file in its folder.
 
