@@ -37,6 +37,7 @@ import numpy as np
 from scipy.signal import find_peaks
 
 from a2fjax import rig
+from a2fjax.audio import HOP, num_frames
 from a2fjax.errors import InputError
 from a2fjax.metrics import energy, lips, silence
 from a2fjax.metrics.sums import Sums, merge
@@ -223,7 +224,7 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
     for recording in recordings:
         name = recording.emotion or "neutral" if emotion == "manifest" else emotion
         # Whole frames, so that the curves of the recording end where the zeros begin.
-        padded = np.zeros(-(-len(recording.audio) // 320) * 320, np.float32)
+        padded = np.zeros(num_frames(len(recording.audio)) * HOP, np.float32)
         padded[: len(recording.audio)] = recording.audio
         tail = np.zeros(round(ZEROS_SECONDS * 16_000), np.float32)
         vector = rig.emotion_vector({name: 1.0})
@@ -232,7 +233,7 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
     (still,) = model.batch([Request(np.zeros(32_000, np.float32), None, None, None)])
     found = []
     for recording, motion in zip(recordings, motions, strict=True):
-        frames = -(-len(recording.audio) // 320)
+        frames = num_frames(len(recording.audio))
         found.append(analyse(recording, motion[:frames], motion[frames:]))
     groups: dict[str, list[Sums]] = {}
     for recording, each in zip(recordings, found, strict=True):

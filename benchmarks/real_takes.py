@@ -340,10 +340,10 @@ def _take(clip: records.Clip) -> str:
 
 
 def _part(clip: records.Clip, model: Any, channels: Sequence[int]) -> Part:
-    from a2fjax.audio import level
+    from a2fjax.audio import HOP, level
     from a2fjax.audio.frontend import Frontend
 
-    audio = np.zeros(clip.frames * records.SAMPLES_PER_FRAME, np.float32)
+    audio = np.zeros(clip.frames * HOP, np.float32)
     audio[: len(clip.audio)] = level.normalise(clip.audio, clip.speech_level)
     features = np.asarray(Frontend(model.config.audio).features(audio[None]))[0]
     levels = silence.frame_level(clip.audio, clip.frames)

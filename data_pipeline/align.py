@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SAMPLE_RATE = 16_000
+from a2fjax.audio import SAMPLE_RATE
+
 ENVELOPE_RATE = 200
 """Loudness and aperture are compared on a 5 ms grid."""
 

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import config, rig
+from a2fjax import config, files, rig
+from a2fjax.audio import SAMPLE_RATE
 from a2fjax.data import records
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, InputError, WorkFailed, nearest
 from data_pipeline import console, shards, splits
@@ -139,7 +140,7 @@ def build(
             if made:
                 _remove_empty(out, work)
             raise
-        _write_whole(state, whole)
+        files.write_text(state, whole)
         for old in work.iterdir():
             if old.stem not in prints and old.name not in ("state.json", "lock"):
                 old.unlink()
@@ -260,7 +261,7 @@ def process(
             record = records.encode(clip)
             file.write(msgpack.packb(record))
             size += len(record)
-            entries.append((clip.id, clip.sentence, len(clip.audio) / records.SAMPLE_RATE))
+            entries.append((clip.id, clip.sentence, len(clip.audio) / SAMPLE_RATE))
     residuals = np.array(report.residuals or [0.0])
     summary: dict[str, Any] = {
         "clips": entries,
@@ -276,7 +277,8 @@ def process(
         "kkt": report.kkt,
     }
     partial.replace(work / f"{mark}.clips")
-    _write_whole(work / f"{mark}.json", json.dumps(summary))  # last: it says that all is there
+    # Last: it says that all is there.
+    files.write_text(work / f"{mark}.json", json.dumps(summary))
     return summary
 
 
@@ -438,12 +440,6 @@ def _code() -> str:
     for path in sorted([*folder.glob("*.py"), *folder.glob("sources/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _remove_empty(out: Path, work: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.audio import SAMPLE_RATE
 from a2fjax.data import records
 from a2fjax.errors import InputError
 
@@ -37,7 +38,7 @@ class Statistics:
 
     def add(self, clip: records.Clip) -> None:
         """Adds a clip; motion counts for the training split only."""
-        self.hours[clip.split] += len(clip.audio) / records.SAMPLE_RATE / 3600.0
+        self.hours[clip.split] += len(clip.audio) / SAMPLE_RATE / 3600.0
         self.level_db.append(20.0 * float(np.log10(max(clip.speech_level, 1e-9))))
         if clip.split != "train":
             return
@@ -120,17 +121,7 @@ def write(
             statistics.add(clip)
             mask |= clip.channel_mask
             synthetic |= clip.synthetic
-            strongest = rig.EMOTIONS[int(clip.emotion.mean(axis=0).argmax())]
-            index[which].append(
-                {
-                    "id": clip.id,
-                    "subject": clip.subject,
-                    "sentence": clip.sentence,
-                    "split": clip.split,
-                    "frames": clip.frames,
-                    "emotion": strongest,
-                }
-            )
+            index[which].append(records.index_entry(clip))
     finally:
         if writer is not None:
             writer.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.audio import io, level
+from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline import align, geometry
@@ -322,11 +322,11 @@ def clips_of_take(
     """
     take = track.take
     audio = io.load(take.audio)
-    frames = records.num_frames(len(audio))
+    frames = num_frames(len(audio))
     at = np.arange(frames) / rig.FPS
     times = track.times + offset.seconds
     good = align.covered(times, at)
-    seconds, captured = len(audio) / records.SAMPLE_RATE, times[-1] - times[0]
+    seconds, captured = len(audio) / SAMPLE_RATE, times[-1] - times[0]
     if good.sum() < min(LEAST_FRAMES, frames):
         raise InputError(
             f"{take.audio}: {seconds:.2f} s of audio and {captured:.2f} s of capture do not overlap"
@@ -363,7 +363,7 @@ def clips_of_take(
             sentence=take.sentence,
             language=take.language,
             split="unused",
-            audio=audio[a * records.SAMPLES_PER_FRAME : b * records.SAMPLES_PER_FRAME],
+            audio=audio[a * HOP : b * HOP],
             motion=motion[a:b],
             channel_mask=track.observed,
             frame_mask=good[a:b],
@@ -388,10 +388,10 @@ def segments(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
 
     Cuts fall on the quietest frame of the second half of what a clip may hold.
     """
-    frames = records.num_frames(len(audio))
+    frames = num_frames(len(audio))
     if frames <= longest:
         return [(0, frames)]
-    padded = np.pad(audio, (0, frames * records.SAMPLES_PER_FRAME - len(audio)))
+    padded = np.pad(audio, (0, frames * HOP - len(audio)))
     power = (padded.reshape(frames, -1).astype(np.float64) ** 2).mean(axis=1)
     # Quiet for a fifth of a second, not for one frame between two sounds.
     power = np.convolve(np.pad(power, 5, "edge"), np.ones(11), "valid")

@@ -179,6 +179,17 @@ def test_constants_pool_sets_by_their_frames_and_skip_unobserved_channels(tmp_pa
     assert (only["motion_std"][:36] > 0).all()
 
 
+def test_a_set_without_clips_of_the_split_adds_nothing(tmp_path):
+    folder = write_set(tmp_path / "a", mean=0.1)
+    other = write_set(tmp_path / "b", mean=0.9)
+    manifest = records.read_manifest(other)
+    clips = [{**clip, "split": "test_subjects"} for clip in manifest.shards[0].clips]
+    shards = [dataclasses.replace(manifest.shards[0], clips=clips)]
+    records.write_manifest(other, dataclasses.replace(manifest, shards=shards))
+    alone, both = (tasks.constants(CONFIG, f) for f in ([folder], [folder, other]))
+    jax.tree.map(np.testing.assert_array_equal, alone, both)
+
+
 def test_constants_describe_training_subjects_only(tmp_path):
     folder = write_set(tmp_path)
     found = tasks.constants(CONFIG, [folder])

@@ -53,14 +53,7 @@ def check_shards(config: config_lib.Config) -> None:
 
     if not config.data.shards:
         raise InputError("config: data.shards is empty: expected folders with a manifest.json")
-    manifests = [(folder, records.read_manifest(folder)) for folder in config.data.shards]
+    manifests = [records.read_manifest(folder) for folder in config.data.shards]
     splits = [config.data.split] + ([config.eval.split] if config.eval.every_steps else [])
     for split in splits:
-        problems = []
-        for folder, manifest in manifests:
-            try:
-                manifest.clips(split)
-            except InputError as error:
-                problems.append(f"{folder}: {error}")
-        if len(problems) == len(manifests):
-            raise InputError(problems[0])
+        records.check_split(split, manifests, config.data.shards)

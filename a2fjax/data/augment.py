@@ -15,12 +15,9 @@ import scipy.fft
 import soxr
 
 from a2fjax import rig
-from a2fjax.audio import level
+from a2fjax.audio import HOP, SAMPLE_RATE, level
 from a2fjax.config import AugmentConfig
 from a2fjax.data import records
-
-_HOP = records.SAMPLES_PER_FRAME
-_RATE = records.SAMPLE_RATE
 
 NOISES = ("white", "pink", "brown", "hum", "fan", "babble")
 """Kinds of noise in the bank, each of unit RMS."""
@@ -81,17 +78,17 @@ def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Wind
       frames: of the window.
       speed: above 1 is faster; pitch rises with it, as of a shorter speaker.
     """
-    size = frames * _HOP
+    size = frames * HOP
     if speed == 1.0:
-        heard = clip.audio[start * _HOP : start * _HOP + size]
+        heard = clip.audio[start * HOP : start * HOP + size]
     else:
         need = int(np.ceil(size * speed)) + 64
-        heard = clip.audio[start * _HOP : start * _HOP + need]
-        heard = soxr.resample(heard, _RATE * speed, _RATE, quality="HQ")[:size]
+        heard = clip.audio[start * HOP : start * HOP + need]
+        heard = soxr.resample(heard, SAMPLE_RATE * speed, SAMPLE_RATE, quality="HQ")[:size]
     last = clip.frames - 1
     place = start + speed * np.arange(frames)
     length = int(np.count_nonzero(place <= last))
-    heard = heard[: length * _HOP]
+    heard = heard[: length * HOP]
     audio = np.zeros(size, np.float32)
     audio[: len(heard)] = level.normalise(heard, clip.speech_level)
     place = np.minimum(place, last)
@@ -172,7 +169,7 @@ def mirror_points(points: np.ndarray) -> np.ndarray:
 def _eq_basis(size: int) -> tuple[np.ndarray, int]:
     """Returns [controls, bins] weights that make a smooth curve in dB, and the FFT's length."""
     length = scipy.fft.next_fast_len(size + 1024, real=True)
-    octave = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / _RATE), 60.0) / 60.0)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 60.0) / 60.0)
     centres = np.linspace(0.0, np.log2(8000.0 / 60.0), 7)
     width = centres[1] - centres[0]
     weights = np.exp(-0.5 * ((octave - centres[:, None]) / (0.7 * width)) ** 2)
@@ -205,8 +202,8 @@ def noise_bank(seed: int = 0) -> np.ndarray:
     """
     random = np.random.default_rng([seed, 7])
     size = _BANK_SAMPLES
-    frequency = np.fft.rfftfreq(size, 1 / _RATE)
-    time = np.arange(size) / _RATE
+    frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    time = np.arange(size) / SAMPLE_RATE
 
     def shaped(curve: np.ndarray) -> np.ndarray:
         white = random.standard_normal(len(frequency)) + 1j * random.standard_normal(len(frequency))
@@ -217,7 +214,7 @@ def noise_bank(seed: int = 0) -> np.ndarray:
         return signal / np.sqrt(np.mean(signal**2))
 
     def periodic(value: float) -> float:
-        return round(value * size / _RATE) * _RATE / size
+        return round(value * size / SAMPLE_RATE) * SAMPLE_RATE / size
 
     above = np.maximum(frequency, 20.0)
     hum = np.zeros(size)
@@ -249,7 +246,7 @@ def _voice(random: np.random.Generator, frequency: np.ndarray, time: np.ndarray)
         return curve / curve.std()
 
     pitch = random.uniform(90.0, 240.0) * np.exp(0.12 * slow(2.0))
-    pulses = np.diff(np.floor(np.cumsum(pitch) / _RATE), prepend=0.0)
+    pulses = np.diff(np.floor(np.cumsum(pitch) / SAMPLE_RATE), prepend=0.0)
     spectrum = np.fft.rfft(pulses + 0.02 * random.standard_normal(size))
     out = np.zeros(size)
     for _ in range(3):  # Three vowels of this voice, fading into each other.
@@ -296,9 +293,9 @@ def rest_pose(clip: records.Clip) -> np.ndarray | None:
     if not clip.channel_mask[rig.INDEX["jawOpen"]]:
         return None
     frames = clip.frames
-    audio = np.zeros(frames * _HOP, np.float32)
+    audio = np.zeros(frames * HOP, np.float32)
     audio[: len(clip.audio)] = clip.audio
-    power = (audio.reshape(frames, _HOP) ** 2).mean(axis=1)
+    power = (audio.reshape(frames, HOP) ** 2).mean(axis=1)
     loudest = np.lib.stride_tricks.sliding_window_view(np.pad(power, 2, mode="edge"), 5).max(axis=1)
     quiet = (loudest < (_REST_LEVEL * clip.speech_level) ** 2) & clip.frame_mask
     if not quiet.any():
@@ -331,8 +328,8 @@ def insert_pause(window: Window, rest: np.ndarray, random: np.random.Generator) 
     first = int(random.integers(1, window.length - frames))
     room_db = float(random.uniform(*PAUSE_LEVEL_DB))
 
-    fade = int(_FADE_SECONDS * _RATE)
-    a, b = first * _HOP, min((first + frames) * _HOP, window.samples)
+    fade = int(_FADE_SECONDS * SAMPLE_RATE)
+    a, b = first * HOP, min((first + frames) * HOP, window.samples)
     silent = np.ones(b - a, np.float32)
     ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)).astype(np.float32)
     silent[:fade] = ramp

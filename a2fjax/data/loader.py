@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from a2fjax import rig
+from a2fjax.audio import HOP
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, records, windows
 from a2fjax.data.identity import mesh_points
@@ -51,7 +52,7 @@ def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.
     size, frames = _host_batch(config, hosts), config.data.window_frames
     points = config.data.identity_points
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "audio": ((frames * records.SAMPLES_PER_FRAME,), np.float32),
+        "audio": ((frames * HOP,), np.float32),
         "motion": ((frames, rig.NUM_CHANNELS), np.float32),
         "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
         "frame_mask": ((frames,), np.bool_),

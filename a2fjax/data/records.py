@@ -13,6 +13,7 @@ import dataclasses
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ import msgpack
 import numpy as np
 
 from a2fjax import files, rig
+from a2fjax.audio import num_frames
 from a2fjax.errors import InputError, nearest
 
 SCHEMA = 1
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // rig.FPS
 
 SPLITS = ("train", "val", "test_sentences", "test_subjects", "unused")
 """`val` and `test_sentences` hold sentences no training clip says; `test_subjects` holds people
@@ -82,11 +82,6 @@ _ARRAYS = {
     "frame_mask": np.bool_,
     "emotion": np.float32,
 }
-
-
-def num_frames(samples: int) -> int:
-    """Returns how many frames cover that many samples: those with `t / 50 < duration`."""
-    return -(-samples // SAMPLES_PER_FRAME)
 
 
 def encode(clip: Clip) -> bytes:
@@ -165,8 +160,8 @@ class Shard:
 
     Attributes:
       file: relative to the shards' folder.
-      clips: for each record {"id", "subject", "sentence", "split", "frames", "emotion"} where
-        emotion is the name of the strongest on average.
+      clips: `index_entry` of each record: {"id", "subject", "sentence", "split", "frames",
+        "emotion"} where emotion is the name of the strongest on average.
     """
 
     file: str
@@ -206,22 +201,38 @@ class Manifest:
                 return subject
         raise InputError(f"unknown subject {name!r}{nearest(name, [s.id for s in self.subjects])}")
 
-    def clips(self, split: str) -> list[tuple[int, int, dict[str, Any]]]:
-        """Returns (shard, record, index entry) of every clip of a split, in order.
+    def entries(self, split: str) -> list[dict[str, Any]]:
+        """Returns the index entries of the clips of a split, in order; there may be none."""
+        return [e for shard in self.shards for e in shard.clips if e["split"] == split]
 
-        Raises:
-          InputError: the set has no clip of that split; names those it has.
-        """
-        found = [
-            (s, r, entry)
-            for s, shard in enumerate(self.shards)
-            for r, entry in enumerate(shard.clips)
-            if entry["split"] == split
-        ]
-        if not found:
-            have = sorted({e["split"] for shard in self.shards for e in shard.clips})
-            raise InputError(f"no clips in split {split!r}{nearest(split, have)}")
-        return found
+
+def index_entry(clip: Clip) -> dict[str, Any]:
+    """Returns what a `Shard` says of a clip."""
+    return {
+        "id": clip.id,
+        "subject": clip.subject,
+        "sentence": clip.sentence,
+        "split": clip.split,
+        "frames": clip.frames,
+        "emotion": rig.EMOTIONS[int(clip.emotion.mean(axis=0).argmax())],
+    }
+
+
+def check_split(split: str, manifests: Sequence[Manifest], folders: Sequence[str | Path]) -> None:
+    """Checks that at least one of several sets has clips of a split.
+
+    Args:
+      split: of `SPLITS`.
+      manifests: of the sets.
+      folders: of the same, for the message.
+
+    Raises:
+      InputError: none has; names the nearest split that there is.
+    """
+    if not any(manifest.entries(split) for manifest in manifests):
+        have = {e["split"] for m in manifests for shard in m.shards for e in shard.clips}
+        where = ", ".join(map(str, folders))
+        raise InputError(f"{where}: no clips in split {split!r}{nearest(split, sorted(have))}")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

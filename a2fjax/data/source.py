@@ -102,14 +102,8 @@ class ClipSource:
         self.manifests = tuple(records.read_manifest(f) for f in self.folders)
         self.split = split
         self.on_bad = on_bad
+        records.check_split(split, self.manifests, self.folders)
         self.entries = tuple(self._find())
-        if not self.entries:
-            have = sorted(
-                {c["split"] for m in self.manifests for shard in m.shards for c in shard.clips}
-            )
-            raise InputError(
-                f"no clips in split {split!r} of {', '.join(self.folders)}{nearest(split, have)}"
-            )
         self.bad: dict[int, str] = {}
         self._cache_bytes = cache_bytes
         self._quiet = False

@@ -62,7 +62,7 @@ def training(folders: Sequence[str], split: str = "train") -> Training:
     weight = np.zeros_like(total)
     emotions = []
     for manifest in takes.manifests:
-        entries = [entry for _, _, entry in manifest.clips(split)] if _has(manifest, split) else []
+        entries = manifest.entries(split)
         emotions += [entry["emotion"] for entry in entries]
         for e, name in enumerate(rig.EMOTIONS):
             pose = manifest.statistics["emotion_mean"].get(name)
@@ -113,7 +113,3 @@ def _another(sample: Sample, known: Training, seed: int) -> records.Clip:
     choice = own or same or others or range(len(entries))
     draw = np.random.default_rng([seed, zlib.crc32(sample.clip.id.encode())]).integers(len(choice))
     return known.takes[choice[int(draw)]]
-
-
-def _has(manifest: records.Manifest, split: str) -> bool:
-    return any(entry["split"] == split for shard in manifest.shards for entry in shard.clips)

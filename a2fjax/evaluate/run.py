@@ -103,6 +103,7 @@ def evaluate(
         if shards is None:
             raise InputError(f"{error}, or name the shards to measure on with --data") from None
         raise
+    chosen_splits = _splits(manifests, folders, splits)
     known, training_folders = _training(model.config, folders)
     points = {}
     if model.config.model.identity != "none":
@@ -113,7 +114,7 @@ def evaluate(
     altered = () if quick else conditions.NAMES
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
-    for split in _splits(manifests, splits):
+    for split in chosen_splits:
         chosen = samples.Split(ClipSource(folders, split), QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
         for chunk in chosen.chunks():
@@ -156,7 +157,9 @@ def _training(config: config_lib.Config, folders: list[str]) -> tuple[baselines.
     return baselines.training(folders, config.data.split), folders
 
 
-def _splits(manifests: Sequence[records.Manifest], asked: Sequence[str] | None) -> list[str]:
+def _splits(
+    manifests: Sequence[records.Manifest], folders: Sequence[str], asked: Sequence[str] | None
+) -> list[str]:
     have = {entry["split"] for m in manifests for shard in m.shards for entry in shard.clips}
     if asked is None:
         found = [split for split in DEFAULT_SPLITS if split in have]
@@ -167,8 +170,7 @@ def _splits(manifests: Sequence[records.Manifest], asked: Sequence[str] | None) 
             )
         return found
     for split in asked:
-        if split not in have:
-            raise InputError(f"no clips in split {split!r}{nearest(split, sorted(have))}")
+        records.check_split(split, manifests, folders)
     return list(dict.fromkeys(asked))
 
 

@@ -17,8 +17,7 @@ from typing import TextIO
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.audio import level
-from a2fjax.data import records
+from a2fjax.audio import HOP, level, num_frames
 from a2fjax.infer.emotion import EmotionTrack
 from a2fjax.infer.predictor import Mesh, Predictor
 
@@ -49,12 +48,11 @@ class Survey:
         levels, low, high = [], [], []
         self.samples = 0
         for block in blocks:
-            hop = records.SAMPLES_PER_FRAME
             # A last piece shorter than a frame has no say, unless it is all there is.
-            if len(block) >= hop or not self.samples:
+            if len(block) >= HOP or not self.samples:
                 levels.append(level.frame_levels(block))
             self.samples += len(block)
-            starts = np.arange(0, len(block), hop)
+            starts = np.arange(0, len(block), HOP)
             low.append(np.minimum.reduceat(block, starts))
             high.append(np.maximum.reduceat(block, starts))
         self.speech_level = level.speech_level_of_frames(np.concatenate(levels))
@@ -63,7 +61,7 @@ class Survey:
     @property
     def frames(self) -> int:
         """Motion frames that cover the recording."""
-        return records.num_frames(self.samples)
+        return num_frames(self.samples)
 
 
 def predict(
@@ -138,16 +136,15 @@ class _Window:
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the samples of frames `first` to `last`; what is before is dropped for good."""
-        hop = records.SAMPLES_PER_FRAME
-        while self._first + self._count < last * hop:
+        while self._first + self._count < last * HOP:
             block = next(self._blocks, None)
             if block is None:
                 break
             self._held.append(block)
             self._count += len(block)
-        joined = np.concatenate(self._held)[first * hop - self._first :]
-        self._held, self._first, self._count = [joined], first * hop, len(joined)
-        return joined[: (last - first) * hop]
+        joined = np.concatenate(self._held)[first * HOP - self._first :]
+        self._held, self._first, self._count = [joined], first * HOP, len(joined)
+        return joined[: (last - first) * HOP]
 
 
 class Progress:

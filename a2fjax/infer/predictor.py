@@ -16,9 +16,8 @@ import numpy as np
 
 from a2fjax import config as config_lib
 from a2fjax import rig, tasks
-from a2fjax.audio import level
+from a2fjax.audio import HOP, level, num_frames
 from a2fjax.data import identity as identity_lib
-from a2fjax.data import records
 from a2fjax.errors import InputError
 from a2fjax.train import checkpoints
 
@@ -131,7 +130,7 @@ class Predictor:
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             _check(request, i)
-            groups.setdefault(bucket(records.num_frames(len(request.audio))), []).append(i)
+            groups.setdefault(bucket(num_frames(len(request.audio))), []).append(i)
         out: dict[int, np.ndarray] = {}
         for frames, members in sorted(groups.items()):
             most = max(1, MAX_BATCH_FRAMES // frames)
@@ -152,11 +151,11 @@ class Predictor:
 
     def _row(self, request: Request, frames: int) -> dict[str, np.ndarray]:
         audio = np.asarray(request.audio, np.float32)
-        length = records.num_frames(len(audio))
+        length = num_frames(len(audio))
         speech_level = request.speech_level
         if speech_level is None:
             speech_level = level.speech_level(audio)
-        padded = np.zeros(frames * records.SAMPLES_PER_FRAME, np.float32)
+        padded = np.zeros(frames * HOP, np.float32)
         padded[: len(audio)] = level.normalise(audio, speech_level)
         if request.identity is None:
             points = np.zeros((self.config.data.identity_points, 3), np.float32)
@@ -187,7 +186,7 @@ def batch_shapes(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and types of a batch of `size` clips padded to `frames`."""
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "audio": ((frames * records.SAMPLES_PER_FRAME,), np.float32),
+        "audio": ((frames * HOP,), np.float32),
         "motion": ((frames, rig.NUM_CHANNELS), np.float32),
         "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
         "frame_mask": ((frames,), np.bool_),
@@ -209,7 +208,7 @@ def _check(request: Request, i: int) -> None:
         raise InputError(f"clip {i}: audio has samples that are not finite")
     if request.emotion is not None:
         shape = np.shape(request.emotion)
-        allowed = ((rig.NUM_EMOTIONS,), (records.num_frames(len(audio)), rig.NUM_EMOTIONS))
+        allowed = ((rig.NUM_EMOTIONS,), (num_frames(len(audio)), rig.NUM_EMOTIONS))
         if shape not in allowed:
             raise InputError(f"clip {i}: emotion has shape {shape}, expected one of {allowed}")
 

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from a2fjax.audio import HOP
 from a2fjax.metrics.runs import find_runs
 from a2fjax.metrics.sums import Sums, divide
 
-SAMPLES_PER_FRAME = 320
 THRESHOLD_DB = -30.0
 MIN_PAUSE_FRAMES = 10
 SETTLE_FRAMES = 3
@@ -38,13 +38,13 @@ def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
       audio: [samples] at 16 kHz; frame t is at sample 320 * t.
       frames: T.
     """
-    power = np.zeros((frames + 1) * SAMPLES_PER_FRAME)
-    usable = min(len(audio), frames * SAMPLES_PER_FRAME)
-    power[SAMPLES_PER_FRAME : SAMPLES_PER_FRAME + usable] = np.square(audio[:usable], dtype=float)
-    halves = power.reshape(frames + 1, SAMPLES_PER_FRAME).mean(1)
+    power = np.zeros((frames + 1) * HOP)
+    usable = min(len(audio), frames * HOP)
+    power[HOP : HOP + usable] = np.square(audio[:usable], dtype=float)
+    halves = power.reshape(frames + 1, HOP).mean(1)
     # The first and last windows reach outside the clip, where there is no sample to average.
     present = np.zeros(frames + 1)
-    present[1:] = np.clip(usable / SAMPLES_PER_FRAME - np.arange(frames), 0, 1)
+    present[1:] = np.clip(usable / HOP - np.arange(frames), 0, 1)
     return np.sqrt(divide(halves[1:] + halves[:-1], present[1:] + present[:-1]))
 
 

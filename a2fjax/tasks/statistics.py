@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import rig
@@ -27,7 +28,7 @@ def motion_statistics(manifests: Sequence[records.Manifest], split: str) -> tupl
     first = np.zeros(rig.NUM_CHANNELS)
     second = np.zeros(rig.NUM_CHANNELS)
     for manifest in manifests:
-        frames = sum(entry["frames"] for _, _, entry in manifest.clips(split))
+        frames = sum(entry["frames"] for entry in manifest.entries(split))
         share = frames * np.asarray(manifest.channel_mask, np.float64)
         mean = np.asarray(manifest.statistics["motion_mean"], np.float64)
         std = np.asarray(manifest.statistics["motion_std"], np.float64)
@@ -44,7 +45,7 @@ def motion_statistics(manifests: Sequence[records.Manifest], split: str) -> tupl
 
 def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> list[Path]:
     """Returns the mesh files of the subjects with a clip in `split`, in the manifest's order."""
-    present = {entry["subject"] for _, _, entry in manifest.clips(split)}
+    present = {entry["subject"] for entry in manifest.entries(split)}
     return [folder / s.mesh for s in manifest.subjects if s.id in present and s.mesh is not None]
 
 
@@ -67,6 +68,7 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
     if not paths:
         raise InputError("data.shards is empty: expected a folder that data_pipeline.build wrote")
     manifests = [records.read_manifest(path) for path in paths]
+    records.check_split(config.data.split, manifests, paths)
     mean, std = motion_statistics(manifests, config.data.split)
     described: list[list[np.ndarray]] = []
     if config.model.identity == "mesh":
@@ -79,7 +81,9 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
                     identity.mesh_points(mesh, count),
                     identity.sample_points(vertices, faces, count, seed=1),
                 ]
-                described.append(list(np.asarray(conditioning.descriptor(np.stack(points)))))
+                described.append(
+                    list(np.asarray(conditioning.descriptor(jnp.asarray(np.stack(points)))))
+                )
         if not described:
             raise InputError(
                 f"model.identity='mesh': no subject of split {config.data.split!r} in "

@@ -8,6 +8,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from a2fjax import rig
+from a2fjax.audio import num_frames
 from a2fjax.config import AugmentConfig, Config, DataConfig
 from a2fjax.data import records
 
@@ -40,7 +41,7 @@ def clip(number: int, seconds: float = 3.0, split: str = "train", **changes) -> 
     envelope = np.clip(np.sin(2 * np.pi * 1.1 * (time - 0.3)), 0, None)
     audio = 0.2 * envelope * np.sign(np.sin(2 * np.pi * (110 + 5 * number) * time))
     audio += 2e-4 * random.standard_normal(samples)
-    frames = records.num_frames(samples)
+    frames = num_frames(samples)
     motion = np.zeros((frames, 72), np.float32)
     motion[:, rig.INDEX["jawOpen"]] = 0.7 * envelope[::320]
     motion[:, rig.INDEX["mouthSmileLeft"]] = 0.3
@@ -76,18 +77,7 @@ def write(folder: Path, clips: list[records.Clip], shards: int = 3) -> Path:
         for each in part:
             writer.write(records.encode(each))
         writer.close()
-        entries = [
-            {
-                "id": c.id,
-                "subject": c.subject,
-                "sentence": c.sentence,
-                "split": c.split,
-                "frames": c.frames,
-                "emotion": rig.EMOTIONS[int(c.emotion.mean(0).argmax())],
-            }
-            for c in part
-        ]
-        found.append(records.Shard(file, entries))
+        found.append(records.Shard(file, [records.index_entry(c) for c in part]))
     subjects = []
     for k, name in enumerate(sorted({c.subject for c in clips})):
         mesh = None if name == "s2" else f"subjects/{name}.npz"

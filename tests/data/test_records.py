@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fjax import rig
+from a2fjax.audio import num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
 
 
 def make_clip(samples=3211, seed=0, **changes):
     rng = np.random.default_rng(seed)
-    frames = records.num_frames(samples)
+    frames = num_frames(samples)
     emotion = rng.dirichlet(np.ones(5), frames).astype(np.float32)
     values = {
         "id": "anna/take_1",
@@ -96,9 +97,11 @@ def test_manifest_round_trip_and_refusals(tmp_path):
     (tmp_path / "clips-00000-of-00001.arrayrecord").write_bytes(b"")
     back = records.read_manifest(tmp_path)
     assert back == manifest()
-    assert back.clips("train")[0][2]["id"] == "a/1"
-    with pytest.raises(InputError, match="no clips in split 'val'.*train"):
-        back.clips("val")
+    assert back.entries("train")[0]["id"] == "a/1"
+    assert back.entries("val") == []
+    records.check_split("train", [back, back], ["a", "b"])
+    with pytest.raises(InputError, match="a, b: no clips in split 'val'.*train"):
+        records.check_split("val", [back, back], ["a", "b"])
     with pytest.raises(InputError, match="'ana'.*'anna'"):
         back.subject("ana")
     records.write_manifest(tmp_path, manifest(rig="0" * 16))

@@ -14,6 +14,7 @@ import soundfile
 from array_record.python import array_record_module
 
 from a2fjax import rig
+from a2fjax.audio import num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline import build, takes
@@ -82,7 +83,7 @@ def test_truth_comes_back(built, captures):
             clip.motion[good][:, 68:], [[1, 2, 3, 4]] * good.sum(), atol=1e-4
         )
         assert clip.synthetic and clip.language == "en" and clip.extra["residual_mm"] < 0.1
-        assert clip.frames == records.num_frames(len(clip.audio))
+        assert clip.frames == num_frames(len(clip.audio))
     for name, offset in OFFSETS.items():
         got = manifest.source["offsets"][name]
         assert got["method"] == "slate" and abs(got["seconds"] - offset) <= 0.010
@@ -262,7 +263,7 @@ def test_long_takes_are_cut_in_pauses():
     for pause in (7.0, 16.2, 33.3, 48.0):
         audio[int(pause * 16_000) : int((pause + 0.4) * 16_000)] *= 0.001
     cuts = takes.segments(audio, 1000)
-    assert cuts[0][0] == 0 and cuts[-1][1] == records.num_frames(len(audio))
+    assert cuts[0][0] == 0 and cuts[-1][1] == num_frames(len(audio))
     assert all(a[1] == b[0] for a, b in zip(cuts, cuts[1:], strict=False))
     assert all(0 < b - a <= 1000 for a, b in cuts)
     assert 16.2 <= cuts[0][1] / 50 <= 16.6 and 33.3 <= cuts[1][1] / 50 <= 33.7

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from a2fjax import rig
+from a2fjax.audio import SAMPLE_RATE, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline import splits
@@ -70,8 +71,8 @@ def test_the_layout_is_whole_and_its_parts_fit(corpus):
             assert np.load(folder / f"cache/tongue/{shot}/{shot}.npy").shape[0] == frames
             assert eyes[shot].shape == (frames, 2, 2)
             truth = truth_of(corpus, person, shot)
-            samples = round(info.frames * records.SAMPLE_RATE / info.samplerate)
-            assert truth["motion"].shape == (records.num_frames(samples), rig.NUM_CHANNELS)
+            samples = round(info.frames * SAMPLE_RATE / info.samplerate)
+            assert truth["motion"].shape == (num_frames(samples), rig.NUM_CHANNELS)
             assert (truth["motion"] >= rig.MIN).all() and (truth["motion"] <= rig.MAX).all()
             np.testing.assert_allclose(truth["emotion"].sum(axis=1), 1.0, atol=1e-6)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.audio import level
-from a2fjax.data import identity, records
+from a2fjax.audio import level, num_frames
+from a2fjax.data import identity
 from a2fjax.errors import InputError
 from a2fjax.infer import predictor
 from a2fjax.infer.predictor import Request
@@ -24,7 +24,7 @@ def test_buckets_are_few_and_close():
 @pytest.mark.parametrize("samples", [2, 319, 320, 321, 20480, 20481])
 def test_every_length_gives_the_frames_that_cover_it(model, speech, samples):
     motion = model(speech(2.0)[:samples])
-    assert motion.shape == (records.num_frames(samples), 72) and motion.dtype == np.float32
+    assert motion.shape == (num_frames(samples), 72) and motion.dtype == np.float32
     assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
 
 
@@ -36,7 +36,7 @@ def test_padding_and_company_change_nothing(model, speech):
     requests = [Request(*each) for each in zip(clips, meshes, emotions, strict=True)]
     together = model.batch(requests)
     for request, found in zip(requests, together, strict=True):
-        frames = records.num_frames(len(request.audio))
+        frames = num_frames(len(request.audio))
         (alone,) = model._run([request], frames)
         assert found.shape == alone.shape == (frames, 72)
         assert np.abs(found - alone).max() < 2e-5
