@@ -46,8 +46,9 @@ class AugmentConfig:
       eq_db: smooth random filter, standard deviation in dB.
       noise_prob: share of windows that get noise.
       noise_snr_db: (low, high) signal-to-noise ratio against the clip's speech level.
-      speed: audio and motion together are played 1 +- this much faster.
-      silence_prob: share of windows in which a stretch is replaced by a pause with a rest pose.
+      speed: audio and motion together are played up to 1 + this many times faster or slower.
+      silence_prob: share of windows in which a stretch is replaced by a pause, the mouth at rest;
+        only of clips that show a rest pose in silence.
       mirror_prob: share of windows whose motion and identity are mirrored left to right.
     """
 
@@ -99,14 +100,16 @@ class ModelConfig:
       conv_layers: number of 1-D convolutions.
       conv_width: channels of each.
       past_frames, future_frames: reach of the convolution stack in frames, shared over its layers.
-      recurrent: "bidirectional", or "causal" (one direction; the stated look-ahead is then
-        `future_frames` plus half an analysis window).
+      recurrent: "bidirectional" (a frame depends on the whole clip), or "causal" (one direction;
+        a frame then hears `future_frames` and the features' own look-ahead beyond its instant,
+        which `models.Model.lookahead_seconds` states).
       recurrent_width: units of each direction.
       identity: "mesh" or "none".
       identity_width: size of the identity embedding.
       emotion_width: size of the emotion embedding.
-      dropout: on the features after each convolution.
-      condition_dropout: share of training windows whose identity is replaced by the mean one.
+      dropout: share of channels dropped after each convolution, for a whole window; below 1.
+      condition_dropout: share of training windows whose identity is replaced by the mean one; the
+        emotion is never dropped.
     """
 
     kind: str = "regression"
@@ -132,8 +135,9 @@ class LossConfig:
       velocity: lambda_vel, of the frame difference.
       aperture: of the lip aperture.
       closure: of the aperture where the truth is nearly closed (exp(-gap / closure_width)).
-      closure_width: in weight units.
-      group_weights: factor by channel group of `rig.GROUPS`, multiplied where groups overlap.
+      closure_width: in weight units, above 0.
+      group_weights: factor of position and velocity by channel group of `rig.GROUPS`, multiplied
+        where groups overlap.
     """
 
     position: float = 1.0
@@ -264,7 +268,7 @@ POSITIVE = (
     "steps data.batch_size data.window_frames data.identity_points data.threads data.prefetch "
     "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
-    "log.every_steps eval.batches"
+    "log.every_steps eval.batches loss.closure_width"
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
@@ -273,6 +277,11 @@ NON_NEGATIVE = (
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
     "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes"
 ).split()
+AT_MOST_ONE = (
+    "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
+    "data.augment.mirror_prob"
+).split()
+BELOW_ONE = ("model.dropout", "optim.ema_decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -443,6 +452,10 @@ def _check(value: Any, path: str, where: str) -> Any:
         raise InputError(f"{where}: {path}={value!r}: expected a value above 0")
     if path in NON_NEGATIVE and not value >= 0:
         raise InputError(f"{where}: {path}={value!r}: expected a value of at least 0")
+    if path in AT_MOST_ONE and not value <= 1:
+        raise InputError(f"{where}: {path}={value!r}: expected a share of at most 1")
+    if path in BELOW_ONE and not value < 1:
+        raise InputError(f"{where}: {path}={value!r}: expected a value below 1")
     if path == "loss.group_weights":
         from a2fjax.rig import GROUPS
 

@@ -48,6 +48,10 @@ def test_json_round_trip_keeps_values_and_fingerprint():
         ({"optim.learning_rate": "True"}, "type float"),
         ({"seed.x": "1"}, "seed"),
         ({"audio.features": "mle"}, "'mel'"),
+        ({"model.dropout": "1"}, "model.dropout=1.0.*below 1"),
+        ({"model.condition_dropout": "1.5"}, "condition_dropout=1.5.*at most 1"),
+        ({"data.augment.noise_prob": "20"}, "noise_prob=20.0.*at most 1"),
+        ({"loss.closure_width": "0"}, "closure_width=0.0.*above 0"),
     ],
 )
 def test_wrong_keys_and_values_are_named(overrides, says):

@@ -318,7 +318,6 @@ def check_mesh(
     if np.ptp(vertices, axis=0).max() <= 0:
         raise InputError(f"mesh {name}: all vertices are at one point")
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-        raise InputError(
-            f"mesh {name}: a face names vertex {faces.max()}, the mesh has {len(vertices)}"
-        )
+        wrong = faces.min() if faces.min() < 0 else faces.max()
+        raise InputError(f"mesh {name}: a face names vertex {wrong}, the mesh has {len(vertices)}")
     return vertices, faces

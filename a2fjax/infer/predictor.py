@@ -78,7 +78,8 @@ class Predictor:
         """Wraps a task and its parameters; `load` reads both from a run folder."""
         self.config = config
         self.task = task
-        self.params = params
+        # Once: arrays on the host would travel to the device with every call.
+        self.params = jax.device_put(params)
         self.step = step
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
         self._predict = jax.jit(task.predict)

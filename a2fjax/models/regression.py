@@ -46,7 +46,7 @@ class Network(nn.Module):
 
     Attributes:
       config: of the model.
-      dtype: of activations; parameters, sums and the recurrent state are float32.
+      dtype: of activations; parameters, sums, the recurrent state and the output are float32.
     """
 
     config: ModelConfig
@@ -71,7 +71,7 @@ class Network(nn.Module):
           key: of dropout and noise; None when not training.
         """
         config = self.config
-        keys = [None] * (config.conv_layers + 1)
+        keys: list[Array | None] = [None] * (config.conv_layers + 1)
         if key is not None:
             keys = list(jax.random.split(key, config.conv_layers + 1))
         conditions = []
@@ -108,8 +108,9 @@ class Network(nn.Module):
                 name=f"conv_{i}",
             )(x)
             x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
-            if keys[i + 1] is not None and config.dropout > 0:
-                x = _drop_channels(keys[i + 1], x, config.dropout)
+            for_dropout = keys[i + 1]
+            if for_dropout is not None and config.dropout > 0:
+                x = _drop_channels(for_dropout, x, config.dropout)
         x = conditioning.Modulation(name="modulation")(x, conditions, self.dtype)
 
         # Time-major from here: the recurrence then reads contiguous frames.
@@ -118,8 +119,9 @@ class Network(nn.Module):
             x = BidirectionalGRU(config.recurrent_width, self.dtype, name="gru")(x, batch["length"])
         else:
             x = GRU(config.recurrent_width, dtype=self.dtype, name="gru")(x, batch["length"])
-        x = nn.Dense(rig.NUM_CHANNELS, dtype=self.dtype, name="head")(x).swapaxes(0, 1)
-        x = x.astype(jnp.float32)
+        # In float32 whatever the precision: the recurrence gives that, the product is small, and
+        # eight bits of a bfloat16 would show as steps in slow motion.
+        x = nn.Dense(rig.NUM_CHANNELS, name="head")(x).swapaxes(0, 1)
         x = conditioning.Modulation(name="head_modulation")(x, conditions)
         return constants["motion_mean"] + constants["motion_std"] * x
 
@@ -201,7 +203,7 @@ class Regression:
             raise ValueError("apply(train=True) needs a key")
         weights = {name: value for name, value in params.items() if name != "constants"}
         silence = self.frontend.features(jnp.zeros((1, HOP)))[0, 0]
-        motion = self.network.apply(
+        motion: Any = self.network.apply(
             {"params": weights},
             features,
             silence,

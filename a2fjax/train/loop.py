@@ -122,6 +122,8 @@ class _Run:
         everywhere = mesh_lib.replicated(mesh)
         self.train_step = jax.jit(
             step_lib.make_train_step(task, optimizer, config),
+        # Of the shards this run reads, whatever becomes of the files meanwhile.
+        self.data = inputs.fingerprint()
             in_shardings=(self.shardings, self.batch_sharding),
             out_shardings=(self.shardings, everywhere),
             donate_argnums=0,
@@ -153,7 +155,7 @@ class _Run:
         try:
             if every(start, config.eval.every_steps, last) and start > 0:
                 # A stop between an update and its evaluation left the evaluation to us.
-                if not tracker.file.has(start, "eval/loss"):
+                if not tracker.file.has("eval/loss"):
                     self._evaluate(state, start)
             if start >= last:
                 self.say(f"{self.workdir}: already finished: {start} of {last} steps are done")
@@ -173,7 +175,7 @@ class _Run:
 
     def _restore(self, step: int) -> TrainState:
         state, meta = self.checkpoints.restore(step, self.abstract)
-        if meta["data"] != self.inputs.fingerprint():
+        if meta["data"] != self.data:
             raise InputError(
                 f"--workdir {self.workdir}: was trained on other shards (their manifests changed); "
                 "take another folder"
@@ -235,6 +237,8 @@ class _Run:
     def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {
             name: jax.make_array_from_process_local_data(self.batch_sharding, value)
+                if evaluate and not held_out:
+                    self._stop(state, step, None)
             for name, value in local.items()
         }
 
@@ -295,7 +299,7 @@ class _Run:
             self.tracker.sync()
             meta = {
                 "config": config_lib.fingerprint(self.config),
-                "data": self.inputs.fingerprint(),
+                "data": self.data,
                 "seed": self.config.seed,
             }
             self.checkpoints.save(step, state, meta, held_out)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax import files
 from a2fjax.config import Config
 from a2fjax.errors import InputError, WorkFailed
 
@@ -37,17 +38,15 @@ class MetricsFile:
         """
         self._path = path
         kept = [line for line in _read(path) if line["step"] <= step]
-        self.steps = {(line["step"], key) for line in kept for key in line}
+        self._known = {key for line in kept if line["step"] == step for key in line}
         if path.exists():
-            partial = path.with_suffix(".jsonl.partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(partial, path)
+            files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         # Unbuffered: a line is either given to the system or the failure is known at once.
         self._file = path.open("ab", buffering=0)
 
-    def has(self, step: int, key: str) -> bool:
-        """Returns whether a line of that step had that key when the file was opened."""
-        return (step, key) in self.steps
+    def has(self, key: str) -> bool:
+        """Returns whether a line of the step it was opened at had that key already."""
+        return key in self._known
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a line; it is on its way to disk when this returns."""

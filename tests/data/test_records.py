@@ -124,6 +124,7 @@ def test_meshes_are_checked(tmp_path):
         (np.zeros((0, 3)), np.zeros((0, 3)), "0 vertices"),
         (np.full((9, 3), np.nan), faces, "not finite"),
         (np.zeros((9, 3)), faces, "one point"),
+        (vertices, faces - 1, "names vertex -1"),
         (vertices, np.array([[0, 1, 9]]), "vertex 9"),
     ]:
         records.write_mesh(path, bad_vertices, bad_faces)

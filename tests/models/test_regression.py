@@ -211,6 +211,19 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
     assert 0 < difference.max() < 0.05
 
 
+def test_slow_motion_has_no_steps_in_bfloat16():
+    # A causal model hears one long constant sound: after its start the motion hardly changes, by
+    # less from frame to frame than the eight bits of a bfloat16 can say.
+    batch = example(items=1, frames=48)
+    batch["audio"] = np.tile(batch["audio"][:, :320], 48)
+    batch["emotion"][:] = 0.2
+    model, params, predict = make(batch, precision="bfloat16", recurrent="causal", identity="none")
+    params["head"]["bias"] = np.full(72, 3.0, np.float32)  # steps of 1/64 there
+    jaw = predict(params, batch)[0, :, rig.INDEX["jawOpen"]] / 0.1
+    steps = np.abs(np.diff(jaw))[20:40]
+    assert (steps[steps > 0] < 1 / 64).any()
+
+
 def test_init_reads_only_shapes_and_takes_the_constants_as_they_are():
     batch = example()
     given = constants(batch)

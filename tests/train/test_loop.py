@@ -89,6 +89,38 @@ def test_a_finished_run_says_so_and_may_be_made_longer(toy, whole, tmp_path):
         toy.train(run, seed=5)
 
 
+def test_a_stop_in_the_last_evaluation_is_no_end(toy, whole, tmp_path):
+    inputs = toy.Inputs(toy.config())
+    evaluations = []
+
+    def eval_batches(plain=inputs.eval_batches):
+        evaluations.append(1)
+        for number, batch in enumerate(plain()):
+            if len(evaluations) == 3 and number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    inputs.eval_batches = eval_batches
+    with pytest.raises(Preempted, match="saved after step 12 of 12"):
+        toy.train(tmp_path, inputs=inputs)
+    again = toy.train(tmp_path)
+    assert "already finished" in again.said[-1]
+    assert same(again.state, whole.state) and numbers(tmp_path) == numbers(whole.run)
+
+
+def test_shards_that_change_under_a_run_are_seen_when_it_is_continued(toy, tmp_path):
+    inputs = toy.Inputs(toy.config())
+
+    def on_batch(step):
+        if step == 2:
+            inputs.fingerprint = lambda: "built anew"
+
+    inputs.on_batch = on_batch
+    toy.train(tmp_path, inputs=inputs)
+    with pytest.raises(InputError, match="trained on other shards"):
+        toy.train(tmp_path, inputs=inputs, steps=14)
+
+
 def test_a_stop_before_the_first_step_leaves_nothing_to_restore(toy, tmp_path):
     inputs = toy.Inputs(toy.config())
     inputs.spec = lambda spec=inputs.spec: (os.kill(os.getpid(), signal.SIGTERM), spec())[1]
