@@ -1,7 +1,9 @@
 """Errors that are the user's to mend: one line, exit code 2, never a traceback."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -22,6 +24,18 @@ class WorkFailed(RuntimeError):
 
 class Preempted(RuntimeError):
     """The run was asked to stop and saved its state; started again, it continues."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose complaints are `InputError`s: one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `InputError` where argparse would print its usage and exit.
+
+        Raises:
+          InputError: always.
+        """
+        raise InputError(f"{message}; `{self.prog} --help` lists the arguments")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

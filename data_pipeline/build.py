@@ -7,7 +7,6 @@ in an order that does not depend on the number of processes.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -27,7 +26,15 @@ import numpy as np
 from a2fjax import config, files, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.data import records
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, InputError, WorkFailed, nearest
+from a2fjax.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_OK,
+    ArgumentParser,
+    InputError,
+    WorkFailed,
+    nearest,
+)
 from data_pipeline import console, shards, splits
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, open_source
@@ -46,7 +53,7 @@ _SINGLE_THREAD = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a build from the command line; returns the exit code (0 done, 1 failed, 2 bad input)."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="data_pipeline.build",
         description="Turns captures into shards.",
         epilog="Values are set as --config.<name>=<value>: "
@@ -61,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=None,
         help="processes (default: one a core); 0 works in this process",
     )
-    args, extra = parser.parse_known_args(argv)
     try:
+        args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
         build(args.input, args.out, args.layout, settings, workers=args.workers, say=_say)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if args.show:
         print(report.table(report.read(args.show)))
         return 0
-    if args.out and Path(args.out).is_dir():
-        raise InputError(f"--out {args.out}: is a folder, expected a file to write")
+    if args.out:
+        _check_place(Path(args.out))
     from a2fjax.evaluate.run import evaluate
 
     result = evaluate(
@@ -65,3 +66,14 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     print(report.table(result))
     print(f"\nreport: {out}")
     return 0
+
+
+def _check_place(path: Path) -> None:
+    """Raises `InputError` where no report can be written, before minutes of measuring."""
+    if path.is_dir():
+        raise InputError(f"--out {path}: is a folder, expected a file to write")
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if not folder.is_dir():
+        raise InputError(f"--out {path}: cannot be written ({folder} is a file)")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--out {path}: cannot be written (no permission in folder {folder})")

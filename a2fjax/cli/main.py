@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail("a2fjax", f"unknown command {name!r}{errors.nearest(name, COMMANDS)}", 2)
     module = importlib.import_module(f"a2fjax.cli.{name}")
-    parser = argparse.ArgumentParser(
+    parser = errors.ArgumentParser(
         prog=f"a2fjax {name}", description=module.__doc__, allow_abbrev=False
     )
     module.add_arguments(parser)

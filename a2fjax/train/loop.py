@@ -69,12 +69,30 @@ def train(
             inputs = ShardInputs(config, host=jax.process_index(), hosts=hosts)
         if task is None:
             task = tasks.build(config, tasks.constants(config))
+        _check_best_metric(config, task, inputs)
         with (
             folder_lib.claim(workdir, resolved),
             jax.set_mesh(mesh),
             Checkpoints(workdir, config.checkpoint) as checkpoints,
         ):
             return _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say).train()
+
+
+def _check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:
+    """Raises `InputError` when there is no such metric, before the run folder is made."""
+    if not (config.checkpoint.keep_best and config.eval.every_steps):
+        return
+    metric, names = config.checkpoint.best_metric, ["eval/loss"]
+    if metric in names:
+        return
+    key, spec = jax.random.key(0), inputs.spec()
+    params = jax.eval_shape(lambda batch: task.init(key, batch), spec)
+    _, terms = jax.eval_shape(
+        lambda p, batch: task.loss(p, batch, key, step=jnp.int32(0), train=False), params, spec
+    )
+    names += [f"eval/loss/{name}" for name in terms]
+    if metric not in names:
+        raise InputError(f"config: checkpoint.best_metric={metric!r}{nearest(metric, names)}")
 
 
 class _Pending(NamedTuple):
@@ -104,6 +122,8 @@ class _Run:
         self.clock = Clock()
         self.saved_at = time.monotonic()
         self.saved_step: int | None = None
+        # Of the shards this run reads, whatever becomes of the files meanwhile.
+        self.data = inputs.fingerprint()
 
         optimizer = optimizer_lib.build(config.optim, config.steps)
         spec = inputs.spec()
@@ -122,8 +142,6 @@ class _Run:
         everywhere = mesh_lib.replicated(mesh)
         self.train_step = jax.jit(
             step_lib.make_train_step(task, optimizer, config),
-        # Of the shards this run reads, whatever becomes of the files meanwhile.
-        self.data = inputs.fingerprint()
             in_shardings=(self.shardings, self.batch_sharding),
             out_shardings=(self.shardings, everywhere),
             donate_argnums=0,
@@ -142,7 +160,6 @@ class _Run:
         start = self.checkpoints.latest()
         state = self._restore(start) if start is not None else self._initialise()
         start = start or 0
-        self._check_best_metric()
         tracker = Tracker(
             config,
             self.workdir,
@@ -184,15 +201,6 @@ class _Run:
         self.saved_step = step
         return state
 
-    def _check_best_metric(self) -> None:
-        if not (self.config.checkpoint.keep_best and self.config.eval.every_steps):
-            return
-        terms = jax.eval_shape(self.eval_step, self.abstract, self.batch_spec, _index(0))
-        names = ["eval/loss", *(f"eval/loss/{name}" for name in terms)]
-        if self.config.checkpoint.best_metric not in names:
-            metric = self.config.checkpoint.best_metric
-            raise InputError(f"config: checkpoint.best_metric={metric!r}{nearest(metric, names)}")
-
     def _compile(self) -> Callable[..., Any]:
         config = self.config
         trained = params_lib.count(self.abstract.params)
@@ -229,6 +237,8 @@ class _Run:
                     self._look_at(pending)
                     pending = None
                 held_out = self._evaluate(state, step) if evaluate else {}
+                if evaluate and not held_out:
+                    self._stop(state, step, None)
                 if save:
                     self._save(state, step, held_out)
         self.checkpoints.wait()
@@ -237,8 +247,6 @@ class _Run:
     def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {
             name: jax.make_array_from_process_local_data(self.batch_sharding, value)
-                if evaluate and not held_out:
-                    self._stop(state, step, None)
             for name, value in local.items()
         }
 

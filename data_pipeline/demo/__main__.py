@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import collections
 import hashlib
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax import rig
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, ArgumentParser, InputError, WorkFailed
 
 VERSION = 2
 """Part of the fingerprint of what is written; raise it when the same settings give other data."""
@@ -24,7 +23,7 @@ VERSION = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the corpus and returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m data_pipeline.demo",
         description="Synthetic captures: speech, articulation and simulated 4D scans with truth.",
     )
@@ -34,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="of recordings altogether")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         generate(
             Path(args.out),
             subjects=args.subjects,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, ArgumentParser, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = ROOT / "experiments" / "regression_v2_3.py"
@@ -27,35 +27,35 @@ LINE = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser = ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--folder", default="demo", help="where everything goes (default: demo)")
     parser.add_argument("--audio", help="your own recording to animate (WAV, FLAC, OGG, MP3)")
     parser.add_argument("--minutes", type=float, default=20.0, help="minutes of demo speech")
     parser.add_argument("--subjects", type=int, default=64, help="people to train on")
     parser.add_argument("--steps", type=int, help="training steps (default: the experiment's)")
     parser.add_argument("--emotion", default="neutral", help="emotion of the animated recording")
-    args = parser.parse_args(argv)
     try:
-        return _run(args)
+        return _run(parser.parse_args(argv))
     except InputError as error:
         print(f"make demo: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except subprocess.CalledProcessError as error:
+        if error.returncode == EXIT_BAD_INPUT:
+            return EXIT_BAD_INPUT  # The step has said what is wrong.
         print(f"make demo: stopped: the step above ended with {error.returncode}", file=sys.stderr)
-        return EXIT_BAD_INPUT if error.returncode == EXIT_BAD_INPUT else EXIT_FAILED
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("make demo: interrupted; run it again to go on", file=sys.stderr)
         return 130
 
 
 def _run(args: argparse.Namespace) -> int:
+    _check(args)
     folder = Path(args.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if args.audio:
-        # A recording that cannot be read should say so now, not after the training.
-        from a2fjax.audio import io
-
-        io.info(args.audio)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--folder {folder}: cannot be made ({error.strerror})") from None
     start = time.monotonic()
     corpus, shards, run = folder / "corpus", folder / "shards", folder / "run"
     a2fjax = [sys.executable, "-m", "a2fjax.cli.main"]
@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     train = [*a2fjax, "train", f"--config={EXPERIMENT}:demo", f"--workdir={run}"]
     train.append(f"--config.data.shards={shards}")
     if args.steps:
-        train.append(f"--config.steps={args.steps}")
+        train += [f"--config.steps={args.steps}", *_warm_up(args.steps)]
     _call(train)
 
     _step("4/5 Evaluate on sentences and people that training never met")
@@ -93,6 +93,31 @@ def _run(args: argparse.Namespace) -> int:
 
     _summary(report, stem, run, shards, recording, time.monotonic() - start)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises `InputError` now for what a step would refuse only after minutes of work."""
+    from a2fjax.audio import io
+    from a2fjax.infer import emotion
+    from data_pipeline.demo import takes
+
+    if Path(args.folder).is_file():
+        raise InputError(f"--folder {args.folder}: is a file; expected a folder")
+    if args.audio:
+        for _ in io.blocks(args.audio, 10.0):  # All of it: damage may come late.
+            pass
+    emotion.parse(args.emotion)
+    takes.people(args.subjects, 1, args.minutes, seed=0)
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps {args.steps}: expected at least 1")
+
+
+def _warm_up(steps: int) -> list[str]:
+    """Returns the override that keeps the warm-up inside a run of few steps, where it is needed."""
+    from a2fjax import config
+
+    usual = config.load(f"{EXPERIMENT}:demo").config.optim.warmup_steps
+    return [] if usual < steps else [f"--config.optim.warmup_steps={steps // 10}"]
 
 
 def _recording(folder: Path) -> Path:

@@ -99,8 +99,8 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
         raise InputError(f"--subjects {subjects}: expected at least 1")
     if unseen < 0:
         raise InputError(f"--unseen {unseen}: expected at least 0")
-    if not minutes > 0:
-        raise InputError(f"--minutes {minutes:g}: expected more than 0")
+    if not 0 < minutes < np.inf:
+        raise InputError(f"--minutes {minutes:g}: expected more than 0, and a number")
     count = subjects + unseen
     rng = rng_for("people", seed)
     cells = np.stack([rng.permutation(count) for _ in style.SHAPE], axis=1)

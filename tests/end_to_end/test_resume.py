@@ -16,80 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax import rig
-from a2fjax.data import records
 from a2fjax.train import checkpoints, tracking
-from data_pipeline import shards as shards_lib
 
-EXPERIMENT = """
-def get_config(variant=""):
-    return {
-        "name": "resume",
-        "steps": 40,
-        "data": {"batch_size": 4, "window_frames": 32, "identity_points": 32},
-        "model": {
-            "conv_layers": 1, "conv_width": 8, "recurrent_width": 8, "identity_width": 4,
-            "emotion_width": 4, "condition_dropout": 0.2,
-        },
-        "optim": {"warmup_steps": 5},
-        "checkpoint": {"every_steps": 5},
-        "eval": {"every_steps": 10, "batches": 2},
-        "log": {"every_steps": 1},
-    }
-"""
-
-
-def clip(number, split):
-    rng = np.random.default_rng(number)
-    samples = 24000 + 1000 * number
-    frames = records.num_frames(samples)
-    time_s = np.arange(samples) / 16000
-    open_jaw = np.clip(np.sin(2 * np.pi * (1.0 + 0.1 * number) * time_s), 0, None)
-    audio = 0.2 * open_jaw * np.sin(2 * np.pi * 140 * time_s) + 0.002 * rng.normal(size=samples)
-    motion = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
-    motion[:, rig.INDEX["jawOpen"]] = 0.6 * open_jaw[::320]
-    motion[:, rig.INDEX["mouthSmileLeft"]] = 0.1 * (number % 3)
-    emotion = np.zeros((frames, rig.NUM_EMOTIONS), np.float32)
-    emotion[:, number % rig.NUM_EMOTIONS] = 1
-    return records.Clip(
-        id=f"s{number % 2}/{number}",
-        subject=f"s{number % 2}",
-        sentence=f"{split} {number}",
-        language="en",
-        split=split,
-        audio=audio.astype(np.float32),
-        motion=motion,
-        channel_mask=np.ones(rig.NUM_CHANNELS, bool),
-        frame_mask=np.ones(frames, bool),
-        emotion=emotion,
-        speech_level=0.1,
-        synthetic=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def setup(tmp_path_factory):
-    """An experiment file and eight clips of two people in two shards."""
-    root = tmp_path_factory.mktemp("resume")
-    (root / "shards").mkdir()
-    clips = [clip(n, "train") for n in range(6)] + [clip(n, "val") for n in range(6, 8)]
-    rng = np.random.default_rng(0)
-    meshes = {
-        f"s{k}": (rng.normal(size=(50, 3)) * [1, 1.2 + 0.2 * k, 0.8], np.zeros((0, 3)))
-        for k in range(2)
-    }
-    shards_lib.write(
-        root / "shards",
-        lambda: iter(clips),
-        len(clips),
-        1,
-        files=2,
-        subjects=[records.Subject(s, f"subjects/{s}.npz", False) for s in meshes],
-        meshes=meshes,
-        source=lambda statistics: {},
-    )
-    (root / "experiment.py").write_text(EXPERIMENT)
-    return root
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(setup, run, *, cache=True, limit=None):
@@ -99,14 +28,14 @@ def start(setup, run, *, cache=True, limit=None):
         *("--config", str(setup / "experiment.py")),
         *(f"--config.data.shards={setup / 'shards'}",),
     ]
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     if cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(setup / "compiled")
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     process = subprocess.Popen(
         command,
+        cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
