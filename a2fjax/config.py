@@ -275,13 +275,14 @@ NON_NEGATIVE = (
     "loss.position loss.velocity loss.aperture loss.closure optim.warmup_steps "
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
-    "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes"
+    "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes "
+    "optim.b1 optim.b2 optim.final_fraction"
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
-    "data.augment.mirror_prob"
+    "data.augment.mirror_prob optim.final_fraction"
 ).split()
-BELOW_ONE = ("model.dropout", "optim.ema_decay")
+BELOW_ONE = "model.dropout optim.b1 optim.b2 optim.ema_decay".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,7 +312,12 @@ class Resolved:
 
 def fingerprint(config: Any) -> str:
     """Returns 16 hex digits that change when any value of the configuration does."""
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=dict)
+    return digest(dataclasses.asdict(config))
+
+
+def digest(values: Any) -> str:
+    """Returns 16 hex digits that change when any of some JSON values does."""
+    text = json.dumps(values, sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -343,13 +349,24 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
     sources: dict[str, str] = {}
     if experiment is not None:
         values = _read_experiment(str(experiment))
-        sources = dict.fromkeys(_flatten(values), str(experiment))
+        sources = dict.fromkeys(flatten(values), str(experiment))
     for key, text in (overrides or {}).items():
         _set(values, key, parse_value(text))
         sources[key] = f"--config.{key}"
     config = build(Config, values, where="config")
-    every = _flatten(dataclasses.asdict(config))
+    every = flatten(dataclasses.asdict(config))
     return Resolved(config, {key: _source(sources, key) for key in every})
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested groups of values by dotted key; an empty group is a value."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out |= flatten(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
 
 
 def parse_overrides(args: Sequence[str]) -> dict[str, str]:

@@ -52,6 +52,9 @@ def test_json_round_trip_keeps_values_and_fingerprint():
         ({"model.condition_dropout": "1.5"}, "condition_dropout=1.5.*at most 1"),
         ({"data.augment.noise_prob": "20"}, "noise_prob=20.0.*at most 1"),
         ({"loss.closure_width": "0"}, "closure_width=0.0.*above 0"),
+        ({"optim.ema_decay": "1.0"}, "optim.ema_decay=1.0.*below 1"),
+        ({"optim.b2": "1.5"}, "optim.b2=1.5.*below 1"),
+        ({"optim.final_fraction": "-1"}, "optim.final_fraction=-1.0.*at least 0"),
     ],
 )
 def test_wrong_keys_and_values_are_named(overrides, says):

@@ -201,16 +201,9 @@ def _changed(resolved: Resolved) -> list[str]:
     """Returns the values that are not defaults, each with its source."""
     import dataclasses
 
-    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                out |= flat(value, f"{prefix}{key}.")
-            else:
-                out[prefix + key] = value
-        return out
+    from a2fjax import config as config_lib
 
-    values = flat(dataclasses.asdict(resolved.config))
+    values = config_lib.flatten(dataclasses.asdict(resolved.config))
     lines = [
         f"{key} = {value!r}  ({resolved.sources[key]})"
         for key, value in values.items()

@@ -23,10 +23,9 @@ import grain
 import numpy as np
 from absl import flags
 
-from a2fjax import rig
-from a2fjax.audio import HOP
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, records, windows
+from a2fjax.data import batch as batch_lib
 from a2fjax.data.identity import mesh_points
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
@@ -49,21 +48,8 @@ def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.
     Raises:
       InputError: the batch size cannot be divided over the hosts.
     """
-    size, frames = _host_batch(config, hosts), config.data.window_frames
-    points = config.data.identity_points
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "audio": ((frames * HOP,), np.float32),
-        "motion": ((frames, rig.NUM_CHANNELS), np.float32),
-        "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
-        "frame_mask": ((frames,), np.bool_),
-        "length": ((), np.int32),
-        "identity": ((points, 3), np.float32),
-        "identity_mask": ((), np.bool_),
-        "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
-        "clip": ((), np.int32),
-        "start": ((), np.int32),
-    }
-    return {name: ((size, *shape), np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+    data = config.data
+    return batch_lib.spec(_host_batch(config, hosts), data.window_frames, data.identity_points)
 
 
 def batches(

@@ -17,6 +17,7 @@ import numpy as np
 from a2fjax import config as config_lib
 from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
+from a2fjax.data import batch as batch_lib
 from a2fjax.data import identity as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.train import checkpoints
@@ -186,19 +187,8 @@ def batch_shapes(
     config: config_lib.Config, size: int, frames: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and types of a batch of `size` clips padded to `frames`."""
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "audio": ((frames * HOP,), np.float32),
-        "motion": ((frames, rig.NUM_CHANNELS), np.float32),
-        "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
-        "frame_mask": ((frames,), np.bool_),
-        "length": ((), np.int32),
-        "identity": ((config.data.identity_points, 3), np.float32),
-        "identity_mask": ((), np.bool_),
-        "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
-        "clip": ((), np.int32),
-        "start": ((), np.int32),
-    }
-    return {k: jax.ShapeDtypeStruct((size, *shape), kind) for k, (shape, kind) in shapes.items()}
+    shapes = batch_lib.spec(size, frames, config.data.identity_points)
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
 def _check(request: Request, i: int) -> None:

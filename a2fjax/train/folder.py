@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,7 @@ left of the learning-rate schedule."""
 
 def identity(config: Config) -> str:
     """Returns 16 hex digits that change when what is learnt does, and not with `FREE` keys."""
-    default = Config()
-    data = dataclasses.replace(
-        config.data,
-        workers=default.data.workers,
-        threads=default.data.threads,
-        prefetch=default.data.prefetch,
-    )
-    plain = dataclasses.replace(
-        config,
-        steps=default.steps,
-        log=default.log,
-        checkpoint=default.checkpoint,
-        eval=default.eval,
-        mesh=default.mesh,
-        data=data,
-    )
-    return config_lib.fingerprint(plain)
+    return config_lib.digest({k: v for k, v in _flat(config).items() if not _is_free(k)})
 
 
 @contextlib.contextmanager
@@ -120,15 +104,4 @@ def _is_free(key: str) -> bool:
 
 def _flat(config: Config) -> dict[str, Any]:
     # Through JSON, as config.json is: tuples and lists are the same thing there.
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=dict))
-    out: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            out[prefix] = value
-
-    walk("", values)
-    return out
+    return config_lib.flatten(json.loads(json.dumps(dataclasses.asdict(config), default=dict)))

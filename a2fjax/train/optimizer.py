@@ -23,16 +23,6 @@ def check(config: OptimConfig, steps: int) -> None:
             f"config: optim.warmup_steps={config.warmup_steps}: expected fewer than steps={steps}; "
             f"add --config.optim.warmup_steps={steps // 10}"
         )
-    if not 0 <= config.ema_decay < 1:
-        raise InputError(f"config: optim.ema_decay={config.ema_decay}: expected in [0, 1)")
-    for name in ("b1", "b2"):
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise InputError(f"config: optim.{name}={value}: expected in [0, 1)")
-    if not 0 <= config.final_fraction <= 1:
-        raise InputError(
-            f"config: optim.final_fraction={config.final_fraction}: expected in [0, 1]"
-        )
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:

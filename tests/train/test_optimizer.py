@@ -76,15 +76,7 @@ def test_update_equals_the_paper(clip):
         np.testing.assert_allclose(now[k], expected[k], rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"warmup_steps": 50}, "optim.warmup_steps=50: expected fewer than steps=50"),
-        ({"warmup_steps": 1, "ema_decay": 1.0}, "optim.ema_decay=1.0"),
-        ({"warmup_steps": 1, "b2": 1.5}, "optim.b2=1.5"),
-        ({"warmup_steps": 1, "final_fraction": -1.0}, "optim.final_fraction=-1.0"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(values, says):
-    with pytest.raises(InputError, match=says):
-        optimizer.check(OptimConfig(**values), 50)
+def test_a_warm_up_longer_than_the_run_is_named():
+    optimizer.check(OptimConfig(warmup_steps=49), 50)
+    with pytest.raises(InputError, match="optim.warmup_steps=50: expected fewer than steps=50"):
+        optimizer.check(OptimConfig(warmup_steps=50), 50)
