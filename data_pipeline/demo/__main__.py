@@ -17,7 +17,7 @@ from typing import Any
 from a2fjax import rig
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, ArgumentParser, InputError, WorkFailed
 
-VERSION = 2
+VERSION = 3
 """Part of the fingerprint of what is written; raise it when the same settings give other data."""
 
 
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Synthetic captures: speech, articulation and simulated 4D scans with truth.",
     )
     parser.add_argument("--out", required=True, help="folder; gets captures/ and truth/")
-    parser.add_argument("--subjects", type=int, default=64, help="people to train on")
-    parser.add_argument("--unseen", type=int, default=4, help="people kept out of training")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of recordings altogether")
+    parser.add_argument("--subjects", type=int, default=72, help="people to train on")
+    parser.add_argument("--unseen", type=int, default=8, help="people kept out of training")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of recordings altogether")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     try:
@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def generate(
     out: Path,
     *,
-    subjects: int = 64,
-    unseen: int = 4,
-    minutes: float = 20.0,
+    subjects: int = 72,
+    unseen: int = 8,
+    minutes: float = 40.0,
     seed: int = 0,
     workers: int = 2,
 ) -> None:
