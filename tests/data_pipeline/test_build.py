@@ -145,15 +145,13 @@ def test_same_bytes_for_any_number_of_processes_and_after_a_kill(captures, tmp_p
         base = [sys.executable, "-m", "data_pipeline.build", str(captures[0]), f"--out={out}"]
         return [*base, "--config.test_sentences=line 2", *more]
 
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
     one = subprocess.run(
-        command(tmp_path / "one", "--workers=1"), cwd=ROOT, env=env, capture_output=True, text=True
+        command(tmp_path / "one", "--workers=1"), cwd=ROOT, capture_output=True, text=True
     )
     assert one.returncode == 0, one.stderr
     killed = subprocess.Popen(
         command(tmp_path / "two", "--workers=2"),
         cwd=ROOT,
-        env=env,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -165,7 +163,7 @@ def test_same_bytes_for_any_number_of_processes_and_after_a_kill(captures, tmp_p
     killed.wait()
     killed.stdout.close()
     two = subprocess.run(
-        command(tmp_path / "two", "--workers=2"), cwd=ROOT, env=env, capture_output=True, text=True
+        command(tmp_path / "two", "--workers=2"), cwd=ROOT, capture_output=True, text=True
     )
     assert two.returncode == 0, two.stderr
     assert "actors are done already" in two.stdout or "is up to date" in two.stdout

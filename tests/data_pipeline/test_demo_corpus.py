@@ -193,8 +193,7 @@ def test_a_killed_run_leaves_whole_people_only_and_continues(tmp_path):
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "data_pipeline.demo", f"--out={out}", "--subjects=6"]
     command += ["--unseen=0", "--minutes=1.2", "--workers=1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     for _ in range(600):
         if (out / "captures" / "demo000").is_dir() or process.poll() is not None:
             break
@@ -206,7 +205,7 @@ def test_a_killed_run_leaves_whole_people_only_and_continues(tmp_path):
     for name in whole:
         assert (out / "captures" / name / "xform" / "eye_rotations_all.npz").is_file()
         assert list((out / "truth" / name).glob("slate.npz"))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"{len(whole)} of 6 people are there already" in done.stdout
     assert len(list((out / "captures").iterdir())) == 6
 

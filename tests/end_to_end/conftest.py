@@ -101,7 +101,7 @@ def setup(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(setup):
+def trained(setup, compile_once):
     """A run of three steps with its shards: `.root`, `.shards`, `.run`, `.arguments(run, ...)`."""
     from a2fjax.cli import main
 

@@ -4,7 +4,6 @@ Everything goes through the command lines. What is printed is taken from the fil
 that lines of native libraries count too.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -536,15 +535,3 @@ def test_evaluation_leaves_out_and_names_what_it_cannot_read(trained, tmp_path, 
     (skipped,) = part["skipped"]
     assert part["clips"] == 1 and ".arrayrecord" in skipped and "s0/8" in skipped
     assert "1 unreadable" in capfd.readouterr().out
-
-
-def test_the_error_knows_what_was_meant():
-    """Every field of a configuration is found by a misspelling of it."""
-    from a2fjax import config
-
-    for field in dataclasses.fields(config.OptimConfig):
-        wrong = field.name[:-1] + ("x" if field.name[-1] != "x" else "y")
-        if len(wrong) < 4:
-            continue
-        with pytest.raises(config.InputError, match=field.name):
-            config.load(None, {f"optim.{wrong}": "1"})

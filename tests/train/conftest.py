@@ -116,20 +116,9 @@ def make_config(**changes):
     return config_lib.build(config_lib.Config, values, where="test")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-    """Every test trains the same few programs; each is compiled for the first of them only."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+@pytest.fixture(autouse=True)
+def compiled(compile_once):
+    """Every test trains the same few programs."""
 
 
 @pytest.fixture(scope="session")

@@ -67,10 +67,16 @@ def test_four_devices_give_the_numbers_of_one_and_hand_over_to_one(tmp_path):
     here = Path(__file__).resolve()
     environment = {
         **os.environ,
-        "PYTHONPATH": str(here.parents[2]),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
     command = [sys.executable, "-c", CHILD, str(here.parent / "conftest.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command,
+        cwd=here.parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
