@@ -321,7 +321,7 @@ def digest(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def from_json(text: str, *, name: str = "config.json") -> Resolved:
+def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     """Reads what `Resolved.to_json` wrote.
 
     Raises:
@@ -501,17 +501,13 @@ def _read_experiment(text: str) -> dict[str, Any]:
         config = module.get_config(variant) if variant else module.get_config()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{text}: {error}") from None
-    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    out = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            out += _flatten(value, f"{prefix}{key}.")
-        else:
-            out.append(f"{prefix}{key}")
-    return out
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(values, Mapping):
+        kind = type(values).__name__
+        raise InputError(
+            f"{text}: get_config gave a value of type {kind}, expected names with values"
+        )
+    return dict(values)
 
 
 def _source(sources: Mapping[str, str], key: str) -> str:

@@ -162,7 +162,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
     from a2fjax.train import checkpoints, tracking
 
     path = folder / "config.json"
-    resolved = config_lib.from_json(path.read_text(), name=str(path))
+    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
     config = resolved.config
     lines = [f"run {folder}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]
     lines += [f"  {line}" for line in _changed(resolved)]

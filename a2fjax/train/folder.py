@@ -71,7 +71,7 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
 def _check(workdir: Path, resolved: Resolved) -> None:
     path = workdir / "config.json"
     if path.is_file():
-        before = config_lib.from_json(path.read_text(), name=str(path)).config
+        before = config_lib.from_json(path.read_bytes(), name=str(path)).config
         changed = differences(before, resolved.config)
         bound = {k: v for k, v in changed.items() if not _is_free(k)}
         if bound:
