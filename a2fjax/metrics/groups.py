@@ -20,14 +20,6 @@ UNPREDICTABLE = ("brows", "eyes", "upper_face", "eye_angles")
 """Blinks, brow beats and gaze: reported, but no part of a score of what speech predicts."""
 
 
-def is_predictable(metric: str) -> bool:
-    """Tells whether a metric's name is about channels that speech can predict.
-
-    The mean over all weights counts as unpredictable, since it contains the upper face.
-    """
-    return metric.rpartition("/")[2] not in (*UNPREDICTABLE, "all")
-
-
 def group_sum(per_channel: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Returns the sum [...] over a group's channels of per-channel sums [..., 72]."""
     return per_channel[..., group].sum(-1)

@@ -21,7 +21,6 @@ from data_pipeline.demo.style import SHAPE
 
 EYE = (3.1, 2.5)
 MOUTH_Y = -4.6
-MOUTH_HALF_WIDTH = 2.5
 _LIP_POINTS = 24
 _LID_POINTS = 16
 _ACROSS, _UP, _DEPTH = 7.6, 11.5, 9.0

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from a2fjax import config as config_lib
-from a2fjax import rig, tasks
+from a2fjax import rig
 from a2fjax.animation import formats, livelink
 from a2fjax.audio import io
 from a2fjax.cli import main
@@ -22,29 +22,8 @@ from a2fjax.train.state import TrainState
 VERTICES = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
 
 
-def random_params(config, seed):
-    """Weights large enough that audio, identity and emotion all show in the motion."""
-    task = tasks.build(config, None)
-    batch = predictor.batch_shapes(config, 1, 64)
-    shapes = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
-    rng = np.random.default_rng(seed)
-
-    def fill(path, leaf):
-        name = "/".join(str(k.key) for k in path)
-        if name == "constants/motion_mean":
-            return np.full(72, 0.4, np.float32)
-        if name == "constants/motion_std":
-            return np.full(72, 0.1, np.float32)
-        if leaf.ndim < 2:
-            return np.full(leaf.shape, float(name.endswith("scale")), np.float32)
-        scale = 0.3 if "modulation" in name else (leaf.size // leaf.shape[-1]) ** -0.5
-        return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, random_params):
     folder = tmp_path_factory.mktemp("work")
     shards = folder / "shards"
     records.write_mesh(shards / "anna.npz", VERTICES, np.zeros((0, 3)))

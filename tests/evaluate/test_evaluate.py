@@ -13,6 +13,7 @@ from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.evaluate import baselines, conditions, report, samples
 from a2fjax.evaluate.run import evaluate
+from data_pipeline import shards as shards_lib
 
 PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
 
@@ -48,53 +49,23 @@ def write_clip(subject, take, split, emotion, rng):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     folder = tmp_path_factory.mktemp("shards")
     rng = np.random.default_rng(0)
-    clips = []
+    clips, meshes = [], {}
     for subject, held_out in PEOPLE.items():
         for take, emotion in enumerate(("neutral", "happy", "angry", "sad")):
             split = "test_subjects" if held_out else ("train", "test_sentences")[take % 2]
             clips.append(write_clip(subject, take, split, emotion, rng))
-        vertices = rng.standard_normal((40, 3))
-        records.write_mesh(folder / f"subjects/{subject}.npz", vertices, np.zeros((0, 3)))
-    writer = ArrayRecordWriter(str(folder / "clips.arrayrecord"), "group_size:1")
-    for clip in clips:
-        writer.write(records.encode(clip))
-    writer.close()
-    train = [c for c in clips if c.split == "train"]
-    motion = np.concatenate([c.motion for c in train])
-    by_emotion = {
-        e: np.concatenate([c.motion for c in train if c.emotion[0, i] == 1]).mean(0).tolist()
-        for i, e in enumerate(rig.EMOTIONS)
-        if any(c.emotion[0, i] == 1 for c in train)
-    }
-    entries = [
-        {
-            "id": c.id,
-            "subject": c.subject,
-            "sentence": c.sentence,
-            "split": c.split,
-            "frames": c.frames,
-            "emotion": rig.EMOTIONS[int(c.emotion[0].argmax())],
-        }
-        for c in clips
-    ]
-    records.write_manifest(
+        meshes[subject] = (rng.standard_normal((40, 3)), np.zeros((0, 3)))
+    shards_lib.write(
         folder,
-        records.Manifest(
-            subjects=[records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()],
-            shards=[records.Shard("clips.arrayrecord", entries)],
-            channel_mask=[True] * 72,
-            statistics={
-                "motion_mean": motion.mean(0).tolist(),
-                "motion_std": motion.std(0).tolist(),
-                "emotion_mean": by_emotion,
-            },
-            synthetic=True,
-            source={},
-        ),
+        lambda: iter(clips),
+        len(clips),
+        1,
+        files=1,
+        subjects=[records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()],
+        meshes=meshes,
+        source=lambda statistics: {},
     )
     return folder, clips
 
@@ -262,7 +233,9 @@ def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
 
     folder, clips = shards
     shutil.copytree(folder, tmp_path / "s")
-    writer = ArrayRecordWriter(str(tmp_path / "s" / "clips.arrayrecord"), "group_size:1")
+    writer = ArrayRecordWriter(
+        str(tmp_path / "s" / "clips-00000-of-00001.arrayrecord"), "group_size:1"
+    )
     for clip in clips:
         data = bytearray(records.encode(clip))
         if clip.id == "u0/1":

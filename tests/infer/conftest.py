@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 
@@ -16,31 +15,10 @@ def small_config():
     return config_lib.build(config_lib.Config, values, where="test")
 
 
-def random_params(task, config, seed=0):
-    """Weights large enough that audio, identity and emotion all show in the motion."""
-    batch = predictor.batch_shapes(config, 1, 64)
-    shapes = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
-    rng = np.random.default_rng(seed)
-
-    def fill(path, leaf):
-        name = "/".join(str(k.key) for k in path)
-        if name == "constants/motion_mean":
-            return np.full(72, 0.4, np.float32)
-        if name == "constants/motion_std":
-            return np.full(72, 0.1, np.float32)
-        if leaf.ndim < 2:
-            return np.full(leaf.shape, float(name.endswith("scale")), np.float32)
-        scale = 0.3 if "modulation" in name else (leaf.size // leaf.shape[-1]) ** -0.5
-        return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
-
-
 @pytest.fixture(scope="session")
-def model():
+def model(random_params):
     config = small_config()
-    task = tasks.build(config, None)
-    return predictor.Predictor(config, task, random_params(task, config), step=7)
+    return predictor.Predictor(config, tasks.build(config), random_params(config), step=7)
 
 
 def speech_like(seconds, seed=0):
