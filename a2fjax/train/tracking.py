@@ -39,8 +39,9 @@ class MetricsFile:
         self._path = path
         kept = [line for line in _read(path) if line["step"] <= step]
         self._known = {key for line in kept if line["step"] == step for key in line}
-        if path.exists():
-            files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if path.exists() and path.read_bytes() != text.encode():  # Else a finished run stays as is.
+            files.write_text(path, text)
         # Unbuffered: a line is either given to the system or the failure is known at once.
         self._file = path.open("ab", buffering=0)
 
@@ -83,7 +84,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
         except ValueError:

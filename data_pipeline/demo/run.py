@@ -71,13 +71,14 @@ def _run(args: argparse.Namespace) -> int:
     _step("3/5 Train the regression model")
     train = [*a2fjax, "train", f"--config={EXPERIMENT}:demo", f"--workdir={run}"]
     train.append(f"--config.data.shards={shards}")
+    train += _for_few_sentences(shards)
     if args.steps:
         train += [f"--config.steps={args.steps}", *_warm_up(args.steps)]
     _call(train)
 
     _step("4/5 Evaluate on sentences and people that training never met")
     report = folder / "evaluation.json"
-    if _newer(report, run / "metrics.jsonl"):
+    if _is_of(report, run, shards):
         print(f"{report} is up to date")
         _call([*a2fjax, "evaluate", str(run), f"--show={report}"])
     else:
@@ -112,6 +113,16 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--steps {args.steps}: expected at least 1")
 
 
+def _for_few_sentences(shards: Path) -> list[str]:
+    """Returns the override for a corpus so small that the draw left no sentence to validate on."""
+    from a2fjax.data import records
+
+    if records.read_manifest(shards).entries("val"):
+        return []
+    print("No sentence is left to validate on: training goes on without held-out values")
+    return ["--config.eval.every_steps=0"]
+
+
 def _warm_up(steps: int) -> list[str]:
     """Returns the override that keeps the warm-up inside a run of few steps, where it is needed."""
     from a2fjax import config
@@ -142,8 +153,10 @@ def _call(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def _newer(path: Path, than: Path) -> bool:
-    return path.exists() and than.exists() and path.stat().st_mtime >= than.stat().st_mtime
+def _is_of(report: Path, run: Path, shards: Path) -> bool:
+    """Whether a report was measured on these shards, and after the last line of the run."""
+    of = (run / "metrics.jsonl", shards / "manifest.json")
+    return report.exists() and report.stat().st_mtime >= max(p.stat().st_mtime for p in of)
 
 
 def _summary(
