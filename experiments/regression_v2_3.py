@@ -31,9 +31,25 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "demo":
         config.name = "regression_v2_3_demo"
-        config.steps = 1200
+        config.steps = 1700
         config.data.update({"batch_size": 16, "window_frames": 128})
-        config.optim.update({"learning_rate": 2e-3, "warmup_steps": 100, "ema_decay": 0.995})
+        # Blinks, brow beats and gaze cannot be heard: chasing them would cost the mouth.
+        config.loss = {
+            "velocity": 5.0,
+            "aperture": 1.5,
+            "closure": 0.7,
+            "group_weights": {"upper_face": 0.2, "jaw_mouth": 2.0},
+        }
+        config.model = {"dropout": 0.05}
+        config.data.augment = {
+            "gain_db": 5.0,
+            "eq_db": 2.5,
+            "noise_prob": 0.35,
+            "noise_snr_db": (12.0, 50.0),
+        }
+        config.optim.update(
+            {"learning_rate": 2.5e-3, "warmup_steps": 100, "b2": 0.98, "ema_decay": 0.995}
+        )
         config.checkpoint.update({"every_steps": 200, "keep_latest": 2})
         config.eval.update({"every_steps": 200, "batches": 8})
         config.log.every_steps = 20

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder; gets captures/ and truth/")
     parser.add_argument("--subjects", type=int, default=72, help="people to train on")
     parser.add_argument("--unseen", type=int, default=8, help="people kept out of training")
-    parser.add_argument("--minutes", type=float, default=40.0, help="of recordings altogether")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of recordings altogether")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
     try:
@@ -57,7 +57,7 @@ def generate(
     *,
     subjects: int = 72,
     unseen: int = 8,
-    minutes: float = 40.0,
+    minutes: float = 60.0,
     seed: int = 0,
     workers: int = 2,
 ) -> None:

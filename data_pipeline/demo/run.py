@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--folder", default="demo", help="where everything goes (default: demo)")
     parser.add_argument("--audio", help="your own recording to animate (WAV, FLAC, OGG, MP3)")
-    parser.add_argument("--minutes", type=float, default=40.0, help="minutes of demo speech")
+    parser.add_argument("--minutes", type=float, default=60.0, help="minutes of demo speech")
     parser.add_argument("--subjects", type=int, default=72, help="people to train on")
     parser.add_argument("--steps", type=int, help="training steps (default: the experiment's)")
     parser.add_argument("--emotion", default="neutral", help="emotion of the animated recording")
