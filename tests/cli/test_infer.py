@@ -23,7 +23,7 @@ VERTICES = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, random_params):
+def run(tmp_path_factory, random_params, compile_once):
     folder = tmp_path_factory.mktemp("work")
     shards = folder / "shards"
     records.write_mesh(shards / "anna.npz", VERTICES, np.zeros((0, 3)))

@@ -481,8 +481,12 @@ def test_training_goes_on_past_a_truncated_shard(trained, tmp_path, capfd, caplo
     assert "finished" in capfd.readouterr().out
 
 
+# Grain's worker processes import everything anew, which takes many seconds.
+BY_A_WORKER = pytest.param(1, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("where", ["record", "file"])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, BY_A_WORKER])
 def test_training_stops_at_a_truncated_shard_when_told_to(trained, tmp_path, capfd, where, workers):
     shards = damaged(trained.shards, tmp_path / "shards", where)
     run = tmp_path / "run"
@@ -503,7 +507,7 @@ def test_training_stops_at_a_truncated_shard_when_told_to(trained, tmp_path, cap
     assert checkpoints.steps(run) == [2, 3]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, BY_A_WORKER])
 def test_no_readable_record_at_all(trained, world, tmp_path, capfd, workers):
     run = tmp_path / "run"
     changes = [
