@@ -119,9 +119,9 @@ def _record(out: Path, person, fingerprint: str) -> None:  # noqa: ANN001 (a chi
 
 
 def _run(out: Path, missing: list, fingerprint: str, workers: int) -> None:
-    # Forking is cheap, and safe here: this process has started no threads and opened no voice.
-    methods = multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    # Forking is cheap, and safe where this process has started no threads, as jax does.
+    forks = "fork" in multiprocessing.get_all_start_methods() and "jax" not in sys.modules
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     start, shown, done = time.monotonic(), 0.0, 0
     waiting = collections.deque(missing)
     running: dict[str, Any] = {}
