@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss = {
             "velocity": 5.0,
             "aperture": 1.5,
-            "closure": 0.7,
+            "closure": 0.2,
             "group_weights": {"upper_face": 0.2, "jaw_mouth": 2.0},
         }
         config.model = {"dropout": 0.05}

@@ -114,8 +114,10 @@ def evaluate(
     altered = () if quick else conditions.NAMES
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
+    have = _present(manifests)
     for split in chosen_splits:
-        chosen = samples.Split(ClipSource(folders, split), QUICK_CLIPS if quick else None)
+        others = [ClipSource(folders, other) for other in have if other != split]
+        chosen = samples.Split(ClipSource(folders, split), QUICK_CLIPS if quick else None, others)
         measured: list[_Measured] = []
         for chunk in chosen.chunks():
             measured += _measure(model, chunk, points, known, altered, seed, split, say)
@@ -157,16 +159,20 @@ def _training(config: config_lib.Config, folders: list[str]) -> tuple[baselines.
     return baselines.training(folders, config.data.split), folders
 
 
+def _present(manifests: Sequence[records.Manifest]) -> list[str]:
+    return sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
+
+
 def _splits(
     manifests: Sequence[records.Manifest], folders: Sequence[str], asked: Sequence[str] | None
 ) -> list[str]:
-    have = {entry["split"] for m in manifests for shard in m.shards for entry in shard.clips}
+    have = _present(manifests)
     if asked is None:
         found = [split for split in DEFAULT_SPLITS if split in have]
         if not found:
             raise InputError(
                 f"the shards have none of the splits {', '.join(DEFAULT_SPLITS)}; "
-                f"name one with --split{nearest('', sorted(have))}"
+                f"name one with --split{nearest('', have)}"
             )
         return found
     for split in asked:

@@ -17,6 +17,9 @@ CHUNK_CLIPS = 64
 CHUNK_FRAMES = 30_000
 """Ten minutes. Whole people are kept together beyond it: closure thresholds are per person."""
 
+COMPANION_CLIPS = 16
+"""A person's clips of other splits that help to find the closure threshold, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -44,11 +47,14 @@ class Split:
     Attributes:
       source: the clips.
       limit: measure at most this many clips, taken evenly; None for all.
+      companions: the other splits. A person's closure threshold is a percentile of their truth; one
+        clip that happens to have no closure would put it at an open mouth.
       skipped: names of records that could not be read, filled while reading.
     """
 
     source: ClipSource
     limit: int | None = None
+    companions: Sequence[ClipSource] = ()
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def chunks(self) -> Iterator[list[Sample]]:
@@ -86,18 +92,41 @@ class Split:
             except records.BadRecord as error:
                 self.skipped.append(f"{entry.name}: {error}")
                 continue
-            truth = suite.reference(
-                clip.motion,
-                clip.audio,
-                channel_mask=clip.channel_mask,
-                frame_mask=clip.frame_mask,
-                speech_level=clip.speech_level,
-            )
+            truth = _reference(clip)
             emotion = rig.EMOTIONS[int(clip.emotion.mean(0).argmax())]
             subject = self.subject(entry.folder, entry.subject)
             found.append(Sample(clip, entry.folder, subject, emotion, truth))
-        truths = suite.with_thresholds([s.truth for s in found], [s.subject for s in found])
+        others = list(self._companions({s.subject for s in found}))
+        truths = suite.with_thresholds(
+            [s.truth for s in found] + [truth for truth, _ in others],
+            [s.subject for s in found] + [name for _, name in others],
+        )[: len(found)]
         return [dataclasses.replace(s, truth=t) for s, t in zip(found, truths, strict=True)]
+
+    def _companions(self, people: set[str]) -> Iterator[tuple[suite.Reference, str]]:
+        for source in self.companions:
+            own: dict[str, list[int]] = {}
+            for i, entry in enumerate(source.entries):
+                name = self.subject(entry.folder, entry.subject)
+                if name in people:
+                    own.setdefault(name, []).append(i)
+            for name, indices in own.items():
+                step = -(-len(indices) // COMPANION_CLIPS)
+                for i in indices[::step]:
+                    try:
+                        yield _reference(source.load(i)), name
+                    except records.BadRecord:
+                        continue  # Not measured here; the split it is of names it.
+
+
+def _reference(clip: records.Clip) -> suite.Reference:
+    return suite.reference(
+        clip.motion,
+        clip.audio,
+        channel_mask=clip.channel_mask,
+        frame_mask=clip.frame_mask,
+        speech_level=clip.speech_level,
+    )
 
 
 def meshes(

@@ -67,6 +67,8 @@ def reference(
 def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Reference]:
     """Returns the references with each subject's closure threshold, from all of its clips here.
 
+    The more of a person's clips, the better: one sentence may have no closure at all.
+
     Args:
       references: one a clip.
       subjects: whose each clip is.

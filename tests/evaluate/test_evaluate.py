@@ -57,17 +57,22 @@ def shards(tmp_path_factory):
             split = "test_subjects" if held_out else ("train", "test_sentences")[take % 2]
             clips.append(write_clip(subject, take, split, emotion, rng))
         meshes[subject] = (rng.standard_normal((40, 3)), np.zeros((0, 3)))
+    people = [records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()]
+    write_set(folder, clips, people, meshes)
+    return folder, clips
+
+
+def write_set(folder, clips, people, meshes):
     shards_lib.write(
         folder,
         lambda: iter(clips),
         len(clips),
         1,
         files=1,
-        subjects=[records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()],
+        subjects=people,
         meshes=meshes,
         source=lambda statistics: {},
     )
-    return folder, clips
 
 
 class StandIn:
@@ -309,3 +314,20 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
     assert cli.main(["evaluate", str(run), "--split", "test_subject"]) == 2
     assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
+
+
+def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(tmp_path):
+    """Measured alone, a clip whose lips never meet would count its narrowest vowels as closures."""
+    rng = np.random.default_rng(5)
+    closing = write_clip("p0", 0, "train", "neutral", rng)
+    opening = write_clip("p0", 1, "test_sentences", "neutral", rng)
+    opening.motion[:, rig.INDEX["jawOpen"]] += 0.3
+    clips = [closing, opening]
+    write_set(tmp_path, clips, [records.Subject("p0", None, False)], {})
+    source = samples.ClipSource([str(tmp_path)], "test_sentences")
+    ((alone,),) = samples.Split(source).chunks()
+    others = [samples.ClipSource([str(tmp_path)], "train")]
+    ((helped,),) = samples.Split(source, companions=others).chunks()
+    assert helped.clip.id == alone.clip.id == opening.id
+    assert alone.truth.threshold > 0.29
+    assert helped.truth.threshold < 0.1
