@@ -37,14 +37,14 @@ def get_config(variant: str = "") -> ConfigDict:
         config.loss = {
             "velocity": 5.0,
             "aperture": 1.5,
-            "closure": 0.2,
+            "closure": 1.0,
             "group_weights": {"upper_face": 0.2, "jaw_mouth": 2.0},
         }
         config.model = {"dropout": 0.05}
         config.data.augment = {
             "gain_db": 5.0,
             "eq_db": 2.5,
-            "noise_prob": 0.35,
+            "noise_prob": 0.4,
             "noise_snr_db": (12.0, 50.0),
         }
         config.optim.update(
