@@ -140,9 +140,9 @@ def _run(out: Path, missing: list, fingerprint: str, workers: int) -> None:
                     raise WorkFailed(f"recording {name} ended with exit code {process.exitcode}")
                 done += 1
             now = time.monotonic()
-            if now - shown > 2.0 or done == len(missing):
+            if done and (now - shown > 2.0 or done == len(missing)):
                 shown, rate = now, done / max(now - start, 1e-6)
-                left = (len(missing) - done) / rate if done else float("nan")
+                left = (len(missing) - done) / rate
                 print(
                     f"recorded {done}/{len(missing)} people, {rate:.1f}/s, {left:.0f} s left",
                     flush=True,
