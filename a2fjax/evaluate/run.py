@@ -103,7 +103,8 @@ def evaluate(
         if shards is None:
             raise InputError(f"{error}, or name the shards to measure on with --data") from None
         raise
-    chosen_splits = _splits(manifests, folders, splits)
+    have = sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
+    chosen_splits = _splits(manifests, folders, splits, have)
     known, training_folders = _training(model.config, folders)
     points = {}
     if model.config.model.identity != "none":
@@ -114,7 +115,6 @@ def evaluate(
     altered = () if quick else conditions.NAMES
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
-    have = _present(manifests)
     for split in chosen_splits:
         others = [ClipSource(folders, other) for other in have if other != split]
         chosen = samples.Split(ClipSource(folders, split), QUICK_CLIPS if quick else None, others)
@@ -159,14 +159,12 @@ def _training(config: config_lib.Config, folders: list[str]) -> tuple[baselines.
     return baselines.training(folders, config.data.split), folders
 
 
-def _present(manifests: Sequence[records.Manifest]) -> list[str]:
-    return sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
-
-
 def _splits(
-    manifests: Sequence[records.Manifest], folders: Sequence[str], asked: Sequence[str] | None
+    manifests: Sequence[records.Manifest],
+    folders: Sequence[str],
+    asked: Sequence[str] | None,
+    have: Sequence[str],
 ) -> list[str]:
-    have = _present(manifests)
     if asked is None:
         found = [split for split in DEFAULT_SPLITS if split in have]
         if not found:

@@ -171,13 +171,8 @@ def _summary(
         "plot": f"{stem}.png",
     }.items():
         print(f"  {name:<11}{path}")
-    for line in headline(json.loads(report.read_text())):
+    for line in json.loads(report.read_text())["headline"]:
         print(f"  {line}")
-
-
-def headline(report: dict) -> list[str]:
-    """Returns the lines that set a report's main figures beside the baselines'."""
-    return list(report.get("headline", []))
 
 
 if __name__ == "__main__":
