@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
+import os
 import shutil
 import sys
 import time
+import traceback
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -368,12 +371,24 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
+def _said_already(record: logging.LogRecord) -> bool:
+    """Returns False for an array's error that another one's failure of the same save stands for."""
+    if "exception was never retrieved" not in record.getMessage():  # of a task or a future
+        return True
+    trace = record.exc_info[2] if record.exc_info else None
+    files = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)}
+    return not any(f"{os.sep}orbax{os.sep}" in file for file in files)
+
+
 @contextlib.contextmanager
 def _without_late_answers() -> Iterator[None]:
     """Keeps the console clear of arrays that answer after another one's failure ended the read.
 
-    They find their event loop closed, which Python reports as an unraisable exception each.
+    They find their event loop closed, which Python reports as an unraisable exception each; and
+    of several that fail only the first is raised, the others' errors are logged as never retrieved
+    whenever their tasks are collected, which may be after the block.
     """
+    logging.getLogger("asyncio").addFilter(_said_already)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import json
 import shutil
@@ -152,3 +153,22 @@ def test_a_folder_that_went_away_fails_the_save(run, made):
         with pytest.raises(InputError, match="cannot be written"):
             checkpoints.Checkpoints(run, CheckpointConfig())
     gc.collect()  # What Orbax left undone is complained of here, where it is filtered.
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_of_failures_in_one_save_only_the_raised_one_is_shown(caplog, library):
+    place = "orbax" if library else "elsewhere"
+    source = "async def write():\n    raise ValueError('full')"
+    code = compile(source, f"/site/{place}/x.py", "exec")
+    scope = {}
+    exec(code, scope)
+
+    async def save():
+        task = asyncio.ensure_future(scope["write"]())
+        await asyncio.wait([task])  # ended, and nobody looked at its error
+
+    with checkpoints._without_late_answers():
+        pass
+    asyncio.run(save())
+    gc.collect()
+    assert ("never retrieved" in caplog.text) == (not library)
