@@ -17,11 +17,20 @@ class BuildSettings:
     """Values of a build.
 
     Attributes:
-      fps, subject, language, units, mouth_close: see `sources.SourceOptions`.
-      offset: audio time minus capture time of every actor, s; "auto" to estimate it.
+      fps, subject, language, emotion, units, axes, mouth_close, rig, missing_audio: see
+        `sources.SourceOptions`.
+      offset: audio time minus capture time of every take, s; "auto" to estimate it.
+      clock: "actor" (one offset for all takes of a person) or "take" (each its own).
+      drift: "report" only says how far the clocks run apart, "correct" takes it out where it is
+        certain.
       largest_offset: estimates beyond this are not believed, s.
       least_confidence: of an offset from speech; below it 0 s is assumed.
       l2, l1, smoothness, symmetry: of the solver, mm^2; see `solve.SolveSettings`.
+      exclusive: of opposite shapes (jawLeft and jawRight) at most one is above zero.
+      outlier_mm: residuals of vertices beyond this count as this much; 0 trusts every vertex.
+      least_snr_db, most_clipping, most_silence, least_band_hz, least_lip_correlation,
+        most_residual_mm, most_drift, most_frozen, most_jumps, most_missing, most_saturated:
+        takes beyond these are put aside; see `quality.Thresholds`. 0 switches one off.
       seed: of the splits.
       val, test: expected shares of sentences.
       val_sentences, test_sentences: keys that are these splits, instead of a draw.
@@ -34,15 +43,34 @@ class BuildSettings:
     fps: float = 0.0
     subject: str = ""
     language: str = ""
+    emotion: str = ""
     units: str = "auto"
+    axes: str = "auto"
     mouth_close: str = "auto"
+    rig: str = ""
+    missing_audio: str = "reject"
     offset: str = "auto"
+    clock: str = "actor"
+    drift: str = "report"
     largest_offset: float = 0.25
     least_confidence: float = 0.3
     l2: float = 0.05
     l1: float = 0.2
     smoothness: float = 1.0
     symmetry: float = 0.0
+    exclusive: bool = True
+    outlier_mm: float = 2.0
+    least_snr_db: float = 10.0
+    most_clipping: float = 0.01
+    most_silence: float = 0.9
+    least_band_hz: float = 3000.0
+    least_lip_correlation: float = 0.0
+    most_residual_mm: float = 3.0
+    most_drift: float = 0.002
+    most_frozen: float = 0.5
+    most_jumps: float = 0.02
+    most_missing: float = 0.3
+    most_saturated: float = 0.5
     seed: int = 0
     val: float = 0.06
     test: float = 0.10
@@ -65,10 +93,18 @@ class BuildSettings:
 
 _POSITIVE = ("segment_seconds", "largest_offset")
 _NOT_NEGATIVE = (
-    "fps l2 l1 smoothness symmetry val test held_out_share least_confidence files"
+    "fps l2 l1 smoothness symmetry outlier_mm val test held_out_share least_confidence files "
+    "least_snr_db most_clipping most_silence least_band_hz least_lip_correlation most_residual_mm "
+    "most_drift most_frozen most_jumps most_missing most_saturated"
 ).split()
-_STRINGS = ("offset", "subject", "language")
-CHOICES = {"units": ("auto", "mm", "cm", "m"), "mouth_close": ("auto", "arkit", "nvidia")}
+_STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
+CHOICES = {
+    "units": ("auto", "mm", "cm", "m"),
+    "mouth_close": ("auto", "arkit", "nvidia"),
+    "missing_audio": ("reject", "silence"),
+    "clock": ("actor", "take"),
+    "drift": ("report", "correct"),
+}
 
 
 def read_settings(overrides: Mapping[str, str]) -> BuildSettings:

@@ -17,9 +17,19 @@ import numpy as np
 from a2fjax.errors import InputError, nearest
 from data_pipeline.geometry import Vertices
 
-LAYOUTS = {"nvidia": "data_pipeline.sources.nvidia", "table": "data_pipeline.sources.tables"}
-"""Module by layout; each has `recognise(path) -> str | None` (why it is one, in words) and
-`open_source(path, options) -> Source`."""
+LAYOUTS = {
+    "nvidia": "data_pipeline.sources.nvidia",
+    "livelink": "data_pipeline.sources.livelink",
+    "vertices": "data_pipeline.sources.vertices",
+    "meshes": "data_pipeline.sources.meshes",
+    "table": "data_pipeline.sources.tables",
+}
+"""Module by layout, in the order in which "auto" tries them; each has `recognise(path) -> str |
+None` (why it is one, in words) and `open_source(path, options) -> Source`."""
+
+
+AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
+"""Where a take's sound is looked for, best first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,16 +40,29 @@ class SourceOptions:
       fps: frames a second of captures; 0 takes what the files say.
       subject: name of the person; "" takes the folder's.
       language: BCP-47 code for takes that do not say; "" for unknown.
-      units: of vertices: "mm", "cm", "m"; "auto" goes by shots.json, else by the head's size.
+      emotion: weights such as "happy=0.7,sad=0.3" for takes that do not say; "" for neutral.
+      units: of vertices: "mm", "cm", "m"; "auto" goes by what the files say, by the template rig,
+        else by the head's size.
+      axes: which of the capture's axes point to the person's left, up and out of the face, each
+        with its sign: "+x+y+z" is the rig's own, "+x+z-y" a capture with z up; "auto" goes by what
+        the files say, else by the template rig.
       mouth_close: "arkit" (mouthClose is relative to an open jaw), "nvidia" (it includes
         jawOpen), or "auto" (seen from the shapes).
+      rig: file or folder of a template rig (see `rigs.read`) for people without shapes of their
+        own; its topology must be theirs.
+      missing_audio: "reject" leaves out takes without a sound file; "silence" takes them as
+        performed in silence.
     """
 
     fps: float = 0.0
     subject: str = ""
     language: str = ""
+    emotion: str = ""
     units: str = "auto"
+    axes: str = "auto"
     mouth_close: str = "auto"
+    rig: str = ""
+    missing_audio: str = "reject"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +72,9 @@ class Take:
     Attributes:
       subject: who.
       name: unique for the subject.
-      audio: the sound file.
-      data: the files with motion.
+      audio: the sound file (or a film with a sound track); None where the take was performed in
+        silence.
+      data: the files with motion; a folder stands for all files in it.
       sentence: key of what is said; equal keys never cross splits.
       language: BCP-47 code or "".
       emotion: [5] on `rig.EMOTIONS`, constant.
@@ -60,11 +84,12 @@ class Take:
       held_out: True or False where the capture says; None leaves it to the draw.
       fps: rate of the capture; 0 where the motion's file has its own times.
       text: what is said, if known.
+      offset: audio time minus capture time in s where the files say it (timecodes), else None.
     """
 
     subject: str
     name: str
-    audio: Path
+    audio: Path | None
     data: tuple[Path, ...]
     sentence: str
     language: str
@@ -75,6 +100,7 @@ class Take:
     held_out: bool | None = None
     fps: float = 0.0
     text: str = ""
+    offset: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +108,9 @@ class Capture:
     """The motion of a take: moving vertices, curves, or both.
 
     Attributes:
-      times: [F] seconds on the capture's clock, increasing.
-      skin: [F, V, 3] in the rig's unit, or None.
+      times: [F] seconds on the capture's clock, increasing; frames that are missing leave a hole.
+      skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
+        that dropped out are NaN.
       tongue: the same of the tongue.
       curves: [F, 72] in rig units, or None.
       observed: [72] channels that `curves` holds, or None.
@@ -110,6 +137,9 @@ class Face:
       stable: [N] indices for rigid motion, or None to find them.
       millimetres: in one unit of the capture's files.
       notes: what was decided, in words.
+      axes: [3, 3] signed permutation: a point p of the capture's files is `millimetres * axes @ p`
+        in the rig's axes.
+      transferred: the shapes are another head's, carried over to this neutral.
     """
 
     neutral: np.ndarray
@@ -119,6 +149,8 @@ class Face:
     stable: np.ndarray | None
     millimetres: float
     notes: tuple[str, ...] = ()
+    axes: np.ndarray = dataclasses.field(default_factory=lambda: np.eye(3))
+    transferred: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,6 +196,8 @@ class Source(Protocol):
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral mesh (vertices [V, 3], faces [F, 3]), or None where there is none.
 
+        The unit is the files', the axes are the rig's.
+
         Raises:
           InputError: the file is damaged.
         """
@@ -197,14 +231,15 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
             return loaded.open_source(path, options), reason
     raise InputError(
         f"{path}: no known layout: expected folders of actors with audio/ and cache/skin/ "
-        "(nvidia), or .npz curves beside sound files of the same name (table)"
+        "(nvidia), Live Link Face recordings (livelink), vertex arrays (vertices), folders of OBJ "
+        "or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
     )
 
 
 def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the sound file of that stem in a folder, WAV first, or None."""
-    for suffix in (".wav", ".flac", ".ogg", ".mp3", ".WAV"):
-        path = folder / f"{stem}{suffix}"
-        if path.is_file():
-            return path
+    """Returns the sound file of that stem in a folder, WAV first and films last, or None."""
+    for suffix in AUDIO:
+        for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
+            if (folder / name).is_file():
+                return folder / name
     return None

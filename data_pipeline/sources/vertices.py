@@ -1,0 +1,8 @@
+"""vertex arrays."""
+
+from pathlib import Path
+
+
+def recognise(path: Path) -> str | None:
+    """Returns None."""
+    return None
