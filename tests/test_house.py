@@ -59,6 +59,8 @@ PIPELINE_MAY = {
     "a2fjax.audio.level",
 }
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
+PIPELINE_MAY |= {"a2fjax.animation"}
+PIPELINE_MAY |= {f"a2fjax.animation.{name}" for name in ("livelink", "mesh", "tables", "tracks")}
 PACKAGE = sorted((ROOT / "a2fjax").rglob("*.py"))
 
 
