@@ -24,11 +24,11 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import align
+from data_pipeline import align, rigs
+from data_pipeline.rigs import MILLIMETRES
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
 
 SLATE = "slate"
-MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 _READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
 
 
@@ -225,52 +225,27 @@ class NvidiaSource:
         path = folder / "bs_data" / f"bs_{part}.npz"
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {k: data[k] for k in data.files}
-            names = [str(n) for n in arrays["poseNames"]]
-            neutral = np.asarray(arrays["neutral"], np.float64)
-            poses = [n for n in names if n != "neutral"]
-            shapes = [np.asarray(arrays[n], np.float64) for n in poses]
-        except _READ_ERRORS as error:
-            raise InputError(f"{path}: not a set of shapes ({error})") from None
-        if neutral.ndim != 2 or neutral.shape[1:] != (3,) or len(neutral) < 4 or not shapes:
-            raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3], V >= 4")
-        for name, shape in zip(poses, shapes, strict=True):
-            if shape.shape != neutral.shape or not np.isfinite(shape).all():
-                raise InputError(
-                    f"{path}: {name} has shape {shape.shape}, expected finite {neutral.shape}"
-                )
-        scale, unit = self._scale(folder, neutral)
-        channels, deltas = _merge(path, poses, np.stack(shapes) * scale)
-        notes = [f"{part}: vertices in {unit}, {len(channels)} shapes"]
-        note = _relative_mouth_close(channels, deltas, self.options.mouth_close)
-        return Face(
-            neutral=neutral * scale,
-            deltas=deltas,
-            channels=tuple(channels),
-            keep=_mask(path, arrays.get("frontalMask"), len(neutral)),
-            stable=_vertex_list(folder / "geom" / part / "rigid_vertex_list.json", len(neutral)),
-            millimetres=scale,
-            notes=(*notes, note) if note else tuple(notes),
+        shapes = rigs.read(path)
+        rigid = folder / "geom" / part / "rigid_vertex_list.json"
+        return rigs.face(
+            shapes,
+            units=self._units(folder, part),
+            axes=self.options.axes,
+            mouth_close=self.options.mouth_close,
+            stable=_vertex_list(rigid, len(shapes.neutral)),
+            part=part,
+            name=str(path),
         )
 
-    def _scale(self, folder: Path, neutral: np.ndarray) -> tuple[float, str]:
-        unit = self.options.units
-        if unit == "auto":
-            unit = read_shot_list(folder / "shots.json").units
-        if not unit:
+    def _units(self, folder: Path, part: str) -> str:
+        if self.options.units != "auto":
+            return self.options.units
+        unit = read_shot_list(folder / "shots.json").units
+        mesh = folder / "bs_data" / "bs_skin.npz"
+        if not unit and part != "skin" and mesh.is_file():
             # The tongue has no size of its own to go by: the head's decides.
-            mesh = folder / "bs_data" / "bs_skin.npz"
-            if mesh.is_file():
-                with np.load(mesh, allow_pickle=False) as data:
-                    neutral = data["neutral"]
-            # A head or face is 0.1 to 0.6 m from corner to corner.
-            size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
-            unit = "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
-        if unit not in MILLIMETRES:
-            raise InputError(f"--config.units={unit!r}: expected auto, mm, cm or m")
-        return MILLIMETRES[unit], unit
+            unit = rigs.units_of(rigs.read(mesh).neutral)
+        return unit or "auto"
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""
@@ -333,64 +308,6 @@ def _emotion(path: Path, shot: str, said: dict[str, Any]):
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {shot}: {error}") from None
     return rig.emotion_vector(rig.NVIDIA_TO_EMOTION[emotion_of(shot)]), None
-
-
-_COLUMNS = {
-    column.name.lower(): column.channel
-    for layout in rig.LAYOUTS.values()
-    for column in layout.columns
-    if column.channel is None or rig.INDEX[column.channel] < 68
-}
-
-
-def _merge(path: Path, poses: list[str], shapes: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Returns channels and their shapes [K, V, 3]: halves of one channel are added up."""
-    merged: dict[str, np.ndarray] = {}
-    for pose, shape in zip(poses, shapes, strict=True):
-        key = pose.lower()
-        if key not in _COLUMNS:
-            try:
-                rig.channel_index(pose)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-        channel = _COLUMNS.get(key)
-        if channel is not None:
-            merged[channel] = merged.get(channel, 0.0) + shape
-    if not merged:
-        raise InputError(f"{path}: holds no shape of the rig")
-    channels = sorted(merged, key=rig.INDEX.__getitem__)
-    return channels, np.stack([merged[c] for c in channels])
-
-
-def _relative_mouth_close(channels: list[str], deltas: np.ndarray, convention: str) -> str:
-    """Makes mouthClose relative to an open jaw, as ARKit has it, in place; says what was done.
-
-    NVIDIA's includes jawOpen. Told apart by how much of jawOpen is in it: about 1 there, below 0
-    where it only brings the lips together.
-    """
-    if convention not in ("auto", "arkit", "nvidia"):
-        raise InputError(f"--config.mouth_close={convention!r}: expected auto, arkit or nvidia")
-    if not {"mouthClose", "jawOpen"} <= set(channels):
-        return ""
-    close, jaw = deltas[channels.index("mouthClose")], deltas[channels.index("jawOpen")]
-    share = float((close * jaw).sum() / max((jaw * jaw).sum(), 1e-12))
-    if convention == "nvidia" or (convention == "auto" and share > 0.4):
-        close -= jaw
-        return f"mouthClose includes jawOpen (share {share:.2f}): subtracted"
-    return f"mouthClose is relative to an open jaw (share of jawOpen {share:.2f})"
-
-
-def _mask(path: Path, mask: np.ndarray | None, count: int) -> np.ndarray:
-    """Returns indices from frontalMask: vertex numbers, or one 0 or 1 a vertex; all if none."""
-    if mask is None or not np.size(mask):
-        return np.arange(count)
-    mask = np.asarray(mask).reshape(-1)
-    if len(mask) == count and np.isin(mask, (0, 1)).all():
-        mask = np.flatnonzero(mask)
-    mask = np.unique(mask.astype(np.int64))
-    if not len(mask) or mask[0] < 0 or mask[-1] >= count:
-        raise InputError(f"{path}: frontalMask names vertices that are not among the {count}")
-    return mask
 
 
 def _vertex_list(path: Path, count: int) -> np.ndarray | None:
