@@ -6,27 +6,24 @@
            /geom/tongue/{neutral_pose.npy,rigid_vertex_list.json}
            /xform/eye_rotations_all.npz                           {shot: [frames, 2, 2] degrees}
            /bs_data/{bs_skin,bs_tongue}.npz           poseNames, neutral, <pose> deltas, frontalMask
-           /shots.json                                            optional: see `ShotList`
+           /shots.json                                            optional: see `shots.ShotList`
 
 Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
 from a2fjax.errors import InputError
 from data_pipeline import align, rigs
-from data_pipeline.rigs import MILLIMETRES
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
+from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
 
 SLATE = "slate"
 _READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
@@ -61,44 +58,6 @@ def _actor_folders(path: Path) -> list[Path]:
         return [path]
     # Folders with a dot are half-written ones of whoever captures.
     return sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_dir() and is_actor(p))
-
-
-@dataclasses.dataclass(frozen=True)
-class ShotList:
-    """What shots.json says: {"fps", "units", "synthetic", "shots": {shot: {...}}}, all optional.
-
-    A shot may have "sentence" (key), "text", "language", "held_out", and "emotion" ({name: weight})
-    or "emotion_track" ({"times": [s on the audio clock], "weights": [[5], ...]}).
-    """
-
-    fps: float = 0.0
-    units: str = ""
-    synthetic: bool = False
-    shots: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-
-def read_shot_list(path: Path) -> ShotList:
-    """Reads an actor's shots.json; an empty list where there is none.
-
-    Raises:
-      InputError: not JSON, or a value of the wrong kind.
-    """
-    if not path.is_file():
-        return ShotList()
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        fps = float(data.get("fps", 0.0))
-        units = str(data.get("units", ""))
-        shots = dict(data.get("shots", {}))
-        if not all(isinstance(s, dict) for s in shots.values()):
-            raise ValueError("a shot is not a group of keys")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a shot list ({error})") from None
-    if not (np.isfinite(fps) and fps >= 0):
-        raise InputError(f"{path}: fps={fps}: expected frames a second")
-    if units and units not in MILLIMETRES:
-        raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
-    return ShotList(fps, units, bool(data.get("synthetic", False)), shots)
 
 
 class NvidiaSource:
@@ -165,7 +124,7 @@ class NvidiaSource:
         said = listed.shots.get(shot, {})
         tongue = caches.find_cache(folder / "cache" / "tongue", shot)
         data = (skin,) if tongue is None else (skin, tongue)
-        emotion, track = _emotion(folder / "shots.json", shot, said)
+        emotion, track = emotion_weights(folder / "shots.json", shot, said, self.options.emotion)
         held_out = said.get("held_out")
         return Take(
             subject=name,
@@ -265,49 +224,6 @@ class NvidiaSource:
         except _READ_ERRORS as error:
             raise InputError(f"{pose}: damaged ({error})") from None
         return vertices, faces
-
-
-def sentence_of(shot: str) -> str:
-    """Returns the sentence key of a shot that has no other: its name without the emotion.
-
-    The same line is often played in several emotions ("cp1_neutral", "cp1_joy"); those readings
-    must not fall on two sides of a split.
-    """
-    parts = [p for p in shot.replace("-", "_").split("_") if p]
-    emotions = {"neutral", *rig.NVIDIA_EMOTIONS}
-    kept = [p for p in parts if p.lower() not in emotions]
-    return "_".join(kept) or shot
-
-
-def emotion_of(shot: str) -> str:
-    """Returns the first of NVIDIA's emotions whose name is in the shot's name, else "neutral"."""
-    return next((e for e in rig.NVIDIA_EMOTIONS if e in shot.lower()), "neutral")
-
-
-def _emotion(path: Path, shot: str, said: dict[str, Any]):
-    try:
-        if "emotion_track" in said:
-            times = np.asarray(said["emotion_track"]["times"], np.float64)
-            weights = np.asarray(said["emotion_track"]["weights"], np.float64)
-            if (
-                times.ndim != 1
-                or weights.shape != (len(times), rig.NUM_EMOTIONS)
-                or not len(times)
-                or not (np.diff(times) >= 0).all()
-                or not np.isfinite(weights).all()
-                or not (weights >= 0).all()
-                or not (weights.sum(axis=1) > 0).all()
-            ):
-                raise InputError("emotion_track: expected rising times [N] and weights [N, 5] >= 0")
-            weights = weights / weights.sum(axis=1, keepdims=True)
-            return weights.mean(axis=0).astype(np.float32), (times, weights)
-        if "emotion" in said:
-            given = said["emotion"]
-            given = {given: 1.0} if isinstance(given, str) else dict(given)
-            return rig.emotion_vector({str(k): float(v) for k, v in given.items()}), None
-    except (InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: {shot}: {error}") from None
-    return rig.emotion_vector(rig.NVIDIA_TO_EMOTION[emotion_of(shot)]), None
 
 
 def _vertex_list(path: Path, count: int) -> np.ndarray | None:

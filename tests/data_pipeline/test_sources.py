@@ -9,7 +9,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.errors import InputError
 from data_pipeline import rigs, sources
-from data_pipeline.sources import SourceOptions, caches, nvidia
+from data_pipeline.sources import SourceOptions, caches, shots
 
 PLAIN = SourceOptions()
 
@@ -154,14 +154,14 @@ def test_rate_from_the_list_the_cache_or_the_user(tmp_path, head, make_actor):
 
 
 def test_emotions_and_sentences_from_shot_names():
-    assert nvidia.emotion_of("cp1_Joy_02") == "joy"
-    assert nvidia.emotion_of("cp1_outofbreath") == "outofbreath"
-    assert nvidia.emotion_of("eg3_neutral_fast") == "neutral"
+    assert shots.emotion_of("cp1_Joy_02") == "joy"
+    assert shots.emotion_of("cp1_outofbreath") == "outofbreath"
+    assert shots.emotion_of("eg3_neutral_fast") == "neutral"
     # NVIDIA's order decides where several names are in one.
-    assert nvidia.emotion_of("pain_anger") == "anger"
-    assert nvidia.sentence_of("cp1_neutral") == nvidia.sentence_of("cp1_joy") == "cp1"
-    assert nvidia.sentence_of("eg3_neutral_fast") == "eg3_fast"
-    assert nvidia.sentence_of("joy") == "joy"
+    assert shots.emotion_of("pain_anger") == "anger"
+    assert shots.sentence_of("cp1_neutral") == shots.sentence_of("cp1_joy") == "cp1"
+    assert shots.sentence_of("eg3_neutral_fast") == "eg3_fast"
+    assert shots.sentence_of("joy") == "joy"
 
 
 def test_mouth_close_that_includes_the_jaw_is_made_relative(head):

@@ -1,0 +1,120 @@
+"""shots.json: what is known of a person's takes that file names cannot say.
+
+{"fps": 60, "units": "cm", "synthetic": false, "shots": {"take_01": {
+    "sentence": "key", "text": "...", "language": "en",
+    "emotion": {"happy": 1.0}, "held_out": false}}}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.errors import InputError
+from a2fjax.infer import emotion
+from data_pipeline.rigs import MILLIMETRES
+
+
+@dataclasses.dataclass(frozen=True)
+class ShotList:
+    """What shots.json says: {"fps", "units", "synthetic", "shots": {shot: {...}}}, all optional.
+
+    A shot may have "sentence" (key), "text", "language", "held_out", and "emotion" ({name: weight})
+    or "emotion_track" ({"times": [s on the audio clock], "weights": [[5], ...]}).
+    """
+
+    fps: float = 0.0
+    units: str = ""
+    synthetic: bool = False
+    shots: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def read_shot_list(path: Path) -> ShotList:
+    """Reads an actor's shots.json; an empty list where there is none.
+
+    Raises:
+      InputError: not JSON, or a value of the wrong kind.
+    """
+    if not path.is_file():
+        return ShotList()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        fps = float(data.get("fps", 0.0))
+        units = str(data.get("units", ""))
+        shots = dict(data.get("shots", {}))
+        if not all(isinstance(s, dict) for s in shots.values()):
+            raise ValueError("a shot is not a group of keys")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a shot list ({error})") from None
+    if not (np.isfinite(fps) and fps >= 0):
+        raise InputError(f"{path}: fps={fps}: expected frames a second")
+    if units and units not in MILLIMETRES:
+        raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
+    return ShotList(fps, units, bool(data.get("synthetic", False)), shots)
+
+
+def sentence_of(shot: str) -> str:
+    """Returns the sentence key of a shot that has no other: its name without the emotion.
+
+    The same line is often played in several emotions ("cp1_neutral", "cp1_joy"); those readings
+    must not fall on two sides of a split.
+    """
+    parts = [p for p in shot.replace("-", "_").split("_") if p]
+    emotions = {"neutral", *rig.NVIDIA_EMOTIONS}
+    kept = [p for p in parts if p.lower() not in emotions]
+    return "_".join(kept) or shot
+
+
+def emotion_of(shot: str) -> str:
+    """Returns the first of NVIDIA's emotions whose name is in the shot's name, else "neutral"."""
+    return next((e for e in rig.NVIDIA_EMOTIONS if e in shot.lower()), "neutral")
+
+
+def emotion_weights(
+    path: Path, shot: str, said: dict[str, Any], otherwise: str = ""
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Returns the emotion [5] of a shot, and (times [N] s, weights [N, 5]) where it changes.
+
+    Args:
+      path: of the shot list, for messages.
+      shot: its name; says the emotion where nothing else does.
+      said: what the shot list says of the shot.
+      otherwise: weights such as "happy=0.7" for shots whose list and name say none.
+
+    Raises:
+      InputError: unknown emotions, or weights that are none.
+    """
+    try:
+        if "emotion_track" in said:
+            times = np.asarray(said["emotion_track"]["times"], np.float64)
+            weights = np.asarray(said["emotion_track"]["weights"], np.float64)
+            if (
+                times.ndim != 1
+                or weights.shape != (len(times), rig.NUM_EMOTIONS)
+                or not len(times)
+                or not (np.diff(times) >= 0).all()
+                or not np.isfinite(weights).all()
+                or not (weights >= 0).all()
+                or not (weights.sum(axis=1) > 0).all()
+            ):
+                raise InputError("emotion_track: expected rising times [N] and weights [N, 5] >= 0")
+            weights = weights / weights.sum(axis=1, keepdims=True)
+            return weights.mean(axis=0).astype(np.float32), (times, weights)
+        if "emotion" in said:
+            given = said["emotion"]
+            given = {given: 1.0} if isinstance(given, str) else dict(given)
+            return rig.emotion_vector({str(k): float(v) for k, v in given.items()}), None
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {shot}: {error}") from None
+    named = emotion_of(shot)
+    if named == "neutral" and otherwise:
+        track = emotion.parse(otherwise)
+        if track.constant:
+            return track.weights[0].astype(np.float32), None
+        return track.weights.mean(axis=0).astype(np.float32), (track.times, track.weights)
+    return rig.emotion_vector(rig.NVIDIA_TO_EMOTION[named]), None
