@@ -68,6 +68,10 @@ class DataConfig:
 
     Attributes:
       shards: folders with a manifest, each read in full.
+      weights: one for each folder, at least 0: the share of training windows drawn from folder i is
+        weights[i] / sum(weights) whatever the sets' sizes, and the statistics that a model takes
+        from its data and the held-out loss are of the same mixture. 0 leaves a folder out of
+        training and of its held-out loss, as if it were not listed. () goes by amount of speech.
       split: of the manifest to train on.
       batch_size: global number of windows a step, over all hosts and devices.
       window_frames: frames a window (50 a second).
@@ -80,6 +84,7 @@ class DataConfig:
     """
 
     shards: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     split: str = "train"
     batch_size: int = 16
     window_frames: int = 128
@@ -421,7 +426,29 @@ def build(kind: Any, values: Mapping[str, Any], *, where: str, prefix: str = "")
             out[key] = build(hint, value, where=where, prefix=path + ".")
         else:
             out[key] = _check(_convert(hint, value, path, where), path, where)
-    return kind(**out)
+    built = kind(**out)
+    if kind is DataConfig and built.weights and built.shards:
+        check_weights(built.weights, built.shards, where=f"{where}: ")
+    return built
+
+
+def check_weights(weights: Sequence[float], folders: Sequence[str], *, where: str = "") -> None:
+    """Checks the weights of a mixture of sets.
+
+    Raises:
+      InputError: not one for each folder, one that is negative or not finite, or all are 0.
+    """
+    shown = f"{where}data.weights={tuple(weights)!r}"
+    if len(weights) != len(folders):
+        raise InputError(
+            f"{shown}: expected one for each folder of data.shards ({len(folders)}), "
+            f"got {len(weights)}"
+        )
+    for weight, folder in zip(weights, folders, strict=True):
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"{shown}: {weight!r} of {folder}: expected a number of at least 0")
+    if not any(weights):
+        raise InputError(f"{shown}: expected at least one above 0")
 
 
 def _convert(hint: Any, value: Any, path: str, where: str) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from a2fjax.config import AugmentConfig, Config
-from a2fjax.data import augment, records, windows
+from a2fjax.data import augment, mixture, records, windows
 from a2fjax.data import batch as batch_lib
 from a2fjax.data.identity import mesh_points
 from a2fjax.data.source import ClipSource
@@ -77,15 +77,19 @@ def batches(
       Iterator of dicts as in `spec`, and what could not be read; close it to stop its workers.
 
     Raises:
-      InputError: no shards, no such split, a damaged mesh, or a batch size that cannot be divided
-        over the hosts. While reading, a record that cannot be read if `on_bad_record` is "raise".
+      InputError: no shards, no such split, weights that do not fit the sets, a damaged mesh, or a
+        batch size that cannot be divided over the hosts. While reading, a record that cannot be
+        read if `on_bad_record` is "raise".
     """
     size = _host_batch(config, hosts)
     if not 0 <= host < hosts:
         raise InputError(f"host {host} of {hosts}: expected 0 to {hosts - 1}")
     source = _source(config, split)
     plan = windows.Plan(
-        source.frames, config.data.window_frames, config.seed if seed is None else seed
+        source.frames,
+        config.data.window_frames,
+        config.seed if seed is None else seed,
+        _masses(source, config, strict=True),
     )
     make = _Window(source, _identities(source, config.data.identity_points), config, plan, train)
     place = _HostPlace(config.data.batch_size, size, host)
@@ -97,6 +101,9 @@ def eval_batches(
     config: Config, split: str, batches: int, *, host: int = 0, hosts: int = 1
 ) -> Batches:
     """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
+
+    They come set by set. With `data.weights` the sets that have clips of the split share the
+    windows by their weights, so that what is measured is the mixture that is trained on.
 
     Args:
       config: of the experiment.
@@ -111,7 +118,10 @@ def eval_batches(
     size = _host_batch(config, hosts)
     source = _source(config, split)
     places = windows.even(
-        source.frames, config.data.window_frames, batches * config.data.batch_size
+        source.frames,
+        config.data.window_frames,
+        batches * config.data.batch_size,
+        _masses(source, config, strict=False),
     )
     make = _Window(source, _identities(source, config.data.identity_points), config, places, False)
     place = _HostPlace(config.data.batch_size, size, host)
@@ -134,6 +144,8 @@ def fingerprint(config: Config, split: str | None = None, seed: int | None = Non
     data = dataclasses.asdict(config.data)
     for name in ("shards", "workers", "threads", "prefetch", "split"):
         del data[name]
+    if not data["weights"]:
+        del data["weights"]  # Runs from before there were weights go on.
     clips = [(e.folder, e.id, e.frames) for e in source.entries]
     text = json.dumps([data, source.split, config.seed if seed is None else seed, clips])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -225,6 +237,14 @@ def _source(config: Config, split: str | None) -> ClipSource:
     # Bad records travel with the batches and `Batches` raises: an exception in a worker process
     # would come back as another kind.
     return ClipSource(config.data.shards, split or config.data.split)
+
+
+def _masses(source: ClipSource, config: Config, *, strict: bool) -> np.ndarray | None:
+    if not config.data.weights:
+        return None
+    total = mixture.frames_by_set(source.manifests, source.split)
+    share = mixture.shares(config.data, source.folders, total, source.split, strict=strict)
+    return mixture.clip_masses(source.frames, source.sets, share)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,7 +161,8 @@ class Shard:
     Attributes:
       file: relative to the shards' folder.
       clips: `index_entry` of each record: {"id", "subject", "sentence", "split", "frames",
-        "emotion"} where emotion is the name of the strongest on average.
+        "emotion", "language"} where emotion is the name of the strongest on average; sets built
+        by earlier versions lack "language".
     """
 
     file: str
@@ -215,6 +216,7 @@ def index_entry(clip: Clip) -> dict[str, Any]:
         "split": clip.split,
         "frames": clip.frames,
         "emotion": rig.EMOTIONS[int(clip.emotion.mean(axis=0).argmax())],
+        "language": clip.language,
     }
 
 

@@ -1,7 +1,7 @@
 """Random access to the clips of one split, in one or several shard folders; NumPy only.
 
 A record that cannot be read never shifts the others: it keeps its index, and asking for it gives
-another clip that depends only on the index and on which records are readable.
+another clip of the same folder that depends only on the index and on which records are readable.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class ClipSource:
         self.on_bad = on_bad
         records.check_split(split, self.manifests, self.folders)
         self.entries = tuple(self._find())
+        counts = collections.Counter(entry.folder for entry in self.entries)
+        self._spans: dict[int, tuple[int, int]] = {}
+        for folder in sorted(counts):
+            self._spans[folder] = (sum(n for _, n in self._spans.values()), counts[folder])
         self.bad: dict[int, str] = {}
         self._cache_bytes = cache_bytes
         self._quiet = False
@@ -154,6 +158,11 @@ class ClipSource:
     def frames(self) -> np.ndarray:
         """Frames of each clip [N] int64, by the manifest."""
         return np.array([entry.frames for entry in self.entries], np.int64)
+
+    @property
+    def sets(self) -> np.ndarray:
+        """Which folder each clip is of [N] int64, an index into `folders`; never decreases."""
+        return np.array([entry.folder for entry in self.entries], np.int64)
 
     def load(self, index: int) -> records.Clip:
         """Returns a clip; its arrays are shared and must not be written to.
@@ -230,7 +239,8 @@ class ClipSource:
           (index of the clip that is returned, clip, reason by index of the records passed over).
 
         Raises:
-          InputError: the record cannot be read and the policy is "raise", or none can be read.
+          InputError: the record cannot be read and the policy is "raise", or none of its folder
+            can be read.
         """
         passed: dict[int, str] = {}
         for attempt in self._order(index):
@@ -243,7 +253,7 @@ class ClipSource:
                 self.note(attempt, str(error))
         first = self.entries[index]
         raise InputError(
-            f"no readable clip in split {self.split!r} of {', '.join(self.folders)}; "
+            f"no readable clip in split {self.split!r} of {self.folders[first.folder]}; "
             f"first: {first.name}: {passed[index]}"
         )
 
@@ -252,10 +262,14 @@ class ClipSource:
         return self.get(index)[1]
 
     def _order(self, index: int) -> Iterator[int]:
-        """Yields `index`, then every other clip in steps that leave its shard soon."""
-        count = len(self)
+        """Yields `index`, then its folder's other clips in steps that leave its shard soon.
+
+        Clips of other folders do not stand in: the mixture of the sets would no longer be the one
+        that was asked for.
+        """
+        begin, count = self._spans[self.entries[index].folder]
         step = max(1, round(count * 0.618))
         while math.gcd(step, count) != 1:
             step += 1
         for k in range(count):
-            yield (index + k * step) % count
+            yield begin + (index - begin + k * step) % count

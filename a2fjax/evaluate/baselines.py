@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax.config import DataConfig
 from a2fjax.data import records
 from a2fjax.data.source import ClipSource
 from a2fjax.evaluate.samples import Sample
@@ -50,30 +50,25 @@ class Training:
     emotions: tuple[str, ...]
 
 
-def training(folders: Sequence[str], split: str = "train") -> Training:
+def training(
+    folders: Sequence[str], split: str = "train", weights: Sequence[float] = ()
+) -> Training:
     """Reads a training set's statistics; clips are read when they are asked for.
 
+    Args:
+      folders: of shards.
+      split: of the manifests.
+      weights: as `data.weights`: the constant means are of the mixture that was trained on.
+
     Raises:
-      InputError: no such folder or split.
+      InputError: no such folder or split, or weights that do not fit the sets.
     """
     takes = ClipSource(folders, split)
-    mean = statistics.motion_statistics(takes.manifests, split)[0]
-    total = np.zeros((rig.NUM_EMOTIONS, rig.NUM_CHANNELS))
-    weight = np.zeros_like(total)
-    emotions = []
-    for manifest in takes.manifests:
-        entries = manifest.entries(split)
-        emotions += [entry["emotion"] for entry in entries]
-        for e, name in enumerate(rig.EMOTIONS):
-            pose = manifest.statistics["emotion_mean"].get(name)
-            if pose is not None:
-                frames = sum(x["frames"] for x in entries if x["emotion"] == name)
-                # Blends give an emotion a mean even where no clip is mostly of it.
-                share = max(frames, 1) * np.asarray(manifest.channel_mask, float)
-                total[e] += share * np.asarray(pose)
-                weight[e] += share
-    known = weight > 0
-    table = np.where(known, total / np.where(known, weight, 1.0), mean)
+    data = DataConfig(shards=tuple(folders), split=split, weights=tuple(weights))
+    amounts = statistics.amounts(data, folders, takes.manifests)
+    mean = statistics.motion_statistics(takes.manifests, split, amounts)[0]
+    table = statistics.emotion_means(takes.manifests, split, amounts)
+    emotions = [e["emotion"] for manifest in takes.manifests for e in manifest.entries(split)]
     return Training(mean, table, takes, tuple(emotions))
 
 

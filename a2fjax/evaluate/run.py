@@ -155,7 +155,7 @@ def _training(config: config_lib.Config, folders: list[str]) -> tuple[baselines.
     """The constant mean is of the training set, wherever the clips measured come from."""
     own = [str(f) for f in config.data.shards]
     if own and all((Path(f) / "manifest.json").is_file() for f in own):
-        return baselines.training(own, config.data.split), own
+        return baselines.training(own, config.data.split, config.data.weights), own
     return baselines.training(folders, config.data.split), folders
 
 

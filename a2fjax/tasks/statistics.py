@@ -9,16 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.config import Config
-from a2fjax.data import identity, records
+from a2fjax.config import Config, DataConfig
+from a2fjax.data import identity, mixture, records
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning
 
 _STD_FLOOR = 0.01
 
 
-def motion_statistics(manifests: Sequence[records.Manifest], split: str) -> tuple[np.ndarray, ...]:
-    """Pools the motion statistics of several sets, each weighted by its frames in `split`.
+def motion_statistics(
+    manifests: Sequence[records.Manifest],
+    split: str,
+    amounts: Sequence[float] | np.ndarray | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Pools the motion statistics of several sets.
+
+    Args:
+      manifests: of the sets.
+      split: the part of the sets that counts.
+      amounts: what each set counts for, such as its share of the windows (`mixture.shares`); None
+        for its frames in `split`.
 
     Returns:
       mean [72] and standard deviation [72] in rig units. A channel counts in the sets that
@@ -27,9 +37,12 @@ def motion_statistics(manifests: Sequence[records.Manifest], split: str) -> tupl
     weight = np.zeros(rig.NUM_CHANNELS)
     first = np.zeros(rig.NUM_CHANNELS)
     second = np.zeros(rig.NUM_CHANNELS)
-    for manifest in manifests:
-        frames = sum(entry["frames"] for entry in manifest.entries(split))
-        share = frames * np.asarray(manifest.channel_mask, np.float64)
+    if amounts is None:
+        amounts = mixture.frames_by_set(manifests, split)
+    for manifest, amount in zip(manifests, amounts, strict=True):
+        share = amount * np.asarray(manifest.channel_mask, np.float64)
+        if not share.any():
+            continue  # A set without clips of the split need not have statistics of it.
         mean = np.asarray(manifest.statistics["motion_mean"], np.float64)
         std = np.asarray(manifest.statistics["motion_std"], np.float64)
         weight += share
@@ -41,6 +54,50 @@ def motion_statistics(manifests: Sequence[records.Manifest], split: str) -> tupl
     std = np.sqrt(np.maximum(second / weight - mean**2, 0.0))
     std = np.where(observed, np.maximum(std, _STD_FLOOR * rig.SCALE), 0.0)
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def emotion_means(
+    manifests: Sequence[records.Manifest],
+    split: str,
+    amounts: Sequence[float] | np.ndarray | None = None,
+) -> np.ndarray:
+    """Pools the mean pose of each emotion over several sets; arguments as `motion_statistics`.
+
+    Returns:
+      [5, 72] in rig units. A set counts for an emotion by the part of its frames whose strongest
+      emotion it is; a channel that no set observed with it has the mean over all emotions.
+    """
+    total = np.zeros((rig.NUM_EMOTIONS, rig.NUM_CHANNELS))
+    weight = np.zeros_like(total)
+    mean = motion_statistics(manifests, split, amounts)[0]
+    frames = mixture.frames_by_set(manifests, split)
+    each = np.ones(len(frames)) if amounts is None else amounts / np.maximum(frames, 1)
+    for manifest, scale in zip(manifests, each, strict=True):
+        entries = manifest.entries(split)
+        for e, name in enumerate(rig.EMOTIONS):
+            pose = manifest.statistics["emotion_mean"].get(name)
+            if pose is not None:
+                shown = sum(x["frames"] for x in entries if x["emotion"] == name)
+                # Blends give an emotion a mean even where no clip is mostly of it.
+                share = scale * max(shown, 1) * np.asarray(manifest.channel_mask, np.float64)
+                total[e] += share * np.asarray(pose)
+                weight[e] += share
+    known = weight > 0
+    return np.where(known, total / np.where(known, weight, 1.0), mean)
+
+
+def amounts(
+    data: DataConfig, folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
+) -> np.ndarray:
+    """Returns what each set counts for in statistics of the training split [S].
+
+    Raises:
+      InputError: as `mixture.shares`.
+    """
+    frames = mixture.frames_by_set(manifests, data.split)
+    if not data.weights:
+        return frames
+    return mixture.shares(data, [str(f) for f in folders], frames, data.split)
 
 
 def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> list[Path]:
@@ -58,21 +115,25 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
 
     Returns:
       "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
-      `conditioning.standardisation` over the split's subjects.
+      `conditioning.standardisation` over the split's subjects with a mesh. Sets count by
+      `data.weights`, subjects all alike: the shape of a head does not depend on how much was said.
 
     Raises:
-      InputError: no folder, a manifest or mesh that cannot be read, no clip in the split, or
-        `model.identity` is "mesh" and no subject of the split has one.
+      InputError: no folder, a manifest or mesh that cannot be read, no clip in the split, weights
+        that do not fit the sets, or `model.identity` is "mesh" and no subject of the split has one.
     """
     paths = [Path(f) for f in (config.data.shards if folders is None else folders)]
     if not paths:
         raise InputError("data.shards is empty: expected a folder that data_pipeline.build wrote")
     manifests = [records.read_manifest(path) for path in paths]
     records.check_split(config.data.split, manifests, paths)
-    mean, std = motion_statistics(manifests, config.data.split)
+    counts = amounts(config.data, paths, manifests)
+    mean, std = motion_statistics(manifests, config.data.split, counts)
     described: list[list[np.ndarray]] = []
     if config.model.identity == "mesh":
-        for path, manifest in zip(paths, manifests, strict=True):
+        for path, manifest, count_for in zip(paths, manifests, counts, strict=True):
+            if not count_for:
+                continue
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
                 # The second sampling tells shape from noise of the first.
