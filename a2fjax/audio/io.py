@@ -1,6 +1,7 @@
 """Sound files in and out: any rate, any number of channels, WAV, FLAC, OGG, MP3 and what else
-libsndfile reads; always 16 kHz mono behind this module.
+libsndfile reads, and the sound of films (MP4, M4A, MOV; needs the extra `captures`).
 
+Behind this module sound is 16 kHz mono; `native` is for those who judge a recording as it is.
 `load` and `blocks` run the same stream of decode, mix and resample, so they give the same samples;
 `blocks` holds one block in memory, whatever the length of the file.
 """
@@ -8,15 +9,18 @@ libsndfile reads; always 16 kHz mono behind this module.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from a2fjax import files
-from a2fjax.audio import SAMPLE_RATE
+from a2fjax.audio import SAMPLE_RATE, films
 from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -72,7 +76,11 @@ def info(path: str | Path) -> tuple[float, int, int]:
     Raises:
       InputError: as `load`, as far as the header shows it.
     """
-    with _open(Path(path)) as file:
+    path = Path(path)
+    _check(path)
+    if films.is_film(path):
+        return films.info(path)
+    with _open(path) as file:
         return file.frames / file.samplerate, file.samplerate, file.channels
 
 
@@ -107,18 +115,110 @@ def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
             raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
+def native(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Reads a sound file as it is, in bounded memory.
+
+    Args:
+      path: of a sound file or a film.
+
+    Yields:
+      (rate in Hz, [n, channels] float32), consecutive pieces of no particular size; the rate and
+      the number of channels are the same in all.
+
+    Raises:
+      InputError: as `load`.
+    """
+    path = Path(path)
+    _check(path)
+    yield from films.blocks(path) if films.is_film(path) else _sound(path)
+
+
+def start(path: str | Path) -> float | None:
+    """Returns the time of day in s at which a file says that its first sample was recorded.
+
+    Said by the `bext` chunk of a broadcast WAV (samples since midnight; EBU Tech 3285), or by the
+    timecode track of a film (frames counted at the whole rate above the film's; drop-frame
+    numbering as SMPTE ST 12-1). None where it says nothing; a `bext` time of 0 is what recorders
+    without a clock write, so it says nothing.
+
+    Raises:
+      InputError: as `load`, as far as the header shows it.
+    """
+    path = Path(path)
+    _check(path)
+    if films.is_film(path):
+        said = films.timecode(path)
+        return None if said is None else _time_of_day(*said)
+    samples = _time_reference(path)
+    return samples / info(path)[1] if samples else None
+
+
+def _time_of_day(text: str, rate: Fraction) -> float | None:
+    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d)([:;.])(\d+(?:\.\d+)?)", text.strip())
+    if match is None:
+        return None
+    hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
+    whole = math.ceil(rate - Fraction(1, 1000))
+    if match[4] == ":":
+        return ((hours * 60 + minutes) * 60 + seconds) + float(match[5]) / whole
+    # The first numbers of each minute but the tenth are dropped: 2 at 30, 4 at 60 a second.
+    minutes += hours * 60
+    count = (minutes * 60 + seconds) * whole + float(match[5])
+    count -= whole // 15 * (minutes - minutes // 10)
+    return float(count / rate)
+
+
+def _time_reference(path: Path) -> int:
+    """Returns TimeReference of a WAV's bext chunk (EBU Tech 3285, 2.3), 0 where there is none."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+            return 0
+        while len(chunk := file.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"bext":
+                body = file.read(346)
+                return int.from_bytes(body[338:346], "little") if len(body) == 346 else 0
+            file.seek(length + length % 2, os.SEEK_CUR)
+    return 0
+
+
 def _stream(path: Path) -> Iterator[np.ndarray]:
     """Yields the file's samples at 16 kHz, mono, in pieces of no particular size."""
-    import soundfile
     import soxr
+
+    read = written = rate = 0
+    resampler = None
+    for found, piece in native(path):
+        if not read and found != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(found, SAMPLE_RATE, 1, dtype="float32")
+        rate = found
+        mono = piece.mean(axis=1, dtype=np.float32)
+        finite = np.isfinite(mono)
+        if not finite.all():
+            at = (read + int(np.argmin(finite))) / rate
+            raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+        read += len(mono)
+        if resampler is not None:
+            mono = resampler.resample_chunk(mono)
+        written += len(mono)
+        yield mono
+    if resampler is not None:
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        written += len(rest)
+        yield rest
+    if written < 2:
+        raise InputError(f"audio {path}: is too short, {read} samples at {rate} Hz")
+
+
+def _sound(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields what libsndfile decodes, as `native`."""
+    import soundfile
 
     with _open(path) as file:
         rate, promised = file.samplerate, file.frames
-        resampler = None
-        if rate != SAMPLE_RATE:
-            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
         exact = file.format != "MP3" or _mp3_states_length(path)
-        read = written = 0
+        read = 0
         while read < promised:
             try:
                 chunk = file.read(_CHUNK, dtype="float32", always_2d=True)
@@ -129,26 +229,12 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
                 ) from None
             if not len(chunk):
                 break
-            mono = chunk.mean(axis=1, dtype=np.float32)
-            finite = np.isfinite(mono)
-            if not finite.all():
-                at = (read + int(np.argmin(finite))) / rate
-                raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
             read += len(chunk)
-            if resampler is not None:
-                mono = resampler.resample_chunk(mono)
-            written += len(mono)
-            yield mono
+            yield rate, chunk
         if exact and read < promised:
             raise InputError(
                 f"audio {path}: cut short, has {read / rate:.2f} s of {promised / rate:.2f} s"
             )
-        if resampler is not None:
-            rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            written += len(rest)
-            yield rest
-        if written < 2:
-            raise InputError(f"audio {path}: is too short, {read} samples at {rate} Hz")
 
 
 def _reblock(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -168,10 +254,8 @@ def _reblock(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[soundfile.SoundFile]:
-    import soundfile
-
+def _check(path: Path) -> None:
+    """Checks that there is a file with something in it."""
     if path.is_dir():
         raise InputError(f"audio {path}: is a folder, expected a sound file")
     if not path.exists():
@@ -180,11 +264,20 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
         if not path.stat().st_size:
             raise InputError(f"audio {path}: is an empty file")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"audio {path}: cannot be read ({_reason(error)})") from None
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    import soundfile
+
+    try:
         missing = _missing_bytes(path)
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"audio {path}: not a sound file ({_reason(error)})") from None
     with file:
         if file.frames < 2:

@@ -1,0 +1,235 @@
+"""The sound of films, written by PyAV and read back at the same place in time."""
+
+import datetime
+import struct
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import soundfile
+
+from a2fjax.audio import SAMPLE_RATE, io
+from a2fjax.errors import InputError
+
+av = pytest.importorskip("av")
+
+RATE = 48_000
+
+
+def sound(seconds=1.0, rate=RATE, channels=1, seed=0):
+    """Band-limited noise with a click every quarter of a second; [n, channels]."""
+    rng = np.random.default_rng(seed)
+    wave = np.stack(
+        [
+            np.convolve(rng.normal(size=round(seconds * rate)) * 0.1, np.ones(9) / 9, "same")
+            for _ in range(channels)
+        ],
+        axis=1,
+    )
+    wave[rate // 4 :: rate // 4] += 0.7
+    return wave.clip(-1, 1).astype(np.float32)
+
+
+def write(path, wave, rate=RATE, codec="aac", picture=True, timecode="", late=0, frame_rate=30):
+    """A film with a moving picture and `wave` [n, channels], which starts `late` samples in."""
+    layout = {1: "mono", 2: "stereo"}[wave.shape[1]]
+    form = "fltp" if codec == "aac" else {"pcm_s16le": "s16", "pcm_f32le": "flt"}[codec]
+    with av.open(str(path), "w") as film:
+        video = None
+        if picture:
+            video = film.add_stream("mpeg4", rate=frame_rate)
+            video.width = video.height = 32
+            video.pix_fmt = "yuv420p"
+            if timecode:
+                video.metadata["timecode"] = timecode
+        track = film.add_stream(codec, rate=rate)
+        track.layout, track.format = layout, form
+        if video is not None:
+            for i in range(30):
+                picture_frame = av.VideoFrame(32, 32, "yuv420p")
+                picture_frame.pts = i
+                for packet in video.encode(picture_frame):
+                    film.mux(packet)
+            for packet in video.encode():
+                film.mux(packet)
+        for i in range(0, len(wave), 1024):
+            block = wave[i : i + 1024]
+            if form == "s16":
+                block = (block * 32767).astype(np.int16)
+            block = block.T if form == "fltp" else block.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), form, layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, i + late, Fraction(1, rate)
+            for packet in track.encode(frame):
+                film.mux(packet)
+        for packet in track.encode():
+            film.mux(packet)
+    return path
+
+
+def lag(found, expected):
+    """Samples by which `found` comes later, from the peak of their correlation."""
+    size = 1 << (len(found) + len(expected) - 1).bit_length()
+    product = np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size))
+    peak = int(np.argmax(np.fft.irfft(product, size)))
+    return peak - size if peak > size // 2 else peak
+
+
+@pytest.mark.parametrize(("codec", "steps"), [("pcm_s16le", 32767), ("pcm_f32le", None)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_pcm_in_a_film_is_the_same_samples(tmp_path, codec, steps, channels):
+    wave = sound(channels=channels)
+    path = write(tmp_path / "a.mov", wave, codec=codec)
+    expected = wave if steps is None else (wave * steps).astype(np.int16) / np.float32(32768)
+    pieces = list(io.native(path))
+    assert {rate for rate, _ in pieces} == {RATE}
+    np.testing.assert_array_equal(np.concatenate([p for _, p in pieces]), expected)
+    assert io.info(path) == (1.0, RATE, channels)
+    soundfile.write(tmp_path / "a.wav", expected, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(io.load(path), io.load(tmp_path / "a.wav"), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.m4a"])
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
+    wave = sound(rate=rate)
+    path = write(tmp_path / name, wave, rate=rate, picture=name != "a.m4a")
+    found = np.concatenate([p for _, p in io.native(path)])
+    assert abs(lag(found[:, 0], wave[:, 0])) <= 1e-3 * rate
+    assert len(found) == len(wave)
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    plain = io.load(tmp_path / "a.wav")
+    assert abs(lag(io.load(path), plain)) <= 1e-3 * SAMPLE_RATE
+    assert np.corrcoef(io.load(path), plain[: len(io.load(path))])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "aac"])
+def test_sound_that_begins_after_the_picture_stays_there(tmp_path, codec):
+    wave = sound()
+    path = write(tmp_path / "a.mov", wave, codec=codec, late=RATE // 5)
+    found = np.concatenate([p for _, p in io.native(path)])[:, 0]
+    assert abs(lag(found, wave[:, 0]) - RATE // 5) <= 1e-3 * RATE
+    assert not found[: RATE // 5 - 2048].any()
+    assert abs(len(found) - len(wave) - RATE // 5) <= 1e-3 * RATE
+
+
+def test_blocks_are_the_samples_of_load(tmp_path):
+    path = write(tmp_path / "a.mp4", sound(1.7))
+    whole = io.load(path)
+    np.testing.assert_array_equal(np.concatenate(list(io.blocks(path, 0.3))), whole)
+    assert len(whole) == round(1.7 * SAMPLE_RATE)
+
+
+def test_a_film_is_known_by_its_content(tmp_path):
+    path = write(tmp_path / "a.mp4", sound())
+    named_wrong = tmp_path / "a.wav"
+    path.rename(named_wrong)
+    assert len(io.load(named_wrong)) == SAMPLE_RATE
+    soundfile.write(tmp_path / "b.wav", sound(), RATE)
+    (tmp_path / "b.wav").rename(tmp_path / "b.mov")
+    assert len(io.load(tmp_path / "b.mov")) == SAMPLE_RATE
+
+
+def test_films_without_sound_are_refused(tmp_path):
+    path = tmp_path / "silent.mp4"
+    with av.open(str(path), "w") as film:
+        video = film.add_stream("mpeg4", rate=30)
+        video.width = video.height = 32
+        for packet in [*video.encode(av.VideoFrame(32, 32, "yuv420p")), *video.encode()]:
+            film.mux(packet)
+    for read in (io.load, io.info, lambda p: next(io.native(p))):
+        with pytest.raises(InputError, match="silent.mp4: is a film without sound"):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mp4", "a.m4a"])
+@pytest.mark.parametrize("faststart", [False, True])
+def test_a_film_cut_anywhere_is_refused(tmp_path, name, faststart):
+    path = write(tmp_path / name, sound(0.6), picture=name != "a.m4a")
+    if faststart:  # the index comes first, so that a cut file still opens
+        first = tmp_path / f"first{path.suffix}"
+        with (
+            av.open(str(path)) as source,
+            av.open(str(first), "w", options={"movflags": "faststart"}) as target,
+        ):
+            tracks = {s.index: target.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = tracks[packet.stream.index]
+                    target.mux(packet)
+        path = first
+    data = path.read_bytes()
+    cuts = np.random.default_rng(1).integers(1, len(data) - 1, 25)
+    for cut in [1, 7, 8, 30, len(data) - 1, *cuts]:
+        path.write_bytes(data[: int(cut)])
+        with pytest.raises(InputError, match=path.name) as error:
+            io.load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_overwritten_raise_one_line_or_read(tmp_path):
+    path = write(tmp_path / "a.mp4", sound(0.4))
+    data = path.read_bytes()
+    rng = np.random.default_rng(2)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        at = int(rng.integers(8, len(data) - 16))
+        damaged[at : at + 8] = rng.bytes(8)
+        path.write_bytes(damaged)
+        try:
+            assert np.isfinite(io.load(path)).all()
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and "a.mp4" in str(error)
+    assert refused
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.mp4", sound(0.2))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"extra `captures`: pip install 'a2fjax\[captures\]'"):
+        io.load(path)
+
+
+def broadcast(path, samples_since_midnight, rate=RATE):
+    """A WAV with a bext chunk by EBU Tech 3285, in front of the samples."""
+    soundfile.write(path, sound(), rate, "PCM_16")
+    data = path.read_bytes()
+    body = b"\0" * 320 + b"2026-10-06" + b"18:43:59"
+    body += struct.pack("<QH", samples_since_midnight, 1) + b"\0" * 254
+    chunk = b"bext" + struct.pack("<I", len(body)) + body
+    whole = data[:12] + chunk + data[12:]
+    path.write_bytes(whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:])
+
+
+def test_the_time_of_day_of_broadcast_wavs(tmp_path):
+    path = tmp_path / "a.wav"
+    seconds = datetime.timedelta(hours=18, minutes=43, seconds=58, milliseconds=250)
+    broadcast(path, round(seconds.total_seconds() * RATE))
+    assert io.start(path) == pytest.approx(seconds.total_seconds(), abs=1e-9)
+    assert len(io.load(path)) == SAMPLE_RATE
+    broadcast(path, 0)
+    assert io.start(path) is None
+    soundfile.write(tmp_path / "b.wav", sound(), RATE)
+    assert io.start(tmp_path / "b.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "seconds"),
+    [
+        ("18:43:58:29", 30, 67438 + 29 / 30),
+        ("00:00:01:12", 24, 1.5),
+        # SMPTE ST 12-1: the number after 00:00:59;29 is 00:01:00;02, one frame later.
+        ("00:01:00;02", Fraction(30000, 1001), 1800 * 1001 / 30000),
+        ("00:10:00;00", Fraction(30000, 1001), 17982 * 1001 / 30000),
+        ("01:00:00;00", Fraction(60000, 1001), 215784 * 1001 / 60000),
+    ],
+)
+def test_the_time_of_day_of_films(tmp_path, text, rate, seconds):
+    path = write(tmp_path / "a.mov", sound(0.2), timecode=text, frame_rate=rate)
+    assert io.start(path) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_films_without_a_timecode_say_nothing(tmp_path):
+    assert io.start(write(tmp_path / "a.mov", sound(0.2))) is None
