@@ -16,6 +16,11 @@ import numpy as np
 from a2fjax.errors import InputError
 
 _BUDGET = 48_000_000  # Bytes of one working copy of a block of frames.
+_FURTHEST = 1e6  # mm: nothing that is captured lies a kilometre away
+_LOST = 1.0  # mm: a median distance above this may be a wrong turn, and triples are tried
+_STEP = 1e-5  # mm at the head's rim, between two reweightings
+_TRIPLES = 64  # with 3 vertices in 10 astray and as many missing, one in 8 is good
+_FEWEST = 6  # stable vertices in a frame
 
 
 class Vertices(Protocol):
@@ -52,39 +57,149 @@ def rigid_transform(
 
 
 def head_motion(
-    source: np.ndarray, target: np.ndarray, *, iterations: int = 5, floor: float = 0.15
+    source: np.ndarray,
+    target: np.ndarray,
+    *,
+    seen: np.ndarray | None = None,
+    iterations: int = 40,
+    floor: float = 0.15,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the robust rigid motion (R [F, 3, 3], t [F, 3]) that brings frames onto a mesh.
+
+    Geman-McClure weights, iterated from all vertices near the frame's median. Frames in which that
+    ends where half of the vertices do not fit start again from the best of a fixed set of triples
+    (least median of squares: Rousseeuw 1984, J. Am. Stat. Assoc. 79), so less than half of the
+    vertices may be anywhere, and the head may be turned by any angle.
 
     Args:
       source: [F, N, 3] stable vertices of the frames, mm.
       target: [N, 3] the same vertices of the neutral mesh, mm.
-      iterations: of reweighting.
+      seen: [F, N] vertices that are there; None for all. Each frame has at least 3.
+      iterations: most of reweighting; a frame stops earlier when it no longer moves.
       floor: smallest scale of the residuals, mm; below it they are noise and count alike.
     """
-    weights = np.ones(source.shape[:2])
+    if seen is None:
+        seen = np.ones(source.shape[:2], bool)
+    else:
+        source = np.where(seen[:, :, None], source, 0.0)
+    # What lies several heads away takes no part in the start; later its distance decides.
+    centre = np.stack(
+        [_middle(np.where(seen, source[:, :, i], np.inf), seen.sum(axis=1)) for i in range(3)], 1
+    )
+    radius = float(np.linalg.norm(target - np.median(target, axis=0), axis=1).max())
+    near = seen & (np.linalg.norm(source - centre[:, None], axis=2) < 4.0 * radius)
+    few = near.sum(axis=1) < 3
+    near[few] = seen[few]
+    rotation, shift = rigid_transform(source, target, near.astype(float))
+    rotation, shift, fit = _reweighted(source, target, seen, rotation, shift, iterations, floor)
+    lost = np.flatnonzero(fit > _LOST)
+    if len(lost):
+        start = _from_triples(source[lost], target, seen[lost])
+        again = _reweighted(source[lost], target, seen[lost], *start, iterations, floor)
+        better = again[2] < fit[lost]
+        rotation[lost[better]], shift[lost[better]] = again[0][better], again[1][better]
+    return rotation, shift
+
+
+def _distances(
+    source: np.ndarray,
+    target: np.ndarray,
+    seen: np.ndarray,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+) -> np.ndarray:
+    """Returns the distances [F, N] that are left; infinite where a vertex is not seen."""
+    moved = np.matmul(source, rotation.transpose(0, 2, 1))
+    moved += shift[:, None] - target
+    return np.where(seen, np.sqrt(np.einsum("fni,fni->fn", moved, moved)), np.inf)
+
+
+def _middle(values: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Returns the lower median [F] of values [F, N] of which all but `count` [F] are infinite."""
+    order = np.sort(values, axis=1)
+    return np.take_along_axis(order, ((count - 1) // 2)[:, None], axis=1)[:, 0]
+
+
+def _reweighted(
+    source: np.ndarray,
+    target: np.ndarray,
+    seen: np.ndarray,
+    rotation: np.ndarray,
+    shift: np.ndarray,
+    iterations: int,
+    floor: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the motion refined from a start, and the median distance [F] it leaves, mm."""
+    rotation, shift = rotation.copy(), shift.copy()
+    count = seen.sum(axis=1)
+    fit = np.full(len(source), np.inf)
+    radius = float(np.linalg.norm(target, axis=1).max())
+    active = np.arange(len(source))
     for _ in range(iterations):
-        rotation, shift = rigid_transform(source, target, weights)
-        moved = np.matmul(source, rotation.transpose(0, 2, 1)) + shift[:, None]
-        distance = np.linalg.norm(moved - target, axis=2)
-        scale = np.maximum(2.0 * np.median(distance, axis=1, keepdims=True), floor)
+        points, there = source[active], seen[active]
+        distance = _distances(points, target, there, rotation[active], shift[active])
+        fit[active] = _middle(distance, count[active])
+        scale = np.maximum(2.0 * fit[active, None], floor)
         weights = 1.0 / (1.0 + (distance / scale) ** 2) ** 2
+        turned, moved = rigid_transform(points, target, weights)
+        step = np.linalg.norm(turned - rotation[active], axis=(1, 2)) * radius
+        step += np.linalg.norm(moved - shift[active], axis=1)
+        rotation[active], shift[active] = turned, moved
+        active = active[step > _STEP]
+        if not len(active):
+            break
+    return rotation, shift, fit
+
+
+def _from_triples(
+    source: np.ndarray, target: np.ndarray, seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the motion (R, t) of the triple of vertices that leaves the least median distance."""
+    rng = np.random.default_rng(0)  # the same triples for the same mesh, whatever the frames
+    triples = np.array([rng.choice(len(target), 3, replace=False) for _ in range(4 * _TRIPLES)])
+    one, two, three = (target[triples[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(two - one, three - one), axis=1)
+    # Small triangles fix a rotation badly.
+    triples = triples[np.sort(np.argsort(-area, kind="stable")[:_TRIPLES])]
+    count = seen.sum(axis=1)
+    best = np.full(len(source), np.inf)
+    rotation = np.tile(np.eye(3), (len(source), 1, 1))
+    shift = np.zeros((len(source), 3))
+    for triple in triples:
+        frames = np.flatnonzero(seen[:, triple].all(axis=1))
+        if not len(frames):
+            continue
+        turned, moved = rigid_transform(
+            source[np.ix_(frames, triple)], target[triple], np.ones((len(frames), 3))
+        )
+        distance = _distances(source[frames], target, seen[frames], turned, moved)
+        left = _middle(distance, count[frames])
+        better = left < best[frames]
+        chosen = frames[better]
+        best[chosen], rotation[chosen], shift[chosen] = left[better], turned[better], moved[better]
     return rotation, shift
 
 
 def stable_vertices(neutral: np.ndarray, deltas: np.ndarray, *, share: float = 0.15) -> np.ndarray:
     """Returns the indices of vertices that no shape moves much: what rigid motion is read from.
 
-    Those moved by at most 2 % of the largest displacement, if they are enough and span the head in
-    two directions at least; otherwise the least moved `share` of all.
+    Those moved by at most 2 % of the largest displacement, or by no more than the shapes' noise, if
+    they are enough and span the head in two directions at least; otherwise the least moved `share`
+    of all.
 
     Args:
       neutral: [V, 3].
       deltas: [K, V, 3].
       share: of the vertices, in (0, 1].
     """
-    amplitude = np.linalg.norm(deltas, axis=2).max(axis=0)
-    still = np.flatnonzero(amplitude <= 0.02 * amplitude.max())
+    length = np.linalg.norm(deltas, axis=2)
+    amplitude = length.max(axis=0)
+    # One stray vertex of one shape must not decide what counts as much.
+    largest = float(np.quantile(amplitude, 0.995)) or float(amplitude.max())
+    # A shape moves part of a face: the median over shapes is their noise. The largest of 52 such
+    # lengths is about 2.5 times it (chi distribution, three degrees of freedom).
+    noise = float(np.median(np.median(length, axis=0)))
+    still = np.flatnonzero(amplitude <= max(0.02 * largest, min(3.0 * noise, 0.1 * largest)))
     if len(still) >= 12 and spans(neutral, still):
         return still
     order = np.argsort(amplitude, kind="stable")
@@ -111,21 +226,29 @@ def displacements(
     stable: np.ndarray | None,
     *,
     scale: float = 1.0,
+    axes: np.ndarray | None = None,
     name: str = "vertices",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (frames, displacement [n, M, 3] in mm) of stabilised vertices, in bounded memory.
 
+    Vertices with a coordinate that is not finite, or is a kilometre from the origin, have dropped
+    out: their displacement is NaN. So is that of a whole frame when more than half of the vertices
+    wanted dropped out, or too few stable ones are left to tell how the head lies. Displacements
+    have the precision of the capture: float32 for float32 (rounded by less than 1e-4 mm).
+
     Args:
-      vertices: [F, V, 3] in the capture's unit.
-      neutral: [V, 3] in mm.
+      vertices: [F, V, 3] in the capture's unit and axes.
+      neutral: [V, 3] in mm, in the rig's axes.
       keep: [M] indices of the vertices wanted.
       stable: [N] indices that rigid motion is read from; None leaves the frames as they are.
       scale: mm in one unit of the capture.
+      axes: [3, 3] signed permutation; a point p of the capture is `scale * axes @ p` in the rig's
+        axes. None for the identity.
       name: for messages.
 
     Raises:
-      InputError: another number of vertices than the neutral mesh, no frames, or coordinates that
-        are not finite.
+      InputError: another number of vertices than the neutral mesh, no frames, or, after the last
+        block, no frame with enough vertices.
     """
     shape = vertices.shape
     if len(shape) != 3 or shape[1:] != neutral.shape:
@@ -134,16 +257,87 @@ def displacements(
         )
     if not shape[0]:
         raise InputError(f"{name}: has no frames")
+    turn = scale * (np.eye(3) if axes is None else np.asarray(axes, np.float64))
+    whole = len(keep) == len(neutral) and np.array_equal(keep, np.arange(len(neutral)))
     block = max(1, _BUDGET // (len(neutral) * 3 * 8))
+    usable = 0
     for start in range(0, shape[0], block):
         frames = slice(start, min(start + block, shape[0]))
-        points = np.asarray(vertices[frames], np.float64) * scale
-        if not np.isfinite(points).all():
-            bad = start + int(np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))[0])
-            raise InputError(f"{name}: frame {bad} has coordinates that are not finite")
+        raw = np.asarray(vertices[frames])
+        if raw.shape[1:] != neutral.shape:
+            raise InputError(
+                f"{name}: frame {start} has shape {raw.shape[1:]}, expected {neutral.shape}"
+            )
+        if raw.dtype != np.float64:
+            raw = raw.astype(np.float32, copy=False)
+        kept = raw if whole else raw[:, keep]
+        missing = _missing(kept, scale)
+        lost = missing.mean(axis=1) > 0.5
+        matrix = np.broadcast_to(turn, (len(raw), 3, 3))
+        shift = np.zeros((len(raw), 3))
         if stable is not None:
-            rotation, shift = head_motion(points[:, stable], neutral[stable])
-            moved = np.matmul(points[:, keep], rotation.transpose(0, 2, 1)) + shift[:, None]
-        else:
-            moved = points[:, keep]
-        yield frames, moved - neutral[keep]
+            found, matrix, shift = _stabilised(raw[:, stable], neutral[stable], turn, scale)
+            lost |= ~found
+        usable += int((~lost).sum())
+        yield frames, _applied(kept, missing, lost, matrix, shift, neutral[keep])
+    if not usable:
+        raise InputError(
+            f"{name}: in none of the {shape[0]} frames are there enough vertices that are finite "
+            "and do not move with speech"
+        )
+
+
+def _missing(points: np.ndarray, scale: float) -> np.ndarray:
+    """Returns which vertices [n, N] of points [n, N, 3] in the capture's unit dropped out."""
+    # Comparisons with NaN are false.
+    return ~(np.abs(points) < _FURTHEST / scale).all(axis=2)
+
+
+def _stabilised(
+    stable: np.ndarray, target: np.ndarray, turn: np.ndarray, scale: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (found [n], matrix A [n, 3, 3], shift b [n, 3]): A p + b in mm lies on the mesh."""
+    seen = ~_missing(stable, scale)
+    found = seen.sum(axis=1) >= min(_FEWEST, len(target))
+    for frame in np.flatnonzero(found & ~seen.all(axis=1)):
+        found[frame] = _second_spread(target[seen[frame]]) > 0.25 * _second_spread(target)
+    matrix, shift = np.tile(turn, (len(stable), 1, 1)), np.zeros((len(stable), 3))
+    if found.any():
+        points = np.where(seen[found][:, :, None], stable[found], 0.0) @ turn.T
+        rotation, moved = head_motion(points, target, seen=seen[found])
+        matrix[found], shift[found] = rotation @ turn, moved
+    return found, matrix, shift
+
+
+def _second_spread(points: np.ndarray) -> float:
+    """Returns the root mean square extent of points [N, 3] in their second direction."""
+    values = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return float(values[1] / np.sqrt(len(points)))
+
+
+def _applied(
+    points: np.ndarray,
+    missing: np.ndarray,
+    lost: np.ndarray,
+    matrix: np.ndarray,
+    shift: np.ndarray,
+    neutral: np.ndarray,
+) -> np.ndarray:
+    """Returns A p + b - neutral [n, M, 3] in the points' precision, NaN where nothing was seen."""
+    moved = np.empty(points.shape, points.dtype)
+    # Float32 keeps what is near zero, so both sides are taken relative to the mesh's centre, and to
+    # the point that comes to lie there: A is a rotation times a scale, its inverse a transpose.
+    centre = neutral.mean(axis=0)
+    rest = (neutral - centre).astype(points.dtype)
+    size = np.einsum("ij,ij->", matrix[0], matrix[0]) / 3.0
+    origins = np.einsum("fji,fj->fi", matrix, centre - shift) / size
+    for i in range(len(points)):
+        if lost[i]:
+            moved[i] = np.nan
+            continue
+        near = points[i] - origins[i].astype(points.dtype)
+        np.matmul(near, matrix[i].T.astype(points.dtype), out=moved[i])
+        moved[i] -= rest
+        if missing[i].any():
+            moved[i][missing[i]] = np.nan
+    return moved

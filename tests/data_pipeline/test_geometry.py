@@ -89,7 +89,6 @@ def test_bad_vertices_are_named(head):
         list(geometry.displacements(np.zeros((5, 449, 3)), neutral, keep, None, name="shot"))
     with pytest.raises(InputError, match="no frames"):
         list(geometry.displacements(np.zeros((0, 450, 3)), neutral, keep, None))
-    bad = np.repeat(neutral[None], 5, 0)
-    bad[3, 7, 1] = np.nan
-    with pytest.raises(InputError, match="frame 3 has coordinates"):
-        list(geometry.displacements(bad, neutral, keep, None))
+    bad = np.full((5, 450, 3), np.nan)
+    with pytest.raises(InputError, match="shot: in none of the 5 frames"):
+        list(geometry.displacements(bad, neutral, keep, None, name="shot"))
