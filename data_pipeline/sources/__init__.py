@@ -115,6 +115,7 @@ class Capture:
       curves: [F, 72] in rig units, or None.
       observed: [72] channels that `curves` holds, or None.
       eyes: [F, 4] degrees, rig order, or None.
+      notes: what was decided in reading, in words.
     """
 
     times: np.ndarray
@@ -123,6 +124,7 @@ class Capture:
     curves: np.ndarray | None = None
     observed: np.ndarray | None = None
     eyes: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
