@@ -117,18 +117,28 @@ def eval_batches(
     """
     size = _host_batch(config, hosts)
     source = _source(config, split)
-    places = windows.even(
-        source.frames,
-        config.data.window_frames,
-        batches * config.data.batch_size,
-        _masses(source, config, strict=False),
-    )
+    places = _even(source, config, batches)
     make = _Window(source, _identities(source, config.data.identity_points), config, places, False)
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(0, batches * size).map(place).map(make)
     # Workers take seconds to start, longer than these few batches need.
     few = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=0))
     return Batches(data.batch(size, batch_fn=_stack), source, few)
+
+
+def eval_sets(config: Config, split: str, batches: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns which set each window of `eval_batches` is of; no record is read.
+
+    Returns:
+      (names of the sets, as `mixture.names`; [batches, batch_size] int64 indices of them, of the
+      global batches).
+
+    Raises:
+      InputError: as `batches`.
+    """
+    source = _source(config, split)
+    clips = np.array([clip for clip, _ in _even(source, config, batches)], np.int64)
+    return mixture.names(source.folders), source.sets[clips].reshape(batches, -1)
 
 
 def fingerprint(config: Config, split: str | None = None, seed: int | None = None) -> str:
@@ -237,6 +247,15 @@ def _source(config: Config, split: str | None) -> ClipSource:
     # Bad records travel with the batches and `Batches` raises: an exception in a worker process
     # would come back as another kind.
     return ClipSource(config.data.shards, split or config.data.split)
+
+
+def _even(source: ClipSource, config: Config, batches: int) -> list[tuple[int, int]]:
+    return windows.even(
+        source.frames,
+        config.data.window_frames,
+        batches * config.data.batch_size,
+        _masses(source, config, strict=False),
+    )
 
 
 def _masses(source: ClipSource, config: Config, *, strict: bool) -> np.ndarray | None:

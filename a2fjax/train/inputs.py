@@ -35,6 +35,14 @@ class Inputs(Protocol):
     def eval_batches(self) -> Closable:
         """Returns this host's held-out batches, the same ones each time."""
 
+    def eval_sets(self, index: int) -> dict[str, np.ndarray]:
+        """Returns which examples of this host's held-out batch `index` are of which set.
+
+        Returns:
+          [examples] bool by name of the set, for the sets that the global batch has; the same names
+          in the same order on every host. Empty when there is only one set.
+        """
+
     def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
         """Returns a name for each example of a training batch."""
 
@@ -59,6 +67,7 @@ class ShardInputs:
         self._config = config
         self._host, self._hosts = host, hosts
         self._training: loader.Batches | None = None
+        self._sets: tuple[tuple[str, ...], np.ndarray] | None = None
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """See `Inputs`."""
@@ -78,6 +87,18 @@ class ShardInputs:
         return loader.eval_batches(
             self._config, held_out.split, held_out.batches, host=self._host, hosts=self._hosts
         )
+
+    def eval_sets(self, index: int) -> dict[str, np.ndarray]:
+        """See `Inputs`; sets are named by their folders."""
+        held_out = self._config.eval
+        if len(self._config.data.shards) < 2:
+            return {}
+        if self._sets is None:
+            self._sets = loader.eval_sets(self._config, held_out.split, held_out.batches)
+        names, sets = self._sets
+        part = len(sets[index]) // self._hosts
+        own = sets[index][self._host * part : (self._host + 1) * part]
+        return {names[k]: own == k for k in np.unique(sets[index])}
 
     def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
         """See `Inputs`; the clip's id and the second it starts at."""

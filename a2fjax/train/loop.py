@@ -288,18 +288,30 @@ class _Run:
         """Returns held-out loss and terms of the averaged parameters; {} when asked to stop."""
         with self.clock.time("eval"):
             terms: dict[str, losses.WeightedSum] = {}
+            sets: dict[str, dict[str, losses.WeightedSum]] = {}
             with contextlib.closing(self.inputs.eval_batches()) as batches:
                 for index, local in enumerate(batches):
                     if self.stop.requested():
                         return {}
-                    found = self.eval_step(state, self._to_devices(local), _index(index))
-                    terms = losses.merge(terms, found) if terms else found
-            values = {"eval/loss": float(self.task.total(terms))}
-            values |= {f"eval/loss/{name}": float(term.value) for name, term in terms.items()}
+                    parts = self.inputs.eval_sets(index)
+                    for name, rows in (parts or {"": None}).items():
+                        # Sums over examples: those of the sets add up to that of the batch.
+                        batch = local if rows is None else _only(local, rows)
+                        found = self.eval_step(state, self._to_devices(batch), _index(index))
+                        terms = losses.merge(terms, found) if terms else found
+                        own = sets.get(name)
+                        sets[name] = losses.merge(own, found) if own else found
+            values = self._values("eval", terms)
+            for name in filter(None, sets):
+                values |= self._values(f"eval/set/{name}", sets[name])
         if not np.isfinite(list(values.values())).all():
             raise WorkFailed(f"step {step}: the held-out loss is not finite: {values}")
         self.tracker.eval(step, values)
         return values
+
+    def _values(self, prefix: str, terms: dict[str, losses.WeightedSum]) -> dict[str, float]:
+        values = {f"{prefix}/loss": float(self.task.total(terms))}
+        return values | {f"{prefix}/loss/{name}": float(t.value) for name, t in terms.items()}
 
     def _save(self, state: TrainState, step: int, held_out: dict[str, float]) -> None:
         with self.clock.time("save"):
@@ -331,6 +343,11 @@ class _Run:
 
 def _index(index: int) -> np.ndarray:
     return np.asarray(index, np.int32)
+
+
+def _only(batch: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the batch with only the frames of some of its examples counted."""
+    return {**batch, "frame_mask": batch["frame_mask"] & rows[:, None]}
 
 
 def _frames(batch: dict[str, np.ndarray]) -> int:

@@ -241,7 +241,14 @@ class Tracker:
     def eval(self, step: int, values: Mapping[str, float]) -> None:
         """Records held-out numbers and prints them."""
         self._record(step, values)
-        self._say(f"step {step}/{self._config.steps}  held out: {_losses('eval', values)}")
+        start, end = "eval/set/", "/loss"
+        sets = [
+            f"{k[len(start) : -len(end)]} {v:.4g}"
+            for k, v in values.items()
+            if k.startswith(start) and k.endswith(end)
+        ]
+        each = f"; by set: {', '.join(sets)}" if sets else ""
+        self._say(f"step {step}/{self._config.steps}  held out: {_losses('eval', values)}{each}")
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         self.file.write(step, values)

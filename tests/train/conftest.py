@@ -87,6 +87,9 @@ class ToyInputs:
     def eval_batches(self):
         return (self._batch(1, i) for i in range(self.config.eval.batches))
 
+    def eval_sets(self, index):
+        return {}
+
     def describe(self, batch):
         return [f"toy/{c}" for c in batch["clip"]]
 
