@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +19,8 @@ _PLY_TYPES = {
     "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
+_MARK = 1e300
+"""Stands before each line's numbers, so that a line too short does not borrow from the next."""
 
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -47,11 +53,107 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"mesh {path}: not a {ending[1:]} file ({error})") from None
 
 
+def read_frame(path: str | Path) -> tuple[np.ndarray, bytes]:
+    """Reads a frame of a sequence: (vertices [V, 3] float32, a digest of its faces).
+
+    Frames with equal digests have equal faces; equal faces that are written otherwise may have
+    different ones. Coordinates need not be finite: a tracker writes nan for what it lost.
+
+    Raises:
+      InputError: missing file, not OBJ or PLY, or not such a file.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    try:
+        if ending == ".obj":
+            data = b"\n" + path.read_bytes()
+            start = data.find(b"\nf ")
+            vertices = _obj_vertices(data)
+            if vertices is not None and start > data.rfind(b"\nv "):
+                return vertices, hashlib.blake2b(data[start:], digest_size=16).digest()
+            vertices, faces = _read_obj(path)
+        elif ending == ".ply":
+            vertices, faces = _read_ply(path)
+        else:
+            raise InputError(f"mesh {path}: unknown ending {path.suffix!r}; expected .obj or .ply")
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"mesh {path}: no such file") from None
+    except (OSError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
+        raise InputError(f"mesh {path}: not a {ending[1:]} file ({error})") from None
+    return vertices, hashlib.blake2b(faces.tobytes(), digest_size=16).digest()
+
+
+def _numbers(text: bytes) -> np.ndarray | None:
+    """Returns all numbers of a text, or None if there is something else in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.fromstring(text, np.float64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
+
+
+def _table(block: bytes, tag: bytes, count: int) -> np.ndarray | None:
+    """Returns the numbers [count, n] of lines that all begin with a tag, or None if they differ."""
+    values = _numbers(block.replace(tag, b" %g " % _MARK))
+    if values is None or not count or len(values) % count:
+        return None
+    table = values.reshape(count, -1)
+    return table[:, 1:] if (table[:, 0] == _MARK).all() else None
+
+
+def _obj_vertices(data: bytes) -> np.ndarray | None:
+    """Returns the vertices [V, 3] of a usual OBJ (data begins with a line end), or None."""
+    first, last = data.find(b"\nv "), data.rfind(b"\nv ")
+    if first < 0 or b"\nv\t" in data or b"\n " in data or b"\n\t" in data:
+        return None
+    end = data.find(b"\n", last + 1)
+    block = data[first : end if end >= 0 else len(data)]
+    count = block.count(b"\nv ")
+    if block.count(b"\n") != count:  # normals or comments between the vertices
+        block = b"".join(b"\n" + line for line in block.split(b"\n") if line[:2] == b"v ")
+    table = _table(block, b"\nv ", count)
+    if table is None or table.shape[1] < 3:
+        return None
+    return table[:, :3].astype(np.float32)
+
+
+def _obj_faces(data: bytes, vertices: int) -> np.ndarray | None:
+    """Returns the faces of a usual OBJ whose faces all have as many corners, or None."""
+    first = data.find(b"\nf ")
+    if first < 0:
+        return np.zeros((0, 3), np.int64) if b"\nf" not in data else None
+    if first < data.rfind(b"\nv ") or b"\nf\t" in data:
+        return None
+    lines = [line for line in data[first:].split(b"\n") if line[:2] == b"f "]
+    text = re.sub(rb"/[\d/-]*", b"", b"\n" + b"\n".join(lines))
+    table = _table(text, b"\nf ", len(lines))
+    if table is None or table.shape[1] < 3 or (table != np.rint(table)).any():
+        return None
+    corners = table.astype(np.int64)
+    return _fans(np.where(corners > 0, corners - 1, corners + vertices))
+
+
+def _fans(corners: np.ndarray) -> np.ndarray:
+    """Returns triangles [F * (n - 2), 3] of polygons [F, n]."""
+    first = np.broadcast_to(corners[:, :1], (len(corners), corners.shape[1] - 2))
+    return np.stack([first, corners[:, 1:-1], corners[:, 2:]], axis=-1).reshape(-1, 3)
+
+
 def _fan(corners: list[int]) -> list[tuple[int, int, int]]:
     return [(corners[0], a, b) for a, b in zip(corners[1:], corners[2:], strict=False)]
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    data = b"\n" + path.read_bytes()
+    quick = _obj_vertices(data)
+    if quick is not None:
+        triangles = _obj_faces(data, len(quick))
+        if triangles is not None:
+            return quick, triangles
+    # Line by line: for what is unusual, and to say which line is wrong.
     vertices: list[list[float]] = []
     faces: list[tuple[int, int, int]] = []
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -94,17 +196,24 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 elements[-1][2].append(words[1:])
         source: _AsciiPly | _BinaryPly
         if form == "ascii":
-            source = _AsciiPly(file.read().split())
+            source = _AsciiPly(file.read())
         elif form in ("binary_little_endian", "binary_big_endian"):
             source = _BinaryPly(file.read(), "<" if form.endswith("little_endian") else ">")
         else:
             raise ValueError(f"format {form!r}, expected ascii or binary")
-    vertices, faces = np.zeros((0, 3)), []
+    vertices: np.ndarray = np.zeros((0, 3))
+    faces: Any = []
     for name, count, properties in elements:
         if name == "vertex" and all(p[0] != "list" for p in properties):
             table = source.table(count, [_PLY_TYPES[p[0]] for p in properties])
             names = [p[-1] for p in properties]
             vertices = np.stack([table[names.index(axis)] for axis in "xyz"], -1)
+            continue
+        alike = source.lists(count, properties)
+        if alike is not None:
+            for p, corners in zip(properties, alike, strict=True):
+                if name == "face" and p[-1] in ("vertex_indices", "vertex_index"):
+                    faces = _fans(corners) if corners.shape[1] > 2 else []
             continue
         for _ in range(count):
             for p in properties:
@@ -119,19 +228,35 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _AsciiPly:
-    def __init__(self, words: list[bytes]):
-        self._words, self._at = words, 0
+    def __init__(self, text: bytes):
+        values = _numbers(text)
+        if values is None:
+            raise ValueError("there is something else than numbers after its header")
+        self._values, self._at = values, 0
 
     def take(self, count: int, kind: str) -> np.ndarray:
-        words = self._words[self._at : self._at + count]
-        if len(words) < count:
+        if count < 0 or self._at + count > len(self._values):
             raise ValueError("it ends too early")
         self._at += count
-        return np.array([float(word) for word in words])
+        return self._values[self._at - count : self._at]
 
     def table(self, count: int, kinds: list[str]) -> list[np.ndarray]:
         values = self.take(count * len(kinds), "f8").reshape(count, len(kinds))
         return list(values.T)
+
+    def lists(self, count: int, properties: list[list[str]]) -> list[np.ndarray] | None:
+        """Returns the values [count, n] of each property if all rows have the same n, or None."""
+        if len(properties) != 1 or properties[0][0] != "list" or self._at >= len(self._values):
+            return None
+        width = 1 + int(self._values[self._at])
+        end = self._at + count * width
+        if width < 1 or end > len(self._values):
+            return None
+        table = self._values[self._at : end].reshape(count, width)
+        if (table[:, 0] != width - 1).any():
+            return None
+        self._at = end
+        return [table[:, 1:].astype(np.int64)]
 
 
 class _BinaryPly:
@@ -140,7 +265,7 @@ class _BinaryPly:
 
     def take(self, count: int, kind: str) -> np.ndarray:
         dtype = np.dtype(self._order + kind)
-        if self._at + count * dtype.itemsize > len(self._data):
+        if count < 0 or self._at + count * dtype.itemsize > len(self._data):
             raise ValueError("it ends too early")
         out = np.frombuffer(self._data, dtype, count, self._at)
         self._at += count * dtype.itemsize
@@ -148,8 +273,36 @@ class _BinaryPly:
 
     def table(self, count: int, kinds: list[str]) -> list[np.ndarray]:
         dtype = np.dtype([(str(i), self._order + kind) for i, kind in enumerate(kinds)])
-        if self._at + count * dtype.itemsize > len(self._data):
+        if count < 0 or self._at + count * dtype.itemsize > len(self._data):
             raise ValueError("it ends too early")
         table = np.frombuffer(self._data, dtype, count, self._at)
         self._at += count * dtype.itemsize
         return [table[str(i)] for i in range(len(kinds))]
+
+    def lists(self, count: int, properties: list[list[str]]) -> list[np.ndarray] | None:
+        """Returns the values [count, n] of each property if all rows have the same n, or None."""
+        fields: list[tuple[str, str, tuple[int, ...]]] = []
+        lengths, at = [], self._at
+        for i, p in enumerate(properties):
+            if p[0] != "list":
+                fields.append((f"v{i}", self._order + _PLY_TYPES[p[0]], (1,)))
+                at += np.dtype(_PLY_TYPES[p[0]]).itemsize
+                continue
+            kind = np.dtype(self._order + _PLY_TYPES[p[1]])
+            if at + kind.itemsize > len(self._data):
+                return None
+            length = int(np.frombuffer(self._data, kind, 1, at)[0])
+            values = np.dtype(self._order + _PLY_TYPES[p[2]])
+            lengths.append((f"n{i}", length))
+            fields += [(f"n{i}", kind.str, ()), (f"v{i}", values.str, (length,))]
+            at += kind.itemsize + length * values.itemsize
+            if length < 0 or at > len(self._data):
+                return None
+        dtype = np.dtype(fields)
+        if not count or self._at + count * dtype.itemsize > len(self._data):
+            return None
+        table = np.frombuffer(self._data, dtype, count, self._at)
+        if any((table[name] != length).any() for name, length in lengths):
+            return None
+        self._at += count * dtype.itemsize
+        return [table[f"v{i}"] for i in range(len(properties))]
