@@ -1,0 +1,186 @@
+"""Which recordings hold the same sound: again under another name, level, format or start.
+
+Fingerprints after Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002):
+32 bits for each moment, the signs of how the energy of 33 bands changes across frequency and time.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax.errors import InputError
+
+RATE = 8000
+WORDS_A_SECOND = 40
+SAME = 0.28
+"""Share of differing bits below which two stretches are one sound; of others, half differ."""
+
+_HOP = RATE // WORDS_A_SECOND
+_SIZE = 4096
+_LENGTH = 2960  # 0.37 s
+_EDGES = np.round(np.geomspace(300, 2000, 34) / RATE * _SIZE).astype(int)
+_QUIET_DB = 35.0
+_COMMON = 12  # A word in more places than this tells nothing.
+_LEAST = WORDS_A_SECOND // 2  # words in common
+
+
+class Listener:
+    """Makes the fingerprint of a recording that arrives in blocks."""
+
+    def __init__(self, rate: int):
+        """Starts for samples at `rate` Hz."""
+        import soxr
+
+        self._stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32") if rate != RATE else None
+        self._held = np.zeros(_LENGTH // 2, np.float32)  # so that short words have a fingerprint
+        self._energies: list[np.ndarray] = []
+        self._window = np.hanning(_LENGTH).astype(np.float32)
+
+    def add(self, mono: np.ndarray, *, last: bool = False) -> None:
+        """Takes the next samples [N]."""
+        mono = np.asarray(mono, np.float32)
+        if self._stream is not None:
+            mono = self._stream.resample_chunk(mono, last=last)
+        if last:
+            mono = np.concatenate([mono, np.zeros(_LENGTH // 2, np.float32)])
+        held = np.concatenate([self._held, mono])
+        count = max(0, (len(held) - _LENGTH) // _HOP + 1)
+        if count:
+            rows = np.lib.stride_tricks.sliding_window_view(held, _LENGTH)[::_HOP][:count]
+            for a in range(0, count, 256):
+                power = np.abs(np.fft.rfft(rows[a : a + 256] * self._window, _SIZE)) ** 2
+                sums = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
+                self._energies.append(sums[:, _EDGES[1:]] - sums[:, _EDGES[:-1]])
+        self._held = held[count * _HOP :]
+
+    def result(self) -> str:
+        """Returns the fingerprint as text: base64 of 32-bit words, 40 a second, 0 where quiet."""
+        self.add(np.zeros(0, np.float32), last=True)
+        if not self._energies:
+            return ""
+        energy = np.concatenate(self._energies)
+        across = energy[:, :-1] - energy[:, 1:]
+        bits = np.zeros((len(across), 32), bool)
+        bits[1:] = across[1:] > across[:-1]
+        level = 10 * np.log10(energy.sum(axis=1) + 1e-12)
+        bits[level < level.max() - _QUIET_DB] = False
+        if level.max() < -60:
+            bits[:] = False
+        return base64.b64encode(np.packbits(bits, axis=1).tobytes()).decode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """Two recordings that share sound.
+
+    Attributes:
+      first, second: places in the sequence that was compared, first < second.
+      shift: s by which the sound comes later in the second.
+      seconds: of sound in common.
+      differing: share of bits that differ; 0.5 by chance.
+    """
+
+    first: int
+    second: int
+    shift: float
+    seconds: float
+    differing: float
+
+
+def words(fingerprint: str) -> np.ndarray:
+    """Returns the words [N] uint32 of a fingerprint.
+
+    Raises:
+      InputError: it is not one.
+    """
+    try:
+        raw = base64.b64decode(fingerprint, validate=True)
+        return np.frombuffer(raw, ">u4").astype(np.uint32)
+    except ValueError:
+        raise InputError(
+            f"fingerprint {fingerprint[:16]!r}...: not base64 of 32-bit words"
+        ) from None
+
+
+def compare(a: np.ndarray, b: np.ndarray, shift: int) -> tuple[float, int]:
+    """Returns (share of differing bits, words compared) with b's sound `shift` words later."""
+    lo, hi = max(0, -shift), min(len(a), len(b) - shift)
+    if hi <= lo:
+        return 0.5, 0
+    x, y = a[lo:hi], b[lo + shift : hi + shift]
+    both = (x != 0) & (y != 0)
+    count = int(both.sum())
+    if not count:
+        return 0.5, 0
+    return float(np.bitwise_count(x[both] ^ y[both]).mean() / 32), count
+
+
+def matches(fingerprints: Sequence[str | None]) -> list[Match]:
+    """Finds the pairs that share at least half a second of sound.
+
+    Words that occur in both, at the same distance, make a candidate; its bits decide. The work
+    grows with the number of words, not of pairs.
+
+    Args:
+      fingerprints: from `Listener`; None or "" for recordings without.
+    """
+    tracks = [words(f) if f else np.zeros(0, np.uint32) for f in fingerprints]
+    if sum(len(t) > 0 for t in tracks) < 2:
+        return []
+    word = np.concatenate(tracks)
+    owner = np.repeat(np.arange(len(tracks)), [len(t) for t in tracks])
+    place = np.concatenate([np.arange(len(t)) for t in tracks])
+    # The long window makes neighbours alike: the first of equal words in a row stands for all.
+    keep = (word != 0) & ~((np.diff(word, prepend=0) == 0) & (np.diff(owner, prepend=-1) == 0))
+    word, owner, place = word[keep], owner[keep], place[keep]
+    order = np.lexsort((place, owner, word))
+    word, owner, place = word[order], owner[order], place[order]
+    starts = np.flatnonzero(np.diff(word, prepend=word[:1] + np.uint32(1)))
+    sizes = np.diff(np.append(starts, len(word)))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for gap in range(1, _COMMON):
+        # Of words in many places only neighbours are paired: twenty copies still make a chain.
+        usable = (sizes > gap) & ((sizes <= _COMMON) | (gap == 1))
+        first, room = starts[usable], sizes[usable] - gap
+        index = np.repeat(first, room) + _ramp(room)
+        a, b = index, index + gap
+        other = owner[a] != owner[b]
+        a, b = a[other], b[other]
+        found.append((owner[a], owner[b], place[b] - place[a]))
+    if not found:
+        return []
+    one, two, shift = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _verify(tracks, one, two, shift)
+
+
+def _ramp(sizes: np.ndarray) -> np.ndarray:
+    """Returns 0, 1, ... up to each size in turn."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
+
+
+def _verify(
+    tracks: list[np.ndarray], one: np.ndarray, two: np.ndarray, shift: np.ndarray
+) -> list[Match]:
+    keys, votes = np.unique(np.stack([one, two, shift], axis=1), axis=0, return_counts=True)
+    # By votes, so that a pair's best shift is tried first, and not too many of the others.
+    order = np.lexsort((keys[:, 2], -votes, keys[:, 1], keys[:, 0]))
+    out: list[Match] = []
+    pair, tried = (-1, -1), 0
+    for a, b, lag in keys[order].tolist():
+        if (a, b) != pair:
+            pair, tried = (a, b), 0
+        tried += 1
+        if tried > 3 or (out and (out[-1].first, out[-1].second) == pair):
+            continue
+        options = [(*compare(tracks[a], tracks[b], s), s) for s in (lag - 1, lag, lag + 1)]
+        differing, count, best = min(options)
+        # Short stretches agree by chance more easily.
+        if count >= _LEAST and differing < SAME - 0.05 * (count < 2 * _LEAST):
+            seconds, by = count / WORDS_A_SECOND, best / WORDS_A_SECOND
+            out.append(Match(a, b, round(by, 3), round(seconds, 2), round(differing, 4)))
+    return out
