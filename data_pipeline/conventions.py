@@ -11,33 +11,42 @@ import itertools
 
 import numpy as np
 
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, nearest
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 """Millimetres in a unit."""
 
-LEAST_MARGIN = 1.3
+LEAST_MARGIN = 1.25
 """The second best choice must fit worse than the best by this factor."""
 
 MOST_RESIDUAL = 0.25
-"""Of the spread of the vertices about their mean: two heads of one topology differ by less."""
+"""Of the template's radius: heads of one topology differ by about 0.05, shuffled vertices by 1."""
+
+SIZES = (0.55, 1.8)
+"""Sizes of heads relative to the template's that are believed; a unit more or less is 10 or 100."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """How a capture's files write points.
+    """How a capture's files write points, and where the head lies in them.
 
     Attributes:
       units: "mm", "cm" or "m".
       axes: [3, 3] signed permutation to the rig's axes.
-      residual_mm: root mean square distance to the template after a rigid motion.
-      margin: residual of the second best axes over the best's; 1 is a draw.
+      rotation: [3, 3] and
+      shift: [3] mm: what is left of the head's pose, so that `rotation @ matrix @ p + shift` lies
+        on the template as well as a rigid motion can bring it there.
+      residual: root mean square distance left after the best similarity, in shares of the
+        template's radius.
+      margin: distance of the second best choice over the best's; 1 is a draw.
       size: of the head relative to the template's.
     """
 
     units: str
     axes: np.ndarray
-    residual_mm: float
+    rotation: np.ndarray
+    shift: np.ndarray
+    residual: float
     margin: float
     size: float
 
@@ -45,6 +54,10 @@ class Convention:
     def matrix(self) -> np.ndarray:
         """[3, 3]: a point p of the files is `matrix @ p` in mm."""
         return MILLIMETRES[self.units] * self.axes
+
+    def aligned(self, points: np.ndarray) -> np.ndarray:
+        """Returns points [..., 3] of the files as points on the template, in mm."""
+        return points @ (self.rotation @ self.matrix).T + self.shift
 
 
 def signed_permutations() -> np.ndarray:
@@ -88,3 +101,90 @@ def units_of(neutral: np.ndarray) -> str:
     """Returns the unit in which a head's or face's mesh [V, 3] measures 0.1 to 0.6 m across."""
     size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
     return "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
+
+
+def find(
+    neutral: np.ndarray,
+    template: np.ndarray,
+    *,
+    units: str = "auto",
+    axes: str = "auto",
+    name: str = "neutral",
+) -> Convention:
+    """Returns the units and axes in which a mesh is most like a template of the same topology.
+
+    All 48 signed permutations and three units are tried, as far as they are not given. The head may
+    be turned in the capture, by less than about 35 degrees, or its axes cannot be told apart.
+
+    Args:
+      neutral: [V, 3] in the capture's units and axes; vertices that are not finite are left out.
+      template: [V, 3] in mm, in the rig's axes.
+      units: "mm", "cm", "m", or "auto".
+      axes: as `parse_axes` has them, or "auto".
+      name: for messages.
+
+    Raises:
+      InputError: another number of vertices, meshes that are not alike, or choices that fit about
+        equally well.
+    """
+    if neutral.shape != template.shape:
+        raise InputError(
+            f"{name}: {len(neutral)} vertices, the template rig has {len(template)}: it needs the "
+            "same topology"
+        )
+    if units != "auto" and units not in MILLIMETRES:
+        raise InputError(f"--config.units={units!r}{nearest(units, ('auto', *MILLIMETRES))}")
+    there = np.isfinite(neutral).all(axis=1)
+    if there.sum() < 4:
+        raise InputError(f"{name}: only {there.sum()} vertices are finite")
+    points = np.asarray(neutral, np.float64)[there]
+    goal = template[there] - template[there].mean(axis=0)
+    middle = points.mean(axis=0)
+    points = points - middle
+    radius = np.sqrt((goal**2).sum(axis=1).mean())
+    spread = np.sqrt((points**2).sum(axis=1).mean())
+    if not spread > 0 or not radius > 0:
+        raise InputError(f"{name}: all vertices lie in one place")
+    choices = signed_permutations() if axes == "auto" else parse_axes(axes)[None]
+    # Mean products of coordinates: all that any choice's fit depends on.
+    product = points.T @ goal / (len(goal) * spread * radius)
+    likeness = np.einsum("cij,ji->c", choices, product)
+    order = np.argsort(-likeness, kind="stable")
+    best = choices[order[0]]
+    rotation, fit = _rotation(best @ product)
+    residual = float(np.sqrt(max(0.0, 1.0 - fit**2)))
+    if residual > MOST_RESIDUAL:
+        asked = "" if axes == "auto" else f" with axes {axes}"
+        raise InputError(
+            f"{name}: not the template rig's head{asked}: after the best similarity vertices are "
+            f"{100 * residual:.0f} % of its radius away, expected at most "
+            f"{100 * MOST_RESIDUAL:.0f} % (another order of vertices?)"
+        )
+    distance = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * likeness[order]))
+    margin = float(distance[1] / max(distance[0], 1e-6)) if len(choices) > 1 else np.inf
+    if margin < LEAST_MARGIN:
+        first, second = (axes_name(choices[i]) for i in order[:2])
+        raise InputError(
+            f"{name}: axes {first} and {second} are about as likely (margin {margin:.2f}, expected "
+            f"{LEAST_MARGIN}): give --config.axes"
+        )
+    size = spread / radius
+    tried = MILLIMETRES if units == "auto" else {units: MILLIMETRES[units]}
+    unit = min(tried, key=lambda u: abs(np.log(size * tried[u])))
+    size = float(size * tried[unit])
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(
+            f"{name}: in {unit} the head is {size:.3g} times as large as the template's, expected "
+            f"{SIZES[0]} to {SIZES[1]}; expected vertices in mm, cm or m"
+        )
+    shift = template[there].mean(axis=0) - rotation @ (tried[unit] * best @ middle)
+    return Convention(unit, best, rotation, shift, residual, margin, size)
+
+
+def _rotation(product: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the rotation that turns a onto b for the mean product a b' [3, 3], and its fit."""
+    u, values, vt = np.linalg.svd(product)
+    if np.linalg.det(u @ vt) < 0:
+        vt[2] *= -1.0
+        values[2] *= -1.0
+    return (u @ vt).T, float(values.sum())
