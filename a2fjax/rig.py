@@ -275,7 +275,8 @@ class Layout:
         out = np.zeros((*motion.shape[:-1], len(self.columns)), np.float32)
         for i, column in enumerate(self.columns):
             if column.channel is not None:
-                out[..., i] = motion[..., INDEX[column.channel]] / column.scale
+                # Adding 0 turns the -0 of a negative scale into 0.
+                out[..., i] = motion[..., INDEX[column.channel]] / column.scale + 0.0
         return out
 
     def _find(self, names: Sequence[str]) -> list[Column]:
@@ -313,14 +314,15 @@ def _swapped(names: Sequence[str]) -> list[str]:
 
 _DEGREES = 180.0 / np.pi
 
+# Live Link's yaw is positive to the person's right, the rig's to the left.
 _LIVELINK_ROTATIONS = (
     Column("HeadYaw", None),
     Column("HeadPitch", None),
     Column("HeadRoll", None),
-    Column("LeftEyeYaw", "leftEyeRotY", _DEGREES),
+    Column("LeftEyeYaw", "leftEyeRotY", -_DEGREES),
     Column("LeftEyePitch", "leftEyeRotX", _DEGREES),
     Column("LeftEyeRoll", None),
-    Column("RightEyeYaw", "rightEyeRotY", _DEGREES),
+    Column("RightEyeYaw", "rightEyeRotY", -_DEGREES),
     Column("RightEyePitch", "rightEyeRotX", _DEGREES),
     Column("RightEyeRoll", None),
 )

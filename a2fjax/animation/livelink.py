@@ -16,6 +16,7 @@ down.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import re
@@ -34,6 +35,8 @@ LAYOUT = rig.layout("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
 TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 DAY = 86_400
+MOST_OUT_OF_ORDER = 0.05
+"""Share of rows that a recording may lose for their timecodes."""
 _TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
 
 
@@ -142,6 +145,12 @@ class Table:
             )
         return times
 
+    @property
+    def start(self) -> float:
+        """Time of day of the first row, s."""
+        seconds, frames = self._parsed
+        return float(seconds[0] + frames[0] / self.rate)
+
     def to_motion(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (motion [T, 72] float32 in rig units, observed [72] bool).
 
@@ -172,12 +181,91 @@ def read(path: str | Path) -> Table:
         short or long row, wrong count, timecode not of its form, value not a finite number.
     """
     path = Path(path)
+    newline, header, lines = _lines(path)
+    timecodes, values = [], np.empty((len(lines), len(header) - 2))
+    for row, line in enumerate(lines):
+        timecodes.append(_read_row(path, row + 2, line, header, values[row]))
+    return Table(tuple(timecodes), values, header, newline, str(path))
+
+
+def read_recording(path: str | Path) -> tuple[Table, tuple[str, ...]]:
+    """Reads a CSV as phones write it: rows that cannot be used are left out, and said.
+
+    Left out are rows without a tracked face (a BlendshapeCount of 0) and rows whose timecode does
+    not fit between the others' (a repeated one, a step back, a jump).
+
+    Returns:
+      The table, whose `times` increase, and what was left out, in words.
+
+    Raises:
+      InputError: as `read`; no rows are left; or more than `MOST_OUT_OF_ORDER` of the timecodes do
+        not fit, so that it cannot be said which ones are right.
+    """
+    path = Path(path)
+    newline, header, lines = _lines(path)
+    numbers = [n for n, line in enumerate(lines) if not _untracked(line)]
+    if not numbers:
+        raise InputError(f"{path}: no face was tracked in any of its {len(lines)} rows")
+    values = np.empty((len(numbers), len(header) - 2))
+    timecodes = [
+        _read_row(path, number + 2, lines[number], header, values[row])
+        for row, number in enumerate(numbers)
+    ]
+    kept = _in_order(path, timecodes)
+    notes = []
+    if len(numbers) < len(lines):
+        notes.append(f"{len(lines) - len(numbers)} of {len(lines)} rows without a tracked face")
+    if len(kept) < len(numbers):
+        first = next(i for i, k in enumerate([*kept.tolist(), -1]) if i != k)
+        notes.append(
+            f"{len(numbers) - len(kept)} of {len(numbers)} rows out of order in time left out, "
+            f"the first in line {numbers[first] + 2}"
+        )
+    table = Table(tuple(timecodes[k] for k in kept), values[kept], header, newline, str(path))
+    return table, tuple(notes)
+
+
+def read_timecodes(path: str | Path) -> Table:
+    """Reads the timecodes of the rows that `read_recording` keeps, and no values.
+
+    Raises:
+      InputError: as `read_recording`, but for what only values show.
+    """
+    path = Path(path)
+    newline, header, lines = _lines(path)
+    timecodes = [line.split(",", 1)[0] for line in lines if not _untracked(line)]
+    for number, text in enumerate(timecodes):
+        try:
+            parse_timecode(text)
+        except InputError as error:
+            raise InputError(f"{path}:{number + 2}: {error}") from None
+    if not timecodes:
+        raise InputError(f"{path}: no face was tracked in any of its {len(lines)} rows")
+    kept = _in_order(path, timecodes)
+    rows = tuple(timecodes[k] for k in kept)
+    return Table(rows, np.zeros((len(rows), 0)), header, newline, str(path))
+
+
+def is_recording(path: str | Path) -> bool:
+    """Returns whether a file's first line begins as Live Link Face's do."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(200).decode("utf-8-sig", "replace").lower()
+    except OSError:
+        return False
+    return re.match(r"timecode\s*[,;\t]\s*blendshapecount\b", head) is not None
+
+
+def _lines(path: Path) -> tuple[str, tuple[str, ...], list[str]]:
+    """Returns (newline, header, rows) of a file with at least one row."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a Live Link Face CSV (not text)") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.split(newline)
     while lines and not lines[-1].strip():
@@ -188,13 +276,48 @@ def read(path: str | Path) -> Table:
     _check_header(path, header)
     if len(lines) == 1:
         raise InputError(f"{path}: has a header but no frames")
-    timecodes, values = [], np.empty((len(lines) - 1, len(header) - 2))
-    for row, line in enumerate(lines[1:]):
-        timecodes.append(_read_row(path, row + 2, line, header, values[row]))
-    return Table(tuple(timecodes), values, header, newline, str(path))
+    return newline, header, lines[1:]
+
+
+def _untracked(line: str) -> bool:
+    cells = line.split(",", 2)
+    return len(cells) > 1 and cells[1].strip() == "0"
+
+
+def _in_order(path: Path, timecodes: Sequence[str]) -> np.ndarray:
+    """Returns indices [N] of the longest sequence of rows whose timecodes increase."""
+    parsed = [parse_timecode(t) for t in timecodes]
+    seconds, frames = np.array([p[0] for p in parsed]), np.array([p[1] for p in parsed])
+    # Against a row in the middle, so that one bad row moves no other across midnight.
+    middle = len(seconds) // 2
+    times = (seconds - seconds[middle] + DAY // 2) % DAY + frames / find_rate(seconds, frames)
+    if (np.diff(times) > 0).all():
+        return np.arange(len(times))
+    # Patience sorting: `ends` holds the lowest end of an increasing sequence of each length.
+    ends: list[float] = []
+    rows: list[int] = []
+    before = np.full(len(times), -1)
+    for row, time in enumerate(times.tolist()):
+        place = bisect.bisect_left(ends, time)
+        before[row] = rows[place - 1] if place else -1
+        if place == len(ends):
+            ends.append(time)
+            rows.append(row)
+        else:
+            ends[place], rows[place] = time, row
+    kept = [rows[-1]]
+    while before[kept[-1]] >= 0:
+        kept.append(int(before[kept[-1]]))
+    if len(times) - len(kept) > MOST_OUT_OF_ORDER * len(times):
+        raise InputError(
+            f"{path}: {len(times) - len(kept)} of {len(times)} timecodes are out of order"
+        )
+    return np.array(kept[::-1])
 
 
 def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    if header[0].lower().startswith("timecode;"):
+        raise InputError(f"{path}:1: columns are separated by ';', expected ','")
     if header[0].lower() != "timecode":
         raise InputError(
             f"{path}:1: first column is {header[0][:40]!r}, expected 'Timecode' of a Live Link CSV"

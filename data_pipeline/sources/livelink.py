@@ -1,8 +1,315 @@
-"""Live Link Face recordings."""
+"""Recordings of the Live Link Face app, as the phone keeps them or as a flat folder of CSV files.
 
+    <person>/<date>_<slate>_<take>/<slate>_<take>_<device>.csv          weights, uncalibrated
+                                  /<slate>_<take>_<device>_cal.csv      calibrated, then with
+                                  /<slate>_<take>_<device>_raw.csv      the uncalibrated and
+                                  /<slate>_<take>_<device>_neutral.csv  the neutral pose apart
+                                  /<slate>_<take>_<device>.mov          film with sound
+                                  /take.json, frame_log.csv, thumbnail.jpg, ...
+
+File names as Epic's own importers look for them. A .wav (or other sound) of the same name is taken
+before the film's sound. Calibrated files are taken before raw ones.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+from collections import Counter
 from pathlib import Path
+
+import numpy as np
+
+from a2fjax.animation import livelink
+from a2fjax.audio import io
+from a2fjax.errors import InputError
+from data_pipeline.sources import AUDIO, Actor, Capture, Face, SourceOptions, Take, shots
+
+SLATE = "slate"
+_NAME = re.compile(r"(?P<slate>.+)_(?P<take>\d+)_(?P<device>.+)", re.DOTALL)
+_KINDS = ("cal", "", "raw")
+_SAID = {"cal": "calibrated", "": "uncalibrated", "raw": "uncalibrated"}
+_FILMS = (".m4a", ".mp4", ".mov")
+_GENERIC = re.compile(r"(?:my)?(?:iphone|ipad)[\w ,.-]*", re.IGNORECASE)
+_DEFAULT_SLATES = ("myslate", "defaultslate")
+_DEEPEST = 3  # folders below the one given: person, export, take
+_DAY = livelink.DAY
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """The files of one take.
+
+    Attributes:
+      folder: that they are in.
+      base: their common name, <slate>_<take>_<device>.
+      files: CSV by kind ("cal", "" or "raw").
+    """
+
+    folder: Path
+    base: str
+    files: dict[str, Path]
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Slate, take and device; only a slate where the name has another form."""
+        match = _NAME.fullmatch(self.base)
+        return (match["slate"], match["take"], match["device"]) if match else (self.base, "", "")
+
+    @property
+    def kind(self) -> str:
+        """Of the file that is read."""
+        return next(k for k in _KINDS if k in self.files)
+
+    def named_after_it(self, folder: str) -> bool:
+        """Returns whether a folder's name ends with this take's: it holds nothing else."""
+        slate, take, _ = self.parts
+        name = folder.lower()
+        return name.endswith((self.base.lower(), f"{slate}_{take}".lower())) and bool(take)
 
 
 def recognise(path: Path) -> str | None:
-    """Returns None."""
+    """Returns why a folder holds Live Link Face recordings, or None."""
+    found = _recordings(path)
+    if not found:
+        return None
+    return f"{len(found)} Live Link Face recordings"
+
+
+def open_source(path: Path, options: SourceOptions) -> LiveLinkSource:
+    """Returns the source of a folder of recordings, of one take, or of folders of people.
+
+    Raises:
+      InputError: there is no Live Link Face CSV.
+    """
+    if not _recordings(path):
+        raise InputError(f"{path}: no Live Link Face CSV in it or in its folders")
+    return LiveLinkSource(path, options)
+
+
+def _recordings(path: Path) -> list[Recording]:
+    found: dict[tuple[Path, str], dict[str, Path]] = {}
+    for file in _tables(path, _DEEPEST):
+        stem = file.stem
+        kind = next((k for k in ("cal", "raw", "neutral") if stem.lower().endswith(f"_{k}")), "")
+        base = stem[: -len(kind) - 1] if kind else stem
+        if kind != "neutral" and base:
+            found.setdefault((file.parent, base), {})[kind] = file
+    return [Recording(folder, base, files) for (folder, base), files in found.items()]
+
+
+def _tables(folder: Path, depth: int) -> list[Path]:
+    try:
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError:
+        return []
+    files = [p for p in inside if p.suffix.lower() == ".csv" and livelink.is_recording(p)]
+    for each in inside:
+        if depth and each.is_dir():
+            files += _tables(each, depth - 1)
+    return files
+
+
+class LiveLinkSource:
+    """Recordings by person; see the module."""
+
+    layout = "livelink"
+
+    def __init__(self, path: Path, options: SourceOptions):
+        """Keeps where and how; reads nothing."""
+        self.path = path
+        self.options = options
+
+    def actors(self) -> list[Actor]:
+        """Returns one person a folder, or a named device; see `Source.actors`."""
+        people: dict[str, list[Recording]] = {}
+        for recording in _recordings(self.path):
+            people.setdefault(self._subject(recording), []).append(recording)
+        return [self._actor(name, people[name]) for name in sorted(people)]
+
+    def _person(self, recording: Recording) -> Path:
+        """Returns the folder that holds a person's takes."""
+        folder = recording.folder
+        while folder != self.path and recording.named_after_it(folder.name):
+            folder = folder.parent
+        return folder
+
+    def _subject(self, recording: Recording) -> str:
+        folder = self._person(recording)
+        if folder != self.path:
+            return folder.relative_to(self.path).as_posix()
+        if self.options.subject:
+            return self.options.subject
+        device = str(_take_json(recording).get("subject") or recording.parts[2])
+        if device and not _GENERIC.fullmatch(device):
+            return device
+        name = self.path.resolve().name
+        return (device if recording.named_after_it(name) else "") or name
+
+    def _actor(self, name: str, recordings: list[Recording]) -> Actor:
+        takes: list[Take] = []
+        rejected: list[tuple[str, str]] = []
+        files: dict[Path, None] = {}
+        often = Counter(r.base for r in recordings)
+        for recording in recordings:
+            shot = recording.base
+            if often[shot] > 1:
+                shot = "_".join([*recording.folder.relative_to(self.path).parts, shot])
+            listed = self._person(recording) / "shots.json"
+            if listed.is_file():
+                files[listed] = None
+            try:
+                takes.append(self._take(name, shot, recording, listed))
+            except InputError as error:
+                rejected.append((shot, str(error)))
+        return Actor(
+            name=name,
+            takes=tuple(sorted(takes, key=lambda t: t.name)),
+            files=tuple(files),
+            rejected=tuple(rejected),
+        )
+
+    def _take(self, subject: str, shot: str, recording: Recording, listed: Path) -> Take:
+        shot_list = shots.read_shot_list(listed)
+        slate = recording.parts[0]
+        said = shot_list.shots.get(shot, shot_list.shots.get(recording.base, {}))
+        emotion, track = shots.emotion_weights(listed, shot, said, self.options.emotion)
+        file = recording.files[recording.kind]
+        table = livelink.read_timecodes(file)
+        audio, silent = _sound(recording)
+        if audio is None and self.options.missing_audio != "silence":
+            where = silent or f"{recording.folder / recording.base}.wav: no such file, and no .mov"
+            raise InputError(
+                f"{where}; --config.missing_audio=silence takes it as performed in silence"
+            )
+        held_out = said.get("held_out")
+        # A slate with the app's own name says nothing about what is performed; one that was named
+        # is a line, and its takes are readings of it.
+        line = shot if slate.lower() in _DEFAULT_SLATES else slate
+        return Take(
+            subject=subject,
+            name=shot,
+            audio=audio,
+            data=(file,),
+            sentence=str(said.get("sentence") or shots.sentence_of(line)),
+            language=str(said.get("language") or self.options.language),
+            emotion=emotion,
+            emotion_track=track,
+            slate=slate.lower() == SLATE,
+            synthetic=shot_list.synthetic,
+            held_out=None if held_out is None else bool(held_out),
+            text=str(said.get("text") or ""),
+            offset=None if audio is None else _offset(recording, audio, table),
+        )
+
+    def capture(self, take: Take) -> Capture:
+        """Returns the channels by the rows' timecodes; see `Source.capture`."""
+        table, notes = livelink.read_recording(take.data[0])
+        curves, observed = table.to_motion()
+        stem = take.data[0].stem.lower()
+        kind = next((k for k in ("cal", "raw") if stem.endswith(f"_{k}")), "")
+        others = [
+            p.name
+            for r in _recordings(take.data[0].parent)
+            for p in r.files.values()
+            if take.data[0] in r.files.values() and p != take.data[0]
+        ]
+        which = f"{_SAID[kind]} weights"
+        if others:
+            which += f" ({take.data[0].name} is taken before {', '.join(sorted(others))})"
+        return Capture(
+            times=table.times(),
+            curves=curves,
+            observed=observed,
+            notes=(which, *notes),
+        )
+
+    def face(self, actor: str, part: str) -> Face | None:
+        """Returns None: curves need no solving."""
+        return None
+
+    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns None: the app keeps no mesh."""
+        return None
+
+
+def _take_json(recording: Recording) -> dict:
+    """Returns what take.json says (slate, take, subject, calibrated, frames, ...), {} if nothing.
+
+    It repeats the files' names and counts; recordings without it, or with a damaged one, are whole.
+    """
+    try:
+        data = json.loads((recording.folder / "take.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same = isinstance(data, dict) and str(data.get("slate")) == recording.parts[0]
+    return data if same else {}
+
+
+def _sound(recording: Recording) -> tuple[Path | None, str]:
+    """Returns the sound of a take or None, and why a film that is there has none."""
+    slate, take, _ = recording.parts
+    stems = [recording.base, *(f.stem for f in recording.files.values())]
+    if take:
+        stems.append(f"{slate}_{take}")
+    inside = {p.name.lower(): p for p in sorted(recording.folder.iterdir()) if p.is_file()}
+    found = [
+        inside[f"{stem}{suffix}".lower()]
+        for suffix in AUDIO
+        for stem in stems
+        if f"{stem}{suffix}".lower() in inside
+    ]
+    if not found and recording.named_after_it(recording.folder.name):
+        # Sound that was put into the take's own folder is the take's, whatever its name.
+        sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO]
+        found = sounds if len(sounds) == 1 else []
+    why = ""
+    for path in found:
+        if path.suffix.lower() not in _FILMS:
+            return path, ""
+        try:
+            io.info(path)
+        except InputError as error:
+            if "without sound" not in str(error):
+                return path, ""  # What is wrong with it is said when it is read.
+            why = str(error)
+        else:
+            return path, ""
+    return None, why
+
+
+def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float | None:
+    """Returns audio time minus capture time in s where both files say the time of day."""
+    try:
+        started = None
+        if audio.suffix.lower() == ".mov":
+            started = _film_start(recording.folder / "frame_log.csv", table.rate)
+        if started is None:
+            started = io.start(audio)
+        if started is None:
+            return None
+        seconds = io.info(audio)[0]
+    except InputError:
+        return None  # What is wrong with the sound is said when it is read.
+    offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
+    length = float(table.times()[-1])
+    # Clocks that were never set together say nothing of when the sound was made.
+    return offset if -length < offset < seconds else None
+
+
+def _film_start(log: Path, rate: int) -> float | None:
+    """Returns the time of day of a film's first picture, to fractions of a frame, or None.
+
+    The app's frame_log.csv has rows of kind (V for pictures), number, time, time's unit, timecode.
+    """
+    try:
+        with log.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.reader(file):
+                if len(row) >= 5 and row[0].strip() == "V" and row[1].strip() == "0":
+                    seconds, frames = livelink.parse_timecode(row[4])
+                    return seconds + frames / rate
+    except (OSError, UnicodeDecodeError, csv.Error, InputError):
+        return None
     return None

@@ -114,15 +114,19 @@ def test_real_captures_come_back_byte_for_byte(shared, tmp_path):
         assert table.track().fps == pytest.approx(59.904, abs=0.001)
 
 
-def test_eyes_of_real_captures_are_radians(shared):
+def test_eyes_of_real_captures_are_radians_and_look_the_same_way(shared):
     path = sorted((shared / "livelink").glob("*.csv"))[0]
     table = livelink.read(path)
     found, observed = table.to_motion()
     c = rig.INDEX
-    out = found[:, c["eyeLookOutRight"]] - found[:, c["eyeLookInRight"]]
-    slope = np.polyfit(out, found[:, c["rightEyeRotY"]], 1)[0]
-    # eyeLook weights reach 1 near 35 degrees; read as degrees the slope would be below 1.
-    assert 25 < slope < 45
+    # eyeLook weights reach 1 near 35 degrees; read as degrees the slope would be below 1. The rig's
+    # yaw is positive to the person's left: outwards for the left eye, inwards for the right one.
+    for side, sign in (("Left", 1), ("Right", -1)):
+        out = found[:, c["eyeLookOut" + side]] - found[:, c["eyeLookIn" + side]]
+        slope = np.polyfit(out, found[:, c[side.lower() + "EyeRotY"]], 1)[0]
+        assert 25 < sign * slope < 45
+        down = found[:, c["eyeLookDown" + side]] - found[:, c["eyeLookUp" + side]]
+        assert np.polyfit(down, found[:, c[side.lower() + "EyeRotX"]], 1)[0] > 15
     assert np.abs(found[:, rig.ANGLE_CHANNELS]).max() < rig.ANGLE_LIMIT
     assert observed.sum() == 56 and not observed[rig.INDEX["tongueUp"]]
 
@@ -219,3 +223,54 @@ def test_short_files_are_read_at_the_phones_rate():
     table = livelink.from_motion(motion(3), fps=60)
     assert table.rate == 60
     assert math.isclose(table.times()[-1], 2 / 60)
+
+
+# --- recordings as phones write them
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_said(tmp_path):
+    table = livelink.from_motion(motion(200), fps=60, start="23:59:58:30.000")
+
+    def change(lines):
+        lines[41] = lines[40]  # a row that is repeated
+        lines[61], lines[62] = lines[62], lines[61]
+        lines[81] = "03:00:00:00.000" + lines[81][15:]
+        for n in (101, 102, 103):
+            lines[n] = lines[n].split(",")[0] + ",0"
+
+    path = write_lines(tmp_path / "a.csv", table, change)
+    with pytest.raises(InputError):
+        livelink.read(path).times()
+    found, notes = livelink.read_recording(path)
+    times = found.times()
+    rows = np.round(times * 60).astype(int)
+    np.testing.assert_allclose(times * 60, rows, atol=0.002)
+    missing = set(range(200)) - set(rows.tolist())
+    # Of two that are swapped, one goes.
+    assert missing in ({40, 60, 80, 100, 101, 102}, {40, 61, 80, 100, 101, 102})
+    truth = livelink.read(write_lines(tmp_path / "b.csv", table)).values
+    np.testing.assert_array_equal(found.values, truth[rows])
+    assert notes[0] == "3 of 200 rows without a tracked face"
+    assert notes[1].startswith("3 of 197 rows out of order in time left out, the first in line 4")
+    np.testing.assert_array_equal(livelink.read_timecodes(path).times(), times)
+    assert found.start == pytest.approx(86398.5)
+
+
+def test_too_many_rows_out_of_order_are_refused(tmp_path):
+    def change(lines):
+        lines[1:] = lines[120:201] + lines[1:120]
+
+    path = write_lines(tmp_path / "a.csv", livelink.from_motion(motion(200), fps=60), change)
+    for read in (livelink.read_recording, livelink.read_timecodes):
+        with pytest.raises(InputError, match="a.csv: 81 of 200 timecodes are out of order"):
+            read(path)
+
+
+def test_a_recording_without_a_face_is_refused(tmp_path):
+    def change(lines):
+        lines[1:] = [line.split(",")[0] + ",0" for line in lines[1:-1]]
+
+    path = write_lines(tmp_path / "a.csv", livelink.from_motion(motion(20), fps=60), change)
+    for read in (livelink.read_recording, livelink.read_timecodes):
+        with pytest.raises(InputError, match="no face was tracked in any of its 20 rows"):
+            read(path)
