@@ -1,8 +1,138 @@
-"""mesh sequences."""
+"""Mesh sequences: folders of OBJ or PLY, USD point caches and glTF morph animations.
+
+    [<person>/]<take>/<frame>.obj|.ply          numbered files, any prefix
+    [<person>/]<take>.usd|usda|usdc|usdz|glb|gltf
+    [<person>/]<take>.wav                       or audio/<take>.wav, of the person or of the set
+
+as VOCASET ships its scans (<person>/<sentence>/<sentence>.000001.ply, audio/<person>/) and
+Multiface its meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For rigs, neutral meshes
+and shot lists see `people`. A tongue's frames are in <take>/tongue/.
+"""
+
+from __future__ import annotations
 
 from pathlib import Path
 
+from a2fjax.errors import InputError
+from data_pipeline.sources import SourceOptions, gltf, usd
+from data_pipeline.sources.people import (
+    AUDIO_FOLDERS,
+    RESERVED,
+    FolderSource,
+    Person,
+    Recording,
+    audio_of,
+)
+from data_pipeline.sources.sequences import Moving, has_frames, read_folder
+
+CONTAINERS = ("tracked_mesh", "meshes", "mesh")
+"""Folders of takes inside a person's, as Multiface has them."""
+FILES = (*usd.SUFFIXES, *gltf.SUFFIXES)
+
+_NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrapped_uv_1024"}
+
 
 def recognise(path: Path) -> str | None:
-    """Returns None."""
-    return None
+    """Returns why a folder holds mesh sequences, or None."""
+    people = _people(path)
+    if not people:
+        return None
+    data = [d for _, _, takes in people for d in takes]
+    folders = sum(d.is_dir() for d in data)
+    kinds = sorted({d.suffix[1:].lower() for d in data if not d.is_dir()})
+    files = f"{len(data) - folders} files of type {', '.join(kinds)}" if kinds else ""
+    frames = f"{folders} folders of OBJ or PLY frames" if folders else ""
+    who = f"{len(people)} people" if len(people) > 1 else "one person"
+    return f"{who} with {' and '.join(filter(None, (frames, files)))}"
+
+
+def open_source(path: Path, options: SourceOptions) -> MeshSource:
+    """Returns the source of a person's folder or of a folder of people.
+
+    Raises:
+      InputError: nothing in it is a mesh sequence.
+    """
+    if not _people(path):
+        raise InputError(
+            f"{path}: no folder of numbered .obj or .ply files, and no {', '.join(FILES)}, in it "
+            "or in its folders"
+        )
+    return MeshSource(path, options)
+
+
+def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
+    """Returns (name, folder, takes) of everyone: the folder itself, and the folders in it."""
+    found = []
+    here = _takes(path)
+    if here:
+        found.append((path.resolve().name, path, here))
+    taken = set(here)
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and p not in taken):
+        if folder.name[0] != "." and folder.name.lower() not in _NO_TAKES:
+            takes = _takes(folder)
+            if takes:
+                found.append((folder.name, folder, takes))
+    return found
+
+
+def _takes(folder: Path) -> list[Path]:
+    found = []
+    for place in [folder, *(folder / name for name in CONTAINERS)]:
+        if not place.is_dir():
+            continue
+        for path in sorted(place.iterdir()):
+            if path.name[0] == "." or path.stem.lower() in _NO_TAKES:
+                continue
+            if path.is_dir():
+                if has_frames(path):
+                    found.append(path)
+            elif path.suffix.lower() in FILES:
+                found.append(path)
+    return found
+
+
+class MeshSource(FolderSource):
+    """People with mesh sequences; see the module."""
+
+    layout = "meshes"
+
+    def find_people(self) -> list[Person]:
+        """Returns everyone in the set."""
+        people = []
+        for name, folder, takes in _people(self.path):
+            if self.options.subject and folder == self.path:
+                name = self.options.subject
+            recordings = {}
+            for take in takes:
+                # A take in two forms (frames, and a cache made of them) is one take.
+                stem = take.name if take.is_dir() else take.stem
+                inside = [take] if take.is_dir() else []
+                recordings.setdefault(
+                    stem,
+                    Recording(
+                        name=stem,
+                        data=(take, *_tongue(take)),
+                        audio=audio_of(folder, self.path, stem, *inside),
+                    ),
+                )
+            people.append(
+                Person(
+                    name=name,
+                    folders=tuple(dict.fromkeys((folder, self.path))),
+                    recordings=tuple(recordings[n] for n in sorted(recordings)),
+                )
+            )
+        return people
+
+    def open(self, path: Path) -> Moving:
+        """Opens a folder of frames, a USD file or a glTF file; see `FolderSource.open`."""
+        if path.is_dir():
+            return read_folder(path)
+        if path.suffix.lower() in gltf.SUFFIXES:
+            return gltf.read(path)
+        return usd.read(path)
+
+
+def _tongue(take: Path) -> tuple[Path, ...]:
+    folder = take / "tongue"
+    return (folder,) if folder.is_dir() and has_frames(folder) else ()

@@ -1,8 +1,257 @@
-"""vertex arrays."""
+"""Vertex arrays: NumPy files of moving vertices, [frames, V, 3] or flat, [frames, 3 V].
 
+    [<person>/]<take>.npy|.npz and <take>.wav           or audio/<take>.wav
+    vertices_npy/<person>_<sentence>.npy and wav/<person>_<sentence>.wav
+
+the second as FaceFormer and those after it prepare VOCASET and BIWI. An archive holds the vertices
+under `vertices`, `verts`, `points` or as its only such array, and may hold `fps`, `times` [frames]
+in seconds and `faces`. For rigs, neutral meshes and shot lists see `people`; a tongue's vertices
+are in <take>.tongue.npy. Pickles are refused.
+
+A .npy file is read a block of frames at a time; an .npz is decompressed as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax.errors import InputError, nearest
+from data_pipeline import align
+from data_pipeline.sources import SourceOptions, find_audio
+from data_pipeline.sources.people import (
+    AUDIO_FOLDERS,
+    RESERVED,
+    FolderSource,
+    Person,
+    Recording,
+    audio_of,
+)
+from data_pipeline.sources.sequences import Moving, frame_numbers
+
+SUFFIXES = (".npy", ".npz")
+KEYS = ("vertices", "verts", "points", "vertex", "positions", "skin")
+CONTAINERS = ("vertices_npy", "vertices", "verts")
+"""Folders of arrays of several people, named <person>_<sentence>."""
+
+_READ_ERRORS = (
+    OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, zlib.error,
+    zipfile.BadZipFile, NotImplementedError, RuntimeError,
+)  # fmt: skip
+_LEAST_FLAT = 100  # vertices: a flat array of fewer columns may be a table of curves
+_RAW = "data_verts.npy"
 
 
 def recognise(path: Path) -> str | None:
-    """Returns None."""
-    return None
+    """Returns why a folder holds vertex arrays, or None."""
+    if (path / _RAW).is_file():
+        return f"{_RAW} of VOCASET"
+    people = _people(path)
+    files = [file for _, _, found in people for file in found]
+    # One array of each person tells; terabytes are not looked through.
+    if not any(_holds_vertices(found[0]) for _, _, found in people if found):
+        return None
+    who = f"{len(people)} people" if len(people) > 1 else "one person"
+    return f"{who} with {len(files)} arrays of vertices"
+
+
+def open_source(path: Path, options: SourceOptions) -> VertexSource:
+    """Returns the source of a person's folder or of a folder of people.
+
+    Raises:
+      InputError: there are no arrays, or VOCASET's as it is downloaded, which has pickles.
+    """
+    if (path / _RAW).is_file():
+        raise InputError(
+            f"{path / _RAW}: VOCASET's index and sound are pickles, which are refused because "
+            "they can run code; save each sequence as vertices_npy/<person>_<sentence>.npy and "
+            "wav/<person>_<sentence>.wav, and each template as templates/<person>.npy"
+        )
+    if not _people(path):
+        pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pkl", ".pickle")]
+        hint = f"; pickles ({pickles[0]}) are refused: save arrays with np.save" if pickles else ""
+        raise InputError(f"{path}: no .npy or .npz of vertices in it or in its folders{hint}")
+    return VertexSource(path, options)
+
+
+def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
+    """Returns (name, folder, arrays) of everyone."""
+    grouped: dict[str, list[Path]] = {}
+    for container in CONTAINERS:
+        if (path / container).is_dir() and any((path / a).is_dir() for a in AUDIO_FOLDERS):
+            for file in _arrays(path / container):
+                person = file.stem.rpartition("_")[0] or path.resolve().name
+                grouped.setdefault(person, []).append(file)
+    found = [(name, path / name, files) for name, files in sorted(grouped.items())]
+    here = _arrays(path)
+    if here:
+        found.append((path.resolve().name, path, here))
+    names = {name for name, _, _ in found}
+    for folder in sorted(p for p in path.iterdir() if p.is_dir()):
+        lower = folder.name.lower()
+        if folder.name[0] == "." or lower in (*RESERVED, *AUDIO_FOLDERS, *CONTAINERS):
+            continue
+        files = _arrays(folder)
+        for container in CONTAINERS:
+            files += _arrays(folder / container) if (folder / container).is_dir() else []
+        if files and folder.name not in names:
+            found.append((folder.name, folder, files))
+    return found
+
+
+def _arrays(folder: Path) -> list[Path]:
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix in SUFFIXES
+        and p.name[0] != "."
+        and p.stem.lower() not in RESERVED
+        and not p.stem.endswith(".tongue")
+        and p.is_file()
+    )
+
+
+def _holds_vertices(path: Path) -> bool:
+    """Returns whether an array is vertices beyond doubt; reads headers only."""
+    try:
+        if path.suffix == ".npy":
+            return _are_vertices(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.removesuffix(".npy") in KEYS:
+                    with archive.open(name) as file:
+                        version = np.lib.format.read_magic(file)
+                        header = {
+                            (1, 0): np.lib.format.read_array_header_1_0,
+                            (2, 0): np.lib.format.read_array_header_2_0,
+                        }[version]
+                        return _are_vertices(header(file)[0])
+    except _READ_ERRORS:
+        return False
+    return False
+
+
+def _are_vertices(shape: tuple[int, ...]) -> bool:
+    if len(shape) == 3:
+        return shape[2] == 3
+    return len(shape) == 2 and shape[1] % 3 == 0 and shape[1] >= 3 * _LEAST_FLAT
+
+
+class VertexSource(FolderSource):
+    """People with vertex arrays; see the module."""
+
+    layout = "vertices"
+
+    def find_people(self) -> list[Person]:
+        """Returns everyone in the set."""
+        people = []
+        for name, folder, files in _people(self.path):
+            shared = files[0].parent.parent == self.path and folder != files[0].parent
+            if self.options.subject and folder == self.path:
+                name = self.options.subject
+            recordings = {}
+            for file in files:
+                take = file.stem.rpartition("_")[2] if shared else file.stem
+                recordings.setdefault(take, self._recording(folder, file, take, shared))
+            people.append(
+                Person(
+                    name=name,
+                    folders=tuple(dict.fromkeys((folder, self.path))),
+                    recordings=tuple(recordings[n] for n in sorted(recordings)),
+                )
+            )
+        return people
+
+    def _recording(self, folder: Path, file: Path, take: str, shared: bool) -> Recording:
+        if shared:
+            places = [self.path / name for name in AUDIO_FOLDERS]
+            heard = (find_audio(p, file.stem) for p in places if p.is_dir())
+            audio = next((a for a in heard if a is not None), None)
+        else:
+            audio = audio_of(folder, self.path, take)
+        # BIWI's e01 is its sentence 01 again, with emotion: they must not fall on two sides.
+        again = re.fullmatch(r"e(\d\d)", take) if shared else None
+        tongues = [file.with_name(f"{file.stem}.tongue{s}") for s in SUFFIXES]
+        tongue = next((t for t in tongues if t.is_file()), None)
+        return Recording(
+            name=take,
+            data=(file,) if tongue is None else (file, tongue),
+            audio=audio,
+            sentence=again.group(1) if again else "",
+        )
+
+    def open(self, path: Path) -> Moving:
+        """Opens an array or archive; see `FolderSource.open`."""
+        try:
+            if path.suffix == ".npy":
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                return Moving(
+                    numbers=np.arange(len(array)) if array.ndim else np.zeros(0, np.int64),
+                    vertices=_as_vertices(path, array),
+                )
+            with np.load(path, allow_pickle=False) as archive:
+                return _from_archive(path, archive)
+        except InputError:
+            raise
+        except _READ_ERRORS as error:
+            reason = " ".join(str(error).split())[:120]
+            if "pickle" in reason or "Object arrays" in reason:
+                raise InputError(
+                    f"{path}: is or holds a pickle; pickles are refused because they can run "
+                    "code: save it again with np.save(path, np.asarray(vertices, np.float32))"
+                ) from None
+            raise InputError(f"{path}: truncated or damaged ({reason})") from None
+
+
+def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
+    shape = array.shape
+    if array.dtype.kind == "f" and array.ndim == 2 and shape[1] % 3 == 0:
+        array = array.reshape(shape[0], shape[1] // 3, 3)
+    if array.dtype.kind != "f" or array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(
+            f"{path}: {array.dtype} of shape {shape}, expected floats [frames, vertices, 3] or "
+            "[frames, 3 vertices]"
+        )
+    if array.shape[1] < 4:
+        raise InputError(f"{path}: {array.shape[1]} vertices, expected at least 4")
+    return array
+
+
+def _from_archive(path: Path, archive: Any) -> Moving:
+    names = list(archive.files)
+    key = next((k for k in KEYS if k in names), None)
+    if key is None:
+        like = [n for n in names if archive[n].ndim == 3 and archive[n].shape[2] == 3]
+        if len(like) != 1:
+            hint = nearest(names[0], KEYS) if names else ""
+            raise InputError(f"{path}: holds {', '.join(names[:8]) or 'nothing'}{hint}")
+        key = like[0]
+    vertices = _as_vertices(path, archive[key])
+    count = len(vertices)
+    numbers, times = np.arange(count), None
+    if "times" in names:
+        times = np.asarray(archive["times"], np.float64)
+        rising = times.shape == (count,) and np.isfinite(times).all() and (np.diff(times) > 0).all()
+        if not rising:
+            raise InputError(f"{path}: times do not increase, one for each of {count} frames")
+        numbers = frame_numbers(times)
+    elif "fps" in names:
+        rate = float(np.asarray(archive["fps"], np.float64).reshape(-1)[0])
+        if not (np.isfinite(rate) and rate > 0):
+            raise InputError(f"{path}: fps={rate:g}: expected frames a second")
+        times = numbers / align.exact_rate(rate)
+    faces = np.zeros((0, 3), np.int32)
+    if "faces" in names:
+        faces = np.asarray(archive["faces"], np.int32)
+        inside = faces.ndim == 2 and faces.shape[1] == 3 and len(faces)
+        if not inside or faces.min() < 0 or faces.max() >= vertices.shape[1]:
+            raise InputError(
+                f"{path}: faces of shape {faces.shape}, expected [F, 3] of {vertices.shape[1]} "
+                "vertices"
+            )
+    return Moving(numbers=numbers, times=times, vertices=vertices, faces=faces)

@@ -1,0 +1,389 @@
+"""People in folders: what the layouts of meshes and of vertex arrays have in common.
+
+Beside their takes, a person's folder may hold
+
+    neutral.(obj|ply|npy|npz)     the face at rest, in the units and axes of the takes
+    rig.npz                       their own shapes, see `rigs.read`; rig_tongue.npz of the tongue
+    rigid_vertex_list.json        vertices that only move with the head
+    shots.json                    see `shots.ShotList`
+
+and the folder of the whole set templates/<person>.(obj|ply|npy|npz), and for everyone who has none
+rig.npz, rigid_vertex_list.json and shots.json.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax.animation import mesh as mesh_files
+from a2fjax.errors import InputError
+from data_pipeline import align, rigs
+from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
+from data_pipeline.sources.sequences import Moving
+from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
+
+AUDIO_FOLDERS = ("audio", "wav", "wavs")
+RESERVED = ("neutral", "rig", "rig_tongue", "faces", "template", "templates", "rigid_vertex_list")
+"""Stems of files that are no takes."""
+
+_NEUTRAL_TAKES = 8
+_NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are at rest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A take as it lies on disk.
+
+    Attributes:
+      name: of the take.
+      data: its files or folders of motion: skin, then tongue if there is one.
+      audio: its sound file, or None.
+      sentence: key, or "" to take it from the name.
+    """
+
+    name: str
+    data: tuple[Path, ...]
+    audio: Path | None
+    sentence: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Person:
+    """A person's recordings, and where what belongs to the person is looked for.
+
+    Attributes:
+      name: of the person.
+      folders: the person's own, then the set's; the same once where there is only one.
+      recordings: in order of their names.
+    """
+
+    name: str
+    folders: tuple[Path, ...]
+    recordings: tuple[Recording, ...]
+
+    def extra(self, name: str) -> Path | None:
+        """Returns a file of that name from the person's folder, else from the set's, or None."""
+        return next((f / name for f in self.folders if (f / name).is_file()), None)
+
+    def neutral(self) -> Path | None:
+        """Returns the person's neutral mesh, or None."""
+        stems = [self.folders[0] / "neutral"]
+        stems += [folder / "templates" / self.name for folder in self.folders]
+        for stem in stems:
+            for ending in (".npy", ".npz", ".ply", ".obj"):
+                path = stem.with_name(stem.name + ending)
+                if path.is_file():
+                    return path
+        return None
+
+
+class FolderSource(abc.ABC):
+    """A set of people in folders; layouts say how takes are found and opened."""
+
+    layout: str
+
+    def __init__(self, path: Path, options: SourceOptions):
+        """Keeps where and how; reads nothing."""
+        self.path = path
+        self.options = options
+        self._faces: dict[tuple[str, str], Face | None] = {}
+        self._people: dict[str, Person] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves what was read behind: a worker process reads its own part."""
+        return {**self.__dict__, "_faces": {}, "_people": {}}
+
+    @abc.abstractmethod
+    def find_people(self) -> list[Person]:
+        """Returns everyone in the set."""
+
+    @abc.abstractmethod
+    def open(self, path: Path) -> Moving:
+        """Opens a recording.
+
+        Raises:
+          InputError: missing, damaged or not such a file.
+        """
+
+    def _person(self, actor: str) -> Person:
+        if not self._people:
+            self._people = {person.name: person for person in self.find_people()}
+        return self._people[actor]
+
+    def actors(self) -> list[Actor]:
+        """Returns everyone; see `Source.actors`."""
+        return [self._actor(p) for p in sorted(self.find_people(), key=lambda p: p.name)]
+
+    def _actor(self, person: Person) -> Actor:
+        where = person.extra("shots.json")
+        try:
+            listed = read_shot_list(where) if where else ShotList()
+        except InputError as error:
+            return Actor(name=person.name, takes=(), rejected=((person.name, str(error)),))
+        takes, rejected = [], []
+        for recording in person.recordings:
+            try:
+                takes.append(self._take(person, recording, where, listed))
+            except InputError as error:
+                rejected.append((recording.name, str(error)))
+        if where and where.parent == person.folders[0]:
+            found = {recording.name for recording in person.recordings}
+            rejected += [
+                (shot, f"{where}: {shot} is listed, its motion is not in {where.parent}")
+                for shot in sorted(set(listed.shots) - found)
+            ]
+        names = ("shots.json", "rig.npz", "rig_tongue.npz", "rigid_vertex_list.json")
+        files = [person.extra(name) for name in names]
+        files += [person.neutral(), self._template()]
+        return Actor(
+            name=person.name,
+            takes=tuple(takes),
+            files=tuple(dict.fromkeys(f for f in files if f is not None)),
+            rejected=tuple(rejected),
+        )
+
+    def _template(self) -> Path | None:
+        return Path(self.options.rig) if self.options.rig else None
+
+    def _take(
+        self, person: Person, recording: Recording, where: Path | None, listed: ShotList
+    ) -> Take:
+        # A list for the whole set names takes as the set's files are: person_take.
+        full = f"{person.name}_{recording.name}"
+        said = listed.shots.get(full) or listed.shots.get(recording.name, {})
+        if recording.audio is None and self.options.missing_audio != "silence":
+            raise InputError(
+                f"{recording.data[0]}: no sound file {recording.name}.wav for it "
+                "(--config.missing_audio=silence takes it as performed in silence)"
+            )
+        emotion, track = emotion_weights(
+            where or person.folders[0], recording.name, said, self.options.emotion
+        )
+        held_out = said.get("held_out")
+        return Take(
+            subject=person.name,
+            name=recording.name,
+            audio=recording.audio,
+            data=recording.data,
+            sentence=str(said.get("sentence") or recording.sentence or sentence_of(recording.name)),
+            language=str(said.get("language") or self.options.language),
+            emotion=emotion,
+            emotion_track=track,
+            slate=recording.name == "slate",
+            synthetic=listed.synthetic,
+            held_out=None if held_out is None else bool(held_out),
+            fps=self.options.fps or listed.fps,
+            text=str(said.get("text") or ""),
+        )
+
+    def capture(self, take: Take) -> Capture:
+        """Returns vertices or curves; see `Source.capture`."""
+        moving = self.open(take.data[0])
+        times = _times(take, moving)
+        tongue = None
+        if len(take.data) > 1:
+            tongue = self.open(take.data[1]).vertices
+            if tongue is None or tongue.shape[0] != len(times):
+                frames = 0 if tongue is None else tongue.shape[0]
+                raise InputError(f"{take.data[1]}: {frames} frames, the skin has {len(times)}")
+        return Capture(
+            times=times,
+            skin=moving.vertices,
+            tongue=tongue,
+            curves=moving.curves,
+            observed=moving.observed,
+        )
+
+    def face(self, actor: str, part: str) -> Face | None:
+        """Returns the person's own shapes, else a template's on their neutral; see `Source.face`.
+
+        Raises:
+          InputError: there are none for the skin, or they are not of the takes' topology.
+        """
+        key = (actor, part)
+        if key not in self._faces:
+            self._faces[key] = self._read_face(self._person(actor), part)
+        return self._faces[key]
+
+    def _read_face(self, person: Person, part: str) -> Face | None:
+        own = person.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
+        if part != "skin" and not own.is_file():
+            return None
+        template = self._template() or person.extra("rig.npz")
+        path = own if own.is_file() else template
+        if path is None:
+            raise InputError(
+                f"{person.folders[0]}: no shapes to solve on: put the person's own into "
+                f"{own.name} there, or give a rig of the same topology with --config.rig=FILE"
+            )
+        rig = rigs.read(path)
+        neutral, units = None, self._units(person)
+        if part == "skin":
+            neutral = self._given_neutral(person)
+            if neutral is None:
+                rest, stated = self._rest(person)
+                units = stated if units == "auto" and stated else units
+                neutral = rest
+            if neutral is None and path != own:
+                neutral = self._estimated_neutral(person, rig)
+        rigid = person.extra("rigid_vertex_list.json") if part == "skin" else None
+        return rigs.face(
+            rig,
+            neutral=neutral,
+            units=units,
+            axes=self.options.axes,
+            mouth_close=self.options.mouth_close,
+            stable=read_vertex_list(rigid, len(rig.neutral)) if rigid else None,
+            part=part,
+            name=f"{person.name}: {path}",
+        )
+
+    def _units(self, person: Person) -> str:
+        if self.options.units != "auto":
+            return self.options.units
+        where = person.extra("shots.json")
+        return (read_shot_list(where).units if where else "") or "auto"
+
+    def _given_neutral(self, person: Person) -> np.ndarray | None:
+        path = person.neutral()
+        if path is None:
+            return None
+        return read_neutral(path)[0].astype(np.float64)
+
+    def _first(self, person: Person) -> Moving | None:
+        """Returns the first recording that can be opened, or None."""
+        for recording in person.recordings:
+            try:
+                return self.open(recording.data[0])
+            except InputError:
+                continue
+        return None
+
+    def _rest(self, person: Person) -> tuple[np.ndarray | None, str]:
+        first = self._first(person)
+        return (None, "") if first is None else (first.rest, first.units)
+
+    def _estimated_neutral(self, person: Person, rig: rigs.Rig) -> np.ndarray:
+        """Returns the neutral [V, 3] from the beginnings and ends of a few takes."""
+        every = -(-len(person.recordings) // _NEUTRAL_TAKES)
+        frames: list[np.ndarray] = []
+        reasons: list[str] = []
+        for recording in person.recordings[::every]:
+            try:
+                vertices = self.open(recording.data[0]).vertices
+                if vertices is None:
+                    continue
+                count = vertices.shape[0]
+                if vertices.shape[1] != len(rig.neutral):
+                    raise InputError(
+                        f"{recording.data[0]}: {vertices.shape[1]} vertices, the rig has "
+                        f"{len(rig.neutral)}: its topology must be the capture's"
+                    )
+                last = max(min(_NEUTRAL_FRAMES, count), count - _NEUTRAL_FRAMES)
+                for part in (slice(0, _NEUTRAL_FRAMES), slice(last, count)):
+                    block = np.asarray(vertices[part], np.float64)
+                    frames.append(block[np.isfinite(block).any(axis=(1, 2))])
+            except InputError as error:
+                reasons.append(str(error))
+        if not sum(len(block) for block in frames):
+            why = reasons[0] if reasons else "no take has vertices"
+            raise InputError(f"{person.name}: no neutral mesh, and none can be estimated: {why}")
+        return rigs.estimate_neutral(np.concatenate(frames), rig.neutral)
+
+    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""
+        person = self._person(actor)
+        given, first = person.neutral(), self._first(person)
+        faces = np.zeros((0, 3), np.int32)
+        if given is not None:
+            faces = read_neutral(given)[1]
+        if not len(faces) and first is not None:
+            faces = first.faces
+        if first is not None and first.vertices is None:
+            return None if first.rest is None else (first.rest, faces)
+        face = self.face(actor, "skin")
+        if face is None:
+            return None
+        template = self._template() or person.extra("rig.npz")
+        if not len(faces) and template is not None:
+            faces = rigs.read(template).faces
+        if len(faces) and faces.max() >= len(face.neutral):
+            faces = np.zeros((0, 3), np.int32)
+        return face.neutral / face.millimetres, faces
+
+
+def audio_of(person: Path, root: Path, name: str, *others: Path) -> Path | None:
+    """Returns the sound file of a take: beside it, or in a folder of sounds of person or set."""
+    folders = [person, *(person / f for f in AUDIO_FOLDERS), *others]
+    if root != person:
+        folders += [root / f / person.name for f in AUDIO_FOLDERS]
+    for folder in folders:
+        found = find_audio(folder, name) if folder.is_dir() else None
+        if found is not None:
+            return found
+    # One folder for all: the person's name tells their takes apart.
+    for folder in [root / f for f in AUDIO_FOLDERS] if root != person else []:
+        found = find_audio(folder, f"{person.name}_{name}") if folder.is_dir() else None
+        if found is not None:
+            return found
+    return None
+
+
+def _times(take: Take, moving: Moving) -> np.ndarray:
+    if not len(moving.numbers):
+        raise InputError(f"{take.data[0]}: has no frames")
+    if take.fps > 0:
+        return moving.numbers / align.exact_rate(take.fps)
+    if moving.times is None:
+        raise InputError(
+            f"{take.data[0]}: its frame rate is in no file; give --config.fps=... or "
+            '"fps" in shots.json (VOCASET has 60, BIWI 25, Multiface 30)'
+        )
+    return moving.times
+
+
+def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (vertices [V, 3], faces [F, 3]) of a neutral mesh; arrays may also be flat, [3 V].
+
+    Raises:
+      InputError: not a mesh.
+    """
+    if path.suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not an array of vertices ({error})") from None
+        if array.dtype.kind == "f" and array.size % 3 == 0 and array.shape[-1:] != (3,):
+            from a2fjax.data import records
+
+            flat = array.reshape(-1, 3)
+            return records.check_mesh(flat, np.zeros((0, 3)), name=str(path))
+    return mesh_files.read(path)
+
+
+def read_vertex_list(path: Path, count: int) -> np.ndarray:
+    """Returns the indices in a list of vertices, sorted, each once.
+
+    Args:
+      path: JSON: a list of numbers, or a group whose first value is one.
+      count: of vertices of the mesh.
+
+    Raises:
+      InputError: not a list, fewer than three, or not vertices of the mesh.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict):
+            data = next(iter(data.values()))
+        indices = np.unique(np.asarray(data, np.int64))
+    except (OSError, ValueError, TypeError, OverflowError, StopIteration) as error:
+        raise InputError(f"{path}: not a list of vertices ({error})") from None
+    if indices.ndim != 1 or len(indices) < 3 or indices[0] < 0 or indices[-1] >= count:
+        raise InputError(f"{path}: expected at least 3 of {count} vertices")
+    return indices

@@ -1,0 +1,226 @@
+"""Moving vertices one frame at a time: folders of OBJ or PLY files, and readers like them.
+
+A frame that cannot be used (truncated, another topology) is one that dropped out, NaN, as long as
+there are few of them; a capture stage loses a frame now and then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.animation import mesh
+from a2fjax.errors import InputError
+from data_pipeline.geometry import Vertices
+
+MESHES = (".ply", ".obj")
+MOST_LOST = 0.05
+"""Share of a take's frames that may drop out."""
+
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moving:
+    """What a file or folder of animation holds.
+
+    Attributes:
+      numbers: [F] frames since the first, increasing; a hole is a missing frame.
+      times: [F] seconds where the file says them, else None.
+      vertices: [F, V, 3], or None for curves.
+      faces: [N, 3] int32; no rows where there are none.
+      rest: [V, 3] the mesh as it lies without animation, or None.
+      curves: [F, 72] in rig units, or None.
+      observed: [72] channels of `curves`, or None.
+      units: "mm" where the file says its unit (vertices are then converted), else "".
+    """
+
+    numbers: np.ndarray
+    times: np.ndarray | None = None
+    vertices: Vertices | None = None
+    faces: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    rest: np.ndarray | None = None
+    curves: np.ndarray | None = None
+    observed: np.ndarray | None = None
+    units: str = ""
+
+
+def named_curves(
+    weights: np.ndarray, names: Sequence[str], where: Path
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns (curves [F, 72], observed [72]) of weights by name, or None where it has other names.
+
+    Names nobody knows do not matter as long as they never move. What stands before a dot in a
+    name is the node's that an exporter put there.
+
+    Args:
+      weights: [F, N].
+      names: [N].
+      where: for messages.
+
+    Raises:
+      InputError: weights that are not finite, or a name twice.
+    """
+    if not np.isfinite(weights).all():
+        raise InputError(f"{where}: has weights that are not finite")
+    known = []
+    for column, name in enumerate(names):
+        plain = name.rpartition(".")[2]
+        if _is_channel(plain):
+            known.append((column, plain))
+        elif np.abs(weights[:, column]).max(initial=0.0) > 0:
+            return None
+    if not known:
+        return None
+    try:
+        columns = [column for column, _ in known]
+        return rig.from_names(weights[:, columns], [name for _, name in known])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def frame_numbers(times: np.ndarray) -> np.ndarray:
+    """Returns the frame [F] of each of rising times: their distance in typical steps."""
+    if len(times) < 2:
+        return np.zeros(len(times), np.int64)
+    numbers = np.rint((times - times[0]) / np.median(np.diff(times))).astype(np.int64)
+    return numbers if (np.diff(numbers) > 0).all() else np.arange(len(times))
+
+
+def _is_channel(name: str) -> bool:
+    try:
+        rig.from_names(np.zeros((1, 1)), [name])
+    except InputError:
+        return False
+    return True
+
+
+class Frames:
+    """Vertices read when asked for, a frame at a time; frames that cannot be used are NaN.
+
+    Attributes:
+      shape: (frames, vertices, 3).
+    """
+
+    def __init__(self, shape: tuple[int, int, int], read: Callable[[int], np.ndarray], name: str):
+        """Keeps how to read.
+
+        Args:
+          shape: (frames, vertices, 3).
+          read: returns the vertices [V, 3] of a frame; raises InputError where it cannot.
+          name: for messages.
+        """
+        self.shape = shape
+        self.name = name
+        self._read = read
+        self._lost: set[int] = set()
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        """Returns vertices [n, V, 3] float32.
+
+        Raises:
+          InputError: more than `MOST_LOST` of the frames cannot be used.
+        """
+        chosen = range(*frames.indices(self.shape[0]))
+        out = np.full((len(chosen), *self.shape[1:]), np.nan, np.float32)
+        for row, frame in enumerate(chosen):
+            try:
+                found = self._read(frame)
+                if found.shape != self.shape[1:]:
+                    raise InputError(
+                        f"{self.name}: frame {frame} has {len(found)} vertices, "
+                        f"the first has {self.shape[1]}"
+                    )
+            except InputError as error:
+                self._lost.add(frame)
+                if len(self._lost) > max(1, int(MOST_LOST * self.shape[0])):
+                    raise InputError(
+                        f"{error}; {len(self._lost)} of {self.shape[0]} frames cannot be used"
+                    ) from None
+                continue
+            out[row] = found
+        out[~np.isfinite(out).all(axis=2)] = np.nan
+        return out
+
+
+def has_frames(folder: Path) -> bool:
+    """Returns whether a folder holds OBJ or PLY files with a number in their name."""
+    with os.scandir(folder) as entries:
+        return any(_is_frame(e.name) for e in entries)
+
+
+def _is_frame(name: str) -> bool:
+    stem, ending = os.path.splitext(name)
+    return name[0] != "." and ending.lower() in MESHES and any(c.isdigit() for c in stem)
+
+
+def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
+    """Returns the files of a sequence in the order of their numbers, and the frames [F] they are.
+
+    The number is the last one in the name. Where all lie a step apart (a camera that counts three
+    fields a frame, as Multiface's do), a step is one frame.
+
+    Raises:
+      InputError: there is none, or two have the same number.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in os.listdir(folder):
+        if _is_frame(name):
+            stem, ending = os.path.splitext(name)
+            found.setdefault(ending.lower(), []).append((int(_NUMBER.findall(stem)[-1]), name))
+    if not found:
+        raise InputError(f"{folder}: no .obj or .ply file with a frame number in its name")
+    # Where a folder has both, the kind of most files is the sequence, PLY (faster) before OBJ.
+    frames = sorted(max((found[e] for e in MESHES if e in found), key=len))
+    for (number, name), (again, other) in zip(frames, frames[1:], strict=False):
+        if number == again:
+            raise InputError(f"{folder}: {name} and {other} are both frame {number}")
+    numbers = np.array([number for number, _ in frames], np.int64)
+    numbers -= numbers[0]
+    if len(numbers) > 1:
+        gaps = np.diff(numbers)
+        step = math.gcd(*(int(gap) for gap in gaps))
+        if 2 * int((gaps == step).sum()) >= len(gaps):
+            numbers //= step
+    return [folder / name for _, name in frames], numbers
+
+
+def read_folder(folder: Path) -> Moving:
+    """Opens a folder of meshes, a file a frame; only the first is read.
+
+    Raises:
+      InputError: no frames, or the first is not a mesh.
+    """
+    files, numbers = frame_files(folder)
+    vertices, faces = mesh.read(files[0])
+    _, topology = mesh.read_frame(files[0])
+    reader = _FileReader(files, faces, topology)
+    shape = (len(files), len(vertices), 3)
+    return Moving(numbers=numbers, vertices=Frames(shape, reader, str(folder)), faces=faces)
+
+
+class _FileReader:
+    """Reads the n-th file; faces must be the first's."""
+
+    def __init__(self, files: Sequence[Path], faces: np.ndarray, topology: bytes):
+        self.files = files
+        self.faces = faces
+        self.topologies = {topology}
+
+    def __call__(self, frame: int) -> np.ndarray:
+        path = self.files[frame]
+        vertices, topology = mesh.read_frame(path)
+        if topology not in self.topologies:
+            # The same faces may be written in another way: once for each way.
+            _, faces = mesh.read(path)
+            if not np.array_equal(faces, self.faces):
+                raise InputError(f"{path}: its faces are not those of {self.files[0].name}")
+            self.topologies.add(topology)
+        return vertices

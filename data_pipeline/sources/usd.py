@@ -1,0 +1,183 @@
+"""USD files: point caches (time samples of a mesh's points) and named blend shape weights.
+
+Stage metadata is honoured: timeCodesPerSecond, metersPerUnit and upAxis, and the mesh's place in
+the scene. Needs usd-core.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax.errors import InputError
+from data_pipeline.sources.sequences import Frames, Moving, frame_numbers, named_curves
+
+SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
+_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+_FACE_NAMES = ("face", "head", "skin")
+
+
+def read(path: Path) -> Moving:
+    """Opens a USD file: the points of the mesh that moves, else its blend shape weights.
+
+    Of several moving meshes it is the one named like a face (face, head, skin), else the one with
+    most vertices. Points are in millimetres where the stage says its unit, y up.
+
+    Raises:
+      InputError: usd-core is missing, the file is damaged, or nothing moves in it.
+    """
+    try:
+        from pxr import Tf, Usd, UsdGeom
+    except ImportError:
+        raise InputError(
+            f"{path}: USD needs the extra `captures`: pip install 'a2fjax[captures]'"
+        ) from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        stage = Usd.Stage.Open(str(path))
+        meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
+        moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
+        found = _points(path, stage, _choose(moving)) if moving else _weights(path, stage, meshes)
+    except InputError:
+        raise
+    except (Tf.ErrorException, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: not a readable USD file ({reason})") from None
+    if found is None:
+        raise InputError(
+            f"{path}: no mesh whose points have time samples, and no blend shape weights with "
+            f"names of the rig; it holds {len(meshes)} meshes"
+        )
+    return found
+
+
+def _choose(meshes: list[Any]) -> Any:
+    def rank(mesh: Any) -> tuple[bool, int]:
+        name = str(mesh.GetPrim().GetName()).lower()
+        points = mesh.GetPointsAttr()
+        first = points.Get(points.GetTimeSamples()[0])
+        return any(word in name for word in _FACE_NAMES), 0 if first is None else len(first)
+
+    return max(meshes, key=rank)
+
+
+def _points(path: Path, stage: Any, mesh: Any) -> Moving:
+    from pxr import Usd, UsdGeom
+
+    attribute = mesh.GetPointsAttr()
+    codes = np.array(attribute.GetTimeSamples(), np.float64)
+    turn = np.eye(3)
+    if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z:
+        turn = _Z_UP
+    stated = UsdGeom.StageHasAuthoredMetersPerUnit(stage)
+    if stated:
+        turn = turn * (1000.0 * UsdGeom.GetStageMetersPerUnit(stage))
+
+    def at(code: Any) -> np.ndarray | None:
+        points = attribute.Get(code)
+        if points is None:
+            return None
+        cache = UsdGeom.XformCache(code)
+        place = np.array(cache.GetLocalToWorldTransform(mesh.GetPrim()))  # points are rows
+        points = np.asarray(points, np.float64).reshape(-1, 3)
+        return (points @ place[:3, :3] + place[3, :3]) @ turn.T
+
+    def frame(index: int) -> np.ndarray:
+        points = at(Usd.TimeCode(codes[index]))
+        if points is None:
+            raise InputError(f"{path}: no points at time code {codes[index]:g}")
+        return points
+
+    first = frame(0)
+    if len(first) < 4:
+        raise InputError(f"{path}: a mesh of {len(first)} vertices, expected at least 4")
+    rest = at(Usd.TimeCode.Default())
+    if rest is not None and (rest.shape != first.shape or not np.isfinite(rest).all()):
+        rest = None
+    return Moving(
+        numbers=frame_numbers(codes),
+        times=_seconds(path, stage, codes),
+        vertices=Frames((len(codes), len(first), 3), frame, str(path)),
+        faces=_faces(path, mesh, len(first), codes[0]),
+        rest=rest,
+        units="mm" if stated else "",
+    )
+
+
+def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
+    counts = np.asarray(mesh.GetFaceVertexCountsAttr().Get(code) or [], np.int64)
+    indices = np.asarray(mesh.GetFaceVertexIndicesAttr().Get(code) or [], np.int64)
+    if (counts < 0).any() or counts.sum() != len(indices):
+        raise InputError(f"{path}: its faces have {len(indices)} corners, said {counts.sum()}")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < vertices:
+        raise InputError(f"{path}: a face names a vertex that is not among the {vertices}")
+    starts = np.cumsum(counts) - counts
+    # Fans: triangle i of a face has its corners 0, i and i + 1.
+    owner = np.repeat(np.arange(len(counts)), np.maximum(counts - 2, 0))
+    if not len(owner):
+        return np.zeros((0, 3), np.int32)
+    step = np.concatenate([np.arange(max(count - 2, 0)) for count in counts])
+    first = starts[owner]
+    corners = np.stack([first, first + step + 1, first + step + 2], axis=1)
+    return indices[corners].astype(np.int32)
+
+
+def _weights(path: Path, stage: Any, meshes: list[Any]) -> Moving | None:
+    from pxr import UsdSkel
+
+    for prim in stage.Traverse():
+        if not prim.IsA(UsdSkel.Animation):
+            continue
+        animation = UsdSkel.Animation(prim)
+        names = [str(n) for n in animation.GetBlendShapesAttr().Get() or []]
+        attribute = animation.GetBlendShapeWeightsAttr()
+        codes = np.array(attribute.GetTimeSamples(), np.float64)
+        if not names or not len(codes):
+            continue
+        rows = [np.asarray(attribute.Get(code), np.float64).reshape(-1) for code in codes]
+        wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{path}: time code {codes[wrong]:g} has {len(rows[wrong])} weights, expected "
+                f"{len(names)}"
+            )
+        found = named_curves(np.array(rows), names, path)
+        if found is not None:
+            curves, observed = found
+            rest, faces, units = _rest(path, stage, meshes)
+            return Moving(
+                numbers=frame_numbers(codes),
+                times=_seconds(path, stage, codes),
+                curves=curves,
+                observed=observed,
+                rest=rest,
+                faces=faces,
+                units=units,
+            )
+    return None
+
+
+def _rest(path: Path, stage: Any, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray, str]:
+    """Returns the still mesh that the weights belong to: (points, faces, unit)."""
+    from pxr import UsdGeom
+
+    sizes = [len(m.GetPointsAttr().Get() or []) for m in meshes]
+    if not sizes or max(sizes) < 4:
+        return None, np.zeros((0, 3), np.int32), ""
+    mesh = meshes[int(np.argmax(sizes))]
+    points = np.asarray(mesh.GetPointsAttr().Get(), np.float64)
+    turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
+    stated = UsdGeom.StageHasAuthoredMetersPerUnit(stage)
+    scale = 1000.0 * UsdGeom.GetStageMetersPerUnit(stage) if stated else 1.0
+    return points @ turn.T * scale, _faces(path, mesh, len(points), 0.0), "mm" if stated else ""
+
+
+def _seconds(path: Path, stage: Any, codes: np.ndarray) -> np.ndarray:
+    rate = float(stage.GetTimeCodesPerSecond())
+    if not (np.isfinite(rate) and rate > 0):
+        raise InputError(f"{path}: timeCodesPerSecond is {rate:g}")
+    start = stage.GetStartTimeCode() if stage.HasAuthoredTimeCodeRange() else codes[0]
+    return (codes - min(start, codes[0])) / rate
