@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_folder(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Processes of several machines may write the same path on a shared disk.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         # Touched first, so that an unwritable folder is told before hours of work.
         temporary.touch()

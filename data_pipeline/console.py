@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from a2fjax.data import records
-from data_pipeline.sources import Actor
 
 
-def weight(actor: Actor) -> int:
-    """Returns the bytes of an actor's motion: what the work is in proportion to."""
-    return sum(p.stat().st_size for t in actor.takes for p in t.data)
+Line = Callable[[str], None]
 
 
 class Progress:
     """Says how far the work is, at most every two seconds and at the end."""
 
-    def __init__(self, actors: list[Actor], say: Callable[[str], None]):
-        """Starts the clock on the actors that are to be worked on."""
-        self.say, self.count = say, len(actors)
-        self.total = max(sum(weight(a) for a in actors), 1)
-        self.bytes = self.number = 0
+    def __init__(self, sizes: Sequence[int], say: Line):
+        """Starts the clock on takes of these sizes in bytes."""
+        self.say, self.count = say, len(sizes)
+        self.total = sum(sizes)
+        self.number = self.old = self.bytes = self.old_bytes = 0
         self.seconds = 0.0
         self.start = self.last = time.monotonic()
 
-    def done(self, actor: Actor, seconds: float) -> None:
-        """Counts an actor whose takes last that many seconds."""
+    def done(self, size: int, seconds: float, *, fresh: bool) -> None:
+        """Counts a take of that size and length; not `fresh` means that it was there."""
         self.number += 1
-        self.bytes += weight(actor)
+        self.bytes += size
         self.seconds += seconds
+        if not fresh:
+            self.old += 1
+            self.old_bytes += size
         now = time.monotonic()
-        if now - self.last < 2.0 and self.number < self.count:
-            return
+        if now - self.last >= 2.0 and self.number < self.count:
+            self._say(now)
+
+    def end(self) -> None:
+        """Says the last line."""
+        if self.old:
+            self.say(f"{self.old} of {self.count} takes are done already")
+        if self.number > self.old:
+            self._say(time.monotonic())
+
+    def _say(self, now: float) -> None:
         self.last, spent = now, max(now - self.start, 1e-3)
-        left = spent * (self.total - self.bytes) / max(self.bytes, 1)
+        left = spent * (self.total - self.bytes) / max(self.bytes - self.old_bytes, 1)
         self.say(
-            f"{self.number}/{self.count} actors, {self.seconds / 60:.1f} min of takes, "
-            f"{self.seconds / spent:.0f} x real time, {left:.0f} s left"
+            f"{self.number}/{self.count} takes, {self.seconds / 60:.1f} min, "
+            f"{self.seconds / spent:.0f} x real time, "
+            f"{(self.bytes - self.old_bytes) / spent / 1e6:.1f} MB/s, {left:.0f} s left"
         )
 
 
-def describe(out: Path, manifest: records.Manifest, say: Callable[[str], None]) -> None:
+def describe(out: Path, manifest: records.Manifest, say: Line) -> None:
     """Says what is in a set that was just written, and what was found on the way."""
     source, hours = manifest.source, manifest.statistics["hours"]
     counts = {s: sum(c["split"] == s for f in manifest.shards for c in f.clips) for s in hours}
@@ -71,5 +81,6 @@ def describe(out: Path, manifest: records.Manifest, say: Callable[[str], None]) 
     empty = [w for w in source["warnings"] if w.startswith("no clip in")]
     for line in empty:
         say(f"warning: {line}")
-    if source["rejected"]:
-        say(f"{len(source['rejected'])} takes were left out; the manifest lists them")
+    for key, what in (("rejected", "could not be used"), ("quarantined", "were put aside")):
+        if source[key]:
+            say(f"{len(source[key])} takes {what}; {out / 'quality.html'} says why")

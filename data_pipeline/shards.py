@@ -17,7 +17,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.data import records
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
 
 BYTES_PER_FILE = 64_000_000
 
@@ -80,6 +80,7 @@ def write(
     subjects: list[records.Subject],
     meshes: dict[str, tuple[np.ndarray, np.ndarray]],
     source: Callable[[dict[str, Any]], dict[str, Any]],
+    before: Callable[[records.Manifest], None] = lambda manifest: None,
 ) -> records.Manifest:
     """Writes the shards, the neutral meshes and the manifest of a set.
 
@@ -92,9 +93,11 @@ def write(
       subjects: of the manifest.
       meshes: (vertices, faces) by subject.
       source: makes the manifest's "source" from its statistics.
+      before: writes what must be there before the manifest is.
 
     Raises:
       InputError: no clips.
+      WorkFailed: a file does not hold as many records as were written to it.
     """
     from array_record.python import array_record_module
 
@@ -134,6 +137,12 @@ def write(
         synthetic=bool(synthetic),
         source=json.loads(json.dumps(source(found))),  # as a reader of the file will see it
     )
+    for name, entries in zip(names, index, strict=True):
+        reader = array_record_module.ArrayRecordReader(str(out / f"{name}.partial"))
+        there = reader.num_records()
+        reader.close()
+        if there != len(entries):
+            raise WorkFailed(f"{out / name}: holds {there} records, {len(entries)} were written")
     (out / "manifest.json").unlink(missing_ok=True)
     for name, (vertices, faces) in meshes.items():
         records.write_mesh(out / "subjects" / f"{name}.npz", vertices, faces)
@@ -143,8 +152,11 @@ def write(
     for old in out.glob("clips-*.arrayrecord*"):
         if old.name not in kept:
             old.unlink()
+    for old in [*out.glob(".*.partial"), *out.glob("subjects/.*.partial")]:
+        old.unlink()  # of a build that was killed
     for old in (out / "subjects").glob("*.npz"):
         if old.stem not in meshes:
             old.unlink()
+    before(manifest)
     records.write_manifest(out, manifest)
     return manifest

@@ -1,406 +1,442 @@
-"""One actor's takes become clips: solve, align, resample, cut. This is what a worker process does.
+"""One take becomes curves on the capture's clock: read, free of head motion, solve, measure.
 
-An actor is the unit of work: the offset between the clocks and the rig are the actor's, and the
-frames of all takes are solved in the same compiled chunks.
+What is found is kept in a file whose name depends on the content of the take's files, on the shapes
+it is solved with, on the settings and on this code, and on nothing else: a job that is repeated, on
+this machine or another one, finds the work done.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
-from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
-from a2fjax.data import records
+from a2fjax import files, rig
+from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline import align, geometry
+from data_pipeline import align, geometry, quality
 from data_pipeline.settings import BuildSettings
-from data_pipeline.sources import Actor, Capture, Face, Source, Take
-
-LEAST_FRAMES = 10
-"""A take with fewer frames under its audio is no clip (0.2 s)."""
+from data_pipeline.sources import Capture, Face, Source, SourceOptions, Take
 
 _MOST_STABLE = 400
 _SCANNER_MM = 0.1  # noise that observability is judged by
 _PRIOR = 0.25  # how far a weight typically strays
+_APART = 3  # frames; a longer hole is not smoothed across
+_LEAST_SEEN = 0.5  # share of the vertices without which a frame is not solved
+
+_SETTINGS = (
+    *(f.name for f in dataclasses.fields(SourceOptions)),
+    *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
+)
+_NOT_CODE = "build clips clocks console page plots pool report settings shards splits work".split()
 
 
-@dataclasses.dataclass
-class Track:
-    """Curves of a take on the capture's clock.
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """Curves of a take on the capture's clock, and what was measured on the way.
 
     Attributes:
-      times: [F] s.
-      curves: [F, 72] rig units.
+      times: [F] s; frames that dropped out are not among them.
+      curves: [F, 72] float32, rig units.
       observed: [72].
-      residual: [F] mm, or None for curves that were not solved.
-      solved: from vertices, not read.
+      residual: [F] float32 mm; empty for curves that were read.
+      envelope: [N] float32 loudness in dB at `align.ENVELOPE_RATE`; empty without sound.
+      clicks: [N] s, of a slate.
+      facts: JSON values: "solved", "kkt", "notes", "warnings", "audio", "motion".
     """
 
-    take: Take
     times: np.ndarray
     curves: np.ndarray
     observed: np.ndarray
-    residual: np.ndarray | None
-    solved: bool
+    residual: np.ndarray
+    envelope: np.ndarray
+    clicks: np.ndarray
+    facts: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Writes it, whole or not at all."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        arrays["facts"] = np.frombuffer(json.dumps(self.facts).encode(), np.uint8)
+        with files.whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Solved:
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+        return cls(**{**arrays, "facts": json.loads(arrays["facts"].tobytes())})
 
 
-@dataclasses.dataclass
-class ActorReport:
-    """What was found out about an actor.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A take to work on.
 
     Attributes:
-      offset: of the clocks.
-      rejected: (take, reason).
-      warnings: lines to show.
-      notes: decisions, in words.
-      moving: [72] channels that are not zero throughout in some take.
-      solved: curves come from vertices.
-      kkt: largest optimality residual of the solver.
-      residuals: mean fit of each take, mm.
+      source: to read from.
+      take: of one of its actors.
+      settings: of the build.
+      work: folder for what is done.
+      stamp: of the take's files by name, size and time: a key for their content's digest.
+      actor_stamp: the same of all files of the person.
+      look: only says what is there.
     """
 
-    offset: align.Offset
-    rejected: list[tuple[str, str]]
-    warnings: list[str]
-    notes: list[str]
-    moving: np.ndarray
-    solved: bool
-    kkt: float = 0.0
-    residuals: list[float] = dataclasses.field(default_factory=list)
+    source: Source
+    take: Take
+    settings: BuildSettings
+    work: Path
+    stamp: str
+    actor_stamp: str
+    look: bool = False
 
 
-@dataclasses.dataclass
-class _Part:
-    """A face part ready to solve on."""
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What became of a job.
+
+    Attributes:
+      mark: name of the result.
+      failed: why there is none, "" if there is one.
+      fresh: it was not there before.
+      missing: it is not there, and only looking was asked for.
+      content: digest of the take's files.
+      seconds: length of the capture, of fresh ones.
+    """
+
+    mark: str = ""
+    failed: str = ""
+    fresh: bool = False
+    missing: bool = False
+    content: str = ""
+    seconds: float = 0.0
+
+
+def work_on(job: Job) -> Done:
+    """Works on a take; leaves WORK/takes/<mark>.npz, or .failed with the reason.
+
+    Raises:
+      OSError: the disk is full or fails.
+    """
+    take = job.take
+    known = job.work / "digests" / job.stamp
+    if job.look and not known.is_file():
+        return Done(missing=True)
+    try:
+        content = _content(job, known)
+        options = digest_of({k: getattr(job.settings, k) for k in _SETTINGS})
+        actor = _Actor(job.source, take.subject, job.actor_stamp, options)
+        parts = _parts(actor, job.settings.outlier_mm)
+    except InputError as error:
+        # Without the files' content or the person's shapes there is nothing to be named after.
+        return _failed(job, digest_of([job.stamp, job.actor_stamp]), str(error))
+    mark = _mark(job, content, [p.digest for p in parts.values() if p is not None])
+    path = job.work / "takes" / f"{mark}.npz"
+    if path.is_file():
+        return Done(mark, content=content)
+    failure = path.with_suffix(".failed")
+    if job.look:
+        if failure.is_file():
+            return Done(mark, failed=failure.read_text(encoding="utf-8"), content=content)
+        return Done(mark, missing=True)
+    try:
+        solved = solve_take(job.source, take, job.settings, parts)
+    except InputError as error:
+        return _failed(job, mark, str(error))
+    solved.save(path)
+    return Done(mark, "", True, False, content, float(np.ptp(solved.times)))
+
+
+def _failed(job: Job, mark: str, reason: str) -> Done:
+    path = job.work / "takes" / f"{mark}.failed"
+    fresh = not (path.is_file() and path.read_text(encoding="utf-8") == reason)
+    if fresh and not job.look:
+        files.write_text(path, reason)
+    return Done(mark, failed=reason, fresh=fresh)
+
+
+def digest_of(values: Any) -> str:
+    """Returns a name of 32 hexadecimal digits for JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def stamp_of(paths: Sequence[Path]) -> str:
+    """Returns a name for files as they are now: paths, sizes and times of change.
+
+    Raises:
+      InputError: one has gone.
+    """
+    try:
+        return digest_of(
+            [[str(p), s.st_size, s.st_mtime_ns] for p in _flat(paths) for s in (p.stat(),)]
+        )
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+
+
+def bytes_of(take: Take) -> int:
+    """Returns the size of a take's files of motion: what the work is in proportion to."""
+    return sum(p.stat().st_size for p in _flat(take.data))
+
+
+def paths_of(take: Take) -> list[Path]:
+    """Returns a take's files and folders."""
+    return [*([take.audio] if take.audio else []), *take.data]
+
+
+def _flat(paths: Sequence[Path]) -> list[Path]:
+    """Returns the files, those of folders in order."""
+    out: list[Path] = []
+    for path in paths:
+        out += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return out
+
+
+def _content(job: Job, known: Path) -> str:
+    """Returns the digest of the bytes of a take's files; they are read once for each stamp."""
+    if known.is_file():
+        return known.read_text()
+    total = hashlib.blake2b(digest_size=16)
+    try:
+        for path in _flat(paths_of(job.take)):
+            with path.open("rb") as file:
+                each = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            total.update(f"{path.name}\0{each.hexdigest()}\n".encode())
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+    files.write_text(known, total.hexdigest())
+    return total.hexdigest()
+
+
+def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
+    take = job.take
+    return digest_of(
+        [
+            *(code(without=tuple(_NOT_CODE)), rig.FINGERPRINT, job.source.layout),
+            *(take.subject, take.name, take.fps, take.slate, content, list(faces)),
+            {k: getattr(job.settings, k) for k in _SETTINGS if k != "rig"},
+        ]
+    )
+
+
+@functools.lru_cache
+def code(without: tuple[str, ...]) -> str:
+    """Returns a digest of the pipeline's own code, but for some modules."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted([*folder.glob("*.py"), *folder.glob("sources/*.py")]):
+        if path.stem not in without:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A face part (skin or tongue) ready to solve on.
+
+    Attributes:
+      face: its shapes.
+      stable: [N] vertices that head motion is read from.
+      reducer: frames to the terms that enter the solution.
+      observed: [K] shapes that a capture of this head can tell.
+      notes: decisions, in words.
+      digest: of all that results depend on.
+    """
 
     face: Face
     stable: np.ndarray
-    gram: np.ndarray
+    reducer: Any
     observed: np.ndarray
-    linear: list[np.ndarray] = dataclasses.field(default_factory=list)
-    energy: list[np.ndarray] = dataclasses.field(default_factory=list)
-    owner: list[int] = dataclasses.field(default_factory=list)
+    notes: tuple[str, ...]
+    digest: str
 
 
-def clips_of(
-    source: Source, actor: Actor, settings: BuildSettings
-) -> tuple[Iterator[records.Clip], ActorReport]:
-    """Returns the clips of an actor, made one take at a time, and the report.
-
-    The report's list of rejected takes grows while the clips are taken. Splits are not decided
-    here: every clip says "unused".
-
-    Args:
-      source: what to read from.
-      actor: of `source.actors()`.
-      settings: of the build.
-    """
-    report = ActorReport(
-        align.Offset(0.0, "none", 0.0), list(actor.rejected), [], [], np.zeros(72, bool), False
-    )
-    tracks = _read(source, actor, settings, report)
-    heard = []
-    for track in tracks:
-        try:
-            heard.append((track, io.load(track.take.audio)))
-            heard[-1] = (track, align.envelope(heard[-1][1]))
-        except InputError as error:
-            report.rejected.append((track.take.name, str(error)))
-    report.offset = find_offset(heard, settings)
-    offset = report.offset
-    if heard and offset.method == "none":
-        report.warnings.append(f"{actor.name}: no sign of the clocks' offset; 0 s is assumed")
-    for track, _ in heard:
-        report.moving |= (np.abs(track.curves) > 1e-6).any(axis=0)
-        report.solved |= track.solved
-    return _clips([t for t, _ in heard if not t.take.slate], settings, report), report
+@dataclasses.dataclass(frozen=True)
+class _Actor:
+    source: Source = dataclasses.field(compare=False)
+    name: str
+    stamp: str
+    options: str
 
 
-def find_offset(heard: list[tuple[Track, np.ndarray]], settings: BuildSettings) -> align.Offset:
-    """Returns the offset of an actor's clocks from the tracks and their loudness [N] at 200 Hz."""
-    given = settings.given_offset()
-    if given is not None:
-        return align.Offset(given, "given", 1.0)
-    for track, _ in heard:
-        if track.take.slate:
-            found = align.offset_from_slate(
-                io.load(track.take.audio),
-                track.times,
-                rig.aperture(track.curves),
-                limit=settings.largest_offset,
-            )
-            if found is not None:
-                return found
-    speech = [
-        (loudness, track.times, rig.aperture(track.curves))
-        for track, loudness in heard
-        if not track.take.slate
-    ]
-    found = align.offset_from_speech(speech, limit=settings.largest_offset)
-    if found is None or found.confidence < settings.least_confidence:
-        return align.Offset(0.0, "none", found.confidence if found else 0.0)
+@functools.lru_cache(maxsize=2)
+def _parts(actor: _Actor, outlier_mm: float) -> dict[str, Part | None]:
+    """Returns the parts of a person; kept, because their takes follow each other."""
+    found = {}
+    for name in ("skin", "tongue"):
+        face = actor.source.face(actor.name, name)
+        found[name] = None if face is None else prepare(face, name, outlier_mm)
     return found
 
 
-def _read(
-    source: Source, actor: Actor, settings: BuildSettings, report: ActorReport
-) -> list[Track]:
-    parts: dict[str, _Part | None] = {}
-    captures: list[tuple[Take, Capture]] = []
-    for take in actor.takes:
-        try:
-            capture = source.capture(take)
-            if capture.skin is not None:
-                _gather(source, take, capture, parts, report, len(captures))
-        except InputError as error:
-            report.rejected.append((take.name, str(error)))
-            continue
-        # Vertices have done their part; keeping them would keep every cache open.
-        captures.append((take, dataclasses.replace(capture, skin=None, tongue=None)))
-    tracks = []
-    for take, capture in captures:
-        curves = np.zeros((len(capture.times), rig.NUM_CHANNELS))
-        observed = np.zeros(rig.NUM_CHANNELS, bool)
-        if capture.curves is not None and capture.observed is not None:
-            curves[:, capture.observed] = capture.curves[:, capture.observed]
-            observed |= capture.observed
-        if capture.eyes is not None:
-            curves[:, rig.ANGLE_CHANNELS] = capture.eyes
-            observed[rig.ANGLE_CHANNELS] = True
-        tracks.append(Track(take, capture.times, curves, observed, None, False))
-    for name, part in parts.items():
-        if part is not None:
-            _solve(name, part, tracks, settings, report)
-    return tracks
+def prepare(face: Face, name: str, outlier_mm: float) -> Part:
+    """Returns a part ready to solve on.
 
+    Args:
+      face: its shapes.
+      name: "skin" or "tongue".
+      outlier_mm: see `BuildSettings`.
+    """
+    from data_pipeline import reduce
 
-def _gather(
-    source: Source,
-    take: Take,
-    capture: Capture,
-    parts: dict[str, _Part | None],
-    report: ActorReport,
-    index: int,
-) -> None:
-    found = {}
-    for name, vertices in (("skin", capture.skin), ("tongue", capture.tongue)):
-        if vertices is None:
-            continue
-        if name not in parts:
-            parts[name] = _prepare(source.face(take.subject, name), name, report)
-        part = parts[name]
-        if part is None:
-            if name == "skin":
-                raise InputError(f"{take.subject}: no bs_data/bs_skin.npz: no shapes to solve on")
-            continue
-        rows = [
-            _correlate(part, moved)
-            for _, moved in geometry.displacements(
-                vertices,
-                part.face.neutral,
-                part.face.keep,
-                part.stable,
-                scale=part.face.millimetres,
-                name=str(take.data[0 if name == "skin" else 1]),
-            )
-        ]
-        found[name] = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    for name, (linear, energy) in found.items():  # both parts were readable
-        part = parts[name]
-        assert part is not None
-        part.linear.append(linear)
-        part.energy.append(energy)
-        part.owner.append(index)
-
-
-def _correlate(part: _Part, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from data_pipeline import solve
-
-    return solve.correlate(part.face.deltas[:, part.face.keep], moved)
-
-
-def _prepare(face: Face | None, name: str, report: ActorReport) -> _Part | None:
-    from data_pipeline import solve
-
-    if face is None:
-        return None
     stable = face.stable
     if stable is None:
         stable = geometry.stable_vertices(face.neutral, face.deltas)
         # A few hundred, spread out, fix six numbers to less than the scanner's noise.
         stable = stable[:: -(-len(stable) // _MOST_STABLE)]
-    gram = solve.gram(face.deltas[:, face.keep])
+    reducer = reduce.Reducer(face.deltas[:, face.keep], outlier_mm=outlier_mm)
     # Standard deviation of a weight given one noisy frame: of shapes that hardly move anything,
     # or move what others move, a capture says nothing.
-    noise = np.linalg.inv(gram / _SCANNER_MM**2 + np.eye(len(gram)) / _PRIOR**2)
-    observed = np.sqrt(np.diag(noise)) < 0.6 * _PRIOR
+    precision = reducer.gram / _SCANNER_MM**2 + np.eye(len(face.channels)) / _PRIOR**2
+    observed = np.sqrt(np.diag(np.linalg.inv(precision))) < 0.6 * _PRIOR
     hidden = [c for c, seen in zip(face.channels, observed, strict=True) if not seen]
-    report.notes += face.notes
-    report.notes.append(
-        f"{name}: head motion from {len(stable)} vertices, solved on {len(face.keep)}"
-        + (f", not observable: {', '.join(hidden)}" if hidden else "")
+    note = f"{name}: head motion from {len(stable)} vertices, solved on {len(face.keep)}"
+    if hidden:
+        note += f", not observable: {', '.join(hidden)}"
+    digest = hashlib.sha256(json.dumps([face.channels, face.millimetres]).encode())
+    for array in (face.neutral, face.deltas, face.keep, stable, face.axes):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return Part(face, stable, reducer, observed, (*face.notes, note), digest.hexdigest()[:32])
+
+
+def solve_take(
+    source: Source, take: Take, settings: BuildSettings, parts: dict[str, Part | None]
+) -> Solved:
+    """Returns a take's curves and measures.
+
+    Raises:
+      InputError: a file is damaged, or no frame can be used.
+    """
+    capture = source.capture(take)
+    notes = list(capture.notes)
+    facts: dict[str, Any] = {"solved": False, "kkt": 0.0, "notes": notes, "warnings": []}
+    times = np.asarray(capture.times, np.float64)
+    frames = len(times)
+    curves = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
+    observed = np.zeros(rig.NUM_CHANNELS, bool)
+    residual = np.zeros(0)
+    usable = np.ones(frames, bool)
+    if capture.curves is not None and capture.observed is not None:
+        curves[:, capture.observed] = capture.curves[:, capture.observed]
+        observed |= capture.observed
+    if capture.eyes is not None:
+        curves[:, rig.ANGLE_CHANNELS] = capture.eyes
+        observed[rig.ANGLE_CHANNELS] = True
+    for name, vertices in (("skin", capture.skin), ("tongue", capture.tongue)):
+        if vertices is None:
+            continue
+        part = parts[name]
+        if part is None:
+            if name == "skin":
+                raise InputError(
+                    f"{take.subject}: no shapes to solve on: give bs_data/bs_skin.npz, rig.npz or "
+                    "--config.rig=..."
+                )
+            continue
+        seen, weights, error = _solve(name, part, capture, vertices, take, settings, facts)
+        columns = np.array([rig.INDEX[c] for c in part.face.channels])
+        curves[np.ix_(seen, columns)] = weights
+        observed[columns] = part.observed
+        if name == "skin":
+            residual = np.zeros(frames)
+            residual[seen] = error
+            usable = seen
+            facts["notes"] += part.notes
+        else:
+            usable &= seen
+            facts["notes"] += part.notes
+    usable &= np.isfinite(curves).all(axis=1)
+    if not usable.any():
+        raise InputError(f"{take.data[0]}: none of {frames} frames can be used")
+    audio = None if take.audio is None else io.load(take.audio)
+    times, curves = times[usable], curves[usable]
+    residual = residual[usable] if len(residual) else residual
+    facts["frames"] = frames
+    facts["lost"] = int(frames - usable.sum())
+    facts["audio"] = quality.audio(take.audio)
+    facts["motion"] = quality.motion(times, curves, observed, residual if len(residual) else None)
+    return Solved(
+        times=times,
+        curves=curves,
+        observed=observed,
+        residual=residual.astype(np.float32),
+        envelope=np.zeros(0) if audio is None else align.envelope(audio).astype(np.float32),
+        clicks=align.click_times(audio) if take.slate and audio is not None else np.zeros(0),
+        facts=facts,
     )
-    return _Part(face, stable, gram, observed)
 
 
 def _solve(
-    name: str, part: _Part, tracks: list[Track], settings: BuildSettings, report: ActorReport
-) -> None:
+    name: str,
+    part: Part,
+    capture: Capture,
+    vertices: geometry.Vertices,
+    take: Take,
+    settings: BuildSettings,
+    facts: dict[str, Any],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (frames that were seen [F], their weights [n, K], their fit [n] in mm)."""
     from data_pipeline import solve
 
-    if not part.linear:
-        return
-    columns = np.array([rig.INDEX[c] for c in part.face.channels])
+    face = part.face
+    rows = [
+        part.reducer(moved)
+        for _, moved in geometry.displacements(
+            vertices,
+            face.neutral,
+            face.keep,
+            part.stable,
+            scale=face.millimetres,
+            axes=face.axes,
+            name=str(take.data[0 if name == "skin" else min(1, len(take.data) - 1)]),
+        )
+    ]
+    linear, energy, used, outliers = (
+        np.concatenate([getattr(r, field) for r in rows])
+        for field in ("linear", "energy", "used", "outliers")
+    )
+    seen = used >= _LEAST_SEEN
+    if not seen.any():
+        raise InputError(f"{take.data[0]}: no frame shows half of the {name}'s vertices")
+    index = np.flatnonzero(seen)
+    step = float(np.median(np.diff(capture.times))) if len(capture.times) > 1 else 1.0
+    apart = np.diff(capture.times[index]) > _APART * step
+    place = {c: i for i, c in enumerate(face.channels)}
+
+    def indices(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+        return [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+
     # What cannot be observed is left out of the fit, or it would take up others' motion.
-    gram = np.where(np.outer(part.observed, part.observed), part.gram, 0.0)
-    place = {c: i for i, c in enumerate(part.face.channels)}
-    pairs = [(place[a], place[b]) for a, b in rig.MIRROR_PAIRS if a in place and b in place]
-    # A slate's lips snap: smoothing in time would blur when.
-    for slate in (False, True):
-        chosen = [i for i, o in enumerate(part.owner) if tracks[o].take.slate == slate]
-        if not chosen:
-            continue
-        lengths = [len(part.linear[i]) for i in chosen]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        solution = solve.solve(
-            gram,
-            np.concatenate([part.linear[i] for i in chosen]),
-            np.concatenate([part.energy[i] for i in chosen]),
-            len(part.face.keep),
-            solve.SolveSettings(
-                l2=settings.l2,
-                l1=settings.l1,
-                smoothness=0.0 if slate else settings.smoothness,
-                symmetry=settings.symmetry,
-            ),
-            first=starts[:-1].tolist(),
-            pairs=pairs,
+    gram = np.where(np.outer(part.observed, part.observed), part.reducer.gram, 0.0)
+    solution = solve.solve(
+        gram,
+        linear[index],
+        energy[index],
+        len(face.keep),
+        solve.SolveSettings(
+            l2=settings.l2,
+            l1=settings.l1,
+            # A slate's lips snap: smoothing in time would blur when.
+            smoothness=0.0 if take.slate else settings.smoothness,
+            symmetry=settings.symmetry,
+        ),
+        first=[0, *(np.flatnonzero(apart) + 1).tolist()],
+        pairs=indices(rig.MIRROR_PAIRS),
+        exclusive=indices(solve.EXCLUSIVE_PAIRS) if settings.exclusive else (),
+    )
+    facts["solved"] = True
+    facts["kkt"] = max(facts["kkt"], solution.kkt)
+    facts[f"{name}_outliers"] = round(float(outliers[index].mean()), 6)
+    facts[f"{name}_unseen"] = round(float(1.0 - used[index].mean()), 6)
+    if not solution.converged:
+        facts["warnings"].append(
+            f"{name}: the solver stopped at residual {solution.kkt:.1e} after "
+            f"{solution.passes} passes"
         )
-        report.kkt = max(report.kkt, solution.kkt)
-        if not solution.converged:
-            subject = tracks[0].take.subject
-            report.warnings.append(
-                f"{subject}: {name}: the solver stopped at residual {solution.kkt:.1e} after "
-                f"{solution.passes} passes"
-            )
-        for i, a, b in zip(chosen, starts[:-1], starts[1:], strict=True):
-            track = tracks[part.owner[i]]
-            track.curves[:, columns] = solution.weights[a:b]
-            track.observed[columns] = part.observed
-            track.solved = True
-            if name == "skin":
-                track.residual = solution.residual[a:b]
-                report.residuals.append(float(track.residual.mean()))
-
-
-def _clips(
-    tracks: list[Track], settings: BuildSettings, report: ActorReport
-) -> Iterator[records.Clip]:
-    for track in tracks:
-        try:
-            yield from clips_of_take(track, report.offset, settings, report.warnings)
-        except InputError as error:
-            report.rejected.append((track.take.name, str(error)))
-
-
-def clips_of_take(
-    track: Track, offset: align.Offset, settings: BuildSettings, warnings: list[str]
-) -> Iterator[records.Clip]:
-    """Yields the clips of a take: its curves at 50 frames a second on the audio's clock.
-
-    Args:
-      track: the take's curves on the capture's clock.
-      offset: of the clocks.
-      settings: of the build.
-      warnings: lines are added to it.
-
-    Raises:
-      InputError: the audio cannot be read, or lies outside the capture.
-    """
-    take = track.take
-    audio = io.load(take.audio)
-    frames = num_frames(len(audio))
-    at = np.arange(frames) / rig.FPS
-    times = track.times + offset.seconds
-    good = align.covered(times, at)
-    seconds, captured = len(audio) / SAMPLE_RATE, times[-1] - times[0]
-    if good.sum() < min(LEAST_FRAMES, frames):
-        raise InputError(
-            f"{take.audio}: {seconds:.2f} s of audio and {captured:.2f} s of capture do not overlap"
-        )
-    if abs(seconds - captured) > 0.1 + 0.04 * max(seconds, captured):
-        warnings.append(
-            f"{take.subject}/{take.name}: {seconds:.2f} s of audio, {captured:.2f} s of capture: "
-            "is the frame rate right?"
-        )
-    motion = rig.clip(align.resample(times, track.curves, at)).astype(np.float32)
-    emotion = emotion_on_frames(take, at)
-    loudness = level.speech_level(audio)
-    residual = None
-    if track.residual is not None:
-        residual = align.resample(times, track.residual[:, None], at)[:, 0]
-    cuts = segments(audio, round(settings.segment_seconds * rig.FPS))
-    for number, (a, b) in enumerate(cuts):
-        if not good[a:b].any():
-            continue
-        extra = {
-            "offset_s": round(offset.seconds, 5),
-            "offset_method": offset.method,
-            "offset_confidence": round(offset.confidence, 3),
-        }
-        if residual is not None:
-            fit = residual[a:b][good[a:b]]
-            extra["residual_mm"] = round(float(fit.mean()), 4)
-            extra["residual_mm_p95"] = round(float(np.percentile(fit, 95)), 4)
-        if take.text and len(cuts) == 1:
-            extra["text"] = take.text
-        yield records.Clip(
-            id=f"{take.subject}/{take.name}" + (f"#{number}" if len(cuts) > 1 else ""),
-            subject=take.subject,
-            sentence=take.sentence,
-            language=take.language,
-            split="unused",
-            audio=audio[a * HOP : b * HOP],
-            motion=motion[a:b],
-            channel_mask=track.observed,
-            frame_mask=good[a:b],
-            emotion=emotion[a:b],
-            speech_level=loudness,
-            synthetic=take.synthetic,
-            extra=extra,
-        )
-
-
-def emotion_on_frames(take: Take, at: np.ndarray) -> np.ndarray:
-    """Returns the emotion [T, 5] at times [T] on the audio's clock; rows sum to 1."""
-    if take.emotion_track is None:
-        return np.tile(take.emotion.astype(np.float32), (len(at), 1))
-    times, weights = take.emotion_track
-    rows = np.stack([np.interp(at, times, w) for w in weights.T], axis=1)
-    return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def segments(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
-    """Returns frame ranges that cover the audio, each of at most `longest` frames.
-
-    Cuts fall on the quietest frame of the second half of what a clip may hold.
-    """
-    frames = num_frames(len(audio))
-    if frames <= longest:
-        return [(0, frames)]
-    padded = np.pad(audio, (0, frames * HOP - len(audio)))
-    power = (padded.reshape(frames, -1).astype(np.float64) ** 2).mean(axis=1)
-    # Quiet for a fifth of a second, not for one frame between two sounds.
-    power = np.convolve(np.pad(power, 5, "edge"), np.ones(11), "valid")
-    out, start = [], 0
-    while frames - start > longest:
-        lo = start + longest // 2
-        # What is left after this cut and the next need not be shorter than half a clip.
-        hi = min(start + longest, frames - longest // 4)
-        cut = lo + int(np.argmin(power[lo:hi])) if hi > lo else start + longest
-        out.append((start, cut))
-        start = cut
-    return [*out, (start, frames)]
+    return seen, solution.weights, solution.residual

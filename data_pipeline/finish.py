@@ -1,0 +1,214 @@
+"""The last step of a build: judge every take, divide, write shards, report and manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.data import records
+from a2fjax.errors import InputError
+from data_pipeline import quality, report, shards, splits
+from data_pipeline.settings import BuildSettings
+from data_pipeline.sources import Actor, Source
+
+
+def finish(
+    out: Path,
+    source: Source,
+    actors: list[Actor],
+    summaries: list[dict[str, Any]],
+    content: dict[str, str],
+    rejected: dict[str, str],
+    held_out: set[str],
+    settings: BuildSettings,
+) -> records.Manifest:
+    """Writes the set.
+
+    Args:
+      out: its folder.
+      source: for the neutral meshes.
+      actors: everyone.
+      summaries: of all takes that were solved; see `clips.work_on`.
+      content: digest of the files of each take, by "subject/take".
+      rejected: why the others were left out, by "subject/take".
+      held_out: people kept out of training.
+      settings: of the build.
+
+    Raises:
+      InputError: no take is left.
+    """
+    judged = judge(summaries, content, settings)
+    used = [s for s in judged if s["verdict"] == "used"]
+    refused = dict(rejected)
+    refused |= {s["take"]: s["rejected"] for s in judged if s["verdict"] == "rejected"}
+    aside = {s["take"]: "; ".join(s["reasons"]) for s in judged if s["verdict"] == "quarantined"}
+    if not used:
+        takes = len(refused) + len(aside)
+        first = next(iter(sorted({**refused, **aside}.items())), None)
+        why = f"; first: {first[0]}: {first[1]}" if first else ""
+        raise InputError(f"{source.path}: none of {takes} takes could be used{why}")
+    division = _divide({e[1] for s in used for e in s["entries"]}, settings)
+    # A curve that is zero in all takes was not captured: there is no face so still.
+    moving = np.zeros(rig.NUM_CHANNELS, bool)
+    for said in used:
+        if not said["solved"]:
+            moving |= np.array(said["moving"])
+
+    def split_of(said: dict[str, Any]) -> str:
+        return splits.clip_split(said["subject"] in held_out, division[said["sentence"]])
+
+    def clips() -> Iterator[records.Clip]:
+        import msgpack
+
+        for said in used:
+            with (out / ".build" / "clips" / said["file"]).open("rb") as file:
+                for record in msgpack.Unpacker(file, max_buffer_size=2**31 - 1):
+                    clip = records.decode(record)
+                    mask = clip.channel_mask
+                    yield dataclasses.replace(
+                        clip,
+                        split=split_of(said),
+                        channel_mask=mask if said["solved"] else mask & moving,
+                    )
+
+    names = {s["subject"] for s in used}
+    meshes, warnings = {}, [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
+    for actor in actors:
+        if actor.name not in names:
+            continue
+        try:
+            mesh = source.mesh(actor.name)
+            if mesh is not None:
+                meshes[actor.name] = records.check_mesh(*mesh, name=actor.name)
+        except (InputError, ValueError) as error:
+            warnings.append(f"{actor.name}: no identity: {error}")
+    subjects = [
+        records.Subject(
+            id=a.name,
+            mesh=f"subjects/{a.name}.npz" if a.name in meshes else None,
+            held_out=a.name in held_out,
+        )
+        for a in actors
+        if a.name in names
+    ]
+    still = all(s["solved"] for s in used)
+    unseen = [] if still else [rig.CHANNELS[i] for i in np.flatnonzero(~moving)]
+
+    def describe(statistics: dict[str, Any]) -> dict[str, Any]:
+        empty = [k for k in ("train", "val", "test_sentences") if not statistics["hours"][k]]
+        if empty:
+            warnings.append(
+                f"no clip in {', '.join(empty)}: of {len(division)} sentences the draw gave it "
+                "none; name some with --config.val_sentences=... or --config.test_sentences=..."
+            )
+        clocks: dict[str, Any] = {}
+        notes: dict[str, list[str]] = {}
+        for said in judged:
+            clocks.setdefault(said["subject"], said["clock"])
+            if said["notes"]:
+                notes.setdefault(said["subject"], said["notes"])
+        fits = [(s["fit"]["residual_mm"], s["seconds"]) for s in used if "fit" in s]
+        return {
+            "input": str(source.path),
+            "layout": source.layout,
+            "settings": dataclasses.asdict(settings),
+            "rejected": [{"take": k, "reason": v} for k, v in sorted(refused.items())],
+            "quarantined": [{"take": k, "reason": v} for k, v in sorted(aside.items())],
+            "warnings": warnings,
+            "notes": notes,
+            "offsets": clocks,
+            "residual_mm": sum(mm * s for mm, s in fits) / (sum(s for _, s in fits) or 1.0),
+            "kkt": max(s["kkt"] for s in used),
+            "unobserved_zero_channels": unseen,
+        }
+
+    def page(manifest: records.Manifest) -> None:
+        lost = [
+            {"take": k, "subject": k.split("/")[0], "verdict": "rejected", "reasons": [v]}
+            for k, v in sorted(refused.items())
+        ]
+        takes = [
+            {**s, "split": split_of(s) if s["verdict"] == "used" else ""}
+            for s in judged
+            if s["verdict"] != "rejected"
+        ]
+        thresholds = dataclasses.asdict(thresholds_of(settings))
+        facts = {
+            "name": out.resolve().name,
+            "layout": source.layout,
+            "warnings": manifest.source["warnings"],
+            "thresholds": thresholds,
+            "statistics": manifest.statistics,
+            "unobserved_zero_channels": unseen,
+        }
+        report.write(out, report.assemble(takes + lost, facts))
+
+    return shards.write(
+        out,
+        clips,
+        sum(len(s["entries"]) for s in used),
+        sum(s["bytes"] for s in used),
+        files=settings.files,
+        subjects=subjects,
+        meshes=meshes,
+        source=describe,
+        before=page,
+    )
+
+
+def thresholds_of(settings: BuildSettings) -> quality.Thresholds:
+    """Returns the part of the settings that takes are judged by."""
+    names = [f.name for f in dataclasses.fields(quality.Thresholds)]
+    return quality.Thresholds(**{n: getattr(settings, n) for n in names})
+
+
+def judge(
+    summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
+) -> list[dict[str, Any]]:
+    """Returns the summaries with "verdict" and "reasons", in their order.
+
+    Args:
+      summaries: see `clips.work_on`.
+      content: digest of the files of each take, by "subject/take".
+      settings: of the build.
+
+    Returns:
+      Verdicts are "used", "quarantined" (readable, but beyond a threshold or there twice),
+      "rejected" (it became no clip) and "slate".
+    """
+    thresholds = thresholds_of(settings)
+    first: dict[str, str] = {}
+    out = []
+    for said in summaries:
+        reasons = []
+        if said["slate"]:
+            verdict = "slate"
+        elif said["rejected"] or not said["entries"]:
+            verdict, reasons = "rejected", [said["rejected"] or "no frame under its audio"]
+            said = {**said, "rejected": reasons[0]}
+        else:
+            reasons = quality.judge(said, thresholds)
+            twin = first.setdefault(content[said["take"]], said["take"])
+            if twin != said["take"]:
+                reasons.append(f"the same files as {twin}")
+            verdict = "quarantined" if reasons else "used"
+        out.append({**said, "verdict": verdict, "reasons": reasons})
+    return out
+
+
+def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
+    """Returns the split of each sentence."""
+    return {
+        key: splits.named_split(
+            key,
+            test=settings.test_sentences,
+            val=settings.val_sentences,
+            otherwise=splits.sentence_split(key, settings.seed, settings.val, settings.test),
+        )
+        for key in sorted(keys)
+    }
