@@ -1,14 +1,12 @@
-"""One clock for sound and picture: the constant offset of an actor, and resampling by timestamps.
+"""What the clocks of sound and picture are read from, and resampling by time stamps.
 
-A capture's clock differs from the recorder's by a constant: audio time = capture time + offset.
-It is read from a slate (lips that pop open at a click) where one was shot, otherwise from how lip
-aperture follows the loudness of speech, pooled over the actor's takes.
+Loudness and clicks are taken from the sound, instants at which lips pop open from the picture; a
+slate (three lip pops) gives the offset. `clocks` joins them with what speech itself tells.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,48 +15,60 @@ from a2fjax.audio import SAMPLE_RATE
 ENVELOPE_RATE = 200
 """Loudness and aperture are compared on a 5 ms grid."""
 
-_UNRELATED = 0.5  # s; further apart, lips and voice say nothing about each other
-_NTSC = (24_000 / 1001, 30_000 / 1001, 60_000 / 1001, 120_000 / 1001)
+NTSC_RATES = tuple(n * 1000 / 1001 for n in (24, 30, 48, 60, 120, 240))
 
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-    """How the two clocks of an actor stand.
+    """How the two clocks of a slate stand.
 
     Attributes:
       seconds: audio time minus capture time.
-      method: "given", "slate", "speech" or "none" (nothing to go by; 0 is assumed).
-      confidence: in [0, 1]; 1 for a given offset. Of a slate: share of clicks that fit, times how
-        well they agree. Of speech: how far the correlation's peak is above chance.
-      spread: standard deviation over clicks or takes, s; 0 with a single one.
+      confidence: in [0, 1]: share of clicks that fit, times how well they agree.
+      spread: standard deviation over clicks, s.
     """
 
     seconds: float
-    method: str
     confidence: float
-    spread: float = 0.0
+    spread: float
 
 
 def exact_rate(fps: float) -> float:
-    """Returns the true rate that a rounded one means: 23.976, 29.97, 59.94 and 119.88 are NTSC."""
-    for rate in _NTSC:
+    """Returns the true rate that a rounded one means: 23.976, 29.97, 47.952, 59.94 ... are NTSC."""
+    for rate in NTSC_RATES:
         if abs(fps - rate) < 0.005:
             return rate
     return float(fps)
 
 
+def hole(frame: float) -> float:
+    """Returns the longest gap between frames, in s, that is bridged; a longer one is a hole.
+
+    One frame may be missing at 24 a second; at high rates it is what lips do not do in the time.
+
+    Args:
+      frame: usual time from frame to frame, s.
+    """
+    return max(2.5 * frame, 0.055)
+
+
 def resample(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Returns values [F, C], taken at real-valued times [F], at other times [T, C].
 
-    Evenly spaced frames (to 5 %) go through a windowed sinc (Lanczos, 4 lobes, weights normalised
-    to 1) whose cutoff is half the lower of the two rates, so nothing aliases on the way down.
-    Uneven ones go through a monotone cubic (PCHIP; Fritsch and Carlson 1980), after a moving
-    average where they are denser than the target. Outside the frames the ends are held.
+    Evenly spaced frames (to 5 % or 0.6 ms) go through a windowed sinc (Lanczos, 4 lobes, weights
+    normalised to 1) whose cutoff is half the lower of the two rates, so nothing aliases on the way
+    down; frames missing among them are first filled in by a monotone cubic (PCHIP; Fritsch and
+    Carlson 1980). Uneven ones go through that cubic alone, after a moving average where they are
+    denser than the target. Nothing reaches across a hole (see `hole`): both sides are resampled by
+    themselves and joined by a straight line. Outside the frames the ends are held.
 
     Args:
       times: [F] seconds, increasing.
-      values: [F, C].
+      values: [F, C]; what is not finite counts as missing, in its own channel only.
       at: [T] seconds, increasing.
+
+    Returns:
+      [T, C] float64; NaN only in channels that have no finite value at all.
 
     Raises:
       ValueError: times do not increase.
@@ -66,33 +76,87 @@ def resample(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarra
     times = np.asarray(times, np.float64)
     values = np.asarray(values, np.float64)
     at = np.asarray(at, np.float64)
+    if len(times) > 1 and not (np.diff(times) > 0).all():
+        raise ValueError("capture times do not increase")
+    good = np.isfinite(values)
+    if good.all():
+        return _resample_finite(times, values, at)
+    out = np.full((len(at), values.shape[1]), np.nan)
+    patterns, which = np.unique(good, axis=1, return_inverse=True)
+    for n, pattern in enumerate(patterns.T):
+        if pattern.any():
+            columns = np.flatnonzero(which.reshape(-1) == n)
+            part = values[np.ix_(pattern, columns)]
+            out[:, columns] = _resample_finite(times[pattern], part, at)
+    return out
+
+
+def _resample_finite(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
     if len(times) == 1:
         return np.repeat(values, len(at), axis=0)
     gaps = np.diff(times)
-    if not (gaps > 0).all():
-        raise ValueError("capture times do not increase")
-    spacing = (times[-1] - times[0]) / (len(times) - 1)
-    target = float(np.median(np.diff(at))) if len(at) > 1 else spacing
+    frame = float(np.median(gaps))
+    target = float(np.median(np.diff(at))) if len(at) > 1 else frame
     at = np.clip(at, times[0], times[-1])
-    if np.abs(times - times[0] - spacing * np.arange(len(times))).max() > 0.05 * spacing:
+    ends = np.append(np.flatnonzero(gaps > hole(frame)), len(times) - 1)
+    if len(ends) == 1:
+        return _resample_run(times, values, at, frame, target)
+    out = np.empty((len(at), values.shape[1]))
+    first = 0
+    for last in ends:
+        lo, hi = np.searchsorted(at, times[first]), np.searchsorted(at, times[last], "right")
+        run = slice(first, last + 1)
+        if hi > lo:
+            out[lo:hi] = _resample_run(times[run], values[run], at[lo:hi], frame, target)
+        if last + 1 < len(times):
+            then = np.searchsorted(at, times[last + 1])
+            part = ((at[hi:then] - times[last]) / (times[last + 1] - times[last]))[:, None]
+            out[hi:then] = (1.0 - part) * values[last] + part * values[last + 1]
+        first = last + 1
+    return out
+
+
+def _resample_run(
+    times: np.ndarray, values: np.ndarray, at: np.ndarray, frame: float, target: float
+) -> np.ndarray:
+    """Resamples frames without holes."""
+    if len(times) == 1:
+        return np.repeat(values, len(at), axis=0)
+    number = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(np.diff(times) / frame), 1.0))])
+    # The straight line through all time stamps: their rounding averages out.
+    centre = number - number.mean()
+    spacing = float(centre @ times / (centre @ centre))
+    start = float(times.mean() - spacing * number.mean())
+    if np.abs(times - start - spacing * number).max() > max(0.05 * spacing, 6e-4):
         return _resample_uneven(times, values, at, spacing, target)
+    count = int(number[-1]) + 1
+    if count > len(times):
+        from scipy.interpolate import PchipInterpolator
+
+        missing = np.setdiff1d(np.arange(count), number.astype(int))
+        whole = np.empty((count, values.shape[1]))
+        whole[number.astype(int)] = values
+        whole[missing] = PchipInterpolator(number, values)(missing)
+        values = whole
     lobes = 4
     stretch = max(1.0, target / spacing)
     reach = int(np.ceil(lobes * stretch))
-    position = (at - times[0]) / spacing
+    position = (at - start) / spacing
     near = np.floor(position).astype(np.int64)
     taps = near[:, None] + np.arange(1 - reach, reach + 1)
     x = (position[:, None] - taps) / stretch
     weights = np.where(np.abs(x) < lobes, np.sinc(x) * np.sinc(x / lobes), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
-    taps = np.clip(taps, 0, len(times) - 1)  # holds the ends: the first and last frame repeat
+    taps = np.clip(taps, 0, count - 1)  # holds the ends: the first and last frame repeat
     out = np.zeros((len(at), values.shape[1]))
     for tap, weight in zip(taps.T, weights.T, strict=True):
         out += weight[:, None] * values[tap]
     return out
 
 
-def _resample_uneven(times, values, at, spacing, target):
+def _resample_uneven(
+    times: np.ndarray, values: np.ndarray, at: np.ndarray, spacing: float, target: float
+) -> np.ndarray:
     from scipy.interpolate import PchipInterpolator
 
     if target > 1.2 * spacing:
@@ -106,36 +170,54 @@ def _resample_uneven(times, values, at, spacing, target):
     return PchipInterpolator(times, values)(at)
 
 
-def covered(times: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Returns which times [T] lie inside a capture [F], to half a frame at its ends and gaps.
+def covered(times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+    """Returns which times [T] lie inside a capture [F], to half a frame at its ends and holes.
 
-    A time in a hole of the capture (dropped frames) is not covered.
+    Args:
+      times: [F] seconds, increasing.
+      at: [T] seconds.
+      seen: [F] which frames hold something; those that do not count as dropped. None: all.
     """
-    times = np.asarray(times, np.float64)
-    gaps = np.diff(times)
-    half = 0.5 * float(np.median(gaps)) if len(gaps) else 0.02
+    times, at = np.asarray(times, np.float64), np.asarray(at, np.float64)
+    frame = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
+    if seen is not None:
+        times = times[np.asarray(seen, bool)]
+    if not len(times):
+        return np.zeros(len(at), bool)
     right = np.clip(np.searchsorted(times, at), 0, len(times) - 1)
     left = np.maximum(right - 1, 0)
-    inside = (at >= times[0] - half) & (at <= times[-1] + half)
-    hole = (times[right] - times[left]) > 6.0 * half
-    return inside & ~hole
+    near = np.minimum(np.abs(at - times[left]), np.abs(at - times[right])) <= 0.5 * frame
+    between = (at >= times[0]) & (at <= times[-1])
+    return near | (between & (times[right] - times[left] <= hole(frame)))
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
     """Returns the loudness of 16 kHz audio [S] in dB at 200 values a second, value i at i / 200 s.
 
-    RMS of 20 ms Hann windows centred on each value, floored 50 dB below the loud parts.
+    RMS of 20 ms Hann windows centred on each value, above 80 Hz (hum and rumble say nothing about
+    the lips), floored 50 dB below the loud parts. Memory beyond the result does not grow with S.
     """
-    hop, width = SAMPLE_RATE // ENVELOPE_RATE, 320
-    # High-pass by differencing: hum and rumble say nothing about the lips.
-    power = np.diff(np.asarray(audio, np.float64), prepend=0.0) ** 2
+    from scipy.signal import butter, sosfilt
+
+    hop, width, block = SAMPLE_RATE // ENVELOPE_RATE, 320, 1 << 17
+    filters = butter(2, 80.0, "high", fs=SAMPLE_RATE, output="sos")
+    state = np.zeros((len(filters), 2))
     window = np.hanning(width + 1)[:-1]
-    count = len(power) // hop + 1
-    padded = np.pad(power, (width // 2, width // 2 + hop))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::hop][:count]
-    # In blocks: overlapping windows are copied to be multiplied, four times the recording at once.
-    energy = np.concatenate([frames[i : i + 8192] @ window for i in range(0, count, 8192)])
-    level = 10.0 * np.log10(energy / window.sum() + 1e-12)
+    window /= window.sum()
+    count = len(audio) // hop + 1
+    out, rest = [], np.zeros(width // 2)  # power that the next windows still need
+    for first in range(0, len(audio) + width + hop, block):
+        part = np.asarray(audio[first : first + block], np.float64)
+        if len(part):
+            part, state = sosfilt(filters, part, zi=state)
+        tail = max(0, min(first + block, len(audio) + width + hop) - max(first, len(audio)))
+        power = np.concatenate([rest, part**2, np.zeros(tail)])
+        frames = max(0, (len(power) - width) // hop + 1)
+        if frames:
+            views = np.lib.stride_tricks.sliding_window_view(power, width)[::hop][:frames]
+            out.append(views @ window)
+        rest = power[frames * hop :]
+    level = 10.0 * np.log10(np.concatenate(out)[:count] + 1e-12)
     return np.maximum(level, np.percentile(level, 95) - 50.0)
 
 
@@ -192,7 +274,7 @@ def openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
 
 
 def offset_from_slate(
-    audio: np.ndarray, times: np.ndarray, aperture: np.ndarray, *, limit: float = 0.25
+    clicks: np.ndarray, times: np.ndarray, aperture: np.ndarray, *, limit: float = 0.25
 ) -> Offset | None:
     """Returns the offset from clicks and lip pops, or None when fewer than two agree.
 
@@ -200,13 +282,18 @@ def offset_from_slate(
     those that agree, kept inside what their bounds have in common, which is finer than a frame.
 
     Args:
-      audio: [S] 16 kHz, of the slate.
+      clicks: [N] s, see `click_times`.
       times: [F] seconds on the capture's clock.
       aperture: [F] of the lips.
       limit: largest offset, s.
     """
-    clicks, opened = click_times(audio), openings(times, aperture)
-    if not len(clicks) or not len(opened):
+    clicks = np.asarray(clicks, np.float64)
+    times, aperture = np.asarray(times, np.float64), np.asarray(aperture, np.float64)
+    times, aperture = times[np.isfinite(aperture)], aperture[np.isfinite(aperture)]
+    if len(times) < 2 or not len(clicks):
+        return None
+    opened = openings(times, aperture)
+    if not len(opened):
         return None
     frame = float(np.median(np.diff(times)))
     shifts = (clicks[:, None] - opened[None, :, 0]).ravel()
@@ -229,96 +316,4 @@ def offset_from_slate(
         seconds = float(np.clip(seconds, lo.max(), hi.min()))
     spread = float(middle.std())
     share = len(pairs) / max(len(clicks), len(opened))
-    return Offset(seconds, "slate", min(1.0, share) * float(np.exp(-spread / frame)), spread)
-
-
-def offset_from_speech(
-    takes: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    *,
-    limit: float = 0.25,
-    lead: float = 0.0,
-) -> Offset | None:
-    """Returns the offset at which aperture best follows loudness, or None with nothing to go by.
-
-    The derivatives of loudness (dB) and of aperture are cross-correlated, summed over takes, and
-    the peak is found by a parabola through its neighbours. Chance is what the same signals give
-    when rolled against each other by more than `_UNRELATED` s: confidence is 0 for a peak of two of
-    its standard deviations (the best of many shifts is that high by chance) and 1 from six on.
-
-    Args:
-      takes: of each (envelope [N] at 200 Hz, capture times [F] in s, aperture [F]).
-      limit: largest offset, s.
-      lead: s by which lips lead loudness in truth; added to what is found.
-    """
-    shifts = np.arange(-round(limit * ENVELOPE_RATE), round(limit * ENVELOPE_RATE) + 1)
-    curves, sizes, chance = [], [], []
-    for level, times, aperture in takes:
-        if len(times) < 30 or float(np.ptp(aperture)) <= 1e-6 or float(np.ptp(level)) <= 0:
-            continue
-        grid = np.arange(np.ceil(times[0] * 200), np.floor(times[-1] * 200) + 1) / ENVELOPE_RATE
-        lips = _speed(resample(times, aperture[:, None], grid)[:, 0])
-        sound = _speed(level)
-        start = round(grid[0] * ENVELOPE_RATE)
-        curves.append(_correlations(lips, sound, start + shifts))
-        sizes.append(len(grid))
-        chance.append(_chance(lips, sound[max(start, 0) :]))
-    if not curves:
-        return None
-    weight = np.array(sizes) / np.sum(sizes)
-    each = np.array(curves)
-    pooled = weight @ each
-    seconds = _peak(pooled, shifts) / ENVELOPE_RATE
-    top = int(np.argmax(pooled))
-    noise = float(np.sqrt(((weight * np.array(chance)) ** 2).sum()))
-    confidence = float(np.clip((pooled[top] / max(noise, 1e-9) - 2.0) / 4.0, 0.0, 1.0))
-    if top in (0, len(shifts) - 1):
-        confidence = 0.0  # still rising where the search ends: no peak
-    spread = 0.0
-    if len(each) > 1:
-        # Jackknife over takes: each left out once.
-        left = [
-            _peak((weight @ each - w * e) / (1 - w), shifts) / ENVELOPE_RATE
-            for w, e in zip(weight, each, strict=True)
-        ]
-        spread = float(np.sqrt((len(left) - 1) * np.var(left)))
-    return Offset(seconds + lead, "speech", confidence, spread)
-
-
-def _speed(signal: np.ndarray) -> np.ndarray:
-    """Returns the derivative of a 200 Hz signal through a 60 ms Gaussian-like window."""
-    window = np.hanning(15)[1:-1]
-    slope = np.gradient(np.convolve(np.pad(signal, 6, "edge"), window / window.sum(), "valid"))
-    return slope - slope.mean()
-
-
-def _correlations(lips: np.ndarray, sound: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    out = np.zeros(len(starts))
-    for n, start in enumerate(starts):
-        lo, hi = max(0, -start), min(len(lips), len(sound) - start)
-        if hi - lo > ENVELOPE_RATE // 2:
-            a, b = lips[lo:hi], sound[lo + start : hi + start]
-            norm = np.sqrt((a @ a) * (b @ b))
-            out[n] = (a @ b) / norm if norm > 0 else 0.0
-    return out
-
-
-def _chance(lips: np.ndarray, sound: np.ndarray) -> float:
-    """Returns the standard deviation of the correlation of signals that do not belong together."""
-    n = min(len(lips), len(sound))
-    a, b = lips[:n] - lips[:n].mean(), sound[:n] - sound[:n].mean()
-    norm = np.sqrt((a @ a) * (b @ b))
-    if norm <= 0:
-        return 1.0
-    rolled = np.fft.irfft(np.fft.rfft(b) * np.conj(np.fft.rfft(a)), n) / norm
-    far = rolled[round(_UNRELATED * ENVELOPE_RATE) : n - round(_UNRELATED * ENVELOPE_RATE)]
-    return float(far.std()) if len(far) >= ENVELOPE_RATE else 1.0
-
-
-def _peak(curve: np.ndarray, shifts: np.ndarray) -> float:
-    i = int(np.argmax(curve))
-    if 0 < i < len(curve) - 1:
-        a, b, c = curve[i - 1 : i + 2]
-        bend = a - 2 * b + c
-        if bend < 0:
-            return shifts[i] + 0.5 * (a - c) / bend
-    return float(shifts[i])
+    return Offset(seconds, min(1.0, share) * float(np.exp(-spread / frame)), spread)

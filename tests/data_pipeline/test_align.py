@@ -100,8 +100,9 @@ def test_slate_gives_the_offset_finer_than_a_frame(fps, rise):
     errors = []
     for seed in range(8):
         offset = np.random.default_rng(seed).uniform(-0.15, 0.15)
-        found = align.offset_from_slate(*slate(offset, fps, rise, seed))
-        assert found is not None and found.method == "slate" and found.confidence > 0.4
+        audio, times, aperture = slate(offset, fps, rise, seed)
+        found = align.offset_from_slate(align.click_times(audio), times, aperture)
+        assert found is not None and found.confidence > 0.4
         errors.append(found.seconds - offset)
     bound = 0.010 if fps == 60 else 0.6 / fps
     assert np.abs(errors).max() <= bound
@@ -112,49 +113,12 @@ def test_slate_survives_a_stray_click_and_a_missing_pop():
     audio, times, aperture = slate(0.07, 60, 0.03, 1)
     audio[20_000:20_100] += 0.5  # a knock at 1.25 s
     aperture[times > 1.9] = aperture[0]
-    found = align.offset_from_slate(audio, times, aperture)
+    clicks = align.click_times(audio)
+    found = align.offset_from_slate(clicks, times, aperture)
     assert abs(found.seconds - 0.07) <= 0.010 and found.confidence < 0.8
-    assert align.offset_from_slate(np.zeros(48_000), times, aperture) is None
-    assert align.offset_from_slate(audio, times, np.zeros_like(times)) is None
-
-
-def speech(offset, seed, fps=60.0, seconds=6.0):
-    """Noise whose loudness follows the aperture, as vowels do; closures are silent."""
-    rng = np.random.default_rng(seed)
-    n = int(seconds * 5)
-    centres, heights = np.sort(rng.uniform(0, seconds, n)), rng.uniform(0.2, 1, n)
-
-    def aperture(t):
-        return (heights * np.exp(-(((t[:, None] - centres) / 0.06) ** 2))).sum(axis=1)
-
-    t = np.arange(int(seconds * 16_000)) / 16_000
-    grid = np.arange(int(seconds * 200) + 1) / 200
-    audio = 0.1 * np.interp(t, grid, aperture(grid)) * rng.normal(size=len(t)) + 1e-4 * rng.normal(
-        size=len(t)
-    )
-    times = np.arange(int(seconds * fps)) / fps
-    return align.envelope(audio), times, aperture(times + offset)
-
-
-@pytest.mark.parametrize("offset", [-0.12, -0.03, 0.0, 0.05, 0.14])
-def test_speech_gives_the_offset(offset):
-    found = align.offset_from_speech([speech(offset, s) for s in range(3)])
-    assert found.method == "speech"
-    assert abs(found.seconds - offset) <= 0.010
-    assert found.confidence > 0.5 and found.spread < 0.01
-
-
-def test_speech_that_has_nothing_to_do_with_the_lips_is_not_believed():
-    real = [speech(0.0, s, seconds=12.0) for s in range(12)]
-    wrong = [(real[i][0], *real[(i + 1) % 12][1:]) for i in range(12)]
-    doubted = [align.offset_from_speech([w]).confidence for w in wrong]
-    believed = [align.offset_from_speech([r]).confidence for r in real]
-    assert min(believed) > max(doubted)
-    assert np.mean(doubted) < 0.15 and np.mean(believed) > 0.8
-    _, times, _ = real[0]
-    level = real[0][0]
-    still = (level, times, np.zeros_like(times))
-    assert align.offset_from_speech([still]) is None
+    assert align.offset_from_slate(np.zeros(0), times, aperture) is None
+    assert align.offset_from_slate(clicks, times, np.zeros_like(times)) is None
+    assert align.offset_from_slate(clicks, times, np.full(len(times), np.nan)) is None
 
 
 def test_rounded_rates_mean_ntsc():

@@ -1,0 +1,352 @@
+"""The clocks of sound and picture: their offset and how far they run apart, with confidence.
+
+Audio time = capture time * (1 + drift) + offset. Both are read from how the lips' opening and
+closing follows the rise and fall of loudness (see `lags`), the offset also from a slate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipeline import align, lags
+from data_pipeline.align import ENVELOPE_RATE
+
+LARGEST_DRIFT = 0.012
+"""Searched continuously, s/s; beyond, only what mistaken rates give."""
+
+FRAME_RATES = tuple(
+    sorted({*(24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 100.0, 120.0), *align.NTSC_RATES})
+)
+SAMPLE_RATES = (44_100.0, 48_000.0)
+
+DISAGREES = 0.04
+"""Estimates further apart than this, s, contradict each other: more than a frame at 25 a second."""
+
+SURE = 0.6
+"""Confidence from which an estimate may contradict another."""
+
+_NEAR_NOMINAL = 0.0015  # searched around a mistaken rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Signals:
+    """What a take tells about its clocks.
+
+    Attributes:
+      name: of the take, unique for the person.
+      slate: the take holds lip pops, not speech.
+      envelope: [N] loudness in dB at 200 Hz, see `align.envelope`.
+      clicks: [M] s, see `align.click_times`; only a slate's are used.
+      times: [F] s on the capture's clock, increasing.
+      aperture: [F] of the lips, any unit; NaN where unknown.
+      said: offset in s that the files say (timecodes), or None.
+    """
+
+    name: str
+    slate: bool
+    envelope: np.ndarray
+    clicks: np.ndarray
+    times: np.ndarray
+    aperture: np.ndarray
+    said: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """How a take's two clocks stand. Everything in it can be written as JSON.
+
+    Attributes:
+      seconds: audio time minus capture time: at capture time 0 if `corrected`, otherwise the
+        constant that fits the whole take best.
+      method: "given", "timecode", "slate", "speech" or "none" (nothing to go by; 0 is assumed).
+      confidence: in [0, 1]; 1 for a given offset. Of a slate, see `align.offset_from_slate`; of
+        speech and of a timecode that speech was compared with, how far the correlation is above
+        chance: 0.5 is reached by unrelated signals in less than one of twenty. A timecode without
+        speech to compare has 0.5.
+      spread: standard error, s: of speech over takes (jackknife) or from the width of the peak, of
+        a slate over its pops; 0 for given offsets and timecodes.
+      drift: s of audio gained per s of capture; 0 while `drift_confidence` is 0.
+      drift_confidence: in [0, 1], that the clocks do run apart; 0.5 as above.
+      drift_spread: standard error of the drift, s/s, found or not; 0 where nothing can be said.
+        Drift that is not reported is within about twice this.
+      own: what this take alone says its offset is, s, or None; comparable with `seconds`.
+      own_confidence: of that.
+      corrected: `audio_times` takes the drift out.
+      notes: what stands out, in words.
+    """
+
+    seconds: float
+    method: str
+    confidence: float
+    spread: float = 0.0
+    drift: float = 0.0
+    drift_confidence: float = 0.0
+    drift_spread: float = 0.0
+    own: float | None = None
+    own_confidence: float = 0.0
+    corrected: bool = False
+    notes: tuple[str, ...] = ()
+
+    def audio_times(self, capture_times: np.ndarray) -> np.ndarray:
+        """Returns times [F] on the capture's clock as times on the audio's, s."""
+        rate = 1.0 + (self.drift if self.corrected else 0.0)
+        return np.asarray(capture_times, np.float64) * rate + self.seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class _Speech:
+    """What lips and sound say of a take; `at(t)` is the offset at capture time t."""
+
+    seconds: float  # at the pivot
+    pivot: float
+    middle: float
+    confidence: float
+    spread: float
+    drift: float
+    drift_confidence: float
+    drift_spread: float
+    own: float | None  # at the pivot
+    own_confidence: float
+    frame: float
+    shared: bool = False
+
+    def offset(self, *, corrected: bool) -> float:
+        """Returns the offset: at time 0 of a drift that is taken out, or half way through."""
+        return self.seconds + self.drift * ((0.0 if corrected else self.middle) - self.pivot)
+
+    def alone(self, *, corrected: bool) -> float | None:
+        """Returns the take's own offset, told like `offset`."""
+        if self.own is None:
+            return None
+        return self.offset(corrected=corrected) - self.seconds + self.own
+
+
+def read(
+    signals: Sequence[Signals],
+    *,
+    given: float | None = None,
+    limit: float = 0.25,
+    least_confidence: float = 0.3,
+    per_take: bool = False,
+    correct_drift: bool = False,
+) -> list[Clock]:
+    """Returns the clocks of a person's takes, in their order.
+
+    What is believed first: a given offset; a timecode, unless speech contradicts it confidently; a
+    slate's lip pops; speech; nothing. All takes of a person share an offset and a drift, because
+    one device recorded them, unless `per_take`: then they share the drift, and a take that speech
+    alone cannot place falls back on the others' offset. Takes with timecodes share only the error
+    of these.
+
+    Args:
+      signals: of all takes of the person, slates included.
+      given: offset for every take, s.
+      limit: largest offset that is believed, s (for timecodes: largest error).
+      least_confidence: of an offset from a slate or from speech; below it it is not used.
+      per_take: each take has an offset of its own.
+      correct_drift: take out drift that is at least as confident as that.
+    """
+    pairs = [
+        pair
+        for n, s in enumerate(signals)
+        if not s.slate
+        and (pair := lags.pair_of(n, s.envelope, s.times, s.aperture, s.said)) is not None
+    ]
+    found: dict[int, _Speech] = {}
+    if per_take:
+        for pair in pairs:
+            found |= _speech([pair], limit)
+        found = _share(pairs, found, limit)
+    else:
+        for timecode in (False, True):
+            found |= _speech(
+                [p for p in pairs if (signals[p.index].said is not None) == timecode], limit
+            )
+    slates = [
+        align.offset_from_slate(s.clicks, s.times, s.aperture, limit=limit) if s.slate else None
+        for s in signals
+    ]
+    best = max((s for s in slates if s), key=lambda s: s.confidence, default=None)
+    out = []
+    for n, signal in enumerate(signals):
+        slate = slates[n] if per_take else best
+        if slate is not None and slate.confidence < least_confidence:
+            slate = None
+        out.append(_decide(signal, found.get(n), slate, given, least_confidence, correct_drift))
+    return out
+
+
+def _decide(
+    signal: Signals,
+    speech: _Speech | None,
+    slate: align.Offset | None,
+    given: float | None,
+    least_confidence: float,
+    correct_drift: bool,
+) -> Clock:
+    notes: list[str] = []
+    corrected = (
+        correct_drift
+        and speech is not None
+        and speech.drift_confidence >= max(least_confidence, 1e-9)
+    )
+    spoken = speech.offset(corrected=corrected) if speech is not None else 0.0
+    sure = speech.confidence if speech is not None else 0.0
+    spread = 0.0
+    if given is not None:
+        seconds, method, confidence = given, "given", 1.0
+    elif signal.said is not None:
+        seconds, method, confidence = signal.said, "timecode", max(0.5, sure)
+    elif slate is not None:
+        seconds, method, confidence = slate.seconds, "slate", slate.confidence
+        spread = slate.spread
+    elif speech is not None and sure >= least_confidence:
+        seconds, method, confidence, spread = spoken, "speech", sure, speech.spread
+        if speech.shared:
+            notes.append("says too little by itself: the other takes' offset")
+    else:
+        seconds, method, confidence = 0.0, "none", sure
+    if method in ("given", "timecode", "slate") and sure >= SURE:
+        if abs(spoken - seconds) > DISAGREES:
+            notes.append(
+                f"the {method} offset is {seconds:+.3f} s, lips and sound say {spoken:+.3f} s"
+            )
+            if method == "timecode" and speech is not None:
+                seconds, method, confidence, spread = spoken, "speech", sure, speech.spread
+    clock = Clock(seconds, method, confidence, spread, corrected=corrected)
+    if speech is not None:
+        own = speech.alone(corrected=corrected)
+        if own is not None and speech.own_confidence >= SURE and abs(own - seconds) > DISAGREES:
+            text = f"by itself it says {own:+.3f} s, not {seconds:+.3f} s"
+            if not any("lips and sound" in n for n in notes):
+                notes.append(text)
+        if speech.drift_confidence >= 0.5:
+            notes.append(explain(speech.drift, 1.0 / speech.frame, speech.drift_spread))
+        clock = dataclasses.replace(
+            clock,
+            drift=speech.drift,
+            drift_confidence=speech.drift_confidence,
+            drift_spread=speech.drift_spread,
+            own=own,
+            own_confidence=speech.own_confidence,
+        )
+    return dataclasses.replace(clock, notes=tuple(notes))
+
+
+def explain(drift: float, fps: float, spread: float = 0.0) -> str:
+    """Returns in words how far clocks run apart, and which mistaken rate would explain it.
+
+    Args:
+      drift: s of audio gained per s of capture.
+      fps: rate by which the capture's frames were timed.
+      spread: standard error of the drift.
+    """
+    size = f"{100 * drift:+.2f} %" if abs(drift) >= 0.001 else f"{1e6 * drift:+.0f} ppm"
+    text = f"the clocks run apart by {size} ({abs(drift) * 6e4:.1f} ms a minute)"
+    near = min(max(3.0 * spread, 1e-4), 3e-4)
+    for rate in FRAME_RATES:
+        if abs(rate / fps - 1) > near and abs(fps / rate - 1.0 - drift) <= near:
+            return f"{text}: looks like {rate:.6g} fps taken for {fps:.6g}"
+    for real, taken in (SAMPLE_RATES, SAMPLE_RATES[::-1]):
+        if abs(real / taken - 1.0 - drift) <= near:
+            return f"{text}: looks like sound of {real:.0f} Hz taken for {taken:.0f}"
+    return text
+
+
+def _speech(pairs: list[lags.Pair], limit: float) -> dict[int, _Speech]:
+    """Returns what lips and sound say of takes that share an offset and a drift."""
+    if not pairs:
+        return {}
+    reach = max(2, round(limit * ENVELOPE_RATE))
+    ratio, fit = 1.0, lags.search(pairs, 1.0, LARGEST_DRIFT, reach)
+    unclear = lags.above_chance(fit.likelihood) < 6.0 or any(
+        lags.lengths_differ(p, 1.0) for p in pairs
+    )
+    if unclear:
+        rates = _mistakes(1.0 / float(np.median([p.frame for p in pairs])))
+        for other in rates:
+            tried = lags.search(pairs, other, _NEAR_NOMINAL, reach)
+            tries = np.log(len(rates)) if any(lags.lengths_differ(p, other) for p in pairs) else 0.0
+            tried = dataclasses.replace(tried, likelihood=tried.likelihood - tries, level=fit.level)
+            if tried.likelihood > fit.likelihood:
+                ratio, fit = other, tried
+    above = lags.above_chance(fit.likelihood - fit.level)
+    if above > 0:
+        # Standard error by chance and by the ends of the takes.
+        above = abs(fit.drift) / float(np.hypot(fit.drift / above, lags.feigned(pairs)))
+    apart = float(np.clip((above - 1.5) / 3.0, 0.0, 1.0))
+    apart = min(apart, lags.belief(lags.above_chance(fit.likelihood)))
+    if apart <= 0:
+        ratio, fit = 1.0, dataclasses.replace(fit, seconds=fit.steady, drift=0.0)
+    residual = (1.0 + fit.drift) / ratio - 1.0
+    curves = np.array([lags.stack(p, ratio, np.array([residual]), reach)[0] for p in pairs])
+    chance = np.array([p.chance for p in pairs])
+    pooled, noise = curves.sum(axis=0), float(np.sqrt((chance**2).sum()))
+    seconds, confidence, width = lags.peak(pooled, noise)
+    spread = width
+    if len(pairs) > 1:
+        # Jackknife over takes: each left out once.
+        left = [lags.peak(pooled - c, noise)[0] for c in curves]
+        spread = float(np.sqrt((len(left) - 1) * np.var(left)))
+    out = {}
+    for pair, curve in zip(pairs, curves, strict=True):
+        own, own_confidence, _ = lags.peak(curve, pair.chance)
+        base = pair.base / ENVELOPE_RATE
+        out[pair.index] = _Speech(
+            seconds=seconds + base,
+            pivot=pair.pivot,
+            middle=pair.middle,
+            confidence=confidence,
+            spread=spread,
+            drift=fit.drift,
+            drift_confidence=apart,
+            drift_spread=float(np.hypot(fit.drift_spread, lags.feigned(pairs))),
+            own=own + base,
+            own_confidence=own_confidence,
+            frame=pair.frame,
+        )
+    return out
+
+
+def _share(pairs: list[lags.Pair], found: dict[int, _Speech], limit: float) -> dict[int, _Speech]:
+    """Returns the same, where takes have offsets of their own, with what others know of drift."""
+    placed = [p for p in pairs if found[p.index].confidence >= SURE]
+    if len(placed) < 2:
+        return found
+    pinned = []
+    for pair in placed:
+        at = found[pair.index].offset(corrected=False)
+        pinned.append(dataclasses.replace(pair, base=round(at * ENVELOPE_RATE), pivot=pair.middle))
+    shared = next(iter(_speech(pinned, 0.03).values()))
+    common = _speech(pairs, limit)
+    out = {}
+    for pair in pairs:
+        speech = found[pair.index]
+        if speech.confidence < min(SURE, common[pair.index].confidence):
+            own, sure = speech.offset(corrected=False), speech.confidence
+            speech = dataclasses.replace(
+                common[pair.index], own=own, own_confidence=sure, shared=True
+            )
+        if shared.drift_confidence > speech.drift_confidence:
+            middle = speech.offset(corrected=False)
+            speech = dataclasses.replace(
+                speech,
+                seconds=middle,
+                own=speech.alone(corrected=False),
+                pivot=pair.middle,
+                drift=shared.drift,
+                drift_confidence=shared.drift_confidence,
+                drift_spread=shared.drift_spread,
+            )
+        out[pair.index] = speech
+    return out
+
+
+def _mistakes(fps: float) -> list[float]:
+    """Returns by what the capture's clock must be stretched for each mistake of rates."""
+    ratios = [fps / rate for rate in FRAME_RATES]
+    ratios += [SAMPLE_RATES[0] / SAMPLE_RATES[1], SAMPLE_RATES[1] / SAMPLE_RATES[0]]
+    return [r for r in ratios if abs(r - 1.0) > 0.9 * LARGEST_DRIFT and 0.4 < r < 2.6]
