@@ -1,0 +1,281 @@
+"""What is worth saying about takes that pass: each finding once, with how many takes show it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from a2fjax import rig
+
+SEVERITIES = ("error", "warning", "note")
+"""Spoils what is trained on it; wants a look; good to know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+    """One finding about one take.
+
+    Attributes:
+      key: equal for the same finding in other takes.
+      severity: of `SEVERITIES`.
+      text: of the take alone, such as "upsampled from 8 kHz".
+      every: of the set, after "n of m takes ".
+    """
+
+    key: str
+    severity: str
+    text: str
+    every: str
+
+
+def of_take(take: Mapping[str, Any]) -> list[Remark]:
+    """Returns the findings about a take; see `report.assemble` for what a take is."""
+    parts = (
+        (_sound, take.get("audio") or {}),
+        (_motion, take.get("motion") or {}),
+        (_lips, take.get("lips") or {}),
+        (_clock, take.get("clock") or {}),
+    )
+    return [remark for find, measures in parts for remark in find(measures)]
+
+
+def _sound(m: Mapping[str, Any]) -> list[Remark]:
+    out: list[Remark] = []
+    if m.get("upsampled"):
+        rate, limit = kilo(m["true_rate"]), kilo(round(m["band_hz"], -2))
+        out.append(
+            Remark(
+                f"upsampled {rate}",
+                "warning",
+                f"nothing above {limit} kHz: {rate} kHz sound stored at {kilo(m['rate'])}",
+                f"hold {rate} kHz sound stored at a higher rate: features above "
+                f"{kilo(m['true_rate'] / 2)} kHz see nothing",
+            )
+        )
+    if m.get("dead_channels"):
+        which = ", ".join(map(str, m["dead_channels"]))
+        out.append(
+            Remark(
+                "dead channel",
+                "warning",
+                f"nothing on channel {which}",
+                "have a sound channel with nothing on it: the mix is 6 dB too quiet",
+            )
+        )
+    if (m.get("channel_correlation") or 0.0) < -0.5:
+        out.append(
+            Remark(
+                "opposite channels",
+                "error",
+                "channels are of opposite polarity",
+                "have sound channels of opposite polarity: their mean is nearly silent",
+            )
+        )
+    if m.get("hum_hz"):
+        hum = f"{m['hum_hz']:g}"
+        text = f"{hum} Hz hum, {m['hum_db']:.0f} dB above its surroundings"
+        out.append(Remark(f"hum {hum}", "warning", text, f"have {hum} Hz mains hum"))
+    if m.get("gated"):
+        share = f"{100 * m['digital_silence']:.0f} % digital silence"
+        every = "are gated (digital silence in the pauses): their noise in speech is not known"
+        out.append(Remark("gated", "note", share, every))
+    if (m.get("dc") or 0.0) > 0.005:
+        out.append(
+            Remark(
+                "dc", "note", f"constant offset {m['dc']:.3f}", "have a constant offset in sound"
+            )
+        )
+    if (m.get("clipping") or 0.0) > 0.0005:
+        text = f"{100 * m['clipping']:.2g} % of samples clipped"
+        out.append(Remark("clipping", "warning", text, "are clipped"))
+    if m and m.get("speech_db") is None:
+        out.append(Remark("silent", "error", "digital silence throughout", "hold no sound at all"))
+    elif m and m["speech_db"] < -45:
+        text = f"speech at {m['speech_db']:.0f} dB of full scale"
+        out.append(Remark("quiet", "note", text, "are very quiet (speech below -45 dB)"))
+    return out
+
+
+def _motion(m: Mapping[str, Any]) -> list[Remark]:
+    out: list[Remark] = []
+    if m.get("true_fps"):
+        out.append(
+            Remark(
+                "repeated frames",
+                "warning",
+                f"{m['true_fps']:g} frames a second stored at {m['fps_name']}",
+                "repeat frames regularly: their motion has a lower rate than their file",
+            )
+        )
+    mirrored = m.get("mirrored")
+    if mirrored == 1.0:
+        out.append(
+            Remark(
+                "mirrored",
+                "warning",
+                "left and right are exactly equal",
+                "have exactly equal left and right channels: no asymmetry can be learnt from them",
+            )
+        )
+    elif mirrored and mirrored >= 0.5:
+        text = f"{100 * mirrored:.0f} % of left-right pairs are exactly equal"
+        every = "have mostly equal left and right channels"
+        out.append(Remark("half mirrored", "note", text, every))
+    if (m.get("jumps") or 0.0) > 0:
+        text = f"{m['jumps'] * m['frames']:.0f} frames jump"
+        out.append(Remark("jumps", "warning", text, "have frames that jump"))
+    if (m.get("missing") or 0.0) > 0.001:
+        text = f"{100 * m['missing']:.2g} % of frames missing"
+        out.append(Remark("missing", "note", text, "miss frames"))
+    if (m.get("jitter_ms") or 0.0) > 2.0:
+        text = f"frame times jitter by {m['jitter_ms']:.1f} ms"
+        out.append(Remark("jitter", "note", text, "have frame times that jitter"))
+    beyond = (m.get("below") or 0.0) + (m.get("above") or 0.0)
+    if beyond > 0.001:
+        worst = next(iter(m.get("outside") or {"?": 0}))
+        text = f"{100 * beyond:.2g} % of weights outside [0, 1], most in {worst}"
+        out.append(
+            Remark("outside", "note", text, "have weights outside [0, 1], which are clipped")
+        )
+    if m.get("range") and len(m.get("dead") or ()) == len(m["range"]):
+        out.append(Remark("still", "error", "nothing moves", "have no motion at all"))
+    return out
+
+
+def _lips(m: Mapping[str, Any]) -> list[Remark]:
+    if m.get("belongs") is not False:
+        return []
+    text = f"lips do not follow the sound (correlation {m['correlation']:.2f})"
+    every = "have lips that do not follow their sound: swapped files, another language, or no lips?"
+    return [Remark("lips", "error", text, every)]
+
+
+def _clock(m: Mapping[str, Any]) -> list[Remark]:
+    out: list[Remark] = []
+    if m.get("method") == "none":
+        text = "no sign of the clocks' offset; 0 s assumed"
+        every = "give no sign of the offset between sound and motion: 0 s is assumed"
+        out.append(Remark("no offset", "warning", text, every))
+    drift = m.get("drift") or 0.0
+    if abs(drift) > 2e-4 and (m.get("drift_confidence") or 0.0) >= 0.5:
+        text = f"clocks drift {1000 * drift:.2f} ms a second"
+        out.append(Remark("drift", "warning", text, "have clocks that drift apart"))
+    return out
+
+
+def of_set(
+    takes: Sequence[Mapping[str, Any]],
+    hours: Mapping[str, Mapping[str, float]],
+    duplicates: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Returns what to say of a set, worst first.
+
+    Args:
+      takes: all, with their verdicts.
+      hours: by "split", "subject", "language" and "emotion" of the takes in use.
+      duplicates: as `report.duplicates` gives them.
+
+    Returns:
+      Of each: severity, text, count (takes that show it) and takes (the first five).
+    """
+    out: list[dict[str, Any]] = []
+
+    def say(severity: str, text: str, names: Sequence[str] = ()) -> None:
+        out.append(
+            {"severity": severity, "text": text, "count": len(names), "takes": list(names[:5])}
+        )
+
+    total = len(takes)
+    used = [t for t in takes if t["verdict"] == "used"]
+    if takes and not used:
+        say("error", "no take can be used")
+    for verdict, words in (("rejected", "could not be read"), ("quarantined", "are put aside")):
+        names = [t["take"] for t in takes if t["verdict"] == verdict]
+        if names:
+            say("error", f"{share(len(names), total)} {words}", names)
+    _each_finding(takes, say)
+    _copies(duplicates, say)
+    _channels(used, say)
+    _balance(hours, say)
+    synthetic = [t["take"] for t in used if t.get("synthetic")]
+    if synthetic:
+        say("note", f"{share(len(synthetic), len(used))} are synthetic", synthetic)
+    rates = sorted(
+        {t["motion"]["fps_name"] for t in used if (t.get("motion") or {}).get("fps_name")}
+    )
+    if len(rates) > 1:
+        say("note", f"takes run at {len(rates)} frame rates: {', '.join(rates[:8])}")
+    return sorted(out, key=lambda w: SEVERITIES.index(w["severity"]))
+
+
+_Say = Callable[..., None]
+
+
+def _each_finding(takes: Sequence[Mapping[str, Any]], say: _Say) -> None:
+    found: dict[str, tuple[Remark, list[str]]] = {}
+    for take in takes:
+        for remark in of_take(take):
+            found.setdefault(remark.key, (remark, []))[1].append(take["take"])
+    for remark, names in sorted(found.values(), key=lambda f: (-len(f[1]), f[0].key)):
+        say(remark.severity, f"{share(len(names), len(takes))} {remark.every}", names)
+
+
+def _copies(duplicates: Sequence[Mapping[str, Any]], say: _Say) -> None:
+    for kind, words in (
+        ("same sound", "hold exactly the same sound as another"),
+        ("same motion", "hold exactly the same motion as another"),
+        ("shared sound", "share some of their sound with another"),
+    ):
+        names = sorted({n for d in duplicates if d["kind"] == kind for n in d["takes"]})
+        if names:
+            say("warning", f"{len(names)} takes {words}", names)
+    leaks = [d for d in duplicates if d["kind"] != "same motion" and len(d["sentences"]) > 1]
+    if leaks:
+        text = (
+            f"{len(leaks)} groups of takes share sound under different sentence keys: copies may "
+            "be trained on and tested on"
+        )
+        say("error", text, sorted({n for d in leaks for n in d["takes"]}))
+
+
+def _channels(used: Sequence[Mapping[str, Any]], say: _Say) -> None:
+    motions = [t["motion"] for t in used if (t.get("motion") or {}).get("range")]
+    if not motions:
+        return
+    seen = {c for m in motions for c in m["range"]}
+    moving = {c for m in motions for c in m["range"] if c not in m["dead"]}
+    dead = [c for c in rig.CHANNELS if c in seen - moving]
+    if dead:
+        names = ", ".join(dead[:8]) + (", ..." if len(dead) > 8 else "")
+        say("note", f"{len(dead)} of {len(seen)} observed channels move in no take: {names}")
+
+
+def _balance(hours: Mapping[str, Mapping[str, float]], say: _Say) -> None:
+    for kind in ("subject", "language", "emotion"):
+        each = hours.get(kind) or {}
+        whole = sum(each.values())
+        if whole <= 0:
+            continue
+        name, most = max(sorted(each.items()), key=lambda item: item[1])
+        if len(each) == 1:
+            text = f"there is one {kind} only: {name or 'not known'}"
+            say("note", text)
+        elif most > 0.7 * whole:
+            say(
+                "warning", f"{100 * most / whole:.0f} % of the hours are {kind} {name or 'unknown'}"
+            )
+        if kind == "language" and 0 < each.get("", 0.0) < whole:
+            say("note", f"{each['']:.2g} hours have no language")
+
+
+def share(count: int, total: int) -> str:
+    """Returns "3 of 5 takes", "all 5 takes" or "the only take"."""
+    if count == total:
+        return "the only take:" if total == 1 else f"all {total} takes"
+    return f"{count} of {total} takes"
+
+
+def kilo(hertz: float) -> str:
+    """Returns a frequency in kHz, as short as it goes: 22.05, 8, 4.4."""
+    return f"{hertz / 1000:.4g}"
