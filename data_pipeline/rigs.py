@@ -7,10 +7,13 @@ carried over to people of the same topology that have none; see `transfer`.
 from __future__ import annotations
 
 import dataclasses
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +21,19 @@ from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
 from data_pipeline import conventions
 from data_pipeline.conventions import MILLIMETRES, units_of
+from data_pipeline.rest import estimate_neutral as estimate_neutral
 from data_pipeline.sources import Face
+from data_pipeline.transfer import size_ratio, transfer
 
-_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
+ENDINGS = (".npz", ".glb", ".gltf")
+READ_ERRORS = (
+    OSError, ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError, OverflowError,
+    MemoryError, RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading damaged .npz and glTF files ends in."""
+
+_SAME_MM = 0.02  # root mean square; float32 in metres is rounded by 1e-5
 _COLUMNS = {
     column.name.lower(): column.channel
     for layout in channels_of_rig.LAYOUTS.values()
@@ -54,39 +67,183 @@ def read(path: str | Path) -> Rig:
     """Reads a rig.
 
     Args:
-      path: an .npz file with `poseNames`, `neutral` and an array of deltas for each pose.
+      path: one of
+        an .npz file with `poseNames`, `neutral` and an array of displacements for each pose, and
+        maybe `frontalMask` and `faces` (NVIDIA's framework);
+        an .npz file with `neutral`, `expression_names`, `expression_deltas` and maybe `tris` or
+        `faces` (as ICT-FaceKit is passed on); both may say their `units`;
+        a folder of OBJ or PLY meshes, `neutral.obj` and one for each shape, named after it;
+        a .glb or .gltf file with named morph targets (metres, by its specification).
 
     Raises:
       InputError: not a rig, damaged, or shapes of another size than the neutral.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {k: data[k] for k in data.files}
-        names = [str(n) for n in arrays["poseNames"]]
-        neutral = np.asarray(arrays["neutral"], np.float64)
-        poses = [n for n in names if n != "neutral"]
-        shapes = [np.asarray(arrays[n], np.float64) for n in poses]
-    except _READ_ERRORS as error:
-        raise InputError(f"{path}: not a set of shapes ({error})") from None
-    if neutral.ndim != 2 or neutral.shape[1:] != (3,) or len(neutral) < 4 or not shapes:
-        raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3], V >= 4")
-    for name, shape in zip(poses, shapes, strict=True):
-        if shape.shape != neutral.shape or not np.isfinite(shape).all():
-            raise InputError(
-                f"{path}: {name} has shape {shape.shape}, expected finite {neutral.shape}"
-            )
-    return Rig(
-        neutral=neutral,
-        deltas=np.stack(shapes),
-        names=tuple(poses),
-        mask=_mask(path, arrays.get("frontalMask"), len(neutral)),
+    if path.is_dir():
+        return _checked(path, **_read_folder(path))
+    if not path.is_file():
+        raise InputError(f"{path}: no such rig")
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        return _checked(path, **_read_npz(path))
+    if ending in (".glb", ".gltf"):
+        from data_pipeline import morphs
+
+        return _checked(path, **morphs.read(path))
+    if ending in (".pkl", ".pickle"):
+        raise InputError(f"{path}: pickles are refused: save plain arrays with numpy.savez")
+    raise InputError(
+        f"{path}: not a rig{nearest(ending, ENDINGS)}; or a folder of OBJ or PLY meshes"
     )
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    try:
+        data = np.load(path, allow_pickle=False)
+        if not isinstance(data, np.lib.npyio.NpzFile):
+            raise ValueError("an array, not a set of named ones")
+        with data:
+            return _arrays(path, data)
+    except InputError:
+        raise
+    except READ_ERRORS as error:
+        if "pickle" in str(error):
+            raise InputError(
+                f"{path}: holds pickled objects, which are refused: save plain arrays with "
+                "numpy.savez"
+            ) from None
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a set of shapes ({said})") from None
+
+
+def _arrays(path: Path, data: Any) -> dict[str, Any]:
+    keys = set(data.files)
+    out: dict[str, Any] = {"neutral": data["neutral"]} if "neutral" in keys else {}
+    for key in ("faces", "tris"):
+        if key in keys:
+            out["faces"] = data[key]
+    if "frontalMask" in keys:
+        out["mask"] = data["frontalMask"]
+    if "units" in keys:
+        out["units"] = str(data["units"])
+    if {"neutral", "expression_names", "expression_deltas"} <= keys:
+        out["names"] = [str(n) for n in np.ravel(data["expression_names"])]
+        out["deltas"] = data["expression_deltas"]
+    elif {"neutral", "poseNames"} <= keys:
+        names = [str(n) for n in np.ravel(data["poseNames"])]
+        out["names"] = [n for n in names if n != "neutral"]
+        absent = [n for n in out["names"] if n not in keys]
+        if absent:
+            raise InputError(f"{path}: poseNames lists {absent[0]!r}, which is not in the file")
+        out["deltas"] = [data[n] for n in out["names"]]
+    else:
+        found = ", ".join(sorted(keys)[:8]) or "nothing"
+        raise InputError(
+            f"{path}: not a set of shapes: holds {found}; expected neutral with poseNames and an "
+            "array a pose, or with expression_names and expression_deltas"
+        )
+    return out
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    from a2fjax.animation import mesh
+
+    try:
+        files = sorted(
+            p for p in folder.iterdir() if p.suffix.lower() in (".obj", ".ply") and p.name[0] != "."
+        )
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror or error})") from None
+    rest = [p for p in files if p.stem.lower() == "neutral"]
+    shapes = [p for p in files if p.stem.lower() != "neutral"]
+    if not rest or not shapes:
+        what = "neutral.obj or neutral.ply" if not rest else "shapes beside the neutral"
+        raise InputError(f"{folder}: not a rig: no {what}")
+    neutral, faces = mesh.read(rest[0])
+    neutral = neutral.astype(np.float64)
+    deltas = []
+    for path in shapes:
+        vertices, _ = mesh.read_frame(path)
+        if vertices.shape != neutral.shape:
+            raise InputError(f"{path}: {len(vertices)} vertices, {rest[0].name} has {len(neutral)}")
+        deltas.append(vertices - neutral)
+    return {"neutral": neutral, "faces": faces, "names": [p.stem for p in shapes], "deltas": deltas}
+
+
+def _checked(
+    path: Path,
+    *,
+    neutral: np.ndarray,
+    deltas: Any,
+    names: Sequence[str],
+    faces: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    units: str = "",
+) -> Rig:
+    rest = _numbers(path, "neutral", neutral)
+    if rest.ndim != 2 or rest.shape[1:] != (3,) or len(rest) < 4:
+        raise InputError(f"{path}: neutral has shape {rest.shape}, expected [V, 3], V >= 4")
+    if not np.isfinite(rest).all() or not np.ptp(rest, axis=0).any():
+        raise InputError(
+            f"{path}: neutral is not a mesh: its vertices are not finite, or one point"
+        )
+    if not len(names) or len(names) != len(deltas):
+        raise InputError(f"{path}: {len(names)} names of shapes, {len(deltas)} shapes")
+    lower = [n.lower() for n in names]
+    twice = next((n for n in names if lower.count(n.lower()) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: shape {twice!r} appears twice")
+    shapes = np.empty((len(names), *rest.shape))
+    for i, name in enumerate(names):
+        shape = _numbers(path, name, deltas[i])
+        if shape.shape != rest.shape or not np.isfinite(shape).all():
+            raise InputError(
+                f"{path}: {name} has shape {shape.shape}, expected finite {rest.shape}"
+            )
+        shapes[i] = shape
+    _check_displacements(path, rest, shapes)
+    if units and units not in MILLIMETRES:
+        raise InputError(f"{path}: units={units!r}{nearest(units, MILLIMETRES)}")
+    return Rig(
+        neutral=rest,
+        deltas=shapes,
+        names=tuple(names),
+        faces=_triangles(path, faces, len(rest)),
+        mask=_mask(path, mask, len(rest)),
+        units=units,
+    )
+
+
+def _numbers(path: Path, name: str, values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {name} holds {values.dtype}, expected numbers")
+    return values.astype(np.float64)
+
+
+def _check_displacements(path: Path, neutral: np.ndarray, shapes: np.ndarray) -> None:
+    """Checks that shapes are displacements: positions look like the neutral, each of them."""
+    rest = neutral - neutral.mean(axis=0)
+    alike = np.einsum("kvi,vi->k", shapes, rest) / np.sum(rest**2)
+    if len(shapes) > 1 and np.median(alike) > 0.8:
+        raise InputError(f"{path}: its shapes are positions, expected displacements of the neutral")
+
+
+def _triangles(path: Path, faces: np.ndarray | None, count: int) -> np.ndarray:
+    if faces is None or not np.size(faces):
+        return np.zeros((0, 3), np.int32)
+    faces = np.asarray(faces)
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
+        raise InputError(f"{path}: faces have shape {faces.shape}, expected integers [F, 3]")
+    if faces.min() < 0 or faces.max() >= count:
+        raise InputError(f"{path}: faces name vertices that are not among the {count}")
+    return faces.astype(np.int32)
 
 
 def face(
     rig: Rig,
     *,
+    neutral: np.ndarray | None = None,
     units: str = "auto",
     axes: str = "auto",
     mouth_close: str = "auto",
@@ -94,39 +251,91 @@ def face(
     part: str = "skin",
     name: str = "rig",
 ) -> Face:
-    """Returns a rig ready to solve on: millimetres, the rig's channels, halves added up.
+    """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
+
+    Without `neutral` the rig is the person's own, in the capture's unit and axes. With it, units
+    and axes are found from the likeness of the two heads (`conventions.find`), the neutral is laid
+    on the rig's, and if it is another head the shapes are carried over (`transfer`).
 
     Args:
       rig: see `read`.
-      units: of the capture: "mm", "cm" or "m"; "auto" goes by the rig's, else by the size of a
-        head.
-      axes: of the capture, see `conventions.parse_axes`; "auto" takes the rig's own.
+      neutral: [V, 3] the person's neutral mesh in the capture's unit and axes; vertices that are
+        not finite are taken from the rig and not solved on.
+      units: of the capture: "mm", "cm" or "m"; "auto" finds them, else goes by the rig's, else by
+        the size of a head.
+      axes: of the capture, see `conventions.parse_axes`; "auto" finds them, else takes the rig's.
       mouth_close: "arkit", "nvidia" or "auto"; see `sources.SourceOptions`.
       stable: [N] indices of vertices that only move with the head, or None to find them.
       part: "skin" or "tongue", for notes.
       name: for messages.
 
     Raises:
-      InputError: unknown shapes, or an option of unknown value.
+      InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
+        topology.
     """
-    unit = (rig.units or units_of(rig.neutral)) if units == "auto" else units
-    if unit not in MILLIMETRES:
-        raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
-    scale = MILLIMETRES[unit]
-    turn = np.eye(3) if axes == "auto" else conventions.parse_axes(axes)
-    channels, deltas = merge(name, rig.names, rig.deltas @ (scale * turn).T)
-    notes = [f"{part}: vertices in {unit}, {len(channels)} shapes"]
-    notes += [note for note in [relative_mouth_close(channels, deltas, mouth_close)] if note]
+    own = rig.units or units_of(rig.neutral)
+    keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
+    if neutral is None:
+        unit = own if units == "auto" else units
+        if unit not in MILLIMETRES:
+            raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
+        turn = np.eye(3) if axes == "auto" else conventions.parse_axes(axes)
+        matrix = MILLIMETRES[unit] * turn
+        rest = rig.neutral @ matrix.T
+        channels, deltas, notes = _solvable(name, rig, rig.deltas @ matrix.T, mouth_close)
+        transferred = False
+    else:
+        template = rig.neutral * MILLIMETRES[own]
+        found = conventions.find(neutral, template, units=units, axes=axes, name=name)
+        unit, turn = found.units, found.axes
+        rest = found.aligned(np.asarray(neutral, np.float64))
+        holes = ~np.isfinite(rest).all(axis=1)
+        channels, deltas, notes = _solvable(name, rig, rig.deltas * MILLIMETRES[own], mouth_close)
+        notes.append(
+            f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
+            f"{found.margin:.1f} over the next, {100 * found.residual:.1f} % of the head's radius "
+            "from the template"
+        )
+        if holes.any():
+            rest[holes] = _filled(rest, template, holes)
+            keep = keep[~holes[keep]]
+            notes.append(f"{holes.sum()} vertices of the neutral are not known: left out")
+        transferred = bool(np.sqrt(((rest - template) ** 2).sum(axis=1).mean()) > _SAME_MM)
+        if transferred:
+            deltas = transfer(template, deltas, rig.faces, rest)
+            way = "deformation transfer" if len(rig.faces) else "scaling"
+            size = size_ratio(template, rest)
+            notes.append(f"shapes of the template carried over by {way}: size {size:.3f} of it")
     return Face(
-        neutral=rig.neutral @ (scale * turn).T,
+        neutral=rest,
         deltas=deltas,
         channels=tuple(channels),
-        keep=np.arange(len(rig.neutral)) if rig.mask is None else rig.mask,
+        keep=keep,
         stable=stable,
-        millimetres=scale,
+        millimetres=MILLIMETRES[unit],
         axes=turn,
-        notes=tuple(notes),
+        transferred=transferred,
+        notes=(f"{part}: vertices in {unit}, {len(channels)} shapes", *notes),
     )
+
+
+def _solvable(
+    name: str, rig: Rig, deltas: np.ndarray, mouth_close: str
+) -> tuple[list[str], np.ndarray, list[str]]:
+    channels, merged = merge(name, rig.names, deltas)
+    dropped = [n for n in rig.names if _COLUMNS.get(n.lower(), n) is None]
+    notes = [f"shapes without a channel, left out: {', '.join(dropped)}"] if dropped else []
+    note = relative_mouth_close(channels, merged, mouth_close)
+    return channels, merged, [*notes, note] if note else notes
+
+
+def _filled(rest: np.ndarray, template: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Returns the template's vertices of the holes, moved as the nearest known one is."""
+    from scipy.spatial import cKDTree
+
+    known = np.flatnonzero(~holes)
+    _, near = cKDTree(template[known]).query(template[holes])
+    return template[holes] + (rest - template)[known[near]]
 
 
 def merge(name: str, poses: Sequence[str], shapes: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -191,6 +400,8 @@ def _mask(path: Path, mask: np.ndarray | None, count: int) -> np.ndarray | None:
     mask = np.asarray(mask).reshape(-1)
     if len(mask) == count and np.isin(mask, (0, 1)).all():
         mask = np.flatnonzero(mask)
+    if mask.dtype.kind not in "iub":
+        raise InputError(f"{path}: frontalMask holds {mask.dtype}, expected numbers of vertices")
     mask = np.unique(mask.astype(np.int64))
     if not len(mask) or mask[0] < 0 or mask[-1] >= count:
         raise InputError(f"{path}: frontalMask names vertices that are not among the {count}")
