@@ -1,52 +1,77 @@
-"""Curves that someone else solved: an .npz of named channels beside a sound file of the same stem.
+"""Curves that someone else solved: a .npz, .json or .csv of named channels beside a sound file of
+the same stem, in one folder or in a folder for each person.
 
-Archives hold a 2-D array of values [F, N] with the names of its columns and `fps` or `times`:
-`arkit52` with `arkit52_names` as FACEGOOD's Audio2Face training part is kept here, or `motion`,
-`curves`, `values` or `weights` with `names`. An optional `emotion`, `sentence`, `language`,
-`subject` or `text` (strings) is taken as well.
+What the files may look like: `curves`. An optional shots.json in the folder says what file names
+cannot, and an .npz may hold the strings sentence, language, subject, text and emotion.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from a2fjax import rig
-from a2fjax.errors import InputError, nearest
-from data_pipeline import align
-from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
-
-_NAMED = (
-    ("arkit52", "arkit52_names"),
-    ("motion", "names"),
-    ("curves", "names"),
-    ("values", "names"),
-    ("weights", "names"),
+from a2fjax.errors import InputError
+from data_pipeline.sources import (
+    Actor,
+    Capture,
+    Face,
+    SourceOptions,
+    Take,
+    curves,
+    find_audio,
+    shots,
 )
 
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds curve tables, or None."""
-    folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
-    pairs = [f for folder in folders for f in _tables(folder) if find_audio(f.parent, f.stem)]
-    if not pairs:
+    kinds = [
+        files[0].suffix.lower()
+        for folder in _folders(path)
+        for stem, files in _tables(folder).items()
+        if find_audio(folder, stem)
+    ]
+    if not kinds:
         return None
-    return f"{len(pairs)} .npz beside sound files of the same name"
+    named = " or ".join(e for e in curves.ENDINGS if e in kinds)
+    return f"{len(kinds)} {named} beside sound files of the same name"
 
 
 def open_source(path: Path, options: SourceOptions) -> TableSource:
     """Returns the source of a folder, or of folders, of tables.
 
     Raises:
-      InputError: there is no .npz.
+      InputError: there are no tables.
     """
     source = TableSource(path, options)
     if not source.actors():
-        raise InputError(f"{path}: no .npz with curves in it or in its folders")
+        raise InputError(f"{path}: no .npz, .json or .csv with curves in it or in its folders")
     return source
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    yield path
+    yield from sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    """Returns tables by stem, the best kind first; those without sound only if they seem meant."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in curves.ENDINGS:
+            continue
+        if path.is_file() and path.name != "shots.json":
+            # What `a2fjax infer` writes ends in .channels.csv.
+            found.setdefault(path.stem.removesuffix(".channels"), []).append(path)
+    kept = {}
+    for stem, files in found.items():
+        if find_audio(folder, stem) is None:
+            files = [f for f in files if curves.seems(f)]
+        if files:
+            kept[stem] = sorted(files, key=lambda f: curves.ENDINGS.index(f.suffix.lower()))
+    return kept
 
 
 class TableSource:
@@ -61,81 +86,71 @@ class TableSource:
 
     def actors(self) -> list[Actor]:
         """Returns one person a folder; see `Source.actors`."""
-        folders = [self.path, *sorted(p for p in self.path.iterdir() if p.is_dir())]
         grouped: dict[str, list[Take]] = {}
         rejected: dict[str, list[tuple[str, str]]] = {}
-        for folder in folders:
+        listed: dict[str, list[Path]] = {}
+        for folder in _folders(self.path):
             subject = folder.resolve().name
             if self.options.subject and folder == self.path:
                 subject = self.options.subject
-            for file in _tables(folder):
-                audio = find_audio(folder, file.stem)
-                if audio is None:
-                    reason = f"{file}: no sound file {file.stem}.wav beside it"
-                    rejected.setdefault(subject, []).append((file.stem, reason))
-                    continue
+            for stem, files in _tables(folder).items():
                 try:
-                    take = self._take(file, audio, subject)
+                    take = self._take(folder, stem, files[0], subject)
                 except InputError as error:
-                    rejected.setdefault(subject, []).append((file.stem, str(error)))
+                    rejected.setdefault(subject, []).append((stem, str(error)))
                     continue
                 grouped.setdefault(take.subject, []).append(take)
+                shot_list = folder / "shots.json"
+                if shot_list.is_file() and shot_list not in listed.get(take.subject, []):
+                    listed.setdefault(take.subject, []).append(shot_list)
         return [
             Actor(
                 name=name,
                 takes=tuple(sorted(grouped.get(name, []), key=lambda t: t.name)),
+                files=tuple(listed.get(name, [])),
                 rejected=tuple(rejected.get(name, [])),
             )
             for name in sorted({*grouped, *rejected})
         ]
 
-    def _take(self, file: Path, audio: Path, subject: str) -> Take:
-        # Strings only: an archive's curves are not read for listing.
-        words = {}
-        with _open(file) as data:
-            for key in ("sentence", "language", "subject", "text", "emotion"):
-                if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
-                    words[key] = str(data[key].item())
-        emotion = rig.emotion_vector({words.get("emotion") or "neutral": 1.0})
+    def _take(self, folder: Path, stem: str, file: Path, subject: str) -> Take:
+        audio = find_audio(folder, stem)
+        if audio is None and self.options.missing_audio != "silence":
+            raise InputError(
+                f"{file}: no sound file {stem}.wav beside it; --config.missing_audio=silence takes "
+                "it as performed in silence"
+            )
+        listed = shots.read_shot_list(folder / "shots.json")
+        said = {**curves.words(file), **listed.shots.get(stem, {})}
+        emotion, track = shots.emotion_weights(file, stem, said, self.options.emotion)
+        held_out = said.get("held_out")
         return Take(
-            subject=words.get("subject", subject),
-            name=file.stem,
+            subject=str(said.get("subject") or subject),
+            name=stem,
             audio=audio,
             data=(file,),
-            sentence=words.get("sentence", file.stem),
-            language=words.get("language", self.options.language),
+            sentence=str(said.get("sentence") or shots.sentence_of(stem)),
+            language=str(said.get("language") or self.options.language),
             emotion=emotion,
-            text=words.get("text", ""),
+            emotion_track=track,
+            slate=stem.lower() == "slate",
+            synthetic=listed.synthetic,
+            held_out=None if held_out is None else bool(held_out),
+            fps=self.options.fps or listed.fps,
+            text=str(said.get("text") or ""),
         )
 
     def capture(self, take: Take) -> Capture:
         """Returns curves in rig order; see `Source.capture`."""
         file = take.data[0]
-        try:
-            with _open(file) as data:
-                names, values = _named_values(file, data)
-                rate = float(np.asarray(data["fps"]).item()) if "fps" in data.files else 0.0
-                times = np.asarray(data["times"], np.float64) if "times" in data.files else None
-        except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file}: damaged or not numbers ({error})") from None
-        if not len(values):
-            raise InputError(f"{file}: has no frames")
-        if not np.isfinite(values).all():
-            raise InputError(f"{file}: has values that are not finite")
-        try:
-            curves, observed = rig.from_names(values, names)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-        rate = self.options.fps or rate
-        if times is None or self.options.fps:
-            if not (np.isfinite(rate) and rate > 0):
-                raise InputError(f"{file}: says neither fps nor times; give --config.fps=...")
-            times = np.arange(len(values)) / align.exact_rate(rate)
-        if times.shape != (len(values),) or not (np.diff(times) > 0).all():
-            raise InputError(f"{file}: times do not increase, one for each of {len(values)} frames")
-        return Capture(times=times, curves=curves, observed=observed)
+        found = curves.read(file, self.options.fps, otherwise=take.fps)
+        notes = list(found.notes)
+        others = [p.name for p in _tables(file.parent).get(take.name, []) if p != file]
+        if others:
+            notes.append(f"{file.name} is taken before {', '.join(others)}")
+        return Capture(
+            times=found.times, curves=found.curves, observed=found.observed, notes=tuple(notes)
+        )
 
     def face(self, actor: str, part: str) -> Face | None:
         """Returns None: curves need no solving."""
@@ -144,34 +159,3 @@ class TableSource:
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns None: tables have no mesh."""
         return None
-
-
-def _tables(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
-
-
-def _open(file: Path) -> np.lib.npyio.NpzFile:
-    try:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not a NumPy archive ({error})") from None
-
-
-def _named_values(file: Path, data: np.lib.npyio.NpzFile) -> tuple[list[str], np.ndarray]:
-    for values, names in _NAMED:
-        if values in data.files and names in data.files:
-            found = [str(n) for n in np.asarray(data[names]).reshape(-1)]
-            table = np.asarray(data[values], np.float64)
-            if table.ndim != 2 or table.shape[1] != len(found):
-                raise InputError(
-                    f"{file}: {values} has shape {table.shape}, expected [frames, {len(found)}] "
-                    f"for the {len(found)} {names}"
-                )
-            return found, table
-    keys = [v for v, _ in _NAMED]
-    have = ", ".join(sorted(data.files)[:8]) or "nothing"
-    hint = nearest(data.files[0], keys) if data.files else ""
-    raise InputError(
-        f"{file}: holds {have}; expected arkit52 and arkit52_names, or motion and "
-        f"names{hint if hint.startswith('; did') else ''}"
-    )

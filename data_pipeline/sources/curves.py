@@ -1,0 +1,419 @@
+"""Files of named curves: CSV, JSON and NumPy archives, columns in any order and case.
+
+CSV: a header of channel names, and at most one column of time (see `TIME_COLUMNS`); separated by
+commas, semicolons (then a comma may be the decimal mark) or tabs.
+
+JSON, as tools write it:
+
+    {"names": [...], "fps": 60, "frames": [[...], ...]}         also "weights", "values", "motion"
+    {"facsNames": [...], "exportFps": 30, "weightMat": [[...], ...]}                  Audio2Face
+    [{"time": 0.0, "jawOpen": 0.1, ...}, ...]        also {"fps": 60, "frames": [{...}, ...]}
+    [{"timeCode": 0.0, "blendShapes": {"JawOpen": 0.1, ...}}, ...]
+
+npz: a 2-D array with the names of its columns, see `PAIRS`, and `fps` or `times`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import lzma
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.animation import livelink
+from a2fjax.errors import InputError, nearest
+from data_pipeline import align
+
+ENDINGS = (".npz", ".json", ".csv")
+"""Kinds of files, best first."""
+
+PAIRS = (
+    ("arkit52", "arkit52_names"),
+    ("motion", "names"),
+    ("curves", "names"),
+    ("values", "names"),
+    ("weights", "names"),
+    ("frames", "names"),
+    ("weightMat", "facsNames"),
+)
+"""Names of the values and of their columns' names, in JSON and npz."""
+
+TIME_COLUMNS = {
+    "time": "s",
+    "times": "s",
+    "seconds": "s",
+    "timestamp": "s",
+    "time_s": "s",
+    "time_ms": "ms",
+    "timestamp_ms": "ms",
+    "milliseconds": "ms",
+    "timecode": "timecode",
+    "frame": "frame",
+    "frames": "frame",
+    "frame_number": "frame",
+    "frame_index": "frame",
+}
+"""Columns that say when a row is: in s or ms, a timecode (or s), or a frame at the file's rate."""
+
+NO_CHANNELS = ("_neutral", "neutral", "blendshapecount")
+"""Columns of trackers that are no channel of a face, left out beside head rotation and pupils."""
+
+_MOST = 3.0
+_PREFIX = "blendshapes."
+_WORDS = ("sentence", "language", "subject", "text", "emotion")
+_NESTED = ("blendshapes", "weights", "values", "channels")
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError),
+    *(RuntimeError, csv.Error, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
+"""What readers raise for bytes that are not what they seem, RuntimeError for deep nesting, too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What a file holds.
+
+    Attributes:
+      curves: [F, 72] float32, rig units.
+      observed: [72] channels that the file has.
+      times: [F] s, increasing.
+      notes: what was left out or shifted, in words.
+    """
+
+    curves: np.ndarray
+    observed: np.ndarray
+    times: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Values [F, N] as written, with the rows' times in s, their frame numbers, or neither."""
+
+    names: list[str]
+    values: np.ndarray
+    fps: float = 0.0
+    times: np.ndarray | None = None
+    numbers: np.ndarray | None = None
+
+
+def read(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> Curves:
+    """Reads a file of named curves.
+
+    Args:
+      path: of a .csv, .json or .npz.
+      fps: frames a second; 0 takes what the file says.
+      otherwise: frames a second of files that say neither a rate nor times; 0 refuses them.
+
+    Raises:
+      InputError: names the file and what is wrong: unknown column, values that are not finite or
+        not weights from 0 to 1, no frame rate, times that do not increase, no frames, damaged.
+    """
+    if path.suffix.lower() == ".csv" and livelink.is_recording(path):
+        table, notes = livelink.read_recording(path)
+        curves, observed = table.to_motion()
+        times = table.times() if not fps else np.arange(len(curves)) / align.exact_rate(fps)
+        return Curves(curves, observed, times, notes)
+    readers = {".csv": _read_csv, ".json": _read_json, ".npz": _read_npz}
+    try:
+        rows = readers[path.suffix.lower()](path)
+    except _DAMAGED as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged or not numbers ({_one_line(error)})") from None
+    return _checked(path, rows, fps, otherwise)
+
+
+def words(path: Path) -> dict[str, str]:
+    """Returns what an .npz says of its take (sentence, language, subject, text, emotion).
+
+    Raises:
+      InputError: not a NumPy archive.
+    """
+    if path.suffix.lower() != ".npz":
+        return {}
+    found = {}
+    with _archive(path) as data:
+        for key in _WORDS:
+            try:
+                if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
+                    found[key] = str(data[key].item())
+            except _DAMAGED as error:
+                raise InputError(f"{path}: {key}: damaged ({_one_line(error)})") from None
+    return found
+
+
+def seems(path: Path) -> bool:
+    """Returns whether a file without a sound beside it is meant as curves.
+
+    Archives always are; a CSV whose header names a channel, and JSON of one of the known forms.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            header = _header(path.read_bytes()[: 1 << 16].decode("utf-8-sig").split("\n", 1)[0])
+            return any(name.lower() in _KNOWN for name in header)
+        if path.suffix.lower() == ".json":
+            _read_json(path)
+        return True
+    except _DAMAGED:
+        return False
+
+
+_KNOWN = {c.name.lower() for layout in rig.LAYOUTS.values() for c in layout.columns}
+
+
+def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:
+    values = rows.values
+    if not len(values):
+        raise InputError(f"{path}: has no frames")
+    names = [n[len(_PREFIX) :] if n.lower().startswith(_PREFIX) else n for n in rows.names]
+    kept = [i for i, name in enumerate(names) if name.lower() not in NO_CHANNELS]
+    names, values = [names[i] for i in kept], values[:, kept]
+    if not np.isfinite(values).all():
+        frame, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise InputError(f"{path}: frame {frame}: {names[column]} is not finite")
+    try:
+        curves, observed = rig.from_names(values, names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not observed.any():
+        raise InputError(f"{path}: holds no channel of the rig")
+    _check_range(path, curves)
+    rate = fps or rows.fps or otherwise
+    notes = []
+    if rows.times is not None and not fps:
+        times = np.asarray(rows.times, np.float64)
+        if len(times) and np.isfinite(times).all() and abs(times[0]) > livelink.DAY:
+            notes.append(f"times count from the first row's, {times[0]:.3f} s")
+            times = times - times[0]
+    else:
+        if not (np.isfinite(rate) and rate > 0):
+            raise InputError(f"{path}: says neither fps nor times; give --config.fps=...")
+        numbers = np.arange(len(values)) if rows.numbers is None else rows.numbers
+        times = numbers / align.exact_rate(rate)
+    if (
+        times.shape != (len(values),)
+        or not np.isfinite(times).all()
+        or not (np.diff(times) > 0).all()
+    ):
+        late = np.flatnonzero(~(np.diff(times) > 0)) if times.ndim == 1 else []
+        where = f" (frame {int(late[0]) + 1})" if len(late) else ""
+        raise InputError(
+            f"{path}: times do not increase{where}, one for each of {len(values)} frames"
+        )
+    if len(times) > 1:
+        found = 1.0 / float(np.median(np.diff(times)))
+        if not 1.0 <= found <= 1000.0:
+            raise InputError(
+                f"{path}: its times are {found:g} frames a second, expected 1 to 1000: are they in "
+                "seconds? --config.fps=... takes no notice of them"
+            )
+    return Curves(curves, observed, times, tuple(notes))
+
+
+def _check_range(path: Path, curves: np.ndarray) -> None:
+    """Checks that weights are weights: rigs overshoot 1 a little, percent go to 100."""
+    weights = curves[:, rig.WEIGHT_CHANNELS]
+    frame, column = np.unravel_index(int(np.argmax(np.abs(weights))), weights.shape)
+    most = float(weights[frame, column])
+    if abs(most) > _MOST:
+        hint = "; if these are percent, divide by 100" if 10 < abs(most) <= 200 else ""
+        raise InputError(
+            f"{path}: frame {int(frame)}: {rig.CHANNELS[int(column)]} is {most:g}, expected "
+            f"weights from 0 to 1{hint}"
+        )
+
+
+def _read_csv(path: Path) -> _Rows:
+    text = path.read_bytes().decode("utf-8-sig")
+    lines = text.splitlines()
+    if not lines or not lines[0].strip():
+        raise InputError(f"{path}: is empty, expected a header of channel names")
+    mark = _separator(lines[0])
+    table = list(csv.reader(lines, delimiter=mark))
+    header = [cell.strip() for cell in table[0]]
+    while table and not any(cell.strip() for cell in table[-1]):
+        table.pop()
+    clocks = [i for i, name in enumerate(header) if name.lower() in TIME_COLUMNS]
+    # "frame" beside "time" says the same less well.
+    clocks.sort(key=lambda i: "s ms timecode frame".split().index(_kind(header[i])))
+    columns = [i for i in range(len(header)) if i not in clocks]
+    if len(table) < 2:
+        raise InputError(f"{path}: has a header but no frames")
+    values = np.empty((len(table) - 1, len(columns)))
+    for n, row in enumerate(table[1:]):
+        if len(row) != len(header):
+            raise InputError(f"{path}:{n + 2}: {len(row)} values, expected {len(header)}")
+        for k, i in enumerate(columns):
+            values[n, k] = _number(path, n, header[i], row[i], mark)
+    names = [header[i] for i in columns]
+    if not clocks:
+        return _Rows(names, values)
+    clock = clocks[0]
+    cells = [row[clock] for row in table[1:]]
+    kind = _kind(header[clock])
+    if kind == "timecode" and ":" in cells[0]:
+        return _Rows(names, values, times=_timecodes(path, cells))
+    when = np.array([_number(path, n, header[clock], c, mark) for n, c in enumerate(cells)])
+    if kind == "frame":
+        return _Rows(names, values, numbers=when)
+    return _Rows(names, values, times=when / 1000.0 if kind == "ms" else when)
+
+
+def _kind(name: str) -> str:
+    return TIME_COLUMNS[name.lower()]
+
+
+def _separator(header: str) -> str:
+    return max(",;\t", key=header.count)
+
+
+def _header(line: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=_separator(line)), [])]
+
+
+def _number(path: Path, row: int, name: str, cell: str, mark: str) -> float:
+    try:
+        value = float(cell.replace(",", ".") if mark == ";" else cell)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise InputError(f"{path}:{row + 2}: {name} is {cell[:40]!r}, expected a finite number")
+    return value
+
+
+def _timecodes(path: Path, cells: Sequence[str]) -> np.ndarray:
+    for n, cell in enumerate(cells):
+        try:
+            livelink.parse_timecode(cell)
+        except InputError as error:
+            raise InputError(f"{path}:{n + 2}: {error}") from None
+    return livelink.Table(tuple(cells), np.zeros((len(cells), 0)), name=str(path)).times()
+
+
+def _read_json(path: Path) -> _Rows:
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({_one_line(error)})") from None
+    if isinstance(data, list):
+        return _records(path, data, {})
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected an object with names and frames, or a list of frames")
+    for values, names in PAIRS:
+        if isinstance(data.get(values), list) and isinstance(data.get(names), list):
+            table = _table(path, data[values], len(data[names]))
+            times = data.get("times")
+            return _Rows(
+                [str(n) for n in data[names]],
+                table,
+                fps=_rate(path, data),
+                times=None if times is None else np.asarray(times, np.float64),
+            )
+    for values, _ in PAIRS:
+        if isinstance(data.get(values), list) and data[values]:
+            return _records(path, data[values], data)
+    have = ", ".join(sorted(map(str, data))[:8]) or "nothing"
+    raise InputError(f"{path}: holds {have[:120]}; expected names and frames")
+
+
+def _rate(path: Path, data: dict[str, Any]) -> float:
+    for key in ("fps_exact", "fps", "exportFps", "frameRate"):
+        if data.get(key) is not None:
+            text = str(data[key])
+            try:
+                above, _, below = text.partition("/")
+                found = float(above) / float(below or 1)
+            except (ValueError, ZeroDivisionError):
+                found = np.nan
+            if not (np.isfinite(found) and found > 0):
+                raise InputError(f"{path}: {key} is {text[:40]!r}, expected frames a second")
+            return found
+    return 0.0
+
+
+def _table(path: Path, rows: list, columns: int) -> np.ndarray:
+    for n, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != columns:
+            count = len(row) if isinstance(row, list) else "no"
+            raise InputError(f"{path}: frame {n} has {count} values, expected {columns}")
+    return np.asarray(rows, np.float64).reshape(len(rows), columns)
+
+
+def _records(path: Path, rows: list, head: dict[str, Any]) -> _Rows:
+    """Reads a list of {name: value}, each with an entry of time or none has one."""
+    flat: list[dict[str, Any]] = []
+    for n, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: frame {n} is not an object of names and values")
+        own = {k: v for k, v in row.items() if not isinstance(v, (dict, list, str))}
+        for key, value in row.items():
+            if key.lower() in _NESTED and isinstance(value, dict):
+                own.update(value)
+        flat.append(own)
+    if not flat:
+        raise InputError(f"{path}: has no frames")
+    first = list(flat[0])
+    for n, row in enumerate(flat):
+        if row.keys() != flat[0].keys():
+            odd = sorted(set(row) ^ set(first))[0]
+            raise InputError(f"{path}: frame {n}: {odd!r} is not in all frames")
+    clocks = [k for k in first if k.lower() in TIME_COLUMNS]
+    names = [k for k in first if k not in clocks]
+    values = np.array([[row[k] for k in names] for row in flat], np.float64)
+    if not clocks:
+        return _Rows(names, values, fps=_rate(path, head))
+    when = np.array([row[clocks[0]] for row in flat], np.float64)
+    kind = _kind(clocks[0])
+    if kind == "frame":
+        return _Rows(names, values, fps=_rate(path, head), numbers=when)
+    return _Rows(names, values, times=when / 1000.0 if kind == "ms" else when)
+
+
+def _archive(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except _DAMAGED as error:
+        raise InputError(f"{path}: not a NumPy archive ({_one_line(error)})") from None
+    if not isinstance(found, np.lib.npyio.NpzFile):
+        raise InputError(f"{path}: is one array, expected an archive with names and values")
+    return found
+
+
+def _read_npz(path: Path) -> _Rows:
+    with _archive(path) as data:
+        for values, names in PAIRS:
+            if values in data.files and names in data.files:
+                found = [str(n) for n in np.asarray(data[names]).reshape(-1)]
+                table = np.asarray(data[values], np.float64)
+                if table.ndim != 2 or table.shape[1] != len(found):
+                    raise InputError(
+                        f"{path}: {values} has shape {table.shape}, expected [frames, "
+                        f"{len(found)}] for the {len(found)} {names}"
+                    )
+                rate = float(np.asarray(data["fps"]).item()) if "fps" in data.files else 0.0
+                times = np.asarray(data["times"], np.float64) if "times" in data.files else None
+                return _Rows(found, table, fps=rate, times=times)
+        keys = [v for v, _ in PAIRS]
+        have = ", ".join(sorted(data.files)[:8]) or "nothing"
+        hint = nearest(data.files[0], keys) if data.files else ""
+    raise InputError(
+        f"{path}: holds {have}; expected arkit52 and arkit52_names, or motion and "
+        f"names{hint if hint.startswith('; did') else ''}"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:160]
+    if "allow_pickle" in text or "Object arrays" in text:
+        return "it holds pickled objects, which are refused: save plain arrays"
+    return text or type(error).__name__
