@@ -25,6 +25,7 @@ ALLOWED = {
     "animation": FOUNDATION | {"data"},
     "infer": FOUNDATION | {"audio", "models", "data", "tasks", "train", "animation"},
     "evaluate": FOUNDATION | {"audio", "metrics", "data", "tasks", "train", "infer"},
+    "view": FOUNDATION | {"audio", "data"},
 }
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}
 

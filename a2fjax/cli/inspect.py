@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from a2fjax.view.text import table
 
 if TYPE_CHECKING:
     from a2fjax.config import Config, Resolved
@@ -15,8 +14,27 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `a2fjax inspect`."""
-    parser.add_argument("what", metavar="RUN|SHARDS|EXPERIMENT.py", help="told by its content")
+    parser.add_argument(
+        "what",
+        metavar="RUN|SHARDS|EXPERIMENT.py",
+        nargs="+",
+        help="told by its content; several folders of shards are shown as a mixture",
+    )
     parser.add_argument("--step", type=int, help="of a run's checkpoint; default: the newest")
+    parser.add_argument(
+        "--weights", metavar="W,W...", help="of several folders of shards, as data.weights"
+    )
+    parser.add_argument(
+        "--take",
+        metavar="SUBJECT/TAKE",
+        help="one take of shards; the beginning of its name will do",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="draw the take: .png, .pdf, .svg or .html (with its sound)"
+    )
+    parser.add_argument(
+        "--range", metavar="START:END", help="seconds of the take to draw; default: all of it"
+    )
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
@@ -28,16 +46,23 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from a2fjax import config
     from a2fjax.errors import InputError
 
-    path = Path(args.what)
+    path = Path(args.what[0])
     is_experiment = path.suffix == ".py" or ".py:" in path.name
     if extra and not is_experiment:
         raise InputError(f"unexpected argument {extra[0]!r}; see a2fjax inspect --help")
-    if is_experiment:
-        lines = experiment(config.load(args.what, config.parse_overrides(extra)), args.what)
+    for flag in ("out", "range"):
+        if getattr(args, flag) is not None and not args.take:
+            raise InputError(f"--{flag} is of a take: give --take SUBJECT/TAKE too")
+    if len(args.what) > 1 or args.take or args.weights:
+        lines = sets(args)
+    elif is_experiment:
+        lines = experiment(config.load(args.what[0], config.parse_overrides(extra)), args.what[0])
     elif (path / "config.json").is_file():
         lines = run_folder(path, args.step)
     elif (path / "manifest.json").is_file():
-        lines = shards(path)
+        from a2fjax.view import contents
+
+        lines = contents.lines(path)
     elif path.is_dir():
         raise InputError(
             f"{path}: neither a run (config.json) nor shards (manifest.json) nor an experiment "
@@ -47,107 +72,44 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         raise InputError(f"{path}: expected a run folder, a shards folder or an experiment (.py)")
     else:
         raise InputError(f"{path}: no such file or folder")
-    print("\n".join(lines))
+    print("\n".join(lines).rstrip())
     return 0
 
 
-def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = "  ") -> list[str]:
-    """Returns lines of a table: the first column to the left, numbers to the right."""
-    cells = [list(header), *([str(c) for c in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
-    for row in cells:
-        rest = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append(indent + "  ".join([f"{row[0]:<{widths[0]}}", *rest]).rstrip())
-    return lines
-
-
-def shards(folder: Path) -> list[str]:
-    """Returns what is in a set of shards.
+def sets(args: argparse.Namespace) -> list[str]:
+    """Returns what is in several folders of shards together, or in one take of them.
 
     Raises:
-      InputError: damaged, or of another rig.
+      InputError: a folder holds no shards, weights that do not fit, no such take, or the picture
+        cannot be written.
     """
-    import numpy as np
+    from a2fjax import config
+    from a2fjax.errors import InputError
+    from a2fjax.view import contents
 
-    from a2fjax import rig
-    from a2fjax.data import records
+    if not args.take:
+        weights = config.parse_value(args.weights) if args.weights else ()
+        weights = weights if isinstance(weights, (tuple, list)) else (weights,)
+        if not all(_is_number(w) for w in weights):
+            raise InputError(f"--weights {args.weights}: expected numbers, such as 1,2.5")
+        return contents.combined(args.what, [float(w) for w in weights])
 
-    manifest = records.read_manifest(folder)
-    clips = [clip for shard in manifest.shards for clip in shard.clips]
-    size = sum((folder / shard.file).stat().st_size for shard in manifest.shards)
-    hours = sum(clip["frames"] for clip in clips) / rig.FPS / 3600
-    kind = "synthetic" if manifest.synthetic else "recorded"
-    held_out = sum(s.held_out for s in manifest.subjects)
-    lines = [
-        f"shards {folder}: {kind}, schema {manifest.schema}, rig {manifest.rig}",
-        f"  {len(clips)} clips, {hours:.2f} hours, {len(manifest.subjects)} subjects "
-        f"({held_out} held out, {sum(s.mesh is not None for s in manifest.subjects)} with a mesh), "
-        f"{len({c['sentence'] for c in clips})} sentences, {len(manifest.shards)} files, "
-        f"{size / 1e6:.1f} MB",
-        "",
-    ]
-    languages = _languages(folder, manifest)
-    for title, key in (("split", "split"), ("emotion", "emotion"), ("language", "language")):
-        groups: defaultdict[str, Counter] = defaultdict(Counter)
-        for clip in clips:
-            name = languages.get(clip["id"], "") if key == "language" else clip[key]
-            groups[str(name) or "unknown"].update(clips=1, frames=clip["frames"])
-        lines += table(_group_rows(groups, rig.FPS), (title, "clips", "hours")) + [""]
-    lines += _subjects(manifest, clips, rig.FPS) + [""]
-    mask = np.asarray(manifest.channel_mask, bool)
-    missing = [name for name, seen in zip(rig.CHANNELS, mask, strict=True) if not seen]
-    lines.append(f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS}")
-    if missing:
-        text = f"never observed: {', '.join(missing)}"
-        lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="    ")
-    mean, std = (np.asarray(manifest.statistics.get(f"motion_{k}", [])) for k in ("mean", "std"))
-    if len(mean) == len(std) == rig.NUM_CHANNELS:
-        order = np.argsort(-std / rig.SCALE, kind="stable")
-        rows = [(rig.CHANNELS[i], f"{mean[i]:.3f}", f"{std[i]:.3f}") for i in order if mask[i]]
-        lines += ["", *table(rows[:12], ("most moving channels", "mean", "std"))]
-        still = sum(1 for i in order if mask[i] and std[i] / rig.SCALE[i] < 1e-3)
-        if still:
-            lines.append(f"  {still} observed channels hardly move (std below 0.001)")
-    if "speech_level_db" in manifest.statistics:
-        lines.append(f"  mean speech level: {manifest.statistics['speech_level_db']:.1f} dB")
-    return lines
+    from a2fjax.infer import plot
+    from a2fjax.view import page, take
 
-
-def _languages(folder: Path, manifest: Any) -> dict[str, str]:
-    """Returns the language of each clip; records are read when the index does not say it."""
-    found = {c["id"]: c["language"] for s in manifest.shards for c in s.clips if "language" in c}
-    if found:
-        return found
-    from array_record.python import array_record_data_source
-
-    from a2fjax.data import records
-
-    for shard in manifest.shards:
-        with array_record_data_source.ArrayRecordDataSource(str(folder / shard.file)) as source:
-            for i, entry in enumerate(shard.clips):
-                try:
-                    found[entry["id"]] = records.decode(source[i]).language
-                except (records.BadRecord, ValueError, IndexError):
-                    found[entry["id"]] = "damaged record"
-    return found
-
-
-def _group_rows(groups: dict[str, Counter], fps: int) -> list[tuple[str, int, str]]:
-    ordered = sorted(groups.items(), key=lambda item: -item[1]["frames"])
-    return [(name, c["clips"], f"{c['frames'] / fps / 3600:.3f}") for name, c in ordered]
-
-
-def _subjects(manifest: Any, clips: list[dict[str, Any]], fps: int) -> list[str]:
-    groups: dict[str, Counter] = {s.id: Counter() for s in manifest.subjects}
-    for clip in clips:
-        groups.setdefault(clip["subject"], Counter()).update(clips=1, frames=clip["frames"])
-    rows = _group_rows(groups, fps)
-    held_out = {s.id for s in manifest.subjects if s.held_out}
-    rows = [(name + (" (held out)" if name in held_out else ""), n, h) for name, n, h in rows]
-    lines = table(rows[:10], ("subject", "clips", "hours"))
-    if len(rows) > 10:
-        lines.append(f"  and {len(rows) - 10} more subjects, at least {rows[-1][1]} clips each")
+    if args.out:
+        page.check_format(args.out)
+    part = plot.parse_range(args.range)
+    found = take.read(*take.find(args.what, args.take))
+    start = 0.0
+    if part is not None:
+        found, start = take.cut(found, part)
+    lines = take.lines(found)
+    if args.out:
+        page.write(args.out, found, start=start)
+        lines += ["", f"{args.out}: sound, curves and residual of the take"]
+    else:
+        lines += ["", "  --out take.png or take.html draws it"]
     return lines
 
 
@@ -166,6 +128,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
     config = resolved.config
     lines = [f"run {folder}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]
     lines += [f"  {line}" for line in _changed(resolved)]
+    lines += ["", *_mixture(config)][:-1]
     steps = checkpoints.steps(folder)
     lines += ["", f"  checkpoints: {', '.join(map(str, steps)) or 'none yet'}"]
     if steps:
@@ -194,7 +157,19 @@ def experiment(resolved: Resolved, name: str) -> list[str]:
 
     config = resolved.config
     lines = [f"experiment {name}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]
-    return [*lines, *(f"  {line}" for line in _changed(resolved)), "", *_model(config, table=True)]
+    lines += [*(f"  {line}" for line in _changed(resolved)), ""]
+    return [*lines, *_mixture(config), *_model(config, layers=True)]
+
+
+def _mixture(config: Config) -> list[str]:
+    """Returns lines on the sets that a configuration mixes, if several are and all are here."""
+    folders = config.data.shards
+    if len(folders) < 2 or not all((Path(f) / "manifest.json").is_file() for f in folders):
+        return []
+    from a2fjax.view import contents
+
+    rows = contents.combined(folders, config.data.weights, config.data.split)
+    return [*("  " + row if row else "" for row in rows), ""]
 
 
 def _changed(resolved: Resolved) -> list[str]:
@@ -212,7 +187,7 @@ def _changed(resolved: Resolved) -> list[str]:
     return lines or ["every value is the default"]
 
 
-def _model(config: Config, *, table: bool = False) -> list[str]:
+def _model(config: Config, *, layers: bool = False) -> list[str]:
     """Returns lines on the model of a configuration; only shapes are computed."""
     import math
 
@@ -256,6 +231,6 @@ def _model(config: Config, *, table: bool = False) -> list[str]:
             else f"{1000 * ahead:.1f} ms ({task.model.lookahead_frames} frames and the window)"
         ),
     ]
-    if table:
+    if layers:
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
     return lines

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -79,18 +80,62 @@ def test_shards(shards, capsys):
     code, out, _ = inspect(capsys, shards)
     assert code == 0
     assert "3 clips, 0.10 hours, 2 subjects (1 held out, 0 with a mesh), 3 sentences" in out
-    rows = [line.split() for line in out.splitlines()]
+    words = " ".join(out.split())
     for row in (
-        ["train", "1", "0.050"],
-        ["val", "1", "0.025"],
-        ["happy", "3", "0.100"],
-        ["en", "2", "0.075"],
-        ["de", "1", "0.025"],
-        ["anna", "2", "0.075"],
+        "train 1 0.050",
+        "val 1 0.025",
+        "happy 3 0.100",
+        "en 0.075",  # the index is of a version that named no languages
+        "de 0.025",
+        "anna 2 0.075",
+        "ben (held out) 1 0.025",
     ):
-        assert row in rows, out
+        assert row in words, out
     assert "observed channels: 71 of 72" in out and "never observed: cheekPuff" in out
-    assert rows[rows.index(["most", "moving", "channels", "mean", "std"]) + 1][0] == "jawOpen"
+    assert "most moving channels mean std anna 2 0.075 jawOpen 0.100 0.200" in words
+
+
+def test_several_sets(shards, tmp_path, capsys):
+    other = shutil.copytree(shards, tmp_path / "others")
+    code, out, _ = inspect(capsys, shards, other, "--weights", "3,1")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert next(r for r in rows if r[:1] == ["shards"])[-2:] == ["50.0%", "75.0%"]
+    assert next(r for r in rows if r[:1] == ["others"])[-2:] == ["50.0%", "25.0%"]
+    path = tmp_path / "x.py"
+    values = {"data": {"shards": [str(shards), str(other)], "weights": [1, 4]}}
+    path.write_text(f"def get_config(variant=''):\n    return {values!r}\n")
+    _, out, _ = inspect(capsys, path, *SMALL, "--config.data.weights", "1,0")
+    assert "others: left out" in out and "trained parameters" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "1,2"], "expected one for each folder of data.shards (1), got 2"),
+        (["--weights", "much"], "--weights much: expected numbers, such as 1,2.5"),
+        (["--weights=-1"], "-1.0 of"),
+        (["--out", "x.png"], "--out is of a take: give --take"),
+        (["--take", "anna/9"], "no take 'anna/9'; did you mean 'anna/"),
+        (["--take", "anna"], "may be any of 2: anna/0, anna/1"),
+        (["--take", "anna/0", "--out", "x.tiff"], "unknown ending '.tiff'"),
+        (["--take", "anna/0", "--range", "5"], "expected START:END"),
+        (["--take", "anna/0", "--range", "500:501"], "the take has 180.00 s"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(shards, capsys, arguments, message):
+    code, out, err = inspect(capsys, shards, *arguments)
+    assert code == 2 and out == ""
+    assert message in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_take(shards, tmp_path, capsys):
+    code, out, _ = inspect(capsys, shards, "--take", "ben")
+    assert code == 0 and out.startswith("take ben/2 · en · test_subjects · 90.0 s")
+    file = tmp_path / "take.html"
+    code, out, _ = inspect(capsys, shards, "--take", "ben/2", "--range", "3:5", "--out", file)
+    assert code == 0 and str(file) in out and "100 of 100 frames" in out
+    assert file.read_text().startswith("<!doctype html>")
 
 
 def test_an_experiment(tmp_path, capsys):

@@ -1,0 +1,403 @@
+"""What is in sets of shards, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.config import DataConfig, check_weights
+from a2fjax.data import mixture, records
+from a2fjax.data.source import ClipSource
+from a2fjax.view.text import WIDTH, beside, duration, short, table
+
+MOST_RECORDS = 200
+"""Records that are read at most for what the manifest does not say."""
+
+_REGIONS = ("jaw", "mouth", "cheeks_nose", "brows", "eyes", "tongue")
+_ROWS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """A set as `lines` and `combined` describe it.
+
+    Attributes:
+      folder: of the set.
+      manifest: of the set.
+      clips: index entries of all clips.
+      looked_at: how many records were read.
+      languages: frames by language; "" is unknown.
+      channel_share: [72] share of the clips looked at that observed each channel; None when every
+        clip has the set's mask.
+      quality: the builder's quality.json; {} when there is none.
+    """
+
+    folder: Path
+    manifest: records.Manifest
+    clips: list[dict[str, Any]]
+    looked_at: int
+    languages: Counter[str]
+    channel_share: np.ndarray | None
+    quality: dict[str, Any]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Channels observed in at least one clip [72] bool."""
+        return np.asarray(self.manifest.channel_mask, bool)
+
+    def seconds(self, split: str | None = None) -> float:
+        """Returns the length of a split, of all clips by default."""
+        return sum(c["frames"] for c in self.clips if split in (None, c["split"])) / rig.FPS
+
+
+def read(folder: str | Path) -> Contents:
+    """Reads a manifest, and at most `MOST_RECORDS` records spread over the set.
+
+    Raises:
+      InputError: damaged, or of another rig.
+    """
+    folder = Path(folder)
+    manifest = records.read_manifest(folder)
+    clips = [clip for shard in manifest.shards for clip in shard.clips]
+    sample = list(_sample(folder, clips))
+    languages: Counter[str] = Counter()
+    if all("language" in clip for clip in clips):
+        for clip in clips:
+            languages[clip["language"]] += clip["frames"]
+    else:
+        # Sets of earlier versions: the sample stands for the set.
+        for each in sample:
+            languages[each.language] += each.frames
+        seen, every = sum(languages.values()), sum(c["frames"] for c in clips)
+        languages = Counter({k: round(n * every / seen) for k, n in languages.items()})
+    share = None
+    if sample:
+        observed = np.stack([each.channel_mask for each in sample])
+        if not (observed == np.asarray(manifest.channel_mask, bool)).all():
+            share = observed.mean(0)
+    return Contents(folder, manifest, clips, len(sample), languages, share, _quality(folder))
+
+
+def _sample(folder: Path, clips: list[dict[str, Any]]):
+    """Yields readable clips, evenly over each split."""
+    for split in sorted({clip["split"] for clip in clips}):
+        source = ClipSource([folder], split, cache_bytes=0)
+        part = -(-MOST_RECORDS * len(source) // len(clips))
+        for index in np.unique(np.linspace(0, len(source) - 1, min(part, len(source))).round()):
+            try:
+                yield source.load(int(index))
+            except records.BadRecord:
+                continue
+
+
+def _quality(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def lines(folder: str | Path) -> list[str]:
+    """Returns what is in a set of shards.
+
+    Raises:
+      InputError: as `read`.
+    """
+    found = read(folder)
+    out = [*_head(found), ""]
+    by_language = _counted(found, lambda c: c.get("language", ""), "language")
+    if not all("language" in clip for clip in found.clips):
+        by_language = _languages(found)
+    out += beside(
+        [
+            _counted(found, lambda c: c["split"], "split", order=records.SPLITS),
+            _counted(found, lambda c: c["emotion"], "emotion"),
+            by_language,
+        ]
+    )
+    out += beside([_subjects(found), _moving(found)])
+    out += [*_channels(found), ""]
+    out += _provenance(found)
+    return out
+
+
+def _head(found: Contents) -> list[str]:
+    manifest, folder = found.manifest, found.folder
+    size = sum((folder / shard.file).stat().st_size for shard in manifest.shards)
+    held_out = sum(s.held_out for s in manifest.subjects)
+    meshes = sum(s.mesh is not None for s in manifest.subjects)
+    kind = "synthetic" if manifest.synthetic else "recorded"
+    level = manifest.statistics.get("speech_level_db")
+    return [
+        f"shards {folder}: {kind}, schema {manifest.schema}, rig {manifest.rig}",
+        f"  {len(found.clips)} clips, {found.seconds() / 3600:.2f} hours, "
+        f"{_count(len(manifest.subjects), 'subject')} ({held_out} held out, {meshes} with a mesh), "
+        f"{_count(len({c['sentence'] for c in found.clips}), 'sentence')}, "
+        f"{_count(len(manifest.shards), 'file')}, {size / 1e6:.1f} MB"
+        + (f", speech at {level:.0f} dB" if level is not None else ""),
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _counted(
+    found: Contents,
+    key: Callable[[dict[str, Any]], Any],
+    title: str,
+    order: Sequence[str] = (),
+) -> list[str]:
+    clips: Counter[str] = Counter()
+    frames: Counter[str] = Counter()
+    for clip in found.clips:
+        name = str(key(clip)) or "unknown"
+        clips[name] += 1
+        frames[name] += clip["frames"]
+    names = sorted(frames, key=lambda n: (order.index(n) if n in order else 0, -frames[n], n))
+    rows = [(short(n, 28), clips[n], _hours(frames[n])) for n in names]
+    out = table(rows[:_ROWS], (title, "clips", "hours"))
+    if len(rows) > _ROWS:
+        out.append(
+            f"  and {len(rows) - _ROWS} more, {_hours(sum(frames[n] for n in names[_ROWS:]))} h"
+        )
+    return out
+
+
+def _hours(frames: float) -> str:
+    return f"{frames / rig.FPS / 3600:.3f}"
+
+
+def _languages(found: Contents) -> list[str]:
+    ordered = sorted(found.languages.items(), key=lambda item: -item[1])[:_ROWS]
+    exact = found.looked_at == len(found.clips)
+    rows = [(name or "unknown", _hours(frames)) for name, frames in ordered]
+    return table(rows, ("language", "hours" if exact else f"hours (of {found.looked_at} clips)"))
+
+
+def _subjects(found: Contents) -> list[str]:
+    held_out = {s.id for s in found.manifest.subjects if s.held_out}
+    return _counted(
+        found,
+        lambda c: c["subject"] + (" (held out)" if c["subject"] in held_out else ""),
+        "subject",
+    )
+
+
+def _moving(found: Contents) -> list[str]:
+    statistics, mask = found.manifest.statistics, found.mask
+    mean, std = (np.asarray(statistics.get(f"motion_{k}", []), float) for k in ("mean", "std"))
+    if not len(mean) == len(std) == rig.NUM_CHANNELS:
+        return []
+    order = [i for i in np.argsort(-std / rig.SCALE, kind="stable") if mask[i]]
+    rows = [(rig.CHANNELS[i], f"{mean[i]:.3f}", f"{std[i]:.3f}") for i in order[:_ROWS]]
+    out = table(rows, ("most moving channels", "mean", "std"))
+    still = sum(1 for i in order if std[i] / rig.SCALE[i] < 1e-3)
+    if still:
+        out.append(f"  {still} observed channels hardly move")
+    return out
+
+
+def _channels(found: Contents) -> list[str]:
+    mask, share = found.mask, found.channel_share
+    parts = [f"{r} {mask[rig.GROUPS[r]].sum()}/{len(rig.GROUPS[r])}" for r in _REGIONS]
+    out = [f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS} ({', '.join(parts)})"]
+    missing = [name for name, seen in zip(rig.CHANNELS, mask, strict=True) if not seen]
+    if missing:
+        out += _wrapped(f"never observed: {', '.join(_grouped(missing))}")
+    if share is not None:
+        # Channels that come and go together are named together.
+        groups: dict[float, list[str]] = {}
+        for name, seen, part in zip(rig.CHANNELS, mask, share, strict=True):
+            if seen and part < 1:
+                groups.setdefault(round(float(part), 3), []).append(name)
+        for part, names in sorted(groups.items()):
+            text = f"in {part:.0%} of clips: {', '.join(_grouped(names))}"
+            out += _wrapped(text)
+        if found.looked_at < len(found.clips):
+            out.append(f"    (of {found.looked_at} clips that were read)")
+    return out
+
+
+def _grouped(names: list[str]) -> list[str]:
+    """Returns names with whole regions named as such: "all brows"."""
+    left, out = list(names), []
+    for region in _REGIONS:
+        members = [rig.CHANNELS[i] for i in rig.GROUPS[region]]
+        if set(members) <= set(left):
+            out.append(f"all {region.replace('_', ' and ')} ({len(members)})")
+            left = [name for name in left if name not in members]
+    return out + left
+
+
+def _wrapped(text: str, indent: str = "  ") -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+    )
+
+
+def _provenance(found: Contents) -> list[str]:
+    source = found.manifest.source
+    out = []
+    if source.get("input") or source.get("layout"):
+        rates = _rates(found)
+        out += _wrapped(
+            f"built from {source.get('input', 'unknown')}, layout {source.get('layout', 'unknown')}"
+            + (f", {rates}" if rates else "")
+        )
+    offsets = source.get("offsets") or {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    for each in offsets.values() if isinstance(offsets, dict) else ():
+        if isinstance(each, dict) and "method" in each:
+            by_method.setdefault(str(each["method"]), []).append(each)
+    for method, some in sorted(by_method.items(), key=lambda item: -len(item[1])):
+        out.append(f"  clock offset: {_offset(method, some)}")
+    residual = source.get("residual_mm")
+    if residual:
+        out.append(f"  solve: residual {residual:.3f} mm on average")
+    for key, what in (("rejected", "could not be used"), ("quarantined", "quarantined")):
+        out += _reasons(source.get(key) or [], what)
+    notes = source.get("warnings") or []
+    if notes:
+        out += _wrapped(f"{_count(len(notes), 'warning')}, first: {notes[0]}")
+    page = found.folder / "quality.html"
+    if page.is_file():
+        out.append(f"  quality report: {page}")
+    return out
+
+
+def _rates(found: Contents) -> str:
+    """Returns the captures' frame rates, as the quality report or the settings say them."""
+    rates: Counter[str] = Counter()
+    for take in found.quality.get("takes") or ():
+        motion = take.get("motion") if isinstance(take, dict) else None
+        rate = motion.get("fps") if isinstance(motion, dict) else None
+        if isinstance(rate, (int, float)) and rate > 0:
+            rates[f"{rate:.5g}"] += 1
+    if rates:
+        some = [
+            f"{r} fps ({n} takes)" if len(rates) > 1 else f"{r} fps"
+            for r, n in rates.most_common(4)
+        ]
+        return ", ".join(some) + (f" and {len(rates) - 4} other rates" if len(rates) > 4 else "")
+    fps = (found.manifest.source.get("settings") or {}).get("fps") or 0
+    return f"{fps:g} fps" if fps else ""
+
+
+def _offset(method: str, some: list[dict[str, Any]]) -> str:
+    seconds = [float(o.get("seconds") or 0.0) for o in some]
+    confidence = [float(o["confidence"]) for o in some if o.get("confidence") is not None]
+    low, high = 1000 * min(seconds), 1000 * max(seconds)
+    span = f"{low:+.1f} ms" if len(some) == 1 else f"{low:+.1f} to {high:+.1f} ms"
+    text = f"{method} for {_count(len(some), 'subject')}, {span}"
+    if confidence and method not in ("none", "given"):
+        text += f", confidence {np.median(confidence):.2f} (least {min(confidence):.2f})"
+    drift = [abs(float(o.get("drift") or 0.0)) for o in some]
+    if max(drift) > 0:
+        text += f", drift up to {1e6 * max(drift):.0f} ppm"
+    return text
+
+
+def _reasons(some: list[Any], what: str) -> list[str]:
+    if not some:
+        return []
+    out = [f"  {_count(len(some), 'take')} {what}:"]
+    for each in some[:3]:
+        if isinstance(each, dict):
+            text = f"{each.get('take', '?')}: {each.get('reason', '')}"
+        else:
+            text = ": ".join(map(str, each)) if isinstance(each, (list, tuple)) else str(each)
+        out += _wrapped(text, "    ")
+    if len(some) > 3:
+        out.append(f"    and {len(some) - 3} more")
+    return out
+
+
+def combined(
+    folders: Sequence[str | Path], weights: Sequence[float] = (), split: str = "train"
+) -> list[str]:
+    """Returns a table of several sets and of the mixture they make.
+
+    Args:
+      folders: of shards.
+      weights: as `data.weights`; () shows what goes by amount of speech.
+      split: that is trained on.
+
+    Raises:
+      InputError: as `read`, or the weights do not fit the sets.
+    """
+    if weights:
+        check_weights(weights, [str(f) for f in folders])
+    sets = [read(folder) for folder in folders]
+    frames = mixture.frames_by_set([s.manifest for s in sets], split)
+    names = mixture.names([str(f) for f in folders])
+    data = DataConfig(shards=tuple(map(str, folders)), split=split, weights=tuple(weights))
+    shares = mixture.shares(data, data.shards, frames, split)
+    rows = [
+        _row(short(name, 24), [each], share, frames[i] / frames.sum(), split)
+        for i, (name, each, share) in enumerate(zip(names, sets, shares, strict=True))
+    ]
+    rows.append(_row("together", sets, 1.0, 1.0, split))
+    header = ("set", "clips", split, "other", "people", "meshes", "channels", "languages")
+    by = "weights" if weights else "amount of speech"
+    out = [
+        f"{_count(len(sets), 'set')}, mixed by {by}: of all speech, and of all windows, a set has",
+        "",
+    ]
+    out += table(rows, (*header, "speech", "windows")) + [""]
+    if weights:
+        # How often a frame of a set is drawn while one pass of the mixture is made.
+        total = frames[shares > 0].sum()
+        for name, share, n in zip(names, shares, frames, strict=True):
+            often = f"each clip comes up {share * total / n:.2f} times an epoch for its length"
+            out.append(f"  {name}: {often if share else 'left out'}")
+        out.append("")
+    out += _overlap(names, sets)
+    return out
+
+
+def _row(
+    name: str, sets: list[Contents], share: float, speech: float, split: str
+) -> tuple[Any, ...]:
+    mask = np.any([s.mask for s in sets], axis=0)
+    languages: Counter[str] = sum((s.languages for s in sets), Counter())
+    spoken = [k or "unknown" for k, _ in languages.most_common(3)]
+    more = f" +{len(languages) - 3}" if len(languages) > 3 else ""
+    train = sum(s.seconds(split) for s in sets)
+    other = sum(s.seconds() - s.seconds(split) - s.seconds("unused") for s in sets)
+    return (
+        name,
+        sum(len(s.clips) for s in sets),
+        duration(train),
+        duration(other),
+        sum(len(s.manifest.subjects) for s in sets),
+        sum(x.mesh is not None for s in sets for x in s.manifest.subjects),
+        int(mask.sum()),
+        " ".join(spoken) + more,
+        f"{speech:.1%}",
+        f"{share:.1%}",
+    )
+
+
+def _overlap(names: Sequence[str], sets: list[Contents]) -> list[str]:
+    masks = np.stack([s.mask for s in sets])
+    out = [f"  observed in every set: {masks.all(axis=0).sum()} channels"]
+    for name, mask, others in zip(
+        names, masks, [np.delete(masks, i, 0).any(0) for i in range(len(sets))], strict=True
+    ):
+        only = [rig.CHANNELS[i] for i in np.flatnonzero(mask & ~others)]
+        if only:
+            out += _wrapped(f"only in {name}: {', '.join(_grouped(only))}")
+    nowhere = [rig.CHANNELS[i] for i in np.flatnonzero(~masks.any(axis=0))]
+    if nowhere:
+        out += _wrapped(f"in none (they stay at rest): {', '.join(_grouped(nowhere))}")
+    return out
