@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ FINISH = "finish"
 WAITING, RUNNING, DONE = "waiting", "running", "done"
 FAILED, BAD_INPUT, STOPPED, LOST = "failed", "bad input", "stopped", "lost"
 ACTIVE = (WAITING, RUNNING)
+STOP_CODES = (EXIT_PREEMPTED, 128 + signal.SIGTERM)
+"""Exit codes of a command that was told to stop; the second is that of one that does not listen."""
+
 STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, BAD_INPUT, LOST)
 """Of a part. "stopped" can go on (exit code 75); "lost" ended without leaving an exit code."""
 
@@ -39,7 +43,8 @@ class Spec:
       parts: N, 1 or more.
       directory: where both run.
       environment: set in both.
-      retries: how often a part is started again after it failed (any exit code but 0, 2 and 75).
+      retries: how often a part that failed is started again; what was told to stop and bad input
+        are no failures.
     """
 
     name: str
@@ -131,7 +136,7 @@ def read(base: Path) -> Record | None:
 
 def state_of(code: int) -> str:
     """Returns what an exit code says of a part."""
-    known = {EXIT_OK: DONE, EXIT_BAD_INPUT: BAD_INPUT, EXIT_PREEMPTED: STOPPED}
+    known = {EXIT_OK: DONE, EXIT_BAD_INPUT: BAD_INPUT, **dict.fromkeys(STOP_CODES, STOPPED)}
     return known.get(code, FAILED)
 
 

@@ -337,7 +337,9 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
         return errors.EXIT_OK
     with contextlib.suppress(InputError, errors.WorkFailed):
         text = backend.log(record, base, job.FINISH)
-        print(f"{record.out}: {backends.last_line(text)}", file=sys.stderr)
+        frame = ("srun:", "slurmstepd", "== ")  # what Slurm and our script say around the command
+        own = [line for line in text.splitlines() if not line.startswith(frame)]
+        print(f"{record.out}: {backends.last_line(chr(10).join(own))}", file=sys.stderr)
     codes = {job.BAD_INPUT: errors.EXIT_BAD_INPUT, job.STOPPED: errors.EXIT_PREEMPTED}
     return codes.get(last, errors.EXIT_FAILED)
 

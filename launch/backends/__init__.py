@@ -14,6 +14,10 @@ from launch.job import Record, Spec
 NAMES = ("local", "slurm", "kubernetes")
 
 
+class NotInstalled(InputError):
+    """A program of the cluster is not on this machine."""
+
+
 class Backend(Protocol):
     """What a backend module offers. `base` is the folder of the record (see `launch.job`)."""
 
@@ -76,7 +80,7 @@ def call(
     """Runs a program of the cluster; a non-zero exit code is the caller's to judge.
 
     Raises:
-      InputError: it is not installed; the message ends with `missing`.
+      NotInstalled: it is not installed; the message ends with `missing`.
       WorkFailed: it did not answer; clients hang for long when their server is down.
     """
     try:
@@ -84,7 +88,7 @@ def call(
             list(argv), input=stdin, capture_output=True, text=True, timeout=seconds, check=False
         )
     except FileNotFoundError:
-        raise InputError(f"{argv[0]} is not installed on this machine; {missing}") from None
+        raise NotInstalled(f"{argv[0]} is not installed on this machine; {missing}") from None
     except subprocess.TimeoutExpired:
         raise WorkFailed(f"{argv[0]} did not answer within {seconds:g} s; try again") from None
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from a2fjax import files
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_PREEMPTED, InputError, WorkFailed
+from a2fjax.errors import EXIT_BAD_INPUT, InputError, WorkFailed
 from launch import job
 from launch.backends import call, last_line
 from launch.job import Record, Spec
@@ -144,7 +144,7 @@ def parts_manifest(record: Record) -> dict[str, Any]:
     """Returns the batch/v1 Job of the parts.
 
     An index fails at once on exit code 2 (bad input stays bad); disruptions (eviction,
-    preemption, drained nodes) and exit code 75 are not counted; anything else is tried
+    preemption, drained nodes) and `job.STOP_CODES` are not counted; anything else is tried
     `spec.retries` times more. Other indexes go on.
     """
     spec = record.spec
@@ -213,7 +213,7 @@ def _manifest(
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": bad_input, "onExitCodes": {**exits, "values": [EXIT_BAD_INPUT]}},
-        {"action": "Ignore", "onExitCodes": {**exits, "values": [EXIT_PREEMPTED]}},
+        {"action": "Ignore", "onExitCodes": {**exits, "values": sorted(map(int, job.STOP_CODES))}},
     ]
     return {
         "apiVersion": "batch/v1",
@@ -224,7 +224,7 @@ def _manifest(
             "ttlSecondsAfterFinished": _KEEP_SECONDS,
             "podFailurePolicy": {"rules": rules},
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": dict(labels)},
                 "spec": {
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": False,

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from a2fjax import files
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PREEMPTED, InputError, Preempted
+from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError, Preempted
 from launch import job
 from launch.backends import read_log
 from launch.job import Record, Spec
@@ -143,14 +143,14 @@ class _Run:
             )
 
     def _again(self, which: int | str, code: int) -> bool:
-        if code in (EXIT_OK, EXIT_BAD_INPUT, EXIT_PREEMPTED):
+        # Nobody tells a part here to stop but us, or someone by hand.
+        if job.state_of(_exit_code(code)) != job.FAILED:
             return False
         self.failures[which] = self.failures.get(which, 0) + 1
         return self.failures[which] <= self.record.spec.retries and which != job.FINISH
 
     def _ended(self, which: int | str, code: int) -> None:
-        # As a shell says it: 128 + the signal's number.
-        code = 128 - code if code < 0 else code
+        code = _exit_code(code)
         files.write_text(job.exit_path(self.base, which), f"{code}\n")
         _mark(self.base, which).unlink(missing_ok=True)
         name = f"part {which}/{self.record.spec.parts}" if which != job.FINISH else job.FINISH
@@ -167,6 +167,11 @@ class _Run:
                 time.sleep(0.02)
         for which, process in self.processes.items():
             self._ended(which, EXIT_PREEMPTED if process.returncode else EXIT_OK)
+
+
+def _exit_code(code: int) -> int:
+    """Returns what a shell would say: 128 + its number for a signal."""
+    return 128 - code if code < 0 else code
 
 
 def _mark(base: Path, which: int | str) -> Path:

@@ -1,7 +1,7 @@
 """Parts as elements of a Slurm array, then a job that waits for the array to end.
 
 An element's exit code is kept in a file, because `sacct` needs a database that many sites do not
-run. What is stopped (exit code 75) goes back into the queue, what failed does so a few times;
+run. What is told to stop goes back into the queue, what failed does so a few times;
 what was cancelled does not.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax import files
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PREEMPTED, InputError, WorkFailed
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, InputError, WorkFailed
 from launch import job
-from launch.backends import call, last_line, read_log
+from launch.backends import NotInstalled, call, last_line, read_log
 from launch.job import Record, Spec
 
 OPTIONS = frozenset(
@@ -53,20 +53,18 @@ def options(given: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
 def render(record: Record, base: Path) -> str:
     """Returns both scripts; has sbatch check the first where it is installed."""
     script = parts_script(record, base)
-    verdict = "# sbatch is not installed here: not checked by a scheduler"
+    verdict = "sbatch --test-only was not run"
     try:
         check_array_limit(record)
         found = call(
             ["sbatch", "--test-only", *record.options["sbatch"]], stdin=script, missing=_MISSING
         )
-    except InputError as error:
-        if "not installed" not in str(error):
-            raise
-    else:
         _judge(found)
-        verdict = f"# {last_line(found.stderr)}"
+        verdict = last_line(found.stderr)
+    except (NotInstalled, WorkFailed) as error:
+        verdict += f": {error}"
     last = f"# afterwards, with --dependency=afterany:<the array>\n{finish_script(record, base)}"
-    return f"{script}\n{last}\n{verdict}"
+    return f"{script}\n{last}\n# {verdict}"
 
 
 def submit(record: Record, base: Path) -> Record:
@@ -223,7 +221,10 @@ def _script(
             *exports,
             f"cd -- {shlex.quote(spec.directory)}",
             _BODY.format(
-                retries=retries, ok=EXIT_OK, bad=EXIT_BAD_INPUT, stopped=EXIT_PREEMPTED
+                retries=retries,
+                ok=EXIT_OK,
+                bad=EXIT_BAD_INPUT,
+                stopped=" | ".join(f"{code:d}" for code in job.STOP_CODES),
             ).strip("\n"),
             "",
         ]
@@ -320,7 +321,11 @@ def _judge(found: Any) -> None:
     if not found.returncode:
         return
     name = Path(found.args[0]).name
-    if re.search("contact slurm controller|timed out|Connection refused", found.stderr, re.I):
+    if re.search(
+        "contact slurm controller|timed out|Connection refused|configuration source",
+        found.stderr,
+        re.I,
+    ):
         raise WorkFailed(f"{name}: {last_line(found.stderr)}")
     raise InputError(f"{name} refuses: {last_line(found.stderr)}")
 

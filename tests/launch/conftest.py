@@ -1,0 +1,213 @@
+"""A job that takes no time, and a Slurm of our own."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import backends, submit
+from launch.job import Record, Spec, slug
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+
+
+class Job:
+    """A build by the stand-in: `job("build")`, `job("status")` ... as on the command line."""
+
+    def __init__(self, folder: Path, parts: int):
+        self.source, self.out, self.parts = folder / "in put", folder / "my öut'$(touch x)", parts
+        self.source.mkdir()
+        (self.source / "parts").write_text(str(parts))
+
+    def __call__(self, command, *arguments):
+        if command == "build":
+            arguments = ("--out", str(self.out), "--parts", str(self.parts), *arguments)
+            return submit.main([command, str(self.source), *arguments], program=[str(STAND_IN)])
+        return submit.main([command, str(self.out), *arguments])
+
+    def say(self, name: str) -> None:
+        (self.source / name).touch()
+
+    def unsay(self, name: str) -> None:
+        (self.source / name).unlink()
+
+    def runs(self, part: int) -> int:
+        path = self.out / f"{part}.runs"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    @property
+    def launch(self) -> Path:
+        return self.out / ".build" / "launch"
+
+    @property
+    def done(self) -> list[int]:
+        return sorted(int(p.stem) for p in self.out.glob("*.done"))
+
+    def until(self, condition, seconds=60.0):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds} s"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def make_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # No test reaches a cluster that this machine may be set up for.
+    nowhere = tmp_path / "kubeconfig"
+    nowhere.write_text("")
+    monkeypatch.setenv("KUBECONFIG", str(nowhere))
+    return lambda parts=4: Job(tmp_path, parts)
+
+
+def _ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+CONF = """ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={run}/munge.sock,cred_expire=5
+CredType=cred/munge
+SlurmctldPort={port}
+StateSaveLocation={state}
+SlurmdSpoolDir={spool}/%n
+SlurmctldPidFile={run}/slurmctld.pid
+SlurmdPidFile={run}/slurmd.%n.pid
+SlurmctldLogFile={log}/slurmctld.log
+SlurmdLogFile={log}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+ReturnToService=2
+KillWait=5
+MaxArraySize=101
+MailProg=/bin/true
+AccountingStorageType=accounting_storage/none
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=30 PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=30 PriorityTier=10 PreemptMode=OFF
+"""
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A slurmctld, two slurmd of two cores and their munged, all of it in a temporary folder."""
+    missing = [n for n in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(n)]
+    if missing:
+        pytest.skip(
+            f"{', '.join(missing)} not installed: apt-get install --no-install-recommends "
+            "slurmctld slurmd slurm-client munge"
+        )
+    # Sockets have short names, so not in pytest's long folders.
+    top = tmp_path_factory.getbasetemp() / "slurm"
+    places = {name: top / name for name in ("run", "state", "spool", "log", "key")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    for place in [top, *top.parents][:3]:
+        place.chmod(0o755)  # munge refuses a socket below a closed folder
+    places["key"].chmod(0o700)
+    key = places["key"] / "key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    port, *others = _ports(3)
+    nodes = "\n".join(
+        f"NodeName=n{i} NodeHostname=n{i} NodeAddr=127.0.0.1 Port={p} CPUs=2 State=UNKNOWN"
+        for i, p in enumerate(others, 1)
+    )
+    conf = top / "slurm.conf"
+    host = socket.gethostname().split(".")[0]
+    values = {name: str(place) for name, place in places.items()}
+    conf.write_text(
+        CONF.format(host=host, user=getpass.getuser(), port=port, nodes=nodes, **values)
+    )
+    before = {k: os.environ.get(k) for k in ("SLURM_CONF",)}
+    os.environ["SLURM_CONF"] = str(conf)
+
+    def start(*argv):
+        found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert not found.returncode, f"{argv[0]}: {found.stderr}"
+
+    try:
+        run, log = places["run"], places["log"]
+        start(
+            "munged",
+            f"--socket={run}/munge.sock",
+            f"--key-file={key}",
+            f"--pid-file={run}/munged.pid",
+            f"--log-file={log}/munged.log",
+            f"--seed-file={places['key']}/seed",
+            "--force",
+        )
+        start("slurmctld", "-f", str(conf))
+        for i in range(1, len(others) + 1):
+            (places["spool"] / f"n{i}").mkdir()
+            start("slurmd", "-N", f"n{i}", "-f", str(conf))
+        for _ in range(100):
+            argv = ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"]
+            found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+            if found.stdout.split() == ["idle"] * len(others):
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(f"Slurm did not come up: {found.stdout}; logs in {log}")
+        yield top
+    finally:
+        subprocess.run(["scancel", "-u", getpass.getuser()], capture_output=True, timeout=30)
+        time.sleep(0.5)
+        for name in ("slurmd.*", "slurmctld", "munged"):
+            for file in places["run"].glob(f"{name}.pid"):
+                subprocess.run(["kill", file.read_text().strip()], capture_output=True)
+        for key_, value in before.items():
+            if value is None:
+                os.environ.pop(key_, None)
+            else:
+                os.environ[key_] = value
+
+
+@pytest.fixture
+def make_record():
+    """A record as `submit.py build` makes it, of any command."""
+
+    def make(backend, command, parts=4, *, out="/data/out", **given):
+        spec = Spec(
+            name=slug("build-out", out),
+            command=tuple(command),
+            finish=(*command, "--finish"),
+            parts=parts,
+            directory="/",
+            environment={"PYTHONUNBUFFERED": "1"},
+        )
+        return Record(
+            backend=backend,
+            out=out,
+            spec=spec,
+            options=backends.get(backend).options(given, spec),
+            attempt=1,
+            parts=tuple(range(1, parts + 1)),
+            jobs={},
+            submitted="2026-01-01T00:00:00+00:00",
+        )
+
+    return make

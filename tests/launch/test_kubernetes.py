@@ -1,0 +1,186 @@
+"""Kubernetes' manifests, without Kubernetes: the API's own schemas, and what a container would run.
+
+No cluster was at hand: what is shown here is that manifests are valid and that `kubectl`, for which
+a program stands in, is asked for the right things.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from a2fjax.errors import InputError
+from launch import submit
+from launch.backends import kubernetes
+
+WORDS = ["with space", "it's", "$(JOB_COMPLETION_INDEX)", "$$(X)", "$HOME", "`x`", "ü\nü", "$", ""]
+OPTIONS = {"image": "example.org/a2fjax@sha256:" + "0" * 64, "volume": ["scans:/data"]}
+
+
+def expand(word: str, environment: dict[str, str]) -> str:
+    """What Kubernetes does to a word: $$ is $, $(NAME) is the value where there is one."""
+    out, rest = "", word
+    while rest:
+        if rest.startswith("$$"):
+            out, rest = out + "$", rest[2:]
+        elif rest.startswith("$(") and ")" in rest:
+            name, _, after = rest[2:].partition(")")
+            out, rest = out + environment.get(name, f"$({name})"), after
+        else:
+            out, rest = out + rest[0], rest[1:]
+    return out
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_manifests_are_valid(make_record, version):
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    record = make_record("kubernetes", WORDS, 64, mem="8G", cpus=4, max_parallel=16, **OPTIONS)
+    text = kubernetes.render(record, None)
+    assert "&id" not in text  # aliases would be legal, and unreadable
+    jobs = list(yaml.safe_load_all(text))
+    assert [j["kind"] for j in jobs] == ["Job", "Job"]
+    for job in jobs:
+        validate.validate(job, version, strict=True)
+    jobs[0]["spec"]["backofLimitPerIndex"] = 1
+    with pytest.raises(validate.ValidationError):
+        validate.validate(jobs[0], version, strict=True)
+
+
+def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_record):
+    record = make_record("kubernetes", ["/usr/bin/printf", "%s\\0", *WORDS], 5, **OPTIONS)
+    parts, last = kubernetes.parts_manifest(record), kubernetes.finish_manifest(record)
+    assert parts["spec"]["completions"] == 5 and parts["spec"]["completionMode"] == "Indexed"
+
+    def run(manifest, environment):
+        container = manifest["spec"]["template"]["spec"]["containers"][0]
+        command = [expand(word, environment) for word in container["command"]]
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return done.stdout.decode().split("\0")[:-1]
+
+    seen = [run(parts, {"JOB_COMPLETION_INDEX": str(i)}) for i in range(5)]
+    assert seen == [[*WORDS, "--part", f"{i}/5"] for i in range(1, 6)]
+    assert run(last, {}) == [*WORDS, "--finish"]
+
+
+def test_what_is_counted_as_a_failure(make_record):
+    record = make_record("kubernetes", ["x"], **OPTIONS)
+    spec = kubernetes.parts_manifest(record)["spec"]
+    assert spec["backoffLimitPerIndex"] == 2 and "maxFailedIndexes" not in spec
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    rules = {
+        rule["action"] + str(rule.get("onExitCodes", {}).get("values", ""))
+        for rule in spec["podFailurePolicy"]["rules"]
+    }
+    assert rules == {"Ignore", "FailIndex[2]", "Ignore[75, 143]"}
+
+
+def test_names_fit_and_change_with_every_attempt(make_record):
+    out = "/data/" + "A very long NAME ünd more " * 5
+    record = make_record("kubernetes", ["x"], 100_000, out=out, **OPTIONS)
+    name = kubernetes.parts_manifest(record)["metadata"]["name"]
+    assert len(f"{name}-99999") <= 63
+    assert name != kubernetes.finish_manifest(record)["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"image": None}, "--image"),
+        ({"image": "a b"}, "--image"),
+        ({"namespace": "My_Space"}, "--namespace"),
+        ({"volume": ["scans"]}, "CLAIM:/PATH"),
+        ({"volume": ["scans:data"]}, "CLAIM:/PATH"),
+        ({"volume": ["scans:/data:rx"]}, "CLAIM:/PATH"),
+        ({"volume": ["a:/data", "b:/data"]}, "same path"),
+    ],
+)
+def test_wrong_options_are_named(make_record, given, word):
+    with pytest.raises(InputError, match=word):
+        make_record("kubernetes", ["x"], **{**OPTIONS, **given})
+
+
+def build(*more, out="/data/out", source="/data/in"):
+    start = ["build", source, "--out", out, "--backend", "kubernetes", "--image", "x"]
+    return submit.main([*start, *more])
+
+
+def test_paths_must_lie_on_volumes(make_job, tmp_path, capsys):
+    record = ["--record", str(tmp_path / "record"), "--dry-run"]
+    assert build("--volume", "c:/data", *record) == 0
+    assert build(*record) == 2
+    assert "lies on no volume" in capsys.readouterr().err
+    assert build("--volume", "c:/data:ro", *record) == 2
+    assert "read-only" in capsys.readouterr().err
+    assert build("--volume", "c:/data", "--volume", "r:/raw:ro", *record, source="/raw/x") == 0
+    assert build("--volume", "c:/data", *record, out="/data/../etc/x") == 2
+    assert build("--volume", "c:/data", *record, out="relative") == 2
+    assert build("--volume", "c:/", "--dry-run", out="/not/here/out") == 2
+    assert "--record" in capsys.readouterr().err
+    assert not (tmp_path / "record").exists()
+
+
+@pytest.fixture
+def kubectl(tmp_path, monkeypatch):
+    """A program of this name that writes down what it was asked, and answers from a file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "kubectl"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib, sys\n"
+        f"here = pathlib.Path({str(folder)!r})\n"
+        "with (here / 'asked').open('a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
+        "jobs = json.loads((here / 'jobs').read_text())\n"
+        "if 'get' in sys.argv: print(jobs.get(sys.argv[3].split('-')[-1], ''))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def answer(**jobs):
+        status = {k: json.dumps({"status": v}) for k, v in jobs.items()}
+        (folder / "jobs").write_text(json.dumps(status))
+
+    answer()
+    answer.asked = lambda: [json.loads(x) for x in (folder / "asked").read_text().splitlines()]
+    return answer
+
+
+def test_from_build_to_finish(make_job, tmp_path, kubectl, capsys):
+    record = ["--record", str(tmp_path / "record")]
+    assert build("--volume", "c:/data", "--parts", "5", "--namespace", "faces", *record) == 0
+    assert kubectl.asked()[0][:2] == ["apply", "-f"]
+    manifest = yaml.safe_load((tmp_path / "record" / "launch" / "parts.yaml").read_text())
+    assert manifest["spec"]["completions"] == 5 and manifest["metadata"]["namespace"] == "faces"
+
+    def status():
+        capsys.readouterr()
+        assert submit.main(["status", "/data/out", *record]) == 0
+        return capsys.readouterr().out
+
+    kubectl(parts={"active": 2, "completedIndexes": "0,2", "failedIndexes": "4"})
+    out = status()
+    assert "2 of 5 running: 2, 4" in out and "2 of 5 done" in out and "1 of 5 failed: 5" in out
+    assert "finish: waiting" in out
+    again = build("--volume", "c:/data", *record)
+    assert again == 2 and "at work" in capsys.readouterr().err
+
+    ended = {"conditions": [{"type": "Failed", "status": "True"}]}
+    kubectl(
+        parts={"completedIndexes": "0-3", "failedIndexes": "4", **ended},
+        finish={"conditions": [{"type": "Complete", "status": "True"}]},
+    )
+    assert submit.main(["finish", "/data/out", "--poll", "0.01", *record]) == 0
+    applied = [a for a in kubectl.asked() if a[0] == "apply"]
+    assert [a[2].rpartition("/")[2] for a in applied] == ["parts.yaml", "finish.yaml"]
+    assert submit.main(["finish", "/data/out", "--poll", "0.01", *record]) == 0
+    assert len([a for a in kubectl.asked() if a[0] == "apply"]) == 2
+    assert submit.main(["logs", "/data/out", "--part", "5", *record]) == 0
+    assert "job-completion-index=4" in kubectl.asked()[-1][3]
+    assert submit.main(["retry", "/data/out", *record]) == 0
+    names = yaml.safe_load((tmp_path / "record" / "launch" / "parts.yaml").read_text())["metadata"]
+    assert names["name"].endswith("-2-parts")
+    assert submit.main(["cancel", "/data/out", *record]) == 0
+    assert kubectl.asked()[-1][1] == "delete"

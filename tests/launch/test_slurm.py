@@ -1,0 +1,141 @@
+"""On a real Slurm: what is killed is done again, what is cancelled stays so, and one joins all."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def slurm_id(job, name):
+    return json.loads((job.out / ".build" / "launch.json").read_text())["jobs"][name]
+
+
+def scancel(*arguments):
+    subprocess.run(["scancel", *arguments], check=True, timeout=30)
+
+
+def queue():
+    argv = ["squeue", "-h", "-r", "-o", "%F_%K %T"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def test_an_array_survives_a_kill_and_a_preemption(slurm, make_job, capsys):
+    job = make_job(6)
+    job.say("slow-3")
+    job.say("slow-5")
+    assert job("build", "--backend", "slurm", "--max-parallel", "4", "--time", "20") == 0
+    array = slurm_id(job, "parts")
+    # Twice: not while the first is at work.
+    job.until(lambda: all(job.runs(i) for i in range(1, 7)))
+    assert job("build", "--backend", "slurm") == 2
+    assert "submit.py cancel" in capsys.readouterr().err
+    job.until(lambda: job.done == [1, 2, 4, 6])
+
+    # One is killed as for want of memory, one is told to stop and ends with 75: both come back.
+    os.kill(json.loads((job.out / "3.runs").read_text())[2], signal.SIGKILL)
+    scancel("--signal=TERM", f"{array}_5")
+    job.until(lambda: f"{array}_3 PENDING" in queue() and f"{array}_5 PENDING" in queue())
+    assert not (job.out / "manifest.json").exists()
+    assert job("status") == 0
+    assert "2 of 6 waiting: 3, 5" in capsys.readouterr().out
+    job.unsay("slow-3")
+    job.unsay("slow-5")
+    assert job("finish", "--poll", "0.2") == 0
+    assert json.loads((job.out / "manifest.json").read_text()) == [f"{i}.done" for i in range(1, 7)]
+    assert [job.runs(i) for i in range(1, 7)] == [1, 1, 2, 1, 2, 1]
+    assert "back into the queue" in (job.launch / "part-3.log").read_text()
+    argv, directory, _ = json.loads((job.out / "2.runs").read_text())
+    assert argv[:3] == [str(job.source), "--out", str(job.out)] and argv[-2:] == ["--part", "2/6"]
+    assert directory == os.getcwd()
+    # Given again, all is submitted and nothing is done twice.
+    assert job("build", "--backend", "slurm", "--wait", "--poll", "0.2") == 0
+    assert job.done == [1, 2, 3, 4, 5, 6]
+
+
+def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_job, capsys):
+    job = make_job(4)
+    job.say("bad-2")
+    job.say("fail-4")
+    build = ["--backend", "slurm", "--retries", "0", "--wait", "--poll", "0.2"]
+    assert job("build", *build) == 1
+    assert "missing: [2, 4]" in capsys.readouterr().err
+    assert job("status") == 0
+    out = capsys.readouterr().out
+    assert "1 of 4 bad input: 2" in out and "1 of 4 failed: 4" in out and "finish: failed" in out
+    assert not (job.out / "manifest.json").exists()
+    job.unsay("bad-2")
+    job.unsay("fail-4")
+    assert job("retry", "--wait", "--poll", "0.2") == 0
+    assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 2]
+    assert job("retry") == 0
+    assert "all is done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["ours", "scancel"])
+def test_what_is_cancelled_stays_so(slurm, make_job, how, capsys):
+    job = make_job(3)
+    for i in (1, 2, 3):
+        job.say(f"slow-{i}")
+    assert job("build", "--backend", "slurm", "--max-parallel", "2") == 0
+    array, last = slurm_id(job, "parts"), slurm_id(job, "finish")
+    job.until(lambda: job.runs(1) and job.runs(2))
+    if how == "ours":
+        assert job("cancel") == 0
+    else:
+        scancel(array, last)
+    job.until(lambda: not queue().strip())
+    assert [job.runs(i) for i in (1, 2, 3)] == [1, 1, 0]
+    capsys.readouterr()
+    assert job("status") == 0
+    assert "2 of 3 stopped" in capsys.readouterr().out
+    for i in (1, 2, 3):
+        job.unsay(f"slow-{i}")
+    assert job("retry", "--wait", "--poll", "0.2") == 0
+    assert job.done == [1, 2, 3]
+
+
+def test_one_element_killed_by_hand_is_named_by_the_last_job_and_redone(slurm, make_job, capsys):
+    job = make_job(3)
+    job.say("slow-2")
+    assert job("build", "--backend", "slurm") == 0
+    job.until(lambda: job.done == [1, 3] and job.runs(2))
+    scancel("--signal=KILL", f"{slurm_id(job, 'parts')}_2")
+    assert job("finish", "--poll", "0.2") == 1
+    assert "missing: [2]" in capsys.readouterr().err
+    assert not (job.out / "manifest.json").exists()
+    job.unsay("slow-2")
+    assert job("retry", "--wait", "--poll", "0.2") == 0
+    assert (job.out / "manifest.json").exists()
+    assert [job.runs(i) for i in (1, 2, 3)] == [1, 2, 1]
+
+
+def test_a_higher_partition_takes_the_nodes_and_gives_them_back(slurm, make_job):
+    job = make_job(4)
+    for i in range(1, 5):
+        job.say(f"slow-{i}")
+    assert job("build", "--backend", "slurm", "--partition", "main") == 0
+    job.until(lambda: all(job.runs(i) for i in range(1, 5)))
+    subprocess.run(["srun", "-p", "urgent", "-N2", "--exclusive", "true"], check=True, timeout=120)
+    for i in range(1, 5):
+        job.unsay(f"slow-{i}")
+    assert job("finish", "--poll", "0.2") == 0
+    assert [job.runs(i) for i in range(1, 5)] == [2, 2, 2, 2]
+    assert job.done == [1, 2, 3, 4]
+
+
+def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
+    job = make_job(6)
+    assert job("build", "--backend", "slurm", "--dry-run", "--partition", "main") == 0
+    assert "to start at" in capsys.readouterr().out
+    assert not job.out.exists()
+    assert job("build", "--backend", "slurm", "--dry-run", "--partition", "mian") == 2
+    assert "Invalid partition" in capsys.readouterr().err
+    job.parts = 101
+    assert job("build", "--backend", "slurm") == 2
+    assert "MaxArraySize=101 takes at most 100; say --parts 100" in capsys.readouterr().err
+    job.parts = 100
+    assert job("build", "--backend", "slurm", "--dry-run") == 0
