@@ -11,8 +11,8 @@ function it is his "modified residuals", Huber and Dutter 1974):
     d~ = w D + psi(d - w D),    psi(r) = r min(1, c / |r|) of a vertex, 0 where it dropped out,
 
 with w at the minimum of the robust fit of that frame alone, so that one Gram matrix serves all
-frames: the completed frame has the same minimum. The minimum is found by reweighting, with the Gram
-matrix less what the few bad vertices contribute to it.
+frames: the completed frame has the same minimum. Where few vertices are bad, the minimum is found
+by reweighting, with the Gram matrix less what they contribute to it; else by repeating the formula.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ _FIRST, _NEXT = 160, 60
 """Iterations of the frame's own fit: before, and after each look at the residuals. It only says
 where vertices ought to be that are not used as they are."""
 _LOOKS = 2
+_MANY = 0.1
+"""A frame with more than this share of its vertices beyond the limit is no scan with a few bad
+points but a face that the shapes do not fit; its completion is iterated over all vertices."""
+_DENSE = 4
+"""Iterations of that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +112,10 @@ class Reducer:
         energy = np.vecdot(d, d)
         missing = None
         if not np.isfinite(energy).all():
-            missing = ~np.isfinite(d).reshape(moved.shape).all(axis=2)
-            d = np.where(np.repeat(missing, 3, axis=1), 0.0, d)
+            # A sum of three costs a fifth of looking at each coordinate.
+            missing = ~np.isfinite(moved[:, :, 0] + moved[:, :, 1] + moved[:, :, 2])
+            d = d.copy() if np.shares_memory(d, moved) else d
+            d.reshape(moved.shape)[missing] = 0.0
             energy = np.vecdot(d, d)
         linear = d @ self._flat.T
         used, outliers = np.ones(len(d)), np.zeros(len(d))
@@ -132,26 +139,38 @@ class Reducer:
     ) -> None:
         """Replaces D d and |d|^2 by those of the completed frames; counts the outliers."""
         frames, shapes = linear.shape
-        gone = [np.flatnonzero(m) for m in missing] if missing is not None else None
+        many = _MANY * self.vertices
+        empty = np.zeros(0, int)
+        gone = [empty] * frames if missing is None else [np.flatnonzero(m) for m in missing]
         less = np.zeros((frames, shapes, shapes))  # what the Gram matrix loses with bad vertices
-        for i in range(frames if gone is not None else 0):
-            rows = self._rows[gone[i]].reshape(-1, shapes)
+        for i, where in enumerate(gone):
+            rows = self._rows[where].reshape(-1, shapes)
             less[i] = rows.T @ rows
-        w = self._fit(linear, less if gone is not None else None, None, _FIRST)
-        single = d.astype(np.float32) if self.outlier_mm else None
+        w = self._fit(linear, less if missing is not None else None, None, _FIRST)
+        single = d.astype(np.float32) if self.outlier_mm else d
         far: list[tuple[np.ndarray, np.ndarray]] = []
         for _ in range(_LOOKS if self.outlier_mm else 0):
             far = self._far(single, w, missing)
+            if not any(len(where) for where, _ in far):
+                break
             cut_linear, cut = linear.copy(), less.copy()
             for i, (where, weight) in enumerate(far):
-                if len(where):
-                    rows = self._rows[where].reshape(-1, shapes)
-                    lost = np.repeat(1.0 - weight, 3)
-                    cut[i] += rows.T @ (lost[:, None] * rows)
-                    cut_linear[i] -= (lost * d[i].reshape(-1, 3)[where].ravel()) @ rows
+                if 0 < len(where) <= many:
+                    root = np.sqrt(1.0 - weight)
+                    rows = (self._rows[where] * root[:, None, None]).reshape(-1, shapes)
+                    cut[i] += rows.T @ rows
+                    old = d[i].reshape(-1, 3)[where] * root[:, None]
+                    cut_linear[i] -= old.ravel() @ rows
             w = self._fit(cut_linear, cut, w, _NEXT)
+        dense = np.array([i for i, (where, _) in enumerate(far) if len(where) > many], int)
+        if len(dense):
+            mask = None if missing is None else missing[dense]
+            found = self._dense(d[dense], w[dense], mask)
+            linear[dense], energy[dense], outliers[dense] = found
         for i in range(frames):
-            if gone is not None and len(gone[i]):
+            if i in dense:
+                continue
+            if len(gone[i]):
                 at = self._rows[gone[i]] @ w[i]
                 linear[i] += np.tensordot(at, self._rows[gone[i]])
                 energy[i] += (at**2).sum()
@@ -166,6 +185,22 @@ class Reducer:
                 linear[i] += np.tensordot(new - old, rows)
                 energy[i] += (new**2).sum() - (old**2).sum()
                 outliers[i] = np.count_nonzero(short)
+
+    def _dense(
+        self, d: np.ndarray, w: np.ndarray, missing: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns D d~, |d~|^2 and the number of outliers of frames with many of them."""
+        for _ in range(_DENSE):
+            at = w @ self._flat
+            r = (d - at).reshape(len(d), -1, 3)
+            length = np.sqrt(np.vecdot(r, r))
+            r *= (self.outlier_mm / np.maximum(length, self.outlier_mm))[..., None]
+            if missing is not None:
+                r[missing], length[missing] = 0.0, 0.0
+            full = at + r.reshape(len(d), -1)
+            linear = full @ self._flat.T
+            w = self._fit(linear, None, w, _NEXT)
+        return linear, np.vecdot(full, full), np.count_nonzero(length > self.outlier_mm, axis=1)
 
     def _far(
         self, d: np.ndarray, w: np.ndarray, missing: np.ndarray | None

@@ -13,9 +13,8 @@ against the gradient in float64 until the optimality (KKT) residual of the whole
 between spans included, is below a bound. Beside the sequence itself and its weights, memory is that
 of one span.
 
-Shapes that are opposite directions of one motion (`EXCLUSIVE_PAIRS`) can be kept from being above
-zero together. That makes the problem non-convex: one of each pair is held at zero in each frame,
-which one is decided from the free solution and then improved as long as the objective falls.
+Shapes that are opposite directions of one motion can be kept from being above zero together; see
+`exclusive`.
 """
 
 from __future__ import annotations
@@ -27,23 +26,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_INNER = 25  # iterations between two looks at the residual: a look costs about one iteration
-_SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # of a pair's difference, over 9 frames
-_CLOSE = 0.5  # two of a pair are in doubt where the smaller is more than this of the larger
-_REACH = 16  # frames on both sides that a decision about a run of frames is judged on
-_ROUNDS = 4  # most rounds of improving which shape of a pair is held
+from data_pipeline.exclusive import EXCLUSIVE_PAIRS, exclude
 
-EXCLUSIVE_PAIRS = (
-    ("jawLeft", "jawRight"),
-    ("mouthLeft", "mouthRight"),
-    ("eyeLookInLeft", "eyeLookOutLeft"),
-    ("eyeLookUpLeft", "eyeLookDownLeft"),
-    ("eyeLookInRight", "eyeLookOutRight"),
-    ("eyeLookUpRight", "eyeLookDownRight"),
-)
-"""Channels that are the two directions of one motion: of the jaw, of the mouth, of an eye's gaze.
-Apple's tracker never gives both at once. Shapes that merely oppose each other (smile and frown,
-blink and wide, the tongue's) can be there together and are not in it."""
+__all__ = [
+    "EXCLUSIVE_PAIRS",
+    "Solution",
+    "SolveSettings",
+    "correlate",
+    "gram",
+    "solve",
+]
+
+_INNER = 25  # iterations between two looks at the residual: a look costs about one iteration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,19 +140,19 @@ def solve(
     Returns:
       A `Solution`; look at `converged`.
     """
-    problem = _Problem(gram, linear, settings, first, pairs)
+    problem = Problem(gram, linear, settings, first, pairs)
     frames, shapes = linear.shape
     w = np.zeros((frames, shapes))
-    for lo, hi in _spans(frames, settings.chunk):
+    for lo, hi in problem.spans():
         guess = problem.guess(lo, hi) if start is None else start[lo:hi]
         w[lo:hi] = np.clip(np.nan_to_num(guess), 0.0, problem.upper(lo, hi))
     worst, done = problem.converge(w)
     if exclusive and frames:
-        worst, more = _exclude(problem, w, list(exclusive))
+        worst, more = exclude(problem, w, list(exclusive))
         done += more
     residual = np.empty(frames)
     plain = np.asarray(gram, np.float64)
-    for lo, hi in _spans(frames, settings.chunk):
+    for lo, hi in problem.spans():
         rows = w[lo:hi]
         fit = np.einsum("fk,fk->f", rows @ plain - 2.0 * problem.rows(lo, hi), rows)
         count = vertices if np.ndim(vertices) == 0 else np.asarray(vertices)[lo:hi]
@@ -175,19 +169,21 @@ def solve(
     )
 
 
-def _spans(frames: int, chunk: int, begin: int = 0) -> Iterator[tuple[int, int]]:
-    """Yields (lo, hi) of chunks that cover the frames, the first of them at `begin` <= 0."""
-    for lo in range(begin, frames, chunk):
-        yield max(lo, 0), min(lo + chunk, frames)
-
-
-class _Problem:
+class Problem:
     """min sum_t w h w' - 2 q w + smoothness |w_t - w_(t-1)|^2 over 0 <= w <= upper, by spans.
 
     `held` [F, P] says for each exclusive pair which one is kept at zero: 0 the first, 1 the second.
     """
 
-    def __init__(self, gram, linear, settings, first, pairs):
+    def __init__(
+        self,
+        gram: np.ndarray,
+        linear: np.ndarray,
+        settings: SolveSettings,
+        first: Sequence[int],
+        pairs: Sequence[tuple[int, int]],
+    ):
+        """Takes the arguments of `solve`."""
         frames, shapes = linear.shape
         self.linear, self.settings = linear, settings
         diagonal = np.diag(gram)
@@ -220,10 +216,15 @@ class _Problem:
         self.exclusive: list[tuple[int, int]] = []
         self.held = np.zeros((frames, 0), np.int8)
         self.lost = np.zeros(frames, bool)
-        for lo, hi in _spans(frames, settings.chunk):
+        for lo, hi in self.spans():
             self.lost[lo:hi] = ~np.isfinite(linear[lo:hi]).all(axis=1)
         if self.lost.any():
             self._seen = _neighbours(self.lost, self.link)
+
+    def spans(self, begin: int = 0) -> Iterator[tuple[int, int]]:
+        """Yields (lo, hi) of chunks that cover the frames, the first of them at `begin` <= 0."""
+        for lo in range(begin, len(self.linear), self.settings.chunk):
+            yield max(lo, 0), min(lo + self.settings.chunk, len(self.linear))
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
         """Returns D d of frames lo..hi, lost ones filled."""
@@ -252,7 +253,9 @@ class _Problem:
                 upper[self.held[lo:hi, p] == side, pair[side]] = 0.0
         return upper
 
-    def gradient(self, w: np.ndarray, lo: int, hi: int, rows: np.ndarray | None = None):
+    def gradient(
+        self, w: np.ndarray, lo: int, hi: int, rows: np.ndarray | None = None
+    ) -> np.ndarray:
         """Returns half the gradient at frames lo..hi, those around them as in `w`."""
         rows = w[lo:hi] if rows is None else rows
         steps = self._steps(w, lo, hi, rows) * self.link[lo : hi + 1, None]
@@ -265,7 +268,7 @@ class _Problem:
     def costs(
         self, w: np.ndarray, lo: int, hi: int, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the objective of the frames [n] and of the links before each and after [n + 1]."""
+        """Returns the objective of frames [n] and of the links before each and after [n + 1]."""
         rows = w[lo:hi] if rows is None else rows
         own = np.einsum("fk,fk->f", rows @ self.h - 2.0 * self.target(lo, hi), rows)
         steps = self._steps(w, lo, hi, rows)
@@ -274,7 +277,7 @@ class _Problem:
     def objective(self, w: np.ndarray) -> float:
         """Returns the objective without the constant |d|^2."""
         total = 0.0
-        for lo, hi in _spans(len(w), self.settings.chunk):
+        for lo, hi in self.spans():
             own, steps = self.costs(w, lo, hi)
             total += float(own.sum() + steps[:-1].sum())
         return total
@@ -314,7 +317,7 @@ class _Problem:
         return max(
             (
                 float(self.optimality(w[a:b], self.gradient(w, a, b), self.upper(a, b)).max())
-                for a, b in _spans(len(w), self.settings.chunk)
+                for a, b in self.spans()
             ),
             default=0.0,
         )
@@ -326,7 +329,7 @@ class _Problem:
         while worst > tolerance and done < self.settings.passes:
             # Every other pass moves the spans by half, so that no seam stays one.
             begin = -(chunk // 2) if done % 2 else 0
-            for lo, hi in _spans(len(w), chunk, begin):
+            for lo, hi in self.spans(begin):
                 upper, gradient = self.upper(lo, hi), self.gradient(w, lo, hi)
                 if self.optimality(w[lo:hi], gradient, upper).max() > 0.1 * tolerance:
                     before = -begin if lo == 0 else 0
@@ -350,106 +353,6 @@ def _neighbours(lost: np.ndarray, link: np.ndarray) -> tuple[np.ndarray, np.ndar
             before[a:b] = seen[np.maximum(place - 1, 0)]
             after[a:b] = seen[np.minimum(place, len(seen) - 1)]
     return before, after
-
-
-def _exclude(
-    problem: _Problem, w: np.ndarray, exclusive: list[tuple[int, int]]
-) -> tuple[float, int]:
-    """Solves again with at most one of each pair above zero, in place; as `converge`.
-
-    The smaller of the free solution is held; where they are close, the one that is smaller over the
-    frames around, so that noise does not make the two take turns. Then a shape that is held is let
-    in where its partner came out at zero anyway and the gradient wants it, and runs of frames in
-    doubt are tried the other way round; both only lower the objective.
-    """
-    # 0 no doubt, else 1 + which one is smaller in this frame.
-    doubt = np.zeros((len(w), len(exclusive)), np.int8)
-    held = np.empty(doubt.shape, np.int8)
-    cuts = np.append(np.flatnonzero(problem.link[:-1] == 0.0), len(w))
-    violated = False
-    for p, (first, second) in enumerate(exclusive):
-        a, b = w[:, first], w[:, second]
-        held[:, p] = a >= b
-        violated |= bool(((a > 0.0) & (b > 0.0)).any())
-        close = np.minimum(a, b) > _CLOSE * np.maximum(a, b)
-        doubt[close, p] = 1 + held[close, p]
-        for lo, hi in zip(cuts[:-1], cuts[1:], strict=True):
-            difference = np.convolve(a[lo:hi] - b[lo:hi], _SMOOTH)[len(_SMOOTH) // 2 :]
-            both = close[lo:hi]
-            held[lo:hi, p][both] = difference[: hi - lo][both] >= 0.0
-    if not violated:
-        return problem.worst(w), 0
-    problem.exclusive, problem.held = exclusive, held
-    worst, done = _settle(problem, w)
-    best = problem.objective(w)
-    for _ in range(_ROUNDS):
-        previous = problem.held.copy()
-        if not _try_runs(problem, w, doubt):
-            break
-        worst, more = _settle(problem, w)
-        done += more
-        value = problem.objective(w)
-        if value > best:  # decisions that each looked better do not go together
-            problem.held = previous
-            worst, more = _settle(problem, w)
-            done += more
-            break
-        best = value
-    return worst, done
-
-
-def _settle(problem: _Problem, w: np.ndarray) -> tuple[float, int]:
-    """Converges, and lets in shapes that are held beside a partner at zero, while that helps."""
-    done = 0
-    for lo, hi in _spans(len(w), problem.settings.chunk):
-        np.minimum(w[lo:hi], problem.upper(lo, hi), out=w[lo:hi])
-    for _ in range(_ROUNDS):
-        worst, more = problem.converge(w)
-        done += more
-        changed = False
-        for lo, hi in _spans(len(w), problem.settings.chunk):
-            wants = -problem.gradient(w, lo, hi) / problem.curvature > problem.settings.tolerance
-            wants &= problem.moves
-            for p, pair in enumerate(problem.exclusive):
-                for side in (0, 1):
-                    held = problem.held[lo:hi, p] == side
-                    swap = held & wants[:, pair[side]] & (w[lo:hi, pair[1 - side]] <= 0.0)
-                    problem.held[lo:hi, p][swap] = 1 - side
-                    changed |= bool(swap.any())
-        if not changed:
-            return worst, done
-    worst, more = problem.converge(w)
-    return worst, done + more
-
-
-def _try_runs(problem: _Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
-    """Turns runs of doubtful frames where that lowers the objective; returns whether any was.
-
-    Each span is solved with all runs of a pair turned, the rest standing still, and each run is
-    judged on its own frames and those near.
-    """
-    turned = False
-    for lo, hi in _spans(len(w), problem.settings.chunk):
-        for p in np.flatnonzero(doubt[lo:hi].any(axis=0)):
-            held, unsure = problem.held[lo:hi, p].copy(), doubt[lo:hi, p]
-            old, old_steps = problem.costs(w, lo, hi)
-            problem.held[lo:hi, p] = np.where(unsure, 1 - held, held)
-            upper = problem.upper(lo, hi)
-            rows = np.minimum(w[lo:hi], upper)
-            rows = problem.descend(rows, problem.gradient(w, lo, hi, rows), upper, lo)
-            new, new_steps = problem.costs(w, lo, hi, rows)
-            gain = np.concatenate([[0.0], np.cumsum(old - new + old_steps[:-1] - new_steps[:-1])])
-            better = np.zeros(hi - lo, bool)
-            marked = np.where(unsure, 2 * unsure + held, 0)
-            edges = np.flatnonzero(np.diff(marked, prepend=-1, append=-1))
-            for a, b in zip(edges[:-1], edges[1:], strict=True):
-                if marked[a]:
-                    near = max(a - _REACH, 0), min(b + _REACH, hi - lo)
-                    least = 1e-6 * abs(float(old[a:b].sum()))
-                    better[a:b] = gain[near[1]] - gain[near[0]] > least
-            problem.held[lo:hi, p] = np.where(better, 1 - held, held)
-            turned |= bool(better.any())
-    return turned
 
 
 @jax.jit
