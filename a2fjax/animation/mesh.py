@@ -19,6 +19,16 @@ _PLY_TYPES = {
     "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+)
 _MARK = 1e300
 """Stands before each line's numbers, so that a line too short does not borrow from the next."""
 
@@ -42,14 +52,12 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         if ending == ".npy":
             vertices, faces = np.load(path, allow_pickle=False), np.zeros((0, 3))
-        elif ending == ".obj":
-            vertices, faces = _read_obj(path)
         else:
-            vertices, faces = _read_ply(path)
+            vertices, faces = _read_parts(path)
         return records.check_mesh(vertices, faces, name=str(path))
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, IndexError, TypeError) as error:
+    except _DAMAGE as error:
         raise InputError(f"mesh {path}: not a {ending[1:]} file ({error})") from None
 
 
@@ -63,26 +71,41 @@ def read_frame(path: str | Path) -> tuple[np.ndarray, bytes]:
       InputError: missing file, not OBJ or PLY, or not such a file.
     """
     path = Path(path)
+    if path.suffix.lower() == ".obj" and path.is_file():
+        data = b"\n" + path.read_bytes()
+        start = data.find(b"\nf ")
+        quick = _obj_vertices(data)
+        if quick is not None and start > data.rfind(b"\nv "):
+            return quick, hashlib.blake2b(data[start:], digest_size=16).digest()
+    vertices, faces = _read_parts(path)
+    return vertices, hashlib.blake2b(faces.tobytes(), digest_size=16).digest()
+
+
+def read_faces(path: str | Path) -> np.ndarray:
+    """Returns the faces [F, 3] int32 of an OBJ or PLY file whose vertices need not be finite.
+
+    Raises:
+      InputError: missing file, not such a file, or faces of vertices that it does not have.
+    """
+    vertices, faces = _read_parts(Path(path))
+    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise InputError(f"mesh {path}: a face names a vertex that is not among {len(vertices)}")
+    return faces.astype(np.int32).reshape(-1, 3)
+
+
+def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vertices and faces of an OBJ or PLY file, not checked."""
     ending = path.suffix.lower()
+    if ending not in (".obj", ".ply"):
+        raise InputError(f"mesh {path}: unknown ending {path.suffix!r}; expected .obj or .ply")
+    if not path.is_file():
+        raise InputError(f"mesh {path}: no such file")
     try:
-        if ending == ".obj":
-            data = b"\n" + path.read_bytes()
-            start = data.find(b"\nf ")
-            vertices = _obj_vertices(data)
-            if vertices is not None and start > data.rfind(b"\nv "):
-                return vertices, hashlib.blake2b(data[start:], digest_size=16).digest()
-            vertices, faces = _read_obj(path)
-        elif ending == ".ply":
-            vertices, faces = _read_ply(path)
-        else:
-            raise InputError(f"mesh {path}: unknown ending {path.suffix!r}; expected .obj or .ply")
+        return _read_obj(path) if ending == ".obj" else _read_ply(path)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"mesh {path}: no such file") from None
-    except (OSError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
+    except _DAMAGE as error:
         raise InputError(f"mesh {path}: not a {ending[1:]} file ({error})") from None
-    return vertices, hashlib.blake2b(faces.tobytes(), digest_size=16).digest()
 
 
 def _numbers(text: bytes) -> np.ndarray | None:

@@ -199,8 +199,10 @@ def read_folder(folder: Path) -> Moving:
       InputError: no frames, or the first is not a mesh.
     """
     files, numbers = frame_files(folder)
-    vertices, faces = mesh.read(files[0])
-    _, topology = mesh.read_frame(files[0])
+    vertices, topology = mesh.read_frame(files[0])
+    faces = mesh.read_faces(files[0])
+    if len(vertices) < 4:
+        raise InputError(f"{files[0]}: {len(vertices)} vertices, expected at least 4")
     reader = _FileReader(files, faces, topology)
     shape = (len(files), len(vertices), 3)
     return Moving(numbers=numbers, vertices=Frames(shape, reader, str(folder)), faces=faces)
@@ -219,8 +221,7 @@ class _FileReader:
         vertices, topology = mesh.read_frame(path)
         if topology not in self.topologies:
             # The same faces may be written in another way: once for each way.
-            _, faces = mesh.read(path)
-            if not np.array_equal(faces, self.faces):
+            if not np.array_equal(mesh.read_faces(path), self.faces):
                 raise InputError(f"{path}: its faces are not those of {self.files[0].name}")
             self.topologies.add(topology)
         return vertices

@@ -44,14 +44,20 @@ def read(path: Path) -> Moving:
     except InputError:
         raise
     except (Tf.ErrorException, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable USD file ({reason})") from None
+        raise InputError(f"{path}: not a readable USD file ({_reason(error)})") from None
     if found is None:
         raise InputError(
             f"{path}: no mesh whose points have time samples, and no blend shape weights with "
             f"names of the rig; it holds {len(meshes)} meshes"
         )
     return found
+
+
+def _reason(error: Exception) -> str:
+    try:
+        return " ".join(str(error).split())[:120]
+    except UnicodeDecodeError:  # it quotes the damaged file
+        return type(error).__name__
 
 
 def _choose(meshes: list[Any]) -> Any:
@@ -64,46 +70,73 @@ def _choose(meshes: list[Any]) -> Any:
     return max(meshes, key=rank)
 
 
-def _points(path: Path, stage: Any, mesh: Any) -> Moving:
-    from pxr import Usd, UsdGeom
+class _PointCache:
+    """Reads the points of a mesh at a time sample, in the scene's place, unit and axes."""
 
-    attribute = mesh.GetPointsAttr()
-    codes = np.array(attribute.GetTimeSamples(), np.float64)
-    turn = np.eye(3)
-    if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z:
-        turn = _Z_UP
-    stated = UsdGeom.StageHasAuthoredMetersPerUnit(stage)
-    if stated:
-        turn = turn * (1000.0 * UsdGeom.GetStageMetersPerUnit(stage))
+    def __init__(self, path: Path, stage: Any, mesh: Any, codes: np.ndarray):
+        from pxr import Tf
 
-    def at(code: Any) -> np.ndarray | None:
-        points = attribute.Get(code)
+        self.path = path
+        self.stage = stage  # meshes of a stage that is let go are dead
+        self.mesh = mesh
+        self.codes = codes
+        self.turn, self.units = _convention(stage)
+        self.damage = (Tf.ErrorException, RuntimeError, ValueError, TypeError)
+
+    def __call__(self, frame: int) -> np.ndarray:
+        """Returns the points [V, 3] of a frame."""
+        from pxr import Usd
+
+        points = self.at(Usd.TimeCode(self.codes[frame]))
         if points is None:
-            return None
-        cache = UsdGeom.XformCache(code)
-        place = np.array(cache.GetLocalToWorldTransform(mesh.GetPrim()))  # points are rows
-        points = np.asarray(points, np.float64).reshape(-1, 3)
-        return (points @ place[:3, :3] + place[3, :3]) @ turn.T
-
-    def frame(index: int) -> np.ndarray:
-        points = at(Usd.TimeCode(codes[index]))
-        if points is None:
-            raise InputError(f"{path}: no points at time code {codes[index]:g}")
+            raise InputError(f"{self.path}: no points at time code {self.codes[frame]:g}")
         return points
 
-    first = frame(0)
+    def at(self, code: Any) -> np.ndarray | None:
+        """Returns the points [V, 3] at a time code, or None where there are none."""
+        from pxr import UsdGeom
+
+        try:
+            points = self.mesh.GetPointsAttr().Get(code)
+            if points is None:
+                return None
+            cache = UsdGeom.XformCache(code)
+            place = np.array(cache.GetLocalToWorldTransform(self.mesh.GetPrim()))
+            points = np.asarray(points, np.float64).reshape(-1, 3)
+        except self.damage as error:
+            raise InputError(f"{self.path}: time code {code}: {_reason(error)}") from None
+        # Points are rows in USD: p' = p M.
+        return (points @ place[:3, :3] + place[3, :3]) @ self.turn.T
+
+
+def _convention(stage: Any) -> tuple[np.ndarray, str]:
+    """Returns the matrix [3, 3] to y up and mm, and "mm"; no scale and "" where no unit is said."""
+    from pxr import UsdGeom
+
+    turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
+    if not UsdGeom.StageHasAuthoredMetersPerUnit(stage):
+        return turn, ""
+    return turn * (1000.0 * UsdGeom.GetStageMetersPerUnit(stage)), "mm"
+
+
+def _points(path: Path, stage: Any, mesh: Any) -> Moving:
+    from pxr import Usd
+
+    codes = np.array(mesh.GetPointsAttr().GetTimeSamples(), np.float64)
+    cache = _PointCache(path, stage, mesh, codes)
+    first = cache(0)
     if len(first) < 4:
         raise InputError(f"{path}: a mesh of {len(first)} vertices, expected at least 4")
-    rest = at(Usd.TimeCode.Default())
+    rest = cache.at(Usd.TimeCode.Default())
     if rest is not None and (rest.shape != first.shape or not np.isfinite(rest).all()):
         rest = None
     return Moving(
         numbers=frame_numbers(codes),
         times=_seconds(path, stage, codes),
-        vertices=Frames((len(codes), len(first), 3), frame, str(path)),
+        vertices=Frames((len(codes), len(first), 3), cache, str(path)),
         faces=_faces(path, mesh, len(first), codes[0]),
         rest=rest,
-        units="mm" if stated else "",
+        units=cache.units,
     )
 
 
@@ -162,17 +195,13 @@ def _weights(path: Path, stage: Any, meshes: list[Any]) -> Moving | None:
 
 def _rest(path: Path, stage: Any, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray, str]:
     """Returns the still mesh that the weights belong to: (points, faces, unit)."""
-    from pxr import UsdGeom
-
     sizes = [len(m.GetPointsAttr().Get() or []) for m in meshes]
     if not sizes or max(sizes) < 4:
         return None, np.zeros((0, 3), np.int32), ""
     mesh = meshes[int(np.argmax(sizes))]
     points = np.asarray(mesh.GetPointsAttr().Get(), np.float64)
-    turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
-    stated = UsdGeom.StageHasAuthoredMetersPerUnit(stage)
-    scale = 1000.0 * UsdGeom.GetStageMetersPerUnit(stage) if stated else 1.0
-    return points @ turn.T * scale, _faces(path, mesh, len(points), 0.0), "mm" if stated else ""
+    turn, units = _convention(stage)
+    return points @ turn.T, _faces(path, mesh, len(points), 0.0), units
 
 
 def _seconds(path: Path, stage: Any, codes: np.ndarray) -> np.ndarray:
