@@ -72,7 +72,9 @@ class Recording:
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds Live Link Face recordings, or None."""
-    found = _recordings(path)
+    found = [
+        r for r in _recordings(path) if any(livelink.is_recording(p) for p in r.files.values())
+    ]
     if not found:
         return None
     return f"{len(found)} Live Link Face recordings"
@@ -84,7 +86,7 @@ def open_source(path: Path, options: SourceOptions) -> LiveLinkSource:
     Raises:
       InputError: there is no Live Link Face CSV.
     """
-    if not _recordings(path):
+    if not recognise(path):
         raise InputError(f"{path}: no Live Link Face CSV in it or in its folders")
     return LiveLinkSource(path, options)
 
@@ -105,7 +107,14 @@ def _tables(folder: Path, depth: int) -> list[Path]:
         inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     except OSError:
         return []
-    files = [p for p in inside if p.suffix.lower() == ".csv" and livelink.is_recording(p)]
+    # A name like theirs is one of them, even when it is empty or damaged.
+    files = [
+        p
+        for p in inside
+        if p.suffix.lower() == ".csv"
+        and p.is_file()
+        and (_NAME.fullmatch(p.stem) or livelink.is_recording(p))
+    ]
     for each in inside:
         if depth and each.is_dir():
             files += _tables(each, depth - 1)
