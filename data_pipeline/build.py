@@ -187,7 +187,7 @@ def build(
                 return None
             whole = takes.digest_of(
                 [
-                    takes.code(without=()),
+                    takes.code("build"),
                     rig.FINGERPRINT,
                     dataclasses.asdict(settings),
                     *(str(path), source.layout, rejected),

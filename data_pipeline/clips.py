@@ -31,7 +31,6 @@ SILENCE = clocks.Clock(0.0, "silence", 1.0)
 """Of a take that was performed in silence: there is no other clock."""
 
 _SETTINGS = "offset clock drift largest_offset least_confidence segment_seconds".split()
-_NOT_CODE = "build console page plots pool report settings shards splits work".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,7 @@ def work_on(job: Job) -> tuple[str, list[dict[str, Any]]]:
       OSError: the disk is full or fails.
     """
     used = {k: getattr(job.settings, k) for k in _SETTINGS}
-    base = [takes.code(without=tuple(_NOT_CODE)), used]
+    base = [takes.code("clips"), used]
     whole = digest_of([base, [[_said(t), mark] for t, mark in job.takes]])
     summary = job.work / "actors" / f"{whole}.json"
     if summary.is_file():

@@ -7,6 +7,7 @@ this machine or another one, finds the work done.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import hashlib
@@ -34,7 +35,6 @@ _SETTINGS = (
     *(f.name for f in dataclasses.fields(SourceOptions)),
     *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
 )
-_NOT_CODE = "build clips clocks console page plots pool report settings shards splits work".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
     take = job.take
     return digest_of(
         [
-            *(code(without=tuple(_NOT_CODE)), rig.FINGERPRINT, job.source.layout),
+            *(code("takes"), rig.FINGERPRINT, job.source.layout),
             *(take.subject, take.name, take.fps, take.slate, content, list(faces)),
             {k: getattr(job.settings, k) for k in _SETTINGS if k != "rig"},
         ]
@@ -226,13 +226,25 @@ def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
 
 
 @functools.lru_cache
-def code(without: tuple[str, ...]) -> str:
-    """Returns a digest of the pipeline's own code, but for some modules."""
-    digest = hashlib.sha256()
+def code(module: str) -> str:
+    """Returns a digest of the pipeline's own code that a module of it needs, and of all sources."""
     folder = Path(__file__).parent
-    for path in sorted([*folder.glob("*.py"), *folder.glob("sources/*.py")]):
-        if path.stem not in without:
-            digest.update(path.read_bytes())
+    needed: dict[Path, bytes] = {}
+    todo = [folder / f"{module}.py", *folder.glob("sources/*.py")]
+    while todo:
+        path = todo.pop()
+        if path in needed or not path.is_file():
+            continue
+        needed[path] = path.read_bytes()
+        for node in ast.walk(ast.parse(needed[path])):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                package = folder.parent.joinpath(*node.module.split("."))
+                todo.append(package.with_suffix(".py"))
+                todo += [package / f"{name.name}.py" for name in node.names]
+    inside = [p for p in needed if folder in p.parents]
+    digest = hashlib.sha256()
+    for path in sorted(inside):
+        digest.update(needed[path])
     return digest.hexdigest()
 
 
