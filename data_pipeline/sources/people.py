@@ -23,7 +23,7 @@ import numpy as np
 
 from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
-from data_pipeline import align, rigs
+from data_pipeline import align, rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
 from data_pipeline.sources.sequences import Moving
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
@@ -33,7 +33,8 @@ RESERVED = ("neutral", "rig", "rig_tongue", "faces", "template", "templates", "r
 """Stems of files that are no takes."""
 
 _NEUTRAL_TAKES = 8
-_NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are at rest
+_NEUTRAL_ENDS = 4  # frames at the start and at the end of a take
+_NEUTRAL_SPREAD = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,14 +224,14 @@ class FolderSource(abc.ABC):
                 f"{own.name} there, or give a rig of the same topology with --config.rig=FILE"
             )
         rig = rigs.read(path)
-        neutral, units = None, self._units(person)
+        neutral, stated, units = None, "", self._units(person)
         if part == "skin":
             neutral = self._given_neutral(person)
             if neutral is None:
-                rest, stated = self._rest(person)
+                neutral, stated = self._rest(person)
                 units = stated if units == "auto" and stated else units
-                neutral = rest
-            if neutral is None and path != own:
+            # Shapes of their own are in the capture's unit and axes, unless its files say theirs.
+            if neutral is None and (path != own or stated):
                 neutral = self._estimated_neutral(person, rig)
         rigid = person.extra("rigid_vertex_list.json") if part == "skin" else None
         return rigs.face(
@@ -270,7 +271,10 @@ class FolderSource(abc.ABC):
         return (None, "") if first is None else (first.rest, first.units)
 
     def _estimated_neutral(self, person: Person, rig: rigs.Rig) -> np.ndarray:
-        """Returns the neutral [V, 3] from the beginnings and ends of a few takes."""
+        """Returns the neutral [V, 3] from a few frames of a few takes, always the same ones.
+
+        At the start and the end of a take people are at rest; the rest is spread over it.
+        """
         every = -(-len(person.recordings) // _NEUTRAL_TAKES)
         frames: list[np.ndarray] = []
         reasons: list[str] = []
@@ -285,16 +289,18 @@ class FolderSource(abc.ABC):
                         f"{recording.data[0]}: {vertices.shape[1]} vertices, the rig has "
                         f"{len(rig.neutral)}: its topology must be the capture's"
                     )
-                last = max(min(_NEUTRAL_FRAMES, count), count - _NEUTRAL_FRAMES)
-                for part in (slice(0, _NEUTRAL_FRAMES), slice(last, count)):
-                    block = np.asarray(vertices[part], np.float64)
-                    frames.append(block[np.isfinite(block).any(axis=(1, 2))])
+                ends = np.r_[:_NEUTRAL_ENDS, count - _NEUTRAL_ENDS : count]
+                spread = np.rint(np.linspace(0, count - 1, _NEUTRAL_SPREAD)).astype(int)
+                for frame in np.unique(np.clip(np.r_[ends, spread], 0, count - 1)).tolist():
+                    frames.append(np.asarray(vertices[frame : frame + 1], np.float32))
             except InputError as error:
                 reasons.append(str(error))
-        if not sum(len(block) for block in frames):
+        if not frames:
             why = reasons[0] if reasons else "no take has vertices"
             raise InputError(f"{person.name}: no neutral mesh, and none can be estimated: {why}")
-        return rigs.estimate_neutral(np.concatenate(frames), rig.neutral)
+        return rest.estimate_neutral(
+            np.concatenate(frames), rig.neutral, name=f"{person.name}: no neutral mesh"
+        )
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""

@@ -14,6 +14,7 @@ A .npy file is read a block of frames at a time; an .npz is decompressed as a wh
 from __future__ import annotations
 
 import re
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -41,7 +42,7 @@ CONTAINERS = ("vertices_npy", "vertices", "verts")
 
 _READ_ERRORS = (
     OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, zlib.error,
-    zipfile.BadZipFile, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 _LEAST_FLAT = 100  # vertices: a flat array of fewer columns may be a table of curves
 _RAW = "data_verts.npy"
@@ -53,8 +54,8 @@ def recognise(path: Path) -> str | None:
         return f"{_RAW} of VOCASET"
     people = _people(path)
     files = [file for _, _, found in people for file in found]
-    # One array of each person tells; terabytes are not looked through.
-    if not any(_holds_vertices(found[0]) for _, _, found in people if found):
+    # A few headers of each person tell; terabytes are not looked through.
+    if not any(_holds_vertices(file) for _, _, found in people for file in found[:8]):
         return None
     who = f"{len(people)} people" if len(people) > 1 else "one person"
     return f"{who} with {len(files)} arrays of vertices"
@@ -200,7 +201,7 @@ class VertexSource(FolderSource):
             raise
         except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:120]
-            if "pickle" in reason or "Object arrays" in reason:
+            if any(word in reason for word in ("pickle", "Object arrays", "Python objects")):
                 raise InputError(
                     f"{path}: is or holds a pickle; pickles are refused because they can run "
                     "code: save it again with np.save(path, np.asarray(vertices, np.float32))"
