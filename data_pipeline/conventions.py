@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
+from a2fjax import rig
 from a2fjax.errors import InputError, nearest
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
@@ -188,3 +190,52 @@ def _rotation(product: np.ndarray) -> tuple[np.ndarray, float]:
         vt[2] *= -1.0
         values[2] *= -1.0
     return (u @ vt).T, float(values.sum())
+
+
+_FORWARD = ("jawForward", "mouthFunnel", "mouthPucker", "tongueOut")
+_SIDEWAYS = ("jaw", "mouthLeft", "mouthRight")  # directions, not sides of the face
+
+
+def axes_of_shapes(
+    neutral: np.ndarray, channels: Sequence[str], deltas: np.ndarray
+) -> np.ndarray | None:
+    """Returns the axes [3, 3] that named shapes tell, or None where they do not tell clearly.
+
+    Shapes of the left side move vertices to the left of their partners', brows lie above the mouth,
+    and jawForward, mouthFunnel, mouthPucker and tongueOut go out of the face.
+
+    Args:
+      neutral: [V, 3] in any unit and axes.
+      channels: [K] names in `rig.CHANNELS`.
+      deltas: [K, V, 3].
+    """
+    weights = np.square(deltas).sum(axis=2)
+    total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+    centre = dict(zip(channels, (weights / total) @ neutral, strict=True))
+    pairs = [
+        centre[a] - centre[b]
+        for a, b in rig.MIRROR_PAIRS
+        if a in centre and b in centre and not a.startswith(_SIDEWAYS)
+    ]
+    brows = [c for n, c in centre.items() if n.startswith("brow")]
+    mouth = [c for n, c in centre.items() if n.startswith("mouth")]
+    forward = [
+        (weights[i] @ deltas[i]) / total[i, 0]
+        for i, n in enumerate(channels)
+        if n in _FORWARD and weights[i].any()
+    ]
+    if len(pairs) < 3 or not brows or not mouth or not forward:
+        return None
+    directions = np.stack(
+        [np.mean(pairs, axis=0), np.mean(brows, axis=0) - np.mean(mouth, axis=0),
+         np.mean(forward, axis=0)]
+    )  # fmt: skip
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-30)
+    columns = np.abs(directions).argmax(axis=1)
+    picked = directions[range(3), columns]
+    agree = np.mean(np.sign(np.array(pairs)[:, columns[0]]) == np.sign(picked[0]))
+    if len(set(columns.tolist())) < 3 or np.abs(picked).min() < 0.75 or agree < 0.9:
+        return None
+    axes = np.zeros((3, 3))
+    axes[range(3), columns] = np.sign(picked)
+    return axes

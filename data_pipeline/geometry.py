@@ -331,13 +331,11 @@ def _applied(
     rest = (neutral - centre).astype(points.dtype)
     size = np.einsum("ij,ij->", matrix[0], matrix[0]) / 3.0
     origins = np.einsum("fji,fj->fi", matrix, centre - shift) / size
-    for i in range(len(points)):
-        if lost[i]:
-            moved[i] = np.nan
-            continue
-        near = points[i] - origins[i].astype(points.dtype)
-        np.matmul(near, matrix[i].T.astype(points.dtype), out=moved[i])
-        moved[i] -= rest
-        if missing[i].any():
-            moved[i][missing[i]] = np.nan
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is missing
+        for i in np.flatnonzero(~lost):
+            near = points[i] - origins[i].astype(points.dtype)
+            np.matmul(near, matrix[i].T.astype(points.dtype), out=moved[i])
+            moved[i] -= rest
+    moved[lost] = np.nan
+    moved[missing] = np.nan
     return moved

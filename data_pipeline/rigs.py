@@ -93,7 +93,7 @@ def read(path: str | Path) -> Rig:
     if ending in (".pkl", ".pickle"):
         raise InputError(f"{path}: pickles are refused: save plain arrays with numpy.savez")
     raise InputError(
-        f"{path}: not a rig{nearest(ending, ENDINGS)}; or a folder of OBJ or PLY meshes"
+        f"{path}: not a rig: expected {', '.join(ENDINGS)} or a folder of OBJ or PLY meshes"
     )
 
 
@@ -263,7 +263,9 @@ def face(
         not finite are taken from the rig and not solved on.
       units: of the capture: "mm", "cm" or "m"; "auto" finds them, else goes by the rig's, else by
         the size of a head.
-      axes: of the capture, see `conventions.parse_axes`; "auto" finds them, else takes the rig's.
+      axes: of the capture, see `conventions.parse_axes`; "auto" finds them on the
+        template, or from what the shapes are called (`conventions.axes_of_shapes`), else takes the
+        rig's own.
       mouth_close: "arkit", "nvidia" or "auto"; see `sources.SourceOptions`.
       stable: [N] indices of vertices that only move with the head, or None to find them.
       part: "skin" or "tongue", for notes.
@@ -275,22 +277,27 @@ def face(
     """
     own = rig.units or units_of(rig.neutral)
     keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
+    channels, deltas, notes = _solvable(name, rig, mouth_close)
+    told = conventions.axes_of_shapes(rig.neutral, channels, deltas)
+    transferred = False
     if neutral is None:
         unit = own if units == "auto" else units
         if unit not in MILLIMETRES:
             raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
-        turn = np.eye(3) if axes == "auto" else conventions.parse_axes(axes)
+        turn = np.eye(3) if told is None else told
+        if axes != "auto":
+            turn = conventions.parse_axes(axes)
+        elif not np.array_equal(turn, np.eye(3)):
+            notes.append(f"axes {conventions.axes_name(turn)}, as the names of shapes tell")
         matrix = MILLIMETRES[unit] * turn
-        rest = rig.neutral @ matrix.T
-        channels, deltas, notes = _solvable(name, rig, rig.deltas @ matrix.T, mouth_close)
-        transferred = False
+        rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
     else:
-        template = rig.neutral * MILLIMETRES[own]
+        matrix = MILLIMETRES[own] * (np.eye(3) if told is None else told)
+        template, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
         found = conventions.find(neutral, template, units=units, axes=axes, name=name)
         unit, turn = found.units, found.axes
         rest = found.aligned(np.asarray(neutral, np.float64))
         holes = ~np.isfinite(rest).all(axis=1)
-        channels, deltas, notes = _solvable(name, rig, rig.deltas * MILLIMETRES[own], mouth_close)
         notes.append(
             f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
             f"{found.margin:.1f} over the next, {100 * found.residual:.1f} % of the head's radius "
@@ -319,10 +326,9 @@ def face(
     )
 
 
-def _solvable(
-    name: str, rig: Rig, deltas: np.ndarray, mouth_close: str
-) -> tuple[list[str], np.ndarray, list[str]]:
-    channels, merged = merge(name, rig.names, deltas)
+def _solvable(name: str, rig: Rig, mouth_close: str) -> tuple[list[str], np.ndarray, list[str]]:
+    """Returns channels, their shapes in the rig's own unit and axes, and notes."""
+    channels, merged = merge(name, rig.names, rig.deltas)
     dropped = [n for n in rig.names if _COLUMNS.get(n.lower(), n) is None]
     notes = [f"shapes without a channel, left out: {', '.join(dropped)}"] if dropped else []
     note = relative_mouth_close(channels, merged, mouth_close)
