@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import os
 import posixpath
 import sys
 import time
@@ -28,6 +29,7 @@ PROGRAM = ("-m", "data_pipeline.build")
 """What builds shards, after the interpreter."""
 
 DEFAULT_PARTS = 64
+_PATIENCE = 4
 
 
 def main(argv: Sequence[str] | None = None, *, program: Sequence[str] = PROGRAM) -> int:
@@ -194,7 +196,8 @@ def _spec(
     directory = "/"
     if args.backend != "kubernetes":
         # Relative paths in settings mean what they mean here.
-        environment["PYTHONPATH"] = str(ROOT)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = job.utf8(os.pathsep.join(paths), "PYTHONPATH")
         directory = job.utf8(str(Path.cwd()), "folder")
     return Spec(
         name=job.slug(f"build-{Path(out).name}", out),
@@ -317,20 +320,31 @@ def _retry(args: argparse.Namespace, base: Path, record: Record) -> int:
 def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
     """Waits for everything; the exit code is that of the last command."""
     backend = backends.get(record.backend)
-    said = ""
+    said, unsure = "", 0
     while True:
-        states = backend.states(record, base)
-        last = states.pop(job.FINISH)
+        try:
+            states = backend.states(record, base)
+            last = states.pop(job.FINISH)
+            if not any(s in job.ACTIVE for s in states.values()):
+                record = backend.finish(record, base)
+                last = backend.states(record, base)[job.FINISH]
+        except errors.WorkFailed as error:
+            # Schedulers are restarted, and networks fail, while work goes on.
+            unsure += 1
+            if unsure == _PATIENCE:
+                raise
+            print(f"{error}; looking again", flush=True)
+            time.sleep(args.poll)
+            continue
         counts = Counter(states.values())
         line = ", ".join(f"{counts[s]} {s}" for s in job.STATES if counts[s])
-        if not any(s in job.ACTIVE for s in states.values()):
-            record = backend.finish(record, base)
-            last = backend.states(record, base)[job.FINISH]
         line = f"parts: {line}; finish: {last}"
         if line != said:
             print(line, flush=True)
             said = line
-        if last not in job.ACTIVE:
+        # On a network disk an exit code may show some seconds after its job has left the queue.
+        unsure = unsure + 1 if last == job.LOST else 0
+        if last not in job.ACTIVE and unsure in (0, _PATIENCE):
             break
         time.sleep(args.poll)
     if last == job.DONE:

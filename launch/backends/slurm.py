@@ -53,16 +53,10 @@ def options(given: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
 def render(record: Record, base: Path) -> str:
     """Returns both scripts; has sbatch check the first where it is installed."""
     script = parts_script(record, base)
-    verdict = "sbatch --test-only was not run"
     try:
-        check_array_limit(record)
-        found = call(
-            ["sbatch", "--test-only", *record.options["sbatch"]], stdin=script, missing=_MISSING
-        )
-        _judge(found)
-        verdict = last_line(found.stderr)
+        verdict = _check(record, script)
     except (NotInstalled, WorkFailed) as error:
-        verdict += f": {error}"
+        verdict = f"sbatch --test-only was not run: {error}"
     last = f"# afterwards, with --dependency=afterany:<the array>\n{finish_script(record, base)}"
     return f"{script}\n{last}\n# {verdict}"
 
@@ -74,13 +68,15 @@ def submit(record: Record, base: Path) -> Record:
       InputError: sbatch refuses, or the array is larger than the site takes.
       WorkFailed: the scheduler does not answer.
     """
-    check_array_limit(record)
+    place, last = job.folder(base), finish_script(record, base)
+    script = parts_script(record, base) if record.parts else last
+    # Before anything that says how the last attempt went is removed.
+    _check(record, script)
     job.clear(base, record.parts)
-    place = job.folder(base)
-    files.write_text(place / "parts.sh", parts_script(record, base))
-    files.write_text(place / "finish.sh", finish_script(record, base))
+    files.write_text(place / "finish.sh", last)
     jobs: dict[str, str] = {}
     if record.parts:
+        files.write_text(place / "parts.sh", script)
         jobs["parts"] = _sbatch(record, place, "parts.sh", "--output=part-%a.log")
         record = dataclasses.replace(record, jobs=jobs)
         # Before anything else can go wrong: what is queued can be cancelled.
@@ -186,6 +182,15 @@ def check_array_limit(record: Record) -> None:
         raise InputError(
             f"--parts {record.spec.parts}: {source} takes at most {limit}; say --parts {limit}"
         )
+
+
+def _check(record: Record, script: str) -> str:
+    """Has the scheduler look at the array's script; returns what it says."""
+    check_array_limit(record)
+    argv = ["sbatch", "--test-only", *record.options["sbatch"]]
+    found = call(argv, stdin=script, missing=_MISSING)
+    _judge(found)
+    return last_line(found.stderr)
 
 
 def _directives(record: Record, name: str) -> list[str]:

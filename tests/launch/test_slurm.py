@@ -4,10 +4,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from launch import submit
+
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 
 def slurm_id(job, name):
@@ -73,6 +78,12 @@ def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_j
     assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 2]
     assert job("retry") == 0
     assert "all is done" in capsys.readouterr().out
+    (job.launch / "finish.exit").unlink()
+    (job.out / "manifest.json").unlink()
+    assert job("retry", "--wait", "--poll", "0.2") == 0
+    assert "submitted 0 parts" in capsys.readouterr().out
+    assert (job.out / "manifest.json").exists()
+    assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize("how", ["ours", "scancel"])
@@ -139,3 +150,22 @@ def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
     assert "MaxArraySize=101 takes at most 100; say --parts 100" in capsys.readouterr().err
     job.parts = 100
     assert job("build", "--backend", "slurm", "--dry-run") == 0
+
+
+def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
+    """Shards of an array job are those of one process, to the byte."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    source, one, many = tmp_path / "captures", tmp_path / "one", tmp_path / "in parts"
+
+    def python(*arguments):
+        subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, env=environment)
+
+    demo = ["--subjects", "2", "--unseen", "1", "--minutes", "1", "--workers", "0"]
+    python("-m", "data_pipeline.demo", "--out", str(tmp_path), *demo)
+    python("-m", "data_pipeline.build", str(source), "--out", str(one), "--workers", "0")
+    build = ["build", str(source), "--out", str(many), "--parts", "3", "--workers", "0"]
+    assert submit.main([*build, "--backend", "slurm", "--wait", "--poll", "0.5"]) == 0
+    names = {p.relative_to(one) for p in one.rglob("*") if ".build" not in p.parts and p.is_file()}
+    assert len(names) > 4
+    for name in sorted(names):
+        assert (many / name).read_bytes() == (one / name).read_bytes(), name
