@@ -132,8 +132,9 @@ def matches(fingerprints: Sequence[str | None]) -> list[Match]:
     if sum(len(t) > 0 for t in tracks) < 2:
         return []
     word = np.concatenate(tracks)
-    owner = np.repeat(np.arange(len(tracks)), [len(t) for t in tracks])
-    place = np.concatenate([np.arange(len(t)) for t in tracks])
+    lengths = [len(t) for t in tracks]
+    owner = np.repeat(np.arange(len(tracks)), lengths)
+    place = np.concatenate([np.arange(n) for n in lengths])
     # The long window makes neighbours alike: the first of equal words in a row stands for all.
     keep = (word != 0) & ~((np.diff(word, prepend=0) == 0) & (np.diff(owner, prepend=-1) == 0))
     word, owner, place = word[keep], owner[keep], place[keep]
@@ -141,20 +142,24 @@ def matches(fingerprints: Sequence[str | None]) -> list[Match]:
     word, owner, place = word[order], owner[order], place[order]
     starts = np.flatnonzero(np.diff(word, prepend=word[:1] + np.uint32(1)))
     sizes = np.diff(np.append(starts, len(word)))
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    # A candidate is one number: (first, second, shift).
+    longest = max(lengths)
+    found: list[np.ndarray] = []
     for gap in range(1, _COMMON):
         # Of words in many places only neighbours are paired: twenty copies still make a chain.
         usable = (sizes > gap) & ((sizes <= _COMMON) | (gap == 1))
         first, room = starts[usable], sizes[usable] - gap
-        index = np.repeat(first, room) + _ramp(room)
-        a, b = index, index + gap
-        other = owner[a] != owner[b]
-        a, b = a[other], b[other]
-        found.append((owner[a], owner[b], place[b] - place[a]))
-    if not found:
-        return []
-    one, two, shift = (np.concatenate(column) for column in zip(*found, strict=True))
-    return _verify(tracks, one, two, shift)
+        a = np.repeat(first, room) + _ramp(room)
+        a = a[owner[a] != owner[a + gap]]
+        b = a + gap
+        shift = place[b] - place[a] + longest
+        found.append((owner[a] * len(tracks) + owner[b]) * (2 * longest + 1) + shift)
+    keys, votes = np.unique(np.concatenate(found), return_counts=True)
+    # One word in common at some distance is nothing among millions.
+    keys, votes = keys[votes >= 2], votes[votes >= 2]
+    pair, shift = np.divmod(keys, 2 * longest + 1)
+    one, two = np.divmod(pair, len(tracks))
+    return _verify(tracks, np.stack([one, two, shift - longest], axis=1), votes)
 
 
 def _ramp(sizes: np.ndarray) -> np.ndarray:
@@ -163,10 +168,7 @@ def _ramp(sizes: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes, sizes)
 
 
-def _verify(
-    tracks: list[np.ndarray], one: np.ndarray, two: np.ndarray, shift: np.ndarray
-) -> list[Match]:
-    keys, votes = np.unique(np.stack([one, two, shift], axis=1), axis=0, return_counts=True)
+def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> list[Match]:
     # By votes, so that a pair's best shift is tried first, and not too many of the others.
     order = np.lexsort((keys[:, 2], -votes, keys[:, 1], keys[:, 0]))
     out: list[Match] = []

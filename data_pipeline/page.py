@@ -53,7 +53,7 @@ th{background:#fafbfc;font-weight:600;vertical-align:bottom}
 th small{font-weight:400;color:#5c6470}
 .l{text-align:left}
 td.why{white-space:normal;min-width:240px;max-width:420px;overflow-wrap:anywhere}
-td.take{white-space:normal;min-width:130px;max-width:260px;overflow-wrap:anywhere}
+td.take{white-space:normal;min-width:190px;max-width:260px;overflow-wrap:anywhere}
 .why b{font-weight:600;color:#8c1d18}
 td.bad{color:#b3261e;font-weight:600}
 button.s{all:unset;cursor:pointer}
@@ -61,7 +61,7 @@ button.s:hover,button.s:focus-visible{text-decoration:underline}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:12px}
 svg{display:block;width:100%;height:auto}
 .plot p{font-size:12px;margin:0;color:#5c6470;overflow-wrap:anywhere}
-.bar{display:grid;grid-template-columns:minmax(70px,2fr) 3fr 74px;gap:8px;align-items:center;
+.bar{display:grid;grid-template-columns:minmax(90px,4fr) 4fr 78px;gap:8px;align-items:center;
 font-size:13px}
 .bar .name{overflow-wrap:anywhere}
 .track{background:#eceef2;border-radius:3px;height:10px}
@@ -206,21 +206,25 @@ def _take_row(take: Mapping[str, Any], columns: Sequence[Any], thresholds: Mappi
 
 def _measures(report: Mapping[str, Any]) -> str:
     shares = {m.name for m in MEASURES if m.share}
-    boxes = []
+    boxes, same = [], []
     for name, measure in report["measures"].items():
         percent = name in shares
         factor, unit = (100.0, "%") if percent else (1.0, measure["unit"])
+        if measure["min"] == measure["max"] and measure["count"] > 1:
+            same.append(f"{text(measure['label'])} {number(measure['min'] * factor)} {text(unit)}")
+            continue
         middle, low, high = (number(measure[k] * factor) for k in ("median", "p5", "p95"))
         boxes.append(
             f'<div class="plot"><h3>{text(measure["label"])} <span class="soft">{text(unit)}</span>'
             f"</h3>{plots.histogram(measure, percent=percent)}<p>median {middle}, nine in ten from "
             f"{low} to {high}; {measure['count']} takes</p></div>"
         )
-    if not boxes:
+    if not boxes and not same:
         return ""
+    constant = f"<p>The same in all takes: {', '.join(same)}.</p>" if same else ""
     return (
         '<h2>Measures</h2><p class="soft">Takes by value. Beyond the dashed line a take is put '
-        f'aside.</p><div class="grid">{"".join(boxes)}</div>'
+        f'aside.</p>{constant}<div class="grid">{"".join(boxes)}</div>'
     )
 
 

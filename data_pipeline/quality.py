@@ -107,7 +107,8 @@ def motion(
       below, above: share of weights below 0 and above 1; outside: the worst channels.
       noise: standard deviation of white noise that frame-to-frame roughness amounts to, in weight
         units, median over channels that move.
-      mirrored: share of moving left-right pairs that are exactly equal, None without pairs.
+      mirrored: share of moving left-right pairs that are exactly equal, None without pairs;
+        unequal: the left ones of those that are not.
       residual_mm {median, p95, max} or None.
       digest: of the curves to a thousandth, equal for copies.
     """
@@ -139,7 +140,7 @@ def motion(
         rig.CHANNELS[c]: [round(float(v), 4) for v in row]
         for c, *row in zip(seen, low, middle, high, strict=True)
     }
-    out["mirrored"] = _mirrored(values, seen, moving)
+    out |= _mirrored(values, seen, moving)
     out["residual_mm"] = _spread(residual)
     return out
 
@@ -257,16 +258,18 @@ def _limits(values: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _mirrored(values: np.ndarray, seen: np.ndarray, moving: np.ndarray) -> float | None:
+def _mirrored(values: np.ndarray, seen: np.ndarray, moving: np.ndarray) -> dict[str, Any]:
     place = {rig.CHANNELS[c]: i for i, c in enumerate(seen)}
-    equal = [
-        bool(np.abs(values[:, place[a]] - values[:, place[b]]).max() <= _STILL)
+    apart = {
+        a: float(np.abs(values[:, place[a]] - values[:, place[b]]).max())
         for a, b in rig.MIRROR_PAIRS
         # Sideways motion of jaw, mouth or tongue is not a pair of sides.
         if a in place and b in place and a not in _SIDEWAYS and "EyeRot" not in a
         if moving[place[a]] or moving[place[b]]
-    ]
-    return round(float(np.mean(equal)), 4) if equal else None
+    }
+    unequal = [a for a, most in apart.items() if most > _STILL]
+    share = 1.0 - len(unequal) / len(apart) if apart else None
+    return {"mirrored": None if share is None else round(share, 4), "unequal": unequal}
 
 
 _SIDEWAYS = ("jawLeft", "mouthLeft", "tongueTipLeft", "tongueRollLeft", "tongueLeft")

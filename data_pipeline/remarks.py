@@ -119,8 +119,9 @@ def _motion(m: Mapping[str, Any]) -> list[Remark]:
             )
         )
     elif mirrored and mirrored >= 0.5:
-        text = f"{100 * mirrored:.0f} % of left-right pairs are exactly equal"
-        every = "have mostly equal left and right channels"
+        names = ", ".join(n.removesuffix("Left") for n in m.get("unequal") or ())
+        text = f"left and right are exactly equal but for {names}"
+        every = "have exactly equal left and right channels but for a few"
         out.append(Remark("half mirrored", "note", text, every))
     if (m.get("jumps") or 0.0) > 0:
         text = f"{m['jumps'] * m['frames']:.0f} frames jump"
