@@ -16,6 +16,9 @@ _POSE_VERTICES = 1500  # a pose is told by these
 _RIGID_VERTICES = 400  # and how the head lies by these
 _SHARE = 0.08  # of the frames are at rest at least
 _FEWEST = 5
+_RANK = 20  # of the poses
+_FILLS = 6
+_STRAY_MM = 1.0
 _QUIET_MM = 0.5
 """Root mean square over the vertices that move: frames this near to each other are one pose."""
 
@@ -102,23 +105,20 @@ def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
     Raises:
       InputError: no pose comes back.
     """
-    middle = _median(poses)
-    away = np.nan_to_num(poses - middle)
-    away[:, np.isnan(middle).any(axis=1)] = 0.0
     count = len(poses)
     if count == 1:
         return np.arange(1)
+    middle = _median(poses)
+    known = ~np.isnan(middle).any(axis=1)
+    poses, middle = poses[:, known], middle[known]
+    away, scores = _components((poses - middle).reshape(count, -1))
     # How many vertices share the motion (participation ratio): a lip's millimetres are not to be
     # thinned by the back of the head.
-    motion = np.square(away).sum(axis=2).mean(axis=0)
+    motion = np.square(away.reshape(poses.shape)).sum(axis=2).mean(axis=0)
     moving = motion.sum() ** 2 / max(float(np.square(motion).sum()), 1e-30)
-    flat = away.reshape(count, -1)
-    # Principal components hold the face's motion and leave out most of the vertices' noise.
-    values, vectors = np.linalg.eigh(flat @ flat.T)
-    kept = slice(-min(20, count), None)
-    scores = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0.0)) / np.sqrt(moving)
     squares = np.square(scores).sum(axis=1)
-    apart = np.sqrt(np.maximum(squares[:, None] + squares - 2.0 * scores @ scores.T, 0.0))
+    apart = squares[:, None] + squares - 2.0 * scores @ scores.T
+    apart = np.sqrt(np.maximum(apart, 0.0) / max(moving, 1.0))
     near = min(count, max(_FEWEST, int(np.ceil(_SHARE * count))))
     radius = np.sort(apart, axis=1)[:, near - 1]
     if radius.min() > _QUIET_MM:
@@ -127,12 +127,32 @@ def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
             f"apart, expected {_QUIET_MM}): give a neutral mesh"
         )
     dense = np.flatnonzero(radius <= min(_QUIET_MM, 1.5 * radius.min() + 0.05))
-    expected = template - template.mean(axis=0)
-    unlike = [
-        np.square(middle + away[i] - expected)[~np.isnan(middle).any(axis=1)].sum() for i in dense
-    ]
+    likely = middle + away[dense].reshape(-1, *middle.shape)
+    goal = template[known]
+    turn, shift = geometry.rigid_transform(likely, goal, np.ones(likely.shape[:2]))
+    laid = np.matmul(likely, turn.transpose(0, 2, 1)) + shift[:, None]
+    unlike = np.square(laid - goal).sum(axis=(1, 2))
     centre = dense[int(np.argmin(unlike))]
     return np.flatnonzero(apart[centre] <= radius[centre])
+
+
+def _components(away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the low-rank part [F, C] of rows [F, C] and its coordinates [F, R].
+
+    What is missing, and what is far from the part found so far, is replaced by it, again and again
+    (additive half-quadratic steps: Geman and Yang 1995, IEEE Trans. Image Process. 4). Principal
+    components hold the face's motion and leave out most of the vertices' noise.
+    """
+    missing = np.isnan(away)
+    spread = 1.4826 * np.nanmedian(np.abs(away), axis=0)
+    filled = np.where(missing, 0.0, np.clip(away, -3.0 * spread - 0.5, 3.0 * spread + 0.5))
+    rank = min(_RANK, len(away))
+    for _ in range(_FILLS):
+        values, vectors = np.linalg.eigh(filled @ filled.T)
+        basis = vectors[:, -rank:]
+        low = basis @ (basis.T @ filled)
+        filled = np.where(missing, low, low + np.clip(away - low, -_STRAY_MM, _STRAY_MM))
+    return low, basis * np.sqrt(np.maximum(values[-rank:], 0.0))
 
 
 def _robust_mean(points: np.ndarray) -> np.ndarray:

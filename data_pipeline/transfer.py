@@ -97,8 +97,12 @@ def _deformed(
     mass[mass == 0] = max(float(mass.mean()), 1e-12)
     radius = np.sqrt(((subject - subject.mean(axis=0)) ** 2).sum(axis=1).mean())
     pull = mass / (_REACH * radius) ** 2
+    # Symmetric and positive: no pivoting, which keeps the factors sparse.
     solver = linalg.splu(
-        (weighted @ gradient + sparse.diags(pull)).tocsc(), permc_spec="MMD_AT_PLUS_A"
+        (weighted @ gradient + sparse.diags(pull)).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
     )
     out = np.empty_like(scaled)
     for k in range(shapes):
