@@ -27,7 +27,10 @@ Apple's tracker never gives both at once. Shapes that merely oppose each other (
 blink and wide, the tongue's) can be there together and are not in it."""
 
 _SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # of a pair's difference, over 9 frames
-_CLOSE = 0.5  # two of a pair are in doubt where the smaller is more than this of the larger
+_CLOSE = 0.5  # noise may decide which is larger where the smaller is more than this of it
+_DOUBT = 0.1  # the choice may be wrong where the smaller is more than this of the larger,
+_SEEN = 0.01  # and matters where it is more than this
+_SWAP = 1e-3  # a shape that would rise by less beside a partner at zero is not let in
 _REACH = 16  # frames on both sides that a decision about a run of frames is judged on
 _ROUNDS = 4  # most rounds of improving which shape of a pair is held
 
@@ -37,8 +40,8 @@ def exclude(problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]) -
 
     The smaller of the free solution is held; where they are close, the one that is smaller over the
     frames around, so that noise does not make the two take turns. Then a shape that is held is let
-    in where its partner came out at zero anyway and the gradient wants it, and runs of frames in
-    doubt are tried the other way round; both only lower the objective.
+    in where its partner came out at zero anyway and the gradient wants it, and other choices are
+    tried where there is doubt; both only lower the objective.
     """
     # 0 no doubt, else 1 + which one is smaller in this frame.
     doubt = np.zeros((len(w), len(exclusive)), np.int8)
@@ -49,8 +52,9 @@ def exclude(problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]) -
         a, b = w[:, first], w[:, second]
         held[:, p] = a >= b
         violated |= bool(((a > 0.0) & (b > 0.0)).any())
-        close = np.minimum(a, b) > _CLOSE * np.maximum(a, b)
-        doubt[close, p] = 1 + held[close, p]
+        smaller, larger = np.minimum(a, b), np.maximum(a, b)
+        close, unsure = smaller > _CLOSE * larger, smaller > np.maximum(_DOUBT * larger, _SEEN)
+        doubt[unsure, p] = 1 + held[unsure, p]
         for lo, hi in zip(cuts[:-1], cuts[1:], strict=True):
             difference = np.convolve(a[lo:hi] - b[lo:hi], _SMOOTH)[len(_SMOOTH) // 2 :]
             both = close[lo:hi]
@@ -62,7 +66,7 @@ def exclude(problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]) -
     best = problem.objective(w)
     for _ in range(_ROUNDS):
         previous = problem.held.copy()
-        if not _try_runs(problem, w, doubt):
+        if not _try_others(problem, w, doubt):
             break
         worst, more = _settle(problem, w)
         done += more
@@ -86,7 +90,7 @@ def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
         done += more
         changed = False
         for lo, hi in problem.spans():
-            wants = -problem.gradient(w, lo, hi) / problem.curvature > problem.settings.tolerance
+            wants = -problem.gradient(w, lo, hi) / problem.curvature > _SWAP
             wants &= problem.moves
             for p, pair in enumerate(problem.exclusive):
                 for side in (0, 1):
@@ -100,31 +104,50 @@ def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
     return worst, done + more
 
 
-def _try_runs(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
-    """Turns runs of doubtful frames where that lowers the objective; returns whether any was.
+def _try_others(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
+    """Takes other choices for doubtful frames where that lowers the objective; False if for none.
 
-    Each span is solved with all runs of a pair turned, the rest standing still, and each run is
-    judged on its own frames and those near.
+    A span is solved with a pair's choice changed everywhere, the other spans standing still, and
+    each part of it is judged on its own frames and those near.
     """
-    turned = False
+    changed = False
+    reach = _REACH if problem.tau else 0
     for lo, hi in problem.spans():
         for p in np.flatnonzero(doubt[lo:hi].any(axis=0)):
-            held, unsure = problem.held[lo:hi, p].copy(), doubt[lo:hi, p]
-            old, old_steps = problem.costs(w, lo, hi)
-            problem.held[lo:hi, p] = np.where(unsure, 1 - held, held)
-            upper = problem.upper(lo, hi)
-            rows = np.minimum(w[lo:hi], upper)
-            rows = problem.descend(rows, problem.gradient(w, lo, hi, rows), upper, lo)
-            new, new_steps = problem.costs(w, lo, hi, rows)
-            gain = np.concatenate([[0.0], np.cumsum(old - new + old_steps[:-1] - new_steps[:-1])])
-            better = np.zeros(hi - lo, bool)
-            marked = np.where(unsure, 2 * unsure + held, 0)
-            edges = np.flatnonzero(np.diff(marked, prepend=-1, append=-1))
-            for a, b in zip(edges[:-1], edges[1:], strict=True):
-                if marked[a]:
-                    near = max(a - _REACH, 0), min(b + _REACH, hi - lo)
-                    least = 1e-6 * abs(float(old[a:b].sum()))
-                    better[a:b] = gain[near[1]] - gain[near[0]] > least
-            problem.held[lo:hi, p] = np.where(better, 1 - held, held)
-            turned |= bool(better.any())
-    return turned
+            for choice in range(4 if problem.tau else 1):
+                held = problem.held[lo:hi, p].copy()
+                other, parts = _choice(choice if problem.tau else -1, held, doubt[lo:hi, p])
+                if (other == held).all():
+                    continue
+                old, old_steps = problem.costs(w, lo, hi)
+                problem.held[lo:hi, p] = other
+                upper = problem.upper(lo, hi)
+                rows = np.minimum(w[lo:hi], upper)
+                rows = problem.descend(rows, problem.gradient(w, lo, hi, rows), upper, lo)
+                new, new_steps = problem.costs(w, lo, hi, rows)
+                gain = old - new + old_steps[:-1] - new_steps[:-1]
+                gain = np.concatenate([[0.0], np.cumsum(gain)])
+                better = np.zeros(hi - lo, bool)
+                edges = np.flatnonzero(np.diff(parts, prepend=-1, append=-1))
+                for a, b in zip(edges[:-1], edges[1:], strict=True):
+                    if parts[a]:
+                        total = gain[min(b + reach, hi - lo)] - gain[max(a - reach, 0)]
+                        better[a:b] = total > 1e-6 * abs(float(old[a:b].sum()))
+                better &= other != held
+                problem.held[lo:hi, p] = np.where(better, other, held)
+                w[lo:hi][better] = rows[better]
+                np.minimum(w[lo:hi], problem.upper(lo, hi), out=w[lo:hi])
+                changed |= bool(better.any())
+    return changed
+
+
+def _choice(kind: int, held: np.ndarray, doubt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns another choice [n] of which to hold, and the parts [n] it is judged in; 0 is none.
+
+    -1 turns each doubtful frame and 0 each run of them, the same held and the same smaller; 1 turns
+    runs of the same held; 2 and 3 hold one for the whole of a stretch of doubt.
+    """
+    if kind <= 1:
+        part = (np.arange(1, len(held) + 1), 2 * doubt + held, 1 + held)[kind + 1]
+        return np.where(doubt > 0, 1 - held, held), np.where(doubt > 0, part, 0)
+    return np.where(doubt > 0, kind - 2, held), (doubt > 0).astype(np.int64)

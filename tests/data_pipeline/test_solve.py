@@ -1,9 +1,14 @@
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
 from a2fjax import rig
-from data_pipeline import solve
+from data_pipeline import framewise, solve
 
 PLAIN = dict(l2=0.0, l1=0.0, smoothness=0.0, symmetry=0.0)
 
@@ -19,17 +24,30 @@ def problem(rng, shapes=12, vertices=30, frames=40, noise=0.05):
 
 
 def run(deltas, moved, **settings):
-    first, pairs = settings.pop("first", (0,)), settings.pop("pairs", ())
+    keys = ("first", "pairs", "exclusive", "start")
+    extra = {k: settings.pop(k) for k in keys if k in settings}
     linear, energy = solve.correlate(deltas, moved)
-    return solve.solve(
-        solve.gram(deltas),
-        linear,
-        energy,
-        deltas.shape[1],
-        solve.SolveSettings(**settings),
-        first=first,
-        pairs=pairs,
+    count = deltas.shape[1]
+    solver = solve.SolveSettings(**settings)
+    return solve.solve(solve.gram(deltas), linear, energy, count, solver, **extra)
+
+
+def stacked(deltas, moved, l2, l1, smoothness, symmetry, pairs=(), link=None):
+    """The whole sequence's objective as one system (a, b), up to a constant; l1 needs l2."""
+    frames, shapes = len(moved), len(deltas)
+    flat = deltas.reshape(shapes, -1).T
+    a = [np.kron(np.eye(frames), flat), np.sqrt(l2) * np.eye(frames * shapes)]
+    b = [moved.ravel(), np.full(frames * shapes, -l1 / (2 * np.sqrt(l2)) if l2 else 0.0)]
+    both = np.zeros((len(pairs), shapes))
+    for row, (i, j) in zip(both, pairs, strict=True):
+        row[[i, j]] = 1.0, -1.0
+    a.append(np.sqrt(symmetry) * np.kron(np.eye(frames), both))
+    step = (
+        np.diff(np.eye(frames), axis=0) * (np.ones(frames - 1) if link is None else link)[:, None]
     )
+    a.append(np.sqrt(smoothness) * np.kron(step, np.eye(shapes)))
+    b += [np.zeros(len(a[2])), np.zeros(len(a[3]))]
+    return np.concatenate(a), np.concatenate(b)
 
 
 def objective(w, deltas, moved, l2, l1, smoothness, symmetry, pairs, link):
@@ -108,3 +126,327 @@ def test_shape_that_moves_nothing_stays_zero():
     deltas[3] = 0.0
     found = run(deltas, moved)
     assert found.converged and not found.weights[:, 3].any()
+
+
+def test_whole_objective_is_scipys_on_the_stacked_system():
+    rng = np.random.default_rng(11)
+    deltas, _, moved = problem(rng, shapes=6, vertices=10, frames=8, noise=0.5)
+    strengths = dict(l2=0.8, l1=3.0, smoothness=5.0, symmetry=4.0)
+    pairs, link = [(0, 1), (2, 5)], np.array([1, 1, 0, 1, 1, 1, 1.0])
+    a, b = stacked(deltas, moved, **strengths, pairs=pairs, link=link)
+    expected = lsq_linear(a, b, (0, 1), method="bvls", tol=1e-14).x.reshape(8, 6)
+    found = run(deltas, moved, **strengths, pairs=pairs, first=(0, 3), tolerance=1e-7)
+    assert found.converged and 0.1 < (expected == 0).mean() < 0.9
+    assert np.abs(found.weights - expected).max() <= 1e-4
+    value = objective(expected, deltas, moved, **strengths, pairs=pairs, link=link)
+    assert found.objective == pytest.approx(value, rel=1e-8)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), copies=st.integers(1, 3), near=st.sampled_from([0.0, 1e-3]))
+def test_shapes_that_cannot_be_told_apart_reach_scipys_objective(seed, copies, near):
+    rng = np.random.default_rng(seed)
+    deltas, _, moved = problem(rng, shapes=8, vertices=6, frames=5, noise=0.5)
+    for k in range(copies):
+        deltas[k + 4] = deltas[k] * rng.uniform(0.5, 2.0) + near * rng.normal(size=(6, 3))
+    found = run(deltas, moved, **PLAIN, tolerance=1e-6, passes=20)
+    flat = deltas.reshape(8, -1).T
+    for w, m in zip(found.weights, moved, strict=True):
+        best = lsq_linear(flat, m.ravel(), (0, 1), method="bvls", tol=1e-14).cost * 2
+        assert ((flat @ w - m.ravel()) ** 2).sum() <= best * (1 + 1e-5)
+
+
+def test_nearly_collinear_shapes_still_have_scipys_weights():
+    rng = np.random.default_rng(17)
+    deltas, _, moved = problem(rng, shapes=10, vertices=40, frames=12, noise=0.5)
+    deltas[3] = deltas[2] + 0.05 * deltas[3]  # condition number 4e3
+    deltas[5] = 0.02 * deltas[5]  # and one that moves fifty times less than the others
+    found = run(deltas, moved, **PLAIN, tolerance=1e-7, passes=20)
+    flat = deltas.reshape(10, -1).T
+    expected = [lsq_linear(flat, m.ravel(), (0, 1), method="bvls", tol=1e-14).x for m in moved]
+    assert found.converged and np.abs(found.weights - expected).max() <= 1e-4
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([1e-3, 0.1, 10.0, 1e3]),
+    smoothness=st.sampled_from([0.0, 2.0, 200.0]),
+    l1=st.sampled_from([0.0, 3.0]),
+    exclusive=st.booleans(),
+)
+def test_bounds_optimality_and_units(seed, scale, smoothness, l1, exclusive):
+    rng = np.random.default_rng(seed)
+    deltas, _, moved = problem(rng, shapes=6, vertices=9, frames=20, noise=1.0)
+    strengths = dict(l2=0.3, l1=l1, smoothness=smoothness, symmetry=1.0)
+    extra = dict(first=(0, 7), pairs=[(0, 1)], exclusive=[(2, 3)] if exclusive else [])
+    options = dict(tolerance=1e-6, passes=20, chunk=16)
+    found = run(deltas, moved, **strengths, **extra, **options)
+    w = found.weights
+    assert found.converged and w.min() >= 0.0 and w.max() <= 1.0
+    # The gradient, written out, points outwards where a bound is active and nowhere else.
+    flat = deltas.reshape(6, -1)
+    g = (w @ flat - moved.reshape(20, -1)) @ flat.T + 0.3 * w + l1 / 2
+    step = np.diff(w, axis=0)
+    step[6] = 0.0
+    g[1:] += smoothness * step
+    g[:-1] -= smoothness * step
+    g[:, 0] += w[:, 0] - w[:, 1]
+    g[:, 1] += w[:, 1] - w[:, 0]
+    free = np.ones_like(w, bool)
+    if exclusive:
+        assert not ((w[:, 2] > 0) & (w[:, 3] > 0)).any()
+        for a, b in ((2, 3), (3, 2)):
+            free[:, a] = w[:, b] <= 0  # held where the other is in use
+        both = (w[:, 2] <= 0) & (w[:, 3] <= 0)
+        free[both, 2] = free[both, 3] = False
+    curvature = (flat**2).sum(axis=1) + 0.3 + 2 * smoothness
+    kkt = np.abs(w - np.clip(w - g / curvature, 0, 1))
+    assert kkt[free].max() <= 2e-6
+    assert kkt[~free & (w[:, [0, 1, 3, 2, 4, 5]] <= 0)].max(initial=0.0) <= 1.1e-3
+    # The same capture in another unit, strengths with it.
+    units = {k: v * scale**2 for k, v in strengths.items()}
+    again = run(deltas * scale, moved * scale, **units, **extra, **options)
+    assert np.abs(again.weights - w).max() <= 1e-4
+    np.testing.assert_allclose(again.residual, found.residual * scale, rtol=1e-4)
+
+
+def test_sequences_end_to_end_are_solved_as_each_alone():
+    rng = np.random.default_rng(12)
+    deltas, _, moved = problem(rng, frames=60, noise=0.3)
+    options = dict(l2=0.1, smoothness=20.0, tolerance=1e-7, passes=20, chunk=16)
+    whole = run(deltas, moved, **options, first=(0, 23, 41))
+    alone = [run(deltas, part, **options).weights for part in np.split(moved, [23, 41])]
+    np.testing.assert_allclose(whole.weights, np.concatenate(alone), atol=1e-5)
+
+
+def test_a_warm_start_needs_fewer_iterations_for_the_same_weights():
+    deltas, truth, moved = problem(np.random.default_rng(13), shapes=30, frames=200, noise=0.3)
+    options = dict(smoothness=20.0, tolerance=1e-6)
+    cold = run(deltas, moved, **options, start=np.zeros_like(truth))
+    warm = run(deltas, moved, **options, start=cold.weights + 1e-4)
+    there = run(deltas, moved, **options, start=cold.weights)
+    assert cold.converged and warm.converged
+    assert warm.iterations <= 0.75 * cold.iterations and there.iterations == 0
+    np.testing.assert_allclose(warm.weights, cold.weights, atol=1e-5)
+
+
+def test_a_start_out_of_range_or_not_finite_does_no_harm():
+    deltas, truth, moved = problem(np.random.default_rng(14))
+    start = truth * 5 - 2
+    start[3] = np.nan
+    found = run(deltas, moved, tolerance=1e-6, start=start)
+    assert found.converged
+    np.testing.assert_allclose(found.weights, run(deltas, moved, tolerance=1e-6).weights, atol=1e-5)
+
+
+def test_lost_frames_move_straight_between_those_seen():
+    rng = np.random.default_rng(15)
+    deltas, _, moved = problem(rng, frames=40, noise=0.0)
+    deltas, moved = deltas[2:], moved  # not exactly representable, as a scan is not
+    linear, energy = solve.correlate(deltas, moved)
+    gone = np.zeros(40, bool)
+    gone[[0, 5, 6, 7, 19, 30, 39]] = True
+    gone[20:30] = True  # a take of which nothing was seen
+    holes = np.where(gone[:, None], np.nan, linear)
+    filled = linear.copy()
+    filled[0], filled[19], filled[30], filled[39] = linear[1], linear[18], linear[31], linear[38]
+    for i in (5, 6, 7):
+        filled[i] = linear[4] + (i - 4) / 4 * (linear[8] - linear[4])
+    filled[20:30] = 0.0
+    solver = solve.SolveSettings(tolerance=1e-7, smoothness=3.0, chunk=16, passes=20)
+    arguments = (np.where(gone, np.nan, energy), 30, solver)
+    found = solve.solve(solve.gram(deltas), holes, *arguments, first=(0, 20, 30))
+    expected = solve.solve(solve.gram(deltas), filled, *arguments, first=(0, 20, 30))
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
+    assert found.converged and not found.weights[20:30].any()
+    assert np.array_equal(np.isnan(found.residual), gone)
+
+
+def best_choice(deltas, moved, exclusive, **options):
+    """The least objective over every choice of which shape of each pair is held in each frame."""
+    best = np.inf
+    for choice in itertools.product((0, 1), repeat=len(exclusive) * len(moved)):
+        choice = np.array(choice).reshape(len(moved), -1)
+        a, b = stacked(deltas, moved, **options)
+        upper = np.ones((len(moved), len(deltas)))
+        for p, pair in enumerate(exclusive):
+            upper[np.arange(len(moved)), np.array(pair)[choice[:, p]]] = 1e-12
+        w = lsq_linear(a, b, (0, upper.ravel()), method="bvls", tol=1e-13).x
+        w = w.reshape(len(moved), -1)
+        best = min(best, objective(w, deltas, moved, **options, pairs=(), link=np.ones(len(w) - 1)))
+    return best
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 8.0])
+def test_exclusive_pairs_reach_what_trying_every_choice_reaches(smoothness):
+    strengths = dict(l2=0.2, l1=0.1, smoothness=smoothness, symmetry=0.0)
+    exclusive, gaps, violated = [(0, 1), (2, 3)], [], 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        # Pairs that largely oppose each other, as left and right do, seen through much noise.
+        deltas = rng.normal(size=(5, 6, 3))
+        deltas[1] = -0.7 * deltas[0] + 0.7 * deltas[1]
+        deltas[3] = -0.7 * deltas[2] + 0.7 * deltas[3]
+        truth = rng.uniform(0, 0.6, (3, 5))
+        moved = np.einsum("fk,kvi->fvi", truth, deltas) + 0.3 * rng.normal(size=(3, 6, 3))
+        free = run(deltas, moved, **strengths, tolerance=1e-6)
+        found = run(deltas, moved, **strengths, tolerance=1e-6, exclusive=exclusive)
+        w = found.weights
+        assert found.converged
+        violated += any(
+            ((free.weights[:, a] > 0) & (free.weights[:, b] > 0)).any() for a, b in exclusive
+        )
+        assert not any(((w[:, a] > 0) & (w[:, b] > 0)).any() for a, b in exclusive)
+        best = best_choice(deltas, moved, exclusive, **strengths)
+        assert found.objective >= best * (1 - 1e-6)
+        gaps.append(found.objective / best - 1)
+    assert violated >= 10
+    # Frames alone are decided exactly; coupled ones by a local search.
+    assert max(gaps) <= (1e-5 if smoothness == 0 else 0.1)
+    assert np.count_nonzero(np.array(gaps) <= 1e-5) >= 6
+
+
+def test_exclusive_pairs_do_not_take_turns_because_of_noise():
+    rng = np.random.default_rng(16)
+    deltas = rng.normal(size=(4, 20, 3))
+    deltas[1] = deltas[0] + 0.05 * deltas[1]  # not opposite at all: both are in use half and half
+    truth = np.tile([0.3, 0.3, 0.2, 0.5], (200, 1))
+    moved = np.einsum("fk,kvi->fvi", truth, deltas) + 0.2 * rng.normal(size=(200, 20, 3))
+    found = run(deltas, moved, tolerance=1e-5, exclusive=[(0, 1)])
+    w = found.weights
+    assert found.converged and not ((w[:, 0] > 0) & (w[:, 1] > 0)).any()
+    free = run(deltas, moved).weights
+    assert np.count_nonzero(np.diff(free[:, 0] > free[:, 1])) >= 10
+    assert np.count_nonzero(np.diff(w[:, 0] > w[:, 1])) <= 2
+
+
+def test_exclusive_pairs_follow_a_head_that_turns_from_one_to_the_other(head):
+    left, right = (rig.INDEX[n] for n in solve.EXCLUSIVE_PAIRS[0])
+    rng = np.random.default_rng(18)
+    t = np.arange(240) / 60
+    truth = np.clip(0.3 * np.sin(2 * np.pi * rng.uniform(0.3, 2, 52) * t[:, None]), 0, 1)
+    swing = 0.5 * np.sin(2 * np.pi * 2.2 * t)
+    truth[:, left], truth[:, right] = np.maximum(swing, 0), np.maximum(-swing, 0)
+    deltas = 10 * head.deltas
+    moved = np.einsum("fk,kvi->fvi", truth, deltas) + 0.1 * rng.normal(size=(240, 450, 3))
+    found = run(deltas, moved, exclusive=[(left, right)])
+    w = found.weights
+    assert found.converged and not ((w[:, left] > 0) & (w[:, right] > 0)).any()
+    assert np.sqrt(((w - truth)[:, [left, right]] ** 2).mean()) < 0.02
+
+
+def test_exclusive_channels_are_channels_and_each_in_one_pair():
+    names = [n for pair in solve.EXCLUSIVE_PAIRS for n in pair]
+    assert set(names) <= set(rig.CHANNELS) and len(set(names)) == len(names)
+
+
+def test_memory_beyond_the_sequence_does_not_grow_with_it():
+    rng = np.random.default_rng(19)
+    deltas = rng.normal(size=(12, 20, 3))
+    gram = solve.gram(deltas)
+    solver = solve.SolveSettings(chunk=256)
+    extra = []
+    for frames in (1_000, 6_000):
+        truth = np.clip(np.sin(np.arange(frames)[:, None] / rng.uniform(5, 40, 12)) * 0.5, 0, 1)
+        linear, energy = truth @ gram, np.einsum("fk,fk->f", truth @ gram, truth)
+        linear += rng.normal(size=linear.shape)
+        del truth
+        # The first run also pays for what is compiled and cached.
+        for _ in range(2):
+            tracemalloc.start()
+            found = solve.solve(gram, linear, energy, 20, solver, exclusive=[(0, 1)])
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert found.converged
+        extra.append((peak - found.weights.nbytes) / 1e3)
+    # A handful of numbers a frame (bounds of takes, residual, which of a pair), no copy [F, K].
+    assert (extra[1] - extra[0]) / (6 - 1) < 0.5 * 12 * 8
+
+
+def nvidias(deltas, moved, s, scale, pairs, exclusive, first):
+    """NVIDIA's solve as its formula is written down, by scipy."""
+    flat = deltas.reshape(len(deltas), -1)
+    count = len(flat)
+    rows = np.zeros((len(pairs), count))
+    for row, (i, j) in zip(rows, pairs, strict=True):
+        row[i], row[j] = 1, -1
+    a = flat @ flat.T + s.l1**2 * 0.25 * scale * np.ones((count, count))
+    a = a + (s.l2 * 10 * scale + s.temporal * 100 * scale) * np.eye(count)
+    a = a + s.symmetry * 10 * scale * rows.T @ rows
+    out, previous = [], np.zeros(count)
+    for t, m in enumerate(moved):
+        if t in first:
+            previous = np.zeros(count)
+        b = flat @ m.ravel() + s.temporal * s.temporal_target * scale * previous
+        lower, upper = np.zeros(count), np.ones(count)
+        x = lsq_linear(a, b, (lower, upper), method="bvls", tol=1e-14).x
+        for i, j in exclusive:
+            upper[j if x[i] >= x[j] else i] = 1e-10
+        if exclusive:
+            x = lsq_linear(a, b, (lower, upper), method="bvls", tol=1e-14).x
+        out.append(x)
+        previous = x
+    return np.array(out)
+
+
+@pytest.mark.parametrize("target", [100.0, 1.0])
+@pytest.mark.parametrize("exclusive", [[], [(2, 3), (6, 7)]])
+def test_parity_with_nvidias_solve(target, exclusive):
+    rng = np.random.default_rng(20)
+    neutral = rng.normal(size=(40, 3)) * [4, 6, 5]
+    deltas, _, moved = problem(rng, shapes=10, vertices=40, frames=25, noise=0.5)
+    s = framewise.NvidiaStrengths(l1=0.7, l2=0.3, temporal=0.2, symmetry=1.5, template_size=30.0)
+    s = framewise.dataclasses.replace(s, temporal_target=target)
+    box = np.linalg.norm(neutral.max(axis=0) - neutral.min(axis=0))
+    scale = s.scale(neutral)
+    assert scale == pytest.approx((box / 30.0) ** 2)
+    pairs, first = [(0, 1), (4, 5)], (0, 11)
+    expected = nvidias(deltas, moved, s, scale, pairs, exclusive, first)
+    linear, energy = solve.correlate(deltas, moved)
+    found = framewise.solve_framewise(
+        solve.gram(deltas),
+        linear,
+        energy,
+        40,
+        s,
+        scale,
+        first=first,
+        pairs=pairs,
+        exclusive=exclusive,
+    )
+    assert found.converged
+    assert np.abs(found.weights - expected).max() <= 1e-6
+    fit = np.einsum("fk,kvi->fvi", found.weights, deltas) - moved
+    np.testing.assert_allclose(found.residual, np.sqrt((fit**2).sum(axis=(1, 2)) / 40), rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), rank=st.integers(2, 8), noise=st.sampled_from([0.0, 0.3]))
+def test_active_sets_reach_scipys_minimum(seed, rank, noise):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(9, rank)) @ rng.normal(size=(rank, 8))
+    b = a @ rng.choice([0.0, 0.4, 1.0], 8) + noise * rng.normal(size=9)
+    upper = np.where(rng.random(8) < 0.2, 0.0, 1.0)
+    x, _ = framewise.bounded_least_squares(a, b, upper, rng.uniform(-0.5, 1.5, 8))
+    best = lsq_linear(a, b, (0, np.maximum(upper, 1e-13)), method="bvls", tol=1e-15)
+    assert (x >= 0).all() and (x <= upper).all()
+    assert ((a @ x - b) ** 2).sum() <= 2 * best.cost + 1e-9 * (b @ b) + 1e-12
+
+
+def test_nvidias_strengths_become_ours():
+    """Where no bound is active and nothing moves in time, both find nearly the same weights."""
+    rng = np.random.default_rng(21)
+    deltas = rng.normal(size=(6, 60, 3))
+    truth = np.tile(rng.uniform(0.3, 0.7, 6), (30, 1))
+    moved = np.einsum("fk,kvi->fvi", truth, deltas) + 0.05 * rng.normal(size=(30, 60, 3))
+    s = framewise.NvidiaStrengths(l1=1.0, l2=0.5, temporal=0.1, symmetry=0.7)
+    linear, energy = solve.correlate(deltas, moved)
+    gram, pairs = solve.gram(deltas), [(0, 1)]
+    theirs = framewise.solve_framewise(gram, linear, energy, 60, s, 1.0, pairs=pairs)
+    ours = solve.solve(
+        gram, linear, energy, 60, s.settings(1.0, total=float(truth[0].sum())), pairs=pairs
+    )
+    # Theirs starts from zero and has to come up first.
+    assert np.abs(theirs.weights[15:] - ours.weights[15:]).max() < 0.01
+    assert np.abs(ours.weights - truth).max() > 0.02  # the strengths do something
