@@ -286,6 +286,9 @@ def _speech(pairs: list[lags.Pair], limit: float) -> dict[int, _Speech]:
     chance = np.array([p.chance for p in pairs])
     pooled, noise = curves.sum(axis=0), float(np.sqrt((chance**2).sum()))
     seconds, confidence, width = lags.peak(pooled, noise)
+    if fit.drift:
+        # The best of many drifts fits better than one that was not chosen.
+        confidence = min(confidence, lags.belief(lags.above_chance(fit.likelihood)))
     spread = width
     if len(pairs) > 1:
         # Jackknife over takes: each left out once.
@@ -330,7 +333,10 @@ def _share(pairs: list[lags.Pair], found: dict[int, _Speech], limit: float) -> d
             speech = dataclasses.replace(
                 common[pair.index], own=own, own_confidence=sure, shared=True
             )
-        if shared.drift_confidence > speech.drift_confidence:
+        if (shared.drift_confidence, -shared.drift_spread) > (
+            speech.drift_confidence,
+            -speech.drift_spread,
+        ):
             middle = speech.offset(corrected=False)
             speech = dataclasses.replace(
                 speech,

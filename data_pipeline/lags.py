@@ -102,6 +102,8 @@ def pair_of(
     lips[~align.covered(times, grid)] = 0.0
     lips, sound = _even(lips), _even(_speed(level))
     base = 0 if said is None else round(said * ENVELOPE_RATE)
+    if min(first + base + len(lips), len(sound)) - max(first + base, 0) < ENVELOPE_RATE:
+        return None  # the two were not recorded at the same time
     chance = _chance(lips, sound[max(first + base, 0) :]) * len(lips)
     frame = float(np.median(np.diff(times)))
     return Pair(index, first, lips, sound, base, 0.0, chance, frame)

@@ -1,0 +1,288 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import fftconvolve
+
+from a2fjax import rig
+from data_pipeline import align, clocks
+
+
+def talk(
+    seed, seconds=30.0, fps=60.0, offset=0.0, drift=0.0, name="take", noise=4.0, other=None, **more
+):
+    """Lips that open for syllables, and loudness that follows them with noise and its own ways.
+
+    Frame n is labelled n / fps; its true audio time is that times 1 + drift, plus the offset.
+    `other` seeds the lips' syllables alone: such lips belong to another take.
+    """
+
+    def syllables(key):
+        rng = np.random.default_rng(key)
+        gaps = rng.uniform(0.1, 0.35, int(seconds * 6)) + 0.6 * (rng.random(int(seconds * 6)) < 0.1)
+        at = np.cumsum(gaps)
+        at = at[at < seconds - 0.3]
+        return at, rng.uniform(0.15, 1.0, len(at)), rng
+
+    def bumps(centres, heights, width):
+        fine = np.zeros(int((seconds + 1) * 1000))
+        np.add.at(fine, np.round(np.clip(centres, 0, seconds) * 1000).astype(int), heights)
+        around = np.arange(-400, 401) / 1000
+        fine = fftconvolve(fine, np.exp(-((around / width) ** 2)), "same")
+        return lambda t: np.interp(t, np.arange(len(fine)) / 1000, fine)
+
+    centres, heights, rng = syllables([seed, 0])
+    grid = np.arange(int(seconds * 200) + 1) / 200
+    loud = bumps(centres + rng.normal(0, 0.012, len(centres)), heights, 0.06)(grid)
+    loud += 0.3 * bumps(rng.uniform(0, seconds, int(seconds)), np.ones(int(seconds)), 0.03)(grid)
+    envelope = np.maximum(20 * np.log10(np.maximum(loud, 0) + 0.003), -45) + noise * rng.normal(
+        size=len(grid)
+    )
+    if other is not None:
+        centres, heights, _ = syllables([other, 1])
+    times = np.arange(int(seconds / (1 + drift) * fps)) / fps
+    aperture = bumps(centres, heights, 0.07)(times * (1 + drift) + offset)
+    aperture += 0.01 * rng.normal(size=len(times))
+    return clocks.Signals(
+        name=name,
+        slate=False,
+        envelope=envelope,
+        clicks=np.zeros(0),
+        times=times,
+        aperture=aperture,
+        **more,
+    )
+
+
+def one(*takes, **options):
+    return clocks.read(takes, **options)[0]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    offset=st.floats(-0.2, 0.2),
+    fps=st.sampled_from([24.0, 25.0, 30.0, 60.0]),
+)
+def test_any_offset_is_found(seed, offset, fps):
+    clock = one(talk(seed, fps=fps, offset=offset))
+    assert clock.method == "speech" and clock.confidence > 0.8
+    assert abs(clock.seconds - offset) <= 0.010
+    assert clock.own == pytest.approx(clock.seconds) and clock.own_confidence == clock.confidence
+    assert clock.drift_confidence < 0.5
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), offset=st.floats(-0.15, 0.15), drift=st.floats(-4e-4, 4e-4))
+def test_any_slow_drift_is_found_in_ten_minutes(seed, offset, drift):
+    clock = one(talk(seed, 600.0, 30.0, offset, drift), correct_drift=True)
+    assert clock.confidence > 0.9
+    if abs(drift) > 8e-5:
+        assert clock.drift_confidence > 0.5 and clock.corrected
+    found = clock.drift if clock.corrected else 0.0
+    assert abs(found - drift) <= 5e-5
+    at = np.array([0.0, 300.0, 590.0])
+    late = clock.audio_times(at) - (at * (1 + drift) + offset)
+    assert np.abs(late).max() <= (0.010 if clock.corrected else 0.030)
+
+
+def test_a_hundred_parts_in_a_million_over_ten_minutes_are_seen():
+    for seed in range(4):
+        clock = one(talk(seed, 600.0, 30.0, 0.05, 1e-4))
+        assert clock.drift_confidence > 0.5 and abs(clock.drift - 1e-4) < 3e-5
+        assert clock.drift_spread < 3e-5 and not clock.corrected
+        # Not taken out: the constant that fits the whole take.
+        assert clock.seconds == pytest.approx(0.05 + 300 * clock.drift, abs=0.01)
+        assert " ppm (" in clock.notes[0] and "looks like" not in clock.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("true", "taken"),
+    [(29.97, 30.0), (59.94, 60.0), (23.976, 24.0), (30.0, 29.97), (24.0, 25.0), (25.0, 24.0)]
+    + [(23.976, 25.0), (30.0, 60.0), (60.0, 30.0), (24.0, 30.0)],
+)
+def test_mistaken_rates_are_named(true, taken):
+    true, taken = align.exact_rate(true), align.exact_rate(taken)
+    drift = taken / true - 1
+    clock = one(talk(3, 120.0, taken, 0.08, drift), correct_drift=True)
+    assert clock.drift_confidence > 0.8 and clock.corrected
+    assert abs(clock.drift - drift) <= 1e-4
+    assert clock.seconds == pytest.approx(0.08, abs=0.012)
+    assert any(f"looks like {true:.6g} fps taken for {taken:.6g}" in n for n in clock.notes)
+
+
+def test_sound_of_another_sample_rate_is_named():
+    clock = one(talk(5, 60.0, 30.0, 0.0, 44_100 / 48_000 - 1))
+    assert any("44100 Hz taken for 48000" in n for n in clock.notes)
+
+
+def test_a_percent_that_no_mistake_explains_is_found():
+    clock = one(talk(6, 60.0, 50.0, -0.03, 0.0093), correct_drift=True)
+    assert abs(clock.drift - 0.0093) < 3e-4 and clock.corrected
+    assert "looks like" not in clock.notes[0]
+
+
+def test_short_takes_together_tell_a_wrong_rate():
+    takes = [talk(s, 6.0, 25.0, 0.06, 25 / 24 - 1, name=str(s)) for s in range(10)]
+    found = clocks.read(takes, correct_drift=True)
+    assert all(c.corrected and abs(c.drift - (25 / 24 - 1)) < 2e-3 for c in found)
+    assert "looks like 24 fps taken for 25" in found[0].notes[0]
+    assert abs(found[0].seconds - 0.06) < 0.02
+
+
+def test_confidence_is_calibrated():
+    alone, pooled, drifting, believed = [], [], [], []
+    for seed in range(100):
+        wrong = one(talk(seed, 12.0, 30.0, other=seed + 500))
+        alone.append(wrong.confidence)
+        drifting.append(max(wrong.drift_confidence, 0.0))
+        right = one(talk(seed, 12.0, 30.0, 0.05))
+        believed.append(right.confidence)
+        drifting.append(right.drift_confidence)
+    for seed in range(0, 100, 2):
+        takes = [talk(seed + i, 8.0, 30.0, other=seed + i + 700, name=str(i)) for i in range(4)]
+        pooled.append(one(*takes).confidence)
+    assert np.mean(np.array(alone) >= 0.5) <= 0.05
+    assert np.mean(np.array(pooled) >= 0.5) <= 0.05
+    assert np.mean(np.array(drifting) >= 0.5) <= 0.05
+    assert np.mean(np.array(believed) >= 0.5) >= 0.95
+
+
+def test_long_takes_that_do_not_belong_together_are_not_believed():
+    for seed in range(6):
+        clock = one(talk(seed, 200.0, 30.0, other=seed + 900))
+        assert clock.confidence < 0.5 and clock.drift_confidence < 0.5
+
+
+def test_standard_errors_are_honest():
+    late = []
+    for seed in range(30):
+        clock = one(*[talk(10 * seed + i, 8.0, 60.0, 0.02, name=str(i)) for i in range(5)])
+        late.append((clock.seconds - 0.02) / clock.spread)
+    assert 0.4 < np.sqrt(np.mean(np.square(late))) < 2.5
+    late = []
+    for seed in range(10):
+        clock = one(talk(seed, 200.0, 30.0, 0.02, 0.001))
+        late.append((clock.drift - 0.001) / clock.drift_spread)
+    assert 0.2 < np.sqrt(np.mean(np.square(late))) < 2.0
+
+
+def test_takes_share_an_offset_unless_each_has_its_own():
+    takes = [talk(s, 8.0, 30.0, 0.05, name=str(s)) for s in range(5)]
+    takes.append(talk(9, 20.0, 30.0, -0.15, name="odd"))
+    together = clocks.read(takes[:5])
+    assert len({c.seconds for c in together}) == 1 and abs(together[0].seconds - 0.05) <= 0.01
+    shared = clocks.read([*takes[:5], talk(8, 60.0, 30.0, 0.05, name="long"), takes[5]])
+    assert abs(shared[6].seconds - 0.05) <= 0.01
+    assert abs(shared[6].own + 0.15) <= 0.01 and shared[6].own_confidence > 0.6
+    assert "by itself it says -0.1" in shared[6].notes[0] and not shared[0].notes
+    each = clocks.read(takes, per_take=True)
+    assert abs(each[5].seconds + 0.15) <= 0.01 and abs(each[0].seconds - 0.05) <= 0.02
+    mute = dataclasses.replace(talk(3, 2.5, 30.0, 0.05, other=77), name="mute")
+    each = clocks.read([*takes[:5], mute], per_take=True)
+    assert abs(each[5].seconds - 0.05) <= 0.01 and "other takes" in each[5].notes[0]
+
+
+def test_takes_with_offsets_of_their_own_share_the_drift():
+    drift = 0.001
+    takes = [talk(s, 60.0, 30.0, 0.02 * s - 0.1, drift, name=str(s)) for s in range(8)]
+    alone = clocks.read(takes[:1], per_take=True)[0]
+    found = clocks.read(takes, per_take=True, correct_drift=True)
+    assert all(abs(c.drift - drift) < 3e-4 and c.corrected for c in found)
+    assert found[0].drift_spread < alone.drift_spread
+    assert all(abs(c.seconds - (0.02 * s - 0.1)) < 0.02 for s, c in enumerate(found))
+
+
+def test_what_is_given_or_said_comes_first():
+    wrong = talk(1, 20.0, 30.0, 0.15)
+    given_ = one(wrong, given=0.01)
+    assert given_.method == "given" and given_.seconds == 0.01 and given_.confidence == 1
+    assert "given offset is +0.010 s, lips and sound say +0.1" in given_.notes[0]
+    said = one(dataclasses.replace(wrong, said=0.14))
+    assert said.method == "timecode" and said.seconds == 0.14 and not said.notes
+    far = one(dataclasses.replace(talk(1, 20.0, 30.0, 3.15), said=3.14))
+    assert far.method == "timecode" and abs(far.own - 3.15) <= 0.01
+    denied = one(dataclasses.replace(wrong, said=-0.01))
+    assert denied.method == "speech" and abs(denied.seconds - 0.15) <= 0.01
+    assert "timecode offset is -0.010 s" in denied.notes[0]
+    silent = dataclasses.replace(wrong, envelope=np.full(4000, -40.0), said=0.3)
+    assert one(silent).method == "timecode" and one(silent).confidence == 0.5
+
+
+def slate(offset, fps=60.0):
+    pops = np.array([0.8, 1.5, 2.2])
+    times = np.arange(int(3 * fps)) / fps
+    t = times + offset
+    lips = sum(
+        np.clip((t - p) / 0.03 + 0.5, 0, 1) - np.clip((t - p - 0.3) / 0.2, 0, 1) for p in pops
+    )
+    return clocks.Signals("slate", True, np.zeros(601), pops, times, 0.4 * lips)
+
+
+def test_a_slate_is_finer_than_speech_and_checked_by_it():
+    take = talk(2, 20.0, 30.0, 0.1)
+    found = clocks.read([take, slate(0.1)])
+    assert [c.method for c in found] == ["slate", "slate"]
+    assert abs(found[0].seconds - 0.1) <= 0.005 and not found[0].notes
+    assert "slate offset is +0.0" in clocks.read([take, slate(0.0)])[0].notes[0]
+    each = clocks.read([take, slate(0.1)], per_take=True)
+    assert [c.method for c in each] == ["speech", "slate"]
+
+
+def test_nothing_to_go_by_is_said():
+    take = talk(1)
+    still = dataclasses.replace(take, aperture=np.zeros(len(take.times)))
+    blind = dataclasses.replace(take, aperture=np.full(len(take.times), np.nan))
+    deaf = dataclasses.replace(take, envelope=np.zeros(0))
+    short = dataclasses.replace(take, times=take.times[:5], aperture=take.aperture[:5])
+    single = dataclasses.replace(take, times=take.times[:1], aperture=take.aperture[:1])
+    away = dataclasses.replace(take, times=take.times + 36_000.0)
+    for signal in (still, blind, deaf, short, single, away):
+        for per_take in (False, True):
+            clock = one(signal, per_take=per_take)
+            assert (clock.method, clock.seconds, clock.confidence) == ("none", 0.0, 0.0)
+            json.dumps(dataclasses.asdict(clock), allow_nan=False)
+    assert clocks.read([]) == []
+    for seed in range(5):
+        wrong = one(talk(seed, 12.0, other=seed + 44), least_confidence=0.5)
+        assert wrong.confidence < 0.5 and (wrong.method, wrong.seconds) == ("none", 0.0)
+
+
+def test_missing_frames_and_holes_do_not_matter():
+    take = talk(7, 40.0, 60.0, -0.11)
+    rng = np.random.default_rng(0)
+    aperture = take.aperture.copy()
+    aperture[rng.random(len(aperture)) < 0.05] = np.nan
+    aperture[600:780] = np.nan
+    keep = rng.random(len(aperture)) > 0.1
+    take = dataclasses.replace(take, times=take.times[keep], aperture=aperture[keep])
+    clock = one(take)
+    assert clock.confidence > 0.8 and abs(clock.seconds + 0.11) <= 0.01
+    json.dumps(dataclasses.asdict(clock), allow_nan=False)
+
+
+def test_real_recordings_agree_with_each_other(shared):
+    import soundfile
+
+    signals = []
+    for file in sorted((shared / "facegood_mandarin").glob("*.npz")):
+        sound, _ = soundfile.read(file.with_suffix(".wav"))
+        with np.load(file) as data:
+            curves, _ = rig.from_names(data["arkit52"], [str(n) for n in data["arkit52_names"]])
+        times = np.arange(len(curves)) / 30.0
+        level = align.envelope(sound)
+        lips = rig.aperture(curves)
+        signals.append(clocks.Signals(file.stem, False, level, np.zeros(0), times, lips))
+    found = clocks.read(signals)
+    assert all(c.confidence > 0.8 and c.own_confidence > 0.6 for c in found)
+    assert -0.034 < found[0].seconds < 0.005
+    assert max(abs(c.own - c.seconds) for c in found) < 0.010
+    assert found[0].drift_confidence < 0.5 and not any(c.notes for c in found)
+    # The same frames taken for 29.97 a second, and shifted.
+    fast = [dataclasses.replace(s, times=s.times * 1.001 - 0.1) for s in signals]
+    moved = clocks.read(fast, correct_drift=True)[0]
+    assert abs(moved.drift + 0.001) < 2e-4 and moved.drift_confidence > 0.8
+    assert abs(moved.seconds - found[0].seconds - 0.1) < 0.015
