@@ -18,10 +18,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
 from data_pipeline import align
+from data_pipeline.sources.damage import DAMAGED, one_line
 
 ENDINGS = (".npz", ".json", ".csv")
 """Kinds of files, best first."""
@@ -71,11 +68,6 @@ _MOST = 3.0
 _PREFIX = "blendshapes."
 _WORDS = ("sentence", "language", "subject", "text", "emotion")
 _NESTED = ("blendshapes", "weights", "values", "channels")
-_DAMAGED = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError),
-    *(RuntimeError, csv.Error, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
-)
-"""What readers raise for bytes that are not what they seem, RuntimeError for deep nesting, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +118,10 @@ def read(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> Curves:
     readers = {".csv": _read_csv, ".json": _read_json, ".npz": _read_npz}
     try:
         rows = readers[path.suffix.lower()](path)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged or not numbers ({_one_line(error)})") from None
+        raise InputError(f"{path}: damaged or not numbers ({one_line(error)})") from None
     return _checked(path, rows, fps, otherwise)
 
 
@@ -147,8 +139,8 @@ def words(path: Path) -> dict[str, str]:
             try:
                 if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
                     found[key] = str(data[key].item())
-            except _DAMAGED as error:
-                raise InputError(f"{path}: {key}: damaged ({_one_line(error)})") from None
+            except DAMAGED as error:
+                raise InputError(f"{path}: {key}: damaged ({one_line(error)})") from None
     return found
 
 
@@ -164,7 +156,7 @@ def seems(path: Path) -> bool:
         if path.suffix.lower() == ".json":
             _read_json(path)
         return True
-    except _DAMAGED:
+    except DAMAGED:
         return False
 
 
@@ -304,7 +296,7 @@ def _read_json(path: Path) -> _Rows:
     try:
         data = json.loads(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({_one_line(error)})") from None
+        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
     if isinstance(data, list):
         return _records(path, data, {})
     if not isinstance(data, dict):
@@ -382,8 +374,8 @@ def _records(path: Path, rows: list, head: dict[str, Any]) -> _Rows:
 def _archive(path: Path) -> np.lib.npyio.NpzFile:
     try:
         found = np.load(path, allow_pickle=False)
-    except _DAMAGED as error:
-        raise InputError(f"{path}: not a NumPy archive ({_one_line(error)})") from None
+    except DAMAGED as error:
+        raise InputError(f"{path}: not a NumPy archive ({one_line(error)})") from None
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise InputError(f"{path}: is one array, expected an archive with names and values")
     return found
@@ -410,10 +402,3 @@ def _read_npz(path: Path) -> _Rows:
         f"{path}: holds {have}; expected arkit52 and arkit52_names, or motion and "
         f"names{hint if hint.startswith('; did') else ''}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:160]
-    if "allow_pickle" in text or "Object arrays" in text:
-        return "it holds pickled objects, which are refused: save plain arrays"
-    return text or type(error).__name__

@@ -1,32 +1,35 @@
 """NVIDIA's capture layout: one folder an actor, moving vertices a shot, shapes to solve on.
 
-    <actor>/audio/<shot>.wav
-           /cache/{skin,tongue}/[<shot>/]<shot>.{npy,pc2,mc}      [frames, V, 3]
-           /geom/skin/{neutral_pose,faces}.npy
+    <actor>/audio/<shot>.wav, audio/aug/<voice>/<shot>.wav        aug: the line in a cloned voice
+           /cache/{skin,tongue}/[<shot>/]<shot>.{npy,pc2,mc+xml}  [frames, V, 3]
+           /geom/skin/{neutral_pose,faces}.npy, *_pose_delta.npy
            /geom/tongue/{neutral_pose.npy,rigid_vertex_list.json}
            /xform/eye_rotations_all.npz                           {shot: [frames, 2, 2] degrees}
+           /xform/jaw_keypoints_{neutral.npy,cache_all.npz}       [K, 3], {shot: [frames, K, 3]}
            /bs_data/{bs_skin,bs_tongue}.npz           poseNames, neutral, <pose> deltas, frontalMask
            /shots.json                                            optional: see `shots.ShotList`
 
-Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide.
+Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide. Pose deltas and
+jaw keypoints are checked and not needed: the rig's jaw channels are solved from the skin.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline import align, rigs
+from data_pipeline import align, rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
+from data_pipeline.sources.damage import DAMAGED, one_line
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
 
 SLATE = "slate"
-_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
+_NEUTRAL_TAKES = 8
+_NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are at rest
 
 
 def recognise(path: Path) -> str | None:
@@ -90,47 +93,55 @@ class NvidiaSource:
         heard = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
         takes, rejected = [], []
         for shot in sorted(caches_of | set(listed.shots)):
-            try:
-                takes.append(self._take(folder, name, shot, listed, shot in caches_of))
-            except InputError as error:
-                rejected.append((shot, str(error)))
+            voices = {"": find_audio(folder / "audio", shot), **_voices(folder, shot)}
+            if len(voices) > 1 and voices[""] is None:
+                del voices[""]  # Only a cloned voice says it.
+            for voice, audio in voices.items():
+                full = f"{shot}@{voice}" if voice else shot
+                try:
+                    takes.append(self._take(folder, name, shot, full, listed, audio))
+                except InputError as error:
+                    rejected.append((full, str(error)))
         for shot in sorted(heard - caches_of - set(listed.shots)):
             where = folder / "cache" / "skin" / shot
             rejected.append((shot, f"{where}: no cache of type {', '.join(caches.SUFFIXES)}"))
-        files = [
-            folder / p
-            for p in (
-                "shots.json",
-                "bs_data/bs_skin.npz",
-                "bs_data/bs_tongue.npz",
-                "geom/skin/neutral_pose.npy",
-                "geom/skin/faces.npy",
-                "geom/skin/rigid_vertex_list.json",
-                "geom/tongue/rigid_vertex_list.json",
-                "xform/eye_rotations_all.npz",
-            )
-            if (folder / p).is_file()
-        ]
+        named = (
+            "shots.json",
+            "bs_data/bs_skin.npz",
+            "bs_data/bs_tongue.npz",
+            "geom/skin/neutral_pose.npy",
+            "geom/skin/faces.npy",
+            "geom/skin/rigid_vertex_list.json",
+            "geom/tongue/rigid_vertex_list.json",
+        )
+        files = [folder / p for p in named if (folder / p).is_file()]
+        if self.options.rig and not (folder / "bs_data" / "bs_skin.npz").is_file():
+            files.append(Path(self.options.rig))
         return Actor(name=name, takes=tuple(takes), files=tuple(files), rejected=tuple(rejected))
 
-    def _take(self, folder: Path, name: str, shot: str, listed: ShotList, cached: bool) -> Take:
+    def _take(
+        self, folder: Path, name: str, shot: str, full: str, listed: ShotList, audio: Path | None
+    ) -> Take:
         skin = caches.find_cache(folder / "cache" / "skin", shot)
-        if not cached or skin is None:
+        if skin is None:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
-        audio = find_audio(folder / "audio", shot)
-        if audio is None:
-            raise InputError(f"{folder / 'audio' / shot}.wav: no such file")
-        said = listed.shots.get(shot, {})
+        if audio is None and self.options.missing_audio != "silence":
+            raise InputError(
+                f"{folder / 'audio' / shot}.wav: no such file; --config.missing_audio=silence "
+                "takes it as performed in silence"
+            )
+        said = listed.shots.get(full, listed.shots.get(shot, {}))
         tongue = caches.find_cache(folder / "cache" / "tongue", shot)
-        data = (skin,) if tongue is None else (skin, tongue)
+        data = [*caches.files_of(skin), *(caches.files_of(tongue) if tongue else [])]
+        data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
         emotion, track = emotion_weights(folder / "shots.json", shot, said, self.options.emotion)
         held_out = said.get("held_out")
         return Take(
             subject=name,
-            name=shot,
+            name=full,
             audio=audio,
-            data=data,
+            data=tuple(data),
             sentence=str(said.get("sentence") or sentence_of(shot)),
             language=str(said.get("language") or self.options.language),
             emotion=emotion,
@@ -144,50 +155,62 @@ class NvidiaSource:
 
     def capture(self, take: Take) -> Capture:
         """Returns vertices and eye angles; see `Source.capture`."""
-        skin, times = caches.read_cache(take.data[0])
+        folder, path = self._folder(take.subject), take.data[0]
+        shot = path.stem
+        skin, times = caches.read_cache(path, self._vertices(folder, "skin"))
         frames = skin.shape[0]
-        if not frames:
-            raise InputError(f"{take.data[0]}: has no frames")
         if take.fps > 0:
             times = np.arange(frames) / align.exact_rate(take.fps)
         elif times is None:
-            raise InputError(f"{take.data[0]}: its frame rate is in no file; give --config.fps=...")
+            raise InputError(f"{path}: its frame rate is in no file; give --config.fps=...")
         tongue = None
-        if len(take.data) > 1:
-            tongue, _ = caches.read_cache(take.data[1])
+        of_tongue = next((p for p in take.data if folder / "cache" / "tongue" in p.parents), None)
+        if of_tongue is not None:
+            tongue, _ = caches.read_cache(of_tongue, self._vertices(folder, "tongue"))
             if tongue.shape[0] != frames:
                 raise InputError(
-                    f"{take.data[1]}: {tongue.shape[0]} frames, the skin's cache has {frames}"
+                    f"{of_tongue}: {tongue.shape[0]} frames, the skin's cache has {frames}"
                 )
-        return Capture(times=times, skin=skin, tongue=tongue, eyes=self._eyes(take, frames))
+        eyes = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees")
+        return Capture(
+            times=times,
+            skin=skin,
+            tongue=tongue,
+            # Right X, Y, left X, Y is the rig's order.
+            eyes=None if eyes is None else eyes.reshape(frames, 4).astype(np.float64),
+            notes=_jaw_notes(folder, shot, frames),
+        )
 
-    def _eyes(self, take: Take, frames: int) -> np.ndarray | None:
-        path = self._folder(take.subject) / "xform" / "eye_rotations_all.npz"
-        if not path.is_file():
-            return None
+    def _vertices(self, folder: Path, part: str) -> int | None:
+        """Returns how many vertices the neutral mesh of a part has, or None."""
+        pose = folder / "geom" / part / "neutral_pose.npy"
+        shapes = folder / "bs_data" / f"bs_{part}.npz"
         try:
-            with np.load(path, allow_pickle=False) as data:
-                angles = np.asarray(data[take.name]) if take.name in data.files else None
-        except _READ_ERRORS as error:
-            raise InputError(f"{path}: damaged ({error})") from None
-        if angles is None:
-            return None
-        if angles.shape != (frames, 2, 2) or not np.isfinite(angles).all():
-            raise InputError(
-                f"{path}: {take.name} has shape {angles.shape}, expected ({frames}, 2, 2) degrees"
-            )
-        return angles.reshape(frames, 4).astype(np.float64)  # right X, Y, left X, Y: rig order
+            if pose.is_file():
+                return len(np.load(pose, mmap_mode="r", allow_pickle=False))
+            if shapes.is_file():
+                with np.load(shapes, allow_pickle=False) as data:
+                    return len(data["neutral"])
+        except DAMAGED:
+            return None  # Said where the mesh itself is read.
+        return None
 
     def face(self, actor: str, part: str) -> Face | None:
-        """Returns the shapes of bs_data/bs_<part>.npz; see `Source.face`."""
+        """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source.face`."""
         folder = self._folder(actor)
         path = folder / "bs_data" / f"bs_{part}.npz"
+        neutral = None
         if not path.is_file():
-            return None
+            if part != "skin" or not self.options.rig:
+                return None
+            path = Path(self.options.rig)
         shapes = rigs.read(path)
+        if path.parent.name != "bs_data":
+            neutral = self._neutral(folder, shapes)
         rigid = folder / "geom" / part / "rigid_vertex_list.json"
-        return rigs.face(
+        found = rigs.face(
             shapes,
+            neutral=neutral,
             units=self._units(folder, part),
             axes=self.options.axes,
             mouth_close=self.options.mouth_close,
@@ -195,6 +218,37 @@ class NvidiaSource:
             part=part,
             name=str(path),
         )
+        notes = _pose_notes(folder, len(shapes.neutral)) if part == "skin" else ()
+        return dataclasses.replace(found, notes=(*found.notes, *notes))
+
+    def _neutral(self, folder: Path, template: rigs.Rig) -> np.ndarray:
+        """Returns the neutral mesh [V, 3] as it lies, from the quietest frames where none does."""
+        pose = folder / "geom" / "skin" / "neutral_pose.npy"
+        if pose.is_file():
+            return _array(pose)
+        frames: list[np.ndarray] = []
+        shots = caches.list_caches(folder / "cache" / "skin")
+        reason = "no cache"
+        for shot in shots[:: max(1, len(shots) // _NEUTRAL_TAKES)]:
+            cache = caches.find_cache(folder / "cache" / "skin", shot)
+            try:
+                if cache is None:
+                    continue
+                vertices, _ = caches.read_cache(cache, len(template.neutral))
+                count = vertices.shape[0]
+                if vertices.shape[1] != len(template.neutral):
+                    raise InputError(f"{cache}: {vertices.shape[1]} vertices")
+                last = max(min(_NEUTRAL_FRAMES, count), count - _NEUTRAL_FRAMES)
+                for part in (slice(0, _NEUTRAL_FRAMES), slice(last, count)):
+                    frames.append(np.asarray(vertices[part], np.float64))
+            except InputError as error:
+                reason = str(error)
+        if not frames:
+            raise InputError(
+                f"{pose}: no such file, and no take from which {len(template.neutral)} vertices at "
+                f"rest could be taken ({reason})"
+            )
+        return rest.estimate_neutral(np.concatenate(frames), template.neutral, name=folder.name)
 
     def _units(self, folder: Path, part: str) -> str:
         if self.options.units != "auto":
@@ -210,20 +264,103 @@ class NvidiaSource:
         """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""
         folder = self._folder(actor)
         pose, faces_file = folder / "geom/skin/neutral_pose.npy", folder / "geom/skin/faces.npy"
+        face = self.face(actor, "skin")
+        if pose.is_file():
+            vertices = _array(pose)
+            if face is not None:
+                vertices = vertices @ face.axes.T
+        elif face is not None:
+            vertices = face.neutral / face.millimetres
+        else:
+            return None
         faces = np.zeros((0, 3), np.int32)
-        try:
-            if pose.is_file():
-                vertices = np.load(pose, allow_pickle=False)
-            elif (folder / "bs_data/bs_skin.npz").is_file():
-                with np.load(folder / "bs_data/bs_skin.npz", allow_pickle=False) as data:
-                    vertices = data["neutral"]
-            else:
-                return None
-            if faces_file.is_file():
+        if faces_file.is_file():
+            try:
                 faces = np.load(faces_file, allow_pickle=False)
-        except _READ_ERRORS as error:
-            raise InputError(f"{pose}: damaged ({error})") from None
+            except DAMAGED as error:
+                raise InputError(f"{faces_file}: damaged ({one_line(error)})") from None
         return vertices, faces
+
+
+def _voices(folder: Path, shot: str) -> dict[str, Path]:
+    """Returns the sound files of a shot in cloned voices, by voice."""
+    place = folder / "audio" / "aug"
+    if not place.is_dir():
+        return {}
+    named = {p.name: find_audio(p, shot) for p in sorted(place.iterdir()) if p.is_dir()}
+    return {voice: path for voice, path in named.items() if path is not None}
+
+
+def _eyes_file(folder: Path) -> Path:
+    return folder / "xform" / "eye_rotations_all.npz"
+
+
+def _jaw_file(folder: Path) -> Path:
+    return folder / "xform" / "jaw_keypoints_cache_all.npz"
+
+
+def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) -> np.ndarray | None:
+    """Returns a shot's finite numbers from an archive of all shots, or None if it is not there."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            values = np.asarray(data[shot]) if shot in data.files else None
+    except DAMAGED as error:
+        raise InputError(f"{path}: damaged ({one_line(error)})") from None
+    if values is None:
+        return None
+    fits = len(values.shape) == len(shape) and all(
+        s in (None, v) for s, v in zip(shape, values.shape, strict=True)
+    )
+    if not fits or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        expected = ", ".join("K" if s is None else str(s) for s in shape)
+        raise InputError(
+            f"{path}: {shot} has shape {values.shape}, expected finite ({expected}) {what}"
+        )
+    return values
+
+
+def _jaw_notes(folder: Path, shot: str, frames: int) -> tuple[str, ...]:
+    """Checks a shot's jaw keypoints against its frames and the neutral ones, and says so."""
+    try:
+        moved = _shot_of(_jaw_file(folder), shot, (frames, None, 3), "displacements")
+        still = folder / "xform" / "jaw_keypoints_neutral.npy"
+        if moved is None:
+            return ()
+        count = len(_array(still)) if still.is_file() else moved.shape[1]
+        if count != moved.shape[1]:
+            raise InputError(f"{still}: {count} jaw keypoints, {shot} has {moved.shape[1]}")
+    except InputError as error:
+        return (f"jaw keypoints are not right, and not used: {error}",)
+    return (f"{count} jaw keypoints agree in number of frames; the jaw is solved from the skin",)
+
+
+def _pose_notes(folder: Path, vertices: int) -> tuple[str, ...]:
+    """Checks the extra poses beside the neutral one, and says what is wrong with them."""
+    notes = []
+    for path in sorted((folder / "geom" / "skin").glob("*_pose_delta.npy")):
+        try:
+            count = len(_array(path))
+            if count != vertices:
+                raise InputError(f"{path}: {count} vertices, expected {vertices}")
+        except InputError as error:
+            notes.append(f"a pose is not right, and not used: {error}")
+    return tuple(notes)
+
+
+def _array(path: Path) -> np.ndarray:
+    """Returns finite points [N, 3] float64 of a .npy."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except DAMAGED as error:
+        raise InputError(f"{path}: damaged ({one_line(error)})") from None
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1:] != (3,):
+        shape = getattr(found, "shape", "of an archive")
+        raise InputError(f"{path}: shape {shape}, expected [N, 3]")
+    if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        raise InputError(f"{path}: its points are not finite numbers")
+    return found.astype(np.float64)
 
 
 def _vertex_list(path: Path, count: int) -> np.ndarray | None:

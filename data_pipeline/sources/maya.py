@@ -1,0 +1,313 @@
+"""Maya's geometry caches: .mc and .mcx with an .xml description, a file for a shot or for a frame.
+
+A file is a tree of big-endian blocks (tag, size, content): FOR4 CACH with VRSN, STIM and ETIM, then
+a FOR4 MYCH a frame with TIME and, for each channel, CHNM (its name), SIZE (of its array) and FVCA
+or DVCA (vectors of floats or doubles). FOR8 blocks have sizes of 64 bits. Times are in ticks of
+1/6000 s. The description says how frames are spread over files (OneFile or OneFilePerFrame), the
+ticks a frame and what channels mean; see Autodesk's "Geometry cache XML description file".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from a2fjax.errors import InputError
+from data_pipeline.geometry import Vertices
+
+SUFFIXES = (".mc", ".mcx")
+TICKS_PER_SECOND = 6000
+"""Of Maya's time unit in caches; 200 ticks are a frame at 30 a second."""
+
+_FRAME = re.compile(r"(?P<shot>.+)Frame(?P<frame>\d+)(?:Tick(?P<tick>\d+))?", re.DOTALL)
+_VECTORS = {b"FVCA": np.dtype(">f4"), b"DVCA": np.dtype(">f8")}
+_GROUPS = (b"FOR4", b"FOR8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What an .xml says.
+
+    Attributes:
+      per_frame: every frame has a file of its own.
+      ticks: in a frame, 0 where it is not said.
+      positions: names of channels that are interpreted as positions.
+    """
+
+    per_frame: bool = False
+    ticks: float = 0.0
+    positions: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Where the numbers of a channel of a frame are."""
+
+    file: int
+    offset: int
+    count: int
+    kind: bytes
+
+
+class MayaCache:
+    """Frames of a Maya cache: blocks found once, read when asked for.
+
+    Attributes:
+      shape: (frames, vertices, 3).
+    """
+
+    def __init__(self, files: Sequence[Path], blocks: Sequence[_Block]):
+        """Keeps where each frame's numbers start."""
+        self.files = tuple(files)
+        self.blocks = tuple(blocks)
+        self.shape = (len(blocks), blocks[0].count, 3)
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        """Returns vertices [n, V, 3] float32."""
+        chosen = self.blocks[frames]
+        out = np.empty((len(chosen), *self.shape[1:]), np.float32)
+        opened: tuple[int, BinaryIO] | None = None
+        try:
+            for row, block in enumerate(chosen):
+                if opened is None or opened[0] != block.file:
+                    if opened is not None:
+                        opened[1].close()
+                    opened = block.file, self.files[block.file].open("rb")
+                opened[1].seek(block.offset)
+                values = np.fromfile(opened[1], _VECTORS[block.kind], block.count * 3)
+                out[row] = values.reshape(self.shape[1:])
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.files[block.file]}: changed while it was read ({error})"
+            ) from None
+        finally:
+            if opened is not None:
+                opened[1].close()
+        return out
+
+
+def frame_files(description: Path) -> list[Path]:
+    """Returns the files of a one-file-a-frame cache, in order of time, from its .xml."""
+    found = []
+    for path in description.parent.iterdir():
+        match = _FRAME.fullmatch(path.stem)
+        if match and match["shot"] == description.stem and path.suffix.lower() in SUFFIXES:
+            found.append((int(match["frame"]), int(match["tick"] or 0), path))
+    return [path for _, _, path in sorted(found)]
+
+
+def is_frame_file(path: Path) -> bool:
+    """Returns whether a file is one frame of a cache whose .xml is beside it."""
+    match = _FRAME.fullmatch(path.stem)
+    return bool(match) and path.with_name(f"{match['shot']}.xml").is_file()
+
+
+def describe(path: Path) -> Description:
+    """Reads an .xml description; one that says nothing where there is no file.
+
+    Raises:
+      InputError: not XML, or not of a cache.
+    """
+    if not path.is_file():
+        return Description()
+    try:
+        root = ElementTree.parse(path).getroot()
+        kind = root.find("cacheType")
+        frame = root.find("cacheTimePerFrame")
+        ticks = 0.0 if frame is None else float(frame.get("TimePerFrame", "0"))
+        channels = root.find("Channels")
+        positions = tuple(
+            each.get("ChannelName", "")
+            for each in ([] if channels is None else channels)
+            if each.get("ChannelInterpretation") == "positions"
+        )
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: not a description of a Maya cache ({error})") from None
+    said = "OneFile" if kind is None else kind.get("Type", "OneFile")
+    if said not in ("OneFile", "OneFilePerFrame"):
+        raise InputError(f"{path}: cache of type {said}, expected OneFile or OneFilePerFrame")
+    return Description(said == "OneFilePerFrame", ticks if np.isfinite(ticks) else 0.0, positions)
+
+
+def read(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
+    """Opens a cache; returns (vertices [F, V, 3], times [F] in s from the first frame).
+
+    Args:
+      path: of the .mc or .mcx, or of the .xml of a one-file-a-frame cache.
+      vertices: of the mesh; chooses among several channels. None takes any.
+
+    Raises:
+      InputError: missing, truncated, of another kind, no channel that fits, or several.
+    """
+    said = describe(path.with_suffix(".xml"))
+    files = [path]
+    if path.suffix.lower() == ".xml":
+        files = frame_files(path)
+        if not files:
+            raise InputError(f"{path}: no {path.stem}Frame<number>.mc beside it")
+    elif said.per_frame:
+        raise InputError(
+            f"{path.with_suffix('.xml')}: cache of type OneFilePerFrame, expected OneFile for "
+            f"{path.name}, or {path.stem}Frame<number>.mc in its place"
+        )
+    times: list[float] = []
+    frames: list[dict[str, _Block]] = []
+    for number, file in enumerate(files):
+        for ticks, channels in _frames(file, number):
+            if ticks is None:
+                match = _FRAME.fullmatch(file.stem)
+                if match is None or not said.ticks:
+                    raise InputError(f"{file}: frame {len(frames)} has no time")
+                ticks = int(match["frame"]) * said.ticks + int(match["tick"] or 0)
+            times.append(ticks)
+            frames.append(channels)
+    if not frames:
+        raise InputError(f"{path}: has no frames")
+    name = _choose(path, frames, said, vertices)
+    blocks = []
+    for n, channels in enumerate(frames):
+        block = channels.get(name)
+        if block is None:
+            raise InputError(f"{path}: frame {n} has no channel {name!r}")
+        if (block.count, block.kind) != (frames[0][name].count, frames[0][name].kind):
+            raise InputError(f"{path}: the number of vertices changes between frames (frame {n})")
+        blocks.append(block)
+    ticks_at = np.array(times, np.float64)
+    if not (np.diff(ticks_at) > 0).all():
+        raise InputError(f"{path}: frame times do not increase")
+    return MayaCache(files, blocks), (ticks_at - ticks_at[0]) / TICKS_PER_SECOND
+
+
+def _choose(
+    path: Path, frames: Sequence[dict[str, _Block]], said: Description, vertices: int | None
+) -> str:
+    """Returns the name of the mesh's channel."""
+    first = frames[0]
+    if not first:
+        raise InputError(f"{path}: frame 0 has no channel of vectors")
+    fits = [n for n, b in first.items() if b.count and vertices in (None, b.count)]
+    meant = [
+        n for n in fits if n in said.positions or n.lower().endswith(("positions", "position"))
+    ]
+    if len(fits) == 1 or len(meant) == 1:
+        return (meant or fits)[0]
+    listed = ", ".join(f"{n} ({b.count} vertices)" for n, b in list(first.items())[:8])
+    if not fits:
+        if len(first) == 1:
+            return next(iter(first))  # Its number of vertices is checked where it is used.
+        raise InputError(f"{path}: no channel has the mesh's {vertices} vertices; it has {listed}")
+    raise InputError(f"{path}: several channels could be the mesh: {listed}; keep one")
+
+
+def _frames(path: Path, number: int) -> Iterator[tuple[float | None, dict[str, _Block]]]:
+    """Yields (time in ticks or None, channels of vectors) of each frame of a file."""
+    size = path.stat().st_size
+    start: float | None = None
+    with path.open("rb") as file:
+        at = frame = 0
+        while at < size:
+            tag, content, end = _group(path, file, at, size, frame)
+            wide = tag == b"FOR8"
+            file.seek(content)
+            form = file.read(4)
+            inside = _blocks(path, file, content + 4, end, wide, frame)
+            if form == b"CACH":
+                for kind, offset, length in inside:
+                    if kind == b"STIM":
+                        start = _integer(file, offset, length)
+            elif form == b"MYCH":
+                yield _channels(path, file, inside, number, frame, start)
+                frame += 1
+            else:
+                raise InputError(f"{path}: truncated or damaged at byte {at} (frame {frame})")
+            at = end
+
+
+def _group(path: Path, file: BinaryIO, at: int, size: int, frame: int) -> tuple[bytes, int, int]:
+    """Returns (tag, start and end of the content) of the block at `at`, padding included."""
+    file.seek(at)
+    head = file.read(16)
+    tag = head[:4]
+    if tag not in _GROUPS:
+        if not at:
+            raise InputError(f"{path}: not a Maya cache")
+        raise InputError(f"{path}: truncated or damaged at byte {at} (frame {frame})")
+    wide = tag == b"FOR8"
+    if len(head) < (16 if wide else 8):
+        raise InputError(f"{path}: truncated: frame {frame} is not whole")
+    length = struct.unpack(">q", head[8:16])[0] if wide else struct.unpack(">I", head[4:8])[0]
+    content = at + (16 if wide else 8)
+    if length < 4 or content + length > size:
+        raise InputError(f"{path}: truncated: frame {frame} is not whole")
+    end = content + length
+    # Sizes leave padding out: the next block is looked for on both boundaries in use.
+    for padded in (end, end + -length % 4, end + -length % 8):
+        file.seek(padded)
+        if padded >= size or file.read(4) in _GROUPS:
+            return tag, content, padded
+    return tag, content, end
+
+
+def _blocks(
+    path: Path, file: BinaryIO, at: int, end: int, wide: bool, frame: int
+) -> list[tuple[bytes, int, int]]:
+    """Returns (tag, start, length) of the blocks between two places."""
+    header, found = (16 if wide else 8), []
+    while at + header <= end:
+        file.seek(at)
+        head = file.read(header)
+        if wide and head[:4] == b"\0\0\0\0":
+            at += 4
+            continue
+        length = struct.unpack(">q" if wide else ">I", head[-8:] if wide else head[4:])[0]
+        if not head[:4].isalnum() or length < 0 or at + header + length > end:
+            raise InputError(f"{path}: damaged at byte {at} (frame {frame})")
+        found.append((head[:4], at + header, length))
+        at += header + length
+        at += -length % (8 if wide else 4)
+    return found
+
+
+def _channels(
+    path: Path,
+    file: BinaryIO,
+    inside: Sequence[tuple[bytes, int, int]],
+    number: int,
+    frame: int,
+    start: float | None,
+) -> tuple[float | None, dict[str, _Block]]:
+    ticks, name, size = start, "", -1
+    channels: dict[str, _Block] = {}
+    for kind, offset, length in inside:
+        if kind == b"TIME":
+            ticks = _integer(file, offset, length)
+        elif kind == b"CHNM":
+            file.seek(offset)
+            name = file.read(length).rstrip(b"\0").decode("utf-8", "replace")
+        elif kind == b"SIZE":
+            size = int(_integer(file, offset, length))
+        elif kind in _VECTORS:
+            each = 3 * _VECTORS[kind].itemsize
+            count = length // each
+            if length % each or size not in (-1, count):
+                raise InputError(
+                    f"{path}: frame {frame}: {name} has {length} bytes for {size} vertices"
+                )
+            if name in channels:
+                raise InputError(f"{path}: frame {frame}: channel {name!r} appears twice")
+            channels[name] = _Block(number, offset, count, kind)
+            name, size = "", -1
+    return ticks, channels
+
+
+def _integer(file: BinaryIO, offset: int, length: int) -> float:
+    file.seek(offset)
+    body = file.read(8 if length >= 8 else 4)
+    return float(struct.unpack(">q" if len(body) == 8 else ">i", body)[0])
