@@ -201,6 +201,8 @@ def build(
                     say(f"{out} is up to date")
                     return manifest
             done = _solve(source, entries, settings, work, workers, finish, say)
+            for name, reason in sorted(rejected.items()):
+                say(f"left out: {name}: {reason}")
             for entry, result in zip(entries, done, strict=True):
                 if result.failed:
                     rejected[entry.name] = result.failed

@@ -17,6 +17,10 @@ from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
 
 
+_OWN = ("work", "file", "entries", "bytes", "moving", "observed", "slate", "rejected")
+"""Of a take's summary, what only the build needs."""
+
+
 def finish(
     out: Path,
     source: Source,
@@ -133,13 +137,16 @@ def finish(
             for k, v in sorted(refused.items())
         ]
         takes = [
-            {**s, "split": split_of(s) if s["verdict"] == "used" else ""}
+            {
+                **{k: v for k, v in s.items() if k not in _OWN},
+                "split": split_of(s) if s["verdict"] == "used" else "",
+            }
             for s in judged
-            if s["verdict"] != "rejected"
+            if s["verdict"] in ("used", "quarantined")
         ]
         thresholds = dataclasses.asdict(thresholds_of(settings))
         facts = {
-            "name": out.resolve().name,
+            "name": source.path.resolve().name,
             "layout": source.layout,
             "warnings": manifest.source["warnings"],
             "thresholds": thresholds,

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from a2fjax import rig
+from data_pipeline.exclusive import EXCLUSIVE_PAIRS
 
 RATE = 16_000
 
@@ -47,6 +48,9 @@ def smooth_weights(rng, times, count):
     speed = rng.uniform(0.3, 3.0, count)
     phase = rng.uniform(0, 2 * np.pi, count)
     size = rng.uniform(0.2, 0.7, count)
+    for _, second in EXCLUSIVE_PAIRS:  # no face looks both ways at once
+        if rig.INDEX[second] < count:
+            size[rig.INDEX[second]] = 0.0
     return np.clip(np.sin(2 * np.pi * speed * times[:, None] + phase) * size, 0, 1)
 
 
