@@ -294,9 +294,9 @@ class _Run:
                     if self.stop.requested():
                         return {}
                     parts = self.inputs.eval_sets(index)
-                    for name, rows in (parts or {"": None}).items():
+                    for name in parts or [""]:
                         # Sums over examples: those of the sets add up to that of the batch.
-                        batch = local if rows is None else _only(local, rows)
+                        batch = _only(local, parts[name]) if parts else local
                         found = self.eval_step(state, self._to_devices(batch), _index(index))
                         terms = losses.merge(terms, found) if terms else found
                         own = sets.get(name)

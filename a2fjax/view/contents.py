@@ -6,7 +6,7 @@ import dataclasses
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def read(folder: str | Path) -> Contents:
     return Contents(folder, manifest, clips, len(sample), languages, share, _quality(folder))
 
 
-def _sample(folder: Path, clips: list[dict[str, Any]]):
+def _sample(folder: Path, clips: list[dict[str, Any]]) -> Iterator[records.Clip]:
     """Yields readable clips, evenly over each split."""
     for split in sorted({clip["split"] for clip in clips}):
         source = ClipSource([folder], split, cache_bytes=0)

@@ -166,7 +166,8 @@ def picture(
 
 
 def _caption(figure: Any, take: Take, rows: list[Any], left: float, tall: float) -> None:
-    unseen, still = [], []
+    unseen: list[str] = []
+    still: list[str] = []
     for (name, _, curves), (_, _, channels, _) in zip(rows, _ROWS, strict=True):
         if not curves:
             plain = name.replace("\n", " ")
