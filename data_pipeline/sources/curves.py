@@ -197,7 +197,7 @@ def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:
         or not np.isfinite(times).all()
         or not (np.diff(times) > 0).all()
     ):
-        late = np.flatnonzero(~(np.diff(times) > 0)) if times.ndim == 1 else []
+        late = np.flatnonzero(~(np.diff(times.reshape(-1)) > 0))
         where = f" (frame {int(late[0]) + 1})" if len(late) else ""
         raise InputError(
             f"{path}: times do not increase{where}, one for each of {len(values)} frames"

@@ -15,7 +15,7 @@ import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,7 +27,7 @@ TICKS_PER_SECOND = 6000
 """Of Maya's time unit in caches; 200 ticks are a frame at 30 a second."""
 
 _FRAME = re.compile(r"(?P<shot>.+)Frame(?P<frame>\d+)(?:Tick(?P<tick>\d+))?", re.DOTALL)
-_VECTORS = {b"FVCA": np.dtype(">f4"), b"DVCA": np.dtype(">f8")}
+_VECTORS: dict[bytes, np.dtype[Any]] = {b"FVCA": np.dtype(">f4"), b"DVCA": np.dtype(">f8")}
 _GROUPS = (b"FOR4", b"FOR8")
 
 
@@ -106,7 +106,7 @@ def frame_files(description: Path) -> list[Path]:
 def is_frame_file(path: Path) -> bool:
     """Returns whether a file is one frame of a cache whose .xml is beside it."""
     match = _FRAME.fullmatch(path.stem)
-    return bool(match) and path.with_name(f"{match['shot']}.xml").is_file()
+    return match is not None and path.with_name(f"{match['shot']}.xml").is_file()
 
 
 def describe(path: Path) -> Description:
