@@ -155,12 +155,14 @@ def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
 def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
     """Shards of an array job are those of one process, to the byte."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    source, one, many = tmp_path / "captures", tmp_path / "one", tmp_path / "in parts"
+    source = tmp_path / "captures"
+    one, many = tmp_path / "one" / "the set", tmp_path / "many" / "the set"
+    many.parent.mkdir()
 
     def python(*arguments):
         subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, env=environment)
 
-    demo = ["--subjects", "2", "--unseen", "1", "--minutes", "1", "--workers", "0"]
+    demo = ["--subjects", "2", "--unseen", "1", "--minutes", "1", "--workers", "1"]
     python("-m", "data_pipeline.demo", "--out", str(tmp_path), *demo)
     python("-m", "data_pipeline.build", str(source), "--out", str(one), "--workers", "0")
     build = ["build", str(source), "--out", str(many), "--parts", "3", "--workers", "0"]
