@@ -6,6 +6,7 @@ targets); positions are in metres.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from a2fjax.errors import InputError
 
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _TRIANGLES = 4
+_MOST = 50_000_000  # elements: a damaged count must not take the memory
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: glTF needs the extra `captures`: pip install 'a2fjax[captures]'"
         ) from None
     try:
-        return _shapes(path, pygltflib.GLTF2().load(str(path)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of versions and chunks: what is wrong is said below
+            return _shapes(path, pygltflib.GLTF2().load(str(path)))
     except InputError:
         raise
     except Exception as error:  # whatever a parser meets in a damaged file
@@ -84,6 +88,8 @@ def _accessor(gltf: Any, index: int) -> np.ndarray:
     """Returns the numbers of an accessor: [N, 3] of vectors, [N] of scalars."""
     accessor = gltf.accessors[index]
     width = {"SCALAR": 1, "VEC3": 3}[accessor.type]
+    if not 0 < accessor.count < _MOST:
+        raise ValueError(f"an accessor of {accessor.count} elements")
     if accessor.bufferView is None:
         values = np.zeros((accessor.count, width), np.float32)
     else:

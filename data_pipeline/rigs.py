@@ -33,6 +33,7 @@ READ_ERRORS = (
 )  # fmt: skip
 """What reading damaged .npz and glTF files ends in."""
 
+_FURTHEST = 1e6  # no coordinate of a head, in any unit; numbers that are not finite are not below
 _SAME_MM = 0.02  # root mean square; float32 in metres is rounded by 1e-5
 _COLUMNS = {
     column.name.lower(): column.channel
@@ -183,7 +184,7 @@ def _checked(
     rest = _numbers(path, "neutral", neutral)
     if rest.ndim != 2 or rest.shape[1:] != (3,) or len(rest) < 4:
         raise InputError(f"{path}: neutral has shape {rest.shape}, expected [V, 3], V >= 4")
-    if not np.isfinite(rest).all() or not np.ptp(rest, axis=0).any():
+    if not (np.abs(rest) < _FURTHEST).all() or not np.ptp(rest, axis=0).any():
         raise InputError(
             f"{path}: neutral is not a mesh: its vertices are not finite, or one point"
         )
@@ -196,7 +197,7 @@ def _checked(
     shapes = np.empty((len(names), *rest.shape))
     for i, name in enumerate(names):
         shape = _numbers(path, name, deltas[i])
-        if shape.shape != rest.shape or not np.isfinite(shape).all():
+        if shape.shape != rest.shape or not (np.abs(shape) < _FURTHEST).all():
             raise InputError(
                 f"{path}: {name} has shape {shape.shape}, expected finite {rest.shape}"
             )
@@ -218,7 +219,8 @@ def _numbers(path: Path, name: str, values: Any) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name} holds {values.dtype}, expected numbers")
-    return values.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # said by the checks that follow
+        return values.astype(np.float64)
 
 
 def _check_displacements(path: Path, neutral: np.ndarray, shapes: np.ndarray) -> None:
@@ -297,7 +299,7 @@ def face(
         found = conventions.find(neutral, template, units=units, axes=axes, name=name)
         unit, turn = found.units, found.axes
         rest = found.aligned(np.asarray(neutral, np.float64))
-        holes = ~np.isfinite(rest).all(axis=1)
+        holes = np.logical_not(np.isfinite(rest).all(axis=1))
         notes.append(
             f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
             f"{found.margin:.1f} over the next, {100 * found.residual:.1f} % of the head's radius "

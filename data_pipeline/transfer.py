@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FOLLOW = 0.4
+FOLLOW = 0.3
 """Share of the deformation gradient's answer."""
 
 _REACH = 0.4  # of the head's radius: how far a triangle's gradient is believed
