@@ -26,8 +26,8 @@ _BLOCK = 32
 do not depend on it beyond rounding."""
 _LEAST = 0.02
 """A frame with less than this share of its vertices is lost: nothing is made up for it."""
-_RIDGE = 0.16
-"""mm^2; a scanner's noise of 0.1 mm over a weight's spread of 0.25, squared: where nothing is seen
+_RIDGE = 0.01
+"""mm^2; too little to show in a weight that the frame says anything about: where nothing is seen
 of a shape, its weight is estimated as zero."""
 _FIRST, _NEXT = 160, 60
 """Iterations of the frame's own fit: before, and after each look at the residuals. It only says
