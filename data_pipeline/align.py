@@ -206,13 +206,13 @@ def covered(times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None) -
 def envelope(audio: np.ndarray) -> np.ndarray:
     """Returns the loudness of 16 kHz audio [S] in dB at 200 values a second, value i at i / 200 s.
 
-    RMS of 20 ms Hann windows centred on each value, above 80 Hz (hum and rumble say nothing about
+    RMS of 20 ms Hann windows centred on each value, above 100 Hz (hum and rumble say nothing about
     the lips), floored 50 dB below the loud parts. Memory beyond the result does not grow with S.
     """
     from scipy.signal import butter, sosfilt
 
     hop, width, block = SAMPLE_RATE // ENVELOPE_RATE, 320, 1 << 17
-    filters = butter(2, 80.0, "high", fs=SAMPLE_RATE, output="sos")
+    filters = butter(4, 100.0, "high", fs=SAMPLE_RATE, output="sos")
     state = np.zeros((len(filters), 2))
     window = np.hanning(width + 1)[:-1]
     window /= window.sum()

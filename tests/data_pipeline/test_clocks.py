@@ -75,7 +75,7 @@ def test_any_offset_is_found(seed, offset, fps):
     assert clock.drift_confidence < 0.5
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), offset=st.floats(-0.15, 0.15), drift=st.floats(-4e-4, 4e-4))
 def test_any_slow_drift_is_found_in_ten_minutes(seed, offset, drift):
     clock = one(talk(seed, 600.0, 30.0, offset, drift), correct_drift=True)
@@ -90,7 +90,7 @@ def test_any_slow_drift_is_found_in_ten_minutes(seed, offset, drift):
 
 
 def test_a_hundred_parts_in_a_million_over_ten_minutes_are_seen():
-    for seed in range(4):
+    for seed in range(2):
         clock = one(talk(seed, 600.0, 30.0, 0.05, 1e-4))
         assert clock.drift_confidence > 0.5 and abs(clock.drift - 1e-4) < 3e-5
         assert clock.drift_spread < 3e-5 and not clock.corrected
@@ -138,11 +138,12 @@ def test_confidence_is_calibrated():
     for seed in range(100):
         wrong = one(talk(seed, 12.0, 30.0, other=seed + 500))
         alone.append(wrong.confidence)
-        drifting.append(max(wrong.drift_confidence, 0.0))
-        right = one(talk(seed, 12.0, 30.0, 0.05))
-        believed.append(right.confidence)
-        drifting.append(right.drift_confidence)
-    for seed in range(0, 100, 2):
+        drifting.append(wrong.drift_confidence)
+        if seed % 2:
+            right = one(talk(seed, 12.0, 30.0, 0.05))
+            believed.append(right.confidence)
+            drifting.append(right.drift_confidence)
+    for seed in range(0, 100, 4):
         takes = [talk(seed + i, 8.0, 30.0, other=seed + i + 700, name=str(i)) for i in range(4)]
         pooled.append(one(*takes).confidence)
     assert np.mean(np.array(alone) >= 0.5) <= 0.05
@@ -152,14 +153,14 @@ def test_confidence_is_calibrated():
 
 
 def test_long_takes_that_do_not_belong_together_are_not_believed():
-    for seed in range(6):
+    for seed in range(4):
         clock = one(talk(seed, 200.0, 30.0, other=seed + 900))
         assert clock.confidence < 0.5 and clock.drift_confidence < 0.5
 
 
 def test_standard_errors_are_honest():
     late = []
-    for seed in range(30):
+    for seed in range(16):
         clock = one(*[talk(10 * seed + i, 8.0, 60.0, 0.02, name=str(i)) for i in range(5)])
         late.append((clock.seconds - 0.02) / clock.spread)
     assert 0.4 < np.sqrt(np.mean(np.square(late))) < 2.5
