@@ -1,10 +1,12 @@
 """On a real Slurm: what is killed is done again, what is cancelled stays so, and one joins all."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,24 @@ def scancel(*arguments):
 def queue():
     argv = ["squeue", "-h", "-r", "-o", "%F_%K %T"]
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def processes(*words):
+    """The processes that have all words on their command line, the build itself and not srun."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            argv = path.read_text(errors="replace").split("\0")
+            if "data_pipeline.build" in argv and argv[0] != "srun" and set(words) <= set(argv):
+                found.append(int(path.parent.name))
+    return found
+
+
+def until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
 
 
 def test_an_array_survives_a_kill_and_a_preemption(slurm, make_job, capsys):
@@ -153,7 +173,7 @@ def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
 
 
 def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
-    """Shards of an array job are those of one process, to the byte."""
+    """Shards of an array job, of which a part was killed, are those of one process, to the byte."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     source = tmp_path / "captures"
     one, many = tmp_path / "one" / "the set", tmp_path / "many" / "the set"
@@ -166,7 +186,12 @@ def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
     python("-m", "data_pipeline.demo", "--out", str(tmp_path), *demo)
     python("-m", "data_pipeline.build", str(source), "--out", str(one), "--workers", "0")
     build = ["build", str(source), "--out", str(many), "--parts", "3", "--workers", "0"]
-    assert submit.main([*build, "--backend", "slurm", "--wait", "--poll", "0.5"]) == 0
+    assert submit.main([*build, "--backend", "slurm"]) == 0
+    until(lambda: processes(str(many), "--part", "2/3") and any(many.glob(".build/takes/*")))
+    for pid in processes(str(many), "--part", "2/3"):
+        os.kill(pid, signal.SIGKILL)
+    assert submit.main(["finish", str(many), "--poll", "0.5"]) == 0
+    assert "back into the queue" in (many / ".build" / "launch" / "part-2.log").read_text()
     names = {p.relative_to(one) for p in one.rglob("*") if ".build" not in p.parts and p.is_file()}
     assert len(names) > 4
     for name in sorted(names):
