@@ -289,8 +289,9 @@ def displacements(
 
 def _missing(points: np.ndarray, scale: float) -> np.ndarray:
     """Returns which vertices [n, N] of points [n, N, 3] in the capture's unit dropped out."""
-    # Comparisons with NaN are false.
-    return ~(np.abs(points) < _FURTHEST / scale).all(axis=2)
+    there = np.abs(points) < _FURTHEST / scale  # false for NaN
+    # Reductions over an axis of three are several times slower than this.
+    return ~(there[:, :, 0] & there[:, :, 1] & there[:, :, 2])
 
 
 def _stabilised(
