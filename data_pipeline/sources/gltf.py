@@ -136,7 +136,10 @@ class _Reader:
 
     def _geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns base [V, 3], deltas [K, V, 3] and faces; primitives one after the other."""
-        bases, deltas, faces, at = [], [], [], {}
+        bases: list[np.ndarray] = []
+        deltas: list[np.ndarray] = []
+        faces: list[np.ndarray] = []
+        at: dict[int, int] = {}  # where an accessor's vertices begin
         count = 0
         for primitive in mesh.primitives:
             key = primitive.attributes.POSITION
@@ -151,7 +154,7 @@ class _Reader:
                 bases.append(base)
                 deltas.append(np.array(moved).reshape(len(moved), len(base), 3))
             if primitive.mode in (4, None):  # triangles
-                corners = np.arange(len(bases[-1]))
+                corners = np.arange(self.document.accessors[key].count)
                 if primitive.indices is not None:
                     corners = self._accessor(primitive.indices).reshape(-1).astype(np.int64)
                 faces.append(corners[: len(corners) // 3 * 3].reshape(-1, 3) + at[key])
@@ -160,10 +163,10 @@ class _Reader:
         triangles = np.concatenate(faces) if faces else np.zeros((0, 3))
         if count < 4 or (len(triangles) and triangles.max() >= count):
             raise ValueError(f"{count} vertices, and faces that name others")
-        base, moved = np.concatenate(bases), np.concatenate(deltas, axis=1)
-        if not (np.isfinite(base).all() and np.isfinite(moved).all()):
+        whole, shapes = np.concatenate(bases), np.concatenate(deltas, axis=1)
+        if not (np.isfinite(whole).all() and np.isfinite(shapes).all()):
             raise ValueError("positions that are not finite")
-        return base, moved, triangles.astype(np.int32)
+        return whole, shapes, triangles.astype(np.int32)
 
     def _target(self, target: Any, vertices: int) -> np.ndarray:
         where = target.get("POSITION") if isinstance(target, dict) else target.POSITION

@@ -102,7 +102,7 @@ class MeshSource(FolderSource):
         for name, folder, takes in _people(self.path):
             if self.options.subject and folder == self.path:
                 name = self.options.subject
-            recordings = {}
+            recordings: dict[str, Recording] = {}
             for take in takes:
                 # A take in two forms (frames, and a cache made of them) is one take.
                 stem = take.name if take.is_dir() else take.stem

@@ -178,7 +178,8 @@ def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
     if not found:
         raise InputError(f"{folder}: no .obj or .ply file with a frame number in its name")
     # Where a folder has both, the kind of most files is the sequence, PLY (faster) before OBJ.
-    frames = sorted(max((found[e] for e in MESHES if e in found), key=len))
+    kind = max((e for e in MESHES if e in found), key=lambda e: len(found[e]))
+    frames = sorted(found[kind])
     for (number, name), (again, other) in zip(frames, frames[1:], strict=False):
         if number == again:
             raise InputError(f"{folder}: {name} and {other} are both frame {number}")

@@ -6,6 +6,9 @@ the scene. Needs usd-core.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,10 @@ import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.sources.sequences import Frames, Moving, frame_numbers, named_curves
+
+_MEMORY = 4 << 30  # bytes that reading a small file may take
+_PATIENCE = 120.0  # s
+_CRATE = b"PXR-USDC"
 
 SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -29,13 +36,20 @@ def read(path: Path) -> Moving:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
     try:
-        from pxr import Tf, Usd, UsdGeom
+        import pxr.Usd  # noqa: F401
     except ImportError:
         raise InputError(
             f"{path}: USD needs the extra `captures`: pip install 'a2fjax[captures]'"
         ) from None
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    _look_first(path)
+    return _read(path)
+
+
+def _read(path: Path) -> Moving:
+    from pxr import Tf, Usd, UsdGeom
+
     try:
         stage = Usd.Stage.Open(str(path))
         meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
@@ -51,6 +65,70 @@ def read(path: Path) -> Moving:
             f"names of the rig; it holds {len(meshes)} meshes"
         )
     return found
+
+
+def _look_first(path: Path) -> None:
+    """Reads a binary file once in a process of its own, with bounded memory.
+
+    What a damaged crate says of its sizes is believed by the library: it can take all memory or
+    crash, and the whole build with it.
+
+    Raises:
+      InputError: it could not be read there.
+    """
+    with path.open("rb") as file:
+        if path.suffix.lower() != ".usdz" and file.read(len(_CRATE)) != _CRATE:
+            return
+    size = path.stat().st_size
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        # Every thread would reserve address space of its own.
+        "PXR_WORK_THREAD_LIMIT": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }
+    code = "import sys; from data_pipeline.sources import usd; usd.look(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(path), str(_MEMORY + 3 * size)]
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=_PATIENCE + size / 1e7, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{path}: damaged: it could not be read in {_PATIENCE:g} s") from None
+    if done.returncode:
+        said = done.stdout.decode("utf-8", "replace").strip().splitlines()
+        reason = (
+            said[-1] if done.returncode == 2 and said else f"its reader ended {done.returncode}"
+        )
+        raise InputError(reason if str(path) in reason else f"{path}: damaged: {reason}")
+
+
+def look(path: str, memory: str) -> None:
+    """Reads all of a file and ends the process: with 0, or with 2 and a line that says why not.
+
+    Args:
+      path: of the file.
+      memory: bytes of address space that the process may take.
+    """
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, ValueError, OSError):
+        pass  # a system without limits
+    try:
+        vertices = _read(Path(path)).vertices
+        for frame in range(vertices.shape[0] if vertices is not None else 0):
+            vertices[frame : frame + 1]  # type: ignore[index]
+    except (InputError, MemoryError) as error:
+        print(str(error) or "it asks for more memory than it can hold", flush=True)
+        sys.stdout.flush()
+        os._exit(2)  # the library may crash once more while it cleans up
+    os._exit(0)
 
 
 def _reason(error: Exception) -> str:

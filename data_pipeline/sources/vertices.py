@@ -155,7 +155,7 @@ class VertexSource(FolderSource):
             shared = files[0].parent.parent == self.path and folder != files[0].parent
             if self.options.subject and folder == self.path:
                 name = self.options.subject
-            recordings = {}
+            recordings: dict[str, Recording] = {}
             for file in files:
                 take = file.stem.rpartition("_")[2] if shared else file.stem
                 recordings.setdefault(take, self._recording(folder, file, take, shared))

@@ -92,3 +92,44 @@ def test_truncated_binary_ply(tmp_path):
         (tmp_path / "x.ply").write_bytes(data[:-cut])
         with pytest.raises(InputError, match="ends too early"):
             mesh.read(tmp_path / "x.ply")
+
+
+@pytest.mark.parametrize("kind", ["plain", "normals between", "tabs", "crlf", "quads", "mixed"])
+def test_objs_read_by_the_block_are_as_read_by_the_line(tmp_path, kind):
+    rng = np.random.default_rng(2)
+    vertices = rng.normal(size=(50, 3)) * 10.0 ** rng.integers(-6, 6, (50, 3))
+    faces = rng.integers(0, 50, (30, 4 if kind == "quads" else 3)).tolist()
+    if kind == "mixed":
+        faces[7] = [1, 2, 3, 4, 5]
+    gap, end = ("\t" if kind == "tabs" else " "), ("\r\n" if kind == "crlf" else "\n")
+    lines = ["# x", "mtllib a.mtl"]
+    for row in vertices.tolist():
+        lines.append(gap.join(["v", *map(repr, row), "1.0"]))
+        lines += ["vn 0 0 1"] if kind == "normals between" else []
+    corner = "{0}/{0}/{0}" if kind == "crlf" else "{0}//1"
+    lines += [gap.join(["f", *(corner.format(c + 1) for c in face)]) for face in faces]
+    path = tmp_path / "x.obj"
+    path.write_bytes(end.join(lines).encode())
+    fans = [[f[0], a, b] for f in faces for a, b in zip(f[1:], f[2:], strict=False)]
+    for read in (mesh.read(path), (mesh.read_frame(path)[0], mesh.read_faces(path))):
+        np.testing.assert_array_equal(read[0], vertices.astype(np.float32))
+        assert read[1].tolist() == fans
+
+
+def test_lines_too_short_are_not_filled_from_the_next(tmp_path):
+    path = tmp_path / "x.obj"
+    obj(path)
+    lines = path.read_text().splitlines()
+    lines[2:4] = ["v 0 0", "v 1 0 0 1 5"]  # as many numbers as before
+    path.write_text("\n".join(lines))
+    for read in (mesh.read, mesh.read_frame, mesh.read_faces):
+        with pytest.raises(InputError, match=r"x.obj:3: cannot read 'v 0 0'"):
+            read(path)
+
+
+def test_frames_tell_other_faces_by_their_digest(tmp_path):
+    digests = []
+    for n, faces in enumerate((QUAD, QUAD, [[0, 2, 1, 3], [0, 1, 4]])):
+        obj(tmp_path / f"{n}.obj", faces=faces)
+        digests.append(mesh.read_frame(tmp_path / f"{n}.obj")[1])
+    assert digests[0] == digests[1] != digests[2]

@@ -74,7 +74,9 @@ def test_arrays_beside_sounds(tmp_path, face):
         np.testing.assert_array_equal(capture.skin[0:20], points)
         blocks = np.concatenate([capture.skin[a : a + 7] for a in range(0, 20, 7)])
         np.testing.assert_array_equal(blocks, points)
-        assert len(capture.times) == 20 and capture.times[0] == (0 if take.fps else 0)
+        assert len(capture.times) == 20 and capture.times[0] == 0
+        if take.name != "four":  # its own times have holes
+            assert capture.times[-1] == pytest.approx(0.38)
 
 
 def test_long_takes_are_not_read_into_memory(tmp_path, face):
