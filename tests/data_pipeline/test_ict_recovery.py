@@ -1,6 +1,5 @@
 """Scans made from ICT-FaceKit with known weights come back through the whole build."""
 
-import json
 
 import numpy as np
 import pytest
