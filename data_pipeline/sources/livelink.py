@@ -25,6 +25,7 @@ import numpy as np
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
+from data_pipeline import align
 from data_pipeline.sources import AUDIO, Actor, Capture, Face, SourceOptions, Take, shots
 
 SLATE = "slate"
@@ -184,7 +185,9 @@ class LiveLinkSource:
         shot_list = shots.read_shot_list(listed)
         slate = recording.parts[0]
         said = shot_list.shots.get(shot, shot_list.shots.get(recording.base, {}))
-        emotion, track = shots.emotion_weights(listed, shot, said, self.options.emotion)
+        # The name of a person or a device says nothing of emotion ("Joyce").
+        says = shot if {"emotion", "emotion_track"} & said.keys() else slate
+        emotion, track = shots.emotion_weights(listed, says, said, self.options.emotion)
         file = recording.files[recording.kind]
         table = livelink.read_timecodes(file)
         audio, silent = _sound(recording)
@@ -228,8 +231,11 @@ class LiveLinkSource:
         which = f"{_SAID[kind]} weights"
         if others:
             which += f" ({take.data[0].name} is taken before {', '.join(sorted(others))})"
+        times = table.times()
+        if self.options.fps:
+            times = np.arange(len(times)) / align.exact_rate(self.options.fps)
         return Capture(
-            times=table.times(),
+            times=times,
             curves=curves,
             observed=observed,
             notes=(which, *notes),

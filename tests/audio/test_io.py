@@ -156,3 +156,24 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 def test_loud_samples_are_clipped_not_wrapped(tmp_path):
     io.save(tmp_path / "a.wav", np.array([2.0, -2.0, 0.5]))
     np.testing.assert_allclose(io.load(tmp_path / "a.wav"), [1.0, -1.0, 0.5], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.wav", 44_100), ("a.flac", 8000), ("a.wav", 16_000)])
+def test_native_is_the_recording_as_it_is(tmp_path, name, rate):
+    audio = noise(3 * rate + 5, 2)
+    soundfile.write(tmp_path / name, audio, rate, "PCM_16")
+    pieces = list(io.native(tmp_path / name))
+    assert {found for found, _ in pieces} == {rate}
+    whole = np.concatenate([piece for _, piece in pieces])
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(whole, soundfile.read(tmp_path / name, dtype="float32")[0])
+
+
+def test_native_refuses_what_load_refuses(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"")
+    refuses(path, "empty", read=lambda p: list(io.native(p)))
+    refuses(tmp_path / "b.wav", "no such file", read=lambda p: list(io.native(p)))
+    soundfile.write(path, noise(48_000), 16_000)
+    path.write_bytes(path.read_bytes()[:50_000])
+    refuses(path, "cut short", read=lambda p: list(io.native(p)))

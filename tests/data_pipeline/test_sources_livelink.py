@@ -180,11 +180,13 @@ def test_takes_of_one_name_on_two_days_are_told_apart(tmp_path):
 def test_names_and_shot_lists_say_emotion_sentence_and_language(tmp_path):
     recording(tmp_path, "cp1_joy_3_iPhone")
     recording(tmp_path, "cp1_4_iPhone")
-    recording(tmp_path, "slate_1_iPhone")
+    recording(tmp_path, "slate_1_Joyce")
     (tmp_path / "shots.json").write_text(
         json.dumps({"shots": {"cp1_4_iPhone": {"emotion": "sad", "language": "zh", "text": "x"}}})
     )
-    options = SourceOptions(missing_audio="silence", emotion="angry=0.5", language="en")
+    options = SourceOptions(
+        missing_audio="silence", emotion="angry=0.5", language="en", subject="Mia"
+    )
     _, actor = only(tmp_path, options)
     four, joy, slate = actor.takes
     assert actor.files == (tmp_path / "shots.json",)
@@ -349,6 +351,14 @@ def test_damaged_neighbours_of_a_recording_do_not_matter(tmp_path):
     assert actor.name == "Ann" and actor.takes[0].offset is None
     with pytest.raises(InputError, match="a_1_Ann.mov"):
         io.load(actor.takes[0].audio)
+
+
+def test_a_rate_that_is_given_replaces_timecodes(tmp_path):
+    recording(tmp_path, "a_1_Ann", fps="59.94")
+    options = SourceOptions(missing_audio="silence", fps=29.97)
+    source, actor = only(tmp_path, options)
+    times = source.capture(actor.takes[0]).times
+    np.testing.assert_allclose(times, np.arange(120) * 1001 / 30000)
 
 
 def test_no_recordings_is_one_line(tmp_path):
