@@ -111,6 +111,7 @@ def find(
     *,
     units: str = "auto",
     axes: str = "auto",
+    least_margin: float = LEAST_MARGIN,
     name: str = "neutral",
 ) -> Convention:
     """Returns the units and axes in which a mesh is most like a template of the same topology.
@@ -123,6 +124,7 @@ def find(
       template: [V, 3] in mm, in the rig's axes.
       units: "mm", "cm", "m", or "auto".
       axes: as `parse_axes` has them, or "auto".
+      least_margin: of the best axes over the next, or they are ambiguous.
       name: for messages.
 
     Raises:
@@ -164,11 +166,11 @@ def find(
         )
     distance = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * likeness[order]))
     margin = float(distance[1] / max(distance[0], 1e-6)) if len(choices) > 1 else np.inf
-    if margin < LEAST_MARGIN:
+    if margin < least_margin:
         first, second = (axes_name(choices[i]) for i in order[:2])
         raise InputError(
             f"{name}: axes {first} and {second} are about as likely (margin {margin:.2f}, expected "
-            f"{LEAST_MARGIN}): give --config.axes"
+            f"{least_margin}): give --config.axes"
         )
     size = spread / radius
     tried = MILLIMETRES if units == "auto" else {units: MILLIMETRES[units]}

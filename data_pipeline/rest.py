@@ -16,6 +16,7 @@ _POSE_VERTICES = 1500  # a pose is told by these
 _RIGID_VERTICES = 400  # and how the head lies by these
 _SHARE = 0.08  # of the frames are at rest at least
 _FEWEST = 5
+_FURTHEST = 1e6  # no coordinate of a head, in any unit
 _RANK = 20  # of the poses
 _FILLS = 6
 _STRAY_MM = 1.0
@@ -47,16 +48,18 @@ def estimate_neutral(
             f"{name}: frames of shape {frames.shape}, expected [N, {len(template)}, 3], N >= 1"
         )
     goal = template * conventions.MILLIMETRES[conventions.units_of(template)]
-    seen = np.isfinite(frames).all(axis=2)
+    seen = (np.abs(frames) < _FURTHEST).all(axis=2)  # false for NaN
     whole = np.flatnonzero(seen.mean(axis=1) > 0.5)
     if not len(whole):
         raise InputError(f"{name}: no frame has half of its vertices")
     fullest = whole[np.argmax(seen[whole].sum(axis=1))]
-    found = conventions.find(frames[fullest], goal, name=name)
+    start = np.where(seen[fullest][:, None], frames[fullest], np.nan).astype(np.float64)
+    # Any of the likely axes will do: what is found is given back in the frames' own.
+    found = conventions.find(start, goal, least_margin=0.0, name=name)
     rigid = _spread(goal, _RIGID_VERTICES)
     pose = _spread(goal, _POSE_VERTICES)
     # All frames on the fullest one, then on the median of all: one frame may be far from typical.
-    target = found.aligned(frames[fullest][rigid].astype(np.float64))
+    target = found.aligned(start[rigid])
     some = found.aligned(frames[np.ix_(whole, rigid)].astype(np.float64))
     there = seen[np.ix_(whole, rigid)] & np.isfinite(target).all(axis=1)
     target = np.nan_to_num(target)
@@ -66,9 +69,11 @@ def estimate_neutral(
         moved = np.matmul(some, rotation.transpose(0, 2, 1)) + shift[:, None]
         target = np.nan_to_num(_median(np.where(there[:, :, None], moved, np.nan)))
     poses = found.aligned(frames[np.ix_(whole, pose)].astype(np.float64))
+    poses[~seen[np.ix_(whole, pose)]] = np.nan
     poses = np.matmul(poses, rotation.transpose(0, 2, 1)) + shift[:, None]
     chosen = _held(poses, goal[pose], name)
     still = found.aligned(frames[whole[chosen]].astype(np.float64))
+    still[~seen[whole[chosen]]] = np.nan
     still = np.matmul(still, rotation[chosen].transpose(0, 2, 1)) + shift[chosen, None]
     mean = _robust_mean(still)
     return (

@@ -154,6 +154,7 @@ def test_the_neutral_keeps_unit_and_axes_and_survives_gaps():
     frames[rng.random(frames.shape[:2]) < 0.1] = np.nan
     frames[10:14] = np.inf
     frames[:, 17] = np.nan
+    frames[3, 5], frames[20, 6] = 1e30, np.inf
     stray = rng.random(frames.shape[:2]) < 0.01
     frames[stray] += rng.normal(size=(stray.sum(), 3)) * 50
     z_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
@@ -164,6 +165,12 @@ def test_the_neutral_keeps_unit_and_axes_and_survives_gaps():
     keep = np.arange(len(truth)) != 17
     assert distances(found[keep] * 1000 @ z_up.T, truth[keep]).max() < 0.45  # 3 sigma of 30 frames
     assert np.sqrt(np.square(distances(found[keep] * 1000 @ z_up.T, truth[keep])).mean()) < 0.3
+
+
+def test_a_head_between_two_axes_has_a_neutral():
+    truth, frames = performance(6, 0.2)
+    turned = frames @ Rotation.from_euler("y", 45, degrees=True).as_matrix()
+    assert distances(rigs.estimate_neutral(turned, TEMPLATE), truth).max() < 0.3
 
 
 def test_an_open_mouth_that_is_held_is_not_the_neutral():
