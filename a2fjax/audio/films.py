@@ -89,9 +89,8 @@ def timecode(path: Path) -> tuple[str, Fraction] | None:
         texts = [film.metadata.get("timecode"), *(s.metadata.get("timecode") for s in film.streams)]
         said = next((t for t in texts if t), None)
         rates = [s.average_rate for s in film.streams if s.type == "video" and s.average_rate]
-    if said is None or not rates:
-        return None
-    return said, Fraction(rates[0])
+    rates = [rate for rate in rates if 1 <= rate <= 1000]
+    return (said, Fraction(rates[0])) if said and rates else None
 
 
 def missing_bytes(path: Path) -> int:

@@ -158,6 +158,8 @@ def _time_of_day(text: str, rate: Fraction) -> float | None:
     if match is None:
         return None
     hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
+    if hours > 23 or minutes > 59 or seconds > 59:
+        return None
     whole = math.ceil(rate - Fraction(1, 1000))
     if match[4] == ":":
         return ((hours * 60 + minutes) * 60 + seconds) + float(match[5]) / whole
