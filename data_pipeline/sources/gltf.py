@@ -73,7 +73,7 @@ def read(path: Path) -> Moving:
         document = pygltflib.GLTF2().load(str(path))
         if document is None:
             raise ValueError("it holds no document")
-        return _Reader(path, document).read()
+        return Document(path, document).read()
     except InputError:
         raise
     except _DAMAGE as error:
@@ -81,16 +81,20 @@ def read(path: Path) -> Moving:
         raise InputError(f"{path}: not a readable glTF file ({reason})") from None
 
 
-class _Reader:
+class Document:
+    """A loaded file: its numbers, meshes and the animation of morph targets."""
+
     def __init__(self, path: Path, document: Any):
+        """Keeps what pygltflib read; buffers are read when asked for."""
         self.path = path
         self.document = document
         self.buffers: dict[int, bytes] = {}
 
     def read(self) -> Moving:
+        """Returns what the file holds; raises all that damage can raise."""
         node, sampler = self._animated()
         mesh = self.document.meshes[self.document.nodes[node].mesh]
-        base, deltas, faces = self._geometry(mesh)
+        base, deltas, faces = self.geometry(mesh)
         place = self._place(node)
         base = 1000.0 * (base @ place[:3, :3].T + place[:3, 3])
         deltas = 1000.0 * (deltas @ place[:3, :3].T)
@@ -134,7 +138,7 @@ class _Reader:
         _, node, sampler = max(found, key=lambda each: each[:2])
         return -node, sampler
 
-    def _geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns base [V, 3], deltas [K, V, 3] and faces; primitives one after the other."""
         bases: list[np.ndarray] = []
         deltas: list[np.ndarray] = []

@@ -34,15 +34,21 @@ _NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrap
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds mesh sequences, or None."""
-    people = _people(path)
-    if not people:
+    people = MeshSource(path, SourceOptions()).find_people()
+    # A lone USD or glTF file may be a model; one with a sound beside it is a take.
+    counted = [
+        [r.data[0] for r in person.recordings if r.audio is not None or r.data[0].is_dir()]
+        for person in people
+    ]
+    data = [d for takes in counted for d in takes]
+    if not data:
         return None
-    data = [d for _, _, takes in people for d in takes]
     folders = sum(d.is_dir() for d in data)
     kinds = sorted({d.suffix[1:].lower() for d in data if not d.is_dir()})
     files = f"{len(data) - folders} files of type {', '.join(kinds)}" if kinds else ""
     frames = f"{folders} folders of OBJ or PLY frames" if folders else ""
-    who = f"{len(people)} people" if len(people) > 1 else "one person"
+    count = sum(bool(takes) for takes in counted)
+    who = f"{count} people" if count > 1 else "one person"
     return f"{who} with {' and '.join(filter(None, (frames, files)))}"
 
 

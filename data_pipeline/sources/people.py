@@ -145,7 +145,7 @@ class FolderSource(abc.ABC):
         return Actor(
             name=person.name,
             takes=tuple(takes),
-            files=tuple(dict.fromkeys(f for f in files if f is not None)),
+            files=tuple(dict.fromkeys(f for f in files if f is not None and f.exists())),
             rejected=tuple(rejected),
         )
 
@@ -225,16 +225,24 @@ class FolderSource(abc.ABC):
             )
         rig = rigs.read(path)
         neutral, stated, units = None, "", self._units(person)
+        how = ""
         if part == "skin":
             neutral = self._given_neutral(person)
+            how = f"neutral: {person.neutral()}" if neutral is not None else ""
             if neutral is None:
                 neutral, stated = self._rest(person)
                 units = stated if units == "auto" and stated else units
             # Shapes of their own are in the capture's unit and axes, unless its files say theirs.
             if neutral is None and (path != own or stated):
                 neutral = self._estimated_neutral(person, rig)
+                how = "neutral: estimated from frames at rest"
+                if person.extra("templates.pkl"):
+                    how += f" (pickles are refused: give templates/{person.name}.npy instead)"
+            if neutral is not None and not len(rig.faces):
+                # The topology is the same: shapes are carried over better along its triangles.
+                rig = dataclasses.replace(rig, faces=self._triangles(person))
         rigid = person.extra("rigid_vertex_list.json") if part == "skin" else None
-        return rigs.face(
+        face = rigs.face(
             rig,
             neutral=neutral,
             units=units,
@@ -244,6 +252,7 @@ class FolderSource(abc.ABC):
             part=part,
             name=f"{person.name}: {path}",
         )
+        return dataclasses.replace(face, notes=(*face.notes, how)) if how else face
 
     def _units(self, person: Person) -> str:
         if self.options.units != "auto":
@@ -265,6 +274,12 @@ class FolderSource(abc.ABC):
             except InputError:
                 continue
         return None
+
+    def _triangles(self, person: Person) -> np.ndarray:
+        """Returns the faces [F, 3] that the person's neutral or takes have; maybe none."""
+        given, first = person.neutral(), self._first(person)
+        faces = read_neutral(given)[1] if given is not None else np.zeros((0, 3), np.int32)
+        return first.faces if not len(faces) and first is not None else faces
 
     def _rest(self, person: Person) -> tuple[np.ndarray | None, str]:
         first = self._first(person)
@@ -305,12 +320,7 @@ class FolderSource(abc.ABC):
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""
         person = self._person(actor)
-        given, first = person.neutral(), self._first(person)
-        faces = np.zeros((0, 3), np.int32)
-        if given is not None:
-            faces = read_neutral(given)[1]
-        if not len(faces) and first is not None:
-            faces = first.faces
+        first, faces = self._first(person), self._triangles(person)
         if first is not None and first.vertices is None:
             return None if first.rest is None else (first.rest, faces)
         face = self.face(actor, "skin")

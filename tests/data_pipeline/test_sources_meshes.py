@@ -16,7 +16,7 @@ from a2fjax.errors import InputError
 from data_pipeline import geometry, sources
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
-from data_pipeline.sources import SourceOptions, gltf, sequences, usd
+from data_pipeline.sources import SourceOptions, gltf, meshes, sequences, usd
 
 PLAIN = SourceOptions()
 JAW = rig.ARKIT.index("jawOpen")
@@ -256,6 +256,13 @@ def test_own_shapes_solve_the_frames(tmp_path, face):
     np.testing.assert_allclose(vertices, face[0].vertices, atol=1e-5)
     np.testing.assert_array_equal(faces, face[0].faces)
     assert tmp_path / "rig.npz" in actor.files
+
+
+def test_a_model_without_sound_is_no_take(tmp_path, face):
+    write_gltf(tmp_path / "head.glb", face, ["jawOpen"], [0, 0.1], [[0], [1]])
+    assert meshes.recognise(tmp_path) is None
+    write_audio(tmp_path / "head.wav")
+    assert meshes.recognise(tmp_path) == "one person with 1 files of type glb"
 
 
 # -- USD ------------------------------------------------------------------------------------------
