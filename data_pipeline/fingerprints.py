@@ -25,7 +25,8 @@ _LENGTH = 2960  # 0.37 s
 _EDGES = np.round(np.geomspace(300, 2000, 34) / RATE * _SIZE).astype(int)
 _QUIET_DB = 35.0
 _COMMON = 12  # A word in more places than this tells nothing.
-_LEAST = WORDS_A_SECOND // 2  # words in common
+_LEAST = WORDS_A_SECOND  # words in common
+_FEWEST = 10
 
 
 class Listener:
@@ -120,7 +121,7 @@ def compare(a: np.ndarray, b: np.ndarray, shift: int) -> tuple[float, int]:
 
 
 def matches(fingerprints: Sequence[str | None]) -> list[Match]:
-    """Finds the pairs that share at least half a second of sound.
+    """Finds the pairs that share at least a second of sound, or a short recording's most.
 
     Words that occur in both, at the same distance, make a candidate; its bits decide. The work
     grows with the number of words, not of pairs.
@@ -171,6 +172,7 @@ def _ramp(sizes: np.ndarray) -> np.ndarray:
 def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> list[Match]:
     # By votes, so that a pair's best shift is tried first, and not too many of the others.
     order = np.lexsort((keys[:, 2], -votes, keys[:, 1], keys[:, 0]))
+    heard = [int(np.count_nonzero(t)) for t in tracks]
     out: list[Match] = []
     pair, tried = (-1, -1), 0
     for a, b, lag in keys[order].tolist():
@@ -181,8 +183,9 @@ def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> li
             continue
         options = [(*compare(tracks[a], tracks[b], s), s) for s in (lag - 1, lag, lag + 1)]
         differing, count, best = min(options)
-        # Short stretches agree by chance more easily.
-        if count >= _LEAST and differing < SAME - 0.05 * (count < 2 * _LEAST):
+        # A held vowel is like another; a second of sound, or all of a short word, is not.
+        need = min(_LEAST, max(_FEWEST, 0.8 * min(heard[a], heard[b])))
+        if count >= need and differing < SAME:
             seconds, by = count / WORDS_A_SECOND, best / WORDS_A_SECOND
             out.append(Match(a, b, round(by, 3), round(seconds, 2), round(differing, 4)))
     return out

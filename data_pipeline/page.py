@@ -27,7 +27,8 @@ body{font:15px/1.5 system-ui,sans-serif;color:#1d2129;background:#f6f7f9;margin:
 main{max-width:1180px;margin:0 auto;padding:24px 20px 60px}
 h1{font-size:22px;line-height:1.3;margin:0 0 4px;overflow-wrap:anywhere}
 h2{font-size:17px;margin:34px 0 10px}
-h3{font-size:13px;margin:0;font-weight:600}
+h3{font-size:13px;margin:0 0 4px;font-weight:600}
+h3 .soft{font-weight:400}
 p{margin:4px 0 10px}
 .soft{color:#5c6470;font-size:13px;overflow-wrap:anywhere}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(130px,1fr));gap:10px;
@@ -211,7 +212,8 @@ def _measures(report: Mapping[str, Any]) -> str:
         percent = name in shares
         factor, unit = (100.0, "%") if percent else (1.0, measure["unit"])
         if measure["min"] == measure["max"] and measure["count"] > 1:
-            same.append(f"{text(measure['label'])} {number(measure['min'] * factor)} {text(unit)}")
+            value = f"{number(measure['min'] * factor)} {text(unit)}".strip()
+            same.append(f"{text(measure['label'])} {value}")
             continue
         middle, low, high = (number(measure[k] * factor) for k in ("median", "p5", "p95"))
         boxes.append(

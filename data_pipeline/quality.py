@@ -159,8 +159,9 @@ def _timing(times: np.ndarray, good: np.ndarray) -> dict[str, Any]:
     gaps = np.diff(times)
     if not len(gaps) or not (gaps > 0).all():
         return out
-    # The median is a multiple of the clock's tick where times are rounded; the slope is not.
-    steps = np.maximum(np.round(gaps / np.median(gaps)), 1.0)
+    # The median is a multiple of the clock's tick where times are rounded; mean and slope are not.
+    single = float(gaps[gaps < 1.5 * np.median(gaps)].mean())
+    steps = np.maximum(np.round(gaps / single), 1.0)
     place = np.concatenate([[0.0], np.cumsum(steps)])
     period = float(np.polyfit(place, times, 1)[0]) if frames > 2 else float(gaps[0])
     fps = align.exact_rate(1.0 / period)
@@ -199,9 +200,10 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
 def jumping(values: np.ndarray) -> np.ndarray:
     """Finds the frames [F] that jump.
 
-    A spike is a single frame that stands off the two before and the two after it, which agree to
-    three tenths of its height; lids that shut and open again in five frames do not. A step is a
-    frame at which the whole face is elsewhere: eight times as far as the 98th percentile of all
+    A spike is a single frame that stands off the straight line through the two before and the two
+    after it, which themselves lie within a fifth of its height of that line; lids that shut and
+    open again in five frames do not. A step is a
+    frame at which the whole face is elsewhere: four times as far as the 98th percentile of all
     steps, and five times as far as the frames around it.
 
     Args:
@@ -216,13 +218,16 @@ def jumping(values: np.ndarray) -> np.ndarray:
     middle = values[2:-2]
     around = np.stack([values[:-4], values[1:-3], values[3:-1], values[4:]])
     height = np.abs(middle - around.mean(axis=0))
-    alone = np.ptp(around, axis=0) <= 0.3 * height
+    places = np.array([-2.0, -1.0, 1.0, 2.0])
+    slope = np.tensordot(places, around, 1) / 10.0
+    line = around.mean(axis=0) + places[:, None, None] * slope
+    alone = np.abs(around - line).max(axis=0) <= 0.2 * height
     out[2:-2] = (alone & (height > np.maximum(0.1, 6 * scale))).any(axis=1)
     step = np.linalg.norm(np.diff(values, axis=0), axis=1)
     usual = max(float(np.percentile(step, 98)), 0.02 * np.sqrt(channels))
     padded = np.pad(step, 1)
     beside = np.maximum(padded[:-2], padded[2:])
-    out[1:] |= (step > 8 * usual) & (step > 5 * beside)
+    out[1:] |= (step > 4 * usual) & (step > 5 * beside)
     return out
 
 
@@ -491,6 +496,7 @@ def judge(measures: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
 def _reason(key: str, value: float | None, what: str, unit: str, limit: float) -> str:
     if value is None or not np.isfinite(value) or limit == 0:
         return ""
+    shown = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     if key.startswith("least"):
-        return f"{what} {value:.3g}{unit} is below {limit:g} ({key})" if value < limit else ""
-    return f"{what} {value:.3g}{unit} is above {limit:g} ({key})" if value > limit else ""
+        return f"{what} {shown}{unit} is below {limit:g} ({key})" if value < limit else ""
+    return f"{what} {shown}{unit} is above {limit:g} ({key})" if value > limit else ""

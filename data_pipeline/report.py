@@ -153,7 +153,8 @@ def badness(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
     worst = 0.0
     for measure in MEASURES:
         limit, value = thresholds.get(measure.threshold) or 0.0, measure.of(take)
-        if not limit or value is None:
+        unsure = take["audio"].get(f"{measure.name.partition('_')[0]}_sure") is False
+        if not limit or value is None or unsure:
             continue
         if measure.threshold.startswith("least"):
             worst = max(worst, min(limit / max(value, 1e-3 * limit), 100.0))
@@ -314,17 +315,18 @@ def _row(take: Mapping[str, Any], picture: bool) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Returns the value as JSON holds it: no NaN, no NumPy, floats to seven digits."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
+    kind = type(value)
+    # The frequent kinds first, by identity: a large set holds ten million values.
+    if kind is float:
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return {k if type(k) is str else str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return [_plain(v) for v in items]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(f"{float(value):.7g}") if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str) else str(value)
+    if isinstance(value, (set, frozenset)):
+        return [_plain(v) for v in sorted(value, key=str)]
+    return str(value)
