@@ -29,7 +29,7 @@ _DAMAGE = (
     MemoryError,
     OverflowError,
 )
-_MARK = 1e300
+_MARK = 1e22
 """Stands before each line's numbers, so that a line too short does not borrow from the next."""
 
 

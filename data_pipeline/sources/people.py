@@ -95,10 +95,11 @@ class FolderSource(abc.ABC):
         self.options = options
         self._faces: dict[tuple[str, str], Face | None] = {}
         self._people: dict[str, Person] = {}
+        self._firsts: dict[str, Moving | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves what was read behind: a worker process reads its own part."""
-        return {**self.__dict__, "_faces": {}, "_people": {}}
+        return {**self.__dict__, "_faces": {}, "_people": {}, "_firsts": {}}
 
     @abc.abstractmethod
     def find_people(self) -> list[Person]:
@@ -267,13 +268,19 @@ class FolderSource(abc.ABC):
         return read_neutral(path)[0].astype(np.float64)
 
     def _first(self, person: Person) -> Moving | None:
-        """Returns the first recording that can be opened, or None."""
-        for recording in person.recordings:
-            try:
-                return self.open(recording.data[0])
-            except InputError:
-                continue
-        return None
+        """Returns the first recording that can be opened, with one frame of it, or None."""
+        if person.name not in self._firsts:
+            found = None
+            for recording in person.recordings:
+                try:
+                    found = self.open(recording.data[0])
+                    if found.vertices is not None:  # a whole archive is not to be kept
+                        found = dataclasses.replace(found, vertices=found.vertices[0:1].copy())
+                    break
+                except InputError:
+                    found = None
+            self._firsts[person.name] = found
+        return self._firsts[person.name]
 
     def _triangles(self, person: Person) -> np.ndarray:
         """Returns the faces [F, 3] that the person's neutral or takes have; maybe none."""
