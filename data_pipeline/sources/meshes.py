@@ -22,6 +22,7 @@ from data_pipeline.sources.people import (
     Person,
     Recording,
     audio_of,
+    check_names,
 )
 from data_pipeline.sources.sequences import Moving, has_frames, read_folder
 
@@ -63,7 +64,9 @@ def open_source(path: Path, options: SourceOptions) -> MeshSource:
             f"{path}: no folder of numbered .obj or .ply files, and no {', '.join(FILES)}, in it "
             "or in its folders"
         )
-    return MeshSource(path, options)
+    source = MeshSource(path, options)
+    check_names(path, [person.name for person in source.find_people()])
+    return source
 
 
 def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:

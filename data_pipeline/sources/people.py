@@ -341,6 +341,19 @@ class FolderSource(abc.ABC):
         return face.neutral / face.millimetres, faces
 
 
+def check_names(path: Path, names: list[str]) -> None:
+    """Raises where two people of a set have one name.
+
+    Raises:
+      InputError: they do; names them.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{path}: takes of {', '.join(twice[:3])} lie in two places; expected one folder"
+        )
+
+
 def audio_of(person: Path, root: Path, name: str, *others: Path) -> Path | None:
     """Returns the sound file of a take: beside it, or in a folder of sounds of person or set."""
     folders = [person, *(person / f for f in AUDIO_FOLDERS), *others]

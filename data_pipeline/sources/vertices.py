@@ -32,6 +32,7 @@ from data_pipeline.sources.people import (
     Person,
     Recording,
     audio_of,
+    check_names,
 )
 from data_pipeline.sources.sequences import Moving, frame_numbers
 
@@ -77,7 +78,9 @@ def open_source(path: Path, options: SourceOptions) -> VertexSource:
         pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in (".pkl", ".pickle")]
         hint = f"; pickles ({pickles[0]}) are refused: save arrays with np.save" if pickles else ""
         raise InputError(f"{path}: no .npy or .npz of vertices in it or in its folders{hint}")
-    return VertexSource(path, options)
+    source = VertexSource(path, options)
+    check_names(path, [person.name for person in source.find_people()])
+    return source
 
 
 def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
@@ -92,7 +95,6 @@ def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
     here = _arrays(path)
     if here:
         found.append((path.resolve().name, path, here))
-    names = {name for name, _, _ in found}
     for folder in sorted(p for p in path.iterdir() if p.is_dir()):
         lower = folder.name.lower()
         if folder.name[0] == "." or lower in (*RESERVED, *AUDIO_FOLDERS, *CONTAINERS):
@@ -100,7 +102,7 @@ def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
         files = _arrays(folder)
         for container in CONTAINERS:
             files += _arrays(folder / container) if (folder / container).is_dir() else []
-        if files and folder.name not in names:
+        if files:
             found.append((folder.name, folder, files))
     return found
 

@@ -311,3 +311,15 @@ def test_archives_that_contradict_themselves(tmp_path, change, reason):
         reason = "3 vertices, expected at least 4"
     with pytest.raises(InputError, match=reason):
         source.capture(take)
+
+
+def test_one_name_for_two_people(tmp_path, face):
+    root = tmp_path / "anna"
+    (root / "anna").mkdir(parents=True)
+    for folder in (root, root / "anna"):
+        np.save(folder / "t.npy", moving(face, 4, rest=1))
+        write_audio(folder / "t.wav")
+    with pytest.raises(InputError, match="takes of anna lie in two places"):
+        sources.open_source(root, "auto", PLAIN)
+    source, _ = sources.open_source(root, "auto", SourceOptions(subject="berta"))
+    assert [actor.name for actor in source.actors()] == ["anna", "berta"]
