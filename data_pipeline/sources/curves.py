@@ -245,8 +245,12 @@ def _read_csv(path: Path) -> _Rows:
     for n, row in enumerate(table[1:]):
         if len(row) != len(header):
             raise InputError(f"{path}:{n + 2}: {len(row)} values, expected {len(header)}")
-        for k, i in enumerate(columns):
-            values[n, k] = _number(path, n, header[i], row[i], mark)
+        try:
+            values[n] = [float(row[i]) for i in columns]
+        except ValueError:
+            values[n] = np.nan
+        if not np.isfinite(values[n]).all():
+            values[n] = [_number(path, n, header[i], row[i], mark) for i in columns]
     names = [header[i] for i in columns]
     if not clocks:
         return _Rows(names, values)
