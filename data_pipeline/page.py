@@ -59,7 +59,8 @@ td.take{white-space:normal;min-width:190px;max-width:260px;overflow-wrap:anywher
 td.bad{color:#b3261e;font-weight:600}
 button.s{all:unset;cursor:pointer}
 button.s:hover,button.s:focus-visible{text-decoration:underline}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:12px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:12px;
+align-items:start}
 svg{display:block;width:100%;height:auto}
 .plot p{font-size:12px;margin:0;color:#5c6470;overflow-wrap:anywhere}
 .bar{display:grid;grid-template-columns:minmax(90px,4fr) 4fr 78px;gap:8px;align-items:center;

@@ -99,21 +99,26 @@ def take(thumbnail: Mapping[str, Any], name: str) -> str:
     residual = thumbnail.get("residual") or []
     parts = []
     if loudness:
-        shape = _line(loudness, 0.0, 1.0, 8, 60)
-        parts.append(f'<path d="{shape}" fill="none" stroke="{GREY}" stroke-width="2"/>')
+        step = 292 / max(1, len(loudness) - 1)
+        bars = "".join(
+            f"M{4 + i * step:.1f} 64V{64 - 48 * v:.1f}"
+            for i, v in enumerate(loudness)
+            if v is not None and v > 0
+        )
+        parts.append(f'<path d="{bars}" stroke="#dfe3e9" stroke-width="{step + 0.1:.2f}"/>')
     known = [v for v in lips if v is not None]
     if known:
         top = max(0.2, *known)
-        shape = _line(lips, min(0.0, *known), top, 8, 60)
+        shape = _line(lips, min(0.0, *known), top, 16, 64)
         parts.append(f'<path d="{shape}" fill="none" stroke="{BLUE}" stroke-width="1.2"/>')
         parts.append(f'<text x="4" y="9" fill="{BLUE}">lips {number(top, 2)}</text>')
     errors = [v for v in residual if v is not None]
     if errors:
         top = max(1e-3, *errors)
-        shape = _line(residual, 0.0, top, 68, 92)
+        shape = _line(residual, 0.0, top, 80, 98)
         parts.append(f'<path d="{shape}" fill="none" stroke="{RED}" stroke-width="1.2"/>')
-        parts.append(f'<text x="4" y="75" fill="{RED}">residual {number(top, 2)} mm</text>')
-    tall = 108 if errors else 78
+        parts.append(f'<text x="4" y="76" fill="{RED}">residual {number(top, 2)} mm</text>')
+    tall = 114 if errors else 80
     seconds = number(thumbnail.get("seconds"))
     parts.append(f'<text x="296" y="{tall - 4}" text-anchor="end">{seconds} s</text>')
     return _svg(300, tall, f"Loudness and lips of {text(name)}", "".join(parts))

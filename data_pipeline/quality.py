@@ -17,13 +17,8 @@ import numpy as np
 from a2fjax import rig
 from data_pipeline import align
 
-RATE_NAMES = {
-    24_000 / 1001: "24000/1001",
-    30_000 / 1001: "30000/1001",
-    60_000 / 1001: "60000/1001",
-    120_000 / 1001: "120000/1001",
-}
-"""Rates that are written 23.976, 29.97, 59.94 and 119.88 and are none of these."""
+RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240)}
+"""Rates that are written 23.976, 29.97, 59.94 and so on and are none of these."""
 
 POINTS = 240
 """Of a thumbnail."""
@@ -117,7 +112,7 @@ def motion(
     observed = np.asarray(observed, bool)
     seen = np.flatnonzero(observed)
     values = curves[:, seen] / rig.SCALE[seen]
-    good = np.isfinite(values).all(axis=1)
+    good: np.ndarray = np.asarray(np.isfinite(values).all(axis=1))
     out = _timing(times, good)
     if len(seen):
         steps = np.round(np.nan_to_num(values) * 1000).astype("<i4")
@@ -169,7 +164,7 @@ def _timing(times: np.ndarray, good: np.ndarray) -> dict[str, Any]:
         # Of a take this short, the two ends' rounding is all the difference there is.
         fps = rate if abs(fps - rate) < 1e-4 * rate and fps not in RATE_NAMES else fps
     apart = times - np.polyval(np.polyfit(place, times, 1), place) if frames > 2 else np.zeros(1)
-    should = place[-1] + 1
+    should = float(place[-1]) + 1.0
     return out | {
         "fps": round(fps, 6),
         "fps_name": RATE_NAMES.get(fps, f"{fps:.6g}"),
