@@ -83,6 +83,7 @@ def exclude(problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]) -
 def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
     """Converges, and lets in shapes that are held beside a partner at zero, while that helps."""
     done = 0
+    zero = 10.0 * problem.settings.tolerance  # what is that small is zero but for rounding
     for lo, hi in problem.spans():
         np.minimum(w[lo:hi], problem.upper(lo, hi), out=w[lo:hi])
     for _ in range(_ROUNDS):
@@ -95,7 +96,7 @@ def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
             for p, pair in enumerate(problem.exclusive):
                 for side in (0, 1):
                     held = problem.held[lo:hi, p] == side
-                    swap = held & wants[:, pair[side]] & (w[lo:hi, pair[1 - side]] <= 0.0)
+                    swap = held & wants[:, pair[side]] & (w[lo:hi, pair[1 - side]] <= zero)
                     problem.held[lo:hi, p][swap] = 1 - side
                     changed |= bool(swap.any())
         if not changed:
