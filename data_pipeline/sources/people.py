@@ -190,10 +190,13 @@ class FolderSource(abc.ABC):
         times = _times(take, moving)
         tongue = None
         if len(take.data) > 1:
-            tongue = self.open(take.data[1]).vertices
+            other = self.open(take.data[1])
+            tongue = other.vertices
             if tongue is None or tongue.shape[0] != len(times):
                 frames = 0 if tongue is None else tongue.shape[0]
                 raise InputError(f"{take.data[1]}: {frames} frames, the skin has {len(times)}")
+            if not np.array_equal(other.numbers, moving.numbers):
+                raise InputError(f"{take.data[1]}: other frames are missing than the skin's")
         return Capture(
             times=times,
             skin=moving.vertices,

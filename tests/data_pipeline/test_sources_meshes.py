@@ -185,6 +185,19 @@ def test_points_that_a_tracker_lost(tmp_path, face):
     np.testing.assert_array_equal(moving.faces, head.faces)
 
 
+def test_a_tongue_has_the_frames_of_the_skin(tmp_path, face):
+    write_take(tmp_path / "one", face, [0, 1, 2, 5])
+    write_audio(tmp_path / "one.wav")
+    tongue = tmp_path / "one" / "tongue"
+    points = write_take(tongue, face, [0, 1, 2, 5], seed=4)
+    source, _ = sources.open_source(tmp_path, "auto", SourceOptions(fps=30))
+    take = source.actors()[0].takes[0]
+    np.testing.assert_allclose(source.capture(take).tongue[3:4], points[[5]], atol=1e-5)
+    (tongue / "tongue.101.obj").rename(tongue / "tongue.103.obj")  # as many, but others
+    with pytest.raises(InputError, match="tongue: other frames are missing"):
+        source.capture(take)
+
+
 def test_sound_is_asked_for(tmp_path, face):
     write_take(tmp_path / "one", face, [0, 1])
     write_take(tmp_path / "two", face, [0, 1])
