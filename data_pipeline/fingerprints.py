@@ -55,7 +55,8 @@ class Listener:
             for a in range(0, count, 256):
                 power = np.abs(np.fft.rfft(rows[a : a + 256] * self._window, _SIZE)) ** 2
                 sums = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
-                self._energies.append(sums[:, _EDGES[1:]] - sums[:, _EDGES[:-1]])
+                each = sums[:, _EDGES[1:]] - sums[:, _EDGES[:-1]]
+                self._energies.append(each.astype(np.float32))
         self._held = held[count * _HOP :]
 
     def result(self) -> str:

@@ -61,7 +61,7 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
     if limit:
         sign = "≥" if str(measure.get("threshold_name", "")).startswith("least") else "≤"
         note = f"must be {sign} {number(limit * factor)}"
-        for edge in {limit, -limit} if measure["label"] == "drift" else {limit}:
+        for edge in (limit, -limit) if measure["label"] == "drift" else (limit,):
             if low - 1e-9 * span <= edge <= high + 1e-9 * span:
                 x = place(edge)
                 parts.append(
@@ -76,7 +76,7 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
     )
     base = f'<path d="M{_LEFT} {_BOTTOM}H{_RIGHT}" stroke="{GREY}"/>'
     label = f"Histogram of {text(measure['label'])}"
-    return _svg(_WIDTH, _HEIGHT, label, "".join(sorted(parts)) + base + ends)
+    return _svg(_WIDTH, _HEIGHT, label, "".join(parts) + base + ends)
 
 
 def bars(values: Sequence[tuple[str, float]], unit: str) -> str:

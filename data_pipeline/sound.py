@@ -1,6 +1,6 @@
 """What can be heard of a recording's quality: noise, clipping, silence, true bandwidth, hum.
 
-One pass over the file's own samples in blocks of ten seconds; what is kept grows by about two
+One pass over the file's own samples in blocks of ten seconds; what is kept grows by about nine
 kilobytes a second of sound, whatever the rate and the number of channels.
 """
 
