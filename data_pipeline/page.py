@@ -90,7 +90,7 @@ body.appendChild(x[2])})}});
 
 def render(report: Mapping[str, Any]) -> str:
     """Returns the page of a report (`report.assemble`): valid HTML, equal for equal reports."""
-    title = f"Quality of {text(report.get('input') or 'a set')}"
+    title = f"Quality of {text(report.get('name') or 'a set')}"
     sections = (
         _head(title, report),
         _found(report),

@@ -169,6 +169,7 @@ def of_set(
     takes: Sequence[Mapping[str, Any]],
     hours: Mapping[str, Mapping[str, float]],
     duplicates: Sequence[Mapping[str, Any]],
+    warnings: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Returns what to say of a set, worst first.
 
@@ -176,6 +177,7 @@ def of_set(
       takes: all, with their verdicts.
       hours: by "split", "subject", "language" and "emotion" of the takes in use.
       duplicates: as `report.duplicates` gives them.
+      warnings: of the build, in words.
 
     Returns:
       Of each: severity, text, count (takes that show it) and takes (the first five).
@@ -195,6 +197,8 @@ def of_set(
         names = [t["take"] for t in takes if t["verdict"] == verdict]
         if names:
             say("error", f"{share(len(names), total)} {words}", names)
+    for line in warnings:
+        say("warning", line)
     _each_finding(takes, say)
     _copies(duplicates, say)
     _channels(used, say)

@@ -83,9 +83,10 @@ def assemble(
       takes: of each "take" ("subject/name"), "subject", "sentence", "language", "emotion" (name),
         "seconds", "synthetic", "verdict" (of `VERDICTS`) and "reasons"; where there are any
         "audio", "motion" and "lips" (see `quality`), "clock" (fields of `clocks.Clock`), "fit",
-        "thumbnail", and "splits" {split: seconds}.
-      facts: of the set, copied: "input", "layout", "settings", "thresholds" {name: value}, and
-        "hours" {split: hours} where takes have no "splits".
+        "thumbnail", and "split", or "splits" {split: seconds}.
+      facts: of the set, copied: "name", "layout", "settings", "thresholds" {name: value}; "warnings"
+        of the build, in words, are added to what is found; "hours" {split: hours} where takes do
+        not say their split.
 
     Returns:
       A dict that JSON can hold: the facts; "summary"; "warnings" (worst first); "reasons" (how many
@@ -113,7 +114,7 @@ def assemble(
             "hours": sum(t["seconds"] for t in takes) / 3600,
             "hours_used": used / 3600,
         },
-        "warnings": remarks.of_set(takes, hours, copies),
+        "warnings": remarks.of_set(takes, hours, copies, facts.get("warnings") or ()),
         "reasons": _reasons(takes),
         "hours": hours,
         "balance": {kind: _balance(each) for kind, each in hours.items()},
@@ -242,7 +243,10 @@ def _hours(takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict
         for kind in ("subject", "language", "emotion"):
             key = str(take[kind])
             out[kind][key] = out[kind].get(key, 0.0) + take["seconds"] / 3600
-        for split, seconds in (take.get("splits") or {}).items():
+        splits = take.get("splits") or {take.get("split") or "": take["seconds"]}
+        for split, seconds in splits.items():
+            if not split:
+                continue
             out["split"][split] = out["split"].get(split, 0.0) + seconds / 3600
     if not out["split"]:
         out["split"] = dict(facts.get("hours") or {})

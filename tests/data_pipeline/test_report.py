@@ -69,7 +69,7 @@ def take(name="anna/one", **changes):
 
 
 def assemble(takes, **facts):
-    return report.assemble(takes, {"input": "captures", "thresholds": THRESHOLDS, **facts})
+    return report.assemble(takes, {"name": "captures", "thresholds": THRESHOLDS, **facts})
 
 
 class Tags(html.parser.HTMLParser):
@@ -138,6 +138,8 @@ def test_hours_balance_and_counts():
     assert found["measures"]["residual"]["median"] == 0.4
     assert found["measures"]["snr_db"]["threshold"] == 10.0
     assert sum(found["measures"]["snr_db"]["histogram"]["counts"]) == 4
+    whole = assemble([take("a/1", split="val"), take("a/2", split="train"), take("a/3", split="")])
+    assert whole["hours"]["split"] == {"train": 0.1, "val": 0.1}
     given = assemble([take()], hours={"train": 3.0})
     assert given["hours"]["split"] == {"train": 3.0}
 
@@ -152,7 +154,8 @@ def test_what_is_wrong_is_said_in_words_worst_first():
     for t in takes:
         t["audio"] = t["audio"] | {"upsampled": True, "true_rate": 8000, "band_hz": 3980.0}
     takes[0]["lips"] = {"correlation": 0.02, "belongs": False}
-    found = assemble(takes)
+    found = assemble(takes, warnings=["a/3: is the frame rate right?"])
+    assert ("warning", "a/3: is the frame rate right?") in findings(found)
     said = findings(found)
     assert (
         "warning",
@@ -230,7 +233,7 @@ def test_hostile_names_are_text(tmp_path):
                 audio=take()["audio"] | {"digest": "same"},
             )
         )
-    report.write(tmp_path, assemble(takes, input=HOSTILE[0], settings={"x": HOSTILE[1]}))
+    report.write(tmp_path, assemble(takes, name=HOSTILE[0], settings={"x": HOSTILE[1]}))
     text = (tmp_path / "quality.html").read_text(encoding="utf-8")
     tags = parse(text)
     assert tags.seen.count("script") == tags.seen.count("style") == 1
