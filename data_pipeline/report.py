@@ -84,9 +84,9 @@ def assemble(
         "seconds", "synthetic", "verdict" (of `VERDICTS`) and "reasons"; where there are any
         "audio", "motion" and "lips" (see `quality`), "clock" (fields of `clocks.Clock`), "fit",
         "thumbnail", and "split", or "splits" {split: seconds}.
-      facts: of the set, copied: "name", "layout", "settings", "thresholds" {name: value}; "warnings"
-        of the build, in words, are added to what is found; "hours" {split: hours} where takes do
-        not say their split.
+      facts: of the set, copied: "name", "layout", "settings", "thresholds" {name: value};
+        "warnings" of the build, in words, are added to what is found; "hours" {split: hours} where
+        takes do not say their split.
 
     Returns:
       A dict that JSON can hold: the facts; "summary"; "warnings" (worst first); "reasons" (how many
