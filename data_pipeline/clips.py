@@ -236,6 +236,7 @@ def clips_of_take(
             "offset_method": clock.method,
             "offset_confidence": round(clock.confidence, 3),
             "drift": round(clock.drift, 7),
+            "start_s": a / rig.FPS,
         }
         if residual is not None:
             fit = residual[a:b]

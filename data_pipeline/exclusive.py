@@ -28,8 +28,8 @@ blink and wide, the tongue's) can be there together and are not in it."""
 
 _SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # of a pair's difference, over 9 frames
 _CLOSE = 0.5  # noise may decide which is larger where the smaller is more than this of it
-_DOUBT = 0.1  # the choice may be wrong where the smaller is more than this of the larger,
-_SEEN = 0.01  # and matters where it is more than this
+_DOUBT = 0.2  # the choice may be wrong where the smaller is more than this of the larger,
+_SEEN = 0.03  # and matters where it is more than this
 _SWAP = 1e-3  # a shape that would rise by less beside a partner at zero is not let in
 _REACH = 16  # frames on both sides that a decision about a run of frames is judged on
 _ROUNDS = 4  # most rounds of improving which shape of a pair is held

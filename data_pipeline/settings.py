@@ -53,7 +53,7 @@ class BuildSettings:
     clock: str = "actor"
     drift: str = "report"
     largest_offset: float = 0.25
-    least_confidence: float = 0.3
+    least_confidence: float = 0.5
     l2: float = 0.05
     l1: float = 0.2
     smoothness: float = 1.0

@@ -7,11 +7,11 @@ this machine or another one, finds the work done.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,9 @@ def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
     )
 
 
+_IMPORT = re.compile(r"^\s*from (data_pipeline[\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
+
+
 @functools.lru_cache
 def code(module: str) -> str:
     """Returns a digest of the pipeline's own code that a module of it needs, and of all sources."""
@@ -233,17 +236,15 @@ def code(module: str) -> str:
     todo = [folder / f"{module}.py", *folder.glob("sources/*.py")]
     while todo:
         path = todo.pop()
-        if path in needed or not path.is_file():
+        if path in needed or folder not in path.parents or not path.is_file():
             continue
         needed[path] = path.read_bytes()
-        for node in ast.walk(ast.parse(needed[path])):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                package = folder.parent.joinpath(*node.module.split("."))
-                todo.append(package.with_suffix(".py"))
-                todo += [package / f"{name.name}.py" for name in node.names]
-    inside = [p for p in needed if folder in p.parents]
+        for module, names in _IMPORT.findall(needed[path].decode()):
+            package = folder.parent.joinpath(*module.split("."))
+            todo.append(package.with_suffix(".py"))
+            todo += [package / f"{name}.py" for name in re.findall(r"\w+", names)]
     digest = hashlib.sha256()
-    for path in sorted(inside):
+    for path in sorted(needed):
         digest.update(needed[path])
     return digest.hexdigest()
 
@@ -430,7 +431,7 @@ def _solve(
         gram,
         linear[index],
         energy[index],
-        len(face.keep),
+        used[index] * part.reducer.vertices,
         solve.SolveSettings(
             l2=settings.l2,
             l1=settings.l1,
