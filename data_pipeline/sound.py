@@ -313,7 +313,10 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
     level = 10 * np.log10(np.maximum(smooth, floor / 10))
     # The loudest of what lies above each bin.
     above = np.maximum.accumulate(level[::-1])[::-1]
-    bins = np.arange(round(1000 / spacing), int(0.93 * (len(power) - 1)))
+    lowest, highest = round(1000 / spacing), int(0.93 * (len(power) - 1)) - 1
+    # In steps of 0.4 %: a cliff is looked for in windows of a tenth of the frequency.
+    steps = int(np.log(max(highest, 1) / max(lowest, 1)) / 0.004) + 2 if highest >= lowest else 0
+    bins = np.unique(np.round(np.geomspace(max(lowest, 1), max(highest, 1), steps)).astype(int))
     sure = False
     if len(bins):
         # The last bins are left out of what lies above: some resamplers leave an image there.
