@@ -5,7 +5,7 @@
 Writes scans of a head with 26,719 vertices and 52 shapes at 60 frames a second into FOLDER (1.15 GB
 a minute; scanner noise, head motion, an offset of the clocks), builds shards of them, and prints
 takes, frames and bytes a second, the largest worker, and what that means for 100 hours. `--rig`
-takes the shapes of a file that `data_pipeline.rigs` reads; without it the head is made up.
+takes the shapes of a file that `data_pipeline.mesh.rigs` reads; without it the head is made up.
 FOLDER/captures is left for another run; delete it yourself.
 """
 
@@ -48,7 +48,7 @@ def made_up_rig() -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def read_rig(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    from data_pipeline import rigs
+    from data_pipeline.mesh import rigs
 
     face = rigs.face(rigs.read(path), name=str(path))
     scale = 10.0  # written in cm

@@ -72,7 +72,7 @@ def truth_of(deltas, frames: int):
     import numpy as np
 
     from a2fjax import rig
-    from data_pipeline.exclusive import EXCLUSIVE_PAIRS
+    from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS
 
     rng, count = np.random.default_rng(1), len(deltas)
     speed, phase = rng.uniform(0.3, 3.0, count), rng.uniform(0, 2 * np.pi, count)
@@ -104,7 +104,7 @@ def ours(deltas, blocks, settings, *, outlier_mm=0.0, exclusive=()):
     """Returns (solution, seconds) of a scan; making the scan is not counted."""
     import numpy as np
 
-    from data_pipeline import reduce, solve
+    from data_pipeline.solver import reduce, solve
 
     begin = time.perf_counter()
     reducer = reduce.Reducer(deltas, outlier_mm=outlier_mm)
@@ -127,7 +127,7 @@ def ours(deltas, blocks, settings, *, outlier_mm=0.0, exclusive=()):
 
 def peak(path: str | None, frames: int) -> None:
     """Prints the peak resident memory in MB of solving a scan, and of getting ready for it."""
-    from data_pipeline import solve
+    from data_pipeline.solver import solve
 
     deltas = shapes_of(path)
     # All that is compiled, and the largest block, before the scan is.
@@ -155,7 +155,7 @@ def main() -> int:
     from scipy.optimize import lsq_linear
 
     from a2fjax import rig
-    from data_pipeline import solve
+    from data_pipeline.solver import solve
 
     deltas = shapes_of(args.rig)
     moving = deltas.any(axis=(1, 2))

@@ -217,7 +217,7 @@ def build(
             used |= {s["work"] for s in summaries} | people
             _clean(work, used)
     except InputError:
-        if made:
+        if made and part is None:
             shutil.rmtree(work)
             with contextlib.suppress(OSError):
                 out.rmdir()
@@ -286,11 +286,13 @@ def _solve(
         done[place[id(job)]] = result
         if result.missing:
             missing.append(entry.name)
+            continue
         if result.failed:
             say(f"left out: {entry.name}: {result.failed}")
         progress.done(entry.size, result.seconds, fresh=result.fresh)
-    progress.end()
-    if missing:
+    if not missing:
+        progress.end()
+    else:
         raise InputError(
             f"{len(missing)} of {len(entries)} takes are not solved yet, first {sorted(missing)[0]}"
             "; run their part, or the build without --finish"

@@ -19,10 +19,12 @@ from a2fjax import files, rig
 from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import align, clocks, quality, takes
+from data_pipeline import takes
+from data_pipeline.checks import quality
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Take
 from data_pipeline.takes import Solved, digest_of
+from data_pipeline.timing import align, clocks
 
 LEAST_FRAMES = 10
 """A take with fewer frames under its audio is no clip (0.2 s)."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from a2fjax.data import records
 
-
 Line = Callable[[str], None]
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import quality, report, shards, splits
+from data_pipeline import shards, splits
+from data_pipeline.checks import quality, report
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
-
 
 _OWN = ("work", "file", "entries", "bytes", "moving", "observed", "slate", "rejected")
 """Of a take's summary, what only the build needs."""

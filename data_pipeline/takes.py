@@ -21,9 +21,11 @@ import numpy as np
 from a2fjax import files, rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline import align, geometry, quality
+from data_pipeline.checks import quality
+from data_pipeline.mesh import geometry
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Capture, Face, Source, SourceOptions, Take
+from data_pipeline.timing import align
 
 _MOST_STABLE = 400
 _SCANNER_MM = 0.1  # noise that observability is judged by
@@ -241,7 +243,7 @@ def code(module: str) -> str:
         needed[path] = path.read_bytes()
         for module, names in _IMPORT.findall(needed[path].decode()):
             package = folder.parent.joinpath(*module.split("."))
-            todo.append(package.with_suffix(".py"))
+            todo += [package.with_suffix(".py"), package / "__init__.py"]
             todo += [package / f"{name}.py" for name in re.findall(r"\w+", names)]
     digest = hashlib.sha256()
     for path in sorted(needed):
@@ -296,7 +298,7 @@ def prepare(face: Face, name: str, outlier_mm: float) -> Part:
       name: "skin" or "tongue".
       outlier_mm: see `BuildSettings`.
     """
-    from data_pipeline import reduce
+    from data_pipeline.solver import reduce
 
     stable = face.stable
     if stable is None:
@@ -395,7 +397,7 @@ def _solve(
     facts: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (frames that were seen [F], their weights [n, K], their fit [n] in mm)."""
-    from data_pipeline import solve
+    from data_pipeline.solver import solve
 
     face = part.face
     rows = [

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from a2fjax.errors import InputError, nearest
-from data_pipeline.geometry import Vertices
+from data_pipeline.mesh.geometry import Vertices
 
 LAYOUTS = {
     "nvidia": "data_pipeline.sources.nvidia",

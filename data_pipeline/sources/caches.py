@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.geometry import Vertices
+from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import maya
 from data_pipeline.sources.damage import DAMAGED, one_line
 

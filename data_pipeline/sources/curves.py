@@ -27,8 +27,8 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
-from data_pipeline import align
 from data_pipeline.sources.damage import DAMAGED, one_line
+from data_pipeline.timing import align
 
 ENDINGS = (".npz", ".json", ".csv")
 """Kinds of files, best first."""

@@ -26,8 +26,8 @@ import numpy as np
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline import align
 from data_pipeline.sources import AUDIO, Actor, Capture, Face, SourceOptions, Take, shots
+from data_pipeline.timing import align
 
 SLATE = "slate"
 _NAME = re.compile(r"(?P<slate>.+)_(?P<take>\d+)_(?P<device>.+)", re.DOTALL)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.geometry import Vertices
+from data_pipeline.mesh.geometry import Vertices
 
 SUFFIXES = (".mc", ".mcx")
 TICKS_PER_SECOND = 6000

@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline import align, rest, rigs
+from data_pipeline.mesh import rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
 from data_pipeline.sources.damage import DAMAGED, one_line
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
+from data_pipeline.timing import align
 
 SLATE = "slate"
 _NEUTRAL_TAKES = 8

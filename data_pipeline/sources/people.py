@@ -23,10 +23,11 @@ import numpy as np
 
 from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
-from data_pipeline import align, rest, rigs
+from data_pipeline.mesh import rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
 from data_pipeline.sources.sequences import Moving
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
+from data_pipeline.timing import align
 
 AUDIO_FOLDERS = ("audio", "wav", "wavs")
 RESERVED = ("neutral", "rig", "rig_tongue", "faces", "template", "templates", "rigid_vertex_list")

@@ -18,7 +18,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import mesh
 from a2fjax.errors import InputError
-from data_pipeline.geometry import Vertices
+from data_pipeline.mesh.geometry import Vertices
 
 MESHES = (".ply", ".obj")
 MOST_LOST = 0.05

@@ -17,7 +17,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.errors import InputError
 from a2fjax.infer import emotion
-from data_pipeline.conventions import MILLIMETRES
+from data_pipeline.mesh.conventions import MILLIMETRES
 
 
 @dataclasses.dataclass(frozen=True)

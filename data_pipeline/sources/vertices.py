@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError, nearest
-from data_pipeline import align
 from data_pipeline.sources import SourceOptions, find_audio
 from data_pipeline.sources.people import (
     AUDIO_FOLDERS,
@@ -35,6 +34,7 @@ from data_pipeline.sources.people import (
     check_names,
 )
 from data_pipeline.sources.sequences import Moving, frame_numbers
+from data_pipeline.timing import align
 
 SUFFIXES = (".npy", ".npz")
 KEYS = ("vertices", "verts", "points", "vertex", "positions", "skin")

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from a2fjax import rig
-from data_pipeline.exclusive import EXCLUSIVE_PAIRS
+from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS
 
 RATE = 16_000
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from a2fjax import rig
-from data_pipeline import align, clocks
+from data_pipeline.timing import align, clocks
 
 
 def talk(

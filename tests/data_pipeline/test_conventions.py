@@ -6,9 +6,9 @@ from scipy.spatial.transform import Rotation
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import conventions
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
+from data_pipeline.mesh import conventions
 
 TEMPLATE = heads.head(np.zeros(8)).vertices * 10
 

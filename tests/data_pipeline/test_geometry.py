@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from a2fjax.errors import InputError
-from data_pipeline import conventions, geometry
+from data_pipeline.mesh import conventions, geometry
 
 
 @given(st.integers(0, 10_000))

@@ -1,14 +1,15 @@
 """Scans made from ICT-FaceKit with known weights come back through the whole build."""
 
-
 import numpy as np
 import pytest
 import soundfile
 
 from a2fjax import rig
 from a2fjax.data import records
-from data_pipeline import build, rigs, solve
+from data_pipeline import build
+from data_pipeline.mesh import rigs
 from data_pipeline.settings import read_settings
+from data_pipeline.solver import solve
 
 RATES = {"24": 24.0, "25": 25.0, "29.97": 30_000 / 1001, "48": 48.0, "59.94": 60_000 / 1001}
 RATES["120"] = 120.0

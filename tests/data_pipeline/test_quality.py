@@ -10,8 +10,9 @@ import soundfile
 from a2fjax import rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline import align, fingerprints, quality, sound
+from data_pipeline.checks import fingerprints, quality, sound
 from data_pipeline.settings import BuildSettings
+from data_pipeline.timing import align
 
 
 def speech(seconds=6.0, rate=16000, seed=0, pause=0.35):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
 from a2fjax import rig
-from data_pipeline import reduce, solve
+from data_pipeline.solver import reduce, solve
 
 PLAIN = solve.SolveSettings(l2=0.0, l1=0.0, smoothness=0.0, tolerance=1e-7, passes=20)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from data_pipeline import page, plots, quality, remarks, report
+from data_pipeline.checks import page, plots, quality, remarks, report
 
 THRESHOLDS = dataclasses.asdict(quality.Thresholds())
 HOSTILE = (

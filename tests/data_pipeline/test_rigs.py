@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from a2fjax import rig as channels
 from a2fjax.errors import InputError
-from data_pipeline import conventions, rigs
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
+from data_pipeline.mesh import conventions, rigs
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
 from a2fjax import rig
-from data_pipeline import framewise, solve
+from data_pipeline.solver import framewise, solve
 
 PLAIN = dict(l2=0.0, l1=0.0, smoothness=0.0, symmetry=0.0)
 

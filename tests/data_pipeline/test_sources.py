@@ -8,7 +8,8 @@ import soundfile
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import rigs, sources
+from data_pipeline import sources
+from data_pipeline.mesh import rigs
 from data_pipeline.sources import SourceOptions, caches, shots
 
 PLAIN = SourceOptions()

@@ -13,9 +13,10 @@ from scipy.interpolate import CubicHermiteSpline
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import geometry, sources
+from data_pipeline import sources
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
+from data_pipeline.mesh import geometry
 from data_pipeline.sources import SourceOptions, gltf, meshes, sequences, usd
 
 PLAIN = SourceOptions()

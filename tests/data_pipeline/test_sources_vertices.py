@@ -7,9 +7,10 @@ import soundfile
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import geometry, sources
+from data_pipeline import sources
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
+from data_pipeline.mesh import geometry
 from data_pipeline.sources import SourceOptions, vertices
 
 PLAIN = SourceOptions()

@@ -5,11 +5,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from a2fjax.errors import InputError
-from data_pipeline import rigs
-from data_pipeline import transfer as module
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
-from data_pipeline.transfer import size_ratio, transfer
+from data_pipeline.mesh import rigs
+from data_pipeline.mesh import transfer as module
+from data_pipeline.mesh.transfer import size_ratio, transfer
 
 
 def people(count, seed=0):

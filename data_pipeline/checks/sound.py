@@ -15,7 +15,7 @@ import numpy as np
 
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline import fingerprints
+from data_pipeline.checks import fingerprints
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 """Sample rates in use; a band limit is explained by the nearest."""

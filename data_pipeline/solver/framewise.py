@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline.solve import Solution, SolveSettings
+from data_pipeline.solver.solve import Solution, SolveSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

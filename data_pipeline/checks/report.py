@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from data_pipeline import fingerprints, remarks
+from data_pipeline.checks import fingerprints, remarks
 
 SCHEMA = 1
 VERDICTS = ("rejected", "quarantined", "used")
@@ -137,7 +137,7 @@ def write(folder: str | Path, report: Mapping[str, Any]) -> None:
     Raises:
       InputError, WorkFailed: as `a2fjax.files.whole`.
     """
-    from data_pipeline import page
+    from data_pipeline.checks import page
 
     folder = Path(folder)
     text = json.dumps(report, allow_nan=False, separators=(",", ":"))

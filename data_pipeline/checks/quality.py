@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
-from data_pipeline import align
+from data_pipeline.timing import align
 
 RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240)}
 """Rates that are written 23.976, 29.97, 59.94 and so on and are none of these."""
@@ -69,7 +69,7 @@ def audio(path: Path | None) -> dict[str, Any]:
     Raises:
       InputError: the file cannot be read.
     """
-    from data_pipeline import sound
+    from data_pipeline.checks import sound
 
     return {} if path is None else sound.measure(path)
 

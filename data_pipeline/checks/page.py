@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipeline import plots
-from data_pipeline.plots import number, text
-from data_pipeline.report import MEASURES
+from data_pipeline.checks import plots
+from data_pipeline.checks.plots import number, text
+from data_pipeline.checks.report import MEASURES
 
 MOST_ROWS = 1000
 """Of the table of takes; the JSON has all."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline import align, lags
-from data_pipeline.align import ENVELOPE_RATE
+from data_pipeline.timing import align, lags
+from data_pipeline.timing.align import ENVELOPE_RATE
 
 LARGEST_DRIFT = 0.012
 """Searched continuously, s/s; beyond, only what mistaken rates give."""

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.exclusive import EXCLUSIVE_PAIRS, exclude
+from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS, exclude
 
 __all__ = [
     "EXCLUSIVE_PAIRS",

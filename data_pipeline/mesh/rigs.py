@@ -19,11 +19,11 @@ import numpy as np
 
 from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
-from data_pipeline import conventions
-from data_pipeline.conventions import MILLIMETRES, units_of
-from data_pipeline.rest import estimate_neutral as estimate_neutral
+from data_pipeline.mesh import conventions
+from data_pipeline.mesh.conventions import MILLIMETRES, units_of
+from data_pipeline.mesh.rest import estimate_neutral as estimate_neutral
+from data_pipeline.mesh.transfer import size_ratio, transfer
 from data_pipeline.sources import Face
-from data_pipeline.transfer import size_ratio, transfer
 
 ENDINGS = (".npz", ".glb", ".gltf")
 READ_ERRORS = (
@@ -88,7 +88,7 @@ def read(path: str | Path) -> Rig:
     if ending == ".npz":
         return _checked(path, **_read_npz(path))
     if ending in (".glb", ".gltf"):
-        from data_pipeline import morphs
+        from data_pipeline.mesh import morphs
 
         return _checked(path, **morphs.read(path))
     if ending in (".pkl", ".pickle"):

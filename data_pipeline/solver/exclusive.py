@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from data_pipeline.solve import Problem
+    from data_pipeline.solver.solve import Problem
 
 EXCLUSIVE_PAIRS = (
     ("jawLeft", "jawRight"),

@@ -14,8 +14,8 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline import align
-from data_pipeline.align import ENVELOPE_RATE
+from data_pipeline.timing import align
+from data_pipeline.timing.align import ENVELOPE_RATE
 
 _WINDOW = 2 * ENVELOPE_RATE
 _FLOOR_DB = 40.0

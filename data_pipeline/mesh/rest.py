@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline import conventions, geometry
+from data_pipeline.mesh import conventions, geometry
 
 _POSE_VERTICES = 1500  # a pose is told by these
 _RIGID_VERTICES = 400  # and how the head lies by these

@@ -1,0 +1,1 @@
+"""What a capture is worth: measures, verdicts and the report."""

@@ -1,0 +1,1 @@
+"""Moving vertices and the shapes they are solved on."""

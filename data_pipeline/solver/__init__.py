@@ -1,0 +1,1 @@
+"""Moving vertices to weights of named shapes."""
