@@ -61,7 +61,9 @@ PIPELINE_MAY = {
 }
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
 PIPELINE_MAY |= {"a2fjax.animation"}
-PIPELINE_MAY |= {f"a2fjax.animation.{name}" for name in ("livelink", "mesh", "tables", "tracks")}
+PIPELINE_MAY |= {
+    f"a2fjax.animation.{name}" for name in ("emotion", "livelink", "mesh", "tables", "tracks")
+}
 PACKAGE = sorted((ROOT / "a2fjax").rglob("*.py"))
 
 
@@ -81,6 +83,19 @@ def test_the_pipeline_sees_only_what_it_may():
             continue
         beyond = {n for n in imports(path) if is_module(n)} - PIPELINE_MAY
         assert not beyond, f"{path.relative_to(ROOT)} imports {sorted(beyond)}"
+
+
+LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.config", "data_pipeline"}
+LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
+
+
+def test_launch_sees_neither_jax_nor_what_needs_it():
+    for path in (ROOT / "launch").rglob("*.py"):
+        seen = imports(path)
+        beyond = {n for n in seen if n.split(".")[0] in ("a2fjax", "data_pipeline")} - LAUNCH_MAY
+        beyond = {n for n in beyond if (ROOT / Path(*n.split("."))).with_suffix(".py").is_file()}
+        assert not beyond, f"{path.relative_to(ROOT)} imports {sorted(beyond)}"
+        assert not {n for n in seen if n.split(".")[0] == "jax"}
 
 
 def is_module(name: str) -> bool:

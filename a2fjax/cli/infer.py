@@ -62,10 +62,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
       InputError: anything the user gave is wrong; no file is left behind.
     """
     from a2fjax import files
+    from a2fjax.animation import emotion as emotion_lib
     from a2fjax.animation import formats, livelink, tracks
     from a2fjax.audio import io
     from a2fjax.errors import InputError
-    from a2fjax.infer import emotion as emotion_lib
     from a2fjax.infer import identity as identity_lib
     from a2fjax.infer import plot, postprocess
 

@@ -17,8 +17,8 @@ from typing import TextIO
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.animation.emotion import EmotionTrack
 from a2fjax.audio import HOP, level, num_frames
-from a2fjax.infer.emotion import EmotionTrack
 from a2fjax.infer.predictor import Mesh, Predictor
 
 CHUNK_SECONDS = 24.72

@@ -98,8 +98,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises `InputError` now for what a step would refuse only after minutes of work."""
+    from a2fjax.animation import emotion
     from a2fjax.audio import io
-    from a2fjax.infer import emotion
     from data_pipeline.demo import takes
 
     if Path(args.folder).is_file():

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.animation import emotion
 from a2fjax.errors import InputError
-from a2fjax.infer import emotion
 from data_pipeline.mesh.conventions import MILLIMETRES
 
 

@@ -4,8 +4,8 @@ import itertools
 import numpy as np
 import pytest
 
+from a2fjax.animation import emotion as emotion_lib
 from a2fjax.audio import level
-from a2fjax.infer import emotion as emotion_lib
 from a2fjax.infer import offline
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fjax import rig
+from a2fjax.animation import emotion
 from a2fjax.errors import InputError
-from a2fjax.infer import emotion
 
 
 def test_names_and_blends():
