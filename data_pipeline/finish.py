@@ -144,7 +144,7 @@ def finish(
             for s in judged
             if s["verdict"] in ("used", "quarantined")
         ]
-        thresholds = dataclasses.asdict(thresholds_of(settings))
+        thresholds = dataclasses.asdict(settings.thresholds())
         facts = {
             "name": source.path.resolve().name,
             "layout": source.layout,
@@ -152,6 +152,7 @@ def finish(
             "thresholds": thresholds,
             "statistics": manifest.statistics,
             "unobserved_zero_channels": unseen,
+            "settings": dataclasses.asdict(settings),
         }
         report.write(out, report.assemble(takes + lost, facts))
 
@@ -168,12 +169,6 @@ def finish(
     )
 
 
-def thresholds_of(settings: BuildSettings) -> quality.Thresholds:
-    """Returns the part of the settings that takes are judged by."""
-    names = [f.name for f in dataclasses.fields(quality.Thresholds)]
-    return quality.Thresholds(**{n: getattr(settings, n) for n in names})
-
-
 def judge(
     summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
 ) -> list[dict[str, Any]]:
@@ -188,7 +183,7 @@ def judge(
       Verdicts are "used", "quarantined" (readable, but beyond a threshold or there twice),
       "rejected" (it became no clip) and "slate".
     """
-    thresholds = thresholds_of(settings)
+    thresholds = settings.thresholds()
     first: dict[str, str] = {}
     out = []
     for said in summaries:

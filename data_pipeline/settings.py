@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from a2fjax import config
 from a2fjax.errors import InputError
+from data_pipeline.checks.quality import Thresholds
 from data_pipeline.sources import SourceOptions
+
+_Part = TypeVar("_Part", SourceOptions, Thresholds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BuildSettings:
-    """Values of a build.
+class BuildSettings(Thresholds, SourceOptions):
+    """Values of a build, with those that sources look at and those that takes are judged by.
 
     Attributes:
-      fps, subject, language, emotion, units, axes, mouth_close, rig, missing_audio: see
-        `sources.SourceOptions`.
       offset: audio time minus capture time of every take, s; "auto" to estimate it.
       clock: "actor" (one offset for all takes of a person) or "take" (each its own).
       drift: "report" only says how far the clocks run apart, "correct" takes it out where it is
@@ -28,9 +29,6 @@ class BuildSettings:
       l2, l1, smoothness, symmetry: of the solver, mm^2; see `solve.SolveSettings`.
       exclusive: of opposite shapes (jawLeft and jawRight) at most one is above zero.
       outlier_mm: residuals of vertices beyond this count as this much; 0 trusts every vertex.
-      least_snr_db, most_clipping, most_silence, least_band_hz, least_lip_correlation,
-        most_residual_mm, most_drift, most_frozen, most_jumps, most_missing, most_saturated:
-        takes beyond these are put aside; see `quality.Thresholds`. 0 switches one off.
       seed: of the splits.
       val, test: expected shares of sentences.
       val_sentences, test_sentences: keys that are these splits, instead of a draw.
@@ -40,15 +38,6 @@ class BuildSettings:
       files: number of shard files; 0 for one in about 64 MB.
     """
 
-    fps: float = 0.0
-    subject: str = ""
-    language: str = ""
-    emotion: str = ""
-    units: str = "auto"
-    axes: str = "auto"
-    mouth_close: str = "auto"
-    rig: str = ""
-    missing_audio: str = "reject"
     offset: str = "auto"
     clock: str = "actor"
     drift: str = "report"
@@ -60,17 +49,6 @@ class BuildSettings:
     symmetry: float = 0.0
     exclusive: bool = True
     outlier_mm: float = 2.0
-    least_snr_db: float = 10.0
-    most_clipping: float = 0.01
-    most_silence: float = 0.9
-    least_band_hz: float = 3000.0
-    least_lip_correlation: float = 0.0
-    most_residual_mm: float = 3.0
-    most_drift: float = 0.002
-    most_frozen: float = 0.5
-    most_jumps: float = 0.02
-    most_missing: float = 0.3
-    most_saturated: float = 0.5
     seed: int = 0
     val: float = 0.06
     test: float = 0.10
@@ -83,8 +61,14 @@ class BuildSettings:
 
     def source_options(self) -> SourceOptions:
         """Returns the part that sources look at."""
-        names = [f.name for f in dataclasses.fields(SourceOptions)]
-        return SourceOptions(**{n: getattr(self, n) for n in names})
+        return self._part(SourceOptions)
+
+    def thresholds(self) -> Thresholds:
+        """Returns the part that takes are judged by."""
+        return self._part(Thresholds)
+
+    def _part(self, kind: type[_Part]) -> _Part:
+        return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
 
     def given_offset(self) -> float | None:
         """Returns the offset in s that was given, or None when it is to be estimated."""
@@ -93,10 +77,10 @@ class BuildSettings:
 
 _POSITIVE = ("segment_seconds", "largest_offset")
 _NOT_NEGATIVE = (
-    "fps l2 l1 smoothness symmetry outlier_mm val test held_out_share least_confidence files "
-    "least_snr_db most_clipping most_silence least_band_hz least_lip_correlation most_residual_mm "
-    "most_drift most_frozen most_jumps most_missing most_saturated"
-).split()
+    *"fps l2 l1 smoothness symmetry outlier_mm val test held_out_share least_confidence".split(),
+    "files",
+    *(f.name for f in dataclasses.fields(Thresholds)),
+)
 _STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
