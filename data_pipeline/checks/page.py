@@ -95,11 +95,11 @@ def render(report: Mapping[str, Any]) -> str:
         _head(title, report),
         _found(report),
         _aside(report),
-        _takes(report),
         _measures(report),
         _hours(report),
         _copies(report),
         _pictures(report),
+        _takes(report),  # last but one: it may have hundreds of rows
         _settings(report),
     )
     return (

@@ -30,6 +30,7 @@ _FRAME = 0.02  # s
 _BLOCK = 500  # frames
 _WINDOW = 0.25  # s; 4 Hz apart, so hum stands out from its neighbours
 _STEPS = {"PCM_U8": 2.0**-7, "PCM_S8": 2.0**-7, "PCM_16": 2.0**-15, "PCM_24": 2.0**-23}
+_NOTHING_DB = 45.0  # below the loudest band: what resampled sound holds above its own limit
 _CLIFF_DB = 20.0
 _EDGE_DB = 10.0
 _HUM_SECONDS = 2.0
@@ -323,6 +324,8 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
         top = np.minimum(np.round(1.08 * bins).astype(int), len(power) - 2)
         below = np.array([np.median(level[int(0.87 * b) : int(0.97 * b) + 1]) for b in bins])
         drop = below - above[top]
+        # Some voices fall by that much as well, but onto hiss of their own.
+        drop[above[top] > level.max() - _NOTHING_DB] = 0.0
         best = int(np.argmax(drop))
         if drop[best] >= _CLIFF_DB:
             # Where it starts to fall: gentle filters let images of the next half kilohertz through.
