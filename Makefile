@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is $(VERSION)" if sys.version_info < (3, 11) else 0)'
 	@echo "Setting up $(VENV) (Python $(VERSION)); this takes some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,view]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[captures,demo,dev,view]'
 	@touch $@
 
 demo: setup
