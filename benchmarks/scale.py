@@ -26,6 +26,7 @@ import soundfile
 
 from a2fjax import rig
 from a2fjax.data import records
+from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS
 
 ROOT = Path(__file__).resolve().parents[1]
 VERTICES, FPS, RATE = 26_719, 60.0, 16_000
@@ -72,7 +73,9 @@ def write(folder: Path, shapes, minutes: float, seconds: float) -> int:
         rng = np.random.default_rng(number)
         t = np.arange(frames) / FPS
         speed, phase = rng.uniform(0.3, 3, len(names)), rng.uniform(0, 6, len(names))
-        weights = np.clip(np.sin(2 * np.pi * speed * t[:, None] + phase) * 0.7, 0, 1)
+        size = np.full(len(names), 0.7)
+        size[[names.index(b) for _, b in EXCLUSIVE_PAIRS if b in names]] = 0.0
+        weights = np.clip(np.sin(2 * np.pi * speed * t[:, None] + phase), 0, 1) * size
         angles = 0.06 * np.sin(2 * np.pi * t[:, None] * [0.31, 0.23, 0.17] + rng.uniform(0, 6, 3))
         partial = target.with_suffix(".partial")
         out = np.lib.format.open_memmap(partial, "w+", np.float32, (frames, len(neutral), 3))
