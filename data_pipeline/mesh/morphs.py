@@ -1,11 +1,13 @@
-"""Shapes in a glTF file: morph targets named by `extras.targetNames`.
+"""glTF and GLB files with morph targets: their accessors, meshes and shapes. Needs pygltflib.
 
-After the glTF 2.0 specification (Khronos Group 2021), sections 3.6.2 (accessors) and 3.7.2.2 (morph
-targets); positions are in metres.
+After the glTF 2.0 specification (Khronos Group 2021), sections 3.6 (binary data storage, accessors)
+and 3.7.2.2 (morph targets); positions are in metres.
 """
 
 from __future__ import annotations
 
+import base64
+import urllib.parse
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,44 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
+from data_pipeline.sources.damage import DAMAGED, one_line
 
-_TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TRIANGLES = 4
-_MOST = 50_000_000  # elements: a damaged count must not take the memory
+_MOST = 10_000_000  # elements: a damaged count must not take the memory
 
 
 def read(path: Path) -> dict[str, Any]:
     """Returns neutral, deltas, names, faces and units of the mesh with most morph targets.
 
-    Primitives of a mesh that use the same vertices share them; others are laid end to end.
-
     Raises:
       InputError: the extra `captures` is missing, or the file is damaged or has no named shapes.
+    """
+    document = open_document(path)
+    try:
+        meshes = document.gltf.meshes
+        if not meshes:
+            raise InputError(f"{path}: holds no mesh")
+        mesh = max(meshes, key=lambda m: len(m.primitives[0].targets or ()))
+        names, count = target_names(mesh), len(mesh.primitives[0].targets or ())
+        if not count or len(names) != count:
+            raise InputError(
+                f"{path}: {len(names)} names (extras.targetNames) for {count} morph targets"
+            )
+        neutral, deltas, faces = document.geometry(mesh)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{path}: not a glTF file with shapes ({one_line(error)})") from None
+    return {"neutral": neutral, "deltas": deltas, "names": names, "faces": faces, "units": "m"}
+
+
+def open_document(path: Path) -> Document:
+    """Opens a file; what it says is checked as it is asked for.
+
+    Raises:
+      InputError: pygltflib is missing, or the file is, or it is not glTF.
     """
     try:
         import pygltflib
@@ -33,96 +60,122 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: glTF needs the extra `captures`: pip install 'a2fjax[captures]'"
         ) from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions and chunks: what is wrong is said below
-            return _shapes(path, pygltflib.GLTF2().load(str(path)))
-    except InputError:
-        raise
-    except Exception as error:  # whatever a parser meets in a damaged file
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a glTF file with shapes ({said})") from None
+            gltf = pygltflib.GLTF2().load(str(path))
+        if gltf is None:
+            raise ValueError("it holds no document")
+    except DAMAGED as error:
+        raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
+    return Document(path, gltf)
 
 
-def _shapes(path: Path, gltf: Any) -> dict[str, Any]:
-    if gltf is None or not gltf.meshes:
-        raise InputError(f"{path}: holds no mesh")
-    mesh = max(gltf.meshes, key=lambda m: len(m.primitives[0].targets or ()))
-    count = len(mesh.primitives[0].targets or ())
-    names = [str(n) for n in (mesh.extras or {}).get("targetNames", ())]
-    if not count or len(names) != count:
-        raise InputError(
-            f"{path}: {len(names)} names (extras.targetNames) for {count} morph targets"
-        )
-    parts: dict[int, int] = {}
-    neutral: list[np.ndarray] = []
-    deltas: list[list[np.ndarray]] = [[] for _ in names]
-    faces: list[np.ndarray] = []
-    total = 0
-    for primitive in mesh.primitives:
-        where = primitive.attributes.POSITION
-        if where not in parts:
-            points = _accessor(gltf, where)
-            parts[where] = total
-            total += len(points)
-            neutral.append(points)
-            targets = primitive.targets or []
-            if len(targets) != count:
-                raise InputError(f"{path}: parts of a mesh have {count} and {len(targets)} shapes")
-            for shape, target in zip(deltas, targets, strict=True):
-                given = target.get("POSITION") if isinstance(target, dict) else target.POSITION
-                shape.append(np.zeros_like(points) if given is None else _accessor(gltf, given))
-        if primitive.indices is not None and primitive.mode in (None, _TRIANGLES):
-            indices = _accessor(gltf, primitive.indices).astype(np.int64)
-            faces.append(indices.reshape(-1, 3) + parts[where])
-    return {
-        "neutral": np.concatenate(neutral),
-        "deltas": [np.concatenate(shape) for shape in deltas],
-        "names": names,
-        "faces": np.concatenate(faces) if faces else None,
-        "units": "m",
-    }
+def target_names(mesh: Any) -> list[str]:
+    """Returns what a mesh calls its morph targets; nothing where it does not."""
+    extras = mesh.extras if isinstance(mesh.extras, dict) else {}
+    return [str(name) for name in extras.get("targetNames") or ()]
 
 
-def _accessor(gltf: Any, index: int) -> np.ndarray:
-    """Returns the numbers of an accessor: [N, 3] of vectors, [N] of scalars."""
-    accessor = gltf.accessors[index]
-    width = {"SCALAR": 1, "VEC3": 3}[accessor.type]
-    if not 0 < accessor.count < _MOST:
-        raise ValueError(f"an accessor of {accessor.count} elements")
-    if accessor.bufferView is None:
-        values = np.zeros((accessor.count, width), np.float32)
-    else:
-        values = _view(
-            gltf, accessor.bufferView, accessor.byteOffset, accessor.componentType,
-            accessor.count, width,
-        )  # fmt: skip
-    if accessor.sparse is not None:
-        sparse = accessor.sparse
-        at = _view(
-            gltf, sparse.indices.bufferView, sparse.indices.byteOffset,
-            sparse.indices.componentType, sparse.count, 1,
-        )[:, 0]  # fmt: skip
-        values = values.copy()
-        values[at.astype(np.int64)] = _view(
-            gltf, sparse.values.bufferView, sparse.values.byteOffset, accessor.componentType,
-            sparse.count, width,
-        )  # fmt: skip
-    return values if width > 1 else values[:, 0]
+class Document:
+    """A loaded file. Its methods raise what `sources.damage.DAMAGED` lists where it is damaged."""
 
+    def __init__(self, path: Path, gltf: Any):
+        """Keeps what pygltflib read; buffers are read when asked for."""
+        self.path = path
+        self.gltf = gltf
+        self._buffers: dict[int, bytes] = {}
 
-def _view(
-    gltf: Any, index: int, offset: int | None, kind: int, count: int, width: int
-) -> np.ndarray:
-    view = gltf.bufferViews[index]
-    data = gltf.get_data_from_buffer_uri(gltf.buffers[view.buffer].uri)
-    numbers = np.dtype(_TYPES[kind])
-    start = (view.byteOffset or 0) + (offset or 0)
-    stride = view.byteStride or numbers.itemsize * width
-    if (
-        start < 0
-        or count < 1
-        or start + stride * (count - 1) + numbers.itemsize * width > len(data)
-    ):
-        raise ValueError("an accessor reaches beyond its buffer")
-    return np.ndarray((count, width), numbers, data, start, (stride, numbers.itemsize))
+    def geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns base [V, 3], deltas [K, V, 3] and faces [F, 3] of a mesh.
+
+        Primitives that use the same vertices share them; others are laid end to end.
+        """
+        bases: list[np.ndarray] = []
+        deltas: list[np.ndarray] = []
+        faces: list[np.ndarray] = []
+        at: dict[int, int] = {}  # where an accessor's vertices begin
+        count = 0
+        for primitive in mesh.primitives:
+            key = primitive.attributes.POSITION
+            if key not in at:
+                base = self.accessor(key)
+                moved = [self._target(target, len(base)) for target in primitive.targets or []]
+                if base.shape[1:] != (3,) or any(m.shape != base.shape for m in moved):
+                    raise ValueError("positions and targets differ in shape")
+                at[key] = count
+                count += len(base)
+                bases.append(base)
+                deltas.append(np.array(moved).reshape(len(moved), len(base), 3))
+            if primitive.mode in (_TRIANGLES, None):
+                corners = np.arange(self.gltf.accessors[key].count)
+                if primitive.indices is not None:
+                    corners = self.accessor(primitive.indices).reshape(-1).astype(np.int64)
+                faces.append(corners[: len(corners) // 3 * 3].reshape(-1, 3) + at[key])
+        if len({len(d) for d in deltas}) != 1 or not len(deltas[0]):
+            raise ValueError("its parts have different numbers of morph targets, or none")
+        triangles = np.concatenate(faces) if faces else np.zeros((0, 3))
+        if count < 4 or (len(triangles) and triangles.max() >= count):
+            raise ValueError(f"{count} vertices, and faces that name others")
+        whole, shapes = np.concatenate(bases), np.concatenate(deltas, axis=1)
+        if not (np.isfinite(whole).all() and np.isfinite(shapes).all()):
+            raise ValueError("positions that are not finite")
+        return whole, shapes, triangles.astype(np.int32)
+
+    def _target(self, target: Any, vertices: int) -> np.ndarray:
+        where = target.get("POSITION") if isinstance(target, dict) else target.POSITION
+        return np.zeros((vertices, 3)) if where is None else self.accessor(where)
+
+    def accessor(self, index: int) -> np.ndarray:
+        """Returns an accessor's values [count, width] as float64, normalised where it says so."""
+        accessor = self.gltf.accessors[index]
+        kind, width = np.dtype(_KINDS[accessor.componentType]), _WIDTHS[accessor.type]
+        if not 0 <= accessor.count <= _MOST:
+            raise ValueError(f"an accessor of {accessor.count} values")
+        if accessor.bufferView is None:
+            values = np.zeros((accessor.count, width))
+        else:
+            values = self._view(
+                accessor.bufferView, accessor.byteOffset or 0, accessor.count, kind, width
+            ).astype(np.float64)
+        if accessor.sparse is not None:
+            sparse = accessor.sparse
+            places = self._view(
+                sparse.indices.bufferView, sparse.indices.byteOffset or 0, sparse.count,
+                np.dtype(_KINDS[sparse.indices.componentType]), 1,
+            ).reshape(-1)  # fmt: skip
+            values[places] = self._view(
+                sparse.values.bufferView, sparse.values.byteOffset or 0, sparse.count, kind, width
+            )
+        if accessor.normalized and kind.kind in "iu":
+            values = np.maximum(values / np.iinfo(kind).max, -1.0)
+        return values
+
+    def _view(self, view: int, offset: int, count: int, kind: np.dtype, width: int) -> np.ndarray:
+        where = self.gltf.bufferViews[view]
+        data = self._buffer(where.buffer)
+        row = kind.itemsize * width
+        step = where.byteStride or row
+        start = (where.byteOffset or 0) + offset
+        if count < 0 or start < 0 or step < row:
+            raise ValueError("a buffer view of negative size")
+        if count and start + (count - 1) * step + row > len(data):
+            raise ValueError("a buffer ends too early")
+        table = np.ndarray((count, width), kind, data, start, (step, kind.itemsize))
+        return table.copy()
+
+    def _buffer(self, index: int) -> bytes:
+        if index not in self._buffers:
+            uri = self.gltf.buffers[index].uri
+            if uri is None:
+                data = self.gltf.binary_blob()
+            elif uri.startswith("data:"):
+                data = base64.b64decode(uri.partition(",")[2])
+            else:
+                data = (self.path.parent / urllib.parse.unquote(uri)).read_bytes()
+            if data is None:
+                raise ValueError("it has no binary part")
+            self._buffers[index] = data
+        return self._buffers[index]
