@@ -27,7 +27,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
-from data_pipeline.sources.damage import DAMAGED, one_line
+from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.timing import align
 
 ENDINGS = (".npz", ".json", ".csv")
@@ -202,13 +202,7 @@ def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:
         raise InputError(
             f"{path}: times do not increase{where}, one for each of {len(values)} frames"
         )
-    if len(times) > 1:
-        found = 1.0 / float(np.median(np.diff(times)))
-        if not 1.0 <= found <= 1000.0:
-            raise InputError(
-                f"{path}: its times are {found:g} frames a second, expected 1 to 1000: are they in "
-                "seconds? --config.fps=... takes no notice of them"
-            )
+    check_rate(path, times)
     return Curves(curves, observed, times, tuple(notes))
 
 

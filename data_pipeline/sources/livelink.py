@@ -116,13 +116,20 @@ def _tables(folder: Path, depth: int) -> list[Path]:
         folder / name
         for name, is_folder in entries
         if name.lower().endswith(".csv")
-        and not is_folder
-        and (_NAME.fullmatch(name[:-4]) or livelink.is_recording(folder / name))
+        and (_NAME.fullmatch(name[:-4]) or (not is_folder and livelink.is_recording(folder / name)))
+        and not (is_folder and _holds(folder / name))
     ]
     for name, is_folder in entries:
         if depth and is_folder:
             files += _tables(folder / name, depth - 1)
     return files
+
+
+def _holds(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return True
 
 
 class LiveLinkSource:

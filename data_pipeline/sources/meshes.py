@@ -92,10 +92,8 @@ def _takes(folder: Path) -> list[Path]:
         for path in sorted(place.iterdir()):
             if path.name[0] == "." or path.stem.lower() in _NO_TAKES:
                 continue
-            if path.is_dir():
-                if has_frames(path):
-                    found.append(path)
-            elif path.suffix.lower() in FILES:
+            # What has such a name and is no file is a take too: one that cannot be read.
+            if path.suffix.lower() in FILES or (path.is_dir() and has_frames(path)):
                 found.append(path)
     return found
 
@@ -114,7 +112,7 @@ class MeshSource(FolderSource):
             recordings: dict[str, Recording] = {}
             for take in takes:
                 # A take in two forms (frames, and a cache made of them) is one take.
-                stem = take.name if take.is_dir() else take.stem
+                stem = take.stem if take.suffix.lower() in FILES else take.name
                 inside = [take] if take.is_dir() else []
                 recordings.setdefault(
                     stem,

@@ -24,7 +24,7 @@ import numpy as np
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
-from data_pipeline.sources.damage import DAMAGED, one_line
+from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
 from data_pipeline.timing import align
 
@@ -164,6 +164,7 @@ class NvidiaSource:
             times = np.arange(frames) / align.exact_rate(take.fps)
         elif times is None:
             raise InputError(f"{path}: its frame rate is in no file; give --config.fps=...")
+        check_rate(path, times)
         tongue = None
         of_tongue = next((p for p in take.data if folder / "cache" / "tongue" in p.parents), None)
         if of_tongue is not None:

@@ -24,8 +24,11 @@ import numpy as np
 from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
+from data_pipeline.mesh.conventions import MILLIMETRES
+from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
-from data_pipeline.sources.sequences import Moving
+from data_pipeline.sources.damage import check_rate
+from data_pipeline.sources.sequences import Moving, Scaled
 from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
 from data_pipeline.timing import align
 
@@ -96,7 +99,7 @@ class FolderSource(abc.ABC):
         self.options = options
         self._faces: dict[tuple[str, str], Face | None] = {}
         self._people: dict[str, Person] = {}
-        self._firsts: dict[str, Moving | None] = {}
+        self._firsts: dict[tuple[str, int], Moving | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves what was read behind: a worker process reads its own part."""
@@ -189,6 +192,9 @@ class FolderSource(abc.ABC):
         """Returns vertices or curves; see `Source.capture`."""
         moving = self.open(take.data[0])
         times = _times(take, moving)
+        skin = moving.vertices
+        if skin is not None:
+            skin = self._in_the_faces_unit(self._person(take.subject), moving.units, skin)
         tongue = None
         if len(take.data) > 1:
             other = self.open(take.data[1])
@@ -200,17 +206,36 @@ class FolderSource(abc.ABC):
                 raise InputError(f"{take.data[1]}: other frames are missing than the skin's")
         return Capture(
             times=times,
-            skin=moving.vertices,
+            skin=skin,
             tongue=tongue,
             curves=moving.curves,
             observed=moving.observed,
         )
 
+    def _in_the_faces_unit(self, person: Person, units: str, vertices: Vertices) -> Vertices:
+        """Returns vertices in the unit that the person's face is in: files may say another one."""
+        first = self._first(person)
+        if self._shapes(person) is None or (
+            units == (first.units if first else "") and person.neutral() is None
+        ):
+            return vertices
+        own = units or self._units(person)
+        face = self.face(person.name, "skin")
+        if own == "auto" or face is None:
+            return vertices
+        scale = MILLIMETRES[own] / face.millimetres
+        return vertices if scale == 1.0 else Scaled(vertices, scale)
+
+    def _shapes(self, person: Person) -> Path | None:
+        """Returns the file of the shapes that the skin is solved on, or None."""
+        own = person.folders[0] / "rig.npz"
+        return own if own.is_file() else self._template() or person.extra("rig.npz")
+
     def face(self, actor: str, part: str) -> Face | None:
         """Returns the person's own shapes, else a template's on their neutral; see `Source.face`.
 
         Raises:
-          InputError: there are none for the skin, or they are not of the takes' topology.
+          InputError: they are not of the takes' topology.
         """
         key = (actor, part)
         if key not in self._faces:
@@ -221,13 +246,9 @@ class FolderSource(abc.ABC):
         own = person.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
         if part != "skin" and not own.is_file():
             return None
-        template = self._template() or person.extra("rig.npz")
-        path = own if own.is_file() else template
+        path = own if own.is_file() else self._shapes(person)
         if path is None:
-            raise InputError(
-                f"{person.folders[0]}: no shapes to solve on: put the person's own into "
-                f"{own.name} there, or give a rig of the same topology with --config.rig=FILE"
-            )
+            return None  # Curves need none.
         rig = rigs.read(path)
         neutral, stated, units = None, "", self._units(person)
         how = ""
@@ -235,8 +256,8 @@ class FolderSource(abc.ABC):
             neutral = self._given_neutral(person)
             how = f"neutral: {person.neutral()}" if neutral is not None else ""
             if neutral is None:
-                neutral, stated = self._rest(person)
-                units = stated if units == "auto" and stated else units
+                neutral, stated = self._rest(person, len(rig.neutral))
+                units = stated or units
             # Shapes of their own are in the capture's unit and axes, unless its files say theirs.
             if neutral is None and (path != own or stated):
                 neutral = self._estimated_neutral(person, rig)
@@ -245,7 +266,7 @@ class FolderSource(abc.ABC):
                     how += f" (pickles are refused: give templates/{person.name}.npy instead)"
             if neutral is not None and not len(rig.faces):
                 # The topology is the same: shapes are carried over better along its triangles.
-                rig = dataclasses.replace(rig, faces=self._triangles(person))
+                rig = dataclasses.replace(rig, faces=self._triangles(person, len(rig.neutral)))
         rigid = person.extra("rigid_vertex_list.json") if part == "skin" else None
         face = rigs.face(
             rig,
@@ -271,29 +292,39 @@ class FolderSource(abc.ABC):
             return None
         return read_neutral(path)[0].astype(np.float64)
 
-    def _first(self, person: Person) -> Moving | None:
-        """Returns the first recording that can be opened, with one frame of it, or None."""
-        if person.name not in self._firsts:
+    def _first(self, person: Person, vertices: int = 0) -> Moving | None:
+        """Returns a recording, with one frame of it, or None where none can be opened.
+
+        It is the first that has this number of vertices, else the first: one take of another
+        topology is not to decide for all.
+        """
+        key = person.name, vertices
+        if key not in self._firsts:
             found = None
             for recording in person.recordings:
                 try:
-                    found = self.open(recording.data[0])
-                    if found.vertices is not None:  # a whole archive is not to be kept
-                        found = dataclasses.replace(found, vertices=found.vertices[0:1].copy())
-                    break
+                    opened = self.open(recording.data[0])
+                    if opened.vertices is not None:  # a whole archive is not to be kept
+                        frame = np.array(opened.vertices[0:1])
+                        opened = dataclasses.replace(opened, vertices=frame)
                 except InputError:
-                    found = None
-            self._firsts[person.name] = found
-        return self._firsts[person.name]
+                    continue
+                found = found or opened
+                mesh = opened.rest if opened.vertices is None else opened.vertices[0:1][0]
+                if not vertices or (mesh is not None and len(mesh) == vertices):
+                    found = opened
+                    break
+            self._firsts[key] = found
+        return self._firsts[key]
 
-    def _triangles(self, person: Person) -> np.ndarray:
+    def _triangles(self, person: Person, vertices: int = 0) -> np.ndarray:
         """Returns the faces [F, 3] that the person's neutral or takes have; maybe none."""
-        given, first = person.neutral(), self._first(person)
+        given, first = person.neutral(), self._first(person, vertices)
         faces = read_neutral(given)[1] if given is not None else np.zeros((0, 3), np.int32)
         return first.faces if not len(faces) and first is not None else faces
 
-    def _rest(self, person: Person) -> tuple[np.ndarray | None, str]:
-        first = self._first(person)
+    def _rest(self, person: Person, vertices: int) -> tuple[np.ndarray | None, str]:
+        first = self._first(person, vertices)
         return (None, "") if first is None else (first.rest, first.units)
 
     def _estimated_neutral(self, person: Person, rig: rigs.Rig) -> np.ndarray:
@@ -331,15 +362,14 @@ class FolderSource(abc.ABC):
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""
         person = self._person(actor)
-        first, faces = self._first(person), self._triangles(person)
-        if first is not None and first.vertices is None:
-            return None if first.rest is None else (first.rest, faces)
-        face = self.face(actor, "skin")
-        if face is None:
-            return None
-        template = self._template() or person.extra("rig.npz")
-        if not len(faces) and template is not None:
-            faces = rigs.read(template).faces
+        face, shapes = self.face(actor, "skin"), self._shapes(person)
+        if face is None or shapes is None:
+            first = self._first(person)
+            rest = first.rest if first is not None else None
+            return None if first is None or rest is None else (rest, first.faces)
+        faces = self._triangles(person, len(face.neutral))
+        if not len(faces):
+            faces = rigs.read(shapes).faces
         if len(faces) and faces.max() >= len(face.neutral):
             faces = np.zeros((0, 3), np.int32)
         return face.neutral / face.millimetres, faces
@@ -378,14 +408,16 @@ def audio_of(person: Path, root: Path, name: str, *others: Path) -> Path | None:
 def _times(take: Take, moving: Moving) -> np.ndarray:
     if not len(moving.numbers):
         raise InputError(f"{take.data[0]}: has no frames")
+    times = moving.times
     if take.fps > 0:
-        return moving.numbers / align.exact_rate(take.fps)
-    if moving.times is None:
+        times = moving.numbers / align.exact_rate(take.fps)
+    if times is None:
         raise InputError(
             f"{take.data[0]}: its frame rate is in no file; give --config.fps=... or "
             '"fps" in shots.json (VOCASET has 60, BIWI 25, Multiface 30)'
         )
-    return moving.times
+    check_rate(take.data[0], times)
+    return times
 
 
 def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:

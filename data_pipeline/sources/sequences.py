@@ -150,6 +150,23 @@ class Frames:
         return out
 
 
+class Scaled:
+    """Vertices in another unit; converted a block at a time.
+
+    Attributes:
+      shape: (frames, vertices, 3).
+    """
+
+    def __init__(self, vertices: Vertices, scale: float):
+        """Keeps [F, V, 3] vertices and what they are to be multiplied by."""
+        self.vertices, self.scale = vertices, scale
+        self.shape = vertices.shape
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        """Returns vertices [n, V, 3]."""
+        return np.asarray(self.vertices[frames], np.float64) * self.scale
+
+
 def has_frames(folder: Path) -> bool:
     """Returns whether a folder holds OBJ or PLY files with a number in their name."""
     with os.scandir(folder) as entries:

@@ -18,6 +18,7 @@ from a2fjax import rig
 from a2fjax.animation import emotion
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
+from data_pipeline.sources.damage import RATES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +52,8 @@ def read_shot_list(path: Path) -> ShotList:
             raise ValueError("a shot is not a group of keys")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a shot list ({error})") from None
-    if not (np.isfinite(fps) and fps >= 0):
-        raise InputError(f"{path}: fps={fps}: expected frames a second")
+    if fps and not RATES[0] <= fps <= RATES[1]:
+        raise InputError(f"{path}: fps={fps:g}: expected 1 to 1000 frames a second")
     if units and units not in MILLIMETRES:
         raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
     return ShotList(fps, units, bool(data.get("synthetic", False)), shots)

@@ -62,7 +62,7 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in curves.ENDINGS:
             continue
-        if path.is_file() and path.name != "shots.json":
+        if path.name != "shots.json":
             # What `a2fjax infer` writes ends in .channels.csv.
             found.setdefault(path.stem.removesuffix(".channels"), []).append(path)
     kept = {}

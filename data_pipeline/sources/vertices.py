@@ -115,7 +115,6 @@ def _arrays(folder: Path) -> list[Path]:
         and p.name[0] != "."
         and p.stem.lower() not in RESERVED
         and not p.stem.endswith(".tongue")
-        and p.is_file()
     )
 
 
