@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,23 +27,29 @@ from a2fjax.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_OK,
+    EXIT_PREEMPTED,
     ArgumentParser,
     InputError,
     WorkFailed,
     nearest,
 )
-from data_pipeline import clips, console, pool, splits, takes
+from data_pipeline import clips, console, locks, marks, pool, splits, takes
 from data_pipeline import finish as last
 from data_pipeline.console import Line
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, Take, open_source
 
 WORK = ".build"
+_STATE = "state.json"
 _FOLDERS = ("digests", "takes", "clips", "actors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a build from the command line; returns the exit code (0 done, 1 failed, 2 bad input)."""
+    """Runs a build from the command line; returns the exit code.
+
+    0 done, 1 failed, 2 bad input, 75 told to stop (`EXIT_PREEMPTED`), 130 interrupted. After 1, 75
+    and 130 the same command goes on with what is missing.
+    """
     parser = ArgumentParser(
         prog="data_pipeline.build",
         description="Turns captures into shards.",
@@ -71,26 +80,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        build(
-            args.input,
-            args.out,
-            args.layout,
-            settings,
-            workers=args.workers,
-            part=args.part,
-            finish=args.finish,
-            say=_say,
-        )
+        with _stoppable():
+            build(
+                args.input,
+                args.out,
+                args.layout,
+                settings,
+                workers=args.workers,
+                part=args.part,
+                finish=args.finish,
+                say=_say,
+            )
     except InputError as error:
         print(f"data_pipeline.build: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except WorkFailed as error:
         print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except _Stopped as stopped:
+        print(f"data_pipeline.build: stopped: {stopped}; run it again to go on", file=sys.stderr)
+        return EXIT_PREEMPTED
     except KeyboardInterrupt:
         print("data_pipeline.build: interrupted; run it again to go on", file=sys.stderr)
         return 130
     return EXIT_OK
+
+
+class _Stopped(KeyboardInterrupt):
+    """A scheduler takes the machine away; what is done is kept."""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turns the signals of schedulers into `_Stopped`."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python installs handlers in the main thread only
+        return
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:
@@ -178,72 +213,125 @@ def build(
     work = out / WORK
     made = not out.exists()
     for folder in _FOLDERS:
-        (work / folder).mkdir(parents=True, exist_ok=True)
+        files.make_folder(work / folder)
     try:
-        with _lock(work, shared=part is not None):
-            entries, rejected = _entries(actors, settings)
-            if part is not None:
-                _solve(source, _share(entries, *part), settings, work, workers, False, say)
-                return None
-            whole = takes.digest_of(
-                [
-                    takes.code("build"),
-                    rig.FINGERPRINT,
-                    dataclasses.asdict(settings),
-                    *(str(path), source.layout, rejected),
-                    [[e.stamp, e.actor_stamp] for e in entries],
-                ]
-            )
-            state = work / "state.json"
-            if state.is_file() and state.read_text() == whole:
-                with contextlib.suppress(InputError):
-                    manifest = records.read_manifest(out)
-                    say(f"{out} is up to date")
-                    return manifest
-            done = _solve(source, entries, settings, work, workers, finish, say)
-            for name, reason in sorted(rejected.items()):
-                say(f"left out: {name}: {reason}")
-            for entry, result in zip(entries, done, strict=True):
-                if result.failed:
-                    rejected[entry.name] = result.failed
-            solved = [(e, d) for e, d in zip(entries, done, strict=True) if not d.failed]
-            summaries, people = _clips(solved, settings, work, workers, say)
-            content = {e.name: d.content for e, d in solved}
-            manifest = last.finish(
-                out, source, actors, summaries, content, rejected, held_out, settings
-            )
-            files.write_text(state, whole)
-            used = {e.stamp for e in entries} | {d.mark for d in done}
-            used |= {s["work"] for s in summaries} | people
-            _clean(work, used)
-    except InputError:
-        if made and part is None:
-            shutil.rmtree(work)
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
+        with locks.hold(work, shared=part is not None, say=say) as locked:
+            try:
+                return _build(
+                    out, source, actors, held_out, settings, workers, part, finish, locked, say
+                )
+            except InputError:
+                if made and part is None and locked:
+                    shutil.rmtree(work)
+                    with contextlib.suppress(OSError):
+                        out.rmdir()
+                raise
     except OSError as error:
         raise WorkFailed(f"{error}; run it again to go on") from None
+
+
+def _build(
+    out: Path,
+    source: Source,
+    actors: list[Actor],
+    held_out: set[str],
+    settings: BuildSettings,
+    workers: int | None,
+    part: tuple[int, int] | None,
+    finish: bool,
+    alone: bool,
+    say: Line,
+) -> records.Manifest | None:
+    """Builds while nobody else does (if `alone`); the rest is as `build`."""
+    work, left_out = out / WORK, console.Few(say)
+    entries, rejected = _entries(actors, source.path, settings)
+    if part is not None:
+        _solve(source, _share(entries, *part), settings, work, workers, False, say, left_out)
+        left_out.end("were left out; the report of the set will say why")
+        return None
+    base: list[Any] = [
+        marks.code("build"),
+        rig.FINGERPRINT,
+        dataclasses.asdict(settings),
+        str(source.path),
+    ]
+    base += [source.layout, sorted(held_out), [[e.stamp, e.actor_stamp] for e in entries]]
+    files_now = marks.digest_of([base, rejected])
+    before, manifest = _state(work), _whole_set(out)
+    if manifest is not None and before.get("files") == files_now:
+        say(f"{out} is up to date")
+        return manifest
+    for name, reason in sorted(rejected.items()):
+        left_out(f"left out: {name}: {reason}")
+    done = _solve(source, entries, settings, work, workers, finish, say, left_out)
+    for entry, result in zip(entries, done, strict=True):
+        if result.failed:
+            rejected[entry.name] = result.failed
+    solved = [(e, d) for e, d in zip(entries, done, strict=True) if not d.failed]
+    summaries, people = _clips(solved, settings, work, workers, say, left_out)
+    left_out.end(f"were left out; {out / 'quality.html'} says why")
+    content = {e.name: d.content for e, d in solved}
+    results = marks.digest_of([base, rejected, content, [s["work"] for s in summaries]])
+    again = any(d.again for d in done) or any(s["again"] for s in summaries)
+    if manifest is not None and before.get("results") == results and not again:
+        say(f"{out} is up to date")
+        return manifest
+    # Until the end there is no set: a run with other settings may be stopped half way.
+    (work / _STATE).unlink(missing_ok=True)
+    manifest = last.finish(out, source, actors, summaries, content, rejected, held_out, settings)
+    # What failed is tried again by the next run: what it lacked may have been put right.
+    failed = again or any(d.failed for d in done)
+    state = {"files": "" if failed else files_now, "results": "" if again else results}
+    files.write_text(work / _STATE, json.dumps(state))
+    if alone:
+        used = {e.stamp for e in entries} | {d.mark for d in done}
+        used |= {s["work"] for s in summaries} | people
+        _clean(work, used)
     console.describe(out, manifest, say)
     return manifest
 
 
-def _entries(actors: list[Actor], settings: BuildSettings) -> tuple[list[_Entry], dict[str, str]]:
+def _state(work: Path) -> dict[str, str]:
+    """Returns what the set was made from, or nothing."""
+    try:
+        found = json.loads((work / _STATE).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _whole_set(out: Path) -> records.Manifest | None:
+    """Returns the manifest if all that it lists is there."""
+    try:
+        manifest = records.read_manifest(out)
+    except InputError:
+        return None
+    names = [*(s.file for s in manifest.shards), *(s.mesh for s in manifest.subjects if s.mesh)]
+    there = all((out / n).is_file() for n in [*names, "quality.json", "quality.html"])
+    return manifest if there else None
+
+
+def _entries(
+    actors: list[Actor], root: Path, settings: BuildSettings
+) -> tuple[list[_Entry], dict[str, str]]:
     """Returns the takes, people with most work first, and the reason by name of those left out."""
-    template = [takes.stamp_of([Path(settings.rig)])] if settings.rig else []
+    template = marks.look_at([Path(settings.rig)] if settings.rig else [], root).stamp
     rejected = {f"{a.name}/{take}": reason for a in actors for take, reason in a.rejected}
     entries = []
     for actor in actors:
         found = []
         for take in actor.takes:
             try:
-                stamp = takes.stamp_of(takes.paths_of(take))
-                found.append((take, stamp, takes.bytes_of(take)))
+                motion = marks.look_at(take.data, root)
+                sound = marks.look_at([take.audio] if take.audio else [], root)
+                stamp = marks.digest_of([motion.stamp, sound.stamp])
+                found.append((take, stamp, motion.size))
             except InputError as error:
                 rejected[f"{actor.name}/{take.name}"] = str(error)
         if found:
             each = [s for _, s, _ in found]
-            stamp = takes.digest_of([takes.stamp_of(actor.files), each, template])
+            own = marks.look_at(actor.files, root).stamp
+            stamp = marks.digest_of([actor.name, own, each, template])
             entries.append([_Entry(actor, t, s, stamp, size) for t, s, size in found])
     # The largest first, so that no process is left with much work at the end; a person's takes
     # follow each other, so that their shapes are read once.
@@ -255,7 +343,9 @@ def _share(entries: list[_Entry], number: int, count: int) -> list[_Entry]:
     """Returns the I-th of N parts: consecutive takes, about equal in bytes."""
     total, before, out = sum(e.size for e in entries) or 1, 0, []
     for entry in entries:
-        if int((before + entry.size / 2) / total * count) == number - 1:
+        # Whole numbers: no take may fall between two parts, nor beyond the last.
+        place = (2 * before + entry.size) * count // (2 * total)
+        if min(place, count - 1) == number - 1:
             out.append(entry)
         before += entry.size
     return out
@@ -269,8 +359,14 @@ def _solve(
     workers: int | None,
     look: bool,
     say: Line,
+    left_out: Line,
 ) -> list[takes.Done]:
-    """Returns what became of each take."""
+    """Returns what became of each take.
+
+    Raises:
+      InputError: some are not solved, and only looking was asked for.
+      WorkFailed: a process died, after all others were done, or the disk is full, at once.
+    """
     jobs = [
         takes.Job(source, e.take, settings, work, e.stamp, e.actor_stamp, look) for e in entries
     ]
@@ -278,18 +374,21 @@ def _solve(
     done: list[takes.Done | None] = [None] * len(jobs)
     progress = console.Progress([e.size for e in entries], say)
     broken, missing = [], []
-    for job, result in pool.run(takes.work_on, jobs, workers):
-        entry = entries[place[id(job)]]
-        if isinstance(result, BaseException):
-            broken.append(f"{entry.name}: {_first_line(result)}")
-            continue
-        done[place[id(job)]] = result
-        if result.missing:
-            missing.append(entry.name)
-            continue
-        if result.failed:
-            say(f"left out: {entry.name}: {result.failed}")
-        progress.done(entry.size, result.seconds, fresh=result.fresh)
+    with contextlib.closing(pool.run(takes.work_on, jobs, workers)) as results:
+        for job, result in results:
+            entry = entries[place[id(job)]]
+            if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
+                raise result
+            if isinstance(result, BaseException):
+                broken.append(f"{entry.name}: {_first_line(result)}")
+                continue
+            done[place[id(job)]] = result
+            if result.missing:
+                missing.append(entry.name)
+                continue
+            if result.failed:
+                left_out(f"left out: {entry.name}: {result.failed}")
+            progress.done(entry.size, result.seconds, fresh=result.fresh)
     if not missing:
         progress.end()
     else:
@@ -298,7 +397,10 @@ def _solve(
             "; run their part, or the build without --finish"
         )
     if broken:
-        raise WorkFailed(f"{len(broken)} of {len(entries)} takes failed, first {broken[0]}")
+        raise WorkFailed(
+            f"{len(broken)} of {len(entries)} takes failed, the others are solved; first "
+            f"{sorted(broken)[0]}"
+        )
     return [d for d in done if d is not None]
 
 
@@ -313,6 +415,7 @@ def _clips(
     work: Path,
     workers: int | None,
     say: Line,
+    left_out: Line,
 ) -> tuple[list[dict[str, Any]], set[str]]:
     """Returns the summaries of all takes, by person and take, and the names of people's work."""
     grouped: dict[str, list[tuple[Take, str]]] = {}
@@ -321,17 +424,22 @@ def _clips(
     jobs = [clips.Job(name, tuple(found), settings, work) for name, found in grouped.items()]
     found: dict[str, list[dict[str, Any]]] = {}
     people, broken = set(), []
-    for job, result in pool.run(clips.work_on, jobs, workers):
-        if isinstance(result, BaseException):
-            broken.append(f"{job.actor}: {_first_line(result)}")
-            continue
-        name, found[job.actor] = result
-        people.add(name)
-        for said in found[job.actor]:
-            for line in said["warnings"]:
-                say(f"warning: {said['take']}: {line}")
-            if said["rejected"]:
-                say(f"left out: {said['take']}: {said['rejected']}")
+    warn = console.Few(say)
+    with contextlib.closing(pool.run(clips.work_on, jobs, workers)) as results:
+        for job, result in results:
+            if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
+                raise result
+            if isinstance(result, BaseException):
+                broken.append(f"{job.actor}: {_first_line(result)}")
+                continue
+            name, found[job.actor] = result
+            people.add(name)
+            for said in found[job.actor]:
+                for line in said["warnings"]:
+                    warn(f"warning: {said['take']}: {line}")
+                if said["rejected"]:
+                    left_out(f"left out: {said['take']}: {said['rejected']}")
+    warn.end(f"warnings; {work.parent / 'quality.html'} has them all")
     if broken:
         raise WorkFailed(f"{len(broken)} of {len(jobs)} people failed, first {broken[0]}")
     return [said for name in sorted(found) for said in found[name]], people
@@ -366,27 +474,10 @@ def _held_out(actors: list[Actor], settings: BuildSettings) -> set[str]:
         for a in actors
         if any(t.held_out is not None for t in a.takes)
     }
-    others = [n for n in names if n not in said]
-    drawn = {
-        n
-        for n in others
-        if splits.subject_held_out(n, others, seed=settings.seed, share=settings.held_out_share)
-    }
+    drawn = splits.held_out_subjects(
+        (n for n in names if n not in said), seed=settings.seed, share=settings.held_out_share
+    )
     return {n for n, held in said.items() if held} | drawn
-
-
-@contextlib.contextmanager
-def _lock(work: Path, shared: bool = False) -> Iterator[None]:
-    """Keeps two builds from writing one set; parts of one build may work side by side."""
-    import fcntl
-
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{work.parent}: another build is writing there") from None
-        yield
 
 
 if __name__ == "__main__":

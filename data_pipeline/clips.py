@@ -19,11 +19,12 @@ from a2fjax import files, rig
 from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import takes
+from data_pipeline import marks
 from data_pipeline.checks import quality
+from data_pipeline.marks import digest_of
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Take
-from data_pipeline.takes import Solved, digest_of
+from data_pipeline.takes import Solved
 from data_pipeline.timing import align, clocks
 
 LEAST_FRAMES = 10
@@ -59,26 +60,33 @@ def work_on(job: Job) -> tuple[str, list[dict[str, Any]]]:
     "emotion", "synthetic", "slate"), the measures of `quality` ("audio", "motion", "lips",
     "thumbnail"), "clock", "fit", "warnings", "notes", "solved", "kkt", "moving" and "observed"
     [72], and its clips: "file" in WORK/clips, "entries" ([id, sentence, seconds] of each), "bytes",
-    "seconds", and "rejected", why there are none, or "".
+    "seconds", "rejected", why there are none, or "", and "again", whether there may be another
+    time.
 
     Raises:
-      OSError: the disk is full or fails.
+      OSError, WorkFailed, MemoryError: the disk or the machine fails.
     """
     used = {k: getattr(job.settings, k) for k in _SETTINGS}
-    base = [takes.code("clips"), used]
+    base = [marks.code("clips"), used]
     whole = digest_of([base, [[_said(t), mark] for t, mark in job.takes]])
     summary = job.work / "actors" / f"{whole}.json"
     if summary.is_file():
         found = json.loads(summary.read_text(encoding="utf-8"))
         if all((job.work / "clips" / t["file"]).is_file() for t in found if t["file"]):
             return whole, found
-    times = read_clocks(job)
+    refused, again = "", False
+    times = dict.fromkeys((take.name for take, _ in job.takes), SILENCE)
+    try:
+        times = read_clocks(job)
+    except Exception as error:
+        refused, again = marks.why_left_out(error)
     out = []
     for take, mark in job.takes:
         clock = times[take.name]
-        name = digest_of([base, _said(take), mark, dataclasses.asdict(clock)])
-        out.append(_work_on_take(job, take, mark, clock, name))
-    files.write_text(summary, json.dumps(out))
+        name = digest_of([base, _said(take), mark, dataclasses.asdict(clock), refused])
+        out.append(_work_on_take(job, take, mark, clock, name, refused, again))
+    if not any(said["again"] for said in out):
+        files.write_text(summary, json.dumps(out))
     return whole, out
 
 
@@ -86,7 +94,7 @@ def _said(take: Take) -> list[Any]:
     """Returns what is known of a take that is not in its files of motion."""
     track = take.emotion_track
     return [
-        *(take.subject, take.name, str(take.audio or ""), take.sentence, take.language, take.text),
+        *(take.subject, take.name, take.audio is None, take.sentence, take.language, take.text),
         *(take.slate, take.synthetic, take.offset, np.asarray(take.emotion).tolist()),
         None if track is None else [np.asarray(x).tolist() for x in track],
     ]
@@ -128,10 +136,14 @@ def read_clocks(job: Job) -> dict[str, clocks.Clock]:
 
 
 def _work_on_take(
-    job: Job, take: Take, mark: str, clock: clocks.Clock, name: str
+    job: Job,
+    take: Take,
+    mark: str,
+    clock: clocks.Clock,
+    name: str,
+    refused: str = "",
+    again: bool = False,
 ) -> dict[str, Any]:
-    import msgpack
-
     said: dict[str, Any]
     described = job.work / "clips" / f"{name}.json"
     clips_file = job.work / "clips" / f"{name}.clips"
@@ -156,28 +168,37 @@ def _work_on_take(
         "entries": [],
         "bytes": 0,
         "seconds": 0.0,
-        "rejected": "",
+        "rejected": refused,
+        "again": again,
         **solved.facts,
     }
     said["warnings"] = [*said["warnings"], *clock.notes]
     if len(solved.residual):
         said["fit"] = {"residual_mm": round(float(solved.residual.mean()), 5)}
-    if not take.slate:
+    if not take.slate and not refused:
         try:
-            with files.whole(clips_file) as temporary, temporary.open("wb") as file:
-                for clip in clips_of_take(take, solved, clock, job.settings, said):
-                    record = records.encode(clip)
-                    file.write(msgpack.packb(record))
-                    said["bytes"] += len(record)
-                    seconds = len(clip.audio) / SAMPLE_RATE
-                    said["entries"].append([clip.id, clip.sentence, seconds])
-                    said["seconds"] += seconds
+            _write_clips(clips_file, clips_of_take(take, solved, clock, job.settings, said), said)
             said["file"] = clips_file.name
-        except InputError as error:
-            said["rejected"] = str(error)
-    # Last: it says that all is there.
-    files.write_text(described, json.dumps(said))
+        except Exception as error:
+            said |= {"entries": [], "bytes": 0, "seconds": 0.0}
+            said["rejected"], said["again"] = marks.why_left_out(error)
+    if not said["again"]:
+        # Last: it says that all is there.
+        files.write_text(described, json.dumps(said))
     return said
+
+
+def _write_clips(path: Path, found: Iterator[records.Clip], said: dict[str, Any]) -> None:
+    import msgpack
+
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        for clip in found:
+            record = records.encode(clip)
+            file.write(msgpack.packb(record))
+            said["bytes"] += len(record)
+            seconds = len(clip.audio) / SAMPLE_RATE
+            said["entries"].append([clip.id, clip.sentence, seconds])
+            said["seconds"] += seconds
 
 
 def clips_of_take(

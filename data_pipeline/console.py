@@ -13,8 +13,32 @@ from a2fjax.data import records
 Line = Callable[[str], None]
 
 
+MOST_LINES = 50
+"""Of a kind: a set of twenty thousand takes must not bury the line that matters."""
+
+
+class Few:
+    """Says the first `MOST_LINES` of a kind; `end` says how many more there were."""
+
+    def __init__(self, say: Line):
+        """Starts with none said."""
+        self.say, self.count = say, 0
+
+    def __call__(self, line: str) -> None:
+        """Says a line, or counts it."""
+        self.count += 1
+        if self.count <= MOST_LINES:
+            self.say(line)
+
+    def end(self, what: str) -> None:
+        """Says how many were not said; `what` they are and where they can be read."""
+        if self.count > MOST_LINES:
+            self.say(f"{self.count - MOST_LINES} more {what}")
+        self.count = 0
+
+
 class Progress:
-    """Says how far the work is, at most every two seconds and at the end."""
+    """Says how far the work is: every two seconds, after a minute every ten, and at the end."""
 
     def __init__(self, sizes: Sequence[int], say: Line):
         """Starts the clock on takes of these sizes in bytes."""
@@ -33,7 +57,8 @@ class Progress:
             self.old += 1
             self.old_bytes += size
         now = time.monotonic()
-        if now - self.last >= 2.0 and self.number < self.count:
+        pause = 2.0 if now - self.start < 60.0 else 10.0
+        if now - self.last >= pause and self.number < self.count:
             self._say(now)
 
     def end(self) -> None:

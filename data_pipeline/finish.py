@@ -11,13 +11,13 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.data import records
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
 from data_pipeline import shards, splits
 from data_pipeline.checks import quality, report
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
 
-_OWN = ("work", "file", "entries", "bytes", "moving", "observed", "slate", "rejected")
+_OWN = "work file entries bytes moving observed slate rejected again".split()
 """Of a take's summary, what only the build needs."""
 
 
@@ -38,7 +38,7 @@ def finish(
       source: for the neutral meshes.
       actors: everyone.
       summaries: of all takes that were solved; see `clips.work_on`.
-      content: digest of the files of each take, by "subject/take".
+      content: digest of the bytes of each take's files, by "subject/take".
       rejected: why the others were left out, by "subject/take".
       held_out: people kept out of training.
       settings: of the build.
@@ -67,18 +67,14 @@ def finish(
         return splits.clip_split(said["subject"] in held_out, division[said["sentence"]])
 
     def clips() -> Iterator[records.Clip]:
-        import msgpack
-
         for said in used:
-            with (out / ".build" / "clips" / said["file"]).open("rb") as file:
-                for record in msgpack.Unpacker(file, max_buffer_size=2**31 - 1):
-                    clip = records.decode(record)
-                    mask = clip.channel_mask
-                    yield dataclasses.replace(
-                        clip,
-                        split=split_of(said),
-                        channel_mask=mask if said["solved"] else mask & moving,
-                    )
+            for clip in _read_clips(out / ".build" / "clips" / said["file"], said["entries"]):
+                mask = clip.channel_mask
+                yield dataclasses.replace(
+                    clip,
+                    split=split_of(said),
+                    channel_mask=mask if said["solved"] else mask & moving,
+                )
 
     names = {s["subject"] for s in used}
     meshes, warnings = {}, [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
@@ -169,6 +165,26 @@ def finish(
     )
 
 
+def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:
+    """Yields the clips of a take, in the order of its entries."""
+    import msgpack
+
+    read = 0
+    try:
+        with path.open("rb") as file:
+            for record in msgpack.Unpacker(file, max_buffer_size=2**31 - 1):
+                clip = records.decode(record)
+                if read == len(entries) or clip.id != entries[read][0]:
+                    raise ValueError(f"{clip.id} is not expected there")
+                read += 1
+                yield clip
+        if read < len(entries):
+            raise ValueError(f"holds {read} of {len(entries)} clips")
+    except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException) as error:
+        path.unlink(missing_ok=True)
+        raise WorkFailed(f"{path}: is damaged ({error}) and was removed; run it again") from None
+
+
 def judge(
     summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
 ) -> list[dict[str, Any]]:
@@ -176,7 +192,7 @@ def judge(
 
     Args:
       summaries: see `clips.work_on`.
-      content: digest of the files of each take, by "subject/take".
+      content: digest of the bytes of each take's files, by "subject/take".
       settings: of the build.
 
     Returns:
@@ -184,7 +200,7 @@ def judge(
       "rejected" (it became no clip) and "slate".
     """
     thresholds = settings.thresholds()
-    first: dict[str, str] = {}
+    first: dict[Any, str] = {}
     out = []
     for said in summaries:
         reasons = []
@@ -195,12 +211,23 @@ def judge(
             said = {**said, "rejected": reasons[0]}
         else:
             reasons = quality.judge(said, thresholds)
-            twin = first.setdefault(content[said["take"]], said["take"])
-            if twin != said["take"]:
-                reasons.append(f"the same files as {twin}")
+            for key, what in _identity(said, content[said["take"]]):
+                twin = first.setdefault(key, said["take"])
+                if twin != said["take"]:
+                    reasons.append(f"{what} as {twin}")
+                    break
             verdict = "quarantined" if reasons else "used"
         out.append({**said, "verdict": verdict, "reasons": reasons})
     return out
+
+
+def _identity(said: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
+    """Yields what no two takes can have in common, and how to say it."""
+    yield content, "the same files"
+    audio, motion = said.get("audio") or {}, said.get("motion") or {}
+    still = len(motion.get("dead") or ()) == len(motion.get("range") or ())
+    if audio.get("digest") and motion.get("digest") and not still:
+        yield (audio["digest"], motion["digest"]), "the same sound and motion"
 
 
 def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:

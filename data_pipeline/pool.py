@@ -7,13 +7,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from a2fjax.errors import EXIT_FAILED, WorkFailed
 
 Job = TypeVar("Job")
+
+GRACE = 5.0
+"""Seconds that work may go on for when everything is to stop."""
 
 _SINGLE_THREAD = {
     # The processes are the parallelism, and sums come out the same whatever the number of
@@ -26,6 +30,10 @@ _SINGLE_THREAD = {
 }
 
 
+class ProcessDied(WorkFailed):
+    """A job ended its process: out of memory, or a crash in a library."""
+
+
 def cores() -> int:
     """Returns the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -35,11 +43,13 @@ def cores() -> int:
 
 def run(
     function: Callable[[Job], Any], jobs: Sequence[Job], workers: int | None
-) -> Iterator[tuple[Job, Any]]:
+) -> Generator[tuple[Job, Any], None, None]:
     """Yields (job, result or the exception that stopped it) in the order in which they end.
 
     When a process dies (out of memory, a crash in a library), what it and its neighbours were at is
-    done again, one job a process, so that only the job that kills its process is lost.
+    done again, one job a process, so that only the job that kills its process is lost: its result
+    is `ProcessDied`. When the iterator is closed, or an exception such as KeyboardInterrupt passes
+    through it, processes are killed that do not end within `GRACE`.
 
     Args:
       function: of the job alone; picklable.
@@ -53,30 +63,34 @@ def run(
     todo, count = list(jobs), max(1, min(workers or cores(), len(jobs)))
     while todo:
         lost = []
-        for job, result in _pooled(function, todo, count):
-            if isinstance(result, BrokenProcessPool):
-                lost.append(job)
-            else:
-                yield job, result
-        todo = [job for job in todo if any(job is other for other in lost)]
+        with contextlib.closing(_pooled(function, todo, count)) as found:
+            for place, result in found:
+                if isinstance(result, BrokenProcessPool):
+                    lost.append(place)
+                else:
+                    yield todo[place], result
+        todo = [todo[place] for place in sorted(lost)]
         # One of those that had been handed out killed its process: the first of the queue.
         suspects, todo = todo[: 2 * count + 1], todo[2 * count + 1 :]
         for job in suspects:
-            for _, result in _pooled(function, [job], 1):
-                if isinstance(result, BrokenProcessPool):
-                    result = WorkFailed("its process died; out of memory?")
-                yield job, result
+            with contextlib.closing(_pooled(function, [job], 1)) as found:
+                for _, result in found:
+                    if isinstance(result, BrokenProcessPool):
+                        result = ProcessDied("its process died; out of memory?")
+                    yield job, result
 
 
 def _pooled(
     function: Callable[[Job], Any], jobs: Sequence[Job], count: int
-) -> Iterator[tuple[Job, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
+    """Yields (place of the job, result or exception)."""
     if not jobs:
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     with _environment(_SINGLE_THREAD):
+        others = set(active_children())
         pool = ProcessPoolExecutor(
             count,
             mp_context=get_context("spawn"),
@@ -85,12 +99,27 @@ def _pooled(
         )
         try:
             # Processes start as work is submitted and take the environment as it is now.
-            futures = {pool.submit(function, job): job for job in jobs}
+            futures = {pool.submit(function, job): place for place, job in enumerate(jobs)}
             for future in as_completed(futures):
                 error = future.exception()
                 yield futures[future], error if error is not None else future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end(set(active_children()) - others)
+            raise
+        pool.shutdown(wait=True)
+
+
+def _end(processes: Iterable[BaseProcess]) -> None:
+    """Waits `GRACE` for processes to end by themselves, then kills them."""
+    last = time.monotonic() + GRACE
+    try:
+        while time.monotonic() < last and any(p.is_alive() for p in processes):
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            process.kill()  # what they were writing never takes its place
+            process.join()
 
 
 def _start(parent: int) -> None:
@@ -101,7 +130,9 @@ def _start(parent: int) -> None:
             time.sleep(1.0)
         os._exit(EXIT_FAILED)
 
+    # SIGTERM still ends the process: that is how a broken pool ends those that are left.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -96,8 +96,9 @@ def write(
       before: writes what must be there before the manifest is.
 
     Raises:
-      InputError: no clips.
-      WorkFailed: a file does not hold as many records as were written to it.
+      InputError: no clips, or two of one name.
+      WorkFailed: there are not `count` clips, or a file does not hold as many records as were
+        written to it.
     """
     from array_record.python import array_record_module
 
@@ -109,8 +110,14 @@ def write(
     statistics, mask, synthetic = Statistics(), np.zeros(72, bool), False
     index: list[list[dict[str, Any]]] = [[] for _ in names]
     which, writer = 0, None
+    ids: set[str] = set()
     try:
         for i, clip in enumerate(clips()):
+            if i == count:
+                raise WorkFailed(f"{out}: more than the {count} clips that takes were cut into")
+            if clip.id in ids:
+                raise InputError(f"{clip.id}: two clips have this name; rename one of the takes")
+            ids.add(clip.id)
             while i >= bounds[which]:
                 which += 1
             if not index[which]:
@@ -128,6 +135,8 @@ def write(
     finally:
         if writer is not None:
             writer.close()
+    if len(ids) != count:
+        raise WorkFailed(f"{out}: {len(ids)} of the {count} clips that takes were cut into")
     found = statistics.result()
     manifest = records.Manifest(
         subjects=subjects,

@@ -50,17 +50,15 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
     return "val" if u < test + val else "train"
 
 
-def subject_held_out(
-    subject: str, subjects: Iterable[str], *, seed: int = 0, share: float = 0.08
-) -> bool:
-    """Returns whether a person is kept out of training.
+def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 0.08) -> set[str]:
+    """Returns the people who are kept out of training.
 
     People are drawn by hash like sentences. When the draw holds out nobody although there are at
     least `FEWEST_SUBJECTS`, the one with the smallest hash is held out, so that a set of that size
-    always has an unseen person to test on.
+    always has an unseen person to test on. Adding takes moves nobody; neither do new people, except
+    that a small set in which nobody was drawn may change its one person: name them then.
 
     Args:
-      subject: one of `subjects`.
       subjects: everyone in the set.
       seed: another seed is another draw.
       share: expected share of people held out, in [0, 1); 0 holds out nobody.
@@ -71,11 +69,18 @@ def subject_held_out(
     if not 0 <= share < 1:
         raise InputError(f"held_out_share={share:g}: expected a share in [0, 1)")
     # "subject:" keeps a person's draw independent of a sentence with the same key.
-    draws = {name: uniform(f"subject:{name}", seed) for name in {*subjects, subject}}
+    draws = {name: uniform(f"subject:{name}", seed) for name in subjects}
     if share == 0 or len(draws) < FEWEST_SUBJECTS:
-        return False
+        return set()
     drawn = {name for name, u in draws.items() if u < share}
-    return subject in (drawn or {min(draws, key=lambda name: (draws[name], name))})
+    return drawn or {min(draws, key=lambda name: (draws[name], name))}
+
+
+def subject_held_out(
+    subject: str, subjects: Iterable[str], *, seed: int = 0, share: float = 0.08
+) -> bool:
+    """Returns whether a person is one of `held_out_subjects` of `subjects` and this one."""
+    return subject in held_out_subjects({*subjects, subject}, seed=seed, share=share)
 
 
 def clip_split(subject_held_out: bool, sentence_split: str) -> str:

@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.audio import io
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
+from data_pipeline import marks
 from data_pipeline.checks import quality
 from data_pipeline.mesh import geometry
 from data_pipeline.settings import BuildSettings
-from data_pipeline.sources import Capture, Face, Source, SourceOptions, Take
+from data_pipeline.sources import Capture, Face, Source, Take
 from data_pipeline.timing import align
 
 _MOST_STABLE = 400
@@ -33,8 +35,9 @@ _PRIOR = 0.25  # how far a weight typically strays
 _APART = 3  # frames; a longer hole is not smoothed across
 _LEAST_SEEN = 0.5  # share of the vertices without which a frame is not solved
 
+# Of the sources' options, those that say how files are read; others say what is in them.
 _SETTINGS = (
-    *(f.name for f in dataclasses.fields(SourceOptions)),
+    *("fps", "units", "axes", "mouth_close", "rig"),
     *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
 )
 
@@ -70,10 +73,20 @@ class Solved:
 
     @classmethod
     def load(cls, path: Path) -> Solved:
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-        return cls(**{**arrays, "facts": json.loads(arrays["facts"].tobytes())})
+        """Reads what `save` wrote.
+
+        Raises:
+          WorkFailed: the file was damaged, as by a loss of power; it is removed.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            return cls(**{**arrays, "facts": json.loads(arrays["facts"].tobytes())})
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, TypeError) as error:
+            path.unlink(missing_ok=True)
+            raise WorkFailed(
+                f"{path}: was damaged ({error}) and is removed; run it again"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +121,9 @@ class Done:
       failed: why there is none, "" if there is one.
       fresh: it was not there before.
       missing: it is not there, and only looking was asked for.
-      content: digest of the take's files.
+      content: digest of the bytes of the take's files.
       seconds: length of the capture, of fresh ones.
+      again: what failed may go well another time.
     """
 
     mark: str = ""
@@ -118,73 +132,54 @@ class Done:
     missing: bool = False
     content: str = ""
     seconds: float = 0.0
+    again: bool = False
 
 
 def work_on(job: Job) -> Done:
     """Works on a take; leaves WORK/takes/<mark>.npz, or .failed with the reason.
 
     Raises:
-      OSError: the disk is full or fails.
+      OSError, WorkFailed, MemoryError: the disk or the machine fails, whatever the take.
     """
-    take = job.take
     known = job.work / "digests" / job.stamp
-    if job.look and not known.is_file():
-        return Done(missing=True)
+    # Without the files' content or the person's shapes there is nothing else to be named after.
+    mark = marks.digest_of([job.stamp, job.actor_stamp])
+    found = marks.known_content(known)
+    if job.look and found is None:
+        return _failed_before(job, mark) or Done(mark, missing=True)
     try:
-        content = _content(job, known)
-        options = digest_of({k: getattr(job.settings, k) for k in _SETTINGS})
-        actor = _Actor(job.source, take.subject, job.actor_stamp, options)
+        found = found or marks.content_of(paths_of(job.take), known)
+        options = marks.digest_of({k: getattr(job.settings, k) for k in _SETTINGS})
+        actor = _Actor(job.source, job.take.subject, job.actor_stamp, options)
         parts = _parts(actor, job.settings.outlier_mm)
-    except InputError as error:
-        # Without the files' content or the person's shapes there is nothing to be named after.
-        return _failed(job, digest_of([job.stamp, job.actor_stamp]), str(error))
-    mark = _mark(job, content, [p.digest for p in parts.values() if p is not None])
-    path = job.work / "takes" / f"{mark}.npz"
-    if path.is_file():
-        return Done(mark, content=content)
-    failure = path.with_suffix(".failed")
-    if job.look:
-        if failure.is_file():
-            return Done(mark, failed=failure.read_text(encoding="utf-8"), content=content)
-        return Done(mark, missing=True)
-    try:
-        solved = solve_take(job.source, take, job.settings, parts)
-    except InputError as error:
-        return _failed(job, mark, str(error))
+        mark = _mark(job, found.named, [p.digest for p in parts.values() if p is not None])
+        path = job.work / "takes" / f"{mark}.npz"
+        if path.is_file():
+            return Done(mark, content=found.bytes)
+        if job.look:
+            return _failed_before(job, mark) or Done(mark, missing=True)
+        solved = solve_take(job.source, job.take, job.settings, parts)
+    except Exception as error:
+        return _failed(job, mark, *marks.why_left_out(error))
     solved.save(path)
-    return Done(mark, "", True, False, content, float(np.ptp(solved.times)))
+    return Done(mark, fresh=True, content=found.bytes, seconds=float(np.ptp(solved.times)))
 
 
-def _failed(job: Job, mark: str, reason: str) -> Done:
-    path = job.work / "takes" / f"{mark}.failed"
-    fresh = not (path.is_file() and path.read_text(encoding="utf-8") == reason)
-    if fresh and not job.look:
-        files.write_text(path, reason)
-    return Done(mark, failed=reason, fresh=fresh)
+def _failed(job: Job, mark: str, reason: str, again: bool) -> Done:
+    before = _failed_before(job, mark)
+    if not job.look and (before is None or before.failed != reason):
+        path = job.work / "takes" / f"{mark}.failed"
+        files.write_text(path, json.dumps({"reason": reason, "again": again}))
+    return Done(mark, failed=reason, again=again, fresh=before is None)
 
 
-def digest_of(values: Any) -> str:
-    """Returns a name of 32 hexadecimal digits for JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def stamp_of(paths: Sequence[Path]) -> str:
-    """Returns a name for files as they are now: paths, sizes and times of change.
-
-    Raises:
-      InputError: one has gone.
-    """
+def _failed_before(job: Job, mark: str) -> Done | None:
     try:
-        return digest_of(
-            [[str(p), s.st_size, s.st_mtime_ns] for p in _flat(paths) for s in (p.stat(),)]
-        )
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from None
-
-
-def bytes_of(take: Take) -> int:
-    """Returns the size of a take's files of motion: what the work is in proportion to."""
-    return sum(p.stat().st_size for p in _flat(take.data))
+        path = job.work / "takes" / f"{mark}.failed"
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return Done(mark, failed=said["reason"], again=said["again"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def paths_of(take: Take) -> list[Path]:
@@ -192,63 +187,15 @@ def paths_of(take: Take) -> list[Path]:
     return [*([take.audio] if take.audio else []), *take.data]
 
 
-def _flat(paths: Sequence[Path]) -> list[Path]:
-    """Returns the files, those of folders in order."""
-    out: list[Path] = []
-    for path in paths:
-        out += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return out
-
-
-def _content(job: Job, known: Path) -> str:
-    """Returns the digest of the bytes of a take's files; they are read once for each stamp."""
-    if known.is_file():
-        return known.read_text()
-    total = hashlib.blake2b(digest_size=16)
-    try:
-        for path in _flat(paths_of(job.take)):
-            with path.open("rb") as file:
-                each = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-            total.update(f"{path.name}\0{each.hexdigest()}\n".encode())
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}") from None
-    files.write_text(known, total.hexdigest())
-    return total.hexdigest()
-
-
 def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
     take = job.take
-    return digest_of(
+    return marks.digest_of(
         [
-            *(code("takes"), rig.FINGERPRINT, job.source.layout),
+            *(marks.code("takes"), rig.FINGERPRINT, job.source.layout),
             *(take.subject, take.name, take.fps, take.slate, content, list(faces)),
             {k: getattr(job.settings, k) for k in _SETTINGS if k != "rig"},
         ]
     )
-
-
-_IMPORT = re.compile(r"^\s*from (data_pipeline[\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
-
-
-@functools.lru_cache
-def code(module: str) -> str:
-    """Returns a digest of the pipeline's own code that a module of it needs, and of all sources."""
-    folder = Path(__file__).parent
-    needed: dict[Path, bytes] = {}
-    todo = [folder / f"{module}.py", *folder.glob("sources/*.py")]
-    while todo:
-        path = todo.pop()
-        if path in needed or folder not in path.parents or not path.is_file():
-            continue
-        needed[path] = path.read_bytes()
-        for module, names in _IMPORT.findall(needed[path].decode()):
-            package = folder.parent.joinpath(*module.split("."))
-            todo += [package.with_suffix(".py"), package / "__init__.py"]
-            todo += [package / f"{name}.py" for name in re.findall(r"\w+", names)]
-    digest = hashlib.sha256()
-    for path in sorted(needed):
-        digest.update(needed[path])
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from a2fjax import rig
 from a2fjax.audio import num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import build
+from data_pipeline import build, locks
 from data_pipeline import clips as clips_of
 from data_pipeline.settings import BuildSettings, read_settings
 
@@ -254,7 +254,7 @@ def test_wrong_settings_are_one_line(captures, tmp_path, capsys, arguments, mess
 def test_two_builds_do_not_write_one_set(captures, tmp_path):
     work = tmp_path / "out" / ".build"
     work.mkdir(parents=True)
-    with build._lock(work), pytest.raises(InputError, match="another build is writing"):
+    with locks.hold(work), pytest.raises(InputError, match="another build is writing"):
         build.build(captures[0], tmp_path / "out", workers=0)
 
 
