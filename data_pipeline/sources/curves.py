@@ -27,6 +27,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
+from data_pipeline.sources import Face, SourceOptions
 from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.timing import align
 
@@ -68,6 +69,23 @@ _MOST = 3.0
 _PREFIX = "blendshapes."
 _WORDS = ("sentence", "language", "subject", "text", "emotion")
 _NESTED = ("blendshapes", "weights", "values", "channels")
+
+
+class CurveSource:
+    """What sources of curves have in common: nothing to solve on, and no mesh."""
+
+    def __init__(self, path: Path, options: SourceOptions):
+        """Keeps where and how; reads nothing."""
+        self.path = path
+        self.options = options
+
+    def face(self, actor: str, part: str) -> Face | None:
+        """Returns None: curves need no solving."""
+        return None
+
+    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns None: there is no mesh."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,10 +26,10 @@ import numpy as np
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.sources import AUDIO, Actor, Capture, Face, SourceOptions, Take, shots
+from data_pipeline.sources import AUDIO, Actor, Capture, SourceOptions, Take, shots
+from data_pipeline.sources.curves import CurveSource
 from data_pipeline.timing import align
 
-SLATE = "slate"
 _NAME = re.compile(r"(?P<slate>.+)_(?P<take>\d+)_(?P<device>.+)", re.DOTALL)
 _KINDS = ("cal", "", "raw")
 _SAID = {"cal": "calibrated", "": "uncalibrated", "raw": "uncalibrated"}
@@ -132,15 +132,10 @@ def _holds(folder: Path) -> bool:
         return True
 
 
-class LiveLinkSource:
+class LiveLinkSource(CurveSource):
     """Recordings by person; see the module."""
 
     layout = "livelink"
-
-    def __init__(self, path: Path, options: SourceOptions):
-        """Keeps where and how; reads nothing."""
-        self.path = path
-        self.options = options
 
     def actors(self) -> list[Actor]:
         """Returns one person a folder, or a named device; see `Source.actors`."""
@@ -197,32 +192,26 @@ class LiveLinkSource:
         said = shot_list.shots.get(shot, shot_list.shots.get(recording.base, {}))
         # The name of a person or a device says nothing of emotion ("Joyce").
         says = shot if {"emotion", "emotion_track"} & said.keys() else slate
-        emotion, track = shots.emotion_weights(listed, says, said, self.options.emotion)
         file = recording.files[recording.kind]
         table = livelink.read_timecodes(file)
         audio, silent = _sound(recording)
-        if audio is None and self.options.missing_audio != "silence":
-            where = silent or f"{recording.folder / recording.base}.wav: no such file, and no .mov"
-            raise InputError(
-                f"{where}; --config.missing_audio=silence takes it as performed in silence"
-            )
-        held_out = said.get("held_out")
+        nothing = f"{recording.folder / recording.base}.wav: no such file, and no .mov"
+        shots.check_sound(audio, self.options, silent or nothing)
         # A slate with the app's own name says nothing about what is performed; one that was named
         # is a line, and its takes are readings of it.
         line = shot if slate.lower() in _DEFAULT_SLATES else slate
-        return Take(
+        return shots.take_of(
+            shot_list,
+            said,
+            self.options,
+            where=listed,
             subject=subject,
             name=shot,
             audio=audio,
             data=(file,),
-            sentence=str(said.get("sentence") or shots.sentence_of(line)),
-            language=str(said.get("language") or self.options.language),
-            emotion=emotion,
-            emotion_track=track,
-            slate=slate.lower() == SLATE,
-            synthetic=shot_list.synthetic,
-            held_out=None if held_out is None else bool(held_out),
-            text=str(said.get("text") or ""),
+            acted=says,
+            line=shots.sentence_of(line),
+            slate=slate.lower() == shots.SLATE,
             offset=None if audio is None else _offset(recording, audio, table),
         )
 
@@ -250,14 +239,6 @@ class LiveLinkSource:
             observed=observed,
             notes=(which, *notes),
         )
-
-    def face(self, actor: str, part: str) -> Face | None:
-        """Returns None: curves need no solving."""
-        return None
-
-    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns None: the app keeps no mesh."""
-        return None
 
 
 def _take_json(recording: Recording) -> dict:

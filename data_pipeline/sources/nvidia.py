@@ -16,7 +16,6 @@ jaw keypoints are checked and not needed: the rig's jaw channels are solved from
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,17 @@ from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
 from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
-from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
+from data_pipeline.sources.people import read_vertex_list
+from data_pipeline.sources.shots import (
+    SLATE,
+    ShotList,
+    check_sound,
+    read_shot_list,
+    sentence_of,
+    take_of,
+)
 from data_pipeline.timing import align
 
-SLATE = "slate"
 _NEUTRAL_TAKES = 8
 _NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are at rest
 
@@ -127,31 +133,24 @@ class NvidiaSource:
         if skin is None:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
-        if audio is None and self.options.missing_audio != "silence":
-            raise InputError(
-                f"{folder / 'audio' / shot}.wav: no such file; --config.missing_audio=silence "
-                "takes it as performed in silence"
-            )
+        check_sound(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
         said = listed.shots.get(full, listed.shots.get(shot, {}))
         tongue = caches.find_cache(folder / "cache" / "tongue", shot)
         data = [*caches.files_of(skin), *(caches.files_of(tongue) if tongue else [])]
         data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
-        emotion, track = emotion_weights(folder / "shots.json", shot, said, self.options.emotion)
-        held_out = said.get("held_out")
-        return Take(
+        return take_of(
+            listed,
+            said,
+            self.options,
+            where=folder / "shots.json",
             subject=name,
             name=full,
             audio=audio,
             data=tuple(data),
-            sentence=str(said.get("sentence") or sentence_of(shot)),
-            language=str(said.get("language") or self.options.language),
-            emotion=emotion,
-            emotion_track=track,
+            acted=shot,
+            line=sentence_of(shot),
             slate=shot == SLATE,
-            synthetic=listed.synthetic,
-            held_out=None if held_out is None else bool(held_out),
             fps=self.options.fps or listed.fps,
-            text=str(said.get("text") or ""),
         )
 
     def capture(self, take: Take) -> Capture:
@@ -216,7 +215,7 @@ class NvidiaSource:
             units=self._units(folder, part),
             axes=self.options.axes,
             mouth_close=self.options.mouth_close,
-            stable=_vertex_list(rigid, len(shapes.neutral)),
+            stable=read_vertex_list(rigid, len(shapes.neutral)) if rigid.is_file() else None,
             part=part,
             name=str(path),
         )
@@ -363,18 +362,3 @@ def _array(path: Path) -> np.ndarray:
     if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
         raise InputError(f"{path}: its points are not finite numbers")
     return found.astype(np.float64)
-
-
-def _vertex_list(path: Path, count: int) -> np.ndarray | None:
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text())
-        if isinstance(data, dict):
-            data = next(iter(data.values()))
-        indices = np.unique(np.asarray(data, np.int64))
-    except (OSError, ValueError, TypeError, StopIteration) as error:
-        raise InputError(f"{path}: not a list of vertices ({error})") from None
-    if len(indices) < 3 or indices[0] < 0 or indices[-1] >= count:
-        raise InputError(f"{path}: expected at least 3 of {count} vertices")
-    return indices

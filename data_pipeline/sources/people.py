@@ -29,7 +29,14 @@ from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
 from data_pipeline.sources.damage import check_rate
 from data_pipeline.sources.sequences import Moving, Scaled
-from data_pipeline.sources.shots import ShotList, emotion_weights, read_shot_list, sentence_of
+from data_pipeline.sources.shots import (
+    SLATE,
+    ShotList,
+    check_sound,
+    read_shot_list,
+    sentence_of,
+    take_of,
+)
 from data_pipeline.timing import align
 
 AUDIO_FOLDERS = ("audio", "wav", "wavs")
@@ -163,29 +170,21 @@ class FolderSource(abc.ABC):
         # A list for the whole set names takes as the set's files are: person_take.
         full = f"{person.name}_{recording.name}"
         said = listed.shots.get(full) or listed.shots.get(recording.name, {})
-        if recording.audio is None and self.options.missing_audio != "silence":
-            raise InputError(
-                f"{recording.data[0]}: no sound file {recording.name}.wav for it "
-                "(--config.missing_audio=silence takes it as performed in silence)"
-            )
-        emotion, track = emotion_weights(
-            where or person.folders[0], recording.name, said, self.options.emotion
-        )
-        held_out = said.get("held_out")
-        return Take(
+        missing = f"{recording.data[0]}: no sound file {recording.name}.wav for it"
+        check_sound(recording.audio, self.options, missing)
+        return take_of(
+            listed,
+            said,
+            self.options,
+            where=where or person.folders[0],
             subject=person.name,
             name=recording.name,
             audio=recording.audio,
             data=recording.data,
-            sentence=str(said.get("sentence") or recording.sentence or sentence_of(recording.name)),
-            language=str(said.get("language") or self.options.language),
-            emotion=emotion,
-            emotion_track=track,
-            slate=recording.name == "slate",
-            synthetic=listed.synthetic,
-            held_out=None if held_out is None else bool(held_out),
+            acted=recording.name,
+            line=recording.sentence or sentence_of(recording.name),
+            slate=recording.name == SLATE,
             fps=self.options.fps or listed.fps,
-            text=str(said.get("text") or ""),
         )
 
     def capture(self, take: Take) -> Capture:

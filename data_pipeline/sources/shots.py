@@ -18,7 +18,11 @@ from a2fjax import rig
 from a2fjax.animation import emotion
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
+from data_pipeline.sources import SourceOptions, Take
 from data_pipeline.sources.damage import RATES
+
+SLATE = "slate"
+"""Name of a take of lip pops, by which clocks are aligned."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,79 @@ def read_shot_list(path: Path) -> ShotList:
     if units and units not in MILLIMETRES:
         raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
     return ShotList(fps, units, bool(data.get("synthetic", False)), shots)
+
+
+def check_sound(audio: Path | None, options: SourceOptions, missing: str) -> None:
+    """Checks that a take has a sound file, or may be taken as performed in silence.
+
+    Args:
+      audio: the file, or None.
+      options: of the user.
+      missing: which file is not there, in words.
+
+    Raises:
+      InputError: neither.
+    """
+    if audio is None and options.missing_audio != "silence":
+        raise InputError(
+            f"{missing}; --config.missing_audio=silence takes it as performed in silence"
+        )
+
+
+def take_of(
+    listed: ShotList,
+    said: dict[str, Any],
+    options: SourceOptions,
+    *,
+    where: Path,
+    subject: str,
+    name: str,
+    audio: Path | None,
+    data: tuple[Path, ...],
+    acted: str,
+    line: str,
+    slate: bool,
+    fps: float = 0.0,
+    offset: float | None = None,
+) -> Take:
+    """Returns a take: what its list says of it, else the user's options, else its name.
+
+    Args:
+      listed: the list.
+      said: what it says of the take.
+      options: of the user.
+      where: file, for messages.
+      subject: who.
+      name: of the take.
+      audio: its sound file, or None.
+      data: its files of motion.
+      acted: name that says the emotion where nothing else does.
+      line: key of the sentence where the list has none.
+      slate: lip pops, not speech.
+      fps: of the capture; 0 where its file has times.
+      offset: audio time minus capture time in s where the files say it.
+
+    Raises:
+      InputError: emotions that are none.
+    """
+    weights, track = emotion_weights(where, acted, said, options.emotion)
+    held_out = said.get("held_out")
+    return Take(
+        subject=subject,
+        name=name,
+        audio=audio,
+        data=data,
+        sentence=str(said.get("sentence") or line),
+        language=str(said.get("language") or options.language),
+        emotion=weights,
+        emotion_track=track,
+        slate=slate,
+        synthetic=listed.synthetic,
+        held_out=None if held_out is None else bool(held_out),
+        fps=fps,
+        text=str(said.get("text") or ""),
+        offset=offset,
+    )
 
 
 def sentence_of(shot: str) -> str:

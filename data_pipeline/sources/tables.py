@@ -7,16 +7,15 @@ cannot, and an .npz may hold the strings sentence, language, subject, text and e
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.sources import (
     Actor,
     Capture,
-    Face,
     SourceOptions,
     Take,
     curves,
@@ -63,8 +62,7 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
         if path.name.startswith(".") or path.suffix.lower() not in curves.ENDINGS:
             continue
         if path.name != "shots.json":
-            # What `a2fjax infer` writes ends in .channels.csv.
-            found.setdefault(path.stem.removesuffix(".channels"), []).append(path)
+            found.setdefault(_stem(path), []).append(path)
     kept = {}
     for stem, files in found.items():
         if find_audio(folder, stem) is None:
@@ -74,19 +72,19 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
     return kept
 
 
-class TableSource:
+def _stem(path: Path) -> str:
+    """Returns a table's name without the ending that `a2fjax infer` gives its own."""
+    return path.stem.removesuffix(".channels")
+
+
+class TableSource(curves.CurveSource):
     """Tables in one folder (a person) or in a folder for each person."""
 
     layout = "table"
 
-    def __init__(self, path: Path, options: SourceOptions):
-        """Keeps where and how; reads nothing."""
-        self.path = path
-        self.options = options
-
     def actors(self) -> list[Actor]:
         """Returns one person a folder; see `Source.actors`."""
-        grouped: dict[str, list[Take]] = {}
+        found: list[tuple[Path, Take]] = []
         rejected: dict[str, list[tuple[str, str]]] = {}
         listed: dict[str, list[Path]] = {}
         for folder in _folders(self.path):
@@ -99,10 +97,17 @@ class TableSource:
                 except InputError as error:
                     rejected.setdefault(subject, []).append((stem, str(error)))
                     continue
-                grouped.setdefault(take.subject, []).append(take)
+                found.append((folder, take))
                 shot_list = folder / "shots.json"
                 if shot_list.is_file() and shot_list not in listed.get(take.subject, []):
                     listed.setdefault(take.subject, []).append(shot_list)
+        # Files of one person may lie in several folders, and be called the same there.
+        often = Counter((take.subject, take.name) for _, take in found)
+        grouped: dict[str, list[Take]] = {}
+        for folder, take in found:
+            if often[take.subject, take.name] > 1:
+                take = dataclasses.replace(take, name=f"{folder.resolve().name}_{take.name}")
+            grouped.setdefault(take.subject, []).append(take)
         return [
             Actor(
                 name=name,
@@ -115,29 +120,22 @@ class TableSource:
 
     def _take(self, folder: Path, stem: str, file: Path, subject: str) -> Take:
         audio = find_audio(folder, stem)
-        if audio is None and self.options.missing_audio != "silence":
-            raise InputError(
-                f"{file}: no sound file {stem}.wav beside it; --config.missing_audio=silence takes "
-                "it as performed in silence"
-            )
+        shots.check_sound(audio, self.options, f"{file}: no sound file {stem}.wav beside it")
         listed = shots.read_shot_list(folder / "shots.json")
         said = {**curves.words(file), **listed.shots.get(stem, {})}
-        emotion, track = shots.emotion_weights(file, stem, said, self.options.emotion)
-        held_out = said.get("held_out")
-        return Take(
+        return shots.take_of(
+            listed,
+            said,
+            self.options,
+            where=file,
             subject=str(said.get("subject") or subject),
             name=stem,
             audio=audio,
             data=(file,),
-            sentence=str(said.get("sentence") or shots.sentence_of(stem)),
-            language=str(said.get("language") or self.options.language),
-            emotion=emotion,
-            emotion_track=track,
-            slate=stem.lower() == "slate",
-            synthetic=listed.synthetic,
-            held_out=None if held_out is None else bool(held_out),
+            acted=stem,
+            line=shots.sentence_of(stem),
+            slate=stem.lower() == shots.SLATE,
             fps=self.options.fps or listed.fps,
-            text=str(said.get("text") or ""),
         )
 
     def capture(self, take: Take) -> Capture:
@@ -145,17 +143,9 @@ class TableSource:
         file = take.data[0]
         found = curves.read(file, self.options.fps, otherwise=take.fps)
         notes = list(found.notes)
-        others = [p.name for p in _tables(file.parent).get(take.name, []) if p != file]
+        others = [p.name for p in _tables(file.parent).get(_stem(file), []) if p != file]
         if others:
             notes.append(f"{file.name} is taken before {', '.join(others)}")
         return Capture(
             times=found.times, curves=found.curves, observed=found.observed, notes=tuple(notes)
         )
-
-    def face(self, actor: str, part: str) -> Face | None:
-        """Returns None: curves need no solving."""
-        return None
-
-    def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns None: tables have no mesh."""
-        return None
