@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import unicodedata
 from pathlib import Path
 from typing import Protocol
 
@@ -102,6 +103,23 @@ class Take:
     text: str = ""
     offset: float | None = None
 
+    def __post_init__(self) -> None:
+        """Checks that its words can be written.
+
+        Raises:
+          InputError: a name with control characters, or one that is not Unicode (file names on
+            Linux are any bytes); names the first file.
+        """
+        for name in (self.subject, self.name):
+            if readable(name) != name:
+                raise InputError(
+                    f"{readable(str(self.data[0]))}: its name has characters that cannot be "
+                    "written; rename it"
+                )
+        for key in ("sentence", "language", "text"):
+            if not _encodable(getattr(self, key)):
+                raise InputError(f"{self.data[0]}: its {key} is not Unicode: half a character")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capture:
@@ -171,6 +189,13 @@ class Actor:
     files: tuple[Path, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Makes names and reasons of what is left out readable, whatever bytes files are named."""
+        said = tuple((readable(take), readable(reason)) for take, reason in self.rejected)
+        object.__setattr__(self, "rejected", said)
+        if not self.takes:  # those of takes were checked
+            object.__setattr__(self, "name", readable(self.name))
+
 
 class Source(Protocol):
     """A set of captures; picklable, so that worker processes can read their part of it."""
@@ -221,6 +246,8 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
         what = "is not a folder" if path.exists() else "does not exist"
         near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path} {what}{nearest(str(path), near[:200])}")
+    if readable(str(path)) != str(path):
+        raise InputError(f"{readable(str(path))}: has characters that cannot be written; rename it")
     if layout != "auto":
         if layout not in LAYOUTS:
             raise InputError(f"--layout {layout!r}{nearest(layout, [*LAYOUTS, 'auto'])}")
@@ -236,6 +263,18 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
         "(nvidia), Live Link Face recordings (livelink), vertex arrays (vertices), folders of OBJ "
         "or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
     )
+
+
+def readable(text: str) -> str:
+    """Returns text in one line that can be written: what cannot is escaped."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
+        for c in text
+    )
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def find_audio(folder: Path, stem: str) -> Path | None:

@@ -183,8 +183,9 @@ class _PointCache:
             points = np.asarray(points, np.float64).reshape(-1, 3)
         except self.damage as error:
             raise InputError(f"{self.path}: time code {code}: {_reason(error)}") from None
-        # Points are rows in USD: p' = p M.
-        return (points @ place[:3, :3] + place[3, :3]) @ self.turn.T
+        # Points are rows in USD: p' = p M. Those that are infinite become NaN.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return (points @ place[:3, :3] + place[3, :3]) @ self.turn.T
 
 
 def _convention(stage: Any) -> tuple[np.ndarray, str]:
