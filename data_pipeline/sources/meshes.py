@@ -19,7 +19,6 @@ from data_pipeline.sources.people import (
     AUDIO_FOLDERS,
     RESERVED,
     FolderSource,
-    Person,
     Recording,
     audio_of,
     check_names,
@@ -103,33 +102,19 @@ class MeshSource(FolderSource):
 
     layout = "meshes"
 
-    def find_people(self) -> list[Person]:
-        """Returns everyone in the set."""
-        people = []
-        for name, folder, takes in _people(self.path):
-            if self.options.subject and folder == self.path:
-                name = self.options.subject
-            recordings: dict[str, Recording] = {}
-            for take in takes:
-                # A take in two forms (frames, and a cache made of them) is one take.
-                stem = take.stem if take.suffix.lower() in FILES else take.name
-                inside = [take] if take.is_dir() else []
-                recordings.setdefault(
-                    stem,
-                    Recording(
-                        name=stem,
-                        data=(take, *_tongue(take)),
-                        audio=audio_of(folder, self.path, stem, *inside),
-                    ),
-                )
-            people.append(
-                Person(
-                    name=name,
-                    folders=tuple(dict.fromkeys((folder, self.path))),
-                    recordings=tuple(recordings[n] for n in sorted(recordings)),
-                )
-            )
-        return people
+    def folders(self) -> list[tuple[str, Path, list[Path]]]:
+        """Returns people by folder; see `FolderSource.folders`."""
+        return _people(self.path)
+
+    def recording(self, folder: Path, take: Path) -> Recording:
+        """Returns a take's files; see `FolderSource.recording`."""
+        name = take.stem if take.suffix.lower() in FILES else take.name
+        inside = [take] if take.is_dir() else []
+        return Recording(
+            name=name,
+            data=(take, *_tongue(take)),
+            audio=audio_of(folder, self.path, name, *inside),
+        )
 
     def open(self, path: Path) -> Moving:
         """Opens a folder of frames, a USD file or a glTF file; see `FolderSource.open`."""

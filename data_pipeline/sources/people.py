@@ -27,7 +27,7 @@ from data_pipeline.mesh import rest, rigs
 from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
-from data_pipeline.sources.damage import check_rate
+from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources.sequences import Moving, Scaled
 from data_pipeline.sources.shots import (
     SLATE,
@@ -113,8 +113,35 @@ class FolderSource(abc.ABC):
         return {**self.__dict__, "_faces": {}, "_people": {}, "_firsts": {}}
 
     @abc.abstractmethod
+    def folders(self) -> list[tuple[str, Path, list[Path]]]:
+        """Returns (name, folder, takes) of everyone; the whole set's folder is the user's to name.
+
+        It need not exist where takes of several people lie in one folder.
+        """
+
+    @abc.abstractmethod
+    def recording(self, folder: Path, take: Path) -> Recording:
+        """Returns what belongs to a take that `folders` found."""
+
     def find_people(self) -> list[Person]:
         """Returns everyone in the set."""
+        people = []
+        for name, folder, takes in self.folders():
+            if self.options.subject and folder == self.path:
+                name = self.options.subject
+            recordings: dict[str, Recording] = {}
+            for take in takes:
+                # A take in two forms (frames, and a cache made of them) is one take.
+                found = self.recording(folder, take)
+                recordings.setdefault(found.name, found)
+            people.append(
+                Person(
+                    name=name,
+                    folders=tuple(dict.fromkeys((folder, self.path))),
+                    recordings=tuple(recordings[n] for n in sorted(recordings)),
+                )
+            )
+        return people
 
     @abc.abstractmethod
     def open(self, path: Path) -> Moving:
@@ -428,8 +455,8 @@ def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: not an array of vertices ({error})") from None
+        except DAMAGED as error:
+            raise InputError(f"{path}: not an array of vertices ({one_line(error)})") from None
         if array.dtype.kind == "f" and array.size % 3 == 0 and array.shape[-1:] != (3,):
             from a2fjax.data import records
 
@@ -453,8 +480,8 @@ def read_vertex_list(path: Path, count: int) -> np.ndarray:
         if isinstance(data, dict):
             data = next(iter(data.values()))
         indices = np.unique(np.asarray(data, np.int64))
-    except (OSError, ValueError, TypeError, OverflowError, StopIteration) as error:
-        raise InputError(f"{path}: not a list of vertices ({error})") from None
+    except (*DAMAGED, StopIteration) as error:
+        raise InputError(f"{path}: not a list of vertices ({one_line(error)})") from None
     if indices.ndim != 1 or len(indices) < 3 or indices[0] < 0 or indices[-1] >= count:
         raise InputError(f"{path}: expected at least 3 of {count} vertices")
     return indices

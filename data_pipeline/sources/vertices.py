@@ -14,9 +14,7 @@ A .npy file is read a block of frames at a time; an .npz is decompressed as a wh
 from __future__ import annotations
 
 import re
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,11 @@ import numpy as np
 
 from a2fjax.errors import InputError, nearest
 from data_pipeline.sources import SourceOptions, find_audio
+from data_pipeline.sources.damage import DAMAGED, one_line
 from data_pipeline.sources.people import (
     AUDIO_FOLDERS,
     RESERVED,
     FolderSource,
-    Person,
     Recording,
     audio_of,
     check_names,
@@ -41,10 +39,6 @@ KEYS = ("vertices", "verts", "points", "vertex", "positions", "skin")
 CONTAINERS = ("vertices_npy", "vertices", "verts")
 """Folders of arrays of several people, named <person>_<sentence>."""
 
-_READ_ERRORS = (
-    OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, zlib.error,
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError,
-)  # fmt: skip
 _LEAST_FLAT = 100  # vertices: a flat array of fewer columns may be a table of curves
 _RAW = "data_verts.npy"
 
@@ -133,7 +127,7 @@ def _holds_vertices(path: Path) -> bool:
                             (2, 0): np.lib.format.read_array_header_2_0,
                         }[version]
                         return _are_vertices(header(file)[0])
-    except _READ_ERRORS:
+    except DAMAGED:
         return False
     return False
 
@@ -149,40 +143,27 @@ class VertexSource(FolderSource):
 
     layout = "vertices"
 
-    def find_people(self) -> list[Person]:
-        """Returns everyone in the set."""
-        people = []
-        for name, folder, files in _people(self.path):
-            shared = files[0].parent.parent == self.path and folder != files[0].parent
-            if self.options.subject and folder == self.path:
-                name = self.options.subject
-            recordings: dict[str, Recording] = {}
-            for file in files:
-                take = file.stem.rpartition("_")[2] if shared else file.stem
-                recordings.setdefault(take, self._recording(folder, file, take, shared))
-            people.append(
-                Person(
-                    name=name,
-                    folders=tuple(dict.fromkeys((folder, self.path))),
-                    recordings=tuple(recordings[n] for n in sorted(recordings)),
-                )
-            )
-        return people
+    def folders(self) -> list[tuple[str, Path, list[Path]]]:
+        """Returns people by folder or by the names of files; see `FolderSource.folders`."""
+        return _people(self.path)
 
-    def _recording(self, folder: Path, file: Path, take: str, shared: bool) -> Recording:
+    def recording(self, folder: Path, take: Path) -> Recording:
+        """Returns a take's files; see `FolderSource.recording`."""
+        shared = take.parent.parent == self.path and folder != take.parent
+        name = take.stem.rpartition("_")[2] if shared else take.stem
         if shared:
-            places = [self.path / name for name in AUDIO_FOLDERS]
-            heard = (find_audio(p, file.stem) for p in places if p.is_dir())
+            places = [self.path / place for place in AUDIO_FOLDERS]
+            heard = (find_audio(p, take.stem) for p in places if p.is_dir())
             audio = next((a for a in heard if a is not None), None)
         else:
-            audio = audio_of(folder, self.path, take)
+            audio = audio_of(folder, self.path, name)
         # BIWI's e01 is its sentence 01 again, with emotion: they must not fall on two sides.
-        again = re.fullmatch(r"e(\d\d)", take) if shared else None
-        tongues = [file.with_name(f"{file.stem}.tongue{s}") for s in SUFFIXES]
+        again = re.fullmatch(r"e(\d\d)", name) if shared else None
+        tongues = [take.with_name(f"{take.stem}.tongue{s}") for s in SUFFIXES]
         tongue = next((t for t in tongues if t.is_file()), None)
         return Recording(
-            name=take,
-            data=(file,) if tongue is None else (file, tongue),
+            name=name,
+            data=(take,) if tongue is None else (take, tongue),
             audio=audio,
             sentence=again.group(1) if again else "",
         )
@@ -200,9 +181,9 @@ class VertexSource(FolderSource):
                 return _from_archive(path, archive)
         except InputError:
             raise
-        except _READ_ERRORS as error:
-            reason = " ".join(str(error).split())[:120]
-            if any(word in reason for word in ("pickle", "Object arrays", "Python objects")):
+        except DAMAGED as error:
+            reason = one_line(error)
+            if "pickle" in reason:
                 raise InputError(
                     f"{path}: is or holds a pickle; pickles are refused because they can run "
                     "code: save it again with np.save(path, np.asarray(vertices, np.float32))"
