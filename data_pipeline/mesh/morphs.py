@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.sources.damage import DAMAGED, one_line
+from data_pipeline.sources.damage import DAMAGED, library, one_line
 
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -54,12 +54,7 @@ def open_document(path: Path) -> Document:
     Raises:
       InputError: pygltflib is missing, or the file is, or it is not glTF.
     """
-    try:
-        import pygltflib
-    except ImportError:
-        raise InputError(
-            f"{path}: glTF needs the extra `captures`: pip install 'a2fjax[captures]'"
-        ) from None
+    pygltflib = library("pygltflib", path, "glTF")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:

@@ -1,14 +1,16 @@
-"""What goes wrong in reading bytes that are not what their name says."""
+"""What goes wrong in reading files: bytes that are not what their name says, a missing library."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import lzma
 import struct
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,25 @@ def check_rate(path: Path, times: np.ndarray) -> None:
             f"{path}: its times are {found} frames a second, expected 1 to 1000: are they in "
             "seconds? --config.fps=... takes no notice of them"
         )
+
+
+def library(name: str, path: Path, kind: str) -> Any:
+    """Returns a module of the extra `captures`.
+
+    Args:
+      name: of the module.
+      path: of the file it is needed for.
+      kind: of file, in words.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(
+            f"{path}: {kind} needs the extra `captures`: pip install 'a2fjax[captures]'"
+        ) from None
 
 
 def one_line(error: BaseException) -> str:

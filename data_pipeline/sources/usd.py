@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
+from data_pipeline.sources.damage import library
 from data_pipeline.sources.sequences import Frames, Moving, frame_numbers, named_curves
 
 _MEMORY = 4 << 30  # bytes that reading a small file may take
@@ -35,12 +36,7 @@ def read(path: Path) -> Moving:
     Raises:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
-    try:
-        import pxr.Usd  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f"{path}: USD needs the extra `captures`: pip install 'a2fjax[captures]'"
-        ) from None
+    library("pxr", path, "USD")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     _look_first(path)
