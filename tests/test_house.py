@@ -48,17 +48,7 @@ def rooms(path: Path) -> set[str]:
     return names & own
 
 
-PIPELINE_MAY = {
-    "a2fjax.animation",
-    "a2fjax.animation.livelink",
-    "a2fjax.animation.mesh",
-    "a2fjax.animation.tables",
-    "a2fjax.animation.tracks",
-    "a2fjax",
-    "a2fjax.audio",
-    "a2fjax.audio.io",
-    "a2fjax.audio.level",
-}
+PIPELINE_MAY = {"a2fjax", "a2fjax.audio", "a2fjax.audio.io", "a2fjax.audio.level"}
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
 PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
