@@ -30,6 +30,7 @@ FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
 """What `save` writes, by file name extension."""
 
 _CHUNK = 1 << 16  # Sample frames decoded at a time; bounds memory, changes no sample.
+_LOUDEST = 2.0**31  # Of samples; floats that are whole numbers of 32 bits are the largest in use.
 _UNKNOWN = 0x7FFF0000  # Sizes from here on are what encoders write when they cannot seek back.
 
 
@@ -44,7 +45,7 @@ def load(path: str | Path) -> np.ndarray:
 
     Raises:
       InputError: no such file, a folder, not a sound file, fewer than two samples, samples that
-        are not finite, or the file ends before its header says.
+        are not finite or beyond 2**31, or the file ends before its header says.
     """
     return np.concatenate(list(_stream(Path(path))))
 
@@ -195,11 +196,18 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
         if not read and found != SAMPLE_RATE:
             resampler = soxr.ResampleStream(found, SAMPLE_RATE, 1, dtype="float32")
         rate = found
-        mono = piece.mean(axis=1, dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # told below
+            mono = piece.mean(axis=1, dtype=np.float32)
         finite = np.isfinite(mono)
         if not finite.all():
             at = (read + int(np.argmin(finite))) / rate
             raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+        if len(mono) and np.abs(mono).max() > _LOUDEST:
+            at = (read + int(np.argmax(np.abs(mono)))) / rate
+            raise InputError(
+                f"audio {path}: sample at {at:.4f} s is {np.abs(mono).max():.3g}: damaged, full "
+                "scale is 1"
+            )
         read += len(mono)
         if resampler is not None:
             mono = resampler.resample_chunk(mono)
