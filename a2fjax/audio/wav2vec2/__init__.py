@@ -1,0 +1,29 @@
+"""wav2vec 2.0 and HuBERT in JAX: checkpoints of the hub as features of motion frames."""
+
+from a2fjax.audio.wav2vec2.encoder import (
+    Encoded,
+    Encoder,
+    frozen,
+    init_layer_mix,
+    layer_mix,
+    normalise,
+    to_motion_frames,
+)
+from a2fjax.audio.wav2vec2.hub import fingerprint, load, save
+from a2fjax.audio.wav2vec2.layout import BASE, LARGE, Layout
+
+__all__ = [
+    "BASE",
+    "LARGE",
+    "Encoded",
+    "Encoder",
+    "Layout",
+    "fingerprint",
+    "frozen",
+    "init_layer_mix",
+    "layer_mix",
+    "load",
+    "normalise",
+    "save",
+    "to_motion_frames",
+]
