@@ -192,7 +192,9 @@ def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
                     # A negative index counts back from the vertices read so far.
                     faces += _fan([c - 1 if c > 0 else c + len(vertices) for c in corners])
             except (ValueError, IndexError):
-                raise InputError(f"mesh {path}:{number}: cannot read {line.strip()!r}") from None
+                raise InputError(
+                    f"mesh {path}:{number}: cannot read {line.strip()[:60]!r}"
+                ) from None
     return np.array(vertices, np.float32).reshape(-1, 3), np.array(faces, np.int64)
 
 

@@ -457,6 +457,8 @@ def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:
             array = np.load(path, allow_pickle=False)
         except DAMAGED as error:
             raise InputError(f"{path}: not an array of vertices ({one_line(error)})") from None
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{path}: an archive, expected one array of vertices: name it .npz")
         if array.dtype.kind == "f" and array.size % 3 == 0 and array.shape[-1:] != (3,):
             from a2fjax.data import records
 

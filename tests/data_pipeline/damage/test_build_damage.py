@@ -372,6 +372,22 @@ def test_the_same_name_and_the_same_files_twice(tmp_path, writers, make_set, run
     assert "the same files as anna/copy" in told(manifest)["anna/good"]
 
 
+def test_what_belongs_to_a_person_and_is_damaged(tmp_path, make_set, run):
+    """A neutral that is an archive, a rig that is cut: the person's takes are told, others not."""
+    made = make_set(tmp_path / "set", "vertices")
+    for kind in ("npy", "npz", "shared"):
+        made.write(kind, "hello")
+    archive = (made.path / "nils" / "rig.npz").read_bytes()
+    (made.path / "templates" / "ben.npy").write_bytes(archive)
+    (made.path / "nils" / "rig.npz").write_bytes(archive[:5000])
+    code, manifest, printed = run(made.path, tmp_path / "out")
+    assert code == 0, printed
+    assert held(manifest) == {"anna/hello"}
+    reasons = told(manifest)
+    assert "ben.npy: an archive" in reasons["ben/hello"]
+    assert "nils/rig.npz" in reasons["nils/hello"] and "unexpected" not in reasons["nils/hello"]
+
+
 def test_a_shot_list_with_half_a_character(tmp_path, make_set, run):
     made = make_set(tmp_path / "set", "vertices")
     for name in ("good", "half", "wrong"):

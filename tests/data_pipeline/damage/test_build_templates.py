@@ -121,4 +121,5 @@ def test_a_template_on_a_neutral_in_other_units_and_axes(tmp_path, template, run
     assert "capture in m, axes +x+z-y" in notes
     vertices, _ = records.read_mesh(out / "subjects/ben.npz")
     size = np.ptp(head.vertices, axis=0) / 100.0  # the set's mesh: their unit, the rig's axes
-    np.testing.assert_allclose(np.ptp(vertices, axis=0), size, rtol=1e-4)
+    # It lies as the template does, so another head is turned by a little.
+    np.testing.assert_allclose(np.ptp(vertices, axis=0), size, rtol=1e-4 if same else 5e-3)
