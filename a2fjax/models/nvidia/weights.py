@@ -1,0 +1,78 @@
+"""Parameters of networks trained in NVIDIA's framework, as ours.
+
+Their training writes `weights.pth`, a state dict of PyTorch. With PyTorch installed,
+
+    state = {k: v.numpy() for k, v in torch.load(path, weights_only=True).items()}
+
+makes it what `convert` reads; nothing here needs PyTorch. The models that NVIDIA released are ONNX
+files, whose names and layouts are another matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from a2fjax.errors import InputError, nearest
+from a2fjax.models.params import Params, paths
+
+ENCODERS = ("w2v.", "audio_model.")
+"""Where the speech encoder is in a state dict: torchaudio's wav2vec 2.0, transformers' HuBERT."""
+
+_EMBEDDING = re.compile(r"^((?:skin|tongue|jaw|eyes)_embedding|final)/(?:linear|conv)_(\d)/")
+_HEAD = re.compile(r"^(final_layer_\w+)/linear_(\d)/")
+
+
+def convert(state: Mapping[str, np.ndarray], expected: Params) -> Params:
+    """Returns the parameters of a `regression.Network` or `diffusion.Network`.
+
+    Args:
+      state: a state dict of NVIDIA's `conv_w2v_autocorr` or `diffusion_rnn`; what belongs to the
+        speech encoder is left out.
+      expected: the network's parameters or their shapes, of `jax.eval_shape` of its `init`.
+
+    Raises:
+      InputError: a parameter is missing, of another shape, or not one of the network's.
+    """
+    left = {name for name in state if not name.startswith(ENCODERS)}
+    out: Params = {}
+    for path, leaf in paths(expected):
+        name = torch_name(path)
+        if name not in state:
+            raise InputError(f"weights: {name} is missing{nearest(name, left)}")
+        value = np.asarray(state[name], np.float32)
+        if path.endswith("/kernel"):
+            if len(leaf.shape) == 3:
+                # Their convolutions are 2-D with one tap across, ours 1-D.
+                value = value.reshape(*value.shape[:2], -1) if value.ndim == 4 else value
+                value = value.transpose(2, 1, 0) if value.ndim == 3 else value
+            else:
+                value = value.T
+        if value.shape != tuple(leaf.shape):
+            raise InputError(
+                f"weights: {name} has shape {list(np.shape(state[name]))}, which does not fit "
+                f"{path} {list(leaf.shape)}: check layout, layers and actors"
+            )
+        left.discard(name)
+        *parents, last = path.split("/")
+        branch = out
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = value
+    if left:
+        raise InputError(f"weights: {sorted(left)[0]} is no parameter of this network")
+    return out
+
+
+def torch_name(path: str) -> str:
+    """Returns NVIDIA's name of a parameter of ours, such as "freq1.weight" of "freq1/kernel"."""
+    path = _EMBEDDING.sub(r"geometry_embedding/\1/\2/", path)
+    path = _HEAD.sub(r"\1/\2/", path)
+    path = re.sub(r"^gru/(ih|hh)_l(\d+)/kernel$", r"gru/weight_\1_l\2", path)
+    path = re.sub(r"^gru/(ih|hh)_l(\d+)/bias$", r"gru/bias_\1_l\2", path)
+    path = path.replace("eyes_embedding", "eye_embedding").replace("_layer_eyes", "_layer_eye")
+    path = re.sub(r"^proj_time/", "proj_time/0/", path)
+    path = re.sub(r"^phoneme_regressors_(\d+)/", r"phoneme_regressors/\1/", path)
+    return re.sub(r"/kernel$", "/weight", path).replace("/", ".")
