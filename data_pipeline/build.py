@@ -221,7 +221,8 @@ def build(
                     out, source, actors, held_out, settings, workers, part, finish, locked, say
                 )
             except InputError:
-                if made and part is None and locked:
+                # Nothing is left of a mistake, but no work is thrown away.
+                if made and part is None and locked and not any((work / "takes").glob("*.npz")):
                     shutil.rmtree(work)
                     with contextlib.suppress(OSError):
                         out.rmdir()
@@ -255,7 +256,8 @@ def _build(
         dataclasses.asdict(settings),
         str(source.path),
     ]
-    base += [source.layout, sorted(held_out), [[e.stamp, e.actor_stamp] for e in entries]]
+    base += [source.layout, sorted(held_out)]
+    base += [[e.stamp, e.actor_stamp, clips.said_of(e.take)] for e in entries]
     files_now = marks.digest_of([base, rejected])
     before, manifest = _state(work), _whole_set(out)
     if manifest is not None and before.get("files") == files_now:

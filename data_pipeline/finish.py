@@ -55,6 +55,10 @@ def finish(
         takes = len(refused) + len(aside)
         first = next(iter(sorted({**refused, **aside}.items())), None)
         why = f"; first: {first[0]}: {first[1]}" if first else ""
+        if judged:
+            warnings = [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
+            _report(out, source, judged, refused, settings, {"warnings": warnings})
+            why += f"; {out / 'quality.html'} says more"
         raise InputError(f"{source.path}: none of {takes} takes could be used{why}")
     division = _divide({e[1] for s in used for e in s["entries"]}, settings)
     # A curve that is zero in all takes was not captured: there is no face so still.
@@ -127,30 +131,16 @@ def finish(
             "unobserved_zero_channels": unseen,
         }
 
+    for said in judged:
+        said["split"] = split_of(said) if said["verdict"] == "used" else ""
+
     def page(manifest: records.Manifest) -> None:
-        lost = [
-            {"take": k, "subject": k.split("/")[0], "verdict": "rejected", "reasons": [v]}
-            for k, v in sorted(refused.items())
-        ]
-        takes = [
-            {
-                **{k: v for k, v in s.items() if k not in _OWN},
-                "split": split_of(s) if s["verdict"] == "used" else "",
-            }
-            for s in judged
-            if s["verdict"] in ("used", "quarantined")
-        ]
-        thresholds = dataclasses.asdict(settings.thresholds())
         facts = {
-            "name": source.path.resolve().name,
-            "layout": source.layout,
             "warnings": manifest.source["warnings"],
-            "thresholds": thresholds,
             "statistics": manifest.statistics,
             "unobserved_zero_channels": unseen,
-            "settings": dataclasses.asdict(settings),
         }
-        report.write(out, report.assemble(takes + lost, facts))
+        _report(out, source, judged, refused, settings, facts)
 
     return shards.write(
         out,
@@ -163,6 +153,34 @@ def finish(
         source=describe,
         before=page,
     )
+
+
+def _report(
+    out: Path,
+    source: Source,
+    judged: list[dict[str, Any]],
+    refused: dict[str, str],
+    settings: BuildSettings,
+    facts: dict[str, Any],
+) -> None:
+    """Writes quality.json and quality.html of all takes."""
+    lost = [
+        {"take": k, "subject": k.split("/")[0], "verdict": "rejected", "reasons": [v]}
+        for k, v in sorted(refused.items())
+    ]
+    takes = [
+        {k: v for k, v in said.items() if k not in _OWN}
+        for said in judged
+        if said["verdict"] in ("used", "quarantined")
+    ]
+    facts = {
+        "name": source.path.resolve().name,
+        "layout": source.layout,
+        "thresholds": dataclasses.asdict(settings.thresholds()),
+        "settings": dataclasses.asdict(settings),
+        **facts,
+    }
+    report.write(out, report.assemble(takes + lost, facts))
 
 
 def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:

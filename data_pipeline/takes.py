@@ -301,22 +301,31 @@ def solve_take(
                     "--config.rig=..."
                 )
             continue
-        seen, weights, error = _solve(name, part, capture, vertices, take, settings, facts)
+        try:
+            seen, weights, error = _solve(name, part, capture, vertices, take, settings, facts)
+        except InputError as problem:
+            if name == "skin":
+                raise
+            facts["warnings"].append(f"{problem}; the tongue counts as not observed")
+            continue
+        if name == "tongue" and seen.mean() < _LEAST_SEEN:
+            # Frames are kept or left out whole: a tongue that is mostly hidden would cost the face.
+            facts["warnings"].append(
+                f"tongue: seen in {seen.mean():.0%} of the frames; counts as not observed"
+            )
+            continue
         columns = np.array([rig.INDEX[c] for c in part.face.channels])
         curves[np.ix_(seen, columns)] = weights
         observed[columns] = part.observed
         if name == "skin":
             residual = np.zeros(frames)
             residual[seen] = error
-            usable = seen
-            facts["notes"] += part.notes
-        else:
-            usable &= seen
-            facts["notes"] += part.notes
+        usable &= seen
+        facts["notes"] += part.notes
     usable &= np.isfinite(curves).all(axis=1)
     if not usable.any():
         raise InputError(f"{take.data[0]}: none of {frames} frames can be used")
-    audio = None if take.audio is None else io.load(take.audio)
+    envelope, clicks = _heard(take)
     times, curves = times[usable], curves[usable]
     residual = residual[usable] if len(residual) else residual
     facts["frames"] = frames
@@ -328,10 +337,19 @@ def solve_take(
         curves=curves,
         observed=observed,
         residual=residual.astype(np.float32),
-        envelope=np.zeros(0) if audio is None else align.envelope(audio).astype(np.float32),
-        clicks=align.click_times(audio) if take.slate and audio is not None else np.zeros(0),
+        envelope=envelope,
+        clicks=clicks,
         facts=facts,
     )
+
+
+def _heard(take: Take) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the loudness and, of a slate, the clicks of a take's sound."""
+    if take.audio is None:
+        return np.zeros(0, np.float32), np.zeros(0)
+    audio = io.load(take.audio)
+    clicks = align.click_times(audio) if take.slate else np.zeros(0)
+    return align.envelope(audio).astype(np.float32), clicks
 
 
 def _solve(

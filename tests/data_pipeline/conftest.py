@@ -135,3 +135,39 @@ def write_actor(
 def make_actor():
     """The function `write_actor`."""
     return write_actor
+
+
+def write_talk(
+    folder: Path, name: str, *, seed=0, seconds=8.0, fps=60.0, offset=0.0, fast=1.0, sound=True
+):
+    """Writes a table of four curves and the noise of that jaw; returns audio time -> curves [T, 4].
+
+    The capture's clock starts `offset` s before the audio's, and runs `fast` times as fast: its
+    frame at `t` shows the face at audio time `t / fast + offset`.
+    """
+    rng = np.random.default_rng(seed)
+    knots = np.arange(-2.0, seconds + 2.5, 0.25)
+    values = rng.uniform(0.0, 0.8, (len(knots), 4)) * (rng.uniform(size=(len(knots), 1)) < 0.7)
+
+    def motion(t):
+        place = np.clip((np.asarray(t) - knots[0]) / 0.25, 0, len(knots) - 1.001)
+        left = place.astype(int)
+        share = ((1 - np.cos(np.pi * (place - left))) / 2)[:, None]
+        return (1 - share) * values[left] + share * values[left + 1]
+
+    folder.mkdir(parents=True, exist_ok=True)
+    capture = np.arange(round(seconds * fps)) / fps
+    names = np.array(["jawOpen", "browInnerUp", "mouthSmileLeft", "mouthSmileRight"])
+    np.savez(folder / f"{name}.npz", motion=motion(capture / fast + offset), names=names, fps=fps)
+    if sound:
+        at = np.arange(round(seconds * RATE)) / RATE
+        audio = motion(at)[:, 0] ** 2 * rng.normal(size=len(at)) * 0.3
+        audio += 3e-4 * rng.normal(size=len(at))
+        soundfile.write(folder / f"{name}.wav", audio, RATE, "PCM_16")
+    return motion
+
+
+@pytest.fixture(scope="session")
+def make_talk():
+    """The function `write_talk`."""
+    return write_talk
