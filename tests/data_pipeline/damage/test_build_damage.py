@@ -277,7 +277,7 @@ def test_the_good_survive_and_the_bad_are_named(tmp_path, writers, make_set, lay
     assert not missed
     for name in bad:
         reason = reasons[short[name]]
-        assert "\n" not in reason and "unexpected" not in reason, reason
+        assert "\n" not in reason and "defect of this program" not in reason, reason
         assert len(reason) < 1000
         # Of a take that can be read, the measure is told that puts it aside; else the file.
         assert name in reason or name == "silence", reason
@@ -385,7 +385,7 @@ def test_what_belongs_to_a_person_and_is_damaged(tmp_path, make_set, run):
     assert held(manifest) == {"anna/hello"}
     reasons = told(manifest)
     assert "ben.npy: an archive" in reasons["ben/hello"]
-    assert "nils/rig.npz" in reasons["nils/hello"] and "unexpected" not in reasons["nils/hello"]
+    assert "nils/rig.npz" in reasons["nils/hello"] and "defect of this program" not in reasons["nils/hello"]
 
 
 def test_a_shot_list_with_half_a_character(tmp_path, make_set, run):
