@@ -1,4 +1,7 @@
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 from array_record.python import array_record_module
+from hypothesis import given
+from hypothesis import strategies as st
 
 from a2fjax import rig
 from a2fjax.audio import num_frames
@@ -252,10 +257,65 @@ def test_wrong_settings_are_one_line(captures, tmp_path, capsys, arguments, mess
 
 
 def test_two_builds_do_not_write_one_set(captures, tmp_path):
-    work = tmp_path / "out" / ".build"
-    work.mkdir(parents=True)
-    with locks.hold(work), pytest.raises(InputError, match="another build is writing"):
-        build.build(captures[0], tmp_path / "out", workers=0)
+    out = tmp_path / "out"
+    (out / ".build").mkdir(parents=True)
+    with (
+        locks.hold(out / ".build") as held,
+        pytest.raises(InputError, match="another build is writing"),
+    ):
+        assert held
+        build.build(captures[0], out, workers=0)
+    # A part beside a whole build, and a whole build beside a part; parts bear each other.
+    with locks.hold(out / ".build"), pytest.raises(InputError, match="another build is writing"):
+        build.build(captures[0], out, workers=0, part=(1, 2))
+    with locks.hold(out / ".build", shared=True):
+        with pytest.raises(InputError, match="another build is writing"):
+            build.build(captures[0], out, workers=0)
+        build.build(captures[0], out, workers=0, part=(1, 9))
+
+
+def test_a_build_that_comes_second_leaves_the_first_ones_work(captures, tmp_path, monkeypatch):
+    # Both found no folder; this one gets the lock a moment later.
+    out = tmp_path / "out"
+    hold = locks.hold
+
+    def late(work, **said):
+        stack.enter_context(hold(work))
+        (work / "digests" / "first").write_text("")
+        return hold(work, **said)
+
+    monkeypatch.setattr(locks, "hold", late)
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(InputError, match="another build is writing"):
+            build.build(captures[0], out, workers=0)
+        assert (out / ".build/digests/first").exists()
+
+
+def test_disks_without_locks_are_warned_of(captures, tmp_path, monkeypatch):
+    def refuse(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lines = []
+    build.build(
+        captures[0] / "ann",
+        tmp_path / "out",
+        settings=BuildSettings(offset="0"),
+        workers=0,
+        say=lines.append,
+    )
+    assert any("no locks (No locks available)" in line for line in lines)
+    assert records.read_manifest(tmp_path / "out").shards
+
+
+@given(st.lists(st.one_of(st.just(0), st.integers(0, 10**12)), max_size=40), st.integers(1, 70))
+def test_parts_cover_each_take_once_and_are_about_equal(sizes, count):
+    entries = [build._Entry(None, None, str(i), "", size) for i, size in enumerate(sizes)]
+    shares = [build._share(entries, i + 1, count) for i in range(count)]
+    assert [e for share in shares for e in share] == entries
+    fair = sum(sizes) / count
+    for share in shares:
+        assert sum(e.size for e in share) <= fair + max(sizes, default=0) + 1
 
 
 def test_long_takes_are_cut_in_pauses():

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline import pool
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(captures, out, *more):
+def command(captures, out, *more, test="line 2"):
     base = [sys.executable, "-m", "data_pipeline.build", str(captures), f"--out={out}"]
-    return [*base, "--config.test_sentences=line 2", *more]
+    return [*base, f"--config.test_sentences={test}", *more]
 
 
 def run(captures, out, *more):
@@ -47,6 +49,49 @@ def undisturbed(captures, tmp_path_factory):
     files = contents(out)
     assert {"manifest.json", "quality.json", "quality.html"} <= set(files)
     return files, spent
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_told_to_stop_it_ends_at_once_and_goes_on_later(tmp_path, head, make_actor, workers):
+    make_actor(tmp_path / "ann", head, shots=3, slate=False)
+    out = tmp_path / "set"
+    process = subprocess.Popen(
+        command(tmp_path / "ann", out, f"--workers={workers}", test="line 1"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # There is a digest as soon as a take is worked on.
+    wait_for(lambda: list((out / ".build/digests").glob("[0-9a-f]*")), process)
+    os.kill(process.pid, signal.SIGTERM)
+    told = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    assert error == "data_pipeline.build: stopped: SIGTERM; run it again to go on\n"
+    assert time.monotonic() - told < pool.GRACE + 5
+    wait_for(lambda: not group(process.pid))
+    again = command(tmp_path / "ann", out, "--workers=0", test="line 1")
+    subprocess.run(again, cwd=ROOT, check=True, capture_output=True)
+    assert {"manifest.json", "quality.json", "quality.html"} <= set(contents(out))
+    assert not [p for p in out.rglob("*") if "partial" in p.name]
+
+
+def wait_for(condition, process=None, seconds=60):
+    last = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < last and (process is None or process.poll() is None)
+        time.sleep(0.02)
+
+
+def group(number):
+    """Returns whether a process group has anyone left."""
+    try:
+        os.killpg(number, 0)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 @pytest.mark.slow

@@ -63,6 +63,14 @@ def test_held_out_subjects():
     assert 10 < len(held) < 60
 
 
+def test_people_are_drawn_all_at_once_as_one_by_one():
+    many = [f"actor{i}" for i in range(300)]
+    held = splits.held_out_subjects(many, seed=2, share=0.1)
+    assert held == {s for s in many if splits.subject_held_out(s, many, seed=2, share=0.1)}
+    assert splits.held_out_subjects(["a", "b"], share=0.9) == set()
+    assert splits.held_out_subjects([]) == set()
+
+
 def test_no_leak_between_splits():
     people = [f"p{i}" for i in range(12)]
     held = {s for s in people if splits.subject_held_out(s, people, share=0.25)}
