@@ -70,7 +70,7 @@ def test_told_to_stop_it_ends_at_once_and_goes_on_later(tmp_path, head, make_act
     _, error = process.communicate(timeout=60)
     assert process.returncode == 75, error
     assert error == "data_pipeline.build: stopped: SIGTERM; run it again to go on\n"
-    assert time.monotonic() - told < pool.GRACE + 5
+    assert time.monotonic() - told < pool.GRACE + 15  # a compilation is not interrupted
     wait_for(lambda: not group(process.pid))
     again = command(tmp_path / "ann", out, "--workers=0", test="line 1")
     subprocess.run(again, cwd=ROOT, check=True, capture_output=True)

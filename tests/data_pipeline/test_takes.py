@@ -100,6 +100,32 @@ def test_a_file_that_may_not_be_read_is_the_takes_a_failing_disk_is_not(broken, 
     assert run(tmp_path) == 0 and used(tmp_path / "out") == ["ann/a", "ann/b", "ann/c"]
 
 
+class Deadly(TableSource):
+    """Tables of which one ends the process that reads it, as a crash in a library does."""
+
+    def capture(self, take):
+        if take.name == "b":
+            os._exit(9)
+        return super().capture(take)
+
+
+@pytest.mark.slow
+def test_a_take_that_kills_its_process_fails_the_build_after_the_others(
+    tmp_path, make_talk, monkeypatch, capsys
+):
+    for seed, name in enumerate("abc"):
+        make_talk(tmp_path / "ann", name, seed=seed, seconds=3.0)
+
+    def opened(path, layout, options):
+        return Deadly(path, options), "as the test says"
+
+    monkeypatch.setattr(build, "open_source", opened)
+    assert run(tmp_path, "--workers=2") == 1
+    error = capsys.readouterr().err
+    assert "1 of 3 takes failed, the others are solved; first ann/b: its process died" in error
+    assert error.count("\n") == 1 and len(marks(tmp_path / "out")) == 2
+
+
 def marks(out):
     return {p.stem: p.stat().st_mtime_ns for p in (out / ".build/takes").glob("*.npz")}
 
