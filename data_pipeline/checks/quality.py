@@ -27,6 +27,7 @@ _STILL = 1e-5  # of a weight: less than any capture's noise and than float32's l
 _DEAD = 1e-3
 _LIMIT = 1e-3
 _CLOSE = 0.5  # correlation that the wrong sound hardly reaches
+_TOGETHER = 8  # channels: what is worked on at once bounds the memory of a long take
 _SURE = 0.5  # confidence below which a clock's drift is hearsay
 # Gaze jumps from one frame to the next in every healthy person.
 _STEADY = np.array([not n.startswith("eyeLook") and "EyeRot" not in n for n in rig.CHANNELS])
@@ -208,6 +209,18 @@ def jumping(values: np.ndarray) -> np.ndarray:
     out = np.zeros(frames, bool)
     if frames < 5 or not channels:
         return out
+    for first in range(0, channels, _TOGETHER):
+        out[2:-2] |= _spikes(values[:, first : first + _TOGETHER])
+    step = np.linalg.norm(np.diff(values, axis=0), axis=1)
+    usual = max(float(np.percentile(step, 98)), 0.02 * np.sqrt(channels))
+    padded = np.pad(step, 1)
+    beside = np.maximum(padded[:-2], padded[2:])
+    out[1:] |= (step > 4 * usual) & (step > 5 * beside)
+    return out
+
+
+def _spikes(values: np.ndarray) -> np.ndarray:
+    """Returns which frames [F - 4] are spikes, from the third on; see `jumping`."""
     bend = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
     scale = 1.4826 * np.median(bend, axis=0)
     middle = values[2:-2]
@@ -217,13 +230,7 @@ def jumping(values: np.ndarray) -> np.ndarray:
     slope = np.tensordot(places, around, 1) / 10.0
     line = around.mean(axis=0) + places[:, None, None] * slope
     alone = np.abs(around - line).max(axis=0) <= 0.2 * height
-    out[2:-2] = (alone & (height > np.maximum(0.1, 6 * scale))).any(axis=1)
-    step = np.linalg.norm(np.diff(values, axis=0), axis=1)
-    usual = max(float(np.percentile(step, 98)), 0.02 * np.sqrt(channels))
-    padded = np.pad(step, 1)
-    beside = np.maximum(padded[:-2], padded[2:])
-    out[1:] |= (step > 4 * usual) & (step > 5 * beside)
-    return out
+    return np.asarray((alone & (height > np.maximum(0.1, 6 * scale))).any(axis=1))
 
 
 def _roughness(values: np.ndarray) -> float | None:
@@ -231,11 +238,12 @@ def _roughness(values: np.ndarray) -> float | None:
     if len(values) < 9 or not values.shape[1]:
         return None
     window = np.array([-3.0, 12.0, 17.0, 12.0, -3.0]) / 35.0
-    smooth = sum(w * values[i : len(values) - 4 + i] for i, w in enumerate(window))
-    left = np.abs(values[2:-2] - smooth)
+    each = [
+        np.median(np.abs(column[2:-2] - np.convolve(column, window, "valid")))
+        for column in values.T
+    ]
     # Of white noise the middle of the window keeps 17/35 of the variance.
-    each = 1.4826 * np.median(left, axis=0) / np.sqrt(18.0 / 35.0)
-    return round(float(np.median(each)), 6)
+    return round(float(1.4826 * np.median(each) / np.sqrt(18.0 / 35.0)), 6)
 
 
 def _limits(values: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
