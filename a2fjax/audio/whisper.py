@@ -40,6 +40,7 @@ MEL_HOP = HOP // 2
 RANGE = 8.0
 """Decades of power below the loudest value of a window that are told apart."""
 
+_STEP = 100  # Frames between the lengths that `encode` compiles.
 _EPSILON = 1e-5  # Of every layer norm.
 _LEAST_POWER = 1e-10
 
@@ -57,6 +58,7 @@ def filterbank(bins: int = 80) -> np.ndarray:
     return weights
 
 
+@functools.partial(jax.jit, static_argnames=("bins", "reflect_end", "peak"))
 def log_mel(
     audio: Array,
     *,
@@ -114,6 +116,12 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 
 
+def _precision(dtype: Any) -> jax.lax.Precision:
+    """Returns full precision for float32, which accelerators multiply with fewer bits unasked."""
+    full = jnp.dtype(dtype) == jnp.float32
+    return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.DEFAULT
+
+
 class _Layer(nn.Module):
     """One pre-norm block; the residual, the norms and the softmax are float32."""
 
@@ -131,16 +139,17 @@ class _Layer(nn.Module):
             return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
 
         def linear(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, name=name)
+            return nn.Dense(features, dtype=self.dtype, precision=_precision(self.dtype), name=name)
 
         qkv = linear(3 * width, "qkv")(norm("attention_norm")(x))
         q, k, v = jnp.moveaxis(qkv.reshape(batch, frames, 3, self.heads, -1), 2, 0)
-        scores = jnp.einsum(
+        product = functools.partial(jnp.einsum, precision=_precision(self.dtype))
+        scores = product(
             "bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
         )
         if mask is not None:
             scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-        seen = jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(scores).astype(v.dtype), v)
+        seen = product("bhqk,bkhd->bqhd", nn.softmax(scores).astype(v.dtype), v)
         x = x + linear(width, "out")(seen.reshape(x.shape)).astype(jnp.float32)
         up = nn.gelu(linear(self.hidden, "up")(norm("mlp_norm")(x)), approximate=False)
         return x + linear(width, "down")(up).astype(jnp.float32)
@@ -156,12 +165,18 @@ class _Network(nn.Module):
     remat: bool
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None) -> Array:
+    def __call__(self, x: Array, valid: Array | None, first: Array | int) -> Array:
         sizes = self.sizes
 
         def conv(x: Array, stride: int, name: str) -> Array:
             layer = nn.Conv(
-                sizes.width, (3,), (stride,), padding=((1, 1),), dtype=self.dtype, name=name
+                sizes.width,
+                (3,),
+                (stride,),
+                padding=((1, 1),),
+                dtype=self.dtype,
+                precision=_precision(self.dtype),
+                name=name,
             )
             if valid is not None:  # As the zeros that a convolution has beyond its input.
                 x = x * valid[:, :, None]
@@ -171,7 +186,8 @@ class _Network(nn.Module):
         table = self.param(
             "positions", lambda _: jnp.asarray(sinusoids(sizes.positions, sizes.width))
         )
-        x = x + table[: x.shape[1]]
+        place = jnp.arange(x.shape[1]) + jnp.reshape(jnp.asarray(first), (-1, 1))
+        x = x + jnp.take(table, place, axis=0, mode="clip")
         mask = None if valid is None else valid[:, ::2]
         block = nn.remat(_Layer) if self.remat else _Layer
         states = [x]
@@ -217,7 +233,7 @@ class Encoder:
     def init(self, key: Array) -> Params:
         """Returns random parameters, with the positions of Whisper, in the layout of `load`."""
         network = _Network(self, self.layers, False, jnp.float32, False)
-        return network.init(key, jnp.zeros((1, 2, self.mels)), None)["params"]
+        return network.init(key, jnp.zeros((1, 2, self.mels)), None, 0)["params"]
 
     def apply(
         self,
@@ -225,6 +241,7 @@ class Encoder:
         audio: Array,
         *,
         length: Array | None = None,
+        first: Array | int = 0,
         layers: int | None = None,
         all_layers: bool = False,
         dtype: Any = jnp.float32,
@@ -237,6 +254,9 @@ class Encoder:
           audio: [B, S] float, 16 kHz, full scale 1.
           length: [B] int, samples of each clip; None: all. Features before a clip's end do not
             depend on what is beyond it, and are those of the clip alone.
+          first: [B] int or one, the place in the 30 s window that a clip's first frame takes: not
+            beyond `positions - T`, and 0 with `pad`. Features tell their position, so a crop is
+            more like the same frames of its take at the place that it has there.
           layers: how many blocks run; None: all. The final norm belongs to the last block.
           all_layers: every state instead of the last.
           dtype: of the operands of matrix products; results are float32.
@@ -275,7 +295,8 @@ class Encoder:
             peak=self.peak,
         )
         network = _Network(self, depth, all_layers, dtype, remat)
-        return network.apply({"params": params}, spectra, valid)[..., :frames, :]  # type: ignore[index]
+        states = jnp.asarray(network.apply({"params": params}, spectra, valid, first))
+        return states[..., :frames, :]
 
     def to_motion_frames(self, features: Array, samples: int) -> Array:
         """Returns features [..., T', D] on motion frames [..., T, D], T = ceil(samples / 320).
@@ -355,7 +376,14 @@ def encode(
     )
     frames = num_frames(audio.shape[1])
     if frames <= window:
-        return np.asarray(run(audio))
+        # Silence up to a few lengths that are compiled once; `length` keeps it unheard.
+        room = min(window, -(-frames // _STEP) * _STEP)
+        if encoder.pad:
+            room = window
+        samples = np.full(len(audio), audio.shape[1], np.int32)
+        audio = np.pad(audio, ((0, 0), (0, room * HOP - audio.shape[1])))
+        length = None if room == frames else samples
+        return np.asarray(run(audio, length=length))[..., :frames, :]
     audio = np.pad(audio, ((0, 0), (0, frames * HOP - audio.shape[1])))
     starts = [*range(0, frames - window, window - overlap), frames - window]
     out: np.ndarray | None = None
@@ -383,6 +411,8 @@ def _ramp(frames: int, most: int = 10) -> np.ndarray:
     return np.clip((np.arange(frames) + 0.5 - (frames - fade) / 2) / fade, 0.0, 1.0).astype("f4")
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("layers", "all_layers", "dtype"))
+@functools.partial(
+    jax.jit, static_argnums=0, static_argnames=("layers", "all_layers", "dtype", "remat")
+)
 def _apply(encoder: Encoder, params: Params, audio: Array, **options: Any) -> Array:
     return encoder.apply(params, audio, **options)

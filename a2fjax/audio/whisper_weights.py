@@ -118,14 +118,15 @@ def load(path: Path | str) -> tuple[Sizes, dict[str, Any]]:
         of another shape or not finite.
     """
     path = Path(path)
+    settings: dict[str, Any] = {}
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     file, kind = _find(path)
     try:
         if kind == "npz":
-            found, settings = _read_npz(file), {}
+            found = _read_npz(file)
         elif kind == "ctranslate2":
-            found, settings = _read_ctranslate2(file), {}
+            found = _read_ctranslate2(file)
         else:
             found, settings = _read_safetensors(file), _read_config(file.parent / "config.json")
     except OSError as error:
@@ -171,7 +172,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
             return {short: arrays[name] for short, name in names.items()}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from None
-    except AttributeError:  # np.load of a lone .npy under that name.
+    except (AttributeError, TypeError):  # np.load of a lone .npy under that name.
         raise InputError(f"{file}: not an .npz archive") from None
 
 
