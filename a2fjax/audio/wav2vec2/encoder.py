@@ -267,7 +267,7 @@ class Encoder:
         after = total - before - audio.shape[1]
         values = jax.lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), (before, after, 0)])
         if lengths is not None:
-            lengths = self.layout.samples(num_frames(lengths))
+            lengths = HOP * (-(-lengths // HOP) - 1) + self.layout.receptive
         return values, lengths
 
     def motion(

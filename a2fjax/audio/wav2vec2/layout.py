@@ -179,7 +179,7 @@ class Layout:
                 raise InputError(
                     f"{name}: {key}={config[key]!r} is not supported, expected {value!r}"
                 )
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             if field.name in config:
                 value = config[field.name]

@@ -346,7 +346,7 @@ def encode(
         x = _layer_norm(encoder["layer_norm"], x, layout.layer_norm_eps)
     x = _drop(keys[3], x, layout.hidden_dropout)
 
-    run = functools.partial(_layer, layout)
+    run: Callable[..., Array] = functools.partial(_layer, layout)
     if remat:
         run = jax.checkpoint(run)
     hidden = [x]

@@ -1,0 +1,629 @@
+"""The network against an independent one in float64 NumPy, and what is done with it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from a2fjax.audio import num_frames
+from a2fjax.audio import wav2vec2 as w
+from a2fjax.audio.wav2vec2 import long, network
+from a2fjax.errors import InputError
+
+# Two convolutions with the reach and hop of the published seven: quick to compile.
+TINY = w.Layout(
+    conv_dim=(12, 12),
+    conv_kernel=(40, 10),
+    conv_stride=(40, 8),
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=48,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+)
+SEVEN = dict(conv_dim=(12,) * 7, conv_kernel=w.BASE.conv_kernel, conv_stride=w.BASE.conv_stride)
+LAYOUTS = {
+    "base": TINY,
+    "large": dataclasses.replace(
+        TINY, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True
+    ),
+    # A mixture that is neither: odd taps, another activation, no norm before the projection.
+    "odd": dataclasses.replace(
+        TINY,
+        model_type="hubert",
+        conv_bias=True,
+        num_conv_pos_embeddings=7,
+        hidden_act="quick_gelu",
+        feat_proj_layer_norm=False,
+        layer_norm_eps=1e-3,
+    ),
+}
+PLAIN = dict(
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    layerdrop=0.0,
+    mask_time_prob=0.0,
+)
+
+
+# Nothing here runs long enough to be worth optimising.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.partial(
+    compiled, static_argnames=("encoder", "layers", "all_layers", "count_padding", "train")
+)
+def run(encoder, params, audio, **options):
+    return encoder.apply(params, audio, **options)
+
+
+@functools.partial(compiled, static_argnames=("encoder", "layers", "all_layers"))
+def motion(encoder, params, audio, **options):
+    return encoder.motion(params, audio, **options)
+
+
+@functools.cache
+def random_params(layout, seed=0):
+    """Parameters none of which is at a value that hides its being left out."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
+
+    def draw(path, leaf):
+        value = rng.normal(size=leaf.shape)
+        last = path[-1].key
+        if last in ("scale", "g"):
+            value = 1 + 0.2 * value
+        elif last in ("bias", "masked_spec_embed"):
+            value = 0.1 * value
+        else:
+            value = value / np.sqrt(np.prod(leaf.shape[:-1]))
+        return value.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def noise(batch, samples, seed=1):
+    return np.random.default_rng(seed).normal(size=(batch, samples)).astype(np.float32)
+
+
+def reference(layout, params, audio, lengths=None, whole_norm=True):
+    """Hidden states by loops over frames and heads, in float64, with nothing shared."""
+    act = {
+        "gelu": lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))),
+        "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    }
+    gelu = act[layout.feat_extract_activation]
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def conv(x, at, stride, groups=1):
+        kernel = at["kernel"]
+        taps, width, out = kernel.shape
+        y = np.zeros((1 + (len(x) - taps) // stride, out))
+        for i in range(len(y)):
+            seen = x[i * stride : i * stride + taps]
+            for g in range(groups):
+                cut = slice(g * out // groups, (g + 1) * out // groups)
+                part = seen[:, g * width : (g + 1) * width]
+                y[i, cut] = np.einsum("kc,kco->o", part, kernel[:, :, cut])
+        return y + at.get("bias", 0.0)
+
+    def norm(x, at, eps, axis=-1, seen=None):
+        seen = x if seen is None else seen
+        mean, var = seen.mean(axis, keepdims=True), seen.var(axis, keepdims=True)
+        return (x - mean) / np.sqrt(var + eps) * at["scale"] + at["bias"]
+
+    def dense(x, at):
+        return x @ at["kernel"] + at["bias"]
+
+    def attention(x, at, valid):
+        parts = [dense(x, at[n]) for n in ("q_proj", "k_proj", "v_proj")]
+        out = []
+        for q, k, v in zip(
+            *(np.split(x, layout.num_attention_heads, -1) for x in parts), strict=True
+        ):
+            e = np.exp(q @ k.T / np.sqrt(q.shape[-1])) * valid
+            out.append(e / e.sum(-1, keepdims=True) @ v)
+        return dense(np.concatenate(out, -1), at["out_proj"])
+
+    def feed(x, at):
+        x = act[layout.hidden_act](dense(x, at["intermediate_dense"]))
+        return dense(x, at["output_dense"])
+
+    def one(audio, length):
+        x = audio[:, None].astype(np.float64)
+        for i in range(len(layout.conv_dim)):
+            at = p["feature_extractor"]["conv_layers"][str(i)]
+            x = conv(x, at["conv"], layout.conv_stride[i])
+            if layout.feat_extract_norm == "layer":
+                x = norm(x, at["layer_norm"], 1e-5)
+            elif i == 0:
+                seen = (
+                    x
+                    if whole_norm
+                    else x[: (length - layout.conv_kernel[0]) // layout.conv_stride[0] + 1]
+                )
+                x = norm(x, at["layer_norm"], 1e-5, 0, seen)
+            x = gelu(x)
+        eps = layout.layer_norm_eps
+        if layout.feat_proj_layer_norm:
+            x = norm(x, p["feature_projection"]["layer_norm"], eps)
+        x = dense(x, p["feature_projection"]["projection"])
+        valid = np.arange(len(x)) < (length - 400) // 320 + 1
+        x = x * valid[:, None]
+        at = p["encoder"]["pos_conv_embed"]["conv"]
+        taps = layout.num_conv_pos_embeddings
+        kernel = np.stack(
+            [g * v / np.linalg.norm(v) for g, v in zip(at["g"], at["v"], strict=True)]
+        )
+        padded = np.pad(x, ((taps // 2, taps // 2), (0, 0)))
+        positions = conv(
+            padded,
+            {"kernel": kernel, "bias": at["bias"]},
+            1,
+            layout.num_conv_pos_embedding_groups,
+        )[: len(x)]
+        x = x + gelu(positions)
+        stable = layout.do_stable_layer_norm
+        top = p["encoder"]["layer_norm"]
+        x = x if stable else norm(x, top, eps)
+        states = [x]
+        for i in range(layout.num_hidden_layers):
+            at = p["encoder"]["layers"][str(i)]
+            first, second = at["layer_norm"], at["final_layer_norm"]
+            if stable:
+                x = x + attention(norm(x, first, eps), at["attention"], valid)
+                x = x + feed(norm(x, second, eps), at["feed_forward"])
+            else:
+                x = norm(x + attention(x, at["attention"], valid), first, eps)
+                x = norm(x + feed(x, at["feed_forward"]), second, eps)
+            states.append(x)
+        return np.stack(states), norm(x, top, eps) if stable else x
+
+    lengths = [audio.shape[1]] * len(audio) if lengths is None else lengths
+    states, features = zip(*map(one, audio, lengths), strict=True)
+    return np.stack(states, 1), np.stack(features)
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        ("base", "all"),
+        ("large", "all"),
+        ("odd", "all"),
+        ("base", "lengths"),
+        ("base", "lengths, padding counted"),
+        pytest.param("large", "lengths", marks=pytest.mark.slow),
+        pytest.param("odd", "lengths", marks=pytest.mark.slow),
+    ],
+)
+def test_parity_with_an_independent_network(name, masked):
+    layout = LAYOUTS[name]
+    if masked == "all":
+        layout = dataclasses.replace(layout, **SEVEN)
+    params, audio = random_params(layout), noise(2, 3700)
+    lengths = None
+    if masked != "all":
+        lengths = np.array([3700, 2300])
+        audio[1, 2300:] = 0
+    states, features = reference(layout, params, audio, lengths, "counted" in masked)
+    got = run(
+        w.Encoder(layout),
+        params,
+        audio,
+        all_layers=True,
+        lengths=lengths,
+        count_padding="counted" in masked,
+    )
+    assert got.features.shape == (2, 11, 32) and got.hidden.shape == (3, 2, 11, 32)
+    assert np.abs(states).max() > 1
+    np.testing.assert_allclose(got.hidden, states, atol=2e-5)
+    np.testing.assert_allclose(got.features, features, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", [pytest.param("large", marks=pytest.mark.slow), "odd"])
+def test_every_weight_matters(name):
+    """What the parity tests run through has no parameter that could be forgotten."""
+    layout = LAYOUTS[name]
+    weights = noise(11, 32, 3)
+
+    def loss(p):
+        features = w.Encoder(layout).apply(p, noise(1, 3700)).features
+        return jnp.sum(weights * features[0])
+
+    idle = set()
+    for path, slope in jax.tree_util.tree_leaves_with_path(
+        compiled(jax.grad(loss))(random_params(layout))
+    ):
+        if np.abs(slope).max() < 1e-5:
+            idle.add(jax.tree_util.keystr(path, simple=True, separator="/"))
+    # A bias of keys shifts all logits of a query alike; one before a group norm is taken off.
+    expected = {"masked_spec_embed"}
+    expected |= {f"encoder/layers/{i}/attention/k_proj/bias" for i in range(2)}
+    if name == "odd":
+        expected.add("feature_extractor/conv_layers/0/conv/bias")
+    assert idle == expected
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_padding_changes_nothing_unless_asked_to(name):
+    layout, params = LAYOUTS[name], random_params(LAYOUTS[name])
+    encoder = w.Encoder(layout)
+    audio = noise(2, 8000)
+    audio[1, 5003:] = 0
+    lengths = jnp.array([8000, 5003])
+    alone = run(encoder, params, audio[1:, :5003]).features[0]
+    both = run(encoder, params, audio, lengths=lengths).features[1]
+    np.testing.assert_allclose(both[: len(alone)], alone, atol=1e-5)
+    counted = run(encoder, params, audio, lengths=lengths, count_padding=True).features[1]
+    differs = np.abs(counted[: len(alone)] - alone).max() > 1e-2
+    assert differs == (layout.feat_extract_norm == "group")
+
+    alone = motion(encoder, params, audio[1:, :5003]).features[0]
+    both = motion(encoder, params, audio, lengths=lengths).features[1]
+    assert len(alone) == 16
+    np.testing.assert_allclose(both[:16], alone, atol=1e-5)
+
+
+def flops_of(function, *args):
+    return jax.jit(function).lower(*args).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_the_forward_stops_at_a_layer(name):
+    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=4)
+    params, audio = random_params(layout), noise(1, 6500)
+    encoder = w.Encoder(layout)
+    full = run(encoder, params, audio, all_layers=True)
+    flops = {}
+    for count in (0, 2, 4):
+        first = w.Encoder(layout, layers=count)
+        less = {**params, "encoder": {**params["encoder"], "layers": {}}}
+        less["encoder"]["layers"] = {
+            str(i): params["encoder"]["layers"][str(i)] for i in range(count)
+        }
+        got = run(first, less, audio)
+        expected = full.features if count == 4 else full.hidden[count]
+        np.testing.assert_allclose(got.features, expected, atol=1e-5)
+        if count == 2:
+            again = run(encoder, params, audio, layers=count).features
+            np.testing.assert_allclose(got.features, again, atol=1e-6)
+        flops[count] = flops_of(lambda p, a, f=first: f.apply(p, a).features, less, audio)
+        paths = jax.tree.structure(jax.eval_shape(first.init, jax.random.key(0)))
+        assert paths == jax.tree.structure(less) or count == 0
+    layer = flops[4] - flops[2]
+    assert layer > 2 * 2 * 19 * (4 * 32 * 32 + 2 * 32 * 48)  # two layers' products at least
+    np.testing.assert_allclose(flops[2] - flops[0], layer, rtol=0.02)
+    with pytest.raises(ValueError, match="4 layers asked for, the parameters hold 0"):
+        encoder.apply({**params, "encoder": {**params["encoder"], "layers": {}}}, audio, layers=4)
+    with pytest.raises(InputError, match="layers=5: the network has 0 to 4"):
+        w.Encoder(layout, layers=5)
+
+
+def test_layer_mix():
+    hidden = jnp.asarray(noise(4, 10).reshape(4, 1, 5, 2))
+    even = w.layer_mix(w.init_layer_mix(3), hidden)
+    np.testing.assert_allclose(even, hidden.mean(0), atol=1e-6)
+    only = {"weights": jnp.array([0.0, 40.0, 0.0, 0.0]), "scale": jnp.array(2.0)}
+    np.testing.assert_allclose(w.layer_mix(only, hidden), 2 * hidden[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_bfloat16_is_near_and_comes_out_as_float32(name):
+    layout, params = LAYOUTS[name], random_params(LAYOUTS[name])
+    audio = noise(1, 16000)
+    exact = run(w.Encoder(layout), params, audio).features
+    rough = run(w.Encoder(layout, precision="bfloat16"), params, audio).features
+    assert rough.dtype == jnp.float32
+    error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.03
+    with pytest.raises(InputError, match="did you mean 'bfloat16'"):
+        w.Encoder(layout, precision="bfloat61")
+
+
+@pytest.mark.slow
+def test_remat_gives_the_same_gradient_and_keeps_less():
+    params, audio = random_params(TINY), noise(1, 32000)
+    slopes, kept = [], []
+    for remat in (False, True):
+        encoder = w.Encoder(TINY, remat=remat)
+
+        def loss(p, encoder=encoder):
+            return jnp.mean(encoder.apply(p, audio).features ** 3)
+
+        slopes.append(compiled(jax.grad(loss))(params))
+        # What a backward pass holds on to are the leaves of its function.
+        held = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(held)))
+    for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    attention = TINY.num_hidden_layers * TINY.num_attention_heads * 99**2
+    assert kept[0] - kept[1] > 2 * attention
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_frozen_parts_cost_no_gradient(name):
+    from a2fjax.models.params import merge, paths, split
+
+    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=4)
+    params, audio = random_params(layout), noise(2, 16000)
+    encoder = w.Encoder(layout)
+    forward = flops_of(lambda p: encoder.apply(p, audio).features, params)
+    extra = {}
+    for trained_from in (-1, 0, 2, 3):
+        trained, fixed = split({"enc": params}, w.frozen(layout, trained_from, "enc/"))
+        kept = {path for path, _ in paths(trained)}
+        assert all(
+            f"enc/encoder/layers/{i}/" in "".join(kept) for i in range(max(trained_from, 0), 4)
+        )
+        assert not any("feature_extractor" in path for path in kept)
+
+        def loss(t, f):
+            return jnp.sum(encoder.apply(merge(t, f)["enc"], audio).features ** 2)
+
+        flops = flops_of(jax.grad(loss), trained, fixed)
+        slopes = jax.eval_shape(jax.grad(loss), trained, fixed)
+        assert {path for path, _ in paths(slopes)} == kept
+        extra[trained_from] = flops - forward
+    # Two products a layer go back for each that went forward; nothing runs below the layer.
+    layer = (extra[0] - extra[2]) / 2
+    np.testing.assert_allclose(extra[2] - extra[3], layer, rtol=0.2)
+    assert extra[3] < 1.4 * layer and extra[-1] > extra[0] + 0.1 * layer
+    everything, rest = split({"enc": params}, w.frozen(layout, None, "enc/"))
+    assert everything == {} and rest
+    with pytest.raises(InputError, match="layers 0 to 3"):
+        w.frozen(layout, 4)
+
+
+def test_spans():
+    drawn = compiled(network.spans, static_argnums=(1, 3, 4, 5))
+    key = jax.random.key(3)
+    lengths = jnp.array([200, 200, 120, 4] * 500)
+    masked = np.asarray(drawn(key, 200, lengths, 0.2, 10))
+    assert not masked[2::4, 120:].any() and not masked[3::4].any()
+    # 4 spans of 10 at starts without replacement among 191: the chance that none covers a frame
+    # far from the ends is C(181, 4) / C(191, 4).
+    inside = masked[0::4, 30:170].mean()
+    none = np.prod([(181 - i) / (191 - i) for i in range(4)])
+    np.testing.assert_allclose(inside, 1 - none, atol=0.01)
+    # 2.4 spans on average for a length of 120.
+    start = np.asarray(drawn(key, 200, lengths, 0.2, 1))[2::4].sum(1)
+    assert set(start) == {24}
+    count = np.asarray(drawn(key, 100, jnp.full(2000, 100), 0.105, 1)).sum(1)
+    assert set(count) == {10, 11}
+    np.testing.assert_allclose(count.mean(), 10.5, atol=0.05)
+    few = np.asarray(drawn(key, 100, jnp.full(50, 100), 0.0, 5, 2)).sum(1)
+    assert few.min() >= 6 and few.max() == 10
+    assert not np.asarray(drawn(key, 8, jnp.full(50, 8), 1.0, 10, 2)).any()
+    again = np.asarray(drawn(jax.random.key(4), 200, lengths, 0.2, 10))
+    assert (again != masked).any()
+
+
+def test_a_masked_frame_is_not_heard():
+    layout = dataclasses.replace(
+        TINY, **{**PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1}
+    )
+    encoder, params, key = w.Encoder(layout), random_params(layout), jax.random.key(0)
+    one, other = (
+        run(encoder, params, noise(2, 6500, seed), key=key, train=True).features for seed in (1, 2)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(one[0] - run(encoder, params, noise(2, 6500)).features[0]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_training_masks_and_drops_what_the_layout_says():
+    small = dataclasses.replace(TINY, num_hidden_layers=1)
+    params, audio = random_params(small), noise(2, 8000)
+    key = jax.random.key(0)
+
+    def train(key=key, audio=audio, **options):
+        layout = dataclasses.replace(small, **{**PLAIN, **options})
+        encoder = w.Encoder(layout)
+        return np.asarray(run(encoder, params, audio, key=key, train=True).features)
+
+    still = np.asarray(run(w.Encoder(small), params, audio).features)
+    np.testing.assert_allclose(train(), still, atol=1e-6)
+    # Every frame masked: the audio is not heard any more.
+    deaf = train(mask_time_prob=1.0, mask_time_length=1)
+    np.testing.assert_allclose(
+        deaf,
+        train(key, noise(2, 8000, 9), mask_time_prob=1.0, mask_time_length=1),
+        atol=1e-5,
+    )
+    assert np.abs(deaf - still).max() > 0.1
+    off = train(mask_time_prob=1.0, mask_time_length=1, apply_spec_augment=False)
+    np.testing.assert_allclose(off, still, atol=1e-6)
+    channels = train(mask_feature_prob=1.0, mask_feature_length=1)
+    np.testing.assert_allclose(
+        channels,
+        train(key, noise(2, 8000, 9), mask_feature_prob=1.0, mask_feature_length=1),
+        atol=1e-5,
+    )
+    zero = np.asarray(run(w.Encoder(small), params, audio, layers=0).features)
+    np.testing.assert_allclose(train(layerdrop=1.0), zero, atol=1e-5)
+    for option in (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+    ):
+        one, other = train(**{option: 0.1}), train(jax.random.key(1), **{option: 0.1})
+        assert np.abs(one - still).max() > 1e-3 and np.abs(one - other).max() > 1e-3
+        np.testing.assert_array_equal(one, train(**{option: 0.1}))
+    with pytest.raises(ValueError, match="needs a key"):
+        w.Encoder(small).apply(params, audio, train=True)
+
+
+def test_normalise_is_the_hubs():
+    from transformers import Wav2Vec2FeatureExtractor
+
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    audio = [noise(1, 5000)[0] * 0.01 + 0.3, noise(1, 3000, 2)[0] * 5 - 1]
+    expected = extractor(audio, sampling_rate=16000, padding=True, return_tensors="np")
+    padded = np.stack([audio[0], np.pad(audio[1], (0, 2000), constant_values=0.7)])
+    got = w.normalise(jnp.asarray(padded), jnp.array([5000, 3000]))
+    np.testing.assert_allclose(got, expected["input_values"], atol=1e-4)
+    alone = extractor(audio[0], sampling_rate=16000, return_tensors="np")["input_values"]
+    np.testing.assert_allclose(w.normalise(jnp.asarray(audio[0][None])), alone, atol=1e-4)
+    assert np.isfinite(w.normalise(jnp.zeros((1, 100)))).all()
+
+
+def symmetric(layout):
+    """Parameters whose filters are the same backwards, and frames that hear only themselves."""
+    params = jax.tree.map(np.array, random_params(layout))
+    for layer in params["feature_extractor"]["conv_layers"].values():
+        layer["conv"]["kernel"] += layer["conv"]["kernel"][::-1]
+    params["encoder"]["pos_conv_embed"]["conv"]["g"] *= 0
+    return params
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
+    """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
+    layout = dataclasses.replace(LAYOUTS[name], **SEVEN, do_normalize=False)
+    encoder, params = w.Encoder(layout, layers=0), symmetric(layout)
+    frame = 5
+    places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
+    clicks = np.zeros((len(places) + 1, 3600), np.float32)
+    clicks[np.arange(len(places)), places] = 0.5
+
+    def centre(features):
+        """Centre of the change a click makes to the frame, and its first and last place."""
+        change = np.sqrt(np.sum((features - features[-1]) ** 2, -1))[:-1]
+        change = np.where(change > 0.2 * change.max(), change, 0.0)
+        return change, places[change > 0][[0, -1]]
+
+    got = np.asarray(motion(encoder, params, clicks).features)[:, frame]
+    change, (first, last) = centre(got)
+    assert abs(np.sum(places * change) / change.sum() / 16000 - frame / 50) < 5e-4
+    if name == "large":  # group norm hears a click anywhere, a little
+        assert 320 * frame - 200 <= first < last < 320 * frame + 200
+
+    own = np.asarray(run(encoder, params, clicks).features)
+    change, _ = centre(own[:, frame - 1])
+    found = np.sum(places * change) / change.sum()
+    assert abs(found - (320 * (frame - 1) + 199.5)) < 8
+    # Interpolated, the loudness of the changes is centred where the motion frame is.
+    changes = np.sqrt(np.sum((own - own[-1:]) ** 2, -1))[:-1, :, None]
+    onto = np.asarray(w.to_motion_frames(jnp.asarray(changes), 3600))[:, frame, 0]
+    assert abs(np.sum(places * onto) / onto.sum() / 16000 - frame / 50) < 1e-3
+
+
+@pytest.mark.parametrize("samples", [1, 319, 320, 321, 399, 400, 640, 7999, 8000, 8001])
+def test_every_motion_frame_has_features(samples):
+    encoder, params = w.Encoder(TINY, layers=1), random_params(TINY)
+    audio = noise(1, samples)
+    got = jax.eval_shape(lambda a: encoder.motion(params, a).features, audio)
+    assert got.shape == (1, num_frames(samples), 32)
+    # Frames of a longer clip are those of the network on a window around each centre.
+    values, _ = encoder.place(jnp.asarray(audio))
+    assert TINY.frames(values.shape[1]) == num_frames(samples)
+    heard = np.asarray(w.normalise(jnp.asarray(audio)))[0]
+    kept = min(samples, values.shape[1] - 200)
+    np.testing.assert_array_equal(values[0, 200 : 200 + kept], heard[:kept])
+    assert not np.asarray(values[0, :200]).any() and not np.asarray(values[0, 200 + kept :]).any()
+
+
+@pytest.mark.parametrize("samples", [400, 719, 720, 8000, 8001, 8319])
+def test_interpolation_puts_centres_on_motion_frames(samples):
+    frames = TINY.frames(samples)
+    centres = (320 * np.arange(frames) + 199.5)[None, :, None]
+    got = np.asarray(w.to_motion_frames(jnp.asarray(centres, jnp.float32), samples))[0, :, 0]
+    wanted = 320.0 * np.arange(num_frames(samples))
+    between = (wanted >= centres[0, 0]) & (wanted <= centres[0, -1])
+    np.testing.assert_allclose(got[between], wanted[between], atol=0.05)
+    late = got - wanted
+    assert np.all(late[wanted < centres[0, 0]] <= 200) and np.all(late >= -480)
+    with pytest.raises(ValueError, match="expected"):
+        w.to_motion_frames(jnp.zeros((1, frames + 1, 2)), samples)
+
+
+def test_lengths_are_those_of_the_convolutions():
+    assert w.BASE.hop == 320 and w.BASE.receptive == 400
+    layout = dataclasses.replace(TINY, **SEVEN)
+    params = random_params(layout)
+    for samples in (400, 719, 720, 16000, 160001):
+        frames = (samples - 400) // 320 + 1
+        assert w.BASE.frames(samples) == frames
+        assert w.BASE.samples(frames) <= samples < w.BASE.samples(frames + 1)
+        shape = jax.eval_shape(
+            lambda a: w.Encoder(layout).apply(params, a).features,
+            jax.ShapeDtypeStruct((1, samples), jnp.float32),
+        )
+        assert shape.shape == (1, frames, 32)
+    for shape in [(400,), (1, 399), (1, 1, 400)]:
+        with pytest.raises(ValueError, match="shape"):
+            w.Encoder(TINY).apply(random_params(TINY), jnp.zeros(shape))
+
+
+def test_published_sizes():
+    from a2fjax.models.params import count
+
+    for layout, size in ((w.BASE, 94_371_712), (w.LARGE, 315_438_720)):
+        shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
+        assert count(shapes) == size
+
+
+def test_windows_cover_everything_once():
+    assert long.starts(90, 100, 20) == [0] and long.starts(100, 100, 20) == [0]
+    assert long.starts(101, 100, 20) == [0, 1]
+    assert long.starts(260, 100, 20) == [0, 80, 160]
+    assert long.starts(300, 100, 20) == [0, 80, 160, 200]
+    with pytest.raises(ValueError, match="under half"):
+        long.starts(300, 100, 50)
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_long_audio_in_windows(name):
+    encoder = w.Encoder(LAYOUTS[name])
+    params = jax.tree.map(np.array, random_params(LAYOUTS[name]))
+    # Even attention, as random starts have it: sharp random attention is to any place at all.
+    for layer in params["encoder"]["layers"].values():
+        layer["attention"]["q_proj"]["kernel"] *= 0.1
+    # Loud and quiet parts: a window's statistics are not those of the whole.
+    audio = noise(2, 64123) * (0.2 + np.arange(64123) / 64123) + 0.1
+    whole = np.asarray(motion(encoder, params, audio).features)
+    options = dict(window=1.6, overlap=0.64)
+    at_once = long.encode_long(encoder, params, audio)
+    np.testing.assert_allclose(at_once, whole, atol=1e-5)
+
+    # Below attention nothing depends on the window.
+    below = np.asarray(motion(encoder, params, audio, layers=0).features)
+    joined = long.encode_long(encoder, params, audio, layers=0, **options)
+    assert joined.shape == below.shape == (2, 201, 32)
+    np.testing.assert_allclose(joined, below, atol=2e-5)
+    own = long.encode_long(encoder, params, audio, layers=0, own_statistics=True, **options)
+    assert (np.abs(own - below).max() > 1e-2) == (name == "base")
+
+    joined = long.encode_long(encoder, params, audio, all_layers=True, **options)
+    assert joined.shape == (3, 2, 201, 32)
+    errors = [
+        long.join_error(np.asarray(a), b)["max"]
+        for a, b in zip(motion(encoder, params, audio, all_layers=True).hidden, joined, strict=True)
+    ]
+    assert errors[0] < 1e-4 < errors[1] and errors[2] < 0.5
+
+
+def test_join_error_is_a_share_of_what_moves():
+    whole = noise(1, 400).reshape(1, 100, 4) + 50
+    error = long.join_error(whole, whole + 0.1 * whole.std())
+    assert error["rms"] == pytest.approx(0.1, rel=0.1) and error["max"] == pytest.approx(
+        error["p99"]
+    )
+    assert long.join_error(whole, whole) == {"rms": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_statistics_of_blocks_are_those_of_the_whole():
+    params, audio = random_params(TINY), noise(2, 20001) + np.linspace(-3, 3, 20001)
+    audio = audio.astype(np.float32)
+    got = long.whole_statistics(TINY, params, audio, 700)
+    expected = network.statistics(network.first_layer(TINY, params, jnp.asarray(audio)))
+    np.testing.assert_allclose(got.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(got.variance, expected.variance, rtol=1e-4)
+    assert long.whole_statistics(LAYOUTS["large"], params, audio, 700) is None
