@@ -39,6 +39,8 @@ BUFFER = (WINDOWS + 1) * HOP
 REACH = WINDOWS // 2
 """Windows before and after the one that is centred on a frame's instant."""
 
+_TRANSFORM = 672  # At least WINDOW + LAGS - 1, and a product of small primes.
+
 GAIN = 8.912028121636435
 """Brings audio whose peak is 1 to the size that the autocorrelation was scaled for."""
 
@@ -116,8 +118,10 @@ def autocorrelation(windows: Array) -> Array:
     windows = jnp.asarray(windows, jnp.float32)
     windows = windows - jnp.mean(windows, axis=-1, keepdims=True)
     windows = windows * np.hanning(WINDOW).astype(np.float32)
-    lags = [jnp.sum(windows[..., : WINDOW - k] * windows[..., k:], axis=-1) for k in range(LAGS)]
-    return jnp.stack(lags, axis=-1) / WINDOW
+    # By Wiener-Khinchin; zeros behind a window keep its end away from its beginning.
+    spectrum = jnp.fft.rfft(windows, _TRANSFORM)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return jnp.fft.irfft(power, _TRANSFORM)[..., :LAGS] / WINDOW
 
 
 def buffer_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
