@@ -4,9 +4,9 @@ What is found is kept in a file whose name depends on the content of the take's 
 it is solved with, on the settings and on this code, and on nothing else: a job that is repeated, on
 this machine or another one, finds the work done.
 
-A process holds about 170 MB, 5 MB for each thousand vertices (of 52 shapes), and 34 MB for each
+A process holds about 170 MB, 5 MB for each thousand vertices (of 52 shapes), and 15 MB for each
 minute of the take it is at, at 60 frames a second: most of that while `quality.motion` looks at
-all curves at once. Files that are mapped (.npy, .pc2) come on top in what the system counts as
+the curves. Files that are mapped (.npy, .pc2) come on top in what the system counts as
 resident, and are given back when memory is short.
 """
 
