@@ -17,7 +17,10 @@ from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn, explicit
 from a2fjax.models.params import count, paths, split
 
 GEOMETRY = Layout(6, 5, 15, 4)
-LAYOUTS = pytest.mark.parametrize("out", [GEOMETRY, RIG], ids=["geometry", "rig"])
+LAYOUTS = pytest.mark.parametrize(
+    "out",
+    [pytest.param(GEOMETRY, id="geometry"), pytest.param(RIG, id="rig", marks=pytest.mark.slow)],
+)
 FRAMES = 9
 
 
@@ -274,10 +277,7 @@ KINDS = pytest.mark.parametrize("kind", ["regression", "diffusion"])
 
 
 @KINDS
-@pytest.mark.parametrize(
-    "out",
-    [pytest.param(GEOMETRY, id="geometry"), pytest.param(RIG, id="rig", marks=pytest.mark.slow)],
-)
+@LAYOUTS
 def test_output_and_every_gradient_are_finite_and_noise_is_the_keys(kind, out):
     model, batch, params = either(kind, out)
     trainable, frozen = split(params)
@@ -330,6 +330,7 @@ def test_an_item_is_the_same_alone_and_beside_longer_ones(kind, out):
     np.testing.assert_allclose(apply(alone)[0], together[1, :5], atol=1e-5)
 
 
+@pytest.mark.slow
 @KINDS
 def test_bfloat16_is_close(kind):
     model, batch, params = either(kind, GEOMETRY)
@@ -469,7 +470,6 @@ def test_the_state_is_that_after_the_last_valid_frame():
     model, batch, params = either("diffusion", GEOMETRY)
     apply = jax.jit(lambda b: model.apply(params, b["noisy"], b["step"], b, state=start)[1])
     start = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
-    # Features are cut beforehand here, since they are stretched to an item's length.
     length = np.array([FRAMES, 4, 0], np.int32)
     one = {**batch, "feature_length": np.maximum(length, 1), "length": length}
     state = apply(one)

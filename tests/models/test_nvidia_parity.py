@@ -520,6 +520,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_initial_values_fill_pytorchs_ranges(kind):
     size, shapes = CASES[kind][0], CASES[kind][1](CASES[kind][0])
