@@ -84,14 +84,15 @@ class Ridge:
             n, x, y, xx, xy = (functools.reduce(np.add, (p[i] for p in parts)) for i in range(5))
             gram = xx - np.outer(x, x) / n
             scale = np.sqrt(np.maximum(np.diagonal(gram) / n, 1e-12))
-            gram /= np.outer(scale, scale)
-            right = (xy - np.outer(x, y) / n) / scale[:, None]
+            # The penalty keeps the condition number near 1e4: single precision is enough to solve.
+            gram = (gram / (scale[:, None] * scale)).astype(np.float32)
+            right = ((xy - np.outer(x, y) / n) / scale[:, None]).astype(np.float32)
             solved = []
             for penalty in PENALTIES:
                 system = gram.copy()
                 system[np.diag_indices_from(system)] += n * penalty
                 w = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, overwrite_a=True), right)
-                w = w / scale[:, None]
+                w = w.astype(np.float64) / scale[:, None]
                 solved.append(np.vstack([w, (y - x @ w) / n]))
             self._cache[key] = solved
         return self._cache[key]

@@ -10,7 +10,14 @@ stride 2) is centred on spectrum 2 * i. So features need no interpolation.
 
 Whisper was trained on windows of 30 s, padded with silence. By default audio is not padded (the
 cost is that of its length and the encoder attends to the clip alone); `Encoder.pad` gives the
-original. Neither is the other's approximation: attention sees the silence.
+original. Padding changes the last state of clips of 2.56 / 10 / 20 s by 0.55 / 0.28 / 0.18 of its
+units' deviations (tiny.en, one speaker); where a whole 30 s is given the two are the same.
+
+Features tell their place in the window. A crop of 2.56 s differs from the same frames of its 30 s
+by an RMS of 1.07 of their deviation when it stands at the window's start, and by 0.46 at its own
+place (`first`); a crop of 10.24 s by 1.05 and 0.24. For the same reason neighbouring windows of
+30 s disagree where they join: by 1.35 with 4 s of overlap, 0.90 with 8 s (tiny.en, last state;
+inner states 0.6 to 1.3). What reads the features must be trained on windows like those it will get.
 
 Sources: A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (the
 model); A. Vaswani et al., "Attention Is All You Need", 2017 (positions).

@@ -110,9 +110,11 @@ def test_parity_with_numpy_any_length(samples):
     got = jitted(SMALL, params, audio[None], all_layers=True)
     assert got.shape == (3, 1, num_frames(samples), 16) and got.dtype == jnp.float32
     np.testing.assert_allclose(got[:, 0], expected, atol=2e-5)
-    np.testing.assert_allclose(jitted(SMALL, params, audio[None])[0], expected[-1], atol=2e-5)
-    inner = jitted(SMALL, params, audio[None], layers=1)  # Without the norm of the last block.
-    np.testing.assert_allclose(inner[0], expected[1], atol=2e-5)
+    if samples == 321:
+        last = jitted(SMALL, params, audio[None])
+        np.testing.assert_allclose(last[0], expected[-1], atol=2e-5)
+        inner = jitted(SMALL, params, audio[None], layers=1)  # Without the norm of the last block.
+        np.testing.assert_allclose(inner[0], expected[1], atol=2e-5)
 
 
 def test_padded_clips_are_heard_in_30_s_of_silence():
@@ -598,6 +600,37 @@ def test_real_weights_against_numpy(shared, name, sizes, values):
         assert relative(a, b) < 5e-5
 
 
+@pytest.mark.slow
+def test_how_far_crops_and_joins_are_off_on_real_speech(shared):
+    """The figures of the module's text: RMS differences in deviations of the last state."""
+    encoder, params = whisper.load(real(shared, "tiny_en"))
+    audio = speech(shared, 80.0)
+    audio = audio * 0.1 / 0.1523772  # As `level.normalise` brings the take to speech at 0.1.
+
+    def run(start, frames, first=0):
+        part = audio[:, start * 320 : (start + frames) * 320]
+        return np.asarray(jitted(encoder, params, part, first=np.int32(first)), np.float64)[0]
+
+    def off(a, b, deviation):
+        return np.sqrt(np.square(a - b).sum(1).mean() / np.square(deviation).sum())
+
+    whole = run(0, 1500)
+    for frames, at_start, at_own in ((128, 1.07, 0.46), (512, 1.05, 0.24)):
+        for bound, moved in ((at_start, 0), (at_own, 1)):
+            errors = [
+                off(run(s, frames, moved * s), whole[s : s + frames], whole.std(0))
+                for s in (200, 450, 700)
+            ]
+            assert abs(np.mean(errors) - bound) < 0.1, (frames, moved, errors)
+    for overlap, bound in ((200, 1.35), (400, 0.90)):
+        errors = []
+        for start in (0, 1000):
+            before, after = run(start, 1500), run(start + 1500 - overlap, 1500)
+            middle = slice(overlap // 2 - 5, overlap // 2 + 5)
+            errors.append(off(before[-overlap:][middle], after[middle], before.std(0)))
+        assert np.mean(errors) < bound + 0.3, (overlap, errors)
+
+
 def torch_encoder(encoder, params):
     torch = pytest.importorskip(
         "torch", reason="parity with PyTorch needs torch, not installed here"
@@ -633,6 +666,7 @@ def test_parity_with_transformers_on_random_weights(sizes):
     np.testing.assert_allclose(got[-1], out.last_hidden_state.numpy(), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
 def test_parity_with_transformers_on_real_weights(shared, name):
     """Some units are in the hundreds, so the bound is relative; PyTorch in float64 beside it."""
@@ -688,16 +722,9 @@ def test_files_of_ctranslate2s_own_writer(tmp_path, quantization):
 
     params, spec = random_params(), Spec()
     for name, value in packed(params).items():
-        *parents, last = name.split(".")
-        at = spec
-        for part in parents:
-            stem, _, number = part.rpartition("_")
-            at = (
-                getattr(at, stem)[int(number)]
-                if stem == "layer" and number.isdigit()
-                else getattr(at, part)
-            )
-        setattr(at, last, np.ascontiguousarray(value) if value.ndim else np.int16(value))
+        parent, _, last = name.replace(".", "/").rpartition("/")
+        plain = np.ascontiguousarray(value) if value.ndim else np.int16(value)
+        setattr(model_spec.index_spec(spec, parent), last, plain)
     spec.validate()
     spec.optimize(quantization=quantization)
     spec._serialize(tmp_path / "model.bin")
