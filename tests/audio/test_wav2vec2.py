@@ -226,7 +226,8 @@ def test_parity_with_an_independent_network(name, masked):
     np.testing.assert_allclose(got.features, features, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("large", marks=pytest.mark.slow), "odd"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_weight_matters(name):
     """What the parity tests run through has no parameter that could be forgotten."""
     layout = LAYOUTS[name]
@@ -252,8 +253,8 @@ def test_every_weight_matters(name):
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_padding_changes_nothing_unless_asked_to(name):
-    layout, params = LAYOUTS[name], random_params(LAYOUTS[name])
-    encoder = w.Encoder(layout)
+    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=1)
+    encoder, params = w.Encoder(layout), random_params(layout)
     audio = noise(2, 8000)
     audio[1, 5003:] = 0
     lengths = jnp.array([8000, 5003])
@@ -264,6 +265,14 @@ def test_padding_changes_nothing_unless_asked_to(name):
     differs = np.abs(counted[: len(alone)] - alone).max() > 1e-2
     assert differs == (layout.feat_extract_norm == "group")
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_padding_changes_no_motion_frame(name):
+    encoder, params = w.Encoder(LAYOUTS[name]), random_params(LAYOUTS[name])
+    audio = noise(2, 8000)
+    audio[1, 5003:] = 0
+    lengths = jnp.array([8000, 5003])
     alone = motion(encoder, params, audio[1:, :5003]).features[0]
     both = motion(encoder, params, audio, lengths=lengths).features[1]
     assert len(alone) == 16
@@ -276,33 +285,32 @@ def flops_of(function, *args):
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_the_forward_stops_at_a_layer(name):
-    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=4)
+    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=2)
     params, audio = random_params(layout), noise(1, 6500)
     encoder = w.Encoder(layout)
     full = run(encoder, params, audio, all_layers=True)
+    again = jax.jit(encoder.apply, static_argnames="layers").lower(params, audio, layers=1)
     flops = {}
-    for count in (0, 2, 4):
+    for count in (0, 1, 2):
         first = w.Encoder(layout, layers=count)
         less = {**params, "encoder": {**params["encoder"], "layers": {}}}
         less["encoder"]["layers"] = {
             str(i): params["encoder"]["layers"][str(i)] for i in range(count)
         }
-        got = run(first, less, audio)
-        expected = full.features if count == 4 else full.hidden[count]
-        np.testing.assert_allclose(got.features, expected, atol=1e-5)
-        if count == 2:
-            again = run(encoder, params, audio, layers=count).features
-            np.testing.assert_allclose(got.features, again, atol=1e-6)
+        if count < 2:
+            got = run(first, less, audio).features
+            np.testing.assert_allclose(got, full.hidden[count], atol=1e-5)
         flops[count] = flops_of(lambda p, a, f=first: f.apply(p, a).features, less, audio)
         paths = jax.tree.structure(jax.eval_shape(first.init, jax.random.key(0)))
         assert paths == jax.tree.structure(less) or count == 0
-    layer = flops[4] - flops[2]
-    assert layer > 2 * 2 * 19 * (4 * 32 * 32 + 2 * 32 * 48)  # two layers' products at least
-    np.testing.assert_allclose(flops[2] - flops[0], layer, rtol=0.02)
-    with pytest.raises(ValueError, match="4 layers asked for, the parameters hold 0"):
-        encoder.apply({**params, "encoder": {**params["encoder"], "layers": {}}}, audio, layers=4)
-    with pytest.raises(InputError, match="layers=5: the network has 0 to 4"):
-        w.Encoder(layout, layers=5)
+    assert again.cost_analysis()["flops"] == flops[1]
+    layer = flops[2] - flops[1]
+    assert layer > 2 * 19 * (4 * 32 * 32 + 2 * 32 * 48)  # its products at least
+    np.testing.assert_allclose(flops[1] - flops[0], layer, rtol=0.1)
+    with pytest.raises(ValueError, match="2 layers asked for, the parameters hold 0"):
+        encoder.apply({**params, "encoder": {**params["encoder"], "layers": {}}}, audio, layers=2)
+    with pytest.raises(InputError, match="layers=3: the network has 0 to 2"):
+        w.Encoder(layout, layers=3)
 
 
 def test_layer_mix():
@@ -346,7 +354,7 @@ def test_remat_gives_the_same_gradient_and_keeps_less():
     assert kept[0] - kept[1] > 2 * attention
 
 
-@pytest.mark.parametrize("name", ["base", "large"])
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_frozen_parts_cost_no_gradient(name):
     from a2fjax.models.params import merge, paths, split
 
@@ -492,6 +500,8 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
     places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
     clicks = np.zeros((len(places) + 1, 3600), np.float32)
     clicks[np.arange(len(places)), places] = 0.5
+    # Far louder ones, too far away to be heard, keep the group norm's statistics in place.
+    clicks[:, [100, 3100]] = 20.0
 
     def centre(features):
         """Centre of the change a click makes to the frame, and its first and last place."""
@@ -502,8 +512,7 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
     got = np.asarray(motion(encoder, params, clicks).features)[:, frame]
     change, (first, last) = centre(got)
     assert abs(np.sum(places * change) / change.sum() / 16000 - frame / 50) < 5e-4
-    if name == "large":  # group norm hears a click anywhere, a little
-        assert 320 * frame - 200 <= first < last < 320 * frame + 200
+    assert 320 * frame - 200 <= first < last < 320 * frame + 200
 
     own = np.asarray(run(encoder, params, clicks).features)
     change, _ = centre(own[:, frame - 1])
@@ -579,33 +588,43 @@ def test_windows_cover_everything_once():
         long.starts(300, 100, 50)
 
 
-@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+LONG = dict(window=1.6, overlap=0.64)
+
+
+def swelling(samples):
+    """Loud and quiet parts: a window's statistics are not those of the whole."""
+    return noise(2, samples) * (0.2 + np.arange(samples) / samples).astype(np.float32) + 0.1
+
+
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_below_attention_nothing_depends_on_windows(name):
+    encoder, params = w.Encoder(LAYOUTS[name]), random_params(LAYOUTS[name])
+    audio = swelling(64123)
+    whole = np.asarray(motion(encoder, params, audio, layers=0).features)
+    joined = long.encode_long(encoder, params, audio, layers=0, **LONG)
+    assert joined.shape == whole.shape == (2, 201, 32)
+    np.testing.assert_allclose(joined, whole, atol=2e-5)
+    own = long.encode_long(encoder, params, audio, layers=0, own_statistics=True, **LONG)
+    assert (np.abs(own - whole).max() > 1e-2) == (name == "base")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "large"])
 def test_long_audio_in_windows(name):
     encoder = w.Encoder(LAYOUTS[name])
     params = jax.tree.map(np.array, random_params(LAYOUTS[name]))
     # Even attention, as random starts have it: sharp random attention is to any place at all.
     for layer in params["encoder"]["layers"].values():
         layer["attention"]["q_proj"]["kernel"] *= 0.1
-    # Loud and quiet parts: a window's statistics are not those of the whole.
-    audio = noise(2, 64123) * (0.2 + np.arange(64123) / 64123) + 0.1
-    whole = np.asarray(motion(encoder, params, audio).features)
-    options = dict(window=1.6, overlap=0.64)
+    audio = swelling(64123)
+    whole = motion(encoder, params, audio, all_layers=True)
     at_once = long.encode_long(encoder, params, audio)
-    np.testing.assert_allclose(at_once, whole, atol=1e-5)
-
-    # Below attention nothing depends on the window.
-    below = np.asarray(motion(encoder, params, audio, layers=0).features)
-    joined = long.encode_long(encoder, params, audio, layers=0, **options)
-    assert joined.shape == below.shape == (2, 201, 32)
-    np.testing.assert_allclose(joined, below, atol=2e-5)
-    own = long.encode_long(encoder, params, audio, layers=0, own_statistics=True, **options)
-    assert (np.abs(own - below).max() > 1e-2) == (name == "base")
-
-    joined = long.encode_long(encoder, params, audio, all_layers=True, **options)
+    np.testing.assert_allclose(at_once, whole.features, atol=1e-5)
+    joined = long.encode_long(encoder, params, audio, all_layers=True, **LONG)
     assert joined.shape == (3, 2, 201, 32)
     errors = [
-        long.join_error(np.asarray(a), b)["max"]
-        for a, b in zip(motion(encoder, params, audio, all_layers=True).hidden, joined, strict=True)
+        long.join_error(np.asarray(one), other)["max"]
+        for one, other in zip(whole.hidden, joined, strict=True)
     ]
     assert errors[0] < 1e-4 < errors[1] and errors[2] < 0.5
 

@@ -104,7 +104,8 @@ def test_weights_are_put_where_they_belong(folder, tensors):
     name = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
     np.testing.assert_array_equal(at["g"], tensors[f"{name}0"][0, 0])
     np.testing.assert_array_equal(at["v"], tensors[f"{name}1"].transpose(2, 1, 0))
-    assert jax.tree.structure(params) == jax.tree.structure(w.Encoder(TINY).init(jax.random.key(0)))
+    expected = jax.eval_shape(w.Encoder(TINY).init, jax.random.key(0))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected)
 
 
 @pytest.mark.parametrize("old", [False, True])
