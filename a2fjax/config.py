@@ -436,7 +436,8 @@ def check_weights(weights: Sequence[float], folders: Sequence[str], *, where: st
     """Checks the weights of a mixture of sets.
 
     Raises:
-      InputError: not one for each folder, one that is negative or not finite, or all are 0.
+      InputError: not one for each folder, one that is negative, not finite or of no effect, or
+        all are 0.
     """
     shown = f"{where}data.weights={tuple(weights)!r}"
     if len(weights) != len(folders):
@@ -449,6 +450,9 @@ def check_weights(weights: Sequence[float], folders: Sequence[str], *, where: st
             raise InputError(f"{shown}: {weight!r} of {folder}: expected a number of at least 0")
     if not any(weights):
         raise InputError(f"{shown}: expected at least one above 0")
+    for weight, folder in zip(weights, folders, strict=True):
+        if 0 < weight < 1e-9 * max(weights):
+            raise InputError(f"{shown}: {weight!r} of {folder} would never be drawn: give 0")
 
 
 def _convert(hint: Any, value: Any, path: str, where: str) -> Any:

@@ -33,7 +33,10 @@ def small(build, tmp_path_factory):
 
 
 SETS = st.lists(
-    st.tuples(st.floats(0, 10), st.lists(st.integers(1, 900), min_size=1, max_size=12)),
+    st.tuples(
+        st.just(0.0) | st.floats(1e-6, 10),
+        st.lists(st.integers(1, 900), min_size=1, max_size=12),
+    ),
     min_size=1,
     max_size=5,
 ).filter(lambda sets: any(w > 0 for w, _ in sets))

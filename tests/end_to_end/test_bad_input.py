@@ -424,7 +424,8 @@ def test_other_commands(refused, case):
 
 def test_three_channels_at_7_khz_are_no_mistake(drive, tmp_path):
     done = drive("a2fjax infer {run} --audio={world}/odd.wav --out={tmp}/x.csv --out={tmp}/x.npz")
-    assert done.code == 0 and done.err == ""
+    # On a busy machine the work may take long enough for a line of progress.
+    assert done.code == 0 and all("done (" in line for line in done.err.splitlines())
     track = formats.read(tmp_path / "x.npz")
     assert track.motion.shape == (50, 72) and np.isfinite(track.motion).all()
     assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.npz"]
