@@ -53,7 +53,6 @@ class _Names:
       linear: other parts -> names, without `.weight` and `.bias`.
       norms: parts -> names, without the endings of `norm`.
       norm: endings of a layer norm's scale and bias.
-      dot: what stands between the parts of a name.
       unbiased: linear maps without a bias.
     """
 
@@ -63,7 +62,6 @@ class _Names:
     linear: dict[str, str]
     norms: dict[str, str]
     norm: tuple[str, str]
-    dot: str = "."
     unbiased: tuple[str, ...] = ()
 
 
