@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers",
         type=int,
         default=None,
-        help="processes (default: one a core); 0 works in this process",
+        help="processes (default: one a core); 0 works in this process, with its threads",
     )
     parser.add_argument(
         "--part",

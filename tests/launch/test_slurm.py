@@ -184,8 +184,8 @@ def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
 
     demo = ["--subjects", "2", "--unseen", "1", "--minutes", "1", "--workers", "1"]
     python("-m", "data_pipeline.demo", "--out", str(tmp_path), *demo)
-    python("-m", "data_pipeline.build", str(source), "--out", str(one), "--workers", "0")
-    build = ["build", str(source), "--out", str(many), "--parts", "3", "--workers", "0"]
+    python("-m", "data_pipeline.build", str(source), "--out", str(one), "--workers", "1")
+    build = ["build", str(source), "--out", str(many), "--parts", "3", "--workers", "1"]
     assert submit.main([*build, "--backend", "slurm"]) == 0
     until(lambda: processes(str(many), "--part", "2/3") and any(many.glob(".build/takes/*")))
     for pid in processes(str(many), "--part", "2/3"):
