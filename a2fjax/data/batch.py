@@ -7,16 +7,39 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.audio import HOP
+from a2fjax.audio import HOP, level
+from a2fjax.data import records
+
+BUCKET = 100
+"""Frames of which a padded clip has a multiple, so that few lengths are compiled."""
 
 
-def spec(size: int, frames: int, points: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def padded_audio(clip: records.Clip, frames: int | None = None) -> tuple[np.ndarray, int]:
+    """Returns what encoders hear of a clip, [frames * 320] float32, and the clip's frames.
+
+    Args:
+      clip: its speech is brought to `level.TARGET`.
+      frames: to pad or cut to; None for the next multiple of `BUCKET`.
+    """
+    if frames is None:
+        frames = -(-clip.frames // BUCKET) * BUCKET
+    heard = level.normalise(clip.audio[: frames * HOP], clip.speech_level)
+    out = np.zeros(frames * HOP, np.float32)
+    out[: len(heard)] = heard
+    return out, min(clip.frames, frames)
+
+
+def spec(
+    size: int, frames: int, points: int, heard: int = 0
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and type of each array of a batch.
 
     Args:
       size: windows or clips in it.
       frames: of each, padding included.
       points: of each neutral mesh.
+      heard: frames of the clips that live encoders hear; 0 for none, which leaves out "heard",
+        "heard_length" and "heard_start".
     """
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "audio": ((frames * HOP,), np.float32),
@@ -30,4 +53,10 @@ def spec(size: int, frames: int, points: int) -> dict[str, tuple[tuple[int, ...]
         "clip": ((), np.int32),
         "start": ((), np.int32),
     }
+    if heard:
+        shapes |= {
+            "heard": ((heard * HOP,), np.float32),
+            "heard_length": ((), np.int32),
+            "heard_start": ((), np.int32),
+        }
     return {name: ((size, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()}

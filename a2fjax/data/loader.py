@@ -49,7 +49,14 @@ def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.
       InputError: the batch size cannot be divided over the hosts.
     """
     data = config.data
-    return batch_lib.spec(_host_batch(config, hosts), data.window_frames, data.identity_points)
+    size, heard = _host_batch(config, hosts), heard_frames(config)
+    return batch_lib.spec(size, data.window_frames, data.identity_points, heard)
+
+
+def heard_frames(config: Config) -> int:
+    """Returns how many frames of a clip live encoders hear; 0 where there are none."""
+    live = config.data.encoded == "live" and any(":" in name for name in config.audio.features)
+    return max(config.data.heard_frames, config.data.window_frames) if live else 0
 
 
 def batches(
@@ -246,7 +253,20 @@ def _host_batch(config: Config, hosts: int) -> int:
 def _source(config: Config, split: str | None) -> ClipSource:
     # Bad records travel with the batches and `Batches` raises: an exception in a worker process
     # would come back as another kind.
-    return ClipSource(config.data.shards, split or config.data.split)
+    source = ClipSource(config.data.shards, split or config.data.split)
+    _check_heard(source, config)
+    return source
+
+
+def _check_heard(source: ClipSource, config: Config) -> None:
+    """Raises `InputError` where a clip is longer than live encoders would hear."""
+    heard = heard_frames(config)
+    longest = max(source.entries, key=lambda entry: entry.frames)
+    if heard and longest.frames > heard:
+        raise InputError(
+            f"data.heard_frames={config.data.heard_frames}: clip {longest.id} of "
+            f"{source.folders[longest.folder]} has {longest.frames} frames; expected at least that"
+        )
 
 
 def _even(source: ClipSource, config: Config, batches: int) -> list[tuple[int, int]]:
@@ -316,6 +336,7 @@ class _Window:
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
         data = self.config.data
         setting = data.augment if self.train else _NO_AUGMENT
+        extra: Batch = {}
         wanted = self._clip(index)
         number, clip, bad = self.source.get(wanted)
         if isinstance(self.plan, windows.Plan):
@@ -327,9 +348,20 @@ class _Window:
             random, speed = np.random.default_rng(0), 1.0
             middle = self.plan[index][1] + data.window_frames / 2
             start = windows.start_at(middle, clip.frames, data.window_frames)
-        window = augment.cut(clip, start, data.window_frames, speed)
+        # Encoders hear the whole clip, changed as a whole, and the window is a part of that.
+        heard = heard_frames(self.config)
+        begin = 0 if heard else start
+        window = augment.cut(clip, begin, heard or data.window_frames, speed)
         rest = self._rest(number, clip) if setting.enabled and setting.silence_prob else None
         window = augment.augment(window, setting, random, rest=rest)
+        if heard:
+            first = min(round(start / speed), max(window.length - data.window_frames, 0))
+            extra = {
+                "heard": window.audio,
+                "heard_length": np.asarray(window.length, np.int32),
+                "heard_start": np.asarray(first, np.int32),
+            }
+            window = augment.part(window, first, data.window_frames)
         subject = self.identities.subject[number]
         points = self.identities.points[subject]
         return {
@@ -343,6 +375,7 @@ class _Window:
             "emotion": window.emotion,
             "clip": np.int32(number),
             "start": np.int32(start),
+            **extra,
         }, bad
 
     def _clip(self, index: int) -> int:
