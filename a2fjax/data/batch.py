@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,11 @@ def padded_audio(clip: records.Clip, frames: int | None = None) -> tuple[np.ndar
 
 
 def spec(
-    size: int, frames: int, points: int, heard: int = 0
+    size: int,
+    frames: int,
+    points: int,
+    heard: int = 0,
+    encoded: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and type of each array of a batch.
 
@@ -40,6 +45,7 @@ def spec(
       points: of each neutral mesh.
       heard: frames of the clips that live encoders hear; 0 for none, which leaves out "heard",
         "heard_length" and "heard_start".
+      encoded: (states, width) of each encoder whose states are read, by key: "encoded/<key>".
     """
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "audio": ((frames * HOP,), np.float32),
@@ -59,4 +65,6 @@ def spec(
             "heard_length": ((), np.int32),
             "heard_start": ((), np.int32),
         }
+    for key, (states, width) in (encoded or {}).items():
+        shapes[f"encoded/{key}"] = ((frames, states, width), np.float16)
     return {name: ((size, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()}
