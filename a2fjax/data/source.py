@@ -84,7 +84,7 @@ def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
             record += count if record < 0 else 0
             if not 0 <= record < count:
                 raise records.BadRecord(f"the shard holds only {count} records")
-        (data,) = reader.read([record])
+        (data,) = reader.read([max(record, 0)])  # Raises where it is not ok.
         return data
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, records.BadRecord):
