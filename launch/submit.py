@@ -148,9 +148,7 @@ def _wait_arguments(parser: argparse.ArgumentParser, *, ask: bool = True) -> Non
     if ask:
         parser.add_argument("--wait", action="store_true", help="return when all has ended")
     parser.add_argument("--poll", type=float, default=10.0, help="seconds between looks (10)")
-    parser.add_argument(
-        "--record", help="folder of record and logs (default: its .build)"
-    )
+    parser.add_argument("--record", help="folder of record and logs (default: its .build)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
