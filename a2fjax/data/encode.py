@@ -77,6 +77,8 @@ def write(
     manifest = records.read_manifest(shards)
     what = stream(encoder, params)
     folder = what.folder(shards)
+    if finish and not folder.is_dir():
+        raise InputError(f"{folder}: is missing; run the parts, or the command without --finish")
     files.make_folder(folder)
     chosen = manifest.shards if part is None else manifest.shards[part[0] - 1 :: part[1]]
     with _writing(folder) as alone:
