@@ -12,8 +12,6 @@ more; width of the mouth 0.7 at 256 points, 0.94 at 1024; height of the brows 0.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,65 +21,40 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax import shape
+
 COMPONENTS = 16
 """Principal components of the descriptor that the network sees; unused ones are zero."""
 
 NOISE = 0.1
 """Standard deviation of the noise on each standardised component while training."""
 
-_WIDE = 0.6
-"""Of the two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
-
-_SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
 _LIMIT = 3.0
 _VARIANCE_FLOOR = 1e-5
 _RELIABILITY = 0.5
 
 
-def _centres() -> np.ndarray:
-    """Returns points on three shells, each a Fibonacci lattice (Gonzalez 2010)."""
-    golden = math.pi * (3.0 - math.sqrt(5.0))
-    points = []
-    for radius, count in _SHELLS:
-        i = np.arange(count)
-        height = 1.0 - (2.0 * i + 1.0) / count
-        ring = np.sqrt(1.0 - height**2)
-        shell = np.stack([ring * np.cos(golden * i), height, ring * np.sin(golden * i)], -1)
-        points.append(radius * shell)
-    return np.concatenate(points).astype(np.float32)
-
-
-_CENTRES = _centres()
-_MONOMIALS = (
-    *itertools.combinations_with_replacement(range(3), 2),
-    *itertools.combinations_with_replacement(range(3), 3),
-)
-DESCRIPTOR_WIDTH = len(_CENTRES) * 2 + len(_MONOMIALS)
+DESCRIPTOR_WIDTH = shape.WIDTH
+"""Values of a descriptor without normals; `shape.width` tells both."""
 
 
 def descriptor(points: Array) -> Array:
-    """Describes a cloud of surface points by means over it.
+    """Describes a cloud of surface points by means over it; see `shape.descriptor`.
 
-    A kernel mean embedding (Smola et al. 2007) at fixed centres and two scales, and the moments
-    of second and third order: no order of the points enters, and it tends to an integral over
-    the surface as their number grows, so the mesh's topology does not enter either.
+    No order of the points enters, and it tends to an integral over the surface as their number
+    grows, so the mesh's topology does not enter either.
 
     Args:
-      points: [B, P, 3], centred and of unit RMS radius.
+      points: [B, P, 3], centred and of unit RMS radius, or [B, P, 6] with normals.
 
     Returns:
-      [B, DESCRIPTOR_WIDTH] float32.
+      [B, shape.width(normals)] float32.
     """
-    points = points.astype(jnp.float32)
-    centres = jnp.asarray(_CENTRES)
-    square = (
-        jnp.sum(points**2, -1, keepdims=True) - 2.0 * points @ centres.T + jnp.sum(centres**2, -1)
-    )
-    wide = jnp.exp(square / (-2.0 * _WIDE**2))
-    parts = [jnp.mean(wide**4, axis=1), jnp.mean(wide, axis=1)]
-    axes = [points[..., i] for i in range(3)]
-    moments = [jnp.mean(math.prod(axes[i] for i in powers), axis=1) for powers in _MONOMIALS]
-    return jnp.concatenate([*parts, jnp.stack(moments, -1)], axis=-1)
+    return shape.descriptor(jnp, points.astype(jnp.float32), _dot)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def standardisation(
@@ -154,7 +127,7 @@ class IdentityEncoder(nn.Module):
         """
         # Unknown identities may hold anything, also what is not a number.
         points = jnp.where(known[:, None, None], points, 0.0)
-        code = (descriptor(points) - mean) @ projection
+        code = _dot(descriptor(points) - mean, projection)
         # A face far outside the training faces is read as one at their edge.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
         if key is not None:
