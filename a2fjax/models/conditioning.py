@@ -63,20 +63,21 @@ def standardisation(
     """Fits the projection that whitens the descriptors of the training subjects.
 
     Args:
-      descriptors: [N, DESCRIPTOR_WIDTH], one row a subject; N may be 0 or 1.
-      repeated: [N, DESCRIPTOR_WIDTH], of the same subjects from other points on their meshes:
-        what differs is noise of the sampling.
+      descriptors: [N, D], one row a subject; N may be 0 or 1.
+      repeated: [N, D], of the same subjects from other points on their meshes: what differs is
+        noise of the sampling.
 
     Returns:
-      mean [DESCRIPTOR_WIDTH] and projection [DESCRIPTOR_WIDTH, COMPONENTS]: the leading principal
+      mean [D] and projection [D, COMPONENTS]: the leading principal
       components, each divided by its standard deviation over the subjects. A component is a zero
       column where there are too few subjects, or where its variance is below a hundred-thousandth
       of the first one's or mostly noise: divided by its deviation, it would be as loud as shape.
     """
-    descriptors = np.asarray(descriptors, np.float64).reshape(-1, DESCRIPTOR_WIDTH)
-    projection = np.zeros((DESCRIPTOR_WIDTH, COMPONENTS), np.float32)
+    descriptors = np.asarray(descriptors, np.float64)
+    width = descriptors.shape[-1]
+    projection = np.zeros((width, COMPONENTS), np.float32)
     if not len(descriptors):
-        return np.zeros(DESCRIPTOR_WIDTH, np.float32), projection
+        return np.zeros(width, np.float32), projection
     mean = descriptors.mean(0)
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
     axes, singular = axes[:COMPONENTS], singular[:COMPONENTS]
@@ -118,10 +119,10 @@ class IdentityEncoder(nn.Module):
         """Returns the embedding [B, width].
 
         Args:
-          points: [B, P, 3]; see `descriptor`.
+          points: [B, P, 3 or 6]; see `descriptor`.
           known: [B] bool; False stands for the mean identity, whatever the points hold.
-          mean: [DESCRIPTOR_WIDTH], of `standardisation`.
-          projection: [DESCRIPTOR_WIDTH, COMPONENTS], of `standardisation`.
+          mean: [D], of `standardisation`.
+          projection: [D, COMPONENTS], of `standardisation`.
           key: draws the training noise and the dropout; None for neither.
           dropout: share of items whose identity becomes the mean one.
         """
@@ -140,8 +141,62 @@ class IdentityEncoder(nn.Module):
         return nn.Dense(self.width, name="out")(hidden)
 
 
+class IdentityResidual(nn.Module):
+    """What is learnt of the people of the training set beyond what their meshes tell.
+
+    Zero for everybody at the start, and always for people who were not trained on. Dropped from a
+    share of the windows, the embedding without it stays the best guess from the mesh.
+
+    Attributes:
+      people: number of people of the training set.
+      width: of the embedding.
+    """
+
+    people: int
+    width: int
+
+    @nn.compact
+    def __call__(self, subject: Array, *, key: Array | None = None, dropout: float = 0.0) -> Array:
+        """Returns the residuals [B, width].
+
+        Args:
+          subject: [B] int32, number of the person; out of range for an unknown one.
+          key: draws the dropout; None for none.
+          dropout: share of items without a residual.
+        """
+        rows = max(self.people, 1)
+        table = self.param("table", nn.initializers.zeros_init(), (rows, self.width))
+        known = (subject >= 0) & (subject < self.people)
+        if key is not None:
+            known = known & ~jax.random.bernoulli(key, dropout, known.shape)
+        return jnp.where(known[:, None], table[jnp.clip(subject, 0, rows - 1)], 0.0)
+
+
+def encode_names(names: Sequence[str]) -> np.ndarray:
+    """Returns names as an array [N, longest in UTF-8] uint8, so that they are kept with weights."""
+    lines = [name.encode() for name in names]
+    longest = max((len(line) for line in lines), default=1)
+    padded = [list(line.ljust(longest, b"\0")) for line in lines]
+    return np.array(padded, np.uint8).reshape(len(lines), longest)
+
+
+def decode_names(array: np.ndarray) -> tuple[str, ...]:
+    """Returns the names that `encode_names` was given."""
+    return tuple(bytes(row).rstrip(b"\0").decode() for row in np.asarray(array, np.uint8))
+
+
+def drop_emotion(key: Array, emotion: Array, rate: float) -> Array:
+    """Returns the emotion [B, T, 5], of a share `rate` of the items the zero vector, "not told"."""
+    kept = ~jax.random.bernoulli(key, rate, emotion.shape[:1])
+    return emotion * kept[:, None, None]
+
+
 class EmotionEncoder(nn.Module):
     """Embeds the emotion of every frame.
+
+    Neutral is an emotion like the others, the first unit vector. The zero vector stands for "not
+    told", which a model knows when some of its training windows were (`model.emotion_dropout`): it
+    then predicts what is best without knowing the emotion.
 
     Attributes:
       width: of the embedding.

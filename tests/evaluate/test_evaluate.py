@@ -84,7 +84,7 @@ class StandIn:
         self.truth = {self.key(records.decode(records.encode(c)).audio): c.motion for c in clips}
         self.change = change
         self.config = Config(data=DataConfig(shards=(str(folder),)))
-        self.step, self.fingerprint = 7, "stand-in@7"
+        self.step, self.fingerprint, self.subjects = 7, "stand-in@7", ()
 
     @staticmethod
     def key(audio):
