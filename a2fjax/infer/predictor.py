@@ -122,7 +122,7 @@ class Predictor:
     @functools.cached_property
     def subjects(self) -> tuple[str, ...]:
         """Names of the people of whom a residual was learnt; none without `identity_residual`."""
-        names = self.params["constants"].get("subjects")
+        names = self.params.get("constants", {}).get("subjects")
         return () if names is None else conditioning.decode_names(names)
 
     def __call__(
