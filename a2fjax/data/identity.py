@@ -21,6 +21,7 @@ with them both change less than 0.1 %.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from pathlib import Path
 
@@ -42,7 +43,12 @@ _EDGE = 0.15
 _RULE = np.array([[4.0, 1.0, 1.0], [1.0, 4.0, 1.0], [1.0, 1.0, 4.0]]) / 6.0
 """Barycentric points of the quadrature rule of degree 2 with equal weights."""
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 12
+_MOST_FOUND = 4096
+_FOUND: dict[tuple[bytes, int, int, int, bool], np.ndarray] = {}
+"""Points of meshes seen before, by their contents: training, its statistics and a report ask for
+the same people several times."""
+
 _MOST_TURN = math.radians(35.0)
 _TURN_GRID = np.radians(np.arange(-30.0, 31.0, 10.0))
 _TENSOR_WEIGHTS = (1.0, 1.0, 0.5)
@@ -51,8 +57,8 @@ _MOST_ASYMMETRY = 0.01
 0.0002, halves of heads cut along the middle above 0.03."""
 
 _LEAST_ANISOTROPY = 0.05
-_MATCH_STEPS = 60
-_MATCHED = 1e-7
+_MATCH_STEPS = 40
+_MATCHED = 3e-7
 
 
 def sample_points(
@@ -68,8 +74,9 @@ def sample_points(
     With faces, the means of `a2fjax.shape` over the result are those of the surface: the same for
     any order of vertices, faces and corners, any refinement of the same surface, any unit and
     position, and any rotation that leaves the face upright and frontal within about 30 degrees (see
-    `pose`). With fewer than about a hundred points they are only near to them. Without faces,
-    vertices stand for equal areas, so the result follows the vertex density. Deterministic.
+    `pose`). With fewer than about 200 points they are only near to them. Without faces, vertices
+    stand for equal areas, so the result follows the vertex density. Deterministic; takes about
+    0.3 s, for the same mesh only once.
 
     Args:
       vertices: [V, 3], any unit, any position; x across the face, y up, z out of it; V >= 4.
@@ -87,8 +94,21 @@ def sample_points(
       InputError: not a mesh, as `records.check_mesh`.
     """
     faces = np.zeros((0, 3), np.int32) if faces is None else faces
-    checked, faces = records.check_mesh(vertices, faces, name="given")
-    points = checked.astype(np.float64)
+    vertices, faces = records.check_mesh(vertices, faces, name="given")
+    digest = hashlib.sha256(vertices.tobytes())
+    digest.update(faces.tobytes())
+    key = (digest.digest(), len(vertices), count, seed, normals)
+    if key not in _FOUND:
+        while len(_FOUND) >= _MOST_FOUND:
+            _FOUND.pop(next(iter(_FOUND)), None)
+        _FOUND[key] = _sample(vertices, faces, count, seed, normals)
+    return _FOUND[key].copy()
+
+
+def _sample(
+    vertices: np.ndarray, faces: np.ndarray, count: int, seed: int, normals: bool
+) -> np.ndarray:
+    points = vertices.astype(np.float64)
     points -= points.mean(axis=0)
     points /= np.sqrt((points**2).sum(axis=1).mean())
     places, weights, facing = _quadrature(points, faces)
@@ -294,9 +314,15 @@ def _centres() -> np.ndarray:
 def _values(points: np.ndarray) -> np.ndarray:
     """Returns what is averaged over a surface, [P, kernels and monomials], at points [P, 3]."""
     narrow, wide = shape.kernels(points, _centres())
-    powers = np.stack([points**0, points, points**2, points**3])
+    powers = _powers(points)
     x, y, z = (powers[_POWERS[:, axis], :, axis] for axis in range(3))
     return np.concatenate([narrow, wide, (x * y * z).T], axis=1)
+
+
+def _powers(points: np.ndarray) -> np.ndarray:
+    """Returns the powers 0 to 3 of coordinates, [4, P, 3]."""
+    square = points * points
+    return np.stack([np.ones_like(points), points, square, square * points])
 
 
 def _means(
@@ -323,7 +349,7 @@ def _slopes(points: np.ndarray) -> np.ndarray:
             shape.kernel_precisions(), shape.kernels(points, centres), strict=True
         )
     ]
-    powers = np.stack([points**0, points, points**2, points**3])
+    powers = _powers(points)
     monomials = []
     for axis in range(3):
         less = np.array(_POWERS)
@@ -372,8 +398,8 @@ def _normals(
     """Returns normals [P, 3] near those of the surface whose kernel means are `target`."""
     near = np.zeros(len(points), int)
     best = np.full(len(points), np.inf)
-    for start in range(0, len(places), _CHUNK // 8):
-        part = places[start : start + _CHUNK // 8]
+    for start in range(0, len(places), _CHUNK):
+        part = places[start : start + _CHUNK]
         square = (part**2).sum(axis=1) - 2.0 * points @ part.T
         closest = square.argmin(axis=1)
         value = square[np.arange(len(points)), closest]

@@ -12,6 +12,7 @@ more; width of the mouth 0.7 at 256 points, 0.94 at 1024; height of the brows 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ NOISE = 0.1
 _LIMIT = 3.0
 _VARIANCE_FLOOR = 1e-5
 _RELIABILITY = 0.5
+_SUBJECTS_PER_COMPONENT = 2.5
+_FEW = 3
+_RESIDUAL_START = 0.1
 
 
 DESCRIPTOR_WIDTH = shape.WIDTH
@@ -70,8 +74,9 @@ def standardisation(
     Returns:
       mean [D] and projection [D, COMPONENTS]: the leading principal
       components, each divided by its standard deviation over the subjects. A component is a zero
-      column where there are too few subjects, or where its variance is below a hundred-thousandth
-      of the first one's or mostly noise: divided by its deviation, it would be as loud as shape.
+      column where its variance is below a hundred-thousandth of the first one's or mostly noise:
+      divided by its deviation, it would be as loud as shape. And there are at most 0.4 times as
+      many as subjects (but three): of few people's styles, no more can be told from chance.
     """
     descriptors = np.asarray(descriptors, np.float64)
     width = descriptors.shape[-1]
@@ -80,7 +85,8 @@ def standardisation(
         return np.zeros(width, np.float32), projection
     mean = descriptors.mean(0)
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
-    axes, singular = axes[:COMPONENTS], singular[:COMPONENTS]
+    most = min(COMPONENTS, max(_FEW, math.ceil(len(descriptors) / _SUBJECTS_PER_COMPONENT)))
+    axes, singular = axes[:most], singular[:most]
     variance = singular**2 / max(len(descriptors) - 1, 1)
     used = variance > max(_VARIANCE_FLOOR * variance[0], 1e-12)
     if repeated is not None:
@@ -144,8 +150,8 @@ class IdentityEncoder(nn.Module):
 class IdentityResidual(nn.Module):
     """What is learnt of the people of the training set beyond what their meshes tell.
 
-    Zero for everybody at the start, and always for people who were not trained on. Dropped from a
-    share of the windows, the embedding without it stays the best guess from the mesh.
+    Zero for people who were not trained on. Dropped from a share of the windows, the embedding
+    without it stays the best guess from the mesh.
 
     Attributes:
       people: number of people of the training set.
@@ -165,7 +171,8 @@ class IdentityResidual(nn.Module):
           dropout: share of items without a residual.
         """
         rows = max(self.people, 1)
-        table = self.param("table", nn.initializers.zeros_init(), (rows, self.width))
+        # Not zeros: what multiplies it starts at zero, and two zeros would never leave each other.
+        table = self.param("table", nn.initializers.normal(_RESIDUAL_START), (rows, self.width))
         known = (subject >= 0) & (subject < self.people)
         if key is not None:
             known = known & ~jax.random.bernoulli(key, dropout, known.shape)
