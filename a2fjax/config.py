@@ -21,19 +21,67 @@ from typing import Any
 
 from a2fjax.errors import InputError, nearest
 
+SIGNALS = ("mel", "pitch")
+"""Features that are computed from the waveform alone."""
+
+ENCODERS = ("wav2vec2", "hubert", "whisper")
+"""Kinds of pretrained encoders; a feature's name is the kind, a colon and where the weights are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """How the speech encoders among the features are used; all of them alike.
+
+    Attributes:
+      layers: run only the first so many transformer layers; -1 for all.
+      mix: a learned mix of all states, from what enters the first layer on, instead of the last.
+      width: what each part of the features is projected to, signals included, once there is an
+        encoder among them.
+      train_from: first transformer layer that is trained with the model, counted from 0; -1 also
+        trains what feeds the layers; None keeps the encoder frozen, which costs neither gradients
+        nor optimiser memory.
+      learning_rate: of the encoder's trained layers, as a factor of the model's.
+      precision: of the encoder's activations, "float32" or "bfloat16".
+      remat: computes the inside of layers again for gradients instead of keeping it.
+      noise: standard deviation of the noise that training adds to the standardised states.
+      dropout: share of an encoder's channels dropped for a whole window while training.
+      time_mask: share of frames that SpecAugment's spans of `time_mask_frames` would cover if none
+        overlapped; of every part of the features, each by itself.
+      time_mask_frames: frames a span.
+      part_dropout: share of training windows from which one part of the features is left out;
+        never the only one.
+    """
+
+    layers: int = -1
+    mix: bool = False
+    width: int = 128
+    train_from: int | None = None
+    learning_rate: float = 0.1
+    precision: str = "float32"
+    remat: bool = False
+    noise: float = 0.0
+    dropout: float = 0.0
+    time_mask: float = 0.0
+    time_mask_frames: int = 10
+    part_dropout: float = 0.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AudioConfig:
     """Which features the model hears.
 
     Attributes:
-      features: of "mel" (80 log-mel bins) and "pitch" (F0, voicing, log energy), concatenated.
+      features: of "mel" (80 log-mel bins), "pitch" (F0, voicing, log energy) and pretrained
+        encoders, "wav2vec2:PATH", "hubert:PATH", "whisper:PATH". Signals are concatenated; with an
+        encoder among them every part is projected first.
       mel_floor_db: log-mel is floored this far below the clip's speech level; recorded rooms are
         never silent, and what lies below the floor must look like silence. Negative, dB.
+      encoder: how encoders are used; see `EncoderConfig`.
     """
 
     features: tuple[str, ...] = ("mel",)
     mel_floor_db: float = -60.0
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +124,10 @@ class DataConfig:
       batch_size: global number of windows a step, over all hosts and devices.
       window_frames: frames a window (50 a second).
       identity_points: points sampled on the neutral mesh.
+      encoded: what frozen encoders make of a clip: "live" computes it from the audio in every step,
+        "cached" reads what `a2fjax cache` wrote beside the shards. The same numbers up to 16-bit
+        rounding; what augmentation does to the sound is then heard by the signals only.
+      heard_frames: longest clip that live encoders hear, in frames: records are at most 1000.
       workers: grain worker processes; 0 reads in threads of this process.
       threads: read threads a process.
       prefetch: batches read ahead.
@@ -89,6 +141,8 @@ class DataConfig:
     batch_size: int = 16
     window_frames: int = 128
     identity_points: int = 384
+    encoded: str = "live"
+    heard_frames: int = 1000
     workers: int = 0
     threads: int = 2
     prefetch: int = 4
@@ -277,13 +331,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.kind": ("regression",),
     "model.recurrent": ("bidirectional", "causal"),
     "model.identity": ("mesh", "none"),
-    "audio.features": ("mel", "pitch"),
+    "audio.encoder.precision": ("float32", "bfloat16"),
+    "data.encoded": ("live", "cached"),
 }
 POSITIVE = (
     "steps data.batch_size data.window_frames data.identity_points data.threads data.prefetch "
     "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
-    "log.every_steps eval.batches loss.closure_width"
+    "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
+    "audio.encoder.time_mask_frames"
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
@@ -292,14 +348,17 @@ NON_NEGATIVE = (
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
     "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes "
-    "optim.b1 optim.b2 optim.final_fraction"
+    "optim.b1 optim.b2 optim.final_fraction audio.encoder.learning_rate audio.encoder.noise "
+    "audio.encoder.dropout audio.encoder.time_mask audio.encoder.part_dropout"
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
     "model.residual_dropout model.emotion_dropout "
-    "data.augment.mirror_prob optim.final_fraction"
+    "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout"
 ).split()
-BELOW_ONE = "model.dropout optim.b1 optim.b2 optim.ema_decay".split()
+BELOW_ONE = (
+    "model.dropout optim.b1 optim.b2 optim.ema_decay audio.encoder.dropout audio.encoder.time_mask"
+).split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -516,6 +575,13 @@ def _check(value: Any, path: str, where: str) -> Any:
         raise InputError(f"{where}: {path}={value!r}: expected a share of at most 1")
     if path in BELOW_ONE and not value < 1:
         raise InputError(f"{where}: {path}={value!r}: expected a value below 1")
+    if path == "audio.features":
+        for item in value:
+            kind, colon, _ = item.partition(":")
+            known = ENCODERS if colon else SIGNALS
+            if kind not in known:
+                paths = [f"{name}:PATH" for name in ENCODERS]
+                raise InputError(f"{where}: {path}={item!r}{nearest(item, [*SIGNALS, *paths])}")
     if path == "loss.group_weights":
         from a2fjax.rig import GROUPS
 

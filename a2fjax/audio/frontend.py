@@ -1,4 +1,4 @@
-"""The features a model hears: log-mel, pitch or both, scaled by fixed constants.
+"""The signals a model hears: log-mel, pitch or both, scaled by fixed constants.
 
 All levels are relative to speech at `level.TARGET`, so audio must have been brought there with
 `level.normalise`. Below a soft floor nothing is heard: silence, a quiet room and the noise of a
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2fjax.audio import mel, pitch
+from a2fjax.audio import mel, num_frames, pitch
 from a2fjax.audio.level import TARGET
-from a2fjax.config import CHOICES, AudioConfig
+from a2fjax.config import ENCODERS, SIGNALS, AudioConfig
 from a2fjax.errors import InputError, nearest
 
 # Log power is mapped so that the floor is -SPAN and white noise at the level of speech is +SPAN;
@@ -37,7 +37,9 @@ _LOOKBACK = {"mel": mel.LOOKBACK, "pitch": pitch.LOOKBACK}
 
 @dataclasses.dataclass(frozen=True)
 class Frontend:
-    """Waveform to features, a pure function of the audio.
+    """Waveform to signals, a pure function of the audio.
+
+    Speech encoders among the configuration's features are not its matter: see `audio.encoders`.
 
     Attributes:
       config: which features, in their order, and the floor.
@@ -52,11 +54,11 @@ class Frontend:
           InputError: no feature, an unknown or repeated one, or a floor that is not below 0 dB.
         """
         names = self.config.features
-        known = CHOICES["audio.features"]
+        known = [*SIGNALS, *(f"{kind}:PATH" for kind in ENCODERS)]
         if not names:
             raise InputError(f"audio.features is empty{nearest('', known)}")
         for name in names:
-            if name not in _WIDTH:
+            if name not in _WIDTH and name.partition(":")[0] not in ENCODERS:
                 raise InputError(f"audio.features: unknown feature {name!r}{nearest(name, known)}")
         if len(set(names)) != len(names):
             raise InputError(f"audio.features={names!r}: a feature is named twice")
@@ -66,19 +68,24 @@ class Frontend:
             )
 
     @property
+    def signals(self) -> tuple[str, ...]:
+        """The features that are signals, in their order."""
+        return tuple(name for name in self.config.features if name in _WIDTH)
+
+    @property
     def width(self) -> int:
         """Features a frame."""
-        return sum(_WIDTH[name] for name in self.config.features)
+        return sum(_WIDTH[name] for name in self.signals)
 
     @property
     def lookahead_samples(self) -> int:
         """How far beyond its centre (sample 320 * t) a frame's features depend on the audio."""
-        return max(_LOOKAHEAD[name] for name in self.config.features)
+        return max((_LOOKAHEAD[name] for name in self.signals), default=0)
 
     @property
     def lookback_samples(self) -> int:
         """How far before its centre (sample 320 * t) a frame's features depend on the audio."""
-        return max(_LOOKBACK[name] for name in self.config.features)
+        return max((_LOOKBACK[name] for name in self.signals), default=0)
 
     def features(self, audio: jax.Array) -> jax.Array:
         """Returns the features of every frame.
@@ -93,8 +100,10 @@ class Frontend:
           speech. "mel": 80 bins. "pitch": log-F0 (0, which is 150 Hz, where unvoiced), voicing,
           log energy.
         """
+        if not self.signals:
+            return jnp.zeros((audio.shape[0], num_frames(audio.shape[1]), 0))
         parts = {"mel": self._mel, "pitch": self._pitch}
-        return jnp.concatenate([parts[name](audio) for name in self.config.features], axis=-1)
+        return jnp.concatenate([parts[name](audio) for name in self.signals], axis=-1)
 
     @property
     def _range(self) -> float:

@@ -10,6 +10,7 @@ from a2fjax.view.text import table
 
 if TYPE_CHECKING:
     from a2fjax.config import Config, Resolved
+    from a2fjax.models.hearing import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +121,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
       InputError: damaged, of another rig, or no such step.
     """
     from a2fjax import config as config_lib
+    from a2fjax.models import hearing
     from a2fjax.models import params as params_lib
     from a2fjax.train import checkpoints, tracking
 
@@ -137,7 +139,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
         values = {k: v for k, v in meta.get("metrics", {}).items() if isinstance(v, (int, float))}
         lines += [f"    {name} = {value:.6g}" for name, value in sorted(values.items())]
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
-    lines += ["", *_model(config)]
+    lines += ["", *_model(config, encoders=hearing.restore(folder, config.audio))]
     if (folder / "metrics.jsonl").is_file():
         last: dict[str, tuple[int, float]] = {}
         for line in tracking.read_metrics(folder):
@@ -187,7 +189,7 @@ def _changed(resolved: Resolved) -> list[str]:
     return lines or ["every value is the default"]
 
 
-def _model(config: Config, *, layers: bool = False) -> list[str]:
+def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = None) -> list[str]:
     """Returns lines on the model of a configuration; only shapes are computed."""
     import math
 
@@ -199,10 +201,14 @@ def _model(config: Config, *, layers: bool = False) -> list[str]:
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import params as params_lib
 
-    task = tasks.build(config, None)
+    task = tasks.build(config, None, encoders)
     batch = batch_shapes(config, 1, config.data.window_frames)
-    params = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
-    trained, fixed = params_lib.split(params)
+    params = jax.eval_shape(
+        lambda b, weights: params_lib.merge(task.init(jax.random.key(0), b), weights),
+        batch,
+        task.pretrained,
+    )
+    trained, fixed = params_lib.split(params, task.frozen)
 
     def training(trained, fixed, batch):
         def loss(trained):
@@ -232,5 +238,5 @@ def _model(config: Config, *, layers: bool = False) -> list[str]:
         ),
     ]
     if layers:
-        lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
+        lines += ["", *("  " + row for row in params_lib.table(params, task.frozen).splitlines())]
     return lines

@@ -113,6 +113,29 @@ def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Wind
     )
 
 
+def part(window: Window, start: int, frames: int) -> Window:
+    """Returns the window of `frames` frames that begins at frame `start` of another one.
+
+    Beyond the end of the other window the last frame is repeated, as `cut` does beyond a clip's.
+    """
+    length = max(min(window.length - start, frames), 0)
+    stop = start + frames
+
+    place = np.minimum(np.arange(start, stop), len(window.motion) - 1)
+    audio = np.zeros(frames * HOP, np.float32)
+    heard = window.audio[start * HOP : stop * HOP]
+    audio[: len(heard)] = heard
+    return dataclasses.replace(
+        window,
+        audio=audio,
+        motion=window.motion[place],
+        emotion=window.emotion[place],
+        frame_mask=window.frame_mask[place] & (np.arange(frames) < length),
+        length=length,
+        samples=max(min(window.samples - start * HOP, frames * HOP), 0),
+    )
+
+
 def draw_speed(config: AugmentConfig, random: np.random.Generator) -> float:
     """Returns a playing speed, log-uniform within 1 +- `config.speed`."""
     draw = random.uniform(-1.0, 1.0)

@@ -26,6 +26,7 @@ from absl import flags
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, mixture, records, subjects, windows
 from a2fjax.data import batch as batch_lib
+from a2fjax.data import encoded as encoded_lib
 from a2fjax.data.identity import mesh_points
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
@@ -38,23 +39,45 @@ _STEPS = 1 << 40
 _NO_AUGMENT = AugmentConfig(enabled=False)
 
 
-def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+Streams = Mapping[str, encoded_lib.Stream]
+"""Caches of encoders' states that batches read, by key; see `a2fjax.data.encoded`."""
+
+
+def spec(
+    config: Config, hosts: int = 1, encoded: Streams | None = None
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and dtype of each array of a batch, without reading anything.
 
     Args:
       config: of the experiment.
       hosts: over which the global batch is divided; 1 gives the global batch.
+      encoded: encoders whose states are read.
 
     Raises:
       InputError: the batch size cannot be divided over the hosts.
     """
     data = config.data
+    size, heard = _host_batch(config, hosts), heard_frames(config)
+    read = {key: (stream.states, stream.width) for key, stream in (encoded or {}).items()}
     return batch_lib.spec(
-        _host_batch(config, hosts),
+        size,
         data.window_frames,
         data.identity_points,
+        heard,
+        read,
         normals=config.model.identity_normals,
     )
+
+
+def encoder_names(config: Config) -> list[str]:
+    """Returns the features that are speech encoders; their names have a path."""
+    return [name for name in config.audio.features if ":" in name]
+
+
+def heard_frames(config: Config) -> int:
+    """Returns how many frames of a clip live encoders hear; 0 where there are none."""
+    live = config.data.encoded == "live" and bool(encoder_names(config))
+    return max(config.data.heard_frames, config.data.window_frames) if live else 0
 
 
 def batches(
@@ -66,6 +89,7 @@ def batches(
     hosts: int = 1,
     train: bool = True,
     seed: int | None = None,
+    encoded: Streams | None = None,
 ) -> Batches:
     """Returns the endless batches of a host from a step on.
 
@@ -77,6 +101,7 @@ def batches(
       hosts: number of hosts; each gets `batch_size / hosts` windows a step.
       train: False leaves the windows as they are, in the same order.
       seed: None for `config.seed`.
+      encoded: encoders whose states are read from caches.
 
     Returns:
       Iterator of dicts as in `spec`, and what could not be read; close it to stop its workers.
@@ -96,14 +121,27 @@ def batches(
         config.seed if seed is None else seed,
         _masses(source, config, strict=True),
     )
-    make = _Window(source, _identities(source, config), config, plan, train)
+    make = _Window(
+        source,
+        _identities(source, config),
+        config,
+        plan,
+        train,
+        _reader(source, encoded),
+    )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(start_step * size, _STEPS * size).map(place).map(make)
     return Batches(data.batch(size, batch_fn=_stack), source, config)
 
 
 def eval_batches(
-    config: Config, split: str, batches: int, *, host: int = 0, hosts: int = 1
+    config: Config,
+    split: str,
+    batches: int,
+    *,
+    host: int = 0,
+    hosts: int = 1,
+    encoded: Streams | None = None,
 ) -> Batches:
     """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
 
@@ -116,6 +154,7 @@ def eval_batches(
       batches: number of batches.
       host: index of this host.
       hosts: as in `batches`.
+      encoded: as in `batches`.
 
     Raises:
       InputError: as `batches`.
@@ -123,7 +162,14 @@ def eval_batches(
     size = _host_batch(config, hosts)
     source = _source(config, split)
     places = _even(source, config, batches)
-    make = _Window(source, _identities(source, config), config, places, False)
+    make = _Window(
+        source,
+        _identities(source, config),
+        config,
+        places,
+        False,
+        _reader(source, encoded),
+    )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(0, batches * size).map(place).map(make)
     # Workers take seconds to start, longer than these few batches need.
@@ -161,6 +207,8 @@ def fingerprint(config: Config, split: str | None = None, seed: int | None = Non
         del data[name]
     if not data["weights"]:
         del data["weights"]  # Runs from before there were weights go on.
+    if not encoder_names(config):
+        del data["encoded"], data["heard_frames"]
     clips = [(e.folder, e.id, e.frames) for e in source.entries]
     text = json.dumps([data, source.split, config.seed if seed is None else seed, clips])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -251,7 +299,26 @@ def _host_batch(config: Config, hosts: int) -> int:
 def _source(config: Config, split: str | None) -> ClipSource:
     # Bad records travel with the batches and `Batches` raises: an exception in a worker process
     # would come back as another kind.
-    return ClipSource(config.data.shards, split or config.data.split)
+    source = ClipSource(config.data.shards, split or config.data.split)
+    _check_heard(source, config)
+    return source
+
+
+def _reader(source: ClipSource, encoded: Streams | None) -> encoded_lib.Reader | None:
+    if not encoded:
+        return None
+    return encoded_lib.Reader(source.folders, source.manifests, encoded)
+
+
+def _check_heard(source: ClipSource, config: Config) -> None:
+    """Raises `InputError` where a clip is longer than live encoders would hear."""
+    heard = heard_frames(config)
+    longest = max(source.entries, key=lambda entry: entry.frames)
+    if heard and longest.frames > heard:
+        raise InputError(
+            f"data.heard_frames={config.data.heard_frames}: clip {longest.id} of "
+            f"{source.folders[longest.folder]} has {longest.frames} frames; expected at least that"
+        )
 
 
 def _even(source: ClipSource, config: Config, batches: int) -> list[tuple[int, int]]:
@@ -327,11 +394,13 @@ class _Window:
     config: Config
     plan: windows.Plan | list[tuple[int, int]]
     train: bool
+    encoded: encoded_lib.Reader | None = None
     rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
 
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
         data = self.config.data
         setting = data.augment if self.train else _NO_AUGMENT
+        extra: Batch = {}
         wanted = self._clip(index)
         number, clip, bad = self.source.get(wanted)
         if isinstance(self.plan, windows.Plan):
@@ -343,9 +412,25 @@ class _Window:
             random, speed = np.random.default_rng(0), 1.0
             middle = self.plan[index][1] + data.window_frames / 2
             start = windows.start_at(middle, clip.frames, data.window_frames)
-        window = augment.cut(clip, start, data.window_frames, speed)
+        # Encoders hear the whole clip, changed as a whole, and the window is a part of that.
+        heard = heard_frames(self.config)
+        begin = 0 if heard else start
+        window = augment.cut(clip, begin, heard or data.window_frames, speed)
         rest = self._rest(number, clip) if setting.enabled and setting.silence_prob else None
         window = augment.augment(window, setting, random, rest=rest)
+        if heard:
+            first = min(round(start / speed), max(window.length - data.window_frames, 0))
+            extra = {
+                "heard": window.audio,
+                "heard_length": np.asarray(window.length, np.int32),
+                "heard_start": np.asarray(first, np.int32),
+            }
+            window = augment.part(window, first, data.window_frames)
+        if self.encoded is not None:
+            entry = self.source.entries[number]
+            for key in self.encoded.streams:
+                read = self.encoded.window(key, entry, start, data.window_frames, speed)
+                extra[f"encoded/{key}"] = read
         subject = self.identities.subject[number]
         points = self.identities.points[subject]
         return {
@@ -363,6 +448,7 @@ class _Window:
             "emotion": window.emotion,
             "clip": np.int32(number),
             "start": np.int32(start),
+            **extra,
         }, bad
 
     def _clip(self, index: int) -> int:

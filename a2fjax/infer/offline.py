@@ -93,6 +93,9 @@ def predict(
       progress: called with the number of frames done.
     """
     core, context = round(chunk_seconds * rig.FPS), round(context_seconds * rig.FPS)
+    if predictor.most_frames is not None:
+        # A chunk is encoded at once: where an encoder's windows join, its features disagree.
+        core = min(core, predictor.most_frames - 2 * context)
     fade = min(FADE_FRAMES // 2, context)
     if core < max(context, 2 * FADE_FRAMES):
         raise ValueError(f"chunks of {chunk_seconds} s with {context_seconds} s of context")

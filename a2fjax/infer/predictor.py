@@ -22,7 +22,7 @@ from a2fjax.data import batch as batch_lib
 from a2fjax.data import identity as identity_lib
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.errors import InputError
-from a2fjax.models import conditioning
+from a2fjax.models import conditioning, hearing
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
@@ -61,14 +61,20 @@ class Request:
     subject: str | None = None
 
 
-def bucket(frames: int) -> int:
-    """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames."""
+def bucket(frames: int, most: int | None = None) -> int:
+    """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames.
+
+    Args:
+      frames: of the clip.
+      most: frames that the model hears at once; a clip that fits is not padded beyond it.
+    """
     size = MIN_BUCKET
     while size < frames:
         if size * 3 // 2 >= frames:
-            return size * 3 // 2
+            size = size * 3 // 2
+            break
         size *= 2
-    return size
+    return most if most is not None and frames <= most < size else size
 
 
 class Predictor:
@@ -80,6 +86,7 @@ class Predictor:
       fingerprint: of configuration and step, 16 hex digits and the step.
       params: with the constants.
       task: see `a2fjax.tasks`.
+      most_frames: longest clip that the model's encoders hear at once; None without such a limit.
     """
 
     def __init__(self, config: config_lib.Config, task: Task, params: Any, *, step: int = 0):
@@ -91,6 +98,8 @@ class Predictor:
         self.step = step
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
         self._predict = jax.jit(task.predict)
+        model = getattr(task, "model", None)
+        self.most_frames: int | None = model.hearing.most_frames if model is not None else None
 
     @classmethod
     def load(cls, run: str | Path, step: int | None = None) -> Predictor:
@@ -105,7 +114,9 @@ class Predictor:
         """
         config = read_config(run).config
         step, params, _ = checkpoints.load_params(run, step, item="ema")
-        return cls(config, tasks.build(config, params["constants"]), params, step=step)
+        found = hearing.restore(run, config.audio)
+        task = tasks.build(config, params["constants"], found)
+        return cls(config, task, task.model.hearing.with_pretrained(params), step=step)
 
     def points(self, mesh: Mesh) -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh; sampled once, used for many clips.
@@ -150,7 +161,8 @@ class Predictor:
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             _check(request, i)
-            groups.setdefault(bucket(num_frames(len(request.audio))), []).append(i)
+            length = num_frames(len(request.audio))
+            groups.setdefault(bucket(length, self.most_frames), []).append(i)
         out: dict[int, np.ndarray] = {}
         for frames, members in sorted(groups.items()):
             most = max(1, MAX_BATCH_FRAMES // frames)

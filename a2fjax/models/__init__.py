@@ -10,9 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     from a2fjax.config import Config
     from a2fjax.models.base import Model
+    from a2fjax.models.hearing import Encoders
 
 
-def build(config: Config, constants: Mapping[str, np.ndarray] | None = None) -> Model:
+def build(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> Model:
     """Returns the model of a configuration.
 
     Args:
@@ -20,8 +25,13 @@ def build(config: Config, constants: Mapping[str, np.ndarray] | None = None) -> 
       constants: statistics of the training data that `init` puts into the parameters, as
         `a2fjax.tasks.constants` computes them; None where `init` is not used for its values,
         because parameters come from a checkpoint.
+      encoders: by key, as `a2fjax.models.hearing.load` or `restore` give them; None reads those
+        that the configuration names.
+
+    Raises:
+      InputError: an encoder cannot be read.
     """
     from a2fjax.models.regression import Regression
 
     kinds = {"regression": Regression}
-    return kinds[config.model.kind](config, constants)
+    return kinds[config.model.kind](config, constants, encoders)

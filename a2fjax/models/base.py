@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jax import Array
 
 from a2fjax.models.params import Params
+
+if TYPE_CHECKING:
+    from a2fjax.models.hearing import Hearing
 
 Batch = Mapping[str, Array]
 """Arrays of a batch by name.
@@ -15,12 +18,24 @@ Batch = Mapping[str, Array]
 audio [B, T * 320] float32, level-normalised; motion [B, T, 72]; channel_mask [B, 72] bool;
 frame_mask [B, T] bool; length [B] int32; identity [B, P, 3]; identity_mask [B] bool;
 emotion [B, T, 5]; clip [B], start [B] int32. A model reads audio, length, identity,
-identity_mask and emotion; losses read the rest.
+identity_mask and emotion; losses read the rest. With speech encoders there may be what
+`a2fjax.models.hearing` says.
 """
 
 
 class Model(Protocol):
-    """Audio and conditions in, motion out."""
+    """Audio and conditions in, motion out.
+
+    Attributes:
+      hearing: signals and encoders; its `pretrained` weights complete what `init` gives.
+    """
+
+    hearing: Hearing
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are not trained, for `params.split`."""
+        ...
 
     @property
     def lookahead_frames(self) -> int | None:
@@ -33,7 +48,11 @@ class Model(Protocol):
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters; reads only the shapes of `batch`, so it runs under `eval_shape`."""
+        """Returns parameters that start at random, and constants.
+
+        Weights of pretrained encoders are not among them: `hearing.with_pretrained` adds them.
+        Reads only the shapes of `batch`, so it runs under `eval_shape`.
+        """
         ...
 
     def apply(

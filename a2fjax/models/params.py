@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Params = dict[str, Any]
@@ -38,14 +38,34 @@ def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Param
       (trainable, frozen), each without empty dicts; `merge` puts them together again.
     """
     patterns = [re.compile(p) for p in frozen]
-    out: tuple[Params, Params] = ({}, {})
+    out: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for path, leaf in paths(params):
-        branch = out[any(p.search(path) for p in patterns)]
+        out[any(p.search(path) for p in patterns)][path] = leaf
+    return nest(out[0]), nest(out[1])
+
+
+def nest(leaves: Mapping[str, Any]) -> Params:
+    """Returns the nested dicts whose `paths` are these."""
+    out: Params = {}
+    for path, leaf in leaves.items():
+        branch = out
         *parents, last = path.split("/")
         for key in parents:
             branch = branch.setdefault(key, {})
         branch[last] = leaf
     return out
+
+
+def restrict(params: Params, like: Params) -> Params:
+    """Returns the part of `params` whose paths are in `like`.
+
+    Raises:
+      KeyError: a path of `like` is not in `params`.
+    """
+    return {
+        key: restrict(params[key], value) if isinstance(value, dict) else params[key]
+        for key, value in like.items()
+    }
 
 
 def merge(first: Params, second: Params) -> Params:

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig, shape
-from a2fjax.audio import HOP, SAMPLE_RATE
-from a2fjax.audio.frontend import Frontend
-from a2fjax.config import Config, ModelConfig
+from a2fjax.audio import SAMPLE_RATE
+from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
 from a2fjax.models.base import Batch
 from a2fjax.models.gru import GRU, BidirectionalGRU
-from a2fjax.models.params import Params
+from a2fjax.models.hearing import Encoders, Hearing, Mix
+from a2fjax.models.params import FROZEN, Params
 
 
 def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray]:
@@ -51,10 +51,12 @@ class Network(nn.Module):
 
     Attributes:
       config: of the model.
+      audio: how encoders are heard.
       dtype: of activations; parameters, sums, the recurrent state and the output are float32.
     """
 
     config: ModelConfig
+    audio: AudioConfig = AudioConfig()
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -65,15 +67,17 @@ class Network(nn.Module):
         batch: Batch,
         constants: Mapping[str, Array],
         key: Array | None = None,
+        states: Mapping[str, Array] | None = None,
     ) -> Array:
         """Returns the motion [B, T, 72] float32, not clipped.
 
         Args:
-          features: [B, T, F].
-          silence: [F], features of a frame of silence, which stands before and after each clip.
+          features: [B, T, F], signals.
+          silence: [F], signals of a frame of silence, which stands before and after each clip.
           batch: length, identity, identity_mask, emotion and, for the residual, subject are read.
-          constants: as `default_constants`.
+          constants: as `default_constants`, with the statistics of the states.
           key: of dropout and noise; None when not training.
+          states: of encoders by key, [B, T, S, D].
         """
         config = self.config
         keys: list[Array | None] = [None] * (config.conv_layers + 1)
@@ -111,6 +115,10 @@ class Network(nn.Module):
         # nothing between them needs a mask, and padding, a chunk's edge and the start of a stream
         # are all the same thing.
         valid = (jnp.arange(features.shape[1]) < batch["length"][:, None])[..., None]
+        if states:
+            for_mix = None if key is None else jax.random.fold_in(key, 1)
+            mix = Mix(self.audio.encoder, name="hearing")
+            features, silence = mix(features, silence, states, valid, constants, for_mix)
         x = jnp.where(valid, features, silence) - silence
         x = jnp.pad(x, ((0, 0), (config.past_frames, config.future_frames), (0, 0))) + silence
         x = x.astype(self.dtype)
@@ -156,45 +164,75 @@ def _drop_channels(key: Array, x: Array, rate: float) -> Array:
 class Regression:
     """The regression model behind `init` and `apply`; see `a2fjax.models.base.Model`.
 
-    Level-normalised audio → `Frontend` features → convolutions that together reach exactly
-    `past_frames` back and `future_frames` ahead, each with layer normalisation and GELU →
-    modulation by identity and emotion → GRU → linear → 72 channels, modulated once more, in units
-    of each channel's standard deviation about its mean.
+    Level-normalised audio → signals and encoders' states (`hearing`) → convolutions that together
+    reach exactly `past_frames` back and `future_frames` ahead, each with layer normalisation and
+    GELU → modulation by identity and emotion → GRU → linear → 72 channels, modulated once more, in
+    units of each channel's standard deviation about its mean.
     """
 
-    def __init__(self, config: Config, constants: Mapping[str, np.ndarray] | None = None) -> None:
-        """Makes the model; `constants` as `default_constants`, which stand in for None."""
+    def __init__(
+        self,
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> None:
+        """Makes the model.
+
+        Args:
+          config: whole experiment.
+          constants: as `default_constants`, which stand in for None, with the statistics of the
+            encoders' states.
+          encoders: by key; None reads those that `config.audio` names.
+
+        Raises:
+          InputError: an encoder cannot be read.
+        """
         self.config = config.model
-        self.frontend = Frontend(config.audio)
-        self.constants = dict(default_constants(config.model) if constants is None else constants)
+        self.hearing = Hearing(config.audio, encoders)
+        self.constants = dict(
+            default_constants(config.model) | self.hearing.default_constants()
+            if constants is None
+            else constants
+        )
         dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-        self.network = Network(config.model, dtype)
+        self.network = Network(config.model, config.audio, dtype)
 
     @property
     def lookahead_frames(self) -> int | None:
-        """Future frames a frame depends on; None for all of them (bidirectional)."""
-        return None if self.config.recurrent == "bidirectional" else self.config.future_frames
+        """Future frames a frame depends on; None for all of them (bidirectional, or encoders)."""
+        if self.config.recurrent == "bidirectional" or self.hearing.encoders:
+            return None
+        return self.config.future_frames
 
     @property
     def lookahead_seconds(self) -> float | None:
         """Future audio a frame depends on, analysis window included; None for all of it."""
         if self.lookahead_frames is None:
             return None
-        return self.lookahead_frames / rig.FPS + self.frontend.lookahead_samples / SAMPLE_RATE
+        samples = self.hearing.frontend.lookahead_samples
+        return self.lookahead_frames / rig.FPS + samples / SAMPLE_RATE
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """See `a2fjax.models.base.Model`."""
+        return (*FROZEN, *self.hearing.frozen)
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters, with the constants under "constants"."""
+        """Returns parameters, with the constants under "constants", without the encoders'."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
-        features = jnp.zeros((*batch["emotion"].shape[:2], self.frontend.width))
-        silence = jnp.zeros(self.frontend.width)
-        variables = self.network.init(key, features, silence, batch, constants)
+        frames = batch["emotion"].shape[:2]
+        features = jnp.zeros((*frames, self.hearing.frontend.width))
+        silence = jnp.zeros(self.hearing.frontend.width)
+        states = {
+            name: jnp.zeros((*frames, encoder.states, encoder.width))
+            for name, encoder in self.hearing.encoders.items()
+        }
+        variables = self.network.init(key, features, silence, batch, constants, None, states)
         return {**variables["params"], "constants": constants}
 
     def features(self, batch: Batch) -> Array:
-        """Returns the features [B, T, F] of the batch's audio; padding is heard as silence."""
-        audio = batch["audio"]
-        heard = jnp.arange(audio.shape[1]) < HOP * batch["length"][:, None]
-        return self.frontend.features(jnp.where(heard, audio, 0.0))
+        """Returns the signals [B, T, F] of the batch's audio; padding is heard as silence."""
+        return self.hearing.signals(batch)
 
     def apply(
         self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
@@ -211,22 +249,25 @@ class Regression:
         key: Array | None = None,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Is `apply` from features [B, T, F] on, for features that were computed before.
+        """Is `apply` from signals [B, T, F] on, for signals that were computed before.
 
         Raises:
           ValueError: training without a key.
         """
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
-        weights = {name: value for name, value in params.items() if name != "constants"}
-        silence = self.frontend.features(jnp.zeros((1, HOP)))[0, 0]
+        key = key if train else None
+        for_encoders = None if key is None else jax.random.fold_in(key, 2)
+        states = self.hearing.states(params, batch, key=for_encoders)
+        weights = {k: v for k, v in params.items() if k not in ("constants", "encoders")}
         motion: Any = self.network.apply(
             {"params": weights},
             features,
-            silence,
+            self.hearing.silence(),
             batch,
             params["constants"],
-            key if train else None,
+            key,
+            states,
         )
         if not train:
             motion = jnp.clip(motion, rig.MIN, rig.MAX)

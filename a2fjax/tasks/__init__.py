@@ -10,26 +10,36 @@ import numpy as np
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
+    from a2fjax.models.hearing import Encoders
     from a2fjax.tasks.base import Task
 
 
-def build(config: Config, constants: Mapping[str, np.ndarray] | None = None) -> Task:
+def build(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> Task:
     """Returns the task of a configuration.
 
     Args:
       config: whole experiment.
       constants: of `constants`, which `Task.init` puts into the parameters; None where the
         parameters come from a checkpoint.
+      encoders: see `a2fjax.models.build`.
     """
     from a2fjax import models
     from a2fjax.tasks.regression import RegressionTask
 
     kinds = {"regression": RegressionTask}
-    return kinds[config.model.kind](config, models.build(config, constants))
+    return kinds[config.model.kind](config, models.build(config, constants, encoders))
 
 
-def constants(config: Config, folders: Sequence[str | Path] | None = None) -> dict[str, np.ndarray]:
+def constants(
+    config: Config,
+    folders: Sequence[str | Path] | None = None,
+    encoders: Encoders | None = None,
+) -> dict[str, np.ndarray]:
     """Returns what the model takes from its training data; see `a2fjax.tasks.statistics`."""
     from a2fjax.tasks import statistics
 
-    return statistics.constants(config, folders)
+    return statistics.constants(config, folders, encoders)

@@ -20,8 +20,18 @@ class Task(Protocol):
 
     model: Model
 
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are not trained, for `params.split`."""
+        ...
+
+    @property
+    def pretrained(self) -> Params:
+        """Weights that are read rather than drawn; `init` leaves them out."""
+        ...
+
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters, constants included; runs under `eval_shape`."""
+        """Returns parameters, constants included, without `pretrained`; runs under `eval_shape`."""
         ...
 
     def loss(

@@ -24,8 +24,18 @@ class RegressionTask:
         self.model = model
         self.config = config.loss
 
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are not trained."""
+        return self.model.frozen
+
+    @property
+    def pretrained(self) -> Params:
+        """Weights of encoders as read."""
+        return self.model.hearing.pretrained
+
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters of the model."""
+        """Returns parameters of the model, without `pretrained`."""
         return self.model.init(key, batch)
 
     def loss(

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import rig, shape
+from a2fjax.audio import encoders
 from a2fjax.config import Config, DataConfig
+from a2fjax.data import batch as batch_lib
 from a2fjax.data import identity, mixture, records, subjects
+from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
-from a2fjax.models import conditioning
+from a2fjax.models import conditioning, hearing
+from a2fjax.models.hearing import Encoders
 
 _STD_FLOOR = 0.01
 
@@ -106,17 +111,65 @@ def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> lis
     return [folder / s.mesh for s in manifest.subjects if s.id in present and s.mesh is not None]
 
 
-def constants(config: Config, folders: Sequence[str | Path] | None = None) -> dict[str, np.ndarray]:
+STATE_CLIPS = 24
+"""Clips over which the states of an encoder are measured, spread evenly over the training split."""
+
+
+def state_statistics(
+    data: DataConfig, folders: Sequence[str | Path], found: Encoders
+) -> dict[str, np.ndarray]:
+    """Measures what encoders give on training clips, on good and padded frames alike.
+
+    Args:
+      data: names the split.
+      folders: of shards.
+      found: encoders with their parameters, by key.
+
+    Returns:
+      "<key>_mean" and "<key>_std" [S, D] by encoder, over at most `STATE_CLIPS` clips; deviations
+      are at least a thousandth of their largest.
+    """
+    if not found:
+        return {}
+    clips = ClipSource(folders, data.split)
+    chosen = np.unique(np.linspace(0, len(clips) - 1, STATE_CLIPS).round().astype(int))
+    # Of one length, so that one program serves all.
+    frames = -(-int(clips.frames[chosen].max()) // batch_lib.BUCKET) * batch_lib.BUCKET
+    out: dict[str, np.ndarray] = {}
+    for key, (encoder, params) in found.items():
+        run, on_device = encoders.jitted(encoder), jax.device_put(params)
+        count, first, second = 0, np.zeros(()), np.zeros(())
+        for index in chosen:
+            clip = clips[int(index)]
+            audio, length = batch_lib.padded_audio(clip, frames)
+            states = np.asarray(run(on_device, audio[None], np.array([length])), np.float64)
+            states = states[0, :length]
+            count += length
+            first, second = first + states.sum(0), second + (states**2).sum(0)
+        mean = first / count
+        std = np.sqrt(np.maximum(second / count - mean**2, 0.0))
+        std = np.maximum(std, max(1e-3 * std.max(), 1e-6))
+        out |= {f"{key}_mean": mean.astype(np.float32), f"{key}_std": std.astype(np.float32)}
+    return out
+
+
+def constants(
+    config: Config,
+    folders: Sequence[str | Path] | None = None,
+    found: Encoders | None = None,
+) -> dict[str, np.ndarray]:
     """Computes the constants of a model from its training split.
 
     Args:
-      config: `data` and `model` are read.
+      config: `data`, `audio` and `model` are read.
       folders: of shards; None for `config.data.shards`.
+      found: encoders with their parameters, by key; None reads those of `config.audio`.
 
     Returns:
       "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
-      `conditioning.standardisation` over the split's subjects with a mesh. Sets count by
-      `data.weights`, subjects all alike: the shape of a head does not depend on how much was said.
+      `conditioning.standardisation` over the split's subjects with a mesh; of encoders as
+      `state_statistics`. Sets count by `data.weights`, subjects all alike: the shape of a head does
+      not depend on how much was said.
       With `model.identity_residual` also "subjects", the `conditioning.encode_names` of
       `subjects.training`.
 
@@ -154,13 +207,16 @@ def constants(config: Config, folders: Sequence[str | Path] | None = None) -> di
             )
     rows = np.array(described).reshape(-1, 2, shape.width(config.model.identity_normals))
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
-    found = {
+    if found is None:
+        found = hearing.load(config.audio)
+    values = {
         "motion_mean": mean,
         "motion_std": std,
         "identity_mean": identity_mean,
         "identity_projection": projection,
+        **state_statistics(config.data, paths, found),
     }
     if config.model.identity_residual:
         people = subjects.training([str(p) for p in paths], manifests, config.data.split)
-        found["subjects"] = conditioning.encode_names(list(people.values()))
-    return found
+        values["subjects"] = conditioning.encode_names(list(people.values()))
+    return values

@@ -1,7 +1,9 @@
 """States on disk: written whole or not at all, read with or without the optimiser.
 
     RUN/config.json                 resolved configuration
-       /checkpoints/<step>/params   trained and frozen parameters, merged
+       /encoders/<key>.safetensors  weights of speech encoders before training (`models.hearing`)
+       /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
+                                    weights of encoders, which every state would repeat
                           /ema      the same, averaged: what evaluation, inference and export use
                           /opt      optimiser state
                           /meta     JSON: step, rig, configuration, data, metrics, versions
@@ -14,6 +16,7 @@ deleted only after the new one is complete.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -35,11 +38,14 @@ from orbax.checkpoint import checkpoint_managers as managers
 from a2fjax import rig
 from a2fjax.config import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed, nearest
+from a2fjax.models import hearing
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.train.state import TrainState
 
 ITEMS = ("params", "ema")
+STORED_ELSEWHERE = (rf"^{hearing.PREFIX}",)
+"""Patterns of the frozen parameters that are not in checkpoints."""
 FOLDER = "checkpoints"
 
 
@@ -105,6 +111,8 @@ class Checkpoints:
         Raises:
           WorkFailed: this save, or the one before it, failed (disk full).
         """
+        kept = params_lib.split(state.frozen, STORED_ELSEWHERE)[0]
+        state = dataclasses.replace(state, frozen=kept)
         average = state.merged(average=True)
         meta = {
             **meta,
@@ -149,19 +157,23 @@ class Checkpoints:
         except Exception as error:  # noqa: BLE001 - as in save
             raise self._failed(error) from None
 
-    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, step: int, abstract: TrainState, elsewhere: Params | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
         """Returns the state at a step and its meta.
 
         Args:
           step: as `latest` says.
           abstract: shapes, dtypes and shardings of the state; the mesh may differ from the one
             that saved it.
+          elsewhere: frozen parameters that are `STORED_ELSEWHERE`, as arrays.
 
         Raises:
           InputError: the state is of another rig or model, or damaged.
         """
         folder = self._folder / str(step)
-        trained = params_lib.merge(abstract.params, abstract.frozen)
+        fixed = params_lib.split(abstract.frozen, STORED_ELSEWHERE)[0]
+        trained = params_lib.merge(abstract.params, fixed)
         meta, saved = _inspect(folder, "params")
         check_params(saved, trained, name=f"checkpoint {folder}")
         items: dict[str, Any] = {
@@ -169,14 +181,16 @@ class Checkpoints:
             "opt": ocp.args.StandardRestore(abstract.opt_state),
         }
         if abstract.ema is not None:
-            average = params_lib.merge(abstract.ema, abstract.frozen)
+            average = params_lib.merge(abstract.ema, fixed)
             items["ema"] = ocp.args.StandardRestore(average)
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
             raise _damaged(folder, error) from None
-        params, frozen = params_lib.split(found["params"])
-        ema = None if abstract.ema is None else params_lib.split(found["ema"])[0]
+        params = params_lib.restrict(found["params"], abstract.params)
+        frozen = params_lib.restrict(found["params"], fixed)
+        frozen = params_lib.merge(frozen, elsewhere or {})
+        ema = None if abstract.ema is None else params_lib.restrict(found["ema"], abstract.ema)
         count = jax.device_put(np.int32(step), abstract.step.sharding)
         return TrainState(count, params, frozen, found["opt"], ema), meta
 

@@ -17,9 +17,14 @@ from jax.sharding import Mesh
 from a2fjax import config as config_lib
 from a2fjax import losses, tasks
 from a2fjax.config import Config, Resolved
+from a2fjax.data import encode
+from a2fjax.data.encoded import Stream
 from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
+from a2fjax.models import hearing
 from a2fjax.models import params as params_lib
+from a2fjax.models.params import Params
 from a2fjax.tasks.base import Task
+from a2fjax.train import checkpoints as checkpoints_lib
 from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
 from a2fjax.train import optimizer as optimizer_lib
@@ -65,17 +70,38 @@ def train(
         mesh = mesh_lib.make(config.mesh)
         hosts = jax.process_count()
         mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
-        if inputs is None:
-            inputs = ShardInputs(config, host=jax.process_index(), hosts=hosts)
+        encoders: hearing.Encoders = {}
         if task is None:
-            task = tasks.build(config, tasks.constants(config))
+            encoders = _encoders(config, workdir)
+            task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
+        if inputs is None:
+            inputs = ShardInputs(
+                config,
+                host=jax.process_index(),
+                hosts=hosts,
+                encoded=_streams(encoders) if config.data.encoded == "cached" else None,
+            )
         _check_best_metric(config, task, inputs)
         with (
             folder_lib.claim(workdir, resolved),
             jax.set_mesh(mesh),
             Checkpoints(workdir, config.checkpoint) as checkpoints,
         ):
+            hearing.save(workdir, encoders)
             return _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say).train()
+
+
+def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
+    """Returns the encoders of a run: those that it began with, or those that its features name."""
+    hearing.check(config)
+    if (workdir / "config.json").is_file() and (workdir / hearing.FOLDER).is_dir():
+        return hearing.restore(workdir, config.audio)
+    return hearing.load(config.audio)
+
+
+def _streams(encoders: hearing.Encoders) -> dict[str, Stream]:
+    """Returns what caches must hold for encoders, by key."""
+    return {key: encode.stream(*found) for key, found in encoders.items()}
 
 
 def _check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:
@@ -87,6 +113,7 @@ def _check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:
         return
     key, spec = jax.random.key(0), inputs.spec()
     params = jax.eval_shape(lambda batch: task.init(key, batch), spec)
+    params = params_lib.merge(params, task.pretrained)
     _, terms = jax.eval_shape(
         lambda p, batch: task.loss(p, batch, key, step=jnp.int32(0), train=False), params, spec
     )
@@ -125,7 +152,9 @@ class _Run:
         # Of the shards this run reads, whatever becomes of the files meanwhile.
         self.data = inputs.fingerprint()
 
-        optimizer = optimizer_lib.build(config.optim, config.steps)
+        encoder = config.audio.encoder
+        factor = 1.0 if encoder.train_from is None else encoder.learning_rate
+        optimizer = optimizer_lib.build(config.optim, config.steps, factor)
         spec = inputs.spec()
         self.init = functools.partial(
             state_lib.create,
@@ -134,7 +163,8 @@ class _Run:
             seed=config.seed,
             average=config.optim.ema_decay > 0,
         )
-        abstract = jax.eval_shape(self.init, spec)
+        self.pretrained = task.pretrained
+        abstract = jax.eval_shape(self.init, spec, self.pretrained)
         self.shardings = mesh_lib.state_shardings(abstract, mesh)
         self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
         self.batch_sharding = mesh_lib.batch_sharding(mesh)
@@ -185,13 +215,14 @@ class _Run:
         return state
 
     def _initialise(self) -> TrainState:
-        def create() -> TrainState:
-            return self.init({k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()})
+        def create(pretrained: Params) -> TrainState:
+            batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()}
+            return self.init(batch, pretrained)
 
-        return jax.jit(create, out_shardings=self.shardings)()
+        return jax.jit(create, out_shardings=self.shardings)(self.pretrained)
 
     def _restore(self, step: int) -> TrainState:
-        state, meta = self.checkpoints.restore(step, self.abstract)
+        state, meta = self.checkpoints.restore(step, self.abstract, self._read_frozen())
         if meta["data"] != self.data:
             raise InputError(
                 f"--workdir {self.workdir}: was trained on other shards (their manifests changed); "
@@ -200,6 +231,12 @@ class _Run:
         self.say(f"{self.workdir}: continuing after step {step}")
         self.saved_step = step
         return state
+
+    def _read_frozen(self) -> Params:
+        """Returns the encoders' frozen weights on the devices; checkpoints leave them out."""
+        like = params_lib.split(self.abstract.frozen, checkpoints_lib.STORED_ELSEWHERE)[1]
+        values = params_lib.restrict(self.pretrained, like)
+        return jax.tree.map(lambda value, spec: jax.device_put(value, spec.sharding), values, like)
 
     def _compile(self) -> Callable[..., Any]:
         config = self.config

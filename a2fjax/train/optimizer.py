@@ -54,10 +54,17 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
-def build(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def build(
+    config: OptimConfig, steps: int, encoder_factor: float = 1.0
+) -> optax.GradientTransformation:
     """Returns clipping by global norm followed by AdamW (Loshchilov and Hutter 2019).
 
     Its own count equals the state's step, because every step updates.
+
+    Args:
+      config: of the optimiser.
+      steps: of the whole run.
+      encoder_factor: of the learning rate of what is under "encoders".
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     parts.append(
@@ -70,4 +77,14 @@ def build(config: OptimConfig, steps: int) -> optax.GradientTransformation:
             mask=decayed,
         )
     )
+    if encoder_factor != 1.0:
+        # AdamW's whole step, decay included, is a multiple of its rate.
+        parts.append(optax.masked(optax.scale(encoder_factor), _of_encoders))
     return optax.chain(*parts)
+
+
+def _of_encoders(params: Any) -> Any:
+    """Returns a tree of bools: True below "encoders"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[0], "key", None) == "encoders", params
+    )

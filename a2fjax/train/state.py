@@ -55,7 +55,13 @@ def stream(seed: int, name: str, step: jax.Array | int) -> jax.Array:
 
 
 def create(
-    task: Task, optimizer: optax.GradientTransformation, batch: Batch, *, seed: int, average: bool
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    pretrained: Params | None = None,
+    *,
+    seed: int,
+    average: bool,
 ) -> TrainState:
     """Returns the state before the first update. Pure; runs under `jit` and `eval_shape`.
 
@@ -63,11 +69,13 @@ def create(
       task: gives the parameters.
       optimizer: gives its own state for the trained ones.
       batch: arrays of the shapes and types training will see; the values do not matter.
+      pretrained: weights of `task.pretrained`; an argument, so that they do not become part of the
+        compiled program.
       seed: of the parameters.
       average: keep an exponential moving average.
     """
-    params = task.init(stream(seed, "init", 0), batch)
-    trained, frozen = params_lib.split(params)
+    params = params_lib.merge(task.init(stream(seed, "init", 0), batch), pretrained or {})
+    trained, frozen = params_lib.split(params, task.frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trained,

@@ -129,7 +129,7 @@ def test_convolutions_reach_exactly_as_far_as_configured(past, future, layers):
     def apply(features):
         return model.apply_features(params, features, batch)["motion"][0]
 
-    shape = (1, FRAMES, model.frontend.width)
+    shape = (1, FRAMES, model.hearing.frontend.width)
     features = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     changed = features.copy()
     changed[:, 12] += 1.0

@@ -11,6 +11,7 @@ import pytest
 
 from a2fjax import config as config_lib
 from a2fjax.losses import WeightedSum
+from a2fjax.models.params import FROZEN
 
 FRAMES, CHANNELS = 6, 4
 
@@ -28,6 +29,9 @@ class Net(nn.Module):
 
 class ToyTask:
     """Predicts motion from audio; the constant is the mean that the output starts from."""
+
+    frozen = FROZEN
+    pretrained = {}
 
     def __init__(self, width=8):
         self.net = Net(width)

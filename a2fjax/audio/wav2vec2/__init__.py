@@ -9,7 +9,7 @@ from a2fjax.audio.wav2vec2.encoder import (
     normalise,
     to_motion_frames,
 )
-from a2fjax.audio.wav2vec2.hub import fingerprint, load, save
+from a2fjax.audio.wav2vec2.hub import find, fingerprint, load, save
 from a2fjax.audio.wav2vec2.layout import BASE, LARGE, Layout
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Layout",
+    "find",
     "fingerprint",
     "frozen",
     "init_layer_mix",
