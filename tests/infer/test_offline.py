@@ -73,7 +73,7 @@ def test_an_hour_is_read_as_it_is_needed(speech):
     held, block = [], speech(10.0)
 
     class Echo:
-        def __call__(self, audio, *, identity, emotion, speech_level):
+        def __call__(self, audio, *, identity, emotion, speech_level, subject):
             held.append(len(audio))
             frames = -(-len(audio) // 320)
             padded = np.pad(audio, (0, frames * 320 - len(audio)))
