@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+VERSION = 2
+"""Changes when the same mesh is described by other numbers; checkpoints remember theirs."""
+
 _WIDE = 0.6
 """Of the two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
 
