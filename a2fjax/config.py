@@ -308,12 +308,15 @@ class Config:
       seed: of parameters, data order, augmentation and dropout.
       steps: optimiser updates.
       precision: "float32", or "bfloat16" for activations (parameters and losses stay float32).
+      init_from: run folder whose averaged weights training starts from, with its constants and its
+        encoders, such as one trained on a larger set; "" starts at random.
     """
 
     name: str = "experiment"
     seed: int = 0
     steps: int = 1000
     precision: str = "float32"
+    init_from: str = ""
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
