@@ -167,8 +167,14 @@ class ModelConfig:
       identity_width: size of the identity embedding.
       emotion_width: size of the emotion embedding.
       dropout: share of channels dropped after each convolution, for a whole window; below 1.
-      condition_dropout: share of training windows whose identity is replaced by the mean one; the
-        emotion is never dropped.
+      condition_dropout: share of training windows whose identity is replaced by the mean one.
+      identity_normals: the description of the mesh holds its normals too; meshes then need faces
+        of one winding.
+      identity_residual: what the mesh does not tell of a person of the training set is learnt as a
+        vector added to the embedding; nobody else has one. Works without meshes as well.
+      residual_dropout: share of training windows without it, so that the mesh is not left unread.
+      emotion_dropout: share of training windows whose emotion becomes the zero vector, "not told";
+        a model trained without any has never seen it.
     """
 
     kind: str = "regression"
@@ -183,6 +189,10 @@ class ModelConfig:
     emotion_width: int = 16
     dropout: float = 0.1
     condition_dropout: float = 0.0
+    identity_normals: bool = False
+    identity_residual: bool = False
+    residual_dropout: float = 0.5
+    emotion_dropout: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -298,12 +308,15 @@ class Config:
       seed: of parameters, data order, augmentation and dropout.
       steps: optimiser updates.
       precision: "float32", or "bfloat16" for activations (parameters and losses stay float32).
+      init_from: run folder whose averaged weights training starts from, with its constants and its
+        encoders, such as one trained on a larger set; "" starts at random.
     """
 
     name: str = "experiment"
     seed: int = 0
     steps: int = 1000
     precision: str = "float32"
+    init_from: str = ""
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -333,6 +346,7 @@ POSITIVE = (
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
+    "model.residual_dropout model.emotion_dropout "
     "loss.position loss.velocity loss.aperture loss.closure optim.warmup_steps "
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
@@ -342,6 +356,7 @@ NON_NEGATIVE = (
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
+    "model.residual_dropout model.emotion_dropout "
     "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout"
 ).split()
 BELOW_ONE = (

@@ -36,6 +36,8 @@ def spec(
     points: int,
     heard: int = 0,
     encoded: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    normals: bool = False,
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and type of each array of a batch.
 
@@ -46,6 +48,7 @@ def spec(
       heard: frames of the clips that live encoders hear; 0 for none, which leaves out "heard",
         "heard_length" and "heard_start".
       encoded: (states, width) of each encoder whose states are read, by key: "encoded/<key>".
+      normals: of the points are part of it.
     """
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "audio": ((frames * HOP,), np.float32),
@@ -53,8 +56,9 @@ def spec(
         "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
         "frame_mask": ((frames,), np.bool_),
         "length": ((), np.int32),
-        "identity": ((points, 3), np.float32),
+        "identity": ((points, 6 if normals else 3), np.float32),
         "identity_mask": ((), np.bool_),
+        "subject": ((), np.int32),
         "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
         "clip": ((), np.int32),
         "start": ((), np.int32),

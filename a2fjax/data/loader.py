@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from a2fjax.config import AugmentConfig, Config
-from a2fjax.data import augment, mixture, records, windows
+from a2fjax.data import augment, mixture, records, subjects, windows
 from a2fjax.data import batch as batch_lib
 from a2fjax.data import encoded as encoded_lib
 from a2fjax.data.identity import mesh_points
@@ -62,7 +62,14 @@ def spec(
     data = config.data
     size, heard = _host_batch(config, hosts), heard_frames(config)
     read = {key: (stream.states, stream.width) for key, stream in (encoded or {}).items()}
-    return batch_lib.spec(size, data.window_frames, data.identity_points, heard, read)
+    return batch_lib.spec(
+        size,
+        data.window_frames,
+        data.identity_points,
+        heard,
+        read,
+        normals=config.model.identity_normals,
+    )
 
 
 def encoder_names(config: Config) -> list[str]:
@@ -119,7 +126,7 @@ def batches(
     )
     make = _Window(
         source,
-        _identities(source, config.data.identity_points),
+        _identities(source, config),
         config,
         plan,
         train,
@@ -160,7 +167,7 @@ def eval_batches(
     places = _even(source, config, batches)
     make = _Window(
         source,
-        _identities(source, config.data.identity_points),
+        _identities(source, config),
         config,
         places,
         False,
@@ -339,25 +346,36 @@ def _masses(source: ClipSource, config: Config, *, strict: bool) -> np.ndarray |
 
 @dataclasses.dataclass(frozen=True)
 class _Identities:
-    """Points of every subject [S, P, 3], which subjects have a mesh [S], subject of a clip [N]."""
+    """Of every subject the points [S, P, 3 or 6], whether there is a mesh [S] and its number among
+    those trained on [S]; subject of a clip [N].
+    """
 
     points: np.ndarray
     known: np.ndarray
+    trained: np.ndarray
     subject: np.ndarray
 
 
-def _identities(source: ClipSource, count: int) -> _Identities:
+def _identities(source: ClipSource, config: Config) -> _Identities:
+    count, normals = config.data.identity_points, config.model.identity_normals
     names = sorted({(e.folder, e.subject) for e in source.entries})
-    points = np.zeros((len(names), count, 3), np.float32)
+    points = np.zeros((len(names), count, 6 if normals else 3), np.float32)
     known = np.zeros(len(names), np.bool_)
     for i, (folder, name) in enumerate(names):
         mesh = source.manifests[folder].subject(name).mesh
         if mesh is not None:
-            points[i] = mesh_points(os.path.join(source.folders[folder], mesh), count)
+            path = os.path.join(source.folders[folder], mesh)
+            points[i] = mesh_points(path, count, normals=normals)
             known[i] = True
     index = {name: i for i, name in enumerate(names)}
     subject = np.array([index[e.folder, e.subject] for e in source.entries], np.int32)
-    return _Identities(points, known, subject)
+    order = {p: k for k, p in enumerate(_training_subjects(source, config))}
+    trained = np.array([order.get(name, subjects.UNKNOWN) for name in names], np.int32)
+    return _Identities(points, known, trained, subject)
+
+
+def _training_subjects(source: ClipSource, config: Config) -> dict[tuple[int, str], str]:
+    return subjects.training(source.folders, source.manifests, config.data.split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -435,6 +453,10 @@ class _Window:
             "length": np.int32(window.length),
             "identity": augment.mirror_points(points) if window.mirrored else points,
             "identity_mask": self.identities.known[subject],
+            # The mirror image of a person is another person.
+            "subject": np.int32(subjects.UNKNOWN)
+            if window.mirrored
+            else self.identities.trained[subject],
             "emotion": window.emotion,
             "clip": np.int32(number),
             "start": np.int32(start),

@@ -68,6 +68,11 @@ def restrict(params: Params, like: Params) -> Params:
     }
 
 
+def overlay(params: Params, given: Params) -> Params:
+    """Returns `params` with the leaves of `given` in the place of its own, and beside them."""
+    return nest({**dict(paths(params)), **dict(paths(given))})
+
+
 def merge(first: Params, second: Params) -> Params:
     """Returns the union of two parameter trees.
 

@@ -71,9 +71,11 @@ def train(
         hosts = jax.process_count()
         mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
         encoders: hearing.Encoders = {}
+        start: Params = {}
         if task is None:
             encoders = _encoders(config, workdir)
-            task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
+            constants, start = _beginning(config, workdir, encoders)
+            task = tasks.build(config, constants, encoders)
         if inputs is None:
             inputs = ShardInputs(
                 config,
@@ -88,15 +90,37 @@ def train(
             Checkpoints(workdir, config.checkpoint) as checkpoints,
         ):
             hearing.save(workdir, encoders)
-            return _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say).train()
+            run = _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say, start)
+            return run.train()
 
 
 def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
     """Returns the encoders of a run: those that it began with, or those that its features name."""
     hearing.check(config)
-    if (workdir / "config.json").is_file() and (workdir / hearing.FOLDER).is_dir():
+    own = workdir / "config.json"
+    if own.is_file() and (workdir / hearing.FOLDER).is_dir():
         return hearing.restore(workdir, config.audio)
+    if config.init_from:
+        return hearing.restore(config.init_from, config.audio)
     return hearing.load(config.audio)
+
+
+def _beginning(
+    config: Config, workdir: Path, encoders: hearing.Encoders
+) -> tuple[dict[str, np.ndarray], Params]:
+    """Returns the constants of a run and the weights that do not start at random.
+
+    A run that goes on has its constants in its states; measuring them again would take a while.
+
+    Raises:
+      InputError: no shards, or `init_from` is no run.
+    """
+    if (workdir / "config.json").is_file() and checkpoints_lib.steps(workdir):
+        return checkpoints_lib.load_params(workdir)[1]["constants"], {}
+    if config.init_from:
+        params = checkpoints_lib.load_params(config.init_from)[1]
+        return params["constants"], params
+    return tasks.constants(config, encoders=encoders), {}
 
 
 def _streams(encoders: hearing.Encoders) -> dict[str, Stream]:
@@ -143,6 +167,7 @@ class _Run:
         checkpoints: Checkpoints,
         stop: StopRequest,
         say: Callable[[str], None],
+        start: Params,
     ) -> None:
         self.config, self.workdir, self.task, self.inputs = config, workdir, task, inputs
         self.mesh, self.checkpoints, self.stop, self.say = mesh, checkpoints, stop, say
@@ -165,6 +190,11 @@ class _Run:
         )
         self.pretrained = task.pretrained
         abstract = jax.eval_shape(self.init, spec, self.pretrained)
+        if start:
+            whole = params_lib.merge(abstract.params, abstract.frozen)
+            start = params_lib.overlay(self.pretrained, start)
+            checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
+        self.start = start or self.pretrained
         self.shardings = mesh_lib.state_shardings(abstract, mesh)
         self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
         self.batch_sharding = mesh_lib.batch_sharding(mesh)
@@ -215,11 +245,11 @@ class _Run:
         return state
 
     def _initialise(self) -> TrainState:
-        def create(pretrained: Params) -> TrainState:
+        def create(start: Params) -> TrainState:
             batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()}
-            return self.init(batch, pretrained)
+            return self.init(batch, start)
 
-        return jax.jit(create, out_shardings=self.shardings)(self.pretrained)
+        return jax.jit(create, out_shardings=self.shardings)(self.start)
 
     def _restore(self, step: int) -> TrainState:
         state, meta = self.checkpoints.restore(step, self.abstract, self._read_frozen())

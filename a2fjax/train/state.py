@@ -69,12 +69,12 @@ def create(
       task: gives the parameters.
       optimizer: gives its own state for the trained ones.
       batch: arrays of the shapes and types training will see; the values do not matter.
-      pretrained: weights of `task.pretrained`; an argument, so that they do not become part of the
-        compiled program.
+      pretrained: weights of `task.pretrained`, and any others that are not to start at random; an
+        argument, so that they do not become part of the compiled program.
       seed: of the parameters.
       average: keep an exponential moving average.
     """
-    params = params_lib.merge(task.init(stream(seed, "init", 0), batch), pretrained or {})
+    params = params_lib.overlay(task.init(stream(seed, "init", 0), batch), pretrained or {})
     trained, frozen = params_lib.split(params, task.frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
