@@ -11,7 +11,7 @@ import posixpath
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,33 @@ if not __package__:
 
 from a2fjax import config, errors, files  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
-from launch import backends, job  # noqa: E402
+from launch import backends, cache, job  # noqa: E402
 from launch.job import Record, Spec  # noqa: E402
 
-PROGRAM = ("-m", "data_pipeline.build")
-"""What builds shards, after the interpreter."""
+PROGRAMS = {
+    "build": ("-m", "data_pipeline.build"),
+    "cache": ("-m", "a2fjax.cli.main", "cache"),
+}
+"""What does a part of each kind of work, after the interpreter."""
 
 DEFAULT_PARTS = 64
 _PATIENCE = 4
 
 
-def main(argv: Sequence[str] | None = None, *, program: Sequence[str] = PROGRAM) -> int:
+def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (see `a2fjax.errors`).
 
     Args:
       argv: arguments, those of this process by default.
-      program: arguments of the interpreter that make it build shards.
+      program: what does the work instead of `PROGRAMS`.
     """
     parser = errors.ArgumentParser(prog="launch/submit.py", description=__doc__, allow_abbrev=False)
     _arguments(parser)
     try:
         args, extra = parser.parse_known_args(argv)
-        if args.command == "build":
-            return _build(args, extra, program)
+        if args.command in PROGRAMS:
+            work = _build(args, extra) if args.command == "build" else _cache(args, extra)
+            return _start(args, work, program or PROGRAMS[args.command])
         if extra:
             raise InputError(f"unexpected argument {extra[0]!r}")
         base, record = _recorded(args)
@@ -82,13 +86,47 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--out", required=True, help="folder of the shards, as the job sees it")
     build.add_argument("--layout", default="auto", help="see data_pipeline.build")
     build.add_argument("--workers", type=int, help="processes a part (default: --cpus)")
-    build.add_argument("--backend", default="local", help=", ".join(backends.NAMES))
-    build.add_argument("--parts", type=int, help=f"default {DEFAULT_PARTS}; local: --max-parallel")
-    build.add_argument("--retries", type=int, default=2, help="of a part that fails (default 2)")
-    build.add_argument("--python", help="interpreter (default: this one; Kubernetes: python)")
-    build.add_argument("--dry-run", action="store_true", help="print what would be submitted")
-    _wait_arguments(build)
-    options = build.add_argument_group("backends")
+    _start_arguments(build)
+    cache = commands.add_parser(
+        "cache",
+        help="what speech encoders make of shards, in parts",
+        description="Writes caches beside shards in N parts, then closes them, as `a2fjax cache`. "
+        "The other commands take SHARDS/encoded then. Given again, it does only what is missing.",
+        allow_abbrev=False,
+    )
+    cache.add_argument("shards", help="folder of the shards, as the job sees it")
+    cache.add_argument("--features", metavar="NAME,...", help="such as whisper:PATH,hubert:PATH")
+    cache.add_argument(
+        "--config", metavar="FILE.py[:variant]", help="experiment whose encoders are cached"
+    )
+    _start_arguments(cache)
+    texts = {
+        "status": "what has become of the parts",
+        "logs": "print the log of a part, or of the last command",
+        "cancel": "stop everything",
+        "retry": "run again what did not end well, then the last command",
+        "finish": "wait for the parts, then for the last command (Kubernetes: start it)",
+    }
+    for name, text in texts.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("out", help="folder of the shards; of a cache SHARDS/encoded")
+        if name == "logs":
+            command.add_argument("--part", type=int, help="default: the first that went wrong")
+        if name in ("retry", "finish"):
+            _wait_arguments(command, ask=name == "retry")
+        else:
+            command.add_argument("--record", help="where --record was")
+
+
+def _start_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what all kinds of work have in common."""
+    parser.add_argument("--backend", default="local", help=", ".join(backends.NAMES))
+    parser.add_argument("--parts", type=int, help=f"default {DEFAULT_PARTS}; local: --max-parallel")
+    parser.add_argument("--retries", type=int, default=2, help="of a part that fails (default 2)")
+    parser.add_argument("--python", help="interpreter (default: this one; Kubernetes: python)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
+    _wait_arguments(parser)
+    options = parser.add_argument_group("backends")
     options.add_argument("--max-parallel", type=int, help="parts at a time")
     options.add_argument("--cpus", type=int, help="cores a part (slurm, kubernetes; default 1)")
     options.add_argument("--mem", help="memory a part, such as 8G (slurm, kubernetes)")
@@ -104,32 +142,83 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--volume", action="append", metavar="CLAIM:PATH[:ro]", help="may be repeated (kubernetes)"
     )
-    texts = {
-        "status": "what has become of the parts",
-        "logs": "print the log of a part, or of the last command",
-        "cancel": "stop everything",
-        "retry": "run again what did not end well, then the last command",
-        "finish": "wait for the parts, then for the last command (Kubernetes: start it)",
-    }
-    for name, text in texts.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("out", help="folder of the shards")
-        if name == "logs":
-            command.add_argument("--part", type=int, help="default: the first that went wrong")
-        if name in ("retry", "finish"):
-            _wait_arguments(command, ask=name == "retry")
-        else:
-            command.add_argument("--record", help="where --record was")
 
 
 def _wait_arguments(parser: argparse.ArgumentParser, *, ask: bool = True) -> None:
     if ask:
         parser.add_argument("--wait", action="store_true", help="return when all has ended")
     parser.add_argument("--poll", type=float, default=10.0, help="seconds between looks (10)")
-    parser.add_argument("--record", help="folder of record and logs (default: OUT/.build)")
+    parser.add_argument("--record", help="folder of record and logs (default: its .build)")
 
 
-def _build(args: argparse.Namespace, extra: list[str], program: Sequence[str]) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A kind of work with its arguments, checked as far as this machine can see.
+
+    Attributes:
+      name: for queues.
+      out: folder that the work fills, which is where its record is.
+      words: arguments of the program.
+      settings: of `--config.`.
+      reads: paths that a container must see.
+      writes: paths that it must write to.
+      most_parts: how many parts there is work for; None where that is not known.
+    """
+
+    name: str
+    out: str
+    words: tuple[str, ...]
+    settings: dict[str, str]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    most_parts: int | None = None
+
+
+def _build(args: argparse.Namespace, extra: list[str]) -> _Work:
+    if (args.workers or 0) < 0:
+        raise InputError(f"--workers {args.workers}: expected 0 or more")
+    settings = config.parse_overrides(extra)
+    _check_settings(args.layout, settings)
+    here = args.backend != "kubernetes"
+    source, out = _path(args.input, "INPUT", here), _path(args.out, "--out", here)
+    if here and not Path(source).exists():
+        raise InputError(f"{args.input}: does not exist")
+    if here and Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {args.out}: is not a folder")
+    workers = args.workers if args.workers is not None else args.cpus
+    if workers is None and args.backend != "local":
+        workers = 1
+    words = [source, "--out", out, "--layout", args.layout]
+    words += [] if workers is None else ["--workers", str(workers)]
+    name = f"build-{Path(out).name}"
+    return _Work(
+        name=name, out=out, words=tuple(words), settings=settings, reads=(source,), writes=(out,)
+    )
+
+
+def _cache(args: argparse.Namespace, extra: list[str]) -> _Work:
+    settings = config.parse_overrides(extra)
+    here = args.backend != "kubernetes"
+    shards = _path(args.shards, "SHARDS", here)
+    most = cache.files(shards) if here else None
+    words = [shards]
+    for flag in ("features", "config"):
+        value = getattr(args, flag)
+        words += [f"--{flag}", job.utf8(value, f"--{flag}")] if value else []
+    reads = cache.check(args.features, args.config, settings, here=here)
+    out = str(Path(shards) / cache.FOLDER)
+    return _Work(
+        name=f"cache-{Path(shards).name}",
+        out=out,
+        words=tuple(words),
+        settings=settings,
+        reads=(shards, *reads),
+        writes=(out,),
+        most_parts=most,
+    )
+
+
+def _start(args: argparse.Namespace, work: _Work, program: Sequence[str]) -> int:
     backend = backends.get(args.backend)
     given = {k: v for k, v in vars(args).items() if k in _ALL_OPTIONS and v is not None}
     for name in sorted(set(given) - backend.OPTIONS):
@@ -139,31 +228,30 @@ def _build(args: argparse.Namespace, extra: list[str], program: Sequence[str]) -
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
-    if args.retries < 0 or (args.workers or 0) < 0:
-        raise InputError("--retries and --workers: expected 0 or more")
-    _check_settings(args.layout, extra)
-    here = args.backend != "kubernetes"
-    source, out = _path(args.input, "INPUT", here), _path(args.out, "--out", here)
-    if here and not Path(source).exists():
-        raise InputError(f"{args.input}: does not exist")
-    if here and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {args.out}: is not a folder")
+    if args.retries < 0:
+        raise InputError(f"--retries {args.retries}: expected 0 or more")
     parts = args.parts or (args.max_parallel or 1 if args.backend == "local" else DEFAULT_PARTS)
-    workers = args.workers if args.workers is not None else args.cpus
-    if workers is None and args.backend != "local":
-        workers = 1
-    spec = _spec(args, extra, program, source, out, parts, workers, backend.PYTHON)
+    if work.most_parts is not None and parts > work.most_parts:
+        if args.parts:
+            raise InputError(
+                f"--parts {parts}: there is work for {work.most_parts}, a file each; say --parts "
+                f"{work.most_parts}"
+            )
+        parts = work.most_parts
+    spec = _spec(args, work, program, parts, backend.PYTHON)
     options = backend.options(given, spec)
-    if not here:
+    if args.backend == "kubernetes":
         from launch.backends import kubernetes
 
-        kubernetes.check_mounted(options, source, written=False)
-        kubernetes.check_mounted(options, out, written=True)
-    base = _base(args, out)
+        for path in work.reads:
+            kubernetes.check_mounted(options, path, written=False)
+        for path in work.writes:
+            kubernetes.check_mounted(options, path, written=True)
+    base = _base(args, work.out)
     before = job.read(base)
     record = Record(
         backend=args.backend,
-        out=out,
+        out=work.out,
         spec=spec,
         options=options,
         attempt=before.attempt + 1 if before else 1,
@@ -178,18 +266,10 @@ def _build(args: argparse.Namespace, extra: list[str], program: Sequence[str]) -
 
 
 def _spec(
-    args: argparse.Namespace,
-    extra: Sequence[str],
-    program: Sequence[str],
-    source: str,
-    out: str,
-    parts: int,
-    workers: int | None,
-    python: str,
+    args: argparse.Namespace, work: _Work, program: Sequence[str], parts: int, python: str
 ) -> Spec:
-    command = [args.python or python, *program, source, "--out", out, "--layout", args.layout]
-    command += [] if workers is None else ["--workers", str(workers)]
-    command += [f"--config.{k}={v}" for k, v in config.parse_overrides(extra).items()]
+    command = [args.python or python, *program, *work.words]
+    command += [f"--config.{k}={v}" for k, v in work.settings.items()]
     for word in command:
         job.utf8(word, "argument")
     environment = {"PYTHONUNBUFFERED": "1"}
@@ -200,7 +280,7 @@ def _spec(
         environment["PYTHONPATH"] = job.utf8(os.pathsep.join(paths), "PYTHONPATH")
         directory = job.utf8(str(Path.cwd()), "folder")
     return Spec(
-        name=job.slug(f"build-{Path(out).name}", out),
+        name=job.slug(work.name, work.out),
         command=tuple(command),
         finish=(*command, "--finish"),
         parts=parts,
@@ -210,12 +290,12 @@ def _spec(
     )
 
 
-def _check_settings(layout: str, extra: Sequence[str]) -> None:
+def _check_settings(layout: str, settings: Mapping[str, str]) -> None:
     """Finds typing errors here rather than in the queue."""
     from data_pipeline.settings import read_settings
     from data_pipeline.sources import LAYOUTS
 
-    read_settings(config.parse_overrides(extra))
+    read_settings(settings)
     if layout not in ("auto", *LAYOUTS):
         raise InputError(f"--layout {layout}{errors.nearest(layout, ['auto', *LAYOUTS])}")
 
@@ -244,7 +324,11 @@ def _recorded(args: argparse.Namespace) -> tuple[Path, Record]:
     base = Path(args.record).absolute() if args.record else Path(args.out).absolute() / ".build"
     record = job.read(base)
     if record is None:
-        raise InputError(f"{args.out}: nothing was submitted ({job.record_path(base)} is missing)")
+        why = f"({job.record_path(base)} is missing)"
+        of_cache = Path(args.out) / cache.FOLDER
+        if job.record_path(of_cache / ".build").is_file():
+            why += f"; of its caches something was: say {of_cache}"
+        raise InputError(f"{args.out}: nothing was submitted {why}")
     return base, record
 
 
@@ -267,7 +351,7 @@ def _submit(args: argparse.Namespace, base: Path, before: Record | None, record:
     if record.backend != "local":
         print(f"{record.backend}: submitted {len(record.parts)} parts: {names}", flush=True)
         if not args.wait:
-            print(f"`submit.py status {args.out}` says how far they are")
+            print(f"`submit.py status {record.out}` says how far they are")
             return errors.EXIT_OK
     return _finish(args, base, record)
 

@@ -8,8 +8,16 @@ a2fjax cache SHARDS --features whisper:tiny.npz --part 3/16     # of an array jo
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from a2fjax.errors import EXIT_OK, InputError
+from a2fjax.errors import EXIT_OK, InputError, Preempted
+
+if TYPE_CHECKING:
+    from a2fjax.models.hearing import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +42,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     Raises:
       InputError: no encoder is named, or as `a2fjax.data.encode.write`.
+      WorkFailed: as there.
+      Preempted: SIGTERM came.
     """
     from a2fjax import config as config_lib
     from a2fjax.data import records
@@ -47,15 +57,21 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     for folder in args.shards:
         records.read_manifest(folder)
 
-    from a2fjax.data import encode
     from a2fjax.models import hearing
 
-    found = hearing.load(config.audio)
-    if not found:
+    if not any(":" in name for name in config.audio.features):
         raise InputError(
             f"audio.features={','.join(config.audio.features)}: no speech encoder among them; name "
             "one with --features, such as whisper:PATH"
         )
+    with _stoppable():
+        _write(args, hearing.load(config.audio))
+    return EXIT_OK
+
+
+def _write(args: argparse.Namespace, found: Encoders) -> None:
+    from a2fjax.data import encode
+
     for folder in args.shards:
         for key, (encoder, params) in found.items():
             print(f"{folder}: {key}, {encoder.states} states of {encoder.width}", flush=True)
@@ -69,11 +85,29 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             )
             size = sum(path.stat().st_size for path in place.iterdir())
             print(f"  {place}: {size / 1e6:,.1f} MB", flush=True)
-    return EXIT_OK
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, with which schedulers take a machine away, becomes `Preempted`."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Preempted("told to stop; run it again to go on")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python installs handlers in the main thread only.
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _part(text: str) -> tuple[int, int]:
     first, slash, second = text.partition("/")
     if not (slash and first.isdecimal() and second.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected I/N, such as 3/16")
+    if not 1 <= int(first) <= int(second):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N, I from 1 to N")
     return int(first), int(second)

@@ -1,12 +1,16 @@
 """Writes caches of encoders' states beside shards: whole, in parts on many machines, or the rest.
 
-A shard's file is the unit of work: it appears whole or not at all, so a build that was killed goes
-on with the files that are missing. Parts share nothing but the folder; the manifest, written when
-every file is there, makes the cache one that training reads.
+A shard's file is the unit of work: it appears whole or not at all, and says of which clips and
+sounds it was made, so a build that was killed goes on with what is missing, and one after a rebuild
+of the shards with what no longer holds. Parts share nothing but the folder; the manifest, written
+when every file is right, makes the cache one that training reads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +28,13 @@ from a2fjax.errors import InputError, WorkFailed
 BATCH_FRAMES = 4000
 """Frames that are encoded at once, about."""
 
+BATCH_BYTES = 192 << 20
+"""Of their states in float32: all states of a large encoder are encoded fewer frames at once."""
+
 _LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
 """Frames that clips are padded to; longer ones to multiples of 500."""
+
+_SAY_SECONDS = 10.0
 
 
 def stream(encoder: encoders.Encoder, params: encoders.Params) -> encoded.Stream:
@@ -44,42 +53,120 @@ def write(
 ) -> Path:
     """Writes the cache of an encoder, or goes on with one.
 
+    Files that are there and of the clips and sounds that the shards have now stay as they are. The
+    same files, to the byte, come out of any number of parts. Memory does not grow with the shards.
+
     Args:
       shards: folder of the set.
       encoder: frozen.
       params: its parameters.
       part: (I, N) writes every N-th file from the I-th on, and no manifest.
-      finish: only writes the manifest.
+      finish: only checks the files, removes what is not of the cache, and writes the manifest.
       say: is told how it goes.
 
     Returns:
       The cache's folder.
 
     Raises:
-      InputError: no such set, a part that there is not, or with `finish` a file that is missing.
-      WorkFailed: a clip cannot be read, a state is beyond 16 bits, or the disk is full.
+      InputError: no such set, a part that there is not, the folder cannot be written to, or with
+        `finish` a file that is missing or of other clips.
+      WorkFailed: a state is beyond 16 bits, or the disk is full.
     """
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise InputError(f"--part {part[0]}/{part[1]}: expected I/N with I from 1 to N")
     manifest = records.read_manifest(shards)
     what = stream(encoder, params)
     folder = what.folder(shards)
+    if finish and not folder.is_dir():
+        raise InputError(f"{folder}: is missing; run the parts, or the command without --finish")
     files.make_folder(folder)
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise InputError(f"--part {part[0]}/{part[1]}: expected I/N with I from 1 to N")
-    names = [shard.file for shard in manifest.shards]
-    chosen = names if part is None else names[part[0] - 1 :: part[1]]
-    missing = [] if finish else [name for name in chosen if not (folder / name).is_file()]
-    if missing:
-        _Work(Path(shards), manifest, encoder, params, folder, say).run(missing)
-    if part is not None:
-        return folder
-    left = [name for name in names if not (folder / name).is_file()]
-    if left:
-        raise InputError(
-            f"{folder}: {left[0]} is missing ({len(left)} of {len(names)} files); run the part "
-            "that writes it, or the command without --finish"
-        )
-    encoded.write_manifest(shards, what, encoder.describe(), manifest)
+    chosen = manifest.shards if part is None else manifest.shards[part[0] - 1 :: part[1]]
+    with _writing(folder) as alone:
+        wrong = {shard.file: _wrong(Path(shards), shard, folder, what) for shard in chosen}
+        todo = [shard for shard in chosen if wrong[shard.file]]
+        if todo and finish:
+            first = todo[0].file
+            raise InputError(
+                f"{folder / first}: {wrong[first]} ({len(todo)} of {len(chosen)} files); run the "
+                "part that writes it, or the command without --finish"
+            )
+        if todo:
+            # Until all is right there is no cache.
+            (folder / "manifest.json").unlink(missing_ok=True)
+            _Work(Path(shards), encoder, params, what, say).run(todo)
+        elif not finish:
+            say(f"{len(chosen)} of {len(chosen)} files were there already")
+        if part is not None:
+            return folder
+        if alone():
+            _clean(folder, {shard.file for shard in manifest.shards})
+        try:
+            before = encoded.read_manifest(folder)["clips"]
+        except InputError:
+            before = ""
+        if todo or before != encoded.digest(manifest):
+            encoded.write_manifest(shards, what, encoder.describe(), manifest)
+        encoded.check(shards, what, manifest, encoder.kind)
     return folder
+
+
+def _wrong(shards: Path, shard: records.Shard, folder: Path, what: encoded.Stream) -> str:
+    """Returns what is wrong with a file of a cache, "" if nothing is."""
+    path = folder / shard.file
+    if not path.is_file():
+        return "is missing"
+    try:
+        header = encoded.read_header(path)
+    except records.BadRecord as error:
+        return f"is damaged ({error})"
+    sounds: list[str] = []
+    if not all(clip.get("sound") for clip in shard.clips):
+        sounds = list(_sounds(shards / shard.file, len(shard.clips)))
+    if not encoded.is_current(header, what, shard, sounds):
+        return "was made of other clips or sounds than the shard has now"
+    return ""
+
+
+def _sounds(path: Path, count: int) -> Iterator[str]:
+    """Yields the sound of each record of a shard; "" of what cannot be read."""
+    from a2fjax.data.source import read_record
+
+    readers: dict[str, object] = {}
+    for record in range(count):
+        try:
+            yield records.sound(records.decode(read_record(readers, str(path), record)))
+        except records.BadRecord:
+            yield ""
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Marks a cache as being written to; yields whether nobody else does so, where that is known.
+
+    Several may write: what they write is the same. Only what a killed one left is not removed
+    under the hands of another.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+
+    def lock(kind: int) -> bool:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError:
+            return False  # Held, or a network disk that locks no folders.
+        return True
+
+    try:
+        lock(fcntl.LOCK_SH)
+        yield lambda: lock(fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
+def _clean(folder: Path, names: set[str]) -> None:
+    """Removes what killed builds and other numbers of shards left."""
+    for path in (*folder.glob("*.arrayrecord"), *folder.glob(".*.partial")):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
 
 
 class _Work:
@@ -88,78 +175,116 @@ class _Work:
     def __init__(
         self,
         shards: Path,
-        manifest: records.Manifest,
         encoder: encoders.Encoder,
         params: encoders.Params,
-        folder: Path,
+        what: encoded.Stream,
         say: Callable[[str], None],
     ) -> None:
-        self.shards, self.manifest, self.encoder = shards, manifest, encoder
+        self.shards, self.encoder, self.what = shards, encoder, what
         self.params = jax.device_put(params)
-        self.folder, self.say = folder, say
+        self.folder, self.say = what.folder(shards), say
         self.run_encoder = encoders.jitted(encoder)
+        size = 4 * encoder.states * encoder.width
+        self.batch_frames = max(min(BATCH_FRAMES, BATCH_BYTES // size), 1)
         self.started = self.told = time.monotonic()
-        self.done = 0
+        self.done = self.total = 0
 
-    def run(self, names: Sequence[str]) -> None:
-        clips = {s.file: s.clips for s in self.manifest.shards}
-        total = sum(c["frames"] for name in names for c in clips[name])
-        splits = sorted({c["split"] for name in names for c in clips[name]})
-        sources = {split: ClipSource([self.shards], split, on_bad="raise") for split in splits}
+    def run(self, shards: Sequence[records.Shard]) -> None:
+        self.total = sum(clip["frames"] for shard in shards for clip in shard.clips)
+        splits = sorted({clip["split"] for shard in shards for clip in shard.clips})
+        # Each clip is read once: keeping them would only hold memory.
+        sources = {s: ClipSource([self.shards], s, on_bad="raise", cache_bytes=0) for s in splits}
         places = {
             (Path(entry.file).name, entry.record): (source, i)
             for source in sources.values()
             for i, entry in enumerate(source.entries)
         }
-        for name in names:
-            wanted = [places[name, i] for i in range(len(clips[name]))]
-            self._file(name, wanted, total)
+        for shard in shards:
+            self._file(shard, [places[shard.file, i] for i in range(len(shard.clips))])
 
-    def _file(self, name: str, wanted: list[tuple[ClipSource, int]], total: int) -> None:
+    def _file(self, shard: records.Shard, wanted: list[tuple[ClipSource, int]]) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        found: dict[int, bytes] = {}
-        for members in _batches([source.entries[i].frames for source, i in wanted]):
-            clips = [self._clip(*wanted[k]) for k in members]
-            states = self._encode(clips)
-            for k, clip, values in zip(members, clips, states, strict=True):
-                try:
-                    found[k] = encoded.encode(clip.id, values)
-                except ValueError as error:
-                    raise WorkFailed(f"{self.folder / name}: {error}") from None
-            self.done += sum(clip.frames for clip in clips)
-            self._tell(total)
-        with files.whole(self.folder / name) as temporary:
-            writer = ArrayRecordWriter(str(temporary), "group_size:1")
-            for k in range(len(wanted)):
-                writer.write(found[k])
-            writer.close()
+        path = self.folder / shard.file
+        found: dict[int, encoded.Place] = {}
+        with files.whole(path) as temporary:
+            writer = ArrayRecordWriter(str(temporary), encoded.WRITER_OPTIONS)
+            try:
+                first = 0
+                for members in self._batches([c["frames"] for c in shard.clips]):
+                    clips = {k: self._clip(*wanted[k]) for k in members}
+                    there = {k: clip for k, clip in clips.items() if clip is not None}
+                    states = self._encode(list(there.values()))
+                    for k, clip, values in zip(there, there.values(), states, strict=True):
+                        for record in self._records(path, clip, values):
+                            writer.write(record)
+                        found[k] = encoded.Place(clip.frames, records.sound(clip), first)
+                        first += encoded.stretches(clip.frames)
+                    for k in set(clips) - set(there):
+                        found[k] = encoded.Place(shard.clips[k]["frames"], "", -1)
+                    self.done += sum(shard.clips[k]["frames"] for k in members)
+                    self._tell()
+                places = {clip["id"]: found[k] for k, clip in enumerate(shard.clips)}
+                header = encoded.Header(self.what, self.encoder.describe(), places)
+                writer.write(encoded.encode_header(header))
+            finally:
+                writer.close()
+            try:
+                # A full disk shows here at the latest: the writer does not always say so.
+                encoded.read_header(temporary)
+            except records.BadRecord as error:
+                raise WorkFailed(f"{path}: could not be written ({error})") from None
 
-    def _clip(self, source: ClipSource, index: int) -> records.Clip:
+    def _records(self, path: Path, clip: records.Clip, states: np.ndarray) -> Iterator[bytes]:
         try:
-            return source.load(index)
+            yield from encoded.encode(clip.id, states)
+        except ValueError as error:
+            raise WorkFailed(f"{path}: {error}; train with data.encoded='live'") from None
+
+    def _clip(self, source: ClipSource, index: int) -> records.Clip | None:
+        """Returns a clip, or None for one that training passes over as well."""
+        try:
+            clip = source.load(index)
+            if clip.frames != source.entries[index].frames:
+                raise records.BadRecord(f"has {clip.frames} frames, the manifest says otherwise")
         except records.BadRecord as error:
-            raise WorkFailed(f"{source.entries[index].name}: {error}") from None
+            self.say(f"left out {source.entries[index].name}: {error}")
+            return None
+        return clip
 
     def _encode(self, clips: list[records.Clip]) -> Iterator[np.ndarray]:
+        if not clips:
+            return iter(())
         size = _padded(max(clip.frames for clip in clips))
-        count = max(1, BATCH_FRAMES // size)
         rows = [batch_lib.padded_audio(clip, size) for clip in clips]
-        rows += [rows[-1]] * (count - len(rows))
+        rows += [rows[-1]] * (self._count(size) - len(rows))
         audio = np.stack([row[0] for row in rows])
         lengths = np.array([row[1] for row in rows], np.int32)
         states = np.asarray(self.run_encoder(self.params, audio, lengths))
         return (states[i, : clip.frames] for i, clip in enumerate(clips))
 
-    def _tell(self, total: int) -> None:
+    def _count(self, frames: int) -> int:
+        return max(1, self.batch_frames // frames)
+
+    def _batches(self, frames: Sequence[int]) -> Iterator[list[int]]:
+        """Yields indices of clips of like length, of about `batch_frames` together."""
+        by_length: dict[int, list[int]] = {}
+        for i, count in enumerate(frames):
+            by_length.setdefault(_padded(count), []).append(i)
+        for size, members in sorted(by_length.items()):
+            count = self._count(size)
+            for start in range(0, len(members), count):
+                yield members[start : start + count]
+
+    def _tell(self) -> None:
         now = time.monotonic()
-        if now - self.told < 10 and self.done < total:
+        if now - self.told < _SAY_SECONDS and self.done < self.total:
             return
         self.told = now
         rate = self.done / max(now - self.started, 1e-9)
-        left = (total - self.done) / max(rate, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
         self.say(
-            f"{self.done:,} of {total:,} frames ({100 * self.done / total:.0f} %), "
+            f"{self.done:,} of {self.total:,} frames ({100 * self.done / self.total:.0f} %), "
             f"{rate:,.0f} frames/s, {left:.0f} s left"
         )
 
@@ -167,14 +292,3 @@ class _Work:
 def _padded(frames: int) -> int:
     """Returns one of few lengths, so that few programs are compiled."""
     return next((n for n in _LENGTHS if n >= frames), -(-frames // 500) * 500)
-
-
-def _batches(frames: Sequence[int]) -> Iterator[list[int]]:
-    """Yields indices of clips of like length, of about `BATCH_FRAMES` together."""
-    by_length: dict[int, list[int]] = {}
-    for i, count in enumerate(frames):
-        by_length.setdefault(_padded(count), []).append(i)
-    for size, members in sorted(by_length.items()):
-        count = max(1, BATCH_FRAMES // size)
-        for start in range(0, len(members), count):
-            yield members[start : start + count]

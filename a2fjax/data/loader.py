@@ -38,6 +38,9 @@ _STEPS = 1 << 40
 
 _NO_AUGMENT = AugmentConfig(enabled=False)
 
+_CACHE = -1
+"""Among bad records: states that cannot be read, which no other clip's stand in for."""
+
 
 Streams = Mapping[str, encoded_lib.Stream]
 """Caches of encoders' states that batches read, by key; see `a2fjax.data.encoded`."""
@@ -263,11 +266,14 @@ class Batches:
         """Returns the next batch.
 
         Raises:
-          InputError: a record of it cannot be read and the policy is "raise".
+          InputError: a record of it cannot be read and the policy is "raise", or a cache's states
+            cannot be read.
         """
         if not self._reading:
             raise StopIteration
         batch, bad = next(self._reading[0])
+        if _CACHE in bad:
+            raise InputError(bad[_CACHE])
         for index, reason in bad.items():
             if self._raise:
                 raise InputError(f"{self.source.entries[index].name}: {reason}")
@@ -428,8 +434,14 @@ class _Window:
             window = augment.part(window, first, data.window_frames)
         if self.encoded is not None:
             entry = self.source.entries[number]
-            for key in self.encoded.streams:
-                read = self.encoded.window(key, entry, start, data.window_frames, speed)
+            for key, stream in self.encoded.streams.items():
+                try:
+                    read = self.encoded.window(
+                        key, entry, start, data.window_frames, speed, clip=clip
+                    )
+                except InputError as error:
+                    shape = (data.window_frames, stream.states, stream.width)
+                    read, bad[_CACHE] = np.zeros(shape, np.float16), str(error)
                 extra[f"encoded/{key}"] = read
         subject = self.identities.subject[number]
         points = self.identities.points[subject]

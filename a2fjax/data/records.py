@@ -114,7 +114,7 @@ def encode(clip: Clip) -> bytes:
     for name, dtype in _ARRAYS.items():
         value = getattr(clip, name)
         if name == "audio":
-            value = np.clip(np.round(value * 32767.0), -32768, 32767)
+            value = _stored(value)
         value = np.ascontiguousarray(value, dtype)
         body[name] = {"shape": value.shape, "data": value.tobytes()}
     packed = msgpack.packb(body)
@@ -161,8 +161,8 @@ class Shard:
     Attributes:
       file: relative to the shards' folder.
       clips: `index_entry` of each record: {"id", "subject", "sentence", "split", "frames",
-        "emotion", "language"} where emotion is the name of the strongest on average; sets built
-        by earlier versions lack "language".
+        "emotion", "language", "sound"} where emotion is the name of the strongest on average;
+        sets built by earlier versions lack "language" and "sound".
     """
 
     file: str
@@ -217,7 +217,22 @@ def index_entry(clip: Clip) -> dict[str, Any]:
         "frames": clip.frames,
         "emotion": rig.EMOTIONS[int(clip.emotion.mean(axis=0).argmax())],
         "language": clip.language,
+        "sound": sound(clip),
     }
+
+
+def sound(clip: Clip) -> str:
+    """Returns 8 hex digits that change with a clip's stored audio or speech level, and only then.
+
+    They tell whether what was computed from the sound before still belongs to the clip.
+    """
+    level = np.float64(clip.speech_level).tobytes()
+    return f"{zlib.crc32(level, zlib.crc32(_stored(clip.audio).tobytes())):08x}"
+
+
+def _stored(audio: np.ndarray) -> np.ndarray:
+    """Returns audio as records hold it, int16."""
+    return np.clip(np.round(audio * 32767.0), -32768, 32767).astype(np.int16)
 
 
 def check_split(split: str, manifests: Sequence[Manifest], folders: Sequence[str | Path]) -> None:

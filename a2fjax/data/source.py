@@ -37,6 +37,7 @@ class Entry:
       file: path of the shard.
       record: index in the shard.
       id, subject, frames: as the manifest says; subject ids belong to their folder.
+      sound: `records.sound`, as the manifest says; "" where it does not.
     """
 
     folder: int
@@ -45,6 +46,7 @@ class Entry:
     id: str
     subject: str
     frames: int
+    sound: str = ""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,8 @@ def _size(clip: records.Clip) -> int:
 def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
     """Returns the bytes of a record; the file is opened on first use and kept in `readers`.
 
-    Not safe for several threads with the same file.
+    A negative `record` counts from the end, as -1 for the last. Not safe for several threads with
+    the same file.
 
     Raises:
       BadRecord: there is no such record, or the file is damaged.
@@ -78,9 +81,10 @@ def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
         reader = readers[file]
         if reader.ok():
             count = reader.num_records()
-            if record >= count:
+            record += count if record < 0 else 0
+            if not 0 <= record < count:
                 raise records.BadRecord(f"the shard holds only {count} records")
-        (data,) = reader.read([record])
+        (data,) = reader.read([max(record, 0)])  # Raises where it is not ok.
         return data
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, records.BadRecord):
@@ -156,6 +160,7 @@ class ClipSource:
                                 clip["id"],
                                 clip["subject"],
                                 int(clip["frames"]),
+                                clip.get("sound", ""),
                             )
                         )
         return found

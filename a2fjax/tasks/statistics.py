@@ -13,7 +13,7 @@ from a2fjax import rig, shape
 from a2fjax.audio import encoders
 from a2fjax.config import Config, DataConfig
 from a2fjax.data import batch as batch_lib
-from a2fjax.data import identity, mixture, records, subjects
+from a2fjax.data import encode, encoded, identity, mixture, records, subjects
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, hearing
@@ -120,31 +120,45 @@ def state_statistics(
 ) -> dict[str, np.ndarray]:
     """Measures what encoders give on training clips, on good and padded frames alike.
 
+    With `data.encoded="cached"` their states are read, and no encoder runs: the same numbers up to
+    the rounding of the cache.
+
     Args:
-      data: names the split.
+      data: names the split, and where states come from.
       folders: of shards.
       found: encoders with their parameters, by key.
 
     Returns:
       "<key>_mean" and "<key>_std" [S, D] by encoder, over at most `STATE_CLIPS` clips; deviations
       are at least a thousandth of their largest.
+
+    Raises:
+      InputError: no clip in the split, or a cache that is missing, stale or damaged.
     """
     if not found:
         return {}
     clips = ClipSource(folders, data.split)
+    cache = None
+    if data.encoded == "cached":
+        streams = {key: encode.stream(*each) for key, each in found.items()}
+        cache = encoded.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATE_CLIPS).round().astype(int))
     # Of one length, so that one program serves all.
     frames = -(-int(clips.frames[chosen].max()) // batch_lib.BUCKET) * batch_lib.BUCKET
     out: dict[str, np.ndarray] = {}
     for key, (encoder, params) in found.items():
-        run, on_device = encoders.jitted(encoder), jax.device_put(params)
+        # Compiled only when it is called.
+        run, on_device = encoders.jitted(encoder), params if cache else jax.device_put(params)
         count, first, second = 0, np.zeros(()), np.zeros(())
         for index in chosen:
-            clip = clips[int(index)]
-            audio, length = batch_lib.padded_audio(clip, frames)
-            states = np.asarray(run(on_device, audio[None], np.array([length])), np.float64)
-            states = states[0, :length]
-            count += length
+            number, clip, _ = clips.get(int(index))
+            if cache is not None:
+                states = cache.read(key, clips.entries[number], clip=clip).astype(np.float64)
+            else:
+                audio, length = batch_lib.padded_audio(clip, frames)
+                states = np.asarray(run(on_device, audio[None], np.array([length])), np.float64)
+                states = states[0, :length]
+            count += len(states)
             first, second = first + states.sum(0), second + (states**2).sum(0)
         mean = first / count
         std = np.sqrt(np.maximum(second / count - mean**2, 0.0))

@@ -14,7 +14,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.config import DataConfig, check_weights
-from a2fjax.data import mixture, records
+from a2fjax.data import encoded, mixture, records
 from a2fjax.data.source import ClipSource
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
@@ -127,6 +127,7 @@ def lines(folder: str | Path) -> list[str]:
     out += beside([_subjects(found), _moving(found)])
     out += [*_channels(found), ""]
     out += _provenance(found)
+    out += _caches(found)
     return out
 
 
@@ -273,6 +274,20 @@ def _provenance(found: Contents) -> list[str]:
     if page.is_file():
         out.append(f"  quality report: {page}")
     return out
+
+
+def _caches(found: Contents) -> list[str]:
+    """Returns a table of what speech encoders were cached, if any were."""
+    rows = []
+    for cache in encoded.caches(found.folder, found.manifest):
+        kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
+        shape = f"{cache.stream.states} x {cache.stream.width}" if cache.stream else "?"
+        size = f"{cache.size / 1e6:.1f} MB"
+        rows.append((cache.folder.name, kind, layers, shape, size, cache.state))
+    if not rows:
+        return []
+    header = ("cached states", "encoder", "layers", "states", "size", "state")
+    return ["", *table(rows, header)]
 
 
 def _rates(found: Contents) -> str:

@@ -84,7 +84,13 @@ def write(folder: Path, clips: list[records.Clip], shards: int = 3) -> Path:
         if mesh:
             records.write_mesh(folder / mesh, *head(16 + 3 * k))
         subjects.append(records.Subject(name, mesh, False))
-    manifest = records.Manifest(subjects, found, [True] * 72, {}, True, {})
+    motion = np.concatenate([c.motion for c in clips])
+    statistics = {
+        "motion_mean": motion.mean(0).tolist(),
+        "motion_std": motion.std(0).tolist(),
+        "emotion_mean": {},
+    }
+    manifest = records.Manifest(subjects, found, [True] * 72, statistics, True, {})
     records.write_manifest(folder, manifest)
     return folder
 
@@ -101,6 +107,78 @@ def make_config(*folders: Path, augment: AugmentConfig | None = None, **data) ->
     )
 
 
+def _random(shapes, seed: int):
+    """Weights large enough that every part shows in the output."""
+    import jax
+
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = str(path[-1].key)
+        fan = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 25.0
+        scale = name == "scale" or (name == "weight" and leaf.ndim == 1)
+        return (rng.standard_normal(leaf.shape) / np.sqrt(fan) + scale).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def _packed(params) -> dict[str, np.ndarray]:
+    """Weights of Whisper as an .npz holds them."""
+    out = {"num_heads": np.int16(2), "position_encodings.encodings": params["positions"]}
+    for name in ("conv1", "conv2"):
+        out[f"{name}.weight"] = params[name]["kernel"].transpose(2, 1, 0)
+        out[f"{name}.bias"] = params[name]["bias"]
+    norms = {"layer_norm": params["final_norm"]}
+    for i in range(sum(k.startswith("layers_") for k in params)):
+        layer, at = params[f"layers_{i}"], f"layer_{i}."
+        norms[f"{at}self_attention.layer_norm"] = layer["attention_norm"]
+        norms[f"{at}ffn.layer_norm"] = layer["mlp_norm"]
+        for part, name in (
+            ("qkv", "self_attention.linear_0"),
+            ("out", "self_attention.linear_1"),
+            ("up", "ffn.linear_0"),
+            ("down", "ffn.linear_1"),
+        ):
+            out[f"{at}{name}.weight"] = layer[part]["kernel"].T
+            out[f"{at}{name}.bias"] = layer[part]["bias"]
+    for name, norm in norms.items():
+        out[f"{name}.gamma"], out[f"{name}.beta"] = norm["scale"], norm["bias"]
+    return {f"encoder.{k}": np.asarray(v) for k, v in out.items()}
+
+
+def tiny_encoder(folder: Path, kind: str, seed: int = 0) -> str:
+    """Writes random weights of "base", "large" (wav2vec 2.0) or "whisper"; returns the feature."""
+    import jax
+
+    from a2fjax.audio import wav2vec2, whisper
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "whisper":
+        network = whisper.Encoder(width=16, layers=2, heads=2, hidden=24, mels=20)
+        params = _random(jax.eval_shape(network.init, jax.random.key(0)), seed)
+        params["positions"] = whisper.sinusoids(*params["positions"].shape)
+        np.savez(folder / "whisper.npz", **_packed(params))
+        return f"whisper:{folder / 'whisper.npz'}"
+    layout = wav2vec2.Layout(
+        conv_dim=(12, 12),
+        conv_kernel=(40, 10),
+        conv_stride=(40, 8),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    )
+    if kind == "large":
+        layout = dataclasses.replace(
+            layout, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True
+        )
+    params = wav2vec2.Encoder(layout).init(jax.random.key(seed))
+    wav2vec2.save(folder / kind, layout, jax.tree.map(np.asarray, params))
+    return f"wav2vec2:{folder / kind}"
+
+
 @dataclasses.dataclass
 class Builder:
     """What the tests build with; a fixture, because test folders are not packages."""
@@ -109,11 +187,19 @@ class Builder:
     clip = staticmethod(clip)
     write = staticmethod(write)
     config = staticmethod(make_config)
+    tiny = staticmethod(tiny_encoder)
 
 
 @pytest.fixture(scope="session")
 def build() -> Builder:
     return Builder()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Feature names of random encoders by kind: "base", "large", "whisper"."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return {kind: tiny_encoder(folder, kind) for kind in ("base", "large", "whisper")}
 
 
 @pytest.fixture(scope="session")
