@@ -1,19 +1,25 @@
 r"""Real takes of one speaker, leave one out: the regression model, ridge regression, log energy.
 
-    python benchmarks/real_takes.py FOLDER --workdir DIR [--steps 400] [--takes A,B] [--out JSON]
+    python benchmarks/real_takes.py FOLDER --workdir DIR [--steps 400] [--seeds 0,1] [--takes A,B]
+        [--out JSON] [--config.audio.features=mel,whisper:PATH] [--config.any.other.key=VALUE]
 
 FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`). Each take
 in turn is the test; a fold is
 
 1. the clocks' offset, estimated by `data_pipeline.build` on a folder of the training takes alone;
 2. shards of all takes with that offset, the test take in split test_sentences;
-3. an ordinary training run (`a2fjax.train.loop.train`) on the others: log-mel, no identity;
-4. ridge regression on the same log-mel features, +-0.24 s, its penalty chosen by leaving out one
-   training take at a time; and a line through log energy, its lag chosen on the training takes.
+3. an ordinary training run (`a2fjax.train.loop.train`) on the others for every seed: log-mel unless
+   told otherwise, no identity; speech encoders among the features are cached beside the shards;
+4. ridge regression on log-mel, +-0.24 s, its penalty chosen by leaving out one training take at a
+   time (on encoders: `frontends_ridge.py`); and a line through log energy, its lag chosen on the
+   training takes.
+
+With `--validate` the test take is left out altogether and the training take after it, in a circle,
+takes its place: for choosing settings without having seen the test.
 
 Figures are of the test take's good frames at 50 a second, all clips of the take together: R^2
 about the take's own mean, Pearson's r, and the model's lag on the aperture (positive is late).
-What is done already in DIR is used again.
+What is done already in DIR is used again; give each setting a DIR of its own.
 """
 
 from __future__ import annotations
@@ -89,13 +95,7 @@ def find_takes(folder: Path) -> list[str]:
 
 def find_offset(folder: Path, takes: Sequence[str], workdir: Path) -> float:
     """Returns the clocks' offset in seconds that the pipeline finds on these takes alone."""
-    only = workdir / "training_takes"
-    only.mkdir(parents=True, exist_ok=True)
-    for take in takes:
-        for ending in (".npz", ".wav"):
-            link = only / f"{take}{ending}"
-            if not link.exists():
-                link.symlink_to((folder / link.name).resolve())
+    only = _linked(folder, takes, workdir / "training_takes")
     found = _build(only, workdir / "offset").source["offsets"]
     ((_, offset),) = found.items()
     return float(offset["seconds"])
@@ -181,15 +181,21 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def run_fold(
-    folder: Path, takes: Sequence[str], test: str, workdir: Path, args: argparse.Namespace
+    folder: Path,
+    takes: Sequence[str],
+    test: str,
+    workdir: Path,
+    args: argparse.Namespace,
+    overrides: dict[str, str],
 ) -> dict[str, Any]:
     """Trains and measures one fold; see the module."""
     channels = [rig.channel_index(name) for name in args.channels.split(",")]
     training = [take for take in takes if take != test]
     start = time.monotonic()
     offset = find_offset(folder, training, workdir)
-    _build(folder, workdir / "shards", offset=f"{offset:.6f}", test_sentences=(test,))
-    model = _train(workdir, args)
+    used = _linked(folder, takes, workdir / "takes")
+    _build(used, workdir / "shards", offset=f"{offset:.6f}", test_sentences=(test,))
+    models = [_train(workdir, args, overrides, seed) for seed in args.seeds.split(",")]
 
     clips = {split: _clips(workdir / "shards", split) for split in ("train", "test_sentences")}
     held = {_take(clip) for clip in clips["test_sentences"]}
@@ -197,15 +203,17 @@ def run_fold(
         raise InputError(f"{workdir}: the split {sorted(held)} is not the take {test!r}")
     parts = {take: [] for take in takes}
     for clip in (*clips["train"], *clips["test_sentences"]):
-        parts[_take(clip)].append(_part(clip, model, channels))
+        parts[_take(clip)].append(_part(clip, channels))
 
     from a2fjax.infer.predictor import Request
 
-    motions = model.batch(
-        [Request(c.audio, None, c.emotion, c.speech_level) for c in clips["test_sentences"]]
-    )
+    requests = [Request(c.audio, None, c.emotion, c.speech_level) for c in clips["test_sentences"]]
+    predicted = [model.batch(requests) for model in models]
     good = [c.frame_mask for c in clips["test_sentences"]]
-    by_model = np.concatenate([m[g][:, channels] for m, g in zip(motions, good, strict=True)])
+    by_model = [
+        np.concatenate([m[g][:, channels] for m, g in zip(motions, good, strict=True)])
+        for motions in predicted
+    ]
     truth = np.concatenate([p.target[p.good] for p in parts[test]])
 
     ridge = Ridge([parts[take] for take in training])
@@ -221,6 +229,7 @@ def run_fold(
             lips.aperture(c.motion, c.channel_mask),
             frame_mask=c.frame_mask,
         )
+        for motions in predicted
         for m, c in zip(motions, clips["test_sentences"], strict=True)
     ]
     result: dict[str, Any] = {
@@ -236,12 +245,17 @@ def run_fold(
         lag, slope, constant = fit_energy([parts[take] for take in training], c)
         by_energy = slope * _delayed(parts[test], lag) + constant
         result["channels"][name] = {
-            "model": score(by_model[:, c], truth[:, c]),
+            "model": _mean([score(found[:, c], truth[:, c]) for found in by_model]),
+            "seeds": [score(found[:, c], truth[:, c]) for found in by_model],
             "ridge": score(by_ridge[:, c], truth[:, c]),
             "energy": {**score(by_energy, truth[:, c]), "lag_ms": 1000 * lag / rig.FPS},
             "deviation": float(truth[:, c].std()),
         }
     return result
+
+
+def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([s[key] for s in scores])) for key in ("r2", "r")}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -254,10 +268,7 @@ def table(result: dict[str, Any]) -> str:
             cells = [_pair(row[method]) for method in ("model", "ridge", "energy")]
             clock = f"{fold['lag_ms']:+.1f}", f"{fold['offset_ms']:+.1f}"
             lines.append(form.format(name, fold["test"], *cells, *clock))
-        mean = [
-            {k: float(np.mean([row[method][k] for row in rows])) for k in ("r2", "r")}
-            for method in ("model", "ridge", "energy")
-        ]
+        mean = [_mean([row[method] for row in rows]) for method in ("model", "ridge", "energy")]
         lines.append(form.format(name, "mean", *map(_pair, mean), "", ""))
     return "\n".join(lines)
 
@@ -270,14 +281,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="takes: .npz beside .wav")
     parser.add_argument("--workdir", type=Path, required=True, help="shards and runs of the folds")
     parser.add_argument("--steps", type=int, default=400, help="training steps a fold")
+    parser.add_argument("--seeds", default="0", help="a training run each (default: 0)")
+    parser.add_argument("--validate", action="store_true", help="test on a training take instead")
     parser.add_argument("--takes", help="only these as tests (default: every take in turn)")
     parser.add_argument("--channels", default=",".join(CHANNELS), help="which are measured")
     parser.add_argument("--out", type=Path, help="default: WORKDIR/real_takes.json")
     parser.add_argument("--fresh", action="store_true", help="use nothing that was done before")
-    args = parser.parse_args(argv)
+    args, extra = parser.parse_known_args(argv)
+    from a2fjax import config as config_lib
     from a2fjax.evaluate import report
 
     try:
+        overrides = config_lib.parse_overrides(extra)
         takes = find_takes(args.folder)
         tests = args.takes.split(",") if args.takes else takes
         for name in tests:
@@ -288,8 +303,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             workdir = args.workdir / f"without_{test}"
             if args.fresh and workdir.exists():
                 shutil.rmtree(workdir)
-            print(f"fold {len(folds) + 1}/{len(tests)}: test on {test}", flush=True)
-            folds.append(run_fold(args.folder, takes, test, workdir, args))
+            used, on = takes, test
+            if args.validate:
+                on = takes[(takes.index(test) + 1) % len(takes)]
+                used = [take for take in takes if take != test]
+            print(f"fold {len(folds) + 1}/{len(tests)}: test on {on}", flush=True)
+            folds.append(run_fold(args.folder, used, on, workdir, args, overrides))
             for name, row in folds[-1]["channels"].items():
                 shown = ", ".join(f"{k} {_pair(row[k])}" for k in ("model", "ridge", "energy"))
                 print(f"{test} {name}: R2 / r: {shown}", flush=True)
@@ -298,6 +317,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "folds": folds,
             "channels": args.channels.split(","),
             "steps": args.steps,
+            "seeds": args.seeds.split(","),
+            "overrides": overrides,
+            "validate": args.validate,
             "synthetic": False,
             "rig": rig.FINGERPRINT,
         }
@@ -311,6 +333,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _linked(folder: Path, takes: Sequence[str], to: Path) -> Path:
+    """Returns a folder that holds these takes only."""
+    to.mkdir(parents=True, exist_ok=True)
+    for take in takes:
+        for ending in (".npz", ".wav"):
+            link = to / f"{take}{ending}"
+            if not link.exists():
+                link.symlink_to((folder / link.name).resolve())
+    return to
+
+
 def _build(source: Path, out: Path, **settings: Any) -> records.Manifest:
     from data_pipeline.build import build
     from data_pipeline.settings import BuildSettings
@@ -319,14 +352,22 @@ def _build(source: Path, out: Path, **settings: Any) -> records.Manifest:
     return build(source, out, "table", BuildSettings(**shares, **settings), workers=0)
 
 
-def _train(workdir: Path, args: argparse.Namespace) -> Any:
+def _train(workdir: Path, args: argparse.Namespace, overrides: dict[str, str], seed: str) -> Any:
     from a2fjax import config as config_lib
+    from a2fjax.data import encode
     from a2fjax.infer.predictor import Predictor
+    from a2fjax.models import hearing
     from a2fjax.train import loop
 
-    overrides = MODEL | {"data.shards": str(workdir / "shards"), "steps": str(args.steps)}
-    run = workdir / "run"
-    loop.train(config_lib.load(None, overrides), run)
+    shards = workdir / "shards"
+    values = MODEL | {"data.shards": str(shards), "steps": str(args.steps), "seed": seed}
+    config = config_lib.load(None, values | overrides).config
+    if ":" in ",".join(config.audio.features) and config.audio.encoder.train_from is None:
+        values["data.encoded"] = "cached"
+        for encoder, params in hearing.load(config.audio).values():
+            encode.write(shards, encoder, params)
+    run = workdir / f"run_{seed}"
+    loop.train(config_lib.load(None, values | overrides), run)
     return Predictor.load(run)
 
 
@@ -339,13 +380,14 @@ def _take(clip: records.Clip) -> str:
     return clip.id.partition("/")[2].partition("#")[0]
 
 
-def _part(clip: records.Clip, model: Any, channels: Sequence[int]) -> Part:
+def _part(clip: records.Clip, channels: Sequence[int]) -> Part:
     from a2fjax.audio import HOP, level
     from a2fjax.audio.frontend import Frontend
+    from a2fjax.config import AudioConfig
 
     audio = np.zeros(clip.frames * HOP, np.float32)
     audio[: len(clip.audio)] = level.normalise(clip.audio, clip.speech_level)
-    features = np.asarray(Frontend(model.config.audio).features(audio[None]))[0]
+    features = np.asarray(Frontend(AudioConfig()).features(audio[None]))[0]
     levels = silence.frame_level(clip.audio, clip.frames)
     loudness = energy.log_level(levels, clip.speech_level)
     return Part(features[: clip.frames], loudness, clip.motion[:, channels], clip.frame_mask)

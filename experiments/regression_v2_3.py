@@ -6,7 +6,12 @@ r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirect
         --config.data.shards=demo/shards
 
 Variants: "" for real data sets; "demo" for the demo corpus on two CPU cores; "causal" for a model
-that looks ahead by its convolutions only.
+that looks ahead by its convolutions only. "+ENCODER" behind any of them adds a pretrained speech
+encoder to log-mel, frozen and read from a cache:
+
+    a2fjax cache shards --features whisper:tiny.npz
+    a2fjax train --config experiments/regression_v2_3.py:+whisper:tiny.npz \
+        --workdir runs/hybrid --config.data.shards=shards
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the experiment's values.
 
     Args:
-      variant: "", "demo" or "causal".
+      variant: "", "demo" or "causal", then "+" and an encoder, such as "demo+whisper:PATH".
     """
+    variant, *encoders = variant.split("+")
     config = ConfigDict(
         {
             "name": "regression_v2_3",
@@ -58,4 +64,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model = {"recurrent": "causal"}
     elif variant:
         raise ValueError(f"unknown variant {variant!r}; expected demo or causal")
+    if encoders:
+        config.name += "_hybrid"
+        config.audio = {"features": ("mel", *encoders), "encoder": {"noise": 0.2}}
+        config.data.encoded = "cached"
     return config

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from a2fjax.errors import InputError
 
     path = Path(args.what[0])
-    is_experiment = path.suffix == ".py" or ".py:" in path.name
+    is_experiment = path.suffix == ".py" or ".py:" in args.what[0]
     if extra and not is_experiment:
         raise InputError(f"unexpected argument {extra[0]!r}; see a2fjax inspect --help")
     for flag in ("out", "range"):
@@ -221,6 +221,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     forward = sum(cost.flops(task.predict, params, batch).values()) / frames
     update = sum(cost.flops(training, trained, fixed, batch).values()) / frames
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(trained))
+    still = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(fixed))
     copies = 4 + (config.optim.ema_decay > 0)
     ahead = task.model.lookahead_seconds
     lines = [
@@ -229,7 +230,8 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
         f"({update * frames * config.data.batch_size / 1e9:.2f} GFLOP a step of "
         f"{config.data.batch_size} x {frames} frames)",
         f"  {copies * size / 1e6:.1f} MB of parameters, gradients, Adam's two moments"
-        + (" and average" if copies == 5 else ""),
+        + (" and average" if copies == 5 else "")
+        + (f"; {still / 1e6:.1f} MB that are fixed" if still > 1e5 else ""),
         "  look-ahead: "
         + (
             "the whole clip (bidirectional)"
