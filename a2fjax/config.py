@@ -205,6 +205,9 @@ class LossConfig:
       aperture: of the lip aperture.
       closure: of the aperture where the truth is nearly closed (exp(-gap / closure_width)).
       closure_width: in weight units, above 0.
+      balance: how far channels that move little count as much as those that move much, from 0 (an
+        error is an error) to 1 (errors in units of each channel's deviation): lips roll by a sixth
+        of what the jaw opens, and a squared error of that hardly counts.
       group_weights: factor of position and velocity by channel group of `rig.GROUPS`, multiplied
         where groups overlap.
     """
@@ -214,6 +217,7 @@ class LossConfig:
     aperture: float = 1.0
     closure: float = 1.0
     closure_width: float = 0.05
+    balance: float = 0.0
     group_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -347,7 +351,7 @@ POSITIVE = (
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
     "model.residual_dropout model.emotion_dropout "
-    "loss.position loss.velocity loss.aperture loss.closure optim.warmup_steps "
+    "loss.position loss.velocity loss.aperture loss.closure loss.balance optim.warmup_steps "
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
     "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes "
@@ -357,7 +361,8 @@ NON_NEGATIVE = (
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
     "model.residual_dropout model.emotion_dropout "
-    "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout"
+    "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout "
+    "loss.balance"
 ).split()
 BELOW_ONE = (
     "model.dropout optim.b1 optim.b2 optim.ema_decay audio.encoder.dropout audio.encoder.time_mask"

@@ -51,6 +51,23 @@ def channel_weights(config: LossConfig) -> np.ndarray:
     return weights
 
 
+def balance(deviation: Array, exponent: float) -> Array:
+    """Returns factors [72] of squared errors that make channels count more alike.
+
+    Proportional to deviation ** (-2 exponent), and such that predicting the mean costs what it
+    costs without: the other terms keep their share.
+
+    Args:
+      deviation: [72] of the channels in training, rig units; 0 where none was observed.
+      exponent: 0 for ones, 1 for errors in units of the deviation.
+    """
+    variance = (deviation / rig.SCALE) ** 2
+    seen = variance > 0
+    factors = jnp.where(seen, jnp.where(seen, variance, 1.0) ** -exponent, 0.0)
+    scale = jnp.sum(variance) / jnp.maximum(jnp.sum(factors * variance), 1e-12)
+    return jnp.where(seen, factors * scale, 1.0)
+
+
 def good_frames(batch: Mapping[str, Array]) -> Array:
     """Returns [B, T] bool: frames that are neither padding nor marked as bad."""
     frames = jnp.arange(batch["frame_mask"].shape[1])
@@ -58,7 +75,10 @@ def good_frames(batch: Mapping[str, Array]) -> Array:
 
 
 def regression_losses(
-    prediction: Array, batch: Mapping[str, Array], config: LossConfig
+    prediction: Array,
+    batch: Mapping[str, Array],
+    config: LossConfig,
+    factors: Array | None = None,
 ) -> dict[str, WeightedSum]:
     """Computes the terms whose weight in `config` is not 0.
 
@@ -77,6 +97,7 @@ def regression_losses(
       prediction: [B, T, 72] in rig units, need not be in range.
       batch: motion, channel_mask, frame_mask and length are read.
       config: weights.
+      factors: [72] of the squared errors of position and velocity, as `balance`; None for ones.
 
     Returns:
       Weighted sums by name; channels count by their group weights.
@@ -88,16 +109,17 @@ def regression_losses(
     # Both are masked before they meet: an unobserved NaN times zero would still be NaN.
     error = jnp.where(mask, prediction - batch["motion"], 0.0) / rig.SCALE
     weights = channel_weights(config)
+    balanced = weights if factors is None else weights * factors
     terms = {}
     if config.position:
         terms["position"] = WeightedSum(
-            jnp.sum(weights * error**2), jnp.sum(jnp.where(mask, weights, 0.0))
+            jnp.sum(balanced * error**2), jnp.sum(jnp.where(mask, weights, 0.0))
         )
     if config.velocity:
         pairs = mask[:, 1:] & mask[:, :-1]
         difference = jnp.where(pairs, error[:, 1:] - error[:, :-1], 0.0)
         terms["velocity"] = WeightedSum(
-            jnp.sum(weights * difference**2), jnp.sum(jnp.where(pairs, weights, 0.0))
+            jnp.sum(balanced * difference**2), jnp.sum(jnp.where(pairs, weights, 0.0))
         )
     if config.aperture or config.closure:
         known = good & batch["channel_mask"][:, rig.INDEX["jawOpen"], None]

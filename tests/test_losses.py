@@ -176,3 +176,20 @@ def test_nothing_observed_is_zero_with_finite_gradient():
     batch["frame_mask"][:] = False
     value, gradient = scalar_and_gradient(prediction, batch)
     assert value == 0 and not gradient.any()
+
+
+def test_balance_makes_channels_count_alike_and_keeps_what_the_mean_costs():
+    rng = np.random.default_rng(3)
+    deviation = np.where(rng.random(72) < 0.3, 0.0, rng.uniform(0.01, 0.3, 72)) * rig.SCALE
+    variance = (deviation / rig.SCALE) ** 2
+    seen = variance > 0
+    full = np.asarray(losses.balance(jnp.asarray(deviation), 1.0))
+    np.testing.assert_allclose((full * variance)[seen], variance.sum() / seen.sum(), rtol=1e-4)
+    for exponent in (0.0, 0.5, 1.0):
+        factors = np.asarray(losses.balance(jnp.asarray(deviation), exponent))
+        np.testing.assert_allclose((factors * variance).sum(), variance.sum(), rtol=1e-5)
+        assert np.all(factors[~seen] == 1.0)
+    half = np.asarray(losses.balance(jnp.asarray(deviation), 0.5))
+    small = np.argsort(np.where(seen, variance, np.inf))[0]
+    assert 1 < half[small] < full[small]
+    np.testing.assert_allclose(np.asarray(losses.balance(jnp.asarray(deviation), 0.0)), 1.0, 1e-5)

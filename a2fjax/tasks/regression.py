@@ -44,7 +44,10 @@ class RegressionTask:
         """Returns the scalar and its terms; `step` changes nothing here."""
         del step
         motion = self.model.apply(params, batch, key=key if train else None, train=train)["motion"]
-        terms = losses.regression_losses(motion, batch, self.config)
+        factors = None
+        if self.config.balance > 0:
+            factors = losses.balance(params["constants"]["motion_std"], self.config.balance)
+        terms = losses.regression_losses(motion, batch, self.config, factors)
         return self.total(terms), terms
 
     def predict(self, params: Params, batch: Batch) -> Array:
