@@ -72,6 +72,8 @@ def train(
         mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
         encoders: hearing.Encoders = {}
         if task is None:
+            # Before the run's encoders are looked for under names that may be another run's.
+            folder_lib.check(workdir, resolved)
             encoders = _encoders(config, workdir)
             task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
         if inputs is None:
@@ -94,9 +96,9 @@ def train(
 def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
     """Returns the encoders of a run: those that it began with, or those that its features name."""
     hearing.check(config)
-    if (workdir / "config.json").is_file() and (workdir / hearing.FOLDER).is_dir():
+    if checkpoints_lib.steps_in(workdir / checkpoints_lib.FOLDER):
         return hearing.restore(workdir, config.audio)
-    return hearing.load(config.audio)
+    return hearing.begin(workdir, config.audio)
 
 
 def _streams(encoders: hearing.Encoders) -> dict[str, Stream]:
