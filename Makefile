@@ -1,5 +1,6 @@
 # make demo [AUDIO=my.wav]   corpus -> shards -> train -> evaluate -> animate a recording
 # make test                  the tests (heavy ones: make test-slow)
+# make parity                encoders beside PyTorch and CTranslate2, which it installs where it can
 # Both make their own environment first; PYTHON=python3.13 chooses another interpreter.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ DEMO ?= demo
 AUDIO ?=
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test test-slow lint format types clean-demo
+.PHONY: setup demo test test-slow parity lint format types clean-demo
 
 setup: $(VENV)/.installed
 
@@ -33,6 +34,13 @@ test: setup
 
 test-slow: setup
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# Large and for these tests only: where they cannot be had the tests skip and say why.
+parity: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]' \
+	  || echo "the extra torch cannot be installed here: what needs it is skipped"
+	@$(BIN)/python -m pytest -q -rs tests/audio/test_wav2vec2_torch.py $(ARGS)
+	@$(BIN)/python -m pytest -q -rs tests/audio/test_whisper.py -k "transformers or ctranslate2" $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -96,7 +96,8 @@ class AugmentConfig:
       noise_snr_db: (low, high) signal-to-noise ratio against the clip's speech level.
       speed: audio and motion together are played up to 1 + this many times faster or slower.
       silence_prob: share of windows in which a stretch is replaced by a pause, the mouth at rest;
-        only of clips that show a rest pose in silence.
+        only of clips that show a rest pose in silence. With live encoders, of the clips that they
+        hear: the pause may lie beside the window.
       mirror_prob: share of windows whose motion and identity are mirrored left to right.
     """
 
@@ -127,7 +128,8 @@ class DataConfig:
       encoded: what frozen encoders make of a clip: "live" computes it from the audio in every step,
         "cached" reads what `a2fjax cache` wrote beside the shards. The same numbers up to 16-bit
         rounding; what augmentation does to the sound is then heard by the signals only.
-      heard_frames: longest clip that live encoders hear, in frames: records are at most 1000.
+      heard_frames: longest clip that live encoders hear, in frames before augmentation, which may
+        slow it down: records are at most 1000.
       workers: grain worker processes; 0 reads in threads of this process.
       threads: read threads a process.
       prefetch: batches read ahead.
@@ -585,11 +587,21 @@ def _check(value: Any, path: str, where: str) -> Any:
         raise InputError(f"{where}: {path}={value!r}: expected a value below 1")
     if path == "audio.features":
         for item in value:
-            kind, colon, _ = item.partition(":")
+            kind, colon, rest = item.partition(":")
             known = ENCODERS if colon else SIGNALS
-            if kind not in known:
-                paths = [f"{name}:PATH" for name in ENCODERS]
-                raise InputError(f"{where}: {path}={item!r}{nearest(item, [*SIGNALS, *paths])}")
+            if kind not in known or (colon and not rest):
+                # Of an encoder only the kind is compared: a path has no nearest valid choice.
+                near = nearest(kind if colon else item, [*(() if colon else SIGNALS), *ENCODERS])
+                for name in ENCODERS:
+                    near = near.replace(f"{name!r}", f"'{name}:{rest or 'PATH'}'")
+                raise InputError(f"{where}: {path}={item!r}{near}")
+    if path == "audio.encoder.layers" and value < -1:
+        raise InputError(f"{where}: {path}={value!r}: expected -1 (all layers) or at least 0")
+    if path == "audio.encoder.train_from" and value is not None and value < -1:
+        raise InputError(
+            f"{where}: {path}={value!r}: expected None (frozen), a layer from 0 on, or -1 for what "
+            "comes before the layers as well"
+        )
     if path == "loss.group_weights":
         from a2fjax.rig import GROUPS
 

@@ -1,13 +1,17 @@
-"""Parity and speed of audio encoders beside the PyTorch models their checkpoints come from.
+"""Parity and speed of audio encoders beside the runtimes their checkpoints come from.
 
     python benchmarks/encoders.py [--encoders wav2vec2-base ...] [--seconds 0.4 2 10] [--rounds 3]
-                                  [--precision float32] [--json FILE]
+                                  [--precision float32] [--whisper FOLDER] [--json FILE]
 
-Weights are random, each moved off where it starts, so what is compared is the arithmetic. Errors
-are the largest absolute differences in the features that come out, of two items; with a mask, the
-second has five eighths of the audio. Time is CPU time of the process (all threads): the two take
-turns, so that other work on the machine hits both alike; medians of the rounds. Needs the extra
-`torch`.
+wav2vec 2.0 and HuBERT stand beside transformers' PyTorch models, with random weights, each moved
+off where it starts, so what is compared is the arithmetic. Whisper stands beside CTranslate2, with
+the weights of FOLDER (model.bin and its config.json; A2FJAX_WHISPER_CT2 by default), from the same
+spectrogram, whose computation is in our time only.
+
+Errors are the largest absolute differences in the features that come out, of two items; with a
+mask, the second has five eighths of the audio (CTranslate2 knows no mask: it runs that item alone).
+Time is CPU time of the process (all threads): the two take turns, so that other work on the machine
+hits both alike; medians of the rounds. Needs the extra `torch`.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -25,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from a2fjax.audio import SAMPLE_RATE
+from a2fjax.audio import HOP, SAMPLE_RATE, whisper
 from a2fjax.audio import wav2vec2 as w
 
 ENCODERS = {
@@ -33,7 +38,9 @@ ENCODERS = {
     for kind in ("wav2vec2", "hubert")
     for size, layout in (("base", w.BASE), ("large", w.LARGE))
 }
+WHISPER = "whisper"
 BOUND = 2e-5
+"""Of random weights; trained ones of Whisper reach further, and so does rounding."""
 
 
 def torch_model(layout: w.Layout, folder: Path) -> Any:
@@ -103,6 +110,17 @@ def row(
     def ours() -> np.ndarray:
         return np.asarray(apply(params, audio))
 
+    return compared(name, seconds, masked, theirs, ours, rounds)
+
+
+def compared(
+    name: str,
+    seconds: float,
+    masked: bool,
+    theirs: Callable[[], np.ndarray],
+    ours: Callable[[], np.ndarray],
+    rounds: int,
+) -> dict[str, Any]:
     expected, got = theirs(), ours()
     times = [(clock(theirs), clock(ours)) for _ in range(rounds)]
     return {
@@ -111,20 +129,82 @@ def row(
         "mask": masked,
         "largest": float(np.abs(expected).max()),
         "error": float(np.abs(got - expected).max()),
-        "torch_cpu_s": statistics.median(t for t, _ in times),
+        "their_cpu_s": statistics.median(t for t, _ in times),
         "jax_cpu_s": statistics.median(o for _, o in times),
         "ratio": statistics.median(o / t for t, o in times),
     }
 
 
+def whisper_row(
+    model: Any, encoder: whisper.Encoder, params: Any, seconds: float, masked: bool, rounds: int
+) -> dict[str, Any]:
+    """Compares Whisper's encoder with CTranslate2's on one length."""
+    import ctranslate2
+    import jax
+
+    frames = round(SAMPLE_RATE * seconds) // HOP
+    lengths = np.array([frames, frames * 5 // 8 if masked else frames]) * HOP
+    audio = np.stack([0.05 * voice(frames * HOP, 0), 0.05 * voice(frames * HOP, 1)])
+    rows = [audio[i : i + 1, :n] for i, n in enumerate(lengths)]
+    spectra = [
+        np.ascontiguousarray(np.asarray(whisper.log_mel(row, bins=encoder.mels)).swapaxes(1, 2))
+        for row in (rows if masked else [audio])
+    ]
+
+    def theirs() -> np.ndarray:
+        found = [
+            np.array(model.encode(ctranslate2.StorageView.from_array(each))) for each in spectra
+        ]
+        return np.concatenate([each.reshape(-1, encoder.width) for each in found])
+
+    options = {"length": lengths} if masked else {}
+    apply = jax.jit(lambda p, a: encoder.apply(p, a, **options))
+
+    def ours() -> np.ndarray:
+        features = np.asarray(apply(params, audio))
+        return np.concatenate([features[i, : n // HOP] for i, n in enumerate(lengths)])
+
+    return compared(WHISPER, seconds, masked, theirs, ours, rounds)
+
+
+def whisper_rows(
+    args: argparse.Namespace,
+    cases: list[tuple[float, bool]],
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Compares Whisper on all lengths, or says why it cannot."""
+    import jax
+
+    if args.whisper is None:
+        print(f"{WHISPER:15} skipped: no CTranslate2 model; give --whisper FOLDER")
+        return
+    try:
+        import ctranslate2
+    except ImportError:
+        print(f"{WHISPER:15} skipped: ctranslate2 is not installed (extra torch)")
+        return
+    if args.precision != "float32":
+        print(f"{WHISPER:15} skipped: only float32 is compared with CTranslate2")
+        return
+    encoder, params = whisper.load(args.whisper)
+    params = jax.device_put(params)
+    model = ctranslate2.models.Whisper(
+        args.whisper, compute_type="float32", intra_threads=args.torch_threads
+    )
+    for seconds, masked in cases:
+        show(whisper_row(model, encoder, params, seconds, masked, args.rounds))
+
+
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
+    names = [*ENCODERS, WHISPER]
+    parser.add_argument("--encoders", nargs="+", choices=names, default=names)
     parser.add_argument("--seconds", nargs="+", type=float, default=[0.4, 2.0, 10.0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--torch-threads", type=int, default=1)
+    parser.add_argument("--whisper", default=os.environ.get("A2FJAX_WHISPER_CT2"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
@@ -133,26 +213,33 @@ def main() -> None:
 
     torch.set_num_threads(args.torch_threads)
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}, PyTorch {torch.__version__}")
-    print(f"{'encoder':15} {'s':>5} mask  {'error':>8} {'of':>5}  torch s  jax s  jax/torch")
+    print(f"{'encoder':15} {'s':>5} mask  {'error':>8} {'of':>5}  their s  jax s  jax/theirs")
     rows = []
+
+    def show(found: dict[str, Any]) -> None:
+        rows.append(found)
+        print(
+            f"{found['encoder']:15} {found['seconds']:5.1f} {'yes' if found['mask'] else 'no':4}  "
+            f"{found['error']:8.1e} {found['largest']:5.1f}  {found['their_cpu_s']:7.2f} "
+            f"{found['jax_cpu_s']:6.2f}  {found['ratio']:9.2f}",
+            flush=True,
+        )
+
+    cases = [(seconds, masked) for seconds in args.seconds for masked in (False, True)]
     for name in args.encoders:
+        if name == WHISPER:
+            whisper_rows(args, cases, show)
+            continue
         with tempfile.TemporaryDirectory() as folder:
             model = torch_model(ENCODERS[name], Path(folder))
             encoder, params = w.Encoder.load(folder, precision=args.precision)
         params = jax.device_put(params)
-        for seconds in args.seconds:
-            for masked in (False, True):
-                rows.append(row(name, model, encoder, params, seconds, masked, args.rounds))
-                r = rows[-1]
-                print(
-                    f"{name:15} {seconds:5.1f} {'yes' if masked else 'no':4}  {r['error']:8.1e} "
-                    f"{r['largest']:5.1f}  {r['torch_cpu_s']:7.2f} {r['jax_cpu_s']:6.2f}  "
-                    f"{r['ratio']:9.2f}",
-                    flush=True,
-                )
-    worst = max(r["error"] for r in rows)
-    bound = f", bound {BOUND:.0e}" if args.precision == "float32" else ""
-    print(f"largest difference {worst:.1e}{bound}")
+        for seconds, masked in cases:
+            show(row(name, model, encoder, params, seconds, masked, args.rounds))
+    random = [r["error"] for r in rows if r["encoder"] != WHISPER]
+    if random:
+        bound = f", bound {BOUND:.0e}" if args.precision == "float32" else ""
+        print(f"largest difference with random weights {max(random):.1e}{bound}")
     if args.json:
         files.write_text(args.json, json.dumps(rows, indent=2) + "\n")
 

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -73,3 +75,106 @@ def compile_once(tmp_path_factory):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+def hub_tensors(params):
+    """Whisper's parameters with the hub's names and layout."""
+    import numpy as np
+
+    out = {"embed_positions.weight": params["positions"]}
+    for name in ("conv1", "conv2"):
+        out[f"{name}.weight"] = params[name]["kernel"].transpose(2, 1, 0)
+        out[f"{name}.bias"] = params[name]["bias"]
+    norms = {"layer_norm": params["final_norm"]}
+    for i in range(sum(k.startswith("layers_") for k in params)):
+        layer = params[f"layers_{i}"]
+        at = f"layers.{i}."
+        for j, part in enumerate("qkv"):
+            linear = {k: np.split(v, 3, axis=-1)[j] for k, v in layer["qkv"].items()}
+            out[f"{at}self_attn.{part}_proj.weight"] = linear["kernel"].T
+            if part != "k":
+                out[f"{at}self_attn.{part}_proj.bias"] = linear["bias"]
+        for part, name in (("out", "self_attn.out_proj"), ("up", "fc1"), ("down", "fc2")):
+            out[f"{at}{name}.weight"] = layer[part]["kernel"].T
+            out[f"{at}{name}.bias"] = layer[part]["bias"]
+        norms[f"{at}self_attn_layer_norm"] = layer["attention_norm"]
+        norms[f"{at}final_layer_norm"] = layer["mlp_norm"]
+    for name, norm in norms.items():
+        out[f"{name}.weight"], out[f"{name}.bias"] = norm["scale"], norm["bias"]
+    return {k: np.ascontiguousarray(v) for k, v in out.items()}
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """Names and layout of the hub for Whisper's parameters."""
+    return hub_tensors
+
+
+def random_weights(shapes, seed=0):
+    """Weights none of which is at a value that hides its being left out."""
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        last = path[-1].key
+        value = rng.normal(size=leaf.shape)
+        if last in ("scale", "g"):
+            value = 1 + 0.2 * value
+        elif last in ("bias", "masked_spec_embed"):
+            value = 0.1 * value
+        elif last == "positions":
+            from a2fjax.audio import whisper
+
+            value = whisper.sinusoids(*leaf.shape)
+        else:
+            value = value / np.sqrt(np.prod(leaf.shape[:-1]))
+        return value.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory):
+    """Features of small random encoders on disk by name; whoever changes one copies it first.
+
+    Three layers each; "wav2vec2" and "hubert" are of the base layout, "large" and "hubert-large" of
+    the large one, "whisper" hears 30 s at once.
+    """
+    import jax
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from a2fjax.audio import wav2vec2, whisper
+
+    root = tmp_path_factory.mktemp("encoders")
+    sizes = dict(
+        # Two convolutions with the reach and hop of the published seven: quick to compile.
+        conv_dim=(12, 12), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=16,
+        num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    out = {}
+    for name, base, kind in (
+        ("wav2vec2", wav2vec2.BASE, "wav2vec2"),
+        ("large", wav2vec2.LARGE, "wav2vec2"),
+        ("hubert", wav2vec2.BASE, "hubert"),
+        ("hubert-large", wav2vec2.LARGE, "hubert"),
+    ):
+        layout = dataclasses.replace(base, **sizes, model_type=kind)
+        shapes = jax.eval_shape(wav2vec2.Encoder(layout).init, jax.random.key(0))
+        wav2vec2.save(root / name, layout, random_weights(shapes))
+        out[name] = f"{kind}:{root / name}"
+    encoder = whisper.Encoder(width=16, layers=3, heads=2, hidden=24, mels=20)
+    params = random_weights(jax.eval_shape(encoder.init, jax.random.key(0)))
+    for i in range(encoder.layers):  # Whisper's keys have no bias.
+        params[f"layers_{i}"]["qkv"]["bias"][16:32] = 0
+    (root / "whisper").mkdir()
+    tensors = {k: np.asarray(v, np.float32) for k, v in hub_tensors(params).items()}
+    save_file(tensors, root / "whisper" / "model.safetensors")
+    (root / "whisper" / "config.json").write_text(
+        json.dumps({"model_type": "whisper", "encoder_attention_heads": 2})
+    )
+    out["whisper"] = f"whisper:{root / 'whisper'}"
+    return out

@@ -14,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from jax import Array
 from a2fjax import files
 from a2fjax.audio import HOP, wav2vec2, whisper
 from a2fjax.config import ENCODERS, EncoderConfig
-from a2fjax.errors import InputError, nearest
+from a2fjax.errors import InputError, WorkFailed, nearest
 
 Params = dict[str, Any]
 """Nested dicts of arrays."""
@@ -33,7 +35,7 @@ Params = dict[str, Any]
 OVERLAP = 200
 """Frames that neighbouring windows share where a clip is longer than an encoder's window."""
 
-_FADE = 10
+_FADE = 10  # Frames of the cross-fade in the middle of an overlap.
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -113,21 +115,29 @@ class Encoder:
     ) -> Array:
         """Returns the states of every motion frame.
 
-        Clips longer than `most_frames` are heard in windows that overlap by `OVERLAP` frames and
-        are cross-faded in the middle of what they share.
+        Clips longer than `most_frames` are heard in windows that overlap by `OVERLAP` frames, the
+        last one moved back to end with the clip, and are cross-faded in the middle of what they
+        share. Where windows lie depends on a clip's own length: padding changes nothing.
 
         Args:
           params: of `init` or `load`.
           audio: [B, S] float, 16 kHz, S a multiple of 320; nothing is heard beyond a
             clip's end.
-          lengths: [B] int, frames of each clip; all when None.
-          key: of dropout and masking inside a network that is being trained; None for neither.
+          lengths: [B] int, frames of each clip, at least 1; all when None. What normalises over
+            time counts whole frames, up to 319 samples of silence at the end included.
+          key: of dropout and masking inside a network that is being trained, as its layout says;
+            None for neither. Whisper has neither.
 
         Returns:
           [B, S / 320, states, width] float32; frame t is centred on sample 320 t. Frames beyond a
           clip's end hold anything finite.
+
+        Raises:
+          ValueError: S is no multiple of 320, or 0.
         """
-        frames = audio.shape[1] // HOP
+        frames, odd = divmod(audio.shape[1], HOP)
+        if odd or not frames:
+            raise ValueError(f"audio has {audio.shape[1]} samples, expected a multiple of {HOP}")
         if lengths is None:
             lengths = jnp.full(audio.shape[0], frames, jnp.int32)
         lengths = jnp.asarray(lengths)
@@ -137,18 +147,26 @@ class Encoder:
         if most is None or frames <= most:
             return self._run(params, audio, lengths, key)
 
-        starts = [*range(0, frames - most, most - OVERLAP), frames - most]
-        out = self._run(params, audio[:, : most * HOP], jnp.minimum(lengths, most), key)
-        for before, start in zip(starts[:-1], starts[1:], strict=True):
-            piece = audio[:, start * HOP : (start + most) * HOP]
-            found = self._run(params, piece, jnp.clip(lengths - start, 1, most), key)
-            shared = before + most - start
-            place = (jnp.arange(shared) + 0.5 - (shared - _FADE) / 2) / _FADE
-            # A clip that ends inside the window before needs no other, whatever the padding is.
-            share = jnp.clip(place, 0.0, 1.0) * (lengths > before + most)[:, None]
-            share = share[..., None, None]
-            joined = (1 - share) * out[:, start:] + share * found[:, :shared]
-            out = jnp.concatenate([out[:, :start], joined, found[:, shared:]], axis=1)
+        # The place of every window is each clip's own, up to where the longest could need one.
+        last = jnp.maximum(lengths - most, 0)
+        places = [jnp.minimum(i, last) for i in range(0, frames - OVERLAP, most - OVERLAP)]
+        cut = jax.vmap(lambda a, i: jax.lax.dynamic_slice_in_dim(a, HOP * i, HOP * most))
+        out, before = jnp.zeros(()), places[0]
+        for number, start in enumerate(places):
+            heard = jnp.minimum(lengths - start, most)
+            found = self._run(params, cut(audio, start), heard, key)
+            place = jnp.arange(frames) - start[:, None]
+            found = jnp.take_along_axis(
+                found, jnp.clip(place, 0, most - 1)[..., None, None], axis=1
+            )
+            if number == 0:
+                out = found
+                continue
+            # A clip that ended in the window before gets that one again, which changes nothing.
+            shared = (before + most - start)[:, None]
+            share = jnp.clip((place + 0.5 - (shared - _FADE) / 2) / _FADE, 0.0, 1.0)
+            share = jnp.where((start > before)[:, None], share, 0.0)[..., None, None]
+            out, before = (1 - share) * out + share * found, start
         return out
 
     def _run(self, params: Params, audio: Array, lengths: Array, key: Array | None) -> Array:
@@ -182,24 +200,35 @@ class Encoder:
 
         Args:
           train_from: first layer that is trained, counted from 0; -1 also trains what feeds the
-            layers (not the convolutions on the waveform); None trains nothing.
+            layers (not the convolutions on the waveform or spectrogram, nor Whisper's fixed
+            positions, so that with Whisper it is the same as 0); None trains nothing.
           prefix: path of the parameters in the whole tree, with its "/".
 
         Raises:
           InputError: no such layer among those that run.
         """
-        if train_from is not None and not -1 <= train_from < max(self.layers, 1):
+        network = self.network
+        is_whisper = isinstance(network, whisper.Encoder)
+        choices = range(0) if is_whisper and not self.layers else range(-1, self.layers)
+        if train_from is not None and train_from not in choices:
+            among = ""
+            if choices:
+                among = f"{choices[0]} to {choices[-1]} (-1 also trains what comes before), or "
             raise InputError(
-                f"audio.encoder.train_from={train_from}: {self.kind} runs layers 0 to "
-                f"{self.layers - 1}; -1 also trains what comes before them"
+                f"audio.encoder.train_from={train_from}: {self.kind} runs {self.layers} layers; "
+                f"expected {among}None, which trains nothing of it"
             )
-        if isinstance(self.network, wav2vec2.Encoder):
-            return wav2vec2.frozen(self.network.layout, train_from, prefix)
+        if isinstance(network, wav2vec2.Encoder):
+            patterns = wav2vec2.frozen(network.layout, train_from, prefix)
+            unheard = self.layers < network.layout.num_hidden_layers
+            if unheard and network.layout.do_stable_layer_norm:
+                # The final norm comes after the last layer of all.
+                patterns += (f"^{prefix}encoder/layer_norm/",)
+            return patterns
         if train_from is None:
             return (f"^{prefix}",)
-        patterns = [f"^{prefix}{name}/" for name in ("conv1", "conv2")]
-        patterns.append(f"^{prefix}positions$")
-        return (*patterns, *(f"^{prefix}layers_{i}/" for i in range(max(train_from, 0))))
+        patterns = tuple(f"^{prefix}{name}" for name in ("conv1/", "conv2/", "positions$"))
+        return patterns + tuple(f"^{prefix}layers_{i}/" for i in range(max(train_from, 0)))
 
     def describe(self) -> dict[str, Any]:
         """Returns JSON values from which `from_description` makes the encoder again."""
@@ -236,19 +265,54 @@ def load(name: str, config: EncoderConfig) -> tuple[Encoder, Params]:
         more layers than it has.
     """
     kind, path = parse(name)
-    layers = None if config.layers < 0 else config.layers
+    path = os.path.expanduser(path)
+    layers = None if config.layers == -1 else config.layers
+    if layers is not None and layers < 0:
+        raise InputError(f"audio.encoder.layers={layers}: expected -1 (all) or at least 0")
+    _check_kind(name, path)
     if kind == "whisper":
         network, params = whisper.load(_whisper_path(path))
+        _check_layers(layers, network.layers, name)
         encoder = _whisper(network, network.layers if layers is None else layers, config)
-        if encoder.layers > network.layers:
-            raise InputError(
-                f"audio.encoder.layers={config.layers}: {path} has {network.layers} layers"
-            )
         return encoder, _shortened(encoder, params)
-    layout, params, _ = wav2vec2.load(path, layers=layers)
-    if layout.model_type != kind:
-        raise InputError(f"feature {name!r}: {path} holds a {layout.model_type} model")
+    layout = wav2vec2.read_layout(path)
+    _check_layers(layers, layout.num_hidden_layers, name)
+    if layout.hop != HOP:
+        raise InputError(
+            f"feature {name!r}: a frame every {layout.hop} samples, expected {HOP} (conv_stride "
+            f"{layout.conv_stride})"
+        )
+    _, params, _ = wav2vec2.load(path, layers=layers)
     return _wav2vec2(layout, layers, config), params
+
+
+def _check_layers(layers: int | None, most: int, name: str) -> None:
+    """Raises `InputError` when more layers are asked for than there are."""
+    if layers is not None and layers > most:
+        raise InputError(
+            f"audio.encoder.layers={layers}: {name} has {most} layers; expected 0 to {most}, or "
+            "-1 for all"
+        )
+
+
+def _check_kind(name: str, path: str) -> None:
+    """Raises `InputError` when a configuration beside the weights says that they are others."""
+    kind = parse(name)[0]
+    file = wav2vec2.find(path, "config.json") if not Path(path).is_file() else None
+    try:
+        found = None if file is None else json.loads(file.read_text(encoding="utf-8"))
+        found = found.get("model_type") if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return  # Said by what reads it for good.
+    if Path(path).is_file() and kind != "whisper":
+        raise InputError(
+            f"feature {name!r}: {path} is a file; expected a folder with config.json and "
+            "model.safetensors (files are read as whisper:PATH)"
+        )
+    if found in ENCODERS and found != kind:
+        raise InputError(
+            f"feature {name!r}: {path} holds a {found} model; write {found}:{parse(name)[1]}"
+        )
 
 
 def from_description(description: dict[str, Any], config: EncoderConfig) -> Encoder:
@@ -273,38 +337,68 @@ def save(path: str | Path, encoder: Encoder, params: Params) -> None:
     Raises:
       InputError, WorkFailed: it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     tensors = {p: np.ascontiguousarray(v, np.float32) for p, v in _leaves(params)}
+    metadata = {"encoder": json.dumps(encoder.describe()), "crc32": _crc(tensors)}
     with files.whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"encoder": json.dumps(encoder.describe())})
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise WorkFailed(f"{path}: could not be written ({error})") from None
 
 
-def restore(path: str | Path, config: EncoderConfig) -> tuple[Encoder, Params]:
+def restore(
+    path: str | Path, config: EncoderConfig, kind: str | None = None
+) -> tuple[Encoder, Params]:
     """Reads what `save` wrote.
 
+    Args:
+      path: of the file.
+      config: which states, precision.
+      kind: that it must be of; None for any.
+
     Raises:
-      InputError: no such file, or not what `save` wrote.
+      InputError: no such file, not what `save` wrote, or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; a run with an encoder keeps its weights there")
-    params: Params = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            encoder = from_description(json.loads(file.metadata()["encoder"]), config)
-            for name in file.keys():  # noqa: SIM118 - no mapping, it only has keys().
-                *parents, last = name.split("/")
-                branch = params
-                for parent in parents:
-                    branch = branch.setdefault(parent, {})
-                branch[last] = file.get_tensor(name)
+            metadata = file.metadata()
+            encoder = from_description(json.loads(metadata["encoder"]), config)
+            found = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not a saved encoder, or damaged ({error})") from None
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0))
+    expected = {name: leaf.shape for name, leaf in _leaves(shapes)}
+    if {name: value.shape for name, value in found.items()} != expected:
+        raise InputError(f"{path}: damaged (its weights are not those that it describes)")
+    if metadata.get("crc32") != _crc(found):
+        raise InputError(f"{path}: damaged (the checksum of its weights does not match)")
+    if kind is not None and encoder.kind != kind:
+        raise InputError(f"{path}: holds a {encoder.kind} encoder, expected {kind}")
+    params: Params = {}
+    for name, value in found.items():
+        *parents, last = name.split("/")
+        branch = params
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = value
     return encoder, params
+
+
+def _crc(tensors: dict[str, np.ndarray]) -> str:
+    """Returns the checksum of tensors in the order of their names."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(np.ascontiguousarray(tensors[name]).view(np.uint8).data, value)
+    return f"{value:08x}"
 
 
 def _whisper(network: whisper.Encoder, layers: int, config: EncoderConfig) -> Encoder:
@@ -320,12 +414,21 @@ def _wav2vec2(layout: wav2vec2.Layout, layers: int | None, config: EncoderConfig
 
 
 def _whisper_path(path: str) -> str | Path:
-    """Returns where Whisper's weights are: a path, or the folder of a model in the hub's cache."""
-    if not Path(path).exists():
-        found = wav2vec2.find(path, "model.safetensors")
+    """Returns where Whisper's weights are: a path, or the folder of a model in the hub's cache.
+
+    Raises:
+      InputError: neither.
+    """
+    if Path(path).exists():
+        return path
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        found = wav2vec2.find(path, name)
         if found is not None:
             return found.parent
-    return path
+    raise InputError(
+        f"{path}: no such file or folder, and no model in the hub's cache; fetch it where there is "
+        f"a network with `hf download {path}`"
+    )
 
 
 def _shortened(encoder: Encoder, params: Params) -> Params:

@@ -58,7 +58,8 @@ class Frontend:
         if not names:
             raise InputError(f"audio.features is empty{nearest('', known)}")
         for name in names:
-            if name not in _WIDTH and name.partition(":")[0] not in ENCODERS:
+            kind, colon, _ = name.partition(":")
+            if name not in _WIDTH and not (colon and kind in ENCODERS):
                 raise InputError(f"audio.features: unknown feature {name!r}{nearest(name, known)}")
         if len(set(names)) != len(names):
             raise InputError(f"audio.features={names!r}: a feature is named twice")

@@ -197,12 +197,21 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     import jax.numpy as jnp
 
     from a2fjax import tasks
+    from a2fjax.data import batch as batch_lib
+    from a2fjax.data import loader
     from a2fjax.infer import cost
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import params as params_lib
 
     task = tasks.build(config, None, encoders)
+    hearing = task.model.hearing
     batch = batch_shapes(config, 1, config.data.window_frames)
+    # Training encodes the whole clip of a window, or reads what is in a cache.
+    cached = config.data.encoded == "cached"
+    read = {key: (e.states, e.width) for key, e in hearing.encoders.items() if cached}
+    heard = loader.heard_frames(config)
+    shapes = batch_lib.spec(1, config.data.window_frames, config.data.identity_points, heard, read)
+    example = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     params = jax.eval_shape(
         lambda b, weights: params_lib.merge(task.init(jax.random.key(0), b), weights),
         batch,
@@ -219,9 +228,11 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
 
     frames = config.data.window_frames
     forward = sum(cost.flops(task.predict, params, batch).values()) / frames
-    update = sum(cost.flops(training, trained, fixed, batch).values()) / frames
-    size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(trained))
-    still = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(fixed))
+    update = sum(cost.flops(training, trained, fixed, example).values()) / frames
+    size, constant = (
+        sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
+        for tree in (trained, fixed)
+    )
     copies = 4 + (config.optim.ema_decay > 0)
     ahead = task.model.lookahead_seconds
     lines = [
@@ -231,14 +242,23 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
         f"{config.data.batch_size} x {frames} frames)",
         f"  {copies * size / 1e6:.1f} MB of parameters, gradients, Adam's two moments"
         + (" and average" if copies == 5 else "")
-        + (f"; {still / 1e6:.1f} MB that are fixed" if still > 1e5 else ""),
+        + (f"; {constant / 1e6:.1f} MB that are not trained" if hearing.encoders else ""),
         "  look-ahead: "
         + (
-            "the whole clip (bidirectional)"
+            f"the whole clip ({'encoders' if hearing.encoders else 'bidirectional'})"
             if ahead is None
             else f"{1000 * ahead:.1f} ms ({task.model.lookahead_frames} frames and the window)"
         ),
     ]
+    for key, encoder in hearing.encoders.items():
+        start = config.audio.encoder.train_from
+        lines.append(
+            f"  {key}: {encoder.layers} layers of width {encoder.width}, "
+            f"{encoder.states} state{'s' if encoder.states > 1 else ''} a frame, "
+            f"{'frozen' if start is None else f'trained from layer {start}'}"
+            + (", read from a cache in training" if cached else "")
+            + (f"; training hears clips of up to {heard} frames" if heard else "")
+        )
     if layers:
         lines += ["", *("  " + row for row in params_lib.table(params, task.frozen).splitlines())]
     return lines

@@ -142,6 +142,11 @@ def draw_speed(config: AugmentConfig, random: np.random.Generator) -> float:
     return float((1.0 + config.speed) ** draw) if config.enabled and config.speed else 1.0
 
 
+def slowest(config: AugmentConfig) -> float:
+    """Returns how many times longer a clip becomes at the lowest speed of `draw_speed`."""
+    return 1.0 + config.speed if config.enabled else 1.0
+
+
 def augment(
     window: Window,
     config: AugmentConfig,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import sys
 import weakref
@@ -78,9 +79,15 @@ def encoder_names(config: Config) -> list[str]:
 
 
 def heard_frames(config: Config) -> int:
-    """Returns how many frames of a clip live encoders hear; 0 where there are none."""
-    live = config.data.encoded == "live" and bool(encoder_names(config))
-    return max(config.data.heard_frames, config.data.window_frames) if live else 0
+    """Returns how many frames live encoders hear at once; 0 where there are none.
+
+    Room for the longest clip, played as slowly as augmentation plays it.
+    """
+    if config.data.encoded != "live" or not encoder_names(config):
+        return 0
+    # Less than rounding adds: 1000 frames at most 1.1 times as long are 1100.
+    slowed = config.data.heard_frames * augment.slowest(config.data.augment) - 1e-6
+    return max(math.ceil(slowed), config.data.window_frames)
 
 
 def batches(
@@ -318,9 +325,8 @@ def _reader(source: ClipSource, encoded: Streams | None) -> encoded_lib.Reader |
 
 def _check_heard(source: ClipSource, config: Config) -> None:
     """Raises `InputError` where a clip is longer than live encoders would hear."""
-    heard = heard_frames(config)
     longest = max(source.entries, key=lambda entry: entry.frames)
-    if heard and longest.frames > heard:
+    if heard_frames(config) and longest.frames > config.data.heard_frames:
         raise InputError(
             f"data.heard_frames={config.data.heard_frames}: clip {longest.id} of "
             f"{source.folders[longest.folder]} has {longest.frames} frames; expected at least that"

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax import files
 from a2fjax.audio import HOP, encoders
 from a2fjax.audio.frontend import Frontend
 from a2fjax.audio.wav2vec2.network import spans
@@ -72,7 +73,7 @@ def save(run: Path, found: Encoders) -> None:
     for key, (encoder, params) in found.items():
         path = _path(run, key)
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path.parent)
             encoders.save(path, encoder, params)
 
 
@@ -80,12 +81,41 @@ def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[encoders.En
     """Reads the encoders of a run folder.
 
     Raises:
-      InputError: one is missing or damaged.
+      InputError: one is missing, damaged or of another kind.
     """
     return {
-        key: encoders.restore(_path(Path(run), key), config.encoder)
-        for key in encoders.keys(config.features)
+        key: encoders.restore(_path(Path(run), key), config.encoder, encoders.parse(name)[0])
+        for key, name in encoders.keys(config.features).items()
     }
+
+
+def begin(
+    run: str | Path, config: AudioConfig, init_from: str | Path = ""
+) -> dict[str, tuple[encoders.Encoder, Params]]:
+    """Reads the encoders of a run that has no state yet: those it keeps, or else those named.
+
+    A run that was ended while it was keeping its encoders has some of them, or none.
+
+    Args:
+      run: its folder.
+      config: which features, and how.
+      init_from: folder of another run, whose encoders stand in for those named; "" for none.
+
+    Raises:
+      InputError: as `restore` and `load`.
+    """
+    found = {}
+    for key, name in encoders.keys(config.features).items():
+        path = _path(Path(run), key)
+        if init_from and not path.is_file():
+            path = _path(Path(init_from), key)
+        found[key] = (
+            encoders.restore(path, config.encoder, encoders.parse(name)[0])
+            if init_from or path.is_file()
+            else encoders.load(name, config.encoder)
+        )
+        found[key][0].frozen(config.encoder.train_from)
+    return found
 
 
 def _path(run: Path, key: str) -> Path:
@@ -185,6 +215,7 @@ class Hearing:
                 out[name] = jnp.asarray(cached).astype(jnp.float32)
                 continue
             inside = None
+            # Frozen, it gives in training what it gives at inference.
             if key is not None and self.config.encoder.train_from is not None:
                 inside = jax.random.fold_in(key, i)
             weights = params[FOLDER][name]

@@ -116,7 +116,8 @@ class Network(nn.Module):
         # are all the same thing.
         valid = (jnp.arange(features.shape[1]) < batch["length"][:, None])[..., None]
         if states:
-            for_mix = None if key is None else jax.random.fold_in(key, 1)
+            # Beyond the numbers of `keys`, of which these would otherwise be copies.
+            for_mix = None if key is None else jax.random.fold_in(key, config.conv_layers + 1)
             mix = Mix(self.audio.encoder, name="hearing")
             features, silence = mix(features, silence, states, valid, constants, for_mix)
         x = jnp.where(valid, features, silence) - silence
@@ -257,7 +258,8 @@ class Regression:
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
         key = key if train else None
-        for_encoders = None if key is None else jax.random.fold_in(key, 2)
+        number = self.config.conv_layers + 2  # Of no key inside the network.
+        for_encoders = None if key is None else jax.random.fold_in(key, number)
         states = self.hearing.states(params, batch, key=for_encoders)
         weights = {k: v for k, v in params.items() if k not in ("constants", "encoders")}
         motion: Any = self.network.apply(

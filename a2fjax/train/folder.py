@@ -46,9 +46,7 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
       InputError: the folder belongs to another configuration (names the keys that differ), holds
         checkpoints of unknown origin, is in use, or cannot be made.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir {workdir}: is a file, expected a folder")
-    _check(workdir, resolved)
+    check(workdir, resolved)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         held = (workdir / "lock").open("a")
@@ -68,7 +66,14 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
         yield
 
 
-def _check(workdir: Path, resolved: Resolved) -> None:
+def check(workdir: Path, resolved: Resolved) -> None:
+    """Checks that a configuration may train in a folder, without touching it.
+
+    Raises:
+      InputError: as `claim`, except that the folder is in use or cannot be made.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir {workdir}: is a file, expected a folder")
     path = workdir / "config.json"
     if path.is_file():
         before = config_lib.from_json(path.read_bytes(), name=str(path)).config
@@ -81,8 +86,10 @@ def _check(workdir: Path, resolved: Resolved) -> None:
                 f"--workdir {workdir} holds a run of another configuration: {shown}{more}; "
                 "take another folder, or the old values to continue it"
             )
-    elif (workdir / "checkpoints").exists():
-        raise InputError(f"--workdir {workdir}: holds checkpoints but no config.json")
+        return
+    for name in ("checkpoints", "encoders"):
+        if (workdir / name).exists():
+            raise InputError(f"--workdir {workdir}: holds {name} but no config.json")
 
 
 def _write(path: Path, resolved: Resolved) -> None:

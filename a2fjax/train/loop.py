@@ -73,6 +73,8 @@ def train(
         encoders: hearing.Encoders = {}
         start: Params = {}
         if task is None:
+            # Before the run's encoders are looked for under names that may be another run's.
+            folder_lib.check(workdir, resolved)
             encoders = _encoders(config, workdir)
             constants, start = _beginning(config, workdir, encoders)
             task = tasks.build(config, constants, encoders)
@@ -97,12 +99,9 @@ def train(
 def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
     """Returns the encoders of a run: those that it began with, or those that its features name."""
     hearing.check(config)
-    own = workdir / "config.json"
-    if own.is_file() and (workdir / hearing.FOLDER).is_dir():
+    if checkpoints_lib.steps_in(workdir / checkpoints_lib.FOLDER):
         return hearing.restore(workdir, config.audio)
-    if config.init_from:
-        return hearing.restore(config.init_from, config.audio)
-    return hearing.load(config.audio)
+    return hearing.begin(workdir, config.audio, config.init_from)
 
 
 def _beginning(

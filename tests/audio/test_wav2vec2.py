@@ -1,7 +1,6 @@
 """The network against an independent one in float64 NumPy, and what is done with it."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,83 +11,6 @@ from scipy import special
 from a2fjax.audio import wav2vec2 as w
 from a2fjax.audio.wav2vec2 import network
 from a2fjax.errors import InputError
-
-# Two convolutions with the reach and hop of the published seven: quick to compile.
-TINY = w.Layout(
-    conv_dim=(12, 12),
-    conv_kernel=(40, 10),
-    conv_stride=(40, 8),
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=48,
-    num_conv_pos_embeddings=16,
-    num_conv_pos_embedding_groups=4,
-)
-SEVEN = dict(conv_dim=(12,) * 7, conv_kernel=w.BASE.conv_kernel, conv_stride=w.BASE.conv_stride)
-LAYOUTS = {
-    "base": TINY,
-    "large": dataclasses.replace(
-        TINY, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True
-    ),
-    # A mixture that is neither: odd taps, another activation, no norm before the projection.
-    "odd": dataclasses.replace(
-        TINY,
-        model_type="hubert",
-        conv_bias=True,
-        num_conv_pos_embeddings=7,
-        hidden_act="quick_gelu",
-        feat_proj_layer_norm=False,
-        layer_norm_eps=1e-3,
-    ),
-}
-PLAIN = dict(
-    hidden_dropout=0.0,
-    attention_dropout=0.0,
-    activation_dropout=0.0,
-    layerdrop=0.0,
-    mask_time_prob=0.0,
-)
-
-
-# Nothing here runs long enough to be worth optimising.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@functools.partial(
-    compiled, static_argnames=("encoder", "layers", "all_layers", "count_padding", "train")
-)
-def run(encoder, params, audio, **options):
-    return encoder.apply(params, audio, **options)
-
-
-@functools.partial(compiled, static_argnames=("encoder", "layers", "all_layers"))
-def motion(encoder, params, audio, **options):
-    return encoder.motion(params, audio, **options)
-
-
-@functools.cache
-def random_params(layout, seed=0):
-    """Parameters none of which is at a value that hides its being left out."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
-
-    def draw(path, leaf):
-        value = rng.normal(size=leaf.shape)
-        last = path[-1].key
-        if last in ("scale", "g"):
-            value = 1 + 0.2 * value
-        elif last in ("bias", "masked_spec_embed"):
-            value = 0.1 * value
-        else:
-            value = value / np.sqrt(np.prod(leaf.shape[:-1]))
-        return value.astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def noise(batch, samples, seed=1):
-    return np.random.default_rng(seed).normal(size=(batch, samples)).astype(np.float32)
 
 
 def reference(layout, params, audio, lengths=None, whole_norm=True):
@@ -201,17 +123,17 @@ def reference(layout, params, audio, lengths=None, whole_norm=True):
         pytest.param("odd", "lengths", marks=pytest.mark.slow),
     ],
 )
-def test_parity_with_an_independent_network(name, masked):
-    layout = LAYOUTS[name]
+def test_parity_with_an_independent_network(tiny, name, masked):
+    layout = tiny.LAYOUTS[name]
     if masked == "all":
-        layout = dataclasses.replace(layout, **SEVEN)
-    params, audio = random_params(layout), noise(2, 3700)
+        layout = dataclasses.replace(layout, **tiny.SEVEN)
+    params, audio = tiny.random_params(layout), tiny.noise(2, 3700)
     lengths = None
     if masked != "all":
         lengths = np.array([3700, 2300])
         audio[1, 2300:] = 0
     states, features = reference(layout, params, audio, lengths, "counted" in masked)
-    got = run(
+    got = tiny.run(
         w.Encoder(layout),
         params,
         audio,
@@ -226,19 +148,19 @@ def test_parity_with_an_independent_network(name, masked):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_every_weight_matters(name):
+@pytest.mark.parametrize("name", ["base", "large", "odd"])
+def test_every_weight_matters(tiny, name):
     """What the parity tests run through has no parameter that could be forgotten."""
-    layout = LAYOUTS[name]
-    weights = noise(11, 32, 3)
+    layout = tiny.LAYOUTS[name]
+    weights = tiny.noise(11, 32, 3)
 
     def loss(p):
-        features = w.Encoder(layout).apply(p, noise(1, 3700)).features
+        features = w.Encoder(layout).apply(p, tiny.noise(1, 3700)).features
         return jnp.sum(weights * features[0])
 
     idle = set()
     for path, slope in jax.tree_util.tree_leaves_with_path(
-        compiled(jax.grad(loss))(random_params(layout))
+        tiny.compiled(jax.grad(loss))(tiny.random_params(layout))
     ):
         if np.abs(slope).max() < 1e-5:
             idle.add(jax.tree_util.keystr(path, simple=True, separator="/"))
@@ -251,29 +173,29 @@ def test_every_weight_matters(name):
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
-def test_padding_changes_nothing_unless_asked_to(name):
-    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=1)
-    encoder, params = w.Encoder(layout), random_params(layout)
-    audio = noise(2, 8000)
+def test_padding_changes_nothing_unless_asked_to(tiny, name):
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=1)
+    encoder, params = w.Encoder(layout), tiny.random_params(layout)
+    audio = tiny.noise(2, 8000)
     audio[1, 5003:] = 0
     lengths = jnp.array([8000, 5003])
-    alone = run(encoder, params, audio[1:, :5003]).features[0]
-    both = run(encoder, params, audio, lengths=lengths).features[1]
+    alone = tiny.run(encoder, params, audio[1:, :5003]).features[0]
+    both = tiny.run(encoder, params, audio, lengths=lengths).features[1]
     np.testing.assert_allclose(both[: len(alone)], alone, atol=1e-5)
-    counted = run(encoder, params, audio, lengths=lengths, count_padding=True).features[1]
+    counted = tiny.run(encoder, params, audio, lengths=lengths, count_padding=True).features[1]
     differs = np.abs(counted[: len(alone)] - alone).max() > 1e-2
     assert differs == (layout.feat_extract_norm == "group")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_padding_changes_no_motion_frame(name):
-    encoder, params = w.Encoder(LAYOUTS[name]), random_params(LAYOUTS[name])
-    audio = noise(2, 8000)
+def test_padding_changes_no_motion_frame(tiny, name):
+    encoder, params = w.Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    audio = tiny.noise(2, 8000)
     audio[1, 5003:] = 0
     lengths = jnp.array([8000, 5003])
-    alone = motion(encoder, params, audio[1:, :5003]).features[0]
-    both = motion(encoder, params, audio, lengths=lengths).features[1]
+    alone = tiny.motion(encoder, params, audio[1:, :5003]).features[0]
+    both = tiny.motion(encoder, params, audio, lengths=lengths).features[1]
     assert len(alone) == 16
     np.testing.assert_allclose(both[:16], alone, atol=1e-5)
 
@@ -283,11 +205,11 @@ def flops_of(function, *args):
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
-def test_the_forward_stops_at_a_layer(name):
-    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=2)
-    params, audio = random_params(layout), noise(1, 6500)
+def test_the_forward_stops_at_a_layer(tiny, name):
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=2)
+    params, audio = tiny.random_params(layout), tiny.noise(1, 6500)
     encoder = w.Encoder(layout)
-    full = run(encoder, params, audio, all_layers=True)
+    full = tiny.run(encoder, params, audio, all_layers=True)
     again = jax.jit(encoder.apply, static_argnames="layers").lower(params, audio, layers=1)
     flops = {}
     for count in (0, 1, 2):
@@ -297,7 +219,7 @@ def test_the_forward_stops_at_a_layer(name):
             str(i): params["encoder"]["layers"][str(i)] for i in range(count)
         }
         if count < 2:
-            got = run(first, less, audio).features
+            got = tiny.run(first, less, audio).features
             np.testing.assert_allclose(got, full.hidden[count], atol=1e-5)
         flops[count] = flops_of(lambda p, a, f=first: f.apply(p, a).features, less, audio)
         paths = jax.tree.structure(jax.eval_shape(first.init, jax.random.key(0)))
@@ -312,8 +234,8 @@ def test_the_forward_stops_at_a_layer(name):
         w.Encoder(layout, layers=3)
 
 
-def test_layer_mix():
-    hidden = jnp.asarray(noise(4, 10).reshape(4, 1, 5, 2))
+def test_layer_mix(tiny):
+    hidden = jnp.asarray(tiny.noise(4, 10).reshape(4, 1, 5, 2))
     even = w.layer_mix(w.init_layer_mix(3), hidden)
     np.testing.assert_allclose(even, hidden.mean(0), atol=1e-6)
     only = {"weights": jnp.array([0.0, 40.0, 0.0, 0.0]), "scale": jnp.array(2.0)}
@@ -321,11 +243,11 @@ def test_layer_mix():
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
-def test_bfloat16_is_near_and_comes_out_as_float32(name):
-    layout, params = LAYOUTS[name], random_params(LAYOUTS[name])
-    audio = noise(1, 16000)
-    exact = run(w.Encoder(layout), params, audio).features
-    rough = run(w.Encoder(layout, precision="bfloat16"), params, audio).features
+def test_bfloat16_is_near_and_comes_out_as_float32(tiny, name):
+    layout, params = tiny.LAYOUTS[name], tiny.random_params(tiny.LAYOUTS[name])
+    audio = tiny.noise(1, 16000)
+    exact = tiny.run(w.Encoder(layout), params, audio).features
+    rough = tiny.run(w.Encoder(layout, precision="bfloat16"), params, audio).features
     assert rough.dtype == jnp.float32
     error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
     assert 1e-4 < error < 0.03
@@ -334,31 +256,31 @@ def test_bfloat16_is_near_and_comes_out_as_float32(name):
 
 
 @pytest.mark.slow
-def test_remat_gives_the_same_gradient_and_keeps_less():
-    params, audio = random_params(TINY), noise(1, 32000)
+def test_remat_gives_the_same_gradient_and_keeps_less(tiny):
+    params, audio = tiny.random_params(tiny.BASE), tiny.noise(1, 32000)
     slopes, kept = [], []
     for remat in (False, True):
-        encoder = w.Encoder(TINY, remat=remat)
+        encoder = w.Encoder(tiny.BASE, remat=remat)
 
         def loss(p, encoder=encoder):
             return jnp.mean(encoder.apply(p, audio).features ** 3)
 
-        slopes.append(compiled(jax.grad(loss))(params))
+        slopes.append(tiny.compiled(jax.grad(loss))(params))
         # What a backward pass holds on to are the leaves of its function.
         held = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
         kept.append(sum(leaf.size for leaf in jax.tree.leaves(held)))
     for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    attention = TINY.num_hidden_layers * TINY.num_attention_heads * 99**2
+    attention = tiny.BASE.num_hidden_layers * tiny.BASE.num_attention_heads * 99**2
     assert kept[0] - kept[1] > 2 * attention
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
-def test_frozen_parts_cost_no_gradient(name):
+def test_frozen_parts_cost_no_gradient(tiny, name):
     from a2fjax.models.params import merge, paths, split
 
-    layout = dataclasses.replace(LAYOUTS[name], num_hidden_layers=4)
-    params, audio = random_params(layout), noise(2, 16000)
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=4)
+    params, audio = tiny.random_params(layout), tiny.noise(2, 16000)
     encoder = w.Encoder(layout)
     forward = flops_of(lambda p: encoder.apply(p, audio).features, params)
     extra = {}
@@ -387,8 +309,8 @@ def test_frozen_parts_cost_no_gradient(name):
         w.frozen(layout, 4)
 
 
-def test_spans():
-    drawn = compiled(network.spans, static_argnums=(1, 3, 4, 5))
+def test_spans(tiny):
+    drawn = tiny.compiled(network.spans, static_argnums=(1, 3, 4, 5))
     key = jax.random.key(3)
     lengths = jnp.array([200, 200, 120, 4] * 500)
     masked = np.asarray(drawn(key, 200, lengths, 0.2, 10))
@@ -411,36 +333,38 @@ def test_spans():
     assert (again != masked).any()
 
 
-def test_a_masked_frame_is_not_heard():
+def test_a_masked_frame_is_not_heard(tiny):
     layout = dataclasses.replace(
-        TINY, **{**PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1}
+        tiny.BASE,
+        **{**tiny.PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1},
     )
-    encoder, params, key = w.Encoder(layout), random_params(layout), jax.random.key(0)
+    encoder, params, key = w.Encoder(layout), tiny.random_params(layout), jax.random.key(0)
     one, other = (
-        run(encoder, params, noise(2, 6500, seed), key=key, train=True).features for seed in (1, 2)
+        tiny.run(encoder, params, tiny.noise(2, 6500, seed), key=key, train=True).features
+        for seed in (1, 2)
     )
     np.testing.assert_allclose(one, other, atol=1e-5)
-    assert np.abs(one[0] - run(encoder, params, noise(2, 6500)).features[0]).max() > 0.1
+    assert np.abs(one[0] - tiny.run(encoder, params, tiny.noise(2, 6500)).features[0]).max() > 0.1
 
 
 @pytest.mark.slow
-def test_training_masks_and_drops_what_the_layout_says():
-    small = dataclasses.replace(TINY, num_hidden_layers=1)
-    params, audio = random_params(small), noise(2, 8000)
+def test_training_masks_and_drops_what_the_layout_says(tiny):
+    small = dataclasses.replace(tiny.BASE, num_hidden_layers=1)
+    params, audio = tiny.random_params(small), tiny.noise(2, 8000)
     key = jax.random.key(0)
 
     def train(key=key, audio=audio, **options):
-        layout = dataclasses.replace(small, **{**PLAIN, **options})
+        layout = dataclasses.replace(small, **{**tiny.PLAIN, **options})
         encoder = w.Encoder(layout)
-        return np.asarray(run(encoder, params, audio, key=key, train=True).features)
+        return np.asarray(tiny.run(encoder, params, audio, key=key, train=True).features)
 
-    still = np.asarray(run(w.Encoder(small), params, audio).features)
+    still = np.asarray(tiny.run(w.Encoder(small), params, audio).features)
     np.testing.assert_allclose(train(), still, atol=1e-6)
     # Every frame masked: the audio is not heard any more.
     deaf = train(mask_time_prob=1.0, mask_time_length=1)
     np.testing.assert_allclose(
         deaf,
-        train(key, noise(2, 8000, 9), mask_time_prob=1.0, mask_time_length=1),
+        train(key, tiny.noise(2, 8000, 9), mask_time_prob=1.0, mask_time_length=1),
         atol=1e-5,
     )
     assert np.abs(deaf - still).max() > 0.1
@@ -449,10 +373,10 @@ def test_training_masks_and_drops_what_the_layout_says():
     channels = train(mask_feature_prob=1.0, mask_feature_length=1)
     np.testing.assert_allclose(
         channels,
-        train(key, noise(2, 8000, 9), mask_feature_prob=1.0, mask_feature_length=1),
+        train(key, tiny.noise(2, 8000, 9), mask_feature_prob=1.0, mask_feature_length=1),
         atol=1e-5,
     )
-    zero = np.asarray(run(w.Encoder(small), params, audio, layers=0).features)
+    zero = np.asarray(tiny.run(w.Encoder(small), params, audio, layers=0).features)
     np.testing.assert_allclose(train(layerdrop=1.0), zero, atol=1e-5)
     for option in (
         "hidden_dropout",

@@ -159,14 +159,10 @@ def test_written_and_read_again(tmp_path, layout):
     again, read, ignored = w.load(tmp_path / "made" / "here")
     assert again == (layout if layout is LARGE else dataclasses.replace(layout))
     assert same(read, params) and ignored == []
-    assert w.fingerprint(layout, params) == w.fingerprint(again, read)
     names = load_file(tmp_path / "made" / "here" / "model.safetensors")
     if layout is TINY:
         assert {n: v.shape for n, v in names.items()} == NAMES
     changed = jax.tree.map(np.array, params)
-    changed["encoder"]["layers"]["1"]["layer_norm"]["bias"][3] += 1e-6
-    assert w.fingerprint(layout, changed) != w.fingerprint(layout, params)
-
     del changed["encoder"]["layers"]["1"]
     w.save(tmp_path / "first", layout, changed)
     assert w.load(tmp_path / "first")[0] == dataclasses.replace(layout, num_hidden_layers=1)

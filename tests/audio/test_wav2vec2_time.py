@@ -1,7 +1,6 @@
 """Features in time: on motion frames within 1 ms, and long audio in windows."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,70 +11,12 @@ from a2fjax.audio import num_frames
 from a2fjax.audio import wav2vec2 as w
 from a2fjax.audio.wav2vec2 import long, network
 
-# Two convolutions with the reach and hop of the published seven: quick to compile.
-TINY = w.Layout(
-    conv_dim=(12, 12),
-    conv_kernel=(40, 10),
-    conv_stride=(40, 8),
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=48,
-    num_conv_pos_embeddings=16,
-    num_conv_pos_embedding_groups=4,
-)
-SEVEN = dict(conv_dim=(12,) * 7, conv_kernel=w.BASE.conv_kernel, conv_stride=w.BASE.conv_stride)
-LAYOUTS = {
-    "base": TINY,
-    "large": dataclasses.replace(
-        TINY, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True
-    ),
-}
-# Nothing here runs long enough to be worth optimising.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-
-@functools.partial(
-    compiled, static_argnames=("encoder", "layers", "all_layers", "count_padding", "train")
-)
-def run(encoder, params, audio, **options):
-    return encoder.apply(params, audio, **options)
-
-
-@functools.partial(compiled, static_argnames=("encoder", "layers", "all_layers"))
-def motion(encoder, params, audio, **options):
-    return encoder.motion(params, audio, **options)
-
-
-@functools.cache
-def random_params(layout, seed=0):
-    """Parameters none of which is at a value that hides its being left out."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
-
-    def draw(path, leaf):
-        value = rng.normal(size=leaf.shape)
-        last = path[-1].key
-        if last in ("scale", "g"):
-            value = 1 + 0.2 * value
-        elif last in ("bias", "masked_spec_embed"):
-            value = 0.1 * value
-        else:
-            value = value / np.sqrt(np.prod(leaf.shape[:-1]))
-        return value.astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def noise(batch, samples, seed=1):
-    return np.random.default_rng(seed).normal(size=(batch, samples)).astype(np.float32)
-
-
-def test_normalise_is_the_hubs():
+def test_normalise_is_the_hubs(tiny):
     from transformers import Wav2Vec2FeatureExtractor
 
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-    audio = [noise(1, 5000)[0] * 0.01 + 0.3, noise(1, 3000, 2)[0] * 5 - 1]
+    audio = [tiny.noise(1, 5000)[0] * 0.01 + 0.3, tiny.noise(1, 3000, 2)[0] * 5 - 1]
     expected = extractor(audio, sampling_rate=16000, padding=True, return_tensors="np")
     padded = np.stack([audio[0], np.pad(audio[1], (0, 2000), constant_values=0.7)])
     got = w.normalise(jnp.asarray(padded), jnp.array([5000, 3000]))
@@ -85,9 +26,9 @@ def test_normalise_is_the_hubs():
     assert np.isfinite(w.normalise(jnp.zeros((1, 100)))).all()
 
 
-def symmetric(layout):
+def symmetric(tiny, layout):
     """Parameters whose filters are the same backwards, and frames that hear only themselves."""
-    params = jax.tree.map(np.array, random_params(layout))
+    params = jax.tree.map(np.array, tiny.random_params(layout))
     for layer in params["feature_extractor"]["conv_layers"].values():
         layer["conv"]["kernel"] += layer["conv"]["kernel"][::-1]
     params["encoder"]["pos_conv_embed"]["conv"]["g"] *= 0
@@ -95,10 +36,10 @@ def symmetric(layout):
 
 
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
+def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
     """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
-    layout = dataclasses.replace(LAYOUTS[name], **SEVEN, do_normalize=False)
-    encoder, params = w.Encoder(layout, layers=0), symmetric(layout)
+    layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
+    encoder, params = w.Encoder(layout, layers=0), symmetric(tiny, layout)
     frame = 5
     places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
     clicks = np.zeros((len(places) + 1, 3600), np.float32)
@@ -112,12 +53,12 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
         change = np.where(change > 0.2 * change.max(), change, 0.0)
         return change, places[change > 0][[0, -1]]
 
-    got = np.asarray(motion(encoder, params, clicks).features)[:, frame]
+    got = np.asarray(tiny.motion(encoder, params, clicks).features)[:, frame]
     change, (first, last) = centre(got)
     assert abs(np.sum(places * change) / change.sum() / 16000 - frame / 50) < 5e-4
     assert 320 * frame - 200 <= first < last < 320 * frame + 200
 
-    own = np.asarray(run(encoder, params, clicks).features)
+    own = np.asarray(tiny.run(encoder, params, clicks).features)
     change, _ = centre(own[:, frame - 1])
     found = np.sum(places * change) / change.sum()
     assert abs(found - (320 * (frame - 1) + 199.5)) < 8
@@ -128,14 +69,14 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(name):
 
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 399, 400, 640, 7999, 8000, 8001])
-def test_every_motion_frame_has_features(samples):
-    encoder, params = w.Encoder(TINY, layers=1), random_params(TINY)
-    audio = noise(1, samples)
+def test_every_motion_frame_has_features(tiny, samples):
+    encoder, params = w.Encoder(tiny.BASE, layers=1), tiny.random_params(tiny.BASE)
+    audio = tiny.noise(1, samples)
     got = jax.eval_shape(lambda a: encoder.motion(params, a).features, audio)
     assert got.shape == (1, num_frames(samples), 32)
     # Frames of a longer clip are those of the network on a window around each centre.
     values, _ = encoder.place(jnp.asarray(audio))
-    assert TINY.frames(values.shape[1]) == num_frames(samples)
+    assert tiny.BASE.frames(values.shape[1]) == num_frames(samples)
     heard = np.asarray(w.normalise(jnp.asarray(audio)))[0]
     kept = min(samples, values.shape[1] - 200)
     np.testing.assert_array_equal(values[0, 200 : 200 + kept], heard[:kept])
@@ -143,8 +84,8 @@ def test_every_motion_frame_has_features(samples):
 
 
 @pytest.mark.parametrize("samples", [400, 719, 720, 8000, 8001, 8319])
-def test_interpolation_puts_centres_on_motion_frames(samples):
-    frames = TINY.frames(samples)
+def test_interpolation_puts_centres_on_motion_frames(tiny, samples):
+    frames = tiny.BASE.frames(samples)
     centres = (320 * np.arange(frames) + 199.5)[None, :, None]
     got = np.asarray(w.to_motion_frames(jnp.asarray(centres, jnp.float32), samples))[0, :, 0]
     wanted = 320.0 * np.arange(num_frames(samples))
@@ -156,10 +97,10 @@ def test_interpolation_puts_centres_on_motion_frames(samples):
         w.to_motion_frames(jnp.zeros((1, frames + 1, 2)), samples)
 
 
-def test_lengths_are_those_of_the_convolutions():
+def test_lengths_are_those_of_the_convolutions(tiny):
     assert w.BASE.hop == 320 and w.BASE.receptive == 400
-    layout = dataclasses.replace(TINY, **SEVEN)
-    params = random_params(layout)
+    layout = dataclasses.replace(tiny.BASE, **tiny.SEVEN)
+    params = tiny.random_params(layout)
     for samples in (400, 719, 720, 16000, 160001):
         frames = (samples - 400) // 320 + 1
         assert w.BASE.frames(samples) == frames
@@ -171,7 +112,7 @@ def test_lengths_are_those_of_the_convolutions():
         assert shape.shape == (1, frames, 32)
     for shape in [(400,), (1, 399), (1, 1, 400)]:
         with pytest.raises(ValueError, match="shape"):
-            w.Encoder(TINY).apply(random_params(TINY), jnp.zeros(shape))
+            w.Encoder(tiny.BASE).apply(tiny.random_params(tiny.BASE), jnp.zeros(shape))
 
 
 def test_windows_cover_everything_once():
@@ -186,16 +127,16 @@ def test_windows_cover_everything_once():
 LONG = dict(window=1.6, overlap=0.64)
 
 
-def swelling(samples):
+def swelling(tiny, samples):
     """Loud and quiet parts: a window's statistics are not those of the whole."""
-    return noise(2, samples) * (0.2 + np.arange(samples) / samples).astype(np.float32) + 0.1
+    return tiny.noise(2, samples) * (0.2 + np.arange(samples) / samples).astype(np.float32) + 0.1
 
 
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_below_attention_nothing_depends_on_windows(name):
-    encoder, params = w.Encoder(LAYOUTS[name]), random_params(LAYOUTS[name])
-    audio = swelling(64123)
-    whole = np.asarray(motion(encoder, params, audio, layers=0).features)
+def test_below_attention_nothing_depends_on_windows(tiny, name):
+    encoder, params = w.Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    audio = swelling(tiny, 64123)
+    whole = np.asarray(tiny.motion(encoder, params, audio, layers=0).features)
     joined = long.encode_long(encoder, params, audio, layers=0, **LONG)
     assert joined.shape == whole.shape == (2, 201, 32)
     np.testing.assert_allclose(joined, whole, atol=2e-5)
@@ -205,14 +146,14 @@ def test_below_attention_nothing_depends_on_windows(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_long_audio_in_windows(name):
-    encoder = w.Encoder(LAYOUTS[name])
-    params = jax.tree.map(np.array, random_params(LAYOUTS[name]))
+def test_long_audio_in_windows(tiny, name):
+    encoder = w.Encoder(tiny.LAYOUTS[name])
+    params = jax.tree.map(np.array, tiny.random_params(tiny.LAYOUTS[name]))
     # Even attention, as random starts have it: sharp random attention is to any place at all.
     for layer in params["encoder"]["layers"].values():
         layer["attention"]["q_proj"]["kernel"] *= 0.1
-    audio = swelling(64123)
-    whole = motion(encoder, params, audio, all_layers=True)
+    audio = swelling(tiny, 64123)
+    whole = tiny.motion(encoder, params, audio, all_layers=True)
     at_once = long.encode_long(encoder, params, audio)
     np.testing.assert_allclose(at_once, whole.features, atol=1e-5)
     joined = long.encode_long(encoder, params, audio, all_layers=True, **LONG)
@@ -224,8 +165,8 @@ def test_long_audio_in_windows(name):
     assert errors[0] < 1e-4 < errors[1] and errors[2] < 0.5
 
 
-def test_join_error_is_a_share_of_what_moves():
-    whole = noise(1, 400).reshape(1, 100, 4) + 50
+def test_join_error_is_a_share_of_what_moves(tiny):
+    whole = tiny.noise(1, 400).reshape(1, 100, 4) + 50
     error = long.join_error(whole, whole + 0.1 * whole.std())
     assert error["rms"] == pytest.approx(0.1, rel=0.1) and error["max"] == pytest.approx(
         error["p99"]
@@ -233,11 +174,11 @@ def test_join_error_is_a_share_of_what_moves():
     assert long.join_error(whole, whole) == {"rms": 0.0, "p99": 0.0, "max": 0.0}
 
 
-def test_statistics_of_blocks_are_those_of_the_whole():
-    params, audio = random_params(TINY), noise(2, 20001) + np.linspace(-3, 3, 20001)
+def test_statistics_of_blocks_are_those_of_the_whole(tiny):
+    params, audio = tiny.random_params(tiny.BASE), tiny.noise(2, 20001) + np.linspace(-3, 3, 20001)
     audio = audio.astype(np.float32)
-    got = long.whole_statistics(TINY, params, audio, 700)
-    expected = network.statistics(network.first_layer(TINY, params, jnp.asarray(audio)))
+    got = long.whole_statistics(tiny.BASE, params, audio, 700)
+    expected = network.statistics(network.first_layer(tiny.BASE, params, jnp.asarray(audio)))
     np.testing.assert_allclose(got.mean, expected.mean, atol=1e-5)
     np.testing.assert_allclose(got.variance, expected.variance, rtol=1e-4)
-    assert long.whole_statistics(LAYOUTS["large"], params, audio, 700) is None
+    assert long.whole_statistics(tiny.LAYOUTS["large"], params, audio, 700) is None

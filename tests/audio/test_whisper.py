@@ -316,31 +316,6 @@ def packed(params, heads=2, dot="."):
     return {f"encoder.{k}".replace(".", dot): np.asarray(v) for k, v in out.items()}
 
 
-def hub(params):
-    """Names and layout of the hub."""
-    out = {"embed_positions.weight": params["positions"]}
-    for name in ("conv1", "conv2"):
-        out[f"{name}.weight"] = params[name]["kernel"].transpose(2, 1, 0)
-        out[f"{name}.bias"] = params[name]["bias"]
-    norms = {"layer_norm": params["final_norm"]}
-    for i in range(sum(k.startswith("layers_") for k in params)):
-        layer = params[f"layers_{i}"]
-        at = f"layers.{i}."
-        for j, part in enumerate("qkv"):
-            linear = {k: np.split(v, 3, axis=-1)[j] for k, v in layer["qkv"].items()}
-            out[f"{at}self_attn.{part}_proj.weight"] = linear["kernel"].T
-            if part != "k":
-                out[f"{at}self_attn.{part}_proj.bias"] = linear["bias"]
-        for part, name in (("out", "self_attn.out_proj"), ("up", "fc1"), ("down", "fc2")):
-            out[f"{at}{name}.weight"] = layer[part]["kernel"].T
-            out[f"{at}{name}.bias"] = layer[part]["bias"]
-        norms[f"{at}self_attn_layer_norm"] = layer["attention_norm"]
-        norms[f"{at}final_layer_norm"] = layer["mlp_norm"]
-    for name, norm in norms.items():
-        out[f"{name}.weight"], out[f"{name}.bias"] = norm["scale"], norm["bias"]
-    return {k: np.ascontiguousarray(v) for k, v in out.items()}
-
-
 TYPES = [np.dtype(t) for t in ("f4", "i1", "i2", "i4", "f2")]
 
 
@@ -377,7 +352,7 @@ def same(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 0})), a, b)
 
 
-def test_every_format_gives_the_same_encoder(tmp_path):
+def test_every_format_gives_the_same_encoder(tmp_path, hub):
     params = random_params()
     np.savez(tmp_path / "a.npz", **packed(params))
     (tmp_path / "ct2").mkdir()
@@ -398,7 +373,7 @@ def test_every_format_gives_the_same_encoder(tmp_path):
     assert jax.tree.map(jnp.shape, init) == jax.tree.map(jnp.shape, params)
 
 
-def test_hub_in_shards_and_bfloat16(tmp_path):
+def test_hub_in_shards_and_bfloat16(tmp_path, hub):
     import ml_dtypes
     from safetensors.numpy import save_file
 
@@ -475,7 +450,7 @@ def drop(d, name):
         (lambda d: d.update({"conv1.weight": d["conv1.bias"]}), "conv1.weight has shape"),
     ],
 )
-def test_weights_that_are_wrong_are_named(tmp_path, change, said):
+def test_weights_that_are_wrong_are_named(tmp_path, hub, change, said):
     tensors = hub(random_params())
     change(tensors)
     folder = write_hub(tmp_path / "hub", tensors, encoder_layers=2)
@@ -495,7 +470,7 @@ def test_weights_that_are_wrong_are_named(tmp_path, change, said):
         ({"max_source_positions": 1499}, "embed_positions.weight"),
     ],
 )
-def test_config_that_does_not_fit(tmp_path, config, said):
+def test_config_that_does_not_fit(tmp_path, hub, config, said):
     folder = write_hub(tmp_path / "hub", hub(random_params()), **config)
     with pytest.raises(InputError, match=said):
         whisper.load(folder)
@@ -532,7 +507,7 @@ def test_files_that_are_not_weights(tmp_path):
         whisper.load(tmp_path / "model.bin")
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_damaged_files_are_named(tmp_path, hub):
     params = random_params()
     np.savez(tmp_path / "a.npz", **packed(params))
     write_ctranslate2(tmp_path / "b.bin", packed(params, dot="/"))
@@ -631,7 +606,7 @@ def test_how_far_crops_and_joins_are_off_on_real_speech(shared):
         assert np.mean(errors) < bound + 0.3, (overlap, errors)
 
 
-def torch_encoder(encoder, params):
+def torch_encoder(encoder, tensors):
     torch = pytest.importorskip(
         "torch", reason="parity with PyTorch needs torch, not installed here"
     )
@@ -646,15 +621,15 @@ def torch_encoder(encoder, params):
         num_mel_bins=encoder.mels,
     )
     model = WhisperEncoder(config).eval()
-    model.load_state_dict({k: torch.tensor(v) for k, v in hub(params).items()})
+    model.load_state_dict({k: torch.tensor(v) for k, v in tensors.items()})
     return torch, model
 
 
 @pytest.mark.parametrize("sizes", [(64, 3, 1, 128, 80), (128, 4, 2, 512, 128)])
-def test_parity_with_transformers_on_random_weights(sizes):
+def test_parity_with_transformers_on_random_weights(hub, sizes):
     encoder = whisper.Encoder(*sizes, pad=True)
     params = random_params(encoder)
-    torch, model = torch_encoder(encoder, params)
+    torch, model = torch_encoder(encoder, hub(params))
     audio = np.stack([voice(480000), np.pad(voice(70000, 1), (0, 410000))])
     spectra = whisper.log_mel(audio, bins=encoder.mels, reflect_end=True)
     with torch.no_grad():
@@ -668,10 +643,10 @@ def test_parity_with_transformers_on_random_weights(sizes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
-def test_parity_with_transformers_on_real_weights(shared, name):
+def test_parity_with_transformers_on_real_weights(shared, hub, name):
     """Some units are in the hundreds, so the bound is relative; PyTorch in float64 beside it."""
     encoder, params = whisper.load(real(shared, name), pad=True)
-    torch, model = torch_encoder(encoder, params)
+    torch, model = torch_encoder(encoder, hub(params))
     audio = speech(shared, 30.0)
     spectra = np.asarray(whisper.log_mel(audio, reflect_end=True)).transpose(0, 2, 1)
     with torch.no_grad():

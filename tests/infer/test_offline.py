@@ -58,8 +58,7 @@ def test_one_program_serves_all_chunks(model, speech):
     lengths = []
 
     class Spy:
-        config = model.config
-        most_frames = None
+        config, most_frames = model.config, None
 
         def __call__(self, audio, **keywords):
             lengths.append(len(audio))

@@ -9,7 +9,7 @@ from a2fjax.audio.wav2vec2.encoder import (
     normalise,
     to_motion_frames,
 )
-from a2fjax.audio.wav2vec2.hub import find, fingerprint, load, save
+from a2fjax.audio.wav2vec2.hub import find, load, read_layout, save
 from a2fjax.audio.wav2vec2.layout import BASE, LARGE, Layout
 
 __all__ = [
@@ -19,12 +19,12 @@ __all__ = [
     "Encoder",
     "Layout",
     "find",
-    "fingerprint",
     "frozen",
     "init_layer_mix",
     "layer_mix",
     "load",
     "normalise",
+    "read_layout",
     "save",
     "to_motion_frames",
 ]

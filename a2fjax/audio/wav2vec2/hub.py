@@ -7,7 +7,6 @@ shape is named, so that nothing is left at a random start.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -291,12 +290,3 @@ def save(folder: str | Path, layout: Layout, params: dict[str, Any]) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
     files.write_text(folder / PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")
     files.write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-
-
-def fingerprint(layout: Layout, params: dict[str, Any]) -> str:
-    """Returns a digest of all that features depend on: layout and weights, wherever they lie."""
-    digest = hashlib.sha256(repr(layout).encode())
-    for weight, value in _present(layout, params, depth(params)):
-        digest.update(weight.path.encode())
-        digest.update(np.ascontiguousarray(value, np.float32).tobytes())
-    return digest.hexdigest()[:16]
