@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -591,9 +592,9 @@ def _check(value: Any, path: str, where: str) -> Any:
             known = ENCODERS if colon else SIGNALS
             if kind not in known or (colon and not rest):
                 # Of an encoder only the kind is compared: a path has no nearest valid choice.
-                near = nearest(kind if colon else item, [*(() if colon else SIGNALS), *ENCODERS])
-                for name in ENCODERS:
-                    near = near.replace(f"{name!r}", f"'{name}:{rest or 'PATH'}'")
+                near = nearest(kind, [*(() if colon else SIGNALS), *ENCODERS])
+                near = re.sub(f"({'|'.join(ENCODERS)})", r"\1:PATH", near)
+                near = near.replace("PATH", rest or "PATH")
                 raise InputError(f"{where}: {path}={item!r}{near}")
     if path == "audio.encoder.layers" and value < -1:
         raise InputError(f"{where}: {path}={value!r}: expected -1 (all layers) or at least 0")
