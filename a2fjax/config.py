@@ -235,8 +235,14 @@ class ModelConfig:
       identity_width: size of the identity embedding.
       emotion_width: size of the emotion embedding.
       dropout: share of channels dropped after each convolution, for a whole window; below 1.
-      condition_dropout: share of training windows whose identity is replaced by the mean one; the
-        emotion is never dropped.
+      condition_dropout: share of training windows whose identity is replaced by the mean one.
+      identity_normals: the description of the mesh holds its normals too; meshes then need faces
+        of one winding.
+      identity_residual: what the mesh does not tell of a person of the training set is learnt as a
+        vector added to the embedding; nobody else has one. Works without meshes as well.
+      residual_dropout: share of training windows without it, so that the mesh is not left unread.
+      emotion_dropout: share of training windows whose emotion becomes the zero vector, "not told";
+        a model trained without any has never seen it.
       nvidia: of NVIDIA's networks; see `NvidiaConfig`.
     """
 
@@ -252,6 +258,10 @@ class ModelConfig:
     emotion_width: int = 16
     dropout: float = 0.1
     condition_dropout: float = 0.0
+    identity_normals: bool = False
+    identity_residual: bool = False
+    residual_dropout: float = 0.5
+    emotion_dropout: float = 0.0
     nvidia: NvidiaConfig = dataclasses.field(default_factory=NvidiaConfig)
 
 
@@ -406,6 +416,7 @@ POSITIVE = (
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
+    "model.residual_dropout model.emotion_dropout "
     "loss.position loss.velocity loss.aperture loss.closure optim.warmup_steps "
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
@@ -417,6 +428,7 @@ NON_NEGATIVE = (
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
+    "model.residual_dropout model.emotion_dropout "
     "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout"
 ).split()
 BELOW_ONE = (

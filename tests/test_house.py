@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "files", "rig", "config"}
+FOUNDATION = {"errors", "files", "rig", "config", "shape"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "rig": {"errors"},
+    "shape": set(),
     "config": {"errors", "rig"},
     "audio": FOUNDATION,
     "models": FOUNDATION | {"audio", "diffusion"},

@@ -1,4 +1,7 @@
-"""Emotion as written by the user: one name, a blend, or a track over time."""
+"""Emotion as written by the user: one name, a blend, a track over time, or not told.
+
+Nothing here listens: which emotion a voice has is not estimated from the audio.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,37 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, nearest
 
 TRACK_ENDINGS = (".json", ".csv")
 
 
+BLEND_SECONDS = 0.3
+"""Nothing changes faster than from one emotion to another in this time: 0.067 a frame."""
+
+NOT_TOLD = "none"
+INTERPOLATIONS = ("linear", "step")
+
+
 @dataclasses.dataclass(frozen=True)
 class EmotionTrack:
-    """Emotion weights at points in time, linear between them and held outside.
+    """Emotion weights at points in time, held outside.
+
+    Between its points a track is linear, or holds each emotion until the next one is due. Steps,
+    and points so close that a weight would change faster than by one in `blend` seconds, are
+    cross-faded: the whole track is then averaged over `blend` seconds around each moment.
 
     Attributes:
       times: [K] seconds, strictly increasing.
-      weights: [K, 5] non-negative, each row sums to 1.
+      weights: [K, 5] non-negative, each row sums to 1; or one row of zeros for "not told".
+      step: hold each emotion until the next.
+      blend: seconds that the fastest change takes, above 0.
     """
 
     times: np.ndarray
     weights: np.ndarray
+    step: bool = False
+    blend: float = BLEND_SECONDS
 
     @property
     def constant(self) -> bool:
@@ -36,17 +54,49 @@ class EmotionTrack:
     def sample(self, frames: int, first: int = 0) -> np.ndarray:
         """Returns [frames, 5] float32 for frames `first`, `first + 1`, ... at 50 a second."""
         times = np.arange(first, first + frames) / rig.FPS
-        columns = [np.interp(times, self.times, w) for w in self.weights.T]
-        return np.stack(columns, -1).astype(np.float32)
+        if not self._abrupt:
+            columns = [np.interp(times, self.times, w) for w in self.weights.T]
+            return np.stack(columns, -1).astype(np.float32)
+        half = self.blend / 2.0
+        mean = (self._integral(times + half) - self._integral(times - half)) / self.blend
+        return np.maximum(mean, 0.0).astype(np.float32)
+
+    @property
+    def _abrupt(self) -> bool:
+        if len(self.times) < 2:
+            return False
+        change = np.abs(np.diff(self.weights, axis=0)).max(axis=1)
+        return self.step or bool((change > np.diff(self.times) / self.blend * (1 + 1e-9)).any())
+
+    def _integral(self, until: np.ndarray) -> np.ndarray:
+        """Returns the integral [N, 5] of the weights from the first point to times [N]."""
+        times, weights = self.times, self.weights
+        if self.step:
+            # Each point but the first is there twice, with the weights before and after it.
+            times = np.repeat(times, 2)[1:]
+            weights = np.repeat(weights, 2, axis=0)[:-1]
+        width = np.diff(times)
+        area = 0.5 * width[:, None] * (weights[1:] + weights[:-1])
+        whole = np.concatenate([np.zeros((1, rig.NUM_EMOTIONS)), np.cumsum(area, axis=0)])
+        index = np.clip(np.searchsorted(times, until, side="right") - 1, 0, len(times) - 2)
+        into = np.clip(until - times[index], 0.0, width[index])
+        share = np.divide(into, width[index], out=np.zeros_like(into), where=width[index] > 0)
+        rise = (weights[index + 1] - weights[index]) * share[:, None]
+        inside = whole[index] + into[:, None] * (weights[index] + 0.5 * rise)
+        before = np.minimum(until - times[0], 0.0)[:, None] * weights[0]
+        after = np.maximum(until - times[-1], 0.0)[:, None] * weights[-1]
+        return inside + before + after
 
 
 def parse(text: str | None) -> EmotionTrack:
     """Reads "happy", "happy=0.7,sad=0.3" or the path of a track (.json or .csv).
 
-    What is missing to a sum of one is neutral. A JSON track is
+    NVIDIA's ten names (`rig.NVIDIA_EMOTIONS`) stand for blends of the five. What is missing to a
+    sum of one is neutral. A JSON track is
     {"times": [seconds, ...], "weights": [{"happy": 0.7}, ...]}, where a row of weights may also be
-    the five numbers in the order of `rig.EMOTIONS`; a CSV track has the header
-    `time,<emotion>,...`. None means neutral.
+    the five numbers in the order of `rig.EMOTIONS`, with "interpolation" ("linear" or "step") and
+    "blend" (seconds) if wanted; a CSV track has the header `time,<emotion>,...`. None means
+    neutral; "none" means that the emotion is not told: the zero vector.
 
     Raises:
       InputError: unknown emotion, weights that sum to zero or over one, times that do not increase,
@@ -54,6 +104,8 @@ def parse(text: str | None) -> EmotionTrack:
     """
     if text is None:
         return _constant({"neutral": 1.0})
+    if text.strip().lower() == NOT_TOLD:
+        return EmotionTrack(np.zeros(1), np.zeros((1, rig.NUM_EMOTIONS), np.float32))
     if Path(text).suffix.lower() in TRACK_ENDINGS:
         return read(text)
     weights: dict[str, float] = {}
@@ -71,6 +123,23 @@ def parse(text: str | None) -> EmotionTrack:
                 f"emotion {part.strip()!r}: expected a number after '=', such as {name}=0.7"
             ) from None
     return _constant(weights)
+
+
+def check_told(track: EmotionTrack, dropout: float) -> None:
+    """Checks that a model can do without being told the emotion, where it is not told.
+
+    Args:
+      track: for the model.
+      dropout: `model.emotion_dropout` of its training.
+
+    Raises:
+      InputError: the emotion is not told and the model never learnt that.
+    """
+    if not track.weights.any() and dropout <= 0:
+        raise InputError(
+            f"emotion {NOT_TOLD!r}: this run was trained with model.emotion_dropout=0 and always "
+            f"told the emotion; expected one of {', '.join(rig.EMOTIONS)} (nearest: neutral)"
+        )
 
 
 def _constant(weights: dict[str, float]) -> EmotionTrack:
@@ -108,7 +177,29 @@ def read(path: str | Path) -> EmotionTrack:
             raise InputError(f"emotion track {where}: time {time:g}: expected a time{after}")
         times.append(time)
         weights.append(vector)
-    return EmotionTrack(np.array(times), np.array(weights))
+    step, blend = _manner(path, text) if path.suffix.lower() == ".json" else (False, BLEND_SECONDS)
+    return EmotionTrack(np.array(times), np.array(weights), step, blend)
+
+
+def _manner(path: Path, text: str) -> tuple[bool, float]:
+    """Returns how a JSON track goes from one row to the next: (step, blend)."""
+    data = json.loads(text)
+    known = ("times", "weights", "interpolation", "blend")
+    for key in data:
+        if key not in known:
+            raise InputError(f"emotion track {path}: unknown key {key!r}{nearest(key, known)}")
+    kind, blend = data.get("interpolation", "linear"), data.get("blend", BLEND_SECONDS)
+    if kind not in INTERPOLATIONS:
+        raise InputError(
+            f"emotion track {path}: interpolation {kind!r}{nearest(str(kind), INTERPOLATIONS)}"
+        )
+    number = isinstance(blend, int | float) and not isinstance(blend, bool)
+    if not (number and np.isfinite(blend) and blend > 0):
+        raise InputError(
+            f"emotion track {path}: blend {blend!r}: expected seconds above 0, such as "
+            f"{BLEND_SECONDS:g}"
+        )
+    return kind == "step", float(blend)
 
 
 def _json_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--emotion",
         metavar="E",
-        help="happy, or happy=0.7,sad=0.3, or a track over time (.json, .csv); default: neutral",
+        help="happy, or happy=0.7,sad=0.3, or a track over time (.json, .csv), or none for a model "
+        "that may choose; default: neutral",
     )
     parser.add_argument("--fps", default="50", help="of the output, such as 60, 29.97; default 50")
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
@@ -96,10 +97,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from a2fjax.infer import offline, predictor
 
     config = predictor.read_config(args.run).config
-    mesh = None
-    if args.identity is not None:
+    emotion_lib.check_told(emotion, config.model.emotion_dropout)
+    mesh = subject = None
+    if args.identity is not None and config.model.identity == "mesh":
         mesh = identity_lib.load(args.identity, args.data or config.data.shards)
     model = predictor.Predictor.load(args.run, args.step)
+    if args.identity is not None:
+        subject = identity_lib.trained(args.identity, model.subjects)
+        if config.model.identity == "none" and subject is None:
+            raise InputError(identity_lib.no_use(args.identity, args.run, model.subjects))
     started = time.monotonic()
     survey = offline.Survey(io.blocks(args.audio, offline.BLOCK_SECONDS))
     frames = tracks.resampled_frames(survey.frames, 50, fps)
@@ -127,6 +133,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             survey,
             identity=mesh,
             emotion=emotion,
+            subject=subject,
             progress=offline.Progress(survey.frames),
         ):
             put(adjust.push(part))

@@ -11,6 +11,7 @@ from a2fjax import __version__, errors
 
 COMMANDS = {
     "train": "train a model, or continue a run",
+    "cache": "write what speech encoders make of shards beside them, to train from",
     "evaluate": "measure a run on held-out sentences and people, beside the baselines",
     "infer": "turn a recording into curves",
     "inspect": "say what is in a run, a set of shards or an experiment",

@@ -184,8 +184,8 @@ def augment(
 
 
 def mirror_points(points: np.ndarray) -> np.ndarray:
-    """Returns identity points [P, 3] mirrored left to right; x is the face's left-right axis."""
-    return points * np.array([-1.0, 1.0, 1.0], np.float32)
+    """Returns identity points [P, 3 or 6] mirrored left to right, x being the axis across."""
+    return points * np.array([-1.0, 1.0, 1.0] * (points.shape[-1] // 3), np.float32)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,13 @@ def padded_audio(clip: records.Clip, frames: int | None = None) -> tuple[np.ndar
 
 
 def spec(
-    size: int, frames: int, points: int, heard: int = 0
+    size: int,
+    frames: int,
+    points: int,
+    heard: int = 0,
+    encoded: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    normals: bool = False,
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and type of each array of a batch.
 
@@ -40,6 +47,8 @@ def spec(
       points: of each neutral mesh.
       heard: frames of the clips that live encoders hear; 0 for none, which leaves out "heard",
         "heard_length" and "heard_start".
+      encoded: (states, width) of each encoder whose states are read, by key: "encoded/<key>".
+      normals: of the points are part of it.
     """
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "audio": ((frames * HOP,), np.float32),
@@ -47,8 +56,9 @@ def spec(
         "channel_mask": ((rig.NUM_CHANNELS,), np.bool_),
         "frame_mask": ((frames,), np.bool_),
         "length": ((), np.int32),
-        "identity": ((points, 3), np.float32),
+        "identity": ((points, 6 if normals else 3), np.float32),
         "identity_mask": ((), np.bool_),
+        "subject": ((), np.int32),
         "emotion": ((frames, rig.NUM_EMOTIONS), np.float32),
         "clip": ((), np.int32),
         "start": ((), np.int32),
@@ -59,4 +69,6 @@ def spec(
             "heard_length": ((), np.int32),
             "heard_start": ((), np.int32),
         }
+    for key, (states, width) in (encoded or {}).items():
+        shapes[f"encoded/{key}"] = ((frames, states, width), np.float16)
     return {name: ((size, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()}

@@ -1,24 +1,33 @@
 """Points that stand for a neutral mesh, whatever its topology: what the identity encoder sees.
 
-The points must say little about how a face was meshed and much about its shape, and two faces
-that differ little must give points that differ little. Therefore the surface is sampled densely by
-area, the samples are ordered along a Hilbert curve, each of `count` stretches of equal area gives
-one point, and the points are moved until they represent the dense samples best in energy distance
-(support points). Nothing depends on the order of vertices or faces: both are put in a geometric
-order first.
+The points must say little about how a face was meshed or held and much about its shape, and two
+faces that differ little must give points that differ little. Therefore
 
-Measured on bumpy ellipsoids, 256 points, mean embedding with a Gaussian kernel of 0.4 RMS radii:
-the difference between two heads is known to 0.3 % of the embedding (2.7 % without the ordering and
-moving), remeshing changes 0.3 %, where heads differ by 2.3 % on average.
+1. the surface is integrated exactly (quadrature inside each face): its centre, its RMS radius and
+   its moments do not depend on the mesh;
+2. it is turned into a pose of its own: the plane about which it is most nearly symmetric becomes
+   x = 0, and in that plane its longer axis becomes y (`pose`);
+3. it is sampled densely by area, the samples are ordered along a Hilbert curve, each of `count`
+   stretches of equal area gives one point, and the points are moved until they represent the dense
+   samples best in energy distance (support points);
+4. the points are moved a little more, until the means that `a2fjax.shape` takes of them are those
+   of the surface to float32.
+
+Measured on 60 heads of the demo, 384 points: without 1, 2 and 4, other points on the same mesh
+change the standardised components that the encoder reads by 57 % and a turn by 10 degrees by 900 %;
+with them both change less than 0.1 %.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
 
+from a2fjax import shape
 from a2fjax.data import records
 
 _SAMPLES_PER_POINT = 16
@@ -28,60 +37,378 @@ _REACH = 4.0
 """Half the edge of the Hilbert curve's cube, in RMS radii."""
 
 
-def sample_points(
-    vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int = 0
-) -> np.ndarray:
-    """Returns points that cover a mesh evenly by area, centred and of unit RMS radius.
+_EDGE = 0.15
+"""Longest edge of a quadrature triangle in RMS radii, half the narrow kernel's deviation."""
 
-    With faces, the result is the same for any order of vertices, faces and corners (up to ties of
-    faces with equal centroids) and changes little under remeshing. Without faces, vertices stand
-    for equal areas, so the result follows the vertex density. Deterministic.
+_RULE = np.array([[4.0, 1.0, 1.0], [1.0, 4.0, 1.0], [1.0, 1.0, 4.0]]) / 6.0
+"""Barycentric points of the quadrature rule of degree 2 with equal weights."""
+
+_CHUNK = 1 << 12
+_MOST_FOUND = 4096
+_FOUND: dict[tuple[bytes, int, int, int, bool], np.ndarray] = {}
+"""Points of meshes seen before, by their contents: training, its statistics and a report ask for
+the same people several times."""
+
+_MOST_TURN = math.radians(35.0)
+_TURN_GRID = np.radians(np.arange(-30.0, 31.0, 10.0))
+_TENSOR_WEIGHTS = (1.0, 1.0, 0.5)
+_MOST_ASYMMETRY = 0.01
+"""Of the moments, the share that may be odd about the symmetry plane. Heads of the demo have up to
+0.0002, halves of heads cut along the middle above 0.03."""
+
+_LEAST_ANISOTROPY = 0.05
+_MATCH_STEPS = 40
+_MATCHED = 3e-7
+
+
+def sample_points(
+    vertices: np.ndarray,
+    faces: np.ndarray | None,
+    count: int,
+    seed: int = 0,
+    *,
+    normals: bool = False,
+) -> np.ndarray:
+    """Returns points that cover a mesh evenly by area, in the mesh's own pose, place and size.
+
+    With faces, the means of `a2fjax.shape` over the result are those of the surface: the same for
+    any order of vertices, faces and corners, any refinement of the same surface, any unit and
+    position, and any rotation that leaves the face upright and frontal within about 30 degrees (see
+    `pose`). With fewer than about 200 points they are only near to them. Without faces, vertices
+    stand for equal areas, so the result follows the vertex density. Deterministic; takes about
+    0.3 s, for the same mesh only once.
 
     Args:
-      vertices: [V, 3], any unit, any position; V >= 4.
+      vertices: [V, 3], any unit, any position; x across the face, y up, z out of it; V >= 4.
       faces: [F, 3] vertex indices; None or F = 0 for a cloud of vertices.
       count: number of points, >= 1.
       seed: of the offset of the sampling sequences.
+      normals: add three columns of normals; they need faces of one winding, outwards or inwards,
+        and are zero for a cloud.
 
     Returns:
-      [count, 3] float32, mean 0, root mean square distance from the mean 1.
+      [count, 3] float32, mean 0, root mean square distance from the mean 1; or [count, 6] with
+      outward normals of about unit length, moved until their kernel means are the surface's too.
 
     Raises:
       InputError: not a mesh, as `records.check_mesh`.
     """
     faces = np.zeros((0, 3), np.int32) if faces is None else faces
-    checked, faces = records.check_mesh(vertices, faces, name="given")
-    points = checked.astype(np.float64)
+    vertices, faces = records.check_mesh(vertices, faces, name="given")
+    digest = hashlib.sha256(vertices.tobytes())
+    digest.update(faces.tobytes())
+    key = (digest.digest(), len(vertices), count, seed, normals)
+    if key not in _FOUND:
+        while len(_FOUND) >= _MOST_FOUND:
+            _FOUND.pop(next(iter(_FOUND)), None)
+        _FOUND[key] = _sample(vertices, faces, count, seed, normals)
+    return _FOUND[key].copy()
+
+
+def _sample(
+    vertices: np.ndarray, faces: np.ndarray, count: int, seed: int, normals: bool
+) -> np.ndarray:
+    points = vertices.astype(np.float64)
     points -= points.mean(axis=0)
     points /= np.sqrt((points**2).sum(axis=1).mean())
+    places, weights, facing = _quadrature(points, faces)
+    centre = weights @ places
+    places -= centre
+    radius = math.sqrt(float(weights @ (places**2).sum(axis=1)))
+    places /= max(radius, 1e-12)
+    turn = pose(places, weights)
+    places, facing = places @ turn.T, facing @ turn.T
+    points = (points - centre) / max(radius, 1e-12) @ turn.T
     dense = _surface(points, faces, count * _SAMPLES_PER_POINT, seed) if len(faces) else None
     if dense is None:
         dense = points[np.lexsort(points.T)]
     dense = _unit(dense)
     dense = dense[_hilbert_order(dense)]
-    points = _reduce(dense, count)
+    points = _unit(_reduce(dense, count))
+    target, oriented = _means(places, weights, facing)
     if len(dense) > count:
-        points = _support_points(points, dense)
-    return _unit(points).astype(np.float32)
+        points = _unit(_match(_unit(_support_points(points, dense)), target))
+    if normals:
+        points = np.concatenate([points, _normals(points, places, facing, oriented)], axis=1)
+    return points.astype(np.float32)
 
 
-def mesh_points(path: str | Path, count: int) -> np.ndarray:
-    """Returns `sample_points` of a mesh file, [count, 3]; a file that has not changed only once.
+def mesh_points(path: str | Path, count: int, *, normals: bool = False) -> np.ndarray:
+    """Returns `sample_points` of a mesh file; a file that has not changed only once.
 
     Raises:
       InputError: as `records.read_mesh`.
     """
     path = Path(path)
     state = path.stat() if path.is_file() else None
-    return _mesh_points(str(path), state and (state.st_mtime_ns, state.st_size), count)
+    return _mesh_points(str(path), state and (state.st_mtime_ns, state.st_size), count, normals)
 
 
 @functools.lru_cache(maxsize=4096)
-def _mesh_points(path: str, state: tuple[int, int] | None, count: int) -> np.ndarray:
+def _mesh_points(path: str, state: tuple[int, int] | None, count: int, normals: bool) -> np.ndarray:
     vertices, faces = records.read_mesh(path)
-    points = sample_points(vertices, faces, count)
+    points = sample_points(vertices, faces, count, normals=normals)
     points.flags.writeable = False
     return points
+
+
+def pose(places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the rotation that takes a surface into a pose of its own.
+
+    Roll and yaw: the plane through the centre about which the moments of order 2 to 4 are most
+    nearly symmetric (least Frobenius norm of the difference to their mirror image) becomes x = 0.
+    Pitch: of the two principal axes in that plane, the one nearer to the vertical becomes y. Both
+    are functions of the surface, not of how it is held, as long as it is held upright and frontal
+    within about 30 degrees. A surface without such a plane (half a face) keeps its roll and yaw,
+    one that is round in its plane keeps its pitch: nothing else would tell them.
+
+    Args:
+      places: [M, 3] points of the surface, mean 0, RMS radius 1; x across, y up, z out.
+      weights: [M] their shares of the area.
+
+    Returns:
+      [3, 3]; the surface in its own pose is `places @ rotation.T`.
+    """
+    tensors = _moments(places, weights)
+    across = _symmetry_axis(tensors)
+    if across is None:
+        across = np.array([1.0, 0.0, 0.0])
+    up = np.array([0.0, 1.0, 0.0]) - across[1] * across
+    up /= np.linalg.norm(up)
+    frame = np.stack([across, up, np.cross(across, up)])
+    second = frame @ tensors[0] @ frame.T
+    difference, mixed = second[1, 1] - second[2, 2], 2.0 * second[1, 2]
+    if math.hypot(difference, mixed) < _LEAST_ANISOTROPY * (second[1, 1] + second[2, 2]):
+        return frame
+    angle = 0.5 * math.atan2(mixed, difference)
+    # An axis is a line, and either of the two may be the upright one.
+    angle = (angle + math.pi / 4) % (math.pi / 2) - math.pi / 4
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]]) @ frame
+
+
+def _moments(places: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """Returns the moment tensors of order 2, 3 and 4."""
+    second, third, fourth = np.zeros((3, 3)), np.zeros((3, 9)), np.zeros((9, 9))
+    for start in range(0, len(places), _CHUNK):
+        x, w = places[start : start + _CHUNK], weights[start : start + _CHUNK, None]
+        square = (x[:, :, None] * x[:, None, :]).reshape(-1, 9)
+        second += (w * x).T @ x
+        third += (w * x).T @ square
+        fourth += (w * square).T @ square
+    return [second, third.reshape(3, 3, 3), fourth.reshape(3, 3, 3, 3)]
+
+
+def _axis(angles: np.ndarray) -> np.ndarray:
+    roll, yaw = angles
+    return np.array([math.cos(roll) * math.cos(yaw), math.sin(roll) * math.cos(yaw), math.sin(yaw)])
+
+
+def _odd(angles: np.ndarray, tensors: list[np.ndarray]) -> np.ndarray:
+    """Returns the parts of the tensors that are odd under reflection along an axis, in one row."""
+    axis = _axis(angles)
+    mirror = np.eye(3) - 2.0 * np.outer(axis, axis)
+    parts = []
+    for tensor, weight in zip(tensors, _TENSOR_WEIGHTS, strict=True):
+        image = tensor
+        for _ in range(tensor.ndim):
+            # The last index becomes the first, so that each has its turn.
+            image = np.tensordot(mirror, image, (1, tensor.ndim - 1))
+        parts.append(0.5 * weight * (tensor - image).ravel())
+    return np.concatenate(parts)
+
+
+def _symmetry_axis(tensors: list[np.ndarray]) -> np.ndarray | None:
+    """Returns the normal [3] of the symmetry plane nearest to x = 0; None if there is none."""
+
+    def energy(angles: np.ndarray) -> float:
+        odd = _odd(angles, tensors)
+        return float(odd @ odd)
+
+    grid = [np.array([roll, yaw]) for roll in _TURN_GRID for yaw in _TURN_GRID]
+    # Where the surface does not tell, the given axis is taken.
+    angles = min(grid, key=lambda each: energy(each) + 1e-7 * float(each @ each))
+    for _ in range(100):
+        odd = _odd(angles, tensors)
+        slopes = np.stack(
+            [
+                (_odd(angles + d, tensors) - _odd(angles - d, tensors)) / 2e-4
+                for d in 1e-4 * np.eye(2)
+            ]
+        )
+        step = -np.linalg.solve(slopes @ slopes.T + 1e-9 * np.eye(2), slopes @ odd)
+        while energy(angles + step) > odd @ odd and np.abs(step).max() > 1e-12:
+            step = step / 2
+        angles = angles + step
+        if np.abs(step).max() < 1e-11:
+            break
+    whole = sum(
+        weight**2 * float((t**2).sum()) for weight, t in zip(_TENSOR_WEIGHTS, tensors, strict=True)
+    )
+    if np.abs(angles).max() > _MOST_TURN or energy(angles) > _MOST_ASYMMETRY * whole:
+        return None
+    return _axis(angles)
+
+
+def _quadrature(
+    vertices: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns points [M, 3], shares of the area [M] and outward normals [M, 3] of a surface.
+
+    Without faces, or without area, the vertices with equal shares and no normals.
+    """
+    corners = vertices[faces]
+    sides = corners[:, [1, 2, 0]] - corners
+    normal = np.cross(sides[:, 0], -sides[:, 2])
+    area = 0.5 * np.linalg.norm(normal, axis=1)
+    solid = area > 1e-12
+    if not solid.any():
+        order = np.lexsort(vertices.T)
+        return vertices[order], np.full(len(order), 1.0 / len(order)), np.zeros_like(vertices)
+    corners, area, normal = corners[solid], area[solid], normal[solid]
+    longest = np.linalg.norm(sides[solid], axis=2).max(axis=1)
+    parts = np.maximum(1, np.ceil(longest / _EDGE)).astype(int)
+    places, weights, facing = [], [], []
+    for count in np.unique(parts):
+        own = parts == count
+        rule = _rule(int(count))
+        places.append(np.einsum("qc,tcx->tqx", rule, corners[own]).reshape(-1, 3))
+        weights.append(np.repeat(area[own] / len(rule), len(rule)))
+        facing.append(np.repeat(normal[own] / (2.0 * area[own, None]), len(rule), axis=0))
+    place, weight, face = (np.concatenate(each) for each in (places, weights, facing))
+    weight /= weight.sum()
+    # Of positive volume, seen from the centre: then normals point outwards, whatever the winding.
+    outward = weight @ ((place - weight @ place) * face).sum(axis=1)
+    return place, weight, face if outward >= 0 else -face
+
+
+@functools.cache
+def _rule(parts: int) -> np.ndarray:
+    """Returns barycentric points [3 * parts ** 2, 3] of `_RULE` on each part of a triangle."""
+    corners = []
+    for i in range(parts):
+        for j in range(parts - i):
+            corners.append([(i, j), (i + 1, j), (i, j + 1)])
+            if i + j < parts - 1:
+                corners.append([(i + 1, j + 1), (i, j + 1), (i + 1, j)])
+    inner = np.einsum("qc,tcx->tqx", _RULE, np.array(corners, float) / parts).reshape(-1, 2)
+    return np.concatenate([1.0 - inner.sum(axis=1, keepdims=True), inner], axis=1)
+
+
+_MIRROR = np.array([-1.0, 1.0, 1.0])
+_POWERS = np.array(
+    [
+        [sum(a == axis for a in powers) for axis in range(3)]
+        for powers in [(0,), (1,), (2,), *shape.MONOMIALS]
+    ]
+)
+"""Exponents [monomials, 3]; those of first order keep the points centred."""
+
+
+def _centres() -> np.ndarray:
+    """Returns the centres and their mirror images: mirrored points are exact as well."""
+    centres = shape.CENTRES.astype(np.float64)
+    return np.concatenate([centres, centres * _MIRROR])
+
+
+def _values(points: np.ndarray) -> np.ndarray:
+    """Returns what is averaged over a surface, [P, kernels and monomials], at points [P, 3]."""
+    narrow, wide = shape.kernels(points, _centres())
+    powers = _powers(points)
+    x, y, z = (powers[_POWERS[:, axis], :, axis] for axis in range(3))
+    return np.concatenate([narrow, wide, (x * y * z).T], axis=1)
+
+
+def _powers(points: np.ndarray) -> np.ndarray:
+    """Returns the powers 0 to 3 of coordinates, [4, P, 3]."""
+    square = points * points
+    return np.stack([np.ones_like(points), points, square, square * points])
+
+
+def _means(
+    places: np.ndarray, weights: np.ndarray, facing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means of `_values` over a surface, and of its normals [kernels, 3]."""
+    total, oriented = 0.0, 0.0
+    wide = slice(len(_centres()), 2 * len(_centres()))
+    for start in range(0, len(places), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        values = _values(places[part])
+        total = total + weights[part] @ values
+        oriented = oriented + values[:, wide].T @ (weights[part, None] * facing[part])
+    return np.asarray(total), np.asarray(oriented)
+
+
+def _slopes(points: np.ndarray) -> np.ndarray:
+    """Returns the derivatives [P, 3, kernels and monomials] of `_values`."""
+    centres = _centres()
+    away = centres.T[None] - points[:, :, None]
+    parts = [
+        precision * kernel[:, None] * away
+        for precision, kernel in zip(
+            shape.kernel_precisions(), shape.kernels(points, centres), strict=True
+        )
+    ]
+    powers = _powers(points)
+    monomials = []
+    for axis in range(3):
+        less = np.array(_POWERS)
+        less[:, axis] = np.maximum(less[:, axis] - 1, 0)
+        x, y, z = (powers[less[:, k], :, k] for k in range(3))
+        monomials.append((x * y * z * _POWERS[:, axis : axis + 1]).T)
+    return np.concatenate([*parts, np.stack(monomials, axis=1)], axis=2)
+
+
+def _match(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Moves points [P, 3] as little as it takes for their means of `_values` to be `target`.
+
+    Levenberg-Marquardt; there are more coordinates than means, so that the steps are those of
+    least length. With few points the means are met in least squares.
+    """
+    count = len(points)
+    miss = _values(points).mean(axis=0) - target
+    # Small steps first: long ones along directions that hardly matter do not come back.
+    damping = 1e-2
+    for _ in range(_MATCH_STEPS):
+        if np.abs(miss).max() < _MATCHED:
+            break
+        slopes = _slopes(points).reshape(3 * count, -1) / count
+        if len(slopes) < len(miss):
+            square = slopes @ slopes.T
+            ridge = damping * np.trace(square) / len(square) * np.eye(len(square))
+            step = np.linalg.solve(square + ridge, slopes @ miss)
+        else:
+            square = slopes.T @ slopes
+            ridge = damping * np.trace(square) / len(square) * np.eye(len(square))
+            step = slopes @ np.linalg.solve(square + ridge, miss)
+        moved = points - step.reshape(count, 3)
+        found = _values(moved).mean(axis=0) - target
+        if found @ found < miss @ miss:
+            points, miss, damping = moved, found, max(damping / 4, 1e-13)
+        elif damping > 1e3:
+            break
+        else:
+            damping *= 4
+    return points
+
+
+def _normals(
+    points: np.ndarray, places: np.ndarray, facing: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Returns normals [P, 3] near those of the surface whose kernel means are `target`."""
+    near = np.zeros(len(points), int)
+    best = np.full(len(points), np.inf)
+    for start in range(0, len(places), _CHUNK):
+        part = places[start : start + _CHUNK]
+        square = (part**2).sum(axis=1) - 2.0 * points @ part.T
+        closest = square.argmin(axis=1)
+        value = square[np.arange(len(points)), closest]
+        near = np.where(value < best, closest + start, near)
+        best = np.minimum(value, best)
+    normal = facing[near]
+    kernel = shape.kernels(points, _centres())[1] / len(points)
+    miss = target - kernel.T @ normal
+    return normal + np.linalg.lstsq(kernel.T, miss, rcond=1e-10)[0]
 
 
 def _unit(points: np.ndarray) -> np.ndarray:

@@ -24,8 +24,9 @@ import numpy as np
 from absl import flags
 
 from a2fjax.config import AugmentConfig, Config
-from a2fjax.data import augment, mixture, records, windows
+from a2fjax.data import augment, mixture, records, subjects, windows
 from a2fjax.data import batch as batch_lib
+from a2fjax.data import encoded as encoded_lib
 from a2fjax.data.identity import mesh_points
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
@@ -38,24 +39,44 @@ _STEPS = 1 << 40
 _NO_AUGMENT = AugmentConfig(enabled=False)
 
 
-def spec(config: Config, hosts: int = 1) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+Streams = Mapping[str, encoded_lib.Stream]
+"""Caches of encoders' states that batches read, by key; see `a2fjax.data.encoded`."""
+
+
+def spec(
+    config: Config, hosts: int = 1, encoded: Streams | None = None
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns shape and dtype of each array of a batch, without reading anything.
 
     Args:
       config: of the experiment.
       hosts: over which the global batch is divided; 1 gives the global batch.
+      encoded: encoders whose states are read.
 
     Raises:
       InputError: the batch size cannot be divided over the hosts.
     """
     data = config.data
     size, heard = _host_batch(config, hosts), heard_frames(config)
-    return batch_lib.spec(size, data.window_frames, data.identity_points, heard)
+    read = {key: (stream.states, stream.width) for key, stream in (encoded or {}).items()}
+    return batch_lib.spec(
+        size,
+        data.window_frames,
+        data.identity_points,
+        heard,
+        read,
+        normals=config.model.identity_normals,
+    )
+
+
+def encoder_names(config: Config) -> list[str]:
+    """Returns the features that are speech encoders; their names have a path."""
+    return [name for name in config.audio.features if ":" in name]
 
 
 def heard_frames(config: Config) -> int:
     """Returns how many frames of a clip live encoders hear; 0 where there are none."""
-    live = config.data.encoded == "live" and any(":" in name for name in config.audio.features)
+    live = config.data.encoded == "live" and bool(encoder_names(config))
     return max(config.data.heard_frames, config.data.window_frames) if live else 0
 
 
@@ -68,6 +89,7 @@ def batches(
     hosts: int = 1,
     train: bool = True,
     seed: int | None = None,
+    encoded: Streams | None = None,
 ) -> Batches:
     """Returns the endless batches of a host from a step on.
 
@@ -79,6 +101,7 @@ def batches(
       hosts: number of hosts; each gets `batch_size / hosts` windows a step.
       train: False leaves the windows as they are, in the same order.
       seed: None for `config.seed`.
+      encoded: encoders whose states are read from caches.
 
     Returns:
       Iterator of dicts as in `spec`, and what could not be read; close it to stop its workers.
@@ -98,14 +121,27 @@ def batches(
         config.seed if seed is None else seed,
         _masses(source, config, strict=True),
     )
-    make = _Window(source, _identities(source, config.data.identity_points), config, plan, train)
+    make = _Window(
+        source,
+        _identities(source, config),
+        config,
+        plan,
+        train,
+        _reader(source, encoded),
+    )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(start_step * size, _STEPS * size).map(place).map(make)
     return Batches(data.batch(size, batch_fn=_stack), source, config)
 
 
 def eval_batches(
-    config: Config, split: str, batches: int, *, host: int = 0, hosts: int = 1
+    config: Config,
+    split: str,
+    batches: int,
+    *,
+    host: int = 0,
+    hosts: int = 1,
+    encoded: Streams | None = None,
 ) -> Batches:
     """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
 
@@ -118,6 +154,7 @@ def eval_batches(
       batches: number of batches.
       host: index of this host.
       hosts: as in `batches`.
+      encoded: as in `batches`.
 
     Raises:
       InputError: as `batches`.
@@ -125,7 +162,14 @@ def eval_batches(
     size = _host_batch(config, hosts)
     source = _source(config, split)
     places = _even(source, config, batches)
-    make = _Window(source, _identities(source, config.data.identity_points), config, places, False)
+    make = _Window(
+        source,
+        _identities(source, config),
+        config,
+        places,
+        False,
+        _reader(source, encoded),
+    )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(0, batches * size).map(place).map(make)
     # Workers take seconds to start, longer than these few batches need.
@@ -163,6 +207,8 @@ def fingerprint(config: Config, split: str | None = None, seed: int | None = Non
         del data[name]
     if not data["weights"]:
         del data["weights"]  # Runs from before there were weights go on.
+    if not encoder_names(config):
+        del data["encoded"], data["heard_frames"]
     clips = [(e.folder, e.id, e.frames) for e in source.entries]
     text = json.dumps([data, source.split, config.seed if seed is None else seed, clips])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -258,6 +304,12 @@ def _source(config: Config, split: str | None) -> ClipSource:
     return source
 
 
+def _reader(source: ClipSource, encoded: Streams | None) -> encoded_lib.Reader | None:
+    if not encoded:
+        return None
+    return encoded_lib.Reader(source.folders, source.manifests, encoded)
+
+
 def _check_heard(source: ClipSource, config: Config) -> None:
     """Raises `InputError` where a clip is longer than live encoders would hear."""
     heard = heard_frames(config)
@@ -288,25 +340,36 @@ def _masses(source: ClipSource, config: Config, *, strict: bool) -> np.ndarray |
 
 @dataclasses.dataclass(frozen=True)
 class _Identities:
-    """Points of every subject [S, P, 3], which subjects have a mesh [S], subject of a clip [N]."""
+    """Of every subject the points [S, P, 3 or 6], whether there is a mesh [S] and its number among
+    those trained on [S]; subject of a clip [N].
+    """
 
     points: np.ndarray
     known: np.ndarray
+    trained: np.ndarray
     subject: np.ndarray
 
 
-def _identities(source: ClipSource, count: int) -> _Identities:
+def _identities(source: ClipSource, config: Config) -> _Identities:
+    count, normals = config.data.identity_points, config.model.identity_normals
     names = sorted({(e.folder, e.subject) for e in source.entries})
-    points = np.zeros((len(names), count, 3), np.float32)
+    points = np.zeros((len(names), count, 6 if normals else 3), np.float32)
     known = np.zeros(len(names), np.bool_)
     for i, (folder, name) in enumerate(names):
         mesh = source.manifests[folder].subject(name).mesh
         if mesh is not None:
-            points[i] = mesh_points(os.path.join(source.folders[folder], mesh), count)
+            path = os.path.join(source.folders[folder], mesh)
+            points[i] = mesh_points(path, count, normals=normals)
             known[i] = True
     index = {name: i for i, name in enumerate(names)}
     subject = np.array([index[e.folder, e.subject] for e in source.entries], np.int32)
-    return _Identities(points, known, subject)
+    order = {p: k for k, p in enumerate(_training_subjects(source, config))}
+    trained = np.array([order.get(name, subjects.UNKNOWN) for name in names], np.int32)
+    return _Identities(points, known, trained, subject)
+
+
+def _training_subjects(source: ClipSource, config: Config) -> dict[tuple[int, str], str]:
+    return subjects.training(source.folders, source.manifests, config.data.split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,6 +394,7 @@ class _Window:
     config: Config
     plan: windows.Plan | list[tuple[int, int]]
     train: bool
+    encoded: encoded_lib.Reader | None = None
     rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
 
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
@@ -362,6 +426,11 @@ class _Window:
                 "heard_start": np.asarray(first, np.int32),
             }
             window = augment.part(window, first, data.window_frames)
+        if self.encoded is not None:
+            entry = self.source.entries[number]
+            for key in self.encoded.streams:
+                read = self.encoded.window(key, entry, start, data.window_frames, speed)
+                extra[f"encoded/{key}"] = read
         subject = self.identities.subject[number]
         points = self.identities.points[subject]
         return {
@@ -372,6 +441,10 @@ class _Window:
             "length": np.int32(window.length),
             "identity": augment.mirror_points(points) if window.mirrored else points,
             "identity_mask": self.identities.known[subject],
+            # The mirror image of a person is another person.
+            "subject": np.int32(subjects.UNKNOWN)
+            if window.mirrored
+            else self.identities.trained[subject],
             "emotion": window.emotion,
             "clip": np.int32(number),
             "start": np.int32(start),

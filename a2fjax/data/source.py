@@ -60,6 +60,35 @@ def _size(clip: records.Clip) -> int:
     return sum(array.nbytes for array in _arrays(clip))
 
 
+def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
+    """Returns the bytes of a record; the file is opened on first use and kept in `readers`.
+
+    Not safe for several threads with the same file.
+
+    Raises:
+      BadRecord: there is no such record, or the file is damaged.
+    """
+    # Not at the top: importing it costs time that users of the manifest alone need not pay.
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        if file not in readers:
+            os.stat(file)  # Its error says what is wrong in plainer words.
+            readers[file] = ArrayRecordReader(file, _READER_OPTIONS)
+        reader = readers[file]
+        if reader.ok():
+            count = reader.num_records()
+            if record >= count:
+                raise records.BadRecord(f"the shard holds only {count} records")
+        (data,) = reader.read([record])
+        return data
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, records.BadRecord):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise records.BadRecord(reason.split(";")[0].strip()) from None
+
+
 class ClipSource:
     """The clips of a split in manifest order, folder by folder.
 
@@ -181,7 +210,8 @@ class ClipSource:
                 raise records.BadRecord(self.bad[index])
             shard_lock = self._shard_locks.setdefault(self.entries[index].file, threading.Lock())
         with shard_lock:
-            data = self._read(self.entries[index])
+            entry = self.entries[index]
+            data = read_record(self._readers, entry.file, entry.record)
         clip = records.decode(data)
         self._check(clip, self.entries[index])
         for array in _arrays(clip):
@@ -193,27 +223,6 @@ class ClipSource:
             while self._cached > self._cache_bytes and len(self._cache) > 1:
                 self._cached -= _size(self._cache.popitem(last=False)[1])
         return clip
-
-    def _read(self, entry: Entry) -> bytes:
-        # Not at the top: importing it costs time that users of the manifest alone need not pay.
-        from array_record.python.array_record_module import ArrayRecordReader
-
-        try:
-            if entry.file not in self._readers:
-                os.stat(entry.file)  # Its error says what is wrong in plainer words.
-                self._readers[entry.file] = ArrayRecordReader(entry.file, _READER_OPTIONS)
-            reader = self._readers[entry.file]
-            if reader.ok():
-                count = reader.num_records()
-                if entry.record >= count:
-                    raise records.BadRecord(f"the shard holds only {count} records")
-            (data,) = reader.read([entry.record])
-            return data
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, records.BadRecord):
-                raise
-            reason = getattr(error, "strerror", None) or str(error)
-            raise records.BadRecord(reason.split(";")[0].strip()) from None
 
     def _check(self, clip: records.Clip, entry: Entry) -> None:
         if clip.id != entry.id:

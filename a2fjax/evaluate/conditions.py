@@ -5,6 +5,8 @@
     shuffled_emotion   the emotion track of a clip of another emotion
     shuffled_both      both of these
     noise_20db         white noise 20 dB below the clip's speech level
+    no_emotion         the emotion is not told (the zero vector); of models trained with
+                       `model.emotion_dropout` only, others have never seen it
 
 A model that uses its inputs gets worse under the shuffles; one that ignores them does not.
 """
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.config import Config
 from a2fjax.evaluate.baselines import fit_length
 from a2fjax.evaluate.samples import Sample
 from a2fjax.infer.predictor import Request
@@ -28,21 +31,31 @@ NAMES = (
     "shuffled_both",
     "noise_20db",
 )
+NO_EMOTION = "no_emotion"
 NOISE_DB = -20.0
 
 
-def request(sample: Sample, points: Mapping[str, np.ndarray]) -> Request:
+def names(config: Config) -> tuple[str, ...]:
+    """Returns the conditions that can be asked of a model."""
+    return (*NAMES, NO_EMOTION) if config.model.emotion_dropout > 0 else NAMES
+
+
+def request(
+    sample: Sample, points: Mapping[str, np.ndarray], trained: Mapping[str, str] | None = None
+) -> Request:
     """Returns the request that tells the model the truth about a clip.
 
     Args:
       sample: the clip.
-      points: identity points [P, 3] by person; a person without any gets the mean identity.
+      points: identity points [P, 3 or 6] by person; a person without any gets the mean identity.
+      trained: by person the name in the model's training set, of those who are in it.
     """
     return Request(
         audio=sample.clip.audio,
         identity=points.get(sample.subject),
         emotion=sample.clip.emotion,
         speech_level=sample.clip.speech_level,
+        subject=(trained or {}).get(sample.subject),
     )
 
 
@@ -51,36 +64,41 @@ def altered(
     index: int,
     samples: Sequence[Sample],
     points: Mapping[str, np.ndarray],
+    trained: Mapping[str, str] | None = None,
     *,
     seed: int,
 ) -> Request:
     """Returns the request of a clip under a condition of `NAMES`.
 
     Args:
-      name: of the condition.
+      name: of the condition, of `names`.
       index: of the clip in `samples`.
       samples: clips whose emotions may be taken.
       points: identity points by person, of everybody in the set.
+      trained: as `request`.
       seed: of the draws; a clip draws the same whatever stands beside its identity.
     """
     sample = samples[index]
-    true = request(sample, points)
-    audio, identity, emotion = true.audio, true.identity, true.emotion
+    true = request(sample, points, trained)
+    audio, identity, emotion, subject = true.audio, true.identity, true.emotion, true.subject
     key = zlib.crc32(sample.clip.id.encode())
     if name == "mean_identity":
-        identity = None
+        identity = subject = None
     if name in ("shuffled_identity", "shuffled_both"):
         others = sorted(person for person in points if person != sample.subject)
         if others:
             draw = np.random.default_rng([seed, key, 1]).integers(len(others))
-            identity = points[others[int(draw)]]
+            other = others[int(draw)]
+            identity, subject = points[other], (trained or {}).get(other)
     if name in ("shuffled_emotion", "shuffled_both"):
         emotion = _other_emotion(sample, samples, np.random.default_rng([seed, key, 2]))
     if name == "noise_20db":
         noise = np.random.default_rng([seed, key, 3]).standard_normal(len(audio))
         loud = sample.clip.speech_level * 10 ** (NOISE_DB / 20)
         audio = (audio + loud * noise).astype(np.float32)
-    return Request(audio, identity, emotion, true.speech_level)
+    if name == NO_EMOTION:
+        emotion = np.zeros(rig.NUM_EMOTIONS, np.float32)
+    return Request(audio, identity, emotion, true.speech_level, subject)
 
 
 def _other_emotion(

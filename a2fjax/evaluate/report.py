@@ -9,6 +9,9 @@ Layout of the JSON, `null` where nothing was measured:
                   .interval                   {metric: [low, high]}, 95 % over people
                   .baselines.<name>           the same metrics of `a2fjax.evaluate.baselines`
                   .robustness.<name>          the same model under `a2fjax.evaluate.conditions`
+                  .difference.<name>          {metric: [low, high]}, 95 % over people of what the
+                                              condition adds to the metric; both measured on the
+                                              same drawn people
                   .by_subject, .by_emotion    {name: {clips, metrics}}
                   .by_clip                    worst first
     headline                                  the main figures as lines of text
@@ -106,8 +109,10 @@ def headline(result: dict[str, Any]) -> list[str]:
             f"{_show(model['pause_aperture'], '{:.2f}')} open"
         )
         if part["robustness"]:
+            changes = part.get("difference", {})
             shown = ", ".join(
                 f"{name.replace('_', ' ')} {_show(row['rmse_ratio'])}"
+                + _change(changes.get(name, {}).get("rmse_ratio"))
                 for name, row in part["robustness"].items()
             )
             lines.append(f"{split}: RMSE ratio with {shown}")
@@ -158,6 +163,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
         + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
     ]
     lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
+    lines += _change_table(split, part)
     lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
     lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
     for kind in ("by_emotion", "by_subject"):
@@ -168,6 +174,24 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
         lines += ["", f"{split}, {kind.replace('_', ' ')}{more}"]
         lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
     return lines
+
+
+def _change(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
+
+
+def _change_table(split: str, part: dict[str, Any]) -> list[str]:
+    """Returns what each condition adds to the ratio; reports from before it have none."""
+    rows = []
+    for name, change in part.get("difference", {}).items():
+        own, other = part["model"]["rmse_ratio"], part["robustness"][name]["rmse_ratio"]
+        low, high = change["rmse_ratio"] or (None, None)
+        added = None if own is None or other is None else other - own
+        rows.append([name, *(_show(value, "{:+.3f}") for value in (added, low, high))])
+    if not rows:
+        return []
+    title = f"{split}, what a condition adds to the ratio (pairs of the same people)"
+    return ["", title, *_align(["", "added", "95% low", "95% high"], rows)]
 
 
 def _group_rows(model: dict[str, Any]) -> list[list[str]]:

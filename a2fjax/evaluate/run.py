@@ -13,7 +13,7 @@ import numpy as np
 
 from a2fjax import config as config_lib
 from a2fjax import rig
-from a2fjax.data import records
+from a2fjax.data import mixture, records
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError, WorkFailed, nearest
 from a2fjax.evaluate import baselines, conditions, report, samples
@@ -35,11 +35,16 @@ class Model(Protocol):
       config: of the run, names the shards it was trained on.
       step: of the checkpoint.
       fingerprint: of both.
+      subjects: names of the people of whom more than the mesh was learnt; see `Predictor`.
     """
 
     config: config_lib.Config
     step: int
     fingerprint: str
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """See above."""
 
     def points(self, mesh: Any) -> np.ndarray:
         """Returns the identity points of a neutral mesh."""
@@ -112,7 +117,8 @@ def evaluate(
         say(f"sampling {len(meshes)} neutral meshes")
         points = {name: model.points(mesh) for name, mesh in meshes.items()}
 
-    altered = () if quick else conditions.NAMES
+    altered = () if quick else conditions.names(model.config)
+    trained = _trained(model, folders, manifests)
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
     for split in chosen_splits:
@@ -120,7 +126,7 @@ def evaluate(
         chosen = samples.Split(ClipSource(folders, split), QUICK_CLIPS if quick else None, others)
         measured: list[_Measured] = []
         for chunk in chosen.chunks():
-            measured += _measure(model, chunk, points, known, altered, seed, split, say)
+            measured += _measure(model, chunk, points, trained, known, altered, seed, split, say)
         if not measured:
             raise InputError(
                 f"no readable clip in split {split!r} of {', '.join(folders)}: "
@@ -159,6 +165,33 @@ def _training(config: config_lib.Config, folders: list[str]) -> tuple[baselines.
     return baselines.training(folders, config.data.split), folders
 
 
+def _trained(
+    model: Model, folders: list[str], manifests: Sequence[records.Manifest]
+) -> dict[str, str]:
+    """Returns the run's name by unique name of everybody whom it has a residual of.
+
+    A person of another set may have the same name; so only folders that the run was trained on
+    count, or, where those are gone, as many folders as they were in the same order.
+    """
+    own = [str(f) for f in model.config.data.shards]
+    if not model.subjects:
+        return {}
+    there = [str(Path(f).resolve()) for f in own]
+    moved = len(own) == len(folders) and not any((Path(f) / "manifest.json").is_file() for f in own)
+    sets, known = mixture.names(own), set(model.subjects)
+    found = {}
+    for f, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
+        path = str(Path(folder).resolve())
+        if path not in there and not moved:
+            continue
+        which = there.index(path) if path in there else f
+        for subject in manifest.subjects:
+            name = subject.id if len(own) == 1 else f"{sets[which]}:{subject.id}"
+            if name in known:
+                found[samples.unique_name(f, subject.id, len(folders))] = name
+    return found
+
+
 def _splits(
     manifests: Sequence[records.Manifest],
     folders: Sequence[str],
@@ -182,6 +215,7 @@ def _measure(
     model: Model,
     chunk: list[samples.Sample],
     points: dict[str, np.ndarray],
+    trained: dict[str, str],
     known: baselines.Training,
     altered: Sequence[str],
     seed: int,
@@ -189,11 +223,12 @@ def _measure(
     say: Callable[[str], None],
 ) -> list[_Measured]:
     say(f"{split}: {len(chunk)} clips, the model")
-    predicted = {"model": model.batch([conditions.request(s, points) for s in chunk])}
+    predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
     for name in altered:
         say(f"{split}: {len(chunk)} clips, {name}")
         requests = [
-            conditions.altered(name, i, chunk, points, seed=seed) for i in range(len(chunk))
+            conditions.altered(name, i, chunk, points, trained, seed=seed)
+            for i in range(len(chunk))
         ]
         predicted[name] = model.batch(requests)
     say(f"{split}: {len(chunk)} clips, metrics and baselines")
@@ -235,7 +270,10 @@ def _summarise(
 ) -> dict[str, Any]:
     subjects = sorted({m.subject for m in measured})
     emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
-    per_subject = [merge([m.rows["model"] for m in measured if m.subject == s]) for s in subjects]
+    per_subject = {
+        row: [merge([m.rows[row] for m in measured if m.subject == s]) for s in subjects]
+        for row in ("model", *altered)
+    }
     frames = sum(m.frames for m in measured)
 
     def part(chosen: list[_Measured]) -> dict[str, Any]:
@@ -257,9 +295,17 @@ def _summarise(
         "seconds": frames / rig.FPS,
         "subjects": len(subjects),
         "model": _numbers([m.rows["model"] for m in measured]),
-        "interval": bootstrap.intervals(per_subject, _values, seed=seed, resamples=resamples),
+        "interval": bootstrap.intervals(
+            per_subject["model"], _values, seed=seed, resamples=resamples
+        ),
         "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in baselines.NAMES},
         "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
+        "difference": {
+            n: bootstrap.differences(
+                per_subject["model"], per_subject[n], _values, seed=seed, resamples=resamples
+            )
+            for n in altered
+        },
         "by_subject": {s: part([m for m in measured if m.subject == s]) for s in subjects},
         "by_emotion": {e: part([m for m in measured if m.emotion == e]) for e in emotions},
         "by_clip": sorted(clips, key=lambda c: -(c["rmse_ratio"] or 0.0)),

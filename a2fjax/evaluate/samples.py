@@ -75,7 +75,7 @@ class Split:
 
     def subject(self, folder: int, name: str) -> str:
         """Returns a person's unique name: ids of different folders may be equal."""
-        return name if len(self.source.folders) == 1 else f"{folder}:{name}"
+        return unique_name(folder, name, len(self.source.folders))
 
     def _chosen(self) -> Sequence[int]:
         count = len(self.source)
@@ -119,6 +119,11 @@ class Split:
                         continue  # Not measured here; the split it is of names it.
 
 
+def unique_name(folder: int, subject: str, folders: int) -> str:
+    """Returns a person's name over `folders` folders: ids of different ones may be equal."""
+    return subject if folders == 1 else f"{folder}:{subject}"
+
+
 def _reference(clip: records.Clip) -> suite.Reference:
     return suite.reference(
         clip.motion,
@@ -141,6 +146,6 @@ def meshes(
     for f, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         for subject in manifest.subjects:
             if subject.mesh is not None:
-                name = subject.id if len(folders) == 1 else f"{f}:{subject.id}"
+                name = unique_name(f, subject.id, len(folders))
                 out[name] = records.read_mesh(Path(folder) / subject.mesh)
     return out

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.animation import mesh
-from a2fjax.data import records
+from a2fjax.data import records, subjects
 from a2fjax.errors import InputError, nearest
 
 
@@ -45,3 +45,24 @@ def load(text: str, shards: Sequence[str | Path] = ()) -> tuple[np.ndarray, np.n
             f"shards to look a subject up in{where}; name them with --data"
         )
     raise InputError(f"identity {text!r}: no such mesh file or subject{nearest(text, names)}")
+
+
+def trained(text: str, names: Sequence[str]) -> str | None:
+    """Returns the training set's name of the person that the user names; None for nobody in it.
+
+    Args:
+      text: as `load`; a mesh file is nobody's, whatever its name.
+      names: `Predictor.subjects`.
+    """
+    path = Path(text)
+    if path.suffix.lower() in mesh.ENDINGS or path.is_file():
+        return None
+    number = subjects.number(text, names)
+    return None if number == subjects.UNKNOWN else names[number]
+
+
+def no_use(text: str, run: str, names: Sequence[str]) -> str:
+    """Returns the message for an identity given to a run that was trained without meshes."""
+    if names:
+        return f"identity {text!r}: {run} knows its training subjects only{nearest(text, names)}"
+    return f"identity {text!r}: {run} was trained with model.identity='none'; leave --identity out"

@@ -71,6 +71,7 @@ def predict(
     *,
     identity: Mesh | np.ndarray | None = None,
     emotion: EmotionTrack | None = None,
+    subject: str | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
     context_seconds: float = CONTEXT_SECONDS,
     progress: Callable[[int], None] | None = None,
@@ -86,6 +87,7 @@ def predict(
       survey: of the same blocks.
       identity: see `Predictor`; a mesh is sampled once.
       emotion: over the whole recording; None for neutral.
+      subject: see `Predictor`.
       chunk_seconds: that a chunk contributes; longer than the context.
       context_seconds: given to each side of it.
       progress: called with the number of frames done.
@@ -114,6 +116,7 @@ def predict(
             identity=identity,
             emotion=None if emotion is None else emotion.sample(last - first, first),
             speech_level=survey.speech_level,
+            subject=subject,
         )
         # From here on frames count from the end of what was yielded.
         start = max(0, begin - fade)

@@ -7,6 +7,7 @@ so that few programs are compiled; models honour `length`, so padding changes no
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,9 @@ from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.data import batch as batch_lib
 from a2fjax.data import identity as identity_lib
+from a2fjax.data import subjects as subjects_lib
 from a2fjax.errors import InputError
-from a2fjax.models import hearing
+from a2fjax.models import conditioning, hearing
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
@@ -43,16 +45,20 @@ class Request:
 
     Attributes:
       audio: [S] float, 16 kHz mono, as recorded (not level-normalised).
-      identity: neutral mesh (vertices [V, 3], faces [F, 3] or None), or points [P, 3] that
+      identity: neutral mesh (vertices [V, 3], faces [F, 3] or None), or points [P, 3 or 6] that
         `Predictor.points` returned; None for the mean identity of training.
-      emotion: [5], or [T, 5] by frame; None for neutral.
+      emotion: [5], or [T, 5] by frame: weights of at least 0 that sum to at most 1, as they were
+        trained on; all zero for "not told" (see `model.emotion_dropout`); None for neutral.
       speech_level: RMS of the speech; estimated from `audio` if None.
+      subject: name of a person of the training set, of whom more than the mesh may have been
+        learnt (`Predictor.subjects`); None, or any other name, for somebody new.
     """
 
     audio: np.ndarray
     identity: Mesh | np.ndarray | None = None
     emotion: np.ndarray | None = None
     speech_level: float | None = None
+    subject: str | None = None
 
 
 def bucket(frames: int, most: int | None = None) -> int:
@@ -115,10 +121,20 @@ class Predictor:
     def points(self, mesh: Mesh) -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh; sampled once, used for many clips.
 
+        [P, 6], with normals, where `model.identity_normals` says so.
+
         Raises:
           InputError: not a mesh.
         """
-        return identity_lib.sample_points(*mesh, self.config.data.identity_points)
+        return identity_lib.sample_points(
+            *mesh, self.config.data.identity_points, normals=self.config.model.identity_normals
+        )
+
+    @functools.cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the people of whom a residual was learnt; none without `identity_residual`."""
+        names = self.params.get("constants", {}).get("subjects")
+        return () if names is None else conditioning.decode_names(names)
 
     def __call__(
         self,
@@ -127,13 +143,14 @@ class Predictor:
         identity: Mesh | np.ndarray | None = None,
         emotion: np.ndarray | None = None,
         speech_level: float | None = None,
+        subject: str | None = None,
     ) -> np.ndarray:
         """Returns the motion [T, 72] float32 in rig units, T = ceil(S / 320); see `Request`.
 
         Raises:
           InputError: as `batch`.
         """
-        return self.batch([Request(audio, identity, emotion, speech_level)])[0]
+        return self.batch([Request(audio, identity, emotion, speech_level, subject)])[0]
 
     def batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
         """Returns the motion [T, 72] of each clip; clips of like length share a padded batch.
@@ -173,7 +190,8 @@ class Predictor:
         padded = np.zeros(frames * HOP, np.float32)
         padded[: len(audio)] = level.normalise(audio, speech_level)
         if request.identity is None:
-            points = np.zeros((self.config.data.identity_points, 3), np.float32)
+            width = 6 if self.config.model.identity_normals else 3
+            points = np.zeros((self.config.data.identity_points, width), np.float32)
         elif isinstance(request.identity, tuple):
             points = self.points(request.identity)
         else:
@@ -190,6 +208,7 @@ class Predictor:
             "length": np.asarray(length, np.int32),
             "identity": points,
             "identity_mask": np.asarray(request.identity is not None),
+            "subject": np.asarray(subjects_lib.number(request.subject, self.subjects), np.int32),
             "emotion": emotion,
             "clip": np.zeros((), np.int32),
             "start": np.zeros((), np.int32),
@@ -200,7 +219,9 @@ def batch_shapes(
     config: config_lib.Config, size: int, frames: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and types of a batch of `size` clips padded to `frames`."""
-    shapes = batch_lib.spec(size, frames, config.data.identity_points)
+    shapes = batch_lib.spec(
+        size, frames, config.data.identity_points, normals=config.model.identity_normals
+    )
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
@@ -215,6 +236,13 @@ def _check(request: Request, i: int) -> None:
         allowed = ((rig.NUM_EMOTIONS,), (num_frames(len(audio)), rig.NUM_EMOTIONS))
         if shape not in allowed:
             raise InputError(f"clip {i}: emotion has shape {shape}, expected one of {allowed}")
+        weights = np.asarray(request.emotion)
+        # Not (a <= b), so that what is no number is refused as well.
+        if not (weights.min() >= -1e-4 and weights.sum(-1).max() <= 1.0 + 1e-3):
+            raise InputError(
+                f"clip {i}: emotion weights from {weights.min():g}, sums up to "
+                f"{weights.sum(-1).max():g}; expected weights of at least 0 that sum to at most 1"
+            )
 
 
 def read_config(run: str | Path) -> config_lib.Resolved:

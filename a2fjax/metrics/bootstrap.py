@@ -38,18 +38,65 @@ def intervals(
     """
     if len(subjects) < 2:
         return dict.fromkeys(values(subjects[0]))
+    draws = _draws(len(subjects), seed, resamples)
+    return _percentiles(values(_drawn(draws, subjects)), level)
+
+
+def differences(
+    subjects: Sequence[Sums],
+    others: Sequence[Sums],
+    values: Values,
+    *,
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float] | None]:
+    """Returns the interval of what every metric changes by from one condition to another.
+
+    Paired: both conditions are measured on the same drawn people, so what makes people differ in
+    both falls out. An interval without zero says that the change is no chance of who was measured.
+
+    Args:
+      subjects: added sums of each subject under the first condition.
+      others: under the second one, of the same subjects in the same order.
+      values: as `intervals`, which draws the same subjects for the same seed.
+      seed: of the resampling.
+      resamples: number of draws.
+      level: coverage.
+
+    Returns:
+      {metric: (low, high)} of second minus first; None as `intervals`.
+    """
+    if len(subjects) != len(others):
+        raise ValueError(f"{len(subjects)} subjects and {len(others)} others are no pairs")
+    if len(subjects) < 2:
+        return dict.fromkeys(values(subjects[0]))
+    draws = _draws(len(subjects), seed, resamples)
+    first, second = (values(_drawn(draws, each)) for each in (subjects, others))
+    return _percentiles({name: second[name] - first[name] for name in first}, level)
+
+
+def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
+    """Returns how often each subject is in each draw [resamples, count]."""
     rng = np.random.default_rng(seed)
-    count = len(subjects)
-    draws = rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(float)
-    total = {
+    return rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(float)
+
+
+def _drawn(draws: np.ndarray, subjects: Sequence[Sums]) -> Sums:
+    return {
         key: np.tensordot(draws, np.stack([np.asarray(s[key]) for s in subjects]), axes=1)
         for key in subjects[0]
     }
+
+
+def _percentiles(
+    values: dict[str, np.ndarray], level: float
+) -> dict[str, tuple[float, float] | None]:
     tail = 50.0 * (1.0 - level)
     out: dict[str, tuple[float, float] | None] = {}
-    for name, drawn in values(total).items():
+    for name, drawn in values.items():
         known = drawn[np.isfinite(drawn)]
-        if 2 * len(known) < resamples:
+        if 2 * len(known) < len(drawn):
             out[name] = None
         else:
             low, high = np.percentile(known, [tail, 100.0 - tail])

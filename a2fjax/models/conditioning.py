@@ -6,13 +6,12 @@ descriptor of its point cloud, projected on the leading components of the traini
 descriptors. A free encoder of the points fits the training subjects and nobody else.
 
 How much of the demo heads' eight shape parameters is left in the components, as R2 of a ridge
-regression from 40 training heads on 20 unseen ones: 0.97-1.00 for six of them at 256 points and
-more; width of the mouth 0.7 at 256 points, 0.94 at 1024; height of the brows 0.4 and 0.9.
+regression from 40 training heads on 20 unseen ones, 384 points: 0.98-1.00 for six of them, width of
+the mouth 0.97, height of the brows 0.95. With normals 0.98-1.00, 0.89 and 0.95.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,65 +22,43 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax import shape
+
 COMPONENTS = 16
 """Principal components of the descriptor that the network sees; unused ones are zero."""
 
 NOISE = 0.1
 """Standard deviation of the noise on each standardised component while training."""
 
-_WIDE = 0.6
-"""Of the two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
-
-_SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
 _LIMIT = 3.0
 _VARIANCE_FLOOR = 1e-5
 _RELIABILITY = 0.5
+_SUBJECTS_PER_COMPONENT = 2.5
+_FEW = 3
+_RESIDUAL_START = 0.1
 
 
-def _centres() -> np.ndarray:
-    """Returns points on three shells, each a Fibonacci lattice (Gonzalez 2010)."""
-    golden = math.pi * (3.0 - math.sqrt(5.0))
-    points = []
-    for radius, count in _SHELLS:
-        i = np.arange(count)
-        height = 1.0 - (2.0 * i + 1.0) / count
-        ring = np.sqrt(1.0 - height**2)
-        shell = np.stack([ring * np.cos(golden * i), height, ring * np.sin(golden * i)], -1)
-        points.append(radius * shell)
-    return np.concatenate(points).astype(np.float32)
-
-
-_CENTRES = _centres()
-_MONOMIALS = (
-    *itertools.combinations_with_replacement(range(3), 2),
-    *itertools.combinations_with_replacement(range(3), 3),
-)
-DESCRIPTOR_WIDTH = len(_CENTRES) * 2 + len(_MONOMIALS)
+DESCRIPTOR_WIDTH = shape.WIDTH
+"""Values of a descriptor without normals; `shape.width` tells both."""
 
 
 def descriptor(points: Array) -> Array:
-    """Describes a cloud of surface points by means over it.
+    """Describes a cloud of surface points by means over it; see `shape.descriptor`.
 
-    A kernel mean embedding (Smola et al. 2007) at fixed centres and two scales, and the moments
-    of second and third order: no order of the points enters, and it tends to an integral over
-    the surface as their number grows, so the mesh's topology does not enter either.
+    No order of the points enters, and it tends to an integral over the surface as their number
+    grows, so the mesh's topology does not enter either.
 
     Args:
-      points: [B, P, 3], centred and of unit RMS radius.
+      points: [B, P, 3], centred and of unit RMS radius, or [B, P, 6] with normals.
 
     Returns:
-      [B, DESCRIPTOR_WIDTH] float32.
+      [B, shape.width(normals)] float32.
     """
-    points = points.astype(jnp.float32)
-    centres = jnp.asarray(_CENTRES)
-    square = (
-        jnp.sum(points**2, -1, keepdims=True) - 2.0 * points @ centres.T + jnp.sum(centres**2, -1)
-    )
-    wide = jnp.exp(square / (-2.0 * _WIDE**2))
-    parts = [jnp.mean(wide**4, axis=1), jnp.mean(wide, axis=1)]
-    axes = [points[..., i] for i in range(3)]
-    moments = [jnp.mean(math.prod(axes[i] for i in powers), axis=1) for powers in _MONOMIALS]
-    return jnp.concatenate([*parts, jnp.stack(moments, -1)], axis=-1)
+    return shape.descriptor(jnp, points.astype(jnp.float32), _dot)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def standardisation(
@@ -90,23 +67,26 @@ def standardisation(
     """Fits the projection that whitens the descriptors of the training subjects.
 
     Args:
-      descriptors: [N, DESCRIPTOR_WIDTH], one row a subject; N may be 0 or 1.
-      repeated: [N, DESCRIPTOR_WIDTH], of the same subjects from other points on their meshes:
-        what differs is noise of the sampling.
+      descriptors: [N, D], one row a subject; N may be 0 or 1.
+      repeated: [N, D], of the same subjects from other points on their meshes: what differs is
+        noise of the sampling.
 
     Returns:
-      mean [DESCRIPTOR_WIDTH] and projection [DESCRIPTOR_WIDTH, COMPONENTS]: the leading principal
+      mean [D] and projection [D, COMPONENTS]: the leading principal
       components, each divided by its standard deviation over the subjects. A component is a zero
-      column where there are too few subjects, or where its variance is below a hundred-thousandth
-      of the first one's or mostly noise: divided by its deviation, it would be as loud as shape.
+      column where its variance is below a hundred-thousandth of the first one's or mostly noise:
+      divided by its deviation, it would be as loud as shape. And there are at most 0.4 times as
+      many as subjects (but three): of few people's styles, no more can be told from chance.
     """
-    descriptors = np.asarray(descriptors, np.float64).reshape(-1, DESCRIPTOR_WIDTH)
-    projection = np.zeros((DESCRIPTOR_WIDTH, COMPONENTS), np.float32)
+    descriptors = np.asarray(descriptors, np.float64)
+    width = descriptors.shape[-1]
+    projection = np.zeros((width, COMPONENTS), np.float32)
     if not len(descriptors):
-        return np.zeros(DESCRIPTOR_WIDTH, np.float32), projection
+        return np.zeros(width, np.float32), projection
     mean = descriptors.mean(0)
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
-    axes, singular = axes[:COMPONENTS], singular[:COMPONENTS]
+    most = min(COMPONENTS, max(_FEW, math.ceil(len(descriptors) / _SUBJECTS_PER_COMPONENT)))
+    axes, singular = axes[:most], singular[:most]
     variance = singular**2 / max(len(descriptors) - 1, 1)
     used = variance > max(_VARIANCE_FLOOR * variance[0], 1e-12)
     if repeated is not None:
@@ -145,16 +125,16 @@ class IdentityEncoder(nn.Module):
         """Returns the embedding [B, width].
 
         Args:
-          points: [B, P, 3]; see `descriptor`.
+          points: [B, P, 3 or 6]; see `descriptor`.
           known: [B] bool; False stands for the mean identity, whatever the points hold.
-          mean: [DESCRIPTOR_WIDTH], of `standardisation`.
-          projection: [DESCRIPTOR_WIDTH, COMPONENTS], of `standardisation`.
+          mean: [D], of `standardisation`.
+          projection: [D, COMPONENTS], of `standardisation`.
           key: draws the training noise and the dropout; None for neither.
           dropout: share of items whose identity becomes the mean one.
         """
         # Unknown identities may hold anything, also what is not a number.
         points = jnp.where(known[:, None, None], points, 0.0)
-        code = (descriptor(points) - mean) @ projection
+        code = _dot(descriptor(points) - mean, projection)
         # A face far outside the training faces is read as one at their edge.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
         if key is not None:
@@ -167,8 +147,63 @@ class IdentityEncoder(nn.Module):
         return nn.Dense(self.width, name="out")(hidden)
 
 
+class IdentityResidual(nn.Module):
+    """What is learnt of the people of the training set beyond what their meshes tell.
+
+    Zero for people who were not trained on. Dropped from a share of the windows, the embedding
+    without it stays the best guess from the mesh.
+
+    Attributes:
+      people: number of people of the training set.
+      width: of the embedding.
+    """
+
+    people: int
+    width: int
+
+    @nn.compact
+    def __call__(self, subject: Array, *, key: Array | None = None, dropout: float = 0.0) -> Array:
+        """Returns the residuals [B, width].
+
+        Args:
+          subject: [B] int32, number of the person; out of range for an unknown one.
+          key: draws the dropout; None for none.
+          dropout: share of items without a residual.
+        """
+        rows = max(self.people, 1)
+        # Not zeros: what multiplies it starts at zero, and two zeros would never leave each other.
+        table = self.param("table", nn.initializers.normal(_RESIDUAL_START), (rows, self.width))
+        known = (subject >= 0) & (subject < self.people)
+        if key is not None:
+            known = known & ~jax.random.bernoulli(key, dropout, known.shape)
+        return jnp.where(known[:, None], table[jnp.clip(subject, 0, rows - 1)], 0.0)
+
+
+def encode_names(names: Sequence[str]) -> np.ndarray:
+    """Returns names as an array [N, longest in UTF-8] uint8, so that they are kept with weights."""
+    lines = [name.encode() for name in names]
+    longest = max((len(line) for line in lines), default=1)
+    padded = [list(line.ljust(longest, b"\0")) for line in lines]
+    return np.array(padded, np.uint8).reshape(len(lines), longest)
+
+
+def decode_names(array: np.ndarray) -> tuple[str, ...]:
+    """Returns the names that `encode_names` was given."""
+    return tuple(bytes(row).rstrip(b"\0").decode() for row in np.asarray(array, np.uint8))
+
+
+def drop_emotion(key: Array, emotion: Array, rate: float) -> Array:
+    """Returns the emotion [B, T, 5], of a share `rate` of the items the zero vector, "not told"."""
+    kept = ~jax.random.bernoulli(key, rate, emotion.shape[:1])
+    return emotion * kept[:, None, None]
+
+
 class EmotionEncoder(nn.Module):
     """Embeds the emotion of every frame.
+
+    Neutral is an emotion like the others, the first unit vector. The zero vector stands for "not
+    told", which a model knows when some of its training windows were (`model.emotion_dropout`): it
+    then predicts what is best without knowing the emotion.
 
     Attributes:
       width: of the embedding.

@@ -29,7 +29,7 @@ from jax import Array
 from a2fjax.audio import HOP, encoders
 from a2fjax.audio.frontend import Frontend
 from a2fjax.audio.wav2vec2.network import spans
-from a2fjax.config import AudioConfig, EncoderConfig
+from a2fjax.config import AudioConfig, Config, EncoderConfig
 from a2fjax.errors import InputError
 from a2fjax.models.base import Batch
 from a2fjax.models.params import Params, merge, nest, paths
@@ -292,14 +292,30 @@ class Mix(nn.Module):
         return x
 
 
-def check_cached(config: AudioConfig) -> None:
-    """Checks that what encoders give can come from a cache.
+def check(config: Config) -> None:
+    """Checks that encoders can be had the way the data say.
 
     Raises:
-      InputError: they are trained, so what they gave before is not what they give.
+      InputError: states are to come from a cache, but the encoder is trained, so that what it gave
+        before is not what it gives; or pauses are to be inserted, which no cache has heard.
     """
-    if config.encoder.train_from is not None:
-        raise InputError(
-            f"data.encoded='cached' with audio.encoder.train_from={config.encoder.train_from}: an "
-            "encoder that is trained must hear the audio; set data.encoded='live'"
-        )
+    if config.data.encoded != "cached" or not encoders.keys(config.audio.features):
+        return
+    for key, value, wrong, why in (
+        (
+            "audio.encoder.train_from",
+            config.audio.encoder.train_from,
+            config.audio.encoder.train_from is not None,
+            "an encoder that is trained must hear the audio",
+        ),
+        (
+            "data.augment.silence_prob",
+            config.data.augment.silence_prob,
+            config.data.augment.enabled and config.data.augment.silence_prob > 0,
+            "what an encoder makes of an inserted pause is not in a cache",
+        ),
+    ):
+        if wrong:
+            raise InputError(
+                f"config: data.encoded='cached' with {key}={value}: {why}; set data.encoded='live'"
+            )

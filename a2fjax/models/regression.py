@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import rig
+from a2fjax import rig, shape
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
@@ -21,14 +21,19 @@ from a2fjax.models.hearing import Encoders, Hearing, Mix
 from a2fjax.models.params import FROZEN, Params
 
 
-def default_constants() -> dict[str, np.ndarray]:
+def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray]:
     """Returns constants of the right shapes that say nothing about any data.
 
     "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and
-    "identity_projection" of `conditioning.standardisation`.
+    "identity_projection" of `conditioning.standardisation`; with `model.identity_residual` also
+    "subjects", the `conditioning.encode_names` of the people of the training set.
     """
-    mean, projection = conditioning.standardisation(np.zeros((0, conditioning.DESCRIPTOR_WIDTH)))
+    config = config or ModelConfig()
+    width = shape.width(config.identity_normals)
+    mean, projection = conditioning.standardisation(np.zeros((0, width)))
+    subjects = {"subjects": conditioning.encode_names([])} if config.identity_residual else {}
     return {
+        **subjects,
         "motion_mean": np.zeros(rig.NUM_CHANNELS, np.float32),
         "motion_std": 0.1 * rig.SCALE,
         "identity_mean": mean,
@@ -69,7 +74,7 @@ class Network(nn.Module):
         Args:
           features: [B, T, F], signals.
           silence: [F], signals of a frame of silence, which stands before and after each clip.
-          batch: length, identity, identity_mask and emotion are read.
+          batch: length, identity, identity_mask, emotion and, for the residual, subject are read.
           constants: as `default_constants`, with the statistics of the states.
           key: of dropout and noise; None when not training.
           states: of encoders by key, [B, T, S, D].
@@ -91,8 +96,20 @@ class Network(nn.Module):
                     dropout=config.condition_dropout,
                 )
             )
+        # Keys beside those of the layers, so that what was drawn before stays as it was.
+        for_emotion, for_residual = (
+            (None, None) if keys[0] is None else (jax.random.fold_in(keys[0], i) for i in (1, 2))
+        )
+        if config.identity_residual:
+            people = constants["subjects"].shape[0]
+            own = conditioning.IdentityResidual(people, config.identity_width, name="residual")
+            vector = own(batch["subject"], key=for_residual, dropout=config.residual_dropout)
+            conditions = [conditions[0] + vector] if conditions else [vector]
+        told = batch["emotion"]
+        if for_emotion is not None and config.emotion_dropout > 0:
+            told = conditioning.drop_emotion(for_emotion, told, config.emotion_dropout)
         emotion = conditioning.EmotionEncoder(config.emotion_width, name="emotion")
-        conditions.append(emotion(batch["emotion"]))
+        conditions.append(emotion(told))
 
         # Outside its clip a frame hears silence, as many frames as the convolutions reach. Then
         # nothing between them needs a mask, and padding, a chunk's edge and the start of a stream
@@ -173,7 +190,7 @@ class Regression:
         self.config = config.model
         self.hearing = Hearing(config.audio, encoders)
         self.constants = dict(
-            default_constants() | self.hearing.default_constants()
+            default_constants(config.model) | self.hearing.default_constants()
             if constants is None
             else constants
         )

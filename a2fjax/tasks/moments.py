@@ -9,25 +9,14 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.config import Config
-from a2fjax.data import records
+from a2fjax.data import records, subjects
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
+from a2fjax.models import conditioning
 from a2fjax.models.nvidia import configured, geometry
 
 MOTION_CLIPS = 4000
 """Clips over which motion is measured at most, spread evenly over each subject's."""
-
-
-def subjects(manifests: Sequence[records.Manifest], split: str) -> list[tuple[int, str]]:
-    """Returns (set, subject) of everybody with a clip in `split`; an actor is the place here.
-
-    Set by set, in the manifests' order: as "subject" of a batch counts them.
-    """
-    out = []
-    for i, manifest in enumerate(manifests):
-        present = {entry["subject"] for entry in manifest.entries(split)}
-        out += [(i, s.id) for s in manifest.subjects if s.id in present]
-    return out
 
 
 def constants(
@@ -38,6 +27,8 @@ def constants(
     mean: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Returns "actor_mean" [A, 72], "clip_offset" [N + 1] and the geometry head's constants.
+
+    With several actors also "subjects", the `conditioning.encode_names` of their names.
 
     Args:
       config: with one of NVIDIA's kinds.
@@ -52,7 +43,8 @@ def constants(
     """
     configured.check(config)
     own = config.model.nvidia
-    people = subjects(manifests, config.data.split)
+    named = subjects.training([str(f) for f in folders], manifests, config.data.split)
+    people = list(named)
     if own.actors not in (0, 1, len(people)):
         raise InputError(
             f"model.nvidia.actors={own.actors}: the training split has {len(people)} subjects; "
@@ -76,6 +68,9 @@ def constants(
     found = measure(ClipSource(folders, config.data.split), people, amounts, mean)
     if not wanted:
         found = geometry.Moments(found.mean, found.covariance, found.mean[None])
+    if wanted:
+        # So that a predictor finds the actor of a name.
+        out["subjects"] = conditioning.encode_names(list(named.values()))
     return {
         **out,
         "actor_mean": found.actors.astype(np.float32),
@@ -93,7 +88,7 @@ def measure(
 
     Args:
       clips: of the training split.
-      people: of `subjects`.
+      people: of `subjects.training`; an actor is the place here, as "subject" of a batch has it.
       amounts: of each set; clips of a set of amount 0 are left out of mean and covariance, and the
         frames of the others count so that the sets come out as their amounts.
       mean: [72].

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import rig, shape
 from a2fjax.audio import encoders
 from a2fjax.config import Config, DataConfig
 from a2fjax.data import batch as batch_lib
-from a2fjax.data import identity, mixture, records
+from a2fjax.data import identity, mixture, records, subjects
 from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, hearing
@@ -171,6 +171,8 @@ def constants(
       `conditioning.standardisation` over the split's subjects with a mesh; of encoders as
       `state_statistics`; of NVIDIA's networks as `moments.constants`. Sets count by `data.weights`,
       subjects all alike: the shape of a head does not depend on how much was said.
+      With `model.identity_residual` also "subjects", the `conditioning.encode_names` of
+      `subjects.training`.
 
     Raises:
       InputError: no folder, a manifest or mesh that cannot be read, no clip in the split, weights
@@ -191,10 +193,10 @@ def constants(
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
                 # The second sampling tells shape from noise of the first.
-                count = config.data.identity_points
+                count, normals = config.data.identity_points, config.model.identity_normals
                 points = [
-                    identity.mesh_points(mesh, count),
-                    identity.sample_points(vertices, faces, count, seed=1),
+                    identity.mesh_points(mesh, count, normals=normals),
+                    identity.sample_points(vertices, faces, count, seed=1, normals=normals),
                 ]
                 described.append(
                     list(np.asarray(conditioning.descriptor(jnp.asarray(np.stack(points)))))
@@ -204,14 +206,14 @@ def constants(
                 f"model.identity='mesh': no subject of split {config.data.split!r} in "
                 f"{', '.join(map(str, paths))} has a mesh; set model.identity='none'"
             )
-    rows = np.array(described).reshape(-1, 2, conditioning.DESCRIPTOR_WIDTH)
+    rows = np.array(described).reshape(-1, 2, shape.width(config.model.identity_normals))
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
     if found is None:
         found = hearing.load(config.audio)
     own: dict[str, np.ndarray] = {}
     if config.model.kind != "regression":
         own = moments.constants(config, paths, manifests, counts, mean)
-    return {
+    values = {
         "motion_mean": mean,
         "motion_std": std,
         "identity_mean": identity_mean,
@@ -219,3 +221,7 @@ def constants(
         **state_statistics(config.data, paths, found),
         **own,
     }
+    if config.model.identity_residual:
+        people = subjects.training([str(p) for p in paths], manifests, config.data.split)
+        values["subjects"] = conditioning.encode_names(list(people.values()))
+    return values

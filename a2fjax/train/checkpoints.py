@@ -35,7 +35,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from a2fjax import rig
+from a2fjax import rig, shape
 from a2fjax.config import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed, nearest
 from a2fjax.models import hearing
@@ -118,6 +118,7 @@ class Checkpoints:
             **meta,
             "step": step,
             "rig": rig.FINGERPRINT,
+            "shape": shape.VERSION,
             "metrics": dict(metrics),
             "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
         }
@@ -353,7 +354,7 @@ def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
     """Returns meta, and an item's tree as `ShapeDtypeStruct`s without reading its arrays.
 
     Raises:
-      InputError: damaged, or made for another rig.
+      InputError: damaged, or made for another rig or another description of meshes.
     """
     path = epath.Path(folder)
     try:
@@ -369,6 +370,13 @@ def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         raise InputError(
             f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
             "its channels mean something else"
+        )
+    # Checkpoints from before there were versions have the first one.
+    described = meta.get("shape", 1)
+    if "identity" in shapes and described != shape.VERSION:
+        raise InputError(
+            f"checkpoint {folder}: its identities come from version {described} of what is "
+            f"measured of a mesh, this version has {shape.VERSION}: train it again"
         )
     return meta, shapes
 

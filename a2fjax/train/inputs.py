@@ -56,14 +56,23 @@ class Inputs(Protocol):
 class ShardInputs:
     """Batches of the shards that a configuration names."""
 
-    def __init__(self, config: Config, *, host: int = 0, hosts: int = 1) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        host: int = 0,
+        hosts: int = 1,
+        encoded: loader.Streams | None = None,
+    ) -> None:
         """Reads nothing yet.
 
         Args:
           config: of the run.
           host: number of this process.
           hosts: number of processes.
+          encoded: encoders whose states are read from caches beside the shards, by key.
         """
+        self._encoded = encoded
         self._config = config
         self._host, self._hosts = host, hosts
         self._training: loader.Batches | None = None
@@ -71,13 +80,17 @@ class ShardInputs:
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """See `Inputs`."""
-        shapes = loader.spec(self._config)
+        shapes = loader.spec(self._config, encoded=self._encoded)
         return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
     def batches(self, start_step: int) -> Closable:
         """See `Inputs`."""
         self._training = loader.batches(
-            self._config, start_step=start_step, host=self._host, hosts=self._hosts
+            self._config,
+            start_step=start_step,
+            host=self._host,
+            hosts=self._hosts,
+            encoded=self._encoded,
         )
         return self._training
 
@@ -85,7 +98,12 @@ class ShardInputs:
         """See `Inputs`."""
         held_out = self._config.eval
         return loader.eval_batches(
-            self._config, held_out.split, held_out.batches, host=self._host, hosts=self._hosts
+            self._config,
+            held_out.split,
+            held_out.batches,
+            host=self._host,
+            hosts=self._hosts,
+            encoded=self._encoded,
         )
 
     def eval_sets(self, index: int) -> dict[str, np.ndarray]:

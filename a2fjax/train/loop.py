@@ -17,6 +17,8 @@ from jax.sharding import Mesh
 from a2fjax import config as config_lib
 from a2fjax import losses, tasks
 from a2fjax.config import Config, Resolved
+from a2fjax.data import encode
+from a2fjax.data.encoded import Stream
 from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
 from a2fjax.models import hearing
 from a2fjax.models import params as params_lib
@@ -68,12 +70,17 @@ def train(
         mesh = mesh_lib.make(config.mesh)
         hosts = jax.process_count()
         mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
-        if inputs is None:
-            inputs = ShardInputs(config, host=jax.process_index(), hosts=hosts)
         encoders: hearing.Encoders = {}
         if task is None:
             encoders = _encoders(config, workdir)
             task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
+        if inputs is None:
+            inputs = ShardInputs(
+                config,
+                host=jax.process_index(),
+                hosts=hosts,
+                encoded=_streams(encoders) if config.data.encoded == "cached" else None,
+            )
         _check_best_metric(config, task, inputs)
         with (
             folder_lib.claim(workdir, resolved),
@@ -86,11 +93,15 @@ def train(
 
 def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
     """Returns the encoders of a run: those that it began with, or those that its features name."""
-    if config.data.encoded == "cached":
-        hearing.check_cached(config.audio)
+    hearing.check(config)
     if (workdir / "config.json").is_file() and (workdir / hearing.FOLDER).is_dir():
         return hearing.restore(workdir, config.audio)
     return hearing.load(config.audio)
+
+
+def _streams(encoders: hearing.Encoders) -> dict[str, Stream]:
+    """Returns what caches must hold for encoders, by key."""
+    return {key: encode.stream(*found) for key, found in encoders.items()}
 
 
 def _check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:

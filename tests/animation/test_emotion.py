@@ -111,3 +111,79 @@ def test_wrong_tracks_name_file_and_line(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message) as error:
         emotion.parse(str(tmp_path / name))
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_nvidia_s_ten_names_are_blends_of_the_five():
+    assert set(rig.NVIDIA_TO_EMOTION) == {"neutral", *rig.NVIDIA_EMOTIONS}
+    for name in rig.NVIDIA_EMOTIONS:
+        (weights,) = emotion.parse(name).weights
+        assert (weights >= 0).all() and weights.sum() == pytest.approx(1), name
+        assert weights[1:].sum() > 0, f"{name} is not neutral"
+        (half,) = emotion.parse(f"{name}=0.5").weights
+        np.testing.assert_allclose(half, 0.5 * weights + [0.5, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(emotion.parse("joy").weights, emotion.parse("happy").weights)
+
+
+def test_neutral_and_not_told_are_two_vectors():
+    neutral, untold = emotion.parse("neutral"), emotion.parse("none")
+    assert neutral.sample(2).tolist() == [[1, 0, 0, 0, 0]] * 2
+    assert untold.sample(2).tolist() == [[0, 0, 0, 0, 0]] * 2
+    emotion.check_told(neutral, 0.0)
+    emotion.check_told(untold, 0.1)
+    with pytest.raises(InputError, match=r"model.emotion_dropout=0.*nearest: neutral"):
+        emotion.check_told(untold, 0.0)
+
+
+STEPS = {"times": [0, 1, 2], "weights": [{"sad": 1}, {"happy": 1}, {"neutral": 1}]}
+
+
+def test_steps_are_cross_faded_about_their_times(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({**STEPS, "interpolation": "step", "blend": 0.4}))
+    sampled = emotion.parse(str(path)).sample(200)
+    assert np.abs(np.diff(sampled, axis=0)).max() <= 1 / (0.4 * rig.FPS) + 1e-5
+    assert np.allclose(sampled[50], [0, 0.5, 0, 0.5, 0], atol=1e-6)
+    assert np.allclose(sampled[[0, 39, 61, 89, 111]].argmax(1), [3, 3, 1, 1, 0])
+    assert np.allclose(sampled[[39, 61, 111]].max(1), 1)
+    path.write_text(json.dumps({**STEPS, "interpolation": "step"}))
+    default = emotion.parse(str(path)).sample(200)
+    assert np.abs(np.diff(default, axis=0)).max() <= 1 / (emotion.BLEND_SECONDS * rig.FPS) + 1e-5
+
+
+@given(
+    st.lists(st.floats(0, 5), min_size=2, max_size=8, unique=True),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_track_jumps(times, step, seed):
+    times = np.sort(times)
+    weights = np.eye(5)[np.random.default_rng(seed).integers(5, size=len(times))]
+    track = emotion.EmotionTrack(times, weights, step)
+    sampled = track.sample(300).astype(np.float64)
+    assert np.abs(np.diff(sampled, axis=0)).max() <= 1 / (track.blend * rig.FPS) + 1e-5
+    assert (sampled >= 0).all() and np.allclose(sampled.sum(1), 1, atol=1e-5)
+    # Against the mean of many moments around each frame.
+    moments = np.arange(300)[:, None] / rig.FPS + (np.arange(400) + 0.5) / 400 * 0.3 - 0.15
+    index = np.clip(np.searchsorted(times, moments, side="right") - 1, 0, None)
+    held = weights[index] if step else None
+    if held is None:
+        held = np.stack([np.interp(moments, times, w) for w in weights.T], -1)
+    plain = np.stack([np.interp(np.arange(300) / rig.FPS, times, w) for w in weights.T], -1)
+    near = np.abs(sampled - held.mean(1)).max() < 0.01 or np.abs(sampled - plain).max() < 1e-6
+    assert near
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"interpolation": "steps"}, "interpolation 'steps'; did you mean 'step'"),
+        ({"blend": 0}, "blend 0: expected seconds above 0"),
+        ({"blend": "fast"}, "blend 'fast': expected seconds"),
+        ({"blnd": 1}, "unknown key 'blnd'; did you mean 'blend'"),
+    ],
+)
+def test_wrong_manners_are_named(tmp_path, change, message):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({**STEPS, **change}))
+    with pytest.raises(InputError, match=message):
+        emotion.parse(str(path))

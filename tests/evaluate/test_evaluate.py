@@ -1,5 +1,6 @@
 """The report on a small set of shards, with stand-in models whose right answers are known."""
 
+import dataclasses
 import json
 import re
 
@@ -84,7 +85,7 @@ class StandIn:
         self.truth = {self.key(records.decode(records.encode(c)).audio): c.motion for c in clips}
         self.change = change
         self.config = Config(data=DataConfig(shards=(str(folder),)))
-        self.step, self.fingerprint = 7, "stand-in@7"
+        self.step, self.fingerprint, self.subjects = 7, "stand-in@7", ()
 
     @staticmethod
     def key(audio):
@@ -175,9 +176,47 @@ def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards)
         return truth + (0.2 if request.identity is None else 0.0)
 
     result = evaluate(StandIn(shards, uses), splits=["test_sentences"], resamples=10)
-    rows = result["splits"]["test_sentences"]["robustness"]
+    part = result["splits"]["test_sentences"]
+    rows = part["robustness"]
     assert rows["mean_identity"]["rmse_ratio"] > 0.5
     assert rows["shuffled_emotion"]["rmse_ratio"] == 0
+    change = part["difference"]["mean_identity"]["rmse_ratio"]
+    assert 0 < change[0] <= rows["mean_identity"]["rmse_ratio"] <= change[1]
+    assert part["difference"]["shuffled_emotion"]["rmse_ratio"] == (0, 0)
+    text = report.table(result)
+    assert "what a condition adds to the ratio" in text
+    assert f"({change[0]:+.3f} to {change[1]:+.3f})" in "\n".join(result["headline"])
+    del part["difference"]
+    assert "what a condition adds" not in report.table(result), "a report from before it is shown"
+
+
+def test_only_models_that_were_not_told_emotions_are_asked_without(shards):
+    model = StandIn(shards, lambda g, r: g + 0.1 * (not r.emotion.any()))
+    plain = evaluate(model, splits=["test_sentences"], resamples=10)
+    assert "no_emotion" not in plain["splits"]["test_sentences"]["robustness"]
+    model.config = Config(
+        data=model.config.data, model=dataclasses.replace(model.config.model, emotion_dropout=0.1)
+    )
+    asked = evaluate(model, splits=["test_sentences"], resamples=10)["splits"]["test_sentences"]
+    assert asked["difference"]["no_emotion"]["rmse_ratio"][0] > 0
+
+
+def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path):
+    import shutil
+
+    names = []
+    model = StandIn(shards, lambda g, r: (names.append(r.subject), g)[1])
+    model.subjects = ("p0", "p1", "p2")
+    evaluate(model, splits=["test_sentences"], quick=True)
+    assert set(names) == {"p0", "p1", "p2"}
+    names.clear()
+    evaluate(model, splits=["test_subjects"], quick=True)
+    assert set(names) == {None}
+    # The same names in another set are other people.
+    names.clear()
+    shutil.copytree(shards[0], tmp_path / "copy")
+    evaluate(model, [tmp_path / "copy"], ["test_sentences"], quick=True)
+    assert set(names) == {None}
 
 
 def test_intervals_are_over_people(shards):

@@ -59,6 +59,7 @@ def test_one_program_serves_all_chunks(model, speech):
 
     class Spy:
         config = model.config
+        most_frames = None
 
         def __call__(self, audio, **keywords):
             lengths.append(len(audio))
@@ -73,7 +74,9 @@ def test_an_hour_is_read_as_it_is_needed(speech):
     held, block = [], speech(10.0)
 
     class Echo:
-        def __call__(self, audio, *, identity, emotion, speech_level):
+        most_frames = None
+
+        def __call__(self, audio, *, identity, emotion, speech_level, subject):
             held.append(len(audio))
             frames = -(-len(audio) // 320)
             padded = np.pad(audio, (0, frames * 320 - len(audio)))

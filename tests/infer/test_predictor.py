@@ -90,6 +90,9 @@ def test_wrong_clips(model, speech):
         (Request(np.array([0.1, np.nan])), "not finite"),
         (Request(audio, emotion=np.zeros(4)), "emotion has shape"),
         (Request(audio, emotion=np.zeros((49, 5))), "emotion has shape"),
+        (Request(audio, emotion=np.array([0.5, 0.7, 0, 0, 0])), "sum to at most 1"),
+        (Request(audio, emotion=np.array([1.0, -0.2, 0, 0, 0])), "at least 0"),
+        (Request(audio, emotion=np.full(5, np.nan)), "emotion weights from nan"),
         (Request(audio, identity=(np.zeros((0, 3)), None)), "vertices"),
     ):
         with pytest.raises(InputError, match=message):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a2fjax import shape
 from a2fjax.data.identity import sample_points
 from a2fjax.models import conditioning
 
@@ -36,9 +37,9 @@ def test_descriptor_does_not_know_the_order_of_points():
 def test_descriptor_is_the_mean_of_its_definition():
     points = cloud(0).astype(np.float64)
     value = np.asarray(conditioning.descriptor(jnp.asarray(points, jnp.float32)[None]))[0]
-    radii = np.linalg.norm(conditioning._CENTRES, axis=-1)
+    radii = np.linalg.norm(shape.CENTRES, axis=-1)
     np.testing.assert_allclose(np.unique(radii.round(4)), [0.6, 1.0, 1.4])
-    square = ((points[:, None] - conditioning._CENTRES) ** 2).sum(-1)
+    square = ((points[:, None] - shape.CENTRES) ** 2).sum(-1)
     np.testing.assert_allclose(value[:64], np.exp(-square / (2 * 0.3**2)).mean(0), atol=1e-5)
     np.testing.assert_allclose(value[64:128], np.exp(-square / (2 * 0.6**2)).mean(0), atol=1e-5)
     x, y, z = points.T
@@ -153,3 +154,59 @@ def test_modulation_starts_as_identity_and_then_scales_and_shifts():
     params = jax.tree.map(lambda w: w + jnp.r_[jnp.full(4, 0.1), jnp.full(4, 0.01)], params)
     expected = x * (1 + 1.1) + 0.11
     np.testing.assert_allclose(module.apply(params, x, conditions), expected, rtol=1e-5)
+
+
+def test_a_residual_is_of_those_who_were_trained_on_only():
+    module = conditioning.IdentityResidual(3, 4)
+    subject = jnp.array([0, 2, -1, 3], jnp.int32)
+    params = module.init(jax.random.key(0), subject)
+    value = np.asarray(module.apply(params, subject))
+    np.testing.assert_array_equal(value[:2], params["params"]["table"][jnp.array([0, 2])])
+    assert np.abs(value[:2]).max() > 0 and not value[2:].any()
+    many = jnp.zeros(4000, jnp.int32)
+    dropped = module.apply(params, many, key=jax.random.key(1), dropout=0.3)
+    assert np.mean(~np.asarray(dropped).any(-1)) == pytest.approx(0.3, abs=0.03)
+    nobody = conditioning.IdentityResidual(0, 4)
+    params = nobody.init(jax.random.key(0), subject)
+    assert not np.asarray(nobody.apply(params, subject)).any()
+
+
+@pytest.mark.parametrize("names", [(), ("a",), ("anna", "José", "p 3/x")])
+def test_names_are_kept_as_numbers(names):
+    array = conditioning.encode_names(names)
+    assert array.dtype == np.uint8 and len(array) == len(names)
+    assert conditioning.decode_names(array) == names
+
+
+def test_a_dropped_emotion_is_the_zero_vector_for_a_whole_window():
+    emotion = jax.random.dirichlet(jax.random.key(0), jnp.ones(5), (2000, 3))
+    dropped = np.asarray(conditioning.drop_emotion(jax.random.key(1), emotion, 0.25))
+    gone = ~dropped.any(axis=(1, 2))
+    assert gone.mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(dropped[~gone], np.asarray(emotion)[~gone])
+
+
+def test_the_network_is_told_no_emotion_in_training_only():
+    from a2fjax import models
+    from a2fjax.config import Config, ModelConfig
+
+    small = {"conv_layers": 1, "conv_width": 8, "recurrent_width": 6, "dropout": 0.0}
+    model = models.build(Config(model=ModelConfig(**small, identity="none", emotion_dropout=1.0)))
+    rng = np.random.default_rng(0)
+    batch = {
+        "audio": 0.1 * rng.normal(size=(2, 8 * 320)).astype(np.float32),
+        "length": np.full(2, 8, np.int32),
+        "emotion": rng.dirichlet(np.ones(5), (2, 8)).astype(np.float32),
+    }
+    params = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32),
+        model.init(jax.random.key(0), batch),
+    )
+    untold = {**batch, "emotion": np.zeros_like(batch["emotion"])}
+
+    def motion(batch, key=None):
+        return model.apply(params, batch, key=key, train=key is not None)["motion"]
+
+    key = jax.random.key(2)
+    np.testing.assert_array_equal(motion(batch, key), motion(untold, key))
+    assert np.abs(motion(batch) - motion(untold)).max() > 1e-3

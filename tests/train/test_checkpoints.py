@@ -172,3 +172,27 @@ def test_of_failures_in_one_save_only_the_raised_one_is_shown(caplog, place, rea
     asyncio.run(save())
     gc.collect()
     assert ("never retrieved" in caplog.text) == (place == "elsewhere" and reason == "full")
+
+
+@pytest.mark.parametrize("described", [None, 1])
+def test_identities_described_otherwise_are_refused(run, described):
+    """Weights that read another description of a mesh would give anybody's style."""
+    from a2fjax import shape
+
+    def describe(step, kept):
+        path = run / "checkpoints" / str(step) / "meta" / "metadata"
+        meta = json.loads(path.read_text())
+        assert meta.pop("shape") == shape.VERSION
+        path.write_text(json.dumps(meta | kept))
+
+    kept = {} if described is None else {"shape": described}
+    describe(8, kept)
+    checkpoints.load_params(run, 8)  # This one has no identity.
+    weights = {"identity": {"w": np.ones(2, np.float32)}}
+    with checkpoints.Checkpoints(run, CheckpointConfig()) as writer:
+        made = state.TrainState(np.int32(9), weights, {}, weights, None)
+        writer.save(9, made, {"data": "x"}, {})
+        writer.wait()
+    describe(9, kept)
+    with pytest.raises(InputError, match="version 1 of what is measured.*train it again"):
+        checkpoints.load_params(run, 9)

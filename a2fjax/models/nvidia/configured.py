@@ -141,7 +141,7 @@ class _Base:
                 **self.hearing.default_constants(),
                 **geometry_constants(config, geometry.Moments.unknown(actors)),
             }
-        used = ("motion_mean", "motion_std", self.key, GEOMETRY, "actor_mean", "clip_offset")
+        used = ("motion_", self.key, GEOMETRY, "actor_mean", "clip_offset", "subjects")
         self.constants = {k: v for k, v in constants.items() if k.startswith(used)}
         self.is_geometry = self.config.head == "geometry"
         self.layout: Layout = (
