@@ -132,14 +132,19 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
     lines += [f"  {line}" for line in _changed(resolved)]
     lines += ["", *_mixture(config)][:-1]
     steps = checkpoints.steps(folder)
+    constants = None
     lines += ["", f"  checkpoints: {', '.join(map(str, steps)) or 'none yet'}"]
     if steps:
         step, params, meta = checkpoints.load_params(folder, step)
+        constants = params["constants"]
         lines.append(f"  step {step} of {config.steps}, rig {meta['rig']}")
         values = {k: v for k, v in meta.get("metrics", {}).items() if isinstance(v, (int, float))}
         lines += [f"    {name} = {value:.6g}" for name, value in sorted(values.items())]
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
-    lines += ["", *_model(config, encoders=hearing.restore(folder, config.audio))]
+    lines += [
+        "",
+        *_model(config, constants=constants, encoders=hearing.restore(folder, config.audio)),
+    ]
     if (folder / "metrics.jsonl").is_file():
         last: dict[str, tuple[int, float]] = {}
         for line in tracking.read_metrics(folder):
@@ -189,7 +194,13 @@ def _changed(resolved: Resolved) -> list[str]:
     return lines or ["every value is the default"]
 
 
-def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = None) -> list[str]:
+def _model(
+    config: Config,
+    *,
+    layers: bool = False,
+    constants: dict[str, Any] | None = None,
+    encoders: Encoders | None = None,
+) -> list[str]:
     """Returns lines on the model of a configuration; only shapes are computed."""
     import math
 
@@ -201,7 +212,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import params as params_lib
 
-    task = tasks.build(config, None, encoders)
+    task = tasks.build(config, constants, encoders)
     batch = batch_shapes(config, 1, config.data.window_frames)
     params = jax.eval_shape(
         lambda b, weights: params_lib.merge(task.init(jax.random.key(0), b), weights),
@@ -221,10 +232,12 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     forward = sum(cost.flops(task.predict, params, batch).values()) / frames
     update = sum(cost.flops(training, trained, fixed, batch).values()) / frames
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(trained))
+    own = params_lib.count({k: v for k, v in params.items() if k not in ("constants", "implicit")})
     copies = 4 + (config.optim.ema_decay > 0)
     ahead = task.model.lookahead_seconds
     lines = [
         f"  {params_lib.count(trained):,} trained parameters, {params_lib.count(fixed):,} constant",
+        f"  {own:,} of network and encoders, without statistics and what is learnt of single clips",
         f"  {forward / 1e6:.2f} MFLOP a frame to predict, {update / 1e6:.2f} to train "
         f"({update * frames * config.data.batch_size / 1e9:.2f} GFLOP a step of "
         f"{config.data.batch_size} x {frames} frames)",
@@ -237,6 +250,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
             else f"{1000 * ahead:.1f} ms ({task.model.lookahead_frames} frames and the window)"
         ),
     ]
+    lines += [f"  {note}" for note in getattr(task.model, "notes", ())]
     if layers:
         lines += ["", *("  " + row for row in params_lib.table(params, task.frozen).splitlines())]
     return lines
