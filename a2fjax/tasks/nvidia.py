@@ -120,8 +120,9 @@ def quietness(audio: Array) -> Array:
     """
     loud = jnp.abs(audio).reshape(audio.shape[0], -1, HOP).mean(axis=-1)
     half = regression.BUFFER // HOP // 2
+    frames = loud.shape[1]
     sums = jnp.cumsum(jnp.pad(loud, ((0, 0), (half + 1, half))), axis=1)
-    mean = (sums[:, 2 * half :] - sums[:, : -2 * half]) / (2 * half)
+    mean = (sums[:, 2 * half : 2 * half + frames] - sums[:, :frames]) / (2 * half)
     return jnp.exp(-_QUIETER * jnp.maximum(mean, 0.0))
 
 

@@ -144,6 +144,59 @@ def test_what_the_geometry_does_not_tell_is_named_and_stays_at_the_mean(tmp_path
     assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 1e-3
 
 
+def test_what_never_moved_in_training_is_left_alone_and_rounding_is_not_blown_up(head):
+    """Two channels move, so two components tell everything, and nothing else can be told."""
+    motion = np.zeros((200, 72))
+    motion[:, [rig.INDEX["jawOpen"], rig.INDEX["mouthPucker"]]] = motions(200)[:, :2]
+    constants = geometry.pca_constants(head, moments(motion), 30, 20)
+    names = geometry.undetermined(constants)
+    assert len(names) == 70 and names["jawLeft"] == "it never moved in training"
+    assert names["tongueUp"] == "nothing moves with it"  # A part that never moves has no component.
+    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    found, _ = geometry.solve(constants, values)
+    np.testing.assert_allclose(found, motion, atol=1e-4)
+    other, _ = geometry.solve(constants, values * (1 + 1e-6))
+    np.testing.assert_allclose(found, other, atol=1e-4)
+
+
+def test_a_frame_does_not_depend_on_those_beside_it(tmp_path):
+    """Not even where fewer components than channels leave much to choose."""
+    head = shapes.read(head_file(tmp_path / "h.npz"))
+    motion = motions()
+    constants = geometry.pca_constants(head, moments(motion), 12, 5)
+    assert len(geometry.undetermined(constants)) > 40
+    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    rng = np.random.default_rng(5)
+    values = values + rng.normal(0, 0.1, values.shape).astype(np.float32)
+    whole, violation = geometry.solve(constants, values)
+    assert violation <= geometry.TOLERANCE
+    for i in (0, 17):
+        alone, _ = geometry.solve(constants, values[i : i + 1] * (1 + 3e-7))
+        np.testing.assert_allclose(alone[0], whole[i], atol=2e-3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.003])
+def test_on_a_real_head_it_converges_inside_and_outside_the_box(shared, noise):
+    """ICT-FaceKit's 3,000 vertices: shapes as like each other as those of real rigs are."""
+    path = shared / "ict" / "ict_lite.npz"
+    if not path.is_file():
+        pytest.skip(f"no head at {path}")
+    head = shapes.read(path)
+    motion = motions(200)
+    known = moments(motion)
+    if noise:
+        motion = motion + np.random.default_rng(2).normal(0, 0.4, motion.shape) * rig.SCALE
+    constants = geometry.vertex_constants(head, known)
+    assert set(geometry.undetermined(constants)) == {"tongueOut", *rig.TONGUE}
+    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    values = values + noise * np.random.default_rng(3).normal(size=values.shape)
+    found, violation = jax.jit(lambda v: geometry.solve(constants, v))(values.astype(np.float32))
+    assert violation <= geometry.TOLERANCE
+    if not noise:
+        told = [i for i, n in enumerate(rig.CHANNELS) if n not in rig.TONGUE and n != "tongueOut"]
+        assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 1e-3
+
+
 def test_the_lips_distance_is_that_of_the_vertices(tmp_path):
     upper, lower = np.array([1, 5]), np.array([7, 2])
     head = shapes.read(head_file(tmp_path / "h.npz", lip_upper=upper, lip_lower=lower))

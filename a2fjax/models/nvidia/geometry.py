@@ -12,8 +12,9 @@ the components are those of R^T M, whose Gram matrix R^T (M M^T) R is 72 by 72. 
 neither the number of frames nor, beyond the shapes themselves, on that of vertices.
 
 Channels come back by least squares inside the rig's ranges. What the geometry does not tell (a
-channel without a shape, or one that others make up) is left at the training mean by a weak pull,
-`PULL`; `undetermined` names it.
+channel without a shape, or one that others make up) is left at the training mean, and so is what
+never moved in training: a network cannot have learnt it, and with few components everything looks
+like a mix of it. `undetermined` names these channels.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ from a2fjax.models.nvidia.shapes import Part, Shapes
 PULL = 1e-6
 """Weight of the pull to the mean, relative to a channel's own weight in the least squares."""
 
+_WEAK = 1e-4  # Of a mix of channels, below which its least squares would be those of rounding.
+_NULL_PULL = 0.01
 _NEW = 1e-4
 _RANK = 1e-10
-_STEP = 0.03
-_ROUNDS = 600
+_NOTHING = 1e-12
+_STEP = 0.1
+_ROUNDS = 1000
 TOLERANCE = 1e-4
 """Largest violation of the optimality conditions at which the solver stops, in scaled channels."""
 
@@ -186,10 +190,12 @@ def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
     scale = np.asarray(constants["scale"], np.float64)
     out = {}
     moves = scale > 0
+    shown = np.einsum("cd,cd->c", *(np.asarray(constants["matrix"], np.float64),) * 2)
     for i, name in enumerate(rig.CHANNELS):
         others = np.flatnonzero(moves & (np.arange(len(scale)) != i))
         if not moves[i]:
-            out[name] = "nothing moves with it"
+            still = shown[i] <= _NOTHING * shown.max()
+            out[name] = "nothing moves with it" if still else "it never moved in training"
         else:
             row = gram[others, i]
             mixed = np.linalg.lstsq(gram[np.ix_(others, others)], row, rcond=_RANK)[0]
@@ -218,35 +224,38 @@ def channels(constants: Mapping[str, Array], values: Array) -> Array:
 def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
     """Returns the motion [..., 72] inside the rig's ranges that fits frames [..., D] best.
 
-    The convex problem min |base + w matrix - frame|^2 + PULL-weighted |w - mean|^2 over the rig's
-    box, by the alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in
-    channels scaled to weight 1, all frames at once with one factorised matrix.
+    The convex problem min |base + w matrix - frame|^2 over the rig's box, with the pulls to the
+    mean, by the alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in
+    channels scaled to weight 1, all frames at once with one factorised matrix. A frame is done when
+    it is optimal itself: the others change nothing of it.
 
     Returns:
       motion, and the largest violation of the optimality conditions over frames and channels [],
       |v - clip(v - gradient)| in scaled channels: at most `TOLERANCE` when it converged.
     """
     target = _target(constants, values)
-    gram, factor = constants["gram"], constants["factor"]
+    gram, factor = constants["pulled"], constants["factor"]
     low, high = constants["low"], constants["high"]
     exact = jax.lax.Precision.HIGHEST
 
     def violation(v: Array) -> Array:
         gradient = jnp.matmul(v, gram, precision=exact) - target + PULL * v
-        return jnp.max(jnp.abs(v - jnp.clip(v - gradient, low, high)), initial=0.0)
+        off = jnp.abs(v - jnp.clip(v - gradient, low, high))
+        return jnp.max(off, axis=-1, keepdims=True)
 
     def proceed(state: tuple[Array, Array, Array, Array]) -> Array:
-        return (state[2] < _ROUNDS) & (state[3] > TOLERANCE)
+        return (state[2] < _ROUNDS) & jnp.any(state[3] > TOLERANCE)
 
     def rounds(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        v, dual, count, _ = state
+        v, dual, count, off = state
+        going = off > TOLERANCE
 
         def once(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
             v, dual = pair
             free = jnp.matmul(target + _STEP * (v - dual), factor, precision=exact)
             relaxed = 1.6 * free - 0.6 * v
-            v = jnp.clip(relaxed + dual, low, high)
-            return v, dual + relaxed - v
+            after = jnp.clip(relaxed + dual, low, high)
+            return jnp.where(going, after, v), jnp.where(going, dual + relaxed - after, dual)
 
         v, dual = jax.lax.fori_loop(0, 25, once, (v, dual))
         return v, dual, count + 25, violation(v)
@@ -255,7 +264,7 @@ def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
     state = (start, jnp.zeros_like(start), jnp.int32(0), violation(start))
     v, _, _, residual = jax.lax.while_loop(proceed, rounds, state)
     motion = constants["mean"] + v * constants["unscale"]
-    return jnp.clip(motion, rig.MIN, rig.MAX), residual
+    return jnp.clip(motion, rig.MIN, rig.MAX), jnp.max(residual, initial=0.0)
 
 
 def _target(constants: Mapping[str, Array], values: Array) -> Array:
@@ -263,17 +272,23 @@ def _target(constants: Mapping[str, Array], values: Array) -> Array:
     exact = jax.lax.Precision.HIGHEST
     difference = values - constants["base"] - constants["mean"] @ constants["matrix"]
     found = jnp.matmul(difference, constants["matrix"].T, precision=exact)
-    return found * constants["unscale"]
+    return jnp.matmul(found * constants["unscale"], constants["strong"], precision=exact)
 
 
 def _constants(matrix: np.ndarray, base: np.ndarray, moments: Moments) -> dict[str, np.ndarray]:
     """Returns what `frames`, `channels` and `solve` read; computed in float64."""
     weight = np.einsum("cd,cd->c", matrix, matrix)
     # What moves nothing but by rounding must not be scaled up.
-    scale = np.sqrt(np.where(weight > 1e-12 * weight.max(), weight, 0.0))
+    free = (weight > _NOTHING * weight.max()) & (np.diag(moments.covariance) > 0)
+    scale = np.sqrt(np.where(free, weight, 0.0))
     unscale = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
     gram = (matrix @ matrix.T) * unscale * unscale[:, None]
     eye = np.eye(len(scale))
+    # Mixes that the geometry hardly tells are held at the mean by a pull that the others, being at
+    # right angles to them, do not feel; what rounding says of them is taken off the right side.
+    values, vectors = np.linalg.eigh(gram)
+    weak = vectors[:, values < _WEAK]
+    pulled = gram + _NULL_PULL * weak @ weak.T
     # A channel that nothing tells has unscale 0: whatever is solved for it, it stays at the mean.
     out = {
         "matrix": matrix,
@@ -282,8 +297,10 @@ def _constants(matrix: np.ndarray, base: np.ndarray, moments: Moments) -> dict[s
         "scale": scale,
         "unscale": unscale,
         "gram": gram,
-        "inverse": np.linalg.inv(gram + PULL * eye),
-        "factor": np.linalg.inv(gram + (PULL + _STEP) * eye),
+        "pulled": pulled,
+        "strong": eye - weak @ weak.T,
+        "inverse": np.linalg.inv(pulled + PULL * eye),
+        "factor": np.linalg.inv(pulled + (PULL + _STEP) * eye),
         "low": np.minimum((rig.MIN - moments.mean) * scale, 0.0),
         "high": np.maximum((rig.MAX - moments.mean) * scale, 0.0),
     }
