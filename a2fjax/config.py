@@ -154,11 +154,79 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NvidiaConfig:
+    """Of NVIDIA's two networks (`a2fjax.models.nvidia`); the defaults are the released sizes.
+
+    The terms of `loss` keep their meaning with both heads: position is their "mse" (diffusion:
+    "simple"), velocity their "motion", of the numbers that the head gives. Weights of terms that
+    only they have are here; 0 leaves a term out.
+
+    Attributes:
+      head: "rig" gives the 72 channels, "geometry" what theirs gives: skin, tongue, jaw and eyes,
+        from which the channels are solved again. The other heads' keys are not read then.
+      rig: of the geometry head, an .npz file of shapes; see `models.nvidia.shapes`.
+      tongue_rig: the tongue's shapes where they are in a file of their own.
+      skin, tongue: PCA coefficients of conv_w2v_autocorr's geometry head; those beyond what the
+        training frames span stay 0. diffusion_rnn gives vertices, as many as the rig has.
+      actors: of diffusion_rnn's one-hot identity: 1 for everybody, 0 for one each training subject,
+        or the number of these.
+      implicit: conv_w2v_autocorr learns an emotion vector a training frame; inference hears their
+        mean.
+      standardise: encoders' states are brought to mean 0 and deviation 1 of the training data, as
+        Whisper's need it; NVIDIA's are heard as they are.
+      whole_encoder: diffusion_rnn trains, with audio.encoder.train_from at 0 or more, also what
+        NVIDIA does of HuBERT: positional convolution and first norm. The gradient then runs through
+        the frozen layers.
+      width: of most layers.
+      lag_widths: channels of conv_w2v_autocorr's four convolutions along the lags.
+      recurrent_width, recurrent_layers, recurrent_dropout: of diffusion_rnn's GRU.
+      steps: of the diffusion.
+      sampler: "ddpm" (theirs) or "ddim", which draws no noise on the way.
+      sample_steps: calls of the network for a sample; 2 is what they deploy.
+      sample_seed: of the noise that every sample starts from.
+      part_weights: factor of the error by part (skin, tongue, jaw, eyes) in diffusion_rnn's
+        "simple"; 1 where it is missing.
+      normalise: divides their normalised terms (position, velocity, emo_reg) by their own size to a
+        power that falls from 1 to 0 over the run.
+      vol_stab: of movement in silence.
+      lip_dist: of the distance of the lips' vertices; of the geometry head.
+      emo_reg: of change between neighbouring implicit vectors.
+      exp_smooth: of the upper face's frame difference in diffusion_rnn; theirs is 25.
+    """
+
+    head: str = "rig"
+    rig: str = ""
+    tongue_rig: str = ""
+    skin: int = 140
+    tongue: int = 10
+    actors: int = 1
+    implicit: bool = False
+    standardise: bool = False
+    whole_encoder: bool = False
+    width: int = 256
+    lag_widths: tuple[int, int, int, int] = (72, 108, 162, 243)
+    recurrent_width: int = 256
+    recurrent_layers: int = 2
+    recurrent_dropout: float = 0.3
+    steps: int = 1000
+    sampler: str = "ddpm"
+    sample_steps: int = 2
+    sample_seed: int = 0
+    part_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"tongue": 0.1})
+    normalise: bool = False
+    vol_stab: float = 0.0
+    lip_dist: float = 0.0
+    emo_reg: float = 1.0
+    exp_smooth: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The network.
 
     Attributes:
-      kind: "regression" (v2.3: convolutions, GRU, linear).
+      kind: "regression" (v2.3: convolutions, GRU, linear); or one of NVIDIA's networks, which read
+        nothing here but `nvidia`: "conv_w2v_autocorr" or "diffusion_rnn".
       conv_layers: number of 1-D convolutions.
       conv_width: channels of each.
       past_frames, future_frames: reach of the convolution stack in frames, shared over its layers.
@@ -178,6 +246,7 @@ class ModelConfig:
       residual_dropout: share of training windows without it, so that the mesh is not left unread.
       emotion_dropout: share of training windows whose emotion becomes the zero vector, "not told";
         a model trained without any has never seen it.
+      nvidia: of NVIDIA's networks; see `NvidiaConfig`.
     """
 
     kind: str = "regression"
@@ -196,6 +265,7 @@ class ModelConfig:
     identity_residual: bool = False
     residual_dropout: float = 0.5
     emotion_dropout: float = 0.0
+    nvidia: NvidiaConfig = dataclasses.field(default_factory=NvidiaConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -338,7 +408,9 @@ class Config:
 CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16"),
     "data.on_bad_record": ("skip", "raise"),
-    "model.kind": ("regression",),
+    "model.kind": ("regression", "conv_w2v_autocorr", "diffusion_rnn"),
+    "model.nvidia.head": ("rig", "geometry"),
+    "model.nvidia.sampler": ("ddpm", "ddim"),
     "model.recurrent": ("bidirectional", "causal"),
     "model.identity": ("mesh", "none"),
     "audio.encoder.precision": ("float32", "bfloat16"),
@@ -349,7 +421,8 @@ POSITIVE = (
     "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
     "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
-    "audio.encoder.time_mask_frames"
+    "audio.encoder.time_mask_frames model.nvidia.skin model.nvidia.width model.nvidia.steps "
+    "model.nvidia.recurrent_width model.nvidia.recurrent_layers model.nvidia.sample_steps"
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
@@ -359,7 +432,9 @@ NON_NEGATIVE = (
     "data.augment.gain_db data.augment.eq_db data.augment.noise_prob data.augment.speed "
     "data.augment.silence_prob data.augment.mirror_prob checkpoint.every_minutes "
     "optim.b1 optim.b2 optim.final_fraction audio.encoder.learning_rate audio.encoder.noise "
-    "audio.encoder.dropout audio.encoder.time_mask audio.encoder.part_dropout"
+    "audio.encoder.dropout audio.encoder.time_mask audio.encoder.part_dropout "
+    "model.nvidia.tongue model.nvidia.actors model.nvidia.recurrent_dropout model.nvidia.vol_stab "
+    "model.nvidia.lip_dist model.nvidia.emo_reg model.nvidia.exp_smooth"
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
@@ -368,7 +443,8 @@ AT_MOST_ONE = (
     "loss.balance"
 ).split()
 BELOW_ONE = (
-    "model.dropout optim.b1 optim.b2 optim.ema_decay audio.encoder.dropout audio.encoder.time_mask"
+    "model.dropout optim.b1 optim.b2 optim.ema_decay audio.encoder.dropout audio.encoder.time_mask "
+    "model.nvidia.recurrent_dropout"
 ).split()
 
 

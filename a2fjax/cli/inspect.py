@@ -132,14 +132,19 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
     lines += [f"  {line}" for line in _changed(resolved)]
     lines += ["", *_mixture(config)][:-1]
     steps = checkpoints.steps(folder)
+    constants = None
     lines += ["", f"  checkpoints: {', '.join(map(str, steps)) or 'none yet'}"]
     if steps:
         step, params, meta = checkpoints.load_params(folder, step)
+        constants = params["constants"]
         lines.append(f"  step {step} of {config.steps}, rig {meta['rig']}")
         values = {k: v for k, v in meta.get("metrics", {}).items() if isinstance(v, (int, float))}
         lines += [f"    {name} = {value:.6g}" for name, value in sorted(values.items())]
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
-    lines += ["", *_model(config, encoders=hearing.restore(folder, config.audio))]
+    lines += [
+        "",
+        *_model(config, constants=constants, encoders=hearing.restore(folder, config.audio)),
+    ]
     if (folder / "metrics.jsonl").is_file():
         last: dict[str, tuple[int, float]] = {}
         for line in tracking.read_metrics(folder):
@@ -189,7 +194,13 @@ def _changed(resolved: Resolved) -> list[str]:
     return lines or ["every value is the default"]
 
 
-def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = None) -> list[str]:
+def _model(
+    config: Config,
+    *,
+    layers: bool = False,
+    constants: dict[str, Any] | None = None,
+    encoders: Encoders | None = None,
+) -> list[str]:
     """Returns lines on the model of a configuration; only shapes are computed."""
     import math
 
@@ -203,7 +214,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import params as params_lib
 
-    task = tasks.build(config, None, encoders)
+    task = tasks.build(config, constants, encoders)
     hearing = task.model.hearing
     batch = batch_shapes(config, 1, config.data.window_frames)
     # Training encodes the whole clip of a window, or reads what is in a cache.
@@ -229,6 +240,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     frames = config.data.window_frames
     forward = sum(cost.flops(task.predict, params, batch).values()) / frames
     update = sum(cost.flops(training, trained, fixed, example).values()) / frames
+    own = params_lib.count({k: v for k, v in params.items() if k not in ("constants", "implicit")})
     size, constant = (
         sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
         for tree in (trained, fixed)
@@ -237,6 +249,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
     ahead = task.model.lookahead_seconds
     lines = [
         f"  {params_lib.count(trained):,} trained parameters, {params_lib.count(fixed):,} constant",
+        f"  {own:,} of network and encoders, without statistics and what is learnt of single clips",
         f"  {forward / 1e6:.2f} MFLOP a frame to predict, {update / 1e6:.2f} to train "
         f"({update * frames * config.data.batch_size / 1e9:.2f} GFLOP a step of "
         f"{config.data.batch_size} x {frames} frames)",
@@ -259,6 +272,7 @@ def _model(config: Config, *, layers: bool = False, encoders: Encoders | None = 
             + (", read from a cache in training" if cached else "")
             + (f"; training hears clips of up to {heard} frames" if heard else "")
         )
+    lines += [f"  {note}" for note in getattr(task.model, "notes", ())]
     if layers:
         lines += ["", *("  " + row for row in params_lib.table(params, task.frozen).splitlines())]
     return lines

@@ -31,7 +31,12 @@ def build(
     Raises:
       InputError: an encoder cannot be read.
     """
-    from a2fjax.models.regression import Regression
+    if config.model.kind == "regression":
+        from a2fjax.models.regression import Regression
 
-    kinds = {"regression": Regression}
-    return kinds[config.model.kind](config, constants, encoders)
+        return Regression(config, constants, encoders)
+    from a2fjax.models.nvidia.configured import ConvW2vAutocorrModel, DiffusionRnnModel
+
+    if config.model.kind == "conv_w2v_autocorr":
+        return ConvW2vAutocorrModel(config, constants, encoders)
+    return DiffusionRnnModel(config, constants, encoders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,13 @@ def build(
       encoders: see `a2fjax.models.build`.
     """
     from a2fjax import models
-    from a2fjax.tasks.regression import RegressionTask
+    from a2fjax.tasks import nvidia, regression
 
-    kinds = {"regression": RegressionTask}
+    kinds: dict[str, Any] = {
+        "regression": regression.RegressionTask,
+        "conv_w2v_autocorr": nvidia.RegressionTask,
+        "diffusion_rnn": nvidia.DiffusionTask,
+    }
     return kinds[config.model.kind](config, models.build(config, constants, encoders))
 
 

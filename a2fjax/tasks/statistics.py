@@ -18,6 +18,7 @@ from a2fjax.data.source import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, hearing
 from a2fjax.models.hearing import Encoders
+from a2fjax.tasks import moments
 
 _STD_FLOOR = 0.01
 
@@ -182,8 +183,8 @@ def constants(
     Returns:
       "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
       `conditioning.standardisation` over the split's subjects with a mesh; of encoders as
-      `state_statistics`. Sets count by `data.weights`, subjects all alike: the shape of a head does
-      not depend on how much was said.
+      `state_statistics`; of NVIDIA's networks as `moments.constants`. Sets count by `data.weights`,
+      subjects all alike: the shape of a head does not depend on how much was said.
       With `model.identity_residual` also "subjects", the `conditioning.encode_names` of
       `subjects.training`.
 
@@ -223,12 +224,16 @@ def constants(
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
     if found is None:
         found = hearing.load(config.audio)
+    own: dict[str, np.ndarray] = {}
+    if config.model.kind != "regression":
+        own = moments.constants(config, paths, manifests, counts, mean)
     values = {
         "motion_mean": mean,
         "motion_std": std,
         "identity_mean": identity_mean,
         "identity_projection": projection,
         **state_statistics(config.data, paths, found),
+        **own,
     }
     if config.model.identity_residual:
         people = subjects.training([str(p) for p in paths], manifests, config.data.split)

@@ -106,6 +106,22 @@ class ConvW2vAutocorr:
         Raises:
           ValueError: training without a key.
         """
+        out = self.run(params, batch, key=key, train=train)
+        constants = params["constants"]
+        motion = constants["motion_mean"] + constants["motion_std"] * out["frames"]
+        if self.size.layout == RIG and not train:
+            motion = jnp.clip(motion, rig.MIN, rig.MAX)
+        spoken = out["phonemes"] if train else ()
+        return {"motion": motion} | {f"phonemes_{i}": x for i, x in enumerate(spoken)}
+
+    def run(
+        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+    ) -> dict[str, Any]:
+        """Returns what the network gives in its own units; see `regression.Network.track`.
+
+        Raises:
+          ValueError: training without a key.
+        """
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
         weights = {name: value for name, value in params.items() if name != "constants"}
@@ -115,12 +131,7 @@ class ConvW2vAutocorr:
             key if train else None,
             method=regression.Network.track,
         )
-        constants = params["constants"]
-        motion = constants["motion_mean"] + constants["motion_std"] * out["frames"]
-        if self.size.layout == RIG and not train:
-            motion = jnp.clip(motion, rig.MIN, rig.MAX)
-        spoken = out["phonemes"] if train else ()
-        return {"motion": motion} | {f"phonemes_{i}": x for i, x in enumerate(spoken)}
+        return out
 
     def _inputs(self, batch: Batch) -> tuple[Array, Array, Array, Array]:
         audio, length = jnp.asarray(batch["audio"]), jnp.asarray(batch["length"])

@@ -1,0 +1,226 @@
+"""Shapes of a head as the geometry heads need them: displacements of vertices for each channel.
+
+An .npz file of plain arrays, in one of three forms, lengths in any one unit, y up:
+
+    neutral [V, 3], names [K], deltas [K, V, 3]                          ours
+    neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as passed on
+    neutral [V, 3], poseNames [K], an array [V, 3] for each pose         NVIDIA's bs_skin.npz
+
+Names are those of any order of `rig.LAYOUTS`, in any case; halves of one channel are added up.
+Optional, as vertex numbers or one 0 or 1 a vertex:
+
+    skin, tongue         which vertices belong to which part; without them all are skin
+    jaw [5]              key points that move with the jaw alone
+    lip_upper, lip_lower [n]    vertices whose distance in y is that of the lips, in pairs
+
+The tongue may be a file of its own (NVIDIA's bs_tongue.npz), of which every vertex counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig as channels_of_rig
+from a2fjax.errors import InputError, nearest
+
+KEY_POINTS = 5
+JAW = [i for i, n in enumerate(channels_of_rig.CHANNELS) if n.startswith("jaw")]
+
+_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, MemoryError, SyntaxError,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+_INCLUDED = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Vertices with their shapes.
+
+    Attributes:
+      neutral: [V, 3].
+      shapes: [72, V, 3] displacement at weight 1 of every channel, 0 where there is no shape.
+    """
+
+    neutral: np.ndarray
+    shapes: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Displacements as a linear map of the channels [72, 3 V]."""
+        return self.shapes.reshape(len(self.shapes), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What the geometry of a frame is made of.
+
+    Attributes:
+      skin, tongue: parts; the tongue may have no vertices.
+      jaw: the five key points, with the shapes of the jaw's channels only.
+      lips: indices [n], [n] of skin vertices of the upper and the lower lip; None if not known.
+    """
+
+    skin: Part
+    tongue: Part
+    jaw: Part
+    lips: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def read(path: str | Path, tongue: str | Path = "") -> Shapes:
+    """Reads the shapes of a head.
+
+    Args:
+      path: see the module.
+      tongue: a file of the tongue alone; "" where `path` has it, or where there is none.
+
+    Raises:
+      InputError: no such file, damaged, or shapes that do not fit.
+    """
+    data, whole = _read(path, "model.nvidia.rig")
+    count = len(whole.neutral)
+    places = _mask(path, data, "tongue", count)
+    inside = np.zeros(count, bool)
+    inside[[] if places is None else places] = True
+    chosen = _mask(path, data, "skin", count)
+    place_of_skin = np.flatnonzero(~inside) if chosen is None else chosen
+    if not len(place_of_skin):
+        raise InputError(f"{path}: skin names no vertex, expected at least one")
+    other = Part(whole.neutral[inside], whole.shapes[:, inside])
+    if tongue:
+        if places is not None:
+            raise InputError(
+                f"model.nvidia.tongue_rig={str(tongue)!r}: {path} has a tongue already; expected ''"
+            )
+        other = _read(tongue, "model.nvidia.tongue_rig")[1]
+    skin = Part(whole.neutral[place_of_skin], whole.shapes[:, place_of_skin])
+    points = _mask(path, data, "jaw", count, KEY_POINTS)
+    points = _key_points(skin, place_of_skin) if points is None else points
+    jaw = np.zeros((channels_of_rig.NUM_CHANNELS, KEY_POINTS, 3))
+    jaw[JAW] = whole.shapes[JAW][:, points]
+    return Shapes(skin, other, Part(whole.neutral[points], jaw), _lips(path, data, place_of_skin))
+
+
+def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(map(str, path.parent.glob("*.npz"))) if path.parent.is_dir() else []
+        raise InputError(f"{key}={str(path)!r}: no such file{nearest(str(path), near)}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files if "identity" not in name}
+    except _ERRORS as error:
+        raise InputError(f"{path}: not an .npz file of plain arrays ({error})") from None
+    names, deltas = _listed(path, data)
+    neutral = _numbers(path, "neutral", data["neutral"])
+    if neutral.ndim != 2 or neutral.shape[1:] != (3,) or not len(neutral):
+        raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3]")
+    columns = {c.name.lower(): c for o in channels_of_rig.LAYOUTS.values() for c in o.columns}
+    shapes = np.zeros((channels_of_rig.NUM_CHANNELS, *neutral.shape))
+    for name, delta in zip(names, deltas, strict=True):
+        column = columns.get(name.lower())
+        if column is None:
+            known = [c.name for c in columns.values()]
+            raise InputError(f"{path}: unknown shape {name!r}{nearest(name, known)}")
+        if column.channel is None or column.channel in channels_of_rig.EYE_ANGLES:
+            continue
+        delta = _numbers(path, name, delta)
+        if delta.shape != neutral.shape:
+            raise InputError(f"{path}: {name} has shape {delta.shape}, expected {neutral.shape}")
+        shapes[channels_of_rig.INDEX[column.channel]] += delta
+    if not shapes.any():
+        raise InputError(f"{path}: no shape of the rig moves a vertex")
+    close = shapes[channels_of_rig.INDEX["mouthClose"]]
+    jaw = shapes[channels_of_rig.INDEX["jawOpen"]]
+    if (close * jaw).sum() > _INCLUDED * (jaw * jaw).sum() > 0:
+        # NVIDIA's mouthClose includes jawOpen, the rig's is relative to an open jaw.
+        close -= jaw
+    return data, Part(neutral, shapes)
+
+
+def _listed(path: Path, data: dict[str, np.ndarray]) -> tuple[list[str], Any]:
+    if "neutral" in data:
+        for prefix in ("", "expression_"):
+            if {f"{prefix}names", f"{prefix}deltas"} <= set(data):
+                names = [str(n) for n in np.ravel(data[f"{prefix}names"])]
+                deltas = data[f"{prefix}deltas"]
+                if len(names) != len(deltas):
+                    raise InputError(f"{path}: {len(names)} names of shapes, {len(deltas)} shapes")
+                return names, deltas
+        if "poseNames" in data:
+            names = [str(n) for n in np.ravel(data["poseNames"]) if str(n) != "neutral"]
+            absent = [n for n in names if n not in data]
+            if absent:
+                raise InputError(f"{path}: poseNames lists {absent[0]!r}, which is not in the file")
+            return names, [data[n] for n in names]
+    found = ", ".join(sorted(data)[:8]) or "nothing"
+    raise InputError(
+        f"{path}: holds {found}; expected neutral with names and deltas, expression_names and "
+        "expression_deltas, or poseNames and an array a pose"
+    )
+
+
+def _numbers(path: Path, name: str, value: np.ndarray) -> np.ndarray:
+    if value.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {name} holds {value.dtype}, expected numbers")
+    value = value.astype(np.float64)
+    if not np.isfinite(value).all():
+        raise InputError(f"{path}: {name} has values that are not finite")
+    return value
+
+
+def _mask(
+    path: str | Path, data: dict[str, np.ndarray], name: str, count: int, size: int | None = None
+) -> np.ndarray | None:
+    """Returns vertex numbers of an optional array, which may be one 0 or 1 a vertex."""
+    if name not in data:
+        return None
+    value = np.ravel(data[name])
+    if value.dtype.kind not in "iub":
+        raise InputError(f"{path}: {name} holds {value.dtype}, expected vertex numbers")
+    if len(value) == count and np.isin(value, (0, 1)).all():
+        value = np.flatnonzero(value)
+    if len(value) and not 0 <= value.min() <= value.max() < count:
+        raise InputError(f"{path}: {name} names vertices that are not among the {count}")
+    if size is not None and len(value) != size:
+        raise InputError(f"{path}: {name} names {len(value)} vertices, expected {size}")
+    return value.astype(np.int64)
+
+
+def _lips(
+    path: str | Path, data: dict[str, np.ndarray], skin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns places within the skin of the lips' vertices."""
+    count = int(skin.max()) + 1
+    found = [_mask(path, data, f"lip_{side}", count) for side in ("upper", "lower")]
+    upper, lower = found
+    if upper is None or lower is None:
+        return None
+    place = {int(v): i for i, v in enumerate(skin)}
+    if len(upper) != len(lower) or not len(upper) or not {*upper, *lower} <= set(place):
+        raise InputError(
+            f"{path}: lip_upper and lip_lower name {len(upper)} and {len(lower)} vertices; "
+            "expected as many, at least one, all of the skin"
+        )
+    return (
+        np.array([place[int(v)] for v in upper]),
+        np.array([place[int(v)] for v in lower]),
+    )
+
+
+def _key_points(skin: Part, places: np.ndarray) -> np.ndarray:
+    """Returns five vertices far apart among those that jawOpen moves most."""
+    moved = np.linalg.norm(skin.shapes[channels_of_rig.INDEX["jawOpen"]], axis=-1)
+    among = np.flatnonzero(moved >= 0.7 * moved.max())
+    points = skin.neutral[among]
+    chosen = [int(np.argmax(moved[among]))]
+    while len(chosen) < KEY_POINTS:
+        away = np.linalg.norm(points[:, None] - points[chosen], axis=-1).min(axis=1)
+        chosen.append(int(np.argmax(away)))
+    return places[among[chosen]]

@@ -1,0 +1,243 @@
+"""NVIDIA's two networks joined to losses: ours, and theirs where ours have no such term.
+
+Formulas are those of `train_regression.train_step` and `gaussian_diffusion.training_losses` of the
+Audio2Face-3D Training Framework 1.0.1, with masked means: bad and padded frames count for nothing.
+
+    position    mean (y' - y)^2 of the head's numbers ("mse"); diffusion: SmoothL1 of beta 1 of
+                w (x0' - x0), w by part ("simple")
+    velocity    mean (dy' - dy)^2, d between neighbouring frames ("motion"; diffusion: of the skin)
+    aperture, closure
+                as `losses`, of the channels; those of geometry by unbounded least squares
+    vol_stab    mean over frames of exp(-5000 mean|audio|) mean(dy'^2), without the eyes; audio of
+                the half second that the frame hears
+    lip_dist    mean (w dist' - w dist)^2, w = exp(-max(dist, 0)) (diffusion: -10 max), dist of the
+                lips' vertices in the unit of the shapes' file
+    emo_reg     mean(d e^2) / mean(e^2) of the learned emotions
+    exp_smooth  mean (m d x0')^2 of the upper face's share m in what moves a number; theirs is a
+                sigmoid about the eyelids [?]
+
+With the rig's head, position and velocity of the regression are those of `losses`, with the
+channels' group weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from a2fjax import losses, rig
+from a2fjax.audio import HOP
+from a2fjax.config import Config
+from a2fjax.diffusion import schedule
+from a2fjax.losses import WeightedSum
+from a2fjax.models.base import Batch
+from a2fjax.models.nvidia import regression
+from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
+from a2fjax.models.params import Params
+
+NORMALISED = ("position", "velocity", "emo_reg")
+_QUIETER = 5000.0
+_TINY = 1e-8
+
+
+class _Base:
+    """What both tasks share; see `a2fjax.tasks.base.Task`."""
+
+    model: Any
+
+    def __init__(self, config: Config, model: Any) -> None:
+        """Joins `model` to the losses of `config`."""
+        self.model = model
+        self.steps = config.steps
+        self.config = config.loss
+        self.own = config.model.nvidia
+        names = ("position", "velocity", "aperture", "closure")
+        self.weights: dict[str, float] = {name: getattr(config.loss, name) for name in names}
+        names = ("vol_stab", "lip_dist", "emo_reg", "exp_smooth")
+        self.weights |= {name: getattr(self.own, name) for name in names}
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are not trained."""
+        return self.model.frozen
+
+    @property
+    def pretrained(self) -> Params:
+        """Weights of the encoder as read."""
+        return self.model.hearing.pretrained
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters of the model, without `pretrained`."""
+        return self.model.init(key, batch)
+
+    def predict(self, params: Params, batch: Batch) -> Array:
+        """Returns the motion [B, T, 72]."""
+        return self.model.apply(params, batch)["motion"]
+
+    def total(self, terms: dict[str, WeightedSum]) -> Array:
+        """Returns the weighted sum of the terms' values."""
+        parts = (self.weights[name] * term.value for name, term in terms.items())
+        return sum(parts, jnp.zeros(()))
+
+    def _of_channels(self, motion: Array, batch: Batch, *, all_terms: bool) -> dict[str, Any]:
+        config = self.config
+        if not all_terms:
+            config = dataclasses.replace(config, position=0.0, velocity=0.0)
+        return losses.regression_losses(motion, batch, config)
+
+    def _lip_dist(
+        self, constants: Params, values: Array, target: Array, batch: Batch, exponent: float
+    ) -> dict[str, WeightedSum]:
+        if not self.own.lip_dist:
+            return {}
+        good = losses.good_frames(batch) & batch["channel_mask"][:, rig.INDEX["jawOpen"], None]
+        true = self.model.lips(constants, target)
+        near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
+        error = near * (self.model.lips(constants, values) - true)
+        return {"lip_dist": masked_mean(error**2, good)}
+
+
+def masked_mean(values: Array, mask: Array) -> WeightedSum:
+    """Returns the mean of `values` where `mask`, which is broadcast to their shape."""
+    mask = jnp.broadcast_to(mask, values.shape)
+    return WeightedSum(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask.astype(jnp.float32)))
+
+
+def _difference(x: Array) -> Array:
+    return x[:, 1:] - x[:, :-1]
+
+
+def quietness(audio: Array) -> Array:
+    """Returns exp(-5000 mean|audio|) of the half second about each frame [B, T].
+
+    Args:
+      audio: [B, 320 T], zeros beyond the end of an item.
+    """
+    loud = jnp.abs(audio).reshape(audio.shape[0], -1, HOP).mean(axis=-1)
+    half = regression.BUFFER // HOP // 2
+    frames = loud.shape[1]
+    sums = jnp.cumsum(jnp.pad(loud, ((0, 0), (half + 1, half))), axis=1)
+    mean = (sums[:, 2 * half : 2 * half + frames] - sums[:, :frames]) / (2 * half)
+    return jnp.exp(-_QUIETER * jnp.maximum(mean, 0.0))
+
+
+class RegressionTask(_Base):
+    """`conv_w2v_autocorr`: one motion for one recording."""
+
+    model: ConvW2vAutocorrModel
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+    ) -> tuple[Array, dict[str, WeightedSum]]:
+        """Returns the scalar and its terms.
+
+        With `model.nvidia.normalise` their normalised terms enter the scalar of training as
+        l / |l|^e with e falling from 1 to 0 over the run, |l| being the term's size in this batch
+        (theirs is its root mean square over the last hundred or so, an average that would be a
+        state of its own). `total` has them as they are.
+        """
+        constants = params["constants"]
+        out = self.model.apply(params, batch, key=key if train else None, train=train)
+        is_geometry = self.model.is_geometry
+        # What a loss sees of geometry is linear also when not training, so that both are the same.
+        motion = out["motion"]
+        if is_geometry and not train:
+            motion = self.model.motion(constants, out["frames"], train=True)
+        terms = self._of_channels(motion, batch, all_terms=not is_geometry)
+        good = losses.good_frames(batch)
+        pairs = (good[:, 1:] & good[:, :-1])[..., None]
+        if is_geometry:
+            target, _ = self.model.target(constants, batch)
+            target = jnp.where(good[..., None], target, 0.0)
+            error = out["frames"] - target
+            if self.config.position:
+                terms["position"] = masked_mean(error**2, good[..., None])
+            if self.config.velocity:
+                terms["velocity"] = masked_mean(_difference(error) ** 2, pairs)
+            terms |= self._lip_dist(constants, out["frames"], target, batch, 1.0)
+        if self.own.vol_stab:
+            values = out["frames"] if is_geometry else motion / rig.SCALE
+            speed = (_difference(values[..., : -len(rig.EYE_ANGLES)]) ** 2).mean(axis=-1)
+            exists = jnp.arange(batch["audio"].shape[1]) < HOP * batch["length"][:, None]
+            quiet = quietness(jnp.where(exists, batch["audio"], 0.0))
+            terms["vol_stab"] = masked_mean(quiet[:, 1:] * speed, pairs[..., 0])
+        if train and self.own.implicit and self.own.emo_reg:
+            vectors = out["implicit"]
+            size = jnp.where(good[..., None], vectors**2, 0.0).sum() / vectors.shape[-1]
+            size = size / jnp.maximum(good.sum(), 1) + _TINY
+            change = masked_mean(_difference(vectors) ** 2, pairs)
+            terms["emo_reg"] = WeightedSum(change.total / size, change.weight)
+        if not (train and self.own.normalise):
+            return self.total(terms), terms
+        exponent = jnp.clip(1.0 - step / self.steps, 0.0, 1.0)
+        total = jnp.zeros(())
+        for name, term in terms.items():
+            value = term.value
+            if name in NORMALISED:
+                size = jax.lax.stop_gradient(jnp.maximum(jnp.abs(value), _TINY))
+                value = value / size**exponent
+            total = total + self.weights[name] * value
+        return total, terms
+
+
+class DiffusionTask(_Base):
+    """`diffusion_rnn`: noisy motion of a random step to clean motion."""
+
+    model: DiffusionRnnModel
+
+    def __init__(self, config: Config, model: DiffusionRnnModel) -> None:
+        """Joins `model` to the losses of `config`."""
+        super().__init__(config, model)
+        weight = np.ones(model.layout.width, np.float32)
+        for name, place in model.layout.parts.items():
+            weight[place] = self.own.part_weights.get(name, 1.0)
+        self.part_weights = weight
+        self.upper = np.zeros(rig.NUM_CHANNELS, np.float32)
+        self.upper[rig.GROUPS["upper_face"]] = 1.0
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+    ) -> tuple[Array, dict[str, WeightedSum]]:
+        """Returns the scalar and its terms: of one step an item, uniform, with noise of its own."""
+        del step
+        constants = params["constants"]
+        for_step, for_noise, for_network, for_encoder = jax.random.split(key, 4)
+        target, counts = self.model.target(constants, batch)
+        good = losses.good_frames(batch)
+        # What is beyond the mask may be anything, but must not reach good frames as NaN.
+        target = jnp.where(good[..., None], target, 0.0)
+        items = target.shape[0]
+        t = jax.random.randint(for_step, (items,), 0, self.own.steps)
+        noise = jax.random.normal(for_noise, target.shape)
+        signal = jnp.asarray(self.model.signal, jnp.float32)[t]
+        noisy = schedule.noised(target, noise, signal)
+        conditions = self.model.conditions(params, batch, for_encoder if train else None)
+        values = self.model.denoise(
+            params, noisy, t, conditions, key=for_network if train else None
+        ).astype(jnp.float32)
+        mask = good[..., None] & counts
+        pairs = mask[:, 1:] & mask[:, :-1]
+        error = jnp.where(mask, values - target, 0.0)
+        motion = self.model.motion(constants, values, train=True)
+        terms = self._of_channels(motion, batch, all_terms=False)
+        if self.config.position:
+            terms["position"] = masked_mean(smooth_l1(error * self.part_weights), mask)
+        if self.config.velocity:
+            skin = self.model.layout.parts["skin"]
+            terms["velocity"] = masked_mean(_difference(error[..., skin]) ** 2, pairs[..., skin])
+        terms |= self._lip_dist(constants, values, target, batch, 10.0)
+        if self.own.exp_smooth:
+            upper = constants.get(f"{GEOMETRY}upper", self.upper)
+            terms["exp_smooth"] = masked_mean((upper * _difference(values)) ** 2, pairs)
+        return self.total(terms), terms
+
+
+def smooth_l1(error: Array) -> Array:
+    """Returns e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick 2015, "Fast R-CNN", eq. 3)."""
+    size = jnp.abs(error)
+    return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
