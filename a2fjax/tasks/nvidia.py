@@ -34,6 +34,7 @@ from a2fjax import losses, rig
 from a2fjax.audio import HOP
 from a2fjax.config import Config
 from a2fjax.diffusion import schedule
+from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Batch
 from a2fjax.models.nvidia import regression
@@ -51,7 +52,16 @@ class _Base:
     model: Any
 
     def __init__(self, config: Config, model: Any) -> None:
-        """Joins `model` to the losses of `config`."""
+        """Joins `model` to the losses of `config`.
+
+        Raises:
+          InputError: a setting of losses that these networks do not have.
+        """
+        if config.loss.balance:
+            raise InputError(
+                f"loss.balance={config.loss.balance}: model.kind={config.model.kind!r} has units of "
+                "its own for every number; expected 0"
+            )
         self.model = model
         self.steps = config.steps
         self.config = config.loss
