@@ -59,8 +59,8 @@ class _Base:
         """
         if config.loss.balance:
             raise InputError(
-                f"loss.balance={config.loss.balance}: model.kind={config.model.kind!r} has units of "
-                "its own for every number; expected 0"
+                f"loss.balance={config.loss.balance}: model.kind={config.model.kind!r} has units "
+                "of its own for every number; expected 0"
             )
         self.model = model
         self.steps = config.steps
