@@ -55,3 +55,31 @@ class Task(Protocol):
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the scalar of merged terms, as `loss` does for those of one batch."""
         ...
+
+
+class OfModel:
+    """What every task does that has one model and hears through it.
+
+    Attributes:
+      model: the network.
+    """
+
+    model: Model
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are not trained."""
+        return self.model.frozen
+
+    @property
+    def pretrained(self) -> Params:
+        """Weights of encoders as read."""
+        return self.model.hearing.pretrained
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters of the model, without `pretrained`."""
+        return self.model.init(key, batch)
+
+    def predict(self, params: Params, batch: Batch) -> Array:
+        """Returns the motion [B, T, 72]."""
+        return self.model.apply(params, batch)["motion"]

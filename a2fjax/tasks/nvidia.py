@@ -40,13 +40,14 @@ from a2fjax.models.base import Batch
 from a2fjax.models.nvidia import regression
 from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
 from a2fjax.models.params import Params
+from a2fjax.tasks.base import OfModel
 
 NORMALISED = ("position", "velocity", "emo_reg")
 _QUIETER = 5000.0
 _TINY = 1e-8
 
 
-class _Base:
+class _Base(OfModel):
     """What both tasks share; see `a2fjax.tasks.base.Task`."""
 
     model: Any
@@ -70,24 +71,6 @@ class _Base:
         self.weights: dict[str, float] = {name: getattr(config.loss, name) for name in names}
         names = ("vol_stab", "lip_dist", "emo_reg", "exp_smooth")
         self.weights |= {name: getattr(self.own, name) for name in names}
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Patterns of the parameters that are not trained."""
-        return self.model.frozen
-
-    @property
-    def pretrained(self) -> Params:
-        """Weights of the encoder as read."""
-        return self.model.hearing.pretrained
-
-    def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters of the model, without `pretrained`."""
-        return self.model.init(key, batch)
-
-    def predict(self, params: Params, batch: Batch) -> Array:
-        """Returns the motion [B, T, 72]."""
-        return self.model.apply(params, batch)["motion"]
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""

@@ -9,9 +9,10 @@ from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Batch, Model
 from a2fjax.models.params import Params
+from a2fjax.tasks.base import OfModel
 
 
-class RegressionTask:
+class RegressionTask(OfModel):
     """See `a2fjax.tasks.base.Task`.
 
     Attributes:
@@ -24,20 +25,6 @@ class RegressionTask:
         self.model = model
         self.config = config.loss
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Patterns of the parameters that are not trained."""
-        return self.model.frozen
-
-    @property
-    def pretrained(self) -> Params:
-        """Weights of encoders as read."""
-        return self.model.hearing.pretrained
-
-    def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters of the model, without `pretrained`."""
-        return self.model.init(key, batch)
-
     def loss(
         self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
@@ -49,10 +36,6 @@ class RegressionTask:
             factors = losses.balance(params["constants"]["motion_std"], self.config.balance)
         terms = losses.regression_losses(motion, batch, self.config, factors)
         return self.total(terms), terms
-
-    def predict(self, params: Params, batch: Batch) -> Array:
-        """Returns the motion [B, T, 72]."""
-        return self.model.apply(params, batch)["motion"]
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
