@@ -168,6 +168,9 @@ class NvidiaConfig:
       tongue_rig: the tongue's shapes where they are in a file of their own.
       skin, tongue: PCA coefficients of conv_w2v_autocorr's geometry head; those beyond what the
         training frames span stay 0. diffusion_rnn gives vertices, as many as the rig has.
+      solve_error: error to expect of a geometry's numbers, as a share of their RMS deviation over
+        the training frames, above 0: the larger, the more the channels solved from them keep to
+        what training motion looks like.
       actors: of diffusion_rnn's one-hot identity: 1 for everybody, 0 for one each training subject,
         or the number of these.
       implicit: conv_w2v_autocorr learns an emotion vector a training frame; inference hears their
@@ -199,6 +202,7 @@ class NvidiaConfig:
     tongue_rig: str = ""
     skin: int = 140
     tongue: int = 10
+    solve_error: float = 0.1
     actors: int = 1
     implicit: bool = False
     standardise: bool = False
@@ -422,7 +426,8 @@ POSITIVE = (
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
     "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
     "audio.encoder.time_mask_frames model.nvidia.skin model.nvidia.width model.nvidia.steps "
-    "model.nvidia.recurrent_width model.nvidia.recurrent_layers model.nvidia.sample_steps"
+    "model.nvidia.recurrent_width model.nvidia.recurrent_layers model.nvidia.sample_steps "
+    "model.nvidia.solve_error"
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "

@@ -136,7 +136,9 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
     lines += ["", f"  checkpoints: {', '.join(map(str, steps)) or 'none yet'}"]
     if steps:
         step, params, meta = checkpoints.load_params(folder, step)
-        constants = params["constants"]
+        if config.model.kind != "regression":
+            # The widths of a head of geometry and the number of actors are theirs.
+            constants = params["constants"]
         lines.append(f"  step {step} of {config.steps}, rig {meta['rig']}")
         values = {k: v for k, v in meta.get("metrics", {}).items() if isinstance(v, (int, float))}
         lines += [f"    {name} = {value:.6g}" for name, value in sorted(values.items())]

@@ -60,9 +60,9 @@ def test_channels_come_back_where_the_geometry_tells_them(head, kind):
     """Round trip to 1e-3 of a weight (0.03 degrees), the residual of optimality checked."""
     motion = motions()
     if kind == "pca":
-        constants = geometry.pca_constants(head, moments(motion), 60, 20)
+        constants = geometry.pca_constants(head, moments(motion), 60, 20, error=0.001)
     else:
-        constants = geometry.vertex_constants(head, moments(motion))
+        constants = geometry.vertex_constants(head, moments(motion), error=0.001)
     assert geometry.undetermined(constants) == {}
     values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
     found, violation = jax.jit(lambda v: geometry.solve(constants, v))(values)
@@ -108,50 +108,70 @@ def test_components_are_those_of_numpys_svd_of_all_frames(head):
 
 
 def test_outside_the_box_the_answer_is_scipys(head):
-    """Frames that no motion of the rig makes: the best inside its ranges."""
+    """Frames that no motion of the rig makes: the most probable motion inside its ranges."""
     rng = np.random.default_rng(3)
     motion = motions(6, seed=4) + rng.normal(0, 0.5, (6, 72)) * rig.SCALE
     known = moments(motions())
-    constants = geometry.vertex_constants(head, known)
+    constants = geometry.vertex_constants(head, known, error=0.2)
     values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
     values = values + 0.02 * rng.normal(size=values.shape).astype(np.float32)
     found, violation = geometry.solve(constants, jnp.asarray(values))
     assert violation <= geometry.TOLERANCE
-    matrix = constants["matrix"].astype(np.float64).T * constants["unscale"]
+    matrix = constants["matrix"].astype(np.float64)
+    spread = np.sqrt(np.mean(np.diag(matrix.T @ known.covariance @ matrix)))
+    covariance = known.covariance + 1e-4 * np.diag(np.diag(known.covariance))
+    white = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    size = rig.SCALE.astype(np.float64)
+    rows = np.concatenate([matrix.T / (0.2 * spread), white]) * size
     for got, frame in zip(np.asarray(found), values, strict=True):
-        scale = 1.0 / constants["unscale"].astype(np.float64)
-        best = lsq_linear(
-            matrix, frame - constants["base"], (rig.MIN * scale, rig.MAX * scale), tol=1e-12
-        )
-        np.testing.assert_allclose(got / rig.SCALE, best.x / scale / rig.SCALE, atol=2e-3)
+        right = np.concatenate([(frame - constants["base"]) / (0.2 * spread), white @ known.mean])
+        best = lsq_linear(rows, right, (rig.MIN / size, rig.MAX / size), tol=1e-12)
+        np.testing.assert_allclose(got / size, best.x, atol=2e-3)
 
 
-def test_what_the_geometry_does_not_tell_is_named_and_stays_at_the_mean(tmp_path):
+def test_what_the_geometry_does_not_tell_is_named_and_is_what_goes_with_the_rest(tmp_path):
     head = shapes.read(head_file(tmp_path / "h.npz", left_out=("cheekPuff", "tongueIn")))
     twin = head.skin.shapes
     twin[rig.INDEX["browInnerUp"]] = 2 * twin[rig.INDEX["mouthPucker"]]
     motion = motions()
-    constants = geometry.vertex_constants(head, moments(motion))
+    # Of the two that look the same, training motion says which one it is.
+    motion[:, rig.INDEX["browInnerUp"]] = 0.3
+    motion[0, rig.INDEX["browInnerUp"]] = 0.3001
+    constants = geometry.vertex_constants(head, moments(motion), error=0.001)
     names = geometry.undetermined(constants)
     assert set(names) == {"cheekPuff", "tongueIn", "browInnerUp", "mouthPucker"}
-    assert names["cheekPuff"] == "nothing moves with it"
-    assert names["mouthPucker"] == "others together look the same"
+    assert names["cheekPuff"].startswith("nothing moves with it")
+    assert names["mouthPucker"].startswith("others together look the same")
     values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
     found, _ = geometry.solve(constants, values)
     still = rig.INDEX["cheekPuff"]
     np.testing.assert_allclose(found[:, still], motion[:, still].mean(), atol=1e-6)
-    told = [i for i, n in enumerate(rig.CHANNELS) if n not in names]
-    assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 1e-3
+    told = [i for i, n in enumerate(rig.CHANNELS) if n not in ("cheekPuff", "tongueIn")]
+    assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 2e-3
+
+
+def test_few_components_give_back_motion_as_it_is_distributed(head):
+    """Ten patterns of motion in twelve components: all 52 channels come back, to 0.01."""
+    rng = np.random.default_rng(7)
+    patterns = rng.uniform(0, 0.2, (10, 72))
+    patterns[:, 52:] = 0.0
+    motion = rng.uniform(0, 1, (400, 10)) @ patterns / 2
+    constants = geometry.pca_constants(head, moments(motion), 12, 0, error=0.001)
+    values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
+    found, violation = geometry.solve(constants, values)
+    assert violation <= geometry.TOLERANCE
+    assert np.abs(found - motion).max() < 0.01
 
 
 def test_what_never_moved_in_training_is_left_alone_and_rounding_is_not_blown_up(head):
     """Two channels move, so two components tell everything, and nothing else can be told."""
     motion = np.zeros((200, 72))
     motion[:, [rig.INDEX["jawOpen"], rig.INDEX["mouthPucker"]]] = motions(200)[:, :2]
-    constants = geometry.pca_constants(head, moments(motion), 30, 20)
+    constants = geometry.pca_constants(head, moments(motion), 30, 20, error=1e-4)
     names = geometry.undetermined(constants)
-    assert len(names) == 70 and names["jawLeft"] == "it never moved in training"
-    assert names["tongueUp"] == "nothing moves with it"  # A part that never moves has no component.
+    assert len(names) == 70 and names["jawLeft"].startswith("it never moved in training")
+    # A part that never moves has no component.
+    assert names["tongueUp"].startswith("nothing moves with it")
     values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
     found, _ = geometry.solve(constants, values)
     np.testing.assert_allclose(found, motion, atol=1e-4)
@@ -186,7 +206,7 @@ def test_on_a_real_head_it_converges_inside_and_outside_the_box(shared, noise):
     known = moments(motion)
     if noise:
         motion = motion + np.random.default_rng(2).normal(0, 0.4, motion.shape) * rig.SCALE
-    constants = geometry.vertex_constants(head, known)
+    constants = geometry.vertex_constants(head, known, error=0.1 if noise else 0.001)
     assert set(geometry.undetermined(constants)) == {"tongueOut", *rig.TONGUE}
     values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
     values = values + noise * np.random.default_rng(3).normal(size=values.shape)

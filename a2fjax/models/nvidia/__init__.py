@@ -14,7 +14,10 @@ publishes include it.
     layers       torch's conventions: initial values, GRU; their activation and dropout
     regression   audio → autocorrelation; the network; sizes of the released models
     diffusion    resampling of features; the network; sizes of the released models
-    presets      both behind `init` and `apply` on batches of this package
+    presets      both behind `init` and `apply` on features of a speech encoder
+    shapes       a head's shapes from a file: what a frame's geometry is made of
+    geometry     the rig's channels ↔ PCA coefficients or vertices, key points, angles
+    configured   both as configuration names them: an encoder in front, a head behind, sampling
     weights      NVIDIA's parameters → ours
 
 Marked [?] in these modules is what their source does not say.

@@ -108,9 +108,9 @@ def geometry_constants(config: Config, moments: geometry.Moments) -> dict[str, n
             "expected both, or lip_dist=0"
         )
     if config.model.kind == "diffusion_rnn":
-        found = geometry.vertex_constants(head, moments)
+        found = geometry.vertex_constants(head, moments, own.solve_error)
     else:
-        found = geometry.pca_constants(head, moments, own.skin, own.tongue)
+        found = geometry.pca_constants(head, moments, own.skin, own.tongue, own.solve_error)
     return {f"{GEOMETRY}{name}": value for name, value in found.items()}
 
 
@@ -174,7 +174,7 @@ class _Base:
         for name, why in geometry.undetermined(_geometry(self.constants)).items():
             left.setdefault(why, []).append(name)
         for why, names in left.items():
-            lines.append(f"channels left at the training mean ({why}): {', '.join(names)}")
+            lines.append(f"channels it does not tell ({why}): {', '.join(names)}")
         return tuple(lines)
 
     def states(self, params: Params, batch: Batch, key: Array | None) -> Array:

@@ -11,10 +11,12 @@ PCA needs no frame of vertices: with displacements `w M` of channels w with cova
 the components are those of R^T M, whose Gram matrix R^T (M M^T) R is 72 by 72. Memory depends on
 neither the number of frames nor, beyond the shapes themselves, on that of vertices.
 
-Channels come back by least squares inside the rig's ranges. What the geometry does not tell (a
-channel without a shape, or one that others make up) is left at the training mean, and so is what
-never moved in training: a network cannot have learnt it, and with few components everything looks
-like a mix of it. `undetermined` names these channels.
+Channels come back as the most probable motion inside the rig's ranges, where the head's numbers are
+told with an error of `error` times their RMS deviation and motion is distributed as in training
+(normal, with its mean and covariance). So what the geometry tells comes back as it was, and what it
+does not tell is what usually goes with the rest; noise in directions that hardly show is not blown
+up. A channel without a shape, or one that never moved in training, stays at the training mean.
+`undetermined` names what the geometry alone does not tell.
 """
 
 from __future__ import annotations
@@ -31,11 +33,10 @@ from a2fjax import rig
 from a2fjax.models.nvidia.layout import Layout
 from a2fjax.models.nvidia.shapes import Part, Shapes
 
-PULL = 1e-6
-"""Weight of the pull to the mean, relative to a channel's own weight in the least squares."""
+ERROR = 0.1
+"""Default error of a head's numbers, as a share of their RMS deviation over the training frames."""
 
-_WEAK = 1e-4  # Of a mix of channels, below which its least squares would be those of rounding.
-_NULL_PULL = 0.01
+_ALONE = 1e-4  # Share of a channel's variance that no other channel is taken to explain.
 _NEW = 1e-4
 _RANK = 1e-10
 _NOTHING = 1e-12
@@ -97,7 +98,7 @@ def components(part: np.ndarray, moments: Moments, count: int) -> tuple[np.ndarr
 
 
 def pca_constants(
-    shapes: Shapes, moments: Moments, skin: int, tongue: int
+    shapes: Shapes, moments: Moments, skin: int, tongue: int, error: float = ERROR
 ) -> dict[str, np.ndarray]:
     """Returns the constants of conv_w2v_autocorr's geometry head, float32 but for "layout".
 
@@ -110,6 +111,7 @@ def pca_constants(
       moments: of the training frames.
       skin: coefficients.
       tongue: likewise; none where the head has no tongue.
+      error: see the module.
     """
     found = []
     sizes = {"skin": skin, "tongue": tongue if shapes.tongue.shapes.any() else 0}
@@ -125,7 +127,7 @@ def pca_constants(
         scale = scale if scale > 0 else 1.0
         found.append((values / scale, scale))
     matrix = np.concatenate([values for values, _ in found], axis=1)
-    out = _constants(matrix, -moments.mean @ matrix, moments)
+    out = _constants(matrix, -moments.mean @ matrix, moments, error)
     out["layout"] = np.array([*sizes.values(), shapes.jaw.matrix.shape[1], 4], np.int32)
     if shapes.lips is not None:
         # A functional of vertices on the components: through the channels' own distances.
@@ -141,7 +143,9 @@ def pca_constants(
     return out
 
 
-def vertex_constants(shapes: Shapes, moments: Moments) -> dict[str, np.ndarray]:
+def vertex_constants(
+    shapes: Shapes, moments: Moments, error: float = ERROR
+) -> dict[str, np.ndarray]:
     """Returns the constants of diffusion_rnn's geometry head, as `pca_constants`, and two more.
 
     "mean_geometry" [A, D] of each actor; "upper" [D] in [0, 1], the share of the upper face's
@@ -165,7 +169,7 @@ def vertex_constants(shapes: Shapes, moments: Moments) -> dict[str, np.ndarray]:
     bases.append(np.zeros(4))
     uppers.append(np.zeros(4))
     matrix, base = np.concatenate(matrices, axis=1), np.concatenate(bases)
-    out = _constants(matrix, base, moments)
+    out = _constants(matrix, base, moments, error)
     out["layout"] = np.array([*widths, 4], np.int32)
     out["mean_geometry"] = (base + moments.actors @ matrix).astype(np.float32)
     out["upper"] = np.concatenate(uppers).astype(np.float32)
@@ -185,22 +189,25 @@ def layout(constants: Mapping[str, np.ndarray]) -> Layout:
 
 
 def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns channel -> why the geometry does not tell it: it stays near the training mean."""
-    gram = np.asarray(constants["gram"], np.float64)
-    scale = np.asarray(constants["scale"], np.float64)
+    """Returns channel -> why the geometry alone does not tell it."""
+    matrix = np.asarray(constants["matrix"], np.float64)
+    free = np.asarray(constants["free"]) > 0
+    size = np.sqrt(np.einsum("cd,cd->c", matrix, matrix))
+    shows = size > _NOTHING**0.5 * size.max()
+    gram = np.where(shows[:, None], matrix / np.where(shows, size, 1.0)[:, None], 0.0)
+    gram = gram @ gram.T
     out = {}
-    moves = scale > 0
-    shown = np.einsum("cd,cd->c", *(np.asarray(constants["matrix"], np.float64),) * 2)
     for i, name in enumerate(rig.CHANNELS):
-        others = np.flatnonzero(moves & (np.arange(len(scale)) != i))
-        if not moves[i]:
-            still = shown[i] <= _NOTHING * shown.max()
-            out[name] = "nothing moves with it" if still else "it never moved in training"
+        others = np.flatnonzero(free & (np.arange(len(free)) != i))
+        if not shows[i]:
+            out[name] = "nothing moves with it: training mean"
+        elif not free[i]:
+            out[name] = "it never moved in training: training mean"
         else:
             row = gram[others, i]
             mixed = np.linalg.lstsq(gram[np.ix_(others, others)], row, rcond=_RANK)[0]
             if gram[i, i] - row @ mixed < _NEW:
-                out[name] = "others together look the same"
+                out[name] = "others together look the same: what usually goes with them"
     return out
 
 
@@ -212,7 +219,7 @@ def frames(constants: Mapping[str, Array], motion: Array) -> Array:
 
 
 def channels(constants: Mapping[str, Array], values: Array) -> Array:
-    """Returns the least-squares motion [..., 72] of frames [..., D], not bounded, differentiable.
+    """Returns the most probable motion [..., 72] of frames [..., D], not bounded, differentiable.
 
     It is linear: what losses on channels see of a geometry head while it is trained.
     """
@@ -222,24 +229,25 @@ def channels(constants: Mapping[str, Array], values: Array) -> Array:
 
 
 def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
-    """Returns the motion [..., 72] inside the rig's ranges that fits frames [..., D] best.
+    """Returns the most probable motion [..., 72] inside the rig's ranges of frames [..., D].
 
-    The convex problem min |base + w matrix - frame|^2 over the rig's box, with the pulls to the
-    mean, by the alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in
-    channels scaled to weight 1, all frames at once with one factorised matrix. A frame is done when
-    it is optimal itself: the others change nothing of it.
+    The convex problem min |base + w matrix - frame|^2 / e^2 + (w - mean) C^-1 (w - mean) over the
+    rig's box, e being the error of a number and C the covariance of training motion, by the
+    alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels scaled
+    to weight 1, all frames at once with one factorised matrix. A frame is done when it is optimal
+    itself: the others change nothing of it.
 
     Returns:
       motion, and the largest violation of the optimality conditions over frames and channels [],
       |v - clip(v - gradient)| in scaled channels: at most `TOLERANCE` when it converged.
     """
     target = _target(constants, values)
-    gram, factor = constants["pulled"], constants["factor"]
+    system, factor = constants["system"], constants["factor"]
     low, high = constants["low"], constants["high"]
     exact = jax.lax.Precision.HIGHEST
 
     def violation(v: Array) -> Array:
-        gradient = jnp.matmul(v, gram, precision=exact) - target + PULL * v
+        gradient = jnp.matmul(v, system, precision=exact) - target
         off = jnp.abs(v - jnp.clip(v - gradient, low, high))
         return jnp.max(off, axis=-1, keepdims=True)
 
@@ -272,35 +280,37 @@ def _target(constants: Mapping[str, Array], values: Array) -> Array:
     exact = jax.lax.Precision.HIGHEST
     difference = values - constants["base"] - constants["mean"] @ constants["matrix"]
     found = jnp.matmul(difference, constants["matrix"].T, precision=exact)
-    return jnp.matmul(found * constants["unscale"], constants["strong"], precision=exact)
+    return found * constants["unscale"]
 
 
-def _constants(matrix: np.ndarray, base: np.ndarray, moments: Moments) -> dict[str, np.ndarray]:
+def _constants(
+    matrix: np.ndarray, base: np.ndarray, moments: Moments, error: float
+) -> dict[str, np.ndarray]:
     """Returns what `frames`, `channels` and `solve` read; computed in float64."""
     weight = np.einsum("cd,cd->c", matrix, matrix)
-    # What moves nothing but by rounding must not be scaled up.
     free = (weight > _NOTHING * weight.max()) & (np.diag(moments.covariance) > 0)
-    scale = np.sqrt(np.where(free, weight, 0.0))
-    unscale = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
-    gram = (matrix @ matrix.T) * unscale * unscale[:, None]
-    eye = np.eye(len(scale))
-    # Mixes that the geometry hardly tells are held at the mean by a pull that the others, being at
-    # right angles to them, do not feel; what rounding says of them is taken off the right side.
-    values, vectors = np.linalg.eigh(gram)
-    weak = vectors[:, values < _WEAK]
-    pulled = gram + _NULL_PULL * weak @ weak.T
+    shown = np.einsum("cd,ce,ed->d", matrix, moments.covariance, matrix)
+    shown = shown[shown > _RANK * shown.max()]
+    variance = error**2 * float(shown.mean())
+    covariance = moments.covariance[np.ix_(free, free)]
+    covariance = covariance + _ALONE * np.diag(np.diag(covariance))
+    precision = np.zeros_like(moments.covariance)
+    precision[np.ix_(free, free)] = variance * np.linalg.inv(covariance)
+    system = matrix @ matrix.T + precision
     # A channel that nothing tells has unscale 0: whatever is solved for it, it stays at the mean.
+    scale = np.sqrt(np.where(free, np.diag(system), 0.0))
+    unscale = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
+    system = system * unscale * unscale[:, None] + np.diag(np.where(free, 0.0, 1.0))
+    eye = np.eye(len(scale))
     out = {
         "matrix": matrix,
         "base": base,
         "mean": moments.mean,
-        "scale": scale,
+        "free": free,
         "unscale": unscale,
-        "gram": gram,
-        "pulled": pulled,
-        "strong": eye - weak @ weak.T,
-        "inverse": np.linalg.inv(pulled + PULL * eye),
-        "factor": np.linalg.inv(pulled + (PULL + _STEP) * eye),
+        "system": system,
+        "inverse": np.linalg.inv(system),
+        "factor": np.linalg.inv(system + _STEP * eye),
         "low": np.minimum((rig.MIN - moments.mean) * scale, 0.0),
         "high": np.maximum((rig.MAX - moments.mean) * scale, 0.0),
     }
