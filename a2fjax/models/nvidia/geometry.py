@@ -233,8 +233,8 @@ def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
 
     The convex problem min |base + w matrix - frame|^2 / e^2 + (w - mean) C^-1 (w - mean) over the
     rig's box, e being the error of a number and C the covariance of training motion, by the
-    alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels scaled to
-    weight 1, all frames at once with one factorised matrix. A frame is done when it is optimal
+    alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels scaled
+    to weight 1, all frames at once with one factorised matrix. A frame is done when it is optimal
     itself: the others change nothing of it.
 
     Returns:
