@@ -381,7 +381,9 @@ def _identities(source: ClipSource, config: Config) -> _Identities:
 
 
 def _training_subjects(source: ClipSource, config: Config) -> dict[tuple[int, str], str]:
-    return subjects.training(source.folders, source.manifests, config.data.split)
+    return subjects.training(
+        source.folders, source.manifests, config.data.split, config.data.weights
+    )
 
 
 @dataclasses.dataclass(frozen=True)

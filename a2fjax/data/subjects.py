@@ -11,7 +11,10 @@ UNKNOWN = -1
 
 
 def training(
-    folders: Sequence[str], manifests: Sequence[records.Manifest], split: str
+    folders: Sequence[str],
+    manifests: Sequence[records.Manifest],
+    split: str,
+    weights: Sequence[float] = (),
 ) -> dict[tuple[int, str], str]:
     """Returns the people with a clip in `split`; a person's number is the place here.
 
@@ -19,6 +22,7 @@ def training(
       folders: of shards.
       manifests: of each.
       split: that is trained on.
+      weights: as `data.weights`; nobody is trained on of a set whose weight is 0.
 
     Returns:
       Name by (index of the folder, subject), folder by folder in the manifests' order. With several
@@ -28,6 +32,8 @@ def training(
     sets = mixture.names(folders)
     found = {}
     for f, manifest in enumerate(manifests):
+        if weights and not weights[f]:
+            continue
         present = {entry["subject"] for entry in manifest.entries(split)}
         for subject in manifest.subjects:
             if subject.id in present:

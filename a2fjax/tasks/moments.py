@@ -43,7 +43,9 @@ def constants(
     """
     configured.check(config)
     own = config.model.nvidia
-    named = subjects.training([str(f) for f in folders], manifests, config.data.split)
+    named = subjects.training(
+        [str(f) for f in folders], manifests, config.data.split, config.data.weights
+    )
     people = list(named)
     if own.actors not in (0, 1, len(people)):
         raise InputError(

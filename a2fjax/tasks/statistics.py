@@ -236,6 +236,8 @@ def constants(
         **own,
     }
     if config.model.identity_residual:
-        people = subjects.training([str(p) for p in paths], manifests, config.data.split)
+        people = subjects.training(
+            [str(p) for p in paths], manifests, config.data.split, config.data.weights
+        )
         values["subjects"] = conditioning.encode_names(list(people.values()))
     return values

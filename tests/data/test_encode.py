@@ -303,7 +303,7 @@ def test_the_command_and_what_inspect_says(tiny, copy, capsys):
     [
         (["{set}"], "no speech encoder among them"),
         (["{set}", "--features", "mel"], "name one with --features, such as whisper:PATH"),
-        (["{set}", "--features", "whispr:x"], "did you mean 'whisper:PATH'?"),
+        (["{set}", "--features", "whispr:x"], "did you mean 'whisper:x'?"),
         (["{set}", "--features", "whisper:nowhere.npz"], "nowhere.npz"),
         (["{set}", "--features", "hubert:{base}"], "holds a wav2vec2 model"),
         (["{set}", "--features", "{whisper}", "--config.audio.encoder.layers=7"], "has 2 layers"),

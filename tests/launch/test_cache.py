@@ -120,8 +120,8 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
     [
         (["{shards}"], "no speech encoder among them"),
         (["{shards}", "--features", "mel"], "name one with --features, such as whisper:PATH"),
-        (["{shards}", "--features", "hubrt:x"], "did you mean 'hubert:PATH'?"),
-        (["{shards}", "--features", "hubert:"], "expected hubert:PATH"),
+        (["{shards}", "--features", "hubrt:x"], "did you mean 'hubert:x'?"),
+        (["{shards}", "--features", "hubert:"], "did you mean 'hubert:PATH'?"),
         (["{shards}", "--features", "whisper:none.npz"], "none.npz does not exist"),
         (["{shards}", "--features", "hubert:some/model"], "nor a model in the hub's cache"),
         (["{shards}", "--features", "{encoder}", "--parts", "9"], "say --parts 3"),
