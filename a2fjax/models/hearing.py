@@ -122,17 +122,6 @@ def _path(run: Path, key: str) -> Path:
     return run / FOLDER / f"{key}.safetensors"
 
 
-def default_constants(
-    config: AudioConfig, found: Mapping[str, encoders.Encoder]
-) -> dict[str, np.ndarray]:
-    """Returns the statistics of states that change nothing: mean 0 and deviation 1, [S, D]."""
-    out: dict[str, np.ndarray] = {}
-    for key, encoder in found.items():
-        out[f"{key}_mean"] = np.zeros((encoder.states, encoder.width), np.float32)
-        out[f"{key}_std"] = np.ones((encoder.states, encoder.width), np.float32)
-    return out
-
-
 class Hearing:
     """Signals and encoders of a model.
 
@@ -179,8 +168,12 @@ class Hearing:
         return min(limits, default=None)
 
     def default_constants(self) -> dict[str, np.ndarray]:
-        """Returns `default_constants` of the encoders."""
-        return default_constants(self.config, self.encoders)
+        """Returns the statistics of states that change nothing: mean 0 and deviation 1, [S, D]."""
+        out: dict[str, np.ndarray] = {}
+        for key, encoder in self.encoders.items():
+            out[f"{key}_mean"] = np.zeros((encoder.states, encoder.width), np.float32)
+            out[f"{key}_std"] = np.ones((encoder.states, encoder.width), np.float32)
+        return out
 
     def with_pretrained(self, params: Params) -> Params:
         """Returns parameters with the weights of encoders that they leave out, as read."""
