@@ -1,7 +1,8 @@
 r"""Real takes of one speaker, leave one out: the regression model, ridge regression, log energy.
 
     python benchmarks/real_takes.py FOLDER --workdir DIR [--steps 400] [--seeds 0,1] [--takes A,B]
-        [--out JSON] [--config.audio.features=mel,whisper:PATH] [--config.any.other.key=VALUE]
+        [--out JSON] [--mix SHARDS=WEIGHT] [--config.audio.features=mel,whisper:PATH]
+        [--config.any.other.key=VALUE]
 
 FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`). Each take
 in turn is the test; a fold is
@@ -14,12 +15,15 @@ in turn is the test; a fold is
    time (on encoders: `frontends_ridge.py`); and a line through log energy, its lag chosen on the
    training takes.
 
+With `--mix` other people's shards are trained on as well: of every window, WEIGHT to 1 comes from
+them. Several seeds are also measured as one predictor, the mean of their curves ("averaged").
+
 With `--validate` the test take is left out altogether and the training take after it, in a circle,
 takes its place: for choosing settings without having seen the test.
 
 Figures are of the test take's good frames at 50 a second, all clips of the take together: R^2
 about the take's own mean, Pearson's r, and the model's lag on the aperture (positive is late).
-What is done already in DIR is used again; give each setting a DIR of its own.
+What is done already in DIR is used again; runs are told apart by their settings.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from a2fjax.metrics import energy, lips, silence, timing
 from a2fjax.metrics.sums import merge
 
 CHANNELS = ("jawOpen", "mouthRollUpper")
+METHODS = ("model", "averaged", "ridge", "energy")
 CONTEXT = 12
 PENALTIES = tuple(float(10**e) for e in np.arange(1.0, 6.1, 0.5))
 LAGS = tuple(range(-5, 6))
@@ -195,7 +200,8 @@ def run_fold(
     offset = find_offset(folder, training, workdir)
     used = _linked(folder, takes, workdir / "takes")
     _build(used, workdir / "shards", offset=f"{offset:.6f}", test_sentences=(test,))
-    models = [_train(workdir, args, overrides, seed) for seed in args.seeds.split(",")]
+    extra = _mixture(args.mix)
+    models = [_train(workdir, args, overrides, seed, extra) for seed in args.seeds.split(",")]
 
     clips = {split: _clips(workdir / "shards", split) for split in ("train", "test_sentences")}
     held = {_take(clip) for clip in clips["test_sentences"]}
@@ -247,6 +253,7 @@ def run_fold(
         result["channels"][name] = {
             "model": _mean([score(found[:, c], truth[:, c]) for found in by_model]),
             "seeds": [score(found[:, c], truth[:, c]) for found in by_model],
+            "averaged": score(np.mean([found[:, c] for found in by_model], axis=0), truth[:, c]),
             "ridge": score(by_ridge[:, c], truth[:, c]),
             "energy": {**score(by_energy, truth[:, c]), "lag_ms": 1000 * lag / rig.FPS},
             "deviation": float(truth[:, c].std()),
@@ -260,15 +267,16 @@ def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """Returns the figures as aligned text: R^2 / r of each method, by channel and test take."""
-    form = "{:<16}{:<12}{:>16}{:>16}{:>16}{:>9}{:>11}"
-    lines = [form.format("R2 / r", "test take", "model", "ridge", "energy", "lag ms", "offset ms")]
+    form = "{:<16}{:<12}{:>16}{:>16}{:>16}{:>16}{:>9}{:>11}"
+    heads = ("R2 / r", "test take", *METHODS, "lag ms", "offset ms")
+    lines = [form.format(*heads)]
     for name in result["channels"]:
         rows = [fold["channels"][name] for fold in result["folds"]]
         for fold, row in zip(result["folds"], rows, strict=True):
-            cells = [_pair(row[method]) for method in ("model", "ridge", "energy")]
+            cells = [_pair(row[method]) for method in METHODS]
             clock = f"{fold['lag_ms']:+.1f}", f"{fold['offset_ms']:+.1f}"
             lines.append(form.format(name, fold["test"], *cells, *clock))
-        mean = [_mean([row[method] for row in rows]) for method in ("model", "ridge", "energy")]
+        mean = [_mean([row[method] for row in rows]) for method in METHODS]
         lines.append(form.format(name, "mean", *map(_pair, mean), "", ""))
     return "\n".join(lines)
 
@@ -284,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0", help="a training run each (default: 0)")
     parser.add_argument("--validate", action="store_true", help="test on a training take instead")
     parser.add_argument("--takes", help="only these as tests (default: every take in turn)")
+    parser.add_argument("--mix", default="", help="SHARDS=WEIGHT, other shards to train on as well")
     parser.add_argument("--channels", default=",".join(CHANNELS), help="which are measured")
     parser.add_argument("--out", type=Path, help="default: WORKDIR/real_takes.json")
     parser.add_argument("--fresh", action="store_true", help="use nothing that was done before")
@@ -310,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"fold {len(folds) + 1}/{len(tests)}: test on {on}", flush=True)
             folds.append(run_fold(args.folder, used, on, workdir, args, overrides))
             for name, row in folds[-1]["channels"].items():
-                shown = ", ".join(f"{k} {_pair(row[k])}" for k in ("model", "ridge", "energy"))
+                shown = ", ".join(f"{k} {_pair(row[k])}" for k in METHODS)
                 print(f"{test} {name}: R2 / r: {shown}", flush=True)
         result = {
             "schema": 1,
@@ -352,22 +361,42 @@ def _build(source: Path, out: Path, **settings: Any) -> records.Manifest:
     return build(source, out, "table", BuildSettings(**shares, **settings), workers=0)
 
 
-def _train(workdir: Path, args: argparse.Namespace, overrides: dict[str, str], seed: str) -> Any:
+def _mixture(text: str) -> dict[str, str]:
+    """Returns the folder and the weight of `--mix`, by themselves in a dictionary."""
+    if not text:
+        return {}
+    folder, equals, weight = text.rpartition("=")
+    if not equals:
+        raise InputError(f"--mix {text}: expected SHARDS=WEIGHT, such as demo/shards=0.5")
+    return {folder: weight}
+
+
+def _train(
+    workdir: Path,
+    args: argparse.Namespace,
+    overrides: dict[str, str],
+    seed: str,
+    extra: dict[str, str],
+) -> Any:
     from a2fjax import config as config_lib
     from a2fjax.data import encode
     from a2fjax.infer.predictor import Predictor
     from a2fjax.models import hearing
     from a2fjax.train import loop
 
-    shards = workdir / "shards"
-    values = MODEL | {"data.shards": str(shards), "steps": str(args.steps), "seed": seed}
+    folders = [str(workdir / "shards"), *extra]
+    values = MODEL | {"data.shards": ",".join(folders), "steps": str(args.steps), "seed": seed}
+    if extra:
+        values["data.weights"] = ",".join(["1", *extra.values()])
     config = config_lib.load(None, values | overrides).config
     if ":" in ",".join(config.audio.features) and config.audio.encoder.train_from is None:
         values["data.encoded"] = "cached"
         for encoder, params in hearing.load(config.audio).values():
-            encode.write(shards, encoder, params)
-    run = workdir / f"run_{seed}"
-    loop.train(config_lib.load(None, values | overrides), run)
+            for folder in folders:
+                encode.write(folder, encoder, params)
+    resolved = config_lib.load(None, values | overrides)
+    run = workdir / f"run_{config_lib.fingerprint(resolved.config)}"
+    loop.train(resolved, run)
     return Predictor.load(run)
 
 
