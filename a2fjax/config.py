@@ -225,11 +225,82 @@ class NvidiaConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How a diffusion model samples; may be other than in training, as long as the model knows it.
+
+    Attributes:
+      sampler: "dpm" (DPM-Solver++ 2M), "ddim", "ddpm" (ancestral), or "consistency", of distilled
+        models only.
+      steps: calls of the network, 1 or more.
+      eta: of "ddim", share of fresh noise, 0 to 1.
+      seed: of the noise that samples start from; another one is another take.
+      audio, emotion, identity: strength of guidance, 1 for none. Each other than 1 makes every step
+        dearer by one prediction, and asks for a model that was trained without the condition at
+        times (`model.diffusion.audio_dropout`, `model.emotion_dropout`, `model.condition_dropout`).
+    """
+
+    sampler: str = "dpm"
+    steps: int = 8
+    eta: float = 0.0
+    seed: int = 0
+    audio: float = 1.0
+    emotion: float = 1.0
+    identity: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Of the diffusion U-Net (`a2fjax.models.unet`); what it hears is as the regression's.
+
+    Attributes:
+      widths: channels by level; each level has half the rate of the one before.
+      blocks: residual blocks of a level on the way down; on the way up there is one.
+      heads: of attention; divides the widths.
+      window: frames, of a level's own rate, that attention reaches either way at most.
+      reach: frames at 50 a second within which attention to the audio costs nothing; beyond, each
+        frame costs a learned amount.
+      dropout: share of channels dropped inside residual blocks, for a whole window.
+      remat: computes the inside of blocks again for gradients instead of keeping it.
+      schedule: "cosine" or "linear", both to zero terminal signal.
+      target: "v", "x0" or "eps", which starts from a little signal, as it must.
+      snr_limit: weights squared errors of the clean motion by min(1 + SNR, this).
+      pure_noise: share of training windows at pure noise, where every sample begins; the others are
+        at even levels.
+      draft: weight of the loss of the draft, a regression from the audio that the U-Net corrects;
+        its errors are in rig units, whatever `loss.balance`.
+      audio_dropout: share of training windows without audio.
+      distill_steps: 0 trains on data. Otherwise `init_from` is the teacher, and the student learns
+        in one call what its teacher's sampler makes in so many: where the path from any noise level
+        ends.
+      distill_levels: noise levels that the student learns to start from, 1 and evenly below.
+      sample: see `SampleConfig`.
+    """
+
+    widths: tuple[int, ...] = (96, 128, 192)
+    blocks: int = 1
+    heads: int = 4
+    window: int = 32
+    reach: int = 5
+    dropout: float = 0.0
+    remat: bool = False
+    schedule: str = "cosine"
+    target: str = "v"
+    snr_limit: float = 5.0
+    pure_noise: float = 0.1
+    draft: float = 1.0
+    audio_dropout: float = 0.1
+    distill_steps: int = 0
+    distill_levels: int = 4
+    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The network.
 
     Attributes:
-      kind: "regression" (v2.3: convolutions, GRU, linear); or one of NVIDIA's networks, which read
+      kind: "regression" (v2.3: convolutions, GRU, linear); "diffusion" (v3.0: the same hearing, and
+        a U-Net that takes noise away, see `diffusion`); or one of NVIDIA's networks, which read
         nothing here but `nvidia`: "conv_w2v_autocorr" or "diffusion_rnn".
       conv_layers: number of 1-D convolutions.
       conv_width: channels of each.
@@ -250,6 +321,7 @@ class ModelConfig:
       residual_dropout: share of training windows without it, so that the mesh is not left unread.
       emotion_dropout: share of training windows whose emotion becomes the zero vector, "not told";
         a model trained without any has never seen it.
+      diffusion: of the U-Net; see `DiffusionConfig`.
       nvidia: of NVIDIA's networks; see `NvidiaConfig`.
     """
 
@@ -269,6 +341,7 @@ class ModelConfig:
     identity_residual: bool = False
     residual_dropout: float = 0.5
     emotion_dropout: float = 0.0
+    diffusion: DiffusionConfig = dataclasses.field(default_factory=DiffusionConfig)
     nvidia: NvidiaConfig = dataclasses.field(default_factory=NvidiaConfig)
 
 
@@ -412,7 +485,10 @@ class Config:
 CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16"),
     "data.on_bad_record": ("skip", "raise"),
-    "model.kind": ("regression", "conv_w2v_autocorr", "diffusion_rnn"),
+    "model.kind": ("regression", "diffusion", "conv_w2v_autocorr", "diffusion_rnn"),
+    "model.diffusion.schedule": ("cosine", "linear"),
+    "model.diffusion.target": ("v", "x0", "eps"),
+    "model.diffusion.sample.sampler": ("dpm", "ddim", "ddpm", "consistency"),
     "model.nvidia.head": ("rig", "geometry"),
     "model.nvidia.sampler": ("ddpm", "ddim"),
     "model.recurrent": ("bidirectional", "causal"),
@@ -427,7 +503,8 @@ POSITIVE = (
     "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
     "audio.encoder.time_mask_frames model.nvidia.skin model.nvidia.width model.nvidia.steps "
     "model.nvidia.recurrent_width model.nvidia.recurrent_layers model.nvidia.sample_steps "
-    "model.nvidia.solve_error"
+    "model.nvidia.solve_error model.diffusion.blocks model.diffusion.heads model.diffusion.window "
+    "model.diffusion.snr_limit model.diffusion.distill_levels model.diffusion.sample.steps"
 ).split()
 NON_NEGATIVE = (
     "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
@@ -439,17 +516,22 @@ NON_NEGATIVE = (
     "optim.b1 optim.b2 optim.final_fraction audio.encoder.learning_rate audio.encoder.noise "
     "audio.encoder.dropout audio.encoder.time_mask audio.encoder.part_dropout "
     "model.nvidia.tongue model.nvidia.actors model.nvidia.recurrent_dropout model.nvidia.vol_stab "
-    "model.nvidia.lip_dist model.nvidia.emo_reg model.nvidia.exp_smooth"
+    "model.nvidia.lip_dist model.nvidia.emo_reg model.nvidia.exp_smooth "
+    "model.diffusion.reach model.diffusion.dropout model.diffusion.pure_noise "
+    "model.diffusion.draft model.diffusion.audio_dropout model.diffusion.distill_steps "
+    "model.diffusion.sample.eta model.diffusion.sample.audio model.diffusion.sample.emotion "
+    "model.diffusion.sample.identity"
 ).split()
 AT_MOST_ONE = (
     "model.condition_dropout data.augment.noise_prob data.augment.silence_prob "
     "model.residual_dropout model.emotion_dropout "
     "data.augment.mirror_prob optim.final_fraction audio.encoder.part_dropout "
-    "loss.balance"
+    "loss.balance model.diffusion.pure_noise model.diffusion.audio_dropout "
+    "model.diffusion.sample.eta"
 ).split()
 BELOW_ONE = (
     "model.dropout optim.b1 optim.b2 optim.ema_decay audio.encoder.dropout audio.encoder.time_mask "
-    "model.nvidia.recurrent_dropout"
+    "model.nvidia.recurrent_dropout model.diffusion.dropout"
 ).split()
 
 

@@ -79,6 +79,7 @@ def regression_losses(
     batch: Mapping[str, Array],
     config: LossConfig,
     factors: Array | None = None,
+    items: Array | None = None,
 ) -> dict[str, WeightedSum]:
     """Computes the terms whose weight in `config` is not 0.
 
@@ -98,6 +99,8 @@ def regression_losses(
       batch: motion, channel_mask, frame_mask and length are read.
       config: weights.
       factors: [72] of the squared errors of position and velocity, as `balance`; None for ones.
+      items: [B] of the squared errors of each item; None for ones. The weights that sums are
+        divided by do not know of them.
 
     Returns:
       Weighted sums by name; channels count by their group weights.
@@ -108,6 +111,8 @@ def regression_losses(
     mask = good[..., None] & observed
     # Both are masked before they meet: an unobserved NaN times zero would still be NaN.
     error = jnp.where(mask, prediction - batch["motion"], 0.0) / rig.SCALE
+    if items is not None:
+        error = error * jnp.sqrt(items)[:, None, None]
     weights = channel_weights(config)
     balanced = weights if factors is None else weights * factors
     terms = {}

@@ -1,95 +1,150 @@
 """From noise to a sample, by a function that predicts the clean value.
 
-Both samplers visit the same steps and call the denoiser once at each, from the last to the first.
-The work is in float32, the coefficients are computed in float64.
+All samplers visit the same levels and call the denoiser once at each, from the noisiest on. The
+work is in float32, the coefficients are computed in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax.diffusion.schedule import Levels
+
 Denoise = Callable[[Array, Array], Array]
-"""(x_t [...], t int32 scalar) -> prediction of x_0 [...]."""
+"""(x [...], number of the visit, int32 scalar from 0, the noisiest, on) -> prediction of x_0."""
+
+Draw = Callable[[Array], Array]
+"""(number of the visit) -> noise N(0, 1) of the shape of x."""
+
+NAMES = ("dpm", "ddim", "ddpm", "consistency")
 
 
-def ancestral(
-    denoise: Denoise,
-    start: Array,
-    signal: np.ndarray,
-    visited: np.ndarray,
-    draw: Callable[[Array], Array],
+def ddim(
+    denoise: Denoise, start: Array, levels: Levels, *, eta: float = 0.0, draw: Draw | None = None
 ) -> Array:
-    """Samples by Ho et al. 2020, Algorithm 2, with the posterior's variance ("fixed small").
+    """Samples by DDIM (Song et al. 2021, "Denoising Diffusion Implicit Models", eq. 12 and 16).
 
-    Between visited steps s < t the mean is eq. 7 with 1 - beta = a_t / a_s, which is what the
-    "respaced" process of Nichol and Dhariwal 2021 does.
+    With eta = 0 the noise that x holds beside the predicted x_0 is kept at the next level's share,
+    and nothing is drawn. With eta = 1 it is ancestral sampling (Ho et al. 2020, algorithm 2, with
+    the posterior's variance; between distant levels as the "respaced" process of Nichol and
+    Dhariwal 2021).
 
     Args:
       denoise: see `Denoise`.
-      start: x at the last visited step, N(0, 1).
-      signal: [steps] a_t, of `schedule.cosine`.
-      visited: [count] int, rising, of `schedule.spaced`.
-      draw: gives noise of the shape of `start` for the index of a visit, int32 from 0 (the last
-        step) on; it is not called for its value at the first step, which adds no noise.
+      start: x at the first level, N(0, 1).
+      levels: to visit.
+      eta: share of the posterior's deviation that is drawn anew, 0 to 1.
+      draw: gives that noise; not needed with eta = 0.
 
     Returns:
       x_0, of the shape of `start`.
     """
-    here = signal[visited]
-    before = np.concatenate([[1.0], here[:-1]])
-    beta = 1.0 - here / before
-    of_clean = beta * np.sqrt(before) / (1.0 - here)
-    of_noisy = (1.0 - before) * np.sqrt(here / before) / (1.0 - here)
-    deviation = np.sqrt(beta * (1.0 - before) / (1.0 - here))
+    a, s = levels.alpha[:-1], levels.sigma[:-1]
+    a_next, s_next = levels.alpha[1:], levels.sigma[1:]
+    fresh = eta * (s_next / s) * np.sqrt(np.maximum(1.0 - (a / a_next) ** 2, 0.0))
+    kept = np.sqrt(np.maximum(s_next**2 - fresh**2, 0.0)) / s
 
     def visit(x: Array, step: tuple[Array, ...]) -> tuple[Array, None]:
-        index, t, clean_share, noisy_share, scale = step
-        clean = denoise(x, t)
-        return clean_share * clean + noisy_share * x + scale * draw(index), None
+        i, of_clean, of_noisy, of_fresh = step
+        out = of_clean * denoise(x, i) + of_noisy * x
+        if draw is not None and eta > 0.0:
+            out = out + of_fresh * draw(i)
+        return out, None
 
-    return _run(visit, start, visited, (of_clean, of_noisy, deviation))
+    return _run(visit, start, (a_next - a * kept, kept, fresh))
 
 
-def implicit(denoise: Denoise, start: Array, signal: np.ndarray, visited: np.ndarray) -> Array:
-    """Samples by DDIM without noise (Song et al. 2021, eq. 12 with eta = 0).
+def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
+    """Samples by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order, no noise drawn.
 
-    The noise that x_t holds beside the predicted x_0 is kept at the next lower step's share.
+    Between levels s > t, with lambda = log(alpha / sigma) and h = lambda_t - lambda_s:
+    x_t = (sigma_t / sigma_s) x_s - alpha_t (exp(-h) - 1) D, D being the predicted x_0, from the
+    second visit on extrapolated by the one before: (1 + 1 / 2r) D_i - (1 / 2r) D_{i-1},
+    r = h_{i-1} / h_i. The step from pure noise has no finite length, nor has the last one to the
+    clean value; the one after the first, and the last, are therefore of first order.
 
     Args:
       denoise: see `Denoise`.
-      start: as in `ancestral`.
-      signal: likewise.
-      visited: likewise.
+      start: x at the first level, N(0, 1).
+      levels: to visit.
 
     Returns:
       x_0, of the shape of `start`.
     """
-    here = signal[visited]
-    before = np.concatenate([[1.0], here[:-1]])
-    kept = np.sqrt((1.0 - before) / (1.0 - here))
-    of_clean = np.sqrt(before) - np.sqrt(here) * kept
+    with np.errstate(divide="ignore"):
+        length = np.diff(np.log(levels.alpha) - np.log(levels.sigma))
+    kept = levels.sigma[1:] / levels.sigma[:-1]
+    of_clean = levels.alpha[1:] - levels.alpha[:-1] * kept
+    ratio = np.zeros(levels.count)
+    finite = np.isfinite(length)
+    both = finite[1:] & finite[:-1]
+    ratio[1:][both] = 0.5 * length[1:][both] / length[:-1][both]
+
+    def visit(
+        carry: tuple[Array, Array], step: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], None]:
+        x, before = carry
+        i, clean_share, noisy_share, more = step
+        clean = denoise(x, i)
+        return (clean_share * (clean + more * (clean - before)) + noisy_share * x, clean), None
+
+    return _run(visit, (start, jnp.zeros_like(start)), (of_clean, kept, ratio))[0]
+
+
+def consistency(denoise: Denoise, start: Array, levels: Levels, draw: Draw) -> Array:
+    """Samples by a network that predicts where a level's path ends, not the mean of all ends.
+
+    After each call noise of the next level is put on anew (Song et al. 2023, "Consistency Models",
+    algorithm 1).
+
+    Args:
+      denoise: see `Denoise`.
+      start: x at the first level, N(0, 1).
+      levels: to visit.
+      draw: gives the noise.
+
+    Returns:
+      x_0, of the shape of `start`.
+    """
 
     def visit(x: Array, step: tuple[Array, ...]) -> tuple[Array, None]:
-        _, t, clean_share, noisy_share = step
-        return clean_share * denoise(x, t) + noisy_share * x, None
+        i, alpha, sigma = step
+        return alpha * denoise(x, i) + sigma * draw(i), None
 
-    return _run(visit, start, visited, (of_clean, kept))
+    return _run(visit, start, (levels.alpha[1:], levels.sigma[1:]))
+
+
+def sample(
+    name: str, denoise: Denoise, start: Array, levels: Levels, draw: Draw, *, eta: float = 0.0
+) -> Array:
+    """Samples by the sampler of that name; `eta` is of "ddim", for "ddpm" it is 1.
+
+    Raises:
+      ValueError: no such sampler.
+    """
+    if name == "dpm":
+        return dpm(denoise, start, levels)
+    if name == "consistency":
+        return consistency(denoise, start, levels, draw)
+    if name in ("ddim", "ddpm"):
+        share = 1.0 if name == "ddpm" else eta
+        return ddim(denoise, start, levels, eta=share, draw=draw)
+    raise ValueError(f"sampler {name!r}: expected one of {NAMES}")
 
 
 def _run(
-    visit: Callable[[Array, tuple[Array, ...]], tuple[Array, None]],
-    start: Array,
-    visited: np.ndarray,
+    visit: Callable[[Any, tuple[Array, ...]], tuple[Any, None]],
+    start: Any,
     coefficients: tuple[np.ndarray, ...],
-) -> Array:
+) -> Any:
     steps = (
-        jnp.arange(len(visited), dtype=jnp.int32),
-        jnp.asarray(visited[::-1], jnp.int32),
-        *(jnp.asarray(each[::-1], jnp.float32) for each in coefficients),
+        jnp.arange(len(coefficients[0]), dtype=jnp.int32),
+        *(jnp.asarray(each, jnp.float32) for each in coefficients),
     )
     return jax.lax.scan(visit, start, steps)[0]

@@ -35,6 +35,10 @@ def build(
         from a2fjax.models.regression import Regression
 
         return Regression(config, constants, encoders)
+    if config.model.kind == "diffusion":
+        from a2fjax.models.diffusion import Diffusion
+
+        return Diffusion(config, constants, encoders)
     from a2fjax.models.nvidia.configured import ConvW2vAutocorrModel, DiffusionRnnModel
 
     if config.model.kind == "conv_w2v_autocorr":

@@ -109,7 +109,7 @@ def trunk(
         x = nn.gelu(nn.LayerNorm(dtype=dtype, name=f"norm_{i}")(x))
         for_dropout = keys[i + 1]
         if for_dropout is not None and config.dropout > 0:
-            x = _drop_channels(for_dropout, x, config.dropout)
+            x = drop_channels(for_dropout, x, config.dropout)
     x = conditioning.Modulation(name="modulation")(x, conditions, dtype)
 
     # Time-major from here: the recurrence then reads contiguous frames.
@@ -121,7 +121,7 @@ def trunk(
     return x, conditions
 
 
-def _drop_channels(key: Array, x: Array, rate: float) -> Array:
+def drop_channels(key: Array, x: Array, rate: float) -> Array:
     """Drops whole channels of an item (spatial dropout, Tompson et al. 2015).
 
     Neighbouring frames say the same, so dropping single values would be read around; and it

@@ -28,10 +28,11 @@ def build(
       encoders: see `a2fjax.models.build`.
     """
     from a2fjax import models
-    from a2fjax.tasks import nvidia, regression
+    from a2fjax.tasks import diffusion, nvidia, regression
 
     kinds: dict[str, Any] = {
         "regression": regression.RegressionTask,
+        "diffusion": diffusion.DiffusionTask,
         "conv_w2v_autocorr": nvidia.RegressionTask,
         "diffusion_rnn": nvidia.DiffusionTask,
     }

@@ -34,6 +34,10 @@ class Task(Protocol):
         """Returns parameters, constants included, without `pretrained`; runs under `eval_shape`."""
         ...
 
+    def starting(self, params: Params) -> Params:
+        """Returns the parameters that a run with `init_from` begins with, of those found there."""
+        ...
+
     def loss(
         self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
@@ -79,6 +83,10 @@ class OfModel:
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters of the model, without `pretrained`."""
         return self.model.init(key, batch)
+
+    def starting(self, params: Params) -> Params:
+        """Returns the parameters as they are."""
+        return params
 
     def predict(self, params: Params, batch: Batch) -> Array:
         """Returns the motion [B, T, 72]."""

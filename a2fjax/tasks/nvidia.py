@@ -208,7 +208,7 @@ class DiffusionTask(_Base):
         t = jax.random.randint(for_step, (items,), 0, self.own.steps)
         noise = jax.random.normal(for_noise, target.shape)
         signal = jnp.asarray(self.model.signal, jnp.float32)[t]
-        noisy = schedule.noised(target, noise, signal)
+        noisy = schedule.noised(target, noise, jnp.sqrt(signal), jnp.sqrt(1.0 - signal))
         conditions = self.model.conditions(params, batch, for_encoder if train else None)
         values = self.model.denoise(
             params, noisy, t, conditions, key=for_network if train else None

@@ -225,7 +225,7 @@ def constants(
     if found is None:
         found = hearing.load(config.audio)
     own: dict[str, np.ndarray] = {}
-    if config.model.kind != "regression":
+    if config.model.kind not in ("regression", "diffusion"):
         own = moments.constants(config, paths, manifests, counts, mean)
     values = {
         "motion_mean": mean,

@@ -191,7 +191,7 @@ class _Run:
         abstract = jax.eval_shape(self.init, spec, self.pretrained)
         if start:
             whole = params_lib.merge(abstract.params, abstract.frozen)
-            start = params_lib.overlay(self.pretrained, start)
+            start = params_lib.overlay(self.pretrained, task.starting(start))
             checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
         self.start = start or self.pretrained
         self.shardings = mesh_lib.state_shardings(abstract, mesh)

@@ -346,7 +346,7 @@ class DiffusionRnnModel(_Base):
             dropout=own.recurrent_dropout,
         )
         self.preset = DiffusionRnn(size, None, config.precision)
-        self.signal = schedule.cosine(own.steps)
+        self.signal = schedule.cosine_steps(own.steps)
         self.visited = schedule.spaced(own.steps, own.sample_steps)
         self._train_from = config.audio.encoder.train_from
 
@@ -427,13 +427,18 @@ class DiffusionRnnModel(_Base):
             noise = jax.vmap(lambda k: jax.random.normal(k, (self.layout.width,)))(keys)
             return jnp.broadcast_to(noise, (items, *noise.shape))
 
-        def denoise(x: Array, step: Array) -> Array:
-            return self.denoise(params, x, jnp.broadcast_to(step, (items,)), conditions)
+        visited = jnp.asarray(self.visited[::-1].copy(), jnp.int32)
 
-        start = draw(len(self.visited))
-        if self.config.sampler == "ddim":
-            values = samplers.implicit(denoise, start, self.signal, self.visited)
-        else:
-            values = samplers.ancestral(denoise, start, self.signal, self.visited, draw)
+        def denoise(x: Array, index: Array) -> Array:
+            step = jnp.broadcast_to(visited[index], (items,))
+            return self.denoise(params, x, step, conditions)
+
+        values = samplers.sample(
+            self.config.sampler,
+            denoise,
+            draw(len(self.visited)),
+            schedule.levels_of_steps(self.signal, self.visited),
+            draw,
+        )
         motion = self.motion(params["constants"], values, train=train)
         return {"motion": motion, "frames": values}

@@ -1,0 +1,116 @@
+"""Attention among neighbouring frames: memory and work grow with length, not with its square."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+_MASKED = -1e9
+_PRICE_START = 0.2
+
+
+def local_attention(
+    query: Array, key: Array, value: Array, valid: Array, bias: Array, window: int
+) -> Array:
+    """Attends to the frames at most `window` away.
+
+    Frames are taken in blocks of `window`, each with the block before and the one after (as
+    Beltagy et al. 2020, "Longformer"). Which block a frame falls into changes nothing.
+
+    Args:
+      query: [B, T, H, D].
+      key: likewise.
+      value: likewise.
+      valid: [B, T] bool, frames that may be attended to.
+      bias: [H, 2 window + 1] added to the logits, by distance of key from query.
+      window: frames either way.
+
+    Returns:
+      [B, T, H, D], zero for frames that have nothing to attend to.
+    """
+    items, frames, heads, depth = query.shape
+    blocks = -(-frames // window)
+    if blocks == 1:
+        # All of it is in reach, or masked by its distance.
+        distance = jnp.arange(frames)[None] - jnp.arange(frames)[:, None]
+        query, key, value = (x[:, None] for x in (query, key, value))
+        near = valid[:, None]
+    else:
+        pad = blocks * window - frames
+
+        def neighbours(x: Array) -> Array:
+            x = jnp.pad(x, ((0, 0), (window, window + pad), *[(0, 0)] * (x.ndim - 2)))
+            x = x.reshape(items, blocks + 2, window, *x.shape[2:])
+            return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
+
+        key, value, near = neighbours(key), neighbours(value), neighbours(valid)
+        query = jnp.pad(query, ((0, 0), (0, pad), (0, 0), (0, 0)))
+        query = query.reshape(items, blocks, window, heads, depth)
+        distance = jnp.arange(3 * window)[None] - window - jnp.arange(window)[:, None]
+    inside = jnp.abs(distance) <= window
+    logits = jnp.einsum("bnqhd,bnkhd->bnhqk", query, key, preferred_element_type=jnp.float32)
+    logits = logits / depth**0.5 + bias[:, jnp.clip(distance + window, 0, 2 * window)]
+    allowed = inside & near[:, :, None, None, :]
+    weights = jax.nn.softmax(jnp.where(allowed, logits, _MASKED), axis=-1)
+    weights = jnp.where(allowed, weights, 0.0).astype(value.dtype)
+    out = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, value)
+    return out.reshape(items, -1, heads, depth)[:, :frames]
+
+
+class Attention(nn.Module):
+    """Pre-norm multi-head attention to near frames, with a residual connection.
+
+    What stands how far away is learnt as a bias by distance and head, so no length is special.
+    Beyond `reach` every frame costs a learned amount, above 0.
+
+    Attributes:
+      heads: divides the channels.
+      window: see `local_attention`.
+      reach: frames at no cost.
+      dtype: of activations.
+    """
+
+    heads: int
+    window: int
+    reach: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array, source: tuple[Array, Array] | None = None) -> Array:
+        """Returns x [B, T, C] with what was attended to.
+
+        Args:
+          x: [B, T, C].
+          valid: [B, T] bool.
+          source: keys and values [B, T, H, D], as `keys_and_values`; None attends to x itself.
+        """
+        width = x.shape[-1]
+        normed = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+        if source is None:
+            source = keys_and_values(normed, width, self.heads, self.dtype, "self")
+        query = nn.Dense(width, use_bias=False, dtype=self.dtype, name="query")(normed)
+        table = self.param(
+            "by_distance", nn.initializers.zeros_init(), (self.heads, 2 * self.window + 1)
+        )
+        start = jnp.log(jnp.expm1(_PRICE_START))
+        price = self.param("price", nn.initializers.constant(start), (self.heads, 1))
+        beyond = jnp.maximum(jnp.abs(jnp.arange(-self.window, self.window + 1)) - self.reach, 0.0)
+        bias = table - jax.nn.softplus(price) * beyond
+        query = query.reshape(*x.shape[:-1], self.heads, width // self.heads)
+        out = local_attention(query, *source, valid, bias, self.window).reshape(x.shape)
+        out = nn.Dense(
+            width, dtype=self.dtype, kernel_init=nn.initializers.zeros_init(), name="out"
+        )(out)
+        return x + out
+
+
+def keys_and_values(x: Array, width: int, heads: int, dtype: Any, name: str) -> tuple[Array, Array]:
+    """Returns keys and values [B, T, H, D]; to be called inside a compact method."""
+    both = nn.Dense(2 * width, use_bias=False, dtype=dtype, name=f"{name}_keys_values")(x)
+    shape = (*x.shape[:-1], heads, width // heads)
+    key, value = jnp.split(both, 2, axis=-1)
+    return key.reshape(shape), value.reshape(shape)

@@ -1,0 +1,378 @@
+"""The diffusion model (v3.0) behind `init` and `apply`: motion is what noise hides.
+
+Motion is worked on in units of each channel's deviation about its mean, weights and degrees alike.
+A draft, the regression from the same hearing, is where denoising starts: the U-Net adds to the best
+guess from draft and noise (`diffusion.targets.about`) what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from a2fjax import rig
+from a2fjax.config import Config, SampleConfig
+from a2fjax.diffusion import guidance, samplers, schedule, targets
+from a2fjax.errors import InputError
+from a2fjax.models.base import Batch
+from a2fjax.models.hearing import Encoders, Hearing
+from a2fjax.models.params import FROZEN, Params
+from a2fjax.models.regression import default_constants
+from a2fjax.models.unet import Heard, Listener, UNet, stride
+
+TEACHER = "teacher"
+"""Of the parameters: the U-Net that a student learns from."""
+
+EPS_LAST = 0.98
+"""Time at which "eps" starts: in pure noise it says nothing of the clean value."""
+
+_FOR_ENCODERS = 1 << 20
+_TRAINED_WITHOUT = {
+    "audio": "model.diffusion.audio_dropout",
+    "emotion": "model.emotion_dropout",
+    "identity": "model.condition_dropout",
+}
+
+
+def check(config: Config) -> None:
+    """Checks what belongs together in a diffusion model.
+
+    Raises:
+      InputError: names the key, its value and what was expected.
+    """
+    own = config.model.diffusion
+    if not own.widths or any(w < 1 or w % own.heads for w in own.widths):
+        raise InputError(
+            f"model.diffusion.widths={own.widths}: expected widths that are multiples of "
+            f"model.diffusion.heads={own.heads}"
+        )
+    if own.distill_steps and not config.init_from:
+        raise InputError(
+            f"model.diffusion.distill_steps={own.distill_steps}: a student needs its teacher; "
+            "expected init_from=RUN"
+        )
+    check_sampling(config)
+
+
+def check_sampling(config: Config) -> None:
+    """Checks how a model is to sample against how it was trained.
+
+    Raises:
+      InputError: names the key, its value and what was expected.
+    """
+    own, sample = config.model.diffusion, config.model.diffusion.sample
+    if (sample.sampler == "consistency") != bool(own.distill_steps):
+        expected = "consistency" if own.distill_steps else "dpm, ddim or ddpm"
+        kind = "distilled" if own.distill_steps else "not distilled"
+        raise InputError(
+            f"model.diffusion.sample.sampler={sample.sampler!r}: the model is {kind}; "
+            f"expected {expected}"
+        )
+    if own.distill_steps:
+        return  # Its strengths are its teacher's.
+    rates = {
+        "audio": own.audio_dropout,
+        "emotion": config.model.emotion_dropout,
+        "identity": config.model.condition_dropout,
+    }
+    for name in guidance.left_out(strengths(sample)):
+        if not rates[name] and not (name == "identity" and config.model.identity == "none"):
+            raise InputError(
+                f"model.diffusion.sample.{name}={getattr(sample, name)}: guidance needs a model "
+                f"that was trained without {name} at times ({_TRAINED_WITHOUT[name]} above 0); "
+                "expected 1"
+            )
+
+
+def strengths(sample: SampleConfig) -> dict[str, float]:
+    """Returns the strength of guidance by condition."""
+    return {name: getattr(sample, name) for name in guidance.CONDITIONS}
+
+
+def frame_noise(seed: Array, take: Array, start: Array, frames: int, index: Array | int) -> Array:
+    """Returns noise [B, frames, 72] that belongs to frames of a recording, not to a chunk of it.
+
+    Args:
+      seed: key.
+      take: [B] int32, number of the take.
+      start: [B] int32, number of the first frame in the recording.
+      frames: of each item.
+      index: of what the noise is for; the same number gives the same noise.
+    """
+
+    def of_item(number: Array, first: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(seed, number), index)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(frames))
+        return jax.vmap(lambda k: jax.random.normal(k, (rig.NUM_CHANNELS,)))(keys)
+
+    return jax.vmap(of_item)(take, start)
+
+
+class Diffusion:
+    """See the module and `a2fjax.models.base.Model`; `apply` samples.
+
+    A batch may hold "take" [B] int32 (0 where it does not), whose noise with `start` is the same in
+    every call, and "kept" [B, T, 72] bool: there the motion is given, and the rest made to fit it.
+
+    Attributes:
+      hearing: signals and encoders.
+      config: of the model.
+      stride: frames that become one at the lowest level; chunks must start at multiples of it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> None:
+        """Makes the model; arguments as `regression.Regression`.
+
+        Raises:
+          InputError: values that do not fit together, or an encoder that cannot be read.
+        """
+        check(config)
+        self.config = config.model
+        self.own = config.model.diffusion
+        self.hearing = Hearing(config.audio, encoders)
+        self.constants = dict(
+            default_constants(config.model) | self.hearing.default_constants()
+            if constants is None
+            else constants
+        )
+        dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+        self.listener = Listener(config.model, config.audio, dtype)
+        self.unet = UNet(config.model, dtype)
+        self.stride = stride(self.own.widths)
+        self.last_time = EPS_LAST if self.own.target == "eps" else 1.0
+
+    @property
+    def lookahead_frames(self) -> int | None:
+        """None: levels and attention reach far beyond a few frames; see `reach_frames`."""
+        return None
+
+    @property
+    def lookahead_seconds(self) -> float | None:
+        """None likewise."""
+        return None
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """See `a2fjax.models.base.Model`; a student hears as its teacher does."""
+        student = (f"^{TEACHER}/", "^listener/") if self.own.distill_steps else ()
+        return (*FROZEN, *self.hearing.frozen, *student)
+
+    def init(self, key: Array, batch: Batch) -> Params:
+        """Returns parameters, with the constants under "constants", without the encoders'."""
+        constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
+        items, frames = batch["emotion"].shape[:2]
+        for_listener, for_unet = jax.random.split(key)
+        states = {
+            name: jnp.zeros((items, frames, encoder.states, encoder.width))
+            for name, encoder in self.hearing.encoders.items()
+        }
+        width = self.hearing.frontend.width
+        heard, variables = self.listener.init_with_output(
+            for_listener,
+            jnp.zeros((items, frames, width)),
+            jnp.zeros(width),
+            batch,
+            constants,
+            None,
+            states,
+        )
+        x, level = jnp.zeros((items, frames, rig.NUM_CHANNELS)), jnp.ones(items)
+        unet = self.unet.init(for_unet, x, level, level, heard)["params"]
+        params = {"listener": variables["params"], "unet": unet, "constants": constants}
+        return {**params, TEACHER: unet} if self.own.distill_steps else params
+
+    def taught(self, params: Params) -> Params:
+        """Returns a student's parameters at its start: those of a teacher, kept a second time."""
+        if not self.own.distill_steps:
+            return params
+        return {**params, TEACHER: params["unet"]}
+
+    # ---- units ------------------------------------------------------------------------------
+
+    def standardised(self, constants: Params, motion: Array) -> Array:
+        """Returns motion [..., 72] in deviations about the mean; 0 of channels never observed."""
+        std = constants["motion_std"]
+        moves = std > 0
+        values = (motion - constants["motion_mean"]) / jnp.where(moves, std, 1.0)
+        return jnp.where(moves, values, 0.0)
+
+    def motion(self, constants: Params, values: Array) -> Array:
+        """Returns what `standardised` was given, of channels never observed their mean."""
+        return constants["motion_mean"] + constants["motion_std"] * values
+
+    # ---- one step ---------------------------------------------------------------------------
+
+    def level(self, time: Array) -> tuple[Array, Array]:
+        """Returns alpha and sigma of times in [0, 1]."""
+        return schedule.level(self.own.schedule, time)
+
+    def hear(
+        self,
+        params: Params,
+        batch: Batch,
+        *,
+        key: Array | None = None,
+        deaf: Array | None = None,
+    ) -> Heard:
+        """Returns what the U-Net is told of the batch; once a clip, not once a step.
+
+        Args:
+          params: of the model.
+          batch: see `a2fjax.models.base.Batch`.
+          key: of dropout; None when not training.
+          deaf: [B] bool, items whose audio is left out.
+        """
+        # Beyond the numbers that the listener's own keys are split into.
+        for_encoders = None if key is None else jax.random.fold_in(key, _FOR_ENCODERS)
+        heard: Heard = self.listener.apply(  # type: ignore[assignment]
+            {"params": params["listener"]},
+            self.hearing.signals(batch),
+            self.hearing.silence(),
+            batch,
+            params["constants"],
+            key,
+            self.hearing.states(params, batch, key=for_encoders),
+            deaf,
+        )
+        return heard
+
+    def denoise(
+        self,
+        unet: Params,
+        x: Array,
+        alpha: Array,
+        sigma: Array,
+        heard: Heard,
+        *,
+        key: Array | None = None,
+    ) -> Array:
+        """Returns the clean motion [B, T, 72], standardised, that x seems to come from.
+
+        Args:
+          unet: parameters of the U-Net.
+          x: [B, T, 72], noisy.
+          alpha: [B], share of the clean motion.
+          sigma: [B], of the noise.
+          heard: of `hear`.
+          key: of dropout.
+        """
+        exists = heard["valid"][:, : x.shape[1], None]
+        x = jnp.where(exists, x, 0.0)
+        more: Any = self.unet.apply({"params": unet}, x, alpha, sigma, heard, key)
+        a, s = alpha[:, None, None], sigma[:, None, None]
+        # Learnt by its own loss: through here it would become whatever suits the U-Net.
+        draft = jax.lax.stop_gradient(heard["draft"][:, : x.shape[1]])
+        value = targets.about(self.own.target, draft, x, a, s) + more
+        return targets.clean(self.own.target, value, x, a, s)
+
+    # ---- sampling ---------------------------------------------------------------------------
+
+    def guided(
+        self, params: Params, batch: Batch, sample: SampleConfig
+    ) -> tuple[Heard, tuple[str, ...]]:
+        """Returns what is heard with all conditions and without each that is guided, and those.
+
+        Parts lie behind each other along the batch.
+        """
+        names = guidance.left_out(strengths(sample))
+        parts = [self.hear(params, batch)]
+        for name in names:
+            if name == "audio":
+                nobody = jnp.ones(batch["length"].shape, bool)
+                parts.append(self.hear(params, batch, deaf=nobody))
+            elif name == "emotion":
+                untold = {**batch, "emotion": jnp.zeros_like(batch["emotion"])}
+                parts.append(self.hear(params, untold))
+            else:
+                unknown = jnp.zeros_like(batch["identity_mask"])
+                stranger = jnp.full_like(batch["subject"], -1)
+                parts.append(
+                    self.hear(params, {**batch, "identity_mask": unknown, "subject": stranger})
+                )
+        if not names:
+            return parts[0], names
+        return jax.tree.map(lambda *each: jnp.concatenate(each), *parts), names
+
+    def bounds(self, constants: Params) -> tuple[Array, Array]:
+        """Returns the rig's limits [72] of standardised motion."""
+        low, high = (self.standardised(constants, jnp.asarray(x)) for x in (rig.MIN, rig.MAX))
+        return low, high
+
+    def predict_clean(
+        self,
+        params: Params,
+        unet: Params,
+        heard: Heard,
+        names: Sequence[str],
+        sample: SampleConfig,
+        x: Array,
+        alpha: Array,
+        sigma: Array,
+    ) -> Array:
+        """Returns the guided prediction of the clean motion, inside the rig's limits.
+
+        Limited at every step, as pixels are (Saharia et al. 2022, "static thresholding"): lips that
+        are shut are shut, and guidance cannot drive a channel out of its range.
+        """
+        copies = 1 + len(names)
+        x, alpha, sigma = (
+            jnp.tile(each, (copies, *(1,) * (each.ndim - 1))) for each in (x, alpha, sigma)
+        )
+        clean = self.denoise(unet, x, alpha, sigma, heard)
+        clean = guidance.combine(clean, names, strengths(sample))
+        return jnp.clip(clean, *self.bounds(params["constants"]))
+
+    def sample(self, params: Params, batch: Batch, sample: SampleConfig) -> Array:
+        """Returns standardised motion [B, T, 72]."""
+        own, constants = self.own, params["constants"]
+        items, frames = batch["emotion"].shape[:2]
+        distilled = bool(own.distill_steps)
+        if distilled:
+            sample = dataclasses.replace(sample, audio=1.0, emotion=1.0, identity=1.0)
+        heard, names = self.guided(params, batch, sample)
+        take = jnp.asarray(batch.get("take", jnp.zeros(items, jnp.int32)))
+        seed = jax.random.key(sample.seed)
+
+        def draw(index: Array | int) -> Array:
+            return frame_noise(seed, take, jnp.asarray(batch["start"]), frames, index)
+
+        given = None
+        if "kept" in batch:
+            given = self.standardised(constants, batch["motion"])
+        levels = schedule.levels(own.schedule, sample.steps, self.last_time)
+        alphas, sigmas = (jnp.asarray(v, jnp.float32) for v in (levels.alpha, levels.sigma))
+
+        def denoise(x: Array, index: Array) -> Array:
+            alpha, sigma = (jnp.broadcast_to(v[index], (items,)) for v in (alphas, sigmas))
+            clean = self.predict_clean(
+                params, params["unet"], heard, names, sample, x, alpha, sigma
+            )
+            return clean if given is None else jnp.where(batch["kept"], given, clean)
+
+        start = draw(levels.count)
+        if given is not None and self.last_time < 1.0:
+            start = jnp.where(batch["kept"], alphas[0] * given + sigmas[0] * start, start)
+        return samplers.sample(sample.sampler, denoise, start, levels, draw, eta=sample.eta)
+
+    def apply(
+        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+    ) -> dict[str, Array]:
+        """Returns {"motion": [B, T, 72]}: a sample, as `model.diffusion.sample` says.
+
+        Training goes through `hear` and `denoise`; here `key` is not read, and `train` only decides
+        whether the motion is clipped to the rig's ranges.
+        """
+        del key
+        motion = self.motion(params["constants"], self.sample(params, batch, self.own.sample))
+        return {"motion": motion if train else jnp.clip(motion, rig.MIN, rig.MAX)}

@@ -1,0 +1,146 @@
+"""Diffusion: noisy motion of a random level to clean motion, by the losses of the regression.
+
+The terms of `losses` are of the clean motion that the U-Net predicts, each item weighted by
+`targets.weight` of its noise level. All but closure are squared errors of linear functions of the
+motion, so what they teach at every level is the mean of what may be: no term pulls samples away
+from the data's distribution. With "draft_" in front they are of the draft, the regression beside
+it.
+
+A student (`model.diffusion.distill_steps`) learns instead, at a few noise levels, where its
+teacher's deterministic path from there ends: consistency distillation (Song et al. 2023) whose
+target is the teacher's whole path rather than the student's own guess one step on. A path is a few
+calls of a small U-Net on what was heard once, so neither a target network nor a schedule of ever
+longer steps is needed, and no errors add up.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from a2fjax import losses
+from a2fjax.config import Config
+from a2fjax.diffusion import schedule, targets
+from a2fjax.losses import WeightedSum
+from a2fjax.models.base import Batch
+from a2fjax.models.diffusion import TEACHER, Diffusion
+from a2fjax.models.params import Params
+from a2fjax.tasks.base import OfModel
+
+DRAFT = "draft_"
+
+
+class DiffusionTask(OfModel):
+    """See `a2fjax.tasks.base.Task`.
+
+    Attributes:
+      model: the network.
+      config: weights of the loss terms.
+    """
+
+    model: Diffusion
+
+    def __init__(self, config: Config, model: Diffusion) -> None:
+        """Joins `model` to the losses of `config`."""
+        self.model = model
+        self.config = config.loss
+        self.own = config.model.diffusion
+
+    def starting(self, params: Params) -> Params:
+        """Returns the parameters that a run with `init_from` starts from."""
+        return self.model.taught(params)
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+    ) -> tuple[Array, dict[str, WeightedSum]]:
+        """Returns the scalar and its terms; `step` changes nothing here.
+
+        Noise is drawn also when not training, from `key`.
+        """
+        del step
+        constants = params["constants"]
+        for_level, for_noise, for_hearing, for_deaf, for_unet = jax.random.split(key, 5)
+        mask = losses.good_frames(batch)[..., None] & batch["channel_mask"][:, None]
+        clean = self.model.standardised(constants, jnp.where(mask, batch["motion"], 0.0))
+        clean = jnp.where(mask, clean, 0.0)
+        time = self._times(for_level, clean.shape[0])
+        alpha, sigma = self.model.level(time)
+        noise = jax.random.normal(for_noise, clean.shape)
+        x = schedule.noised(clean, noise, alpha, sigma)
+        factors = None
+        if self.config.balance > 0:
+            factors = losses.balance(constants["motion_std"], self.config.balance)
+        if self.own.distill_steps:
+            terms = self._student(params, batch, x, time, factors, for_unet if train else None)
+            return self.total(terms), terms
+        deaf = None
+        if train and self.own.audio_dropout:
+            deaf = jax.random.bernoulli(for_deaf, self.own.audio_dropout, alpha.shape)
+        heard = self.model.hear(params, batch, key=for_hearing if train else None, deaf=deaf)
+        found = self.model.denoise(
+            params["unet"], x, alpha, sigma, heard, key=for_unet if train else None
+        )
+        weight = targets.weight(alpha, self.own.snr_limit)
+        motion = self.model.motion(constants, found)
+        terms = losses.regression_losses(motion, batch, self.config, factors, weight)
+        if self.own.draft:
+            draft = self.model.motion(constants, heard["draft"][:, : clean.shape[1]])
+            # Of items without audio the draft is nothing that was predicted.
+            counts = jnp.ones_like(alpha) if deaf is None else 1.0 - deaf
+            drafted = losses.regression_losses(draft, batch, self.config, None, counts)
+            terms |= {f"{DRAFT}{name}": term for name, term in drafted.items()}
+        return self.total(terms), terms
+
+    def _times(self, key: Array, items: int) -> Array:
+        """Draws the items' levels: even over the batch, so that batches are alike.
+
+        A shifted grid in the place of independent numbers (Kingma et al. 2021, "Variational
+        Diffusion Models", appendix I).
+        """
+        for_shift, for_pure, for_order = jax.random.split(key, 3)
+        time = (jnp.arange(items) + jax.random.uniform(for_shift)) / items
+        if self.own.distill_steps:
+            count = self.own.distill_levels
+            time = jnp.ceil(jax.random.permutation(for_order, time) * count) / count
+            return jnp.maximum(time, 1.0 / count) * self.model.last_time
+        pure = jax.random.bernoulli(for_pure, self.own.pure_noise, time.shape)
+        return jnp.where(pure, 1.0, time) * self.model.last_time
+
+    def _student(
+        self,
+        params: Params,
+        batch: Batch,
+        x: Array,
+        time: Array,
+        factors: Array | None,
+        key: Array | None,
+    ) -> dict[str, WeightedSum]:
+        """Returns the terms of the student's one call from x [B, T, 72] at `time` [B]."""
+        model, sample, steps = self.model, self.own.sample, self.own.distill_steps
+        constants = params["constants"]
+        heard, names = model.guided(params, batch, sample)
+
+        def walk(x: Array, i: Array) -> tuple[Array, None]:
+            # DDIM without noise, at the trailing levels that each item's own time has below it.
+            a, s = model.level(time * (1.0 - i / steps))
+            a_next, s_next = model.level(time * (1.0 - (i + 1) / steps))
+            guess = model.predict_clean(params, params[TEACHER], heard, names, sample, x, a, s)
+            kept = s_next / s
+            shares = (a_next - a * kept)[:, None, None], kept[:, None, None]
+            return shares[0] * guess + shares[1] * x, None
+
+        end = jax.lax.scan(walk, x, jnp.arange(steps))[0]
+        target = jax.lax.stop_gradient(model.motion(constants, end))
+        own = jax.tree.map(lambda v: v[: len(time)], heard)
+        alpha, sigma = model.level(time)
+        found = model.denoise(params["unet"], x, alpha, sigma, own, key=key)
+        told = {**batch, "motion": target}
+        return losses.regression_losses(model.motion(constants, found), told, self.config, factors)
+
+    def total(self, terms: dict[str, WeightedSum]) -> Array:
+        """Returns the weighted sum of the terms' values."""
+        drafted = {k[len(DRAFT) :]: v for k, v in terms.items() if k.startswith(DRAFT)}
+        own = {k: v for k, v in terms.items() if not k.startswith(DRAFT)}
+        out = losses.total(own, self.config)
+        return out + self.own.draft * losses.total(drafted, self.config)
