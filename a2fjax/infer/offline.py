@@ -20,6 +20,7 @@ from a2fjax import rig
 from a2fjax.animation.emotion import EmotionTrack
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.infer.predictor import Mesh, Predictor
+from a2fjax.infer.sampling import Edit
 
 CHUNK_SECONDS = 24.72
 """With its context 1536 frames, one of the lengths that predictors pad to."""
@@ -72,6 +73,8 @@ def predict(
     identity: Mesh | np.ndarray | None = None,
     emotion: EmotionTrack | None = None,
     subject: str | None = None,
+    take: int = 0,
+    edit: Edit | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
     context_seconds: float = CONTEXT_SECONDS,
     progress: Callable[[int], None] | None = None,
@@ -88,6 +91,9 @@ def predict(
       identity: see `Predictor`; a mesh is sampled once.
       emotion: over the whole recording; None for neutral.
       subject: see `Predictor`.
+      take: of a model that samples; its noise belongs to frames of the recording, so neighbouring
+        chunks make the same motion where they overlap.
+      edit: what stays of curves that were there; None for nothing.
       chunk_seconds: that a chunk contributes; longer than the context.
       context_seconds: given to each side of it.
       progress: called with the number of frames done.
@@ -96,6 +102,10 @@ def predict(
     if predictor.most_frames is not None:
         # A chunk is encoded at once: where an encoder's windows join, its features disagree.
         core = min(core, predictor.most_frames - 2 * context)
+    # A chunk starts where lower levels of the model's rate fall on the same frames as before it.
+    stride = predictor.stride
+    if stride > 1:
+        core = (core - stride) // stride * stride
     fade = min(FADE_FRAMES // 2, context)
     if core < max(context, 2 * FADE_FRAMES):
         raise ValueError(f"chunks of {chunk_seconds} s with {context_seconds} s of context")
@@ -109,10 +119,18 @@ def predict(
     begin = 0
     for end in ends:
         # Every chunk has the same length, so one program serves all of them.
-        first = max(0, min(begin - context, total - size))
+        first = max(0, begin - context) // stride * stride
+        if first + size > total:
+            first = -(-max(0, total - size) // stride) * stride
         last = min(total, first + size)
+        more = {}
+        if edit is not None:
+            more["motion"], more["kept"] = edit.part(first, last)
         motion = predictor(
             stream.read(first, last),
+            take=take,
+            start=first,
+            **more,
             identity=identity,
             emotion=None if emotion is None else emotion.sample(last - first, first),
             speech_level=survey.speech_level,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from a2fjax.data import batch as batch_lib
 from a2fjax.data import identity as identity_lib
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.errors import InputError
+from a2fjax.infer import sampling
 from a2fjax.models import conditioning, hearing
 from a2fjax.train import checkpoints
 
@@ -52,6 +53,11 @@ class Request:
       speech_level: RMS of the speech; estimated from `audio` if None.
       subject: name of a person of the training set, of whom more than the mesh may have been
         learnt (`Predictor.subjects`); None, or any other name, for somebody new.
+      take: of models that sample, which of the motions that fit the audio; 0, 1, 2, ...
+      start: number of the clip's first frame in its recording, a multiple of `Predictor.stride`:
+        chunks of a take then agree where they overlap.
+      motion: [T, 72] in rig units, of models that sample: read where `kept`.
+      kept: [T, 72] bool, what of `motion` stays as it is; the rest is made to fit it.
     """
 
     audio: np.ndarray
@@ -59,6 +65,10 @@ class Request:
     emotion: np.ndarray | None = None
     speech_level: float | None = None
     subject: str | None = None
+    take: int = 0
+    start: int = 0
+    motion: np.ndarray | None = None
+    kept: np.ndarray | None = None
 
 
 def bucket(frames: int, most: int | None = None) -> int:
@@ -87,6 +97,7 @@ class Predictor:
       params: with the constants.
       task: see `a2fjax.tasks`.
       most_frames: longest clip that the model's encoders hear at once; None without such a limit.
+      stride: chunks of a recording start at multiples of so many frames.
     """
 
     def __init__(self, config: config_lib.Config, task: Task, params: Any, *, step: int = 0):
@@ -100,19 +111,24 @@ class Predictor:
         self._predict = jax.jit(task.predict)
         model = getattr(task, "model", None)
         self.most_frames: int | None = model.hearing.most_frames if model is not None else None
+        self.stride: int = getattr(model, "stride", 1)
 
     @classmethod
-    def load(cls, run: str | Path, step: int | None = None) -> Predictor:
+    def load(
+        cls, run: str | Path, step: int | None = None, *, sample: Mapping[str, Any] | None = None
+    ) -> Predictor:
         """Reads a run folder.
 
         Args:
           run: folder with config.json and checkpoints.
           step: of the checkpoint; the newest if None.
+          sample: values of `model.diffusion.sample` in the place of the run's, by name.
 
         Raises:
-          InputError: not a run folder, no such step, or a checkpoint of another rig.
+          InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
+            model that does not.
         """
-        config = read_config(run).config
+        config = sampling.with_sampling(read_config(run).config, sample or {})
         step, params, _ = checkpoints.load_params(run, step, item="ema")
         found = hearing.restore(run, config.audio)
         task = tasks.build(config, params["constants"], found)
@@ -130,6 +146,11 @@ class Predictor:
             *mesh, self.config.data.identity_points, normals=self.config.model.identity_normals
         )
 
+    @property
+    def sampled(self) -> bool:
+        """Whether there are several takes of a recording."""
+        return sampling.is_sampled(self.config)
+
     @functools.cached_property
     def subjects(self) -> tuple[str, ...]:
         """Names of the people of whom a residual was learnt; none without `identity_residual`."""
@@ -144,13 +165,20 @@ class Predictor:
         emotion: np.ndarray | None = None,
         speech_level: float | None = None,
         subject: str | None = None,
+        take: int = 0,
+        start: int = 0,
+        motion: np.ndarray | None = None,
+        kept: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns the motion [T, 72] float32 in rig units, T = ceil(S / 320); see `Request`.
 
         Raises:
           InputError: as `batch`.
         """
-        return self.batch([Request(audio, identity, emotion, speech_level, subject)])[0]
+        request = Request(
+            audio, identity, emotion, speech_level, subject, take, start, motion, kept
+        )
+        return self.batch([request])[0]
 
     def batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
         """Returns the motion [T, 72] of each clip; clips of like length share a padded batch.
@@ -161,6 +189,10 @@ class Predictor:
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             _check(request, i)
+            if request.kept is not None and not self.sampled:
+                raise InputError(
+                    f"clip {i}: only a diffusion model can fit motion to what is kept of it"
+                )
             length = num_frames(len(request.audio))
             groups.setdefault(bucket(length, self.most_frames), []).append(i)
         out: dict[int, np.ndarray] = {}
@@ -176,12 +208,13 @@ class Predictor:
         # A batch size is compiled once: sizes are powers of two, filled up with the last clip.
         size = 1 << (len(requests) - 1).bit_length()
         filled = [*requests, *[requests[-1]] * (size - len(requests))]
-        rows = [self._row(request, frames) for request in filled]
+        edited = any(request.kept is not None for request in filled)
+        rows = [self._row(request, frames, edited) for request in filled]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         motion = np.asarray(self._predict(self.params, batch), np.float32)
         return [motion[i, : rows[i]["length"]] for i in range(len(requests))]
 
-    def _row(self, request: Request, frames: int) -> dict[str, np.ndarray]:
+    def _row(self, request: Request, frames: int, edited: bool) -> dict[str, np.ndarray]:
         audio = np.asarray(request.audio, np.float32)
         length = num_frames(len(audio))
         speech_level = request.speech_level
@@ -200,9 +233,17 @@ class Predictor:
         emotion[:, 0] = 1.0
         if request.emotion is not None:
             emotion[:length] = request.emotion
+        motion = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
+        extra = {"take": np.asarray(request.take, np.int32)} if self.sampled else {}
+        if edited:
+            extra["kept"] = np.zeros((frames, rig.NUM_CHANNELS), bool)
+            if request.kept is not None and request.motion is not None:
+                extra["kept"][:length] = request.kept
+                motion[:length] = np.where(request.kept, request.motion, 0.0)
         return {
+            **extra,
             "audio": padded,
-            "motion": np.zeros((frames, rig.NUM_CHANNELS), np.float32),
+            "motion": motion,
             "channel_mask": np.ones(rig.NUM_CHANNELS, bool),
             "frame_mask": np.arange(frames) < length,
             "length": np.asarray(length, np.int32),
@@ -211,7 +252,7 @@ class Predictor:
             "subject": np.asarray(subjects_lib.number(request.subject, self.subjects), np.int32),
             "emotion": emotion,
             "clip": np.zeros((), np.int32),
-            "start": np.zeros((), np.int32),
+            "start": np.asarray(request.start, np.int32),
         }
 
 
@@ -231,6 +272,13 @@ def _check(request: Request, i: int) -> None:
         raise InputError(f"clip {i}: audio has shape {audio.shape}, expected [samples]")
     if not np.isfinite(audio).all():
         raise InputError(f"clip {i}: audio has samples that are not finite")
+    if (request.kept is None) != (request.motion is None):
+        raise InputError(f"clip {i}: motion and kept belong together; give both or neither")
+    if request.kept is not None and request.motion is not None:
+        expected = (num_frames(len(audio)), rig.NUM_CHANNELS)
+        found = np.shape(request.motion), np.shape(request.kept)
+        if found != (expected, expected):
+            raise InputError(f"clip {i}: motion and kept have shapes {found}, expected {expected}")
     if request.emotion is not None:
         shape = np.shape(request.emotion)
         allowed = ((rig.NUM_EMOTIONS,), (num_frames(len(audio)), rig.NUM_EMOTIONS))
