@@ -31,6 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="a dozen clips a split, without altered conditions"
     )
     parser.add_argument(
+        "--takes", type=int, metavar="K", help="of diffusion runs: K takes of every line, a table"
+    )
+    parser.add_argument(
+        "--sample-steps", metavar="1,2,8", help="with --takes: calls of the network, a row each"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="with --takes: another run in the same table; may be repeated",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="with --takes: clips a split")
+    parser.add_argument(
         "--show", metavar="JSON", help="print a report that was written before; measure nothing"
     )
 
@@ -50,12 +64,18 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return 0
     if args.out:
         _check_place(Path(args.out))
+    splits = [name for name in args.split.split(",") if name] if args.split else None
+    if args.takes is not None:
+        return _takes(args, splits)
+    for flag in ("sample_steps", "against", "limit"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag.replace('_', '-')}: is of --takes; give --takes K as well")
     from a2fjax.evaluate.run import evaluate
 
     result = evaluate(
         args.run,
         args.data,
-        [name for name in args.split.split(",") if name] if args.split else None,
+        splits,
         step=args.step,
         seed=args.seed,
         quick=args.quick,
@@ -64,6 +84,36 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     out = Path(args.out) if args.out else Path(args.run) / "eval" / f"{result['step']}.json"
     report.write(out, result)
     print(report.table(result))
+    print(f"\nreport: {out}")
+    return 0
+
+
+def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
+    """Measures several takes of every line, of one run or of several."""
+    from a2fjax.evaluate import report, takes
+
+    if args.takes < 1:
+        raise InputError(f"--takes {args.takes}: expected at least 1")
+    try:
+        steps = [int(text) for text in (args.sample_steps or "").split(",") if text]
+    except ValueError:
+        steps = [0]
+    if any(count < 1 for count in steps):
+        raise InputError(f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8")
+    rows = takes.rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
+    result = takes.compare(
+        rows,
+        args.data,
+        splits,
+        limit=12 if args.quick else args.limit,
+        seed=args.seed,
+        progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+    )
+    place = Path(args.run) / "eval" / f"takes_{rows[0].model.step}.json"
+    out = Path(args.out) if args.out else place
+    report.write(out, result)
+    print(takes.LEGEND)
+    print(takes.table(result))
     print(f"\nreport: {out}")
     return 0
 

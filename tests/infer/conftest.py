@@ -21,6 +21,42 @@ def model(random_params):
     return predictor.Predictor(config, tasks.build(config), random_params(config), step=7)
 
 
+def diffusion_config(**changes):
+    values = {
+        "name": "small diffusion",
+        "model": {
+            "kind": "diffusion",
+            "conv_width": 16,
+            "recurrent_width": 12,
+            "identity_width": 8,
+            "emotion_dropout": 0.1,
+            "diffusion": {
+                "widths": (8, 12, 16),
+                "heads": 2,
+                "window": 8,
+                "sample": {"steps": 3},
+                **changes,
+            },
+        },
+        "data": {"identity_points": 32},
+    }
+    return config_lib.build(config_lib.Config, values, where="test")
+
+
+@pytest.fixture(scope="session")
+def diffusion(random_params):
+    config = diffusion_config()
+    params = random_params(config)
+    # What a trained U-Net adds to draft and noise is of their size, not many times larger.
+    params["unet"]["leave"]["kernel"] *= 0.2
+    return predictor.Predictor(config, tasks.build(config), params, step=7)
+
+
+@pytest.fixture(params=["model", "diffusion"])
+def any_model(request):
+    return request.getfixturevalue(request.param)
+
+
 def speech_like(seconds, seed=0):
     """Bursts of harmonics with pauses, as loud as a recording."""
     rng = np.random.default_rng(seed)

@@ -58,7 +58,7 @@ def test_one_program_serves_all_chunks(model, speech):
     lengths = []
 
     class Spy:
-        config, most_frames = model.config, None
+        config, most_frames, stride = model.config, None, 1
 
         def __call__(self, audio, **keywords):
             lengths.append(len(audio))

@@ -1,0 +1,153 @@
+"""Whether motion is distributed as real motion is, and how much several takes of a line differ.
+
+Features of a window of two seconds are its leading principal components, over the training motion,
+of curves and frame differences (each channel and its differences divided by their deviations),
+whitened: every component counts as much as it varies in training. They are fitted on each training
+set anew, so figures are comparable on one set only; `Features.fingerprint` says which.
+
+    fd             ||m1 - m2||^2 + Tr(S1 + S2 - 2 (S1 S2)^0.5) of the features' means m and
+                   covariances S (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update
+                   Rule", eq. 6)
+    multimodality  mean ||z_i - z_j|| of takes of the same window, over halves of the takes, divided
+                   by that of windows of the training set picked at random: 0 says that all takes
+                   are one, 1 that they have no more in common than any two windows
+    spread         sqrt(variance over takes / variance over time of the truth), by channel group
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.metrics.runs import find_runs
+
+WINDOW = 100
+"""Frames."""
+
+HOP = 10
+WIDTH = 64
+"""Components."""
+
+MOST = 2000
+"""Training windows that components are fitted on."""
+
+_STILL = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """See the module.
+
+    Attributes:
+      channels: [C] that take part: weights that move in training.
+      scale: [2 C] deviations of curves and frame differences.
+      mean: [WINDOW * 2 C] of the divided windows.
+      axes: [WINDOW * 2 C, K], whitening included.
+      typical: mean distance of two training windows' features.
+    """
+
+    channels: np.ndarray
+    scale: np.ndarray
+    mean: np.ndarray
+    axes: np.ndarray
+    typical: float
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of what the features are, to five digits."""
+        numbers = np.concatenate([self.scale, self.mean]).astype(np.float32)
+        text = self.channels.astype(np.int64).tobytes() + np.round(numbers, 5).tobytes()
+        return hashlib.sha256(text).hexdigest()[:16]
+
+    def encode(self, windows: np.ndarray) -> np.ndarray:
+        """Returns features [N, K] of windows [N, WINDOW, 72] in rig units."""
+        return (self._rows(windows) - self.mean) @ self.axes
+
+    def _rows(self, windows: np.ndarray) -> np.ndarray:
+        return _rows(windows[..., self.channels], self.scale)
+
+
+def windows(motion: np.ndarray, frame_mask: np.ndarray, hop: int = HOP) -> np.ndarray:
+    """Returns the windows [N, WINDOW, 72] of a clip that hold good frames only."""
+    starts = [
+        start
+        for begin, end in find_runs(frame_mask)
+        for start in range(begin, end - WINDOW + 1, hop)
+    ]
+    if not starts:
+        return np.zeros((0, WINDOW, motion.shape[1]), motion.dtype)
+    return np.stack([motion[start : start + WINDOW] for start in starts])
+
+
+def fit(training: np.ndarray, group: np.ndarray) -> Features:
+    """Fits features.
+
+    Args:
+      training: [N, WINDOW, 72] windows of training motion in rig units.
+      group: [G] weight channels that may take part.
+
+    Raises:
+      ValueError: fewer than two windows, or nothing in the group moves.
+    """
+    if len(training) < 2:
+        raise ValueError(f"{len(training)} windows of training motion: expected at least 2")
+    chosen = training[np.linspace(0, len(training) - 1, min(len(training), MOST)).astype(int)]
+    group = np.intersect1d(group, rig.WEIGHT_CHANNELS)
+    moves = chosen[..., group].reshape(-1, len(group)).std(0) > _STILL
+    channels = group[moves]
+    if not len(channels):
+        raise ValueError("no channel of the group moves in training")
+    x = chosen[..., channels].astype(np.float64)
+    scale = np.concatenate(
+        [x.reshape(-1, x.shape[-1]).std(0), np.diff(x, axis=1).reshape(-1, x.shape[-1]).std(0)]
+    )
+    scale = np.maximum(scale, 1e-6)
+    rows = _rows(x, scale)
+    mean = rows.mean(0)
+    rows = rows - mean
+    # Fewer windows than numbers: the products of windows are the smaller matrix.
+    power, vectors = np.linalg.eigh(rows @ rows.T)
+    count = min(WIDTH, len(rows) - 1)
+    power, vectors = power[::-1][:count], vectors[:, ::-1][:, :count]
+    kept = power > 1e-9 * power[0]
+    axes = rows.T @ (vectors[:, kept] / power[kept]) * np.sqrt(len(rows))
+    z = rows @ axes
+    typical = float(np.linalg.norm(z - np.roll(z, len(z) // 2, axis=0), axis=1).mean())
+    return Features(channels, scale, mean, axes, typical)
+
+
+def frechet(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the Fréchet distance of two sets of features [N, K] and [M, K].
+
+    Raises:
+      ValueError: a set of fewer than two.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a covariance needs at least two windows")
+    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    power, vectors = np.linalg.eigh(np.atleast_2d(a))
+    root = (vectors * np.sqrt(np.maximum(power, 0.0))) @ vectors.T
+    inner = np.linalg.eigvalsh(root @ np.atleast_2d(b) @ root)
+    shift = first.mean(0) - second.mean(0)
+    shared = np.sqrt(np.maximum(inner, 0.0)).sum()
+    return float(shift @ shift + np.trace(np.atleast_2d(a + b)) - 2.0 * shared)
+
+
+def multimodality(takes: Sequence[np.ndarray], features: Features) -> float:
+    """Returns the multimodality of features [N, K] by take; NaN of fewer than two takes."""
+    half = len(takes) // 2
+    if not half:
+        return float("nan")
+    pairs = zip(takes[:half], takes[half : 2 * half], strict=True)
+    distances = [np.linalg.norm(a - b, axis=1).mean() for a, b in pairs]
+    return float(np.mean(distances) / features.typical)
+
+
+def _rows(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    difference = np.diff(windows, axis=1, append=windows[:, -1:])
+    both = np.concatenate([windows, difference], axis=-1) / scale
+    return both.reshape(len(windows), -1)
