@@ -1,4 +1,6 @@
 # make demo [AUDIO=my.wav]   corpus -> shards -> train -> evaluate -> animate a recording
+# make diffusion             after make demo: the diffusion model, a student of it, and a table of both
+#                            beside the regression model (about an hour on two cores)
 # make test                  the tests (heavy ones: make test-slow)
 # make parity                encoders beside PyTorch and CTranslate2, which it installs where it can
 # Both make their own environment first; PYTHON=python3.13 chooses another interpreter.
@@ -15,7 +17,7 @@ DEMO ?= demo
 AUDIO ?=
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test test-slow parity lint format types clean-demo
+.PHONY: setup demo diffusion test test-slow parity lint format types clean-demo
 
 setup: $(VENV)/.installed
 
@@ -28,6 +30,15 @@ $(VENV)/.installed: pyproject.toml setup.cfg constraints.txt
 
 demo: setup
 	@$(BIN)/python -m data_pipeline.demo.run --folder $(DEMO) $(if $(AUDIO),--audio "$(AUDIO)")
+
+diffusion: demo
+	@$(BIN)/a2fjax train --config experiments/diffusion_v3_0.py:demo --workdir $(DEMO)/diffusion \
+	  --config.data.shards=$(DEMO)/shards
+	@$(BIN)/a2fjax train --config experiments/diffusion_v3_0.py:demo+distilled \
+	  --workdir $(DEMO)/distilled --config.data.shards=$(DEMO)/shards \
+	  --config.init_from=$(DEMO)/diffusion
+	@$(BIN)/a2fjax evaluate $(DEMO)/diffusion --takes 8 --sample-steps 1,2,4,8,16,50 \
+	  --against $(DEMO)/run --against $(DEMO)/distilled --out $(DEMO)/takes.json
 
 test: setup
 	@$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
