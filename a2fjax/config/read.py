@@ -1,0 +1,177 @@
+"""Experiment files and overrides become a `Resolved`; it is written to a run and read back."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax.config.checks import build
+from a2fjax.config.values import Config
+from a2fjax.errors import InputError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A configuration and how it came about.
+
+    Attributes:
+      config: the dataclasses.
+      sources: where each value was set, by dotted key ("default", a file, an override).
+    """
+
+    config: Config
+    sources: dict[str, str]
+
+    def to_json(self) -> str:
+        """Returns the text of a run's config.json; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "config": dataclasses.asdict(self.config),
+                "sources": self.sources,
+                "fingerprint": fingerprint(self.config),
+            },
+            indent=2,
+            default=dict,
+        )
+
+
+def fingerprint(config: Any) -> str:
+    """Returns 16 hex digits that change when any value of the configuration does."""
+    return digest(dataclasses.asdict(config))
+
+
+def digest(values: Any) -> str:
+    """Returns 16 hex digits that change when any of some JSON values does."""
+    text = json.dumps(values, sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
+    """Reads what `Resolved.to_json` wrote.
+
+    Raises:
+      InputError: not JSON, or a key this version does not know.
+    """
+    try:
+        data = json.loads(text)
+        values, sources = data["config"], dict(data["sources"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name}: not a run's configuration ({error})") from None
+    return Resolved(build(Config, values, where=name), sources)
+
+
+def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:
+    """Resolves an experiment file and overrides.
+
+    Args:
+      experiment: "path/to/file.py" or "path/to/file.py:variant"; None for the defaults.
+      overrides: values by dotted key, as written on the command line.
+
+    Raises:
+      InputError: names the file or key, what was expected and the nearest valid key.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if experiment is not None:
+        values = _read_experiment(str(experiment))
+        sources = dict.fromkeys(flatten(values), str(experiment))
+    for key, text in (overrides or {}).items():
+        _set(values, key, parse_value(text))
+        sources[key] = f"--config.{key}"
+    config = build(Config, values, where="config")
+    every = flatten(dataclasses.asdict(config))
+    return Resolved(config, {key: _source(sources, key) for key in every})
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested groups of values by dotted key; an empty group is a value."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out |= flatten(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def parse_overrides(args: Sequence[str]) -> dict[str, str]:
+    """Reads `--config.a.b=value` and `--config.a.b value` arguments.
+
+    Raises:
+      InputError: an argument of another form.
+    """
+    out: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if not arg.startswith("--config."):
+            raise InputError(f"unexpected argument {arg!r}; overrides are --config.key=value")
+        key, equals, value = arg[len("--config.") :].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{arg}: a value is missing; write {arg}=value")
+            value = rest.pop(0)
+        out[key] = value
+    return out
+
+
+def parse_value(text: str) -> Any:
+    """Reads a value as written on the command line: a Python literal, true/false, or a string."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _read_experiment(text: str) -> dict[str, Any]:
+    file, _, variant = text.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise InputError(f"experiment file {file!r} not found{nearest(file, near)}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the file is the user's; any failure in it is theirs
+        raise InputError(f"{file}: {type(error).__name__}: {error}") from None
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file}: expected a function get_config(variant='')")
+    try:
+        config = module.get_config(variant) if variant else module.get_config()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{text}: {error}") from None
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(values, Mapping):
+        kind = type(values).__name__
+        raise InputError(
+            f"{text}: get_config gave a value of type {kind}, expected names with values"
+        )
+    return dict(values)
+
+
+def _source(sources: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in sources:
+            return sources[key]
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--config.{key}: {parent!r} is a value, not a group of keys")
+    values[last] = value
