@@ -21,8 +21,8 @@ from a2fjax.config import Config, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.errors import InputError
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import Encoders, Hearing
-from a2fjax.models.params import FROZEN, Params
+from a2fjax.models.hearing import Encoders, HearingModel
+from a2fjax.models.params import Params
 from a2fjax.models.regression import default_constants
 from a2fjax.models.unet import Heard, Listener, UNet, stride
 
@@ -114,7 +114,7 @@ def frame_noise(seed: Array, take: Array, start: Array, frames: int, index: Arra
     return jax.vmap(of_item)(take, start)
 
 
-class Diffusion:
+class Diffusion(HearingModel):
     """See the module and `a2fjax.models.base.Model`; `apply` samples.
 
     A batch may hold "take" [B] int32 (0 where it does not), whose noise with `start` is the same in
@@ -138,54 +138,28 @@ class Diffusion:
           InputError: values that do not fit together, or an encoder that cannot be read.
         """
         check(config)
+        super().__init__(config, default_constants(config.model), constants, encoders)
         self.config = config.model
         self.own = config.model.diffusion
-        self.hearing = Hearing(config.audio, encoders)
-        self.constants = dict(
-            default_constants(config.model) | self.hearing.default_constants()
-            if constants is None
-            else constants
-        )
-        dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-        self.listener = Listener(config.model, config.audio, dtype)
-        self.unet = UNet(config.model, dtype)
+        self.listener = Listener(config.model, config.audio, self.dtype)
+        self.unet = UNet(config.model, self.dtype)
         self.stride = stride(self.own.widths)
         self.last_time = EPS_LAST if self.own.target == "eps" else 1.0
-
-    @property
-    def lookahead_frames(self) -> int | None:
-        """None: levels and attention reach far beyond a few frames; see `reach_frames`."""
-        return None
-
-    @property
-    def lookahead_seconds(self) -> float | None:
-        """None likewise."""
-        return None
 
     @property
     def frozen(self) -> tuple[str, ...]:
         """See `a2fjax.models.base.Model`; a student hears as its teacher does."""
         student = (f"^{TEACHER}/", "^listener/") if self.own.distill_steps else ()
-        return (*FROZEN, *self.hearing.frozen, *student)
+        return (*super().frozen, *student)
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants under "constants", without the encoders'."""
-        constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
+        constants = self.device_constants()
         items, frames = batch["emotion"].shape[:2]
         for_listener, for_unet = jax.random.split(key)
-        states = {
-            name: jnp.zeros((items, frames, encoder.states, encoder.width))
-            for name, encoder in self.hearing.encoders.items()
-        }
-        width = self.hearing.frontend.width
+        signals, silence, states = self.nothing_heard(batch)
         heard, variables = self.listener.init_with_output(
-            for_listener,
-            jnp.zeros((items, frames, width)),
-            jnp.zeros(width),
-            batch,
-            constants,
-            None,
-            states,
+            for_listener, signals, silence, batch, constants, None, states
         )
         x, level = jnp.zeros((items, frames, rig.NUM_CHANNELS)), jnp.ones(items)
         unet = self.unet.init(for_unet, x, level, level, heard)["params"]

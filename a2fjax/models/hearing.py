@@ -33,7 +33,7 @@ from a2fjax.audio.wav2vec2.network import spans
 from a2fjax.config import AudioConfig, Config, EncoderConfig
 from a2fjax.errors import InputError
 from a2fjax.models.base import Batch
-from a2fjax.models.params import Params, merge, nest, paths
+from a2fjax.models.params import FROZEN, Params, merge, nest, paths
 
 PREFIX = "encoders/"
 """Where encoders are in a model's parameters; each is under its key."""
@@ -314,6 +314,67 @@ class Mix(nn.Module):
             )
             x = x * keep / (1 - config.dropout)
         return x
+
+
+class HearingModel:
+    """What models have in common that hear through `Hearing`: by default, whole clips.
+
+    Attributes:
+      hearing: signals and encoders.
+      constants: that `init` puts into the parameters.
+      dtype: of activations.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        default: Mapping[str, np.ndarray],
+        constants: Mapping[str, np.ndarray] | None,
+        encoders: Encoders | None,
+    ) -> None:
+        """Makes the hearing.
+
+        Args:
+          config: whole experiment.
+          default: constants that say nothing, for None in their place.
+          constants: of the training data or of a checkpoint.
+          encoders: by key; None reads those that `config.audio` names.
+
+        Raises:
+          InputError: an encoder cannot be read.
+        """
+        self.hearing = Hearing(config.audio, encoders)
+        neutral = {**default, **self.hearing.default_constants()}
+        self.constants = dict(neutral if constants is None else constants)
+        self.dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+
+    @property
+    def lookahead_frames(self) -> int | None:
+        """See `a2fjax.models.base.Model`."""
+        return None
+
+    @property
+    def lookahead_seconds(self) -> float | None:
+        """See `a2fjax.models.base.Model`."""
+        return None
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """See `a2fjax.models.base.Model`."""
+        return (*FROZEN, *self.hearing.frozen)
+
+    def device_constants(self) -> Params:
+        """Returns the constants as arrays of jax."""
+        return {name: jnp.asarray(value) for name, value in self.constants.items()}
+
+    def nothing_heard(self, batch: Batch) -> tuple[Array, Array, dict[str, Array]]:
+        """Returns zeros of the shapes of signals [B, T, F], silence [F] and encoders' states."""
+        frames, width = batch["emotion"].shape[:2], self.hearing.frontend.width
+        states = {
+            name: jnp.zeros((*frames, encoder.states, encoder.width))
+            for name, encoder in self.hearing.encoders.items()
+        }
+        return jnp.zeros((*frames, width)), jnp.zeros(width), states
 
 
 def check(config: Config) -> None:

@@ -16,8 +16,8 @@ from a2fjax.audio import SAMPLE_RATE
 from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import Encoders, Hearing
-from a2fjax.models.params import FROZEN, Params
+from a2fjax.models.hearing import Encoders, HearingModel
+from a2fjax.models.params import Params
 from a2fjax.models.trunk import trunk
 
 
@@ -92,7 +92,7 @@ class Network(nn.Module):
         return constants["motion_mean"] + constants["motion_std"] * x
 
 
-class Regression:
+class Regression(HearingModel):
     """The regression model behind `init` and `apply`; see `a2fjax.models.base.Model`.
 
     Level-normalised audio → signals and encoders' states (`hearing`) → convolutions that together
@@ -118,15 +118,9 @@ class Regression:
         Raises:
           InputError: an encoder cannot be read.
         """
+        super().__init__(config, default_constants(config.model), constants, encoders)
         self.config = config.model
-        self.hearing = Hearing(config.audio, encoders)
-        self.constants = dict(
-            default_constants(config.model) | self.hearing.default_constants()
-            if constants is None
-            else constants
-        )
-        dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-        self.network = Network(config.model, config.audio, dtype)
+        self.network = Network(config.model, config.audio, self.dtype)
 
     @property
     def lookahead_frames(self) -> int | None:
@@ -143,21 +137,10 @@ class Regression:
         samples = self.hearing.frontend.lookahead_samples
         return self.lookahead_frames / rig.FPS + samples / SAMPLE_RATE
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """See `a2fjax.models.base.Model`."""
-        return (*FROZEN, *self.hearing.frozen)
-
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants under "constants", without the encoders'."""
-        constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
-        frames = batch["emotion"].shape[:2]
-        features = jnp.zeros((*frames, self.hearing.frontend.width))
-        silence = jnp.zeros(self.hearing.frontend.width)
-        states = {
-            name: jnp.zeros((*frames, encoder.states, encoder.width))
-            for name, encoder in self.hearing.encoders.items()
-        }
+        constants = self.device_constants()
+        features, silence, states = self.nothing_heard(batch)
         variables = self.network.init(key, features, silence, batch, constants, None, states)
         return {**variables["params"], "constants": constants}
 

@@ -37,8 +37,12 @@ def run(tmp_path_factory, random_params, compile_once):
         "data.identity_points": "32",
         "data.shards": str(shards),
     }
+    return write_run(folder / "run", overrides, random_params)
+
+
+def write_run(run, overrides, random_params):
+    """A run folder with two checkpoints of random weights."""
     resolved = config_lib.load(None, overrides)
-    run = folder / "run"
     run.mkdir()
     (run / "config.json").write_text(resolved.to_json())
     with checkpoints.Checkpoints(run, resolved.config.checkpoint) as saver:
@@ -230,3 +234,83 @@ def test_damage_found_late_leaves_the_old_file(run, bad, tmp_path, capsys):
     assert infer(run, "--audio", bad / "nan.wav", "--out", tmp_path / "x.npz") == 2
     assert (tmp_path / "x.npz").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x.npz"]
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory, random_params, compile_once):
+    overrides = {
+        "name": "small_diffusion",
+        "model.kind": "diffusion",
+        "model.conv_width": "16",
+        "model.recurrent_width": "8",
+        "model.identity": "none",
+        "model.emotion_dropout": "0.1",
+        "model.diffusion.widths": "(8, 8)",
+        "model.diffusion.heads": "2",
+        "model.diffusion.window": "8",
+        "model.diffusion.sample.steps": "2",
+    }
+    return write_run(tmp_path_factory.mktemp("sampled") / "run", overrides, random_params)
+
+
+def test_takes_have_a_file_each_and_are_the_same_every_time(sampled, wav, tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        out = tmp_path / folder / "x.json"
+        assert infer(sampled, "--audio", wav, "--out", out, "--takes", 2) == 0
+    names = ["x.take0.json", "x.take1.json"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == names
+    first, second = (formats.read(tmp_path / "a" / name).motion for name in names)
+    assert np.abs(first - second).max() > 0.01
+    assert np.array_equal(second, formats.read(tmp_path / "b" / names[1]).motion)
+    assert json.loads((tmp_path / "a" / names[1]).read_text())["take"] == "1"
+    assert "x.take1.json: 75 frames" in capsys.readouterr().out
+
+
+def test_seed_steps_sampler_and_guidance_change_a_take(sampled, wav, tmp_path):
+    def made(*flags):
+        assert infer(sampled, "--audio", wav, "--out", tmp_path / "x.npz", *flags) == 0
+        return formats.read(tmp_path / "x.npz").motion
+
+    plain = made()
+    for flags in (
+        ("--seed-of-takes", 3),
+        ("--sample-steps", 5),
+        ("--sampler", "ddpm"),
+        ("--guidance", "audio=2,emotion=0"),
+    ):
+        assert np.abs(made(*flags) - plain).max() > 1e-4, flags
+
+
+def test_an_edit_keeps_all_but_what_is_made_anew(sampled, wav, tmp_path):
+    first, second = tmp_path / "a.npz", tmp_path / "b.npz"
+    assert infer(sampled, "--audio", wav, "--out", first) == 0
+    edit = ("--edit", first, "--remake", "brows,jawOpen", "--remake-range", "0.5:1")
+    assert infer(sampled, "--audio", wav, "--out", second, "--seed-of-takes", 9, *edit) == 0
+    before, after = (formats.read(p).motion for p in (first, second))
+    changed = np.zeros(before.shape, bool)
+    changed[25:50, [*rig.GROUPS["brows"], rig.INDEX["jawOpen"]]] = True
+    np.testing.assert_allclose(after[~changed], before[~changed], atol=1e-6)
+    assert np.abs(after[changed] - before[changed]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "which, flags, says",
+    [
+        ("run", ("--takes", 2), "--takes: "),
+        ("run", ("--guidance", "audio=2"), "audio: "),
+        ("sampled", ("--takes", 0), "--takes 0"),
+        ("sampled", ("--guidance", "voice=2"), "voice"),
+        ("sampled", ("--guidance", "identity=2"), "condition_dropout"),
+        ("sampled", ("--sampler", "euler"), "euler"),
+        ("sampled", ("--remake", "brows"), "give --edit"),
+        ("sampled", ("--edit", "missing.npz", "--remake", "brows"), "missing.npz"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_line_and_no_file(
+    request, wav, tmp_path, capsys, which, flags, says
+):
+    out = tmp_path / "x.csv"
+    assert infer(request.getfixturevalue(which), "--audio", wav, "--out", out, *flags) == 2
+    shown = capsys.readouterr().err
+    assert says in shown and shown.count("\n") == 1 and not out.exists()

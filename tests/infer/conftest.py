@@ -31,7 +31,7 @@ def diffusion_config(**changes):
             "identity_width": 8,
             "emotion_dropout": 0.1,
             "diffusion": {
-                "widths": (8, 12, 16),
+                "widths": (8, 12),
                 "heads": 2,
                 "window": 8,
                 "sample": {"steps": 3},
@@ -44,7 +44,7 @@ def diffusion_config(**changes):
 
 
 @pytest.fixture(scope="session")
-def diffusion(random_params):
+def diffusion(random_params, compile_once):
     config = diffusion_config()
     params = random_params(config)
     # What a trained U-Net adds to draft and noise is of their size, not many times larger.

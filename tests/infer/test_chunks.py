@@ -92,7 +92,7 @@ def test_chunkings_that_do_not_fit_are_refused(any_model, changes, says):
 
 
 def test_chunks_fit_the_levels_of_a_diffusion_model(diffusion, speech):
-    with pytest.raises(InputError, match="multiples of 4"):
-        chunks.Stream(diffusion, chunks.Chunking(chunk=6))
+    with pytest.raises(InputError, match="multiples of 2"):
+        chunks.Stream(diffusion, chunks.Chunking(chunk=7))
     with pytest.raises(InputError, match="finite samples"):
         chunks.Stream(diffusion).push(np.full(10, np.nan))

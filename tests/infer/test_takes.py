@@ -35,7 +35,7 @@ def test_a_take_does_not_depend_on_what_shares_its_batch(diffusion, speech):
         np.testing.assert_allclose(motion, diffusion.batch([request])[0], atol=2e-5)
 
 
-@pytest.mark.parametrize("seconds", [9.0, 10.02, 13.37])
+@pytest.mark.parametrize("seconds", [9.0, 10.02])
 def test_chunks_of_a_take_join_without_a_seam(diffusion, speech, seconds):
     audio = speech(seconds)
     survey = offline.Survey(blocks(audio))
@@ -131,7 +131,7 @@ def test_steps_sampler_seed_and_guidance_can_be_chosen_afterwards(diffusion, spe
     audio = speech(1.0)
     plain = diffusion(audio)
     np.testing.assert_array_equal(sampled(diffusion, steps=3)(audio), plain)
-    for values in ({"steps": 6}, {"sampler": "ddim"}, {"seed": 4}, {"audio": 2.0}):
+    for values in ({"steps": 5}, {"sampler": "ddpm"}, {"seed": 4}, {"audio": 2.0}):
         assert np.abs(sampled(diffusion, **values)(audio) - plain).max() > 1e-4, values
 
 

@@ -23,7 +23,7 @@ from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.errors import InputError, nearest
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import PREFIX, Encoders, Hearing
+from a2fjax.models.hearing import PREFIX, Encoders, HearingModel
 from a2fjax.models.nvidia import diffusion, geometry, regression, shapes
 from a2fjax.models.nvidia.layout import RIG, Layout
 from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn
@@ -118,7 +118,7 @@ def _geometry(constants: Mapping[str, Any]) -> dict[str, Any]:
     return {k[len(GEOMETRY) :]: v for k, v in constants.items() if k.startswith(GEOMETRY)}
 
 
-class _Base:
+class _Base(HearingModel):
     """What both models share."""
 
     def __init__(
@@ -129,39 +129,24 @@ class _Base:
     ) -> None:
         check(config)
         self.config: NvidiaConfig = config.model.nvidia
-        self.hearing = Hearing(config.audio, encoders)
-        ((self.key, self.encoder),) = self.hearing.encoders.items()
         actors = max(self.config.actors, 1)
+        neutral: dict[str, np.ndarray] = {}
         if constants is None:
-            constants = {
+            neutral = {
                 "motion_mean": np.zeros(rig.NUM_CHANNELS, np.float32),
                 "motion_std": 0.1 * rig.SCALE,
                 "actor_mean": np.zeros((actors, rig.NUM_CHANNELS), np.float32),
                 "clip_offset": np.array([0, 1], np.int32),
-                **self.hearing.default_constants(),
                 **geometry_constants(config, geometry.Moments.unknown(actors)),
             }
+        super().__init__(config, neutral, constants, encoders)
+        ((self.key, self.encoder),) = self.hearing.encoders.items()
         used = ("motion_", self.key, GEOMETRY, "actor_mean", "clip_offset", "subjects")
-        self.constants = {k: v for k, v in constants.items() if k.startswith(used)}
+        self.constants = {k: v for k, v in self.constants.items() if k.startswith(used)}
         self.is_geometry = self.config.head == "geometry"
         self.layout: Layout = (
             geometry.layout(_geometry(self.constants)) if self.is_geometry else RIG
         )
-
-    @property
-    def lookahead_frames(self) -> int | None:
-        """None: the encoder hears the whole clip."""
-        return None
-
-    @property
-    def lookahead_seconds(self) -> float | None:
-        """None likewise."""
-        return None
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """See `a2fjax.models.base.Model`."""
-        return (*FROZEN, *self.hearing.frozen)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -273,7 +258,7 @@ class ConvW2vAutocorrModel(_Base):
         size = self.preset.size
         features = jnp.zeros((items, frames, size.encoder_layers, size.encoder_width))
         params = self.preset.init(key, {**batch, "features": features})
-        params["constants"] = jax.tree.map(jnp.asarray, self.constants)
+        params["constants"] = self.device_constants()
         if self.config.implicit:
             rows = int(np.asarray(self.constants["clip_offset"])[-1])
             drawn = regression.implicit_emotions(jax.random.fold_in(key, 1), rows, size.implicit)
@@ -368,7 +353,7 @@ class DiffusionRnnModel(_Base):
             "actor": self.actor(batch),
         }
         params = self.preset.init(key, {**batch, **extra})
-        return {**params, "constants": jax.tree.map(jnp.asarray, self.constants)}
+        return {**params, "constants": self.device_constants()}
 
     def actor(self, batch: Batch) -> Array:
         """Returns the one-hot actor [B, A]; the even mixture where the subject is not known."""
