@@ -75,6 +75,7 @@ def config(kind: str) -> Config:
 def train(kind: str, steps: int, items: int = 32, rate: float = 4e-3) -> tuple[Any, Any]:
     """Returns the task and its parameters after so many steps of Adam on `batch`."""
     from a2fjax.models.regression import default_constants
+    from a2fjax.train.state import ema_update
 
     data, settings = batch(items), config(kind)
     seen = data["motion"].reshape(-1, rig.NUM_CHANNELS)
@@ -88,18 +89,19 @@ def train(kind: str, steps: int, items: int = 32, rate: float = 4e-3) -> tuple[A
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     @jax.jit
-    def update(trainable: Any, state: Any, step: Any) -> Any:
+    def update(trainable: Any, state: Any, mean: Any, step: Any) -> Any:
         def scalar(trainable: Any) -> Any:
             key = jax.random.fold_in(jax.random.key(1), step)
             return task.loss(trees.merge(trainable, frozen), data, key, step=step, train=True)[0]
 
         changes, state = optimiser.update(jax.grad(scalar)(trainable), state)
-        return optax.apply_updates(trainable, changes), state
+        trainable = optax.apply_updates(trainable, changes)
+        return trainable, state, ema_update(mean, trainable, step, decay=0.99)
 
-    state = optimiser.init(trainable)
+    state, mean = optimiser.init(trainable), trainable
     for step in range(steps):
-        trainable, state = update(trainable, state, jnp.int32(step))
-    return task, trees.merge(trainable, frozen)
+        trainable, state, mean = update(trainable, state, mean, jnp.int32(step))
+    return task, trees.merge(mean, frozen)
 
 
 def takes(task: Any, params: Any, count: int) -> np.ndarray:
@@ -158,10 +160,11 @@ def draw(path: Path, sampled: np.ndarray, mean: np.ndarray) -> None:
     at = place(sampled)
     right.hist(at[rises], bins, color=up_color, label=f"{MODES[0]}: {np.mean(rises):.0%}")
     right.hist(at[~rises], bins, color=down_color, label=f"{MODES[1]}: {np.mean(~rises):.0%}")
-    right.axvline(
-        place(mean[None])[0], color=mean_color, linestyle="--", linewidth=1.8, label="regression"
-    )
+    line = dict(color=mean_color, linestyle="--", linewidth=1.8, label="regression")
+    right.axvline(place(mean[None])[0], ymax=0.66, **line)
+    # Room for the legend.
     right.set(title=f"{len(sampled)} takes of diffusion", ylabel="takes")
+    right.set_ylim(top=1.5 * right.get_ylim()[1])
     right.set_xticks([0.0, 0.5, 1.0], ["down", "mean", "up"])
     right.legend(fontsize=7, frameon=False, loc="upper center")
     for axis in (left, middle, right):

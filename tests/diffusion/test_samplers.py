@@ -71,9 +71,10 @@ def test_ddim_with_many_steps_gives_the_distribution_itself(name):
     check_map(samplers.ddim, schedule.levels(name, 500), 0.01)
 
 
-@pytest.mark.parametrize("name", schedule.NAMES)
-def test_dpm_needs_twenty_steps_for_the_distribution(name):
-    check_map(samplers.dpm, schedule.levels(name, 20), 0.02)
+# The linear schedule is still noisy where even times end: its last step is a long one.
+@pytest.mark.parametrize("name, steps", [("cosine", 20), ("linear", 50)])
+def test_dpm_needs_few_steps_for_the_distribution(name, steps):
+    check_map(samplers.dpm, schedule.levels(name, steps), 0.02)
 
 
 def test_discrete_steps_give_the_distribution_as_well():
@@ -114,13 +115,14 @@ def test_errors_fall_with_the_square_of_the_steps_in_dpm_and_with_the_steps_in_d
     levels = schedule.levels("cosine", 2000)
     end = np.asarray(samplers.ddim(exact(levels), start, levels))
     np.testing.assert_allclose(end, path_end(start), atol=5e-3)
+    # The closed form rather than those steps: their own error is as large as dpm's with 40.
     end = path_end(start)
-    first = [error(samplers.ddim, n) for n in (10, 20, 40)]
-    second = [error(samplers.dpm, n) for n in (10, 20, 40)]
+    first = [error(samplers.ddim, n) for n in (5, 10, 20)]
+    second = [error(samplers.dpm, n) for n in (5, 10, 20)]
     for i in (0, 1):
-        assert 1.6 < first[i] / first[i + 1] < 2.4
-        assert 3.0 < second[i] / second[i + 1] < 5.5
-    assert second[0] < first[0] / 3 and second[1] < first[1] / 6
+        assert 1.7 < first[i] / first[i + 1] < 2.3
+        assert 3.3 < second[i] / second[i + 1] < 4.7
+    assert second[1] < first[1] / 2.5 and second[2] < first[2] / 5
 
 
 @pytest.mark.parametrize("name", samplers.NAMES)
@@ -169,7 +171,7 @@ def test_a_network_that_knows_where_paths_end_needs_one_step(count):
 def test_means_of_all_ends_in_their_place_give_too_little_spread():
     levels = schedule.levels("cosine", 1)
     x = samplers.sample("consistency", exact(levels), START, levels, draw_from(5))
-    np.testing.assert_allclose(np.asarray(x).std(0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(x), np.tile(MEAN, (COUNT, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name, steps", [("dpm", 30), ("ddim", 100), ("ddpm", 200)])
