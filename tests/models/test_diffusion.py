@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,16 @@ from a2fjax.models.diffusion import check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 
 SMALL = ModelConfig(
-    kind="diffusion", conv_layers=2, conv_width=8, recurrent_width=6, identity_width=4,
+    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
     emotion_width=4, dropout=0.0, condition_dropout=0.1, emotion_dropout=0.1,
     diffusion=DiffusionConfig(
         widths=(8, 12, 16), heads=2, window=8, sample=SampleConfig(steps=3)
     ),
 )  # fmt: skip
 FRAMES = 22  # no multiple of the four frames that become one
+
+# The time is in compiling, and half of that in making tiny programs faster.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def config(precision="float32", init_from="", sample=None, model=None, **own):
@@ -77,7 +81,7 @@ def random_parameters(model, batch):
 def make(batch, **changes):
     model = models.build(config(**changes), CONSTANTS)
     params = random_parameters(model, batch)
-    return model, params, jax.jit(lambda params, batch: model.apply(params, batch)["motion"])
+    return model, params, quick(lambda params, batch: model.apply(params, batch)["motion"])
 
 
 @pytest.fixture(scope="module")
@@ -108,23 +112,20 @@ def test_motion_has_the_rigs_shape_type_and_range(plain):
 
 def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
     batch, _, params, predict = plain
-    padded = example(frames=FRAMES + 9, seed=1)
-    padded["length"] = np.array([FRAMES, 13], np.int32)
-    for name in ("identity", "identity_mask"):
-        padded[name] = batch[name]
-    for item, length in enumerate(padded["length"]):
-        padded["audio"][item, : length * 320] = batch["audio"][item, : length * 320]
-        padded["emotion"][item, :length] = batch["emotion"][item, :length]
-    together = predict(params, padded)
-    for item, length in enumerate(padded["length"]):
-        alone = {name: value[item : item + 1] for name, value in batch.items()}
-        alone["audio"] = alone["audio"][:, : length * 320]
-        alone["emotion"] = alone["emotion"][:, :length]
-        alone["length"] = padded["length"][item : item + 1]
-        close(together[item, :length], predict(params, alone)[0])
+    length = 13
+    batch = {**batch, "length": np.array([FRAMES, length], np.int32)}
+    alone = {name: value[1:] for name, value in batch.items()}
+    alone["audio"] = alone["audio"][:, : length * 320]
+    alone["emotion"] = alone["emotion"][:, :length]
+    expected = predict(params, alone)[0]
+    close(predict(params, batch)[1, :length], expected)
+    louder = {**batch, "audio": batch["audio"].copy(), "emotion": batch["emotion"].copy()}
+    louder["audio"][1, length * 320 :] = 0.9
+    louder["emotion"][1, length:] = 7.0
+    close(predict(params, louder)[1, :length], expected)
 
 
-@pytest.mark.parametrize("frames", [1, 3, 8, 9])
+@pytest.mark.parametrize("frames", [1, 9])
 def test_clips_of_any_length_have_a_motion(plain, frames):
     _, _, params, predict = plain
     motion = predict(params, example(items=1, frames=frames))
@@ -145,13 +146,13 @@ def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
     assert differs(other[1], first[1])
     assert differs(predict(params, {**batch, "start": batch["start"] + 4}), first)
     seeded = dataclasses.replace(model.own.sample, seed=1)
-    motion = jax.jit(lambda p, b: model.motion(p["constants"], model.sample(p, b, seeded)))
+    motion = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, seeded)))
     assert differs(motion(params, batch), first)
 
 
 def test_noise_belongs_to_frames_of_a_recording_and_not_to_chunks():
     key = jax.random.key(3)
-    noise = jax.jit(frame_noise, static_argnums=3)
+    noise = quick(frame_noise, static_argnums=3)
     take = jnp.array([0, 5])
     whole = np.asarray(noise(key, take, jnp.array([0, 0]), 30, 2))
     part = noise(key, take, jnp.array([8, 20]), 10, 2)
@@ -168,7 +169,7 @@ def test_noise_belongs_to_frames_of_a_recording_and_not_to_chunks():
         assert abs(np.corrcoef(whole[0].ravel(), np.ravel(other))[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize("sampler, target", [("dpm", "v"), ("ddim", "v"), ("dpm", "eps")])
+@pytest.mark.parametrize("sampler, target", [("dpm", "v"), ("ddim", "eps")])
 def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, target):
     batch = example()
     model, params, _ = make(batch, sample={"sampler": sampler}, target=target)
@@ -178,7 +179,7 @@ def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, tar
     rng = np.random.default_rng(4)
     motion = (rng.uniform(0.3, 0.7, kept.shape) * (rig.MAX - rig.MIN) + rig.MIN).astype(np.float32)
     batch |= {"kept": kept, "motion": motion}
-    sample = jax.jit(lambda p, b: model.sample(p, b, model.own.sample))
+    sample = quick(lambda p, b: model.sample(p, b, model.own.sample))
     given = np.asarray(model.standardised(model.constants, motion))
     first = np.asarray(sample(params, batch))
     other = np.asarray(sample(params, {**batch, "take": np.array([3, 4], np.int32)}))
@@ -193,12 +194,8 @@ def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, tar
 
 def test_guidance_of_strength_one_is_none_and_costs_nothing(plain):
     batch, model, params, _ = plain
-    heard, names = (
-        jax.eval_shape(lambda p, b: model.guided(p, b, SampleConfig())[0], params, batch),
-        None,
-    )
-    del names
-    assert heard["draft"].shape[0] == 2
+    shapes = jax.eval_shape(lambda p, b: model.guided(p, b, SampleConfig())[0], params, batch)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes)} == {2}
     three = SampleConfig(audio=2.0, emotion=0.5, identity=3.0)
     shapes = jax.eval_shape(lambda p, b: model.guided(p, b, three)[0], params, batch)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes)} == {8}
@@ -209,7 +206,7 @@ def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
 
     def sampled(batch, **strengths):
         how = dataclasses.replace(model.own.sample, **strengths)
-        return jax.jit(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))(
+        return quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))(
             params, batch
         )
 
@@ -222,23 +219,18 @@ def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
     close(silent, sampled({**batch, "audio": batch["audio"][::-1]}, audio=0.0))
     for other in (silent, predict(params, untold), predict(params, stranger)):
         assert differs(other, own)
-    stronger = sampled(batch, audio=3.0)
-    assert differs(stronger, own) and differs(stronger, silent)
 
 
 def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     batch, model, params, _ = plain
-    hear = jax.jit(lambda p, b: model.hear(p, b, deaf=jnp.array([True, False])))
+    hear = quick(lambda p, b: model.hear(p, b, deaf=jnp.array([True, False])))
     first = hear(params, batch)
     second = hear(params, {**batch, "audio": batch["audio"][::-1] * 0.7})
+    sources = [(k, i) for k in first["sources"] for i in (0, 1)]
     for name, a, b in (
         ("draft", first["draft"], second["draft"]),
         ("audio", first["audio"], second["audio"]),
-        *(
-            (k, first["sources"][k][i], second["sources"][k][i])
-            for k in first["sources"]
-            for i in (0, 1)
-        ),
+        *((k, first["sources"][k][i], second["sources"][k][i]) for k, i in sources),
     ):
         np.testing.assert_array_equal(a[0], b[0], err_msg=name)
         assert np.abs(a[1] - b[1]).max() > 0, name
@@ -335,27 +327,28 @@ def test_computing_blocks_again_changes_neither_values_nor_gradients(plain):
     batch, model, params, _ = plain
     again, other, _ = make(batch, remat=True)
     assert jax.tree.structure(other) == jax.tree.structure(params)
+    heard = quick(model.hear)(params, batch)
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
+    level = model.level(jnp.array([0.3, 0.9]))
 
     def run(model):
-        call = one_call(model, batch)
-
         def scalar(unet):
-            return jnp.mean(call({**params, "unet": unet}) ** 2)
+            return jnp.mean(model.denoise(unet, x, *level, heard) ** 2)
 
-        return jax.jit(jax.value_and_grad(scalar))(params["unet"])
+        return quick(jax.value_and_grad(scalar))(params["unet"])
 
     (a, slopes_a), (b, slopes_b) = run(model), run(again)
     np.testing.assert_allclose(a, b, rtol=1e-5)
-    for x, y in zip(jax.tree.leaves(slopes_a), jax.tree.leaves(slopes_b), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-4 * (1e-3 + np.abs(x).max()))
+    for x_a, x_b in zip(jax.tree.leaves(slopes_a), jax.tree.leaves(slopes_b), strict=True):
+        np.testing.assert_allclose(x_a, x_b, atol=1e-4 * (1e-3 + np.abs(x_a).max()))
 
 
 def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters(plain):
     batch, model, params, _ = plain
     half, half_params, _ = make(batch, precision="bfloat16")
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(half_params))
-    full = jax.jit(one_call(model, batch))(params)
-    rough = jax.jit(one_call(half, batch))(params)
+    full = quick(one_call(model, batch))(params)
+    rough = quick(one_call(half, batch))(params)
     assert rough.dtype == jnp.float32
     error = np.abs(full - rough)
     assert 0 < np.sqrt(np.mean(error**2)) < 0.03 * np.std(full)
@@ -364,7 +357,7 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters(plain):
 def test_the_unet_sees_level_audio_emotion_and_identity(plain):
     """Of the U-Net itself, with the draft as it was."""
     batch, model, params, _ = plain
-    heard = jax.jit(model.hear)(params, batch)
+    heard = quick(model.hear)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
 
     @jax.jit
@@ -382,12 +375,12 @@ def test_the_unet_sees_level_audio_emotion_and_identity(plain):
 def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
     batch = example()
     model = models.build(config(), CONSTANTS)
-    params = jax.jit(model.init)(jax.random.key(0), batch)
-    call = jax.jit(one_call(model, batch))
-    draft = jax.jit(model.hear)(params, batch)["draft"][:, :FRAMES]
+    params = quick(model.init)(jax.random.key(0), batch)
+    call, hear = one_call(model, batch), model.hear
+    found, draft = quick(lambda p: (call(p), hear(p, batch)["draft"][:, :FRAMES]))(params)
     x = np.random.default_rng(5).normal(size=(2, FRAMES, 72))
     alpha, sigma = (np.asarray(v)[:, None, None] for v in model.level(jnp.array([0.3, 0.9])))
-    np.testing.assert_allclose(call(params), alpha * x + sigma**2 * draft, atol=1e-5)
+    np.testing.assert_allclose(found, alpha * x + sigma**2 * draft, atol=1e-5)
 
 
 def test_units_go_there_and_back_and_channels_never_observed_stay_at_their_mean():
@@ -419,6 +412,10 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
     np.testing.assert_array_equal(motion, predict(other, batch))
     noise = frame_noise(jax.random.key(0), jnp.zeros(2, int), jnp.zeros(2, int), FRAMES, 1)
     one, zero = jnp.ones(2), jnp.zeros(2)
-    heard = model.hear(params, batch)
-    clean = jax.jit(model.denoise)(params["unet"], noise, zero, one, heard)
+
+    @quick
+    def call(params):
+        return model.denoise(params["unet"], noise, zero, one, model.hear(params, batch))
+
+    clean = call(params)
     close(motion, np.clip(model.motion(model.constants, clean), rig.MIN, rig.MAX))
