@@ -94,6 +94,11 @@ def close(a, b, atol=2e-4):
     np.testing.assert_allclose(a / rig.SCALE, b / rig.SCALE, atol=atol)
 
 
+def differs_by_leaf(a, b, part):
+    pairs = zip(jax.tree.leaves(a[part]), jax.tree.leaves(b[part]), strict=True)
+    return any(np.abs(x - y).max() > 1e-3 for x, y in pairs)
+
+
 def differs(a, b):
     return float(np.abs((a - b) / rig.SCALE).max()) > 0.01
 
@@ -125,11 +130,10 @@ def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
     close(predict(params, louder)[1, :length], expected)
 
 
-@pytest.mark.parametrize("frames", [1, 9])
-def test_clips_of_any_length_have_a_motion(plain, frames):
+def test_a_clip_of_one_frame_has_a_motion(plain):
     _, _, params, predict = plain
-    motion = predict(params, example(items=1, frames=frames))
-    assert motion.shape == (1, frames, 72) and np.isfinite(motion).all()
+    motion = predict(params, example(items=1, frames=1))
+    assert motion.shape == (1, 1, 72) and np.isfinite(motion).all()
 
 
 def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
@@ -172,7 +176,7 @@ def test_noise_belongs_to_frames_of_a_recording_and_not_to_chunks():
 @pytest.mark.parametrize("sampler, target", [("dpm", "v"), ("ddim", "eps")])
 def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, target):
     batch = example()
-    model, params, _ = make(batch, sample={"sampler": sampler}, target=target)
+    model, params, _ = make(batch, sample={"sampler": sampler}, target=target, widths=(8,))
     kept = np.zeros((2, FRAMES, 72), bool)
     kept[:, :7] = True
     kept[1, :, rig.GROUPS["brows"]] = True
@@ -203,22 +207,33 @@ def test_guidance_of_strength_one_is_none_and_costs_nothing(plain):
 
 def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
     batch, model, params, predict = plain
-
-    def sampled(batch, **strengths):
-        how = dataclasses.replace(model.own.sample, **strengths)
-        return quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))(
-            params, batch
-        )
-
+    how = dataclasses.replace(model.own.sample, emotion=0.0)
+    sampled = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))
     untold = {**batch, "emotion": np.zeros_like(batch["emotion"])}
-    stranger = {**batch, "identity_mask": np.zeros(2, bool)}
-    own = predict(params, batch)
-    close(sampled(batch, emotion=0.0), predict(params, untold))
-    close(sampled(batch, identity=0.0), predict(params, stranger))
-    silent = sampled(batch, audio=0.0)
-    close(silent, sampled({**batch, "audio": batch["audio"][::-1]}, audio=0.0))
-    for other in (silent, predict(params, untold), predict(params, stranger)):
-        assert differs(other, own)
+    found = predict(params, untold)
+    close(sampled(params, batch), found)
+    assert differs(found, predict(params, batch))
+
+
+def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
+    batch, model, params, _ = plain
+    how = SampleConfig(identity=2.0, audio=2.0, emotion=0.0)
+    parts = quick(lambda p, b: model.guided(p, b, how)[0])(params, batch)
+    hear = quick(lambda p, b, deaf: model.hear(p, b, deaf=deaf))
+    told = {
+        "none": batch,
+        "audio": batch,
+        "emotion": {**batch, "emotion": np.zeros_like(batch["emotion"])},
+        "identity": {**batch, "identity_mask": np.zeros(2, bool)},
+    }
+    whole = None
+    for i, name in enumerate(told):
+        expected = hear(params, told[name], np.full(2, name == "audio"))
+        own = jax.tree.map(lambda v, i=i: v[2 * i : 2 * i + 2], parts)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), own, expected)
+        whole = expected if whole is None else whole
+        changed = {k for k in ("audio", "emotion", "identity") if differs_by_leaf(own, whole, k)}
+        assert name == "none" or name in changed
 
 
 def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
@@ -323,9 +338,10 @@ def one_call(model, batch):
     return call
 
 
-def test_computing_blocks_again_changes_neither_values_nor_gradients(plain):
-    batch, model, params, _ = plain
-    again, other, _ = make(batch, remat=True)
+def test_computing_blocks_again_changes_neither_values_nor_gradients():
+    batch = example()
+    model, params, _ = make(batch, widths=(8,))
+    again, other, _ = make(batch, widths=(8,), remat=True)
     assert jax.tree.structure(other) == jax.tree.structure(params)
     heard = quick(model.hear)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
@@ -343,9 +359,10 @@ def test_computing_blocks_again_changes_neither_values_nor_gradients(plain):
         np.testing.assert_allclose(x_a, x_b, atol=1e-4 * (1e-3 + np.abs(x_a).max()))
 
 
-def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters(plain):
-    batch, model, params, _ = plain
-    half, half_params, _ = make(batch, precision="bfloat16")
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
+    batch = example()
+    model, params, _ = make(batch, widths=(8, 12))
+    half, half_params, _ = make(batch, precision="bfloat16", widths=(8, 12))
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(half_params))
     full = quick(one_call(model, batch))(params)
     rough = quick(one_call(half, batch))(params)
@@ -374,7 +391,7 @@ def test_the_unet_sees_level_audio_emotion_and_identity(plain):
 
 def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
     batch = example()
-    model = models.build(config(), CONSTANTS)
+    model = models.build(config(widths=(8,)), CONSTANTS)
     params = quick(model.init)(jax.random.key(0), batch)
     call, hear = one_call(model, batch), model.hear
     found, draft = quick(lambda p: (call(p), hear(p, batch)["draft"][:, :FRAMES]))(params)
@@ -402,6 +419,7 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
         distill_steps=4,
         init_from="runs/teacher",
         sample={"sampler": "consistency", "steps": 1},
+        widths=(8, 12),
     )
     assert {path.split("/")[0] for path, _ in paths(params)} == {
         "constants", "listener", "unet", "teacher"
