@@ -287,20 +287,19 @@ def test_a_students_target_is_where_its_teachers_path_ends(student):
     assert float(found) == pytest.approx(0.1**2 * float(expected), rel=1e-3)
 
 
-def test_the_loss_of_a_tiny_batch_falls(teacher):
+def test_the_loss_of_a_tiny_batch_under_the_same_noise_falls(teacher):
     task, batch, params, run = teacher
     trainable, frozen = trees.split(params, task.frozen)
     optimiser = optax.adam(1e-2)
     update = quick(optimiser.update)
     state, values = optimiser.init(trainable), []
-    for step in range(30):
-        key = jax.random.fold_in(jax.random.key(1), step)
-        (value, _), slopes = run(trees.merge(trainable, frozen), batch, key)
+    for _ in range(30):
+        (value, _), slopes = run(trees.merge(trainable, frozen), batch, jax.random.key(1))
         changes, state = update(slopes, state)
         trainable = optax.apply_updates(trainable, changes)
         values.append(float(value))
     assert np.isfinite(values).all()
-    assert np.mean(values[-5:]) < 0.5 * np.mean(values[:3])
+    assert values[-1] < 0.5 * values[0]
 
 
 def test_patterns_of_what_is_frozen_name_whole_parts(student):

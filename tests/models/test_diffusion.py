@@ -130,9 +130,10 @@ def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
     close(predict(params, louder)[1, :length], expected)
 
 
-def test_a_clip_of_one_frame_has_a_motion(plain):
+def test_a_clip_of_one_frame_without_the_number_of_a_take_has_a_motion(plain):
     _, _, params, predict = plain
-    motion = predict(params, example(items=1, frames=1))
+    batch = {name: v for name, v in example(items=1, frames=1).items() if name != "take"}
+    motion = predict(params, batch)
     assert motion.shape == (1, 1, 72) and np.isfinite(motion).all()
 
 
@@ -140,8 +141,6 @@ def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
     batch, model, params, predict = plain
     first = np.asarray(predict(params, batch))
     np.testing.assert_array_equal(first, predict(params, batch))
-    untold = {name: value for name, value in batch.items() if name != "take"}
-    np.testing.assert_array_equal(first, predict(params, untold))
     # What an item becomes does not depend on its place in a batch.
     swapped = {name: value[::-1] for name, value in batch.items()}
     close(predict(params, swapped)[::-1], first, 1e-5)
