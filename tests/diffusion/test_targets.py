@@ -22,9 +22,7 @@ def test_every_target_tells_the_clean_value_and_the_noise(clean, noise, angle):
         value = targets.of(name, clean, noise, alpha, sigma)
         found = targets.clean(name, value, x, alpha, sigma)
         np.testing.assert_allclose(found, clean, atol=1e-4)
-        np.testing.assert_allclose(
-            targets.noise(name, value, x, alpha, sigma), noise, atol=2e-4
-        )
+        np.testing.assert_allclose(targets.noise(name, value, x, alpha, sigma), noise, atol=2e-4)
         # Through any other one and back again.
         for other in targets.NAMES:
             told = targets.of(
