@@ -1,0 +1,438 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a2fjax import models, rig
+from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from a2fjax.errors import InputError
+from a2fjax.infer import cost
+from a2fjax.models import conditioning
+from a2fjax.models.diffusion import check_sampling, frame_noise
+from a2fjax.models.params import nest, paths
+
+SMALL = ModelConfig(
+    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
+    emotion_width=4, dropout=0.0, condition_dropout=0.1, emotion_dropout=0.1,
+    diffusion=DiffusionConfig(
+        widths=(8, 12, 16), heads=2, window=8, sample=SampleConfig(steps=3)
+    ),
+)  # fmt: skip
+FRAMES = 22  # no multiple of the four frames that become one
+
+# The time is in compiling, and half of that in making tiny programs faster.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def config(precision="float32", init_from="", sample=None, model=None, **own):
+    """A small experiment; keys of `model`, of its diffusion, and of how it samples."""
+    sample = dataclasses.replace(SMALL.diffusion.sample, **(sample or {}))
+    diffusion = dataclasses.replace(SMALL.diffusion, sample=sample, **own)
+    changed = dataclasses.replace(SMALL, diffusion=diffusion, **(model or {}))
+    return Config(model=changed, precision=precision, init_from=init_from)
+
+
+def example(items=2, frames=FRAMES, seed=0):
+    rng = np.random.default_rng(seed)
+    emotion = rng.dirichlet(np.ones(5), (items, frames))
+    return {
+        "audio": 0.1 * rng.normal(size=(items, frames * 320)).astype(np.float32),
+        "length": np.full(items, frames, np.int32),
+        "identity": rng.normal(size=(items, 32, 3)).astype(np.float32) / 3**0.5,
+        "identity_mask": np.ones(items, bool),
+        "subject": np.zeros(items, np.int32),
+        "emotion": emotion.astype(np.float32),
+        "start": np.zeros(items, np.int32),
+        "take": np.zeros(items, np.int32),
+    }
+
+
+def constants(batch):
+    described = np.asarray(conditioning.descriptor(batch["identity"]))
+    mean, projection = conditioning.standardisation(described)
+    return {
+        "motion_mean": 0.5 * (rig.MIN + rig.MAX),
+        "motion_std": 0.1 * rig.SCALE,
+        "identity_mean": mean,
+        "identity_projection": projection,
+    }
+
+
+CONSTANTS = constants(example(items=4, seed=9))
+
+
+def random_parameters(model, batch):
+    """Parameters away from their zeros, so that every path of the network is open."""
+    rng = np.random.default_rng(7)
+
+    def draw(path, leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 10.0
+        value = rng.normal(size=leaf.shape) / fan_in**0.5
+        return (value + path.endswith("/scale")).astype(leaf.dtype)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    params = nest({path: draw(path, leaf) for path, leaf in paths(shapes)})
+    return {**params, "constants": model.constants}
+
+
+def make(batch, **changes):
+    model = models.build(config(**changes), CONSTANTS)
+    params = random_parameters(model, batch)
+    return model, params, quick(lambda params, batch: model.apply(params, batch)["motion"])
+
+
+@pytest.fixture(scope="module")
+def plain():
+    batch = example()
+    return (batch, *make(batch))
+
+
+def close(a, b, atol=2e-4):
+    np.testing.assert_allclose(a / rig.SCALE, b / rig.SCALE, atol=atol)
+
+
+def differs_by_leaf(a, b, part):
+    pairs = zip(jax.tree.leaves(a[part]), jax.tree.leaves(b[part]), strict=True)
+    return any(np.abs(x - y).max() > 1e-3 for x, y in pairs)
+
+
+def differs(a, b):
+    return float(np.abs((a - b) / rig.SCALE).max()) > 0.01
+
+
+def test_motion_has_the_rigs_shape_type_and_range(plain):
+    batch, _, params, predict = plain
+    motion = predict(params, batch)
+    assert motion.shape == (2, FRAMES, 72) and motion.dtype == jnp.float32
+    assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
+    assert np.ptp(motion, axis=1).max() > 0.05
+    leave = {**params["unet"], "leave": jax.tree.map(lambda v: 30 * v, params["unet"]["leave"])}
+    motion = predict({**params, "unet": leave}, batch)
+    assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
+    assert (motion == rig.MIN).any() and (motion == rig.MAX).any()
+
+
+def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
+    batch, _, params, predict = plain
+    length = 13
+    batch = {**batch, "length": np.array([FRAMES, length], np.int32)}
+    alone = {name: value[1:] for name, value in batch.items()}
+    alone["audio"] = alone["audio"][:, : length * 320]
+    alone["emotion"] = alone["emotion"][:, :length]
+    expected = predict(params, alone)[0]
+    close(predict(params, batch)[1, :length], expected)
+    louder = {**batch, "audio": batch["audio"].copy(), "emotion": batch["emotion"].copy()}
+    louder["audio"][1, length * 320 :] = 0.9
+    louder["emotion"][1, length:] = 7.0
+    close(predict(params, louder)[1, :length], expected)
+
+
+def test_a_clip_of_one_frame_without_the_number_of_a_take_has_a_motion(plain):
+    _, _, params, predict = plain
+    batch = {name: v for name, v in example(items=1, frames=1).items() if name != "take"}
+    motion = predict(params, batch)
+    assert motion.shape == (1, 1, 72) and np.isfinite(motion).all()
+
+
+def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
+    batch, model, params, predict = plain
+    first = np.asarray(predict(params, batch))
+    np.testing.assert_array_equal(first, predict(params, batch))
+    # What an item becomes does not depend on its place in a batch.
+    swapped = {name: value[::-1] for name, value in batch.items()}
+    close(predict(params, swapped)[::-1], first, 1e-5)
+    other = predict(params, {**batch, "take": np.array([0, 1], np.int32)})
+    close(other[0], first[0], 1e-5)
+    assert differs(other[1], first[1])
+    assert differs(predict(params, {**batch, "start": batch["start"] + 4}), first)
+    seeded = dataclasses.replace(model.own.sample, seed=1)
+    motion = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, seeded)))
+    assert differs(motion(params, batch), first)
+
+
+def test_noise_belongs_to_frames_of_a_recording_and_not_to_chunks():
+    key = jax.random.key(3)
+    noise = quick(frame_noise, static_argnums=3)
+    take = jnp.array([0, 5])
+    whole = np.asarray(noise(key, take, jnp.array([0, 0]), 30, 2))
+    part = noise(key, take, jnp.array([8, 20]), 10, 2)
+    np.testing.assert_array_equal(part[0], whole[0, 8:18])
+    np.testing.assert_array_equal(part[1], whole[1, 20:])
+    np.testing.assert_array_equal(noise(key, take[::-1], jnp.zeros(2, int), 30, 2)[0], whole[1])
+    assert np.abs(whole.mean()) < 0.05 and whole.std() == pytest.approx(1.0, abs=0.05)
+    for other in (
+        whole[1],
+        noise(key, take, jnp.array([0, 0]), 30, 3)[0],
+        noise(jax.random.key(4), take, jnp.array([0, 0]), 30, 2)[0],
+        np.roll(whole[0], 1, axis=0),
+    ):
+        assert abs(np.corrcoef(whole[0].ravel(), np.ravel(other))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("sampler, target", [("dpm", "v"), ("ddim", "eps")])
+def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, target):
+    batch = example()
+    model, params, _ = make(batch, sample={"sampler": sampler}, target=target, widths=(8,))
+    kept = np.zeros((2, FRAMES, 72), bool)
+    kept[:, :7] = True
+    kept[1, :, rig.GROUPS["brows"]] = True
+    rng = np.random.default_rng(4)
+    motion = (rng.uniform(0.3, 0.7, kept.shape) * (rig.MAX - rig.MIN) + rig.MIN).astype(np.float32)
+    batch |= {"kept": kept, "motion": motion}
+    sample = quick(lambda p, b: model.sample(p, b, model.own.sample))
+    given = np.asarray(model.standardised(model.constants, motion))
+    first = np.asarray(sample(params, batch))
+    other = np.asarray(sample(params, {**batch, "take": np.array([3, 4], np.int32)}))
+    for found in (first, other):
+        np.testing.assert_allclose(found[kept], given[kept], atol=1e-6)
+        assert np.abs(found - given)[~kept].max() > 0.1
+    assert np.abs(first - other)[~kept].max() > 0.05
+    # What is kept is heard by the rest of its neighbourhood.
+    moved = {**batch, "motion": np.where(kept, 0.5 * motion, motion)}
+    assert np.abs(np.asarray(sample(params, moved)) - first)[~kept].max() > 1e-3
+
+
+def test_guidance_of_strength_one_is_none_and_costs_nothing(plain):
+    batch, model, params, _ = plain
+    shapes = jax.eval_shape(lambda p, b: model.guided(p, b, SampleConfig())[0], params, batch)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes)} == {2}
+    three = SampleConfig(audio=2.0, emotion=0.5, identity=3.0)
+    shapes = jax.eval_shape(lambda p, b: model.guided(p, b, three)[0], params, batch)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes)} == {8}
+
+
+def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
+    batch, model, params, predict = plain
+    how = dataclasses.replace(model.own.sample, emotion=0.0)
+    sampled = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))
+    untold = {**batch, "emotion": np.zeros_like(batch["emotion"])}
+    found = predict(params, untold)
+    close(sampled(params, batch), found)
+    assert differs(found, predict(params, batch))
+
+
+def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
+    batch, model, params, _ = plain
+    how = SampleConfig(identity=2.0, audio=2.0, emotion=0.0)
+    parts = quick(lambda p, b: model.guided(p, b, how)[0])(params, batch)
+    hear = quick(lambda p, b, deaf: model.hear(p, b, deaf=deaf))
+    told = {
+        "none": batch,
+        "audio": batch,
+        "emotion": {**batch, "emotion": np.zeros_like(batch["emotion"])},
+        "identity": {**batch, "identity_mask": np.zeros(2, bool)},
+    }
+    whole = None
+    for i, name in enumerate(told):
+        expected = hear(params, told[name], np.full(2, name == "audio"))
+        own = jax.tree.map(lambda v, i=i: v[2 * i : 2 * i + 2], parts)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), own, expected)
+        whole = expected if whole is None else whole
+        changed = {k for k in ("audio", "emotion", "identity") if differs_by_leaf(own, whole, k)}
+        assert name == "none" or name in changed
+
+
+def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
+    batch, model, params, _ = plain
+    hear = quick(lambda p, b: model.hear(p, b, deaf=jnp.array([True, False])))
+    first = hear(params, batch)
+    second = hear(params, {**batch, "audio": batch["audio"][::-1] * 0.7})
+    sources = [(k, i) for k in first["sources"] for i in (0, 1)]
+    for name, a, b in (
+        ("draft", first["draft"], second["draft"]),
+        ("audio", first["audio"], second["audio"]),
+        *((k, first["sources"][k][i], second["sources"][k][i]) for k, i in sources),
+    ):
+        np.testing.assert_array_equal(a[0], b[0], err_msg=name)
+        assert np.abs(a[1] - b[1]).max() > 0, name
+    assert not first["draft"][0].any()
+    np.testing.assert_allclose(
+        first["audio"][0, :FRAMES],
+        np.tile(params["listener"]["no_audio"], (FRAMES, 1)),
+        rtol=1e-6,
+    )
+
+
+def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
+    batch, model, params, _ = plain
+
+    def matrices(function, *args):
+        count = cost.flops(function, *args)
+        return count["dot"] + count["convolution"]
+
+    def sampling(steps, **strengths):
+        how = SampleConfig(steps=steps, **strengths)
+        return matrices(lambda p, b: model.sample(p, b, how), params, batch)
+
+    heard = jax.eval_shape(model.hear, params, batch)
+    x, level = np.zeros((2, FRAMES, 72), np.float32), np.ones(2, np.float32)
+    one = matrices(model.denoise, params["unet"], x, level, level, heard)
+    hearing = matrices(model.hear, params, batch)
+    assert hearing > 0.1 * one
+    assert sampling(8) - sampling(4) == 4 * one
+    assert sampling(4) == hearing + 4 * one
+    # With guidance, what is heard without the condition is also heard once.
+    assert sampling(4, audio=2.0) == 2 * (hearing + 4 * one)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"widths": (8, 11)}, ("model.diffusion.widths=(8, 11)", "model.diffusion.heads=2")),
+        ({"widths": ()}, ("model.diffusion.widths=()",)),
+        ({"distill_steps": 4}, ("model.diffusion.distill_steps=4", "init_from")),
+        (
+            {"sample": {"sampler": "consistency"}},
+            ("model.diffusion.sample.sampler='consistency'", "not distilled", "dpm"),
+        ),
+        (
+            {"distill_steps": 4, "init_from": "runs/teacher"},
+            ("model.diffusion.sample.sampler='dpm'", "is distilled", "consistency"),
+        ),
+        (
+            {"sample": {"audio": 2.0}, "audio_dropout": 0.0},
+            ("model.diffusion.sample.audio=2.0", "model.diffusion.audio_dropout"),
+        ),
+        (
+            {"sample": {"emotion": 1.5}, "model": {"emotion_dropout": 0.0}},
+            ("model.diffusion.sample.emotion=1.5", "model.emotion_dropout"),
+        ),
+        (
+            {"sample": {"identity": 0.0}, "model": {"condition_dropout": 0.0}},
+            ("model.diffusion.sample.identity=0.0", "model.condition_dropout"),
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_named(changes, words):
+    with pytest.raises(InputError) as error:
+        models.build(config(**changes))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_student_has_its_teachers_guidance_and_needs_no_dropout_of_its_own():
+    student = config(
+        distill_steps=4,
+        init_from="runs/teacher",
+        audio_dropout=0.0,
+        sample={"sampler": "consistency", "audio": 2.0},
+    )
+    check_sampling(student)
+    check_sampling(
+        config(model={"identity": "none", "condition_dropout": 0.0}, sample={"identity": 2.0})
+    )
+
+
+def one_call(model, batch):
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
+    alpha, sigma = model.level(jnp.array([0.3, 0.9]))
+
+    def call(params):
+        heard = model.hear(params, batch)
+        return model.denoise(params["unet"], x, alpha, sigma, heard)
+
+    return call
+
+
+def test_computing_blocks_again_changes_neither_values_nor_gradients():
+    batch = example()
+    model, params, _ = make(batch, widths=(8,))
+    again, other, _ = make(batch, widths=(8,), remat=True)
+    assert jax.tree.structure(other) == jax.tree.structure(params)
+    heard = quick(model.hear)(params, batch)
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
+    level = model.level(jnp.array([0.3, 0.9]))
+
+    def run(model):
+        def scalar(unet):
+            return jnp.mean(model.denoise(unet, x, *level, heard) ** 2)
+
+        return quick(jax.value_and_grad(scalar))(params["unet"])
+
+    (a, slopes_a), (b, slopes_b) = run(model), run(again)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    for x_a, x_b in zip(jax.tree.leaves(slopes_a), jax.tree.leaves(slopes_b), strict=True):
+        np.testing.assert_allclose(x_a, x_b, atol=1e-4 * (1e-3 + np.abs(x_a).max()))
+
+
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
+    batch = example()
+    model, params, _ = make(batch, widths=(8, 12))
+    half, half_params, _ = make(batch, precision="bfloat16", widths=(8, 12))
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(half_params))
+    full = quick(one_call(model, batch))(params)
+    rough = quick(one_call(half, batch))(params)
+    assert rough.dtype == jnp.float32
+    error = np.abs(full - rough)
+    assert 0 < np.sqrt(np.mean(error**2)) < 0.03 * np.std(full)
+
+
+def test_the_unet_sees_level_audio_emotion_and_identity(plain):
+    """Of the U-Net itself, with the draft as it was."""
+    batch, model, params, _ = plain
+    heard = quick(model.hear)(params, batch)
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
+
+    @jax.jit
+    def unet(alpha, heard):
+        alpha = jnp.full(2, alpha)
+        return model.unet.apply({"params": params["unet"]}, x, alpha, jnp.sqrt(1 - alpha**2), heard)
+
+    own = unet(0.5, heard)
+    assert np.abs(unet(0.1, heard) - own).max() > 1e-3
+    for name in ("audio", "draft", "identity", "emotion", "sources"):
+        changed = {**heard, name: jax.tree.map(lambda v: v + 0.5, heard[name])}
+        assert np.abs(unet(0.5, changed) - own).max() > 1e-3, name
+
+
+def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
+    batch = example()
+    model = models.build(config(widths=(8,)), CONSTANTS)
+    params = quick(model.init)(jax.random.key(0), batch)
+    call, hear = one_call(model, batch), model.hear
+    found, draft = quick(lambda p: (call(p), hear(p, batch)["draft"][:, :FRAMES]))(params)
+    x = np.random.default_rng(5).normal(size=(2, FRAMES, 72))
+    alpha, sigma = (np.asarray(v)[:, None, None] for v in model.level(jnp.array([0.3, 0.9])))
+    np.testing.assert_allclose(found, alpha * x + sigma**2 * draft, atol=1e-5)
+
+
+def test_units_go_there_and_back_and_channels_never_observed_stay_at_their_mean():
+    std = 0.1 * rig.SCALE
+    std[5] = 0.0
+    model = models.build(config(), {**CONSTANTS, "motion_std": std})
+    motion = np.random.default_rng(0).uniform(rig.MIN, rig.MAX, (2, 3, 72)).astype(np.float32)
+    values = model.standardised(model.constants, motion)
+    back = np.asarray(model.motion(model.constants, values))
+    seen = np.arange(72) != 5
+    np.testing.assert_allclose(back[..., seen], motion[..., seen], rtol=1e-5, atol=1e-5)
+    assert not values[..., 5].any() and (back[..., 5] == CONSTANTS["motion_mean"][5]).all()
+
+
+def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
+    batch = example()
+    model, params, predict = make(
+        batch,
+        distill_steps=4,
+        init_from="runs/teacher",
+        sample={"sampler": "consistency", "steps": 1},
+        widths=(8, 12),
+    )
+    assert {path.split("/")[0] for path, _ in paths(params)} == {
+        "constants", "listener", "unet", "teacher"
+    }  # fmt: skip
+    motion = predict(params, batch)
+    # One call in pure noise, of the student.
+    other = {**params, "teacher": jax.tree.map(np.zeros_like, params["teacher"])}
+    np.testing.assert_array_equal(motion, predict(other, batch))
+    noise = frame_noise(jax.random.key(0), jnp.zeros(2, int), jnp.zeros(2, int), FRAMES, 1)
+    one, zero = jnp.ones(2), jnp.zeros(2)
+
+    @quick
+    def call(params):
+        return model.denoise(params["unet"], noise, zero, one, model.hear(params, batch))
+
+    clean = call(params)
+    close(motion, np.clip(model.motion(model.constants, clean), rig.MIN, rig.MAX))
