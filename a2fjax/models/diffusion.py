@@ -33,6 +33,7 @@ EPS_LAST = 0.98
 """Time at which "eps" starts: in pure noise it says nothing of the clean value."""
 
 _FOR_ENCODERS = 1 << 20
+_START = 1 << 20
 _TRAINED_WITHOUT = {
     "audio": "model.diffusion.audio_dropout",
     "emotion": "model.emotion_dropout",
@@ -243,10 +244,11 @@ class Diffusion(HearingModel):
         """
         exists = heard["valid"][:, : x.shape[1], None]
         x = jnp.where(exists, x, 0.0)
+        # Learnt by its own loss: through here it would become whatever suits the U-Net.
+        heard = {**heard, "draft": jax.lax.stop_gradient(heard["draft"])}
         more: Any = self.unet.apply({"params": unet}, x, alpha, sigma, heard, key)
         a, s = alpha[:, None, None], sigma[:, None, None]
-        # Learnt by its own loss: through here it would become whatever suits the U-Net.
-        draft = jax.lax.stop_gradient(heard["draft"][:, : x.shape[1]])
+        draft = heard["draft"][:, : x.shape[1]]
         value = targets.about(self.own.target, draft, x, a, s) + more
         return targets.clean(self.own.target, value, x, a, s)
 
@@ -270,7 +272,7 @@ class Diffusion(HearingModel):
                 parts.append(self.hear(params, untold))
             else:
                 unknown = jnp.zeros_like(batch["identity_mask"])
-                stranger = jnp.full_like(batch["subject"], -1)
+                stranger = jnp.full(batch["length"].shape, -1, jnp.int32)
                 parts.append(
                     self.hear(params, {**batch, "identity_mask": unknown, "subject": stranger})
                 )
@@ -334,7 +336,8 @@ class Diffusion(HearingModel):
             )
             return clean if given is None else jnp.where(batch["kept"], given, clean)
 
-        start = draw(levels.count)
+        # The same for any number of steps: few are then a preview of many.
+        start = draw(_START)
         if given is not None and self.last_time < 1.0:
             start = jnp.where(batch["kept"], alphas[0] * given + sigmas[0] * start, start)
         return samplers.sample(sample.sampler, denoise, start, levels, draw, eta=sample.eta)
