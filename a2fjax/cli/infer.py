@@ -75,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Adds how a diffusion run is to sample; see `sampling_values`."""
-    parser.add_argument("--sampler", metavar="NAME", help="of a diffusion run: dpm, ddim or ddpm")
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="of a diffusion run: angle, dpm, ddim or ddpm"
+    )
     parser.add_argument("--seed-of-takes", type=int, metavar="N", help="other noise, other takes")
     parser.add_argument(
         "--guidance", metavar="NAME=X,...", help="strength of audio, emotion, identity; 1 is plain"

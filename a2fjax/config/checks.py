@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.kind": ("regression", "diffusion", "conv_w2v_autocorr", "diffusion_rnn"),
     "model.diffusion.schedule": ("cosine", "linear"),
     "model.diffusion.target": ("v", "x0", "eps"),
-    "model.diffusion.sample.sampler": ("dpm", "ddim", "ddpm", "consistency"),
+    "model.diffusion.sample.sampler": ("angle", "dpm", "ddim", "ddpm", "consistency"),
     "model.nvidia.head": ("rig", "geometry"),
     "model.nvidia.sampler": ("ddpm", "ddim"),
     "model.recurrent": ("bidirectional", "causal"),

@@ -206,8 +206,8 @@ class SampleConfig:
     """How a diffusion model samples; may be other than in training, as long as the model knows it.
 
     Attributes:
-      sampler: "dpm" (DPM-Solver++ 2M), "ddim", "ddpm" (ancestral), or "consistency", of distilled
-        models only.
+      sampler: "angle" (second order at any number of steps), "dpm" (DPM-Solver++ 2M), "ddim",
+        "ddpm" (ancestral), or "consistency", of distilled models only.
       steps: calls of the network, 1 or more.
       eta: of "ddim", share of fresh noise, 0 to 1.
       seed: of the noise that samples start from; another one is another take.
@@ -216,7 +216,7 @@ class SampleConfig:
         times (`model.diffusion.audio_dropout`, `model.emotion_dropout`, `model.condition_dropout`).
     """
 
-    sampler: str = "dpm"
+    sampler: str = "angle"
     steps: int = 8
     eta: float = 0.0
     seed: int = 0

@@ -69,7 +69,7 @@ def check_sampling(config: Config) -> None:
     """
     own, sample = config.model.diffusion, config.model.diffusion.sample
     if (sample.sampler == "consistency") != bool(own.distill_steps):
-        expected = "consistency" if own.distill_steps else "dpm, ddim or ddpm"
+        expected = "consistency" if own.distill_steps else "angle, dpm, ddim or ddpm"
         kind = "distilled" if own.distill_steps else "not distilled"
         raise InputError(
             f"model.diffusion.sample.sampler={sample.sampler!r}: the model is {kind}; "

@@ -77,6 +77,24 @@ def test_dpm_needs_few_steps_for_the_distribution(name, steps):
     check_map(samplers.dpm, schedule.levels(name, steps), 0.02)
 
 
+@pytest.mark.parametrize("name, steps", [("cosine", 16), ("linear", 50)])
+def test_angle_needs_few_steps_for_the_distribution(name, steps):
+    check_map(samplers.angle, schedule.levels(name, steps), 0.02)
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_with_few_steps_angle_is_nearer_the_end_of_the_path_than_dpm(count, deviation):
+    levels = schedule.levels("cosine", count)
+    a, s = levels.alpha, levels.sigma
+    gains = jnp.asarray(a * deviation**2 / (a**2 * deviation**2 + s**2), jnp.float32)
+    errors = {
+        sampler: abs(float(sampler(lambda x, i: gains[i] * x, jnp.ones(()), levels)) - deviation)
+        for sampler in (samplers.angle, samplers.dpm, samplers.ddim)
+    }
+    assert errors[samplers.angle] < errors[samplers.dpm] <= errors[samplers.ddim]
+
+
 def test_discrete_steps_give_the_distribution_as_well():
     signal = schedule.cosine_steps(1000)
     check_map(samplers.ddim, schedule.levels_of_steps(signal, schedule.spaced(1000, 250)), 0.02)
@@ -123,6 +141,7 @@ def test_errors_fall_with_the_square_of_the_steps_in_dpm_and_with_the_steps_in_d
         assert 1.7 < first[i] / first[i + 1] < 2.3
         assert 3.3 < second[i] / second[i + 1] < 4.7
     assert second[1] < first[1] / 2.5 and second[2] < first[2] / 5
+    assert error(samplers.angle, 5) < second[0]
 
 
 @pytest.mark.parametrize("name", samplers.NAMES)
@@ -139,9 +158,14 @@ def test_every_level_is_visited_once_from_the_noisiest_on(name):
     def denoise(x, i):
         return jnp.zeros_like(x).at[i].set(1.0 + i)
 
-    # A constant prediction of the last visit is what comes out, whatever came before.
     got = samplers.sample(name, denoise, jnp.zeros(5), levels, lambda i: jnp.zeros(5))
-    assert got[4] == 5.0 and float(jnp.abs(got[:4]).max()) < 5.0
+    if name == "angle":
+        # The last two predictions on a line in the angle's square, which is 4 : 1 there, to 0.
+        assert got[4] == pytest.approx(5.0 * 4 / 3, rel=1e-5)
+        assert got[3] == pytest.approx(-4.0 / 3, rel=1e-5)
+    else:
+        # The prediction of the last visit is what comes out, whatever came before.
+        assert got[4] == 5.0 and float(jnp.abs(got[:4]).max()) < 5.0
 
 
 def test_two_steps_of_ancestral_sampling_are_worked_out_by_hand():
@@ -174,7 +198,7 @@ def test_means_of_all_ends_in_their_place_give_too_little_spread():
     np.testing.assert_allclose(np.asarray(x), np.tile(MEAN, (COUNT, 1)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name, steps", [("dpm", 30), ("ddim", 100), ("ddpm", 200)])
+@pytest.mark.parametrize("name, steps", [("angle", 30), ("dpm", 30), ("ddim", 100), ("ddpm", 200)])
 def test_two_heaps_are_sampled_in_proportion(name, steps):
     """0.3 of N(-1, 0.1^2) and 0.7 of N(1, 0.2^2): a denoiser that is far from linear."""
     share, centre, deviation = (np.array(v) for v in ([0.3, 0.7], [-1.0, 1.0], [0.1, 0.2]))
