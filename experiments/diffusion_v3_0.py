@@ -64,7 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
             {"widths": (96, 112, 128), "blocks": 1, "heads": 4, "dropout": 0.0}
         )
         config.loss.update({"velocity": 5.0, "aperture": 1.5})
-        config.loss.group_weights = {"upper_face": 0.5, "jaw_mouth": 2.0}
+        config.loss.group_weights = {"jaw_mouth": 2.0}
         config.optim.update(
             {"learning_rate": 2.5e-3, "warmup_steps": 100, "b2": 0.98, "ema_decay": 0.995}
         )
