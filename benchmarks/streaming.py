@@ -1,0 +1,136 @@
+r"""What little look-ahead costs: clips streamed chunk by chunk beside the same clips in one piece.
+
+    python benchmarks/streaming.py RUN [--split test_sentences] [--clips 24] [--chunk 8]
+        [--lookahead 4,8,16,32] [--json FILE]
+
+For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the largest and the
+mean step between frames at joins over that inside chunks, the latency (chunk and look-ahead), and the
+time that a chunk takes to compute, as a median. Levels are measured on the way, as with a microphone;
+"whole" hears all of the clip and its level. A diffusion run gives take 0 both ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import files, rig
+from a2fjax.errors import InputError
+from a2fjax.evaluate import baselines, conditions, setting
+from a2fjax.infer import chunks
+from a2fjax.infer.predictor import Predictor
+from a2fjax.metrics import suite
+from a2fjax.metrics.sums import merge
+
+BLOCK = 320
+
+
+def streamed(
+    model: Predictor, request: Any, chunking: chunks.Chunking
+) -> tuple[np.ndarray, list[float]]:
+    """Returns the motion of a clip that comes in blocks of 20 ms, and seconds of each chunk."""
+    stream = chunks.Stream(
+        model,
+        chunking,
+        identity=request.identity,
+        emotion=request.emotion[0],
+        subject=request.subject,
+    )
+    out, spent = [], []
+    for i in range(0, len(request.audio), BLOCK):
+        began = time.perf_counter()
+        motion = stream.push(request.audio[i : i + BLOCK])
+        if len(motion):
+            spent.append(time.perf_counter() - began)
+            out.append(motion)
+    return np.concatenate([*out, stream.finish()]), spent
+
+
+def joins(motion: np.ndarray, chunk: int) -> np.ndarray:
+    """Returns (sum, count) of mean steps at joins and inside [2, 2]; jaw and mouth."""
+    speed = np.abs(np.diff(motion[:, rig.GROUPS["jaw_mouth"]], axis=0)).mean(1)
+    at = np.arange(1, len(motion)) % chunk == 0
+    return np.array([[speed[at].sum(), at.sum()], [speed[~at].sum(), (~at).sum()]])
+
+
+def measure(run: str, split: str, clips: int, chunkings: Sequence[chunks.Chunking]) -> list[Any]:
+    """Returns a row for the whole and one for each chunking."""
+    model = Predictor.load(run)
+    told = setting.find(model, None, [split])
+    samples = [s for chunk in told.clips(split, clips).chunks() for s in chunk]
+    # Emotions of a clip are constant here: a stream is told one at a time.
+    requests = [conditions.request(s, told.points, told.trained) for s in samples]
+
+    def row(name: str, motions: Sequence[np.ndarray]) -> dict[str, Any]:
+        sums = []
+        for sample, motion in zip(samples, motions, strict=True):
+            constant = baselines.predictions(sample, motion, told.known, seed=0)["constant_mean"]
+            found = suite.sums(motion, sample.truth)
+            setting.add_reference(found, suite.sums(constant, sample.truth))
+            sums.append(found)
+        values = setting.values(merge(sums))
+        names = ("rmse_ratio", "closure_recall", "closure_precision", "xcorr_lag_ms")
+        return {"name": name, **{k: float(values[k]) for k in names}}
+
+    out = [row("whole", model.batch(requests))]
+    for chunking in chunkings:
+        found = [streamed(model, request, chunking) for request in requests]
+        steps = sum(joins(motion, chunking.chunk) for motion, _ in found)
+        mean = steps[:, 0] / steps[:, 1]
+        seconds = [s for _, spent in found for s in spent]
+        latency = (chunking.chunk + chunking.lookahead) / rig.FPS
+        out.append(
+            row(f"look-ahead {chunking.lookahead}", [motion for motion, _ in found])
+            | {"latency_ms": 1000 * latency, "join_ratio": float(mean[0] / mean[1])}
+            | {"chunk_ms": 1000 * statistics.median(seconds)}
+        )
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run")
+    parser.add_argument("--split", default="test_sentences")
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--chunk", type=int, default=8)
+    parser.add_argument("--context", type=int, default=104)
+    parser.add_argument("--lookahead", default="4,8,16,32")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    try:
+        ahead = [int(text) for text in args.lookahead.split(",")]
+        chunkings = [
+            chunks.Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead
+        ]
+        rows = measure(args.run, args.split, args.clips, chunkings)
+    except InputError as error:
+        print(f"streaming.py: error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{'':16}{'ratio':>8}{'recall':>8}{'prec':>8}{'lag ms':>8}{'latency':>9}{'join':>7}{'ms':>8}"
+    )
+    for row in rows:
+        own = (row["rmse_ratio"], row["closure_recall"], row["closure_precision"])
+        line = f"{row['name']:16}" + "".join(f"{v:8.3f}" for v in own)
+        line += f"{row['xcorr_lag_ms']:8.1f}"
+        if "join_ratio" in row:
+            line += f"{row['latency_ms']:6.0f} ms{row['join_ratio']:7.2f}{row['chunk_ms']:8.1f}"
+        print(line)
+    if args.json:
+        files.write_text(args.json, json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
