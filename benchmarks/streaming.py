@@ -3,10 +3,10 @@ r"""What little look-ahead costs: clips streamed chunk by chunk beside the same 
     python benchmarks/streaming.py RUN [--split test_sentences] [--clips 24] [--chunk 8]
         [--lookahead 4,8,16,32] [--json FILE]
 
-For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the largest and the
-mean step between frames at joins over that inside chunks, the latency (chunk and look-ahead), and the
-time that a chunk takes to compute, as a median. Levels are measured on the way, as with a microphone;
-"whole" hears all of the clip and its level. A diffusion run gives take 0 both ways.
+For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the mean step between
+frames at joins over that inside chunks, the latency (chunk and look-ahead), and the time that a chunk
+takes to compute, as a median. Levels are measured on the way, as with a microphone; "whole" hears
+all of the clip and its level. A diffusion run gives take 0 both ways.
 """
 
 from __future__ import annotations
@@ -117,15 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"streaming.py: error: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{'':16}{'ratio':>8}{'recall':>8}{'prec':>8}{'lag ms':>8}{'latency':>9}{'join':>7}{'ms':>8}"
-    )
+    heads = ("ratio", "recall", "prec", "lag ms", "latency", "join", "ms")
+    print(" " * 16 + "".join(f"{h:>9}" for h in heads))
     for row in rows:
         own = (row["rmse_ratio"], row["closure_recall"], row["closure_precision"])
-        line = f"{row['name']:16}" + "".join(f"{v:8.3f}" for v in own)
-        line += f"{row['xcorr_lag_ms']:8.1f}"
+        line = f"{row['name']:16}" + "".join(f"{v:9.3f}" for v in own)
+        line += f"{row['xcorr_lag_ms']:9.1f}"
         if "join_ratio" in row:
-            line += f"{row['latency_ms']:6.0f} ms{row['join_ratio']:7.2f}{row['chunk_ms']:8.1f}"
+            line += f"{row['latency_ms']:6.0f} ms{row['join_ratio']:9.2f}{row['chunk_ms']:9.1f}"
         print(line)
     if args.json:
         files.write_text(args.json, json.dumps(rows, indent=1))
