@@ -4,7 +4,7 @@ r"""What little look-ahead costs: clips streamed chunk by chunk beside the same 
         [--lookahead 4,8,16,32] [--json FILE]
 
 For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the mean step between
-frames at joins over that inside chunks, the latency (chunk and look-ahead), and the time that a chunk
+frames at joins over that inside chunks, the latency (chunk and look-ahead), and the time a chunk
 takes to compute, as a median. Levels are measured on the way, as with a microphone; "whole" hears
 all of the clip and its level. A diffusion run gives take 0 both ways.
 """
