@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from a2fjax import rig
+from a2fjax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -192,3 +193,26 @@ def test_too_few_takes_are_refused(tmp_path, capsys):
     assert takes.main([str(tmp_path), "--workdir", str(tmp_path / "w")]) == 2
     assert "expected at least 3" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+def test_other_shards_are_mixed_in_by_weight(tmp_path, capsys):
+    assert takes._mixture("") == {} and takes._mixture("a=b/shards=0.5") == {"a=b/shards": "0.5"}
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.npz").touch()
+        (tmp_path / f"{name}.wav").touch()
+    arguments = [str(tmp_path), "--workdir", str(tmp_path / "w"), "--takes", "d"]
+    assert takes.main(arguments) == 2
+    assert "no take 'd'" in capsys.readouterr().err
+    with pytest.raises(InputError, match="expected SHARDS=WEIGHT"):
+        takes._mixture("demo/shards")
+
+
+def test_the_table_has_each_take_and_the_mean_of_all():
+    def fold(name, value):
+        figures = {"r2": value, "r": value}
+        row = {method: figures for method in takes.METHODS}
+        return {"test": name, "lag_ms": 0.0, "offset_ms": 0.0, "channels": {"jawOpen": row}}
+
+    lines = takes.table({"folds": [fold("a", 0.2), fold("b", 0.6)], "channels": ["jawOpen"]})
+    assert all(method in lines for method in takes.METHODS)
+    assert lines.splitlines()[-1].split()[:3] == ["jawOpen", "mean", "0.400"]
