@@ -106,7 +106,7 @@ def rows(
     Args:
       runs: folders; the first names the shards.
       steps: of sampling, one row each, of the runs that sample; () for the runs' own. Distilled
-        ones take those up to the number of levels that they know.
+        ones take those that divide the number of levels they know.
       takes: motions of each line, of the runs that sample.
       checkpoint: of the first run; the newest if None.
       sample: other values of `model.diffusion.sample`, of the first run.
@@ -126,7 +126,7 @@ def rows(
         own = config.model.diffusion
         # A student knows so many levels to start from and no others.
         most = own.distill_levels if own.distill_steps else None
-        counts = [n for n in steps if most is None or n <= most] or [own.sample.steps]
+        counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]
         for count in counts:
             values = {**(sample or {} if not i else {}), "steps": count}
             model = Predictor.load(run, step, sample=values)

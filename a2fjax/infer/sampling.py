@@ -38,6 +38,12 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
     from a2fjax.models import diffusion
 
     own = config.model.diffusion
+    fixed = [n for n in ("audio", "emotion", "identity") if n in values]
+    if own.distill_steps and fixed:
+        raise InputError(
+            f"{', '.join(fixed)}: a student's guidance is what its teacher was given while it "
+            "learnt; distil with other values of model.diffusion.sample"
+        )
     sample = dataclasses.asdict(own.sample) | dict(values)
     built = config_lib.build(config_lib.SampleConfig, sample, where="sampling", prefix=PREFIX)
     changed = dataclasses.replace(own, sample=built)

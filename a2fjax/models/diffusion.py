@@ -76,7 +76,14 @@ def check_sampling(config: Config) -> None:
             f"expected {expected}"
         )
     if own.distill_steps:
-        return  # Its strengths are its teacher's.
+        # Its strengths are its teacher's, and it knows the levels that it was taught.
+        if own.distill_levels % sample.steps:
+            known = [n for n in range(1, own.distill_levels + 1) if own.distill_levels % n == 0]
+            raise InputError(
+                f"model.diffusion.sample.steps={sample.steps}: a student of "
+                f"{own.distill_levels} levels takes {' or '.join(map(str, known))}"
+            )
+        return
     rates = {
         "audio": own.audio_dropout,
         "emotion": config.model.emotion_dropout,

@@ -1,5 +1,7 @@
 """Several takes of a line, edits by mask, guidance and steps of a model that samples."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -154,6 +156,23 @@ def test_no_guidance_by_audio_hears_nothing(diffusion, speech):
 def test_what_a_model_cannot_do_is_named(diffusion, values, says):
     with pytest.raises(InputError, match=says):
         sampling.with_sampling(diffusion.config, values)
+
+
+def test_a_student_keeps_to_what_it_was_taught(diffusion):
+    own = dataclasses.replace(diffusion.config.model.diffusion, distill_steps=4)
+    own = dataclasses.replace(
+        own, sample=dataclasses.replace(own.sample, sampler="consistency", steps=2)
+    )
+    model = dataclasses.replace(diffusion.config.model, diffusion=own)
+    student = dataclasses.replace(diffusion.config, model=model)
+    assert sampling.with_sampling(student, {"steps": 4}).model.diffusion.sample.steps == 4
+    for values, says in (
+        ({"steps": 3}, "takes 1 or 2 or 4"),
+        ({"sampler": "dpm"}, "expected consistency"),
+        ({"emotion": 2.0}, "its teacher was given"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sampling.with_sampling(student, values)
 
 
 def test_strengths_are_read_as_written():
