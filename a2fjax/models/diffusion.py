@@ -263,10 +263,11 @@ class Diffusion(HearingModel):
 
     def guided(
         self, params: Params, batch: Batch, sample: SampleConfig
-    ) -> tuple[Heard, tuple[str, ...]]:
+    ) -> tuple[Heard, tuple[str, ...], Heard]:
         """Returns what is heard with all conditions and without each that is guided, and those.
 
-        Parts lie behind each other along the batch.
+        Parts lie behind each other along the batch; the first one's draft is guided already. And
+        what is heard with all conditions, as it is.
         """
         names = guidance.left_out(strengths(sample))
         parts = [self.hear(params, batch)]
@@ -283,9 +284,14 @@ class Diffusion(HearingModel):
                 parts.append(
                     self.hear(params, {**batch, "identity_mask": unknown, "subject": stranger})
                 )
+        plain = parts[0]
         if not names:
-            return parts[0], names
-        return jax.tree.map(lambda *each: jnp.concatenate(each), *parts), names
+            return plain, names, plain
+        # The draft is guided like any prediction. To the plain one, where a condition leaves little
+        # open, all that a strength moves would be pulled back step by step.
+        drafts = jnp.concatenate([part["draft"] for part in parts])
+        parts[0] = {**plain, "draft": guidance.combine(drafts, names, strengths(sample))}
+        return jax.tree.map(lambda *each: jnp.concatenate(each), *parts), names, plain
 
     def bounds(self, constants: Params) -> tuple[Array, Array]:
         """Returns the rig's limits [72] of standardised motion."""
@@ -323,7 +329,7 @@ class Diffusion(HearingModel):
         distilled = bool(own.distill_steps)
         if distilled:
             sample = dataclasses.replace(sample, audio=1.0, emotion=1.0, identity=1.0)
-        heard, names = self.guided(params, batch, sample)
+        heard, names, _ = self.guided(params, batch, sample)
         take = jnp.asarray(batch.get("take", jnp.zeros(items, jnp.int32)))
         seed = jax.random.key(sample.seed)
 

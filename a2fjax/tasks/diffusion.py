@@ -119,7 +119,7 @@ class DiffusionTask(OfModel):
         """Returns the terms of the student's one call from x [B, T, 72] at `time` [B]."""
         model, sample, steps = self.model, self.own.sample, self.own.distill_steps
         constants = params["constants"]
-        heard, names = model.guided(params, batch, sample)
+        heard, names, own = model.guided(params, batch, sample)
 
         def walk(x: Array, i: Array) -> tuple[Array, None]:
             # DDIM without noise, at the trailing levels that each item's own time has below it.
@@ -132,7 +132,6 @@ class DiffusionTask(OfModel):
 
         end = jax.lax.scan(walk, x, jnp.arange(steps))[0]
         target = jax.lax.stop_gradient(model.motion(constants, end))
-        own = jax.tree.map(lambda v: v[: len(time)], heard)
         alpha, sigma = model.level(time)
         found = model.denoise(params["unet"], x, alpha, sigma, own, key=key)
         told = {**batch, "motion": target}

@@ -226,13 +226,21 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
         "identity": {**batch, "identity_mask": np.zeros(2, bool)},
     }
     whole = None
+    drafts = {}
     for i, name in enumerate(told):
         expected = hear(params, told[name], np.full(2, name == "audio"))
         own = jax.tree.map(lambda v, i=i: v[2 * i : 2 * i + 2], parts)
+        drafts[name] = np.asarray(expected["draft"])
+        if name == "none":
+            guided, own["draft"] = own["draft"], expected["draft"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), own, expected)
         whole = expected if whole is None else whole
         changed = {k for k in ("audio", "emotion", "identity") if differs_by_leaf(own, whole, k)}
         assert name == "none" or name in changed
+    # Twice the audio, none of the emotion, twice the identity.
+    plain_draft = drafts["none"]
+    moved = 2 * plain_draft - drafts["audio"] - drafts["identity"]
+    close(guided, drafts["emotion"] + moved, atol=1e-4)
 
 
 def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
@@ -318,7 +326,7 @@ def test_a_student_has_its_teachers_guidance_and_needs_no_dropout_of_its_own():
         distill_steps=4,
         init_from="runs/teacher",
         audio_dropout=0.0,
-        sample={"sampler": "consistency", "audio": 2.0},
+        sample={"sampler": "consistency", "steps": 2, "audio": 2.0},
     )
     check_sampling(student)
     check_sampling(
