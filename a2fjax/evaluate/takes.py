@@ -164,7 +164,12 @@ def compare(
     first = table_rows[0].model
     told = setting.find(first, shards, splits, say=say)
     say("fitting features of the training motion")
-    features = {name: _features(told, group) for name, group in _feature_groups().items()}
+    features = {}
+    for name, group in _feature_groups().items():
+        try:
+            features[name] = _features(told, group)
+        except ValueError as error:
+            say(f"no {name} and no distance of takes: {error}")
     settings = {id(first): told}
     out: dict[str, Any] = {}
     for split in told.splits:
