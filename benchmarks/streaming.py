@@ -1,12 +1,13 @@
 r"""What little look-ahead costs: clips streamed chunk by chunk beside the same clips in one piece.
 
     python benchmarks/streaming.py RUN [--split test_sentences] [--clips 24] [--chunk 8]
-        [--lookahead 4,8,16,32] [--json FILE]
+        [--lookahead 4,8,16,32] [--known-level] [--json FILE]
 
 For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the mean step between
 frames at joins over that inside chunks, the latency (chunk and look-ahead), and the time a chunk
-takes to compute, as a median. Levels are measured on the way, as with a microphone; "whole" hears
-all of the clip and its level. A diffusion run gives take 0 both ways.
+takes to compute, as a median. Levels are measured on the way, as with a microphone, unless they are
+told (`--known-level`); "whole" hears all of the clip and its level. The emotion is that of the
+frame that comes in. A diffusion run gives take 0 both ways.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BLOCK = 320
 
 
 def streamed(
-    model: Predictor, request: Any, chunking: chunks.Chunking
+    model: Predictor, request: Any, chunking: chunks.Chunking, known_level: bool
 ) -> tuple[np.ndarray, list[float]]:
     """Returns the motion of a clip that comes in blocks of 20 ms, and seconds of each chunk."""
     stream = chunks.Stream(
@@ -43,9 +44,11 @@ def streamed(
         identity=request.identity,
         emotion=request.emotion[0],
         subject=request.subject,
+        speech_level=request.speech_level if known_level else None,
     )
     out, spent = [], []
     for i in range(0, len(request.audio), BLOCK):
+        stream.emotion = request.emotion[i // BLOCK]
         began = time.perf_counter()
         motion = stream.push(request.audio[i : i + BLOCK])
         if len(motion):
@@ -61,12 +64,17 @@ def joins(motion: np.ndarray, chunk: int) -> np.ndarray:
     return np.array([[speed[at].sum(), at.sum()], [speed[~at].sum(), (~at).sum()]])
 
 
-def measure(run: str, split: str, clips: int, chunkings: Sequence[chunks.Chunking]) -> list[Any]:
+def measure(
+    run: str,
+    split: str,
+    clips: int,
+    chunkings: Sequence[chunks.Chunking],
+    known_level: bool = False,
+) -> list[Any]:
     """Returns a row for the whole and one for each chunking."""
     model = Predictor.load(run)
     told = setting.find(model, None, [split])
     samples = [s for chunk in told.clips(split, clips).chunks() for s in chunk]
-    # Emotions of a clip are constant here: a stream is told one at a time.
     requests = [conditions.request(s, told.points, told.trained) for s in samples]
 
     def row(name: str, motions: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -82,7 +90,7 @@ def measure(run: str, split: str, clips: int, chunkings: Sequence[chunks.Chunkin
 
     out = [row("whole", model.batch(requests))]
     for chunking in chunkings:
-        found = [streamed(model, request, chunking) for request in requests]
+        found = [streamed(model, request, chunking, known_level) for request in requests]
         steps = sum(joins(motion, chunking.chunk) for motion, _ in found)
         mean = steps[:, 0] / steps[:, 1]
         seconds = [s for _, spent in found for s in spent]
@@ -106,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, default=8)
     parser.add_argument("--context", type=int, default=104)
     parser.add_argument("--lookahead", default="4,8,16,32")
+    parser.add_argument("--known-level", action="store_true", help="of the speech, from the start")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     try:
@@ -113,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chunkings = [
             chunks.Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead
         ]
-        rows = measure(args.run, args.split, args.clips, chunkings)
+        rows = measure(args.run, args.split, args.clips, chunkings, args.known_level)
     except InputError as error:
         print(f"streaming.py: error: {error}", file=sys.stderr)
         return 2
