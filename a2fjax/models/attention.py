@@ -96,12 +96,12 @@ class Attention(nn.Module):
         table = self.param(
             "by_distance", nn.initializers.zeros_init(), (self.heads, 2 * self.window + 1)
         )
-        bias = table
+        bias = jnp.asarray(table)
         if self.reach < self.window:
             start = jnp.log(jnp.expm1(_PRICE_START))
             price = self.param("price", nn.initializers.constant(start), (self.heads, 1))
             distance = jnp.abs(jnp.arange(-self.window, self.window + 1))
-            bias = table - jax.nn.softplus(price) * jnp.maximum(distance - self.reach, 0.0)
+            bias = bias - jax.nn.softplus(price) * jnp.maximum(distance - self.reach, 0.0)
         query = query.reshape(*x.shape[:-1], self.heads, width // self.heads)
         out = local_attention(query, *source, valid, bias, self.window).reshape(x.shape)
         out = nn.Dense(

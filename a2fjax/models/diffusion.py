@@ -33,7 +33,9 @@ EPS_LAST = 0.98
 """Time at which "eps" starts: in pure noise it says nothing of the clean value."""
 
 _FOR_ENCODERS = 1 << 20
-_START = 1 << 20
+START_INDEX = 1 << 20
+"""Of the noise that samples start from, for `frame_noise`; visits count from 0."""
+
 _TRAINED_WITHOUT = {
     "audio": "model.diffusion.audio_dropout",
     "emotion": "model.emotion_dropout",
@@ -89,8 +91,10 @@ def check_sampling(config: Config) -> None:
         "emotion": config.model.emotion_dropout,
         "identity": config.model.condition_dropout,
     }
+    if config.model.identity == "none" and not config.model.identity_residual:
+        rates["identity"] = 0.0  # There is none to be left out.
     for name in guidance.left_out(strengths(sample)):
-        if not rates[name] and not (name == "identity" and config.model.identity == "none"):
+        if not rates[name]:
             raise InputError(
                 f"model.diffusion.sample.{name}={getattr(sample, name)}: guidance needs a model "
                 f"that was trained without {name} at times ({_TRAINED_WITHOUT[name]} above 0); "
@@ -350,7 +354,7 @@ class Diffusion(HearingModel):
             return clean if given is None else jnp.where(batch["kept"], given, clean)
 
         # The same for any number of steps: few are then a preview of many.
-        start = draw(_START)
+        start = draw(START_INDEX)
         if given is not None and self.last_time < 1.0:
             start = jnp.where(batch["kept"], alphas[0] * given + sigmas[0] * start, start)
         return samplers.sample(sample.sampler, denoise, start, levels, draw, eta=sample.eta)

@@ -73,9 +73,9 @@ def test_an_hour_is_read_as_it_is_needed(speech):
     held, block = [], speech(10.0)
 
     class Echo:
-        most_frames = None
+        most_frames, stride = None, 1
 
-        def __call__(self, audio, *, identity, emotion, speech_level, subject):
+        def __call__(self, audio, *, identity, emotion, speech_level, subject, take, start):
             held.append(len(audio))
             frames = -(-len(audio) // 320)
             padded = np.pad(audio, (0, frames * 320 - len(audio)))

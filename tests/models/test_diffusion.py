@@ -11,7 +11,7 @@ from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from a2fjax.errors import InputError
 from a2fjax.infer import cost
 from a2fjax.models import conditioning
-from a2fjax.models.diffusion import check_sampling, frame_noise
+from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 
 SMALL = ModelConfig(
@@ -298,7 +298,7 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
         ),
         (
             {"distill_steps": 4, "init_from": "runs/teacher"},
-            ("model.diffusion.sample.sampler='dpm'", "is distilled", "consistency"),
+            ("model.diffusion.sample.sampler='angle'", "is distilled", "consistency"),
         ),
         (
             {"sample": {"audio": 2.0}, "audio_dropout": 0.0},
@@ -329,9 +329,10 @@ def test_a_student_has_its_teachers_guidance_and_needs_no_dropout_of_its_own():
         sample={"sampler": "consistency", "steps": 2, "audio": 2.0},
     )
     check_sampling(student)
-    check_sampling(
-        config(model={"identity": "none", "condition_dropout": 0.0}, sample={"identity": 2.0})
-    )
+    with pytest.raises(InputError, match="identity=2.0"):
+        check_sampling(
+            config(model={"identity": "none", "condition_dropout": 0.1}, sample={"identity": 2.0})
+        )
 
 
 def one_call(model, batch):
@@ -435,7 +436,9 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
     # One call in pure noise, of the student.
     other = {**params, "teacher": jax.tree.map(np.zeros_like, params["teacher"])}
     np.testing.assert_array_equal(motion, predict(other, batch))
-    noise = frame_noise(jax.random.key(0), jnp.zeros(2, int), jnp.zeros(2, int), FRAMES, 1)
+    noise = frame_noise(
+        jax.random.key(0), jnp.zeros(2, int), jnp.zeros(2, int), FRAMES, START_INDEX
+    )
     one, zero = jnp.ones(2), jnp.zeros(2)
 
     @quick
