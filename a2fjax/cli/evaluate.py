@@ -106,7 +106,6 @@ def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
         args.data,
         splits,
         limit=12 if args.quick else args.limit,
-        seed=args.seed,
         progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
     place = Path(args.run) / "eval" / f"takes_{rows[0].model.step}.json"

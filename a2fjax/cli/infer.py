@@ -51,10 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smooth", type=float, default=0.0, metavar="MS", help="Gaussian smoothing over time"
     )
-    add_sampling(parser)
-    parser.add_argument(
-        "--sample-steps", type=int, metavar="N", help="calls of the network a sample"
-    )
+    _add_sampling(parser)
     parser.add_argument("--takes", type=int, metavar="N", help="that many motions for the line")
     parser.add_argument(
         "--edit", metavar="FILE", help="curves to keep, but for what is to be made anew"
@@ -73,8 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """Adds how a diffusion run is to sample; see `sampling_values`."""
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Adds how a diffusion run is to sample; see `_sampling_values`."""
+    parser.add_argument(
+        "--sample-steps", type=int, metavar="N", help="calls of the network a sample"
+    )
     parser.add_argument(
         "--sampler", metavar="NAME", help="of a diffusion run: angle, dpm, ddim or ddpm"
     )
@@ -84,7 +84,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sampling_values(args: argparse.Namespace) -> dict[str, Any]:
+def _sampling_values(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the values of `model.diffusion.sample` that were given.
 
     Raises:
@@ -92,7 +92,7 @@ def sampling_values(args: argparse.Namespace) -> dict[str, Any]:
     """
     from a2fjax.infer import sampling
 
-    given = {"sampler": args.sampler, "seed": args.seed_of_takes}
+    given = {"sampler": args.sampler, "seed": args.seed_of_takes, "steps": args.sample_steps}
     return {k: v for k, v in given.items() if v is not None} | sampling.parse_guidance(
         args.guidance
     )
@@ -135,9 +135,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError(f"{path}: is the recording itself")
     if args.plot:
         plot.check_format(args.plot)
-    sampled = sampling_values(args)
-    if args.sample_steps is not None:
-        sampled["steps"] = args.sample_steps
+    sampled = _sampling_values(args)
     edit = None
     if args.edit:
         remake = [name for name in args.remake.split(",") if name]

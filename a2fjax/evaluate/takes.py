@@ -26,8 +26,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.data.source import ClipSource
-from a2fjax.errors import InputError
-from a2fjax.evaluate import baselines, conditions, samples, setting
+from a2fjax.evaluate import conditions, samples, setting
 from a2fjax.infer.predictor import Predictor, read_config
 from a2fjax.infer.sampling import is_sampled
 from a2fjax.metrics import distribution, suite
@@ -99,7 +98,6 @@ def rows(
     takes: int = 8,
     *,
     checkpoint: int | None = None,
-    sample: dict[str, Any] | None = None,
 ) -> list[Row]:
     """Returns the rows of a table.
 
@@ -109,7 +107,6 @@ def rows(
         ones take those that divide the number of levels they know.
       takes: motions of each line, of the runs that sample.
       checkpoint: of the first run; the newest if None.
-      sample: other values of `model.diffusion.sample`, of the first run.
 
     Raises:
       InputError: no such run or step.
@@ -119,8 +116,6 @@ def rows(
         config, name = read_config(run).config, Path(run).name
         step = checkpoint if i == 0 else None
         if not is_sampled(config):
-            if not i and sample:
-                raise InputError(f"{', '.join(sample)}: {run} is no diffusion run")
             out.append(Row(name, Predictor.load(run, step), 1))
             continue
         own = config.model.diffusion
@@ -128,8 +123,7 @@ def rows(
         most = own.distill_levels if own.distill_steps else None
         counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]
         for count in counts:
-            values = {**(sample or {} if not i else {}), "steps": count}
-            model = Predictor.load(run, step, sample=values)
+            model = Predictor.load(run, step, sample={"steps": count})
             calls = f"{count} step{'s' if count > 1 else ''}"
             out.append(Row(f"{name}, {calls}", model, takes))
     return out
@@ -141,7 +135,6 @@ def compare(
     splits: Sequence[str] | None = None,
     *,
     limit: int | None = None,
-    seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures all rows on the same clips.
@@ -151,7 +144,6 @@ def compare(
       shards: folders of the clips; None for those of the first row's run.
       splits: of the manifests; None for those of `setting.DEFAULT_SPLITS` that the shards have.
       limit: measure at most this many clips a split, taken evenly; None for all.
-      seed: of the choice of baselines' takes.
       progress: is told what is being done.
 
     Returns:
@@ -170,7 +162,8 @@ def compare(
             features[name] = _features(told, group)
         except ValueError as error:
             say(f"no {name} and no distance of takes: {error}")
-    settings = {id(first): told}
+    # Rows of one run differ in how they sample, not in what they are told.
+    settings = {_told(first): told}
     out: dict[str, Any] = {}
     for split in told.splits:
         found = {row.name: _Sums() for row in table_rows}
@@ -184,9 +177,10 @@ def compare(
             ]
             for row in table_rows:
                 say(f"{split}: {len(chunk)} clips, {row.takes} take(s) of {row.name}")
-                if id(row.model) not in settings:
-                    settings[id(row.model)] = setting.find(row.model, told.folders, told.splits)
-                _measure(row, chunk, settings[id(row.model)], found[row.name], seed)
+                key = _told(row.model)
+                if key not in settings:
+                    settings[key] = setting.find(row.model, told.folders, told.splits)
+                _measure(row, chunk, settings[key], found[row.name])
         if not clips:
             raise told.nothing(split, chosen)
         true = np.concatenate(truth)
@@ -222,6 +216,12 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines[1:])
 
 
+def _told(model: setting.Model) -> tuple[Any, ...]:
+    """What the setting of a model depends on."""
+    own = model.config.model
+    return model.config.data, own.identity, own.identity_normals, model.subjects
+
+
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
@@ -245,9 +245,7 @@ def _whole(sample: samples.Sample) -> np.ndarray:
     return np.full(sample.clip.frames, bool(sample.clip.channel_mask[rig.WEIGHT_CHANNELS].all()))
 
 
-def _measure(
-    row: Row, chunk: Sequence[samples.Sample], told: setting.Setting, out: _Sums, seed: int
-) -> None:
+def _measure(row: Row, chunk: Sequence[samples.Sample], told: setting.Setting, out: _Sums) -> None:
     requests = [conditions.request(s, told.points, told.trained) for s in chunk]
     takes = [
         row.model.batch([dataclasses.replace(r, take=k) for r in requests] if k else requests)
@@ -255,10 +253,8 @@ def _measure(
     ]
     for i, sample in enumerate(chunk):
         motions = np.stack([take[i] for take in takes]).astype(np.float64)
-        constant = suite.sums(
-            baselines.predictions(sample, motions[0], told.known, seed=seed)["constant_mean"],
-            sample.truth,
-        )
+        mean = np.broadcast_to(told.known.mean, sample.truth.motion.shape)
+        constant = suite.sums(mean, sample.truth)
 
         def sums(motion: np.ndarray, sample=sample, constant=constant) -> Sums:
             found = suite.sums(motion, sample.truth)

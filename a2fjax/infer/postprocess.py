@@ -63,14 +63,23 @@ def _setting(what: str, text: str) -> tuple[np.ndarray, float]:
         value = np.nan
     if not np.isfinite(value):
         raise InputError(f"{what} {text!r}: expected name=number, such as jawOpen=1.2")
+    return channels(name, where=f"{what} {text!r}"), value
+
+
+def channels(name: str, *, where: str) -> np.ndarray:
+    """Returns the indices of a channel, or of a group of `rig.GROUPS`.
+
+    Raises:
+      InputError: neither; says where the name stood and what comes near.
+    """
     if name in rig.GROUPS:
-        return rig.GROUPS[name], value
+        return rig.GROUPS[name]
     try:
-        return np.array([rig.channel_index(name)]), value
+        return np.array([rig.channel_index(name)])
     except InputError:
         choices = [*rig.GROUPS, *rig.CHANNELS]
         raise InputError(
-            f"{what} {text!r}: unknown channel or group {name!r}{nearest(name, choices)}"
+            f"{where}: unknown channel or group {name!r}{nearest(name, choices)}"
         ) from None
 
 

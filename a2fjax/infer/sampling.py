@@ -13,8 +13,12 @@ import numpy as np
 from a2fjax import config as config_lib
 from a2fjax import rig
 from a2fjax.errors import InputError, nearest
+from a2fjax.infer import postprocess
 
 PREFIX = "model.diffusion.sample."
+
+CONDITIONS = ("audio", "emotion", "identity")
+"""Whose strength `model.diffusion.sample` has."""
 
 
 def is_sampled(config: config_lib.Config) -> bool:
@@ -38,7 +42,7 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
     from a2fjax.models import diffusion
 
     own = config.model.diffusion
-    fixed = [n for n in ("audio", "emotion", "identity") if n in values]
+    fixed = [name for name in CONDITIONS if name in values]
     if own.distill_steps and fixed:
         raise InputError(
             f"{', '.join(fixed)}: a student's guidance is what its teacher was given while it "
@@ -59,12 +63,11 @@ def parse_guidance(text: str | None) -> dict[str, float]:
     Raises:
       InputError: an unknown condition, or not a number of at least 0.
     """
-    known = ("audio", "emotion", "identity")
     out: dict[str, float] = {}
     for part in (text or "").split(",") if text else ():
         name, _, number = (piece.strip() for piece in part.partition("="))
-        if name not in known:
-            raise InputError(f"--guidance {part}: unknown condition{nearest(name, known)}")
+        if name not in CONDITIONS:
+            raise InputError(f"--guidance {part}: unknown condition{nearest(name, CONDITIONS)}")
         try:
             value = float(number)
         except ValueError:
@@ -121,12 +124,7 @@ def read_edit(
     motion = shifted.resampled(rig.FPS).motion
     anew = np.zeros(rig.NUM_CHANNELS, bool)
     for name in remake:
-        if name in rig.GROUPS:
-            anew[rig.GROUPS[name]] = True
-        elif name in rig.INDEX:
-            anew[rig.INDEX[name]] = True
-        else:
-            raise InputError(f"--remake {name}{nearest(name, [*rig.GROUPS, *rig.CHANNELS])}")
+        anew[postprocess.channels(name, where=f"--remake {name}")] = True
     if not remake:
         anew[:] = True
     when = np.ones(len(motion), bool)

@@ -221,7 +221,7 @@ class Diffusion(HearingModel):
         """
         # Beyond the numbers that the listener's own keys are split into.
         for_encoders = None if key is None else jax.random.fold_in(key, _FOR_ENCODERS)
-        heard: Heard = self.listener.apply(  # type: ignore[assignment]
+        heard: Any = self.listener.apply(
             {"params": params["listener"]},
             self.hearing.signals(batch),
             self.hearing.silence(),
