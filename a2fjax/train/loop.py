@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +28,10 @@ from a2fjax.train import checkpoints as checkpoints_lib
 from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
 from a2fjax.train import optimizer as optimizer_lib
-from a2fjax.train import state as state_lib
-from a2fjax.train import step as step_lib
 from a2fjax.train.checkpoints import Checkpoints
 from a2fjax.train.inputs import Inputs, ShardInputs
 from a2fjax.train.preemption import StopRequest
+from a2fjax.train.programs import VOTES, Programs, place
 from a2fjax.train.state import TrainState
 from a2fjax.train.tracking import Clock, Tracker, every
 
@@ -67,9 +66,7 @@ def train(
     config = resolved.config
     with StopRequest() as stop:
         optimizer_lib.check(config.optim, config.steps)
-        mesh = mesh_lib.make(config.mesh)
-        hosts = jax.process_count()
-        mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
+        mesh_lib.check(config)
         encoders: hearing.Encoders = {}
         start: Params = {}
         if task is None:
@@ -82,9 +79,10 @@ def train(
             inputs = ShardInputs(
                 config,
                 host=jax.process_index(),
-                hosts=hosts,
+                hosts=jax.process_count(),
                 encoded=_streams(encoders) if config.data.encoded == "cached" else None,
             )
+        mesh = place(config, task, inputs.spec())
         _check_best_metric(config, task, inputs)
         with (
             folder_lib.claim(workdir, resolved),
@@ -150,6 +148,7 @@ class _Pending(NamedTuple):
 
     step: int
     metrics: dict[str, jax.Array]
+    votes: jax.Array
     batch: dict[str, np.ndarray]
 
 
@@ -176,40 +175,15 @@ class _Run:
         # Of the shards this run reads, whatever becomes of the files meanwhile.
         self.data = inputs.fingerprint()
 
-        encoder = config.audio.encoder
-        factor = 1.0 if encoder.train_from is None else encoder.learning_rate
-        optimizer = optimizer_lib.build(config.optim, config.steps, factor)
         spec = inputs.spec()
-        self.init = functools.partial(
-            state_lib.create,
-            task,
-            optimizer,
-            seed=config.seed,
-            average=config.optim.ema_decay > 0,
-        )
-        self.pretrained = task.pretrained
-        abstract = jax.eval_shape(self.init, spec, self.pretrained)
+        self.programs = Programs(config, task, spec, mesh)
+        self.abstract, self.pretrained = self.programs.abstract, task.pretrained
         if start:
-            whole = params_lib.merge(abstract.params, abstract.frozen)
+            whole = params_lib.merge(self.abstract.params, self.abstract.frozen)
             start = params_lib.overlay(self.pretrained, task.starting(start))
             checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
         self.start = start or self.pretrained
-        self.shardings = mesh_lib.state_shardings(abstract, mesh)
-        self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
-        self.batch_sharding = mesh_lib.batch_sharding(mesh)
-        self.batch_spec = mesh_lib.with_shardings(spec, self.batch_sharding)
-        everywhere = mesh_lib.replicated(mesh)
-        self.train_step = jax.jit(
-            step_lib.make_train_step(task, optimizer, config),
-            in_shardings=(self.shardings, self.batch_sharding),
-            out_shardings=(self.shardings, everywhere),
-            donate_argnums=0,
-        )
-        self.eval_step = jax.jit(
-            step_lib.make_eval_step(task, config),
-            in_shardings=(self.shardings, self.batch_sharding, everywhere),
-            out_shardings=everywhere,
-        )
+        self.silence = self._to_devices({"votes": self._ballots([False] * len(VOTES))})["votes"]
 
     # ---- start ------------------------------------------------------------------------------
 
@@ -217,7 +191,7 @@ class _Run:
         """Restores or initialises, compiles, runs the steps, and closes what was opened."""
         config, last = self.config, self.config.steps
         start = self.checkpoints.latest()
-        state = self._restore(start) if start is not None else self._initialise()
+        state = self._restore(start) if start is not None else self.programs.initialise(self.start)
         start = start or 0
         tracker = Tracker(
             config,
@@ -242,13 +216,6 @@ class _Run:
         finally:
             tracker.close(failed=failed)
         return state
-
-    def _initialise(self) -> TrainState:
-        def create(start: Params) -> TrainState:
-            batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()}
-            return self.init(batch, start)
-
-        return jax.jit(create, out_shardings=self.shardings)(self.start)
 
     def _restore(self, step: int) -> TrainState:
         state, meta = self.checkpoints.restore(step, self.abstract, self._read_frozen())
@@ -277,7 +244,7 @@ class _Run:
             f"{self.mesh.size} {jax.devices()[0].platform} device(s); compiling"
         )
         began = time.perf_counter()
-        compiled = self.train_step.lower(self.abstract, self.batch_spec).compile()
+        compiled = self.programs.lower().compile()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
         return compiled
 
@@ -287,55 +254,78 @@ class _Run:
         config, last = self.config, self.config.steps
         self.clock.reset()
         pending: _Pending | None = None
+        if "stop" in self._agreed():
+            self._stop(state, start)
         with contextlib.closing(self.inputs.batches(start)) as batches:
             for step in range(start + 1, last + 1):
-                if self.stop.requested():
-                    self._stop(state, step - 1, pending)
                 with self.clock.time("data"):
                     local = next(batches)
-                state, metrics = update(state, self._to_devices(local))
+                state, metrics, votes = update(state, self._to_devices(local), self._votes())
                 # The numbers of the update before this one: the device is never waited for.
-                self._look_at(pending)
-                pending = _Pending(step, metrics, local)
+                asked = self._look_at(pending)
+                pending = _Pending(step, metrics, votes, local)
                 evaluate = every(step, config.eval.every_steps, last)
-                save = every(step, config.checkpoint.every_steps, last) or self._overdue()
-                if evaluate or save:
-                    self._look_at(pending)
+                save = every(step, config.checkpoint.every_steps, last)
+                if evaluate or save or asked:
+                    asked |= self._look_at(pending)
                     pending = None
+                if "stop" in asked and step < last:
+                    self._stop(state, step)
                 held_out = self._evaluate(state, step) if evaluate else {}
                 if evaluate and not held_out:
-                    self._stop(state, step, None)
-                if save:
+                    self._stop(state, step)
+                if save or "save" in asked:
                     self._save(state, step, held_out)
         self.checkpoints.wait()
         return state
 
+    def _votes(self) -> jax.Array:
+        """Returns what this process asks of all, for the next program to count."""
+        asked = [self.stop.requested(), jax.process_index() == 0 and self._overdue()]
+        if not any(asked):
+            return self.silence
+        return self._to_devices({"votes": self._ballots(asked)})["votes"]
+
+    def _agreed(self) -> set[str]:
+        """Returns what is asked for by any process, for where no program runs anyway."""
+        return _asked(self.programs.count(self._votes()))
+
+    def _ballots(self, asked: Sequence[bool]) -> np.ndarray:
+        return np.tile(np.asarray(asked, np.int32), (self.mesh.local_mesh.size, 1))
+
     def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, value)
+            name: jax.make_array_from_process_local_data(self.programs.batch_sharding, value)
             for name, value in local.items()
         }
 
-    def _look_at(self, pending: _Pending | None) -> None:
-        """Stops on values that are not finite; logs when it is time to."""
+    def _look_at(self, pending: _Pending | None) -> set[str]:
+        """Stops on values that are not finite; logs when it is time to.
+
+        Returns:
+          What was asked for at that update, by any process; the same on all.
+        """
         if pending is None:
-            return
-        step, metrics, batch = pending
+            return set()
+        step, metrics, votes, batch = pending
         if not bool(metrics["finite"]):
             raise self._not_finite(pending)
         self.clock.steps += 1
         self.clock.frames += _frames(batch)
+        asked = _asked(votes)
         if not every(step, self.config.log.every_steps, self.config.steps):
-            return
+            return asked
         self.checkpoints.check()
         values = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
         values |= {**self.clock.read(), "perf/bad_records": self.inputs.bad_records()}
         self.tracker.train(step, values)
         self.clock.reset()
+        return asked
 
     def _not_finite(self, pending: _Pending) -> WorkFailed:
-        step, metrics, batch = pending
-        names = [k for k, v in metrics.items() if k != "finite" and not np.isfinite(float(v))]
+        step, metrics, _, batch = pending
+        names = [k for k, v in metrics.items() if not np.isfinite(float(v))]
+        names = [k for k in names if "_norm/" not in k]  # Those of groups are too many.
         examples = self.inputs.describe(batch)
         wrong = [i for i in range(len(examples)) if not _finite_example(batch, i)]
         which = [examples[i] for i in wrong] or examples
@@ -355,18 +345,23 @@ class _Run:
         with self.clock.time("eval"):
             terms: dict[str, losses.WeightedSum] = {}
             sets: dict[str, dict[str, losses.WeightedSum]] = {}
+            votes = None
             with contextlib.closing(self.inputs.eval_batches()) as batches:
                 for index, local in enumerate(batches):
-                    if self.stop.requested():
+                    if votes is not None and "stop" in _asked(votes):
                         return {}
                     parts = self.inputs.eval_sets(index)
                     for name in parts or [""]:
                         # Sums over examples: those of the sets add up to that of the batch.
                         batch = _only(local, parts[name]) if parts else local
-                        found = self.eval_step(state, self._to_devices(batch), _index(index))
+                        found, votes = self.programs.eval_step(
+                            state, self._to_devices(batch), _index(index), self._votes()
+                        )
                         terms = losses.merge(terms, found) if terms else found
                         own = sets.get(name)
                         sets[name] = losses.merge(own, found) if own else found
+            if votes is not None and "stop" in _asked(votes):
+                return {}
             values = self._values("eval", terms)
             for name in filter(None, sets):
                 values |= self._values(f"eval/set/{name}", sets[name])
@@ -395,9 +390,8 @@ class _Run:
         minutes = self.config.checkpoint.every_minutes
         return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
-    def _stop(self, state: TrainState, step: int, pending: _Pending | None) -> None:
+    def _stop(self, state: TrainState, step: int) -> None:
         """Saves what there is and leaves."""
-        self._look_at(pending)
         if step > 0 and step != self.saved_step:
             self._save(state, step, {})
         self.checkpoints.wait()
@@ -405,6 +399,10 @@ class _Run:
             f"{self.stop.name}: {self.workdir} is saved after step {step} of "
             f"{self.config.steps}; the same command continues it"
         )
+
+
+def _asked(votes: jax.Array) -> set[str]:
+    return {name for name, vote in zip(VOTES, np.asarray(votes), strict=True) if vote}
 
 
 def _index(index: int) -> np.ndarray:
