@@ -46,6 +46,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
         "small": jax.ShapeDtypeStruct((64, 64), jnp.float32),
         "step": jax.ShapeDtypeStruct((), jnp.int32),
     }
+
     def specs(**config):
         found = mesh.state_shardings(tree, abstract_mesh(4, 2), MeshConfig(**config))
         return jax.tree.map(lambda s: s.spec, found)
@@ -62,7 +63,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
     assert specs(least_mib=0.01)["small"] == PartitionSpec("fsdp")
     ruled = specs(rules={"^larg": "0", "odd|large": "replicate"})
     assert ruled["large"] == PartitionSpec("fsdp") and ruled["odd"] == PartitionSpec()
-    with pytest.raises(InputError, match=re.escape("axis 0 of odd [1023, 1030] cannot be cut in 2")):
+    with pytest.raises(InputError, match=re.escape("axis 0 of odd [1023, 1030] cannot be cut")):
         specs(rules={"odd": "0"})
 
 
