@@ -8,6 +8,7 @@ from typing import NoReturn
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_LOST = 70
 EXIT_PREEMPTED = 75
 
 

@@ -6,6 +6,7 @@ only described.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from a2fjax.config import Config
+from a2fjax.models import cost
 from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.tasks.base import Task
@@ -100,6 +102,7 @@ class Programs:
         """
         self.mesh = mesh
         self._create, optimizer = _creation(config, task)
+        self._config, self._task, self._optimizer = config, task, optimizer
         abstract = jax.eval_shape(self._create, spec, task.pretrained)
         self.shardings = mesh_lib.state_shardings(abstract, mesh, config.mesh)
         self.abstract: TrainState = mesh_lib.with_shardings(abstract, self.shardings)
@@ -137,6 +140,15 @@ class Programs:
         """Returns the update, lowered for the mesh: what `.compile()` makes a program of."""
         with jax.set_mesh(self.mesh):
             return self.train_step.lower(self.abstract, self.batch, self.votes)
+
+    def flops(self) -> float:
+        """Returns the operations of an update of the whole batch, on all devices together.
+
+        Those of the model alone: what `accumulate` and `remat` compute again does not count.
+        """
+        config = dataclasses.replace(self._config, accumulate=1, remat="none")
+        update = step_lib.make_train_step(self._task, self._optimizer, config)
+        return float(sum(cost.flops(update, self.abstract, self.batch).values()))
 
     def initialise(self, start: Params) -> TrainState:
         """Returns the state before the first update, on the devices.

@@ -19,9 +19,8 @@ from a2fjax.cli import main
 from a2fjax.config import Resolved
 from a2fjax.data import records
 from a2fjax.errors import InputError, Preempted
-from a2fjax.infer import cost
 from a2fjax.infer.predictor import Predictor
-from a2fjax.models import hearing
+from a2fjax.models import cost, hearing
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import paths
 from a2fjax.train import checkpoints, loop, optimizer, state, step
