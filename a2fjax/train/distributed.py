@@ -237,14 +237,17 @@ class Watch:
         """Nothing is waited for."""
         self._until = float("inf")
 
+    def overdue(self) -> str:
+        """Returns what is wrong when the limit has passed, "" otherwise."""
+        if time.monotonic() <= self._until:
+            return ""
+        return f"no progress for {self._limit:g} s or more while {self._what}"
+
     def _look(self) -> None:
-        while True:
+        while not (text := self.overdue()):
             time.sleep(min(1.0, self._limit / 4))
-            if time.monotonic() > self._until:
-                text = f"no progress for {self._limit:g} s or more while {self._what}"
-                if self.tell is not None and not self.tell(text, EXIT_LOST):
-                    return  # The end of another process is being dealt with.
-                _leave(text, EXIT_LOST)
+        if self.tell is None or self.tell(text, EXIT_LOST):
+            _leave(text, EXIT_LOST)
 
 
 def _leave(text: str, code: int) -> None:
