@@ -326,7 +326,9 @@ def _initialise(setup: Setup, peers: Peers | None) -> None:
     if setup.processes > 1 and os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     host, port = ("127.0.0.1", _free_port()) if peers is None else (setup.host, peers.port)
-    with _no_proxy(host):
+    # A program that used JAX before, such as a notebook, can train alone, but not with others.
+    alone = contextlib.suppress(RuntimeError) if peers is None else contextlib.nullcontext()
+    with alone, _no_proxy(host):
         jax.distributed.initialize(
             f"{host}:{port}",
             setup.processes,

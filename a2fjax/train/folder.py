@@ -17,6 +17,8 @@ from a2fjax.errors import InputError
 
 FREE = (
     "steps",
+    "accumulate",
+    "remat",
     "log",
     "checkpoint",
     "eval",
@@ -26,7 +28,8 @@ FREE = (
     "data.prefetch",
 )
 """Keys that may change when a run is continued: how long, where and how watched, not what is
-learnt. Another mesh gives the same numbers up to the order of sums. More steps stretch what is
+learnt. Another mesh gives the same numbers up to the order of sums, other parts of a batch draw
+other noise. More steps stretch what is
 left of the learning-rate schedule."""
 
 
@@ -39,8 +42,8 @@ def identity(config: Config) -> str:
 def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
     """Makes `workdir` the run folder of a configuration, for this process alone.
 
-    config.json is written before anything else; the folder is held until the context ends, so
-    that two processes never train in one folder.
+    In a new folder config.json is written before anything else; in one that has it, it stays until
+    `record`. The folder is held until the context ends, so that two processes never train in one.
 
     Raises:
       InputError: the folder belongs to another configuration (names the keys that differ), holds
@@ -62,7 +65,8 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # A file system without locks; nothing can be said then.
-        _write(workdir / "config.json", resolved)
+        if not (workdir / "config.json").is_file():
+            record(workdir, resolved)
         yield
 
 
@@ -92,7 +96,9 @@ def check(workdir: Path, resolved: Resolved) -> None:
             raise InputError(f"--workdir {workdir}: holds {name} but no config.json")
 
 
-def _write(path: Path, resolved: Resolved) -> None:
+def record(workdir: Path, resolved: Resolved) -> None:
+    """Writes config.json, once it is known that the run can go on with this configuration."""
+    path = workdir / "config.json"
     text = resolved.to_json() + "\n"
     if path.is_file() and path.read_text() == text:
         return

@@ -104,7 +104,7 @@ def train(
             distributed.together()
             stack.enter_context(jax.set_mesh(mesh))
             checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
-            run = _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say, watch, start)
+            run = _Run(resolved, workdir, task, inputs, mesh, checkpoints, stop, say, watch, start)
             return run.train()
 
 
@@ -177,7 +177,7 @@ class _Run:
 
     def __init__(
         self,
-        config: Config,
+        resolved: Resolved,
         workdir: Path,
         task: Task,
         inputs: Inputs,
@@ -188,7 +188,9 @@ class _Run:
         watch: Watch,
         start: Params,
     ) -> None:
-        self.config, self.workdir, self.task, self.inputs = config, workdir, task, inputs
+        config = resolved.config
+        self.resolved, self.config, self.workdir = resolved, config, workdir
+        self.task, self.inputs = task, inputs
         self.mesh, self.checkpoints, self.stop, self.say = mesh, checkpoints, stop, say
         self.watch = watch
         self.first = jax.process_index() == 0
@@ -220,6 +222,7 @@ class _Run:
         self.clock.started()
         tracker: Tracker | None = None
         if self.first:
+            folder_lib.record(self.workdir, self.resolved)
             table = params_lib.table(params_lib.merge(self.abstract.params, self.abstract.frozen))
             files.write_text(self.workdir / "parameters.txt", table + "\n")
             tracker = Tracker(

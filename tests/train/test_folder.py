@@ -32,7 +32,10 @@ def test_how_long_and_how_watched_may_change(toy, tmp_path):
         steps=99, log__every_steps=7, checkpoint__keep_latest=5, eval__batches=9, data__threads=7
     )  # fmt: skip
     claim(tmp_path, first)
-    assert config_lib.from_json(claim(tmp_path, second)).config == second
+    # Not before it is known that the states there can be continued.
+    assert config_lib.from_json(claim(tmp_path, second)).config == first
+    folder.record(tmp_path, config_lib.Resolved(second, {}))
+    assert config_lib.from_json((tmp_path / "config.json").read_bytes()).config == second
     assert folder.identity(first) == folder.identity(second)
     assert folder.identity(first) != folder.identity(toy.config(seed=1))
     assert folder.identity(first) != folder.identity(toy.config(data__window_frames=7))
