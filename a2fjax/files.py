@@ -11,7 +11,8 @@ from pathlib import Path
 
 from a2fjax.errors import InputError, WorkFailed
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""Errors that are the disk's and not the path's."""
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK:
             raise
         raise WorkFailed(f"{path}: could not be written ({error.strerror})") from error
     finally:

@@ -44,7 +44,9 @@ class Row(NamedTuple):
 class Start:
     """One start of all processes of a run."""
 
-    def __init__(self, run: Path, shards: Path, processes: int, devices: int, *extra: str) -> None:
+    def __init__(
+        self, run: Path, shards: Path, processes: int, devices: int, logs: Path, *extra: str
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.run, self.logs, self.processes = run, [], []
@@ -69,7 +71,7 @@ class Start:
                 "A2F_PROCESS_ID": str(number),
                 "A2F_SESSION": str(port),
             }
-            self.logs.append(run.with_name(f"{run.name}.{port}.{number}.log"))
+            self.logs.append(logs / f"{run.name}.{port}.{number}.log")
             with self.logs[-1].open("wb") as log:
                 self.processes.append(
                     subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -87,7 +89,8 @@ class Start:
     def step(self) -> int:
         """Returns the last update that was logged."""
         path = self.run / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # The last may be half a line.
         return int(json.loads(lines[-1])["step"]) if lines else 0
 
     def wait(self, but: int | None = None, seconds: float = 600) -> list[int]:
@@ -181,7 +184,7 @@ class Table:
         return run
 
     def _start(self, run: Path, *extra: str) -> Start:
-        return Start(run, self.shards, self.processes, self.devices, *extra)
+        return Start(run, self.shards, self.processes, self.devices, self.folder, *extra)
 
     def _finish(self, run: Path, *extra: str) -> None:
         start = self._start(run, *extra)
@@ -232,7 +235,7 @@ def full_disk(table: Table, name: str) -> Row:
         inside = place / "run"
         shutil.copytree(run, inside)
         before = _contents(inside / "checkpoints" / str(EVERY))
-        start = Start(inside, table.shards, table.processes, table.devices)
+        start = table._start(inside)
         began = time.monotonic()
         codes = start.wait()
         seconds = time.monotonic() - began

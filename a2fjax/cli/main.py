@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from a2fjax import __version__, errors
+from a2fjax import __version__, errors, files
 
 COMMANDS = {
     "train": "train a model, or continue a run",
@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`a2fjax inspect X | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_OK
+    except OSError as error:
+        if error.errno not in files.DISK:
+            raise
+        name = error.filename or "what is printed"
+        return _fail(prog, f"{name}: could not be written ({error.strerror})", errors.EXIT_FAILED)
 
 
 def _usage() -> str:
