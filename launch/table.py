@@ -80,9 +80,10 @@ UNSET: Any = _Unset()
 
 
 def text(rows: Sequence[Row], metric: str, width: int = 28) -> str:
-    """Returns lines for a terminal, longer names and values cut to `width`."""
+    """Returns lines for a terminal, longer values cut to `width`."""
     header, cells = _columns(rows, metric, lambda v: f"{v:.5g}")
-    short = [[words.short(c, width) for c in row] for row in cells]
+    # Runs are told apart by the middle of their names.
+    short = [[row[0], *(words.short(c, width) for c in row[1:])] for row in cells]
     return "\n".join(words.table(short, [words.short(h, width) for h in header], indent="")) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Axis:
       low: number at the bottom.
       high: number at the top.
       words: of a categorical axis, from the bottom.
+      marks: numbers to label; none for round ones.
       unset: whether some runs have no value: their place is below the axis.
     """
 
@@ -34,6 +36,7 @@ class Axis:
     low: float = 0.0
     high: float = 1.0
     words: tuple[str, ...] = ()
+    marks: tuple[float, ...] = ()
     unset: bool = False
 
     def at(self, value: Any) -> float | None:
@@ -51,7 +54,8 @@ class Axis:
             return [((i + 0.5) / len(self.words), w) for i, w in enumerate(self.words)]
         if self.low == self.high:
             return [(0.5, f"{self.low:.4g}")]
-        found = _powers(self.low, self.high) if self.kind == "log" else _round(self.low, self.high)
+        round_ones = _powers if self.kind == "log" else _round
+        found = self.marks or round_ones(self.low, self.high)
         inside = [v for v in found if self.low <= v <= self.high]
         return [(self.at(v) or 0.0, f"{v:.4g}") for v in inside]
 
@@ -68,7 +72,10 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
         return Axis(name, "words", words=tuple(sorted({shown(v) for v in given})), unset=unset)
     low, high = min(numbers), max(numbers)
     kind = "log" if _log_spaced(numbers) else "linear"
-    return Axis(name, kind, float(low), float(high), unset=unset)
+    # Few values were chosen by somebody and are said as they are.
+    marks = tuple(sorted(set(numbers)))
+    marks = marks if len(marks) <= _TICKS else ()
+    return Axis(name, kind, float(low), float(high), marks=marks, unset=unset)
 
 
 def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
@@ -83,10 +90,8 @@ def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
         "plot": _plot(rows, keys, metric, sign),
         "table": _table(rows, keys, metric),
     }
-    out = _PAGE
-    for name, value in values.items():
-        out = out.replace(f"@{name}@", value, 1)
-    return out
+    # In one pass: names and values may hold what looks like a place.
+    return re.sub(r"@(title|head|plot|table)@", lambda found: values[found[1]], _PAGE)
 
 
 def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> str:
@@ -95,7 +100,7 @@ def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> s
         why = "no run has the metric yet" if keys else "no value differs between the runs"
         return f'<p class="none">No plot: {why}.</p>'
     axes = [axis(k, [setting(r, k) for r in rows]) for k in keys]
-    last = axis(metric, [s for s in scores if s is not None])
+    last = dataclasses.replace(axis(metric, [s for s in scores if s is not None]), marks=())
     width = 2 * _SIDE + _GAP * len(axes)
     bottom = _HEIGHT - _BOTTOM - (34 if any(a.unset for a in axes) else 0)
 
