@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
@@ -69,6 +70,17 @@ class Cluster:
             with _handlers():
                 self._ray.shutdown()
 
+    def _knock(self) -> None:
+        """Sees whether anybody is there: Ray itself tries for minutes."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"--engine ray:{self._address}: no cluster answers there ({said})"
+            ) from None
+
     def _result(self, done: Any) -> Any:
         errors = self._ray.exceptions
         try:
@@ -87,6 +99,8 @@ class Cluster:
         own: dict[str, Any] = {"include_dashboard": False}
         if not self._address:
             own["num_cpus"] = self._workers or pool.cores()
+        if self._address not in ("", "auto"):
+            self._knock()
         where = {"address": self._address} if self._address else {"address": "local", **own}
         try:
             with _handlers():

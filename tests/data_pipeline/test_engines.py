@@ -78,7 +78,7 @@ def test_a_cluster_of_its_own(ray, tmp_path):
 @pytest.mark.slow
 def test_nobody_at_an_address_is_told(ray):
     with engines.opened("ray:127.0.0.1:1", None) as run:
-        with pytest.raises(InputError, match="127.0.0.1:1: no cluster that can be used"):
+        with pytest.raises(InputError, match="127.0.0.1:1: no cluster answers there"):
             list(run(abs, [1]))
 
 
