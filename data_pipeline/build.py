@@ -83,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="only make the shards of what all parts have solved; an error if a take is missing",
     )
+    told: list[str] = []
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        with _stoppable():
+        with _stoppable(told):
             build(
                 args.input,
                 args.out,
@@ -104,25 +105,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkFailed as error:
         print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except _Stopped as stopped:
-        print(f"data_pipeline.build: stopped: {stopped}; run it again to go on", file=sys.stderr)
-        return EXIT_PREEMPTED
     except KeyboardInterrupt:
+        # Ray raises its own in place of what a handler raised.
+        if told:
+            line = f"data_pipeline.build: stopped: {told[0]}; run it again to go on"
+            print(line, file=sys.stderr)
+            return EXIT_PREEMPTED
         print("data_pipeline.build: interrupted; run it again to go on", file=sys.stderr)
         return 130
     return EXIT_OK
 
 
-class _Stopped(KeyboardInterrupt):
-    """A scheduler takes the machine away; what is done is kept."""
-
-
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns the signals of schedulers into `_Stopped`."""
+def _stoppable(told: list[str]) -> Iterator[None]:
+    """Turns the signals of schedulers into `KeyboardInterrupt`, and adds their names to `told`."""
 
     def stop(number: int, frame: object) -> None:
-        raise _Stopped(signal.Signals(number).name)
+        # A scheduler takes the machine away; what is done is kept.
+        told.append(signal.Signals(number).name)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield  # Python installs handlers in the main thread only

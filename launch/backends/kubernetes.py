@@ -194,7 +194,7 @@ def _manifest(
         "name": "work",
         "image": values["image"],
         "command": [manifests.literal(word) for word in command],
-        "workingDir": manifests.literal(record.spec.directory),
+        "workingDir": record.spec.directory,  # taken as it is, unlike words
         "env": manifests.environment(record.spec.environment),
         "resources": resources,
         "volumeMounts": mounts,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,18 @@ def test_the_same_bytes(ray, tmp_path, head, make_actor):
         make_actor(captures / name, head, seed=seed, shots=3, fps=59.94)
     expected = _build(captures, tmp_path / "processes", "--workers=2")
     assert _build(captures, tmp_path / "ray", "--engine=ray", "--workers=2") == expected
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_says_so_and_goes_on_later(ray, tmp_path, head, make_actor):
+    make_actor(tmp_path / "ann", head, shots=3, slate=False)
+    argv = [sys.executable, "-m", "data_pipeline.build", str(tmp_path / "ann")]
+    argv += [f"--out={tmp_path / 'set'}", "--engine=ray", "--config.test_sentences=line 1"]
+    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list((tmp_path / "set").glob(".build/digests/*")) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75 and "stopped: SIGTERM" in said, said
+    assert subprocess.run(argv, cwd=ROOT, capture_output=True).returncode == 0
