@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -85,12 +85,19 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = {k: v for k, v in given.items() if v is not None}
     for label in ("queue", "priority", "kueue_priority"):
-        if values.get(label) and not manifests.NAME.fullmatch(values[label]):
+        if values.get(label) and not manifests.NAME.fullmatch(str(values[label])):
             flag = "--" + label.replace("_", "-")
             raise InputError(f"{flag} {values[label]!r}: expected the name of an object")
-    restarts = values.get("max_restarts", 50)
-    if not isinstance(restarts, int) or restarts < 0:
-        raise InputError(f"--max-restarts {restarts}: expected 0 or more")
+    # Values may come from a file, where they are of any kind.
+    for label, least in (("max_restarts", 0), ("keep_seconds", 0), ("cpus", 1)):
+        number = values.get(label, least)
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            flag = "--" + label.replace("_", "-")
+            raise InputError(f"{flag} {number}: expected a whole number, {least} or more")
+    for label in ("volume", "node_selector"):
+        if not isinstance(values.get(label, []), list | tuple):
+            flag = "--" + label.replace("_", "-")
+            raise InputError(f"{flag} {values[label]!r}: expected a list")
     return {
         "image": _image(values.get("image"), bool(values.get("allow_tag"))),
         "namespace": manifests.namespace(values.get("namespace")),
@@ -102,7 +109,7 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
         "priority": values.get("priority"),
         "kueue_priority": values.get("kueue_priority"),
         "suspend": bool(values.get("suspend")),
-        "max_restarts": restarts,
+        "max_restarts": values.get("max_restarts", 50),
         "keep_seconds": values.get("keep_seconds", _KEEP_SECONDS),
         "node_selector": _selector(values.get("node_selector", [])),
     }
@@ -292,7 +299,7 @@ def _image(image: str | None, allow_tag: bool) -> str:
     return image
 
 
-def _selector(texts: list[str]) -> dict[str, str]:
+def _selector(texts: Sequence[str]) -> dict[str, str]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
