@@ -33,7 +33,7 @@ from a2fjax.errors import (
     WorkFailed,
     nearest,
 )
-from data_pipeline import clips, console, locks, marks, pool, splits, takes
+from data_pipeline import clips, console, engines, locks, marks, pool, splits, takes
 from data_pipeline import finish as last
 from data_pipeline.console import Line
 from data_pipeline.settings import BuildSettings, read_settings
@@ -66,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="processes (default: one a core); 0 works in this process, with its threads",
     )
     parser.add_argument(
+        "--engine",
+        default=engines.PROCESSES,
+        metavar="NAME",
+        help="processes (default), ray (on this machine) or ray:HOST:PORT; the same bytes",
+    )
+    parser.add_argument(
         "--part",
         type=_part,
         default=None,
@@ -77,16 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="only make the shards of what all parts have solved; an error if a take is missing",
     )
+    told: list[str] = []
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        with _stoppable():
+        with _stoppable(told):
             build(
                 args.input,
                 args.out,
                 args.layout,
                 settings,
                 workers=args.workers,
+                engine=args.engine,
                 part=args.part,
                 finish=args.finish,
                 say=_say,
@@ -97,25 +105,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkFailed as error:
         print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except _Stopped as stopped:
-        print(f"data_pipeline.build: stopped: {stopped}; run it again to go on", file=sys.stderr)
-        return EXIT_PREEMPTED
     except KeyboardInterrupt:
+        # Ray raises its own in place of what a handler raised.
+        if told:
+            line = f"data_pipeline.build: stopped: {told[0]}; run it again to go on"
+            print(line, file=sys.stderr)
+            return EXIT_PREEMPTED
         print("data_pipeline.build: interrupted; run it again to go on", file=sys.stderr)
         return 130
     return EXIT_OK
 
 
-class _Stopped(KeyboardInterrupt):
-    """A scheduler takes the machine away; what is done is kept."""
-
-
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns the signals of schedulers into `_Stopped`."""
+def _stoppable(told: list[str]) -> Iterator[None]:
+    """Turns the signals of schedulers into `KeyboardInterrupt`, and adds their names to `told`."""
 
     def stop(number: int, frame: object) -> None:
-        raise _Stopped(signal.Signals(number).name)
+        # A scheduler takes the machine away; what is done is kept.
+        told.append(signal.Signals(number).name)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield  # Python installs handlers in the main thread only
@@ -172,6 +180,7 @@ def build(
     settings: BuildSettings | None = None,
     *,
     workers: int | None = None,
+    engine: str = engines.PROCESSES,
     part: tuple[int, int] | None = None,
     finish: bool = False,
     say: Line = lambda line: None,
@@ -184,6 +193,7 @@ def build(
       layout: "auto" or of `sources.LAYOUTS`.
       settings: of the build.
       workers: processes, None for one a core; 0 works in this process, for debugging.
+      engine: of `engines.opened`; where work is done changes nothing of the set.
       part: (I, N) only solves the I-th of N parts of the takes.
       finish: solves nothing.
       say: takes lines of progress.
@@ -199,6 +209,7 @@ def build(
     path, out = Path(path), Path(out)
     if workers is not None and workers < 0:
         raise InputError(f"--workers {workers}: expected 0 or more")
+    engines.check(engine, workers)
     if part and finish:
         raise InputError("--part and --finish: give one of them")
     source, why = open_source(path, layout, settings.source_options())
@@ -217,9 +228,10 @@ def build(
     try:
         with locks.hold(work, shared=part is not None, say=say) as locked:
             try:
-                return _build(
-                    out, source, actors, held_out, settings, workers, part, finish, locked, say
-                )
+                with engines.opened(engine, workers) as run:
+                    return _build(
+                        out, source, actors, held_out, settings, run, part, finish, locked, say
+                    )
             except InputError:
                 # Nothing is left of a mistake, but no work is thrown away.
                 if made and part is None and locked and not any((work / "takes").glob("*.npz")):
@@ -237,7 +249,7 @@ def _build(
     actors: list[Actor],
     held_out: set[str],
     settings: BuildSettings,
-    workers: int | None,
+    run: engines.Run,
     part: tuple[int, int] | None,
     finish: bool,
     alone: bool,
@@ -247,7 +259,7 @@ def _build(
     work, left_out = out / WORK, console.Few(say)
     entries, rejected = _entries(actors, source.path, settings)
     if part is not None:
-        _solve(source, _share(entries, *part), settings, work, workers, False, say, left_out)
+        _solve(source, _share(entries, *part), settings, work, run, False, say, left_out)
         left_out.end("were left out; the report of the set will say why")
         return None
     base: list[Any] = [
@@ -265,12 +277,12 @@ def _build(
         return manifest
     for name, reason in sorted(rejected.items()):
         left_out(f"left out: {name}: {reason}")
-    done = _solve(source, entries, settings, work, workers, finish, say, left_out)
+    done = _solve(source, entries, settings, work, run, finish, say, left_out)
     for entry, result in zip(entries, done, strict=True):
         if result.failed:
             rejected[entry.name] = result.failed
     solved = [(e, d) for e, d in zip(entries, done, strict=True) if not d.failed]
-    summaries, people = _clips(solved, settings, work, workers, say, left_out)
+    summaries, people = _clips(solved, settings, work, run, say, left_out)
     left_out.end(f"were left out; {out / 'quality.html'} says why")
     content = {e.name: d.content for e, d in solved}
     results = marks.digest_of([base, rejected, content, [s["work"] for s in summaries]])
@@ -358,7 +370,7 @@ def _solve(
     entries: list[_Entry],
     settings: BuildSettings,
     work: Path,
-    workers: int | None,
+    run: engines.Run,
     look: bool,
     say: Line,
     left_out: Line,
@@ -376,7 +388,7 @@ def _solve(
     done: list[takes.Done | None] = [None] * len(jobs)
     progress = console.Progress([e.size for e in entries], say)
     broken, missing = [], []
-    with contextlib.closing(pool.run(takes.work_on, jobs, workers)) as results:
+    with contextlib.closing(run(takes.work_on, jobs)) as results:
         for job, result in results:
             entry = entries[place[id(job)]]
             if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
@@ -415,7 +427,7 @@ def _clips(
     solved: list[tuple[_Entry, takes.Done]],
     settings: BuildSettings,
     work: Path,
-    workers: int | None,
+    run: engines.Run,
     say: Line,
     left_out: Line,
 ) -> tuple[list[dict[str, Any]], set[str]]:
@@ -427,7 +439,7 @@ def _clips(
     found: dict[str, list[dict[str, Any]]] = {}
     people, broken = set(), []
     warn = console.Few(say)
-    with contextlib.closing(pool.run(clips.work_on, jobs, workers)) as results:
+    with contextlib.closing(run(clips.work_on, jobs)) as results:
         for job, result in results:
             if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
                 raise result

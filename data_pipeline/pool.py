@@ -19,7 +19,7 @@ Job = TypeVar("Job")
 GRACE = 5.0
 """Seconds that work may go on for when everything is to stop."""
 
-_SINGLE_THREAD = {
+SINGLE_THREAD = {
     # The processes are the parallelism, and sums come out the same whatever the number of
     # processes and cores.
     "OMP_NUM_THREADS": "1",
@@ -28,6 +28,7 @@ _SINGLE_THREAD = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+"""Environment of processes that work on jobs."""
 
 
 class ProcessDied(WorkFailed):
@@ -89,7 +90,7 @@ def _pooled(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import active_children, get_context
 
-    with _environment(_SINGLE_THREAD):
+    with _environment(SINGLE_THREAD):
         others = set(active_children())
         pool = ProcessPoolExecutor(
             count,

@@ -16,7 +16,7 @@ from typing import Any
 from a2fjax import files
 from a2fjax.errors import EXIT_BAD_INPUT, InputError, WorkFailed
 from launch import job
-from launch.backends import call, last_line
+from launch.backends import call, last_line, manifests
 from launch.job import Record, Spec
 
 OPTIONS = frozenset("image namespace volume cpus mem max_parallel".split())
@@ -25,7 +25,6 @@ MOST_PARTS = 100_000
 """Of an Indexed Job with a back-off limit for each index (Kubernetes' API reference)."""
 
 _MISSING = "see the manifest with --dry-run and apply it where kubectl is"
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _GRACE_SECONDS = 120
 _KEEP_SECONDS = 7 * 24 * 3600
 
@@ -36,15 +35,11 @@ def options(given: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
         raise InputError("--image: an image that holds a2fjax is needed, best by its digest")
     if re.search(r"\s", given["image"]):
         raise InputError(f"--image {given['image']!r}: expected a name without spaces")
-    namespace = given.get("namespace") or "default"
-    if not _NAME.fullmatch(namespace) or len(namespace) > 63 or "." in namespace:
-        raise InputError(f"--namespace {namespace!r}: expected lower-case letters, digits and '-'")
+    namespace = manifests.namespace(given.get("namespace"))
     if spec.parts > MOST_PARTS:
         raise InputError(f"--parts {spec.parts}: Kubernetes takes at most {MOST_PARTS}")
     cpus = given.get("cpus") or 1
-    volumes = [list(_volume(text)) for text in given.get("volume") or []]
-    if len({v[1] for v in volumes}) < len(volumes):
-        raise InputError("--volume: two volumes have the same path")
+    volumes = [list(v) for v in manifests.volumes(given.get("volume") or [])]
     return {
         "image": given["image"],
         "namespace": namespace,
@@ -71,7 +66,7 @@ def check_mounted(options: Mapping[str, Any], path: str, *, written: bool) -> No
 
 def render(record: Record, base: Path) -> str:
     """Returns both manifests as YAML."""
-    return _yaml([parts_manifest(record), finish_manifest(record)])
+    return manifests.to_yaml([parts_manifest(record), finish_manifest(record)])
 
 
 def submit(record: Record, base: Path) -> Record:
@@ -194,24 +189,19 @@ def _manifest(
     if values["mem"]:
         resources["requests"]["memory"] = values["mem"]
         resources["limits"] = {"memory": values["mem"]}
-    mounts, volumes = [], []
-    for number, (claim, path, read_only) in enumerate(values["volume"]):
-        mounts.append({"name": f"volume-{number}", "mountPath": path, "readOnly": read_only})
-        volumes.append({"name": f"volume-{number}", "persistentVolumeClaim": {"claimName": claim}})
+    mounts, volumes = manifests.mounted(values["volume"])
     container = {
         "name": "work",
         "image": values["image"],
-        "command": [_literal(word) for word in command],
-        "workingDir": _literal(record.spec.directory),
-        "env": [
-            {"name": k, "value": _literal(v)} for k, v in sorted(record.spec.environment.items())
-        ],
+        "command": [manifests.literal(word) for word in command],
+        "workingDir": record.spec.directory,  # taken as it is, unlike words
+        "env": manifests.environment(record.spec.environment),
         "resources": resources,
         "volumeMounts": mounts,
     }
     exits = {"containerName": "work", "operator": "In"}
     rules = [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        manifests.DISRUPTED,
         {"action": bad_input, "onExitCodes": {**exits, "values": [EXIT_BAD_INPUT]}},
         {"action": "Ignore", "onExitCodes": {**exits, "values": sorted(map(int, job.STOP_CODES))}},
     ]
@@ -244,32 +234,9 @@ def _name(record: Record, what: str) -> str:
     return f"{record.spec.name}-{record.attempt}-{what}"
 
 
-def _literal(word: str) -> str:
-    """Kubernetes expands $(NAME) in commands and values; "$$" stands for one "$"."""
-    return word.replace("$", "$$")
-
-
-def _volume(text: str) -> tuple[str, str, bool]:
-    claim, _, rest = text.partition(":")
-    path, _, mode = rest.partition(":")
-    if not _NAME.fullmatch(claim) or not path.startswith("/") or mode not in ("", "ro", "rw"):
-        raise InputError(f"--volume {text}: expected CLAIM:/PATH or CLAIM:/PATH:ro")
-    return claim, str(PurePosixPath(path)), mode == "ro"
-
-
-def _yaml(manifests: Sequence[Mapping[str, Any]]) -> str:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError(
-            "Kubernetes needs the extra `launch`: pip install 'a2fjax[launch]'"
-        ) from None
-    return str(yaml.safe_dump_all(manifests, sort_keys=False, allow_unicode=True, width=1000))
-
-
 def _apply(manifest: Mapping[str, Any], base: Path, name: str) -> None:
     path = job.folder(base) / name
-    files.write_text(path, _yaml([manifest]))
+    files.write_text(path, manifests.to_yaml([manifest]))
     found = call(["kubectl", "apply", "-f", str(path)], missing=_MISSING)
     _judge(found)
 

@@ -1,0 +1,34 @@
+r"""What the diffusion model gets from its draft, from dropped audio and from its width.
+
+    python launch/submit.py train experiments/diffusion_v3_0.py --sweep \
+        experiments/sweeps/diffusion.py --config.data.shards=shards ...
+
+`:search` behind the file's name draws 24 settings at random instead.
+"""
+
+from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
+
+
+def sweep() -> Sweep:
+    """Returns one change at a time, and widths with the learning rate that each bears."""
+    sizes = zip(
+        grid("model.diffusion.widths", (192, 320, 480), (288, 480, 704)),
+        grid("optim.learning_rate", 7e-4, 5e-4),
+    )
+    return (
+        sizes
+        + grid("model.diffusion.draft", 0.0, 0.3)
+        + grid("model.diffusion.audio_dropout", 0.0, 0.2)
+    )
+
+
+def search() -> Sweep:
+    """Returns 24 draws; more of them continue these."""
+    return random(
+        24,
+        {
+            "optim.learning_rate": loguniform(1e-4, 2e-3),
+            "model.diffusion.dropout": uniform(0.0, 0.3),
+            "model.diffusion.audio_dropout": choice(0.05, 0.1, 0.2),
+        },
+    )

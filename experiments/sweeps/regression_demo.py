@@ -1,0 +1,22 @@
+r"""How the demo's regression depends on its learning rate and on the weight of velocities.
+
+    python launch/submit.py train experiments/regression_v2_3.py:demo --sweep \
+        experiments/sweeps/regression_demo.py --config.data.shards=demo/shards ...
+
+`:quick` behind the file's name is one seed and a quarter of the steps, to see that all of it runs.
+"""
+
+from launch.sweeps import Sweep, grid, seeds, zip
+
+
+def sweep() -> Sweep:
+    """Returns 3 learning rates by 2 weights of velocity, with 3 seeds each, and no warm-up once."""
+    rates = grid("optim.learning_rate", 1.25e-3, 2.5e-3, 5e-3)
+    weights = grid("loss.velocity", 2.0, 5.0)
+    return rates * weights * seeds(3) + grid("optim.warmup_steps", 0)
+
+
+def quick() -> Sweep:
+    """Returns short runs; the average forgets faster, so that it has seen as much of each."""
+    short = zip(grid("steps", 425), grid("optim.ema_decay", 0.98))
+    return grid("optim.learning_rate", 1.25e-3, 2.5e-3, 5e-3) * short
