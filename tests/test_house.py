@@ -80,6 +80,8 @@ def test_the_pipeline_sees_only_what_it_may():
 LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.config", "data_pipeline"}
 LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
 LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.encoded"}
+LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.cli.train", "a2fjax.train"}
+LAUNCH_MAY |= {"a2fjax.train.folder"}
 
 
 def test_launch_sees_neither_jax_nor_what_needs_it():
