@@ -35,7 +35,8 @@ import numpy as np
 from a2fjax import config as config_lib
 from a2fjax import files, rig, tasks
 from a2fjax.audio import HOP, SAMPLE_RATE
-from a2fjax.infer import cost, predictor
+from a2fjax.infer import predictor
+from a2fjax.models import cost
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STEPS = (1, 2, 4, 8, 16, 50)

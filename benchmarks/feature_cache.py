@@ -118,7 +118,7 @@ def encoder_flops(encoder: Any, params: Any, samples: int) -> int:
     """Returns operations to encode one stretch of audio."""
     import jax
 
-    from a2fjax.infer import cost
+    from a2fjax.models import cost
 
     audio = jax.ShapeDtypeStruct((1, samples), np.float32)
     return sum(cost.flops(encoder.apply, params, audio).values())
@@ -142,9 +142,8 @@ def main() -> None:
     from a2fjax import tasks
     from a2fjax.audio import wav2vec2
     from a2fjax.data import encode
-    from a2fjax.infer import cost
     from a2fjax.infer.predictor import batch_shapes
-    from a2fjax.models import hearing
+    from a2fjax.models import cost, hearing
 
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:

@@ -212,8 +212,8 @@ def _model(
     from a2fjax import tasks
     from a2fjax.data import batch as batch_lib
     from a2fjax.data import loader
-    from a2fjax.infer import cost
     from a2fjax.infer.predictor import batch_shapes
+    from a2fjax.models import cost
     from a2fjax.models import params as params_lib
 
     task = tasks.build(config, constants, encoders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -32,15 +33,23 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
       InputError: before anything heavy is imported, where that is possible.
     """
     resolved = config_lib.load(args.config, config_lib.parse_overrides(extra))
-    check_shards(resolved.config)
+    from a2fjax.train import distributed
+
+    setup = distributed.detect(os.environ)
+    if setup.processes == 1:
+        check_shards(resolved.config)
 
     # Orbax logs the traceback of each failure that it also raises, and leaves what it did not
     # come to as warnings; one line is enough.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    from a2fjax.train import loop
+    watch = distributed.Watch(60 * resolved.config.log.hang_minutes)
+    with distributed.session(setup, watch):
+        from a2fjax.train import loop
 
-    loop.train(resolved, args.workdir)
+        if setup.processes > 1:
+            check_shards(resolved.config)  # Here the others hear of it.
+        loop.train(resolved, args.workdir, watch=watch)
     return EXIT_OK
 
 

@@ -32,9 +32,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.identity": ("mesh", "none"),
     "audio.encoder.precision": ("float32", "bfloat16"),
     "data.encoded": ("live", "cached"),
+    "mesh.preset": ("", "replicate", "host", "all", "auto"),
+    "remat": ("none", "dots"),
 }
 POSITIVE = (
-    "steps data.batch_size data.window_frames data.identity_points data.threads data.prefetch "
+    "steps accumulate log.profile_steps data.batch_size data.window_frames data.identity_points "
+    "data.threads data.prefetch "
     "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
     "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
@@ -44,7 +47,8 @@ POSITIVE = (
     "model.diffusion.snr_limit model.diffusion.distill_levels model.diffusion.sample.steps"
 ).split()
 NON_NEGATIVE = (
-    "data.workers model.past_frames model.future_frames model.dropout model.condition_dropout "
+    "data.workers mesh.least_mib log.profile_step log.hang_minutes model.past_frames "
+    "model.future_frames model.dropout model.condition_dropout "
     "model.residual_dropout model.emotion_dropout "
     "loss.position loss.velocity loss.aperture loss.closure loss.balance optim.warmup_steps "
     "optim.weight_decay optim.clip_norm optim.ema_decay eval.every_steps checkpoint.keep_best "
@@ -187,6 +191,19 @@ def _check(value: Any, path: str, where: str) -> Any:
             f"{where}: {path}={value!r}: expected None (frozen), a layer from 0 on, or -1 for what "
             "comes before the layers as well"
         )
+    if path == "mesh.rules":
+        for pattern, rule in value.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(
+                    f"{where}: {path}: {pattern!r} is no expression ({error})"
+                ) from None
+            if rule != "replicate" and not rule.isdecimal():
+                raise InputError(
+                    f"{where}: {path}: {pattern!r}: {rule!r}: expected 'replicate' or the number "
+                    "of an axis"
+                )
     if path == "loss.group_weights":
         from a2fjax.rig import GROUPS
 

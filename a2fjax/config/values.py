@@ -375,10 +375,27 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Device mesh: axes `data` and `fsdp`; -1 takes what is left."""
+    """Device mesh: how many devices hold one copy of the state together, and who holds what.
+
+    Attributes:
+      data: copies of the state; -1 takes what is left.
+      fsdp: devices that share a copy, each holding a part of the large arrays; -1 takes what is
+        left.
+      preset: "" takes the two numbers above. "replicate" is a copy a device, "host" one shared by
+        the devices of a host, whose links are fast, "all" one shared by all, and "auto" the first
+        of these that leaves most of each device's memory to activations (`train.mesh.choose`).
+      rules: what becomes of arrays by path (as the parameter table writes them), instead of
+        cutting the longest axis: regular expression -> "replicate", or the number of the axis to
+        cut. The first expression that is found in a path counts.
+      least_mib: arrays smaller than this stay whole on each device: gathering them costs more than
+        it saves.
+    """
 
     data: int = -1
     fsdp: int = 1
+    preset: str = ""
+    rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    least_mib: float = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -423,11 +440,20 @@ class LogConfig:
       every_steps: between lines in metrics.jsonl and on the console.
       wandb: mirror metrics to Weights & Biases (offline without an account).
       wandb_project: name of the project there.
+      profile_step: update from which on a few are traced into RUN/profile, which TensorBoard and
+        Perfetto open; 0 for none.
+      profile_steps: how many.
+      hang_minutes: without a finished update, evaluation batch or save for this long, every process
+        prints where its threads stand and ends with exit code 70; 0 for never. Compiling may take
+        ten times as long.
     """
 
     every_steps: int = 20
     wandb: bool = False
     wandb_project: str = "a2fjax"
+    profile_step: int = 0
+    profile_steps: int = 3
+    hang_minutes: float = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -439,6 +465,11 @@ class Config:
       seed: of parameters, data order, augmentation and dropout.
       steps: optimiser updates.
       precision: "float32", or "bfloat16" for activations (parameters and losses stay float32).
+      accumulate: parts that a batch is computed in, one after the other, for its gradient; the
+        batch must divide. Sums are those of the whole batch, whatever is masked where; only the
+        draws of dropout and noise differ from those of another number of parts.
+      remat: what is kept of the forward pass for the backward one: "none" throws nothing away,
+        "dots" keeps the results of matrix products and convolutions and computes the rest again.
       init_from: run folder whose averaged weights training starts from, with its constants and its
         encoders, such as one trained on a larger set; "" starts at random.
     """
@@ -447,6 +478,8 @@ class Config:
     seed: int = 0
     steps: int = 1000
     precision: str = "float32"
+    accumulate: int = 1
+    remat: str = "none"
     init_from: str = ""
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

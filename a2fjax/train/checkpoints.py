@@ -77,8 +77,9 @@ class Checkpoints:
             )
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(torn)
+            if jax.process_index() == 0:
+                for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(torn)
         except OSError as error:
             raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
         self._manager = ocp.CheckpointManager(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from a2fjax import config as config_lib
-from a2fjax import losses, tasks
+from a2fjax import files, losses, tasks
 from a2fjax.config import Config, Resolved
 from a2fjax.data import encode
 from a2fjax.data.encoded import Stream
@@ -25,16 +25,19 @@ from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.tasks.base import Task
 from a2fjax.train import checkpoints as checkpoints_lib
+from a2fjax.train import distributed
 from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
 from a2fjax.train import optimizer as optimizer_lib
-from a2fjax.train import state as state_lib
-from a2fjax.train import step as step_lib
 from a2fjax.train.checkpoints import Checkpoints
+from a2fjax.train.clock import Clock, peak
+from a2fjax.train.distributed import Watch
 from a2fjax.train.inputs import Inputs, ShardInputs
 from a2fjax.train.preemption import StopRequest
+from a2fjax.train.profiler import Profiler
+from a2fjax.train.programs import VOTES, Programs, place
 from a2fjax.train.state import TrainState
-from a2fjax.train.tracking import Clock, Tracker, every
+from a2fjax.train.tracking import Tracker, every
 
 
 def train(
@@ -44,6 +47,7 @@ def train(
     task: Task | None = None,
     inputs: Inputs | None = None,
     say: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainState:
     """Trains until `config.steps` updates are done, continuing what is in `workdir`.
 
@@ -53,7 +57,12 @@ def train(
         and gives the numbers an undisturbed run would have given.
       task: what to train; built from the configuration by default.
       inputs: where batches come from; the configuration's shards by default.
-      say: prints a line of progress; to standard output by default.
+      say: prints a line of progress; to standard output by default. With several processes only
+        the first one speaks.
+      watch: is told of everything that ends; see `distributed.Watch`.
+
+    With several processes (`distributed.session`) each calls this; the first one alone writes to
+    the folder, except that each writes its own arrays of a checkpoint.
 
     Returns:
       The state after the last update.
@@ -63,13 +72,14 @@ def train(
       WorkFailed: a value that is not finite, or a disk that cannot be written.
       Preempted: asked to stop by a signal; the state is saved.
     """
-    say = say or functools.partial(print, flush=True)
+    first = jax.process_index() == 0
+    say = (say or functools.partial(print, flush=True)) if first else _silent
+    watch = watch or Watch(0)
+    watch.beat("reading data and weights", factor=distributed.COMPILING)
     config = resolved.config
     with StopRequest() as stop:
         optimizer_lib.check(config.optim, config.steps)
-        mesh = mesh_lib.make(config.mesh)
-        hosts = jax.process_count()
-        mesh_lib.check_batch_size(config.data.batch_size, mesh, hosts=hosts)
+        mesh_lib.check(config)
         encoders: hearing.Encoders = {}
         start: Params = {}
         if task is None:
@@ -82,18 +92,24 @@ def train(
             inputs = ShardInputs(
                 config,
                 host=jax.process_index(),
-                hosts=hosts,
+                hosts=jax.process_count(),
                 encoded=_streams(encoders) if config.data.encoded == "cached" else None,
             )
+        mesh = place(config, task, inputs.spec())
         _check_best_metric(config, task, inputs)
-        with (
-            folder_lib.claim(workdir, resolved),
-            jax.set_mesh(mesh),
-            Checkpoints(workdir, config.checkpoint) as checkpoints,
-        ):
-            hearing.save(workdir, encoders)
-            run = _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say, start)
+        with contextlib.ExitStack() as stack:
+            if first:
+                stack.enter_context(folder_lib.claim(workdir, resolved))
+                hearing.save(workdir, encoders)
+            distributed.together()
+            stack.enter_context(jax.set_mesh(mesh))
+            checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
+            run = _Run(config, workdir, task, inputs, mesh, checkpoints, stop, say, watch, start)
             return run.train()
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _encoders(config: Config, workdir: Path) -> hearing.Encoders:
@@ -119,7 +135,9 @@ def _beginning(
     if config.init_from:
         params = checkpoints_lib.load_params(config.init_from)[1]
         return params["constants"], params
-    return tasks.constants(config, encoders=encoders), {}
+    # Measured once: another machine's sums might end in other bits.
+    found = tasks.constants(config, encoders=encoders) if jax.process_index() == 0 else {}
+    return distributed.arrays_of_first(found), {}
 
 
 def _streams(encoders: hearing.Encoders) -> dict[str, Stream]:
@@ -150,6 +168,7 @@ class _Pending(NamedTuple):
 
     step: int
     metrics: dict[str, jax.Array]
+    votes: jax.Array
     batch: dict[str, np.ndarray]
 
 
@@ -166,73 +185,58 @@ class _Run:
         checkpoints: Checkpoints,
         stop: StopRequest,
         say: Callable[[str], None],
+        watch: Watch,
         start: Params,
     ) -> None:
         self.config, self.workdir, self.task, self.inputs = config, workdir, task, inputs
         self.mesh, self.checkpoints, self.stop, self.say = mesh, checkpoints, stop, say
-        self.clock = Clock()
+        self.watch = watch
+        self.first = jax.process_index() == 0
         self.saved_at = time.monotonic()
         self.saved_step: int | None = None
         # Of the shards this run reads, whatever becomes of the files meanwhile.
         self.data = inputs.fingerprint()
 
-        encoder = config.audio.encoder
-        factor = 1.0 if encoder.train_from is None else encoder.learning_rate
-        optimizer = optimizer_lib.build(config.optim, config.steps, factor)
         spec = inputs.spec()
-        self.init = functools.partial(
-            state_lib.create,
-            task,
-            optimizer,
-            seed=config.seed,
-            average=config.optim.ema_decay > 0,
-        )
-        self.pretrained = task.pretrained
-        abstract = jax.eval_shape(self.init, spec, self.pretrained)
+        self.programs = Programs(config, task, spec, mesh)
+        self.abstract, self.pretrained = self.programs.abstract, task.pretrained
         if start:
-            whole = params_lib.merge(abstract.params, abstract.frozen)
+            whole = params_lib.merge(self.abstract.params, self.abstract.frozen)
             start = params_lib.overlay(self.pretrained, task.starting(start))
             checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
         self.start = start or self.pretrained
-        self.shardings = mesh_lib.state_shardings(abstract, mesh)
-        self.abstract = mesh_lib.with_shardings(abstract, self.shardings)
-        self.batch_sharding = mesh_lib.batch_sharding(mesh)
-        self.batch_spec = mesh_lib.with_shardings(spec, self.batch_sharding)
-        everywhere = mesh_lib.replicated(mesh)
-        self.train_step = jax.jit(
-            step_lib.make_train_step(task, optimizer, config),
-            in_shardings=(self.shardings, self.batch_sharding),
-            out_shardings=(self.shardings, everywhere),
-            donate_argnums=0,
-        )
-        self.eval_step = jax.jit(
-            step_lib.make_eval_step(task, config),
-            in_shardings=(self.shardings, self.batch_sharding, everywhere),
-            out_shardings=everywhere,
-        )
+        most = peak(mesh.devices.flat[0].device_kind, config.precision)
+        self.clock = Clock(flops=self.programs.flops(), peak=most * mesh.size if most else None)
+        self.silence = self._to_devices({"votes": self._ballots([False] * len(VOTES))})["votes"]
 
     # ---- start ------------------------------------------------------------------------------
 
     def train(self) -> TrainState:
         """Restores or initialises, compiles, runs the steps, and closes what was opened."""
         config, last = self.config, self.config.steps
-        start = self.checkpoints.latest()
-        state = self._restore(start) if start is not None else self._initialise()
+        start = self._latest()
+        state = self._restore(start) if start is not None else self.programs.initialise(self.start)
         start = start or 0
-        tracker = Tracker(
-            config,
-            self.workdir,
-            step=start,
-            identity=folder_lib.identity(config),
-            say=self.say,
-        )
+        self.clock.started()
+        tracker: Tracker | None = None
+        if self.first:
+            table = params_lib.table(params_lib.merge(self.abstract.params, self.abstract.frozen))
+            files.write_text(self.workdir / "parameters.txt", table + "\n")
+            tracker = Tracker(
+                config,
+                self.workdir,
+                step=start,
+                identity=folder_lib.identity(config),
+                say=self.say,
+            )
         self.tracker = tracker
         failed = True
         try:
-            if every(start, config.eval.every_steps, last) and start > 0:
-                # A stop between an update and its evaluation left the evaluation to us.
-                if not tracker.file.has("eval/loss"):
-                    self._evaluate(state, start)
+            # A stop between an update and its evaluation left the evaluation to us.
+            due = every(start, config.eval.every_steps, last) and start > 0
+            due = due and tracker is not None and not tracker.file.has("eval/loss")
+            if distributed.of_first(bool(due)):
+                self._evaluate(state, start)
             if start >= last:
                 self.say(f"{self.workdir}: already finished: {start} of {last} steps are done")
             else:
@@ -240,15 +244,14 @@ class _Run:
                 self.say(f"{self.workdir}: finished: {last} steps are done")
             failed = False
         finally:
-            tracker.close(failed=failed)
+            if tracker is not None:
+                tracker.close(failed=failed)
         return state
 
-    def _initialise(self) -> TrainState:
-        def create(start: Params) -> TrainState:
-            batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch_spec.items()}
-            return self.init(batch, start)
-
-        return jax.jit(create, out_shardings=self.shardings)(self.start)
+    def _latest(self) -> int | None:
+        """Returns the newest complete state, as the first process sees the disk."""
+        latest: int | None = distributed.of_first(self.checkpoints.latest())
+        return latest
 
     def _restore(self, step: int) -> TrainState:
         state, meta = self.checkpoints.restore(step, self.abstract, self._read_frozen())
@@ -274,10 +277,14 @@ class _Run:
         frames = config.data.batch_size * config.data.window_frames
         self.say(
             f"{config.name}: {trained:,} parameters ({frozen:,} fixed), {frames:,} frames a step, "
-            f"{self.mesh.size} {jax.devices()[0].platform} device(s); compiling"
+            f"{self.mesh.size} {jax.devices()[0].platform} device(s)"
+            f"{_layout(self.mesh)}; compiling"
         )
         began = time.perf_counter()
-        compiled = self.train_step.lower(self.abstract, self.batch_spec).compile()
+        self.watch.beat("compiling", factor=distributed.COMPILING)
+        with self.clock.time("compile"):
+            compiled = self.programs.lower().compile()
+        distributed.together()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
         return compiled
 
@@ -287,55 +294,84 @@ class _Run:
         config, last = self.config, self.config.steps
         self.clock.reset()
         pending: _Pending | None = None
-        with contextlib.closing(self.inputs.batches(start)) as batches:
+        if "stop" in self._agreed():
+            self._stop(state, start)
+        profiler = Profiler(config.log, self.workdir, self.say, on=self.first)
+        with profiler, contextlib.closing(self.inputs.batches(start)) as batches:
             for step in range(start + 1, last + 1):
-                if self.stop.requested():
-                    self._stop(state, step - 1, pending)
+                self.watch.beat(f"doing step {step}")
+                profiler.at(step)
                 with self.clock.time("data"):
                     local = next(batches)
-                state, metrics = update(state, self._to_devices(local))
+                state, metrics, votes = update(state, self._to_devices(local), self._votes())
                 # The numbers of the update before this one: the device is never waited for.
-                self._look_at(pending)
-                pending = _Pending(step, metrics, local)
+                asked = self._look_at(pending)
+                pending = _Pending(step, metrics, votes, local)
                 evaluate = every(step, config.eval.every_steps, last)
-                save = every(step, config.checkpoint.every_steps, last) or self._overdue()
-                if evaluate or save:
-                    self._look_at(pending)
+                save = every(step, config.checkpoint.every_steps, last)
+                if evaluate or save or asked:
+                    asked |= self._look_at(pending)
                     pending = None
+                if "stop" in asked and step < last:
+                    self._stop(state, step)
                 held_out = self._evaluate(state, step) if evaluate else {}
                 if evaluate and not held_out:
-                    self._stop(state, step, None)
-                if save:
+                    self._stop(state, step)
+                if save or "save" in asked:
                     self._save(state, step, held_out)
         self.checkpoints.wait()
         return state
 
+    def _votes(self) -> jax.Array:
+        """Returns what this process asks of all, for the next program to count."""
+        asked = [self.stop.requested(), jax.process_index() == 0 and self._overdue()]
+        if not any(asked):
+            return self.silence
+        return self._to_devices({"votes": self._ballots(asked)})["votes"]
+
+    def _agreed(self) -> set[str]:
+        """Returns what is asked for by any process, for where no program runs anyway."""
+        return _asked(self.programs.count(self._votes()))
+
+    def _ballots(self, asked: Sequence[bool]) -> np.ndarray:
+        return np.tile(np.asarray(asked, np.int32), (self.mesh.local_mesh.size, 1))
+
     def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, value)
+            name: jax.make_array_from_process_local_data(self.programs.batch_sharding, value)
             for name, value in local.items()
         }
 
-    def _look_at(self, pending: _Pending | None) -> None:
-        """Stops on values that are not finite; logs when it is time to."""
+    def _look_at(self, pending: _Pending | None) -> set[str]:
+        """Stops on values that are not finite; logs when it is time to.
+
+        Returns:
+          What was asked for at that update, by any process; the same on all.
+        """
         if pending is None:
-            return
-        step, metrics, batch = pending
+            return set()
+        step, metrics, votes, batch = pending
+        # Here, not where an update is begun: this waits until the device has finished it.
+        self.watch.beat(f"doing step {step + 1}")
         if not bool(metrics["finite"]):
             raise self._not_finite(pending)
         self.clock.steps += 1
         self.clock.frames += _frames(batch)
+        asked = _asked(votes)
         if not every(step, self.config.log.every_steps, self.config.steps):
-            return
+            return asked
         self.checkpoints.check()
         values = {f"train/{k}": float(v) for k, v in metrics.items() if k != "finite"}
         values |= {**self.clock.read(), "perf/bad_records": self.inputs.bad_records()}
-        self.tracker.train(step, values)
+        if self.tracker is not None:
+            self.tracker.train(step, values)
         self.clock.reset()
+        return asked
 
     def _not_finite(self, pending: _Pending) -> WorkFailed:
-        step, metrics, batch = pending
-        names = [k for k, v in metrics.items() if k != "finite" and not np.isfinite(float(v))]
+        step, metrics, _, batch = pending
+        names = [k for k, v in metrics.items() if not np.isfinite(float(v))]
+        names = [k for k in names if "_norm/" not in k]  # Those of groups are too many.
         examples = self.inputs.describe(batch)
         wrong = [i for i in range(len(examples)) if not _finite_example(batch, i)]
         which = [examples[i] for i in wrong] or examples
@@ -355,24 +391,31 @@ class _Run:
         with self.clock.time("eval"):
             terms: dict[str, losses.WeightedSum] = {}
             sets: dict[str, dict[str, losses.WeightedSum]] = {}
+            votes = None
             with contextlib.closing(self.inputs.eval_batches()) as batches:
                 for index, local in enumerate(batches):
-                    if self.stop.requested():
+                    self.watch.beat(f"evaluating batch {index + 1} of step {step}")
+                    if votes is not None and "stop" in _asked(votes):
                         return {}
                     parts = self.inputs.eval_sets(index)
                     for name in parts or [""]:
                         # Sums over examples: those of the sets add up to that of the batch.
                         batch = _only(local, parts[name]) if parts else local
-                        found = self.eval_step(state, self._to_devices(batch), _index(index))
+                        found, votes = self.programs.eval_step(
+                            state, self._to_devices(batch), _index(index), self._votes()
+                        )
                         terms = losses.merge(terms, found) if terms else found
                         own = sets.get(name)
                         sets[name] = losses.merge(own, found) if own else found
+            if votes is not None and "stop" in _asked(votes):
+                return {}
             values = self._values("eval", terms)
             for name in filter(None, sets):
                 values |= self._values(f"eval/set/{name}", sets[name])
         if not np.isfinite(list(values.values())).all():
             raise WorkFailed(f"step {step}: the held-out loss is not finite: {values}")
-        self.tracker.eval(step, values)
+        if self.tracker is not None:
+            self.tracker.eval(step, values)
         return values
 
     def _values(self, prefix: str, terms: dict[str, losses.WeightedSum]) -> dict[str, float]:
@@ -380,9 +423,11 @@ class _Run:
         return values | {f"{prefix}/loss/{name}": float(t.value) for name, t in terms.items()}
 
     def _save(self, state: TrainState, step: int, held_out: dict[str, float]) -> None:
+        self.watch.beat(f"saving step {step}")
         with self.clock.time("save"):
             # On disk before the state is: a run that continues from it must find its lines.
-            self.tracker.sync()
+            if self.tracker is not None:
+                self.tracker.sync()
             meta = {
                 "config": config_lib.fingerprint(self.config),
                 "data": self.data,
@@ -395,16 +440,26 @@ class _Run:
         minutes = self.config.checkpoint.every_minutes
         return minutes > 0 and time.monotonic() - self.saved_at > 60 * minutes
 
-    def _stop(self, state: TrainState, step: int, pending: _Pending | None) -> None:
+    def _stop(self, state: TrainState, step: int) -> None:
         """Saves what there is and leaves."""
-        self._look_at(pending)
         if step > 0 and step != self.saved_step:
             self._save(state, step, {})
         self.checkpoints.wait()
+        why = self.stop.name or "another process was told to stop"
         raise Preempted(
-            f"{self.stop.name}: {self.workdir} is saved after step {step} of "
-            f"{self.config.steps}; the same command continues it"
+            f"{why}: {self.workdir} is saved after step {step} of {self.config.steps}; "
+            "the same command continues it"
         )
+
+
+def _asked(votes: jax.Array) -> set[str]:
+    return {name for name, vote in zip(VOTES, np.asarray(votes), strict=True) if vote}
+
+
+def _layout(mesh: Mesh) -> str:
+    hosts = jax.process_count()
+    parts = f" in {hosts} processes" if hosts > 1 else ""
+    return parts + (f", copies shared by {mesh.shape['fsdp']}" if mesh.shape["fsdp"] > 1 else "")
 
 
 def _index(index: int) -> np.ndarray:

@@ -13,7 +13,6 @@ import json
 import math
 import netrc
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,49 +160,6 @@ def wandb_id(workdir: Path, fingerprint: str) -> str:
     return hashlib.sha256(f"{workdir.absolute()} {fingerprint}".encode()).hexdigest()[:16]
 
 
-class Clock:
-    """Where the time between two log lines went."""
-
-    def __init__(self) -> None:
-        """Starts now."""
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts an interval."""
-        self.start = time.perf_counter()
-        self.steps = 0
-        self.frames = 0
-        self.spent = {"data": 0.0, "eval": 0.0, "save": 0.0}
-
-    def time(self, what: str) -> _Spending:
-        """Returns a context whose duration is added to `what`: "data", "eval" or "save"."""
-        return _Spending(self.spent, what)
-
-    def read(self) -> dict[str, float]:
-        """Returns the numbers of the interval, speeds without evaluation and saving."""
-        wall = max(time.perf_counter() - self.start, 1e-9)
-        training = max(wall - self.spent["eval"] - self.spent["save"], 1e-9)
-        return {
-            "perf/steps_per_s": self.steps / training,
-            "perf/frames_per_s": self.frames / training,
-            "perf/data_wait_share": min(self.spent["data"] / training, 1.0),
-            "time/step_s": wall / max(self.steps, 1),
-            "time/eval_s": self.spent["eval"],
-            "time/save_s": self.spent["save"],
-        }
-
-
-class _Spending:
-    def __init__(self, spent: dict[str, float], what: str) -> None:
-        self._spent, self._what = spent, what
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._spent[self._what] += time.perf_counter() - self._start
-
-
 class Tracker:
     """All places a number goes to, as one object."""
 
@@ -274,6 +230,8 @@ def train_line(step: int, steps: int, values: Mapping[str, float]) -> str:
         parts.append(f"{_rate(values['perf/steps_per_s'])} steps/s")
         parts.append(f"{values['perf/frames_per_s']:,.0f} frames/s")
         parts.append(f"data wait {100 * values['perf/data_wait_share']:.0f} %")
+        if "perf/mfu" in values:
+            parts.append(f"MFU {100 * values['perf/mfu']:.1f} %")
         parts.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
     if values.get("perf/bad_records"):
         parts.append(f"{values['perf/bad_records']:.0f} bad records skipped")

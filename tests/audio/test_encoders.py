@@ -85,7 +85,7 @@ def test_states_are_those_of_the_encoder_itself(load, name):
 @pytest.mark.parametrize("name", KINDS)
 def test_the_forward_stops_at_a_layer(load, name):
     """Fewer layers cost less, hold less, and give the states that all layers give on the way."""
-    from a2fjax.infer import cost
+    from a2fjax.models import cost
 
     audio = noise(1, 40)
     whole, all_params = load(name, mix=True)

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax.infer import cost
-from a2fjax.models import attention
+from a2fjax.models import attention, cost
 from a2fjax.models.attention import Attention
 
 WINDOW, HEADS, DEPTH = 4, 2, 3

@@ -9,8 +9,7 @@ import pytest
 from a2fjax import models, rig
 from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from a2fjax.errors import InputError
-from a2fjax.infer import cost
-from a2fjax.models import conditioning
+from a2fjax.models import conditioning, cost
 from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from a2fjax import rig
-from a2fjax.config import CheckpointConfig, Resolved
+from a2fjax.config import CheckpointConfig, MeshConfig, Resolved
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.train import checkpoints, mesh, optimizer, state
 
@@ -27,7 +27,7 @@ def made(toy):
 
     def abstract(width):
         shapes = jax.eval_shape(lambda: create(width))
-        return mesh.with_shardings(shapes, mesh.state_shardings(shapes, one))
+        return mesh.with_shardings(shapes, mesh.state_shardings(shapes, one, MeshConfig()))
 
     return jax.jit(lambda: create(8))(), abstract(8), abstract(9)
 

@@ -46,16 +46,43 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
         "small": jax.ShapeDtypeStruct((64, 64), jnp.float32),
         "step": jax.ShapeDtypeStruct((), jnp.int32),
     }
-    spec = jax.tree.map(lambda s: s.spec, mesh.state_shardings(tree, abstract_mesh(4, 2)))
-    assert spec == {
+
+    def specs(**config):
+        found = mesh.state_shardings(tree, abstract_mesh(4, 2), MeshConfig(**config))
+        return jax.tree.map(lambda s: s.spec, found)
+
+    assert specs() == {
         "large": PartitionSpec(None, "fsdp"),
         "odd": PartitionSpec(None, "fsdp"),
         "prime": PartitionSpec(),
         "small": PartitionSpec(),
         "step": PartitionSpec(),
     }
-    whole = mesh.state_shardings(tree, abstract_mesh(8, 1))
+    whole = mesh.state_shardings(tree, abstract_mesh(8, 1), MeshConfig())
     assert {s.spec for s in jax.tree.leaves(whole)} == {PartitionSpec()}
+    assert specs(least_mib=0.01)["small"] == PartitionSpec("fsdp")
+    ruled = specs(rules={"^larg": "0", "odd|large": "replicate"})
+    assert ruled["large"] == PartitionSpec("fsdp") and ruled["odd"] == PartitionSpec()
+    with pytest.raises(InputError, match=re.escape("axis 0 of odd [1023, 1030] cannot be cut")):
+        specs(rules={"odd": "0"})
+
+
+class Device:
+    device_kind = "NVIDIA H100 80GB HBM3"
+
+    def __init__(self, number):
+        self.process_index = number // 8
+
+
+@pytest.mark.parametrize(
+    ("preset", "gigabytes", "fsdp"),
+    [("", 500, 1), ("replicate", 500, 1), ("host", 1, 8), ("all", 1, 16)]
+    + [("auto", 23, 1), ("auto", 25, 8), ("auto", 193, 16), ("auto", 9999, 16)],
+)
+def test_a_preset_cuts_until_the_state_fits(preset, gigabytes, fsdp):
+    devices = [Device(n) for n in range(16)]
+    chosen = mesh.choose(MeshConfig(preset=preset), devices, int(gigabytes * 1e9))
+    assert (chosen.data, chosen.fsdp) == (-1, fsdp)
 
 
 def test_batch_that_cannot_be_cut_names_the_nearest():

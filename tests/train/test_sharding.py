@@ -19,15 +19,12 @@ toy = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toy)
 
 from a2fjax.config import Resolved
-from a2fjax.train import loop, mesh
-
-# So small a network is never cut otherwise.
-cut = mesh.state_shardings
-mesh.state_shardings = lambda abstract, on: cut(abstract, on, min_bytes=64)
+from a2fjax.train import loop
 
 
 def train(name, **changes):
-    config = toy.make_config(**changes)
+    # So small a network is never cut otherwise.
+    config = toy.make_config(mesh__least_mib=6e-5, **changes)
     return loop.train(
         Resolved(config, {}), Path(sys.argv[2]) / name, task=toy.ToyTask(),
         inputs=toy.ToyInputs(config), say=lambda line: None,

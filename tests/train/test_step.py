@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from a2fjax.losses import WeightedSum
 from a2fjax.train import optimizer, state, step
 
 
@@ -83,3 +84,76 @@ def test_evaluation_uses_the_average_and_no_dropout(toy):
     error = ((0.25 - batch["motion"]) ** 2 * mask).sum() / (mask.sum() * 4)
     np.testing.assert_allclose(terms["position"].value, error, rtol=1e-5)
     assert float(terms["smooth"].value) == 0
+
+
+def without_dropout(task):
+    loss = task.loss
+    task.loss = lambda params, batch, key, *, step, train: loss(
+        params, batch, None, step=step, train=False
+    )
+    return task
+
+
+def ragged(batch):
+    """Frames that count in the first example only, and in half of another."""
+    batch["frame_mask"][1:] = False
+    batch["frame_mask"][2, :3] = True
+    return batch
+
+
+def close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance)
+
+
+def test_a_batch_in_parts_has_the_sums_of_the_whole(toy):
+    config, task, inputs, tx, start = make(toy, data__batch_size=8)
+    task, batch = without_dropout(task), ragged(inputs._batch(0, 0))
+    whole = jax.jit(step.make_train_step(task, tx, config))(start, batch)
+    for parts in (2, 4, 8):
+        cut = toy.replace(config, accumulate=parts)
+        found = jax.jit(step.make_train_step(task, tx, cut))(start, batch)
+        close(found[1], whole[1], rtol=2e-6, atol=1e-7)
+        close(found[0].params, whole[0].params, rtol=0, atol=1e-6)
+
+
+def test_parts_of_a_total_that_is_not_linear(toy):
+    """The gradient is exact for any function of the sums and weights."""
+    config, task, inputs, tx, start = make(toy, data__batch_size=8)
+    task, batch = without_dropout(task), ragged(inputs._batch(0, 0))
+    terms_of = task.loss
+
+    def total(terms):
+        return jnp.sqrt(terms["position"].value) * (1 + terms["smooth"].value)
+
+    def loss(params, batch, key, *, step, train):
+        terms = terms_of(params, batch, key, step=step, train=train)[1]
+        # A weight that is learnt, too.
+        weight = terms["position"].weight * (1 + params["net"]["Dense_1"]["bias"].mean() ** 2)
+        terms["position"] = WeightedSum(terms["position"].total, weight)
+        return total(terms), terms
+
+    task.loss, task.total = loss, total
+    bias = jnp.arange(4.0) / 4 + 0.1
+    start.params["net"]["Dense_1"]["bias"] = bias
+    whole = jax.jit(step.make_train_step(task, tx, config))(start, batch)
+    cut = toy.replace(config, accumulate=4)
+    found = jax.jit(step.make_train_step(task, tx, cut))(start, batch)
+    close(found[1], whole[1], rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_computed_again_changes_nothing(toy):
+    config, task, inputs, tx, start = make(toy)
+    batch = inputs._batch(0, 0)
+    whole = jax.jit(step.make_train_step(task, tx, config))(start, batch)
+    again = toy.replace(config, remat="dots")
+    close(jax.jit(step.make_train_step(task, tx, again))(start, batch), whole, rtol=1e-6, atol=1e-7)
+
+
+def test_norms_of_groups_make_those_of_the_whole(toy):
+    config, task, inputs, tx, start = make(toy)
+    metrics = jax.jit(step.make_train_step(task, tx, config))(start, inputs._batch(0, 0))[1]
+    for name in ("grad_norm", "update_norm", "param_norm"):
+        parts = [v for k, v in metrics.items() if k.startswith(f"{name}/")]
+        assert len(parts) == 3
+        np.testing.assert_allclose(np.linalg.norm(parts), metrics[name], rtol=1e-5)

@@ -5,7 +5,8 @@ from jax import lax
 
 from a2fjax import tasks
 from a2fjax.config import Config
-from a2fjax.infer import cost, predictor
+from a2fjax.infer import predictor
+from a2fjax.models import cost
 
 X = jax.ShapeDtypeStruct((4, 32, 16), jnp.float32)
 W = jax.ShapeDtypeStruct((16, 8), jnp.float32)

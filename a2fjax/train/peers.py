@@ -1,0 +1,317 @@
+"""The processes of one run, told of each other's end: who fails, dies or falls silent is named.
+
+XLA's collectives have no time limits: when one process dies, the others wait in the next one, and
+JAX's own heartbeat ends them after a while without a word on who was lost. Here every process keeps
+a connection to the first one. A process that fails says why before it goes; one that is killed is
+known by its closed connection; one that stands still, or a machine that is gone, by its silence.
+All others then say who and why, and end.
+
+Lines of JSON over TCP; nothing in them is executed. The first process listens where the set-up
+says, waits until all have come, and hands out the port of JAX's own coordinator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from a2fjax.errors import EXIT_LOST, WorkFailed
+
+BEAT_SECONDS = 2.0
+SILENCE_SECONDS = 25.0
+"""Without a word for so long, a process counts as lost."""
+
+Ended = Callable[[str, int], None]
+"""Called from a thread, once, with what happened to which process and the exit code to end with."""
+
+
+class Peers:
+    """This process's part of the connections; see the module."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        rank: int,
+        size: int,
+        session: str,
+        patience: float,
+        ended: Ended,
+    ) -> None:
+        """Connects; returns when all processes have come.
+
+        Args:
+          address: where process 0 listens.
+          rank: of this process.
+          size: number of processes.
+          session: the same text on all; processes of another one are turned away.
+          patience: seconds to wait for the others.
+          ended: see `Ended`.
+
+        Raises:
+          WorkFailed: not all came in time; the message names those that are missing.
+        """
+        self._rank, self._size, self._session, self._ended = rank, size, session, ended
+        self._links: dict[int, _Link] = {}
+        self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._left: set[int] = set()
+        self._all_left = threading.Event()
+        self._met = threading.Condition()
+        self._here: dict[int, set[int]] = {}
+        self._given: dict[int, Any] = {}
+        self._meetings = 0
+        deadline = time.monotonic() + patience
+        if rank == 0:
+            self.port = self._gather(address, deadline, patience)
+        else:
+            self.port = self._join(address, deadline, patience)
+        for other, link in self._links.items():
+            threading.Thread(target=self._listen, args=(other, link), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    # ---- coming together --------------------------------------------------------------------
+
+    def _gather(self, address: tuple[str, int], deadline: float, patience: float) -> int:
+        try:
+            server = socket.create_server(("", address[1]), backlog=self._size, reuse_port=False)
+        except OSError as error:
+            raise WorkFailed(
+                f"process 0: port {address[1]} cannot be listened on ({error.strerror}); another "
+                "run on this machine may hold it"
+            ) from None
+        with server:
+            while len(self._links) < self._size - 1:
+                server.settimeout(max(0.01, deadline - time.monotonic()))
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    missing = sorted(set(range(1, self._size)) - set(self._links))
+                    raise WorkFailed(
+                        f"{len(self._links) + 1} of {self._size} processes came within "
+                        f"{patience:.0f} s; missing: {', '.join(map(str, missing))}"
+                    ) from None
+                link = _Link(connection)
+                refusal = self._admit(link)
+                if refusal:
+                    link.send({"refused": refusal})
+                    link.close()
+        with socket.create_server(("", int(os.environ.get("JAX_COORDINATOR_PORT", "0")))) as free:
+            port = int(free.getsockname()[1])
+        for link in self._links.values():
+            link.send({"go": port})
+        return port
+
+    def _admit(self, link: _Link) -> str:
+        """Takes a process in; returns why not otherwise."""
+        try:
+            hello = link.receive(10.0) or {}
+        except TimeoutError:
+            return "nothing was said"
+        rank = hello.get("rank")
+        if hello.get("session") != self._session:
+            return f"process 0 belongs to session {self._session!r}, not {hello.get('session')!r}"
+        if hello.get("size") != self._size:
+            return f"process 0 expects {self._size} processes, not {hello.get('size')}"
+        if not isinstance(rank, int) or not 0 < rank < self._size:
+            return f"process number {rank!r}: expected 1 to {self._size - 1}"
+        if rank in self._links:
+            return f"process {rank} is there already ({self._names[rank]})"
+        self._links[rank] = link
+        self._names[rank] = str(hello.get("name", "?"))
+        return ""
+
+    def _join(self, address: tuple[str, int], deadline: float, patience: float) -> int:
+        hello = {
+            "rank": self._rank,
+            "size": self._size,
+            "session": self._session,
+            "name": name(),
+        }
+        why = "no answer"
+        while time.monotonic() < deadline:
+            try:
+                link = _Link(socket.create_connection(address, timeout=5.0))
+            except OSError as error:
+                why = str(error.strerror or error)
+                time.sleep(0.2)
+                continue
+            link.send(hello)
+            try:
+                answer = link.receive(max(1.0, deadline - time.monotonic()))
+            except TimeoutError:
+                answer = None
+            if answer and "go" in answer:
+                self._links[0], self._names[0] = link, f"{address[0]}"
+                return int(answer["go"])
+            link.close()
+            why = "it ended, or not all processes came"
+            if answer and "refused" in answer:
+                # Perhaps what an earlier start left behind, which is about to end.
+                why = f"turned away: {answer['refused']}"
+            time.sleep(0.2)
+        raise WorkFailed(
+            f"process {self._rank}: process 0 at {address[0]}:{address[1]} could not be reached "
+            f"within {patience:.0f} s ({why})"
+        )
+
+    # ---- while the run lasts ----------------------------------------------------------------
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            for link in self._links.values():
+                link.send({"beat": 1})
+
+    def _listen(self, other: int, link: _Link) -> None:
+        while True:
+            try:
+                message = link.receive(SILENCE_SECONDS)
+            except TimeoutError:
+                self._lost(other, f"was not heard of for {SILENCE_SECONDS:.0f} s")
+                return
+            if message is None:
+                if other not in self._left:
+                    self._lost(other, "is gone (killed, or its machine is)")
+                return
+            if "bye" in message:
+                self._left.add(other)
+                if self._rank or len(self._left) == self._size - 1:
+                    self._all_left.set()
+            elif "here" in message or "value" in message:
+                with self._met:
+                    if "here" in message:
+                        self._here.setdefault(int(message["here"]), set()).add(other)
+                    else:
+                        self._given[int(message["meeting"])] = message["value"]
+                    self._met.notify_all()
+            elif "end" in message:
+                self._end(str(message["end"]), int(message["code"]), origin=other)
+                return
+
+    def _lost(self, other: int, what: str) -> None:
+        self._end(f"process {other} ({self._names[other]}) {what}", EXIT_LOST, origin=other)
+
+    def _end(self, text: str, code: int, *, origin: int) -> None:
+        if self._over.is_set():
+            return
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._over.set()
+        self._spread(text, code, but=origin)
+        self._ended(text, code)
+
+    def _spread(self, text: str, code: int, *, but: int) -> None:
+        for other, link in self._links.items():
+            if other != but:
+                link.send({"end": text, "code": code})
+
+    def fail(self, text: str, code: int) -> bool:
+        """Tells all others that this process ends, and why.
+
+        Returns:
+          False when another process's end is being dealt with already.
+        """
+        with self._lock:
+            if self._over.is_set():
+                return False
+            self._over.set()
+        self._spread(f"process {self._rank} ({name()}): {text}", code, but=-1)
+        return True
+
+    def meet(self, value: Any = None) -> Any:
+        """Returns process 0's value on all once all are here; JSON.
+
+        Without a time limit: a process that is lost ends all, and one that stands still is its
+        watch's business. Not a collective of the devices, as those give up when one process takes
+        half a minute longer than the others (Gloo).
+        """
+        self._meetings += 1
+        number = self._meetings
+        if self._rank:
+            self._links[0].send({"here": number})
+            with self._met:
+                self._met.wait_for(lambda: number in self._given)
+                return self._given.pop(number)
+        with self._met:
+            self._met.wait_for(lambda: len(self._here.get(number, ())) == self._size - 1)
+            del self._here[number]
+        for link in self._links.values():
+            link.send({"meeting": number, "value": value})
+        return value
+
+    def leave(self, patience: float) -> None:
+        """Returns when all processes are about to leave; none misses the others after that."""
+        for link in self._links.values():
+            if self._rank:
+                link.send({"bye": 1})
+        self._all_left.wait(patience)
+        if not self._rank:
+            for link in self._links.values():
+                link.send({"bye": 1})
+        with self._lock:
+            self._over.set()
+
+
+def name() -> str:
+    """Returns host and process number, for messages."""
+    return f"{socket.gethostname()}, pid {os.getpid()}"
+
+
+class _Link:
+    """Lines of JSON over a connection; sending never raises, as the listener sees what is wrong."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.settimeout(None)
+        self._buffer = b""
+        self._sending = threading.Lock()
+
+    def send(self, message: dict[str, Any]) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """Returns the next message; None when the connection is closed or speaks otherwise.
+
+        Raises:
+          TimeoutError: nothing came for so long.
+        """
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer[-65536:]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            try:
+                found = _readable(self._socket, left)
+                data = self._socket.recv(65536) if found else None
+            except OSError:
+                return None
+            if data == b"" or len(self._buffer) > 1 << 30:
+                return None
+            self._buffer += data or b""
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return None
+        return message if isinstance(message, dict) else None
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def _readable(connection: socket.socket, seconds: float) -> bool:
+    # Not a timeout of the socket: that would be one of sending, too.
+    import select
+
+    return bool(select.select([connection], [], [], seconds)[0])
