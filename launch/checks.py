@@ -68,8 +68,8 @@ def batch(config: Config, resources: Resources) -> None:
     Raises:
       InputError: names the key and what would fit.
     """
-    devices, mesh = resources.devices, config.mesh
-    data, fsdp = mesh.data, mesh.fsdp
+    devices, hosts, mesh = resources.devices, resources.hosts, config.mesh
+    data, fsdp = (-1, 1) if mesh.preset else (mesh.data, mesh.fsdp)
     if data == -1 and fsdp == -1:
         raise InputError("config: mesh.data=-1 and mesh.fsdp=-1: only one of them can be -1")
     for name, size in (("data", data), ("fsdp", fsdp)):
@@ -86,18 +86,17 @@ def batch(config: Config, resources: Resources) -> None:
         used = devices
     else:
         used = data * fsdp
-    if used > devices:
+    if used > devices or (hosts > 1 and used != devices):
         raise InputError(
-            f"config: mesh.data={data} x mesh.fsdp={fsdp} needs {used} devices, asked for are "
+            f"config: mesh.data={data} x mesh.fsdp={fsdp} takes {used} devices, asked for are "
             f"{devices}; leave mesh.data=-1 to take what there is"
         )
-    parts = math.lcm(used, resources.hosts)
+    parts = math.lcm(used, hosts) * config.accumulate
     size = config.data.batch_size
     if size % parts:
         near = max(parts, round(size / parts) * parts)
-        where = f"{used} devices" + (
-            f" of {resources.hosts} processes" if resources.hosts > 1 else ""
-        )
+        where = f"{used} devices" + (f" of {hosts} processes" if hosts > 1 else "")
+        where += f" in {config.accumulate} parts (accumulate)" if config.accumulate > 1 else ""
         raise InputError(
             f"config: data.batch_size={size} cannot be divided over {where}; the nearest that can "
             f"is {near}"

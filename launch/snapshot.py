@@ -116,9 +116,7 @@ def _tracked(code: Path) -> list[str] | None:
     listed = _git(code, "ls-files", "-z")
     if not listed:
         return None
-    names = [os.fsdecode(name) for name in listed.split(b"\0") if name]
-    # A checkout of something else around an installed copy is no source of this code.
-    return names if f"launch/{Path(__file__).name}" in names or code != CODE else None
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
 
 
 def _is_file(path: Path) -> bool:

@@ -176,17 +176,19 @@ class _Job:
         self.asked: float | None = None
         self.grace = GRACE
         verdict.clear_ranks(run)
-        port = free_port()
+        # A process that is left of an earlier start is turned away.
+        port, session = free_port(), secrets.token_hex(8)
         count = run_spec.resources.processes
         share = len(held.names) // count
         self.processes = []
         for rank in range(count):
             environment = {**os.environ, **run_spec.environment}
-            for name in ("A2F_COORDINATOR", "A2F_NUM_PROCESSES", "A2F_PROCESS_ID"):
+            for name in ("A2F_COORDINATOR", "A2F_NUM_PROCESSES", "A2F_PROCESS_ID", "A2F_SESSION"):
                 environment.pop(name, None)
             if count > 1:
                 environment |= {
                     "A2F_COORDINATOR": f"localhost:{port}",
+                    "A2F_SESSION": session,
                     "A2F_NUM_PROCESSES": str(count),
                     "A2F_PROCESS_ID": str(rank),
                 }

@@ -259,7 +259,8 @@ step=()
 if [ -n "${{SLURM_JOB_ID:-}}" ]; then
   step=("${{srun[@]}}")
   # Two jobs of a node, or one that came back while an earlier process still ends, must not meet.
-  export JAX_COORDINATOR_PORT=$((61440 + (SLURM_JOB_ID + 1021 * restarts) % 4096))
+  export A2F_PORT=$((61440 + (SLURM_JOB_ID * 61 + 1021 * restarts) % 4096))
+  export JAX_COORDINATOR_PORT=$A2F_PORT
 fi
 code=0
 "${{step[@]}}" "$python" -m launch.worker "$run" || code=$?

@@ -1,6 +1,7 @@
 """A job that takes no time, and a Slurm of our own."""
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import backends, submit
+from launch import backends, progress, submit
 from launch.job import Record, Spec, slug
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -211,3 +212,73 @@ def make_record():
         )
 
     return make
+
+
+EXPERIMENT = """
+def get_config(variant=""):
+    return {
+        "name": "Tiny thing",
+        "steps": 3,
+        "data": {"shards": [SHARDS], "batch_size": 4},
+        "eval": {"every_steps": 1},
+    }
+"""
+
+
+class Desk:
+    """Trainings by the stand-in: `desk("submit", ...)`, `desk("status", "one")`."""
+
+    program = Path(__file__).with_name("stand_in_training.py")
+    program_words = [str(program)]
+
+    def __init__(self, folder: Path, shards: Path):
+        self.folder, self.shards, self.runs = folder, shards, folder / "my rüns"
+        file = folder / "exp eriment.py"
+        file.write_text(EXPERIMENT.replace("SHARDS", repr(str(shards))))
+        self.experiment, self.told = str(file), folder / "told"
+        self.told.mkdir()
+        self.to = ["--runs", str(self.runs)]
+
+    def __call__(self, command, *arguments):
+        return submit.main([command, *arguments, *self.to], program=self.program_words)
+
+    def say(self, name):
+        (self.told / name).touch()
+
+    def unsay(self, name):
+        (self.told / name).unlink()
+
+    def starts(self, run):
+        path = self.told / f"{run}.starts"
+        return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+    def steps(self, run):
+        return progress.last(self.runs / run)[0]
+
+    until = Job.until
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory):
+    """A set of which only the manifest can be read."""
+    from a2fjax.data import records
+
+    folder = tmp_path_factory.mktemp("shards") / "my sét"
+    folder.mkdir()
+    (folder / "a.arrayrecord").touch()
+    clips = [{"split": "train"}, {"split": "val"}]
+    subjects = [records.Subject("a", None, False)]
+    shard = records.Shard("a.arrayrecord", clips)
+    records.write_manifest(folder, records.Manifest(subjects, [shard], [True] * 72, {}, True, {}))
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, tiny_shards):
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    made = Desk(folder, tiny_shards)
+    monkeypatch.setenv("A2F_STAND_IN", str(made.told))
+    return made
