@@ -237,9 +237,8 @@ def cancel(place: Path) -> int:
             jobs.append((submitted.job, submitted.index))
         elif submitted.backend == "kubernetes":
             backends.jobset().cancel(spec.read(run), submitted)
-    whole = {number for number, _ in jobs} if len(active) == len(runs) else set()
     if jobs:
-        print(runs_slurm.cancel([(n, None) for n in whole] or jobs))
+        print(runs_slurm.cancel(jobs))
     else:
         print(f"{len(active)} of {len(runs)} are asked to stop")
     return errors.EXIT_OK

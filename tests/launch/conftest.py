@@ -103,6 +103,8 @@ PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
 KillWait=5
+SlurmdTimeout=10
+GresTypes=gpu
 MaxArraySize=101
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
@@ -134,7 +136,8 @@ def slurm(tmp_path_factory):
     key.chmod(0o400)
     port, *others = _ports(3)
     nodes = "\n".join(
-        f"NodeName=n{i} NodeHostname=n{i} NodeAddr=127.0.0.1 Port={p} CPUs=2 State=UNKNOWN"
+        f"NodeName=n{i} NodeHostname=n{i} NodeAddr=127.0.0.1 Port={p} CPUs=2 Gres=gpu:2 "
+        "State=UNKNOWN"
         for i, p in enumerate(others, 1)
     )
     conf = top / "slurm.conf"
@@ -143,6 +146,11 @@ def slurm(tmp_path_factory):
     conf.write_text(
         CONF.format(host=host, user=getpass.getuser(), port=port, nodes=nodes, **values)
     )
+    # GPUs that are files: they are scheduled like any other.
+    for i in range(2):
+        (places["key"] / f"gpu{i}").touch()
+    gres = f"Name=gpu File={places['key']}/gpu[0-1]"
+    (top / "gres.conf").write_text("".join(f"NodeName=n{i} {gres}\n" for i in (1, 2)))
     before = {k: os.environ.get(k) for k in ("SLURM_CONF",)}
     os.environ["SLURM_CONF"] = str(conf)
 

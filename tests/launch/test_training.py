@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -228,18 +229,19 @@ def test_gpus_are_held_by_one_run_at_a_time(desk, monkeypatch, capsys):
 
 
 def test_values_of_secrets_are_written_nowhere(desk, monkeypatch):
-    monkeypatch.setenv("SITE_KEY", "planted-3141592653")
+    planted = secrets.token_hex(16)
+    monkeypatch.setenv("SITE_KEY", planted)
     assert desk("submit", desk.experiment, "--name", "one", "--pass", "SITE_KEY") == 0
     assert spec.read(desk.runs / "one").passed == ("SITE_KEY",)
-    assert desk.starts("one")[0]["key"] == len("planted-3141592653")
-    found = [p for p in desk.runs.rglob("*") if p.is_file() and b"planted-" in p.read_bytes()]
+    assert desk.starts("one")[0]["key"] == len(planted)
+    found = [p for p in desk.runs.rglob("*") if p.is_file() and planted.encode() in p.read_bytes()]
     assert found == []
     run, run_spec = desk.runs / "one", spec.read(desk.runs / "one")
     options = runs_slurm.options({}, {})
     import dataclasses
 
     slurm = dataclasses.replace(run_spec, options={**options, "max_parallel": None})
-    assert "planted" not in runs_slurm.script(run, [(run, slurm)], ())
+    assert planted not in runs_slurm.script(run, [(run, slurm)], ())
 
 
 def test_one_run_after_another(desk, capsys):
