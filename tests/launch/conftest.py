@@ -135,13 +135,15 @@ def slurm(tmp_path_factory):
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     port, *others = _ports(3)
+    host = socket.gethostname().split(".")[0]
+    # Processes of a training look for the first by its name.
+    names = (host, f"{host}-2")
     nodes = "\n".join(
-        f"NodeName=n{i} NodeHostname=n{i} NodeAddr=127.0.0.1 Port={p} CPUs=2 Gres=gpu:2 "
+        f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={p} CPUs=2 Gres=gpu:2 "
         "State=UNKNOWN"
-        for i, p in enumerate(others, 1)
+        for name, p in zip(names, others, strict=True)
     )
     conf = top / "slurm.conf"
-    host = socket.gethostname().split(".")[0]
     values = {name: str(place) for name, place in places.items()}
     conf.write_text(
         CONF.format(host=host, user=getpass.getuser(), port=port, nodes=nodes, **values)
@@ -150,7 +152,7 @@ def slurm(tmp_path_factory):
     for i in range(2):
         (places["key"] / f"gpu{i}").touch()
     gres = f"Name=gpu File={places['key']}/gpu[0-1]"
-    (top / "gres.conf").write_text("".join(f"NodeName=n{i} {gres}\n" for i in (1, 2)))
+    (top / "gres.conf").write_text("".join(f"NodeName={name} {gres}\n" for name in names))
     before = {k: os.environ.get(k) for k in ("SLURM_CONF",)}
     os.environ["SLURM_CONF"] = str(conf)
 
@@ -170,9 +172,9 @@ def slurm(tmp_path_factory):
             "--force",
         )
         start("slurmctld", "-f", str(conf))
-        for i in range(1, len(others) + 1):
-            (places["spool"] / f"n{i}").mkdir()
-            start("slurmd", "-N", f"n{i}", "-f", str(conf))
+        for name in names:
+            (places["spool"] / name).mkdir()
+            start("slurmd", "-N", name, "-f", str(conf))
         for _ in range(100):
             argv = ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"]
             found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
