@@ -53,6 +53,13 @@ def training(resolved: Resolved, resources: Resources, *, here: bool, chained: b
     """
     config = resolved.config
     batch(config, resources)
+    if not here:
+        for folder in config.data.shards:
+            if not folder.startswith("/"):
+                raise InputError(
+                    f"config: data.shards: {folder}: expected the absolute path inside the "
+                    "containers"
+                )
     if here:
         train.check_shards(config)
         start = config.init_from

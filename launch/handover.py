@@ -11,8 +11,8 @@ from pathlib import Path
 
 from a2fjax import errors, files
 from a2fjax.errors import InputError
-from launch import backends, job, progress, spec, status, verdict
-from launch.backends import runs_local, runs_slurm
+from launch import job, progress, spec, status, verdict
+from launch.backends import runs_kubernetes, runs_local, runs_slurm
 from launch.place import Place
 from launch.spec import RunSpec, Submission
 
@@ -29,8 +29,8 @@ def show(place: Place, folder: Path, entries: Entries, chosen: Sequence[int]) ->
     if place.backend == "slurm":
         print(runs_slurm.render(folder, entries, chosen))
     elif place.backend == "kubernetes":
-        for _, run_spec in picked:
-            print(backends.jobset().manifest(run_spec, run_spec.options))
+        for run, run_spec in picked:
+            print(runs_kubernetes.render(run, run_spec, 1))
 
 
 def start(
@@ -73,8 +73,10 @@ def start(
         names = {"trials": [run.name for run, _ in entries]}
         spec.write_json(spec.launch(folder) / "sweep.json", names)
 
-    def submitted(name: str) -> None:
-        for run, _ in picked:
+    runs = [run for run, _ in picked]
+
+    def submitted(name: str, those: Sequence[Path] = runs) -> None:
+        for run in those:
             found = Submission(
                 backend=place.backend,
                 job=name,
@@ -86,7 +88,6 @@ def start(
 
     # Once without a name: a job may start before its number has come back.
     submitted("")
-    runs = [run for run, _ in picked]
     if place.backend == "local":
         return _local(place, picked, submitted)
     if place.backend == "slurm":
@@ -95,8 +96,10 @@ def start(
         print(f"{folder.name}: Slurm job {number}", flush=True)
     else:
         _wait_for(place.after, poll)
-        _kubernetes(picked)
-        submitted("jobset")
+        for run, run_spec in picked:
+            one = runs_kubernetes.submit(run, run_spec, attempts[run])
+            submitted(one, [run])
+            print(f"{run_spec.id}: JobSet {one}", flush=True)
     if not wait:
         print(f"`submit.py status {folder.name}` says how far it is", flush=True)
         return errors.EXIT_OK
@@ -120,16 +123,6 @@ def _local(place: Place, picked: Entries, submitted: Callable[[str], None]) -> i
             said = status.why(run)
             print(f"{spec.read(run).id}: {said}", flush=True)
     return runs_local.exit_code(list(codes.values()))
-
-
-def _kubernetes(picked: Entries) -> None:
-    for _, run_spec in picked:
-        text = backends.jobset().manifest(run_spec, run_spec.options)
-        found = backends.call(
-            ["kubectl", "apply", "-f", "-"], stdin=text, missing="or take --dry-run's manifests"
-        )
-        if found.returncode:
-            raise InputError(f"kubectl refuses: {backends.last_line(found.stderr)}")
 
 
 def _ended(after: str) -> dict[Path, status.State]:

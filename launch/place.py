@@ -12,7 +12,7 @@ from typing import Any
 
 from a2fjax.errors import InputError, nearest
 from launch import arguments, backends, checks, job, profile, spec, status
-from launch.backends import runs_slurm, slots
+from launch.backends import runs_kubernetes, runs_slurm, slots
 from launch.spec import Resources, RunSpec
 
 RETRIES = 3
@@ -37,7 +37,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Options that only some backends understand."""
 
-_KUBERNETES = ("image", "namespace", "queue", "volume")
 _MANAGED = ("PYTHONPATH", "PYTHONUNBUFFERED", "A2F_LOCAL_DEVICES")
 _CPU = {"JAX_PLATFORMS": "cpu"}
 
@@ -235,8 +234,9 @@ def _options(
     if args.backend == "slurm":
         out |= runs_slurm.options(given, site)
     if args.backend == "kubernetes":
-        named = {name: given[name] for name in _KUBERNETES if name in given}
-        out |= {**site.get("kubernetes", {k: site[k] for k in site if k in _KUBERNETES}), **named}
+        # What a run was submitted with stands in for a table: its options are the table's.
+        kept = {k: v for k, v in site.items() if k not in (*profile.KEYS, "max_parallel")}
+        out |= runs_kubernetes.options(given, site.get("kubernetes", kept))
     return out
 
 

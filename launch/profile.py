@@ -55,7 +55,9 @@ KEYS: dict[str, Any] = {
 }
 GPU_OPTIONS = ("gpus-per-node", "gres")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
+)
 _KINDS = {str: "a string", int: "a whole number", list: "a list of strings", dict: "a table"}
 
 

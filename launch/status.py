@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -16,8 +18,8 @@ from typing import Any
 from a2fjax import config as config_lib
 from a2fjax import errors, files
 from a2fjax.errors import InputError, WorkFailed, nearest
-from launch import backends, job, progress, spec, worker
-from launch.backends import read_log, runs_local, runs_slurm
+from launch import job, progress, spec, worker
+from launch.backends import NotInstalled, read_log, runs_kubernetes, runs_local, runs_slurm
 from launch.spec import Submission
 
 WRONG = (job.FAILED, job.BAD_INPUT, job.STOPPED, job.LOST)
@@ -77,6 +79,10 @@ def _state(
     result = progress.result(run)
     if result.get("attempt") == found.attempt and isinstance(result.get("exit_code"), int):
         return State(job.state_of(result["exit_code"]))
+    with contextlib.suppress(NotInstalled, WorkFailed):
+        said = runs_kubernetes.state(spec.read(run), found.job)
+        if said is not None:
+            return State(said)
     return State(job.RUNNING if at_work else job.WAITING)
 
 
@@ -236,12 +242,24 @@ def cancel(place: Path) -> int:
         if submitted.backend == "slurm":
             jobs.append((submitted.job, submitted.index))
         elif submitted.backend == "kubernetes":
-            backends.jobset().cancel(spec.read(run), submitted)
+            runs_kubernetes.cancel(spec.read(run), submitted.job)
+        elif runs_local.abandoned(submitted.job):
+            _stop_workers(run, submitted.attempt)
     if jobs:
         print(runs_slurm.cancel(jobs))
     else:
         print(f"{len(active)} of {len(runs)} are asked to stop")
     return errors.EXIT_OK
+
+
+def _stop_workers(run: Path, attempt: int) -> None:
+    """Asks processes to stop whose desk was killed and will not."""
+    events = [e for e in progress.events(run) if e.get("attempt") == attempt]
+    ended = {e.get("pid") for e in events if e["event"] == "ended"}
+    for pid in {e.get("pid") for e in events if e["event"] == "started"} - ended:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if isinstance(pid, int):
+                os.kill(pid, signal.SIGTERM)
 
 
 def wait(place: Path, runs: Sequence[Path], poll: float) -> int:

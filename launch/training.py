@@ -32,7 +32,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     if args.sweep is not None:
         return _sweep(args, overrides, place, program)
     resolved = config_lib.load(args.experiment, overrides)
-    _check(args, place, {args.experiment: resolved}, overrides)
+    _check(args, place, [resolved], overrides)
     name = args.name or f"{job.slug_words(resolved.config.name)}-{_stamp()}"
     folder = _new(place, spec.check_name(name))
     pinned = _pin(args, place, program)
@@ -48,55 +48,49 @@ def _sweep(
 ) -> int:
     sweeps = importlib.import_module("launch.sweeps")
 
-    found: list[tuple[str, str, dict[str, object], dict[str, str], Resolved]] = []
-    seen: set[tuple[str, str | None]] = set()
+    found: dict[tuple[str, str], tuple[dict[str, object], dict[str, str], Resolved]] = {}
     for values in sweeps.parse(args.sweep):
         texts = {**overrides, **checks.overrides(values)}
         resolved = config_lib.load(args.experiment, texts)
-        key = sweeps.key(values)
-        mark = (key, config_lib.fingerprint(resolved.config))
-        if mark not in seen:
-            seen.add(mark)
-            found.append((spec.check_name(sweeps.name(values)), key, values, texts, resolved))
+        mark = (sweeps.key(values), config_lib.fingerprint(resolved.config))
+        found.setdefault(mark, (values, texts, resolved))
     if not found:
         raise InputError(f"--sweep {args.sweep!r}: has no runs")
-    # Names are short: where two trials have the same, their keys tell them apart.
-    names = [entry[0] for entry in found]
-    unique = [
-        n if names.count(n) == 1 else f"{n}-{e[1][:8]}" for n, e in zip(names, found, strict=True)
-    ]
-    _check(args, place, {n: e[4] for n, e in zip(unique, found, strict=True)}, overrides)
-    digest = config_lib.digest([config_lib.fingerprint(e[4].config) for e in found])[:8]
-    base = job.slug_words(found[0][4].config.name)
-    folder = place.root / spec.check_name(args.name or f"{base}-sweep-{digest}")
-    if spec.is_run(folder):
-        raise InputError(f"--name {folder.name}: is a run; take another name")
-    before = [run.name for run in spec.trials(folder)] if spec.is_sweep(folder) else []
-    entries: dict[str, tuple[Path, RunSpec]] = {}
-    for name in before:
-        entries[name] = (folder / name, spec.read(folder / name))
-    pinned, new = _pin(args, place, program), []
-    for name, (_, key, values, texts, resolved) in zip(unique, found, strict=True):
-        run = folder / name
-        if name in entries:
-            if entries[name][1].fingerprint != config_lib.fingerprint(resolved.config):
-                raise InputError(
-                    f"--name {folder.name}: its run {name} is of another configuration; take "
-                    f"another name, or `submit.py diff` tells what differs"
-                )
+    _check(args, place, [resolved for _, _, resolved in found.values()], overrides)
+    lead = next(iter(found.values()))[2].config.name
+    digest = config_lib.digest([mark for mark, _ in found])[:8]
+    name = args.name or f"{job.slug_words(lead)}-sweep-{digest}"
+    folder = place.root / spec.check_name(name)
+    if not spec.is_sweep(folder):
+        _new(place, folder.name)
+    before = spec.trials(folder) if spec.is_sweep(folder) else []
+    entries = {run.name: (run, spec.read(run)) for run in before}
+    known = {(one.key, one.fingerprint) for _, one in entries.values()}
+    keys = {one.key for _, one in entries.values()}
+    pinned, chosen = _pin(args, place, program), []
+    for (key, print_), (values, texts, resolved) in found.items():
+        if (key, print_) in known:
             continue
+        if key in keys:
+            raise InputError(
+                f"--name {folder.name}: its run of {values} is of another configuration; take "
+                "another name"
+            )
+        name = spec.check_name(sweeps.name(values))
+        # Names are short: where another trial has the same, the key tells them apart.
+        name = f"{name}-{key[:8]}" if name in entries else name
         trial = {"sweep": folder.name, "trial": values, "key": key}
-        entries[name] = (run, pinned(run, resolved, texts, trial))
-        new.append(name)
+        entries[name] = (folder / name, pinned(folder / name, resolved, texts, trial))
+        chosen.append(len(entries))
     if before:
-        known = len(found) - len(new)
-        print(f"{folder.name}: {known} of {len(found)} runs are there; `submit.py retry` redoes "
-              "those that did not end well")  # fmt: skip
-    if not new:
+        there = len(found) - len(chosen)
+        print(
+            f"{folder.name}: {there} of {len(found)} runs are there; `submit.py retry` redoes "
+            "those that did not end well"
+        )
+    if not chosen:
         return errors.EXIT_OK
-    every = list(entries.values())
-    chosen = [i for i, name in enumerate(entries, 1) if name in new]
-    return _launch(args, place, folder, every, chosen)
+    return _launch(args, place, folder, list(entries.values()), chosen)
 
 
 def run(args: argparse.Namespace, words: Sequence[str]) -> int:
@@ -186,12 +180,12 @@ def _new(place: Place, name: str) -> Path:
 def _check(
     args: argparse.Namespace,
     place: Place,
-    found: Mapping[str, Resolved],
+    found: Sequence[Resolved],
     overrides: Mapping[str, str],
 ) -> None:
     """Checks configurations; what several have in common is looked at once."""
     seen = set()
-    for resolved in found.values():
+    for resolved in found:
         config = resolved.config
         mark = (config.data, config.eval, config.mesh, config.init_from)
         text = repr(mark)
@@ -215,7 +209,9 @@ def _pin(
 ) -> Callable[[Path, Resolved | None, Mapping[str, str], Mapping[str, Any]], RunSpec]:
     """Returns a maker of specifications; what all runs have in common is found once."""
     code, digest = snapshot.take(place.root, keep=not args.dry_run)
-    packages, git = snapshot.packages(place.python), snapshot.git_state()
+    away = place.backend == "kubernetes"
+    # There the image holds them, and its digest says which.
+    packages, git = {} if away else snapshot.packages(place.python), snapshot.git_state()
     environment = place_lib.environment(code, place.resources, place.environment)
     words = [place.python, *(program or PROGRAM)]
 
@@ -240,7 +236,7 @@ def _pin(
         return RunSpec(
             id=str(folder.relative_to(place.root)),
             command=tuple(command),
-            directory=job.utf8(str(Path.cwd()), "folder"),
+            directory=job.utf8(str(place.root if away else Path.cwd()), "folder"),
             python=place.python,
             environment=environment,
             passed=place.passed,

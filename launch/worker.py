@@ -24,6 +24,7 @@ from launch import job, progress, spec
 from launch.backends import last_line
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+_LIBC = ctypes.CDLL(None)
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -163,7 +164,7 @@ class _Process:
 def _end_with_parent() -> None:
     # A worker that is killed takes the command with it; else it would go on, and its files with it,
     # while the scheduler starts the run again.
-    ctypes.CDLL(None).prctl(_KILL_WITH_PARENT, signal.SIGKILL)
+    _LIBC.prctl(_KILL_WITH_PARENT, signal.SIGKILL)
 
 
 def _fail(message: str, code: int) -> int:

@@ -74,11 +74,6 @@ def get(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"launch.backends.{name}"))
 
 
-def jobset() -> Any:
-    """Returns the module of runs on Kubernetes."""
-    return importlib.import_module("launch.backends.jobset")
-
-
 def call(
     argv: Sequence[str], *, missing: str, stdin: str | None = None, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:

@@ -61,17 +61,26 @@ def execute(
         submitted(f"{socket.gethostname()}/{name}")
         desk = _Desk(root, lock)
         try:
-            while not ready():
-                if all(_cancelled(run) for run, _ in runs):
-                    break
+            while not ready() and not all(_cancelled(run) for run, _ in runs):
                 time.sleep(0.2)
             desk.all(list(runs), at_a_time)
         finally:
             desk.stop()
-    with contextlib.suppress(OSError):
-        if not running(root, f"{socket.gethostname()}/{name}"):
-            path.unlink()
+            if not any(process.poll() is None for process in desk.started):
+                path.unlink(missing_ok=True)
     return desk.codes
+
+
+def abandoned(name: str) -> bool:
+    """Returns whether the process that submitted is gone, as far as this machine can tell."""
+    host, _, rest = name.rpartition("/")
+    try:
+        os.kill(int(rest.partition("-")[0]), 0)
+    except ProcessLookupError:
+        return host == socket.gethostname()
+    except (ValueError, PermissionError):
+        pass
+    return False
 
 
 def running(root: Path, name: str) -> bool:
@@ -105,6 +114,7 @@ class _Desk:
     def __init__(self, root: Path, lock: IO[str]) -> None:
         self.root, self.lock = root, lock
         self.active: list[_Job] = []
+        self.started: list[subprocess.Popen[bytes]] = []
         self.codes: dict[Path, int] = {}
 
     def all(self, waiting: list[tuple[Path, RunSpec]], at_a_time: int) -> None:
@@ -120,7 +130,7 @@ class _Desk:
                     if held is None:
                         break
                     waiting.remove(entry)
-                    self.active.append(_Job(run, run_spec, held, self.lock))
+                    self._begin(run, run_spec, held)
             time.sleep(0.05)
             for one in list(self.active):
                 if _cancelled(one.run):
@@ -138,12 +148,15 @@ class _Desk:
                     verdict.close(one.run, one.spec, found)
                     held = slots.take(self.root, one.spec.resources.gpus or 0)
                     if held is not None:
-                        next_ = _Job(one.run, one.spec, held, self.lock, one.restarts + 1)
-                        self.active.append(next_)
+                        self._begin(one.run, one.spec, held, one.restarts + 1)
                         continue
                     waiting.insert(0, (one.run, one.spec))
                 else:
                     self._end(one.run, one.spec, found)
+
+    def _begin(self, run: Path, run_spec: RunSpec, held: slots.Slots, restarts: int = 0) -> None:
+        self.active.append(_Job(run, run_spec, held, self.lock, restarts))
+        self.started += self.active[-1].processes
 
     def stop(self) -> None:
         """Stops what still runs: politely first, as a training saves its state then."""
@@ -180,7 +193,7 @@ class _Job:
         port, session = free_port(), secrets.token_hex(8)
         count = run_spec.resources.processes
         share = len(held.names) // count
-        self.processes = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         for rank in range(count):
             environment = {**os.environ, **run_spec.environment}
             for name in ("A2F_COORDINATOR", "A2F_NUM_PROCESSES", "A2F_PROCESS_ID", "A2F_SESSION"):

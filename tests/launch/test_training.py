@@ -543,3 +543,57 @@ def test_the_desk_needs_no_jax(desk, tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_killed_desk_leaves_a_run_that_can_be_cancelled(desk, capsys):
+    desk.say("slow-one")
+    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
+    desk.until(lambda: desk.steps("one") == 3)
+    process.kill()
+    process.wait()
+    assert desk("status", "one") == 0
+    assert "one: running" in capsys.readouterr().out
+    assert desk("resume", "one") == 2
+    assert desk("cancel", "one") == 0
+    run = desk.runs / "one"
+    desk.until(lambda: not status.states([run])[run].active)
+    assert exit_codes(run) == [75]
+    desk.unsay("slow-one")
+    assert desk("resume", "one") == 0
+    assert [b["step"] for b in desk.starts("one")] == [0, 3]
+
+
+def test_what_does_not_compile_is_told_before_anything_is_written(desk, capsys):
+    python = desk.folder / "python"
+    python.write_text("#!/bin/sh\necho a2fjax inspect: error: needs 90 GB >&2\nexit 2\n")
+    python.chmod(0o755)
+    words = ["--check-compile", "--python", str(python)]
+    assert desk("submit", desk.experiment, *words) == 2
+    assert "--check-compile: a2fjax inspect: error: needs 90 GB" in capsys.readouterr().err
+    assert not desk.runs.exists()
+
+
+def test_kubernetes_is_asked_of_its_module(desk, monkeypatch, capsys):
+    module = types.ModuleType("launch.backends.jobset")
+    module.OPTIONS = {"image", "namespace", "queue", "volume", "cpus", "mem"}
+    module.JobSetRun = types.SimpleNamespace
+    module.options = lambda given: dict(given)
+    module.render = lambda run, options: f"kind: JobSet # {run.name} {run.nodes} {options}"
+    monkeypatch.setitem(sys.modules, "launch.backends.jobset", module)
+    words = ["--name", "k", "--backend", "kubernetes", "--image", "x", "--nodes", "2"]
+    assert desk("submit", desk.experiment, *words, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "kind: JobSet # a2f-k-" in out and " 2 {'image': 'x'}" in out
+    program = desk.folder / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>"{desk.folder}/calls"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert desk("submit", desk.experiment, *words) == 0
+    assert spec.submission(desk.runs / "k").job.startswith("a2f-k-")
+    assert desk("status", "k") == 0
+    assert "k: lost" in capsys.readouterr().out  # kubectl found no such JobSet
+    assert desk("submit", desk.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
+    assert "absolute path inside the containers" in capsys.readouterr().err
+    calls = (desk.folder / "calls").read_text().splitlines()
+    assert calls[0].startswith("apply -f ") and calls[1].startswith("get jobset a2f-k-")
