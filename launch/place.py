@@ -117,7 +117,7 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
         before,
         backend=backend,
         resources=resources,
-        environment=environment(code, resources, own),
+        environment=environment(code, resources, own, here=backend != "kubernetes"),
         code=code,
         snapshot=snap,
         passed=_passed(passed),
@@ -144,12 +144,15 @@ def of(args: argparse.Namespace, run: RunSpec, folder: Path) -> Place:
     )
 
 
-def environment(code: str, resources: Resources, site: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    code: str, resources: Resources, site: Mapping[str, str], *, here: bool
+) -> dict[str, str]:
     """Returns what is set for a run's processes, the code it imports first.
 
-    The values of other variables are never written down.
+    The values of other variables are never written down. Where it runs elsewhere, this machine's
+    paths mean nothing.
     """
-    paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [code, *filter(None, [os.environ.get("PYTHONPATH") if here else None])]
     out = {**site, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
     job.utf8(out["PYTHONPATH"], "PYTHONPATH")
     if resources.local_devices:

@@ -210,9 +210,9 @@ def _pin(
     """Returns a maker of specifications; what all runs have in common is found once."""
     code, digest = snapshot.take(place.root, keep=not args.dry_run)
     away = place.backend == "kubernetes"
+    environment = place_lib.environment(code, place.resources, place.environment, here=not away)
     # There the image holds them, and its digest says which.
     packages, git = {} if away else snapshot.packages(place.python), snapshot.git_state()
-    environment = place_lib.environment(code, place.resources, place.environment)
     words = [place.python, *(program or PROGRAM)]
 
     def make(
