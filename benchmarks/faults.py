@@ -56,7 +56,7 @@ class Start:
             "--config.data.batch_size=8", "--config.data.window_frames=64",
             "--config.model.conv_width=32", "--config.model.recurrent_width=32",
             f"--config.checkpoint.every_steps={EVERY}", "--config.eval.every_steps=0",
-            "--config.log.every_steps=1", *extra,
+            "--config.log.every_steps=1", "--config.model.identity=none", *extra,
         ]  # fmt: skip
         for number in range(processes):
             environment = {

@@ -15,7 +15,10 @@ import hashlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -491,9 +494,20 @@ def _stack(items: list[tuple[Batch, dict[int, str]]]) -> tuple[Batch, dict[int, 
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Keeps a worker process off the accelerators; grain imports jax in it."""
+    """Keeps a worker process off the accelerators (grain imports jax in it) and to its parent."""
     del index, count
+    # Schedulers send these to all processes of a job: the one that trains decides, saves and ends.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, which a killed one cannot see to itself."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -1,10 +1,14 @@
 import dataclasses
 import itertools
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,3 +278,56 @@ def test_data_room_needs_no_jax_to_read(shards):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def parents():
+    """Parent by process; those that have ended and were not waited for are left out."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            found[int(path.parent.name)] = int(fields[1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are listed in /proc")
+def test_workers_outlive_a_notice_and_not_their_parent(shards):
+    """Slurm sends SIGTERM to all processes of a step; a killed parent cannot stop its workers."""
+    code = f"""
+        import time
+        from a2fjax.config import Config, DataConfig
+        from a2fjax.data import loader
+        if __name__ == "__main__":
+            data = DataConfig(shards=({str(shards)!r},), batch_size=4, window_frames=32, workers=1)
+            batches = loader.batches(Config(data=data))
+            next(batches)
+            print("ready", flush=True)
+            input()
+            for _ in range(20):
+                next(batches)
+            print("done", flush=True)
+            time.sleep(600)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert parent.stdout.readline() == "ready\n"
+        workers = {pid for pid, above in parents().items() if above == parent.pid}
+        assert workers
+        for pid in workers:
+            os.kill(pid, signal.SIGTERM)
+        print(file=parent.stdin, flush=True)
+        assert parent.stdout.readline() == "done\n"
+    finally:
+        parent.kill()
+        parent.wait()
+    end = time.monotonic() + 30
+    while workers & set(parents()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
