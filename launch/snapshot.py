@@ -69,6 +69,12 @@ def take(root: Path, *, code: Path = CODE, keep: bool = True) -> tuple[str, str 
     return str(folder), digest
 
 
+def untracked(code: Path = CODE) -> list[str]:
+    """Returns modules that git neither tracks nor ignores: a snapshot is without them."""
+    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")
+    return [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
+
+
 def packages(python: str) -> dict[str, str]:
     """Returns what an interpreter has installed: distribution -> version, and "python".
 

@@ -62,7 +62,8 @@ def _state(
     run: Path, found: Submission | None, queued: dict[runs_slurm.Id, tuple[str, str]]
 ) -> State:
     code = _exit_code(run)
-    ended = State(job.LOST if code is None else job.state_of(code))
+    last = _last_code(run, found)
+    ended = State(job.LOST if last is None else job.state_of(last))
     if found is None or not found.job:
         return ended
     if found.backend == "slurm":
@@ -76,9 +77,8 @@ def _state(
         if not runs_local.running(root(run), found.job):
             return ended
         return State(job.RUNNING if at_work else job.WAITING)
-    result = progress.result(run)
-    if result.get("attempt") == found.attempt and isinstance(result.get("exit_code"), int):
-        return State(job.state_of(result["exit_code"]))
+    if last is not None:
+        return ended
     with contextlib.suppress(NotInstalled, WorkFailed):
         said = runs_kubernetes.state(spec.read(run), found.job)
         if said is not None:
@@ -294,7 +294,7 @@ def wait(place: Path, runs: Sequence[Path], poll: float) -> int:
             print(f"{spec.read(run).id}: {why(run)}", file=sys.stderr)
         elif found[run].active:
             print(f"{spec.read(run).id}: waits for a run that did not end well", file=sys.stderr)
-    codes = [_exit_code(run) for run in runs]
+    codes = [_last_code(run, spec.submission(run)) for run in runs]
     return runs_local.exit_code([errors.EXIT_FAILED if c is None else c for c in codes])
 
 
@@ -303,6 +303,15 @@ def _exit_code(run: Path) -> int | None:
         return int((spec.launch(run) / "exit").read_text())
     except (OSError, ValueError):
         return None
+
+
+def _last_code(run: Path, found: Submission | None) -> int | None:
+    """Returns the exit code, or that of the first process where whoever writes it was killed."""
+    code, result = _exit_code(run), progress.result(run)
+    if code is None and found is not None and result.get("attempt") == found.attempt:
+        value = result.get("exit_code")
+        return value if isinstance(value, int) else None
+    return code
 
 
 def listing(folder: Path, state: str | None) -> int:

@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import hashlib
 import importlib
+import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from a2fjax.config import Resolved
 from a2fjax.errors import InputError, nearest
 from launch import checks, job, progress, snapshot, spec, status
 from launch import place as place_lib
+from launch.backends import runs_local
 from launch.place import Place
 from launch.spec import RunSpec
 
@@ -33,8 +36,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
         return _sweep(args, overrides, place, program)
     resolved = config_lib.load(args.experiment, overrides)
     _check(args, place, [resolved], overrides)
-    name = args.name or f"{job.slug_words(resolved.config.name)}-{_stamp()}"
-    folder = _new(place, spec.check_name(name))
+    folder = _new(place, spec.check_name(args.name or _name(place, resolved)))
     pinned = _pin(args, place, program)
     run = pinned(folder, resolved, overrides, {})
     return _launch(args, place, folder, [(folder, run)], ())
@@ -153,19 +155,37 @@ def retry(args: argparse.Namespace, folder: Path) -> int:
         active = sum(s.active for s in found.values())
         print(f"{folder.name}: {f'{active} are at work or wait' if active else 'all is done'}")
         return errors.EXIT_OK
-    every, chosen = [], []
+    every: list[tuple[Path, RunSpec]] = []
+    # Trials of one array have their machines and options in common; a sweep that grew may have
+    # been submitted in several ways.
+    alike: dict[str, list[int]] = {}
     for index, run in enumerate(runs, 1):
         run_spec = spec.read(run)
         if run in bad:
             run_spec = place_lib.again(args, run_spec, run)
-            chosen.append(index)
+            if run_spec.config is not None:
+                pinned = config_lib.from_json(json.dumps(run_spec.config))
+                checks.batch(pinned.config, run_spec.resources)
+            common = (run_spec.backend, run_spec.resources, run_spec.options, run_spec.directory)
+            alike.setdefault(repr(common), []).append(index)
         every.append((run, run_spec))
-    place = place_lib.of(args, every[chosen[0] - 1][1], folder)
-    return _launch(args, place, folder, every, chosen if spec.is_sweep(folder) else ())
+    codes = []
+    for chosen in alike.values():
+        place = place_lib.of(args, every[chosen[0] - 1][1], folder)
+        codes.append(_launch(args, place, folder, every, chosen if spec.is_sweep(folder) else ()))
+    return runs_local.exit_code(codes)
 
 
-def _stamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+def _name(place: Place, resolved: Resolved) -> str:
+    """Returns a name for a run that was given none; several may be submitted within a second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    name = f"{job.slug_words(resolved.config.name)}-{stamp}"
+    more = (f"{name}-{i}" for i in itertools.count(2))
+    return (
+        name
+        if not (place.root / name).exists()
+        else next(text for text in more if not (place.root / text).exists())
+    )
 
 
 def _new(place: Place, name: str) -> Path:
@@ -209,6 +229,10 @@ def _pin(
 ) -> Callable[[Path, Resolved | None, Mapping[str, str], Mapping[str, Any]], RunSpec]:
     """Returns a maker of specifications; what all runs have in common is found once."""
     code, digest = snapshot.take(place.root, keep=not args.dry_run)
+    left = snapshot.untracked()
+    if left:
+        some = ", ".join(left[:5]) + (" ..." if len(left) > 5 else "")
+        print(f"not taken along, as git does not track them: {some}", file=sys.stderr)
     away = place.backend == "kubernetes"
     environment = place_lib.environment(code, place.resources, place.environment, here=not away)
     # There the image holds them, and its digest says which.

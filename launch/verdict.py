@@ -62,7 +62,7 @@ def decide(run: Path, run_spec: spec.RunSpec, code: int, *, ended: bool, restart
       ended: whether the whole job was told to end, by its owner or the time limit.
       restarts: how often it came back already.
     """
-    code = first_code(run, code)
+    code = first_code(run, code, run_spec.resources.hosts)
     if code == errors.EXIT_OK:
         return Verdict(code, False, "done")
     if (spec.launch(run) / "cancelled").exists():
@@ -102,13 +102,15 @@ def close(run: Path, run_spec: spec.RunSpec, verdict: Verdict) -> None:
         files.write_text(place / "exit", f"{verdict.code}\n")
 
 
-def first_code(run: Path, code: int) -> int:
+def first_code(run: Path, code: int, processes: int) -> int:
     """Returns the exit code of the process that ended first with another than 0.
 
     The others are stopped then, and end with 75 although there was nothing to stop for.
     """
     found: list[tuple[float, int]] = []
-    for path in (spec.launch(run) / "ranks").glob("*.json"):
+    for rank in range(processes):
+        # By name: a network disk may show an old list of a folder for a minute.
+        path = spec.launch(run) / "ranks" / f"{rank}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(path.read_text())
             if values["exit_code"]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from a2fjax import files
-from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED
+from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
 from launch import job, progress, spec, verdict
 from launch.backends import local, slots
 from launch.spec import RunSpec
@@ -155,7 +155,13 @@ class _Desk:
                     self._end(one.run, one.spec, found)
 
     def _begin(self, run: Path, run_spec: RunSpec, held: slots.Slots, restarts: int = 0) -> None:
-        self.active.append(_Job(run, run_spec, held, self.lock, restarts))
+        try:
+            self.active.append(_Job(run, run_spec, held, self.lock, restarts))
+        except OSError as error:
+            raise InputError(
+                f"{run_spec.id}: {error.filename or run_spec.python}: cannot be started "
+                f"({error.strerror})"
+            ) from None
         self.started += self.active[-1].processes
 
     def stop(self) -> None:
@@ -168,7 +174,8 @@ class _Desk:
                 time.sleep(0.05)
             one.kill()
             ended = one.poll()
-            code = verdict.first_code(one.run, EXIT_PREEMPTED if ended is None else ended)
+            code = EXIT_PREEMPTED if ended is None else ended
+            code = verdict.first_code(one.run, code, one.spec.resources.hosts)
             code = EXIT_PREEMPTED if code > 128 else code
             self._end(one.run, one.spec, verdict.Verdict(code, False, "told to stop"))
 

@@ -1,5 +1,6 @@
 """Trainings through the desk: what is pinned, what is refused, and runs on this machine."""
 
+import dataclasses
 import json
 import os
 import secrets
@@ -238,8 +239,6 @@ def test_values_of_secrets_are_written_nowhere(desk, monkeypatch):
     assert found == []
     run, run_spec = desk.runs / "one", spec.read(desk.runs / "one")
     options = runs_slurm.options({}, {})
-    import dataclasses
-
     slurm = dataclasses.replace(run_spec, options={**options, "max_parallel": None})
     assert planted not in runs_slurm.script(run, [(run, slurm)], ())
 
@@ -311,6 +310,8 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, swee
     assert desk("submit", desk.experiment, "--name", "sw", "--sweep", FOUR, "--config.steps=9") == 2
     assert "of another configuration" in capsys.readouterr().err
     desk.unsay("fail-seed=2")
+    assert desk("retry", "sw", "--processes", "3") == 2
+    assert "the nearest that can is 3" in capsys.readouterr().err
     assert desk("retry", "sw") == 0
     assert [len(desk.starts(n)) for n in names] == [1, 1, 2, 1]
     assert desk("retry", "sw") == 0
@@ -496,7 +497,7 @@ def test_the_script_runs_the_worker_and_keeps_the_first_exit_code(desk, capsys):
 def test_verdicts(desk):
     assert desk("submit", desk.experiment, "--name", "one", "--retries", "1") == 0
     run, ranks = desk.runs / "one", desk.runs / "one" / "launch" / "ranks"
-    run_spec = spec.read(run)
+    two = dataclasses.replace(spec.read(run), resources=spec.Resources(processes=2))
 
     def judge(code, *codes, **given):
         verdict.clear_ranks(run)
@@ -504,7 +505,7 @@ def test_verdicts(desk):
             text = json.dumps({"rank": rank, "exit_code": value, "unix": 100.0 + rank})
             (ranks / f"{rank}.json").write_text(text)
         options = {"ended": False, "restarts": 0, **given}
-        found = verdict.decide(run, run_spec, code, **options)
+        found = verdict.decide(run, two, code, **options)
         return found.code, found.again
 
     assert judge(0, 0, 0) == (0, False)
