@@ -89,6 +89,7 @@ def start(
     # Once without a name: a job may start before its number has come back.
     submitted("")
     if place.backend == "local":
+        print(f"{folder.name}: runs here; `submit.py logs {folder.name} -f` shows it", flush=True)
         return _local(place, picked, submitted)
     if place.backend == "slurm":
         number = runs_slurm.submit(folder, entries, chosen, needs)

@@ -20,6 +20,7 @@ MAX_REQUEUES = 50
 OPTIONS: dict[str, tuple[str, ...]] = {
     "nodes": ("slurm", "kubernetes"),
     "processes": ("local", "slurm"),
+    "max_parallel": ("local", "slurm"),
     "layout": ("slurm",),
     "cpus": ("slurm", "kubernetes"),
     "mem": ("slurm", "kubernetes"),

@@ -52,12 +52,15 @@ def take(root: Path, *, code: Path = CODE, keep: bool = True) -> tuple[str, str 
       keep: whether to write the snapshot; without, only the digest is found.
 
     Raises:
-      InputError, WorkFailed: ROOT cannot be written to.
+      InputError, WorkFailed: ROOT cannot be written to, or a file cannot be read.
     """
     names = _tracked(code)
     if names is None:
         return str(code), None
-    found = {name: _look(code / name) for name in names if _is_file(code / name)}
+    try:
+        found = {name: _look(code / name) for name in names if _is_file(code / name)}
+    except OSError as error:
+        raise WorkFailed(f"{error.filename}: could not be read ({error.strerror})") from None
     text = "".join(f"{name}\0{kind}\0{value}\n" for name, (kind, value) in sorted(found.items()))
     digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
     folder = root.absolute() / FOLDER / digest

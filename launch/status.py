@@ -165,6 +165,8 @@ def _job_name(found: Submission) -> str:
 
 def why(run: Path) -> str:
     """Returns what a run that ended badly said last, and why it is not started again."""
+    if (spec.launch(run) / "cancelled").exists():
+        return f"cancelled: {worker.tail(run)}"
     ends = [e for e in progress.events(run) if e.get("event") == "end"]
     why = f"{ends[-1].get('why')}: " if ends else ""
     return why + worker.tail(run, _first_bad(run))
@@ -308,6 +310,8 @@ def _exit_code(run: Path) -> int | None:
 def _last_code(run: Path, found: Submission | None) -> int | None:
     """Returns the exit code, or that of the first process where whoever writes it was killed."""
     code, result = _exit_code(run), progress.result(run)
+    if code is None and (spec.launch(run) / "cancelled").exists():
+        return errors.EXIT_PREEMPTED  # it never started
     if code is None and found is not None and result.get("attempt") == found.attempt:
         value = result.get("exit_code")
         return value if isinstance(value, int) else None

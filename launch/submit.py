@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ if not __package__:
 from a2fjax import errors  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
 from launch import arguments, parts, spec, status, training  # noqa: E402
+from launch import place as place_lib  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = None) -> int:
@@ -64,12 +66,27 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
         return status.listing(Path(args.runs), args.state)
     if command == "diff":
         return status.diff(*(spec.find(name, args.runs) for name in args.runs_))
-    place = None if command == "finish" else spec.lookup(args.out, args.runs)
+    place = spec.lookup(args.out, args.runs)
     if place is None:
+        if "/" not in args.out and not Path(args.out).exists():
+            spec.find(args.out, args.runs)  # raises, with the nearest name
+        _check_of_parts(args)
         return parts.command(args)
+    if command == "finish":
+        raise InputError(f"{args.out}: a run or sweep ends by itself; `submit.py status` tells how")
     if command == "retry":
         return training.retry(args, place)
     return status.command(args, place)
+
+
+def _check_of_parts(args: argparse.Namespace) -> None:
+    """Refuses what is only for runs."""
+    names = [*place_lib.OPTIONS, "gpus", "cpu_devices", "max_parallel", "profile", "after"]
+    names += ["backend", "retries", "max_requeues", "pass_", "rank", "dry_run", "follow"]
+    for name in names:
+        if getattr(args, name, None) not in (None, False):
+            flag = f"--{name.strip('_').replace('_', '-')}"
+            raise InputError(f"{flag}: is for runs and sweeps, and {args.out} is neither")
 
 
 def _fail(message: str, code: int) -> int:

@@ -78,7 +78,7 @@ def script(folder: Path, runs: Sequence[tuple[Path, RunSpec]], chosen: Sequence[
             *(f"  {shlex.quote(word)}" for word in _srun(one)),
             ")",
             *(f"export {k}={shlex.quote(v)}" for k, v in sorted(exports.items())),
-            f"cd -- {shlex.quote(one.directory)} || exit {EXIT_FAILED}",
+            f"directory={shlex.quote(one.directory)}",
             _BODY.format(
                 most=one.max_requeues,
                 failed=EXIT_FAILED,
@@ -246,6 +246,7 @@ end() {{
 }}
 rm -f -- "$launch/exit" "$launch"/ranks/*.json
 nodes=${{SLURM_JOB_NODELIST:-$(hostname)}}
+cd -- "$directory" || end {failed}
 printf '== %s on %s, restart %s\n' "$(date -u +%FT%TZ)" "$nodes" "$restarts"
 if [ "$restarts" -gt {most} ]; then
   echo "== came back $restarts times: more often than --max-requeues allows"

@@ -415,11 +415,17 @@ def test_a_damaged_file_is_named(desk, capsys, name, text):
 def test_unknown_runs_are_named(desk, capsys):
     assert desk("submit", desk.experiment, "--name", "one") == 0
     capsys.readouterr()
-    for words in (["resume", "onee"], ["diff", "one", "onee"]):
+    for words in (["resume", "onee"], ["diff", "one", "onee"], ["status", "onee"]):
         assert desk(*words) == 2
         assert "did you mean 'one'?" in capsys.readouterr().err
     assert desk("list", "--state", "runing") == 2
     assert "did you mean 'running'?" in capsys.readouterr().err
+    assert desk("finish", "one") == 2
+    assert "ends by itself" in capsys.readouterr().err
+    (desk.folder / "some").mkdir()
+    for words in (["retry", "--nodes", "2"], ["logs", "--rank", "1"], ["logs", "-f"]):
+        assert desk(words[0], str(desk.folder / "some"), *words[1:]) == 2
+        assert "is for runs and sweeps" in capsys.readouterr().err
     assert desk("logs", "one", "--rank", "7") == 2
     assert "--rank 7: one has 0" in capsys.readouterr().err
 
