@@ -82,7 +82,7 @@ def choose(args: argparse.Namespace) -> Place:
         resources=_resources(given, site, args.backend, None),
         environment=site.get("environment", {}),
         passed=_passed([*site.get("pass", []), *(args.pass_ or [])]),
-        options=_options(given, site, args),
+        options=_options(given, site, args.backend),
         retries=RETRIES if args.retries is None else args.retries,
         max_requeues=MAX_REQUEUES if args.max_requeues is None else args.max_requeues,
         after=spec.check_after(args.after or (), root),
@@ -102,7 +102,6 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
     # Without another profile, what was asked for before stands in for one.
     kept = {k: v for k, v in before.options.items() if v is not None}
     site = profile.read(args.profile) if args.profile else kept if backend == before.backend else {}
-    args.backend = backend
     resources = _resources(given, site, backend, before.resources)
     own = site.get("environment", {}) if args.profile else _own(before.environment)
     code, snap = before.code, before.snapshot
@@ -111,7 +110,7 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
 
         code, snap = snapshot.take(status.root(folder), keep=not args.dry_run)
     passed = [*before.passed, *site.get("pass", []), *(args.pass_ or [])]
-    options = _options(given, site, args)
+    options = _options(given, site, backend)
     if args.max_parallel is None:
         options["max_parallel"] = before.options.get("max_parallel")
     return dataclasses.replace(
@@ -231,13 +230,11 @@ def _resources(
     )
 
 
-def _options(
-    given: Mapping[str, Any], site: Mapping[str, Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    out: dict[str, Any] = {"max_parallel": args.max_parallel}
-    if args.backend == "slurm":
+def _options(given: Mapping[str, Any], site: Mapping[str, Any], backend: str) -> dict[str, Any]:
+    out: dict[str, Any] = {"max_parallel": given.get("max_parallel")}
+    if backend == "slurm":
         out |= runs_slurm.options(given, site)
-    if args.backend == "kubernetes":
+    if backend == "kubernetes":
         # What a run was submitted with stands in for a table: its options are the table's.
         kept = {k: v for k, v in site.items() if k not in (*profile.KEYS, "max_parallel")}
         out |= runs_kubernetes.options(given, site.get("kubernetes", kept))

@@ -188,6 +188,10 @@ def read(run: Path) -> RunSpec:
     values["resources"] = _make(Resources, path, resources if isinstance(resources, dict) else {})
     for name in ("command", "passed", "after"):
         values[name] = tuple(values.get(name) or ())
+    config = values.get("config")
+    whole = isinstance(config, dict) and {"config", "fingerprint"} <= set(config)
+    if config is not None and not whole:
+        raise InputError(f"{path}: damaged (config); delete it and submit again")
     return _make(RunSpec, path, values)
 
 

@@ -193,6 +193,10 @@ def _logs(place: Path, args: argparse.Namespace) -> int:
         run = next((r for r in runs if found[r].name in WRONG), run)
     rank = _first_bad(run) if args.rank is None else args.rank
     path = worker.log_path(run, rank)
+    if args.follow:
+        _follow(run, path)
+        if path.exists():
+            return errors.EXIT_OK
     if not path.exists():
         have = sorted(p.stem.removeprefix("rank-") for p in path.parent.glob("rank-*.log"))
         if args.rank is not None and have:
@@ -201,10 +205,7 @@ def _logs(place: Path, args: argparse.Namespace) -> int:
         index = submitted.index if submitted else None
         path = runs_slurm.log_path(run if index is None else run.parent, index)
     print(f"== {spec.read(run).id}: {path.name}", flush=True)
-    if args.follow:
-        _follow(run, path)
-    else:
-        sys.stdout.write(read_log(path))
+    sys.stdout.write(read_log(path))
     return errors.EXIT_OK
 
 

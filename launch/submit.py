@@ -18,6 +18,8 @@ from a2fjax.errors import InputError  # noqa: E402
 from launch import arguments, parts, spec, status, training  # noqa: E402
 from launch import place as place_lib  # noqa: E402
 
+_LONGEST_POLL = 86400
+
 
 def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (see `a2fjax.errors`).
@@ -52,6 +54,9 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
         argv, words = argv[:cut], argv[cut + 1 :]
     args, extra = parser.parse_known_args(argv)
     command = args.command
+    poll = getattr(args, "poll", 1.0)
+    if not 0 < poll <= _LONGEST_POLL:
+        raise InputError(f"--poll {poll:g}: expected seconds above 0, at most {_LONGEST_POLL}")
     if command in arguments.WORK:
         return parts.start(args, extra, program)
     if command == "submit":

@@ -351,6 +351,8 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, swee
         (["--python", "no-python"], "--python no-python"),
         (["--max-requeues", "-1"], "--max-requeues -1"),
         (["--bogus", "1"], "--bogus"),
+        (["--poll", "-1"], "--poll -1: expected seconds"),
+        (["--poll", "nan"], "--poll nan: expected seconds"),
     ],
 )
 def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, arguments, says):
