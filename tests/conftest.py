@@ -1,10 +1,17 @@
+import atexit
 import dataclasses
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "offline")
+if "A2F_CACHE" not in os.environ:
+    # One for all processes of these tests, and nothing of the user's.
+    os.environ["A2F_CACHE"] = tempfile.mkdtemp(prefix="a2fjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["A2F_CACHE"], ignore_errors=True)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

@@ -372,7 +372,7 @@ def _identities(source: ClipSource, config: Config) -> _Identities:
     known = np.zeros(len(names), np.bool_)
     for i, (folder, name) in enumerate(names):
         mesh = source.manifests[folder].subject(name).mesh
-        if mesh is not None:
+        if mesh is not None and config.model.identity == "mesh":
             path = os.path.join(source.folders[folder], mesh)
             points[i] = mesh_points(path, count, normals=normals)
             known[i] = True

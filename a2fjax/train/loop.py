@@ -296,6 +296,7 @@ class _Run:
         pending: _Pending | None = None
         if "stop" in self._agreed():
             self._stop(state, start)
+        self.watch.beat("starting to read data", factor=distributed.COMPILING)
         profiler = Profiler(config.log, self.workdir, self.say, on=self.first)
         with profiler, contextlib.closing(self.inputs.batches(start)) as batches:
             for step in range(start + 1, last + 1):
