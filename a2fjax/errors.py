@@ -9,6 +9,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_LOST = 70
+"""A process among several hung or lost a peer: nothing more was learnt, and trying again may do."""
+
 EXIT_PREEMPTED = 75
 
 

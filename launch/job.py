@@ -30,6 +30,7 @@ STOP_CODES = (EXIT_PREEMPTED, 128 + signal.SIGTERM)
 
 STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, BAD_INPUT, LOST)
 """Of a part. "stopped" can go on (exit code 75); "lost" ended without leaving an exit code."""
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,8 +170,12 @@ def clear(base: Path, parts: Sequence[int]) -> None:
 
 def slug(text: str, path: str) -> str:
     """Returns a name that queues and DNS take: words of `text`, and a mark of `path`."""
-    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:28].strip("-") or "job"
-    return f"{words}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    return f"{slug_words(text)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def slug_words(text: str) -> str:
+    """Returns the words of a text in lower case, joined by "-", at most 28 characters."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:28].strip("-") or "job"
 
 
 def utf8(text: str, what: str) -> str:
@@ -199,3 +204,28 @@ def memory_mib(text: str) -> int:
     if not found:
         raise InputError(f"--mem {text}: expected a number and a unit, such as 8G or 500M")
     return int(found[1]) * {"M": 1, "G": 1024, "T": 1024**2}[found[2]]
+
+
+def minutes(text: str) -> float:
+    """Returns the minutes of Slurm's forms: m, m:s, h:m:s, d-h, d-h:m, d-h:m:s.
+
+    Raises:
+      InputError: of another form.
+    """
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise InputError(f"--time {text}: expected minutes, hours:minutes:seconds or days-hours")
+    days, *rest = found.groups()
+    numbers = [int(n) for n in rest if n is not None]
+    if days is not None:
+        hours, minutes, seconds = (numbers + [0, 0])[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, minutes, seconds = (0, *(numbers + [0])[:2])
+    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """Returns the text of a small file of values."""
+    return json.dumps(values, indent=1) + "\n"

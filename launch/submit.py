@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import datetime
-import os
-import posixpath
 import sys
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
     # As a script, the first entry is this folder, which would hide nothing but offer its modules.
     sys.path[0] = str(ROOT)
 
-from a2fjax import config, errors, files  # noqa: E402
+from a2fjax import errors  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
-from launch import backends, cache, job  # noqa: E402
-from launch.job import Record, Spec  # noqa: E402
+from launch import arguments, parts, spec, status, training  # noqa: E402
+from launch import place as place_lib  # noqa: E402
 
-PROGRAMS = {
-    "build": ("-m", "data_pipeline.build"),
-    "cache": ("-m", "a2fjax.cli.main", "cache"),
-}
-"""What does a part of each kind of work, after the interpreter."""
-
-DEFAULT_PARTS = 64
-_PATIENCE = 4
+_LONGEST_POLL = 86400
 
 
 def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = None) -> int:
@@ -40,19 +26,12 @@ def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = N
 
     Args:
       argv: arguments, those of this process by default.
-      program: what does the work instead of `PROGRAMS`.
+      program: what does the work instead of the project's own commands.
     """
     parser = errors.ArgumentParser(prog="launch/submit.py", description=__doc__, allow_abbrev=False)
-    _arguments(parser)
+    arguments.add(parser)
     try:
-        args, extra = parser.parse_known_args(argv)
-        if args.command in PROGRAMS:
-            work = _build(args, extra) if args.command == "build" else _cache(args, extra)
-            return _start(args, work, program or PROGRAMS[args.command])
-        if extra:
-            raise InputError(f"unexpected argument {extra[0]!r}")
-        base, record = _recorded(args)
-        return int(_COMMANDS[args.command](args, base, record))
+        return _run(parser, list(sys.argv[1:] if argv is None else argv), program)
     except InputError as error:
         return _fail(f"error: {error}", errors.EXIT_BAD_INPUT)
     except errors.WorkFailed as error:
@@ -68,392 +47,56 @@ def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = N
         return errors.EXIT_OK
 
 
+def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] | None) -> int:
+    words: list[str] = []
+    if argv[:1] == ["run"] and "--" in argv:
+        cut = argv.index("--")
+        argv, words = argv[:cut], argv[cut + 1 :]
+    args, extra = parser.parse_known_args(argv)
+    command = args.command
+    poll = getattr(args, "poll", 1.0)
+    if not 0 < poll <= _LONGEST_POLL:
+        raise InputError(f"--poll {poll:g}: expected seconds above 0, at most {_LONGEST_POLL}")
+    if command in arguments.WORK:
+        return parts.start(args, extra, program)
+    if command == "submit":
+        return training.submit(args, extra, program)
+    if command == "resume":
+        return training.resume(args, extra)
+    if extra:
+        raise InputError(f"unexpected argument {extra[0]!r}")
+    if command == "run":
+        return training.run(args, words)
+    if command == "list":
+        return status.listing(Path(args.runs), args.state)
+    if command == "diff":
+        return status.diff(*(spec.find(name, args.runs) for name in args.runs_))
+    place = spec.lookup(args.out, args.runs)
+    if place is None:
+        if "/" not in args.out and not Path(args.out).exists():
+            spec.find(args.out, args.runs)  # raises, with the nearest name
+        _check_of_parts(args)
+        return parts.command(args)
+    if command == "finish":
+        raise InputError(f"{args.out}: a run or sweep ends by itself; `submit.py status` tells how")
+    if command == "retry":
+        return training.retry(args, place)
+    return status.command(args, place)
+
+
+def _check_of_parts(args: argparse.Namespace) -> None:
+    """Refuses what is only for runs."""
+    names = [*place_lib.OPTIONS, "gpus", "cpu_devices", "max_parallel", "profile", "after"]
+    names += ["backend", "retries", "max_requeues", "pass_", "rank", "dry_run", "follow"]
+    for name in names:
+        if getattr(args, name, None) not in (None, False):
+            flag = f"--{name.strip('_').replace('_', '-')}"
+            raise InputError(f"{flag}: is for runs and sweeps, and {args.out} is neither")
+
+
 def _fail(message: str, code: int) -> int:
     print(f"launch/submit.py: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    build = commands.add_parser(
-        "build",
-        help="captures to shards, in parts",
-        description="Builds shards in N parts, then joins them. Settings of the build are given "
-        "as --config.<name>=<value>. Given again, it does only what is missing.",
-        allow_abbrev=False,
-    )
-    build.add_argument("input", help="folder of captures, as the job sees it")
-    build.add_argument("--out", required=True, help="folder of the shards, as the job sees it")
-    build.add_argument("--layout", default="auto", help="see data_pipeline.build")
-    build.add_argument("--workers", type=int, help="processes a part (default: --cpus)")
-    _start_arguments(build)
-    cache = commands.add_parser(
-        "cache",
-        help="what speech encoders make of shards, in parts",
-        description="Writes caches beside shards in N parts, then closes them, as `a2fjax cache`. "
-        "The other commands take SHARDS/encoded then. Given again, it does only what is missing.",
-        allow_abbrev=False,
-    )
-    cache.add_argument("shards", help="folder of the shards, as the job sees it")
-    cache.add_argument("--features", metavar="NAME,...", help="such as whisper:PATH,hubert:PATH")
-    cache.add_argument(
-        "--config", metavar="FILE.py[:variant]", help="experiment whose encoders are cached"
-    )
-    _start_arguments(cache)
-    texts = {
-        "status": "what has become of the parts",
-        "logs": "print the log of a part, or of the last command",
-        "cancel": "stop everything",
-        "retry": "run again what did not end well, then the last command",
-        "finish": "wait for the parts, then for the last command (Kubernetes: start it)",
-    }
-    for name, text in texts.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.add_argument("out", help="folder of the shards; of a cache SHARDS/encoded")
-        if name == "logs":
-            command.add_argument("--part", type=int, help="default: the first that went wrong")
-        if name in ("retry", "finish"):
-            _wait_arguments(command, ask=name == "retry")
-        else:
-            command.add_argument("--record", help="where --record was")
-
-
-def _start_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what all kinds of work have in common."""
-    parser.add_argument("--backend", default="local", help=", ".join(backends.NAMES))
-    parser.add_argument("--parts", type=int, help=f"default {DEFAULT_PARTS}; local: --max-parallel")
-    parser.add_argument("--retries", type=int, default=2, help="of a part that fails (default 2)")
-    parser.add_argument("--python", help="interpreter (default: this one; Kubernetes: python)")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
-    _wait_arguments(parser)
-    options = parser.add_argument_group("backends")
-    options.add_argument("--max-parallel", type=int, help="parts at a time")
-    options.add_argument("--cpus", type=int, help="cores a part (slurm, kubernetes; default 1)")
-    options.add_argument("--mem", help="memory a part, such as 8G (slurm, kubernetes)")
-    for name in ("partition", "account", "qos", "constraint"):
-        options.add_argument(f"--{name}", help="as sbatch's (slurm)")
-    options.add_argument("--time", help="limit of a part, such as 4:00:00 (slurm)")
-    options.add_argument("--array-limit", type=int, help="largest array, instead of asking (slurm)")
-    options.add_argument(
-        "--sbatch", action="append", metavar="OPTION", help="a further option of sbatch (slurm)"
-    )
-    options.add_argument("--image", help="image with a2fjax (kubernetes)")
-    options.add_argument("--namespace", help="default: default (kubernetes)")
-    options.add_argument(
-        "--volume", action="append", metavar="CLAIM:PATH[:ro]", help="may be repeated (kubernetes)"
-    )
-
-
-def _wait_arguments(parser: argparse.ArgumentParser, *, ask: bool = True) -> None:
-    if ask:
-        parser.add_argument("--wait", action="store_true", help="return when all has ended")
-    parser.add_argument("--poll", type=float, default=10.0, help="seconds between looks (10)")
-    parser.add_argument("--record", help="folder of record and logs (default: its .build)")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Work:
-    """A kind of work with its arguments, checked as far as this machine can see.
-
-    Attributes:
-      name: for queues.
-      out: folder that the work fills, which is where its record is.
-      words: arguments of the program.
-      settings: of `--config.`.
-      reads: paths that a container must see.
-      writes: paths that it must write to.
-      most_parts: how many parts there is work for; None where that is not known.
-    """
-
-    name: str
-    out: str
-    words: tuple[str, ...]
-    settings: dict[str, str]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    most_parts: int | None = None
-
-
-def _build(args: argparse.Namespace, extra: list[str]) -> _Work:
-    if (args.workers or 0) < 0:
-        raise InputError(f"--workers {args.workers}: expected 0 or more")
-    settings = config.parse_overrides(extra)
-    _check_settings(args.layout, settings)
-    here = args.backend != "kubernetes"
-    source, out = _path(args.input, "INPUT", here), _path(args.out, "--out", here)
-    if here and not Path(source).exists():
-        raise InputError(f"{args.input}: does not exist")
-    if here and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"--out {args.out}: is not a folder")
-    workers = args.workers if args.workers is not None else args.cpus
-    if workers is None and args.backend != "local":
-        workers = 1
-    words = [source, "--out", out, "--layout", args.layout]
-    words += [] if workers is None else ["--workers", str(workers)]
-    name = f"build-{Path(out).name}"
-    return _Work(
-        name=name, out=out, words=tuple(words), settings=settings, reads=(source,), writes=(out,)
-    )
-
-
-def _cache(args: argparse.Namespace, extra: list[str]) -> _Work:
-    settings = config.parse_overrides(extra)
-    here = args.backend != "kubernetes"
-    shards = _path(args.shards, "SHARDS", here)
-    most = cache.files(shards) if here else None
-    words = [shards]
-    for flag in ("features", "config"):
-        value = getattr(args, flag)
-        words += [f"--{flag}", job.utf8(value, f"--{flag}")] if value else []
-    reads = cache.check(args.features, args.config, settings, here=here)
-    out = str(Path(shards) / cache.FOLDER)
-    return _Work(
-        name=f"cache-{Path(shards).name}",
-        out=out,
-        words=tuple(words),
-        settings=settings,
-        reads=(shards, *reads),
-        writes=(out,),
-        most_parts=most,
-    )
-
-
-def _start(args: argparse.Namespace, work: _Work, program: Sequence[str]) -> int:
-    backend = backends.get(args.backend)
-    given = {k: v for k, v in vars(args).items() if k in _ALL_OPTIONS and v is not None}
-    for name in sorted(set(given) - backend.OPTIONS):
-        others = [n for n in backends.NAMES if name in backends.get(n).OPTIONS]
-        raise InputError(f"--{name.replace('_', '-')}: is for --backend {' or '.join(others)}")
-    for name in ("parts", "cpus", "max_parallel", "array_limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
-    if args.retries < 0:
-        raise InputError(f"--retries {args.retries}: expected 0 or more")
-    parts = args.parts or (args.max_parallel or 1 if args.backend == "local" else DEFAULT_PARTS)
-    if work.most_parts is not None and parts > work.most_parts:
-        if args.parts:
-            raise InputError(
-                f"--parts {parts}: there is work for {work.most_parts}, a file each; say --parts "
-                f"{work.most_parts}"
-            )
-        parts = work.most_parts
-    spec = _spec(args, work, program, parts, backend.PYTHON)
-    options = backend.options(given, spec)
-    if args.backend == "kubernetes":
-        from launch.backends import kubernetes
-
-        for path in work.reads:
-            kubernetes.check_mounted(options, path, written=False)
-        for path in work.writes:
-            kubernetes.check_mounted(options, path, written=True)
-    base = _base(args, work.out)
-    before = job.read(base)
-    record = Record(
-        backend=args.backend,
-        out=work.out,
-        spec=spec,
-        options=options,
-        attempt=before.attempt + 1 if before else 1,
-        parts=tuple(range(1, parts + 1)),
-        jobs={},
-        submitted=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    if args.dry_run:
-        print(backend.render(record, base))
-        return errors.EXIT_OK
-    return _submit(args, base, before, record)
-
-
-def _spec(
-    args: argparse.Namespace, work: _Work, program: Sequence[str], parts: int, python: str
-) -> Spec:
-    command = [args.python or python, *program, *work.words]
-    command += [f"--config.{k}={v}" for k, v in work.settings.items()]
-    for word in command:
-        job.utf8(word, "argument")
-    environment = {"PYTHONUNBUFFERED": "1"}
-    directory = "/"
-    if args.backend != "kubernetes":
-        # Relative paths in settings mean what they mean here.
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = job.utf8(os.pathsep.join(paths), "PYTHONPATH")
-        directory = job.utf8(str(Path.cwd()), "folder")
-    return Spec(
-        name=job.slug(work.name, work.out),
-        command=tuple(command),
-        finish=(*command, "--finish"),
-        parts=parts,
-        directory=directory,
-        environment=environment,
-        retries=args.retries,
-    )
-
-
-def _check_settings(layout: str, settings: Mapping[str, str]) -> None:
-    """Finds typing errors here rather than in the queue."""
-    from data_pipeline.settings import read_settings
-    from data_pipeline.sources import LAYOUTS
-
-    read_settings(settings)
-    if layout not in ("auto", *LAYOUTS):
-        raise InputError(f"--layout {layout}{errors.nearest(layout, ['auto', *LAYOUTS])}")
-
-
-def _path(text: str, what: str, here: bool) -> str:
-    """Returns an absolute path; not resolved, as links may differ between machines."""
-    job.utf8(text, what)
-    if not text:
-        raise InputError(f"{what}: is empty")
-    if here:
-        return str(Path(text).absolute())
-    if not text.startswith("/"):
-        raise InputError(f"{what} {text}: expected the absolute path inside the containers")
-    return posixpath.normpath(text)
-
-
-def _base(args: argparse.Namespace, out: str) -> Path:
-    if args.record:
-        return Path(args.record).absolute()
-    if not Path(out).parent.is_dir():
-        raise InputError(f"{out}: is not on this machine; say --record FOLDER for the record")
-    return Path(out) / ".build"
-
-
-def _recorded(args: argparse.Namespace) -> tuple[Path, Record]:
-    base = Path(args.record).absolute() if args.record else Path(args.out).absolute() / ".build"
-    record = job.read(base)
-    if record is None:
-        why = f"({job.record_path(base)} is missing)"
-        of_cache = Path(args.out) / cache.FOLDER
-        if job.record_path(of_cache / ".build").is_file():
-            why += f"; of its caches something was: say {of_cache}"
-        raise InputError(f"{args.out}: nothing was submitted {why}")
-    return base, record
-
-
-def _submit(args: argparse.Namespace, base: Path, before: Record | None, record: Record) -> int:
-    if before is not None:
-        states = backends.get(before.backend).states(before, base)
-        active = [k for k, v in states.items() if v in job.ACTIVE]
-        if before.backend == "kubernetes" and active == [job.FINISH]:
-            active = []  # it was never started
-        if active:
-            names = ", ".join(f"{k} {v}" for k, v in before.jobs.items())
-            raise InputError(
-                f"{record.out}: {len(active)} of {len(states)} are at work or waiting "
-                f"({before.backend}: {names}); `submit.py cancel` stops them"
-            )
-    files.make_folder(job.folder(base))
-    backend = backends.get(record.backend)
-    record = backend.submit(record, base)
-    names = ", ".join(f"{k} {v}" for k, v in record.jobs.items())
-    if record.backend != "local":
-        print(f"{record.backend}: submitted {len(record.parts)} parts: {names}", flush=True)
-        if not args.wait:
-            print(f"`submit.py status {record.out}` says how far they are")
-            return errors.EXIT_OK
-    return _finish(args, base, record)
-
-
-def _status(args: argparse.Namespace, base: Path, record: Record) -> int:
-    states = backends.get(record.backend).states(record, base)
-    last = states.pop(job.FINISH)
-    names = ", ".join(f"{k} {v}" for k, v in record.jobs.items())
-    print(f"{record.out}: {record.backend} ({names}), submitted {record.submitted}")
-    for state in job.STATES:
-        these = [str(k) for k, v in states.items() if v == state]
-        if these:
-            shown = "" if state == job.DONE else f": {', '.join(these[:20])}"
-            print(f"  {len(these)} of {len(states)} {state}{shown}{' ...' * (len(these) > 20)}")
-    print(f"  finish: {last}")
-    return errors.EXIT_OK
-
-
-def _logs(args: argparse.Namespace, base: Path, record: Record) -> int:
-    backend = backends.get(record.backend)
-    which: int | str = job.FINISH
-    if args.part is not None:
-        record.spec.part(args.part)
-        which = args.part
-    else:
-        bad = [k for k, v in backend.states(record, base).items() if v in _WRONG]
-        which = bad[0] if bad else which
-    print(f"== {which if which == job.FINISH else f'part {which}'}")
-    sys.stdout.write(backend.log(record, base, which))
-    return errors.EXIT_OK
-
-
-def _cancel(args: argparse.Namespace, base: Path, record: Record) -> int:
-    print(backends.get(record.backend).cancel(record, base))
-    return errors.EXIT_OK
-
-
-def _retry(args: argparse.Namespace, base: Path, record: Record) -> int:
-    states = backends.get(record.backend).states(record, base)
-    parts = tuple(k for k, v in states.items() if isinstance(k, int) and v != job.DONE)
-    if not parts and states[job.FINISH] == job.DONE:
-        print(f"{record.out}: all is done")
-        return errors.EXIT_OK
-    if record.backend == "kubernetes":
-        parts = tuple(range(1, record.spec.parts + 1))  # those that are done see that and end
-    again = dataclasses.replace(record, parts=parts, attempt=record.attempt + 1, jobs={})
-    return _submit(args, base, record, again)
-
-
-def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
-    """Waits for everything; the exit code is that of the last command."""
-    backend = backends.get(record.backend)
-    said, unsure = "", 0
-    while True:
-        try:
-            states = backend.states(record, base)
-            last = states.pop(job.FINISH)
-            if not any(s in job.ACTIVE for s in states.values()):
-                record = backend.finish(record, base)
-                last = backend.states(record, base)[job.FINISH]
-        except errors.WorkFailed as error:
-            # Schedulers are restarted, and networks fail, while work goes on.
-            unsure += 1
-            if unsure == _PATIENCE:
-                raise
-            print(f"{error}; looking again", flush=True)
-            time.sleep(args.poll)
-            continue
-        counts = Counter(states.values())
-        line = ", ".join(f"{counts[s]} {s}" for s in job.STATES if counts[s])
-        line = f"parts: {line}; finish: {last}"
-        if line != said:
-            print(line, flush=True)
-            said = line
-        # On a network disk an exit code may show some seconds after its job has left the queue.
-        unsure = unsure + 1 if last == job.LOST else 0
-        if last not in job.ACTIVE and unsure in (0, _PATIENCE):
-            break
-        time.sleep(args.poll)
-    if last == job.DONE:
-        return errors.EXIT_OK
-    with contextlib.suppress(InputError, errors.WorkFailed):
-        text = backend.log(record, base, job.FINISH)
-        frame = ("srun:", "slurmstepd", "== ")  # what Slurm and our script say around the command
-        own = [line for line in text.splitlines() if not line.startswith(frame)]
-        print(f"{record.out}: {backends.last_line(chr(10).join(own))}", file=sys.stderr)
-    codes = {job.BAD_INPUT: errors.EXIT_BAD_INPUT, job.STOPPED: errors.EXIT_PREEMPTED}
-    return codes.get(last, errors.EXIT_FAILED)
-
-
-_COMMANDS: dict[str, Any] = {
-    "status": _status,
-    "logs": _logs,
-    "cancel": _cancel,
-    "retry": _retry,
-    "finish": _finish,
-}
-_WRONG = (job.FAILED, job.BAD_INPUT, job.STOPPED, job.LOST)
-_ALL_OPTIONS = frozenset(
-    "partition account qos constraint time mem cpus max_parallel array_limit sbatch image "
-    "namespace volume".split()
-)
 
 
 if __name__ == "__main__":

@@ -93,3 +93,26 @@ def test_every_experiment_resolves(file):
 
 def test_there_are_experiments():
     assert EXPERIMENTS
+
+
+def test_a_pinned_configuration_is_an_experiment_that_keeps_its_sources(tmp_path):
+    resolved = config.load(None, {"loss.group_weights": "{'jaw_mouth': 2.0}", "seed": "4"})
+    file = tmp_path / "config.json"
+    file.write_text(resolved.to_json())
+    again = config.load(file)
+    assert again.config == resolved.config and again.sources == resolved.sources
+    longer = config.load(file, {"steps": "9"})
+    assert longer.config == dataclasses.replace(resolved.config, steps=9)
+    assert longer.sources["steps"] == "--config.steps"
+    assert longer.sources["seed"] == "--config.seed"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"config": [], "sources": {}}'])
+def test_a_pinned_configuration_that_is_none_is_named(tmp_path, text):
+    file = tmp_path / "config.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match="config.json"):
+        config.load(file)
+    with pytest.raises(InputError, match="did you mean" if text is not None else "cannot be read"):
+        config.load(tmp_path / "confg.json")

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="FILE.py[:variant]",
-        help="experiment; any of its values is overridden by --config.path.to.key=value",
+        help="experiment, or a run's config.json; any of its values is overridden by "
+        "--config.path.to.key=value",
     )
     parser.add_argument(
         "--workdir", required=True, type=Path, metavar="RUN", help="run folder, made if missing"

@@ -61,6 +61,8 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     try:
         data = json.loads(text)
         values, sources = data["config"], dict(data["sources"])
+        if not isinstance(values, dict):
+            raise TypeError("config is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name}: not a run's configuration ({error})") from None
     return Resolved(build(Config, values, where=name), sources)
@@ -70,7 +72,8 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
     """Resolves an experiment file and overrides.
 
     Args:
-      experiment: "path/to/file.py" or "path/to/file.py:variant"; None for the defaults.
+      experiment: "path/to/file.py" or "path/to/file.py:variant"; a run's "config.json", which keeps
+        where its values came from; None for the defaults.
       overrides: values by dotted key, as written on the command line.
 
     Raises:
@@ -78,7 +81,12 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    if experiment is not None:
+    if experiment is not None and str(experiment).endswith(".json"):
+        pinned = _read_resolved(Path(experiment))
+        # Through JSON: groups become plain dictionaries, which overrides can be set in.
+        values = json.loads(json.dumps(dataclasses.asdict(pinned.config), default=dict))
+        sources = dict(pinned.sources)
+    elif experiment is not None:
         values = _read_experiment(str(experiment))
         sources = dict.fromkeys(flatten(values), str(experiment))
     for key, text in (overrides or {}).items():
@@ -130,6 +138,15 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _read_resolved(path: Path) -> Resolved:
+    try:
+        return from_json(path.read_bytes(), name=str(path))
+    except OSError as error:
+        near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        why = nearest(str(path), near) if not path.exists() else f" ({error.strerror})"
+        raise InputError(f"configuration {str(path)!r} cannot be read{why}") from None
 
 
 def _read_experiment(text: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def submit(record: Record, base: Path) -> Record:
       Preempted: SIGTERM came; the processes were stopped.
       KeyboardInterrupt: Ctrl-C came; the processes were stopped.
     """
-    with _alone(base) as lock, _terminable():
+    with _alone(base) as lock, terminable():
         record = dataclasses.replace(record, jobs={"process": str(os.getpid())})
         job.clear(base, record.parts)
         job.write(base, record)
@@ -211,7 +211,7 @@ def _running(base: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM becomes `Preempted`, so that the processes are stopped on the way out."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -25,22 +25,21 @@ OPTIONS = frozenset(
     "partition account qos constraint time mem cpus max_parallel array_limit sbatch".split()
 )
 PYTHON = sys.executable
-_MISSING = "submit from a login node, or look at the scripts with --dry-run"
-_TOKEN = re.compile(r"[^\s\0'\"\\]+")
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
-_WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "CONFIGURING", "SUSPENDED"}
-_NOTICE_SECONDS = 120
-_LEAST_MINUTES = 10
+MISSING = "submit from a login node, or look at the scripts with --dry-run"
+TOKEN = re.compile(r"[^\s\0'\"\\]+")
+QUEUED = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "CONFIGURING", "SUSPENDED"}
+NOTICE_SECONDS = 120
+LEAST_MINUTES = 10
 
 
 def options(given: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """See `Backend.options`."""
     values: dict[str, Any] = {name: given.get(name) for name in sorted(OPTIONS)}
     for name in ("partition", "account", "qos", "constraint"):
-        if values[name] is not None and not _TOKEN.fullmatch(values[name]):
+        if values[name] is not None and not TOKEN.fullmatch(values[name]):
             raise InputError(f"--{name} {values[name]!r}: expected a name without spaces or quotes")
     if values["time"] is not None:
-        _minutes(values["time"])
+        job.minutes(values["time"])
     values["mem"] = f"{job.memory_mib(values['mem'])}M" if values["mem"] else None
     values["cpus"] = values["cpus"] or 1
     values["sbatch"] = values["sbatch"] or []
@@ -86,7 +85,7 @@ def submit(record: Record, base: Path) -> Record:
         jobs["finish"] = _sbatch(record, place, "finish.sh", "--output=finish.log", *after)
     except (InputError, WorkFailed):
         if jobs:
-            call(["scancel", jobs["parts"]], missing=_MISSING)
+            call(["scancel", jobs["parts"]], missing=MISSING)
         raise
     record = dataclasses.replace(record, jobs=jobs)
     job.write(base, record)
@@ -112,7 +111,7 @@ def cancel(record: Record, base: Path) -> str:
     # First, so that no element that is stopped now goes back into the queue.
     files.write_text(job.folder(base) / "cancelled", "")
     ids = [record.jobs[k] for k in ("finish", "parts") if k in record.jobs]
-    found = call(["scancel", *ids], missing=_MISSING)
+    found = call(["scancel", *ids], missing=MISSING)
     if found.returncode and "Invalid job id" not in found.stderr:
         raise WorkFailed(f"scancel: {last_line(found.stderr)}")
     return f"cancelled Slurm jobs {' and '.join(ids)}"
@@ -131,13 +130,13 @@ def parts_script(record: Record, base: Path) -> str:
     spec = record.spec
     limit = record.options["max_parallel"]
     lines = _directives(record, spec.name)
-    lines.append(f"#SBATCH --array={_ranges(record.parts)}{f'%{limit}' if limit else ''}")
+    lines.append(f"#SBATCH --array={ranges(record.parts)}{f'%{limit}' if limit else ''}")
     lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
     time = record.options["time"]
     # Slurm works by the minute and may be a minute early: in a short job the notice would come at
     # the start, again and again.
-    if time is None or _minutes(time) >= _LEAST_MINUTES:
-        lines.append(f"#SBATCH --signal=TERM@{_NOTICE_SECONDS}")
+    if time is None or job.minutes(time) >= LEAST_MINUTES:
+        lines.append(f"#SBATCH --signal=TERM@{NOTICE_SECONDS}")
     return _script(
         lines,
         spec,
@@ -169,27 +168,32 @@ def check_array_limit(record: Record) -> None:
     Raises:
       InputError: it does not; the message names the largest.
     """
-    limit, source = record.options["array_limit"], "--array-limit"
-    if limit is None:
-        found = call(["scontrol", "show", "config"], missing=_MISSING)
-        _judge(found)
-        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", found.stdout, re.MULTILINE)
-        if match is None:
-            return
-        # The largest index is one less, and parts count from 1.
-        limit, source = int(match[1]) - 1, f"this cluster's MaxArraySize={match[1]}"
-    if record.spec.parts > limit:
+    limit, source = largest_array(record.options["array_limit"])
+    if limit is not None and record.spec.parts > limit:
         raise InputError(
             f"--parts {record.spec.parts}: {source} takes at most {limit}; say --parts {limit}"
         )
+
+
+def largest_array(given: int | None) -> tuple[int | None, str]:
+    """Returns the largest array that the site takes, where that is known, and who says so."""
+    if given is not None:
+        return given, "--array-limit"
+    found = call(["scontrol", "show", "config"], missing=MISSING)
+    judge(found)
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", found.stdout, re.MULTILINE)
+    if match is None:
+        return None, ""
+    # The largest index is one less, and parts count from 1.
+    return int(match[1]) - 1, f"this cluster's MaxArraySize={match[1]}"
 
 
 def _check(record: Record, script: str) -> str:
     """Has the scheduler look at the array's script; returns what it says."""
     check_array_limit(record)
     argv = ["sbatch", "--test-only", *record.options["sbatch"]]
-    found = call(argv, stdin=script, missing=_MISSING)
-    _judge(found)
+    found = call(argv, stdin=script, missing=MISSING)
+    judge(found)
     return last_line(found.stderr)
 
 
@@ -284,7 +288,7 @@ def _words(command: Sequence[str]) -> list[str]:
     return [f"  {shlex.quote(word)}" for word in command]
 
 
-def _ranges(parts: Sequence[int]) -> str:
+def ranges(parts: Sequence[int]) -> str:
     """Returns "1-3,7" for (1, 2, 3, 7)."""
     spans: list[list[int]] = []
     for part in sorted(parts):
@@ -295,34 +299,24 @@ def _ranges(parts: Sequence[int]) -> str:
     return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
 
 
-def _minutes(text: str) -> float:
-    """Returns the minutes of Slurm's forms: m, m:s, h:m:s, d-h, d-h:m, d-h:m:s."""
-    found = _TIME.fullmatch(text)
-    if not found:
-        raise InputError(f"--time {text}: expected minutes, hours:minutes:seconds or days-hours")
-    days, *rest = found.groups()
-    numbers = [int(n) for n in rest if n is not None]
-    if days is not None:
-        hours, minutes, seconds = (numbers + [0, 0])[:3]
-    elif len(numbers) == 3:
-        hours, minutes, seconds = numbers
-    else:
-        hours, minutes, seconds = (0, *(numbers + [0])[:2])
-    return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
-
-
 def _sbatch(record: Record, place: Path, script: str, *arguments: str) -> str:
     # Run in the folder with relative names: Slurm would take "%j" in a path for a job's number.
     argv = ["sbatch", "--parsable", f"--chdir={place}", *arguments, *record.options["sbatch"]]
-    found = call([*argv, str(place / script)], missing=_MISSING)
-    _judge(found)
+    found = call([*argv, str(place / script)], missing=MISSING)
+    judge(found)
     number = last_line(found.stdout).split(";")[0]
     if not number.isdigit():
         raise WorkFailed(f"sbatch answered {last_line(found.stdout)!r} instead of a job's number")
     return number
 
 
-def _judge(found: Any) -> None:
+def judge(found: Any) -> None:
+    """Raises what a call's failure means.
+
+    Raises:
+      InputError: the scheduler refuses.
+      WorkFailed: it does not answer.
+    """
     if not found.returncode:
         return
     name = Path(found.args[0]).name
@@ -340,12 +334,12 @@ def _queue(record: Record) -> dict[int | str, str]:
     known = {number: name for name, number in record.jobs.items()}
     if not known:
         return {}
-    found = call(["squeue", "-h", "-r", "-o", "%F %K %T", "-j", ",".join(known)], missing=_MISSING)
+    found = call(["squeue", "-h", "-r", "-o", "%F %K %T", "-j", ",".join(known)], missing=MISSING)
     if found.returncode and "Invalid job id" not in found.stderr:
         raise WorkFailed(f"squeue: {last_line(found.stderr)}")
     states: dict[int | str, str] = {}
     for line in found.stdout.splitlines():
         number, index, state = line.split()
         which: int | str = int(index) if index.isdigit() else known.get(number, job.FINISH)
-        states[which] = job.WAITING if state in _WAITING else job.RUNNING
+        states[which] = job.WAITING if state in QUEUED else job.RUNNING
     return states

@@ -1,6 +1,7 @@
 """A job that takes no time, and a Slurm of our own."""
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import backends, submit
+from launch import backends, progress, submit
 from launch.job import Record, Spec, slug
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -102,6 +103,8 @@ PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=2
 KillWait=5
+SlurmdTimeout=10
+GresTypes=gpu
 MaxArraySize=101
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
@@ -132,16 +135,24 @@ def slurm(tmp_path_factory):
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     port, *others = _ports(3)
+    host = socket.gethostname().split(".")[0]
+    # Processes of a training look for the first by its name.
+    names = (host, f"{host}-2")
     nodes = "\n".join(
-        f"NodeName=n{i} NodeHostname=n{i} NodeAddr=127.0.0.1 Port={p} CPUs=2 State=UNKNOWN"
-        for i, p in enumerate(others, 1)
+        f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={p} CPUs=2 Gres=gpu:2 "
+        "State=UNKNOWN"
+        for name, p in zip(names, others, strict=True)
     )
     conf = top / "slurm.conf"
-    host = socket.gethostname().split(".")[0]
     values = {name: str(place) for name, place in places.items()}
     conf.write_text(
         CONF.format(host=host, user=getpass.getuser(), port=port, nodes=nodes, **values)
     )
+    # GPUs that are files: they are scheduled like any other.
+    for i in range(2):
+        (places["key"] / f"gpu{i}").touch()
+    gres = f"Name=gpu File={places['key']}/gpu[0-1]"
+    (top / "gres.conf").write_text("".join(f"NodeName={name} {gres}\n" for name in names))
     before = {k: os.environ.get(k) for k in ("SLURM_CONF",)}
     os.environ["SLURM_CONF"] = str(conf)
 
@@ -161,9 +172,9 @@ def slurm(tmp_path_factory):
             "--force",
         )
         start("slurmctld", "-f", str(conf))
-        for i in range(1, len(others) + 1):
-            (places["spool"] / f"n{i}").mkdir()
-            start("slurmd", "-N", f"n{i}", "-f", str(conf))
+        for name in names:
+            (places["spool"] / name).mkdir()
+            start("slurmd", "-N", name, "-f", str(conf))
         for _ in range(100):
             argv = ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"]
             found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
@@ -211,3 +222,73 @@ def make_record():
         )
 
     return make
+
+
+EXPERIMENT = """
+def get_config(variant=""):
+    return {
+        "name": "Tiny thing",
+        "steps": 3,
+        "data": {"shards": [SHARDS], "batch_size": 4},
+        "eval": {"every_steps": 1},
+    }
+"""
+
+
+class Desk:
+    """Trainings by the stand-in: `desk("submit", ...)`, `desk("status", "one")`."""
+
+    program = Path(__file__).with_name("stand_in_training.py")
+    program_words = [str(program)]
+
+    def __init__(self, folder: Path, shards: Path):
+        self.folder, self.shards, self.runs = folder, shards, folder / "my rüns"
+        file = folder / "exp eriment.py"
+        file.write_text(EXPERIMENT.replace("SHARDS", repr(str(shards))))
+        self.experiment, self.told = str(file), folder / "told"
+        self.told.mkdir()
+        self.to = ["--runs", str(self.runs)]
+
+    def __call__(self, command, *arguments):
+        return submit.main([command, *arguments, *self.to], program=self.program_words)
+
+    def say(self, name):
+        (self.told / name).touch()
+
+    def unsay(self, name):
+        (self.told / name).unlink()
+
+    def starts(self, run):
+        path = self.told / f"{run}.starts"
+        return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+    def steps(self, run):
+        return progress.last(self.runs / run)[0]
+
+    until = Job.until
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory):
+    """A set of which only the manifest can be read."""
+    from a2fjax.data import records
+
+    folder = tmp_path_factory.mktemp("shards") / "my sét"
+    folder.mkdir()
+    (folder / "a.arrayrecord").touch()
+    clips = [{"split": "train"}, {"split": "val"}]
+    subjects = [records.Subject("a", None, False)]
+    shard = records.Shard("a.arrayrecord", clips)
+    records.write_manifest(folder, records.Manifest(subjects, [shard], [True] * 72, {}, True, {}))
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, tiny_shards):
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    made = Desk(folder, tiny_shards)
+    monkeypatch.setenv("A2F_STAND_IN", str(made.told))
+    return made

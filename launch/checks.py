@@ -1,0 +1,156 @@
+"""What can be told at the desk about a training, before it waits in a queue for hours."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from a2fjax import config as config_lib
+from a2fjax.cli import train
+from a2fjax.config import Config, Resolved
+from a2fjax.errors import EXIT_OK, InputError, WorkFailed
+from launch import job
+from launch.backends import last_line
+from launch.spec import Resources
+
+_UNITS = {"m": 1, "h": 60, "d": 1440}
+
+
+def minutes(text: str) -> int:
+    """Returns minutes, rounded up, of "90m", "24h", "2d" and Slurm's m, m:s, h:m:s, d-h, d-h:m:s.
+
+    Raises:
+      InputError: of another form.
+    """
+    short = re.fullmatch(r"(\d+)([mhd])", text)
+    if short:
+        total = float(int(short[1]) * _UNITS[short[2]])
+    else:
+        try:
+            total = job.minutes(text)
+        except InputError as error:
+            raise InputError(f"{error}, or such as 24h") from None
+    if not total:
+        raise InputError(f"--time {text}: expected more than nothing")
+    return math.ceil(total)
+
+
+def training(resolved: Resolved, resources: Resources, *, here: bool, chained: bool) -> None:
+    """Checks a configuration against the machines it is to run on, and its files.
+
+    Args:
+      resolved: what is to be trained.
+      resources: where.
+      here: whether paths are those of this machine rather than of a container.
+      chained: whether another run goes before it and may make what is missing now.
+
+    Raises:
+      InputError: names the key, what was expected and the nearest that fits.
+    """
+    config = resolved.config
+    batch(config, resources)
+    if not here:
+        for folder in config.data.shards:
+            if not folder.startswith("/"):
+                raise InputError(
+                    f"config: data.shards: {folder}: expected the absolute path inside the "
+                    "containers"
+                )
+    if here:
+        train.check_shards(config)
+        start = config.init_from
+        if start and not chained and not (Path(start) / "config.json").is_file():
+            raise InputError(f"config: init_from={start!r}: no run is there (no config.json)")
+
+
+def batch(config: Config, resources: Resources) -> None:
+    """Checks that the mesh fits the devices and the batch can be cut evenly.
+
+    As `a2fjax.train.mesh` does once the devices are there; no jax on a login node.
+
+    Raises:
+      InputError: names the key and what would fit.
+    """
+    devices, hosts, mesh = resources.devices, resources.hosts, config.mesh
+    data, fsdp = (-1, 1) if mesh.preset else (mesh.data, mesh.fsdp)
+    if data == -1 and fsdp == -1:
+        raise InputError("config: mesh.data=-1 and mesh.fsdp=-1: only one of them can be -1")
+    for name, size in (("data", data), ("fsdp", fsdp)):
+        if size == 0 or size < -1:
+            raise InputError(f"config: mesh.{name}={size}: expected -1 or a value above 0")
+    if -1 in (data, fsdp):
+        name, known = ("fsdp", fsdp) if data == -1 else ("data", data)
+        if devices % known:
+            fits = [d for d in range(1, devices + 1) if devices % d == 0]
+            raise InputError(
+                f"config: mesh.{name}={known} does not divide {devices} devices; the nearest that "
+                f"does is {min(fits, key=lambda d: abs(d - known))}"
+            )
+        used = devices
+    else:
+        used = data * fsdp
+    if used > devices or (hosts > 1 and used != devices):
+        raise InputError(
+            f"config: mesh.data={data} x mesh.fsdp={fsdp} takes {used} devices, asked for are "
+            f"{devices}; leave mesh.data=-1 to take what there is"
+        )
+    parts = math.lcm(used, hosts) * config.accumulate
+    size = config.data.batch_size
+    if size % parts:
+        near = max(parts, round(size / parts) * parts)
+        where = f"{used} devices" + (f" of {hosts} processes" if hosts > 1 else "")
+        where += f" in {config.accumulate} parts (accumulate)" if config.accumulate > 1 else ""
+        raise InputError(
+            f"config: data.batch_size={size} cannot be divided over {where}; the nearest that can "
+            f"is {near}"
+        )
+
+
+def compiles(
+    python: str, code: str, experiment: str, overrides: Mapping[str, str], devices: int
+) -> str:
+    """Has `a2fjax inspect` compile the training step for so many devices; returns its last line.
+
+    Raises:
+      InputError: it does not compile; the message is the command's.
+      WorkFailed: it took too long.
+    """
+    words = ["-m", "a2fjax.cli.main", "inspect", experiment, "--devices", f"cpu:{devices}"]
+    words += [f"--config.{k}={v}" for k, v in overrides.items()]
+    paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    try:
+        found = subprocess.run(
+            [python, *words],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=1800,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkFailed("--check-compile: did not end within 30 minutes") from None
+    if found.returncode != EXIT_OK:
+        raise InputError(f"--check-compile: {last_line(found.stderr or found.stdout)}")
+    return last_line(found.stdout)
+
+
+def overrides(values: Mapping[str, object]) -> dict[str, str]:
+    """Returns a trial's values as they would be written on the command line.
+
+    Raises:
+      InputError: a value that could not be read back.
+    """
+    out = {}
+    for key, value in values.items():
+        text = value if isinstance(value, str) else repr(value)
+        if config_lib.parse_value(text) != value:
+            text = repr(value)
+        if config_lib.parse_value(text) != value and value == value:
+            raise InputError(f"--sweep: {key}={value!r}: expected a plain value")
+        out[key] = text
+    return out
