@@ -12,7 +12,7 @@ DEFAULT_ROOT = "runs"
 WORK = ("build", "cache")
 """Commands that start work in parts."""
 
-RUNS = ("submit", "run")
+RUNS = ("submit", "tune", "run")
 """Commands that start runs."""
 
 OF_RUNS = ("list", "diff", "resume")
@@ -47,6 +47,31 @@ def _runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--check-compile", action="store_true", help="compile here first, on pretended devices"
     )
     _run_arguments(submit)
+    tune = commands.add_parser(
+        "tune",
+        help="train with values that are chosen by what earlier runs found",
+        description="Starts runs of an experiment in ROOT/NAME, chooses their values by what the "
+        "others reached, and stops those that are behind. Needs the extra `tune`. Given again, it "
+        "goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    tune.add_argument("experiment", metavar="EXPERIMENT.py[:variant]")
+    tune.add_argument("--name", required=True, help="of the study, a sweep that grows")
+    tune.add_argument(
+        "--space",
+        required=True,
+        metavar="SPACE",
+        help='such as {"optim.learning_rate": loguniform(1e-4, 1e-2)}; also uniform(LOW, HIGH), '
+        "integer(LOW, HIGH), choice(VALUE, ...)",
+    )
+    tune.add_argument("--trials", type=int, required=True, help="how many runs in all")
+    tune.add_argument(
+        "--metric", default="eval/loss", help="of metrics.jsonl, the least is best (-METRIC: most)"
+    )
+    tune.add_argument("--pruner", default="halving", help="halving, hyperband or none")
+    tune.add_argument("--first-step", type=int, help="of a comparison (default: steps / 9)")
+    tune.add_argument("--seed", type=int, default=0, help="of the choices")
+    _run_arguments(tune)
     run = commands.add_parser(
         "run",
         help="any other command of a2fjax, as a run",
@@ -188,6 +213,12 @@ def _looks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
             metavar="RUN|SWEEP|SHARDS",
             help="name or folder of a run or sweep; folder of shards; of a cache SHARDS/encoded",
         )
+        if name == "status":
+            command.add_argument(
+                "--sort", metavar="METRIC", help="a table, the least first (-METRIC: the largest)"
+            )
+            command.add_argument("--csv", metavar="FILE.csv", help="write the table")
+            command.add_argument("--html", metavar="FILE.html", help="write it as a page")
         if name == "logs":
             command.add_argument("--part", type=int, help="default: the first that went wrong")
             command.add_argument("--rank", type=int, help="process of a run (default 0)")

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from a2fjax import config as config_lib
 from a2fjax.cli import train
 from a2fjax.config import Config, Resolved
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
@@ -137,20 +136,3 @@ def compiles(
     if found.returncode != EXIT_OK:
         raise InputError(f"--check-compile: {last_line(found.stderr or found.stdout)}")
     return last_line(found.stdout)
-
-
-def overrides(values: Mapping[str, object]) -> dict[str, str]:
-    """Returns a trial's values as they would be written on the command line.
-
-    Raises:
-      InputError: a value that could not be read back.
-    """
-    out = {}
-    for key, value in values.items():
-        text = value if isinstance(value, str) else repr(value)
-        if config_lib.parse_value(text) != value:
-            text = repr(value)
-        if config_lib.parse_value(text) != value and value == value:
-            raise InputError(f"--sweep: {key}={value!r}: expected a plain value")
-        out[key] = text
-    return out

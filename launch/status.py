@@ -18,7 +18,7 @@ from typing import Any
 from a2fjax import config as config_lib
 from a2fjax import errors, files
 from a2fjax.errors import InputError, WorkFailed, nearest
-from launch import job, progress, spec, worker
+from launch import job, progress, spec, table, worker
 from launch.backends import NotInstalled, read_log, runs_kubernetes, runs_local, runs_slurm
 from launch.spec import Submission
 
@@ -121,6 +121,8 @@ def command(args: argparse.Namespace, place: Path) -> int:
     if getattr(args, "record", None):
         raise InputError("--record: is for builds and caches")
     if args.command == "status":
+        if args.sort or args.csv or args.html:
+            return _table(place, args)
         return _status(place)
     if args.command == "logs":
         return _logs(place, args)
@@ -136,6 +138,17 @@ def _status(place: Path) -> int:
         print(f"{place.name}: {len(runs)} runs: {line}")
     for run in runs:
         _say(run, found[run], "  " if spec.is_sweep(place) else "")
+    return errors.EXIT_OK
+
+
+def _table(place: Path, args: argparse.Namespace) -> int:
+    """Prints or writes the runs of a sweep, the best first."""
+    metric = args.sort or table.METRIC
+    rows = collect(place)
+    print(table.text(rows, metric))
+    for path in filter(None, (args.csv, args.html)):
+        table.write(path, rows, metric, place.name)
+        print(f"{path}: {len(rows)} runs")
     return errors.EXIT_OK
 
 

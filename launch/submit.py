@@ -15,7 +15,7 @@ if not __package__:
 
 from a2fjax import errors  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
-from launch import arguments, parts, spec, status, training  # noqa: E402
+from launch import arguments, parts, spec, status, studies, training  # noqa: E402
 from launch import place as place_lib  # noqa: E402
 
 _LONGEST_POLL = 86400
@@ -61,6 +61,8 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
         return parts.start(args, extra, program)
     if command == "submit":
         return training.submit(args, extra, program)
+    if command == "tune":
+        return studies.tune(args, argv, extra)
     if command == "resume":
         return training.resume(args, extra)
     if extra:
@@ -87,6 +89,7 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
 def _check_of_parts(args: argparse.Namespace) -> None:
     """Refuses what is only for runs."""
     names = [*place_lib.OPTIONS, "gpus", "cpu_devices", "max_parallel", "profile", "after"]
+    names += ["sort", "csv", "html"]
     names += ["backend", "retries", "max_requeues", "pass_", "rank", "dry_run", "follow"]
     for name in names:
         if getattr(args, name, None) not in (None, False):

@@ -64,6 +64,7 @@ __all__ = [
     "names",
     "overrides",
     "parse",
+    "parse_space",
     "random",
     "seeds",
     "space",
@@ -93,6 +94,15 @@ def parse(text: str, say: Callable[[str], None] = lambda line: None) -> list[Tri
     return distinct(found, say)
 
 
+def parse_space(text: str) -> dict[str, Space]:
+    """Returns what {"KEY": loguniform(LOW, HIGH), ...} says to draw from.
+
+    Raises:
+      InputError: says what is wrong and where.
+    """
+    return _Reader(text).space()
+
+
 class _Booleans(ast.NodeTransformer):
     """Reads true and false as the command line's overrides do."""
 
@@ -110,6 +120,12 @@ class _Reader:
         self._text = " ".join(text.split("\n")).strip()
 
     def sweep(self) -> Sweep:
+        return self._read(self._sweep)
+
+    def space(self) -> dict[str, Space]:
+        return self._read(self._space)
+
+    def _read(self, read: Callable[[ast.expr], Any]) -> Any:
         try:
             tree = ast.parse(self._text, mode="eval").body
         except SyntaxError as error:
@@ -118,7 +134,7 @@ class _Reader:
         except (ValueError, RecursionError, MemoryError) as error:
             raise InputError(f"sweep {_shown(self._text)}: {error or 'too deep'}") from None
         try:
-            return self._sweep(_Booleans().visit(tree))
+            return read(_Booleans().visit(tree))
         except RecursionError:
             raise InputError(f"sweep {_shown(self._text)}: too deep") from None
 

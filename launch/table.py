@@ -19,6 +19,9 @@ from a2fjax.view import text as words
 from launch.job import DONE
 from launch.trials import overrides
 
+METRIC = "eval/loss"
+"""What rows are sorted by where nothing is said."""
+
 Row = Mapping[str, Any]
 
 
@@ -37,7 +40,7 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     name, sign = _metric(metric)
     known = {k for row in rows for k in row.get("metrics") or {}}
     if known and name not in known:
-        raise InputError(f"--metric {name}: no run has it{nearest(name, sorted(known))}")
+        raise InputError(f"metric {name}: no run has it{nearest(name, sorted(known))}")
 
     def place(row: Row) -> tuple[bool, bool, float]:
         value = score(row, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import importlib
 import itertools
 import json
 import sys
@@ -19,7 +18,7 @@ from a2fjax import errors
 from a2fjax.cli.main import COMMANDS
 from a2fjax.config import Resolved
 from a2fjax.errors import InputError, nearest
-from launch import checks, job, progress, snapshot, spec, status
+from launch import checks, job, progress, snapshot, spec, status, sweeps
 from launch import place as place_lib
 from launch.backends import runs_local
 from launch.place import Place
@@ -48,16 +47,13 @@ def _sweep(
     place: Place,
     program: Sequence[str] | None,
 ) -> int:
-    sweeps = importlib.import_module("launch.sweeps")
-
-    found: dict[tuple[str, str], tuple[dict[str, object], dict[str, str], Resolved]] = {}
-    for values in sweeps.parse(args.sweep):
-        texts = {**overrides, **checks.overrides(values)}
+    found: dict[tuple[str, str], tuple[sweeps.Trial, dict[str, str], Resolved]] = {}
+    trials = sweeps.parse(args.sweep, say=lambda line: print(line, file=sys.stderr))
+    for values in trials:
+        texts = {**overrides, **sweeps.overrides(values)}
         resolved = config_lib.load(args.experiment, texts)
         mark = (sweeps.key(values), config_lib.fingerprint(resolved.config))
         found.setdefault(mark, (values, texts, resolved))
-    if not found:
-        raise InputError(f"--sweep {args.sweep!r}: has no runs")
     _check(args, place, [resolved for _, _, resolved in found.values()], overrides)
     lead = next(iter(found.values()))[2].config.name
     digest = config_lib.digest([mark for mark, _ in found])[:8]
@@ -69,6 +65,7 @@ def _sweep(
     entries = {run.name: (run, spec.read(run)) for run in before}
     known = {(one.key, one.fingerprint) for _, one in entries.values()}
     keys = {one.key for _, one in entries.values()}
+    called = {sweeps.key(t): name for t, name in zip(trials, sweeps.names(trials), strict=True)}
     pinned, chosen = _pin(args, place, program), []
     for (key, print_), (values, texts, resolved) in found.items():
         if (key, print_) in known:
@@ -78,7 +75,7 @@ def _sweep(
                 f"--name {folder.name}: its run of {values} is of another configuration; take "
                 "another name"
             )
-        name = spec.check_name(sweeps.name(values))
+        name = spec.check_name(called[key])
         # Names are short: where another trial has the same, the key tells them apart.
         name = f"{name}-{key[:8]}" if name in entries else name
         trial = {"sweep": folder.name, "trial": values, "key": key}

@@ -6,9 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -29,15 +27,6 @@ def desk(desk, slurm):
     yield desk
     subprocess.run(["scancel", "--full", "-u", str(os.getuid())], timeout=30)
     desk.until(lambda: not squeue().strip(), 60)
-
-
-@pytest.fixture
-def sweeps(monkeypatch):
-    module = types.ModuleType("launch.sweeps")
-    module.parse = lambda text: json.loads(text)
-    module.name = lambda trial: ",".join(f"{k.split('.')[-1]}={v}" for k, v in trial.items())
-    module.key = lambda trial: json.dumps(trial, sort_keys=True)
-    monkeypatch.setitem(sys.modules, "launch.sweeps", module)
 
 
 def submit(desk, name, *arguments):
@@ -118,8 +107,8 @@ def test_a_run_comes_back_no_more_often_than_it_may(desk, capsys):
         assert f"error: {name}" in capsys.readouterr().err
 
 
-def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, sweeps, capsys):
-    desk.say("fail-seed=2")
+def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
+    desk.say("fail-seed-2")
     four = json.dumps([{"seed": i} for i in range(4)])
     two = ["--nodes", "2", "--processes", "2", "--config.data.batch_size=8", "--max-parallel", "1"]
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 1
@@ -128,33 +117,33 @@ def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, sweeps, ca
     rows = status.collect(desk.runs / "sw")
     assert [r["state"] for r in rows] == ["done", "done", "failed", "done"]
     for i in (0, 1, 3):
-        assert sorted(s["rank"] for s in desk.starts(f"seed={i}")) == [0, 1, 2, 3]
-    assert len({s["env"]["A2F_PORT"] for i in range(4) for s in desk.starts(f"seed={i}")}) == 4
+        assert sorted(s["rank"] for s in desk.starts(f"seed-{i}")) == [0, 1, 2, 3]
+    assert len({s["env"]["A2F_PORT"] for i in range(4) for s in desk.starts(f"seed-{i}")}) == 4
     capsys.readouterr()
     assert desk("status", "sw") == 0
     assert "sw: 4 runs: 3 done, 1 failed" in capsys.readouterr().out
-    desk.unsay("fail-seed=2")
+    desk.unsay("fail-seed-2")
     assert desk("retry", "sw", *QUICK) == 0
-    before = len(desk.starts("seed=1"))
+    before = len(desk.starts("seed-1"))
     assert before == 4 and spec.submission(runs[2]).index == 3
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 0
-    assert len(desk.starts("seed=1")) == before
+    assert len(desk.starts("seed-1")) == before
 
 
 @pytest.mark.parametrize("how", ["ours", "scancel"])
-def test_what_is_cancelled_stays_so(desk, sweeps, how, capsys):
+def test_what_is_cancelled_stays_so(desk, how, capsys):
     four = json.dumps([{"seed": i} for i in range(4)])
     for i in range(4):
-        desk.say(f"slow-seed={i}")
+        desk.say(f"slow-seed-{i}")
     assert submit(desk, "sw", "--sweep", four, "--max-parallel", "2") == 0
-    desk.until(lambda: desk.steps("sw/seed=0") == 3 and desk.steps("sw/seed=1") == 3)
+    desk.until(lambda: desk.steps("sw/seed-0") == 3 and desk.steps("sw/seed-1") == 3)
     if how == "ours":
-        assert desk("cancel", "sw/seed=1") == 0
-        desk.until(lambda: state(desk, "sw/seed=1") == "stopped")
-        assert state(desk, "sw/seed=0") == "running"
+        assert desk("cancel", "sw/seed-1") == 0
+        desk.until(lambda: state(desk, "sw/seed-1") == "stopped")
+        assert state(desk, "sw/seed-0") == "running"
         assert desk("cancel", "sw") == 0
     else:
-        subprocess.run(["scancel", spec.submission(desk.runs / "sw" / "seed=0").job], check=True)
+        subprocess.run(["scancel", spec.submission(desk.runs / "sw" / "seed-0").job], check=True)
     desk.until(lambda: not squeue().strip())
     time.sleep(1)
     assert not squeue().strip()
@@ -162,10 +151,10 @@ def test_what_is_cancelled_stays_so(desk, sweeps, how, capsys):
     assert desk("status", "sw") == 0
     assert "stopped" in capsys.readouterr().out
     for i in range(4):
-        desk.unsay(f"slow-seed={i}")
+        desk.unsay(f"slow-seed-{i}")
     assert desk("retry", "sw", *QUICK) == 0
     assert [r["state"] for r in status.collect(desk.runs / "sw")] == ["done"] * 4
-    assert desk.starts("seed=0")[-1]["step"] == 3
+    assert desk.starts("seed-0")[-1]["step"] == 3
 
 
 def test_a_run_waits_for_another_and_says_when_in_vain(desk, capsys):
