@@ -348,6 +348,8 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, caps
 )
 def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, arguments, says):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    # Who works on this project has files of their own beside it, which is remarked on.
+    monkeypatch.setattr(snapshot, "untracked", lambda: [])
     assert desk("submit", desk.experiment, *arguments) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
