@@ -2,8 +2,8 @@
 
 Run as a process by `topologies.look`: reads a request from its input, prints one line.
 
-What GPUs are is told to the compiler as a text (XLA's `GpuTargetConfigProto`); its figures are those
-of NVIDIA's "H100 Tensor Core GPU" data sheet and of the "CUDA C++ Programming Guide" (compute
+What GPUs are is told to the compiler as a text (XLA's `GpuTargetConfigProto`); its figures are
+those of NVIDIA's "H100 Tensor Core GPU" data sheet and of the "CUDA C++ Programming Guide" (compute
 capability 9.0). Nothing is tuned on a device, so the kernels chosen are the compiler's guess.
 """
 
@@ -57,8 +57,13 @@ dnn_version_info { major: 9 minor: 8 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
-# Of the code for CPUs only: what is asked for is not the code but the program it is made from.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_OPTIONS: dict[str, dict[str, bool | int]] = {
+    # Of the machine code only: what is asked for is the program that it is made from.
+    "cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    # Which of its own kernels multiply matrices, XLA finds out by trying them on the device.
+    # Without one its guess may not compile at all; cuBLAS does them instead.
+    "h100": {"xla_gpu_enable_triton_gemm": False, "xla_llvm_disable_expensive_passes": True},
+}
 
 
 def describe(topology: Topology) -> list[jax.Device]:
@@ -125,8 +130,7 @@ def find(
     began = time.perf_counter()
     lowered = made.lower()
     traced = time.perf_counter()
-    options = _QUICK if topology.kind == "cpu" else None
-    compiled = lowered.compile(compiler_options=options)
+    compiled = lowered.compile(compiler_options=_OPTIONS[topology.kind])
     done = time.perf_counter()
     text = compiled.as_text()
     if text_to:
@@ -181,9 +185,7 @@ def operations(
     Counted before compiling, with the batch in one part: a compiled program for GPUs does not say,
     and a batch in parts takes the same (a test compares them).
     """
-    whole = programs.Programs(
-        dataclasses.replace(config, accumulate=1), task, spec, made.mesh
-    )
+    whole = programs.Programs(dataclasses.replace(config, accumulate=1), task, spec, made.mesh)
     return dict(cost.flops(whole.update, whole.abstract, whole.batch))
 
 
@@ -203,15 +205,15 @@ def main() -> None:
         config = config_lib.from_json(request["resolved"]).config
         if request["batch_per_device"]:
             taken = math.prod(mesh_lib.shape(config.mesh, topology.devices))
-            size = request["batch_per_device"] * (
-                topology.devices if config.mesh.preset else taken
-            )
+            size = request["batch_per_device"] * (topology.devices if config.mesh.preset else taken)
             config = dataclasses.replace(
                 config, data=dataclasses.replace(config.data, batch_size=size)
             )
         answer = find(config, topology, text_to=request["hlo"])
     except InputError as error:
         answer = {"error": str(error)}
+    except jax.errors.JaxRuntimeError as error:
+        answer = {"failed": str(error).splitlines()[0]}
     print(ANSWER + json.dumps(answer), flush=True)
 
 

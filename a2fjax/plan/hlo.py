@@ -141,7 +141,9 @@ def arrays(kind: str) -> tuple[Array, ...]:
     )
 
 
-def walk(program: Program, *, inside_fusions: bool = True) -> Iterator[tuple[str, Instruction, int]]:
+def walk(
+    program: Program, *, inside_fusions: bool = True
+) -> Iterator[tuple[str, Instruction, int]]:
     """Yields (computation, instruction, times that it runs in one call of the program).
 
     All branches of a conditional are yielded, as if each ran: which one does, no program says. The

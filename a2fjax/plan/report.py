@@ -103,15 +103,16 @@ def _remarks(found: Mapping[str, Any]) -> list[str]:
     out += space["help"]
     if guess["kernels"] > guess["flops"]:
         out.append(
-            f"short kernels bound it: {found['kernels']:,} a step take {_ms(guess['kernels'])}, the "
+            f"short kernels bound it: {found['kernels']:,} a step take {_ms(guess['kernels'])}, "
             f"products {_ms(guess['flops'])}; a larger batch a device costs next to nothing"
         )
     if found["unknown_loops"]:
         out.append(f"{found['unknown_loops']} loop(s) of unknown length are counted once")
     if found["warnings"]:
+        count = len(found["warnings"])
         out.append(
-            f"XLA moves arrays as a whole in {len(found['warnings'])} place(s) because they are cut "
-            "in two ways that do not fit"
+            f"XLA moves arrays as a whole in {count} place(s): they are cut in two ways that do "
+            "not fit"
         )
     seconds = found["seconds"]
     out.append(f"traced in {seconds['trace']} s, compiled in {seconds['compile']} s")
@@ -138,7 +139,8 @@ def _assumptions(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str
     ]
     if any(each["topology"].startswith("cpu") for each in found):
         out.append(
-            "  cpu: the program is one for CPUs, which all-reduces where GPUs reduce-scatter and has "
-            "float32 where they have bfloat16; memory, links and speeds as if they were H100s"
+            "  cpu: a program for CPUs, which all-reduces where GPUs reduce-scatter and has "
+            "float32 where they have bfloat16, with memory, links and speeds as of H100s; kernels "
+            "are not counted, so computing seems faster than it is"
         )
     return out

@@ -158,7 +158,7 @@ def look(
 
     Raises:
       InputError: packages are missing, or the experiment does not fit the devices.
-      WorkFailed: the process ended without an answer.
+      WorkFailed: XLA does not compile it, or the process ended without an answer.
     """
     install = missing(topology)
     if install:
@@ -187,5 +187,7 @@ def look(
     answer: dict[str, Any] = json.loads(lines[-1].removeprefix(ANSWER))
     if "error" in answer:
         raise InputError(f"{topology.name}: {answer['error']}")
+    if "failed" in answer:
+        raise WorkFailed(f"{topology.name}: XLA cannot compile the step: {answer['failed'][:300]}")
     answer["warnings"] = [line for line in done.stderr.splitlines() if RESHARDED in line]
     return answer
