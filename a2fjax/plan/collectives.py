@@ -140,12 +140,27 @@ def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...
         rows = re.findall(r"\{([\d,\s]*)\}", listed[1] or "")
         return [tuple(_numbers(row)) for row in rows if row.strip()] or [tuple(range(devices))]
     named = _MESH.search(text)
-    if named and "device_ids" not in named[2]:
-        return _of_axes(named[1], named[3])
+    if named:
+        ids = _device_ids(named[2])
+        rows = _of_axes(named[1], named[3])
+        return rows if ids is None else [tuple(ids[i] for i in row) for row in rows]
     if "replica_groups" in text:
         at = text.index("replica_groups")
         raise ValueError(f"groups of devices in an unknown notation: {text[at : at + 80]}")
     return [tuple(range(devices))]
+
+
+def _device_ids(text: str) -> list[int] | None:
+    """Returns the devices in the order of a mesh: "([2,4]T(1,0))", or "(0,2,1,3)"; None: as is."""
+    written = re.search(r"device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\)", text)
+    if not written:
+        return None
+    shape, order, listed = (_numbers(part) for part in written.groups())
+    if listed:
+        return listed
+    ids = np.arange(int(np.prod(shape))).reshape(shape)
+    found: list[int] = (ids.transpose(order) if order else ids).reshape(-1).tolist()
+    return found
 
 
 def _of_axes(mesh: str, over: str) -> list[tuple[int, ...]]:

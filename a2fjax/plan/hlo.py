@@ -205,7 +205,7 @@ def flops(program: Program) -> int:
 
 
 _FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast while call conditional async-done "
+    "parameter constant tuple get-tuple-element bitcast while call conditional async-start "
     "after-all opt-barrier partition-id replica-id iota domain copy-done".split()
 )
 
