@@ -141,9 +141,9 @@ def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...
         return [tuple(_numbers(row)) for row in rows if row.strip()] or [tuple(range(devices))]
     named = _MESH.search(text)
     if named:
-        ids = _device_ids(named[2])
-        rows = _of_axes(named[1], named[3])
-        return rows if ids is None else [tuple(ids[i] for i in row) for row in rows]
+        order_of = _device_ids(named[2])
+        found = _of_axes(named[1], named[3])
+        return [tuple(order_of[i] for i in row) for row in found] if order_of else found
     if "replica_groups" in text:
         at = text.index("replica_groups")
         raise ValueError(f"groups of devices in an unknown notation: {text[at : at + 80]}")
