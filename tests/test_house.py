@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "files", "rig", "config", "shape"}
+FOUNDATION = {"errors", "files", "rig", "config", "shape", "placement"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "rig": {"errors"},
     "shape": set(),
+    "placement": set(),
     "config": {"errors", "rig"},
     "audio": FOUNDATION,
     "models": FOUNDATION | {"audio", "diffusion"},
@@ -28,6 +29,7 @@ ALLOWED = {
     "infer": FOUNDATION | {"audio", "models", "data", "tasks", "train", "animation"},
     "evaluate": FOUNDATION | {"audio", "metrics", "data", "tasks", "train", "infer"},
     "view": FOUNDATION | {"audio", "data"},
+    "plan": FOUNDATION | {"audio", "models", "data", "tasks", "train", "infer", "view"},
 }
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}
 

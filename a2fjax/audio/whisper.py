@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax import placement
 from a2fjax.audio import HOP, SAMPLE_RATE, mel, num_frames, whisper_weights
 from a2fjax.errors import InputError
 
@@ -102,7 +103,8 @@ def log_mel(
     blocks = audio.reshape(batch, 2 * count + 3, block)
     framed = jnp.concatenate([blocks[:, i : i + 2 * count - 1 : 2] for i in range(5)], axis=-1)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
-    spectrum = jnp.fft.rfft(framed * hann.astype(np.float32), n=FFT)
+    transform = placement.by_item(functools.partial(jnp.fft.rfft, n=FFT))
+    spectrum = transform(framed * hann.astype(np.float32))
     power = spectrum.real**2 + spectrum.imag**2
     weights = jnp.asarray(filterbank(bins))
     # HIGHEST: accelerators multiply float32 matrices with fewer bits by default.

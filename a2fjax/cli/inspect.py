@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2fjax.cli import planning
 from a2fjax.view.text import table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--range", metavar="START:END", help="seconds of the take to draw; default: all of it"
     )
+    planning.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
@@ -51,11 +53,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     is_experiment = path.suffix == ".py" or ".py:" in args.what[0]
     if extra and not is_experiment:
         raise InputError(f"unexpected argument {extra[0]!r}; see a2fjax inspect --help")
+    planning.check(args, is_experiment=is_experiment)
     for flag in ("out", "range"):
         if getattr(args, flag) is not None and not args.take:
             raise InputError(f"--{flag} is of a take: give --take SUBJECT/TAKE too")
     if len(args.what) > 1 or args.take or args.weights:
         lines = sets(args)
+    elif args.devices:
+        resolved = config.load(args.what[0], config.parse_overrides(extra))
+        lines = planning.lines(resolved, args)
     elif is_experiment:
         lines = experiment(config.load(args.what[0], config.parse_overrides(extra)), args.what[0])
     elif (path / "config.json").is_file():

@@ -8,7 +8,7 @@ where the reset gate multiplies the recurrent term after its matrix product):
     n = tanh(x W_in + b_in + r * (h W_hn + b_hn))
     h' = (1 - z) * n + z * h
 
-What makes it fast (figures: `benchmarks/gru.py`): the projections of the inputs are 2-D matrix
+What makes it fast (figures: `benchmarks/gru.py`): the projections of the inputs are matrix
 products outside the scan, one array a gate, because slicing gates out of one array inside the
 scan costs more than the hoisting gains. The backward scan carries only what is sequential, the
 gradient of the state; all gate gradients and one weight product a gate follow outside it.
@@ -36,6 +36,15 @@ Every gradient of the step is multiplied by 1 - z = 0, so held frames need no ma
 
 def _dot(a: Array, b: Array, dtype: Any) -> Array:
     return jnp.dot(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _outer(a: Array, b: Array, dtype: Any) -> Array:
+    """Returns the sum over time and items of a [T, B, H] times b [T, B, K]: [H, K]."""
+    # Both axes at once. As rows [T * B, H], a batch that is cut over devices would be gathered:
+    # its items then lie apart.
+    return jnp.tensordot(
+        a.astype(dtype), b.astype(dtype), ((0, 1), (0, 1)), preferred_element_type=jnp.float32
+    )
 
 
 def _scan(
@@ -113,8 +122,7 @@ def _backward(
         step, jnp.zeros_like(initial), (cotangent, by_r, by_z, by_a, z), reverse=not reverse
     )
     d_r, d_z, d_n, d_a = d * by_r, d * by_z, d * by_n, d * by_a
-    rows = previous.reshape(-1, previous.shape[-1]).T
-    d_weights = tuple(_dot(rows, g.reshape(-1, g.shape[-1]), dtype) for g in (d_r, d_z, d_a))
+    d_weights = tuple(_outer(previous, g, dtype) for g in (d_r, d_z, d_a))
     return (d_r, d_z, d_n), d_weights, d_a.sum((0, 1)), d_initial  # type: ignore[return-value]
 
 
@@ -167,11 +175,10 @@ class GRU(nn.Module):
           States [T, B, H] float32. With `reverse=False` the last one is the state to go on from.
         """
         frames, batch, depth = inputs.shape
-        rows = inputs.reshape(frames * batch, depth)
 
         def project(name: str) -> Array:
             kernel, bias = _Gate(self.width, True, nn.initializers.lecun_normal(), name=name)(depth)
-            return (_dot(rows, kernel, self.dtype) + bias).reshape(frames, batch, self.width)
+            return _dot(inputs, kernel, self.dtype) + bias
 
         x_r, x_z, x_n = project("ir"), project("iz"), project("in")
         orthogonal = nn.initializers.orthogonal()

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import files
+from a2fjax import files, placement
 from a2fjax.audio import HOP, encoders
 from a2fjax.audio.frontend import Frontend
 from a2fjax.audio.wav2vec2.network import spans
@@ -185,7 +185,7 @@ class Hearing:
         """Returns the signals [B, T, F] of the batch's audio; padding is heard as silence."""
         audio = batch["audio"]
         heard = jnp.arange(audio.shape[1]) < HOP * batch["length"][:, None]
-        return self.frontend.features(jnp.where(heard, audio, 0.0))
+        return placement.by_item(self.frontend.features)(jnp.where(heard, audio, 0.0))
 
     def silence(self) -> Array:
         """Returns the signals [F] of a frame of silence."""

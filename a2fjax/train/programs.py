@@ -52,17 +52,20 @@ def place(
     devices = list(jax.devices() if devices is None else devices)
     chosen = config.mesh
     if chosen.preset:
-        state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
-        gradient = jax.tree.leaves(state.params)
-        leaves = [*jax.tree.leaves(state), *gradient]
-        size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-        chosen = mesh_lib.choose(chosen, devices, size)
+        chosen = mesh_lib.choose(chosen, devices, state_bytes(config, task, spec))
     mesh = mesh_lib.make(chosen, devices)
     hosts = len({device.process_index for device in mesh.devices.flat})
     mesh_lib.check_batch_size(
         config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate
     )
     return mesh
+
+
+def state_bytes(config: Config, task: Task, spec: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Returns the bytes of a whole state with a gradient; only shapes are computed."""
+    state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
+    leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _creation(config: Config, task: Task) -> tuple[Callable[..., TrainState], Any]:
@@ -82,6 +85,7 @@ class Programs:
       abstract: the state as `ShapeDtypeStruct`s with their shardings.
       shardings: those of the state, as a tree.
       batch: a global batch as `ShapeDtypeStruct`s with their shardings.
+      update: (state, batch) -> (state, metrics), neither jitted nor with votes.
       votes: what processes ask for at a step (`VOTES`), one row a device, with its sharding.
       train_step: jitted (state, batch, votes) -> (state, metrics, result of the votes); takes the
         state's memory.
@@ -111,7 +115,8 @@ class Programs:
         ballots = jax.ShapeDtypeStruct((mesh.size, len(VOTES)), jnp.int32)
         self.votes = mesh_lib.with_shardings(ballots, self.batch_sharding)
         everywhere = mesh_lib.replicated(mesh)
-        update = step_lib.make_train_step(task, optimizer, config, mesh)
+        update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings.params)
+        self.update = update
         measure = step_lib.make_eval_step(task, config)
 
         def count(votes: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from a2fjax import losses
+from a2fjax import losses, placement
 from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models import params as params_lib
@@ -29,6 +29,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: Config,
     mesh: Mesh | None = None,
+    shardings: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the update: (state, batch) -> (state after it, metrics).
 
@@ -43,6 +44,7 @@ def make_train_step(
       optimizer: as `optimizer.build` gives it.
       config: of the run.
       mesh: where the batch lies, for the parts of `config.accumulate`.
+      shardings: of the trained parameters, where their gradients are to lie as they do.
     """
     schedule = optimizer_lib.learning_rate(config.optim, config.steps)
     encoder = config.audio.encoder
@@ -52,7 +54,9 @@ def make_train_step(
 
         def loss(trained: Params, part: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
             def forward(trained: Params) -> tuple[jax.Array, Terms]:
-                params = params_lib.merge(trained, state.frozen)
+                # Gathered here and once. Left to itself, the compiler moves activations to where a
+                # part of a parameter lies, which is many times as much.
+                params = placement.whole(params_lib.merge(trained, state.frozen))
                 return task.loss(params, part, key, step=state.step, train=True)
 
             if config.remat == "none":
@@ -66,6 +70,8 @@ def make_train_step(
             total, terms, grads = _accumulated(
                 loss, task, state.params, batch, key, config.accumulate, mesh
             )
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, shardings)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -170,7 +176,7 @@ def make_eval_step(task: Task, config: Config) -> Callable[[TrainState, Batch, j
 
     def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:
         key = stream(config.seed, "eval", index)
-        params = state.merged(average=True)
+        params = placement.whole(state.merged(average=True))
         return task.loss(params, batch, key, step=state.step, train=False)[1]
 
     return eval_step

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax import placement
 from a2fjax.audio import HOP
 from a2fjax.models.nvidia.layers import channel_noise, convolution, linear, norm_relu
 from a2fjax.models.nvidia.layout import Layout
@@ -154,7 +155,8 @@ def track_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
     # A window reaches half its length beyond its centre.
     audio = jnp.pad(audio, ((0, 0), ((REACH + 1) * HOP, REACH * HOP)))
     hops = audio.reshape(audio.shape[0], -1, HOP)
-    return autocorrelation(_scaled(jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1), factor))
+    windows = _scaled(jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1), factor)
+    return placement.by_item(autocorrelation)(windows)
 
 
 def _scaled(windows: Array, factor: Array | None) -> Array:

@@ -1,0 +1,149 @@
+"""Step time and weak-scaling efficiency of a compiled step, from stated speeds.
+
+    compute   the longer of FLOPs / (share of peak x peak) and kernels x time of the shortest kernel
+    exchange  sum over collectives of bytes on the wire / speed + time that one takes without bytes
+
+One after the other, a step takes their sum; with perfect overlap, the longer of the two: a real
+step is in between. Efficiency is compute / step: the time of one device with the same batch of its
+own and nobody to talk to, over the time among all.
+
+Rings of groups on several hosts leave a host by as many network cards as the group has devices on
+it, each carrying its share (NCCL's multi-ring layout): such a group is as fast as the slower of a
+device's links to its neighbours and that many cards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+MEMORY = 80e9
+"""Bytes of an H100 SXM (data sheet)."""
+
+BY_DEFAULT = 0.75
+"""Share of it that jax takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+
+PEAK = {"bfloat16": 989.4e12, "float32": 494.7e12}
+"""FLOP/s of an H100 SXM without sparsity (data sheet): bf16; TF32, in which jax multiplies float32
+matrices on such GPUs unless told otherwise."""
+
+_RINGS = ("all-reduce", "all-gather", "reduce-scatter", "collective-broadcast")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What a prediction assumes.
+
+    Attributes:
+      intra: GB/s a device sends to others of its host: NVLink 4, 900 GB/s both ways together.
+      inter: GB/s a device sends to other hosts: a 400 Gb/s InfiniBand card for each GPU.
+      mfu: share of the peak that matrix products reach; an assumption, networks as small as these
+        reach less than large language models do.
+      kernel_us: microseconds of the shortest kernel with its launch; an assumption.
+      latency_us: microseconds that a collective takes for 8 bytes, in a host and across hosts;
+        assumptions.
+    """
+
+    intra: float = 450.0
+    inter: float = 50.0
+    mfu: float = 0.3
+    kernel_us: float = 3.0
+    latency_us: tuple[float, float] = (10.0, 30.0)
+
+
+def seconds_of(row: Mapping[str, Any], speeds: Speeds) -> tuple[float, float]:
+    """Returns (seconds for bytes, seconds without bytes) of a row of `collectives.summary`."""
+    crosses = row["hosts"] > 1
+    speed = speeds.intra
+    if crosses:
+        cards = row["group"] / row["hosts"] if row["kind"] in _RINGS else 1
+        speed = min(speeds.intra, speeds.inter * cards)
+    return row["wire"] / (speed * 1e9), row["count"] * speeds.latency_us[crosses] * 1e-6
+
+
+def predict(facts: Mapping[str, Any], speeds: Speeds) -> dict[str, Any]:
+    """Returns what a step is expected to take.
+
+    Args:
+      facts: of `facts.find`. Kernels count only where the program is one for GPUs.
+      speeds: assumed.
+
+    Returns:
+      Seconds "flops", "kernels", "compute", "wire", "latency", "exchange", "step" (one after the
+      other), "step_overlapped"; and "efficiency", "efficiency_overlapped".
+    """
+    operations = sum(facts["flops"].get(kind, 0) for kind in ("dot", "convolution"))
+    flops = operations / facts["devices"] / (speeds.mfu * PEAK[facts["precision"]])
+    on_gpu = facts["topology"].startswith("h100")
+    kernels = facts["kernels"] * speeds.kernel_us * 1e-6 if on_gpu else 0.0
+    compute = max(flops, kernels)
+    each = [seconds_of(row, speeds) for row in facts["collectives"]]
+    wire, latency = (sum(part) for part in zip(*each, strict=True)) if each else (0.0, 0.0)
+    exchange = wire + latency
+    step, overlapped = compute + exchange, max(compute, exchange)
+    return {
+        "flops": flops,
+        "kernels": kernels,
+        "compute": compute,
+        "wire": wire,
+        "latency": latency,
+        "exchange": exchange,
+        "step": step,
+        "step_overlapped": overlapped,
+        "efficiency": compute / step if step else 1.0,
+        "efficiency_overlapped": compute / overlapped if overlapped else 1.0,
+    }
+
+
+def room(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns whether a step fits a device, and what would help.
+
+    Args:
+      facts: of `facts.find`.
+
+    Returns:
+      "bytes" (arguments + outputs - aliased + temporaries + code), "limit", "fits", "over" (bytes
+      above the limit, negative below it), "by_default" (whether it fits what jax takes unasked) and
+      "help", sentences on what makes it smaller, the most first.
+    """
+    memory = facts["memory"]
+    held = memory["arguments"] + memory["outputs"] - memory["aliased"]
+    total = held + memory["temporaries"] + memory["code"]
+    fits = total <= MEMORY
+    return {
+        "bytes": total,
+        "limit": MEMORY,
+        "fits": fits,
+        "over": total - MEMORY,
+        "by_default": total <= BY_DEFAULT * MEMORY,
+        "help": [] if total <= BY_DEFAULT * MEMORY else _help(facts, held, memory["temporaries"]),
+    }
+
+
+def _help(facts: Mapping[str, Any], held: float, temporaries: float) -> list[str]:
+    state = []
+    if facts["mesh"]["fsdp"] < facts["devices"]:
+        wider = "host" if facts["mesh"]["fsdp"] < min(8, facts["devices"]) else "all"
+        state = [
+            f"{_gb(held)} GB are state and batch: --config.mesh.preset={wider} cuts the state over "
+            "more devices (fsdp)"
+        ]
+    activations = []
+    own = facts["batch_size"] // facts["devices"] // facts["accumulate"]
+    if own > 1:
+        activations.append(
+            f"{_gb(temporaries)} GB are temporaries, mostly activations: --config.accumulate="
+            f"{2 * facts['accumulate']} about halves them"
+        )
+    if facts["remat"] == "none":
+        activations.append(
+            "--config.remat=dots keeps only the results of matrix products for the backward pass"
+        )
+    if not activations:
+        activations = [f"{_gb(temporaries)} GB are temporaries of one item: shorten the windows"]
+    return [*activations, *state] if temporaries > held else [*state, *activations]
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f}"

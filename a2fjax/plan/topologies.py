@@ -1,0 +1,193 @@
+"""Devices by name, and a process of its own for each set of them.
+
+How many devices a CPU pretends to be is fixed when jax starts, and describing GPUs needs other
+settings than running on a CPU: so each topology is looked at by a fresh process (`facts`). Nothing
+here imports jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from a2fjax import config as config_lib
+from a2fjax.errors import InputError, WorkFailed, nearest
+
+PER_HOST = 8
+"""Devices of a host: of NVIDIA's DGX and HGX H100, and pretended of CPUs."""
+
+MOST = 1024
+KINDS = ("cpu", "h100")
+PACKAGES = ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
+"""What describes GPUs and makes machine code for them; the first two are of jax's own version."""
+
+RESHARDED = "Involuntary full rematerialization"
+"""What XLA says when it moves an array as a whole because two ways of cutting it do not fit."""
+
+ANSWER = "a2fjax.plan: "
+"""Begins the line of a child's output that holds what it found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices that are alike.
+
+    Attributes:
+      kind: of `KINDS`.
+      devices: how many; the first eight are one host, and so on.
+    """
+
+    kind: str
+    devices: int
+
+    @property
+    def name(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.kind}:{self.devices}"
+
+    @property
+    def hosts(self) -> int:
+        """Number of hosts; the last one of CPUs may have fewer devices."""
+        return -(-self.devices // PER_HOST)
+
+
+def parse(text: str) -> list[Topology]:
+    """Reads topologies: "cpu:64", or several as "h100:8,h100:64".
+
+    Raises:
+      InputError: names the part, what was expected and the nearest that works.
+    """
+    found = []
+    for part in text.split(","):
+        kind, colon, number = part.strip().partition(":")
+        if kind.lower() not in KINDS:
+            raise InputError(f"--devices {part}: unknown kind {kind!r}{nearest(kind, KINDS)}")
+        if not colon or not re.fullmatch(r"[0-9]+", number):
+            raise InputError(f"--devices {part}: expected KIND:COUNT, such as {kind.lower()}:64")
+        count = int(number)
+        if not 1 <= count <= MOST:
+            near = min(max(count, 1), MOST)
+            raise InputError(f"--devices {part}: expected 1 to {MOST} devices; nearest is {near}")
+        if kind.lower() == "h100" and count > PER_HOST and count % PER_HOST:
+            near = max(PER_HOST, round(count / PER_HOST) * PER_HOST)
+            raise InputError(
+                f"--devices {part}: hosts have {PER_HOST} GPUs: expected up to {PER_HOST}, or a "
+                f"multiple; the nearest is h100:{near}"
+            )
+        found.append(Topology(kind.lower(), count))
+    return found
+
+
+def missing(topology: Topology) -> str:
+    """Returns the command that installs what a topology needs and is not here; "" if nothing is.
+
+    Raises:
+      InputError: what is here is of another version than jax.
+    """
+    if topology.kind == "cpu":
+        return ""
+    jax = importlib.metadata.version("jax")
+    wanted = [f"{PACKAGES[0]}=={jax}", f"{PACKAGES[1]}=={jax}", PACKAGES[2]]
+    absent = []
+    for package, requirement in zip(PACKAGES, wanted, strict=True):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(requirement)
+            continue
+        if "==" in requirement and version != jax:
+            raise InputError(
+                f"--devices {topology.name}: {package} is {version} and jax is {jax}: expected the "
+                f"same; pip install --no-deps {requirement}"
+            )
+    return f"pip install --no-deps {' '.join(absent)}" if absent else ""
+
+
+def not_here(topology: Topology, install: str) -> InputError:
+    """Returns the error that says what to install; see `missing`."""
+    return InputError(
+        f"--devices {topology.name}: compiling for GPUs that are not here needs packages that are "
+        f"not here either: {install}"
+    )
+
+
+def environment(topology: Topology) -> dict[str, str]:
+    """Returns the environment of the process that describes a topology."""
+    out = dict(os.environ)
+    flags = out.get("XLA_FLAGS", "").split()
+    flags = [f for f in flags if not f.startswith("--xla_force_host_platform_device_count")]
+    out["XLA_FLAGS"] = " ".join(flags)
+    out["TF_CPP_MIN_LOG_LEVEL"] = "1"  # Warnings are part of what is looked for.
+    root = str(Path(__file__).resolve().parents[2])
+    out["PYTHONPATH"] = os.pathsep.join(filter(None, [root, out.get("PYTHONPATH", "")]))
+    out.pop("JAX_PLATFORMS", None)
+    out.pop("JAX_NUM_CPU_DEVICES", None)
+    if topology.kind == "cpu":
+        out["JAX_PLATFORMS"] = "cpu"
+    else:
+        # Without a driver the plugin would refuse to start; with one, nothing is to be taken of it.
+        out["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
+        out["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    return out
+
+
+def look(
+    resolved: config_lib.Resolved,
+    topology: Topology,
+    *,
+    batch_per_device: int | None = None,
+    hlo: str | Path | None = None,
+) -> dict[str, Any]:
+    """Compiles the training step of an experiment for a topology, in a process of its own.
+
+    Args:
+      resolved: the experiment.
+      topology: the devices.
+      batch_per_device: replaces `data.batch_size`, which is of all devices.
+      hlo: file that the text of the compiled program is written to.
+
+    Returns:
+      See `facts.find`; with "warnings", what XLA said of arrays that it had to move as a whole.
+
+    Raises:
+      InputError: packages are missing, or the experiment does not fit the devices.
+      WorkFailed: XLA does not compile it, or the process ended without an answer.
+    """
+    install = missing(topology)
+    if install:
+        raise not_here(topology, install)
+    request = {
+        "resolved": resolved.to_json(),
+        "kind": topology.kind,
+        "devices": topology.devices,
+        "batch_per_device": batch_per_device,
+        "hlo": str(hlo) if hlo else None,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "a2fjax.plan.facts"],
+        input=json.dumps(request),
+        env=environment(topology),
+        capture_output=True,
+        text=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(ANSWER)]
+    if not lines:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise WorkFailed(
+            f"{topology.name}: the compiling process ended with {done.returncode}: "
+            f"{said[-1] if said else 'it said nothing'}"
+        )
+    answer: dict[str, Any] = json.loads(lines[-1].removeprefix(ANSWER))
+    if "error" in answer:
+        raise InputError(f"{topology.name}: {answer['error']}")
+    if "failed" in answer:
+        raise WorkFailed(f"{topology.name}: XLA cannot compile the step: {answer['failed'][:300]}")
+    answer["warnings"] = [line for line in done.stderr.splitlines() if RESHARDED in line]
+    return answer
