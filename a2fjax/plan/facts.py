@@ -24,7 +24,7 @@ from a2fjax import config as config_lib
 from a2fjax import tasks
 from a2fjax.data import loader
 from a2fjax.errors import InputError
-from a2fjax.infer import cost
+from a2fjax.models import cost
 from a2fjax.models import params as params_lib
 from a2fjax.plan import collectives, hlo
 from a2fjax.plan.topologies import ANSWER, PER_HOST, Topology
