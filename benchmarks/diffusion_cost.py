@@ -2,7 +2,7 @@ r"""What the diffusion model costs beside the regression model and beside other 
 
     python benchmarks/diffusion_cost.py [--seconds 10] [--rounds 5] [--json FILE]
 
-On paper: operations for one second of one clip's motion, counted from programs (`infer.cost`; a
+On paper: operations for one second of one clip's motion, counted from programs (`models.cost`; a
 multiply and an add are two), in the sizes of the experiments, hearing included. A row is what all
 calls of a sample take; "a call" is one more step. NVIDIA's diffusion_rnn is the network of this
 package at their released size, 60 frames a second, HuBERT base heard once for the clip, with the

@@ -180,7 +180,7 @@ def operations(
     spec: dict[str, jax.ShapeDtypeStruct],
     made: programs.Programs,
 ) -> dict[str, int]:
-    """Returns floating point operations of a step on all devices, by kind (`infer.cost`).
+    """Returns floating point operations of a step on all devices, by kind (`models.cost`).
 
     Counted before compiling, with the batch in one part: a compiled program for GPUs does not say,
     and a batch in parts takes the same (a test compares them).
