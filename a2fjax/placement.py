@@ -47,22 +47,24 @@ def whole(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
-def by_item(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def by_item(function: Callable[..., Array]) -> Callable[..., Array]:
     """Returns `function`, each device computing it of its own items.
 
     For what XLA would otherwise gather the whole batch for, such as Fourier transforms.
 
     Args:
-      function: [B, ...] -> [B, ...]; what becomes of an item depends on no other.
+      function: [B, ...], and arrays that all items share, -> [B, ...]; what becomes of an item
+        depends on no other.
     """
 
-    def mapped(x: Array) -> Array:
+    def mapped(x: Array, *shared: Array) -> Array:
         parts = devices()
         if parts == 1 or x.shape[0] % parts:
-            return function(x)
+            return function(x, *shared)
         spec = PartitionSpec(AXES)
-        inside = jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)
-        out: Array = inside(x)
+        specs = (spec, *[PartitionSpec()] * len(shared))
+        inside = jax.shard_map(function, in_specs=specs, out_specs=spec, check_vma=False)
+        out: Array = inside(x, *shared)
         return out
 
     return mapped

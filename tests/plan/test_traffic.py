@@ -103,9 +103,6 @@ def nvidia(tiny_encoders, variant):
 
 
 @slow
-@pytest.mark.xfail(
-    strict=True, reason="the grouped convolution of wav2vec 2.0's positions gathers its input"
-)
 def test_live_encoders_keep_the_bounds(tiny_encoders):
     (topology,) = topologies.parse("cpu:8")
     check(topologies.look(nvidia(tiny_encoders, "conv_demo"), topology, batch_per_device=2))

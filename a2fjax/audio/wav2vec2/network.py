@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from a2fjax import placement
 from a2fjax.audio.wav2vec2.layout import Layout
 
 _CONV_EPS = 1e-5  # Of the norms in the feature encoder; config.json does not rule it.
@@ -237,7 +238,11 @@ def _position(layout: Layout, params: dict[str, Any], x: Array) -> Array:
     # PyTorch pads both sides by half and drops the last frame if that is one too many.
     ahead = taps // 2 - (taps % 2 == 0)
     groups = layout.num_conv_pos_embedding_groups
-    x = _conv(kernel, params["bias"], x, padding=(taps // 2, ahead), groups=groups)
+
+    def convolve(x: Array, kernel: Array, bias: Array) -> Array:
+        return _conv(kernel, bias, x, padding=(taps // 2, ahead), groups=groups)
+
+    x = placement.by_item(convolve)(x, kernel, params["bias"])
     return _ACTIVATIONS[layout.feat_extract_activation](x)
 
 
