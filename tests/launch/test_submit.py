@@ -28,7 +28,9 @@ def pids(job) -> list[int]:
 
 def start(job, *arguments) -> subprocess.Popen:
     code = (
-        "import sys; from launch import submit\n"
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        "import signal, sys; from launch import submit\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))"
     )
     stand_in = str(Path(__file__).with_name("stand_in.py"))

@@ -31,7 +31,9 @@ def exit_codes(run):
 
 def start(desk, *arguments):
     code = (
-        "import sys; from launch import submit\n"
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        "import signal, sys; from launch import submit\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))"
     )
     argv = [sys.executable, "-c", code, str(desk.program), *arguments]
