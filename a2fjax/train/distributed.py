@@ -220,6 +220,7 @@ class Watch:
         """
         self._limit = limit
         self._what, self._until = "", float("inf")
+        self._over = threading.Event()
         self.tell: Callable[[str, int], bool] | None = None
         if limit:
             threading.Thread(target=self._look, daemon=True).start()
@@ -234,8 +235,9 @@ class Watch:
         self._what, self._until = what, time.monotonic() + self._limit * factor
 
     def rest(self) -> None:
-        """Nothing is waited for."""
+        """Nothing is waited for any more."""
         self._until = float("inf")
+        self._over.set()
 
     def overdue(self) -> str:
         """Returns what is wrong when the limit has passed, "" otherwise."""
@@ -245,7 +247,8 @@ class Watch:
 
     def _look(self) -> None:
         while not (text := self.overdue()):
-            time.sleep(min(1.0, self._limit / 4))
+            if self._over.wait(min(1.0, self._limit / 4)):
+                return
         if self.tell is None or self.tell(text, EXIT_LOST):
             _leave(text, EXIT_LOST)
 
@@ -315,6 +318,8 @@ def session(setup: Setup, watch: Watch) -> Iterator[None]:
         raise
     finally:
         _peers = None
+        # The program may have other things to do, whose time is its own.
+        watch.rest()
     _finish(peers, watch)
 
 

@@ -85,3 +85,17 @@ def test_a_limit_counts_from_the_last_beat(monkeypatch):
         assert bool(watch.overdue()) == late
     watch.rest()
     assert not watch.overdue()
+
+
+def test_a_watch_rests_after_its_session_however_that_ended(monkeypatch):
+    ended = []
+    monkeypatch.setattr(distributed, "_leave", lambda text, code: ended.append(text))
+    monkeypatch.setattr(distributed, "_initialise", lambda setup, peers: None)
+    for error in (distributed.InputError("x"), distributed.Preempted("x"), KeyError("x")):
+        watch = distributed.Watch(0.2)
+        with pytest.raises(type(error)):
+            with distributed.session(distributed.Setup(source="single"), watch):
+                watch.beat("working")
+                raise error
+    time.sleep(0.6)
+    assert not ended
