@@ -46,7 +46,7 @@ test: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
 
 test-slow: setup
-	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 # Large and for these tests only: where they cannot be had the tests skip and say why.
 parity: setup

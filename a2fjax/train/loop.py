@@ -224,7 +224,8 @@ class _Run:
         if self.first:
             folder_lib.record(self.workdir, self.resolved)
             table = params_lib.table(params_lib.merge(self.abstract.params, self.abstract.frozen))
-            files.write_text(self.workdir / "parameters.txt", table + "\n")
+            if start < last:
+                files.write_text(self.workdir / "parameters.txt", table + "\n")
             tracker = Tracker(
                 config,
                 self.workdir,

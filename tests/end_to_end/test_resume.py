@@ -144,7 +144,7 @@ def test_asked_to_stop_it_saves_and_continues_the_same(setup, undisturbed):
 @pytest.mark.slow
 def test_without_room_for_a_checkpoint_it_fails_in_one_line(setup):
     run = setup / "full"
-    out, err = finish(start(setup, run, cache=False, limit=20_000), code=1)
+    out, err = finish(start(setup, run, cache=False, limit=40_000), code=1)
     (line,) = err.strip().splitlines()
     assert "checkpoint 5 of" in line and "none is complete" in line and "File too large" in line
     assert checkpoints.steps(run) == []
