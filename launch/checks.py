@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from a2fjax.cli import train
-from a2fjax.config import Config, Resolved
+from a2fjax.config import Config, MeshConfig, Resolved
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
+from a2fjax.train import axes
 from launch import job
 from launch.backends import last_line
 from launch.spec import Resources
@@ -74,39 +75,11 @@ def batch(config: Config, resources: Resources) -> None:
     Raises:
       InputError: names the key and what would fit.
     """
-    devices, hosts, mesh = resources.devices, resources.hosts, config.mesh
-    data, fsdp = (-1, 1) if mesh.preset else (mesh.data, mesh.fsdp)
-    if data == -1 and fsdp == -1:
-        raise InputError("config: mesh.data=-1 and mesh.fsdp=-1: only one of them can be -1")
-    for name, size in (("data", data), ("fsdp", fsdp)):
-        if size == 0 or size < -1:
-            raise InputError(f"config: mesh.{name}={size}: expected -1 or a value above 0")
-    if -1 in (data, fsdp):
-        name, known = ("fsdp", fsdp) if data == -1 else ("data", data)
-        if devices % known:
-            fits = [d for d in range(1, devices + 1) if devices % d == 0]
-            raise InputError(
-                f"config: mesh.{name}={known} does not divide {devices} devices; the nearest that "
-                f"does is {min(fits, key=lambda d: abs(d - known))}"
-            )
-        used = devices
-    else:
-        used = data * fsdp
-    if used > devices or (hosts > 1 and used != devices):
-        raise InputError(
-            f"config: mesh.data={data} x mesh.fsdp={fsdp} takes {used} devices, asked for are "
-            f"{devices}; leave mesh.data=-1 to take what there is"
-        )
-    parts = math.lcm(used, hosts) * config.accumulate
-    size = config.data.batch_size
-    if size % parts:
-        near = max(parts, round(size / parts) * parts)
-        where = f"{used} devices" + (f" of {hosts} processes" if hosts > 1 else "")
-        where += f" in {config.accumulate} parts (accumulate)" if config.accumulate > 1 else ""
-        raise InputError(
-            f"config: data.batch_size={size} cannot be divided over {where}; the nearest that can "
-            f"is {near}"
-        )
+    mesh = MeshConfig() if config.mesh.preset else config.mesh
+    used = math.prod(axes.shape(mesh, resources.devices, hosts=resources.hosts))
+    axes.check_batch(
+        config.data.batch_size, used, hosts=resources.hosts, accumulate=config.accumulate
+    )
 
 
 def compiles(

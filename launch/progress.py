@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax.train.tracking import duration
 from launch import spec
 
 _TAIL = 1 << 18
@@ -111,16 +112,6 @@ def line(run: Path, steps: int | None) -> str:
         parts.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
     parts += [f"{key} {values[key]:.4g}" for key in SHOWN if key in values]
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as a person writes them: "42s", "3m05s", "2h07m"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def now() -> str:

@@ -84,7 +84,7 @@ LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
 LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.encoded"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.cli.train", "a2fjax.train"}
-LAUNCH_MAY |= {"a2fjax.train.folder"}
+LAUNCH_MAY |= {"a2fjax.train.folder", "a2fjax.train.axes", "a2fjax.train.tracking"}
 
 
 def test_launch_sees_neither_jax_nor_what_needs_it():

@@ -18,13 +18,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-MEMORY = 80e9
+from a2fjax.train import hardware
+
+MEMORY = hardware.MEMORY["H100"]
 """Bytes of an H100 SXM (data sheet)."""
 
 BY_DEFAULT = 0.75
 """Share of it that jax takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 
-PEAK = {"bfloat16": 989.4e12, "float32": 494.7e12}
+PEAK = dict(zip(("bfloat16", "float32"), hardware.PEAKS["H100"], strict=True))
 """FLOP/s of an H100 SXM without sparsity (data sheet): bf16; TF32, in which jax multiplies float32
 matrices on such GPUs unless told otherwise."""
 

@@ -13,24 +13,6 @@ import jax
 KINDS = ("start", "compile", "data", "eval", "save")
 """What is not training: from the call to the first compilation, and the others by name."""
 
-PEAKS = {
-    "H100": (989.4e12, 494.7e12),
-    "H200": (989.4e12, 494.7e12),
-    "A100": (312e12, 156e12),
-    "L40S": (362e12, 183e12),
-    "L4": (121e12, 60e12),
-}
-"""Dense operations a second of a device in bfloat16 and in TF32, which float32 products take on
-these: NVIDIA's data sheets, without sparsity; by a part of the device's name."""
-
-
-def peak(device_kind: str, precision: str) -> float | None:
-    """Returns the operations a second of a kind of device, None where that is not known."""
-    for part, (half, single) in PEAKS.items():
-        if part in device_kind.split() or part in device_kind.replace("-", " ").split():
-            return half if precision == "bfloat16" else single
-    return None
-
 
 class Clock:
     """Time between two log lines, and since the run was started, by what it was spent on."""
@@ -39,10 +21,10 @@ class Clock:
         """Starts now, with "start".
 
         Args:
-          flops: operations of an update, on all devices together.
+          flops: operations of an update, on all devices together; may be set later.
           peak: operations a second that all devices could do at most, None where unknown.
         """
-        self._flops, self._peak = flops, peak
+        self.flops, self._peak = flops, peak
         self._began = time.perf_counter()
         self._whole = dict.fromkeys(KINDS, 0.0)
         self.reset()
@@ -89,13 +71,13 @@ class Clock:
             "perf/data_wait_share": min(self.spent["data"] / training, 1.0),
             "perf/goodput": max(0.0, 1.0 - sum(self._whole.values()) / whole),
             **{f"perf/share_{k}": min(1.0, v / whole) for k, v in self._whole.items()},
-            "perf/tflop_per_s": rate * self._flops / 1e12,
+            "perf/tflop_per_s": rate * self.flops / 1e12,
             "time/step_s": wall / max(self.steps, 1),
             "time/eval_s": self.spent["eval"],
             "time/save_s": self.spent["save"],
         }
         if self._peak:
-            values["perf/mfu"] = rate * self._flops / self._peak
+            values["perf/mfu"] = rate * self.flops / self._peak
         return values | memory()
 
 

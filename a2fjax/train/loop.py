@@ -30,8 +30,9 @@ from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
 from a2fjax.train import optimizer as optimizer_lib
 from a2fjax.train.checkpoints import Checkpoints
-from a2fjax.train.clock import Clock, peak
+from a2fjax.train.clock import Clock
 from a2fjax.train.distributed import Watch
+from a2fjax.train.hardware import peak
 from a2fjax.train.inputs import Inputs, ShardInputs
 from a2fjax.train.preemption import StopRequest
 from a2fjax.train.profiler import Profiler
@@ -208,7 +209,7 @@ class _Run:
             checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
         self.start = start or self.pretrained
         most = peak(mesh.devices.flat[0].device_kind, config.precision)
-        self.clock = Clock(flops=self.programs.flops(), peak=most * mesh.size if most else None)
+        self.clock = Clock(peak=most * mesh.size if most else None)
         self.silence = self._to_devices({"votes": self._ballots([False] * len(VOTES))})["votes"]
 
     # ---- start ------------------------------------------------------------------------------
@@ -288,6 +289,7 @@ class _Run:
         self.watch.beat("compiling", factor=distributed.COMPILING)
         with self.clock.time("compile"):
             compiled = self.programs.lower().compile()
+            self.clock.flops = self.programs.flops()
         distributed.together()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
         return compiled

@@ -17,43 +17,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from a2fjax.config import Config, MeshConfig
 from a2fjax.errors import InputError
+from a2fjax.placement import AXES
+from a2fjax.train.axes import check_batch, shape
+from a2fjax.train.hardware import MEMORY
 
-AXES = ("data", "fsdp")
 STATE_SHARE = 0.3
 """Of a device's memory, for the state and a gradient: the preset "auto" cuts until they fit."""
-
-MEMORY = {"H100": 80e9, "H200": 141e9, "A100": 80e9, "L40S": 48e9, "L4": 24e9, "A10G": 24e9}
-"""Bytes of a device by a part of its name, where it does not say itself."""
-
-
-def shape(config: MeshConfig, devices: int) -> tuple[int, int]:
-    """Returns the sizes of the axes (data, fsdp) on that many devices.
-
-    Raises:
-      InputError: the axes do not fit the devices; names the key and what would fit.
-    """
-    for name in AXES:
-        size = getattr(config, name)
-        if size == 0 or size < -1:
-            raise InputError(f"config: mesh.{name}={size}: expected -1 or a value above 0")
-    data, fsdp = config.data, config.fsdp
-    if data == -1 and fsdp == -1:
-        raise InputError("config: mesh.data=-1 and mesh.fsdp=-1: only one of them can be -1")
-    if data == -1 or fsdp == -1:
-        name, known = ("fsdp", fsdp) if data == -1 else ("data", data)
-        if devices % known:
-            fits = [d for d in range(1, devices + 1) if devices % d == 0]
-            raise InputError(
-                f"config: mesh.{name}={known} does not divide {devices} devices; the nearest that "
-                f"does is {min(fits, key=lambda d: abs(d - known))}"
-            )
-        data, fsdp = (devices // known, fsdp) if data == -1 else (data, devices // known)
-    if data * fsdp > devices:
-        raise InputError(
-            f"config: mesh.data={data} x mesh.fsdp={fsdp} needs {data * fsdp} devices, there are "
-            f"{devices}; leave mesh.data=-1 to take what there is"
-        )
-    return data, fsdp
 
 
 def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -65,13 +34,7 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mes
       InputError: as `shape`.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = shape(config, len(devices))
-    hosts = len({d.process_index for d in devices})
-    if hosts > 1 and math.prod(sizes) != len(devices):
-        raise InputError(
-            f"config: mesh.data={config.data} x mesh.fsdp={config.fsdp} takes {math.prod(sizes)} "
-            f"of {len(devices)} devices on {hosts} hosts: expected all; leave mesh.data=-1"
-        )
+    sizes = shape(config, len(devices), hosts=len({d.process_index for d in devices}))
     used = list(devices)[: math.prod(sizes)]
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
 
@@ -126,15 +89,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, *, hosts: int = 1, accumulate:
     Raises:
       InputError: names the value and the nearest that works.
     """
-    parts = math.lcm(mesh.size, hosts) * accumulate
-    if batch_size % parts:
-        where = f"{mesh.size} devices" + (f" on {hosts} hosts" if hosts > 1 else "")
-        where += f" in {accumulate} parts (accumulate)" if accumulate > 1 else ""
-        near = max(parts, round(batch_size / parts) * parts)
-        raise InputError(
-            f"config: data.batch_size={batch_size} cannot be divided over {where}; the nearest "
-            f"that can is {near}"
-        )
+    check_batch(batch_size, mesh.size, hosts=hosts, accumulate=accumulate)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from a2fjax.config import LogConfig
-from a2fjax.train import clock, distributed, profiler
+from a2fjax.train import clock, distributed, hardware, profiler
 
 
 def test_shares_add_up_and_speeds_leave_out_what_is_no_training(monkeypatch):
@@ -38,10 +38,10 @@ def test_shares_add_up_and_speeds_leave_out_what_is_no_training(monkeypatch):
 
 
 def test_peaks_are_of_known_devices_only():
-    assert clock.peak("NVIDIA H100 80GB HBM3", "bfloat16") == 989.4e12
-    assert clock.peak("NVIDIA A100-SXM4-40GB", "float32") == 156e12
-    assert clock.peak("NVIDIA L40S", "bfloat16") == 362e12
-    assert clock.peak("cpu", "float32") is None
+    assert hardware.peak("NVIDIA H100 80GB HBM3", "bfloat16") == 989.4e12
+    assert hardware.peak("NVIDIA A100-SXM4-40GB", "float32") == 156e12
+    assert hardware.peak("NVIDIA L40S", "bfloat16") == 362e12
+    assert hardware.peak("cpu", "float32") is None
 
 
 def test_a_window_of_updates_is_traced(tmp_path):
