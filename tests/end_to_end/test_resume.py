@@ -21,12 +21,12 @@ from a2fjax.train import checkpoints, tracking
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(setup, run, *, cache=True, limit=None):
+def start(setup, run, *options, cache=True, limit=None):
     """Starts `a2fjax train`; `limit` bounds the size of files it may write, in bytes."""
     command = [
         *(sys.executable, "-m", "a2fjax.cli.main", "train", "--workdir", str(run)),
         *("--config", str(setup / "experiment.py")),
-        *(f"--config.data.shards={setup / 'shards'}",),
+        *(f"--config.data.shards={setup / 'shards'}", *options),
     ]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     if cache:
@@ -144,7 +144,9 @@ def test_asked_to_stop_it_saves_and_continues_the_same(setup, undisturbed):
 @pytest.mark.slow
 def test_without_room_for_a_checkpoint_it_fails_in_one_line(setup):
     run = setup / "full"
-    out, err = finish(start(setup, run, cache=False, limit=40_000), code=1)
+    # The whole run's metrics are 90 kB; the weights alone are 2 MB.
+    wide = "--config.model.recurrent_width=128"
+    out, err = finish(start(setup, run, wide, cache=False, limit=400_000), code=1)
     (line,) = err.strip().splitlines()
     assert "checkpoint 5 of" in line and "none is complete" in line and "File too large" in line
     assert checkpoints.steps(run) == []
