@@ -99,9 +99,7 @@ def _run_arguments(parser: argparse.ArgumentParser, *, again: bool = False) -> N
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
     parser.add_argument("--wait", action="store_true", help="return when all has ended")
     parser.add_argument("--poll", type=float, default=10.0, help="seconds between looks (10)")
-    parser.add_argument(
-        "--after", action="append", metavar="RUN[:ok|any]", help="start when that run has ended"
-    )
+    _after_argument(parser)
     parser.add_argument("--retries", type=int, help="after failures without progress (3)")
     parser.add_argument("--max-requeues", type=int, help="how often a job comes back at most (50)")
     parser.add_argument("--max-parallel", type=int, help="runs of a sweep at a time (local: 1)")
@@ -171,6 +169,8 @@ def _part_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retries", type=int, default=2, help="of a part that fails (default 2)")
     parser.add_argument("--python", help="interpreter (default: this one; Kubernetes: python)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
+    parser.add_argument("--runs", default=DEFAULT_ROOT, metavar="ROOT", help="runs of --after")
+    _after_argument(parser)
     _wait_arguments(parser)
     options = parser.add_argument_group("backends")
     options.add_argument("--max-parallel", type=int, help="parts at a time")
@@ -187,6 +187,15 @@ def _part_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--namespace", help="default: default (kubernetes)")
     options.add_argument(
         "--volume", action="append", metavar="CLAIM:PATH[:ro]", help="may be repeated (kubernetes)"
+    )
+
+
+def _after_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--after",
+        action="append",
+        metavar="WORK[:ok|any]",
+        help="start when that run or sweep, or what fills that folder, has ended; may be repeated",
     )
 
 

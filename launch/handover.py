@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from a2fjax import errors, files
-from a2fjax.errors import InputError
-from launch import job, progress, spec, status, verdict
+from launch import after, progress, spec, status, verdict
 from launch.backends import runs_kubernetes, runs_local, runs_slurm
 from launch.place import Place
 from launch.spec import RunSpec, Submission
@@ -56,7 +54,7 @@ def start(
     for name in place.passed:
         if name not in os.environ:
             print(f"{folder.name}: {name} is not set in this environment", flush=True)
-    needs = _needs(place.after, place.backend)
+    needs = after.needs(place.after, place.backend)
     if place.backend == "slurm":
         # Before anything that says how the last attempt went is removed.
         runs_slurm.check(folder, entries, chosen)
@@ -96,7 +94,7 @@ def start(
         submitted(number)
         print(f"{folder.name}: Slurm job {number}", flush=True)
     else:
-        _wait_for(place.after, poll)
+        after.wait(place.after, poll)
         for run, run_spec in picked:
             one = runs_kubernetes.submit(run, run_spec, attempts[run])
             submitted(one, [run])
@@ -117,67 +115,10 @@ def _local(place: Place, picked: Entries, submitted: Callable[[str], None]) -> i
         picked,
         submitted,
         at_a_time=place.options.get("max_parallel") or 1,
-        ready=lambda: _ready(place.after),
+        ready=lambda: after.ready(place.after),
     )
     for run, code in codes.items():
         if code:
             said = status.why(run)
             print(f"{spec.read(run).id}: {said}", flush=True)
     return runs_local.exit_code(list(codes.values()))
-
-
-def _ended(after: str) -> dict[Path, status.State]:
-    """Returns the states of the runs that one `--after` names."""
-    folder = Path(after.rpartition(":")[0])
-    return status.states(spec.runs(folder))
-
-
-def _ready(after: Sequence[str]) -> bool:
-    """Returns whether all that is waited for has ended.
-
-    Raises:
-      InputError: one has ended badly that should have ended well.
-    """
-    ready = True
-    for text in after:
-        folder, _, how = text.rpartition(":")
-        for run, state in _ended(text).items():
-            if state.active:
-                ready = False
-            elif how == "ok" and state.name != job.DONE:
-                raise InputError(
-                    f"--after {Path(folder).name}: {spec.read(run).id} is {state.name}; mend it, "
-                    f"or say --after {Path(folder).name}:any"
-                )
-    return ready
-
-
-def _wait_for(after: Sequence[str], poll: float) -> None:
-    """Waits at the desk, where the backend knows no "after that"."""
-    while not _ready(after):
-        time.sleep(poll)
-
-
-def _needs(after: Sequence[str], backend: str) -> dict[str, list[runs_slurm.Id]]:
-    """Returns Slurm's jobs that must have ended, by how.
-
-    Raises:
-      InputError: one has ended badly, or is none of Slurm's.
-    """
-    _ready(after)
-    out: dict[str, list[runs_slurm.Id]] = {"ok": [], "any": []}
-    if backend != "slurm":
-        return out
-    for text in after:
-        how = text.rpartition(":")[2]
-        for run, state in _ended(text).items():
-            submitted = spec.submission(run)
-            if not state.active or submitted is None:
-                continue
-            if submitted.backend != "slurm":
-                raise InputError(
-                    f"--after {spec.read(run).id}: is at work on {submitted.backend}, for which "
-                    "Slurm cannot wait; submit when it has ended"
-                )
-            out[how].append((submitted.job, submitted.index))
-    return out

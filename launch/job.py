@@ -76,6 +76,7 @@ class Record:
       parts: those submitted this time; others had been done.
       jobs: the backend's names of what it runs ("parts" and "finish").
       submitted: time in UTC, ISO 8601.
+      after: what must have ended before, as `launch.after.check` returns it.
     """
 
     backend: str
@@ -86,6 +87,7 @@ class Record:
     parts: tuple[int, ...]
     jobs: Mapping[str, str]
     submitted: str
+    after: tuple[str, ...] = ()
 
 
 def record_path(base: Path) -> Path:
@@ -123,7 +125,8 @@ def read(base: Path) -> Record | None:
         spec = values.pop("spec")
         for key in ("command", "finish"):
             spec[key] = tuple(spec[key])
-        values["parts"] = tuple(values["parts"])
+        for key in ("parts", "after"):
+            values[key] = tuple(values.get(key, ()))
         return Record(spec=Spec(**spec), **values)
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from a2fjax import config, errors, files
 from a2fjax.errors import InputError
+from launch import after as after_lib
 from launch import backends, cache, job
 from launch.arguments import DEFAULT_PARTS
 from launch.job import Record, Spec
@@ -36,8 +37,9 @@ def start(args: argparse.Namespace, extra: list[str], program: Sequence[str] | N
     Raises:
       InputError: whatever can be told at the desk to be wrong.
     """
-    work = _build(args, extra) if args.command == "build" else _cache(args, extra)
-    return _start(args, work, program or PROGRAMS[args.command])
+    after = after_lib.check(args.after or (), args.runs)
+    work = _build(args, extra, after) if args.command == "build" else _cache(args, extra, after)
+    return _start(args, work, program or PROGRAMS[args.command], after)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -69,14 +71,15 @@ class _Work:
     most_parts: int | None = None
 
 
-def _build(args: argparse.Namespace, extra: list[str]) -> _Work:
+def _build(args: argparse.Namespace, extra: list[str], after: tuple[str, ...]) -> _Work:
     if (args.workers or 0) < 0:
         raise InputError(f"--workers {args.workers}: expected 0 or more")
     settings = config.parse_overrides(extra)
     _check_settings(args.layout, settings)
     here = args.backend != "kubernetes"
     source, out = _path(args.input, "INPUT", here), _path(args.out, "--out", here)
-    if here and not Path(source).exists():
+    # What goes before may be what makes the captures.
+    if here and not after and not Path(source).exists():
         raise InputError(f"{args.input}: does not exist")
     if here and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out {args.out}: is not a folder")
@@ -91,11 +94,12 @@ def _build(args: argparse.Namespace, extra: list[str]) -> _Work:
     )
 
 
-def _cache(args: argparse.Namespace, extra: list[str]) -> _Work:
+def _cache(args: argparse.Namespace, extra: list[str], after: tuple[str, ...]) -> _Work:
     settings = config.parse_overrides(extra)
     here = args.backend != "kubernetes"
     shards = _path(args.shards, "SHARDS", here)
-    most = cache.files(shards) if here else None
+    known = here and os.path.realpath(shards) not in after_lib.fills(after)
+    most = cache.files(shards) if known else None
     words = [shards]
     for flag in ("features", "config"):
         value = getattr(args, flag)
@@ -113,7 +117,9 @@ def _cache(args: argparse.Namespace, extra: list[str]) -> _Work:
     )
 
 
-def _start(args: argparse.Namespace, work: _Work, program: Sequence[str]) -> int:
+def _start(
+    args: argparse.Namespace, work: _Work, program: Sequence[str], after: tuple[str, ...]
+) -> int:
     backend = backends.get(args.backend)
     given = {k: v for k, v in vars(args).items() if k in _ALL_OPTIONS and v is not None}
     for name in sorted(set(given) - backend.OPTIONS):
@@ -153,6 +159,7 @@ def _start(args: argparse.Namespace, work: _Work, program: Sequence[str]) -> int
         parts=tuple(range(1, parts + 1)),
         jobs={},
         submitted=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        after=after,
     )
     if args.dry_run:
         print(backend.render(record, base))
@@ -239,9 +246,12 @@ def _submit(args: argparse.Namespace, base: Path, before: Record | None, record:
                 f"{record.out}: {len(active)} of {len(states)} are at work or waiting "
                 f"({before.backend}: {names}); `submit.py cancel` stops them"
             )
+    needs = after_lib.needs(record.after, record.backend)
+    if record.backend != "slurm":
+        after_lib.wait(record.after, args.poll)
     files.make_folder(job.folder(base))
     backend = backends.get(record.backend)
-    record = backend.submit(record, base)
+    record = backend.submit(record, base, needs)
     names = ", ".join(f"{k} {v}" for k, v in record.jobs.items())
     if record.backend != "local":
         print(f"{record.backend}: submitted {len(record.parts)} parts: {names}", flush=True)
@@ -262,7 +272,20 @@ def _status(args: argparse.Namespace, base: Path, record: Record) -> int:
             shown = "" if state == job.DONE else f": {', '.join(these[:20])}"
             print(f"  {len(these)} of {len(states)} {state}{shown}{' ...' * (len(these) > 20)}")
     print(f"  finish: {last}")
+    vain = _in_vain(record, [*states.values(), last])
+    if vain:
+        print(
+            f"  waits for ever ({vain}): `submit.py cancel {record.out}`, then `submit.py retry "
+            f"{record.out}` once that is done"
+        )
     return errors.EXIT_OK
+
+
+def _in_vain(record: Record, states: Sequence[str]) -> str:
+    """Returns what ended badly so that nothing of this starts, or ""."""
+    active = [state for state in states if state in job.ACTIVE]
+    never = record.backend == "slurm" and active and job.RUNNING not in active
+    return after_lib.in_vain(record.after) if never else ""
 
 
 def _logs(args: argparse.Namespace, base: Path, record: Record) -> int:
@@ -321,6 +344,10 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
         if line != said:
             print(line, flush=True)
             said = line
+        vain = _in_vain(record, [*states.values(), last])
+        if vain:
+            print(f"{record.out}: waits for ever: {vain}", file=sys.stderr)
+            return errors.EXIT_FAILED
         # On a network disk an exit code may show some seconds after its job has left the queue.
         unsure = unsure + 1 if last == job.LOST else 0
         if last not in job.ACTIVE and unsure in (0, _PATIENCE):

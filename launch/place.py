@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax.errors import InputError, nearest
-from launch import arguments, backends, checks, job, profile, spec, status
+from launch import after, arguments, backends, checks, job, pinned_data, profile, spec, status
 from launch.backends import runs_kubernetes, runs_slurm, slots
 from launch.spec import Resources, RunSpec
 
@@ -85,7 +85,7 @@ def choose(args: argparse.Namespace) -> Place:
         options=_options(given, site, args.backend),
         retries=RETRIES if args.retries is None else args.retries,
         max_requeues=MAX_REQUEUES if args.max_requeues is None else args.max_requeues,
-        after=spec.check_after(args.after or (), root),
+        after=after.check(args.after or (), root),
     )
 
 
@@ -110,6 +110,10 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
 
         code, snap = snapshot.take(status.root(folder), keep=not args.dry_run)
     passed = [*before.passed, *site.get("pass", []), *(args.pass_ or [])]
+    needs = after.check(args.after or (), status.root(folder))
+    data = before.data
+    if backend != "kubernetes":
+        data = pinned_data.take(data, but=after.fills(needs), directory=before.directory)
     options = _options(given, site, backend)
     if args.max_parallel is None:
         options["max_parallel"] = before.options.get("max_parallel")
@@ -121,10 +125,11 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
         code=code,
         snapshot=snap,
         passed=_passed(passed),
+        data=data,
         options=options,
         retries=before.retries if args.retries is None else args.retries,
         max_requeues=before.max_requeues if args.max_requeues is None else args.max_requeues,
-        after=spec.check_after(args.after or (), status.root(folder)),
+        after=needs,
     )
 
 

@@ -7,7 +7,6 @@ little more than one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -93,16 +92,6 @@ def packages(python: str) -> dict[str, str]:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise InputError(f"--python {python}: does not run ({_why(error)})") from None
     return {name: values[name] for name in sorted(values, key=str.lower)}
-
-
-def data(shards: Mapping[str, Path]) -> dict[str, str]:
-    """Returns the SHA-256 of each set's manifest, which names all clips; "" where none is here."""
-    out = {}
-    for name, folder in shards.items():
-        out[name] = ""
-        with contextlib.suppress(OSError):
-            out[name] = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return out
 
 
 def _why(error: Exception) -> str:

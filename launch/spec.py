@@ -1,10 +1,11 @@
 """What a run is, as plain data: `RunSpec` (frozen, written before anything is queued) and files.
 
 ROOT/RUN/                   the folder that the command fills; of a training, its run folder
-/launch/spec.json   what runs, and everything that it came from
-/config.json the configuration that training reads, whatever becomes of files
-/job.json    how it was last submitted
-/events.jsonl, logs/rank-0.log, result.json, exit
+    launch/spec.json        what runs, and everything that it came from
+    launch/config.json      the configuration that training reads, whatever becomes of files
+    launch/job.json         how it was last submitted
+    launch/data.json        digests of data that was not there yet when it was submitted
+    launch/events.jsonl, logs/rank-0.log, result.json, exit
 ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ as a run
 ROOT/.code/                 snapshots of the code
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,6 @@ from a2fjax.errors import InputError, nearest
 
 VERSION = 1
 LAYOUTS = ("per-node", "per-gpu")
-AFTER = ("ok", "any")
 _NAME = re.compile(r"[A-Za-z0-9][\w.+=,@-]*")
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class RunSpec:
       experiment_sha256: of the experiment file's text.
       overrides: of `--config.` as given, and of the sweep.
       config: text of config.json as values: "config", "sources", "fingerprint".
-      data: shards folder -> SHA-256 of its manifest.
+      data: shards folder -> SHA-256 of its manifest; "" where that was not known at the desk.
       code: folder that the worker imports from.
       snapshot: digest of that folder's files; None where the installed code is used.
       git: "commit" and "dirty", None without git.
@@ -98,7 +98,7 @@ class RunSpec:
       sweep: of which it is a trial.
       trial: values of the sweep by key; None for a run alone.
       key: digest of the trial.
-      after: runs that must have ended, each as RUN:ok or RUN:any.
+      after: what must have ended before, as `launch.after.check` returns it.
       created: time in UTC, ISO 8601.
     """
 
@@ -303,20 +303,3 @@ def _make(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
         return kind(**values)
     except TypeError as error:
         raise InputError(f"{path}: damaged ({error}); delete it and submit again") from None
-
-
-def check_after(after: Sequence[str], root: Path) -> tuple[str, ...]:
-    """Returns `--after` with the names of runs and the condition spelt out.
-
-    Raises:
-      InputError: no such run or condition.
-    """
-    out = []
-    for text in after:
-        name, _, how = text.rpartition(":")
-        if not name:
-            name, how = text, "ok"
-        if how not in AFTER:
-            raise InputError(f"--after {text}: {how!r}{nearest(how, AFTER)}")
-        out.append(f"{find(name, root)}:{how}")
-    return tuple(out)

@@ -18,8 +18,8 @@ from typing import Any
 from a2fjax import config as config_lib
 from a2fjax import errors, files
 from a2fjax.errors import InputError, WorkFailed, nearest
-from launch import job, progress, spec, table, worker
-from launch.backends import NotInstalled, read_log, runs_kubernetes, runs_local, runs_slurm
+from launch import job, pinned_data, progress, spec, table, worker
+from launch.backends import Id, NotInstalled, read_log, runs_kubernetes, runs_local, runs_slurm
 from launch.spec import Submission
 
 WRONG = (job.FAILED, job.BAD_INPUT, job.STOPPED, job.LOST)
@@ -58,9 +58,7 @@ def states(runs: Sequence[Path]) -> dict[Path, State]:
     return {run: _state(run, found, queued) for run, found in known.items()}
 
 
-def _state(
-    run: Path, found: Submission | None, queued: dict[runs_slurm.Id, tuple[str, str]]
-) -> State:
+def _state(run: Path, found: Submission | None, queued: dict[Id, tuple[str, str]]) -> State:
     code = _exit_code(run)
     last = _last_code(run, found)
     ended = State(job.LOST if last is None else job.state_of(last))
@@ -249,7 +247,7 @@ def cancel(place: Path) -> int:
     if not active:
         print("nothing runs")
         return errors.EXIT_OK
-    jobs: list[runs_slurm.Id] = []
+    jobs: list[Id] = []
     for run in active:
         # First, so that nothing that is stopped now goes back into the queue.
         files.write_text(spec.launch(run) / "cancelled", "")
@@ -363,7 +361,7 @@ def diff(first: Path, second: Path) -> int:
     for place in (first, second):
         if spec.is_sweep(place):
             raise InputError(f"{place.name}: is a sweep; say {place.name}/TRIAL")
-    a, b = _described(spec.read(first)), _described(spec.read(second))
+    a, b = _described(first), _described(second)
     same = True
     for key in sorted({*a, *b}):
         if a.get(key) != b.get(key):
@@ -374,7 +372,8 @@ def diff(first: Path, second: Path) -> int:
     return errors.EXIT_OK
 
 
-def _described(found: spec.RunSpec) -> dict[str, Any]:
+def _described(run: Path) -> dict[str, Any]:
+    found = spec.read(run)
     git = found.git or {}
     own: dict[str, Any] = {
         "code": found.snapshot,
@@ -388,7 +387,7 @@ def _described(found: spec.RunSpec) -> dict[str, Any]:
         own["command"] = list(found.command)
     groups: dict[str, Any] = {
         "config": found.config["config"] if found.config else {},
-        "data": dict(found.data),
+        "data": pinned_data.of(run, found),
         "package": dict(found.packages),
         "machines": dataclasses.asdict(found.resources),
         "environment": {k: v for k, v in found.environment.items() if k != "PYTHONPATH"},

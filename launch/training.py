@@ -18,7 +18,7 @@ from a2fjax import errors
 from a2fjax.cli.main import COMMANDS
 from a2fjax.config import Resolved
 from a2fjax.errors import InputError, nearest
-from launch import checks, job, progress, snapshot, spec, status, sweeps
+from launch import after, checks, job, pinned_data, progress, snapshot, spec, status, sweeps
 from launch import place as place_lib
 from launch.backends import runs_local
 from launch.place import Place
@@ -134,7 +134,7 @@ def resume(args: argparse.Namespace, extra: list[str]) -> int:
     if again.config is not None:
         pinned = config_lib.from_json(json.dumps(again.config))
         here = again.backend != "kubernetes"
-        checks.training(pinned, again.resources, here=here, chained=bool(again.after))
+        checks.training(pinned, again.resources, here=here, after=again.after)
     if state.name == job.DONE and not overrides:
         print(f"{before.id}: is done; more steps are --config.steps=N")
         return errors.EXIT_OK
@@ -209,7 +209,7 @@ def _check(
         if text not in seen:
             seen.add(text)
             here = args.backend != "kubernetes"
-            checks.training(resolved, place.resources, here=here, chained=bool(place.after))
+            checks.training(resolved, place.resources, here=here, after=place.after)
     if args.check_compile:
         text = checks.compiles(
             place.python,
@@ -235,6 +235,7 @@ def _pin(
     # There the image holds them, and its digest says which.
     packages, git = {} if away else snapshot.packages(place.python), snapshot.git_state()
     words = [place.python, *(program or PROGRAM)]
+    waiting = after.fills(place.after)
 
     def make(
         folder: Path,
@@ -247,7 +248,7 @@ def _pin(
         command = [*words, *more.pop("command", [])]
         if resolved is not None:
             config = json.loads(resolved.to_json())
-            data = snapshot.data({s: Path(s) for s in resolved.config.data.shards})
+            data = pinned_data.take(resolved.config.data.shards, but=waiting)
             experiment = str(args.experiment)
             command += ["train", "--config", str(spec.launch(folder) / "config.json")]
             command += ["--workdir", str(folder)]

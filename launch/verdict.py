@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from a2fjax import errors, files
-from launch import job, progress, spec, worker
+from launch import job, pinned_data, progress, spec, worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def first_code(run: Path, code: int, processes: int) -> int:
 def forget(run: Path) -> None:
     """Removes what the last attempt left, before the next one."""
     place = spec.launch(run)
-    for name in ("exit", "cancelled", "failures.json"):
+    for name in ("exit", "cancelled", "failures.json", pinned_data.NAME):
         (place / name).unlink(missing_ok=True)
     clear_ranks(run)
 

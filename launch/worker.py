@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from a2fjax import errors, files
-from launch import job, progress, spec
+from launch import job, pinned_data, progress, spec
 from launch.backends import last_line
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
@@ -64,7 +64,7 @@ def work(run: Path, run_spec: spec.RunSpec) -> int:
     with (place / "logs" / f"rank-{which}.log").open("ab") as log:
         log.write(f"== {progress.now()} on {progress.host()}, attempt {attempt}\n".encode())
         log.flush()
-        process = _Process(run_spec, log)
+        process = _Process(run_spec, log, pinned_data.check(run, run_spec, first=which == 0))
         progress.event(
             run,
             "started",
@@ -118,14 +118,18 @@ def log_path(run: Path, which: int) -> Path:
 
 
 class _Process:
-    """The command, and the signals on their way to it."""
+    """The command, and the signals on their way to it; it is not started where `wrong` says why."""
 
-    def __init__(self, run_spec: spec.RunSpec, log: Any) -> None:
+    def __init__(self, run_spec: spec.RunSpec, log: Any, wrong: str) -> None:
         self._waiting: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
         for number in SIGNALS:
             signal.signal(number, self._hand_on)
+        if wrong:
+            log.write(f"{wrong}\n".encode())
+            self._code = errors.EXIT_BAD_INPUT
+            return
         try:
             # A group of its own: signals to the group that it would share with this process would
             # reach it twice, and the second Ctrl-C means something else than the first.

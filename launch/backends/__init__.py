@@ -12,6 +12,11 @@ from a2fjax.errors import InputError, WorkFailed, nearest
 from launch.job import Record, Spec
 
 NAMES = ("local", "slurm", "kubernetes")
+Id = tuple[str, int | None]
+"""A job of Slurm: its number, and its place in an array."""
+
+After = Mapping[str, Sequence[Id]]
+"""Condition ("ok" or "any") -> jobs that must have ended so."""
 
 
 class NotInstalled(InputError):
@@ -39,10 +44,11 @@ class Backend(Protocol):
         """Returns what would be handed over, as text, and has it checked where that is possible."""
         ...
 
-    def submit(self, record: Record, base: Path) -> Record:
+    def submit(self, record: Record, base: Path, after: After) -> Record:
         """Hands over; returns the record with the names of the jobs.
 
-        The record is on disk as soon as there is something that could be cancelled.
+        The record is on disk as soon as there is something that could be cancelled. `after` is
+        what the queue has to wait for; a backend that cannot is called when that has ended.
         """
         ...
 

@@ -16,7 +16,7 @@ from typing import Any
 from a2fjax import files
 from a2fjax.errors import EXIT_BAD_INPUT, InputError, WorkFailed
 from launch import job
-from launch.backends import call, last_line, manifests
+from launch.backends import After, call, last_line, manifests
 from launch.job import Record, Spec
 
 OPTIONS = frozenset("image namespace volume cpus mem max_parallel".split())
@@ -69,7 +69,7 @@ def render(record: Record, base: Path) -> str:
     return manifests.to_yaml([parts_manifest(record), finish_manifest(record)])
 
 
-def submit(record: Record, base: Path) -> Record:
+def submit(record: Record, base: Path, after: After) -> Record:
     """Applies the Job of the parts.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from a2fjax import files
 from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError, Preempted
 from launch import job
-from launch.backends import read_log
+from launch.backends import After, read_log
 from launch.job import Record, Spec
 
 OPTIONS = frozenset({"max_parallel"})
@@ -39,7 +39,7 @@ def render(record: Record, base: Path) -> str:
     return "\n".join([f"# {at_a_time} at a time, then the last", *map(shlex.join, commands)])
 
 
-def submit(record: Record, base: Path) -> Record:
+def submit(record: Record, base: Path, after: After) -> Record:
     """Runs all parts and the last command before it returns.
 
     Raises:

@@ -16,12 +16,11 @@ from typing import Any
 from a2fjax import files
 from a2fjax.errors import EXIT_FAILED, InputError, WorkFailed
 from launch import job, spec
-from launch.backends import NotInstalled, call, last_line, slurm
+from launch.backends import After, Id, NotInstalled, call, last_line, slurm
 from launch.spec import Resources, RunSpec
 
 NAMES = ("partition", "account", "qos", "constraint", "array_limit")
 PYTHON = sys.executable
-Id = tuple[str, int | None]
 
 
 def options(given: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def submit(
     folder: Path,
     runs: Sequence[tuple[Path, RunSpec]],
     chosen: Sequence[int],
-    after: Mapping[str, Sequence[Id]],
+    after: After,
 ) -> str:
     """Submits the job; returns its number.
 
@@ -128,16 +127,14 @@ def submit(
       folder: of the run or the sweep.
       runs: as `script`'s.
       chosen: as `script`'s.
-      after: "ok" or "any" -> jobs that must have ended.
+      after: what it has to wait for.
     """
     place = spec.launch(folder)
     files.write_text(place / "job.sh", script(folder, runs, chosen))
     # Run in the folder with relative names: Slurm would take "%j" in a path for a job's number.
     argv = ["sbatch", "--parsable", f"--chdir={place}"]
     argv.append(f"--output={'job-%a.log' if chosen else 'job.log'}")
-    needs = [f"after{how}:{':'.join(map(_id, ids))}" for how, ids in after.items() if ids]
-    if needs:
-        argv.append(f"--dependency={','.join(needs)}")
+    argv += slurm.dependency(after)
     argv += _lead(runs, chosen).options["sbatch"]
     found = call([*argv, str(place / "job.sh")], missing=slurm.MISSING)
     slurm.judge(found)
@@ -170,7 +167,7 @@ def queue(jobs: Iterable[str]) -> dict[Id, tuple[str, str]]:
 
 def cancel(jobs: Sequence[Id]) -> str:
     """Takes jobs out of the queue and stops what runs; returns what was done."""
-    ids = sorted(map(_id, jobs))
+    ids = sorted(map(slurm.id_text, jobs))
     found = call(["scancel", *ids], missing=slurm.MISSING)
     if found.returncode and "Invalid job id" not in found.stderr:
         raise WorkFailed(f"scancel: {last_line(found.stderr)}")
@@ -185,10 +182,6 @@ def log_path(folder: Path, index: int | None) -> Path:
 def _lead(runs: Sequence[tuple[Path, RunSpec]], chosen: Sequence[int]) -> RunSpec:
     """Returns the specification that says what all of a submission have in common."""
     return runs[chosen[0] - 1 if chosen else 0][1]
-
-
-def _id(found: Id) -> str:
-    return found[0] if found[1] is None else f"{found[0]}_{found[1]}"
 
 
 def _directives(resources: Resources, values: Mapping[str, Any], name: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 from a2fjax import files
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, InputError, WorkFailed
 from launch import job
-from launch.backends import NotInstalled, call, last_line, read_log
+from launch.backends import After, Id, NotInstalled, call, last_line, read_log
 from launch.job import Record, Spec
 
 OPTIONS = frozenset(
@@ -60,7 +60,7 @@ def render(record: Record, base: Path) -> str:
     return f"{script}\n{last}\n# {verdict}"
 
 
-def submit(record: Record, base: Path) -> Record:
+def submit(record: Record, base: Path, after: After) -> Record:
     """Submits the array and the job that waits for it.
 
     Raises:
@@ -76,13 +76,15 @@ def submit(record: Record, base: Path) -> Record:
     jobs: dict[str, str] = {}
     if record.parts:
         files.write_text(place / "parts.sh", script)
-        jobs["parts"] = _sbatch(record, place, "parts.sh", "--output=part-%a.log")
+        first = ["--output=part-%a.log", *dependency(after)]
+        jobs["parts"] = _sbatch(record, place, "parts.sh", *first)
         record = dataclasses.replace(record, jobs=jobs)
         # Before anything else can go wrong: what is queued can be cancelled.
         job.write(base, record)
-    after = [f"--dependency=afterany:{jobs['parts']}"] if jobs else []
+    behind = {"any": [(jobs["parts"], None)]} if jobs else after
     try:
-        jobs["finish"] = _sbatch(record, place, "finish.sh", "--output=finish.log", *after)
+        last_words = ["--output=finish.log", *dependency(behind)]
+        jobs["finish"] = _sbatch(record, place, "finish.sh", *last_words)
     except (InputError, WorkFailed):
         if jobs:
             call(["scancel", jobs["parts"]], missing=MISSING)
@@ -308,6 +310,17 @@ def _sbatch(record: Record, place: Path, script: str, *arguments: str) -> str:
     if not number.isdigit():
         raise WorkFailed(f"sbatch answered {last_line(found.stdout)!r} instead of a job's number")
     return number
+
+
+def dependency(after: After) -> list[str]:
+    """Returns the option of sbatch that has a job wait, or none."""
+    words = [f"after{how}:{':'.join(map(id_text, these))}" for how, these in after.items() if these]
+    return [f"--dependency={','.join(words)}"] if words else []
+
+
+def id_text(found: Id) -> str:
+    """Returns what Slurm's programs call a job, or an element of an array."""
+    return found[0] if found[1] is None else f"{found[0]}_{found[1]}"
 
 
 def judge(found: Any) -> None:

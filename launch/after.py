@@ -1,0 +1,184 @@
+"""What must have ended before work starts: runs, sweeps, builds of shards, caches of encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fjax.errors import InputError, nearest
+from launch import backends, job, spec, status
+from launch.backends import Id
+
+HOW = ("ok", "any")
+"""Conditions: it ended well, or in whatever way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One thing that is waited for.
+
+    Attributes:
+      name: for messages.
+      state: of `job.STATES`.
+      backend: where it is.
+      slurm: its job and place in the array there; None elsewhere.
+    """
+
+    name: str
+    state: str
+    backend: str
+    slurm: Id | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it is at work or waits to be."""
+        return self.state in job.ACTIVE
+
+
+def check(given: Sequence[str], root: str | Path) -> tuple[str, ...]:
+    """Returns `--after` with paths in place of names and the condition spelt out.
+
+    Args:
+      given: RUN, SWEEP or SWEEP/TRIAL (names below ROOT or paths), or the folder that a build or a
+        cache fills, or its `--record`; ":ok" or ":any" may follow.
+      root: folder of all runs.
+
+    Raises:
+      InputError: nothing of that name was submitted, or no such condition.
+    """
+    out = []
+    for text in given:
+        name, _, how = text.rpartition(":")
+        if not name or (how not in HOW and _place(text, root)):
+            name, how = text, "ok"
+        if how not in HOW:
+            raise InputError(f"--after {text}: {how!r}{nearest(how, HOW)}")
+        place = _place(name, root)
+        if place is None and Path(name).exists():
+            raise InputError(f"--after {text}: nothing was submitted that fills this folder")
+        out.append(f"{place or spec.find(name, root)}:{how}")
+    return tuple(out)
+
+
+def of(text: str) -> list[Work]:
+    """Returns what one of `check`'s texts waits for.
+
+    Raises:
+      InputError, WorkFailed: files are damaged, or the scheduler does not answer.
+    """
+    folder = Path(text.rpartition(":")[0])
+    base = _base(folder)
+    if base is not None:
+        record = job.read(base)
+        assert record is not None
+        last = backends.get(record.backend).states(record, base)[job.FINISH]
+        number = record.jobs.get(job.FINISH) if record.backend == "slurm" else None
+        return [Work(folder.name, last, record.backend, (number, None) if number else None)]
+    out = []
+    for run, found in status.states(spec.runs(folder)).items():
+        submitted = spec.submission(run)
+        backend = submitted.backend if submitted else spec.read(run).backend
+        at = (submitted.job, submitted.index) if submitted and backend == "slurm" else None
+        out.append(Work(spec.read(run).id, found.name, backend, at))
+    return out
+
+
+def ready(after: Sequence[str]) -> bool:
+    """Returns whether all that is waited for has ended.
+
+    Raises:
+      InputError: one has ended badly that should have ended well.
+    """
+    done = True
+    for text in after:
+        folder, _, how = text.rpartition(":")
+        for work in of(text):
+            if work.active:
+                done = False
+            elif how == "ok" and work.state != job.DONE:
+                raise InputError(
+                    f"--after {Path(folder).name}: {work.name} is {work.state}; mend it, or say "
+                    f"--after {Path(folder).name}:any"
+                )
+    return done
+
+
+def wait(after: Sequence[str], poll: float) -> None:
+    """Waits at the desk, where the backend knows no "after that".
+
+    Raises:
+      InputError: as `ready`.
+    """
+    said = False
+    while not ready(after):
+        if not said:
+            names = ", ".join(Path(text.rpartition(":")[0]).name for text in after)
+            print(f"waits for {names}", flush=True)
+            said = True
+        time.sleep(poll)
+
+
+def in_vain(after: Sequence[str]) -> str:
+    """Returns what has ended badly so that what waits for it never starts, or ""."""
+    try:
+        ready(after)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def needs(after: Sequence[str], backend: str) -> dict[str, list[Id]]:
+    """Returns Slurm's jobs that must have ended, by how.
+
+    Raises:
+      InputError: one has ended badly, or is none of Slurm's.
+    """
+    ready(after)
+    out: dict[str, list[Id]] = {"ok": [], "any": []}
+    if backend != "slurm":
+        return out
+    for text in after:
+        how = text.rpartition(":")[2]
+        for work in of(text):
+            if not work.active:
+                continue
+            if work.slurm is None:
+                raise InputError(
+                    f"--after {work.name}: is at work on {work.backend}, for which Slurm cannot "
+                    "wait; submit when it has ended"
+                )
+            out[how].append(work.slurm)
+    return out
+
+
+def fills(after: Sequence[str]) -> frozenset[str]:
+    """Returns the folders, as real paths, that builds and caches among `after` have yet to fill."""
+    out = []
+    for text in after:
+        base = _base(Path(text.rpartition(":")[0]))
+        if base is not None and any(work.state != job.DONE for work in of(text)):
+            record = job.read(base)
+            assert record is not None
+            out.append(os.path.realpath(record.out))
+    return frozenset(out)
+
+
+def _place(name: str, root: str | Path) -> Path | None:
+    found = spec.lookup(name, root)
+    if found is not None:
+        return found
+    return Path(name).absolute() if name and _base(Path(name)) is not None else None
+
+
+def _base(folder: Path) -> Path | None:
+    """Returns the folder of the record of a build or cache, or None where there is none."""
+    for base in (folder / ".build", folder):
+        try:
+            if job.record_path(base).is_file():
+                return base
+        except (OSError, ValueError):
+            return None
+    return None
