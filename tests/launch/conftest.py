@@ -283,6 +283,25 @@ def tiny_shards(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """A wav2vec 2.0 that is quick to compile."""
+    import jax
+    import numpy as np
+
+    from a2fjax.audio import wav2vec2
+
+    layout = wav2vec2.Layout(
+        conv_dim=(8, 8), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=8,
+        num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny") / "enc oder"
+    params = wav2vec2.Encoder(layout).init(jax.random.key(0))
+    wav2vec2.save(folder, layout, jax.tree.map(np.asarray, params))
+    return f"wav2vec2:{folder}"
+
+
 @pytest.fixture
 def desk(tmp_path, monkeypatch, tiny_shards):
     folder = tmp_path / "desk"
