@@ -51,7 +51,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"{shlex.join(map(str, error.cmd[1:3]))}: exit code {error.returncode}")
+        print(
+            f"{shlex.join(map(str, error.cmd[1:3]))}: exit code {error.returncode}", file=sys.stderr
+        )
         return error.returncode
     except KeyboardInterrupt:
         print("interrupted; Slurm is stopped", file=sys.stderr)
