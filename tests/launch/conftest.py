@@ -1,11 +1,7 @@
 """A job that takes no time, and a Slurm of our own."""
 
-import getpass
+import importlib.util
 import json
-import os
-import shutil
-import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -66,135 +62,20 @@ def make_job(tmp_path, monkeypatch):
     return lambda parts=4: Job(tmp_path, parts)
 
 
-def _ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-CONF = """ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={run}/munge.sock,cred_expire=5
-CredType=cred/munge
-SlurmctldPort={port}
-StateSaveLocation={state}
-SlurmdSpoolDir={spool}/%n
-SlurmctldPidFile={run}/slurmctld.pid
-SlurmdPidFile={run}/slurmd.%n.pid
-SlurmctldLogFile={log}/slurmctld.log
-SlurmdLogFile={log}/slurmd.%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-JobRequeue=1
-ReturnToService=2
-KillWait=5
-SlurmdTimeout=10
-GresTypes=gpu
-MaxArraySize=101
-MailProg=/bin/true
-AccountingStorageType=accounting_storage/none
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=30 PriorityTier=1 GraceTime=20
-PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=30 PriorityTier=10 PreemptMode=OFF
-"""
-
-
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """A slurmctld, two slurmd of two cores and their munged, all of it in a temporary folder."""
-    missing = [n for n in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(n)]
+    """A Slurm of four nodes of two cores, all of it in a temporary folder."""
+    found = importlib.util.spec_from_file_location(
+        "private_slurm", Path(__file__).with_name("private_slurm.py")
+    )
+    private_slurm = importlib.util.module_from_spec(found)
+    found.loader.exec_module(private_slurm)
+    missing = private_slurm.missing()
     if missing:
-        pytest.skip(
-            f"{', '.join(missing)} not installed: apt-get install --no-install-recommends "
-            "slurmctld slurmd slurm-client munge"
-        )
+        pytest.skip(f"{', '.join(missing)} not installed: {private_slurm.INSTALL}")
     # Sockets have short names, so not in pytest's long folders.
-    top = tmp_path_factory.getbasetemp() / "slurm"
-    places = {name: top / name for name in ("run", "state", "spool", "log", "key")}
-    for place in places.values():
-        place.mkdir(parents=True)
-    for place in [top, *top.parents][:3]:
-        place.chmod(0o755)  # munge refuses a socket below a closed folder
-    places["key"].chmod(0o700)
-    key = places["key"] / "key"
-    key.write_bytes(os.urandom(1024))
-    key.chmod(0o400)
-    port, *others = _ports(3)
-    host = socket.gethostname().split(".")[0]
-    # Processes of a training look for the first by its name.
-    names = (host, f"{host}-2")
-    nodes = "\n".join(
-        f"NodeName={name} NodeHostname={name} NodeAddr=127.0.0.1 Port={p} CPUs=2 Gres=gpu:2 "
-        "State=UNKNOWN"
-        for name, p in zip(names, others, strict=True)
-    )
-    conf = top / "slurm.conf"
-    values = {name: str(place) for name, place in places.items()}
-    conf.write_text(
-        CONF.format(host=host, user=getpass.getuser(), port=port, nodes=nodes, **values)
-    )
-    # GPUs that are files: they are scheduled like any other.
-    for i in range(2):
-        (places["key"] / f"gpu{i}").touch()
-    gres = f"Name=gpu File={places['key']}/gpu[0-1]"
-    (top / "gres.conf").write_text("".join(f"NodeName={name} {gres}\n" for name in names))
-    before = {k: os.environ.get(k) for k in ("SLURM_CONF",)}
-    os.environ["SLURM_CONF"] = str(conf)
-
-    def start(*argv):
-        found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
-        assert not found.returncode, f"{argv[0]}: {found.stderr}"
-
-    try:
-        run, log = places["run"], places["log"]
-        start(
-            "munged",
-            f"--socket={run}/munge.sock",
-            f"--key-file={key}",
-            f"--pid-file={run}/munged.pid",
-            f"--log-file={log}/munged.log",
-            f"--seed-file={places['key']}/seed",
-            "--force",
-        )
-        start("slurmctld", "-f", str(conf))
-        for name in names:
-            (places["spool"] / name).mkdir()
-            start("slurmd", "-N", name, "-f", str(conf))
-        for _ in range(100):
-            argv = ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"]
-            found = subprocess.run(argv, capture_output=True, text=True, timeout=30)
-            if found.stdout.split() == ["idle"] * len(others):
-                break
-            time.sleep(0.1)
-        else:
-            raise AssertionError(f"Slurm did not come up: {found.stdout}; logs in {log}")
+    with private_slurm.running(tmp_path_factory.getbasetemp() / "slurm") as top:
         yield top
-    finally:
-        subprocess.run(["scancel", "-u", getpass.getuser()], capture_output=True, timeout=30)
-        time.sleep(0.5)
-        for name in ("slurmd.*", "slurmctld", "munged"):
-            for file in places["run"].glob(f"{name}.pid"):
-                subprocess.run(["kill", file.read_text().strip()], capture_output=True)
-        for key_, value in before.items():
-            if value is None:
-                os.environ.pop(key_, None)
-            else:
-                os.environ[key_] = value
 
 
 @pytest.fixture

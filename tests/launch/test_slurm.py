@@ -150,7 +150,7 @@ def test_a_higher_partition_takes_the_nodes_and_gives_them_back(slurm, make_job)
         job.say(f"slow-{i}")
     assert job("build", "--backend", "slurm", "--partition", "main") == 0
     job.until(lambda: all(job.runs(i) for i in range(1, 5)))
-    subprocess.run(["srun", "-p", "urgent", "-N2", "--exclusive", "true"], check=True, timeout=120)
+    subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
     for i in range(1, 5):
         job.unsay(f"slow-{i}")
     assert job("finish", "--poll", "0.2") == 0

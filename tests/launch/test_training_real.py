@@ -1,7 +1,8 @@
-"""The real training through `submit.py`: two processes, preempted: the same numbers."""
+"""The real training through `submit.py`: what is preempted or killed ends with the same bytes."""
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,10 @@ SMALL = [
     "--config.steps=60", "--config.data.batch_size=4", "--config.checkpoint.every_steps=20",
     "--config.eval.every_steps=20",
 ]  # fmt: skip
+SHORT = [
+    "--config.steps=30", "--config.checkpoint.every_steps=10", "--config.eval.every_steps=10",
+]  # fmt: skip
+SLURM = ["--backend", "slurm", "--partition", "main", "--time", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +39,16 @@ def small(tmp_path_factory):
     return module.write_experiment(tmp_path_factory.mktemp("small"))
 
 
-@pytest.fixture
-def make(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    runs = tmp_path / "runs"
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        patch.delenv("JAX_PLATFORMS", raising=False)
+        yield
 
+
+def caller(small, runs):
     def call(command, *words):
         if command in ("submit", "tune"):
             words = (str(small / "experiment.py"), f"--config.data.shards={small / 'shards'}",
@@ -49,6 +57,20 @@ def make(small, tmp_path, monkeypatch):
 
     call.runs = runs
     return call
+
+
+@pytest.fixture
+def make(small, tmp_path):
+    return caller(small, tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def sweep(slurm, small, tmp_path_factory):
+    """Four trainings of four devices that nothing disturbs, as one array."""
+    make = caller(small, tmp_path_factory.mktemp("runs"))
+    words = ["--name", "sweep", "--sweep", "seeds(4)", "--nodes", "2", "--processes", "2"]
+    assert make("submit", *words, *SHORT, *SLURM, "--wait", "--poll", "0.5") == 0
+    return make
 
 
 def numbers(run):
@@ -65,29 +87,52 @@ def checksum(run):
     return digest.hexdigest()
 
 
-def test_two_nodes_preempted_and_continued_end_with_the_bytes_of_an_undisturbed_run(slurm, make):
-    words = ["--backend", "slurm", "--nodes", "2", "--time", "20", "--partition", "main"]
-    assert make("submit", "--name", "whole", *words, "--wait", "--poll", "0.5") == 0
-    whole = numbers(make.runs / "whole")
-    assert whole[-1]["step"] == 60
-    assert make("submit", "--name", "pre", *words) == 0
-    run = make.runs / "pre"
+def started(run):
+    return [e for e in progress.events(run) if e["event"] == "started"]
+
+
+def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(sweep, capsys):
+    runs = spec.trials(sweep.runs / "sweep")
+    assert [run.name for run in runs] == [f"seed-{i}" for i in range(4)]
+    assert len({spec.submission(run).job for run in runs}) == 1
+    for run in runs:
+        assert sorted(e["rank"] for e in started(run)) == [0, 1, 2, 3]
+        assert len({e["host"] for e in started(run)}) == 2
+        assert progress.last(run)[0] == 30
+    assert len({e["host"] for run in runs for e in started(run)}) == 4
+    losses = [progress.last(run)[1]["eval/loss"] for run in runs]
+    assert len(set(losses)) == 4
+    capsys.readouterr()
+    assert sweep("status", "sweep", "--sort", "eval/loss") == 0
+    lines = capsys.readouterr().out.splitlines()[1:5]
+    ranked = [run.name for _, run in sorted(zip(losses, runs, strict=True))]
+    assert [line.split()[0] for line in lines] == ranked
+
+
+def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturbed_ones(sweep):
+    # As many devices as the undisturbed ones, of half as many processes.
+    words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
+    assert sweep("submit", *words, *SHORT, *SLURM) == 0
+    runs = spec.trials(sweep.runs / "pre")
     end = time.monotonic() + 180
-    while (progress.last(run)[0] or 0) < 5:
-        assert time.monotonic() < end, status.why(run)
+    while min(progress.last(run)[0] or 0 for run in runs) < 3:
+        assert time.monotonic() < end, [status.why(run) for run in runs]
         time.sleep(0.05)
-    subprocess.run(["srun", "-p", "urgent", "-N2", "--exclusive", "true"], check=True, timeout=120)
-    assert status.wait(run, [run], 0.5) == 0
-    codes = [e["exit_code"] for e in progress.events(run) if e["event"] == "ended"]
-    assert sorted(codes) == [0, 0, 75, 75]
-    assert numbers(run) == whole
-    assert checksum(run) == checksum(make.runs / "whole")
-    assert json.loads((run / "config.json").read_text()) == spec.read(run).config
+    subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
+    assert status.wait(sweep.runs / "pre", runs, 0.5) == 0
+    assert len({spec.submission(run).job for run in runs}) == 1
+    for run in runs:
+        codes = [e["exit_code"] for e in progress.events(run) if e["event"] == "ended"]
+        assert sorted(codes) == [0, 0, 75, 75], run
+        whole = sweep.runs / "sweep" / run.name
+        assert numbers(run) == numbers(whole)
+        assert checksum(run) == checksum(whole)
+        assert json.loads((run / "config.json").read_text()) == spec.read(run).config
     # What comes after a run takes its folder.
-    after = ["--backend", "slurm", "--after", "pre", "--time", "20", "--wait", "--poll", "0.5"]
-    report = run / "report.json"
-    words = ["run", "report", *after, "--runs", str(make.runs), "--", "a2fjax", "evaluate"]
-    assert submit.main([*words, str(run), "--out", str(report)]) == 0
+    report = runs[0] / "report.json"
+    words = ["run", "report", "--after", "pre", *SLURM, "--wait", "--poll", "0.5"]
+    words += ["--runs", str(sweep.runs), "--", "a2fjax", "evaluate"]
+    assert submit.main([*words, str(runs[0]), "--out", str(report)]) == 0
     assert report.is_file()
 
 
@@ -98,15 +143,13 @@ def test_a_process_that_is_killed_ends_the_run_which_is_started_again(make):
         end = time.monotonic() + 120
         while (progress.last(run)[0] or 0) < 25 and time.monotonic() < end:
             time.sleep(0.05)
-        started = [e for e in progress.events(run) if e["event"] == "started" and e["rank"] == 1]
-        os.kill(started[0]["pid"], signal.SIGKILL)
+        os.kill(next(e["pid"] for e in started(run) if e["rank"] == 1), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
     assert make("submit", "--name", "one", "--processes", "2") == 0
     thread.join()
-    starts = [e for e in progress.events(run) if e["event"] == "started"]
-    assert len(starts) == 4 and progress.last(run)[0] == 60
+    assert len(started(run)) == 4 and progress.last(run)[0] == 60
     assert [e["why"] for e in progress.events(run) if e["event"] == "again"] == [
         "failure 1 of at most 3 retries"
     ]
@@ -124,8 +167,7 @@ def test_values_are_chosen_and_the_best_is_named(make, tmp_path, capsys):
     rates = {spec.read(run).trial["optim.learning_rate"] for run in runs}
     assert len(rates) == 3
     # Each was started once, whichever driver it was.
-    starts = [[e for e in progress.events(run) if e["event"] == "started"] for run in runs]
-    assert [len(found) for found in starts] == [1, 1, 1]
+    assert [len(started(run)) for run in runs] == [1, 1, 1]
     capsys.readouterr()
     page, sheet = tmp_path / "study.html", tmp_path / "study.csv"
     files = ["--html", str(page), "--csv", str(sheet)]
@@ -140,3 +182,22 @@ def test_values_are_chosen_and_the_best_is_named(make, tmp_path, capsys):
     words[words.index("--space") + 1] = '{"optim.learning_rat": uniform(0, 1)}'
     assert make("tune", *words, "--trials", "1") == 2
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, capsys):
+    words = ["--name", "study", "--poll", "0.2", "--max-parallel", "2", "--pruner", "none", *SLURM]
+    words += ["--space", '{"optim.learning_rate": loguniform(1e-4, 1e-2)}', "--config.steps=20"]
+    assert make("tune", *words, "--trials", "3") == 0
+    said = capsys.readouterr().out
+    runs = spec.trials(make.runs / "study")
+    assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
+    assert all(progress.result(run)["state"] == "done" for run in runs)
+    assert len({spec.submission(run).job for run in runs}) == 3
+    assert {spec.submission(run).backend for run in runs} == {"slurm"}
+    assert [len(started(run)) for run in runs] == [1, 1, 1]
+    best = min(runs, key=lambda run: progress.last(run)[1]["eval/loss"])
+    assert f": {best}\n" in said
+    # Two at a time: the third starts when one of the first two has ended, these at once.
+    times = sorted((e["unix"], {"started": 1, "ended": -1}[e["event"]]) for run in runs
+                   for e in progress.events(run) if e["event"] in ("started", "ended"))  # fmt: skip
+    assert max(itertools.accumulate(change for _, change in times)) == 2

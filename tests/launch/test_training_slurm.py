@@ -56,7 +56,7 @@ def test_every_script_passes_the_scheduler(desk, capsys):
     assert submit(desk, "x", "--dry-run", "--profile", str(site)) == 0
     assert "to start at" in capsys.readouterr().out
     for words, says in (
-        (["--nodes", "3", "--config.data.batch_size=6"], "sbatch refuses"),
+        (["--nodes", "5", "--config.data.batch_size=10"], "sbatch refuses"),
         (["--partition", "mian"], "Invalid partition"),
         (["--gpus", "3", "--config.data.batch_size=3"], "sbatch refuses"),
     ):
@@ -75,7 +75,7 @@ def test_a_higher_partition_takes_the_nodes_and_the_run_goes_on(desk, monkeypatc
     assert desk("status", "pre") == 0
     assert "pre: running  step 3/3" in capsys.readouterr().out
     assert desk("resume", "pre") == 2
-    subprocess.run(["srun", "-p", "urgent", "-N2", "--exclusive", "true"], check=True, timeout=120)
+    subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
     desk.until(lambda: len(desk.starts("pre")) == 4)
     desk.unsay("slow-pre")
     desk.until(lambda: state(desk, "pre") == "done")
@@ -110,7 +110,7 @@ def test_a_run_comes_back_no_more_often_than_it_may(desk, capsys):
 def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
     desk.say("fail-seed-2")
     four = json.dumps([{"seed": i} for i in range(4)])
-    two = ["--nodes", "2", "--processes", "2", "--config.data.batch_size=8", "--max-parallel", "1"]
+    two = ["--nodes", "2", "--processes", "2", "--config.data.batch_size=8", "--max-parallel", "2"]
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 1
     runs = spec.trials(desk.runs / "sw")
     assert len({spec.submission(run).job for run in runs}) == 1
@@ -203,12 +203,14 @@ def test_a_node_that_dies_takes_nothing_along(desk, slurm):
     pid = int((slurm / "run" / f"slurmd.{host}.pid").read_text())
     try:
         os.kill(pid, signal.SIGKILL)
-        # What a machine without power stops: the steps' daemons and all they started.
+        # What a machine without power stops: the steps' daemons and all they started. Another
+        # Slurm's have other jobs.
+        job = spec.submission(desk.runs / "one").job
         mine = progress.events(desk.runs / "one")[0]["pid"]
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError, ProcessLookupError):
                 text = path.read_text(errors="replace")
-                if text.startswith("slurmstepd") and int(path.parent.name) != mine:
+                if text.startswith(f"slurmstepd: [{job}.") and int(path.parent.name) != mine:
                     os.kill(int(path.parent.name), signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(mine, signal.SIGKILL)
