@@ -47,6 +47,12 @@ RENDEZVOUS_SECONDS = 300.0
 HEARTBEAT_SECONDS = 45
 """After which JAX itself ends processes whose peers are gone; ours is quicker and says who."""
 
+THREADS = "PJRT_NPROC"
+"""Sets XLA's threads on a CPU, which decide how products of matrices are cut and so the order of
+their sums. Its own number is that of cores or of the process's own devices, whichever is larger:
+as many devices in more processes would give other bits. So it is that of the whole run's devices.
+"""
+
 COMPILING = 10.0
 """Factor of the time without progress that is allowed while a program is compiled."""
 
@@ -323,11 +329,22 @@ def session(setup: Setup, watch: Watch) -> Iterator[None]:
     _finish(peers, watch)
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _initialise(setup: Setup, peers: Peers | None) -> None:
     import jax
 
+    config: Any = jax.config  # Its options are not declared.
     # Signals are ours: JAX's handler would swallow SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
+    local = setup.local_devices or max(1, config.jax_num_cpu_devices)
+    devices = setup.processes * local
+    if devices > _cores() and not {"NPROC", THREADS} & set(os.environ):
+        os.environ[THREADS] = str(devices)
     if setup.processes > 1 and os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     host, port = ("127.0.0.1", _free_port()) if peers is None else (setup.host, peers.port)

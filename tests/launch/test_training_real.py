@@ -24,9 +24,6 @@ SMALL = [
     "--config.steps=60", "--config.data.batch_size=4", "--config.checkpoint.every_steps=20",
     "--config.eval.every_steps=20",
 ]  # fmt: skip
-SHORT = [
-    "--config.steps=30", "--config.checkpoint.every_steps=10", "--config.eval.every_steps=10",
-]  # fmt: skip
 SLURM = ["--backend", "slurm", "--partition", "main", "--time", "20"]
 
 
@@ -69,7 +66,7 @@ def sweep(slurm, small, tmp_path_factory):
     """Four trainings of four devices that nothing disturbs, as one array."""
     make = caller(small, tmp_path_factory.mktemp("runs"))
     words = ["--name", "sweep", "--sweep", "seeds(4)", "--nodes", "2", "--processes", "2"]
-    assert make("submit", *words, *SHORT, *SLURM, "--wait", "--poll", "0.5") == 0
+    assert make("submit", *words, *SLURM, "--wait", "--poll", "0.5") == 0
     return make
 
 
@@ -98,7 +95,7 @@ def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(
     for run in runs:
         assert sorted(e["rank"] for e in started(run)) == [0, 1, 2, 3]
         assert len({e["host"] for e in started(run)}) == 2
-        assert progress.last(run)[0] == 30
+        assert progress.last(run)[0] == 60
     assert len({e["host"] for run in runs for e in started(run)}) == 4
     losses = [progress.last(run)[1]["eval/loss"] for run in runs]
     assert len(set(losses)) == 4
@@ -112,7 +109,7 @@ def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(
 def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturbed_ones(sweep):
     # As many devices as the undisturbed ones, of half as many processes.
     words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
-    assert sweep("submit", *words, *SHORT, *SLURM) == 0
+    assert sweep("submit", *words, *SLURM) == 0
     runs = spec.trials(sweep.runs / "pre")
     end = time.monotonic() + 180
     while min(progress.last(run)[0] or 0 for run in runs) < 3:

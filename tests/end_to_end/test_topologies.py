@@ -1,0 +1,112 @@
+"""The real model, real shards and the command line: any processes and devices, the same run."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from a2fjax.train import checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def train(setup, run, processes, devices, *changes):
+    """Trains to the end in so many processes of so many devices each."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "a2fjax.cli.main", "train", "--workdir", str(run)),
+        *("--config", str(setup / "experiment.py"), f"--config.data.shards={setup / 'shards'}"),
+        *(
+            "--config.data.batch_size=8",
+            "--config.steps=20",
+            "--config.eval.every_steps=0",
+            "--config.checkpoint.keep_latest=9",
+            *changes,
+        ),
+    ]
+    started = []
+    for number in range(processes):
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "A2F_COORDINATOR": f"127.0.0.1:{port}",
+            "A2F_NUM_PROCESSES": str(processes),
+            "A2F_PROCESS_ID": str(number),
+            "A2F_LOCAL_DEVICES": str(devices),
+        }
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        )
+    try:
+        told = [process.communicate(timeout=300)[0].decode() for process in started]
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    assert [process.returncode for process in started] == [0] * processes, told
+
+
+def losses(run):
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    return np.array([x["train/loss"] for x in lines if "train/loss" in x])
+
+
+def checksum(run):
+    digest = hashlib.sha256()
+    for item in ("params", "ema"):
+        for leaf in jax.tree.leaves(checkpoints.load_params(run, None, item)[1]):
+            digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setup, tmp_path_factory):
+    run = tmp_path_factory.mktemp("topologies") / "run"
+    train(setup, run, 2, 2)
+    return run
+
+
+def test_one_batch_on_any_machines(setup, undisturbed, tmp_path):
+    for name, processes, devices, *changes in (
+        ("a", 4, 1),
+        ("b", 1, 4, "--config.data.workers=2"),
+        ("single", 1, 1),
+        ("eight", 1, 8),
+        ("fsdp", 2, 2, "--config.mesh.fsdp=2", "--config.mesh.least_mib=1e-4"),
+    ):
+        train(setup, tmp_path / name, processes, devices, *changes)
+        found = losses(tmp_path / name)
+        assert len(found) == 20
+        np.testing.assert_allclose(found, losses(undisturbed), rtol=0, atol=1e-6)
+        if name in "ab":
+            assert checksum(tmp_path / name) == checksum(undisturbed)
+
+
+def test_it_goes_on_elsewhere(setup, undisturbed, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(undisturbed, half)
+    for step in checkpoints.steps(half):
+        if step > 10:
+            shutil.rmtree(half / "checkpoints" / str(step))
+    assert checkpoints.steps(half)[-1] == 10
+    for name, processes, devices in (("a", 1, 4), ("b", 2, 4)):
+        shutil.copytree(half, tmp_path / name)
+        train(setup, tmp_path / name, processes, devices)
+        np.testing.assert_allclose(losses(tmp_path / name), losses(undisturbed), rtol=0, atol=1e-6)
+        if processes * devices == 4:
+            assert checksum(tmp_path / name) == checksum(undisturbed)
