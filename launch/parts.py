@@ -17,7 +17,7 @@ from pathlib import Path
 from a2fjax import config, errors, files
 from a2fjax.errors import InputError
 from launch import after as after_lib
-from launch import backends, cache, job
+from launch import backends, cache, job, status
 from launch.arguments import DEFAULT_PARTS
 from launch.job import Record, Spec
 
@@ -27,8 +27,6 @@ PROGRAMS = {
     "cache": ("-m", "a2fjax.cli.main", "cache"),
 }
 """What does a part of each kind of work, after the interpreter."""
-
-_PATIENCE = 4
 
 
 def start(args: argparse.Namespace, extra: list[str], program: Sequence[str] | None) -> int:
@@ -333,7 +331,7 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
         except errors.WorkFailed as error:
             # Schedulers are restarted, and networks fail, while work goes on.
             unsure += 1
-            if unsure == _PATIENCE:
+            if unsure == status.PATIENCE:
                 raise
             print(f"{error}; looking again", flush=True)
             time.sleep(args.poll)
@@ -350,7 +348,7 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
             return errors.EXIT_FAILED
         # On a network disk an exit code may show some seconds after its job has left the queue.
         unsure = unsure + 1 if last == job.LOST else 0
-        if last not in job.ACTIVE and unsure in (0, _PATIENCE):
+        if last not in job.ACTIVE and unsure in (0, status.PATIENCE):
             break
         time.sleep(args.poll)
     if last == job.DONE:

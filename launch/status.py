@@ -23,7 +23,9 @@ from launch.backends import Id, NotInstalled, read_log, runs_kubernetes, runs_lo
 from launch.spec import Submission
 
 WRONG = (job.FAILED, job.BAD_INPUT, job.STOPPED, job.LOST)
-_PATIENCE = 4
+PATIENCE = 4
+"""Looks at what is lost, or at a scheduler that does not answer, before that is believed."""
+
 _NEVER = "DependencyNeverSatisfied"
 
 
@@ -285,7 +287,7 @@ def wait(place: Path, runs: Sequence[Path], poll: float) -> int:
         except WorkFailed as error:
             # Schedulers are restarted, and networks fail, while work goes on.
             unsure += 1
-            if unsure == _PATIENCE:
+            if unsure == PATIENCE:
                 raise
             print(f"{error}; looking again", flush=True)
             time.sleep(poll)
@@ -300,7 +302,7 @@ def wait(place: Path, runs: Sequence[Path], poll: float) -> int:
         stuck = all(s.reason == _NEVER for s in found.values() if s.active)
         # On a network disk an exit code may show some seconds after its job has left the queue.
         unsure = unsure + 1 if counts[job.LOST] else 0
-        if stuck and unsure in (0, _PATIENCE):
+        if stuck and unsure in (0, PATIENCE):
             break
         time.sleep(poll)
     for run in runs:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,7 @@ class _Runs:
         """
         self._folder, self._words, self._metric, self._wait = folder, list(words), metric, wait
         self._numbers = spec.launch(folder) / "numbers"
+        self._silent, self._lost = 0, Counter[str]()
         files.make_folder(self._numbers)
 
     def start(self, number: int, overrides: dict[str, str]) -> str:
@@ -139,7 +141,21 @@ class _Runs:
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     line = json.loads(text)
                     points.append((int(line["step"]), float(line[self._metric])))
-        return status.states([folder])[folder].name, points
+        return self._state(folder), points
+
+    def _state(self, run: Path) -> str:
+        """Returns a run's state; schedulers are restarted, and exit codes show late, at times."""
+        try:
+            state = status.states([run])[run].name
+        except WorkFailed as error:
+            self._silent += 1
+            if self._silent == status.PATIENCE:
+                raise
+            print(f"{error}; looking again", flush=True)
+            return job.RUNNING
+        self._silent = 0
+        self._lost[run.name] = self._lost[run.name] + 1 if state == job.LOST else 0
+        return job.RUNNING if 0 < self._lost[run.name] < status.PATIENCE else state
 
     def cancel(self, run: str) -> None:
         """See `tuning.Runs`."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from a2fjax.errors import InputError
-from launch import trials
+from a2fjax.errors import InputError, WorkFailed
+from launch import status, studies, trials
 from launch.spaces import choice, integer, loguniform, uniform
 from launch.tuning import Settings, results, tune
 
@@ -214,3 +214,29 @@ def test_a_driver_that_is_killed_starts_nothing_twice(tmp_path):
     found = results(tmp_path)
     assert sum(bool(r.run) for r in found) == 8
     assert {r.state for r in found if r.run} <= {"done", "pruned"}
+
+
+def test_a_scheduler_that_is_silent_and_a_code_that_shows_late_are_waited_for(
+    tmp_path, monkeypatch, capsys
+):
+    said = []
+
+    def states(runs):
+        found = said.pop(0)
+        if found is None:
+            raise WorkFailed("squeue: does not answer")
+        return dict.fromkeys(runs, status.State(found))
+
+    monkeypatch.setattr(status, "states", states)
+    runs = studies._Runs(tmp_path, [], "eval/loss", wait=False)
+
+    def looks(*found):
+        said.extend(found)
+        return [runs.poll(str(tmp_path / "run"))[0] for _ in found]
+
+    assert looks(None, "lost", None, "lost", "done") == ["running"] * 4 + ["done"]
+    assert "does not answer; looking again" in capsys.readouterr().out
+    assert looks("lost", "lost", "lost", "lost") == ["running"] * 3 + ["lost"]
+    assert looks(None, None, None) == ["running"] * 3
+    with pytest.raises(WorkFailed, match="does not answer"):
+        looks(None)
