@@ -1,5 +1,6 @@
 import atexit
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,24 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(scope="session")
+def checksum():
+    """Digest of a run's parameters and averages, as a function of (run, step=the last)."""
+    import jax
+    import numpy as np
+
+    from a2fjax.train import checkpoints
+
+    def digest(run, step=None):
+        out = hashlib.sha256()
+        for item in ("params", "ema"):
+            for leaf in jax.tree.leaves(checkpoints.load_params(run, step, item)[1]):
+                out.update(np.asarray(leaf).tobytes())
+        return out.hexdigest()
+
+    return digest
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The real model, real shards and the command line: any processes and devices, the same run."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -66,14 +64,6 @@ def losses(run):
     return np.array([x["train/loss"] for x in lines if "train/loss" in x])
 
 
-def checksum(run):
-    digest = hashlib.sha256()
-    for item in ("params", "ema"):
-        for leaf in jax.tree.leaves(checkpoints.load_params(run, None, item)[1]):
-            digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(setup, tmp_path_factory):
     run = tmp_path_factory.mktemp("topologies") / "run"
@@ -81,7 +71,7 @@ def undisturbed(setup, tmp_path_factory):
     return run
 
 
-def test_one_batch_on_any_machines(setup, undisturbed, tmp_path):
+def test_one_batch_on_any_machines(setup, undisturbed, tmp_path, checksum):
     for name, processes, devices, *changes in (
         ("a", 4, 1),
         ("b", 1, 4, "--config.data.workers=2"),
@@ -97,7 +87,7 @@ def test_one_batch_on_any_machines(setup, undisturbed, tmp_path):
             assert checksum(tmp_path / name) == checksum(undisturbed)
 
 
-def test_it_goes_on_elsewhere(setup, undisturbed, tmp_path):
+def test_it_goes_on_elsewhere(setup, undisturbed, tmp_path, checksum):
     half = tmp_path / "half"
     shutil.copytree(undisturbed, half)
     for step in checkpoints.steps(half):

@@ -1,6 +1,5 @@
 """The real training through `submit.py`: what is preempted or killed ends with the same bytes."""
 
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -11,11 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
-from a2fjax.train import checkpoints
 from launch import progress, spec, status, submit
 
 pytestmark = pytest.mark.slow
@@ -75,15 +71,6 @@ def numbers(run):
     return [{k: v for k, v in x.items() if not k.startswith(("time/", "perf/"))} for x in lines]
 
 
-def checksum(run):
-    """Of the last state's parameters and averages."""
-    digest = hashlib.sha256()
-    for item in ("params", "ema"):
-        for leaf in jax.tree.leaves(checkpoints.load_params(run, None, item)[1]):
-            digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
 def started(run):
     return [e for e in progress.events(run) if e["event"] == "started"]
 
@@ -106,7 +93,9 @@ def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(
     assert [line.split()[0] for line in lines] == ranked
 
 
-def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturbed_ones(sweep):
+def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturbed_ones(
+    sweep, checksum
+):
     # As many devices as the undisturbed ones, of half as many processes.
     words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
     assert sweep("submit", *words, *SLURM) == 0

@@ -1,6 +1,5 @@
 """Real processes on this machine: the same numbers however many there are; no fault is silent."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -101,14 +99,6 @@ def start(tmp_path):
                 process.wait()
 
 
-def checksum(run, step=None):
-    found = []
-    for item in ("params", "ema"):
-        _, params, _ = checkpoints.load_params(run, step, item)
-        found += [np.asarray(x).tobytes() for x in jax.tree.leaves(params)]
-    return hashlib.sha256(b"".join(found)).hexdigest()
-
-
 def losses(run):
     lines = {line["step"]: line for line in tracking.read_metrics(run) if "train/loss" in line}
     return np.array([lines[step]["train/loss"] for step in sorted(lines)])
@@ -128,7 +118,9 @@ def undisturbed(tmp_path_factory):
     return job.run
 
 
-def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(start, undisturbed, tmp_path):
+def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(
+    start, undisturbed, tmp_path, checksum
+):
     for number, fault in enumerate((("term", 5), ("usr2", 8))):
         job = start("run", 2, 2, faults=[[1 - number, fault[1], fault[0]]])
         assert job.codes() == [75, 75], job.text(0) + job.text(1)
@@ -141,7 +133,7 @@ def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(start, undis
 
 
 @pytest.mark.slow
-def test_the_same_run_on_any_processes_and_devices(start, undisturbed, tmp_path):
+def test_the_same_run_on_any_processes_and_devices(start, undisturbed, tmp_path, checksum):
     """Bit for bit on as many devices, and up to the order of sums on others."""
     finish(start, "one", 1, 4)
     finish(start, "four", 4, 1)
@@ -154,7 +146,7 @@ def test_the_same_run_on_any_processes_and_devices(start, undisturbed, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_elsewhere(start, undisturbed, tmp_path):
+def test_a_run_goes_on_elsewhere(start, undisturbed, tmp_path, checksum):
     """Half of it on four devices in two processes, the rest on other shapes."""
     half = tmp_path / "half"
     shutil.copytree(undisturbed, half)
@@ -180,7 +172,7 @@ def test_a_run_goes_on_elsewhere(start, undisturbed, tmp_path):
     ids=["first", "last", "in a save"],
 )
 def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
-    start, tmp_path, victim, faults, saved
+    start, tmp_path, victim, faults, saved, checksum
 ):
     run, size = tmp_path / "run", {"data__batch_size": 6}
     job = start("run", 3, 1, changes=size, faults=faults)
