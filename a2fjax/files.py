@@ -56,6 +56,20 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def is_locked(path: Path) -> bool:
+    """Returns whether a process of this or another machine holds the file's lock (`flock`)."""
+    import fcntl
+
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def make_folder(path: str | Path) -> None:
     """Makes a folder, and those above it, where they are missing.
 

@@ -20,14 +20,13 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import importlib.util
 import operator
 import re
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax import userfiles
 from a2fjax.errors import InputError, nearest
 from launch.spaces import SPACES, Space, choice, integer, loguniform, uniform
 from launch.trials import (
@@ -245,24 +244,14 @@ _FORMS: dict[str, tuple[Callable[..., Sweep], str]] = {
 
 def _from_file(file: str, function: str | None) -> Sweep:
     path, wanted = Path(file), function or "sweep"
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"sweep file {file!r} not found{nearest(file, near)}")
-    spec = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        made = getattr(module, wanted, None)
-        if not callable(made):
-            own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == spec.name]
-            raise InputError(f"{file}: no function {wanted}(){nearest(wanted, own)}")
+    module = userfiles.load(path, "sweep")
+    made = getattr(module, wanted, None)
+    if not callable(made):
+        name = module.__name__
+        own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name]
+        raise InputError(f"{file}: no function {wanted}(){nearest(wanted, own)}")
+    with userfiles.guarded(path):
         found = made()
-    except InputError as error:
-        raise error if str(error).startswith(file) else InputError(f"{file}: {error}") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - any failure of the file is the user's
-        line = _line_of(error, path)
-        raise InputError(f"{file}{line}: {type(error).__name__}: {error}") from None
     if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
         raise InputError(
             f"{file}: {wanted}() gave {type(found).__name__}, expected a list of trials"
@@ -271,13 +260,6 @@ def _from_file(file: str, function: str | None) -> Sweep:
         return as_sweep(list(found))
     except InputError as error:
         raise InputError(f"{file}: {wanted}(): {error}") from None
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}" if error.lineno else ""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    return f", line {frames[-1].lineno}" if frames else ""
 
 
 def _shown(text: str) -> str:

@@ -76,7 +76,7 @@ def test_broken_experiment_files_are_named(tmp_path):
         config.load(tmp_path / "no.py")
     file = tmp_path / "bad.py"
     file.write_text("1 / 0\n")
-    with pytest.raises(InputError, match="bad.py: ZeroDivisionError"):
+    with pytest.raises(InputError, match="bad.py, line 1: ZeroDivisionError"):
         config.load(file)
     file.write_text("x = 1\n")
     with pytest.raises(InputError, match="get_config"):

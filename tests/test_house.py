@@ -16,7 +16,8 @@ ALLOWED = {
     "rig": {"errors"},
     "shape": set(),
     "placement": set(),
-    "config": {"errors", "rig"},
+    "userfiles": {"errors"},
+    "config": {"errors", "rig", "userfiles"},
     "audio": FOUNDATION,
     "models": FOUNDATION | {"audio", "diffusion"},
     "losses": FOUNDATION,
@@ -84,7 +85,12 @@ LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
 LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.encoded"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.cli.train", "a2fjax.train"}
-LAUNCH_MAY |= {"a2fjax.train.folder", "a2fjax.train.axes", "a2fjax.train.tracking"}
+LAUNCH_MAY |= {
+    "a2fjax.userfiles",
+    "a2fjax.train.folder",
+    "a2fjax.train.axes",
+    "a2fjax.train.tracking",
+}
 
 
 def test_launch_sees_neither_jax_nor_what_needs_it():

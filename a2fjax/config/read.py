@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import userfiles
 from a2fjax.config.checks import build
 from a2fjax.config.values import Config
 from a2fjax.errors import InputError, nearest
@@ -151,17 +151,7 @@ def _read_resolved(path: Path) -> Resolved:
 
 def _read_experiment(text: str) -> dict[str, Any]:
     file, _, variant = text.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise InputError(f"experiment file {file!r} not found{nearest(file, near)}")
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the file is the user's; any failure in it is theirs
-        raise InputError(f"{file}: {type(error).__name__}: {error}") from None
+    module = userfiles.load(Path(file), "experiment")
     if not hasattr(module, "get_config"):
         raise InputError(f"{file}: expected a function get_config(variant='')")
     try:

@@ -198,16 +198,7 @@ def _alone(base: Path) -> Iterator[IO[str]]:
 
 
 def _running(base: Path) -> bool:
-    import fcntl
-
-    try:
-        with (job.folder(base) / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
+    return files.is_locked(job.folder(base) / "lock")
 
 
 @contextlib.contextmanager

@@ -85,16 +85,7 @@ def abandoned(name: str) -> bool:
 
 def running(root: Path, name: str) -> bool:
     """Returns whether something of a submission is still at work."""
-    import fcntl
-
-    try:
-        with (root / FOLDER / name.rpartition("/")[2]).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return files.is_locked(root / FOLDER / name.rpartition("/")[2])
 
 
 def free_port() -> int:
