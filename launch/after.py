@@ -58,7 +58,10 @@ def check(given: Sequence[str], root: str | Path) -> tuple[str, ...]:
             raise InputError(f"--after {text}: {how!r}{nearest(how, HOW)}")
         place = _place(name, root)
         if place is None and Path(name).exists():
-            raise InputError(f"--after {text}: nothing was submitted that fills this folder")
+            raise InputError(
+                f"--after {text}: nothing was submitted that fills this folder (say its --record "
+                "where that is another)"
+            )
         out.append(f"{place or spec.find(name, root)}:{how}")
     return tuple(out)
 
