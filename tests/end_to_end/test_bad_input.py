@@ -259,7 +259,7 @@ TRAINING = {
     "no experiment": ("a2fjax train --config={world}/no.py --workdir={tmp}/run", "not found"),
     "broken experiment": (
         "a2fjax train --config={world}/broken.py --workdir={tmp}/run",
-        "broken.py, line 1: SyntaxError",
+        "broken.py, line 2: SyntaxError",
     ),
     "experiment that gives a number": (
         "a2fjax train --config={world}/wrong.py --workdir={tmp}/run",
