@@ -37,6 +37,7 @@ def start(
     entries: Entries,
     chosen: Sequence[int],
     *,
+    handed_over: Callable[[], None],
     wait: bool,
     poll: float,
 ) -> int:
@@ -47,6 +48,7 @@ def start(
       folder: of the run or the sweep.
       entries: the run, or all trials of the sweep in its order.
       chosen: places in `entries` of those to run, from 1; () for a run alone.
+      handed_over: called once other commands can see that it is at work or waits.
       wait: whether to return only when all have ended; on this machine that is always so.
       poll: seconds between looks.
     """
@@ -83,6 +85,8 @@ def start(
                 time=progress.now(),
             )
             spec.write_json(spec.launch(run) / "job.json", dataclasses.asdict(found))
+        if name:
+            handed_over()
 
     # Once without a name: a job may start before its number has come back.
     submitted("")

@@ -8,14 +8,17 @@ ROOT/RUN/                   the folder that the command fills; of a training, it
     launch/events.jsonl, logs/rank-0.log, result.json, exit
 ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ as a run
 ROOT/.code/                 snapshots of the code
+ROOT/.names/                locks: one command at a time looks at a name and submits under it
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +27,8 @@ from a2fjax.errors import InputError, nearest
 
 VERSION = 1
 LAYOUTS = ("per-node", "per-gpu")
+NAMES = ".names"
+_OTHERS_SECONDS = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][\w.+=,@-]*")
 T = TypeVar("T")
 
@@ -276,6 +281,33 @@ def check_name(name: str, what: str = "--name") -> str:
             "@ , - that starts with a letter or digit"
         )
     return name
+
+
+@contextlib.contextmanager
+def alone(root: Path, name: str) -> Iterator[Callable[[], None]]:
+    """Keeps other commands from submitting under a name; yields what lets them do so again.
+
+    Of two that submit the same at once, the second sees what the first has written.
+
+    Raises:
+      InputError: another command holds the name for a minute; the folder cannot be written to.
+    """
+    import fcntl
+
+    files.make_folder(root / NAMES)
+    end = time.monotonic() + _OTHERS_SECONDS
+    with (root / NAMES / name).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise InputError(
+                        f"{name}: another command has been submitting it for a minute"
+                    ) from None
+                time.sleep(0.05)
+        yield file.close
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

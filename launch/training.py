@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -35,10 +36,11 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
         return _sweep(args, overrides, place, program)
     resolved = config_lib.load(args.experiment, overrides)
     _check(args, place, [resolved], overrides)
-    folder = _new(place, spec.check_name(args.name or _name(place, resolved)))
-    pinned = _pin(args, place, program)
-    run = pinned(folder, resolved, overrides, {})
-    return _launch(args, place, folder, [(folder, run)], ())
+    name = spec.check_name(args.name or _name(place, resolved))
+    with _alone(args, place.root, name) as handed_over:
+        folder = _new(place, name)
+        run = _pin(args, place, program)(folder, resolved, overrides, {})
+        return _launch(args, place, folder, [(folder, run)], (), handed_over)
 
 
 def _sweep(
@@ -57,10 +59,26 @@ def _sweep(
     _check(args, place, [resolved for _, _, resolved in found.values()], overrides)
     lead = next(iter(found.values()))[2].config.name
     digest = config_lib.digest([mark for mark, _ in found])[:8]
-    name = args.name or f"{job.slug_words(lead)}-sweep-{digest}"
-    folder = place.root / spec.check_name(name)
+    name = spec.check_name(args.name or f"{job.slug_words(lead)}-sweep-{digest}")
+    with _alone(args, place.root, name) as handed_over:
+        entries, chosen = _grown(args, place, program, name, found, trials)
+        if not chosen:
+            return errors.EXIT_OK
+        return _launch(args, place, place.root / name, entries, chosen, handed_over)
+
+
+def _grown(
+    args: argparse.Namespace,
+    place: Place,
+    program: Sequence[str] | None,
+    name: str,
+    found: Mapping[tuple[str, str], tuple[sweeps.Trial, dict[str, str], Resolved]],
+    trials: Sequence[sweeps.Trial],
+) -> tuple[list[tuple[Path, RunSpec]], list[int]]:
+    """Returns all runs of a sweep, those that are there first, and the places of the new ones."""
+    folder = place.root / name
     if not spec.is_sweep(folder):
-        _new(place, folder.name)
+        _new(place, name)
     before = spec.trials(folder) if spec.is_sweep(folder) else []
     entries = {run.name: (run, spec.read(run)) for run in before}
     known = {(one.key, one.fingerprint) for _, one in entries.values()}
@@ -72,14 +90,13 @@ def _sweep(
             continue
         if key in keys:
             raise InputError(
-                f"--name {folder.name}: its run of {values} is of another configuration; take "
-                "another name"
+                f"--name {name}: its run of {values} is of another configuration; take another name"
             )
-        name = spec.check_name(called[key])
+        own = spec.check_name(called[key])
         # Names are short: where another trial has the same, the key tells them apart.
-        name = f"{name}-{key[:8]}" if name in entries else name
+        own = f"{own}-{key[:8]}" if own in entries else own
         trial = {"sweep": folder.name, "trial": values, "key": key}
-        entries[name] = (folder / name, pinned(folder / name, resolved, texts, trial))
+        entries[own] = (folder / own, pinned(folder / own, resolved, texts, trial))
         chosen.append(len(entries))
     if before:
         there = len(found) - len(chosen)
@@ -87,9 +104,7 @@ def _sweep(
             f"{folder.name}: {there} of {len(found)} runs are there; `submit.py retry` redoes "
             "those that did not end well"
         )
-    if not chosen:
-        return errors.EXIT_OK
-    return _launch(args, place, folder, list(entries.values()), chosen)
+    return list(entries.values()), chosen
 
 
 def run(args: argparse.Namespace, words: Sequence[str]) -> int:
@@ -102,19 +117,27 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     if words[1] == "train":
         raise InputError("a2fjax train: is started with `submit.py submit EXPERIMENT`")
     place = place_lib.choose(args)
-    folder = _new(place, spec.check_name(args.name, "NAME"))
-    pinned = _pin(args, place, None)
-    made = pinned(folder, None, {}, {"command": list(words[1:])})
-    return _launch(args, place, folder, [(folder, made)], ())
+    name = spec.check_name(args.name, "NAME")
+    with _alone(args, place.root, name) as handed_over:
+        folder = _new(place, name)
+        made = _pin(args, place, None)(folder, None, {}, {"command": list(words[1:])})
+        return _launch(args, place, folder, [(folder, made)], (), handed_over)
 
 
 def resume(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `resume`: a run goes on from where it stands."""
-    from a2fjax.train import folder as folder_lib
-
     folder = spec.find(args.out, args.runs)
     if spec.is_sweep(folder):
         raise InputError(f"{args.out}: is a sweep; say `submit.py retry`, or resume SWEEP/TRIAL")
+    with _alone(args, *_named(folder)) as handed_over:
+        return _resume(args, extra, folder, handed_over)
+
+
+def _resume(
+    args: argparse.Namespace, extra: list[str], folder: Path, handed_over: Callable[[], None]
+) -> int:
+    from a2fjax.train import folder as folder_lib
+
     before = spec.read(folder)
     state = status.states([folder])[folder]
     if state.active:
@@ -138,13 +161,19 @@ def resume(args: argparse.Namespace, extra: list[str]) -> int:
     if state.name == job.DONE and not overrides:
         print(f"{before.id}: is done; more steps are --config.steps=N")
         return errors.EXIT_OK
-    return _launch(args, place_lib.of(args, again, folder), folder, [(folder, again)], ())
+    place = place_lib.of(args, again, folder)
+    return _launch(args, place, folder, [(folder, again)], (), handed_over)
 
 
 def retry(args: argparse.Namespace, folder: Path) -> int:
     """Runs `retry`: what did not end well of a sweep, or a run, again."""
     if args.record:
         raise InputError("--record: is for builds and caches")
+    with _alone(args, *_named(folder)) as handed_over:
+        return _retry(args, folder, handed_over)
+
+
+def _retry(args: argparse.Namespace, folder: Path, handed_over: Callable[[], None]) -> int:
     runs = spec.runs(folder)
     found = status.states(runs)
     bad = [run for run in runs if found[run].name in status.WRONG]
@@ -169,8 +198,22 @@ def retry(args: argparse.Namespace, folder: Path) -> int:
     codes = []
     for chosen in alike.values():
         place = place_lib.of(args, every[chosen[0] - 1][1], folder)
-        codes.append(_launch(args, place, folder, every, chosen if spec.is_sweep(folder) else ()))
+        these = chosen if spec.is_sweep(folder) else ()
+        codes.append(_launch(args, place, folder, every, these, handed_over))
     return runs_local.exit_code(codes)
+
+
+def _named(folder: Path) -> tuple[Path, str]:
+    """Returns the folder of all runs, and the name below it that a run or trial belongs to."""
+    root = status.root(folder)
+    return root, folder.relative_to(root).parts[0]
+
+
+def _alone(
+    args: argparse.Namespace, root: Path, name: str
+) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """Returns what holds a name, see `spec.alone`; a dry run writes nothing, not even that."""
+    return contextlib.nullcontext(lambda: None) if args.dry_run else spec.alone(root, name)
 
 
 def _name(place: Place, resolved: Resolved) -> str:
@@ -297,6 +340,7 @@ def _launch(
     folder: Path,
     entries: Sequence[tuple[Path, RunSpec]],
     chosen: Sequence[int],
+    handed_over: Callable[[], None],
 ) -> int:
     """Writes what is to run, hands it over, and waits where that was asked for."""
     from launch import handover
@@ -304,4 +348,6 @@ def _launch(
     if args.dry_run:
         handover.show(place, folder, entries, chosen)
         return errors.EXIT_OK
-    return handover.start(place, folder, entries, chosen, wait=args.wait, poll=args.poll)
+    return handover.start(
+        place, folder, entries, chosen, handed_over=handed_over, wait=args.wait, poll=args.poll
+    )

@@ -329,3 +329,32 @@ def test_a_killed_desk_leaves_a_run_that_can_be_cancelled(desk, capsys):
     desk.unsay("slow-one")
     assert desk("resume", "one") == 0
     assert [b["step"] for b in desk.starts("one")] == [0, 3]
+
+
+def test_of_commands_given_at_once_each_sees_what_the_others_did(desk):
+    """The same sweep and the same name from three terminals: nothing runs twice."""
+    words = ["submit", desk.experiment, "--name", "sw", "--sweep", FOUR, *desk.to]
+    same = [start(desk, *words) for _ in range(3)]
+    assert sorted(process.wait(60) for process in same) == [0, 0, 0]
+    assert [len(desk.starts(f"seed-{i}")) for i in range(4)] == [1, 1, 1, 1]
+    other = [start(desk, "submit", desk.experiment, "--name", "one", *desk.to) for _ in range(3)]
+    assert sorted(process.wait(60) for process in other) == [0, 2, 2]
+    said = [process.communicate()[0] for process in other if process.returncode]
+    assert all("one: is there already; `submit.py resume one`" in text for text in said)
+    desk.say("slow-one")
+    (desk.runs / "one" / "launch" / "exit").write_text("1\n")
+    again = [start(desk, "resume", "one", *desk.to) for _ in range(2)]
+    desk.until(lambda: len(desk.starts("one")) == 2)
+    time.sleep(1)
+    desk.unsay("slow-one")
+    assert sorted(process.wait(60) for process in again) == [0, 2]
+    assert len(desk.starts("one")) == 2
+
+
+def test_a_name_that_is_held_for_long_is_told(desk, monkeypatch, capsys):
+    monkeypatch.setattr(spec, "_OTHERS_SECONDS", 0.2)
+    with spec.alone(desk.runs, "one"):
+        assert desk("submit", desk.experiment, "--name", "one") == 2
+        assert "one: another command has been submitting it" in capsys.readouterr().err
+        assert desk("submit", desk.experiment, "--name", "one", "--dry-run") == 0
+    assert desk("submit", desk.experiment, "--name", "one") == 0
