@@ -231,7 +231,11 @@ def test_states_beyond_16_bits_leave_nothing(tiny, copy):
 
 def start(shards, name, *arguments, slow=False):
     """`a2fjax cache` in a process of its own; `slow` waits a little in every batch."""
-    code = "import sys; from a2fjax.cli import main; sys.exit(main.main(sys.argv[1:]))"
+    code = (
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from a2fjax.cli import main; sys.exit(main.main(sys.argv[1:]))"
+    )
     if slow:
         code = (
             "import time; from a2fjax.data import encode\n"
