@@ -89,45 +89,45 @@ def of(text: str) -> list[Work]:
     return out
 
 
-def ready(after: Sequence[str]) -> bool:
-    """Returns whether all that is waited for has ended.
+def pending(after: Sequence[str]) -> list[tuple[str, Work]]:
+    """Returns what has not ended yet, each with its condition.
 
     Raises:
       InputError: one has ended badly that should have ended well.
     """
-    done = True
+    out = []
     for text in after:
         folder, _, how = text.rpartition(":")
         for work in of(text):
             if work.active:
-                done = False
+                out.append((how, work))
             elif how == "ok" and work.state != job.DONE:
                 raise InputError(
                     f"--after {Path(folder).name}: {work.name} is {work.state}; mend it, or say "
                     f"--after {Path(folder).name}:any"
                 )
-    return done
+    return out
 
 
 def wait(after: Sequence[str], poll: float) -> None:
     """Waits at the desk, where the backend knows no "after that".
 
     Raises:
-      InputError: as `ready`.
+      InputError: as `pending`.
     """
-    said = False
-    while not ready(after):
-        if not said:
-            names = ", ".join(Path(text.rpartition(":")[0]).name for text in after)
-            print(f"waits for {names}", flush=True)
-            said = True
+    said = ""
+    while found := pending(after):
+        line = ", ".join(work.name for _, work in found)
+        if line != said:
+            print(f"waits for {line}", flush=True)
+            said = line
         time.sleep(poll)
 
 
 def in_vain(after: Sequence[str]) -> str:
     """Returns what has ended badly so that what waits for it never starts, or ""."""
     try:
-        ready(after)
+        pending(after)
     except InputError as error:
         return str(error)
     return ""
@@ -139,21 +139,15 @@ def needs(after: Sequence[str], backend: str) -> dict[str, list[Id]]:
     Raises:
       InputError: one has ended badly, or is none of Slurm's.
     """
-    ready(after)
+    found = pending(after)
     out: dict[str, list[Id]] = {"ok": [], "any": []}
-    if backend != "slurm":
-        return out
-    for text in after:
-        how = text.rpartition(":")[2]
-        for work in of(text):
-            if not work.active:
-                continue
-            if work.slurm is None:
-                raise InputError(
-                    f"--after {work.name}: is at work on {work.backend}, for which Slurm cannot "
-                    "wait; submit when it has ended"
-                )
-            out[how].append(work.slurm)
+    for how, work in found if backend == "slurm" else ():
+        if work.slurm is None:
+            raise InputError(
+                f"--after {work.name}: is at work on {work.backend}, for which Slurm cannot wait; "
+                "submit when it has ended"
+            )
+        out[how].append(work.slurm)
     return out
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from a2fjax.cli import train
@@ -14,7 +14,6 @@ from a2fjax.config import Config, MeshConfig, Resolved
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.train import axes
-from launch import after as after_lib
 from launch import job
 from launch.backends import last_line
 from launch.spec import Resources
@@ -41,14 +40,22 @@ def minutes(text: str) -> int:
     return math.ceil(total)
 
 
-def training(resolved: Resolved, resources: Resources, *, here: bool, after: Sequence[str]) -> None:
+def training(
+    resolved: Resolved,
+    resources: Resources,
+    *,
+    here: bool,
+    chained: bool,
+    unfilled: Collection[str],
+) -> None:
     """Checks a configuration against the machines it is to run on, and its files.
 
     Args:
       resolved: what is to be trained.
       resources: where.
       here: whether paths are those of this machine rather than of a container.
-      after: what goes before it (see `launch.after`) and may make what is missing now.
+      chained: whether other work goes before it and may make what is missing now.
+      unfilled: real paths of shards that are not looked at, as that work has yet to make them.
 
     Raises:
       InputError: names the key, what was expected and the nearest that fits.
@@ -63,15 +70,14 @@ def training(resolved: Resolved, resources: Resources, *, here: bool, after: Seq
                     "containers"
                 )
     if here:
-        waiting = after_lib.fills(after)
-        there = [s for s in config.data.shards if os.path.realpath(s) not in waiting]
+        there = [s for s in config.data.shards if os.path.realpath(s) not in unfilled]
         if len(there) == len(config.data.shards):
             train.check_shards(config)
         else:
             for folder in there:
                 records.read_manifest(folder)
         start = config.init_from
-        if start and not after and not (Path(start) / "config.json").is_file():
+        if start and not chained and not (Path(start) / "config.json").is_file():
             raise InputError(f"config: init_from={start!r}: no run is there (no config.json)")
 
 

@@ -119,7 +119,7 @@ def _local(place: Place, picked: Entries, submitted: Callable[[str], None]) -> i
         picked,
         submitted,
         at_a_time=place.options.get("max_parallel") or 1,
-        ready=lambda: after.ready(place.after),
+        ready=lambda: not after.pending(place.after),
     )
     for run, code in codes.items():
         if code:

@@ -324,6 +324,7 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
     while True:
         try:
             states = backend.states(record, base)
+            vain = _in_vain(record, list(states.values()))
             last = states.pop(job.FINISH)
             if not any(s in job.ACTIVE for s in states.values()):
                 record = backend.finish(record, base)
@@ -342,7 +343,6 @@ def _finish(args: argparse.Namespace, base: Path, record: Record) -> int:
         if line != said:
             print(line, flush=True)
             said = line
-        vain = _in_vain(record, [*states.values(), last])
         if vain:
             print(f"{record.out}: waits for ever: {vain}", file=sys.stderr)
             return errors.EXIT_FAILED

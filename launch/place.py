@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -56,6 +57,11 @@ class Place:
     retries: int
     max_requeues: int
     after: tuple[str, ...]
+
+    @functools.cached_property
+    def unfilled(self) -> frozenset[str]:
+        """Real paths of the folders that builds and caches among `after` have yet to fill."""
+        return after.fills(self.after)
 
 
 def choose(args: argparse.Namespace) -> Place:

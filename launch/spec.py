@@ -307,6 +307,8 @@ def alone(root: Path, name: str) -> Iterator[Callable[[], None]]:
                         f"{name}: another command has been submitting it for a minute"
                     ) from None
                 time.sleep(0.05)
+            except OSError:
+                break  # A disk without locks; nothing can be said then.
         yield file.close
 
 

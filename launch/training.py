@@ -19,7 +19,7 @@ from a2fjax import errors
 from a2fjax.cli.main import COMMANDS
 from a2fjax.config import Resolved
 from a2fjax.errors import InputError, nearest
-from launch import after, checks, job, pinned_data, progress, snapshot, spec, status, sweeps
+from launch import checks, job, pinned_data, progress, snapshot, spec, status, sweeps
 from launch import place as place_lib
 from launch.backends import runs_local
 from launch.place import Place
@@ -154,14 +154,13 @@ def _resume(
             config=json.loads(resolved.to_json()),
             overrides={**before.overrides, **overrides},
         )
+    place = place_lib.of(args, again, folder)
     if again.config is not None:
         pinned = config_lib.from_json(json.dumps(again.config))
-        here = again.backend != "kubernetes"
-        checks.training(pinned, again.resources, here=here, after=again.after)
+        _check_one(place, pinned)
     if state.name == job.DONE and not overrides:
         print(f"{before.id}: is done; more steps are --config.steps=N")
         return errors.EXIT_OK
-    place = place_lib.of(args, again, folder)
     return _launch(args, place, folder, [(folder, again)], (), handed_over)
 
 
@@ -251,8 +250,7 @@ def _check(
         text = repr(mark)
         if text not in seen:
             seen.add(text)
-            here = args.backend != "kubernetes"
-            checks.training(resolved, place.resources, here=here, after=place.after)
+            _check_one(place, resolved)
     if args.check_compile:
         text = checks.compiles(
             place.python,
@@ -262,6 +260,16 @@ def _check(
             place.resources.devices,
         )
         print(text, flush=True)
+
+
+def _check_one(place: Place, resolved: Resolved) -> None:
+    checks.training(
+        resolved,
+        place.resources,
+        here=place.backend != "kubernetes",
+        chained=bool(place.after),
+        unfilled=place.unfilled,
+    )
 
 
 def _pin(
@@ -278,7 +286,6 @@ def _pin(
     # There the image holds them, and its digest says which.
     packages, git = {} if away else snapshot.packages(place.python), snapshot.git_state()
     words = [place.python, *(program or PROGRAM)]
-    waiting = after.fills(place.after)
 
     def make(
         folder: Path,
@@ -291,7 +298,7 @@ def _pin(
         command = [*words, *more.pop("command", [])]
         if resolved is not None:
             config = json.loads(resolved.to_json())
-            data = pinned_data.take(resolved.config.data.shards, but=waiting)
+            data = pinned_data.take(resolved.config.data.shards, but=place.unfilled)
             experiment = str(args.experiment)
             command += ["train", "--config", str(spec.launch(folder) / "config.json")]
             command += ["--workdir", str(folder)]

@@ -81,6 +81,9 @@ def test_broken_experiment_files_are_named(tmp_path):
     file.write_text("x = 1\n")
     with pytest.raises(InputError, match="get_config"):
         config.load(file)
+    file.write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(InputError, match="bad.py, line 2: ZeroDivisionError"):
+        config.load(file)
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda p: p.name)

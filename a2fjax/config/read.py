@@ -151,13 +151,16 @@ def _read_resolved(path: Path) -> Resolved:
 
 def _read_experiment(text: str) -> dict[str, Any]:
     file, _, variant = text.partition(":")
-    module = userfiles.load(Path(file), "experiment")
+    path = Path(file)
+    module = userfiles.load(path, "experiment")
     if not hasattr(module, "get_config"):
         raise InputError(f"{file}: expected a function get_config(variant='')")
-    try:
-        config = module.get_config(variant) if variant else module.get_config()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{text}: {error}") from None
+    with userfiles.guarded(path):
+        try:
+            config = module.get_config(variant) if variant else module.get_config()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # As a rule the experiment's own words about its variant.
+            raise InputError(f"{text}: {error}") from None
     values = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(values, Mapping):
         kind = type(values).__name__

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,6 +183,21 @@ def tiny_encoder(tmp_path_factory):
     params = wav2vec2.Encoder(layout).init(jax.random.key(0))
     wav2vec2.save(folder, layout, jax.tree.map(np.asarray, params))
     return f"wav2vec2:{folder}"
+
+
+@pytest.fixture
+def loaded():
+    """Which heavy modules a process has loaded after running some code."""
+
+    def names(code):
+        look = "print([n for n in 'jax flax scipy grain transformers'.split() if n in sys.modules])"
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; from launch import submit\n{code}\n{look}"],
+            cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()[-1]
+
+    return names
 
 
 @pytest.fixture
