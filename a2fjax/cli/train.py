@@ -46,10 +46,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     watch = distributed.Watch(60 * resolved.config.log.hang_minutes)
     with distributed.session(setup, watch):
         from a2fjax.train import loop
+        from a2fjax.train.preemption import StopRequest
 
         if setup.processes > 1:
             check_shards(resolved.config)  # Here the others hear of it.
-        loop.train(resolved, args.workdir, watch=watch)
+        loop.train(resolved, args.workdir, watch=watch, stop=StopRequest(last=True))
     return EXIT_OK
 
 

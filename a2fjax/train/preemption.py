@@ -21,8 +21,15 @@ class StopRequest:
     where Python can install no handlers, signals are left alone and only `request` sets the flag.
     """
 
-    def __init__(self) -> None:
-        """Starts with no stop requested; handlers are installed on entering the context."""
+    def __init__(self, *, last: bool = False) -> None:
+        """Starts with no stop requested; handlers are installed on entering the context.
+
+        Args:
+          last: the process ends after the context. SIGTERM and SIGUSR2 have nothing to ask for any
+            more and are ignored from there on: Slurm repeats them, and one that comes while JAX is
+            shut down would end the process with another exit code than the one that was earned.
+        """
+        self._last = last
         self._name: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -34,9 +41,10 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the previous handlers back."""
+        """Puts the previous handlers back, or those of a process that ends."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            ignored = self._last and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

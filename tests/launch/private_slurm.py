@@ -50,7 +50,7 @@ MaxArraySize=101
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=30 PriorityTier=1 GraceTime=20
+PartitionName=main Nodes=ALL Default=YES MaxTime=60 DefaultTime=30 PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=ALL MaxTime=60 DefaultTime=30 PriorityTier=10 PreemptMode=OFF
 """
 
