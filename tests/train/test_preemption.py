@@ -22,3 +22,15 @@ def test_second_interrupt_interrupts():
         assert stop.requested()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_repeated_after_the_last_context_it_is_ignored(number):
+    before = signal.getsignal(number)
+    try:
+        with preemption.StopRequest(last=True) as stop:
+            pass
+        os.kill(os.getpid(), number)
+        assert not stop.requested()
+    finally:
+        signal.signal(number, before)
