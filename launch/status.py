@@ -344,6 +344,8 @@ def listing(folder: Path, state: str | None) -> int:
         # Not on a login node: what the files say is better than nothing.
         print(f"the queue is not known here: {error}", file=sys.stderr)
         found = {run: _state(run, spec.submission(run), {}) for run in every}
+    if not any(state in (None, one.name) for one in found.values()):
+        print(f"{folder}: no runs{f' are {state}' if state and every else ''}")
     for place in places:
         runs = [r for r in spec.runs(place) if state in (None, found[r].name)]
         if not runs:

@@ -36,9 +36,10 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
         return _sweep(args, overrides, place, program)
     resolved = config_lib.load(args.experiment, overrides)
     _check(args, place, [resolved], overrides)
-    name = spec.check_name(args.name or _name(place, resolved))
-    with _alone(args, place.root, name) as handed_over:
-        folder = _new(place, name)
+    lead = job.slug_words(resolved.config.name)
+    # Without a name what is held is what the new ones begin with.
+    with _alone(args, place.root, spec.check_name(args.name or lead)) as handed_over:
+        folder = _new(place, spec.check_name(args.name or _name(place, lead)))
         run = _pin(args, place, program)(folder, resolved, overrides, {})
         return _launch(args, place, folder, [(folder, run)], (), handed_over)
 
@@ -215,16 +216,11 @@ def _alone(
     return contextlib.nullcontext(lambda: None) if args.dry_run else spec.alone(root, name)
 
 
-def _name(place: Place, resolved: Resolved) -> str:
+def _name(place: Place, lead: str) -> str:
     """Returns a name for a run that was given none; several may be submitted within a second."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    name = f"{job.slug_words(resolved.config.name)}-{stamp}"
-    more = (f"{name}-{i}" for i in itertools.count(2))
-    return (
-        name
-        if not (place.root / name).exists()
-        else next(text for text in more if not (place.root / text).exists())
-    )
+    name = f"{lead}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(text for text in names if not (place.root / text).exists())
 
 
 def _new(place: Place, name: str) -> Path:

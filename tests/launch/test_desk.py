@@ -105,8 +105,12 @@ def test_a_damaged_file_is_named(desk, capsys, name, text):
 
 
 def test_unknown_runs_are_named(desk, capsys):
+    assert desk("list") == 0
+    assert capsys.readouterr().out == f"{desk.runs}: no runs\n"
     assert desk("submit", desk.experiment, "--name", "one") == 0
     capsys.readouterr()
+    assert desk("list", "--state", "failed") == 0
+    assert capsys.readouterr().out == f"{desk.runs}: no runs are failed\n"
     for words in (["resume", "onee"], ["diff", "one", "onee"], ["status", "onee"]):
         assert desk(*words) == 2
         assert "did you mean 'one'?" in capsys.readouterr().err

@@ -349,6 +349,10 @@ def test_of_commands_given_at_once_each_sees_what_the_others_did(desk):
     desk.unsay("slow-one")
     assert sorted(process.wait(60) for process in again) == [0, 2]
     assert len(desk.starts("one")) == 2
+    before = spec.everything(desk.runs)
+    unnamed = [start(desk, "submit", desk.experiment, *desk.to) for _ in range(3)]
+    assert [process.wait(60) for process in unnamed] == [0, 0, 0]
+    assert len(spec.everything(desk.runs)) == len(before) + 3
 
 
 def test_a_name_that_is_held_for_long_is_told(desk, monkeypatch, capsys):
