@@ -14,14 +14,12 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config, files, rig
+from a2fjax import config, files, rig, stopping
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -84,10 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="only make the shards of what all parts have solved; an error if a take is missing",
     )
     told: list[str] = []
+
+    def stop(name: str) -> BaseException:
+        told.append(name)
+        return KeyboardInterrupt()
+
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        with _stoppable(told):
+        with stopping.stoppable(stop):
             build(
                 args.input,
                 args.out,
@@ -114,26 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("data_pipeline.build: interrupted; run it again to go on", file=sys.stderr)
         return 130
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def _stoppable(told: list[str]) -> Iterator[None]:
-    """Turns the signals of schedulers into `KeyboardInterrupt`, and adds their names to `told`."""
-
-    def stop(number: int, frame: object) -> None:
-        # A scheduler takes the machine away; what is done is kept.
-        told.append(signal.Signals(number).name)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python installs handlers in the main thread only
-        return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGUSR2)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(line: str) -> None:

@@ -177,4 +177,8 @@ def _fail(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _code = main()
+    for _number in SIGNALS:
+        # There is nobody to hand them on to, and how the command ended is this process's to tell.
+        signal.signal(_number, signal.SIG_IGN)
+    sys.exit(_code)

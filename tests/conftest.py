@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +24,18 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(scope="session")
+def tell_again():
+    """Sends a process SIGTERM until it has ended, as Slurm repeats it: (process)."""
+
+    def send(process):
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.002)
+
+    return send
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ ALLOWED = {
     "rig": {"errors"},
     "shape": set(),
     "placement": set(),
+    "stopping": {"errors"},
     "userfiles": {"errors"},
     "config": {"errors", "rig", "userfiles"},
     "audio": FOUNDATION,
@@ -55,7 +56,7 @@ def rooms(path: Path) -> set[str]:
 
 PIPELINE_MAY = {"a2fjax", "a2fjax.audio", "a2fjax.audio.io", "a2fjax.audio.level"}
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
-PIPELINE_MAY |= {"a2fjax.animation"}
+PIPELINE_MAY |= {"a2fjax.animation", "a2fjax.stopping"}
 PIPELINE_MAY |= {
     f"a2fjax.animation.{name}" for name in ("emotion", "livelink", "mesh", "tables", "tracks")
 }
@@ -86,6 +87,7 @@ LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.encoded"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.cli.train", "a2fjax.train"}
 LAUNCH_MAY |= {
+    "a2fjax.stopping",
     "a2fjax.userfiles",
     "a2fjax.train.folder",
     "a2fjax.train.axes",

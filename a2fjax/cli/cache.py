@@ -8,13 +8,10 @@ a2fjax cache SHARDS --features whisper:tiny.npz --part 3/16     # of an array jo
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from a2fjax.errors import EXIT_OK, InputError, Preempted
+from a2fjax import stopping
+from a2fjax.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
     from a2fjax.models.hearing import Encoders
@@ -64,7 +61,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             f"audio.features={','.join(config.audio.features)}: no speech encoder among them; name "
             "one with --features, such as whisper:PATH"
         )
-    with _stoppable():
+    with stopping.stoppable():
         _write(args, hearing.load(config.audio))
     return EXIT_OK
 
@@ -85,23 +82,6 @@ def _write(args: argparse.Namespace, found: Encoders) -> None:
             )
             size = sum(path.stat().st_size for path in place.iterdir())
             print(f"  {place}: {size / 1e6:,.1f} MB", flush=True)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM, with which schedulers take a machine away, becomes `Preempted`."""
-
-    def stop(number: int, frame: object) -> None:
-        raise Preempted("told to stop; run it again to go on")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python installs handlers in the main thread only.
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -12,11 +12,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
-from a2fjax import files
-from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError, Preempted
+from a2fjax import files, stopping
+from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
 from launch import job
 from launch.backends import After, read_log
 from launch.job import Record, Spec
@@ -47,7 +46,7 @@ def submit(record: Record, base: Path, after: After) -> Record:
       Preempted: SIGTERM came; the processes were stopped.
       KeyboardInterrupt: Ctrl-C came; the processes were stopped.
     """
-    with _alone(base) as lock, terminable():
+    with _alone(base) as lock, stopping.stoppable():
         record = dataclasses.replace(record, jobs={"process": str(os.getpid())})
         job.clear(base, record.parts)
         job.write(base, record)
@@ -199,17 +198,3 @@ def _alone(base: Path) -> Iterator[IO[str]]:
 
 def _running(base: Path) -> bool:
     return files.is_locked(job.folder(base) / "lock")
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM becomes `Preempted`, so that the processes are stopped on the way out."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted("told to stop; run it again to go on")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

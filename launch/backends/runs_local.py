@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from a2fjax import files
+from a2fjax import files, stopping
 from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
 from launch import job, progress, spec, verdict
-from launch.backends import local, slots
+from launch.backends import slots
 from launch.spec import RunSpec
 
 PYTHON = sys.executable
@@ -56,7 +56,7 @@ def execute(
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     path = root / FOLDER / name
     # Held together with the processes that inherit it: as long as one lives, the run is at work.
-    with path.open("a") as lock, local.terminable():
+    with path.open("a") as lock, stopping.stoppable():
         fcntl.flock(lock, fcntl.LOCK_EX)
         submitted(f"{socket.gethostname()}/{name}")
         desk = _Desk(root, lock)

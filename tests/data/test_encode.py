@@ -261,7 +261,7 @@ def start(shards, name, *arguments, slow=False):
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_killed_in_the_middle_it_goes_on(tiny, copy, sign):
+def test_killed_in_the_middle_it_goes_on(tiny, copy, tell_again, sign):
     encoder, params = load(tiny["whisper"])
     expected = bytes_of(encode.write(copy, encoder, params))
     folder = encode.stream(encoder, params).folder(copy)
@@ -272,6 +272,8 @@ def test_killed_in_the_middle_it_goes_on(tiny, copy, sign):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(sign)
+    if sign == signal.SIGTERM:
+        tell_again(process)
     out, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}[sign]
     assert "Traceback" not in err and not (folder / "manifest.json").exists()

@@ -52,7 +52,9 @@ def undisturbed(captures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_told_to_stop_it_ends_at_once_and_goes_on_later(tmp_path, head, make_actor, workers):
+def test_told_to_stop_it_ends_at_once_and_goes_on_later(
+    tmp_path, head, make_actor, tell_again, workers
+):
     make_actor(tmp_path / "ann", head, shots=3, slate=False)
     out = tmp_path / "set"
     process = subprocess.Popen(
@@ -65,8 +67,8 @@ def test_told_to_stop_it_ends_at_once_and_goes_on_later(tmp_path, head, make_act
     )
     # There is a digest as soon as a take is worked on.
     wait_for(lambda: list((out / ".build/digests").glob("[0-9a-f]*")), process)
-    os.kill(process.pid, signal.SIGTERM)
     told = time.monotonic()
+    tell_again(process)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 75, error
     assert error == "data_pipeline.build: stopped: SIGTERM; run it again to go on\n"

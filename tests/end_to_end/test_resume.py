@@ -127,14 +127,11 @@ def test_killed_in_steps_and_in_saves_the_run_ends_the_same(setup, undisturbed):
 
 
 @pytest.mark.slow
-def test_asked_to_stop_it_saves_and_continues_the_same(setup, undisturbed):
+def test_asked_to_stop_it_saves_and_continues_the_same(setup, undisturbed, tell_again):
     run = setup / "stopped"
     process = start(setup, run)
     wait_for(process, lambda: written(run) and lines(run) >= 7)
-    # Slurm says it again; between the save and the end of the process it must change nothing.
-    while process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.02)
+    tell_again(process)
     out, err = finish(process, code=75)
     (line,) = err.strip().splitlines()
     step = checkpoints.steps(run)[-1]

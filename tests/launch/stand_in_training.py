@@ -51,6 +51,7 @@ def main(argv):
             if rank == 0:
                 (run / "checkpoints" / str(step)).mkdir(parents=True, exist_ok=True)
         if stop:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return 75
     return 0
 

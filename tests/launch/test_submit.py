@@ -78,13 +78,15 @@ def test_what_failed_is_named_and_retried(make_job, capsys):
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_stopping_stops_all_and_a_second_run_goes_on(make_job, sign, code):
+def test_stopping_stops_all_and_a_second_run_goes_on(make_job, tell_again, sign, code):
     job = make_job(4)
     job.say("slow-2")
     job.say("slow-3")
     process = start(job, "--max-parallel", "2")
     job.until(lambda: job.runs(2) and job.runs(3))
     process.send_signal(sign)
+    if sign == signal.SIGTERM:
+        tell_again(process)
     assert process.wait(30) == code
     assert "Traceback" not in process.stderr.read()
     assert len(pids(job)) == 3 and not any(map(alive, pids(job)))

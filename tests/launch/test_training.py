@@ -135,7 +135,7 @@ def test_words_reach_the_command_as_they_are(desk, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopping_saves_and_resume_goes_on(desk, number, capsys):
+def test_stopping_saves_and_resume_goes_on(desk, number, tell_again, capsys):
     desk.say("slow-one")
     process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
     desk.until(lambda: desk.steps("one") == 3)
@@ -144,6 +144,8 @@ def test_stopping_saves_and_resume_goes_on(desk, number, capsys):
     assert desk("resume", "one") == 2
     assert "submit.py cancel" in capsys.readouterr().err
     process.send_signal(number)
+    if number == signal.SIGTERM:
+        tell_again(process)
     assert process.wait(30) == (130 if number == signal.SIGINT else 75), process.stdout.read()
     assert exit_codes(desk.runs / "one") == [75]
     assert desk("status", "one") == 0
@@ -151,6 +153,20 @@ def test_stopping_saves_and_resume_goes_on(desk, number, capsys):
     desk.unsay("slow-one")
     assert desk("resume", "one") == 0
     assert [b["step"] for b in desk.starts("one")] == [0, 3]
+
+
+def test_a_worker_that_is_told_again_ends_with_the_code_of_its_command(desk, tell_again):
+    desk.say("slow-one")
+    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
+    desk.until(lambda: desk.steps("one") == 3)
+    tell_again(process)
+    run = desk.runs / "one"
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "launch.worker", str(run)], cwd=ROOT, env=dict(os.environ)
+    )
+    desk.until(lambda: len(desk.starts("one")) == 2)
+    tell_again(worker)
+    assert worker.returncode == 75 and exit_codes(run) == [75, 75]
 
 
 def test_cancel_from_another_terminal_and_a_killed_worker_takes_its_command_along(desk, capsys):

@@ -1,0 +1,46 @@
+"""Being told to end by a scheduler, for work that is simply cut off and continued later."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from a2fjax.errors import Preempted
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+def preempted(name: str) -> Preempted:
+    """Returns what a signal raises by default."""
+    return Preempted(f"{name}; run it again to go on")
+
+
+@contextlib.contextmanager
+def stoppable(stop: Callable[[str], BaseException] = preempted) -> Iterator[None]:
+    """In its body, the first of the signals raises what `stop` makes of the signal's name.
+
+    The others are not heard, to the end of the process: Slurm repeats its signals, and what is
+    tidied up on the way out must not be cut off. Outside the main thread, where Python can install
+    no handlers, signals are left alone.
+    """
+    told = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            raise stop(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # The interpreter takes handlers away before it is gone, but leaves what is ignored.
+            signal.signal(number, signal.SIG_IGN if told else handler)

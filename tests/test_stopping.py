@@ -1,0 +1,51 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from a2fjax import stopping
+from a2fjax.errors import Preempted
+
+
+@pytest.fixture(params=stopping.SIGNALS)
+def number(request):
+    before = {n: signal.getsignal(n) for n in stopping.SIGNALS}
+    yield request.param
+    for n, handler in before.items():
+        signal.signal(n, handler)
+
+
+def test_the_first_signal_ends_the_body_and_none_disturbs_what_follows(number):
+    done = []
+    with pytest.raises(Preempted, match=f"{number.name}; run it again"), stopping.stoppable():
+        try:
+            os.kill(os.getpid(), number)
+            done.append("more")
+        finally:
+            for again in stopping.SIGNALS:
+                os.kill(os.getpid(), again)
+            done.append("tidied up")
+    for again in stopping.SIGNALS:
+        os.kill(os.getpid(), again)
+    assert done == ["tidied up"]
+
+
+def test_without_signals_the_handlers_return(number):
+    before = signal.getsignal(number)
+    with stopping.stoppable(KeyError):
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before
+
+
+def test_another_thread_is_left_alone(number):
+    before, seen = signal.getsignal(number), []
+
+    def work():
+        with stopping.stoppable():
+            seen.append(signal.getsignal(number))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
