@@ -1,5 +1,6 @@
 """A job that takes no time, and a Slurm of our own."""
 
+import functools
 import importlib.util
 import json
 import subprocess
@@ -66,7 +67,7 @@ def make_job(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """A Slurm of four nodes of two cores, all of it in a temporary folder."""
+    """A Slurm of four nodes of two cores; returns what takes one's power away: with slurm(node)."""
     found = importlib.util.spec_from_file_location(
         "private_slurm", Path(__file__).with_name("private_slurm.py")
     )
@@ -77,7 +78,7 @@ def slurm(tmp_path_factory):
         pytest.skip(f"{', '.join(missing)} not installed: {private_slurm.INSTALL}")
     # Sockets have short names, so not in pytest's long folders.
     with private_slurm.running(tmp_path_factory.getbasetemp() / "slurm") as top:
-        yield top
+        yield functools.partial(private_slurm.without_power, top)
 
 
 @pytest.fixture

@@ -155,6 +155,42 @@ def _start_all(top: Path, conf: Path, names: Sequence[str]) -> None:
         raise SlurmFailed(f"Slurm did not come up: its nodes are {states()}; logs in {log}")
 
 
+@contextlib.contextmanager
+def without_power(top: Path, name: str) -> Iterator[None]:
+    """In its body a node is gone, as one without power: its daemons and all they started.
+
+    Raises:
+      SlurmFailed: the node does not come back on leaving.
+    """
+    for pid in _of_node(top, name):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        _start("slurmd", "-N", name, "-f", str(top / "slurm.conf"))
+        if not _until(lambda: not any("down" in state for state in states()), 90):
+            raise SlurmFailed(f"{name} does not come back: the nodes are {states()}")
+
+
+def _of_node(top: Path, name: str) -> list[int]:
+    """Returns the processes of a node, daemons before what they started: all are of one machine."""
+    log = str(top / "log" / f"slurmd.{name}.log")
+    children: dict[int, list[int]] = {}
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # Behind the program's name, which may hold anything but ends with the last bracket.
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(place.name))
+            # slurmd and the daemons of its steps write to its log.
+            if any(os.readlink(fd) == log for fd in (place / "fd").iterdir()):
+                found.append(int(place.name))
+    for pid in found:
+        found += [child for child in children.get(pid, []) if child not in found]
+    return found
+
+
 def states() -> list[str]:
     """Returns the states of all nodes."""
     return _said("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split()

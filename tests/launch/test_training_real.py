@@ -71,6 +71,13 @@ def numbers(run):
     return [{k: v for k, v in x.items() if not k.startswith(("time/", "perf/"))} for x in lines]
 
 
+def wait_for_steps(runs, count):
+    end = time.monotonic() + 180
+    while min(progress.last(run)[0] or 0 for run in runs) < count:
+        assert time.monotonic() < end, [status.why(run) for run in runs]
+        time.sleep(0.05)
+
+
 def started(run):
     return [e for e in progress.events(run) if e["event"] == "started"]
 
@@ -100,10 +107,7 @@ def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturb
     words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
     assert sweep("submit", *words, *SLURM) == 0
     runs = spec.trials(sweep.runs / "pre")
-    end = time.monotonic() + 180
-    while min(progress.last(run)[0] or 0 for run in runs) < 3:
-        assert time.monotonic() < end, [status.why(run) for run in runs]
-        time.sleep(0.05)
+    wait_for_steps(runs, 3)
     subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
     assert status.wait(sweep.runs / "pre", runs, 0.5) == 0
     assert len({spec.submission(run).job for run in runs}) == 1
@@ -120,6 +124,22 @@ def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturb
     words += ["--runs", str(sweep.runs), "--", "a2fjax", "evaluate"]
     assert submit.main([*words, str(runs[0]), "--out", str(report)]) == 0
     assert report.is_file()
+
+
+def test_a_node_that_dies_costs_the_steps_since_the_last_state(slurm, sweep, checksum):
+    words = ["--name", "dies", "--config.seed=2", "--nodes", "2", "--cpu-devices", "2"]
+    assert sweep("submit", *words, *SLURM) == 0
+    run = sweep.runs / "dies"
+    wait_for_steps([run], 23)
+    second = next(e["host"] for e in started(run) if e["rank"] == 1)
+    began = time.monotonic()
+    with slurm(second):
+        assert status.wait(run, [run], 0.5) == 0
+        print(f"node {second} died: done {time.monotonic() - began:.0f} s later")
+    assert len(started(run)) == 4 and second not in [e["host"] for e in started(run)[2:]]
+    whole = sweep.runs / "sweep" / "seed-2"
+    assert numbers(run) == numbers(whole)
+    assert checksum(run) == checksum(whole)
 
 
 def test_a_process_that_is_killed_ends_the_run_which_is_started_again(make):

@@ -1,13 +1,10 @@
 """Trainings on a real Slurm: what is preempted or lost goes on, what is cancelled does not."""
 
-import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -199,30 +196,7 @@ def test_a_node_that_dies_takes_nothing_along(desk, slurm):
     desk.say("slow-one")
     assert submit(desk, "one") == 0
     desk.until(lambda: desk.steps("one") == 3)
-    host = progress.events(desk.runs / "one")[0]["host"]
-    pid = int((slurm / "run" / f"slurmd.{host}.pid").read_text())
-    try:
-        os.kill(pid, signal.SIGKILL)
-        # What a machine without power stops: the steps' daemons and all they started. Another
-        # Slurm's have other jobs.
-        job = spec.submission(desk.runs / "one").job
-        mine = progress.events(desk.runs / "one")[0]["pid"]
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError, ProcessLookupError):
-                text = path.read_text(errors="replace")
-                if text.startswith(f"slurmstepd: [{job}.") and int(path.parent.name) != mine:
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(mine, signal.SIGKILL)
+    with slurm(progress.events(desk.runs / "one")[0]["host"]):
         desk.until(lambda: len(desk.starts("one")) == 2, 180)
         desk.unsay("slow-one")
         desk.until(lambda: state(desk, "one") == "done")
-    finally:
-        argv = ["slurmd", "-N", host, "-f", os.environ["SLURM_CONF"]]
-        subprocess.run(argv, check=True, timeout=30)
-        desk.until(lambda: "down" not in nodes(), 90)
-
-
-def nodes():
-    argv = ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=30).stdout
