@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def find(source: str | Path, filename: str) -> Path | None:
     if Path(source).is_dir():
         path = Path(source) / filename
         return path if path.is_file() else None
+    # At its first import it says that there is no PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers.utils import cached_file
 
     with contextlib.suppress(OSError):
