@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
 export PYTHONUNBUFFERED = 1
-# The fast tests compile much and compute little: two thirds of the time, and the same results.
+# The tests compile much and compute little: two thirds of the time, and the same results.
 FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
 .PHONY: setup demo diffusion test test-slow parity lint format types clean-demo
@@ -46,7 +46,7 @@ test: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
 
 test-slow: setup
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 # Large and for these tests only: where they cannot be had the tests skip and say why.
 parity: setup

@@ -467,7 +467,7 @@ def test_an_encoder_on_four_devices_gives_the_numbers_of_one(shards, tiny_encode
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
     }
     arguments = [str(here), str(tmp_path), str(shards), tiny_encoders["wav2vec2"]]
     done = subprocess.run(

@@ -65,7 +65,7 @@ def test_four_devices_give_the_numbers_of_one_and_hand_over_to_one(tmp_path):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
     }
     command = [sys.executable, "-c", CHILD, str(here.parent / "conftest.py"), str(tmp_path)]
     done = subprocess.run(

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-ROUNDS, MANY_ROUNDS = 20, 300
+ROUNDS, MANY_ROUNDS = 20, 150
 
 
 def mangled(data, others, rng):
