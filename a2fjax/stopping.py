@@ -1,16 +1,30 @@
-"""Being told to end by a scheduler, for work that is simply cut off and continued later."""
+"""Signals by which schedulers and people end a process, and work that is simply cut off by them."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from a2fjax.errors import Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+"""Of schedulers."""
+ALL = (*SIGNALS, signal.SIGINT)
+"""And Ctrl-C."""
+
+
+def ignore(signals: Iterable[signal.Signals] = SIGNALS) -> None:
+    """From here on the process hears none of the signals: it is about to end in its own way.
+
+    Schedulers repeat theirs, and the interpreter takes handlers away before it is gone, but leaves
+    what is ignored. Outside the main thread, which alone may say so, nothing is done.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def preempted(name: str) -> Preempted:
@@ -22,9 +36,9 @@ def preempted(name: str) -> Preempted:
 def stoppable(stop: Callable[[str], BaseException] = preempted) -> Iterator[None]:
     """In its body, the first of the signals raises what `stop` makes of the signal's name.
 
-    The others are not heard, to the end of the process: Slurm repeats its signals, and what is
-    tidied up on the way out must not be cut off. Outside the main thread, where Python can install
-    no handlers, signals are left alone.
+    The others are not heard, to the end of the process: what is tidied up on the way out must not
+    be cut off. Outside the main thread, where Python can install no handlers, signals are left
+    alone.
     """
     told = False
 
@@ -41,6 +55,8 @@ def stoppable(stop: Callable[[str], BaseException] = preempted) -> Iterator[None
     try:
         yield
     finally:
-        for number, handler in before.items():
-            # The interpreter takes handlers away before it is gone, but leaves what is ignored.
-            signal.signal(number, signal.SIG_IGN if told else handler)
+        if told:
+            ignore()
+        else:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -19,11 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from a2fjax import errors, files
+from a2fjax import errors, files, stopping
 from launch import job, pinned_data, progress, spec
 from launch.backends import last_line
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 _LIBC = ctypes.CDLL(None)
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -124,7 +123,7 @@ class _Process:
         self._waiting: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
-        for number in SIGNALS:
+        for number in stopping.ALL:
             signal.signal(number, self._hand_on)
         if wrong:
             log.write(f"{wrong}\n".encode())
@@ -178,7 +177,6 @@ def _fail(message: str, code: int) -> int:
 
 if __name__ == "__main__":
     _code = main()
-    for _number in SIGNALS:
-        # There is nobody to hand them on to, and how the command ended is this process's to tell.
-        signal.signal(_number, signal.SIG_IGN)
+    # There is nobody to hand signals on to, and how the command ended is this process's to tell.
+    stopping.ignore(stopping.ALL)
     sys.exit(_code)

@@ -19,11 +19,24 @@ if "A2F_CACHE" not in os.environ:
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from a2fjax import stopping  # noqa: E402
+
 # The same examples everywhere, at any speed of the machine: a change is judged by what it changes.
 # HYPOTHESIS_PROFILE=search looks for new ones.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+HANDLERS = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Commands leave signals ignored, as their process ends; of tests it goes on."""
+    yield
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

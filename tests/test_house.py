@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "files", "rig", "config", "shape", "placement"}
+FOUNDATION = {"errors", "files", "stopping", "rig", "config", "shape", "placement"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
@@ -56,7 +56,7 @@ def rooms(path: Path) -> set[str]:
 
 PIPELINE_MAY = {"a2fjax", "a2fjax.audio", "a2fjax.audio.io", "a2fjax.audio.level"}
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
-PIPELINE_MAY |= {"a2fjax.animation", "a2fjax.stopping"}
+PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
     f"a2fjax.animation.{name}" for name in ("emotion", "livelink", "mesh", "tables", "tracks")
 }

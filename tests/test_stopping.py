@@ -7,13 +7,7 @@ import pytest
 from a2fjax import stopping
 from a2fjax.errors import Preempted
 
-
-@pytest.fixture(params=stopping.SIGNALS)
-def number(request):
-    before = {n: signal.getsignal(n) for n in stopping.SIGNALS}
-    yield request.param
-    for n, handler in before.items():
-        signal.signal(n, handler)
+pytestmark = pytest.mark.parametrize("number", stopping.SIGNALS)
 
 
 def test_the_first_signal_ends_the_body_and_none_disturbs_what_follows(number):

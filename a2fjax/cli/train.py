@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from a2fjax import config as config_lib
+from a2fjax import stopping
 from a2fjax.errors import EXIT_OK, InputError
 
 
@@ -46,11 +47,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     watch = distributed.Watch(60 * resolved.config.log.hang_minutes)
     with distributed.session(setup, watch):
         from a2fjax.train import loop
-        from a2fjax.train.preemption import StopRequest
 
         if setup.processes > 1:
             check_shards(resolved.config)  # Here the others hear of it.
-        loop.train(resolved, args.workdir, watch=watch, stop=StopRequest(last=True))
+        # Training listens in its own way and then puts this back: a signal that comes again while
+        # JAX shuts down must not change the exit code.
+        stopping.ignore()
+        loop.train(resolved, args.workdir, watch=watch)
     return EXIT_OK
 
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from a2fjax import stopping
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, mixture, records, subjects, windows
 from a2fjax.data import batch as batch_lib
@@ -497,8 +497,7 @@ def _start_worker(index: int, count: int) -> None:
     """Keeps a worker process off the accelerators (grain imports jax in it) and to its parent."""
     del index, count
     # Schedulers send these to all processes of a job: the one that trains decides, saves and ends.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    stopping.ignore(stopping.ALL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

@@ -49,7 +49,6 @@ def train(
     inputs: Inputs | None = None,
     say: Callable[[str], None] | None = None,
     watch: Watch | None = None,
-    stop: StopRequest | None = None,
 ) -> TrainState:
     """Trains until `config.steps` updates are done, continuing what is in `workdir`.
 
@@ -62,7 +61,6 @@ def train(
       say: prints a line of progress; to standard output by default. With several processes only
         the first one speaks.
       watch: is told of everything that ends; see `distributed.Watch`.
-      stop: what is looked at between steps; a new one by default, which hears the signals.
 
     With several processes (`distributed.session`) each calls this; the first one alone writes to
     the folder, except that each writes its own arrays of a checkpoint.
@@ -80,7 +78,7 @@ def train(
     watch = watch or Watch(0)
     watch.beat("reading data and weights", factor=distributed.COMPILING)
     config = resolved.config
-    with stop or StopRequest() as stop:
+    with StopRequest() as stop:
         optimizer_lib.check(config.optim, config.steps)
         mesh_lib.check(config)
         encoders: hearing.Encoders = {}

@@ -11,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+from a2fjax import stopping
 
 
 class StopRequest:
@@ -21,30 +21,22 @@ class StopRequest:
     where Python can install no handlers, signals are left alone and only `request` sets the flag.
     """
 
-    def __init__(self, *, last: bool = False) -> None:
-        """Starts with no stop requested; handlers are installed on entering the context.
-
-        Args:
-          last: the process ends after the context. SIGTERM and SIGUSR2 have nothing to ask for any
-            more and are ignored from there on: Slurm repeats them, and one that comes while JAX is
-            shut down would end the process with another exit code than the one that was earned.
-        """
-        self._last = last
+    def __init__(self) -> None:
+        """Starts with no stop requested; handlers are installed on entering the context."""
         self._name: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in stopping.ALL:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the previous handlers back, or those of a process that ends."""
+        """Puts the previous handlers back."""
         for number, handler in self._previous.items():
-            ignored = self._last and number != signal.SIGINT
-            signal.signal(number, signal.SIG_IGN if ignored else handler)
+            signal.signal(number, handler)
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -64,7 +56,6 @@ class StopRequest:
     def requested(self) -> bool:
         """Returns whether the run should save and stop.
 
-        The answer concerns this process alone. With several processes they must agree on a step;
-        `jax.experimental.multihost_utils.reached_preemption_sync_point` belongs here then.
+        The answer concerns this process alone; in the loop all processes vote on it.
         """
         return self._name is not None

@@ -146,9 +146,7 @@ def test_a_process_that_is_killed_ends_the_run_which_is_started_again(make):
     run = make.runs / "one"
 
     def kill():
-        end = time.monotonic() + 120
-        while (progress.last(run)[0] or 0) < 25 and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for_steps([run], 25)
         os.kill(next(e["pid"] for e in started(run) if e["rank"] == 1), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)

@@ -3,10 +3,11 @@ import signal
 
 import pytest
 
+from a2fjax import stopping
 from a2fjax.train import preemption
 
 
-@pytest.mark.parametrize("number", preemption.SIGNALS)
+@pytest.mark.parametrize("number", stopping.ALL)
 def test_signal_becomes_a_request_and_handlers_return(number):
     before = signal.getsignal(number)
     with preemption.StopRequest() as stop:
@@ -24,13 +25,13 @@ def test_second_interrupt_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_repeated_after_the_last_context_it_is_ignored(number):
-    before = signal.getsignal(number)
-    try:
-        with preemption.StopRequest(last=True) as stop:
-            pass
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_in_a_process_that_then_ends_it_is_ignored_after_the_context(number):
+    stopping.ignore()
+    with preemption.StopRequest() as stop:
         os.kill(os.getpid(), number)
-        assert not stop.requested()
-    finally:
-        signal.signal(number, before)
+        assert stop.name == number.name
+    with preemption.StopRequest() as stop:
+        pass
+    os.kill(os.getpid(), number)
+    assert not stop.requested()
