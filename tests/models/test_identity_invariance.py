@@ -7,7 +7,8 @@ import pytest
 
 from a2fjax import shape
 from a2fjax.data import augment
-from a2fjax.data.identity import pose, sample_points
+from a2fjax.data.identity import sample_points
+from a2fjax.data.pose import pose
 from a2fjax.models import conditioning
 
 POINTS = 384
