@@ -29,8 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import shape
-from a2fjax.data import kept, records
-from a2fjax.data.pose import pose
+from a2fjax.data import kept, pose, records
 
 _SAMPLES_PER_POINT = 16
 _SUPPORT_STEPS = 16
@@ -95,7 +94,7 @@ def sample_points(
     if key not in _FOUND:
         while len(_FOUND) >= _MOST_FOUND:
             _FOUND.pop(next(iter(_FOUND)), None)
-        code = kept.code((sys.modules[__name__], shape))
+        code = kept.code((sys.modules[__name__], pose, shape))
         name = f"points-{hashlib.sha256(repr((key, code)).encode()).hexdigest()[:32]}"
         found = kept.find(name, (count, 6 if normals else 3))
         if found is None:
@@ -116,7 +115,7 @@ def _sample(
     places -= centre
     radius = math.sqrt(float(weights @ (places**2).sum(axis=1)))
     places /= max(radius, 1e-12)
-    turn = pose(places, weights)
+    turn = pose.pose(places, weights)
     places, facing = places @ turn.T, facing @ turn.T
     points = (points - centre) / max(radius, 1e-12) @ turn.T
     dense = _surface(points, faces, count * _SAMPLES_PER_POINT, seed) if len(faces) else None

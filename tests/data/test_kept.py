@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from a2fjax.data import identity, kept
+from a2fjax import shape
+from a2fjax.data import identity, kept, pose
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ def test_points_of_a_mesh_are_computed_once_on_a_machine(place, build, monkeypat
     monkeypatch.setattr(identity, "_sample", None)
     assert (identity.sample_points(vertices, faces, 16) == first).all()
     # Another code would make other points.
-    monkeypatch.setattr(kept, "code", lambda modules: b"other")
+    asked = []
+    monkeypatch.setattr(kept, "code", lambda modules: (asked.extend(modules), b"other")[1])
     monkeypatch.setattr(identity, "_FOUND", {})
     with pytest.raises(TypeError):
         identity.sample_points(vertices, faces, 16)
+    assert set(asked) == {identity, pose, shape}
