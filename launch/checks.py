@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from a2fjax.cli import train
-from a2fjax.config import Config, MeshConfig, Resolved
+from a2fjax.config import Config, MeshConfig, Resolved, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.train import axes
@@ -61,6 +61,7 @@ def training(
       InputError: names the key, what was expected and the nearest that fits.
     """
     config = resolved.config
+    check_schedule(config.optim, config.steps)
     batch(config, resources)
     if not here:
         for folder in config.data.shards:

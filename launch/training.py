@@ -242,8 +242,8 @@ def _check(
     seen = set()
     for resolved in found:
         config = resolved.config
-        mark = (config.data, config.eval, config.mesh, config.init_from)
-        text = repr(mark)
+        schedule = (config.steps, config.optim.warmup_steps)
+        text = repr((config.data, config.eval, config.mesh, config.init_from, schedule))
         if text not in seen:
             seen.add(text)
             _check_one(place, resolved)

@@ -18,6 +18,7 @@ from a2fjax.config.checks import (
     POSITIVE,
     SIGNALS,
     build,
+    check_schedule,
     check_weights,
 )
 from a2fjax.config.read import (
@@ -73,6 +74,7 @@ __all__ = [
     "SIGNALS",
     "SampleConfig",
     "build",
+    "check_schedule",
     "check_weights",
     "digest",
     "fingerprint",

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from a2fjax.config.values import DataConfig
+from a2fjax.config.values import DataConfig, OptimConfig
 from a2fjax.errors import InputError, nearest
 
 SIGNALS = ("mel", "pitch")
@@ -100,6 +100,19 @@ def build(kind: Any, values: Mapping[str, Any], *, where: str, prefix: str = "")
     if kind is DataConfig and built.weights and built.shards:
         check_weights(built.weights, built.shards, where=f"{where}: ")
     return built
+
+
+def check_schedule(config: OptimConfig, steps: int) -> None:
+    """Checks that the schedule of learning rates fits the run.
+
+    Raises:
+      InputError: names the key, its value and what was expected.
+    """
+    if config.warmup_steps >= steps:
+        raise InputError(
+            f"config: optim.warmup_steps={config.warmup_steps}: expected fewer than steps={steps}; "
+            f"add --config.optim.warmup_steps={steps // 10}"
+        )
 
 
 def check_weights(weights: Sequence[float], folders: Sequence[str], *, where: str = "") -> None:

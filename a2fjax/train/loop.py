@@ -28,7 +28,6 @@ from a2fjax.train import checkpoints as checkpoints_lib
 from a2fjax.train import distributed
 from a2fjax.train import folder as folder_lib
 from a2fjax.train import mesh as mesh_lib
-from a2fjax.train import optimizer as optimizer_lib
 from a2fjax.train.checkpoints import Checkpoints
 from a2fjax.train.clock import Clock
 from a2fjax.train.distributed import Watch
@@ -79,7 +78,7 @@ def train(
     watch.beat("reading data and weights", factor=distributed.COMPILING)
     config = resolved.config
     with StopRequest() as stop:
-        optimizer_lib.check(config.optim, config.steps)
+        config_lib.check_schedule(config.optim, config.steps)
         mesh_lib.check(config)
         encoders: hearing.Encoders = {}
         start: Params = {}

@@ -9,20 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from a2fjax.config import OptimConfig
-from a2fjax.errors import InputError
-
-
-def check(config: OptimConfig, steps: int) -> None:
-    """Checks that the schedule fits the run.
-
-    Raises:
-      InputError: names the key, its value and what was expected.
-    """
-    if config.warmup_steps >= steps:
-        raise InputError(
-            f"config: optim.warmup_steps={config.warmup_steps}: expected fewer than steps={steps}; "
-            f"add --config.optim.warmup_steps={steps // 10}"
-        )
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:

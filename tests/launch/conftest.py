@@ -113,6 +113,7 @@ def get_config(variant=""):
     return {
         "name": "Tiny thing",
         "steps": 3,
+        "optim": {"warmup_steps": 1},
         "data": {"shards": [SHARDS], "batch_size": 4},
         "eval": {"every_steps": 1},
     }

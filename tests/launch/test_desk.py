@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
         (["--config.data.split=trian"], "did you mean 'train'?"),
         (["--config.data.shards=none"], "none does not exist"),
         (["--config.init_from=none"], "init_from='none'"),
+        (["--config.optim.warmup_steps=3"], "expected fewer than steps=3"),
+        (["--sweep", 'grid("steps", 3, 1)'], "optim.warmup_steps=1: expected fewer than steps=1"),
         (["--nodes", "2"], "--nodes: is for --backend slurm or kubernetes"),
         (["--time", "1:00"], "--time: is for --backend slurm"),
         (["--backend", "slurm", "--time", "soon"], "--time soon: expected"),

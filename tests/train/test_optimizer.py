@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from a2fjax.config import OptimConfig
+from a2fjax.config import OptimConfig, check_schedule
 from a2fjax.errors import InputError
 from a2fjax.train import optimizer
 
@@ -77,6 +77,6 @@ def test_update_equals_the_paper(clip):
 
 
 def test_a_warm_up_longer_than_the_run_is_named():
-    optimizer.check(OptimConfig(warmup_steps=49), 50)
+    check_schedule(OptimConfig(warmup_steps=49), 50)
     with pytest.raises(InputError, match="optim.warmup_steps=50: expected fewer than steps=50"):
-        optimizer.check(OptimConfig(warmup_steps=50), 50)
+        check_schedule(OptimConfig(warmup_steps=50), 50)
