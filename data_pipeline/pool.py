@@ -120,7 +120,9 @@ def _end(processes: Iterable[BaseProcess]) -> None:
     finally:
         for process in processes:
             process.kill()  # what they were writing never takes its place
-            process.join()
+            # The pool's own thread may be told of the end, and say so a moment later.
+            while process.is_alive():
+                time.sleep(0.001)
 
 
 def _start(parent: int) -> None:

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,18 @@ def test_broken_experiment_files_are_named(tmp_path):
     file.write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(InputError, match="bad.py, line 2: ZeroDivisionError"):
         config.load(file)
+
+
+def test_an_experiment_that_changed_at_once_is_read_anew_and_nothing_is_left_beside_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "some.py"
+    for steps in (100, 200):
+        file.write_text(f"def get_config():\n    return {{'steps': {steps}}}\n")
+        os.utime(file, (1e9, 1e9))
+        assert config.load(file).config.steps == steps
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda p: p.name)
