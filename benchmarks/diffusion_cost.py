@@ -36,7 +36,7 @@ from a2fjax import config as config_lib
 from a2fjax import files, rig, tasks
 from a2fjax.audio import HOP, SAMPLE_RATE
 from a2fjax.infer import predictor
-from a2fjax.models import cost
+from a2fjax.models import flops
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STEPS = (1, 2, 4, 8, 16, 50)
@@ -63,7 +63,7 @@ def counted(config: config_lib.Config, frames: int) -> tuple[float, int]:
     batch = predictor.batch_shapes(config, 1, frames)
     params = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
     values = sum(x.size for x in jax.tree.leaves({**params, "constants": {}}))
-    return float(sum(cost.flops(task.predict, params, batch).values())), values
+    return float(sum(flops.flops(task.predict, params, batch).values())), values
 
 
 def nvidia(frames: int) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def nvidia(frames: int) -> tuple[float, float]:
     params = jax.eval_shape(lambda b: network.init(jax.random.key(0), b), batch)
     noisy = jax.ShapeDtypeStruct((1, frames, network.size.layout.width), jnp.float32)
     step = jax.ShapeDtypeStruct((1,), jnp.int32)
-    call = cost.flops(lambda p, x, t, b: network.apply(p, x, t, b), params, noisy, step, batch)
+    call = flops.flops(lambda p, x, t, b: network.apply(p, x, t, b), params, noisy, step, batch)
     values = sum(x.size for x in jax.tree.leaves({**params, "constants": {}}))
     return float(sum(call.values())), float(values)
 
@@ -104,12 +104,12 @@ def said(seconds: float) -> tuple[float, float]:
 
 def encoder_cost(seconds: float) -> float:
     """Returns the operations of wav2vec 2.0 or HuBERT base on a clip."""
-    from a2fjax.audio import wav2vec2
+    from a2fjax.encoders import wav2vec2
 
     encoder = wav2vec2.Encoder(wav2vec2.BASE)
     params = jax.eval_shape(encoder.init, jax.random.key(0))
     audio = jax.ShapeDtypeStruct((1, round(seconds * SAMPLE_RATE)), jnp.float32)
-    return float(sum(cost.flops(encoder.apply, params, audio).values()))
+    return float(sum(flops.flops(encoder.apply, params, audio).values()))
 
 
 def on_paper(seconds: float) -> list[dict[str, Any]]:

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from a2fjax.audio import HOP, SAMPLE_RATE, whisper
-from a2fjax.audio import wav2vec2 as w
+from a2fjax.audio import HOP, SAMPLE_RATE
+from a2fjax.encoders import wav2vec2 as w
+from a2fjax.encoders.whisper import network
 
 ENCODERS = {
     f"{kind}-{size}": dataclasses.replace(layout, model_type=kind)
@@ -136,7 +137,7 @@ def compared(
 
 
 def whisper_row(
-    model: Any, encoder: whisper.Encoder, params: Any, seconds: float, masked: bool, rounds: int
+    model: Any, encoder: network.Encoder, params: Any, seconds: float, masked: bool, rounds: int
 ) -> dict[str, Any]:
     """Compares Whisper's encoder with CTranslate2's on one length."""
     import ctranslate2
@@ -147,7 +148,7 @@ def whisper_row(
     audio = np.stack([0.05 * voice(frames * HOP, 0), 0.05 * voice(frames * HOP, 1)])
     rows = [audio[i : i + 1, :n] for i, n in enumerate(lengths)]
     spectra = [
-        np.ascontiguousarray(np.asarray(whisper.log_mel(row, bins=encoder.mels)).swapaxes(1, 2))
+        np.ascontiguousarray(np.asarray(network.log_mel(row, bins=encoder.mels)).swapaxes(1, 2))
         for row in (rows if masked else [audio])
     ]
 
@@ -186,7 +187,7 @@ def whisper_rows(
     if args.precision != "float32":
         print(f"{WHISPER:15} skipped: only float32 is compared with CTranslate2")
         return
-    encoder, params = whisper.load(args.whisper)
+    encoder, params = network.load(args.whisper)
     params = jax.device_put(params)
     model = ctranslate2.models.Whisper(
         args.whisper, compute_type="float32", intra_threads=args.torch_threads

@@ -83,7 +83,8 @@ def trainer(config: Config, found: Any) -> Callable[[], float]:
     import jax.numpy as jnp
 
     from a2fjax import tasks
-    from a2fjax.data import encode, loader
+    from a2fjax.data import loader
+    from a2fjax.data.feature_cache import writer as encode
     from a2fjax.train import optimizer as optimizer_lib
     from a2fjax.train import state as state_lib
     from a2fjax.train import step as step_lib
@@ -118,7 +119,7 @@ def encoder_flops(encoder: Any, params: Any, samples: int) -> int:
     """Returns operations to encode one stretch of audio."""
     import jax
 
-    from a2fjax.models import cost
+    from a2fjax.models import flops as cost
 
     audio = jax.ShapeDtypeStruct((1, samples), np.float32)
     return sum(cost.flops(encoder.apply, params, audio).values())
@@ -140,10 +141,11 @@ def main() -> None:
     import jax
 
     from a2fjax import tasks
-    from a2fjax.audio import wav2vec2
-    from a2fjax.data import encode
+    from a2fjax.data.feature_cache import writer as encode
+    from a2fjax.encoders import wav2vec2
     from a2fjax.infer.predictor import batch_shapes
-    from a2fjax.models import cost, hearing
+    from a2fjax.models import audio_features
+    from a2fjax.models import flops as cost
 
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
@@ -168,7 +170,7 @@ def main() -> None:
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, identity="none")
         )
-        found = hearing.load(config.audio)
+        found = audio_features.load(config.audio)
         ((encoder, params),) = found.values()
         start = time.perf_counter()
         place = encode.write(folder / "shards", encoder, params)

@@ -3,7 +3,7 @@ r"""What can be read off each front end: ridge regression on real takes, leave o
     python benchmarks/frontends_ridge.py FOLDER WEIGHTS... --workdir DIR [--pad] [--out JSON]
 
 FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`), WEIGHTS are
-Whisper encoders (see `a2fjax.audio.whisper_weights`). Each take in turn is the test:
+Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is the test:
 
   - inputs: log-mel (13 frames within +-0.24 s), every state of every encoder (5 frames within
     +-0.12 s), and log-mel with the state that the training takes choose; each feature is divided by
@@ -151,10 +151,10 @@ def mel_features(clip: Any) -> np.ndarray:
 
 def state_features(encoder: Any, params: Any) -> Callable[[Any], np.ndarray]:
     """Returns a function of a clip: all states [layers + 1, T, D]."""
-    from a2fjax.audio import whisper
+    from a2fjax.encoders.whisper import network
 
     def features(clip: Any) -> np.ndarray:
-        return whisper.encode(encoder, params, padded(clip)[None], all_layers=True)[:, 0]
+        return network.encode(encoder, params, padded(clip)[None], all_layers=True)[:, 0]
 
     return features
 
@@ -181,7 +181,7 @@ def crop_features(encoder: Any, params: Any, state: int, own: bool) -> Callable[
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the figures: {input: {channel: [{"r2", "r"} for each test take]}} and choices."""
-    from a2fjax.audio import whisper
+    from a2fjax.encoders.whisper import network
 
     names = real_takes.find_takes(args.folder)
     wanted = args.channels.split(",")
@@ -224,7 +224,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         record("log-mel", of, fit(ridge, of), by_mel[of])
     say("log-mel")
     for path in args.weights:
-        encoder, params = whisper.load(path, pad=args.pad)
+        encoder, params = network.load(path, pad=args.pad)
         short = path.stem.removesuffix("_f16").removesuffix("_encoder")
         states = data.inputs(state_features(encoder, params), STATE_TAPS)
         least = np.zeros((encoder.layers + 1, len(names)))

@@ -9,8 +9,9 @@ in turn is the test; a fold is
 
 1. the clocks' offset, estimated by `data_pipeline.build` on a folder of the training takes alone;
 2. shards of all takes with that offset, the test take in split test_sentences;
-3. an ordinary training run (`a2fjax.train.loop.train`) on the others for every seed: log-mel unless
-   told otherwise, no identity; speech encoders among the features are cached beside the shards;
+3. an ordinary training run (`a2fjax.train.trainer.train`) on the others for every seed: log-mel
+   unless told otherwise, no identity; speech encoders among the features are cached beside
+   the shards;
 4. ridge regression on log-mel, +-0.24 s, its penalty chosen by leaving out one training take at a
    time (on encoders: `frontends_ridge.py`); and a line through log energy, its lag chosen on the
    training takes.
@@ -42,7 +43,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.data import records
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest
 from a2fjax.metrics import energy, lips, silence, timing
 from a2fjax.metrics.sums import merge
@@ -379,10 +380,10 @@ def _train(
     extra: dict[str, str],
 ) -> Any:
     from a2fjax import config as config_lib
-    from a2fjax.data import encode
+    from a2fjax.data.feature_cache import writer
     from a2fjax.infer.predictor import Predictor
-    from a2fjax.models import hearing
-    from a2fjax.train import loop
+    from a2fjax.models import audio_features
+    from a2fjax.train import trainer
 
     folders = [str(workdir / "shards"), *extra]
     values = MODEL | {"data.shards": ",".join(folders), "steps": str(args.steps), "seed": seed}
@@ -391,12 +392,12 @@ def _train(
     config = config_lib.load(None, values | overrides).config
     if ":" in ",".join(config.audio.features) and config.audio.encoder.train_from is None:
         values["data.encoded"] = "cached"
-        for encoder, params in hearing.load(config.audio).values():
+        for encoder, params in audio_features.load(config.audio).values():
             for folder in folders:
-                encode.write(folder, encoder, params)
+                writer.write(folder, encoder, params)
     resolved = config_lib.load(None, values | overrides)
     run = workdir / f"run_{config_lib.fingerprint(resolved.config)}"
-    loop.train(resolved, run)
+    trainer.train(resolved, run)
     return Predictor.load(run)
 
 

@@ -59,14 +59,14 @@ def child(experiment: str, devices: int, batch: int, steps: int) -> None:
     import numpy as np
 
     from a2fjax import tasks
-    from a2fjax.plan import facts
-    from a2fjax.train import programs
+    from a2fjax.plan import compile_stats
+    from a2fjax.train import compiled_steps
 
     config = load(experiment, data__batch_size=batch * devices).config
     task = tasks.build(config)
-    spec = facts.batch_spec(config, task)
-    mesh = programs.place(config, task, spec)
-    made = programs.Programs(config, task, spec, mesh)
+    spec = compile_stats.batch_spec(config, task)
+    mesh = compiled_steps.place(config, task, spec)
+    made = compiled_steps.Programs(config, task, spec, mesh)
     step = made.lower().compile()
     rng = np.random.default_rng(0)
     values = {}

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config, files, rig, stopping
+from a2fjax import config, files, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -31,11 +31,12 @@ from a2fjax.errors import (
     WorkFailed,
     nearest,
 )
-from data_pipeline import clips, console, engines, locks, marks, pool, splits, takes
-from data_pipeline import finish as last
-from data_pipeline.console import Line
+from data_pipeline.execution import build_lock, console, content_key, executor, process_pool
+from data_pipeline.execution.console import Line
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, Take, open_source
+from data_pipeline.stages import cut_clips, solve_take, splits
+from data_pipeline.stages import write_dataset as last
 
 WORK = ".build"
 _STATE = "state.json"
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--engine",
-        default=engines.PROCESSES,
+        default=executor.PROCESSES,
         metavar="NAME",
         help="processes (default), ray (on this machine) or ray:HOST:PORT; the same bytes",
     )
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        with stopping.stoppable(stop):
+        with signals.stoppable(stop):
             build(
                 args.input,
                 args.out,
@@ -163,7 +164,7 @@ def build(
     settings: BuildSettings | None = None,
     *,
     workers: int | None = None,
-    engine: str = engines.PROCESSES,
+    engine: str = executor.PROCESSES,
     part: tuple[int, int] | None = None,
     finish: bool = False,
     say: Line = lambda line: None,
@@ -192,7 +193,7 @@ def build(
     path, out = Path(path), Path(out)
     if workers is not None and workers < 0:
         raise InputError(f"--workers {workers}: expected 0 or more")
-    engines.check(engine, workers)
+    executor.check(engine, workers)
     if part and finish:
         raise InputError("--part and --finish: give one of them")
     source, why = open_source(path, layout, settings.source_options())
@@ -209,9 +210,9 @@ def build(
     for folder in _FOLDERS:
         files.make_folder(work / folder)
     try:
-        with locks.hold(work, shared=part is not None, say=say) as locked:
+        with build_lock.hold(work, shared=part is not None, say=say) as locked:
             try:
-                with engines.opened(engine, workers) as run:
+                with executor.opened(engine, workers) as run:
                     return _build(
                         out, source, actors, held_out, settings, run, part, finish, locked, say
                     )
@@ -232,7 +233,7 @@ def _build(
     actors: list[Actor],
     held_out: set[str],
     settings: BuildSettings,
-    run: engines.Run,
+    run: executor.Run,
     part: tuple[int, int] | None,
     finish: bool,
     alone: bool,
@@ -246,14 +247,14 @@ def _build(
         left_out.end("were left out; the report of the set will say why")
         return None
     base: list[Any] = [
-        marks.code("build"),
+        content_key.code("build"),
         rig.FINGERPRINT,
         dataclasses.asdict(settings),
         str(source.path),
     ]
     base += [source.layout, sorted(held_out)]
-    base += [[e.stamp, e.actor_stamp, clips.said_of(e.take)] for e in entries]
-    files_now = marks.digest_of([base, rejected])
+    base += [[e.stamp, e.actor_stamp, cut_clips.said_of(e.take)] for e in entries]
+    files_now = content_key.digest_of([base, rejected])
     before, manifest = _state(work), _whole_set(out)
     if manifest is not None and before.get("files") == files_now:
         say(f"{out} is up to date")
@@ -268,7 +269,7 @@ def _build(
     summaries, people = _clips(solved, settings, work, run, say, left_out)
     left_out.end(f"were left out; {out / 'quality.html'} says why")
     content = {e.name: d.content for e, d in solved}
-    results = marks.digest_of([base, rejected, content, [s["work"] for s in summaries]])
+    results = content_key.digest_of([base, rejected, content, [s["work"] for s in summaries]])
     again = any(d.again for d in done) or any(s["again"] for s in summaries)
     if manifest is not None and before.get("results") == results and not again:
         say(f"{out} is up to date")
@@ -312,23 +313,23 @@ def _entries(
     actors: list[Actor], root: Path, settings: BuildSettings
 ) -> tuple[list[_Entry], dict[str, str]]:
     """Returns the takes, people with most work first, and the reason by name of those left out."""
-    template = marks.look_at([Path(settings.rig)] if settings.rig else [], root).stamp
+    template = content_key.look_at([Path(settings.rig)] if settings.rig else [], root).stamp
     rejected = {f"{a.name}/{take}": reason for a in actors for take, reason in a.rejected}
     entries = []
     for actor in actors:
         found = []
         for take in actor.takes:
             try:
-                motion = marks.look_at(take.data, root)
-                sound = marks.look_at([take.audio] if take.audio else [], root)
-                stamp = marks.digest_of([motion.stamp, sound.stamp])
+                motion = content_key.look_at(take.data, root)
+                sound = content_key.look_at([take.audio] if take.audio else [], root)
+                stamp = content_key.digest_of([motion.stamp, sound.stamp])
                 found.append((take, stamp, motion.size))
             except InputError as error:
                 rejected[f"{actor.name}/{take.name}"] = str(error)
         if found:
             each = [s for _, s, _ in found]
-            own = marks.look_at(actor.files, root).stamp
-            stamp = marks.digest_of([actor.name, own, each, template])
+            own = content_key.look_at(actor.files, root).stamp
+            stamp = content_key.digest_of([actor.name, own, each, template])
             entries.append([_Entry(actor, t, s, stamp, size) for t, s, size in found])
     # The largest first, so that no process is left with much work at the end; a person's takes
     # follow each other, so that their shapes are read once.
@@ -353,11 +354,11 @@ def _solve(
     entries: list[_Entry],
     settings: BuildSettings,
     work: Path,
-    run: engines.Run,
+    run: executor.Run,
     look: bool,
     say: Line,
     left_out: Line,
-) -> list[takes.Done]:
+) -> list[solve_take.Done]:
     """Returns what became of each take.
 
     Raises:
@@ -365,16 +366,17 @@ def _solve(
       WorkFailed: a process died, after all others were done, or the disk is full, at once.
     """
     jobs = [
-        takes.Job(source, e.take, settings, work, e.stamp, e.actor_stamp, look) for e in entries
+        solve_take.Job(source, e.take, settings, work, e.stamp, e.actor_stamp, look)
+        for e in entries
     ]
     place = {id(job): i for i, job in enumerate(jobs)}
-    done: list[takes.Done | None] = [None] * len(jobs)
+    done: list[solve_take.Done | None] = [None] * len(jobs)
     progress = console.Progress([e.size for e in entries], say)
     broken, missing = [], []
-    with contextlib.closing(run(takes.work_on, jobs)) as results:
+    with contextlib.closing(run(solve_take.work_on, jobs)) as results:
         for job, result in results:
             entry = entries[place[id(job)]]
-            if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
+            if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
                 raise result
             if isinstance(result, BaseException):
                 broken.append(f"{entry.name}: {_first_line(result)}")
@@ -407,10 +409,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _clips(
-    solved: list[tuple[_Entry, takes.Done]],
+    solved: list[tuple[_Entry, solve_take.Done]],
     settings: BuildSettings,
     work: Path,
-    run: engines.Run,
+    run: executor.Run,
     say: Line,
     left_out: Line,
 ) -> tuple[list[dict[str, Any]], set[str]]:
@@ -418,13 +420,13 @@ def _clips(
     grouped: dict[str, list[tuple[Take, str]]] = {}
     for entry, done in solved:
         grouped.setdefault(entry.actor.name, []).append((entry.take, done.mark))
-    jobs = [clips.Job(name, tuple(found), settings, work) for name, found in grouped.items()]
+    jobs = [cut_clips.Job(name, tuple(found), settings, work) for name, found in grouped.items()]
     found: dict[str, list[dict[str, Any]]] = {}
     people, broken = set(), []
     warn = console.Few(say)
-    with contextlib.closing(run(clips.work_on, jobs)) as results:
+    with contextlib.closing(run(cut_clips.work_on, jobs)) as results:
         for job, result in results:
-            if isinstance(result, WorkFailed) and not isinstance(result, pool.ProcessDied):
+            if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
                 raise result
             if isinstance(result, BaseException):
                 broken.append(f"{job.actor}: {_first_line(result)}")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from a2fjax import config
 from a2fjax.errors import InputError
-from data_pipeline.checks.quality import Thresholds
+from data_pipeline.quality.measures import Thresholds
 from data_pipeline.sources import SourceOptions
 
 _Part = TypeVar("_Part", SourceOptions, Thresholds)

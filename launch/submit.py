@@ -15,8 +15,11 @@ if not __package__:
 
 from a2fjax import errors  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
-from launch import arguments, parts, spec, status, studies, training  # noqa: E402
-from launch import place as place_lib  # noqa: E402
+from launch.commands import arrays, runs, tune  # noqa: E402
+from launch.jobs import run_spec  # noqa: E402
+from launch.monitor import status  # noqa: E402
+from launch.submission import flags  # noqa: E402
+from launch.submission import target as place_lib  # noqa: E402
 
 _LONGEST_POLL = 86400
 
@@ -29,7 +32,7 @@ def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = N
       program: what does the work instead of the project's own commands.
     """
     parser = errors.ArgumentParser(prog="launch/submit.py", description=__doc__, allow_abbrev=False)
-    arguments.add(parser)
+    flags.add(parser)
     try:
         return _run(parser, list(sys.argv[1:] if argv is None else argv), program)
     except InputError as error:
@@ -57,32 +60,32 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
     poll = getattr(args, "poll", 1.0)
     if not 0 < poll <= _LONGEST_POLL:
         raise InputError(f"--poll {poll:g}: expected seconds above 0, at most {_LONGEST_POLL}")
-    if command in arguments.WORK:
-        return parts.start(args, extra, program)
+    if command in flags.WORK:
+        return arrays.start(args, extra, program)
     if command == "submit":
-        return training.submit(args, extra, program)
+        return runs.submit(args, extra, program)
     if command == "tune":
-        return studies.tune(args, argv, extra)
+        return tune.tune(args, argv, extra)
     if command == "resume":
-        return training.resume(args, extra)
+        return runs.resume(args, extra)
     if extra:
         raise InputError(f"unexpected argument {extra[0]!r}")
     if command == "run":
-        return training.run(args, words)
+        return runs.run(args, words)
     if command == "list":
         return status.listing(Path(args.runs), args.state)
     if command == "diff":
-        return status.diff(*(spec.find(name, args.runs) for name in args.runs_))
-    place = spec.lookup(args.out, args.runs)
+        return status.diff(*(run_spec.find(name, args.runs) for name in args.runs_))
+    place = run_spec.lookup(args.out, args.runs)
     if place is None:
         if "/" not in args.out and not Path(args.out).exists():
-            spec.find(args.out, args.runs)  # raises, with the nearest name
+            run_spec.find(args.out, args.runs)  # raises, with the nearest name
         _check_of_parts(args)
-        return parts.command(args)
+        return arrays.command(args)
     if command == "finish":
         raise InputError(f"{args.out}: a run or sweep ends by itself; `submit.py status` tells how")
     if command == "retry":
-        return training.retry(args, place)
+        return runs.retry(args, place)
     return status.command(args, place)
 
 

@@ -19,7 +19,7 @@ if "A2F_CACHE" not in os.environ:
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from a2fjax import stopping  # noqa: E402
+from a2fjax import signals  # noqa: E402
 
 # The same examples everywhere, at any speed of the machine: a change is judged by what it changes.
 # HYPOTHESIS_PROFILE=search looks for new ones.
@@ -28,7 +28,7 @@ hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-HANDLERS = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+HANDLERS = {number: signal.getsignal(number) for number in signals.SIGNALS}
 
 
 @pytest.fixture(autouse=True)
@@ -178,9 +178,9 @@ def random_weights(shapes, seed=0):
         elif last in ("bias", "masked_spec_embed"):
             value = 0.1 * value
         elif last == "positions":
-            from a2fjax.audio import whisper
+            from a2fjax.encoders.whisper import network
 
-            value = whisper.sinusoids(*leaf.shape)
+            value = network.sinusoids(*leaf.shape)
         else:
             value = value / np.sqrt(np.prod(leaf.shape[:-1]))
         return value.astype(np.float32)
@@ -199,7 +199,8 @@ def tiny_encoders(tmp_path_factory):
     import numpy as np
     from safetensors.numpy import save_file
 
-    from a2fjax.audio import wav2vec2, whisper
+    from a2fjax.encoders import wav2vec2
+    from a2fjax.encoders.whisper import network
 
     root = tmp_path_factory.mktemp("encoders")
     sizes = dict(
@@ -219,7 +220,7 @@ def tiny_encoders(tmp_path_factory):
         shapes = jax.eval_shape(wav2vec2.Encoder(layout).init, jax.random.key(0))
         wav2vec2.save(root / name, layout, random_weights(shapes))
         out[name] = f"{kind}:{root / name}"
-    encoder = whisper.Encoder(width=16, layers=3, heads=2, hidden=24, mels=20)
+    encoder = network.Encoder(width=16, layers=3, heads=2, hidden=24, mels=20)
     params = random_weights(jax.eval_shape(encoder.init, jax.random.key(0)))
     for i in range(encoder.layers):  # Whisper's keys have no bias.
         params[f"layers_{i}"]["qkv"]["bias"][16:32] = 0

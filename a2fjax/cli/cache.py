@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from a2fjax import stopping
+from a2fjax import signals
 from a2fjax.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
-    from a2fjax.models.hearing import Encoders
+    from a2fjax.models.audio_features import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax cache`.
 
     Raises:
-      InputError: no encoder is named, or as `a2fjax.data.encode.write`.
+      InputError: no encoder is named, or as `a2fjax.data.feature_cache.writer.write`.
       WorkFailed: as there.
       Preempted: SIGTERM came.
     """
@@ -54,25 +54,25 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     for folder in args.shards:
         records.read_manifest(folder)
 
-    from a2fjax.models import hearing
+    from a2fjax.models import audio_features
 
     if not any(":" in name for name in config.audio.features):
         raise InputError(
             f"audio.features={','.join(config.audio.features)}: no speech encoder among them; name "
             "one with --features, such as whisper:PATH"
         )
-    with stopping.stoppable():
-        _write(args, hearing.load(config.audio))
+    with signals.stoppable():
+        _write(args, audio_features.load(config.audio))
     return EXIT_OK
 
 
 def _write(args: argparse.Namespace, found: Encoders) -> None:
-    from a2fjax.data import encode
+    from a2fjax.data.feature_cache import writer
 
     for folder in args.shards:
         for key, (encoder, params) in found.items():
             print(f"{folder}: {key}, {encoder.states} states of {encoder.width}", flush=True)
-            place = encode.write(
+            place = writer.write(
                 folder,
                 encoder,
                 params,

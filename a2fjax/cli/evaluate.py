@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     for flag in ("sample_steps", "against", "limit"):
         if getattr(args, flag):
             raise InputError(f"--{flag.replace('_', '-')}: is of --takes; give --takes K as well")
-    from a2fjax.evaluate.run import evaluate
+    from a2fjax.evaluate.evaluator import evaluate
 
     result = evaluate(
         args.run,
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
     """Measures several takes of every line, of one run or of several."""
-    from a2fjax.evaluate import report, takes
+    from a2fjax.evaluate import comparison, report
 
     if args.takes < 1:
         raise InputError(f"--takes {args.takes}: expected at least 1")
@@ -100,8 +100,8 @@ def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
         steps = [0]
     if any(count < 1 for count in steps):
         raise InputError(f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8")
-    rows = takes.rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
-    result = takes.compare(
+    rows = comparison.rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
+    result = comparison.compare(
         rows,
         args.data,
         splits,
@@ -111,8 +111,8 @@ def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
     place = Path(args.run) / "eval" / f"takes_{rows[0].model.step}.json"
     out = Path(args.out) if args.out else place
     report.write(out, result)
-    print(takes.LEGEND)
-    print(takes.table(result))
+    print(comparison.LEGEND)
+    print(comparison.table(result))
     print(f"\nreport: {out}")
     return 0
 

@@ -11,7 +11,7 @@ from a2fjax.view.text import table
 
 if TYPE_CHECKING:
     from a2fjax.config import Config, Resolved
-    from a2fjax.models.hearing import Encoders
+    from a2fjax.models.audio_features import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
       InputError: damaged, of another rig, or no such step.
     """
     from a2fjax import config as config_lib
-    from a2fjax.models import hearing
+    from a2fjax.models import audio_features
     from a2fjax.models import params as params_lib
     from a2fjax.train import checkpoints, tracking
 
@@ -151,7 +151,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
     lines += [
         "",
-        *_model(config, constants=constants, encoders=hearing.restore(folder, config.audio)),
+        *_model(config, constants=constants, encoders=audio_features.restore(folder, config.audio)),
     ]
     if (folder / "metrics.jsonl").is_file():
         last: dict[str, tuple[int, float]] = {}
@@ -219,7 +219,7 @@ def _model(
     from a2fjax.data import batch as batch_lib
     from a2fjax.data import loader
     from a2fjax.infer.predictor import batch_shapes
-    from a2fjax.models import cost
+    from a2fjax.models import flops
     from a2fjax.models import params as params_lib
 
     task = tasks.build(config, constants, encoders)
@@ -246,8 +246,8 @@ def _model(
         return jax.value_and_grad(loss)(trained)
 
     frames = config.data.window_frames
-    forward = sum(cost.flops(task.predict, params, batch).values()) / frames
-    update = sum(cost.flops(training, trained, fixed, example).values()) / frames
+    forward = sum(flops.flops(task.predict, params, batch).values()) / frames
+    update = sum(flops.flops(training, trained, fixed, example).values()) / frames
     own = params_lib.count({k: v for k, v in params.items() if k not in ("constants", "implicit")})
     size, constant = (
         sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))

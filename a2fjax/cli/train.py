@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from a2fjax import config as config_lib
-from a2fjax import stopping
+from a2fjax import signals
 from a2fjax.errors import EXIT_OK, InputError
 
 
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
       InputError: before anything heavy is imported, where that is possible.
     """
     resolved = config_lib.load(args.config, config_lib.parse_overrides(extra))
-    from a2fjax.train import distributed
+    from a2fjax.train.distributed import session
 
-    setup = distributed.detect(os.environ)
+    setup = session.detect(os.environ)
     if setup.processes == 1:
         check_shards(resolved.config)
 
@@ -44,16 +44,16 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     # come to as warnings; one line is enough.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    watch = distributed.Watch(60 * resolved.config.log.hang_minutes)
-    with distributed.session(setup, watch):
-        from a2fjax.train import loop
+    watch = session.Watch(60 * resolved.config.log.hang_minutes)
+    with session.session(setup, watch):
+        from a2fjax.train import trainer
 
         if setup.processes > 1:
             check_shards(resolved.config)  # Here the others hear of it.
         # Training listens in its own way and then puts this back: a signal that comes again while
         # JAX shuts down must not change the exit code.
-        stopping.ignore()
-        loop.train(resolved, args.workdir, watch=watch)
+        signals.ignore()
+        trainer.train(resolved, args.workdir, watch=watch)
     return EXIT_OK
 
 

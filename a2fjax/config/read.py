@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import userfiles
+from a2fjax.config import python_file
 from a2fjax.config.checks import build
 from a2fjax.config.values import Config
 from a2fjax.errors import InputError, nearest
@@ -152,10 +152,10 @@ def _read_resolved(path: Path) -> Resolved:
 def _read_experiment(text: str) -> dict[str, Any]:
     file, _, variant = text.partition(":")
     path = Path(file)
-    module = userfiles.load(path, "experiment")
+    module = python_file.load(path, "experiment")
     if not hasattr(module, "get_config"):
         raise InputError(f"{file}: expected a function get_config(variant='')")
-    with userfiles.guarded(path):
+    with python_file.guarded(path):
         try:
             config = module.get_config(variant) if variant else module.get_config()
         except (ValueError, TypeError, KeyError, AttributeError) as error:

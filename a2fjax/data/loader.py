@@ -26,13 +26,13 @@ import grain
 import numpy as np
 from absl import flags
 
-from a2fjax import stopping
+from a2fjax import signals
 from a2fjax.config import AugmentConfig, Config
-from a2fjax.data import augment, mixture, records, subjects, windows
+from a2fjax.data import augment, mixture, records, subjects, window_sampler
 from a2fjax.data import batch as batch_lib
-from a2fjax.data import encoded as encoded_lib
-from a2fjax.data.identity import mesh_points
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
+from a2fjax.data.feature_cache import reader as encoded_lib
+from a2fjax.data.identity.points import mesh_points
 from a2fjax.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -47,7 +47,7 @@ _CACHE = -1
 
 
 Streams = Mapping[str, encoded_lib.Stream]
-"""Caches of encoders' states that batches read, by key; see `a2fjax.data.encoded`."""
+"""Caches of encoders' states that batches read, by key; see `a2fjax.data.feature_cache.reader`."""
 
 
 def spec(
@@ -128,7 +128,7 @@ def batches(
     if not 0 <= host < hosts:
         raise InputError(f"host {host} of {hosts}: expected 0 to {hosts - 1}")
     source = _source(config, split)
-    plan = windows.Plan(
+    plan = window_sampler.Plan(
         source.frames,
         config.data.window_frames,
         config.seed if seed is None else seed,
@@ -337,7 +337,7 @@ def _check_heard(source: ClipSource, config: Config) -> None:
 
 
 def _even(source: ClipSource, config: Config, batches: int) -> list[tuple[int, int]]:
-    return windows.even(
+    return window_sampler.even(
         source.frames,
         config.data.window_frames,
         batches * config.data.batch_size,
@@ -409,7 +409,7 @@ class _Window:
     source: ClipSource
     identities: _Identities
     config: Config
-    plan: windows.Plan | list[tuple[int, int]]
+    plan: window_sampler.Plan | list[tuple[int, int]]
     train: bool
     encoded: encoded_lib.Reader | None = None
     rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
@@ -420,15 +420,15 @@ class _Window:
         extra: Batch = {}
         wanted = self._clip(index)
         number, clip, bad = self.source.get(wanted)
-        if isinstance(self.plan, windows.Plan):
-            random = windows.generator(self.plan.seed, windows.AUGMENT, index)
+        if isinstance(self.plan, window_sampler.Plan):
+            random = window_sampler.generator(self.plan.seed, window_sampler.AUGMENT, index)
             speed = augment.draw_speed(setting, random)
             need = int(np.ceil((data.window_frames - 1) * speed)) + 1
             start = self.plan.start(index, clip.frames, need)
         else:
             random, speed = np.random.default_rng(0), 1.0
             middle = self.plan[index][1] + data.window_frames / 2
-            start = windows.start_at(middle, clip.frames, data.window_frames)
+            start = window_sampler.start_at(middle, clip.frames, data.window_frames)
         # Encoders hear the whole clip, changed as a whole, and the window is a part of that.
         heard = heard_frames(self.config)
         begin = 0 if heard else start
@@ -475,7 +475,7 @@ class _Window:
         }, bad
 
     def _clip(self, index: int) -> int:
-        if isinstance(self.plan, windows.Plan):
+        if isinstance(self.plan, window_sampler.Plan):
             return self.plan.clip(index)
         return self.plan[index][0]
 
@@ -497,7 +497,7 @@ def _start_worker(index: int, count: int) -> None:
     """Keeps a worker process off the accelerators (grain imports jax in it) and to its parent."""
     del index, count
     # Schedulers send these to all processes of a job: the one that trains decides, saves and ends.
-    stopping.ignore(stopping.ALL)
+    signals.ignore(signals.ALL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

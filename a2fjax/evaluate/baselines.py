@@ -18,7 +18,7 @@ import numpy as np
 
 from a2fjax.config import DataConfig
 from a2fjax.data import records
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluate.samples import Sample
 from a2fjax.tasks import statistics
 

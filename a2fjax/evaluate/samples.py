@@ -10,7 +10,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.data import records
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
 from a2fjax.metrics import suite
 
 CHUNK_CLIPS = 64

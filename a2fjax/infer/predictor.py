@@ -19,11 +19,11 @@ from a2fjax import config as config_lib
 from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.data import batch as batch_lib
-from a2fjax.data import identity as identity_lib
 from a2fjax.data import subjects as subjects_lib
+from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.infer import sampling
-from a2fjax.models import conditioning, hearing
+from a2fjax.models import audio_features, conditioning
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
@@ -130,7 +130,7 @@ class Predictor:
         """
         config = sampling.with_sampling(read_config(run).config, sample or {})
         step, params, _ = checkpoints.load_params(run, step, item="ema")
-        found = hearing.restore(run, config.audio)
+        found = audio_features.restore(run, config.audio)
         task = tasks.build(config, params["constants"], found)
         return cls(config, task, task.model.hearing.with_pretrained(params), step=step)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
+    from a2fjax.models.audio_features import Encoders
     from a2fjax.models.base import Model
-    from a2fjax.models.hearing import Encoders
 
 
 def build(
@@ -25,8 +25,8 @@ def build(
       constants: statistics of the training data that `init` puts into the parameters, as
         `a2fjax.tasks.constants` computes them; None where `init` is not used for its values,
         because parameters come from a checkpoint.
-      encoders: by key, as `a2fjax.models.hearing.load` or `restore` give them; None reads those
-        that the configuration names.
+      encoders: by key, as `a2fjax.models.audio_features.load` or `restore` give them; None reads
+        those that the configuration names.
 
     Raises:
       InputError: an encoder cannot be read.

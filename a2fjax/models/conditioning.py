@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import shape
+from a2fjax import mesh_descriptor
 
 COMPONENTS = 16
 """Principal components of the descriptor that the network sees; unused ones are zero."""
@@ -38,7 +38,7 @@ _FEW = 3
 _RESIDUAL_START = 0.1
 
 
-DESCRIPTOR_WIDTH = shape.WIDTH
+DESCRIPTOR_WIDTH = mesh_descriptor.WIDTH
 """Values of a descriptor without normals; `shape.width` tells both."""
 
 
@@ -54,7 +54,7 @@ def descriptor(points: Array) -> Array:
     Returns:
       [B, shape.width(normals)] float32.
     """
-    return shape.descriptor(jnp, points.astype(jnp.float32), _dot)
+    return mesh_descriptor.descriptor(jnp, points.astype(jnp.float32), _dot)
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -20,8 +20,8 @@ from a2fjax import rig
 from a2fjax.config import Config, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.errors import InputError
+from a2fjax.models.audio_features import Encoders, HearingModel
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import Encoders, HearingModel
 from a2fjax.models.params import Params
 from a2fjax.models.regression import default_constants
 from a2fjax.models.unet import Heard, Listener, UNet, stride

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import rig, shape
+from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
+from a2fjax.models.audio_features import Encoders, HearingModel
+from a2fjax.models.backbone import trunk
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import Encoders, HearingModel
 from a2fjax.models.params import Params
-from a2fjax.models.trunk import trunk
 
 
 def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray
     "subjects", the `conditioning.encode_names` of the people of the training set.
     """
     config = config or ModelConfig()
-    width = shape.width(config.identity_normals)
+    width = mesh_descriptor.width(config.identity_normals)
     mean, projection = conditioning.standardisation(np.zeros((0, width)))
     subjects = {"subjects": conditioning.encode_names([])} if config.identity_residual else {}
     return {

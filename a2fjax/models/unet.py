@@ -23,8 +23,8 @@ from a2fjax import rig
 from a2fjax.config import AudioConfig, ModelConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
+from a2fjax.models.backbone import drop_channels, trunk
 from a2fjax.models.base import Batch
-from a2fjax.models.trunk import drop_channels, trunk
 
 STEP_WIDTH = 128
 """Of the embedding of the noise level."""

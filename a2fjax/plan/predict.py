@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from a2fjax.train import hardware
+from a2fjax.sharding import hardware
 
 MEMORY = hardware.MEMORY["H100"]
 """Bytes of an H100 SXM (data sheet)."""

@@ -171,7 +171,7 @@ def look(
         "hlo": str(hlo) if hlo else None,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "a2fjax.plan.facts"],
+        [sys.executable, "-m", "a2fjax.plan.compile_stats"],
         input=json.dumps(request),
         env=environment(topology),
         capture_output=True,

@@ -10,7 +10,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.config import Config
 from a2fjax.data import records, subjects
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning
 from a2fjax.models.nvidia import configured, geometry

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2fjax import rig, shape
-from a2fjax.audio import encoders
+from a2fjax import mesh_descriptor, rig
 from a2fjax.config import Config, DataConfig
 from a2fjax.data import batch as batch_lib
-from a2fjax.data import encode, encoded, identity, mixture, records, subjects
-from a2fjax.data.source import ClipSource
+from a2fjax.data import mixture, records, subjects
+from a2fjax.data.dataset import ClipSource
+from a2fjax.data.feature_cache import reader, writer
+from a2fjax.data.identity import points as identity
+from a2fjax.encoders import registry
 from a2fjax.errors import InputError
-from a2fjax.models import conditioning, hearing
-from a2fjax.models.hearing import Encoders
+from a2fjax.models import audio_features, conditioning
+from a2fjax.models.audio_features import Encoders
 from a2fjax.tasks import moments
 
 _STD_FLOOR = 0.01
@@ -141,15 +143,15 @@ def state_statistics(
     clips = ClipSource(folders, data.split)
     cache = None
     if data.encoded == "cached":
-        streams = {key: encode.stream(*each) for key, each in found.items()}
-        cache = encoded.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
+        streams = {key: writer.stream(*each) for key, each in found.items()}
+        cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATE_CLIPS).round().astype(int))
     # Of one length, so that one program serves all.
     frames = -(-int(clips.frames[chosen].max()) // batch_lib.BUCKET) * batch_lib.BUCKET
     out: dict[str, np.ndarray] = {}
     for key, (encoder, params) in found.items():
         # Compiled only when it is called.
-        run, on_device = encoders.jitted(encoder), params if cache else jax.device_put(params)
+        run, on_device = registry.jitted(encoder), params if cache else jax.device_put(params)
         count, first, second = 0, np.zeros(()), np.zeros(())
         for index in chosen:
             number, clip, _ = clips.get(int(index))
@@ -220,10 +222,10 @@ def constants(
                 f"model.identity='mesh': no subject of split {config.data.split!r} in "
                 f"{', '.join(map(str, paths))} has a mesh; set model.identity='none'"
             )
-    rows = np.array(described).reshape(-1, 2, shape.width(config.model.identity_normals))
+    rows = np.array(described).reshape(-1, 2, mesh_descriptor.width(config.model.identity_normals))
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
     if found is None:
-        found = hearing.load(config.audio)
+        found = audio_features.load(config.audio)
     own: dict[str, np.ndarray] = {}
     if config.model.kind not in ("regression", "diffusion"):
         own = moments.constants(config, paths, manifests, counts, mean)

@@ -35,16 +35,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from a2fjax import rig, shape
+from a2fjax import mesh_descriptor, rig
 from a2fjax.config import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed, nearest
-from a2fjax.models import hearing
+from a2fjax.models import audio_features
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.train.state import TrainState
 
 ITEMS = ("params", "ema")
-STORED_ELSEWHERE = (rf"^{hearing.PREFIX}",)
+STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}",)
 """Patterns of the frozen parameters that are not in checkpoints."""
 FOLDER = "checkpoints"
 
@@ -119,7 +119,7 @@ class Checkpoints:
             **meta,
             "step": step,
             "rig": rig.FINGERPRINT,
-            "shape": shape.VERSION,
+            "shape": mesh_descriptor.VERSION,
             "metrics": dict(metrics),
             "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
         }
@@ -374,10 +374,10 @@ def _inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         )
     # Checkpoints from before there were versions have the first one.
     described = meta.get("shape", 1)
-    if "identity" in shapes and described != shape.VERSION:
+    if "identity" in shapes and described != mesh_descriptor.VERSION:
         raise InputError(
             f"checkpoint {folder}: its identities come from version {described} of what is "
-            f"measured of a mesh, this version has {shape.VERSION}: train it again"
+            f"measured of a mesh, this version has {mesh_descriptor.VERSION}: train it again"
         )
     return meta, shapes
 

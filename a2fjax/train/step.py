@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from a2fjax import losses, placement
+from a2fjax import losses
 from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models import params as params_lib
 from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
+from a2fjax.sharding import constraints
 from a2fjax.tasks.base import Task
 from a2fjax.train import optimizer as optimizer_lib
 from a2fjax.train.state import TrainState, ema_update, stream
@@ -56,7 +57,7 @@ def make_train_step(
             def forward(trained: Params) -> tuple[jax.Array, Terms]:
                 # Gathered here and once. Left to itself, the compiler moves activations to where a
                 # part of a parameter lies, which is many times as much.
-                params = placement.whole(params_lib.merge(trained, state.frozen))
+                params = constraints.whole(params_lib.merge(trained, state.frozen))
                 return task.loss(params, part, key, step=state.step, train=True)
 
             if config.remat == "none":
@@ -176,7 +177,7 @@ def make_eval_step(task: Task, config: Config) -> Callable[[TrainState, Batch, j
 
     def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:
         key = stream(config.seed, "eval", index)
-        params = placement.whole(state.merged(average=True))
+        params = constraints.whole(state.merged(average=True))
         return task.loss(params, batch, key, step=state.step, train=False)[1]
 
     return eval_step

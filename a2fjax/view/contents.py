@@ -14,8 +14,9 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.config import DataConfig, check_weights
-from a2fjax.data import encoded, mixture, records
-from a2fjax.data.source import ClipSource
+from a2fjax.data import mixture, records
+from a2fjax.data.dataset import ClipSource
+from a2fjax.data.feature_cache import reader
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
 MOST_RECORDS = 200
@@ -279,7 +280,7 @@ def _provenance(found: Contents) -> list[str]:
 def _caches(found: Contents) -> list[str]:
     """Returns a table of what speech encoders were cached, if any were."""
     rows = []
-    for cache in encoded.caches(found.folder, found.manifest):
+    for cache in reader.caches(found.folder, found.manifest):
         kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
         shape = f"{cache.stream.states} x {cache.stream.width}" if cache.stream else "?"
         size = f"{cache.size / 1e6:.1f} MB"

@@ -13,7 +13,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.audio import HOP, SAMPLE_RATE
 from a2fjax.data import records
-from a2fjax.data.source import ClipSource
+from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest
 from a2fjax.view.text import duration, table
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline import splits
 from data_pipeline.demo import articulation, phones, style, text, upper_face, voice
 from data_pipeline.demo.phones import Segment
 from data_pipeline.demo.voice import RATE, Voice
+from data_pipeline.stages import splits
 
 FRAME_SAMPLES = RATE // rig.FPS
 """Samples of a motion frame at the voice's rate; takes are whole frames long."""
@@ -145,7 +145,7 @@ def sentences_for(person: Person) -> list[text.Sentence]:
 
     All who speak a language share one random order of its sentences and begin at places spread
     evenly over it, so that together they say every sentence about equally often. Unseen people
-    share an order of only what `data_pipeline.splits` keeps out of training.
+    share an order of only what `data_pipeline.stages.splits` keeps out of training.
     """
     own = text.of_language(person.language)
     if person.held_out:

@@ -3,7 +3,7 @@
 They stand in `sentences/<language>.txt`, one a line. Commas are where pauses may be lengthened. A
 sentence's key is its language and first three words, so changing one sentence leaves the keys, and
 with them the splits, of the others alone. Which keys are kept out of training is
-`data_pipeline.splits`' rule.
+`data_pipeline.stages.splits`' rule.
 """
 
 from __future__ import annotations

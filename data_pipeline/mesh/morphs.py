@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.sources.damage import DAMAGED, library, one_line
+from data_pipeline.mesh.damage import DAMAGED, library, one_line
 
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.errors import InputError
+from data_pipeline.mesh.damage import DAMAGED, one_line
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import maya
-from data_pipeline.sources.damage import DAMAGED, one_line
 
 SUFFIXES = (".npy", ".pc2", *maya.SUFFIXES)
 """Of caches in one file, best first; a Maya cache in one file a frame is named by its .xml."""

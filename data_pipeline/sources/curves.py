@@ -27,8 +27,8 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
+from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources import Face, SourceOptions
-from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.timing import align
 
 ENDINGS = (".npz", ".json", ".csv")

@@ -14,7 +14,7 @@ import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
-from data_pipeline.sources.damage import DAMAGED, one_line
+from data_pipeline.mesh.damage import DAMAGED, one_line
 from data_pipeline.sources.sequences import Moving, frame_numbers, named_curves
 
 SUFFIXES = (".glb", ".gltf")

@@ -22,8 +22,8 @@ import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
+from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
-from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources.people import read_vertex_list
 from data_pipeline.sources.shots import (
     SLATE,

@@ -25,9 +25,9 @@ from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
 from data_pipeline.mesh.conventions import MILLIMETRES
+from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
-from data_pipeline.sources.damage import DAMAGED, check_rate, one_line
 from data_pipeline.sources.sequences import Moving, Scaled
 from data_pipeline.sources.shots import (
     SLATE,

@@ -18,8 +18,8 @@ from a2fjax import rig
 from a2fjax.animation import emotion
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
+from data_pipeline.mesh.damage import RATES
 from data_pipeline.sources import SourceOptions, Take
-from data_pipeline.sources.damage import RATES
 
 SLATE = "slate"
 """Name of a take of lip pops, by which clocks are aligned."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.sources.damage import library
+from data_pipeline.mesh.damage import library
 from data_pipeline.sources.sequences import Frames, Moving, frame_numbers, named_curves
 
 _MEMORY = 4 << 30  # bytes that reading a small file may take

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError, nearest
+from data_pipeline.mesh.damage import DAMAGED, one_line
 from data_pipeline.sources import SourceOptions, find_audio
-from data_pipeline.sources.damage import DAMAGED, one_line
 from data_pipeline.sources.people import (
     AUDIO_FOLDERS,
     RESERVED,

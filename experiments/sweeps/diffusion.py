@@ -6,7 +6,7 @@ r"""What the diffusion model gets from its draft, from dropped audio and from it
 `:search` behind the file's name draws 24 settings at random instead.
 """
 
-from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
+from launch.sweeps.parse import Sweep, choice, grid, loguniform, random, uniform, zip
 
 
 def sweep() -> Sweep:

@@ -6,7 +6,7 @@ r"""How the demo's regression depends on its learning rate and on the weight of 
 `:quick` behind the file's name is one seed and a quarter of the steps, to see that all of it runs.
 """
 
-from launch.sweeps import Sweep, grid, seeds, zip
+from launch.sweeps.parse import Sweep, grid, seeds, zip
 
 
 def sweep() -> Sweep:

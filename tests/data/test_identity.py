@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from a2fjax.data import identity, records
+from a2fjax.data import records
+from a2fjax.data.identity import points as identity
 from a2fjax.errors import InputError
 
 PLACES = np.stack(np.meshgrid(*[np.linspace(-1.5, 1.5, 5)] * 3), -1).reshape(-1, 3)

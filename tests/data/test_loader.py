@@ -15,7 +15,7 @@ import pytest
 
 from a2fjax.config import AugmentConfig
 from a2fjax.data import loader
-from a2fjax.data.identity import sample_points
+from a2fjax.data.identity.points import sample_points
 from a2fjax.errors import InputError
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from a2fjax import config as config_lib
 from a2fjax import rig, tasks
 from a2fjax.config import AugmentConfig, DataConfig, EvalConfig
-from a2fjax.data import loader, mixture, records, windows
+from a2fjax.data import loader, mixture, records, window_sampler
 from a2fjax.errors import InputError
 from a2fjax.tasks import statistics
-from a2fjax.train import folder as folder_lib
+from a2fjax.train import run_dir as folder_lib
 from a2fjax.train.inputs import ShardInputs
 
 
@@ -55,7 +55,7 @@ def test_every_epoch_has_each_set_by_its_weight_whatever_its_size(sets, window, 
     expected = np.array([w / largest for w in weights])
     np.testing.assert_allclose(share, expected / expected.sum(), atol=1e-12)
     mass = mixture.clip_masses(lengths, folder, share)
-    plan = windows.Plan(lengths, window, seed, mass)
+    plan = window_sampler.Plan(lengths, window, seed, mass)
     assert plan.per_epoch == max(1, round(frames[share > 0].sum() / window))
     for epoch in range(3):
         at = epoch * plan.per_epoch
@@ -72,7 +72,7 @@ def test_the_long_run_share_is_the_weight():
     lengths = np.array([5] * 40 + [900] * 7)
     folder = np.repeat([0, 1], [40, 7])
     share = mixture.shares(DataConfig(weights=(3.0, 1.0)), ("a", "b"), (200, 6300), "train")
-    plan = windows.Plan(lengths, 128, 1, mixture.clip_masses(lengths, folder, share))
+    plan = window_sampler.Plan(lengths, 128, 1, mixture.clip_masses(lengths, folder, share))
     seen = folder[[plan.clip(i) for i in range(40 * plan.per_epoch)]]
     assert abs((seen == 0).mean() - 0.75) < 0.002
 
@@ -85,7 +85,7 @@ def test_a_hundred_hours_are_planned_at_once():
     share = mixture.shares(
         DataConfig(weights=(1.0, 1.0, 8.0)), "abc", np.bincount(folder, lengths), "train"
     )
-    plan = windows.Plan(lengths, 128, 0, mixture.clip_masses(lengths, folder, share))
+    plan = window_sampler.Plan(lengths, 128, 0, mixture.clip_masses(lengths, folder, share))
     drawn = []
     plain = plan._order
     plan._order = lambda epoch: drawn.append(epoch) or plain(epoch)
@@ -321,7 +321,7 @@ def write_half(build, folder, seen, other, numbers):
 def test_sets_of_disjoint_channels_teach_one_model_each_its_own(build, tmp_path):
     """The large set never shows a brow, the small one never a jaw; both follow the voice."""
     from a2fjax.infer.predictor import Predictor
-    from a2fjax.train import loop, tracking
+    from a2fjax.train import tracking, trainer
 
     jaws = write_half(build, tmp_path / "jaws", JAW, BROW, range(10))
     brows = write_half(build, tmp_path / "brows", BROW, JAW, (30, 31))
@@ -338,7 +338,7 @@ def test_sets_of_disjoint_channels_teach_one_model_each_its_own(build, tmp_path)
     }  # fmt: skip
     config = config_lib.build(config_lib.Config, values, where="test")
     said = []
-    loop.train(config_lib.Resolved(config, {}), tmp_path / "run", say=said.append)
+    trainer.train(config_lib.Resolved(config, {}), tmp_path / "run", say=said.append)
     predictor = Predictor.load(str(tmp_path / "run"))
     truth = build.clip(60, split="val")
     motion = predictor(truth.audio)

@@ -22,9 +22,10 @@ from a2fjax import rig
 from a2fjax.audio import num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import build, locks
-from data_pipeline import clips as clips_of
+from data_pipeline import build
+from data_pipeline.execution import build_lock
 from data_pipeline.settings import BuildSettings, read_settings
+from data_pipeline.stages import cut_clips as clips_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFSETS = {"ann": 0.08, "bob": -0.11, "cat": 0.03}
@@ -260,15 +261,18 @@ def test_two_builds_do_not_write_one_set(captures, tmp_path):
     out = tmp_path / "out"
     (out / ".build").mkdir(parents=True)
     with (
-        locks.hold(out / ".build") as held,
+        build_lock.hold(out / ".build") as held,
         pytest.raises(InputError, match="another build is writing"),
     ):
         assert held
         build.build(captures[0], out, workers=0)
     # A part beside a whole build, and a whole build beside a part; parts bear each other.
-    with locks.hold(out / ".build"), pytest.raises(InputError, match="another build is writing"):
+    with (
+        build_lock.hold(out / ".build"),
+        pytest.raises(InputError, match="another build is writing"),
+    ):
         build.build(captures[0], out, workers=0, part=(1, 2))
-    with locks.hold(out / ".build", shared=True):
+    with build_lock.hold(out / ".build", shared=True):
         with pytest.raises(InputError, match="another build is writing"):
             build.build(captures[0], out, workers=0)
         build.build(captures[0], out, workers=0, part=(1, 9))
@@ -277,14 +281,14 @@ def test_two_builds_do_not_write_one_set(captures, tmp_path):
 def test_a_build_that_comes_second_leaves_the_first_ones_work(captures, tmp_path, monkeypatch):
     # Both found no folder; this one gets the lock a moment later.
     out = tmp_path / "out"
-    hold = locks.hold
+    hold = build_lock.hold
 
     def late(work, **said):
         stack.enter_context(hold(work))
         (work / "digests" / "first").write_text("")
         return hold(work, **said)
 
-    monkeypatch.setattr(locks, "hold", late)
+    monkeypatch.setattr(build_lock, "hold", late)
     with contextlib.ExitStack() as stack:
         with pytest.raises(InputError, match="another build is writing"):
             build.build(captures[0], out, workers=0)

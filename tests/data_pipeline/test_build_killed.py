@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import pool
+from data_pipeline.execution import process_pool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +72,7 @@ def test_told_to_stop_it_ends_at_once_and_goes_on_later(
     _, error = process.communicate(timeout=60)
     assert process.returncode == 75, error
     assert error == "data_pipeline.build: stopped: SIGTERM; run it again to go on\n"
-    assert time.monotonic() - told < pool.GRACE + 15  # a compilation is not interrupted
+    assert time.monotonic() - told < process_pool.GRACE + 15  # a compilation is not interrupted
     wait_for(lambda: not group(process.pid))
     again = command(tmp_path / "ann", out, "--workers=0", test="line 1")
     subprocess.run(again, cwd=ROOT, check=True, capture_output=True)

@@ -16,10 +16,10 @@ from a2fjax import rig
 from a2fjax.audio import SAMPLE_RATE, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline import splits
 from data_pipeline.demo import check, expressions, scans, takes, text
 from data_pipeline.demo import head as heads
 from data_pipeline.demo.__main__ import generate, main
+from data_pipeline.stages import splits
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = dict(subjects=2, unseen=1, minutes=0.3)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from data_pipeline import splits
 from data_pipeline.demo import phones, text, voice
 from data_pipeline.demo.voice import RATE, Voice
+from data_pipeline.stages import splits
 
 
 @pytest.fixture(autouse=True)

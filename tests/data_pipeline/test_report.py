@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from data_pipeline.checks import page, plots, quality, remarks, report
+from data_pipeline.quality import findings as remarks
+from data_pipeline.quality import measures, report, report_html, sparklines
 
-THRESHOLDS = dataclasses.asdict(quality.Thresholds())
+THRESHOLDS = dataclasses.asdict(measures.Thresholds())
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -168,7 +169,7 @@ def test_what_is_wrong_is_said_in_words_worst_first():
     order = [remarks.SEVERITIES.index(w["severity"]) for w in found["warnings"]]
     assert order == sorted(order)
     assert found["takes"][0]["take"] == "a/0"
-    tags = parse(page.render(found))
+    tags = parse(report_html.render(found))
     text = " ".join(tags.text)
     assert text.index("lips that do not follow") < text.index("exactly equal left and right")
 
@@ -201,7 +202,7 @@ def test_a_clean_set_has_nothing_to_complain_of():
         t["motion"] = t["motion"] | {"dead": []}
     found = assemble(takes)
     assert found["warnings"] == []
-    assert "Nothing was found." in page.render(found)
+    assert "Nothing was found." in report_html.render(found)
 
 
 def test_files_are_equal_for_equal_input_in_any_order(tmp_path):
@@ -279,14 +280,14 @@ def test_an_unknown_verdict_is_an_error():
 def test_fields_that_are_missing_or_none_are_left_out():
     found = assemble([take(audio=None, lips=None, clock=None, fit=None, thumbnail=None)])
     assert "snr_db" not in found["measures"]
-    parse(page.render(found))
+    parse(report_html.render(found))
 
 
 def test_histograms_show_the_threshold_where_it_is_near():
     takes = [take(f"a/{i}", audio={"snr_db": 12.0 + i}) for i in range(10)]
     measure = assemble(takes)["measures"]["snr_db"]
     assert measure["histogram"]["edges"][0] == 10.0
-    assert plots.RED in plots.histogram(measure)
+    assert sparklines.RED in sparklines.histogram(measure)
     far = assemble([take(f"a/{i}", audio={"clipping": 1e-6 * i}) for i in range(10)])
     assert far["measures"]["clipping"]["histogram"]["edges"][-1] == pytest.approx(9e-6)
 
@@ -297,7 +298,7 @@ def test_histograms_show_the_threshold_where_it_is_near():
     + [(-88.0, "-88"), (4355.2, "4355"), (10.0, "10"), (99.96, "100"), (1e-6, "1.00e-06")],
 )
 def test_numbers_for_people(value, shown):
-    assert plots.number(value) == shown
+    assert sparklines.number(value) == shown
 
 
 def test_twenty_thousand_takes_fit_on_one_page(tmp_path):
@@ -313,8 +314,8 @@ def test_twenty_thousand_takes_fit_on_one_page(tmp_path):
     size = (tmp_path / "quality.html").stat().st_size
     assert size < 20e6
     text = (tmp_path / "quality.html").read_text()
-    assert f"The worst {page.MOST_ROWS} of 20000 are shown" in text
-    assert text.count("<tr>") == page.MOST_ROWS + 1
+    assert f"The worst {report_html.MOST_ROWS} of 20000 are shown" in text
+    assert text.count("<tr>") == report_html.MOST_ROWS + 1
     lines = (tmp_path / "quality.json").read_text()
     assert lines.count('{"take":') == 20_000
     assert lines.count('"thumbnail":') == report.MOST_PICTURES

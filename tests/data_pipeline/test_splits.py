@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from a2fjax.data.records import SPLITS
 from a2fjax.errors import InputError
-from data_pipeline import splits
+from data_pipeline.stages import splits
 
 KEYS = [f"sentence number {i}" for i in range(4000)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from a2fjax import rig
 from a2fjax.data import records
-from data_pipeline import shards as shards_lib
+from data_pipeline.stages import shard_writer as shards_lib
 
 EXPERIMENT = """
 def get_config(variant=""):

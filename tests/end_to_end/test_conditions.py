@@ -14,10 +14,10 @@ from a2fjax.animation import formats
 from a2fjax.audio import io
 from a2fjax.cli import main as cli
 from a2fjax.data import records
-from a2fjax.evaluate.run import evaluate
+from a2fjax.evaluate.evaluator import evaluate
 from a2fjax.infer.predictor import Predictor, Request
-from a2fjax.train import loop
-from data_pipeline import shards as shards_lib
+from a2fjax.train import trainer
+from data_pipeline.stages import shard_writer as shards_lib
 
 SEEN, UNSEEN = 24, 10
 JAW, FROWN = rig.INDEX["jawOpen"], rig.INDEX["mouthFrownLeft"]
@@ -118,7 +118,7 @@ def trained(shards, tmp_path_factory, compile_once):
         }
         folder = tmp_path_factory.mktemp("run") / "run"
         resolved = config_lib.load(None, {k: str(v) for k, v in values.items()})
-        loop.train(resolved, folder, say=lambda line: None)
+        trainer.train(resolved, folder, say=lambda line: None)
         return folder
 
     return run

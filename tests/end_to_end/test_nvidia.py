@@ -10,12 +10,12 @@ import pytest
 
 from a2fjax import config as config_lib
 from a2fjax import rig, tasks
-from a2fjax.audio import wav2vec2
 from a2fjax.cli import main
+from a2fjax.encoders import wav2vec2
 from a2fjax.errors import InputError
 from a2fjax.infer.predictor import Predictor, Request, batch_shapes
 from a2fjax.models import params as trees
-from a2fjax.train import loop, tracking
+from a2fjax.train import tracking, trainer
 from a2fjax.train.inputs import ShardInputs
 
 TINY = {
@@ -117,7 +117,7 @@ def run(request, tmp_path_factory, setup, encoders, head, compile_once):
     values = values_of(
         kind, encoders, setup / "shards", steps=80, head=head if is_geometry else None, **own
     )
-    loop.train(resolve(values), folder, say=str)
+    trainer.train(resolve(values), folder, say=str)
     return folder, values
 
 
@@ -182,8 +182,8 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(run, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        loop.train(resolved, tmp_path / "run", inputs=Broken(resolved.config), say=str)
-    loop.train(resolved, tmp_path / "run", say=str)
+        trainer.train(resolved, tmp_path / "run", inputs=Broken(resolved.config), say=str)
+    trainer.train(resolved, tmp_path / "run", say=str)
     assert losses(tmp_path / "run")[-40:] == losses(folder)[-40:]
 
 
@@ -222,7 +222,7 @@ def test_values_that_do_not_fit_are_refused_by_name(setup, encoders, changes, sa
 
 def counted(experiment, overrides, layout, layers, transformer):
     """Parameters of network and encoder of an experiment, from shapes alone."""
-    from a2fjax.audio.encoders import Encoder
+    from a2fjax.encoders.registry import Encoder
 
     config = config_lib.load(experiment, overrides).config
     network = wav2vec2.Encoder(layout, layers=layers)

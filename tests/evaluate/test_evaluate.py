@@ -12,9 +12,9 @@ from a2fjax.cli import main as cli
 from a2fjax.config import Config, DataConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.evaluate import baselines, conditions, report, samples, takes
-from a2fjax.evaluate.run import evaluate
-from data_pipeline import shards as shards_lib
+from a2fjax.evaluate import baselines, comparison, conditions, report, samples
+from a2fjax.evaluate.evaluator import evaluate
+from data_pipeline.stages import shard_writer as shards_lib
 
 PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
 
@@ -324,7 +324,7 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     from a2fjax import config
-    from a2fjax.train import loop
+    from a2fjax.train import trainer
 
     folder, _ = shards
     values = {
@@ -342,7 +342,7 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     }
     run = tmp_path / "run"
     overrides = {k: str(v) for k, v in values.items()}
-    loop.train(config.load(None, overrides), run, say=lambda line: None)
+    trainer.train(config.load(None, overrides), run, say=lambda line: None)
     assert cli.main(["evaluate", str(run), "--quick", "--split", "test_subjects"]) == 0
     shown = capsys.readouterr()
     result = report.read(run / "eval" / "3.json")
@@ -386,7 +386,9 @@ def drawn(jaw, upper):
 
 
 def compared(shards, *rows):
-    return takes.compare([takes.Row(name, StandIn(shards, f), count) for name, f, count in rows])
+    return comparison.compare(
+        [comparison.Row(name, StandIn(shards, f), count) for name, f, count in rows]
+    )
 
 
 def test_takes_that_are_the_truth_are_perfect_and_all_alike(shards):
@@ -420,10 +422,10 @@ def test_means_and_best_takes_beat_single_ones_and_spreads_are_told_apart(shards
 
 def test_the_table_of_takes_has_a_line_a_row(shards):
     result = compared(shards, ("a", lambda g, r: g, 2), ("b", drawn(0.1, 0.1), 2))
-    lines = takes.table(result).splitlines()
+    lines = comparison.table(result).splitlines()
     assert sum(line.startswith("a ") for line in lines) == 2
     assert sum(line.startswith("b ") for line in lines) == 2
-    assert all(name in lines[1] for name, _ in takes.COLUMNS)
+    assert all(name in lines[1] for name, _ in comparison.COLUMNS)
 
 
 @pytest.mark.parametrize(

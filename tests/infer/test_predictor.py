@@ -3,7 +3,7 @@ import pytest
 
 from a2fjax import rig, tasks
 from a2fjax.audio import level, num_frames
-from a2fjax.data import identity
+from a2fjax.data.identity import points as identity
 from a2fjax.errors import InputError
 from a2fjax.infer import predictor
 from a2fjax.infer.predictor import Request

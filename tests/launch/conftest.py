@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import backends, progress, submit
-from launch.job import Record, Spec, slug
+from launch import schedulers, submit
+from launch.jobs import progress
+from launch.jobs.array_spec import Record, Spec, slug
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -98,7 +99,7 @@ def make_record():
             backend=backend,
             out=out,
             spec=spec,
-            options=backends.get(backend).options(given, spec),
+            options=schedulers.get(backend).options(given, spec),
             attempt=1,
             parts=tuple(range(1, parts + 1)),
             jobs={},
@@ -174,7 +175,7 @@ def tiny_encoder(tmp_path_factory):
     import jax
     import numpy as np
 
-    from a2fjax.audio import wav2vec2
+    from a2fjax.encoders import wav2vec2
 
     layout = wav2vec2.Layout(
         conv_dim=(8, 8), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=8,

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from launch import after, pinned_data, progress, spec, status, submit
+from launch import submit
+from launch.jobs import data_pins, progress, run_spec
+from launch.monitor import status
+from launch.submission import dependencies
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -35,8 +38,10 @@ def test_what_is_waited_for_is_named_or_refused(make_job, tmp_path, capsys):
     job.say("bad-1")
     assert job("build", "--retries", "0") != 0
     capsys.readouterr()
-    assert after.check([f"{job.out}:any"], tmp_path) == (f"{job.out}:any",)
-    assert after.fills(after.check([str(job.out)], tmp_path)) == {str(job.out.resolve())}
+    assert dependencies.check([f"{job.out}:any"], tmp_path) == (f"{job.out}:any",)
+    assert dependencies.fills(dependencies.check([str(job.out)], tmp_path)) == {
+        str(job.out.resolve())
+    }
     second = ["build", str(job.source), "--out", str(tmp_path / "second")]
     run = [str(STAND_IN)]
     assert submit.main([*second, "--after", str(job.out)], program=run) == 2
@@ -47,7 +52,7 @@ def test_what_is_waited_for_is_named_or_refused(make_job, tmp_path, capsys):
     job.unsay("bad-1")
     assert submit.main([*second, "--after", f"{job.out}:any"], program=run) == 0
     assert job("retry") == 0
-    assert after.fills(after.check([str(job.out)], tmp_path)) == frozenset()
+    assert dependencies.fills(dependencies.check([str(job.out)], tmp_path)) == frozenset()
 
 
 def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, capsys):
@@ -61,7 +66,7 @@ def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, caps
     assert "manifest.json" in capsys.readouterr().err
     second = begin(desk.program, *words, "--after", job.out, *desk.to)
     job.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
-    assert spec.read(desk.runs / "one").data == {str(job.out): ""}
+    assert run_spec.read(desk.runs / "one").data == {str(job.out): ""}
     assert not desk.starts("one")
     job.unsay("slow-1")
     assert waiting.wait(30) == 0 and second.wait(30) == 0
@@ -69,7 +74,7 @@ def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, caps
     digest = hashlib.sha256((job.out / "manifest.json").read_bytes()).hexdigest()
     run = desk.runs / "one"
     assert json.loads((run / "launch" / "data.json").read_text())[str(job.out)] == digest
-    assert pinned_data.of(run, spec.read(run)) == {str(job.out): digest}
+    assert data_pins.of(run, run_spec.read(run)) == {str(job.out): digest}
 
 
 def test_a_run_does_not_train_on_other_shards_than_were_submitted(
@@ -137,12 +142,12 @@ def test_captures_to_a_report_are_queued_at_once(
         assert submit.main(words) == 0, capsys.readouterr().err
     assert not (shards / "manifest.json").exists()
     one, report = tmp_path / "runs" / "one", tmp_path / "runs" / "report"
-    assert spec.read(one).data == {str(shards): ""}
+    assert run_spec.read(one).data == {str(shards): ""}
     assert status.wait(report, [report], 0.5) == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "report.json").read_text())
     assert progress.result(one)["step"] == 6
     digest = hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest()
-    assert pinned_data.of(one, spec.read(one)) == {str(shards): digest}
+    assert data_pins.of(one, run_spec.read(one)) == {str(shards): digest}
 
 
 @pytest.mark.slow

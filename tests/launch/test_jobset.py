@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from a2fjax.errors import InputError
-from launch.backends import jobset
-from launch.backends.jobset import JobSetRun
+from launch.schedulers.kubernetes import jobset
+from launch.schedulers.kubernetes.jobset import JobSetRun
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "example.org/a2fjax@sha256:" + "0" * 64

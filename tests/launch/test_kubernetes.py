@@ -14,7 +14,7 @@ import yaml
 
 from a2fjax.errors import InputError
 from launch import submit
-from launch.backends import kubernetes
+from launch.schedulers.kubernetes import array
 
 WORDS = ["with space", "it's", "$(JOB_COMPLETION_INDEX)", "$$(X)", "$HOME", "`x`", "ü\nü", "$", ""]
 OPTIONS = {"image": "example.org/a2fjax@sha256:" + "0" * 64, "volume": ["scans:/data"]}
@@ -38,7 +38,7 @@ def expand(word: str, environment: dict[str, str]) -> str:
 def test_manifests_are_valid(make_record, version):
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     record = make_record("kubernetes", WORDS, 64, mem="8G", cpus=4, max_parallel=16, **OPTIONS)
-    text = kubernetes.render(record, None)
+    text = array.render(record, None)
     assert "&id" not in text  # aliases would be legal, and unreadable
     jobs = list(yaml.safe_load_all(text))
     assert [j["kind"] for j in jobs] == ["Job", "Job"]
@@ -51,7 +51,7 @@ def test_manifests_are_valid(make_record, version):
 
 def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_record):
     record = make_record("kubernetes", ["/usr/bin/printf", "%s\\0", *WORDS], 5, **OPTIONS)
-    parts, last = kubernetes.parts_manifest(record), kubernetes.finish_manifest(record)
+    parts, last = array.parts_manifest(record), array.finish_manifest(record)
     assert parts["spec"]["completions"] == 5 and parts["spec"]["completionMode"] == "Indexed"
 
     def run(manifest, environment):
@@ -67,7 +67,7 @@ def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_rec
 
 def test_what_is_counted_as_a_failure(make_record):
     record = make_record("kubernetes", ["x"], **OPTIONS)
-    spec = kubernetes.parts_manifest(record)["spec"]
+    spec = array.parts_manifest(record)["spec"]
     assert spec["backoffLimitPerIndex"] == 2 and "maxFailedIndexes" not in spec
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     rules = {
@@ -80,9 +80,9 @@ def test_what_is_counted_as_a_failure(make_record):
 def test_names_fit_and_change_with_every_attempt(make_record):
     out = "/data/" + "A very long NAME ünd more " * 5
     record = make_record("kubernetes", ["x"], 100_000, out=out, **OPTIONS)
-    name = kubernetes.parts_manifest(record)["metadata"]["name"]
+    name = array.parts_manifest(record)["metadata"]["name"]
     assert len(f"{name}-99999") <= 63
-    assert name != kubernetes.finish_manifest(record)["metadata"]["name"]
+    assert name != array.finish_manifest(record)["metadata"]["name"]
 
 
 @pytest.mark.parametrize(

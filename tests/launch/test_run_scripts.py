@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 
-from launch import backends, spec, verdict
-from launch.backends import runs_slurm
+from launch import schedulers
+from launch.jobs import requeue, run_spec
+from launch.schedulers.slurm import run as runs_slurm
 
 
 def script_of(desk, capsys, *arguments):
     words = ["submit", desk.experiment, "--name", "s", "--backend", "slurm", "--array-limit", "100"]
-    monkey = backends.NotInstalled("no Slurm here")
+    monkey = schedulers.NotInstalled("no Slurm here")
 
     def refuse(*_, **__):
         raise monkey
@@ -70,15 +71,15 @@ def test_the_script_runs_the_worker_and_keeps_the_first_exit_code(desk, capsys):
 def test_verdicts(desk):
     assert desk("submit", desk.experiment, "--name", "one", "--retries", "1") == 0
     run, ranks = desk.runs / "one", desk.runs / "one" / "launch" / "ranks"
-    two = dataclasses.replace(spec.read(run), resources=spec.Resources(processes=2))
+    two = dataclasses.replace(run_spec.read(run), resources=run_spec.Resources(processes=2))
 
     def judge(code, *codes, **given):
-        verdict.clear_ranks(run)
+        requeue.clear_ranks(run)
         for rank, value in enumerate(codes):
             text = json.dumps({"rank": rank, "exit_code": value, "unix": 100.0 + rank})
             (ranks / f"{rank}.json").write_text(text)
         options = {"ended": False, "restarts": 0, **given}
-        found = verdict.decide(run, two, code, **options)
+        found = requeue.decide(run, two, code, **options)
         return found.code, found.again
 
     assert judge(0, 0, 0) == (0, False)

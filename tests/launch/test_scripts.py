@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fjax.errors import InputError
-from launch import backends, job
-from launch.backends import slurm
+from launch import schedulers
+from launch.jobs import array_spec
+from launch.schedulers.slurm import array
 
 PRINT = ["/usr/bin/printf", "%s\\0"]
 NASTY = [
@@ -47,9 +48,9 @@ def words(done: subprocess.CompletedProcess) -> list[str]:
 
 def test_every_part_is_worked_on_once_and_words_arrive_as_they_are(make_record, tmp_path):
     base = tmp_path / "my $(touch hacked) öut's"
-    job.folder(base).mkdir(parents=True)
+    array_spec.folder(base).mkdir(parents=True)
     record = make_record("slurm", [*PRINT, *NASTY], 5)
-    script = slurm.parts_script(record, base)
+    script = array.parts_script(record, base)
     assert "#SBATCH --array=1-5" in script.splitlines()
     seen = []
     for part in range(1, 6):
@@ -58,11 +59,11 @@ def test_every_part_is_worked_on_once_and_words_arrive_as_they_are(make_record, 
         *given_, flag, share = words(done)
         assert given_ == NASTY and flag == "--part"
         seen.append(share)
-        assert job.exit_state(base, part) == job.DONE
+        assert array_spec.exit_state(base, part) == array_spec.DONE
     assert seen == [f"{i}/5" for i in range(1, 6)]
-    last = run(slurm.finish_script(record, base), tmp_path, 0)
+    last = run(array.finish_script(record, base), tmp_path, 0)
     assert words(last) == [*NASTY, "--finish"]
-    assert job.exit_state(base, job.FINISH) == job.DONE
+    assert array_spec.exit_state(base, array_spec.FINISH) == array_spec.DONE
     assert not list(tmp_path.rglob("hacked")) and not Path("/hacked").exists()
 
 
@@ -70,21 +71,21 @@ def test_every_part_is_worked_on_once_and_words_arrive_as_they_are(make_record, 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)))
 def test_any_word_arrives(make_record_once, given_):
     record, folder = make_record_once(given_)
-    done = run(slurm.parts_script(record, folder), folder, 2)
+    done = run(array.parts_script(record, folder), folder, 2)
     assert words(done) == [*given_, "--part", "2/4"]
 
 
 @pytest.fixture(scope="module")
 def make_record_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripts")
-    job.folder(folder).mkdir()
+    array_spec.folder(folder).mkdir()
 
     def make(given_):
-        spec = job.Spec(
+        spec = array_spec.Spec(
             name="x", command=(*PRINT, *given_), finish=(), parts=4, directory=str(folder)
         )
-        options = backends.get("slurm").options({}, spec)
-        record = job.Record(
+        options = schedulers.get("slurm").options({}, spec)
+        record = array_spec.Record(
             backend="slurm",
             out=str(folder),
             spec=spec,
@@ -101,7 +102,7 @@ def make_record_once(tmp_path_factory):
 
 def test_directives_come_before_any_command_and_hold_no_word_of_the_user(make_record, tmp_path):
     record = make_record("slurm", ["x", *NASTY], partition="main", time="1-00", mem="8G", cpus=3)
-    lines = slurm.parts_script(record, tmp_path).splitlines()
+    lines = array.parts_script(record, tmp_path).splitlines()
     start = lines.index("set -euo pipefail")
     assert {n for n, line in enumerate(lines) if line.startswith("#SBATCH")} - set(
         range(1, start)
@@ -115,17 +116,17 @@ def test_directives_come_before_any_command_and_hold_no_word_of_the_user(make_re
     [(0, "done"), (1, "failed"), (2, "bad input"), (75, "stopped"), (137, "failed")],
 )
 def test_the_exit_code_is_kept_and_handed_on(make_record, tmp_path, code, state):
-    job.folder(tmp_path).mkdir()
+    array_spec.folder(tmp_path).mkdir()
     record = make_record("slurm", ["/bin/sh", "-c", f"exit {code}"])
-    done = run(slurm.parts_script(record, tmp_path), tmp_path, 3)
+    done = run(array.parts_script(record, tmp_path), tmp_path, 3)
     assert done.returncode == code
-    assert job.exit_state(tmp_path, 3) == state
-    assert [p.name for p in job.folder(tmp_path).glob(".part*")] == []
+    assert array_spec.exit_state(tmp_path, 3) == state
+    assert [p.name for p in array_spec.folder(tmp_path).glob(".part*")] == []
 
 
 def test_a_short_time_limit_gets_no_notice(make_record, tmp_path):
     def script(time):
-        return slurm.parts_script(make_record("slurm", ["x"], time=time), tmp_path)
+        return array.parts_script(make_record("slurm", ["x"], time=time), tmp_path)
 
     for time in (None, "10", "00:10:00", "1-0", "0-0:10", "2-0:0:0", "11:00"):
         assert "--signal=TERM@" in script(time), time
@@ -137,7 +138,7 @@ def test_only_some_parts(make_record, tmp_path):
     import dataclasses
 
     record = dataclasses.replace(make_record("slurm", ["x"], 20), parts=(1, 2, 3, 7, 9, 10))
-    assert "--array=1-3,7,9-10" in slurm.parts_script(record, tmp_path)
+    assert "--array=1-3,7,9-10" in array.parts_script(record, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,8 @@ def test_it_starts_anywhere_and_without_jax(tmp_path, loaded):
     module = [sys.executable, "-m", "launch.submit", "build", "--help"]
     subprocess.run(module, cwd=ROOT, check=True, capture_output=True)
     code = (
-        "from launch import backends\n"
-        "[backends.get(n) for n in backends.NAMES]\n"
+        "from launch import schedulers\n"
+        "[schedulers.get(n) for n in schedulers.NAMES]\n"
         f"folder = {str(tmp_path)!r}\n"
         "submit.main(['build', folder, '--out', folder + '/o', '--dry-run'])"
     )

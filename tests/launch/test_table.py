@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fjax.errors import InputError
-from launch import sweeps, table, table_page
+from launch.monitor import table, table_html
+from launch.sweeps import parse
 
 
 def row(run, value=None, state="done", **given):
     metrics = {} if value is None else {"error": value, "lag": 1.5}
     out = {"run": run, "state": state, "step": 5, "steps": 10, "seconds": 61.0}
-    return {**out, "overrides": sweeps.overrides(given), "metrics": metrics}
+    return {**out, "overrides": parse.overrides(given), "metrics": metrics}
 
 
 ROWS = [
@@ -119,14 +120,14 @@ def test_a_page_without_a_plot_says_why():
     ],
 )
 def test_axes_are_of_the_kind_of_their_values(values, kind):
-    found = table_page.axis("k", values)
+    found = table_html.axis("k", values)
     assert found.kind == kind
     assert all(0 <= found.at(v) <= 1 for v in values) and found.ticks()
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20))
 def test_any_numbers_have_an_axis(values):
-    found = table_page.axis("k", values)
+    found = table_html.axis("k", values)
     assert all(-1e-9 <= found.at(v) <= 1 + 1e-9 for v in values)
     assert all(-1e-9 <= place <= 1 + 1e-9 for place, _ in found.ticks()) and found.ticks()
 

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from launch import progress, snapshot, spec, status, submit
-from launch.backends import runs_slurm, slots
+from launch import submit
+from launch.jobs import progress
+from launch.jobs import run_spec as spec
+from launch.monitor import status
+from launch.schedulers.local import gpu_locks
+from launch.schedulers.slurm import run as runs_slurm
+from launch.submission import snapshot
 
 ROOT = Path(__file__).parents[2]
 NASTY = 'it\'s $(touch hacked) "x"\n#SBATCH --y `touch hacked`'
@@ -162,7 +167,7 @@ def test_a_worker_that_is_told_again_ends_with_the_code_of_its_command(desk, tel
     tell_again(process)
     run = desk.runs / "one"
     worker = subprocess.Popen(
-        [sys.executable, "-m", "launch.worker", str(run)], cwd=ROOT, env=dict(os.environ)
+        [sys.executable, "-m", "launch.jobs.worker", str(run)], cwd=ROOT, env=dict(os.environ)
     )
     desk.until(lambda: len(desk.starts("one")) == 2)
     tell_again(worker)
@@ -229,9 +234,9 @@ def test_gpus_are_held_by_one_run_at_a_time(desk, monkeypatch, capsys):
     assert desk("submit", desk.experiment, "--name", "two", *two) == 0
     mine = {s["rank"]: s["env"]["CUDA_VISIBLE_DEVICES"] for s in desk.starts("two")}
     assert mine == {0: "3", 1: "5"}
-    first = slots.take(desk.runs, 1)
-    second = slots.take(desk.runs, 1)
-    assert (first.names, second.names) == (["3"], ["5"]) and slots.take(desk.runs, 1) is None
+    first = gpu_locks.take(desk.runs, 1)
+    second = gpu_locks.take(desk.runs, 1)
+    assert (first.names, second.names) == (["3"], ["5"]) and gpu_locks.take(desk.runs, 1) is None
     process = start(desk, "submit", desk.experiment, "--name", "one", "--gpus", "1", *desk.to)
     desk.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
     time.sleep(0.5)

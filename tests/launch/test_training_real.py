@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launch import progress, spec, status, submit
+from launch import submit
+from launch.jobs import progress, run_spec
+from launch.monitor import status
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -83,9 +85,9 @@ def started(run):
 
 
 def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(sweep, capsys):
-    runs = spec.trials(sweep.runs / "sweep")
+    runs = run_spec.trials(sweep.runs / "sweep")
     assert [run.name for run in runs] == [f"seed-{i}" for i in range(4)]
-    assert len({spec.submission(run).job for run in runs}) == 1
+    assert len({run_spec.submission(run).job for run in runs}) == 1
     for run in runs:
         assert sorted(e["rank"] for e in started(run)) == [0, 1, 2, 3]
         assert len({e["host"] for e in started(run)}) == 2
@@ -106,18 +108,18 @@ def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturb
     # As many devices as the undisturbed ones, of half as many processes.
     words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
     assert sweep("submit", *words, *SLURM) == 0
-    runs = spec.trials(sweep.runs / "pre")
+    runs = run_spec.trials(sweep.runs / "pre")
     wait_for_steps(runs, 3)
     subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
     assert status.wait(sweep.runs / "pre", runs, 0.5) == 0
-    assert len({spec.submission(run).job for run in runs}) == 1
+    assert len({run_spec.submission(run).job for run in runs}) == 1
     for run in runs:
         codes = [e["exit_code"] for e in progress.events(run) if e["event"] == "ended"]
         assert sorted(codes) == [0, 0, 75, 75], run
         whole = sweep.runs / "sweep" / run.name
         assert numbers(run) == numbers(whole)
         assert checksum(run) == checksum(whole)
-        assert json.loads((run / "config.json").read_text()) == spec.read(run).config
+        assert json.loads((run / "config.json").read_text()) == run_spec.read(run).config
     # What comes after a run takes its folder.
     report = runs[0] / "report.json"
     words = ["run", "report", "--after", "pre", *SLURM, "--wait", "--poll", "0.5"]
@@ -166,9 +168,9 @@ def test_values_are_chosen_and_the_best_is_named(make, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "study: best is trial" in said
     assert make("tune", *words, "--trials", "3") == 0
-    runs = spec.trials(make.runs / "study")
+    runs = run_spec.trials(make.runs / "study")
     assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
-    rates = {spec.read(run).trial["optim.learning_rate"] for run in runs}
+    rates = {run_spec.read(run).trial["optim.learning_rate"] for run in runs}
     assert len(rates) == 3
     # Each was started once, whichever driver it was.
     assert [len(started(run)) for run in runs] == [1, 1, 1]
@@ -193,11 +195,11 @@ def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, capsys):
     words += ["--space", '{"optim.learning_rate": loguniform(1e-4, 1e-2)}', "--config.steps=20"]
     assert make("tune", *words, "--trials", "3") == 0
     said = capsys.readouterr().out
-    runs = spec.trials(make.runs / "study")
+    runs = run_spec.trials(make.runs / "study")
     assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
     assert all(progress.result(run)["state"] == "done" for run in runs)
-    assert len({spec.submission(run).job for run in runs}) == 3
-    assert {spec.submission(run).backend for run in runs} == {"slurm"}
+    assert len({run_spec.submission(run).job for run in runs}) == 3
+    assert {run_spec.submission(run).backend for run in runs} == {"slurm"}
     assert [len(started(run)) for run in runs] == [1, 1, 1]
     best = min(runs, key=lambda run: progress.last(run)[1]["eval/loss"])
     assert f": {best}\n" in said

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from launch import progress, spec, status
+from launch.jobs import progress, run_spec
+from launch.monitor import status
 
 pytestmark = pytest.mark.slow
 QUICK = ["--wait", "--poll", "0.2"]
@@ -109,8 +110,8 @@ def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
     four = json.dumps([{"seed": i} for i in range(4)])
     two = ["--nodes", "2", "--processes", "2", "--config.data.batch_size=8", "--max-parallel", "2"]
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 1
-    runs = spec.trials(desk.runs / "sw")
-    assert len({spec.submission(run).job for run in runs}) == 1
+    runs = run_spec.trials(desk.runs / "sw")
+    assert len({run_spec.submission(run).job for run in runs}) == 1
     rows = status.collect(desk.runs / "sw")
     assert [r["state"] for r in rows] == ["done", "done", "failed", "done"]
     for i in (0, 1, 3):
@@ -122,7 +123,7 @@ def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
     desk.unsay("fail-seed-2")
     assert desk("retry", "sw", *QUICK) == 0
     before = len(desk.starts("seed-1"))
-    assert before == 4 and spec.submission(runs[2]).index == 3
+    assert before == 4 and run_spec.submission(runs[2]).index == 3
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 0
     assert len(desk.starts("seed-1")) == before
 
@@ -140,7 +141,9 @@ def test_what_is_cancelled_stays_so(desk, how, capsys):
         assert state(desk, "sw/seed-0") == "running"
         assert desk("cancel", "sw") == 0
     else:
-        subprocess.run(["scancel", spec.submission(desk.runs / "sw" / "seed-0").job], check=True)
+        subprocess.run(
+            ["scancel", run_spec.submission(desk.runs / "sw" / "seed-0").job], check=True
+        )
     desk.until(lambda: not squeue().strip())
     time.sleep(1)
     assert not squeue().strip()
@@ -188,7 +191,7 @@ def test_a_run_waits_for_another_and_says_when_in_vain(desk, capsys):
 
     argv = [*words, *desk.to, "--", "a2fjax", "inspect", str(desk.shards)]
     assert command.main(argv) in (0, 1, 2)
-    assert spec.read(desk.runs / "report").command[-2:] == ("inspect", str(desk.shards))
+    assert run_spec.read(desk.runs / "report").command[-2:] == ("inspect", str(desk.shards))
     assert (desk.runs / "report" / "launch" / "logs" / "rank-0.log").read_text().count("\n") > 1
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from a2fjax.errors import InputError, WorkFailed
-from launch import status, studies, trials
-from launch.spaces import choice, integer, loguniform, uniform
-from launch.tuning import Settings, results, tune
+from launch.commands import tune as studies
+from launch.monitor import status
+from launch.sweeps import sweep
+from launch.sweeps.spaces import choice, integer, loguniform, uniform
+from launch.tuning.driver import Settings, results, tune
 
 pytest.importorskip("optuna", reason="pip install 'a2fjax[tune]'")
 TUNED = Path(__file__).with_name("tuned.py")
@@ -98,7 +100,7 @@ def test_known_values_are_not_run_again(tmp_path):
     runs, said = Instant(lambda given: len(given["k"])), []
     space = {"k": choice((1, 2), "mel", "(1, 2)", None), "n": integer(1, 2)}
     found = tune(tmp_path, space, runs, settings(40, pruner="none"), say=said.append)
-    keys = [trials.key(r.trial) for r in found if r.same_as is None]
+    keys = [sweep.key(r.trial) for r in found if r.same_as is None]
     assert len(keys) == len(set(keys)) == len(runs.given) <= 8
     assert any("nothing new is left" in line for line in said)
     for again in (r for r in found if r.same_as is not None):

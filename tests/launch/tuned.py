@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from launch import spaces, tuning
+from launch.sweeps import spaces
+from launch.tuning import driver
 
 STEPS = 6
 
@@ -62,6 +63,6 @@ if __name__ == "__main__":
         run(Path(sys.argv[2]), float(sys.argv[3]))
     else:
         here = Path(sys.argv[1])
-        settings = tuning.Settings(runs=8, max_parallel=3, first_step=2, poll_seconds=0.05)
+        settings = driver.Settings(runs=8, max_parallel=3, first_step=2, poll_seconds=0.05)
         space = {"x": spaces.uniform(0, 1)}
-        tuning.tune(here, space, Processes(here), settings, say=lambda t: print(t, flush=True))
+        driver.tune(here, space, Processes(here), settings, say=lambda t: print(t, flush=True))

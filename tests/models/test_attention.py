@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax.models import attention, cost
+from a2fjax.models import attention, flops
 from a2fjax.models.attention import Attention
 
 WINDOW, HEADS, DEPTH = 4, 2, 3
@@ -86,7 +86,7 @@ def test_a_frame_is_the_same_wherever_the_blocks_begin():
 def test_work_grows_with_length_and_not_with_its_square():
     def work(frames):
         args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(frames)]
-        return cost.flops(lambda *each: attention.local_attention(*each, WINDOW), *args)["dot"]
+        return flops.flops(lambda *each: attention.local_attention(*each, WINDOW), *args)["dot"]
 
     assert work(8 * WINDOW) == 4 * work(2 * WINDOW)
     assert work(64 * WINDOW) == 32 * work(2 * WINDOW)

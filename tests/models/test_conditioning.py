@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax import shape
-from a2fjax.data.identity import sample_points
+from a2fjax import mesh_descriptor
+from a2fjax.data.identity.points import sample_points
 from a2fjax.models import conditioning
 
 
@@ -37,9 +37,9 @@ def test_descriptor_does_not_know_the_order_of_points():
 def test_descriptor_is_the_mean_of_its_definition():
     points = cloud(0).astype(np.float64)
     value = np.asarray(conditioning.descriptor(jnp.asarray(points, jnp.float32)[None]))[0]
-    radii = np.linalg.norm(shape.CENTRES, axis=-1)
+    radii = np.linalg.norm(mesh_descriptor.CENTRES, axis=-1)
     np.testing.assert_allclose(np.unique(radii.round(4)), [0.6, 1.0, 1.4])
-    square = ((points[:, None] - shape.CENTRES) ** 2).sum(-1)
+    square = ((points[:, None] - mesh_descriptor.CENTRES) ** 2).sum(-1)
     np.testing.assert_allclose(value[:64], np.exp(-square / (2 * 0.3**2)).mean(0), atol=1e-5)
     np.testing.assert_allclose(value[64:128], np.exp(-square / (2 * 0.6**2)).mean(0), atol=1e-5)
     x, y, z = points.T

@@ -9,7 +9,7 @@ import pytest
 from a2fjax import models, rig
 from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from a2fjax.errors import InputError
-from a2fjax.models import conditioning, cost
+from a2fjax.models import conditioning, flops
 from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 
@@ -267,7 +267,7 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
     batch, model, params, _ = plain
 
     def matrices(function, *args):
-        count = cost.flops(function, *args)
+        count = flops.flops(function, *args)
         return count["dot"] + count["convolution"]
 
     def sampling(steps, **strengths):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax import shape
+from a2fjax import mesh_descriptor
 from a2fjax.data import augment
-from a2fjax.data.identity import sample_points
-from a2fjax.data.pose import pose
+from a2fjax.data.identity.canonical_pose import pose
+from a2fjax.data.identity.points import sample_points
 from a2fjax.models import conditioning
 
 POINTS = 384
@@ -102,7 +102,7 @@ def encoder(request):
 
     rows = np.stack([points(face(seed)) for seed in range(12)])
     described = np.asarray(conditioning.descriptor(jnp.asarray(rows)))
-    assert described.shape == (12, shape.width(request.param))
+    assert described.shape == (12, mesh_descriptor.width(request.param))
     mean, projection = conditioning.standardisation(described)
     assert projection.any(0).sum() >= 4
     module = conditioning.IdentityEncoder(16)
@@ -153,10 +153,10 @@ def test_means_over_the_points_are_integrals_over_the_surface():
     turn = pose(drawn, np.full(len(drawn), 1 / len(drawn)))
     truth = np.concatenate([drawn @ turn.T, facing @ turn.T], axis=1)
     found, expected = (
-        shape.descriptor(np, x.astype(np.float64), np.matmul) for x in (points, truth)
+        mesh_descriptor.descriptor(np, x.astype(np.float64), np.matmul) for x in (points, truth)
     )
     np.testing.assert_allclose(found, expected, atol=3e-3)
-    noise = shape.descriptor(np, truth[:POINTS], np.matmul) - expected
+    noise = mesh_descriptor.descriptor(np, truth[:POINTS], np.matmul) - expected
     assert np.abs(noise).max() > 5 * np.abs(found - expected).max()
 
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from a2fjax import rig
-from a2fjax.audio.wav2vec2 import layout as encoder_layout
-from a2fjax.audio.wav2vec2 import table as encoder_table
+from a2fjax.encoders.wav2vec2 import config as encoder_layout
+from a2fjax.encoders.wav2vec2 import weight_map as encoder_table
 from a2fjax.errors import InputError
 from a2fjax.models.nvidia import diffusion, layers, layout, regression, weights
 from a2fjax.models.nvidia.layout import RIG, Layout

@@ -133,13 +133,15 @@ def toy():
     """The task, its data, configurations and a way to train quietly."""
 
     def train(workdir, config=None, *, width=8, inputs=None, **changes):
-        from a2fjax.train import loop
+        from a2fjax.train import trainer
 
         config = config or make_config(**changes)
         inputs = inputs or ToyInputs(config)
         said = []
         resolved = config_lib.Resolved(config, {})
-        state = loop.train(resolved, workdir, task=ToyTask(width), inputs=inputs, say=said.append)
+        state = trainer.train(
+            resolved, workdir, task=ToyTask(width), inputs=inputs, say=said.append
+        )
         return types.SimpleNamespace(state=state, said=said, inputs=inputs)
 
     return types.SimpleNamespace(

@@ -48,13 +48,13 @@ def happen(what):
 
 def main(run, options):
     from a2fjax.config import Resolved
-    from a2fjax.train import distributed
+    from a2fjax.train.distributed import session
 
-    setup = distributed.detect(os.environ)
-    watch = distributed.Watch(options.get("limit", 60))
-    with distributed.session(setup, watch):
+    setup = session.detect(os.environ)
+    watch = session.Watch(options.get("limit", 60))
+    with session.session(setup, watch):
         toy = load_toy()
-        from a2fjax.train import loop
+        from a2fjax.train import trainer
 
         config = toy.make_config(**options.get("changes", {}))
 
@@ -77,7 +77,7 @@ def main(run, options):
                     happen(what)
 
         inputs.on_batch = on_batch
-        loop.train(Resolved(config, {}), run, task=toy.ToyTask(), inputs=inputs, watch=watch)
+        trainer.train(Resolved(config, {}), run, task=toy.ToyTask(), inputs=inputs, watch=watch)
 
 
 if __name__ == "__main__":

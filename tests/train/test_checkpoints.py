@@ -10,7 +10,8 @@ import pytest
 from a2fjax import rig
 from a2fjax.config import CheckpointConfig, MeshConfig, Resolved
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.train import checkpoints, mesh, optimizer, state
+from a2fjax.sharding import mesh
+from a2fjax.train import checkpoints, optimizer, state
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +178,12 @@ def test_of_failures_in_one_save_only_the_raised_one_is_shown(caplog, place, rea
 @pytest.mark.parametrize("described", [None, 1])
 def test_identities_described_otherwise_are_refused(run, described):
     """Weights that read another description of a mesh would give anybody's style."""
-    from a2fjax import shape
+    from a2fjax import mesh_descriptor
 
     def describe(step, kept):
         path = run / "checkpoints" / str(step) / "meta" / "metadata"
         meta = json.loads(path.read_text())
-        assert meta.pop("shape") == shape.VERSION
+        assert meta.pop("shape") == mesh_descriptor.VERSION
         path.write_text(json.dumps(meta | kept))
 
     kept = {} if described is None else {"shape": described}

@@ -3,7 +3,9 @@ import time
 import pytest
 
 from a2fjax.config import LogConfig
-from a2fjax.train import clock, distributed, hardware, profiler
+from a2fjax.sharding import hardware
+from a2fjax.train import clock, profiler
+from a2fjax.train.distributed import session
 
 
 def test_shares_add_up_and_speeds_leave_out_what_is_no_training(monkeypatch):
@@ -63,8 +65,8 @@ def test_a_window_of_updates_is_traced(tmp_path):
 
 def test_a_watch_ends_what_does_not_move(monkeypatch):
     ended = []
-    monkeypatch.setattr(distributed, "_leave", lambda text, code: ended.append((text, code)))
-    watch = distributed.Watch(0.2)
+    monkeypatch.setattr(session, "_leave", lambda text, code: ended.append((text, code)))
+    watch = session.Watch(0.2)
     watch.beat("doing step 9")
     end = time.monotonic() + 30
     while not ended:
@@ -75,9 +77,9 @@ def test_a_watch_ends_what_does_not_move(monkeypatch):
 
 def test_a_limit_counts_from_the_last_beat(monkeypatch):
     now = [100.0]
-    watch = distributed.Watch(0)
+    watch = session.Watch(0)
     monkeypatch.setattr(watch, "_limit", 10.0)
-    monkeypatch.setattr(distributed.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
     assert not watch.overdue()
     for seconds, factor, late in ((9, 1, False), (11, 1, True), (99, 10, False), (101, 10, True)):
         watch.beat("compiling", factor=factor)
@@ -89,12 +91,12 @@ def test_a_limit_counts_from_the_last_beat(monkeypatch):
 
 def test_a_watch_rests_after_its_session_however_that_ended(monkeypatch):
     ended = []
-    monkeypatch.setattr(distributed, "_leave", lambda text, code: ended.append(text))
-    monkeypatch.setattr(distributed, "_initialise", lambda setup, peers: None)
-    for error in (distributed.InputError("x"), distributed.Preempted("x"), KeyError("x")):
-        watch = distributed.Watch(0.2)
+    monkeypatch.setattr(session, "_leave", lambda text, code: ended.append(text))
+    monkeypatch.setattr(session, "_initialise", lambda setup, peers: None)
+    for error in (session.InputError("x"), session.Preempted("x"), KeyError("x")):
+        watch = session.Watch(0.2)
         with pytest.raises(type(error)):
-            with distributed.session(distributed.Setup(source="single"), watch):
+            with session.session(session.Setup(source="single"), watch):
                 watch.beat("working")
                 raise error
     time.sleep(0.6)

@@ -3,8 +3,8 @@ import re
 import pytest
 
 from a2fjax.errors import InputError
-from a2fjax.train import distributed
-from a2fjax.train.distributed import Setup, detect
+from a2fjax.train.distributed import session
+from a2fjax.train.distributed.session import Setup, detect
 
 STEP = {
     "SLURM_JOB_ID": "5000",
@@ -38,7 +38,7 @@ def test_slurm_with_a_process_a_node_takes_all_cards_of_the_node():
     found = detect({**STEP, "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"})
     assert (found.source, found.processes, found.process, found.host) == ("slurm", 4, 2, "gpu007")
     assert found.visible == tuple(range(8)) and found.local_devices == 8
-    assert found.port in distributed.PORTS and found.session == "slurm 5000.0 restart 3"
+    assert found.port in session.PORTS and found.session == "slurm 5000.0 restart 3"
 
 
 @pytest.mark.parametrize(("cards", "visible"), [("0,1,2,3", (3,)), ("3", (0,))])
@@ -68,7 +68,7 @@ def test_steps_and_jobs_do_not_share_a_port():
     ],
 )
 def test_the_first_host_of_a_list(nodes, first):
-    assert distributed.first_host(nodes) == first
+    assert session.first_host(nodes) == first
 
 
 def test_tasks_of_uneven_nodes():

@@ -20,12 +20,12 @@ from a2fjax.config import Resolved
 from a2fjax.data import records
 from a2fjax.errors import InputError, Preempted
 from a2fjax.infer.predictor import Predictor
-from a2fjax.models import cost, hearing
+from a2fjax.models import audio_features, flops
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import paths
-from a2fjax.train import checkpoints, loop, optimizer, state, step
+from a2fjax.train import checkpoints, optimizer, state, step, trainer
 from a2fjax.train.inputs import ShardInputs
-from data_pipeline import shards as shards_lib
+from data_pipeline.stages import shard_writer as shards_lib
 
 
 def clip(number, split):
@@ -82,7 +82,7 @@ def make_config(shards, *features, steps=4, fsdp=1, data_axis=-1, data=None, **e
 
 
 def train(config, run, **options):
-    return loop.train(Resolved(config, {}), run, say=lambda line: None, **options)
+    return trainer.train(Resolved(config, {}), run, say=lambda line: None, **options)
 
 
 def same(a, b):
@@ -112,7 +112,7 @@ def costs(shards, *features, **settings):
         lambda b, p: state.create(task, tx, b, p, seed=0, average=True), batch, task.pretrained
     )
     update = step.make_train_step(task, tx, config)
-    found = cost.flops(update, made, batch)
+    found = flops.flops(update, made, batch)
     # Products and convolutions alone: no elementwise sum of optimiser or clipping is among them.
     return found["dot"] + found["convolution"], made, task
 
@@ -121,7 +121,7 @@ def whole_forward(task, made, batch):
     params = params_lib.merge(made.params, made.frozen)
     name, encoder = next(iter(task.model.hearing.encoders.items()))
     weights = params["encoders"][name]
-    run = cost.flops(encoder.apply, weights, batch["heard"], batch["heard_length"])
+    run = flops.flops(encoder.apply, weights, batch["heard"], batch["heard_length"])
     return run["dot"] + run["convolution"]
 
 
@@ -137,7 +137,7 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     forward = whole_forward(task, states[0], batch)
     # The same model on states that were computed before costs what it costs less the encoder.
     config = make_config(shards, feature)
-    encoded = loop._streams(hearing.load(config.audio))
+    encoded = trainer._streams(audio_features.load(config.audio))
     cached = make_config(shards, feature, data={"encoded": "cached"})
     spec = ShardInputs(cached, encoded=encoded).spec()
     task = tasks.build(cached)
@@ -145,7 +145,7 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     made = jax.eval_shape(
         lambda b, p: state.create(task, tx, b, p, seed=0, average=True), spec, task.pretrained
     )
-    found = cost.flops(step.make_train_step(task, tx, cached), made, spec)
+    found = flops.flops(step.make_train_step(task, tx, cached), made, spec)
     without = found["dot"] + found["convolution"]
     assert spent[None] - without == forward
     # Trained from the last layer, that one's products go back twice each, and no more than that.
@@ -164,11 +164,11 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
 
 
 def _forward_of(feature, layers, batch):
-    from a2fjax.audio import encoders
     from a2fjax.config import EncoderConfig
+    from a2fjax.encoders import registry
 
-    encoder, params = encoders.load(feature, EncoderConfig(layers=layers))
-    found = cost.flops(encoder.apply, params, batch["heard"], batch["heard_length"])
+    encoder, params = registry.load(feature, EncoderConfig(layers=layers))
+    found = flops.flops(encoder.apply, params, batch["heard"], batch["heard_length"])
     return found["dot"] + found["convolution"]
 
 
@@ -203,7 +203,7 @@ def tuned(shards, tiny_encoders, tmp_path_factory):
         shards, "mel", f"wav2vec2:{weights}", train_from=2, mix=True, learning_rate=0.5,
         noise=0.1, dropout=0.1, time_mask=0.1, part_dropout=0.2,
     )  # fmt: skip
-    before = hearing.load(config.audio)["1_wav2vec2"][1]
+    before = audio_features.load(config.audio)["1_wav2vec2"][1]
     done = train(config, root / "run")
     shutil.rmtree(weights)
     return config, root / "run", done, before
@@ -225,7 +225,7 @@ def test_a_checkpoint_holds_the_trained_part_only(tuned):
         _, params, _ = checkpoints.load_params(run, item=item)
         assert list(params["encoders"]["1_wav2vec2"]["encoder"]["layers"]) == ["2"]
         assert set(params["encoders"]["1_wav2vec2"]) == {"encoder"}
-    kept = hearing.restore(run, tuned[0].audio)["1_wav2vec2"][1]
+    kept = audio_features.restore(run, tuned[0].audio)["1_wav2vec2"][1]
     assert same(kept, before)
     assert [p.name for p in (run / "encoders").iterdir()] == ["1_wav2vec2.safetensors"]
 
@@ -233,7 +233,7 @@ def test_a_checkpoint_holds_the_trained_part_only(tuned):
 @pytest.mark.slow
 def test_bytes_on_disk_do_not_hold_the_frozen_encoder(shards, tmp_path):
     """With an encoder of 3 MB: not in a state, once in the run."""
-    from a2fjax.audio import wav2vec2
+    from a2fjax.encoders import wav2vec2
 
     layout = wav2vec2.Layout(
         conv_dim=(12, 12), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=128,
@@ -289,7 +289,7 @@ def test_a_run_moved_elsewhere_predicts(tuned, tmp_path, capsys):
     predictor = Predictor.load(moved)
     motion = predictor(audio)
     whole = done.merged(average=True)
-    task = tasks.build(config, encoders=hearing.restore(run, config.audio))
+    task = tasks.build(config, encoders=audio_features.restore(run, config.audio))
     expected = Predictor(config, task, jax.tree.map(np.asarray, whole))(audio)
     np.testing.assert_array_equal(motion, expected)
     # The trained layer counts: without it the face moves otherwise.

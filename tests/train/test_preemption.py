@@ -3,11 +3,11 @@ import signal
 
 import pytest
 
-from a2fjax import stopping
-from a2fjax.train import preemption
+from a2fjax import signals
+from a2fjax.train.distributed import preemption
 
 
-@pytest.mark.parametrize("number", stopping.ALL)
+@pytest.mark.parametrize("number", signals.ALL)
 def test_signal_becomes_a_request_and_handlers_return(number):
     before = signal.getsignal(number)
     with preemption.StopRequest() as stop:
@@ -25,9 +25,9 @@ def test_second_interrupt_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_in_a_process_that_then_ends_it_is_ignored_after_the_context(number):
-    stopping.ignore()
+    signals.ignore()
     with preemption.StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.name == number.name

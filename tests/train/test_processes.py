@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from a2fjax.train import checkpoints, distributed, tracking
+from a2fjax.train import checkpoints, tracking
+from a2fjax.train.distributed import session
 
 HERE = Path(__file__).resolve()
 SMALL = {"mesh__least_mib": 6e-5, "data__batch_size": 8, "log__every_steps": 1}
@@ -226,11 +227,11 @@ def test_who_does_not_come_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("A2F_RENDEZVOUS_SECONDS", "1")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    setup = distributed.Setup(
+    setup = session.Setup(
         source="explicit", processes=3, process=0, host="127.0.0.1", port=port, session="x"
     )
     with (
-        pytest.raises(distributed.WorkFailed, match="1 of 3 processes came .* missing: 1, 2"),
-        distributed.session(setup, distributed.Watch(0)),
+        pytest.raises(session.WorkFailed, match="1 of 3 processes came .* missing: 1, 2"),
+        session.session(setup, session.Watch(0)),
     ):
         pass

@@ -22,8 +22,8 @@ from a2fjax import rig
 from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.errors import InputError, nearest
+from a2fjax.models.audio_features import PREFIX, Encoders, HearingModel
 from a2fjax.models.base import Batch
-from a2fjax.models.hearing import PREFIX, Encoders, HearingModel
 from a2fjax.models.nvidia import diffusion, geometry, regression, shapes
 from a2fjax.models.nvidia.layout import RIG, Layout
 from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import placement
 from a2fjax.audio import HOP
 from a2fjax.models.nvidia.layers import channel_noise, convolution, linear, norm_relu
 from a2fjax.models.nvidia.layout import Layout
+from a2fjax.sharding import constraints
 
 WINDOWS = 25
 WINDOW = 2 * HOP
@@ -156,7 +156,7 @@ def track_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
     audio = jnp.pad(audio, ((0, 0), ((REACH + 1) * HOP, REACH * HOP)))
     hops = audio.reshape(audio.shape[0], -1, HOP)
     windows = _scaled(jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1), factor)
-    return placement.by_item(autocorrelation)(windows)
+    return constraints.by_item(autocorrelation)(windows)
 
 
 def _scaled(windows: Array, factor: Array | None) -> Array:

@@ -1,0 +1,1 @@
+"""Cached features of frozen speech encoders, stored beside the shards."""

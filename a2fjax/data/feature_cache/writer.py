@@ -1,0 +1,295 @@
+"""Writes caches of encoders' states beside shards: whole, in parts on many machines, or the rest.
+
+A shard's file is the unit of work: it appears whole or not at all, and says of which clips and
+sounds it was made, so a build that was killed goes on with what is missing, and one after a rebuild
+of the shards with what no longer holds. Parts share nothing but the folder; the manifest, written
+when every file is right, makes the cache one that training reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from a2fjax import files
+from a2fjax.data import batch as batch_lib
+from a2fjax.data import records
+from a2fjax.data.dataset import ClipSource
+from a2fjax.data.feature_cache import reader
+from a2fjax.encoders import registry
+from a2fjax.errors import InputError, WorkFailed
+
+BATCH_FRAMES = 4000
+"""Frames that are encoded at once, about."""
+
+BATCH_BYTES = 192 << 20
+"""Of their states in float32: all states of a large encoder are encoded fewer frames at once."""
+
+_LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
+"""Frames that clips are padded to; longer ones to multiples of 500."""
+
+_SAY_SECONDS = 10.0
+
+
+def stream(encoder: registry.Encoder, params: registry.Params) -> reader.Stream:
+    """Returns what a cache of an encoder holds."""
+    return reader.Stream(encoder.fingerprint(params), encoder.states, encoder.width)
+
+
+def write(
+    shards: str | Path,
+    encoder: registry.Encoder,
+    params: registry.Params,
+    *,
+    part: tuple[int, int] | None = None,
+    finish: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Writes the cache of an encoder, or goes on with one.
+
+    Files that are there and of the clips and sounds that the shards have now stay as they are. The
+    same files, to the byte, come out of any number of parts. Memory does not grow with the shards.
+
+    Args:
+      shards: folder of the set.
+      encoder: frozen.
+      params: its parameters.
+      part: (I, N) writes every N-th file from the I-th on, and no manifest.
+      finish: only checks the files, removes what is not of the cache, and writes the manifest.
+      say: is told how it goes.
+
+    Returns:
+      The cache's folder.
+
+    Raises:
+      InputError: no such set, a part that there is not, the folder cannot be written to, or with
+        `finish` a file that is missing or of other clips.
+      WorkFailed: a state is beyond 16 bits, or the disk is full.
+    """
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise InputError(f"--part {part[0]}/{part[1]}: expected I/N with I from 1 to N")
+    manifest = records.read_manifest(shards)
+    what = stream(encoder, params)
+    folder = what.folder(shards)
+    if finish and not folder.is_dir():
+        raise InputError(f"{folder}: is missing; run the parts, or the command without --finish")
+    files.make_folder(folder)
+    chosen = manifest.shards if part is None else manifest.shards[part[0] - 1 :: part[1]]
+    with _writing(folder) as alone:
+        wrong = {shard.file: _wrong(Path(shards), shard, folder, what) for shard in chosen}
+        todo = [shard for shard in chosen if wrong[shard.file]]
+        if todo and finish:
+            first = todo[0].file
+            raise InputError(
+                f"{folder / first}: {wrong[first]} ({len(todo)} of {len(chosen)} files); run the "
+                "part that writes it, or the command without --finish"
+            )
+        if todo:
+            # Until all is right there is no cache.
+            (folder / "manifest.json").unlink(missing_ok=True)
+            _Work(Path(shards), encoder, params, what, say).run(todo)
+        elif not finish:
+            say(f"{len(chosen)} of {len(chosen)} files were there already")
+        if part is not None:
+            return folder
+        if alone():
+            _clean(folder, {shard.file for shard in manifest.shards})
+        try:
+            before = reader.read_manifest(folder)["clips"]
+        except InputError:
+            before = ""
+        if todo or before != reader.digest(manifest):
+            reader.write_manifest(shards, what, encoder.describe(), manifest)
+        reader.check(shards, what, manifest, encoder.kind)
+    return folder
+
+
+def _wrong(shards: Path, shard: records.Shard, folder: Path, what: reader.Stream) -> str:
+    """Returns what is wrong with a file of a cache, "" if nothing is."""
+    path = folder / shard.file
+    if not path.is_file():
+        return "is missing"
+    try:
+        header = reader.read_header(path)
+    except records.BadRecord as error:
+        return f"is damaged ({error})"
+    sounds: list[str] = []
+    if not all(clip.get("sound") for clip in shard.clips):
+        sounds = list(_sounds(shards / shard.file, len(shard.clips)))
+    if not reader.is_current(header, what, shard, sounds):
+        return "was made of other clips or sounds than the shard has now"
+    return ""
+
+
+def _sounds(path: Path, count: int) -> Iterator[str]:
+    """Yields the sound of each record of a shard; "" of what cannot be read."""
+    from a2fjax.data.dataset import read_record
+
+    readers: dict[str, object] = {}
+    for record in range(count):
+        try:
+            yield records.sound(records.decode(read_record(readers, str(path), record)))
+        except records.BadRecord:
+            yield ""
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Marks a cache as being written to; yields whether nobody else does so, where that is known.
+
+    Several may write: what they write is the same. Only what a killed one left is not removed
+    under the hands of another.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+
+    def lock(kind: int) -> bool:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError:
+            return False  # Held, or a network disk that locks no folders.
+        return True
+
+    try:
+        lock(fcntl.LOCK_SH)
+        yield lambda: lock(fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
+def _clean(folder: Path, names: set[str]) -> None:
+    """Removes what killed builds and other numbers of shards left."""
+    for path in (*folder.glob("*.arrayrecord"), *folder.glob(".*.partial")):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+
+
+class _Work:
+    """Encodes the clips of some shards; lives for one call of `write`."""
+
+    def __init__(
+        self,
+        shards: Path,
+        encoder: registry.Encoder,
+        params: registry.Params,
+        what: reader.Stream,
+        say: Callable[[str], None],
+    ) -> None:
+        self.shards, self.encoder, self.what = shards, encoder, what
+        self.params = jax.device_put(params)
+        self.folder, self.say = what.folder(shards), say
+        self.run_encoder = registry.jitted(encoder)
+        size = 4 * encoder.states * encoder.width
+        self.batch_frames = max(min(BATCH_FRAMES, BATCH_BYTES // size), 1)
+        self.started = self.told = time.monotonic()
+        self.done = self.total = 0
+
+    def run(self, shards: Sequence[records.Shard]) -> None:
+        self.total = sum(clip["frames"] for shard in shards for clip in shard.clips)
+        splits = sorted({clip["split"] for shard in shards for clip in shard.clips})
+        # Each clip is read once: keeping them would only hold memory.
+        sources = {s: ClipSource([self.shards], s, on_bad="raise", cache_bytes=0) for s in splits}
+        places = {
+            (Path(entry.file).name, entry.record): (source, i)
+            for source in sources.values()
+            for i, entry in enumerate(source.entries)
+        }
+        for shard in shards:
+            self._file(shard, [places[shard.file, i] for i in range(len(shard.clips))])
+
+    def _file(self, shard: records.Shard, wanted: list[tuple[ClipSource, int]]) -> None:
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        path = self.folder / shard.file
+        found: dict[int, reader.Place] = {}
+        with files.whole(path) as temporary:
+            writer = ArrayRecordWriter(str(temporary), reader.WRITER_OPTIONS)
+            try:
+                first = 0
+                for members in self._batches([c["frames"] for c in shard.clips]):
+                    clips = {k: self._clip(*wanted[k]) for k in members}
+                    there = {k: clip for k, clip in clips.items() if clip is not None}
+                    states = self._encode(list(there.values()))
+                    for k, clip, values in zip(there, there.values(), states, strict=True):
+                        for record in self._records(path, clip, values):
+                            writer.write(record)
+                        found[k] = reader.Place(clip.frames, records.sound(clip), first)
+                        first += reader.stretches(clip.frames)
+                    for k in set(clips) - set(there):
+                        found[k] = reader.Place(shard.clips[k]["frames"], "", -1)
+                    self.done += sum(shard.clips[k]["frames"] for k in members)
+                    self._tell()
+                places = {clip["id"]: found[k] for k, clip in enumerate(shard.clips)}
+                header = reader.Header(self.what, self.encoder.describe(), places)
+                writer.write(reader.encode_header(header))
+            finally:
+                writer.close()
+            try:
+                # A full disk shows here at the latest: the writer does not always say so.
+                reader.read_header(temporary)
+            except records.BadRecord as error:
+                raise WorkFailed(f"{path}: could not be written ({error})") from None
+
+    def _records(self, path: Path, clip: records.Clip, states: np.ndarray) -> Iterator[bytes]:
+        try:
+            yield from reader.encode(clip.id, states)
+        except ValueError as error:
+            raise WorkFailed(f"{path}: {error}; train with data.encoded='live'") from None
+
+    def _clip(self, source: ClipSource, index: int) -> records.Clip | None:
+        """Returns a clip, or None for one that training passes over as well."""
+        try:
+            clip = source.load(index)
+            if clip.frames != source.entries[index].frames:
+                raise records.BadRecord(f"has {clip.frames} frames, the manifest says otherwise")
+        except records.BadRecord as error:
+            self.say(f"left out {source.entries[index].name}: {error}")
+            return None
+        return clip
+
+    def _encode(self, clips: list[records.Clip]) -> Iterator[np.ndarray]:
+        if not clips:
+            return iter(())
+        size = _padded(max(clip.frames for clip in clips))
+        rows = [batch_lib.padded_audio(clip, size) for clip in clips]
+        rows += [rows[-1]] * (self._count(size) - len(rows))
+        audio = np.stack([row[0] for row in rows])
+        lengths = np.array([row[1] for row in rows], np.int32)
+        states = np.asarray(self.run_encoder(self.params, audio, lengths))
+        return (states[i, : clip.frames] for i, clip in enumerate(clips))
+
+    def _count(self, frames: int) -> int:
+        return max(1, self.batch_frames // frames)
+
+    def _batches(self, frames: Sequence[int]) -> Iterator[list[int]]:
+        """Yields indices of clips of like length, of about `batch_frames` together."""
+        by_length: dict[int, list[int]] = {}
+        for i, count in enumerate(frames):
+            by_length.setdefault(_padded(count), []).append(i)
+        for size, members in sorted(by_length.items()):
+            count = self._count(size)
+            for start in range(0, len(members), count):
+                yield members[start : start + count]
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self.told < _SAY_SECONDS and self.done < self.total:
+            return
+        self.told = now
+        rate = self.done / max(now - self.started, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        self.say(
+            f"{self.done:,} of {self.total:,} frames ({100 * self.done / self.total:.0f} %), "
+            f"{rate:,.0f} frames/s, {left:.0f} s left"
+        )
+
+
+def _padded(frames: int) -> int:
+    """Returns one of few lengths, so that few programs are compiled."""
+    return next((n for n in _LENGTHS if n >= frames), -(-frames // 500) * 500)

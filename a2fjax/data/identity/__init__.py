@@ -1,0 +1,1 @@
+"""Identity features of a neutral face mesh."""

@@ -1,0 +1,295 @@
+"""Checkpoints as the hub keeps them: a folder with config.json and safetensors, read and written.
+
+What is read is checked against the table of weights: one that is missing, unknown or of another
+shape is named, so that nothing is left at a random start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import files
+from a2fjax.encoders.wav2vec2.config import Layout
+from a2fjax.encoders.wav2vec2.weight_map import Weight, get, put, weights
+from a2fjax.errors import InputError
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+HEADS = (
+    "quantizer.",
+    "project_hid.",
+    "project_q.",
+    "lm_head.",
+    "projector.",
+    "classifier.",
+    "layer_weights",
+    "label_embs_concat",
+    "final_proj.",
+    "masked_spec_embed",
+)
+"""Beginnings of what a checkpoint may hold beside the encoder: it is left out, and reported."""
+
+_PREFIXED_HEADS = ("feature_extractor.weight", "feature_extractor.bias", "tdnn.", "objective.")
+_SHOWN = 6
+
+
+def find(source: str | Path, filename: str) -> Path | None:
+    """Returns where a file of a checkpoint is, None where the checkpoint has no such file.
+
+    Args:
+      source: a folder, or the name of a model in the hub's cache ("facebook/wav2vec2-base"),
+        which is looked up as transformers does it; nothing is downloaded.
+      filename: in the folder or model.
+    """
+    if Path(source).is_dir():
+        path = Path(source) / filename
+        return path if path.is_file() else None
+    # At its first import it says that there is no PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils import cached_file
+
+    with contextlib.suppress(OSError):
+        found = cached_file(str(source), filename, local_files_only=True)
+        return None if found is None else Path(found)
+    return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def read_layout(source: str | Path) -> Layout:
+    """Returns the layout of a checkpoint, from config.json and preprocessor_config.json.
+
+    Raises:
+      InputError: there is no such folder or model, or its configuration is not one of ours.
+    """
+    path = find(source, CONFIG)
+    if path is None:
+        if Path(source).is_dir():
+            raise InputError(f"{source}: no {CONFIG} in this folder")
+        raise InputError(
+            f"{source}: neither a folder with a {CONFIG} nor a model in the hub's cache; fetch it "
+            f"where there is a network with `hf download {source}`"
+        )
+    config = _json(path)
+    preprocessor = find(source, PREPROCESSOR)
+    if preprocessor is not None:
+        options = _json(preprocessor)
+        rate = options.get("sampling_rate", 16_000)
+        if rate != 16_000:
+            raise InputError(f"{preprocessor}: sampling_rate={rate!r}, expected 16000")
+        if "do_normalize" in options:
+            config["do_normalize"] = options["do_normalize"]
+    return Layout.from_config(config, str(path))
+
+
+def _shards(source: str | Path) -> list[Path]:
+    """Returns the safetensors files of a checkpoint."""
+    single = find(source, SINGLE)
+    if single is not None:
+        return [single]
+    index = find(source, INDEX)
+    if index is None:
+        pickled = any(find(source, f"pytorch_model.bin{end}") for end in ("", ".index.json"))
+        raise InputError(
+            f"{source}: no {SINGLE}"
+            + (
+                "; pytorch_model.bin is a pickle, which is refused: load it with transformers "
+                "and save it again with save_pretrained"
+                if pickled
+                else ""
+            )
+        )
+    names = _json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise InputError(f"{index}: no weight_map, expected the file of each weight")
+    shards = []
+    for name in sorted(set(names.values())):
+        # The index is data: it may name files of its own folder only.
+        shard = find(source, name) if Path(name).name == name else None
+        if shard is None:
+            raise InputError(f"{index}: names {name!r}, which is not in {source}")
+        shards.append(shard)
+    return shards
+
+
+class _Tensors:
+    """Tensors of several safetensors files by name, each read when asked for."""
+
+    def __init__(self, paths: Sequence[Path]):
+        import ml_dtypes  # noqa: F401 - teaches numpy the name "bfloat16".
+        from safetensors import SafetensorError, safe_open
+
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.files: dict[str, Any] = {}
+        self.paths: dict[str, Path] = {}
+        self._error = SafetensorError
+        for path in paths:
+            try:
+                file = safe_open(path, framework="numpy")
+                for name in file.keys():  # noqa: SIM118 - no mapping, it only has keys().
+                    self.shapes[name] = tuple(file.get_slice(name).get_shape())
+                    self.files[name], self.paths[name] = file, path
+            except (SafetensorError, OSError) as error:
+                raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
+
+    def read(self, name: str) -> np.ndarray:
+        try:
+            value = np.asarray(self.files[name].get_tensor(name))
+        except (self._error, OSError, TypeError) as error:
+            raise InputError(f"{self.paths[name]}: {name} cannot be read ({error})") from None
+        if value.dtype.kind not in "fV" and value.dtype.name != "bfloat16":
+            raise InputError(
+                f"{self.paths[name]}: {name} is {value.dtype}, expected floating point"
+            )
+        value = value.astype(np.float32)
+        if not np.isfinite(value).all():
+            raise InputError(f"{self.paths[name]}: {name} holds values that are not finite")
+        return value
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def load(
+    source: str | Path, *, layers: int | None = None
+) -> tuple[Layout, dict[str, Any], list[str]]:
+    """Reads a checkpoint.
+
+    Args:
+      source: a folder or the name of a model in the hub's cache; see `find`.
+      layers: how many of the transformer's layers to read; all when None.
+
+    Returns:
+      (layout, parameters as nested dicts of float32 NumPy arrays, names of the weights that were
+      left out because they are heads of other tasks).
+
+    Raises:
+      InputError: no such checkpoint, a damaged file, or weights that are missing, unknown, not
+        finite or of another shape than the configuration says; they are named.
+    """
+    layout = read_layout(source)
+    if layers is not None and not 0 <= layers <= layout.num_hidden_layers:
+        raise InputError(
+            f"{source}: has {layout.num_hidden_layers} layers, {layers} were asked for"
+        )
+    tensors = _Tensors(_shards(source))
+    prefix = f"{layout.model_type}."
+    if not any(name.startswith(prefix) for name in tensors.shapes):
+        prefix = ""
+
+    wanted: dict[str, Weight] = {}
+    missing, shapes = [], []
+    known = set()
+    for weight in weights(layout):
+        names = [prefix + name for name in weight.names]
+        known.update(names)
+        name = next((name for name in names if name in tensors.shapes), None)
+        if name is None:
+            missing.append(names[0])
+        elif tensors.shapes[name] != weight.shape:
+            shapes.append(f"{name} is {tensors.shapes[name]}, expected {weight.shape}")
+        else:
+            wanted[name] = weight
+    heads = HEADS + _PREFIXED_HEADS if prefix else HEADS
+    rest = sorted(set(tensors.shapes) - known)
+    ignored = [n for n in rest if n.startswith(heads) or n == f"{prefix}masked_spec_embed"]
+    extra = sorted(set(rest) - set(ignored))
+    problems = [
+        f"{len(found)} {what} ({_shown(found)})"
+        for what, found in (
+            ("weights are missing", missing),
+            ("are of another shape", shapes),
+            ("are unknown", extra),
+        )
+        if found
+    ]
+    if problems:
+        raise InputError(f"{source}: the weights do not fit {CONFIG}: " + "; ".join(problems))
+
+    params: dict[str, Any] = {}
+    read = {weight.path for weight in weights(layout, layers)}
+    for name, weight in wanted.items():
+        if weight.path in read:
+            put(params, weight.path, weight.from_hub(tensors.read(name)))
+    return layout, params, ignored
+
+
+def _present(layout: Layout, params: dict[str, Any], layers: int) -> Iterator[tuple[Weight, Any]]:
+    """Yields the weights of the first `layers` layers with their values.
+
+    Raises:
+      ValueError: one is missing or of another shape.
+    """
+    for weight in weights(layout, layers):
+        value = get(params, weight.path)
+        if value is None:
+            raise ValueError(f"parameter {weight.path!r} is missing")
+        if tuple(value.shape) != weight.own_shape:
+            raise ValueError(
+                f"parameter {weight.path!r} has shape {value.shape}, expected {weight.own_shape}"
+            )
+        yield weight, value
+
+
+def depth(params: dict[str, Any]) -> int:
+    """Returns how many of the transformer's layers the parameters hold."""
+    return len(params["encoder"].get("layers", {}))
+
+
+def save(folder: str | Path, layout: Layout, params: dict[str, Any]) -> None:
+    """Writes a checkpoint that `load` and transformers' `from_pretrained` read.
+
+    Parameters of the first layers only become a smaller model. With `do_stable_layer_norm`, what
+    transformers then gives as its output has the final norm; its last hidden state is ours.
+
+    Args:
+      folder: made where it is missing.
+      layout: of the network.
+      params: its parameters.
+
+    Raises:
+      InputError, WorkFailed: the folder or a file cannot be written.
+      ValueError: a parameter is missing or of another shape.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    layers = depth(params)
+    config = {**layout.to_config(), "num_hidden_layers": layers}
+    preprocessor = {
+        "do_normalize": layout.do_normalize,
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        # Group norm counts padding, so those models were trained without a mask.
+        "return_attention_mask": layout.feat_extract_norm == "layer",
+        "sampling_rate": 16_000,
+    }
+    tensors = {w.names[0]: w.to_hub(value) for w, value in _present(layout, params, layers)}
+    files.make_folder(folder)
+    with files.whole(folder / SINGLE) as temporary:
+        # transformers refuses files that do not say which framework's names they hold.
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    files.write_text(folder / PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")
+    files.write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")

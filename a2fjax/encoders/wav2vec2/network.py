@@ -1,0 +1,375 @@
+"""wav2vec 2.0 and HuBERT as pure functions of parameters and audio.
+
+Arithmetic as transformers' PyTorch models have it, which is what checkpoints were made for: exact
+(erf) GELU, epsilon 1e-5, weight norm for each tap, a positional convolution that looks one frame
+further back than ahead.
+
+Sources: Baevski et al. 2020, "wav2vec 2.0"; Hsu et al. 2021, "HuBERT"; Park et al. 2019,
+"SpecAugment"; Fan et al. 2020, "Reducing Transformer Depth on Demand with Structured Dropout".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from a2fjax.encoders.wav2vec2.config import Layout
+from a2fjax.sharding import constraints
+
+_CONV_EPS = 1e-5  # Of the norms in the feature encoder; config.json does not rule it.
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_fast": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_python": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "linear": lambda x: x,
+    "mish": jax.nn.mish,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+class Statistics(NamedTuple):
+    """What the first layer's group norm divides out: of each channel over time, float32 [B, C]."""
+
+    mean: Array
+    variance: Array
+
+
+def _precision(x: Array) -> jax.lax.Precision:
+    """Returns full precision for float32, which accelerators multiply with fewer bits unasked."""
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
+def _dense(params: dict[str, Any], x: Array) -> Array:
+    product = jnp.matmul(x, params["kernel"].astype(x.dtype), precision=_precision(x))
+    return product + params["bias"].astype(x.dtype)
+
+
+def _layer_norm(params: dict[str, Any], x: Array, eps: float) -> Array:
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, -1, keepdims=True)
+    wide = wide - mean
+    variance = jnp.mean(wide**2, -1, keepdims=True)
+    out = wide * jax.lax.rsqrt(variance + eps) * params["scale"] + params["bias"]
+    return out.astype(x.dtype)
+
+
+def _conv(
+    kernel: Array,
+    bias: Array | None,
+    x: Array,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> Array:
+    out = jax.lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride,),
+        [padding],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=groups,
+        precision=_precision(x),
+    )
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
+def _drop(key: Array | None, x: Array, rate: float) -> Array:
+    if key is None or rate == 0:
+        return x
+    if rate >= 1:
+        return jnp.zeros_like(x)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def _keys(key: Array | None, count: int) -> list[Array | None]:
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def first_layer(layout: Layout, params: dict[str, Any], values: Array) -> Array:
+    """Returns the first convolution [B, frames, C] of audio [B, S], before its norm."""
+    at = params["feature_extractor"]["conv_layers"]["0"]["conv"]
+    return _conv(at["kernel"], at.get("bias"), values[..., None], stride=layout.conv_stride[0])
+
+
+def statistics(x: Array, counted: Array | None = None) -> Statistics:
+    """Returns mean and variance of each channel of [B, T, C] over time.
+
+    Args:
+      x: what `first_layer` gives.
+      counted: [B, T] bool, frames that count; all when None.
+    """
+    wide = x.astype(jnp.float32)
+    if counted is None:
+        mean = jnp.mean(wide, 1)
+        return Statistics(mean, jnp.mean((wide - mean[:, None]) ** 2, 1))
+    share = counted / jnp.maximum(jnp.sum(counted, 1, keepdims=True), 1)
+    mean = jnp.sum(wide * share[..., None], 1)
+    return Statistics(mean, jnp.sum((wide - mean[:, None]) ** 2 * share[..., None], 1))
+
+
+def convolve(
+    layout: Layout,
+    params: dict[str, Any],
+    values: Array,
+    *,
+    lengths: Array | None = None,
+    given: Statistics | None = None,
+) -> Array:
+    """Runs the feature encoder.
+
+    Args:
+      layout: of the network.
+      params: its parameters.
+      values: [B, S] audio as the network wants it, in the dtype of the activations.
+      lengths: [B] samples over which the group norm takes its statistics; all when None.
+      given: statistics to use instead.
+
+    Returns:
+      [B, layout.frames(S), conv_dim[-1]].
+    """
+    activation = _ACTIVATIONS[layout.feat_extract_activation]
+    layers = params["feature_extractor"]["conv_layers"]
+    x = first_layer(layout, params, values)
+    for i in range(len(layout.conv_dim)):
+        layer = layers[str(i)]
+        if i:
+            conv = layer["conv"]
+            x = _conv(conv["kernel"], conv.get("bias"), x, stride=layout.conv_stride[i])
+        if layout.feat_extract_norm == "layer":
+            x = _layer_norm(layer["layer_norm"], x, _CONV_EPS)
+        elif i == 0:
+            if given is None:
+                counted = None
+                if lengths is not None:
+                    counted = jnp.arange(x.shape[1]) < layout.frames(lengths, 1)[:, None]
+                given = statistics(x, counted)
+            scale = layer["layer_norm"]["scale"] * jax.lax.rsqrt(given.variance + _CONV_EPS)
+            wide = (x.astype(jnp.float32) - given.mean[:, None]) * scale[:, None]
+            x = (wide + layer["layer_norm"]["bias"]).astype(x.dtype)
+        x = activation(x)
+    return x
+
+
+def spans(
+    key: Array, size: int, lengths: Array, share: float, length: int, least: int = 0
+) -> Array:
+    """Draws masked spans, as SpecAugment's variant in wav2vec 2.0 has them.
+
+    The number of spans is `share * lengths / length`, rounded up or down at random so that its
+    mean is exact, and at least `least`; their starts are drawn without replacement, so spans may
+    overlap but do not begin together.
+
+    Args:
+      key: of randomness.
+      size: of the axis.
+      lengths: [B] how much of the axis exists in each item.
+      share: of the axis that the spans would cover if none overlapped.
+      length: of a span; an axis shorter than it is not masked.
+      least: number of spans.
+
+    Returns:
+      [B, size] bool, True where masked.
+    """
+    most = min(max(int(share * size / length) + 1, least), size // length)
+    if most == 0:
+        return jnp.zeros((lengths.shape[0], size), bool)
+    for_count, for_starts = jax.random.split(key)
+    rounding = jax.random.uniform(for_count, lengths.shape)
+    count = jnp.floor(share * lengths / length + rounding).astype(jnp.int32)
+    starts = jnp.maximum(lengths - length + 1, 0)
+    count = jnp.minimum(jnp.clip(count, least, most), starts)
+    score = jax.random.uniform(for_starts, (lengths.shape[0], size))
+    score = jnp.where(jnp.arange(size) < starts[:, None], score, -1.0)
+    chosen = jax.lax.top_k(score, most)[1][..., None]
+    drawn = (jnp.arange(most) < count[:, None])[..., None]
+    place = jnp.arange(size)
+    return jnp.any(drawn & (chosen <= place) & (place < chosen + length), axis=1)
+
+
+def _augment(
+    layout: Layout, params: dict[str, Any], x: Array, lengths: Array, keys: list[Array]
+) -> Array:
+    """Masks spans of frames by the learned vector and spans of channels by zero."""
+    batch, frames, width = x.shape
+    if layout.mask_time_prob > 0:
+        masked = spans(
+            keys[0],
+            frames,
+            lengths,
+            layout.mask_time_prob,
+            layout.mask_time_length,
+            layout.mask_time_min_masks,
+        )
+        fill = params.get("masked_spec_embed", jnp.zeros(width)).astype(x.dtype)
+        x = jnp.where(masked[..., None], fill, x)
+    if layout.mask_feature_prob > 0:
+        masked = spans(
+            keys[1],
+            width,
+            jnp.full(batch, width),
+            layout.mask_feature_prob,
+            layout.mask_feature_length,
+            layout.mask_feature_min_masks,
+        )
+        x = jnp.where(masked[:, None], jnp.zeros((), x.dtype), x)
+    return x
+
+
+def _position(layout: Layout, params: dict[str, Any], x: Array) -> Array:
+    """Returns the positional convolution of [B, T, D]."""
+    direction, taps = params["v"], layout.num_conv_pos_embeddings
+    norm = jnp.sqrt(jnp.sum(direction**2, (1, 2), keepdims=True))
+    kernel = direction / norm * params["g"][:, None, None]
+    # PyTorch pads both sides by half and drops the last frame if that is one too many.
+    ahead = taps // 2 - (taps % 2 == 0)
+    groups = layout.num_conv_pos_embedding_groups
+
+    def convolve(x: Array, kernel: Array, bias: Array) -> Array:
+        return _conv(kernel, bias, x, padding=(taps // 2, ahead), groups=groups)
+
+    x = constraints.by_item(convolve)(x, kernel, params["bias"])
+    return _ACTIVATIONS[layout.feat_extract_activation](x)
+
+
+def _attention(
+    layout: Layout, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+) -> Array:
+    batch, frames, width = x.shape
+    heads = (batch, frames, layout.num_attention_heads, -1)
+    query, key_, value = (
+        _dense(params[part], x).reshape(heads) for part in ("q_proj", "k_proj", "v_proj")
+    )
+    scale = (width // layout.num_attention_heads) ** -0.5
+    exact = _precision(x)
+    logits = jnp.einsum(
+        "bqhd,bkhd->bhqk",
+        query * jnp.asarray(scale, x.dtype),
+        key_,
+        precision=exact,
+        preferred_element_type=jnp.float32,
+    )
+    if valid is not None:
+        logits = jnp.where(valid[:, None, None], logits, jnp.finfo(jnp.float32).min)
+    share = _drop(key, jax.nn.softmax(logits, -1), layout.attention_dropout).astype(x.dtype)
+    out = jnp.einsum("bhqk,bkhd->bqhd", share, value, precision=exact)
+    return _dense(params["out_proj"], out.reshape(x.shape))
+
+
+def _layer(
+    layout: Layout, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+) -> Array:
+    """Returns one transformer layer of [B, T, D]; `valid` [B, T] says what may be attended to."""
+    keys = _keys(key, 4)
+    eps, rate = layout.layer_norm_eps, layout.hidden_dropout
+
+    def attend(x: Array) -> Array:
+        return _drop(keys[1], _attention(layout, params["attention"], x, valid, keys[0]), rate)
+
+    def feed(x: Array) -> Array:
+        x = _dense(params["feed_forward"]["intermediate_dense"], x)
+        x = _drop(keys[2], _ACTIVATIONS[layout.hidden_act](x), layout.activation_dropout)
+        return _drop(keys[3], _dense(params["feed_forward"]["output_dense"], x), rate)
+
+    if layout.do_stable_layer_norm:
+        x = x + attend(_layer_norm(params["layer_norm"], x, eps))
+        return x + feed(_layer_norm(params["final_layer_norm"], x, eps))
+    x = _layer_norm(params["layer_norm"], x + attend(x), eps)
+    return _layer_norm(params["final_layer_norm"], x + feed(x), eps)
+
+
+def encode(
+    layout: Layout,
+    params: dict[str, Any],
+    values: Array,
+    *,
+    layers: int,
+    dtype: Any = jnp.float32,
+    lengths: Array | None = None,
+    count_padding: bool = False,
+    given: Statistics | None = None,
+    key: Array | None = None,
+    remat: bool = False,
+) -> list[Array]:
+    """Runs the network as far as layer `layers`.
+
+    Args:
+      layout: of the network.
+      params: its parameters; layers beyond `layers` may be missing.
+      values: [B, S] audio as the network wants it.
+      layers: of the transformer to run.
+      dtype: of activations; norms and attention weights are computed in float32.
+      lengths: [B] samples that exist in each item; all when None.
+      count_padding: whether the group norm counts what is beyond `lengths`.
+      given: statistics of the group norm; see `Statistics`.
+      key: of dropout and masking; None when not training.
+      remat: whether a layer's activations are computed again in the backward pass.
+
+    Returns:
+      `layers + 1` arrays [B, T', D]: what goes into the first layer, then what comes out of each;
+      without the final norm of `do_stable_layer_norm`.
+    """
+    keys = _keys(key, 5)
+    x = convolve(
+        layout,
+        params,
+        values.astype(dtype),
+        lengths=None if count_padding else lengths,
+        given=given,
+    )
+    frames = x.shape[1]
+    project = params["feature_projection"]
+    if layout.feat_proj_layer_norm:
+        x = _layer_norm(project["layer_norm"], x, layout.layer_norm_eps)
+    x = _drop(keys[0], _dense(project["projection"], x), layout.feat_proj_dropout)
+
+    existing = jnp.full(x.shape[0], frames) if lengths is None else layout.frames(lengths)
+    if key is not None and layout.apply_spec_augment:
+        x = _augment(layout, params, x, existing, [k for k in keys[1:3] if k is not None])
+    valid = None
+    if lengths is not None:
+        valid = jnp.arange(frames) < existing[:, None]
+        x = jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
+
+    encoder = params["encoder"]
+    x = x + _position(layout, encoder["pos_conv_embed"]["conv"], x)
+    if not layout.do_stable_layer_norm:
+        x = _layer_norm(encoder["layer_norm"], x, layout.layer_norm_eps)
+    x = _drop(keys[3], x, layout.hidden_dropout)
+
+    run: Callable[..., Array] = functools.partial(_layer, layout)
+    if remat:
+        run = jax.checkpoint(run)
+    hidden = [x]
+    for i, at in enumerate(_keys(keys[4], layers)):
+        layer = encoder["layers"][str(i)]
+        if at is None or layout.layerdrop == 0:
+            x = run(layer, x, valid, at)
+        else:
+            skip = jax.random.bernoulli(jax.random.fold_in(at, 1), layout.layerdrop)
+            x = jax.lax.cond(
+                skip, lambda x, *_: x, lambda x, p, k: run(p, x, valid, k), x, layer, at
+            )
+        hidden.append(x)
+    return hidden
+
+
+def final_norm(layout: Layout, params: dict[str, Any], x: Array) -> Array:
+    """Returns the norm after the last layer, where the layout has one."""
+    if not layout.do_stable_layer_norm:
+        return x
+    return _layer_norm(params["encoder"]["layer_norm"], x, layout.layer_norm_eps)

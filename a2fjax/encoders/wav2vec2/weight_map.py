@@ -1,0 +1,157 @@
+"""The weights of a layout: their names here and on the hub, their shapes and their random starts.
+
+One table serves random starts, reading and writing, so that none of them can forget a weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a2fjax.encoders.wav2vec2.config import Layout
+
+
+class Weight(NamedTuple):
+    """One weight.
+
+    Attributes:
+      path: in the parameters, keys joined by "/".
+      names: on the hub without the model's prefix, the one to write first.
+      shape: on the hub.
+      kind: "kernel" (the hub's axes reversed), "gain" (of weight norm, flat here) or "vector".
+      spread: of the random start: standard deviation of a normal law; None for a constant.
+      start: the constant when `spread` is None.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: str
+    spread: float | None = None
+    start: float = 0.0
+
+    def from_hub(self, value: np.ndarray) -> np.ndarray:
+        """Returns a tensor of the hub as it is in the parameters, float32."""
+        value = np.asarray(value).astype(np.float32)
+        if self.kind == "kernel":
+            value = value.T
+        return np.ascontiguousarray(value.ravel() if self.kind == "gain" else value)
+
+    def to_hub(self, value: np.ndarray) -> np.ndarray:
+        """Returns the inverse of `from_hub`."""
+        value = np.asarray(value, np.float32)
+        if self.kind == "kernel":
+            value = value.T
+        return np.ascontiguousarray(value.reshape(self.shape))
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """Shape in the parameters."""
+        if self.kind == "gain":
+            return (math.prod(self.shape),)
+        return self.shape[::-1] if self.kind == "kernel" else self.shape
+
+
+def weights(layout: Layout, layers: int | None = None) -> Iterator[Weight]:
+    """Yields every weight of a layout; only the first `layers` of the transformer if given."""
+    path, width = "feature_extractor/conv_layers", 1
+    for i, out in enumerate(layout.conv_dim):
+        taps = layout.conv_kernel[i]
+        yield from _affine(
+            f"{path}/{i}/conv",
+            (out, width, taps),
+            bias=layout.conv_bias,
+            spread=math.sqrt(2.0 / (width * taps)),
+        )
+        if layout.feat_extract_norm == "layer" or i == 0:
+            yield from _norm(f"{path}/{i}/layer_norm", out)
+        width = out
+    if layout.feat_proj_layer_norm:
+        yield from _norm("feature_projection/layer_norm", width)
+    hidden = layout.hidden_size
+    yield from _affine("feature_projection/projection", (hidden, width), spread=width**-0.5)
+    if layout.has_mask_embedding:
+        name = "masked_spec_embed"
+        yield Weight(name, (name,), (hidden,), "vector", spread=0.3)
+
+    yield from _positional(layout)
+    yield from _norm("encoder/layer_norm", hidden)
+    for i in range(layout.num_hidden_layers if layers is None else layers):
+        at = f"encoder/layers/{i}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield from _affine(f"{at}/attention/{part}", (hidden, hidden))
+        yield from _norm(f"{at}/layer_norm", hidden)
+        inside = layout.intermediate_size
+        yield from _affine(f"{at}/feed_forward/intermediate_dense", (inside, hidden))
+        yield from _affine(f"{at}/feed_forward/output_dense", (hidden, inside))
+        yield from _norm(f"{at}/final_layer_norm", hidden)
+
+
+def _affine(
+    path: str, shape: tuple[int, ...], *, bias: bool = True, spread: float = 0.02
+) -> Iterator[Weight]:
+    name = path.replace("/", ".")
+    yield Weight(f"{path}/kernel", (f"{name}.weight",), shape, "kernel", spread)
+    if bias:
+        yield Weight(f"{path}/bias", (f"{name}.bias",), shape[:1], "vector")
+
+
+def _norm(path: str, width: int) -> Iterator[Weight]:
+    name = path.replace("/", ".")
+    yield Weight(f"{path}/scale", (f"{name}.weight",), (width,), "vector", start=1.0)
+    yield Weight(f"{path}/bias", (f"{name}.bias",), (width,), "vector")
+
+
+def _positional(layout: Layout) -> Iterator[Weight]:
+    """Yields direction, gain and bias of the positional convolution.
+
+    Weight norm (Salimans & Kingma 2016) with one gain for each tap. PyTorch renamed its two parts
+    when it made them parametrizations.
+    """
+    path, taps = "encoder/pos_conv_embed/conv", layout.num_conv_pos_embeddings
+    name, hidden = path.replace("/", "."), layout.hidden_size
+    shape = (hidden, hidden // layout.num_conv_pos_embedding_groups, taps)
+    spread = 2.0 / math.sqrt(taps * hidden)
+    gain = (f"{name}.parametrizations.weight.original0", f"{name}.weight_g")
+    direction = (f"{name}.parametrizations.weight.original1", f"{name}.weight_v")
+    # A gain of the direction's expected norm makes the kernel start as the direction itself.
+    norm = spread * math.sqrt(shape[0] * shape[1])
+    yield Weight(f"{path}/g", gain, (1, 1, taps), "gain", start=norm)
+    yield Weight(f"{path}/v", direction, shape, "kernel", spread)
+    yield Weight(f"{path}/bias", (f"{name}.bias",), (hidden,), "vector")
+
+
+def put(params: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a value at a path of nested dicts, making those that are missing."""
+    *parents, last = path.split("/")
+    for key in parents:
+        params = params.setdefault(key, {})
+    params[last] = value
+
+
+def get(params: dict[str, Any], path: str) -> Any:
+    """Returns what is at a path of nested dicts, None when nothing is."""
+    value: Any = params
+    for key in path.split("/"):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def init(key: jax.Array, layout: Layout, layers: int | None = None) -> dict[str, Any]:
+    """Returns random parameters, float32, with the spreads that transformers starts from."""
+    params: dict[str, Any] = {}
+    for i, weight in enumerate(weights(layout, layers)):
+        shape = weight.own_shape
+        if weight.spread is None:
+            value = jnp.full(shape, weight.start, jnp.float32)
+        else:
+            value = weight.spread * jax.random.normal(jax.random.fold_in(key, i), shape)
+        put(params, weight.path, value)
+    return params

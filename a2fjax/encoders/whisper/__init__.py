@@ -1,0 +1,1 @@
+"""Whisper's encoder: network and weights."""

@@ -1,0 +1,206 @@
+"""A checkpoint becomes a report: every metric, by split, person and emotion, beside baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax import config as config_lib
+from a2fjax import rig
+from a2fjax.errors import WorkFailed
+from a2fjax.evaluate import baselines, conditions, eval_data, report, samples
+from a2fjax.infer.predictor import Predictor
+from a2fjax.metrics import bootstrap, suite
+from a2fjax.metrics.sums import Sums, merge
+
+QUICK_CLIPS = 12
+QUICK_RESAMPLES = 200
+REFERENCE_ROW = "constant_mean"
+
+
+@dataclasses.dataclass
+class _Measured:
+    """Sums of one clip under every row."""
+
+    id: str
+    subject: str
+    emotion: str
+    frames: int
+    rows: dict[str, Sums]
+
+
+def evaluate(
+    model: str | Path | eval_data.Model,
+    shards: Sequence[str | Path] | None = None,
+    splits: Sequence[str] | None = None,
+    *,
+    step: int | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Measures a model on whole clips.
+
+    Args:
+      model: run folder, or a predictor.
+      shards: folders of the clips; None for those the run was trained on.
+      splits: of the manifests; None for those of `setting.DEFAULT_SPLITS` that the shards have.
+      step: of the checkpoint when `model` is a folder; the newest if None.
+      seed: of shuffles, noise, the choice of other takes and the bootstrap.
+      resamples: bootstrap draws.
+      quick: few clips, few draws, no altered conditions.
+      progress: is told what is being done, a line at a time.
+
+    Returns:
+      The report; see `report.write` for its layout.
+
+    Raises:
+      InputError: no such run, step, folder or split.
+      WorkFailed: the model predicts values that are not finite.
+    """
+    say = progress or (lambda line: None)
+    run = None
+    if isinstance(model, str | Path):
+        run = str(model)
+        model = Predictor.load(run, step)
+    told = eval_data.find(model, shards, splits, say=say)
+    folders, manifests = told.folders, told.manifests
+
+    altered = () if quick else conditions.names(model.config)
+    draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
+    out: dict[str, Any] = {}
+    for split in told.splits:
+        chosen = told.clips(split, QUICK_CLIPS if quick else None)
+        measured: list[_Measured] = []
+        for chunk in chosen.chunks():
+            measured += _measure(model, chunk, told, altered, seed, split, say)
+        if not measured:
+            raise told.nothing(split, chosen)
+        out[split] = _summarise(measured, altered, seed, draws)
+        out[split]["skipped"] = chosen.skipped
+        say(f"{split}: done")
+    result = {
+        "schema": report.SCHEMA,
+        "run": run,
+        "step": model.step,
+        "model": model.fingerprint,
+        "config": config_lib.fingerprint(model.config),
+        "rig": rig.FINGERPRINT,
+        "data": [
+            {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
+            for folder, m in zip(folders, manifests, strict=True)
+        ],
+        "training_statistics": told.training_folders,
+        "synthetic": any(m.synthetic for m in manifests),
+        "quick": quick,
+        "seed": seed,
+        "resamples": draws,
+        "splits": out,
+    }
+    result["headline"] = report.headline(result)
+    return result
+
+
+def _measure(
+    model: eval_data.Model,
+    chunk: list[samples.Sample],
+    told: eval_data.Setting,
+    altered: Sequence[str],
+    seed: int,
+    split: str,
+    say: Callable[[str], None],
+) -> list[_Measured]:
+    say(f"{split}: {len(chunk)} clips, the model")
+    points, trained = told.points, told.trained
+    predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
+    for name in altered:
+        say(f"{split}: {len(chunk)} clips, {name}")
+        requests = [
+            conditions.altered(name, i, chunk, points, trained, seed=seed)
+            for i in range(len(chunk))
+        ]
+        predicted[name] = model.batch(requests)
+    say(f"{split}: {len(chunk)} clips, metrics and baselines")
+    out = []
+    for i, sample in enumerate(chunk):
+        curves = {name: motions[i] for name, motions in predicted.items()}
+        curves |= baselines.predictions(sample, curves["model"], told.known, seed=seed)
+        try:
+            rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
+        except ValueError as error:
+            raise WorkFailed(f"clip {sample.clip.id}: {error}") from None
+        for sums in list(rows.values()):
+            eval_data.add_reference(sums, rows[REFERENCE_ROW])
+        out.append(
+            _Measured(sample.clip.id, sample.subject, sample.emotion, sample.clip.frames, rows)
+        )
+    return out
+
+
+def _numbers(parts: Sequence[Sums]) -> dict[str, float | None]:
+    return {k: _plain(v) for k, v in eval_data.values(merge(parts)).items()}
+
+
+def _plain(value: Any) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _summarise(
+    measured: list[_Measured], altered: Sequence[str], seed: int, resamples: int
+) -> dict[str, Any]:
+    subjects = sorted({m.subject for m in measured})
+    emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
+    per_subject = {
+        row: [merge([m.rows[row] for m in measured if m.subject == s]) for s in subjects]
+        for row in ("model", *altered)
+    }
+    frames = sum(m.frames for m in measured)
+
+    def part(chosen: list[_Measured]) -> dict[str, Any]:
+        return {"clips": len(chosen), "metrics": _numbers([m.rows["model"] for m in chosen])}
+
+    clips = [
+        {
+            "id": m.id,
+            "subject": m.subject,
+            "emotion": m.emotion,
+            "frames": m.frames,
+            **{k: v for k, v in _numbers([m.rows["model"]]).items() if k in report.CLIP_METRICS},
+        }
+        for m in measured
+    ]
+    return {
+        "clips": len(measured),
+        "frames": frames,
+        "seconds": frames / rig.FPS,
+        "subjects": len(subjects),
+        "model": _numbers([m.rows["model"] for m in measured]),
+        "interval": bootstrap.intervals(
+            per_subject["model"], eval_data.values, seed=seed, resamples=resamples
+        ),
+        "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in baselines.NAMES},
+        "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
+        "difference": {
+            n: bootstrap.differences(
+                per_subject["model"],
+                per_subject[n],
+                eval_data.values,
+                seed=seed,
+                resamples=resamples,
+            )
+            for n in altered
+        },
+        "by_subject": {s: part([m for m in measured if m.subject == s]) for s in subjects},
+        "by_emotion": {e: part([m for m in measured if m.emotion == e]) for e in emotions},
+        "by_clip": sorted(clips, key=lambda c: -(c["rmse_ratio"] or 0.0)),
+    }
+
+
+def _fingerprint(folder: str) -> str:
+    return hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()[:16]

@@ -1,0 +1,223 @@
+"""Compiles a training step for devices that are not here, and says what is in the program.
+
+Run as a process by `topologies.look`: reads a request from its input, prints one line.
+
+What GPUs are is told to the compiler as a text (XLA's `GpuTargetConfigProto`); its figures are
+those of NVIDIA's "H100 Tensor Core GPU" data sheet and of the "CUDA C++ Programming Guide" (compute
+capability 9.0). Nothing is tuned on a device, so the kernels chosen are the compiler's guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from a2fjax import config as config_lib
+from a2fjax import tasks
+from a2fjax.data import loader
+from a2fjax.errors import InputError
+from a2fjax.models import flops
+from a2fjax.models import params as params_lib
+from a2fjax.plan import collectives, hlo
+from a2fjax.plan.topologies import ANSWER, PER_HOST, Topology
+from a2fjax.sharding import mesh as mesh_lib
+from a2fjax.tasks.base import Task
+from a2fjax.train import compiled_steps
+
+H100 = """gpu_device_info {
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  threads_per_core_limit: 2048
+  core_count: 132
+  fpus_per_core: 128
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000
+  l2_cache_size: 52428800
+  clock_rate_ghz: 1.98
+  device_memory_size: 84978434048
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+_OPTIONS: dict[str, dict[str, bool | int]] = {
+    # Of the machine code only: what is asked for is the program that it is made from.
+    "cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    # Which of its own kernels multiply matrices, XLA finds out by trying them on the device.
+    # Without one its guess may not compile at all; cuBLAS does them instead.
+    "h100": {"xla_gpu_enable_triton_gemm": False, "xla_llvm_disable_expensive_passes": True},
+}
+
+
+def describe(topology: Topology) -> list[jax.Device]:
+    """Returns the devices of a topology; CPUs must not have been used before."""
+    if topology.kind == "cpu":
+        jax.config.update("jax_num_cpu_devices", topology.devices)
+        return list(jax.devices("cpu"))
+    from jax.experimental import topologies
+
+    # Slices x hosts x GPUs of a host.
+    shape = f"1x{topology.hosts}x{min(PER_HOST, topology.devices)}"
+    described = topologies.get_topology_desc(
+        platform="cuda", target_config=H100, topology=shape
+    ).devices
+    return sorted(described, key=lambda device: device.id)
+
+
+def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns a global batch as shapes and types; no shards are read.
+
+    Args:
+      config: of the experiment.
+      task: knows the encoders whose states a batch brings along where they are cached.
+    """
+    cached = config.data.encoded == "cached"
+    read: dict[str, Any] = dict(task.model.hearing.encoders) if cached else {}
+    shapes = loader.spec(config, encoded=read)
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def find(
+    config: config_lib.Config, topology: Topology, *, text_to: str | Path | None = None
+) -> dict[str, Any]:
+    """Compiles and reads.
+
+    Args:
+      config: of the experiment, its batch that of all devices.
+      topology: the devices.
+      text_to: file for the text of the compiled program.
+
+    Returns:
+      "parameters" (numbers, trained and constant), "bytes" (of trained parameters, all and those
+      that are cut over devices), "memory" (bytes on a device by what they are for), "flops" (of a
+      step on all devices, by kind), "collectives" (rows of `collectives.summary`), "kernels" (that
+      a step starts on a device), and what it was all compiled from.
+
+    Raises:
+      InputError: the experiment does not fit the devices.
+    """
+    devices = describe(topology)
+    task = tasks.build(config)
+    spec = batch_spec(config, task)
+    if config.mesh.preset:
+        # Processes are hosts; of CPUs there is only one, so they are told here.
+        hosts = [
+            types.SimpleNamespace(process_index=i // PER_HOST, device_kind=devices[0].device_kind)
+            for i in range(len(devices))
+        ]
+        size = compiled_steps.state_bytes(config, task, spec)
+        chosen = mesh_lib.choose(config.mesh, hosts, size)  # type: ignore[arg-type]
+        config = dataclasses.replace(config, mesh=chosen)
+    mesh = compiled_steps.place(config, task, spec, devices)
+    made = compiled_steps.Programs(config, task, spec, mesh)
+    began = time.perf_counter()
+    lowered = made.lower()
+    traced = time.perf_counter()
+    compiled = lowered.compile(compiler_options=_OPTIONS[topology.kind])
+    done = time.perf_counter()
+    text = compiled.as_text()
+    if text_to:
+        Path(text_to).write_text(text)
+    program = hlo.parse(text)
+    memory = compiled.memory_analysis()
+    trained, fixed = made.abstract.params, made.abstract.frozen
+    return {
+        "topology": topology.name,
+        "devices": mesh.size,
+        "hosts": -(-mesh.size // PER_HOST),
+        "mesh": dict(mesh.shape),
+        "jax": jax.__version__,
+        "batch_size": config.data.batch_size,
+        "window_frames": config.data.window_frames,
+        "accumulate": config.accumulate,
+        "remat": config.remat,
+        "precision": config.precision,
+        "parameters": {
+            "trained": params_lib.count(trained),
+            "constant": params_lib.count(fixed),
+        },
+        "bytes": {
+            "trained": _bytes(trained),
+            "trained_cut": _bytes(trained, cut=True),
+            "constant_cut": _bytes(fixed, cut=True),
+        },
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "aliased": memory.alias_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "code": memory.generated_code_size_in_bytes,
+        },
+        "flops": operations(config, task, spec, made),
+        "flops_compiled": hlo.flops(program),
+        "collectives": collectives.summary(collectives.count(program, mesh.size, PER_HOST)),
+        "kernels": hlo.launches(program),
+        "unknown_loops": hlo.unknown_loops(program),
+        "seconds": {"trace": round(traced - began, 1), "compile": round(done - traced, 1)},
+    }
+
+
+def operations(
+    config: config_lib.Config,
+    task: Task,
+    spec: dict[str, jax.ShapeDtypeStruct],
+    made: compiled_steps.Programs,
+) -> dict[str, int]:
+    """Returns floating point operations of a step on all devices, by kind (`models.cost`).
+
+    Counted before compiling, with the batch in one part: a compiled program for GPUs does not say,
+    and a batch in parts takes the same (a test compares them).
+    """
+    whole = compiled_steps.Programs(
+        dataclasses.replace(config, accumulate=1), task, spec, made.mesh
+    )
+    return dict(flops.flops(whole.update, whole.abstract, whole.batch))
+
+
+def _bytes(tree: Any, *, cut: bool = False) -> int:
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if not (cut and leaf.sharding.is_fully_replicated)
+    )
+
+
+def main() -> None:
+    """Answers the request on standard input with a line on standard output."""
+    request = json.loads(sys.stdin.read())
+    topology = Topology(request["kind"], request["devices"])
+    try:
+        config = config_lib.from_json(request["resolved"]).config
+        if request["batch_per_device"]:
+            taken = math.prod(mesh_lib.shape(config.mesh, topology.devices))
+            size = request["batch_per_device"] * (topology.devices if config.mesh.preset else taken)
+            config = dataclasses.replace(
+                config, data=dataclasses.replace(config.data, batch_size=size)
+            )
+        answer = find(config, topology, text_to=request["hlo"])
+    except InputError as error:
+        answer = {"error": str(error)}
+    except jax.errors.JaxRuntimeError as error:
+        answer = {"failed": str(error).splitlines()[0]}
+    print(ANSWER + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Device meshes, partition rules, sharding constraints and the hardware table."""

@@ -1,0 +1,153 @@
+"""Devices as a mesh of two axes, `data` and `fsdp`, and how arrays lie on it.
+
+The only maker of meshes: `jax.make_mesh` defaults to explicit axis types, under which Linen's
+scanned recurrent cells fail, so the axes are set to automatic here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from a2fjax.config import Config, MeshConfig
+from a2fjax.errors import InputError
+from a2fjax.sharding.constraints import AXES
+from a2fjax.sharding.hardware import MEMORY
+from a2fjax.sharding.mesh_shape import check_batch, shape
+
+STATE_SHARE = 0.3
+"""Of a device's memory, for the state and a gradient: the preset "auto" cuts until they fit."""
+
+
+def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of a configuration over `devices` (all of them by default).
+
+    When the axes take fewer devices than there are, the first ones are used.
+
+    Raises:
+      InputError: as `shape`.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = shape(config, len(devices), hosts=len({d.process_index for d in devices}))
+    used = list(devices)[: math.prod(sizes)]
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
+
+
+def check(config: Config) -> None:
+    """Checks mesh and batch on this machine's devices, as far as that needs no model.
+
+    Raises:
+      InputError: as `shape` and `check_batch_size`.
+    """
+    numbers = config.mesh if not config.mesh.preset else MeshConfig()
+    mesh, hosts = make(numbers), jax.process_count()
+    check_batch_size(config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate)
+
+
+def choose(config: MeshConfig, devices: Sequence[jax.Device], state_bytes: int) -> MeshConfig:
+    """Returns the configuration with its preset replaced by numbers.
+
+    "auto" takes the first of "replicate", "host" and "all" with which the state and a gradient of
+    the parameters take at most `STATE_SHARE` of a device, and the last of them if none does.
+
+    Args:
+      config: of the mesh.
+      devices: all of them.
+      state_bytes: of the whole state with a gradient.
+    """
+    if not config.preset:
+        return config
+    hosts = len({d.process_index for d in devices})
+    sizes = {"replicate": 1, "host": len(devices) // hosts, "all": len(devices)}
+    name = config.preset
+    if name == "auto":
+        limit = STATE_SHARE * device_bytes(devices[0])
+        name = next((n for n, parts in sizes.items() if state_bytes / parts <= limit), "all")
+    return dataclasses.replace(config, data=-1, fsdp=sizes[name], preset="")
+
+
+def device_bytes(device: jax.Device) -> float:
+    """Returns the memory of a device; infinite where nothing is known of it, as of a CPU's."""
+    for part, size in MEMORY.items():
+        if re.search(rf"\b{part}\b", device.device_kind):
+            return size
+    try:
+        return float((device.memory_stats() or {}).get("bytes_limit", math.inf))
+    except (jax.errors.JaxRuntimeError, NotImplementedError, AttributeError):
+        return math.inf  # One that is only described.
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, *, hosts: int = 1, accumulate: int = 1) -> None:
+    """Checks that the global batch can be cut evenly.
+
+    Raises:
+      InputError: names the value and the nearest that works.
+    """
+    check_batch(batch_size, mesh.size, hosts=hosts, accumulate=accumulate)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of batches: the first axis over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
+    """Returns a sharding for each array of `abstract` (a tree with shapes and dtypes).
+
+    Arrays of at least `config.least_mib` are cut over `fsdp` along their largest axis that divides
+    evenly, unless one of `config.rules` is found in their path; all others are replicated, as is
+    everything when `fsdp` is 1. Moments and averages have the paths of their parameters within
+    them, so that a rule holds for all of these.
+
+    Raises:
+      InputError: a rule's axis does not exist or does not divide evenly.
+    """
+    fsdp = mesh.shape["fsdp"]
+    least = config.least_mib * 2**20
+
+    def rule(path: Any, leaf: Any) -> NamedSharding:
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        if fsdp == 1 or size < least:
+            return replicated(mesh)
+        name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
+        found = next((r for p, r in config.rules.items() if re.search(p, name)), None)
+        if found == "replicate":
+            return replicated(mesh)
+        if found is not None:
+            axis = int(found)
+            if axis >= len(leaf.shape) or leaf.shape[axis] % fsdp:
+                raise InputError(
+                    f"config: mesh.rules: axis {axis} of {name} {list(leaf.shape)} cannot be cut "
+                    f"in {fsdp}"
+                )
+            return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        fits = [axis for axis, n in enumerate(leaf.shape) if n % fsdp == 0 and n > 0]
+        if not fits:
+            return replicated(mesh)
+        longest = max(fits, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree_util.tree_map_with_path(rule, abstract)
+
+
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """Returns `abstract` as `ShapeDtypeStruct`s that carry their shardings.
+
+    `shardings` is a tree of the same structure, or one sharding for all.
+    """
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, abstract)
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )

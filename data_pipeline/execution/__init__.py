@@ -1,0 +1,1 @@
+"""How a build runs: executors, process pools, locks, content keys."""

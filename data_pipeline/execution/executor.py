@@ -1,0 +1,65 @@
+"""Where the work on takes is done: in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from a2fjax.errors import InputError, nearest
+from data_pipeline.execution import process_pool
+
+Job = TypeVar("Job")
+
+PROCESSES, RAY = "processes", "ray"
+NAMES = (PROCESSES, RAY)
+_ADDRESS = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+
+
+class Run(Protocol):
+    """Yields (job, result or the exception that stopped it) in the order in which jobs end."""
+
+    def __call__(
+        self, function: Callable[[Job], Any], jobs: Sequence[Job]
+    ) -> Generator[tuple[Job, Any], None, None]:
+        """Works on jobs; picklable, as is the function."""
+        ...
+
+
+def check(text: str, workers: int | None) -> tuple[str, str]:
+    """Returns the name of an engine and an address, "" for none.
+
+    Raises:
+      InputError: there is no such engine, or it does not go with `workers`.
+    """
+    name, colon, address = text.partition(":")
+    if name not in NAMES:
+        raise InputError(f"--engine {text}{nearest(name, NAMES)}")
+    if colon and (name != RAY or not _ADDRESS.fullmatch(address)):
+        raise InputError(f"--engine {text}: expected {PROCESSES}, ray, ray:HOST:PORT or ray:auto")
+    if name == RAY and workers == 0:
+        raise InputError("--workers 0: works in this process; leave out --engine ray")
+    return name, address
+
+
+@contextlib.contextmanager
+def opened(text: str, workers: int | None) -> Iterator[Run]:
+    """Yields what runs jobs on an engine; nothing is started before there are jobs.
+
+    Args:
+      text: "processes", "ray" (a cluster of this machine's cores) or "ray:ADDRESS".
+      workers: jobs at the same time; None for as many as there are cores.
+
+    Raises:
+      InputError: as `check`; Ray is not installed or its cluster does not answer.
+    """
+    name, address = check(text, workers)
+    if name == PROCESSES:
+        yield functools.partial(process_pool.run, workers=workers)
+        return
+    from data_pipeline.execution import ray_pool
+
+    with contextlib.closing(ray_pool.Cluster(address, workers)) as cluster:
+        yield cluster.run

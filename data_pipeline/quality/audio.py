@@ -1,0 +1,369 @@
+"""What can be heard of a recording's quality: noise, clipping, silence, true bandwidth, hum.
+
+One pass over the file's own samples in blocks of ten seconds; what is kept grows by about nine
+kilobytes a second of sound, whatever the rate and the number of channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax.audio import io
+from a2fjax.errors import InputError
+from data_pipeline.quality import duplicates
+
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
+"""Sample rates in use; a band limit is explained by the nearest."""
+
+DIGITAL_SILENCE = 10 ** (-96 / 20)
+"""RMS below which a frame holds nothing but the last bit of 16."""
+
+HIGHEST_SNR_DB = 60.0
+"""Beyond this the estimate says more about gates and word lengths than about the room."""
+
+_FRAME = 0.02  # s
+_BLOCK = 500  # frames
+_WINDOW = 0.25  # s; 4 Hz apart, so hum stands out from its neighbours
+_STEPS = {"PCM_U8": 2.0**-7, "PCM_S8": 2.0**-7, "PCM_16": 2.0**-15, "PCM_24": 2.0**-23}
+_NOTHING_DB = 45.0  # below the loudest band: what resampled sound holds above its own limit
+_CLIFF_DB = 20.0
+_EDGE_DB = 10.0
+_HUM_SECONDS = 2.0
+_PILE = 3.0  # A sine's top level holds 2.4 times the samples of the one below; clipping far more.
+
+
+def measure(path: str | Path) -> dict[str, Any]:
+    """Measures a sound file, or a film's sound track.
+
+    Args:
+      path: of the file, which is measured at its own rate.
+
+    Returns:
+      A dict that JSON can hold; None stands for what cannot be had (no speech, digital silence).
+
+      seconds, rate (Hz), channels: as stored.
+      peak (1 is full scale), dc (largest mean of a channel).
+      clipping: share of samples in excess at the extreme value, see `clipping_share`.
+      speech_db, noise_db (dB of full scale), snr_db, snr_sure, gated: see
+        `speech_and_noise`.
+      silence: share of 20 ms frames without speech.
+      digital_silence: share of frames that hold nothing at all.
+      band_hz, band_sure, upsampled, true_rate: see `band_limit`.
+      hum_hz (50, 60 or None), hum_db: steady mains tones above their surroundings.
+      channel_db, dead_channels, channels_equal, channel_correlation: only for several channels.
+      digest: of the samples, equal for equal sound in any lossless format.
+      fingerprint: see `fingerprints`.
+
+    Raises:
+      InputError: as `a2fjax.audio.io.load`.
+    """
+    path = Path(path)
+    tally: _Tally | None = None
+    for rate, frame, block in _blocks(io.native(path)):
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            at = ((tally.count if tally else 0) + int(np.argmin(finite))) / rate
+            raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+        tally = tally or _Tally(rate, block.shape[1], frame)
+        tally.add(block)
+    if tally is None or tally.count < 2:
+        raise InputError(f"audio {path}: holds no sound, expected at least 2 samples")
+    return {"rate": tally.rate, "channels": len(tally.total), **tally.result(_step(path))}
+
+
+def _step(path: Path) -> float:
+    """Returns the quantisation step of a sound file; 0 where it is not known."""
+    import soundfile
+
+    try:
+        return _STEPS.get(soundfile.info(str(path)).subtype, 0.0)
+    except (soundfile.SoundFileError, TypeError):
+        return 0.0  # a film
+
+
+def _blocks(pieces: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields (rate, samples in 20 ms, [n, channels]), each but the last `_BLOCK` frames long."""
+    held: list[np.ndarray] = []
+    count = rate = frame = 0
+    for rate, piece in pieces:
+        frame = max(1, round(rate * _FRAME))
+        size = _BLOCK * frame
+        held.append(piece)
+        count += len(piece)
+        if count >= size:
+            joined = np.concatenate(held)
+            whole = count - count % size
+            for i in range(0, whole, size):
+                yield rate, frame, joined[i : i + size]
+            held, count = [joined[whole:]], count - whole
+    if count:
+        yield rate, frame, np.concatenate(held)
+
+
+class _Tally:
+    """Running sums over the blocks of a recording."""
+
+    def __init__(self, rate: int, channels: int, frame: int):
+        self.rate, self.frame = rate, frame
+        self.count = 0
+        self.peak = 0.0
+        self.total = np.zeros(channels)
+        self.product = np.zeros((channels, channels))
+        self.difference = 0.0
+        self.values = np.zeros((channels, 1 << 16), np.int64)
+        self.levels: list[np.ndarray] = []
+        self.size = 1 << max(4, int(np.ceil(np.log2(rate * _WINDOW))))
+        self.window = np.hanning(self.size)
+        self.power = np.zeros(self.size // 2 + 1)
+        self.windows = 0
+        self.low = int(420 / rate * self.size) + 1
+        self.lows: list[np.ndarray] = []
+        self.digest = hashlib.sha256(f"{rate}".encode())
+        self.words = duplicates.Listener(rate)
+
+    def add(self, block: np.ndarray) -> None:
+        """Takes [samples, channels]; all but the last are a multiple of the frame long."""
+        self.count += len(block)
+        self.peak = max(self.peak, float(np.abs(block).max()))
+        wide = block.astype(np.float64)
+        self.total += wide.sum(axis=0)
+        self.product += wide.T @ wide
+        if block.shape[1] > 1:
+            apart = float(np.abs(block - block[:, :1]).max())
+            self.difference = max(self.difference, apart)
+        whole = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int64)
+        for channel, column in zip(self.values, whole.T, strict=True):
+            channel += np.bincount(column + 32768, minlength=1 << 16)
+        self.digest.update(whole.astype("<i2").tobytes())
+        mono = wide.mean(axis=1)
+        frames = mono[: len(mono) // self.frame * self.frame].reshape(-1, self.frame)
+        if not len(frames) and not self.levels:
+            frames = mono[None]
+        self.levels.append(frames.std(axis=1))
+        self._spectrum(mono)
+        self.words.add(block.mean(axis=1))
+
+    def _spectrum(self, mono: np.ndarray) -> None:
+        if len(mono) < self.size:
+            if self.windows:
+                return
+            mono = np.pad(mono, (0, self.size - len(mono)))
+        rows = np.lib.stride_tricks.sliding_window_view(mono, self.size)[:: self.size // 2]
+        for row in rows:
+            power = np.abs(np.fft.rfft((row - row.mean()) * self.window)) ** 2
+            self.power += power
+            self.lows.append(power[: self.low].astype(np.float32))
+            self.windows += 1
+
+    def result(self, step: float) -> dict[str, Any]:
+        """Returns the measures; `step` is the quantisation step, 0 where there is none."""
+        levels = np.concatenate(self.levels)
+        mean = self.total / self.count
+        power = self.power / self.windows * 2.0 / (self.size * float(self.window @ self.window))
+        spacing = self.rate / self.size
+        out: dict[str, Any] = {
+            "seconds": round(self.count / self.rate, 4),
+            "peak": round(self.peak, 5),
+            "dc": round(float(np.abs(mean).max()), 5),
+            "clipping": round(clipping_share(self.values), 6),
+            **speech_and_noise(levels),
+            **band_limit(power, spacing, step),
+            **_hum(np.array(self.lows), spacing),
+        }
+        if len(mean) > 1:
+            out |= self._channels(mean)
+        out["digest"] = self.digest.hexdigest()[:24]
+        out["fingerprint"] = self.words.result()
+        return out
+
+    def _channels(self, mean: np.ndarray) -> dict[str, Any]:
+        moment = self.product / self.count - np.outer(mean, mean)
+        size = np.sqrt(np.maximum(np.diag(moment), 0.0))
+        loudest = max(float(size.max()), 1e-9)
+        alive = size > 1e-4 * loudest
+        others = [
+            moment[0, i] / max(size[0] * size[i], 1e-12)
+            for i in range(1, len(size))
+            if alive[0] and alive[i]
+        ]
+        return {
+            "channel_db": [round(20 * float(np.log10(max(s, 1e-6))), 2) for s in size],
+            "dead_channels": [int(i) + 1 for i in np.flatnonzero(~alive)],
+            "channels_equal": self.difference <= 1.0 / 32768,
+            "channel_correlation": round(float(min(others)), 4) if others else None,
+        }
+
+
+def clipping_share(values: np.ndarray) -> float:
+    """Returns the share of samples that are piled up at the extreme values of a channel.
+
+    A clean recording has no more samples at its very peak than just below it, however it was
+    scaled and whatever its word length; a clipped one has them all there. What exceeds three times
+    the count just below counts as clipped (a pure tone has 2.4 times, by the arcsine law), on each
+    side by itself. Samples beyond full scale are clipped by whoever stores them in 16 bits.
+
+    Args:
+      values: [channels, 65536] how often each 16-bit value occurs, from -32768 on.
+    """
+    clipped = 0.0
+    for channel in values:
+        for side in (channel[32769:], channel[:32768][::-1]):
+            # [i] is how often the magnitude i + 1 occurs.
+            there = np.flatnonzero(side)
+            if not len(there) or there[-1] < 64:
+                continue
+            width = max(1, there[-1] // 500)
+            top = float(side[there[-1] - width + 1 : there[-1] + 1].sum())
+            below = there[there <= there[-1] - width]
+            # The next level in use: in 8 bits, or mu-law, levels are far apart.
+            low = int(below[-1]) if len(below) else -1
+            just_below = float(side[max(0, low - width + 1) : low + 1].sum()) if low >= 0 else 0.0
+            clipped += max(0.0, top - _PILE * just_below)
+    return clipped / max(1.0, float(values.sum()))
+
+
+def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
+    """Measures speech and noise from how loud the 20 ms frames are.
+
+    Noise is the 5th percentile of the frames that hold any sound and do not touch digital silence:
+    behind a gate, or cut together with zeros, a recording shows its noise only beside the speech.
+    Speech is the mean power of the active frames, those less than 15.9 dB below that mean (ITU-T
+    P.56) and 3 dB above the noise. Without pauses the noise is at most what is found, so the ratio
+    is at least what is said, and it is sure only with two seconds of sound to find a pause in, or
+    where the quietest frames are alike. Above `HIGHEST_SNR_DB` it is not told.
+
+    Args:
+      levels: [frames] RMS, linear.
+
+    Returns:
+      speech_db, noise_db, snr_db, snr_sure, silence, digital_silence, gated (True when at least
+      5 % is digital silence).
+    """
+    levels = np.asarray(levels, np.float64)
+    empty = levels < DIGITAL_SILENCE
+    out: dict[str, Any] = {
+        "speech_db": None,
+        "noise_db": None,
+        "snr_db": None,
+        "snr_sure": False,
+        "silence": 1.0,
+        "digital_silence": round(float(empty.mean()), 4) if len(levels) else 1.0,
+        "gated": bool(empty.mean() >= 0.05) if len(levels) else False,
+    }
+    if empty.all():
+        return out
+    edge = empty.copy()
+    edge[1:] |= empty[:-1]
+    edge[:-1] |= empty[1:]
+    inside = levels[~edge] if (~edge).sum() >= 5 else levels[~empty]
+    power = inside**2
+    noise = float(np.percentile(power, 5))
+    alike = 10 * float(np.log10(np.percentile(power, 15) / max(power.min(), 1e-16)))
+    speech = float(np.percentile(power, 95))
+    for _ in range(20):
+        active = power[power >= max(speech * 10**-1.59, noise * 2.0)]
+        if not len(active):
+            break
+        found = float(active.mean())
+        if abs(found - speech) < 1e-6 * speech:
+            break
+        speech = found
+    snr = 10 * float(np.log10(max((speech - noise) / noise, 1e-2)))
+    snr = min(snr, HIGHEST_SNR_DB)
+    # Half way between the two where they are close, else what cannot be heard beside speech.
+    quiet = max(noise * 10 ** (min(6.0, snr / 2) / 10), speech * 10**-3.5) if snr > 0 else np.inf
+    return out | {
+        "speech_db": round(10 * float(np.log10(speech)), 2),
+        "noise_db": round(10 * float(np.log10(noise)), 2),
+        "snr_db": round(snr, 2),
+        "snr_sure": bool(len(inside) >= 100 or alike < 3.0),
+        "silence": round(float((levels**2 < quiet).mean()), 4),
+    }
+
+
+def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]:
+    """Finds the highest frequency at which a recording holds anything.
+
+    Two signs: the spectrum falls off a cliff of 20 dB within a tenth of the frequency and nothing
+    comes back above (a resampler, a codec, a telephone); or it sinks into the noise of its word
+    length. Only the first is sure: soft speech may hold nothing high.
+
+    Args:
+      power: [bins] mean power of each bin, from 0 Hz to half the rate.
+      spacing: of the bins, Hz.
+      step: of quantisation, 0 where unknown.
+
+    Returns:
+      band_hz (None for silence), band_sure, upsampled (a cliff below 85 % of half the rate) and
+      true_rate, the one of `RATES` that best explains the cliff (the file's own if not upsampled).
+    """
+    half = (len(power) - 1) * spacing
+    rate = round(2 * half)
+    width = max(1, round(120 / spacing))
+    smooth = np.convolve(power, np.ones(width) / width, "same")
+    peak = float(smooth.max(initial=0.0))
+    floor = max(4.0 * step**2 / 12 / (len(power) - 1), 1e-9 * peak, 1e-16)
+    if peak <= 2.0 * floor:
+        return {"band_hz": None, "band_sure": False, "upsampled": False, "true_rate": rate}
+    band = float(np.flatnonzero(smooth > 2.0 * floor)[-1] * spacing)
+    level = 10 * np.log10(np.maximum(smooth, floor / 10))
+    # The loudest of what lies above each bin.
+    above = np.maximum.accumulate(level[::-1])[::-1]
+    lowest, highest = round(1000 / spacing), int(0.93 * (len(power) - 1)) - 1
+    # In steps of 0.4 %: a cliff is looked for in windows of a tenth of the frequency.
+    steps = int(np.log(max(highest, 1) / max(lowest, 1)) / 0.004) + 2 if highest >= lowest else 0
+    bins = np.unique(np.round(np.geomspace(max(lowest, 1), max(highest, 1), steps)).astype(int))
+    sure = False
+    if len(bins):
+        # The last bins are left out of what lies above: some resamplers leave an image there.
+        top = np.minimum(np.round(1.08 * bins).astype(int), len(power) - 2)
+        below = np.array([np.median(level[int(0.87 * b) : int(0.97 * b) + 1]) for b in bins])
+        drop = below - above[top]
+        # Some voices fall by that much as well, but onto hiss of their own.
+        drop[above[top] > level.max() - _NOTHING_DB] = 0.0
+        best = int(np.argmax(drop))
+        if drop[best] >= _CLIFF_DB:
+            # Where it starts to fall: gentle filters let images of the next half kilohertz through.
+            near = np.arange(int(0.85 * bins[best]), min(int(1.1 * bins[best]) + 1, len(power)))
+            band = float(near[level[near] >= below[best] - _EDGE_DB][-1] * spacing)
+            sure = True
+    upsampled = sure and band < 0.85 * half
+    # The nearest: filters start to fall up to a tenth below half the rate, and end as far above.
+    true = min(RATES, key=lambda r: abs(np.log(r / 2 / max(band, 1.0)))) if upsampled else rate
+    return {
+        "band_hz": round(min(band, half), 1),
+        "band_sure": sure or band >= 0.85 * half,
+        "upsampled": upsampled,
+        "true_rate": min(true, rate),
+    }
+
+
+def _hum(lows: np.ndarray, spacing: float) -> dict[str, Any]:
+    """Finds mains hum: steady tones at multiples of 50 or 60 Hz, in the quieter windows."""
+    none: dict[str, Any] = {"hum_hz": None, "hum_db": None}
+    if len(lows) < _HUM_SECONDS / _WINDOW:  # a held vowel looks the same
+        return none
+    # Speech comes and goes, hum stays: the lower quartile over time keeps only the hum.
+    level = 10 * np.log10(np.percentile(lows, 25, axis=0) + 1e-12)
+    best, found = 0.0, none
+    reach = max(3, round(18 / spacing))
+    for mains in (50.0, 60.0):
+        heights = []
+        for n in range(1, 7):
+            at = round(n * mains / spacing)
+            if at + reach >= len(level):
+                break
+            around = np.concatenate(
+                [level[max(1, at - reach) : at - 2], level[at + 3 : at + reach]]
+            )
+            heights.append(float(level[at - 1 : at + 2].max() - np.median(around)))
+        clear = [h for h in heights if h >= 12.0]
+        if len(clear) >= 2 and max(heights[:2]) >= 12.0 and sum(clear) > best:
+            best = sum(clear)
+            found = {"hum_hz": mains, "hum_db": round(max(clear), 1)}
+    return found

@@ -1,0 +1,337 @@
+"""The quality report of a set: what the takes' measures say together, as JSON and as a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import files
+from data_pipeline.quality import duplicates as fingerprints
+from data_pipeline.quality import findings
+
+SCHEMA = 1
+VERDICTS = ("rejected", "quarantined", "used")
+MOST_PICTURES = 60
+_BINS = 24
+_MOST_DUPLICATES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A number that every take may have.
+
+    Attributes:
+      name: key in the report.
+      path: of keys inside a take; the last may be "*" for the largest of a dict's values.
+      label, unit: for people.
+      threshold: name in `quality.Thresholds`, or "".
+      share: in [0, 1], shown in percent.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    label: str
+    unit: str = ""
+    threshold: str = ""
+    share: bool = False
+
+    def of(self, take: Mapping[str, Any]) -> float | None:
+        """Returns the value for a take, or None."""
+        value: Any = take
+        for key in self.path:
+            if not isinstance(value, Mapping):
+                return None
+            value = max(value.values(), default=0.0) if key == "*" else value.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+        return None
+
+
+MEASURES = (
+    Measure("snr_db", ("audio", "snr_db"), "signal to noise", "dB", "least_snr_db"),
+    Measure("noise_db", ("audio", "noise_db"), "noise floor", "dB"),
+    Measure("speech_db", ("audio", "speech_db"), "speech level", "dB"),
+    Measure("clipping", ("audio", "clipping"), "clipped", "%", "most_clipping", True),
+    Measure("silence", ("audio", "silence"), "silence", "%", "most_silence", True),
+    Measure("band_hz", ("audio", "band_hz"), "band limit", "Hz", "least_band_hz"),
+    Measure("lips", ("lips", "correlation"), "lips with sound", "", "least_lip_correlation"),
+    Measure("offset", ("clock", "seconds"), "offset", "s"),
+    Measure("drift", ("clock", "drift"), "drift", "s/s", "most_drift"),
+    Measure("residual", ("motion", "residual_mm", "median"), "residual", "mm", "most_residual_mm"),
+    Measure("frozen", ("motion", "frozen"), "frozen", "%", "most_frozen", True),
+    Measure("jumps", ("motion", "jumps"), "jumps", "%", "most_jumps", True),
+    Measure("missing", ("motion", "missing"), "missing", "%", "most_missing", True),
+    Measure("saturated", ("motion", "saturated", "*"), "saturated", "%", "most_saturated", True),
+    Measure("motion_noise", ("motion", "noise"), "motion noise", ""),
+    Measure("fps", ("motion", "fps"), "frame rate", "fps"),
+    Measure("seconds", ("seconds",), "length", "s"),
+)
+
+
+def assemble(
+    takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns the report of a set; it depends on the takes alone, not on their order or the time.
+
+    Args:
+      takes: of each "take" ("subject/name"), "subject", "sentence", "language", "emotion" (name),
+        "seconds", "synthetic", "verdict" (of `VERDICTS`) and "reasons"; where there are any
+        "audio", "motion" and "lips" (see `quality`), "clock" (fields of `clocks.Clock`), "fit",
+        "thumbnail", and "split", or "splits" {split: seconds}.
+      facts: of the set, copied: "name", "layout", "settings", "thresholds" {name: value};
+        "warnings" of the build, in words, are added to what is found; "hours" {split: hours} where
+        takes do not say their split.
+
+    Returns:
+      A dict that JSON can hold: the facts; "summary"; "warnings" (worst first); "reasons" (how many
+      takes each threshold put aside); "hours" by split, subject, language and emotion of the takes
+      in use; "balance" of each ("count", and "effective": the exponential of the entropy, Hill's
+      number of order 1); "duplicates"; "measures" (percentiles and a histogram of each); "takes",
+      worst first. Thumbnails stay with the `MOST_PICTURES` worst; fingerprints go.
+    """
+    facts = dict(facts or {})
+    thresholds = dict(facts.get("thresholds") or {})
+    takes = sorted((_complete(t) for t in takes), key=lambda t: (t["take"], t["verdict"]))
+    hours = _hours(takes, facts)
+    copies = duplicates(takes)
+    measures = {m.name: _distribution(m, takes, thresholds) for m in MEASURES}
+    counts = {v: sum(t["verdict"] == v for t in takes) for v in VERDICTS}
+    rows = sorted(takes, key=lambda t: (VERDICTS.index(t["verdict"]), -badness(t, thresholds)))
+    used = sum(t["seconds"] for t in takes if t["verdict"] == "used")
+    report = {
+        "schema": SCHEMA,
+        **{k: v for k, v in sorted(facts.items()) if k != "hours"},
+        "thresholds": thresholds,
+        "summary": {
+            "takes": len(takes),
+            **counts,
+            "hours": sum(t["seconds"] for t in takes) / 3600,
+            "hours_used": used / 3600,
+        },
+        "warnings": findings.of_set(takes, hours, copies, facts.get("warnings") or ()),
+        "reasons": _reasons(takes),
+        "hours": hours,
+        "balance": {kind: _balance(each) for kind, each in hours.items()},
+        "duplicates": copies,
+        "measures": {k: v for k, v in measures.items() if v is not None},
+        "takes": [_row(t, n < MOST_PICTURES) for n, t in enumerate(rows)],
+    }
+    return _plain(report)
+
+
+def write(folder: str | Path, report: Mapping[str, Any]) -> None:
+    """Writes quality.json and quality.html, each whole or not at all.
+
+    Equal reports give equal bytes.
+
+    Args:
+      folder: an existing one, such as that of the shards.
+      report: of `assemble`.
+
+    Raises:
+      InputError, WorkFailed: as `a2fjax.files.whole`.
+    """
+    from data_pipeline.quality import report_html
+
+    folder = Path(folder)
+    text = json.dumps(report, allow_nan=False, separators=(",", ":"))
+    # One take a line: readable with grep, and no larger for it.
+    text = text.replace('},{"take":', '},\n{"take":').replace(
+        '"takes":[{"take"', '"takes":[\n{"take"'
+    )
+    files.write_text(folder / "quality.json", text + "\n")
+    files.write_text(folder / "quality.html", report_html.render(report))
+
+
+def badness(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
+    """Returns how near a take is to its worst threshold: 1 is at it, more is beyond."""
+    worst = 0.0
+    for measure in MEASURES:
+        limit, value = thresholds.get(measure.threshold) or 0.0, measure.of(take)
+        unsure = take["audio"].get(f"{measure.name.partition('_')[0]}_sure") is False
+        if not limit or value is None or unsure:
+            continue
+        if measure.threshold.startswith("least"):
+            worst = max(worst, min(limit / max(value, 1e-3 * limit), 100.0))
+        else:
+            worst = max(worst, min(abs(value) / limit, 100.0))
+    errors = sum(r.severity == "error" for r in findings.of_take(take))
+    return worst + len(take.get("reasons") or ()) + errors
+
+
+def duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Finds takes with the same sound or motion.
+
+    Returns:
+      Of each group "kind" ("same sound", "same motion": exactly; "shared sound": at another level,
+      in another format, or in parts), "takes", "sentences" (their keys), and for shared sound
+      "seconds" of it, "shift" (s by which it is later in the second) and "differing" (share of
+      bits; see `fingerprints`).
+    """
+    out: list[dict[str, Any]] = []
+    for kind, part in (("same sound", "audio"), ("same motion", "motion")):
+        groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for take in takes:
+            digest = (take.get(part) or {}).get("digest")
+            still = part == "motion" and len(take[part].get("dead") or ()) == len(
+                take[part].get("range") or ()
+            )
+            silent = part == "audio" and take[part].get("speech_db", 0.0) is None
+            if digest and not still and not silent:
+                groups[digest].append(take)
+        out += [_group(kind, g) for g in groups.values() if len(g) > 1]
+    heard = [t for t in takes if (t.get("audio") or {}).get("fingerprint")]
+    for match in fingerprints.matches([t["audio"]["fingerprint"] for t in heard]):
+        pair = [heard[match.first], heard[match.second]]
+        if pair[0]["audio"].get("digest") == pair[1]["audio"].get("digest"):
+            continue
+        out.append(
+            _group("shared sound", pair)
+            | {"seconds": match.seconds, "shift": match.shift, "differing": match.differing}
+        )
+    return out[:_MOST_DUPLICATES]
+
+
+def _group(kind: str, takes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sentences = sorted({str(t.get("sentence", "")) for t in takes})
+    return {"kind": kind, "takes": [t["take"] for t in takes], "sentences": sentences}
+
+
+def _complete(take: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the take with what a rejected one lacks."""
+    out = {
+        "subject": str(take["take"]).partition("/")[0],
+        "sentence": "",
+        "language": "",
+        "emotion": "",
+        "synthetic": False,
+        "reasons": [],
+        "audio": {},
+        "motion": {},
+        "lips": {},
+        "clock": {},
+        **{k: v for k, v in take.items() if v is not None},
+    }
+    out["seconds"] = float(out.get("seconds") or 0.0)
+    if out.get("verdict") not in VERDICTS:
+        raise ValueError(
+            f"{out['take']}: verdict {out.get('verdict')!r}: expected one of {VERDICTS}"
+        )
+    fit = (out.get("fit") or {}).get("residual_mm")
+    if fit is not None and not out["motion"].get("residual_mm"):
+        spread = fit if isinstance(fit, Mapping) else {"median": fit}
+        out["motion"] = {**out["motion"], "residual_mm": dict(spread)}
+    return out
+
+
+def _hours(takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, dict[str, float]] = {
+        "split": {},
+        "subject": {},
+        "language": {},
+        "emotion": {},
+    }
+    for take in takes:
+        if take["verdict"] != "used":
+            continue
+        for kind in ("subject", "language", "emotion"):
+            key = str(take[kind])
+            out[kind][key] = out[kind].get(key, 0.0) + take["seconds"] / 3600
+        splits = take.get("splits") or {take.get("split") or "": take["seconds"]}
+        for split, seconds in splits.items():
+            if not split:
+                continue
+            out["split"][split] = out["split"].get(split, 0.0) + seconds / 3600
+    if not out["split"]:
+        out["split"] = dict(facts.get("hours") or {})
+    return {
+        kind: {k: round(v, 6) for k, v in sorted(each.items(), key=lambda i: (-i[1], i[0]))}
+        for kind, each in out.items()
+    }
+
+
+def _balance(each: Mapping[str, float]) -> dict[str, float]:
+    values = np.array([v for v in each.values() if v > 0])
+    if not len(values):
+        return {"count": 0, "effective": 0.0}
+    part = values / values.sum()
+    # Exponential of the entropy: Hill, "Diversity and Evenness" (Ecology, 1973).
+    effective = float(np.exp(-(part * np.log(part)).sum()))
+    return {"count": len(values), "effective": round(effective, 3)}
+
+
+def _reasons(takes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for take in takes:
+        if take["verdict"] == "quarantined":
+            for reason in take["reasons"]:
+                key = str(reason).rpartition("(")[2].rstrip(")") if "(" in reason else str(reason)
+                out[key] = out.get(key, 0) + 1
+    return dict(sorted(out.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _distribution(
+    measure: Measure, takes: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+) -> dict[str, Any] | None:
+    values = np.array([v for t in takes if (v := measure.of(t)) is not None])
+    if not len(values):
+        return None
+    low, high = float(values.min()), float(values.max())
+    limit = thresholds.get(measure.threshold) or None
+    # The threshold belongs in the picture, unless it would squeeze the values into a corner.
+    left, right = low, high
+    if limit is not None:
+        for edge in (limit, -limit) if measure.name == "drift" else (limit,):
+            if abs(edge - (low + high) / 2) < 4 * max(high - low, 0.05 * abs(edge)):
+                left, right = min(left, edge), max(right, edge)
+    if right - left < 1e-9 * max(1.0, abs(right)):
+        left, right = left - 0.5 * max(1e-3, abs(left)), right + 0.5 * max(1e-3, abs(right))
+    counts, edges = np.histogram(values, bins=_BINS, range=(left, right))
+    low5, middle, high5 = np.percentile(values, [5, 50, 95])
+    return {
+        "label": measure.label,
+        "unit": measure.unit,
+        "count": len(values),
+        "min": low,
+        "p5": float(low5),
+        "median": float(middle),
+        "p95": float(high5),
+        "max": high,
+        "threshold": limit,
+        "threshold_name": measure.threshold,
+        "histogram": {"edges": [float(e) for e in edges], "counts": counts.tolist()},
+    }
+
+
+def _row(take: Mapping[str, Any], picture: bool) -> dict[str, Any]:
+    row = {k: v for k, v in take.items() if k != "thumbnail" or picture}
+    row["audio"] = {k: v for k, v in take["audio"].items() if k != "fingerprint"}
+    row["remarks"] = [r.text for r in findings.of_take(take)]
+    first = ("take", "verdict", "reasons", "remarks")
+    return {k: row[k] for k in first} | {k: row[k] for k in sorted(row) if k not in first}
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value as JSON holds it: no NaN, no NumPy, floats to seven digits."""
+    kind = type(value)
+    # The frequent kinds first, by identity: a large set holds ten million values.
+    if kind is float:
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is dict or isinstance(value, Mapping):
+        return {k if type(k) is str else str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, (set, frozenset)):
+        return [_plain(v) for v in sorted(value, key=str)]
+    return str(value)

@@ -1,0 +1,1 @@
+"""Stages of a build: solve takes, cut clips, write the dataset."""

@@ -1,0 +1,261 @@
+"""The last step of a build: judge every take, divide, write shards, report and manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.data import records
+from a2fjax.errors import InputError, WorkFailed
+from data_pipeline.quality import measures, report
+from data_pipeline.settings import BuildSettings
+from data_pipeline.sources import Actor, Source
+from data_pipeline.stages import shard_writer, splits
+
+_OWN = "work file entries bytes moving observed slate rejected again".split()
+"""Of a take's summary, what only the build needs."""
+
+
+def finish(
+    out: Path,
+    source: Source,
+    actors: list[Actor],
+    summaries: list[dict[str, Any]],
+    content: dict[str, str],
+    rejected: dict[str, str],
+    held_out: set[str],
+    settings: BuildSettings,
+) -> records.Manifest:
+    """Writes the set.
+
+    Args:
+      out: its folder.
+      source: for the neutral meshes.
+      actors: everyone.
+      summaries: of all takes that were solved; see `clips.work_on`.
+      content: digest of the bytes of each take's files, by "subject/take".
+      rejected: why the others were left out, by "subject/take".
+      held_out: people kept out of training.
+      settings: of the build.
+
+    Raises:
+      InputError: no take is left.
+    """
+    judged = judge(summaries, content, settings)
+    used = [s for s in judged if s["verdict"] == "used"]
+    refused = dict(rejected)
+    refused |= {s["take"]: s["rejected"] for s in judged if s["verdict"] == "rejected"}
+    aside = {s["take"]: "; ".join(s["reasons"]) for s in judged if s["verdict"] == "quarantined"}
+    if not used:
+        takes = len(refused) + len(aside)
+        first = next(iter(sorted({**refused, **aside}.items())), None)
+        why = f"; first: {first[0]}: {first[1]}" if first else ""
+        if judged:
+            warnings = [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
+            _report(out, source, judged, refused, settings, {"warnings": warnings})
+            why += f"; {out / 'quality.html'} says more"
+        raise InputError(f"{source.path}: none of {takes} takes could be used{why}")
+    division = _divide({e[1] for s in used for e in s["entries"]}, settings)
+    # A curve that is zero in all takes was not captured: there is no face so still.
+    moving = np.zeros(rig.NUM_CHANNELS, bool)
+    for said in used:
+        if not said["solved"]:
+            moving |= np.array(said["moving"])
+
+    def split_of(said: dict[str, Any]) -> str:
+        return splits.clip_split(said["subject"] in held_out, division[said["sentence"]])
+
+    def clips() -> Iterator[records.Clip]:
+        for said in used:
+            for clip in _read_clips(out / ".build" / "clips" / said["file"], said["entries"]):
+                mask = clip.channel_mask
+                yield dataclasses.replace(
+                    clip,
+                    split=split_of(said),
+                    channel_mask=mask if said["solved"] else mask & moving,
+                )
+
+    names = {s["subject"] for s in used}
+    meshes, warnings = {}, [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
+    for actor in actors:
+        if actor.name not in names:
+            continue
+        try:
+            mesh = source.mesh(actor.name)
+            if mesh is not None:
+                meshes[actor.name] = records.check_mesh(*mesh, name=actor.name)
+        except (InputError, ValueError) as error:
+            warnings.append(f"{actor.name}: no identity: {error}")
+    subjects = [
+        records.Subject(
+            id=a.name,
+            mesh=f"subjects/{a.name}.npz" if a.name in meshes else None,
+            held_out=a.name in held_out,
+        )
+        for a in actors
+        if a.name in names
+    ]
+    still = all(s["solved"] for s in used)
+    unseen = [] if still else [rig.CHANNELS[i] for i in np.flatnonzero(~moving)]
+
+    def describe(statistics: dict[str, Any]) -> dict[str, Any]:
+        empty = [k for k in ("train", "val", "test_sentences") if not statistics["hours"][k]]
+        if empty:
+            warnings.append(
+                f"no clip in {', '.join(empty)}: of {len(division)} sentences the draw gave it "
+                "none; name some with --config.val_sentences=... or --config.test_sentences=..."
+            )
+        clocks: dict[str, Any] = {}
+        notes: dict[str, list[str]] = {}
+        for said in judged:
+            clocks.setdefault(said["subject"], said["clock"])
+            if said["notes"]:
+                notes.setdefault(said["subject"], said["notes"])
+        fits = [(s["fit"]["residual_mm"], s["seconds"]) for s in used if "fit" in s]
+        return {
+            "input": str(source.path),
+            "layout": source.layout,
+            "settings": dataclasses.asdict(settings),
+            "rejected": [{"take": k, "reason": v} for k, v in sorted(refused.items())],
+            "quarantined": [{"take": k, "reason": v} for k, v in sorted(aside.items())],
+            "warnings": warnings,
+            "notes": notes,
+            "offsets": clocks,
+            "residual_mm": sum(mm * s for mm, s in fits) / (sum(s for _, s in fits) or 1.0),
+            "kkt": max(s["kkt"] for s in used),
+            "unobserved_zero_channels": unseen,
+        }
+
+    for said in judged:
+        said["split"] = split_of(said) if said["verdict"] == "used" else ""
+
+    def page(manifest: records.Manifest) -> None:
+        facts = {
+            "warnings": manifest.source["warnings"],
+            "statistics": manifest.statistics,
+            "unobserved_zero_channels": unseen,
+        }
+        _report(out, source, judged, refused, settings, facts)
+
+    return shard_writer.write(
+        out,
+        clips,
+        sum(len(s["entries"]) for s in used),
+        sum(s["bytes"] for s in used),
+        files=settings.files,
+        subjects=subjects,
+        meshes=meshes,
+        source=describe,
+        before=page,
+    )
+
+
+def _report(
+    out: Path,
+    source: Source,
+    judged: list[dict[str, Any]],
+    refused: dict[str, str],
+    settings: BuildSettings,
+    facts: dict[str, Any],
+) -> None:
+    """Writes quality.json and quality.html of all takes."""
+    lost = [
+        {"take": k, "subject": k.split("/")[0], "verdict": "rejected", "reasons": [v]}
+        for k, v in sorted(refused.items())
+    ]
+    takes = [
+        {k: v for k, v in said.items() if k not in _OWN}
+        for said in judged
+        if said["verdict"] in ("used", "quarantined")
+    ]
+    facts = {
+        "name": source.path.resolve().name,
+        "layout": source.layout,
+        "thresholds": dataclasses.asdict(settings.thresholds()),
+        "settings": dataclasses.asdict(settings),
+        **facts,
+    }
+    report.write(out, report.assemble(takes + lost, facts))
+
+
+def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:
+    """Yields the clips of a take, in the order of its entries."""
+    import msgpack
+
+    read = 0
+    try:
+        with path.open("rb") as file:
+            for record in msgpack.Unpacker(file, max_buffer_size=2**31 - 1):
+                clip = records.decode(record)
+                if read == len(entries) or clip.id != entries[read][0]:
+                    raise ValueError(f"{clip.id} is not expected there")
+                read += 1
+                yield clip
+        if read < len(entries):
+            raise ValueError(f"holds {read} of {len(entries)} clips")
+    except (ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException) as error:
+        path.unlink(missing_ok=True)
+        raise WorkFailed(f"{path}: is damaged ({error}) and was removed; run it again") from None
+
+
+def judge(
+    summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
+) -> list[dict[str, Any]]:
+    """Returns the summaries with "verdict" and "reasons", in their order.
+
+    Args:
+      summaries: see `clips.work_on`.
+      content: digest of the bytes of each take's files, by "subject/take".
+      settings: of the build.
+
+    Returns:
+      Verdicts are "used", "quarantined" (readable, but beyond a threshold or there twice),
+      "rejected" (it became no clip) and "slate".
+    """
+    thresholds = settings.thresholds()
+    first: dict[Any, str] = {}
+    out = []
+    for said in summaries:
+        reasons = []
+        if said["slate"]:
+            verdict = "slate"
+        elif said["rejected"] or not said["entries"]:
+            verdict, reasons = "rejected", [said["rejected"] or "no frame under its audio"]
+            said = {**said, "rejected": reasons[0]}
+        else:
+            reasons = measures.judge(said, thresholds)
+            for key, what in _identity(said, content[said["take"]]):
+                twin = first.setdefault(key, said["take"])
+                if twin != said["take"]:
+                    reasons.append(f"{what} as {twin}")
+                    break
+            verdict = "quarantined" if reasons else "used"
+        out.append({**said, "verdict": verdict, "reasons": reasons})
+    return out
+
+
+def _identity(said: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
+    """Yields what no two takes can have in common, and how to say it."""
+    yield content, "the same files"
+    audio, motion = said.get("audio") or {}, said.get("motion") or {}
+    still = len(motion.get("dead") or ()) == len(motion.get("range") or ())
+    if audio.get("digest") and motion.get("digest") and not still:
+        yield (audio["digest"], motion["digest"]), "the same sound and motion"
+
+
+def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
+    """Returns the split of each sentence."""
+    return {
+        key: splits.named_split(
+            key,
+            test=settings.test_sentences,
+            val=settings.val_sentences,
+            otherwise=splits.sentence_split(key, settings.seed, settings.val, settings.test),
+        )
+        for key in sorted(keys)
+    }

@@ -1,0 +1,187 @@
+"""The command `tune`: trials of a study are runs of one sweep that grows as they are chosen."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fjax import config as config_lib
+from a2fjax import errors, files
+from a2fjax.errors import InputError, WorkFailed
+from launch.jobs import array_spec, run_spec
+from launch.monitor import status
+from launch.schedulers import last_line
+from launch.sweeps import parse, sweep
+from launch.tuning import driver
+
+_OWN = ("--space", "--trials", "--metric", "--pruner", "--first-step", "--seed", "--max-parallel")
+_PATIENCE = 120.0
+"""Seconds for a run's specification to be written."""
+
+
+def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) -> int:
+    """Runs `tune`; returns the exit code.
+
+    Args:
+      args: parsed arguments.
+      argv: the same as words, of which those of a single run are handed on.
+      extra: overrides of the experiment.
+
+    Raises:
+      InputError: a value is wrong, or Optuna is not installed.
+      WorkFailed: a run could not be started.
+    """
+    overrides = config_lib.parse_overrides(extra)
+    space = parse.parse_space(args.space)
+    config = config_lib.load(args.experiment, overrides).config
+    # One of the values that may come, to find a wrong key before the first run.
+    sweep.check([{k: s.at(0.5) for k, s in space.items()}], args.experiment, overrides)
+    if args.dry_run:
+        raise InputError("--dry-run: is not for tune; `submit` with one of its trials shows a run")
+    if args.trials < 1:
+        raise InputError(f"--trials {args.trials}: expected 1 or more")
+    metric = args.metric.removeprefix("-")
+    settings = driver.Settings(
+        runs=args.trials,
+        max_parallel=args.max_parallel or 1,
+        better="lower" if metric == args.metric else "higher",
+        seed=args.seed,
+        pruner=args.pruner,
+        first_step=args.first_step or max(1, config.steps // 9),
+        last_step=config.steps,
+        poll_seconds=args.poll,
+    )
+    folder = Path(args.runs).absolute() / run_spec.check_name(args.name)
+    if run_spec.is_run(folder):
+        raise InputError(f"--name {args.name}: is a run; take another name")
+    files.make_folder(run_spec.launch(folder))
+    if not run_spec.is_sweep(folder):
+        run_spec.write_json(run_spec.launch(folder) / "sweep.json", {"trials": []})
+    words = _without(argv[1:], _OWN)
+    local = (args.backend or "local") == "local" and not args.profile
+    runs = _Runs(folder, words, metric, wait=local)
+    found = driver.tune(
+        run_spec.launch(folder) / "study", space, runs, settings, say=lambda t: print(t, flush=True)
+    )
+    sign = 1 if settings.better == "lower" else -1
+    done = [(sign * r.value, r) for r in found if r.value is not None and r.state == "done"]
+    for result in found:
+        value = "-" if result.value is None else f"{result.value:.6g}"
+        print(f"  {result.number:4d}  {result.state:8s}  {value:>10s}  {_words(result.trial)}")
+    if not done:
+        raise WorkFailed(f"{args.name}: no trial ended well; `submit.py logs {args.name}` says why")
+    least, best = min(done, key=lambda pair: pair[0])
+    print(f"{args.name}: best is trial {best.number}, {metric} {sign * least:.6g}: {best.run}")
+    print(f"`submit.py status {args.name} --sort={args.metric}` has the table")
+    return errors.EXIT_OK
+
+
+class _Runs:
+    """Trials as runs of the sweep in `folder`, each submitted by the command of its own."""
+
+    def __init__(self, folder: Path, words: Sequence[str], metric: str, *, wait: bool) -> None:
+        """Takes what all runs have in common.
+
+        Args:
+          folder: of the sweep.
+          words: of `submit`, without trial and name.
+          metric: that is looked at.
+          wait: whether submitting lasts as long as the run, as on this machine.
+        """
+        self._folder, self._words, self._metric, self._wait = folder, list(words), metric, wait
+        self._numbers = run_spec.launch(folder) / "numbers"
+        self._silent, self._lost = 0, Counter[str]()
+        files.make_folder(self._numbers)
+
+    def start(self, number: int, overrides: dict[str, str]) -> str:
+        """See `tuning.Runs`."""
+        trial = {k: config_lib.parse_value(v) for k, v in overrides.items()}
+        mark = {"key": parse.key(trial), "trial": trial}
+        # First, so that whoever takes over knows which run is meant.
+        files.write_text(self._numbers / f"{number}.json", json.dumps(mark) + "\n")
+        command = [sys.executable, str(Path(__file__).parents[1] / "submit.py"), "submit"]
+        command += [*self._words, "--sweep", repr([trial])]
+        log = self._numbers / f"{number}.log"
+        with log.open("wb") as out:
+            # In a session of its own: a driver that is interrupted leaves its runs at work.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        end = time.monotonic() + _PATIENCE
+        while True:
+            code = process.poll()
+            run = self.find(number)
+            if run is not None and (self._wait or code is not None):
+                return run
+            if code is not None or time.monotonic() > end:
+                said = last_line(log.read_text(errors="replace"))
+                kind = InputError if code == errors.EXIT_BAD_INPUT else WorkFailed
+                raise kind(f"trial {number}: was not started: {said}")
+            time.sleep(0.1)
+
+    def find(self, number: int) -> str | None:
+        """See `tuning.Runs`."""
+        with contextlib.suppress(OSError, ValueError, KeyError):  # InputError is a ValueError
+            key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
+            for run in run_spec.trials(self._folder):
+                # Written before it is handed over, and then submitted by a name.
+                if (
+                    run_spec.is_run(run)
+                    and run_spec.read(run).key == key
+                    and run_spec.submission(run)
+                ):
+                    return str(run)
+        return None
+
+    def poll(self, run: str) -> tuple[str, driver.Points]:
+        """See `tuning.Runs`."""
+        folder, points = Path(run), []
+        with contextlib.suppress(OSError):
+            for text in (folder / "metrics.jsonl").read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    line = json.loads(text)
+                    points.append((int(line["step"]), float(line[self._metric])))
+        return self._state(folder), points
+
+    def _state(self, run: Path) -> str:
+        """Returns a run's state; schedulers are restarted, and exit codes show late, at times."""
+        try:
+            state = status.states([run])[run].name
+        except WorkFailed as error:
+            self._silent += 1
+            if self._silent == status.PATIENCE:
+                raise
+            print(f"{error}; looking again", flush=True)
+            return array_spec.RUNNING
+        self._silent = 0
+        self._lost[run.name] = self._lost[run.name] + 1 if state == array_spec.LOST else 0
+        return array_spec.RUNNING if 0 < self._lost[run.name] < status.PATIENCE else state
+
+    def cancel(self, run: str) -> None:
+        """See `tuning.Runs`."""
+        if status.states([Path(run)])[Path(run)].name in array_spec.ACTIVE:
+            status.cancel(Path(run))
+
+
+def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Returns the words without some flags and their values."""
+    out, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in flags:
+            skip = True
+        elif word.partition("=")[0] not in flags:
+            out.append(word)
+    return out
+
+
+def _words(trial: parse.Trial) -> str:
+    return ", ".join(f"{k}={v}" for k, v in trial.items())

@@ -1,0 +1,1 @@
+"""What runs on a node: job specs, the worker, requeue decisions."""

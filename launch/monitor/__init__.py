@@ -1,0 +1,1 @@
+"""Status, logs and result tables of submitted jobs."""

@@ -1,0 +1,177 @@
+"""The table of a sweep: runs by a metric, as text, CSV or a page.
+
+A row is a dictionary of `run`, `state`, `step`, `steps`, `seconds`, `overrides` (values or the text
+of them by key) and `metrics` (numbers by name); all but `run` may be missing.
+"""
+
+from __future__ import annotations
+
+import csv as writer
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax import config, files
+from a2fjax.errors import InputError, nearest
+from a2fjax.view import text as words
+from launch.jobs.array_spec import DONE
+from launch.sweeps.sweep import overrides
+
+METRIC = "eval/loss"
+"""What rows are sorted by where nothing is said."""
+
+Row = Mapping[str, Any]
+
+
+def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Returns the rows, best first.
+
+    Finished runs come before the others, and those that have the metric before those without.
+
+    Args:
+      rows: of a sweep, all of them.
+      metric: lower is better; "-name" for one of which more is better.
+
+    Raises:
+      InputError: there are metrics, but none of this name.
+    """
+    name, sign = _metric(metric)
+    known = {k for row in rows for k in row.get("metrics") or {}}
+    if known and name not in known:
+        raise InputError(f"metric {name}: no run has it{nearest(name, sorted(known))}")
+
+    def place(row: Row) -> tuple[bool, bool, float]:
+        value = score(row, name)
+        return value is None, row.get("state") != DONE, 0.0 if value is None else sign * value
+
+    finished = [r for r in rows if r.get("state") == DONE]
+    others = [r for r in rows if r.get("state") != DONE]
+    return sorted(finished, key=place) + sorted(others, key=place)
+
+
+def score(row: Row, name: str) -> float | None:
+    """Returns a row's metric, or None where it is missing or no finite number."""
+    found = (row.get("metrics") or {}).get(name)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        return None
+    return float(found) if math.isfinite(found) else None
+
+
+def swept(rows: Sequence[Row]) -> list[str]:
+    """Returns the keys whose values differ between rows, a key that some lack among them."""
+    keys = dict.fromkeys(k for row in rows for k in row.get("overrides") or {})
+    return [k for k in keys if len({repr(setting(row, k)) for row in rows}) > 1]
+
+
+def setting(row: Row, key: str) -> Any:
+    """Returns what a row sets a key to, or `UNSET`."""
+    given = row.get("overrides") or {}
+    if key not in given:
+        return UNSET
+    return config.parse_value(given[key]) if isinstance(given[key], str) else given[key]
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return ""
+
+
+UNSET: Any = _Unset()
+"""In place of a value that a run leaves as its experiment has it."""
+
+
+def text(rows: Sequence[Row], metric: str, width: int = 28) -> str:
+    """Returns lines for a terminal, longer values cut to `width`."""
+    header, cells = _columns(rows, metric, lambda v: f"{v:.5g}")
+    # Runs are told apart by the middle of their names.
+    short = [[row[0], *(words.short(c, width) for c in row[1:])] for row in cells]
+    return "\n".join(words.table(short, [words.short(h, width) for h in header], indent="")) + "\n"
+
+
+def csv(rows: Sequence[Row], metric: str) -> str:
+    """Returns comma-separated values with all digits, every override and every metric."""
+    name, _ = _metric(metric)
+    keys = list(dict.fromkeys(k for row in rows for k in row.get("overrides") or {}))
+    metrics = list(dict.fromkeys(k for row in rows for k in row.get("metrics") or {} if k != name))
+    out = io.StringIO()
+    lines = writer.writer(out, lineterminator="\n")
+    # Metrics and keys may have the same names.
+    named = [name, *metrics]
+    header = ["run", "state", "step", "steps", "seconds"]
+    lines.writerow([*header, *(f"metric.{m}" for m in named), *(f"config.{k}" for k in keys)])
+    for row in ordered(rows, metric):
+        given, got = row.get("overrides") or {}, row.get("metrics") or {}
+        said = [v if isinstance(v, str) else repr(v) for v in (row.get(k, "") for k in header[2:])]
+        values = [given[k] if isinstance(given.get(k), str) else _say(given.get(k)) for k in keys]
+        lines.writerow([row["run"], row.get("state", ""), *said, *map(got.get, named), *values])
+    return out.getvalue()
+
+
+def page(rows: Sequence[Row], metric: str, title: str = "Sweep") -> str:
+    """Returns one self-contained page: parallel coordinates and a table that sorts."""
+    from launch.monitor import table_html
+
+    return table_html.render(ordered(rows, metric), *_metric(metric), title)
+
+
+def write(path: str | Path, rows: Sequence[Row], metric: str, title: str = "Sweep") -> None:
+    """Writes a table whole, in the form that the file's ending says.
+
+    Raises:
+      InputError, WorkFailed: no such form or metric, or as `files.write_text`.
+    """
+    forms: dict[str, Callable[[], str]] = {
+        ".csv": lambda: csv(rows, metric),
+        ".html": lambda: page(rows, metric, title),
+        ".txt": lambda: text(rows, metric),
+    }
+    ending = Path(path).suffix.lower()
+    if ending not in forms:
+        raise InputError(f"{path}: the ending says the form: expected one of: {', '.join(forms)}")
+    files.write_text(path, forms[ending]())
+
+
+def progress(row: Row) -> str:
+    """Returns how far a run is."""
+    step, steps = row.get("step"), row.get("steps")
+    return f"{'-' if step is None else step}/{'-' if steps is None else steps}"
+
+
+def shown(value: Any) -> str:
+    """Returns a value of a key as people write it."""
+    return "-" if value is UNSET else overrides({"": value})[""]
+
+
+def _columns(
+    rows: Sequence[Row], metric: str, number: Callable[[float], str]
+) -> tuple[list[str], list[list[str]]]:
+    name, _ = _metric(metric)
+    keys = swept(rows)
+    header = ["run", name, *keys, "state", "step", "time"]
+    cells = []
+    for row in ordered(rows, metric):
+        value, seconds = score(row, name), row.get("seconds")
+        cells.append(
+            [
+                str(row["run"]),
+                "-" if value is None else number(value),
+                *(shown(setting(row, k)) for k in keys),
+                str(row.get("state") or "-"),
+                progress(row),
+                "-" if seconds is None else words.duration(seconds),
+            ]
+        )
+    return header, cells
+
+
+def _metric(metric: str) -> tuple[str, int]:
+    name = metric.removeprefix("-")
+    if not name.strip():
+        raise InputError(f"--metric {metric!r}: expected a name, or -name where more is better")
+    return name, -1 if metric.startswith("-") else 1
+
+
+def _say(value: Any) -> str:
+    return "" if value is None else shown(value)

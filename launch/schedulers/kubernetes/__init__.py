@@ -1,0 +1,1 @@
+"""Kubernetes Jobs and JobSets."""

@@ -1,0 +1,132 @@
+"""What is particular to a site, in one TOML file that its owner writes.
+
+partition = "h100"              also account, qos, constraint, time, mem, array_limit
+gpus = 8                        of a node, unless --gpus says otherwise
+gpu_option = "gres"             --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
+"gpus-per-node"
+cpus_per_node = 96
+layout = "per-node"             or "per-gpu"
+notice_seconds = 300            before the time limit and preemption
+python = "/shared/venv/bin/python"
+container = "/shared/a2fjax.sqsh"
+setup = ["module load cuda"]    lines of the job's script, put there as they are
+sbatch = ["--exclusive"]        options of sbatch
+srun = ["--cpu-bind=cores"]     options of srun
+pass = ["WANDB_API_KEY"]        variables that jobs need; their values are written nowhere
+[environment]
+NCCL_SOCKET_IFNAME = "ib0"
+[kubernetes]                    image, namespace, queue, volume, and what
+                                launch.schedulers.kubernetes.jobset takes
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from a2fjax.errors import InputError, nearest
+from launch.jobs import run_spec
+
+KEYS: dict[str, Any] = {
+    "partition": str,
+    "account": str,
+    "qos": str,
+    "constraint": str,
+    "time": str,
+    "mem": str,
+    "array_limit": int,
+    "gpus": int,
+    "gpu_option": str,
+    "gpu_type": str,
+    "cpus_per_node": int,
+    "layout": str,
+    "notice_seconds": int,
+    "python": str,
+    "container": str,
+    "setup": list,
+    "sbatch": list,
+    "srun": list,
+    "pass": list,
+    "environment": dict,
+    "kubernetes": dict,
+}
+GPU_OPTIONS = ("gpus-per-node", "gres")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_SECRET = re.compile(
+    r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
+)
+_KINDS = {str: "a string", int: "a whole number", list: "a list of strings", dict: "a table"}
+
+
+def read(path: str | None) -> dict[str, Any]:
+    """Returns what a profile says; {} without one.
+
+    Raises:
+      InputError: names the file, the key, what was expected and the nearest valid key.
+    """
+    if path is None:
+        return {}
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        near = sorted(str(p) for p in file.parent.glob("*.toml")) if file.parent.is_dir() else []
+        why = nearest(path, near) if not file.exists() else ""
+        raise InputError(f"--profile {path}: cannot be read ({error.strerror}){why}") from None
+    except ValueError as error:
+        raise InputError(f"--profile {path}: not TOML ({error})") from None
+    for key, value in values.items():
+        _check(path, key, value)
+    return values
+
+
+def _check(path: str, key: str, value: Any) -> None:
+    where = f"--profile {path}: {key}"
+    if key not in KEYS:
+        raise InputError(f"{where}: is no key of a profile{nearest(key, KEYS)}")
+    kind = KEYS[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{where} = {value!r}: expected {_KINDS[kind]}")
+    if kind is list and not all(isinstance(v, str) and "\0" not in v for v in value):
+        raise InputError(f"{where} = {value!r}: expected a list of strings")
+    if kind is int and value < 0:
+        raise InputError(f"{where} = {value}: expected 0 or more")
+    choices = {"layout": run_spec.LAYOUTS, "gpu_option": GPU_OPTIONS}.get(key)
+    if choices and value not in choices:
+        raise InputError(f"{where} = {value!r}{nearest(value, choices)}")
+    if key == "environment":
+        check_environment(value, where)
+    if key == "pass":
+        for name in value:
+            check_variable(name, where)
+
+
+def check_environment(values: Mapping[str, Any], where: str) -> None:
+    """Checks names and values that are to be written into jobs.
+
+    Raises:
+      InputError: one is no variable, or looks like a secret.
+    """
+    for name, value in values.items():
+        check_variable(name, where)
+        if not isinstance(value, str) or "\0" in value:
+            raise InputError(f"{where}.{name} = {value!r}: expected a string")
+        if _SECRET.search(name):
+            raise InputError(
+                f"{where}.{name}: looks like a secret, and values are written to files; set it in "
+                f'your environment and say pass = ["{name}"]'
+            )
+
+
+def check_variable(name: str, where: str) -> str:
+    """Returns the name of a variable of the environment.
+
+    Raises:
+      InputError: it cannot be one.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise InputError(f"{where} {name!r}: expected a variable, such as WANDB_API_KEY")
+    return name

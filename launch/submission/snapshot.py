@@ -1,0 +1,160 @@
+"""The code of a run as it was when it was submitted: later edits do not change what is queued.
+
+Files that git tracks are taken as they are on disk. Contents lie once in ROOT/.code/files/, and a
+snapshot is a folder of hard links to them, so that many runs and many states of the code cost
+little more than one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from a2fjax import files
+from a2fjax.errors import InputError, WorkFailed
+
+FOLDER = ".code"
+CODE = Path(__file__).resolve().parents[2]
+"""Folder that this code was imported from."""
+
+_ASK = (
+    "import importlib.metadata as m, json, platform\n"
+    "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name']}\n"
+    "print(json.dumps({'python': platform.python_version(), **found}))"
+)
+
+
+def git_state(code: Path = CODE) -> dict[str, Any] | None:
+    """Returns the commit and whether files differ from it; None without git."""
+    commit = _git(code, "rev-parse", "HEAD")
+    changed = _git(code, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changed is None:
+        return None
+    return {"commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+
+
+def take(root: Path, *, code: Path = CODE, keep: bool = True) -> tuple[str, str | None]:
+    """Returns the folder that a run imports from, and the digest of its files.
+
+    Without git, that is where this module was imported from, and no digest: nothing is copied.
+
+    Args:
+      root: folder of all runs.
+      code: the checkout.
+      keep: whether to write the snapshot; without, only the digest is found.
+
+    Raises:
+      InputError, WorkFailed: ROOT cannot be written to, or a file cannot be read.
+    """
+    names = _tracked(code)
+    if names is None:
+        return str(code), None
+    try:
+        found = {name: _look(code / name) for name in names if _is_file(code / name)}
+    except OSError as error:
+        raise WorkFailed(f"{error.filename}: could not be read ({error.strerror})") from None
+    text = "".join(f"{name}\0{kind}\0{value}\n" for name, (kind, value) in sorted(found.items()))
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+    folder = root.absolute() / FOLDER / digest
+    if keep and not folder.is_dir():
+        try:
+            _write(code, found, folder)
+        except OSError as error:
+            raise WorkFailed(f"{folder}: could not be written ({error.strerror})") from None
+    return str(folder), digest
+
+
+def untracked(code: Path = CODE) -> list[str]:
+    """Returns modules that git neither tracks nor ignores: a snapshot is without them."""
+    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")
+    return [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
+
+
+def packages(python: str) -> dict[str, str]:
+    """Returns what an interpreter has installed: distribution -> version, and "python".
+
+    Raises:
+      InputError: it does not run.
+    """
+    try:
+        # Isolated: what is asked for is installed and not what lies in this folder.
+        found = subprocess.run(
+            [python, "-I", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
+        )
+        values = json.loads(found.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise InputError(f"--python {python}: does not run ({_why(error)})") from None
+    return {name: values[name] for name in sorted(values, key=str.lower)}
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return type(error).__name__
+
+
+def _git(code: Path, *words: str) -> bytes | None:
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(code), *words], capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout if found.returncode == 0 else None
+
+
+def _tracked(code: Path) -> list[str] | None:
+    listed = _git(code, "ls-files", "-z")
+    if not listed:
+        return None
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _look(path: Path) -> tuple[str, str]:
+    """Returns the kind of a file and its digest, or where a link points."""
+    if path.is_symlink():
+        return "link", os.readlink(path)
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ("program" if os.access(path, os.X_OK) else "file"), content
+
+
+def _write(code: Path, found: Mapping[str, tuple[str, str]], folder: Path) -> None:
+    store = folder.parent / "files"
+    files.make_folder(store)
+    # Two submissions may write the same snapshot; the folder appears whole.
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    try:
+        for name, (kind, value) in found.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "link":
+                path.symlink_to(value)
+                continue
+            stored = store / (value + ("-x" if kind == "program" else ""))
+            if not stored.exists():
+                with files.whole(stored) as temporary:
+                    shutil.copyfile(code / name, temporary)
+                    # Linked from many places: nobody may write through one of them.
+                    temporary.chmod(0o555 if kind == "program" else 0o444)
+            try:
+                path.hardlink_to(stored)
+            except OSError:
+                shutil.copy2(stored, path)  # a file system without hard links, or too many of them
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

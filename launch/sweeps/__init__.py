@@ -1,0 +1,1 @@
+"""Sweeps: grids, random draws and their parser."""

@@ -1,0 +1,500 @@
+"""Encoders behind their one interface: padding, lengths, windows, time, names, files."""
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a2fjax.config import EncoderConfig
+from a2fjax.encoders import registry, wav2vec2
+from a2fjax.encoders.whisper import network as whisper
+from a2fjax.errors import InputError, WorkFailed
+from a2fjax.models.params import paths, split
+
+ALL = ("wav2vec2", "large", "hubert", "hubert-large", "whisper")
+# HuBERT's network is wav2vec 2.0's: one of each layout will do where every push is tested.
+KINDS = tuple(
+    pytest.param(name, marks=pytest.mark.slow) if name in ("large", "hubert") else name
+    for name in ALL
+)
+# Nothing here runs long enough to be worth optimising.
+compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def noise(items, frames, seed=1):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.normal(size=(items, 320 * frames))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def compiled(compile_once):
+    """Most tests run the same few programs."""
+
+
+@pytest.fixture
+def load(tiny_encoders):
+    def load(name, **settings):
+        return registry.load(tiny_encoders[name], EncoderConfig(**settings))
+
+    return load
+
+
+@functools.partial(compile_fast, static_argnums=0)
+def jitted(encoder, params, audio, lengths):
+    return encoder.apply(params, audio, lengths)
+
+
+def run(encoder, params, audio, lengths=None):
+    lengths = np.full(len(audio), audio.shape[1] // 320) if lengths is None else lengths
+    return np.asarray(jitted(encoder, params, audio, np.asarray(lengths)))
+
+
+# ---- what comes out -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_states_are_those_of_the_encoder_itself(load, name):
+    audio = noise(2, 30)
+    for layers, mix in ((-1, True), (2, False)):
+        encoder, params = load(name, layers=layers, mix=mix)
+        count = 3 if layers < 0 else layers
+        got = run(encoder, params, audio)
+        assert got.shape == (2, 30, encoder.states, encoder.width) and got.dtype == np.float32
+        assert encoder.states == (count + 1 if mix else 1)
+        network = encoder.network
+
+        @compile_fast
+        def own(params, audio, network=network, count=count, mix=mix):
+            if isinstance(network, whisper.Encoder):
+                return network.apply(
+                    params, audio, length=np.full(2, 9600), layers=count, all_layers=mix
+                )
+            found = network.motion(params, audio, all_layers=mix)
+            return found.hidden if mix else found.features
+
+        expected = np.asarray(own(params, audio))
+        expected = np.moveaxis(expected, 0, 2) if mix else expected[:, :, None]
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_forward_stops_at_a_layer(load, name):
+    """Fewer layers cost less, hold less, and give the states that all layers give on the way."""
+    from a2fjax.models import flops
+
+    audio = noise(1, 40)
+    whole, all_params = load(name, mix=True)
+    states = run(whole, all_params, audio)
+    spent, held = [], []
+    for layers in (0, 1, 2, 3):
+        encoder, params = load(name, layers=layers)
+        spent.append(sum(flops.flops(encoder.apply, params, audio).values()))
+        held.append(sum(leaf.size for _, leaf in paths(params)))
+        if layers < 3:  # After the last, networks of the large layout and Whisper have a norm.
+            np.testing.assert_allclose(
+                run(encoder, params, audio)[:, :, 0], states[:, :, layers], atol=1e-5
+            )
+        expected = jax.eval_shape(encoder.init, jax.random.key(0))
+        shapes = {path: leaf.shape for path, leaf in paths(expected)}
+        assert {path: leaf.shape for path, leaf in paths(params)} == shapes
+    steps = np.diff(spent)
+    assert (steps > 0).all() and steps[0] == steps[1]
+    assert (np.diff(held) > 0).all()
+
+
+# ---- padding and lengths ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_beyond_a_clips_end_changes_nothing(load, name, precision):
+    """At any bucket, whatever lies there and whoever else is in the batch."""
+    encoder, params = load(name, mix=True, precision=precision)
+    audio = noise(3, 100)
+    lengths = np.array([1, 37, 60])
+    alone = [run(encoder, params, audio[i : i + 1, : 320 * n]) for i, n in enumerate(lengths)]
+    for bucket in (60, 100):
+        for beyond in (0.0, 30.0):
+            exists = np.arange(320 * bucket) < 320 * lengths[:, None]
+            padded = np.where(exists, audio[:, : 320 * bucket], beyond).astype(np.float32)
+            got = run(encoder, params, padded, lengths)
+            assert np.isfinite(got).all()
+            for i, n in enumerate(lengths):
+                atol = 2e-5 if precision == "float32" else 0.1
+                np.testing.assert_allclose(got[i, :n], alone[i][0], atol=atol)
+
+
+def test_clips_beyond_whispers_window_do_not_depend_on_their_padding(load):
+    """The windows of a clip are its own, in a batch with longer ones and at any bucket."""
+    encoder, params = load("whisper")
+    short = dataclasses.replace(encoder.network, positions=300)
+    params = {**params, "positions": whisper.sinusoids(300, 16)}
+    encoder = dataclasses.replace(encoder, network=short)
+    assert encoder.most_frames == 300
+    audio = noise(4, 500)
+    lengths = np.array([300, 301, 400, 500])
+    alone = [run(encoder, params, audio[i : i + 1, : 320 * n]) for i, n in enumerate(lengths)]
+    for frames in (500, 700):
+        padded = np.pad(audio, ((0, 0), (0, 320 * (frames - 500))))
+        padded[np.arange(320 * frames) >= 320 * lengths[:, None]] = 9.0
+        together = run(encoder, params, padded, lengths)
+        for i, n in enumerate(lengths):
+            np.testing.assert_allclose(together[i, :n], alone[i][0], atol=2e-5)
+    # As `whisper.encode` has them: the last window is moved back to end with the clip.
+    first = whisper._apply(short, params, audio[2:3, : 320 * 300])[0]
+    last = whisper._apply(short, params, audio[2:3, 320 * 100 : 320 * 400])[0]
+    got = alone[2][0, :, 0]
+    np.testing.assert_allclose(got[:195], first[:195], atol=1e-4)
+    np.testing.assert_allclose(got[205:], last[105:], atol=1e-4)
+    share = (np.arange(10)[:, None] + 0.5) / 10
+    joined = (1 - share) * first[195:205] + share * last[95:105]
+    np.testing.assert_allclose(got[195:205], joined, atol=1e-4)
+
+
+def test_audio_of_half_a_frame_is_refused(load):
+    encoder, params = load("whisper")
+    with pytest.raises(ValueError, match="641 samples, expected a multiple of 320"):
+        encoder.apply(params, jnp.zeros((1, 641)))
+
+
+# ---- time ---------------------------------------------------------------------------------------
+
+
+def centre_of_clicks(hear, frame, reach=1100, step=20, level=0.5, background=None):
+    """Where the audio is that frame `frame` of `hear(audio) [B, T, D]` hears, in samples.
+
+    A click at each of many places about the frame: the mean place, weighted by how much the frame
+    changes.
+    """
+    middle = 320 * frame
+    places = np.arange(middle - reach, middle + reach + 1, step)
+    base = np.zeros(320 * (2 * frame + 1), np.float32) if background is None else background
+    clicks = np.tile(base, (len(places) + 1, 1))
+    clicks[np.arange(len(places)), places] += level
+    states = np.asarray(hear(clicks), np.float64)[:, frame]
+    change = np.square(states[:-1] - states[-1]).sum(-1)
+    assert change.max() > 1e-8
+    change = np.where(change > 1e-3 * change.max(), change, 0.0)
+    return float((places * change).sum() / change.sum()), places[change > 0][[0, -1]]
+
+
+@pytest.mark.parametrize("feature", ["mel", "pitch"])
+def test_signals_are_centred_on_motion_frames_within_1_ms(feature):
+    from a2fjax.audio.frontend import Frontend
+    from a2fjax.config import AudioConfig
+
+    frontend = Frontend(AudioConfig(features=(feature,), mel_floor_db=-100.0))
+    rng = np.random.default_rng(0)
+    first = 0 if feature == "mel" else -1
+    for frame in (8, 13):
+        # Over faint noise: below the floor clicks of a window's flanks would not show at all.
+        base = (1e-4 * rng.normal(size=320 * (2 * frame + 1))).astype(np.float32)
+
+        def hear(audio):
+            # Of pitch, log energy: a click has no period.
+            return jnp.exp(compile_fast(frontend.features)(audio)[..., first:])
+
+        found, heard = centre_of_clicks(hear, frame, background=base, step=8)
+        assert abs(found - 320 * frame) <= 16, found / 16 - 20 * frame
+        assert heard[0] < 320 * frame < heard[1]
+
+
+def mirrored(encoder, params):
+    """Weights whose filters are the same backwards, in which a frame hears only its own audio.
+
+    Then what a frame hears on one side of its centre it hears alike on the other, and the centre of
+    the response is where the layout puts the frame, whatever the weights are.
+    """
+    params = jax.tree.map(np.array, params)
+    if encoder.kind == "whisper":
+        for name in ("conv1", "conv2"):
+            params[name]["kernel"] += params[name]["kernel"][::-1]
+        params["positions"][:] = 0
+        for i in range(encoder.layers):
+            params[f"layers_{i}"]["out"]["kernel"][:] = 0
+        return params
+    for layer in params["feature_extractor"]["conv_layers"].values():
+        layer["conv"]["kernel"] += layer["conv"]["kernel"][::-1]
+    params["encoder"]["pos_conv_embed"]["conv"]["g"][:] = 0
+    for layer in params["encoder"]["layers"].values():
+        layer["attention"]["out_proj"]["kernel"][:] = 0
+    return params
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_encoders_are_centred_on_motion_frames_within_1_ms(load, name):
+    encoder, params = load(name)
+    if encoder.kind == "whisper":
+        encoder = dataclasses.replace(
+            encoder, network=dataclasses.replace(encoder.network, peak=1.0)
+        )
+    else:  # The whole clip's level would let every frame hear every click.
+        layout = dataclasses.replace(encoder.network.layout, do_normalize=False)
+        network = dataclasses.replace(encoder.network, layout=layout)
+        encoder = dataclasses.replace(encoder, network=network)
+    params = mirrored(encoder, params)
+    for frame in (8, 13):
+        base = np.zeros(320 * (2 * frame + 1), np.float32)
+        if encoder.kind != "whisper":
+            # Far louder ones, too far away to be heard, keep the group norm's statistics in place.
+            base[[100, 320 * 2 * frame]] = 20.0
+
+        def hear(audio):
+            return run(encoder, params, audio)[:, :, 0]
+
+        found, heard = centre_of_clicks(hear, frame, background=base, step=8)
+        assert abs(found - 320 * frame) <= 16, (found - 320 * frame) / 16
+        assert heard[0] < 320 * frame < heard[1]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_click_changes_most_the_frame_it_is_in(load, name):
+    """The whole network with weights as they are, on the common path with windows and lengths."""
+    encoder, params = load(name)
+    base = noise(1, 60) * 1e-2
+    for frame in (10, 31, 50):
+        click = base.copy()
+        click[0, 320 * frame] += 0.05
+        both = run(encoder, params, np.concatenate([base, click]))[:, :, 0]
+        change = np.square(both[1] - both[0]).sum(-1)
+        assert abs(int(change.argmax()) - frame) <= 1
+
+
+# ---- training parts -----------------------------------------------------------------------------
+
+
+@functools.partial(compile_fast, static_argnums=0)
+def slopes_of(encoder, params):
+    weights = np.random.default_rng(0).normal(size=(2, 20, 1, encoder.width)).astype(np.float32)
+    return jax.grad(lambda p: jnp.sum(weights * encoder.apply(p, noise(2, 20))))(params)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
+    for layers in (-1, 2):
+        encoder, params = load(name, layers=layers)
+        tree = {"encoders": {"0_x": params}}
+        kept = {}
+        for first in (None, -1, 0, 1):
+            trained = split(tree, encoder.frozen(first, "encoders/0_x/"))[0]
+            kept[first] = {path.removeprefix("encoders/0_x/") for path, _ in paths(trained)}
+        assert kept[None] == set()
+        layer = "layers_{}/" if name == "whisper" else "encoder/layers/{}/"
+        for first in (0, 1):
+            assert not any(path.startswith(layer.format(first - 1)) for path in kept[first])
+            for i in range(first, encoder.layers):
+                own = {path for path, _ in paths(params) if path.startswith(layer.format(i))}
+                assert own and own <= kept[first]
+        assert kept[1] < kept[0] <= kept[-1]
+        assert not any("feature_extractor" in path or "conv1" in path for path in kept[-1])
+        # Every trained weight has a gradient: none is carried along by optimiser and checkpoints.
+        slopes = dict(paths(slopes_of(encoder, params)))
+        idle = {path for path in kept[-1] if not np.abs(slopes[path]).max() > 0}
+        # Masks are drawn in training only; a bias of keys shifts a query's logits all alike.
+        assert {p for p in idle if "k_proj/bias" not in p} <= {"masked_spec_embed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "first", "said"),
+    [
+        ("wav2vec2", -1, 3, "train_from=3: wav2vec2 runs 3 layers; expected -1 to 2"),
+        ("wav2vec2", 2, 2, "train_from=2: wav2vec2 runs 2 layers; expected -1 to 1"),
+        ("large", 0, 0, "runs 0 layers; expected -1 to -1"),
+        ("whisper", -1, 7, "train_from=7: whisper runs 3 layers; expected -1 to 2"),
+        ("whisper", 0, -1, "runs 0 layers; expected None"),
+    ],
+)
+def test_layers_that_there_are_not_cannot_be_trained(load, name, layers, first, said):
+    encoder, _ = load(name, layers=layers)
+    with pytest.raises(InputError, match=said):
+        encoder.frozen(first)
+
+
+@pytest.mark.parametrize("name", ["large", "whisper"])
+def test_remat_gives_the_same_gradient(load, name):
+    slopes = []
+    for remat in (False, True):
+        encoder, params = load(name, remat=remat)
+        slopes.append(jax.tree.leaves(slopes_of(encoder, params)))
+        text = str(jax.make_jaxpr(lambda p, e=encoder: e.apply(p, noise(1, 20)))(params))
+        assert ("checkpoint" in text or "remat" in text) == remat
+    for one, other in zip(*slopes, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_bfloat16_is_near_and_comes_out_as_float32(load, name):
+    audio = noise(1, 50)
+    exact, rough = (run(*load(name, precision=p), audio) for p in ("float32", "bfloat16"))
+    assert rough.dtype == np.float32
+    error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.05
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "hubert-large"])
+def test_masks_and_dropout_need_a_key(load, name):
+    """As the layout says, of networks that are trained: SpecAugment, layer drop, dropout."""
+    encoder, params = load(name)
+    audio, lengths = noise(2, 60), jnp.array([60, 40])
+    train = compile_fast(lambda key: encoder.apply(params, audio, lengths, key=key))
+    still = run(encoder, params, audio, lengths)
+    one, again, other = (np.asarray(train(jax.random.key(k))) for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.01 and np.abs(one - still).max() > 0.01
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_names():
+    assert registry.parse("whisper:a/b:c.npz") == ("whisper", "a/b:c.npz")
+    assert registry.keys(("mel", "whisper:a", "pitch", "hubert:b")) == {
+        "1_whisper": "whisper:a",
+        "3_hubert": "hubert:b",
+    }
+    with pytest.raises(InputError, match="did you mean 'whisper'"):
+        registry.parse("wisper:a")
+    with pytest.raises(InputError, match="expected hubert:PATH"):
+        registry.parse("hubert:")
+
+
+def test_another_kind_than_the_name_says(tiny_encoders):
+    folders = {name: text.partition(":")[2] for name, text in tiny_encoders.items()}
+    for name, holds in (
+        (f"hubert:{folders['wav2vec2']}", "wav2vec2"),
+        (f"wav2vec2:{folders['hubert-large']}", "hubert"),
+        (f"wav2vec2:{folders['whisper']}", "whisper"),
+        (f"hubert:{folders['whisper']}", "whisper"),
+        (f"whisper:{folders['large']}", "wav2vec2"),
+    ):
+        with pytest.raises(InputError) as error:
+            registry.load(name, EncoderConfig())
+        path = name.partition(":")[2]
+        assert f"holds a {holds} model; write {holds}:{path}" in str(error.value)
+    file = Path(folders["whisper"]) / "model.safetensors"
+    with pytest.raises(InputError, match="is a file; expected a folder with config.json"):
+        registry.load(f"wav2vec2:{file}", EncoderConfig())
+
+
+@pytest.mark.parametrize("name", ["hubert", "whisper"])
+@pytest.mark.parametrize(("layers", "said"), [(4, "has 3 layers; expected 0 to 3"), (-2, "-1")])
+def test_layers_beyond_the_encoder(load, name, layers, said):
+    with pytest.raises(InputError, match=f"audio.encoder.layers={layers}: .*{said}"):
+        load(name, layers=layers)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "whisper"])
+def test_weights_that_are_not_there(tmp_path, kind):
+    for path in (str(tmp_path / "none"), "someone/nothing"):
+        with pytest.raises(InputError, match="hub's cache") as error:
+            registry.load(f"{kind}:{path}", EncoderConfig())
+        assert path in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_home_folder(tiny_encoders, tmp_path, monkeypatch):
+    shutil.copytree(tiny_encoders["whisper"].partition(":")[2], tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert registry.load("whisper:~/mine", EncoderConfig())[0].layers == 3
+
+
+def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
+    folder = shutil.copytree(tiny_encoders["hubert"].partition(":")[2], tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "conv_stride": [40, 4]}))
+    with pytest.raises(InputError, match="a frame every 160 samples, expected 320"):
+        registry.load(f"hubert:{folder}", EncoderConfig())
+
+
+# ---- files of a run -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_saved_and_restored_is_the_same_to_the_bit(load, tmp_path, name):
+    for layers in (-1, 1):
+        encoder, params = load(name, layers=layers)
+        registry.save(tmp_path / "x.safetensors", encoder, params)
+        again, read = registry.restore(tmp_path / "x.safetensors", EncoderConfig(mix=True))
+        assert again.all_states and again.layers == encoder.layers
+        assert again.kind == encoder.kind and again.describe() == encoder.describe()
+        assert {p: v.tobytes() for p, v in paths(read)} == {
+            p: v.tobytes() for p, v in paths(params)
+        }
+        assert again.fingerprint(read) == encoder.fingerprint(params)
+        (tmp_path / "x.safetensors").unlink()
+
+
+def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
+    """By weights, layers, layout and precision, wherever the files lie."""
+    encoder, params = load("wav2vec2")
+    prints = {"plain": encoder.fingerprint(params)}
+    folder = shutil.copytree(tiny_encoders["wav2vec2"].partition(":")[2], tmp_path / "moved")
+    moved, same = registry.load(f"wav2vec2:{folder}", EncoderConfig(layers=3, remat=True))
+    assert moved.fingerprint(same) == prints["plain"]
+    for key, settings in {"fewer": {"layers": 2}, "rough": {"precision": "bfloat16"}}.items():
+        other, values = load("wav2vec2", **settings)
+        prints[key] = other.fingerprint(values)
+    changed = jax.tree.map(np.array, params)
+    changed["encoder"]["layers"]["1"]["layer_norm"]["bias"][3] += 1e-6
+    prints["weights"] = encoder.fingerprint(changed)
+    layout = dataclasses.replace(encoder.network.layout, hidden_act="relu")
+    relu = dataclasses.replace(encoder, network=wav2vec2.Encoder(layout))
+    prints["layout"] = relu.fingerprint(params)
+    prints["hubert"] = (lambda found: found[0].fingerprint(found[1]))(load("hubert"))
+    assert len(set(prints.values())) == len(prints)
+
+
+def test_files_that_are_damaged(load, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    encoder, params = load("whisper", layers=1)
+    path = tmp_path / "0_whisper.safetensors"
+    registry.save(path, encoder, params)
+    whole = path.read_bytes()
+
+    def refused(said):
+        with pytest.raises(InputError, match=said) as error:
+            registry.restore(path, EncoderConfig(), "whisper")
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+    for size in (0, 7, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        refused("not a saved encoder, or damaged")
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    path.write_bytes(flipped)
+    refused("checksum")
+    path.write_bytes(whole)
+    tensors = load_file(path)
+    metadata = {"encoder": json.dumps(encoder.describe()), "crc32": "0"}
+    for wrong in ({}, {k: v for k, v in tensors.items() if "conv1" not in k}):
+        save_file(wrong, path, metadata=metadata)
+        refused("its weights are not those that it describes")
+    save_file(tensors, path)
+    refused("not a saved encoder")
+    save_file(tensors, path, metadata={"encoder": '{"kind": "whisper", "layers": 1}'})
+    refused("not the description of an encoder")
+    registry.save(path, *load("hubert"))
+    refused("holds a hubert encoder, expected whisper")
+    path.unlink()
+    refused("no such file")
+
+
+def test_a_full_disk_leaves_no_half_file(load, tmp_path):
+    import resource
+
+    path = tmp_path / "0_whisper.safetensors"
+    encoder, params = load("whisper")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(WorkFailed, match="could not be written"):
+            registry.save(path, encoder, params)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,399 @@
+"""The network against an independent one in float64 NumPy, and what is done with it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from a2fjax.encoders import wav2vec2 as w
+from a2fjax.encoders.wav2vec2 import network
+from a2fjax.errors import InputError
+
+
+def reference(layout, params, audio, lengths=None, whole_norm=True):
+    """Hidden states by loops over frames and heads, in float64, with nothing shared."""
+    act = {
+        "gelu": lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))),
+        "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    }
+    gelu = act[layout.feat_extract_activation]
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def conv(x, at, stride, groups=1):
+        kernel = at["kernel"]
+        taps, width, out = kernel.shape
+        y = np.zeros((1 + (len(x) - taps) // stride, out))
+        for i in range(len(y)):
+            seen = x[i * stride : i * stride + taps]
+            for g in range(groups):
+                cut = slice(g * out // groups, (g + 1) * out // groups)
+                part = seen[:, g * width : (g + 1) * width]
+                y[i, cut] = np.einsum("kc,kco->o", part, kernel[:, :, cut])
+        return y + at.get("bias", 0.0)
+
+    def norm(x, at, eps, axis=-1, seen=None):
+        seen = x if seen is None else seen
+        mean, var = seen.mean(axis, keepdims=True), seen.var(axis, keepdims=True)
+        return (x - mean) / np.sqrt(var + eps) * at["scale"] + at["bias"]
+
+    def dense(x, at):
+        return x @ at["kernel"] + at["bias"]
+
+    def attention(x, at, valid):
+        parts = [dense(x, at[n]) for n in ("q_proj", "k_proj", "v_proj")]
+        out = []
+        for q, k, v in zip(
+            *(np.split(x, layout.num_attention_heads, -1) for x in parts), strict=True
+        ):
+            e = np.exp(q @ k.T / np.sqrt(q.shape[-1])) * valid
+            out.append(e / e.sum(-1, keepdims=True) @ v)
+        return dense(np.concatenate(out, -1), at["out_proj"])
+
+    def feed(x, at):
+        x = act[layout.hidden_act](dense(x, at["intermediate_dense"]))
+        return dense(x, at["output_dense"])
+
+    def one(audio, length):
+        x = audio[:, None].astype(np.float64)
+        for i in range(len(layout.conv_dim)):
+            at = p["feature_extractor"]["conv_layers"][str(i)]
+            x = conv(x, at["conv"], layout.conv_stride[i])
+            if layout.feat_extract_norm == "layer":
+                x = norm(x, at["layer_norm"], 1e-5)
+            elif i == 0:
+                seen = (
+                    x
+                    if whole_norm
+                    else x[: (length - layout.conv_kernel[0]) // layout.conv_stride[0] + 1]
+                )
+                x = norm(x, at["layer_norm"], 1e-5, 0, seen)
+            x = gelu(x)
+        eps = layout.layer_norm_eps
+        if layout.feat_proj_layer_norm:
+            x = norm(x, p["feature_projection"]["layer_norm"], eps)
+        x = dense(x, p["feature_projection"]["projection"])
+        valid = np.arange(len(x)) < (length - 400) // 320 + 1
+        x = x * valid[:, None]
+        at = p["encoder"]["pos_conv_embed"]["conv"]
+        taps = layout.num_conv_pos_embeddings
+        kernel = np.stack(
+            [g * v / np.linalg.norm(v) for g, v in zip(at["g"], at["v"], strict=True)]
+        )
+        padded = np.pad(x, ((taps // 2, taps // 2), (0, 0)))
+        positions = conv(
+            padded,
+            {"kernel": kernel, "bias": at["bias"]},
+            1,
+            layout.num_conv_pos_embedding_groups,
+        )[: len(x)]
+        x = x + gelu(positions)
+        stable = layout.do_stable_layer_norm
+        top = p["encoder"]["layer_norm"]
+        x = x if stable else norm(x, top, eps)
+        states = [x]
+        for i in range(layout.num_hidden_layers):
+            at = p["encoder"]["layers"][str(i)]
+            first, second = at["layer_norm"], at["final_layer_norm"]
+            if stable:
+                x = x + attention(norm(x, first, eps), at["attention"], valid)
+                x = x + feed(norm(x, second, eps), at["feed_forward"])
+            else:
+                x = norm(x + attention(x, at["attention"], valid), first, eps)
+                x = norm(x + feed(x, at["feed_forward"]), second, eps)
+            states.append(x)
+        return np.stack(states), norm(x, top, eps) if stable else x
+
+    lengths = [audio.shape[1]] * len(audio) if lengths is None else lengths
+    states, features = zip(*map(one, audio, lengths), strict=True)
+    return np.stack(states, 1), np.stack(features)
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        ("base", "all"),
+        ("large", "all"),
+        ("odd", "all"),
+        ("base", "lengths"),
+        ("base", "lengths, padding counted"),
+        pytest.param("large", "lengths", marks=pytest.mark.slow),
+        pytest.param("odd", "lengths", marks=pytest.mark.slow),
+    ],
+)
+def test_parity_with_an_independent_network(tiny, name, masked):
+    layout = tiny.LAYOUTS[name]
+    if masked == "all":
+        layout = dataclasses.replace(layout, **tiny.SEVEN)
+    params, audio = tiny.random_params(layout), tiny.noise(2, 3700)
+    lengths = None
+    if masked != "all":
+        lengths = np.array([3700, 2300])
+        audio[1, 2300:] = 0
+    states, features = reference(layout, params, audio, lengths, "counted" in masked)
+    got = tiny.run(
+        w.Encoder(layout),
+        params,
+        audio,
+        all_layers=True,
+        lengths=lengths,
+        count_padding="counted" in masked,
+    )
+    assert got.features.shape == (2, 11, 32) and got.hidden.shape == (3, 2, 11, 32)
+    assert np.abs(states).max() > 1
+    np.testing.assert_allclose(got.hidden, states, atol=2e-5)
+    np.testing.assert_allclose(got.features, features, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "large", "odd"])
+def test_every_weight_matters(tiny, name):
+    """What the parity tests run through has no parameter that could be forgotten."""
+    layout = tiny.LAYOUTS[name]
+    weights = tiny.noise(11, 32, 3)
+
+    def loss(p):
+        features = w.Encoder(layout).apply(p, tiny.noise(1, 3700)).features
+        return jnp.sum(weights * features[0])
+
+    idle = set()
+    for path, slope in jax.tree_util.tree_leaves_with_path(
+        tiny.compiled(jax.grad(loss))(tiny.random_params(layout))
+    ):
+        if np.abs(slope).max() < 1e-5:
+            idle.add(jax.tree_util.keystr(path, simple=True, separator="/"))
+    # A bias of keys shifts all logits of a query alike; one before a group norm is taken off.
+    expected = {"masked_spec_embed"}
+    expected |= {f"encoder/layers/{i}/attention/k_proj/bias" for i in range(2)}
+    if name == "odd":
+        expected.add("feature_extractor/conv_layers/0/conv/bias")
+    assert idle == expected
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_padding_changes_nothing_unless_asked_to(tiny, name):
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=1)
+    encoder, params = w.Encoder(layout), tiny.random_params(layout)
+    audio = tiny.noise(2, 8000)
+    audio[1, 5003:] = 0
+    lengths = jnp.array([8000, 5003])
+    alone = tiny.run(encoder, params, audio[1:, :5003]).features[0]
+    both = tiny.run(encoder, params, audio, lengths=lengths).features[1]
+    np.testing.assert_allclose(both[: len(alone)], alone, atol=1e-5)
+    counted = tiny.run(encoder, params, audio, lengths=lengths, count_padding=True).features[1]
+    differs = np.abs(counted[: len(alone)] - alone).max() > 1e-2
+    assert differs == (layout.feat_extract_norm == "group")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_padding_changes_no_motion_frame(tiny, name):
+    encoder, params = w.Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    audio = tiny.noise(2, 8000)
+    audio[1, 5003:] = 0
+    lengths = jnp.array([8000, 5003])
+    alone = tiny.motion(encoder, params, audio[1:, :5003]).features[0]
+    both = tiny.motion(encoder, params, audio, lengths=lengths).features[1]
+    assert len(alone) == 16
+    np.testing.assert_allclose(both[:16], alone, atol=1e-5)
+
+
+def flops_of(function, *args):
+    return jax.jit(function).lower(*args).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_the_forward_stops_at_a_layer(tiny, name):
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=2)
+    params, audio = tiny.random_params(layout), tiny.noise(1, 6500)
+    encoder = w.Encoder(layout)
+    full = tiny.run(encoder, params, audio, all_layers=True)
+    again = jax.jit(encoder.apply, static_argnames="layers").lower(params, audio, layers=1)
+    flops = {}
+    for count in (0, 1, 2):
+        first = w.Encoder(layout, layers=count)
+        less = {**params, "encoder": {**params["encoder"], "layers": {}}}
+        less["encoder"]["layers"] = {
+            str(i): params["encoder"]["layers"][str(i)] for i in range(count)
+        }
+        if count < 2:
+            got = tiny.run(first, less, audio).features
+            np.testing.assert_allclose(got, full.hidden[count], atol=1e-5)
+        flops[count] = flops_of(lambda p, a, f=first: f.apply(p, a).features, less, audio)
+        paths = jax.tree.structure(jax.eval_shape(first.init, jax.random.key(0)))
+        assert paths == jax.tree.structure(less) or count == 0
+    assert again.cost_analysis()["flops"] == flops[1]
+    layer = flops[2] - flops[1]
+    assert layer > 2 * 19 * (4 * 32 * 32 + 2 * 32 * 48)  # its products at least
+    np.testing.assert_allclose(flops[1] - flops[0], layer, rtol=0.1)
+    with pytest.raises(ValueError, match="2 layers asked for, the parameters hold 0"):
+        encoder.apply({**params, "encoder": {**params["encoder"], "layers": {}}}, audio, layers=2)
+    with pytest.raises(InputError, match="layers=3: the network has 0 to 2"):
+        w.Encoder(layout, layers=3)
+
+
+def test_layer_mix(tiny):
+    hidden = jnp.asarray(tiny.noise(4, 10).reshape(4, 1, 5, 2))
+    even = w.layer_mix(w.init_layer_mix(3), hidden)
+    np.testing.assert_allclose(even, hidden.mean(0), atol=1e-6)
+    only = {"weights": jnp.array([0.0, 40.0, 0.0, 0.0]), "scale": jnp.array(2.0)}
+    np.testing.assert_allclose(w.layer_mix(only, hidden), 2 * hidden[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_bfloat16_is_near_and_comes_out_as_float32(tiny, name):
+    layout, params = tiny.LAYOUTS[name], tiny.random_params(tiny.LAYOUTS[name])
+    audio = tiny.noise(1, 16000)
+    exact = tiny.run(w.Encoder(layout), params, audio).features
+    rough = tiny.run(w.Encoder(layout, precision="bfloat16"), params, audio).features
+    assert rough.dtype == jnp.float32
+    error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.03
+    with pytest.raises(InputError, match="did you mean 'bfloat16'"):
+        w.Encoder(layout, precision="bfloat61")
+
+
+@pytest.mark.slow
+def test_remat_gives_the_same_gradient_and_keeps_less(tiny):
+    params, audio = tiny.random_params(tiny.BASE), tiny.noise(1, 32000)
+    slopes, kept = [], []
+    for remat in (False, True):
+        encoder = w.Encoder(tiny.BASE, remat=remat)
+
+        def loss(p, encoder=encoder):
+            return jnp.mean(encoder.apply(p, audio).features ** 3)
+
+        slopes.append(tiny.compiled(jax.grad(loss))(params))
+        # What a backward pass holds on to are the leaves of its function.
+        held = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(held)))
+    for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    attention = tiny.BASE.num_hidden_layers * tiny.BASE.num_attention_heads * 99**2
+    assert kept[0] - kept[1] > 2 * attention
+
+
+@pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
+def test_frozen_parts_cost_no_gradient(tiny, name):
+    from a2fjax.models.params import merge, paths, split
+
+    layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=4)
+    params, audio = tiny.random_params(layout), tiny.noise(2, 16000)
+    encoder = w.Encoder(layout)
+    forward = flops_of(lambda p: encoder.apply(p, audio).features, params)
+    extra = {}
+    for trained_from in (-1, 0, 2, 3):
+        trained, fixed = split({"enc": params}, w.frozen(layout, trained_from, "enc/"))
+        kept = {path for path, _ in paths(trained)}
+        assert all(
+            f"enc/encoder/layers/{i}/" in "".join(kept) for i in range(max(trained_from, 0), 4)
+        )
+        assert not any("feature_extractor" in path for path in kept)
+
+        def loss(t, f):
+            return jnp.sum(encoder.apply(merge(t, f)["enc"], audio).features ** 2)
+
+        flops = flops_of(jax.grad(loss), trained, fixed)
+        slopes = jax.eval_shape(jax.grad(loss), trained, fixed)
+        assert {path for path, _ in paths(slopes)} == kept
+        extra[trained_from] = flops - forward
+    # Two products a layer go back for each that went forward; nothing runs below the layer.
+    layer = (extra[0] - extra[2]) / 2
+    np.testing.assert_allclose(extra[2] - extra[3], layer, rtol=0.2)
+    assert extra[3] < 1.4 * layer and extra[-1] > extra[0] + 0.1 * layer
+    everything, rest = split({"enc": params}, w.frozen(layout, None, "enc/"))
+    assert everything == {} and rest
+    with pytest.raises(InputError, match="layers 0 to 3"):
+        w.frozen(layout, 4)
+
+
+def test_spans(tiny):
+    drawn = tiny.compiled(network.spans, static_argnums=(1, 3, 4, 5))
+    key = jax.random.key(3)
+    lengths = jnp.array([200, 200, 120, 4] * 500)
+    masked = np.asarray(drawn(key, 200, lengths, 0.2, 10))
+    assert not masked[2::4, 120:].any() and not masked[3::4].any()
+    # 4 spans of 10 at starts without replacement among 191: the chance that none covers a frame
+    # far from the ends is C(181, 4) / C(191, 4).
+    inside = masked[0::4, 30:170].mean()
+    none = np.prod([(181 - i) / (191 - i) for i in range(4)])
+    np.testing.assert_allclose(inside, 1 - none, atol=0.01)
+    # 2.4 spans on average for a length of 120.
+    start = np.asarray(drawn(key, 200, lengths, 0.2, 1))[2::4].sum(1)
+    assert set(start) == {24}
+    count = np.asarray(drawn(key, 100, jnp.full(2000, 100), 0.105, 1)).sum(1)
+    assert set(count) == {10, 11}
+    np.testing.assert_allclose(count.mean(), 10.5, atol=0.05)
+    few = np.asarray(drawn(key, 100, jnp.full(50, 100), 0.0, 5, 2)).sum(1)
+    assert few.min() >= 6 and few.max() == 10
+    assert not np.asarray(drawn(key, 8, jnp.full(50, 8), 1.0, 10, 2)).any()
+    again = np.asarray(drawn(jax.random.key(4), 200, lengths, 0.2, 10))
+    assert (again != masked).any()
+
+
+def test_a_masked_frame_is_not_heard(tiny):
+    layout = dataclasses.replace(
+        tiny.BASE,
+        **{**tiny.PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1},
+    )
+    encoder, params, key = w.Encoder(layout), tiny.random_params(layout), jax.random.key(0)
+    one, other = (
+        tiny.run(encoder, params, tiny.noise(2, 6500, seed), key=key, train=True).features
+        for seed in (1, 2)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(one[0] - tiny.run(encoder, params, tiny.noise(2, 6500)).features[0]).max() > 0.1
+
+
+@pytest.mark.slow
+def test_training_masks_and_drops_what_the_layout_says(tiny):
+    small = dataclasses.replace(tiny.BASE, num_hidden_layers=1)
+    params, audio = tiny.random_params(small), tiny.noise(2, 8000)
+    key = jax.random.key(0)
+
+    def train(key=key, audio=audio, **options):
+        layout = dataclasses.replace(small, **{**tiny.PLAIN, **options})
+        encoder = w.Encoder(layout)
+        return np.asarray(tiny.run(encoder, params, audio, key=key, train=True).features)
+
+    still = np.asarray(tiny.run(w.Encoder(small), params, audio).features)
+    np.testing.assert_allclose(train(), still, atol=1e-6)
+    # Every frame masked: the audio is not heard any more.
+    deaf = train(mask_time_prob=1.0, mask_time_length=1)
+    np.testing.assert_allclose(
+        deaf,
+        train(key, tiny.noise(2, 8000, 9), mask_time_prob=1.0, mask_time_length=1),
+        atol=1e-5,
+    )
+    assert np.abs(deaf - still).max() > 0.1
+    off = train(mask_time_prob=1.0, mask_time_length=1, apply_spec_augment=False)
+    np.testing.assert_allclose(off, still, atol=1e-6)
+    channels = train(mask_feature_prob=1.0, mask_feature_length=1)
+    np.testing.assert_allclose(
+        channels,
+        train(key, tiny.noise(2, 8000, 9), mask_feature_prob=1.0, mask_feature_length=1),
+        atol=1e-5,
+    )
+    zero = np.asarray(tiny.run(w.Encoder(small), params, audio, layers=0).features)
+    np.testing.assert_allclose(train(layerdrop=1.0), zero, atol=1e-5)
+    for option in (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+    ):
+        one, other = train(**{option: 0.1}), train(jax.random.key(1), **{option: 0.1})
+        assert np.abs(one - still).max() > 1e-3 and np.abs(one - other).max() > 1e-3
+        np.testing.assert_array_equal(one, train(**{option: 0.1}))
+    with pytest.raises(ValueError, match="needs a key"):
+        w.Encoder(small).apply(params, audio, train=True)
+
+
+def test_published_sizes():
+    from a2fjax.models.params import count
+
+    for layout, size in ((w.BASE, 94_371_712), (w.LARGE, 315_438_720)):
+        shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
+        assert count(shapes) == size

@@ -1,0 +1,193 @@
+"""Trainings: what the desk refuses, in one line each, and what it needs."""
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from a2fjax import errors
+from launch import submit
+from launch.jobs import run_spec
+from launch.submission import preflight, site_profile, snapshot
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.sed=1"], "did you mean 'seed'?"),
+        (["--backend", "slrum"], "did you mean 'slurm'?"),
+        (["--config.data.batch_size=6", "--processes", "4"], "the nearest that can is 8"),
+        (["--config.mesh.fsdp=3", "--cpu-devices", "4"], "the nearest that does is 2"),
+        (["--config.mesh.data=8"], "leave mesh.data=-1"),
+        (["--config.accumulate=3"], "in 3 parts"),
+        (["--config.data.split=trian"], "did you mean 'train'?"),
+        (["--config.data.shards=none"], "none does not exist"),
+        (["--config.init_from=none"], "init_from='none'"),
+        (["--config.optim.warmup_steps=3"], "expected fewer than steps=3"),
+        (["--sweep", 'grid("steps", 3, 1)'], "optim.warmup_steps=1: expected fewer than steps=1"),
+        (["--nodes", "2"], "--nodes: is for --backend slurm or kubernetes"),
+        (["--time", "1:00"], "--time: is for --backend slurm"),
+        (["--backend", "slurm", "--time", "soon"], "--time soon: expected"),
+        (["--backend", "slurm", "--nodes", "0"], "--nodes 0: expected 1 or more"),
+        (["--backend", "slurm", "--layout", "per-gpus", "--gpus", "2"], "'per-gpu'"),
+        (["--backend", "slurm", "--layout", "per-gpu"], "needs --gpus"),
+        (["--backend", "slurm", "--gpus", "8", "--processes", "3"], "below that does is 2"),
+        (["--gpus", "9"], "this machine has"),
+        (["--name", "../x"], "--name '../x'"),
+        (["--pass", "a b"], "--pass 'a b'"),
+        (["--profile", "none.toml"], "none.toml"),
+        (["--python", "no-python"], "--python no-python"),
+        (["--max-requeues", "-1"], "--max-requeues -1"),
+        (["--bogus", "1"], "--bogus"),
+        (["--poll", "-1"], "--poll -1: expected seconds"),
+        (["--poll", "nan"], "--poll nan: expected seconds"),
+    ],
+)
+def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, arguments, says):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    # Who works on this project has files of their own beside it, which is remarked on.
+    monkeypatch.setattr(snapshot, "untracked", lambda: [])
+    assert desk("submit", desk.experiment, *arguments) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+    assert not [p for p in desk.runs.glob("*")] or "--python" in arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('partitoin = "x"', "did you mean 'partition'?"),
+        ("partition = 3", "expected a string"),
+        ('gpus = "8"', "expected a whole number"),
+        ("gpus = true", "expected a whole number"),
+        ('setup = "module load x"', "expected a list of strings"),
+        ('layout = "per-gpus"', "did you mean 'per-gpu'?"),
+        ('[environment]\nWANDB_API_KEY = "x"', 'pass = ["WANDB_API_KEY"]'),
+        ('[environment]\n"A B" = "x"', "expected a variable"),
+        ("= 3", "not TOML"),
+    ],
+)
+def test_wrong_profiles_are_one_line(desk, capsys, text, says):
+    file = desk.folder / "site.toml"
+    file.write_text(text)
+    words = ["--profile", str(file), "--backend", "slurm"]
+    assert desk("submit", desk.experiment, *words) == 2
+    err = capsys.readouterr().err
+    assert says in err and "site.toml" in err and err.count("\n") == 1
+    assert site_profile.read(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["x"], "expected a command behind --"),
+        (["x", "--", "ls"], "expected a command behind --"),
+        (["x", "--", "a2fjax", "evalute", "r"], "did you mean 'evaluate'?"),
+        (["x", "--", "a2fjax", "train"], "submit.py submit"),
+        (["x y", "--", "a2fjax", "evaluate", "r"], "NAME 'x y'"),
+    ],
+)
+def test_wrong_commands_are_one_line(desk, capsys, words, says):
+    assert submit.main(["run", *words, *[]]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["spec.json", "job.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 9}', "\0"])
+def test_a_damaged_file_is_named(desk, capsys, name, text):
+    assert desk("submit", desk.experiment, "--name", "one") == 0
+    (desk.runs / "one" / "launch" / name).write_text(text)
+    capsys.readouterr()
+    assert desk("status", "one") == 2
+    err = capsys.readouterr().err
+    assert name in err and err.count("\n") == 1
+
+
+def test_unknown_runs_are_named(desk, capsys):
+    assert desk("list") == 0
+    assert capsys.readouterr().out == f"{desk.runs}: no runs\n"
+    assert desk("submit", desk.experiment, "--name", "one") == 0
+    capsys.readouterr()
+    assert desk("list", "--state", "failed") == 0
+    assert capsys.readouterr().out == f"{desk.runs}: no runs are failed\n"
+    for words in (["resume", "onee"], ["diff", "one", "onee"], ["status", "onee"]):
+        assert desk(*words) == 2
+        assert "did you mean 'one'?" in capsys.readouterr().err
+    assert desk("list", "--state", "runing") == 2
+    assert "did you mean 'running'?" in capsys.readouterr().err
+    assert desk("finish", "one") == 2
+    assert "ends by itself" in capsys.readouterr().err
+    (desk.folder / "some").mkdir()
+    for words in (["retry", "--nodes", "2"], ["logs", "--rank", "1"], ["logs", "-f"]):
+        assert desk(words[0], str(desk.folder / "some"), *words[1:]) == 2
+        assert "is for runs and sweeps" in capsys.readouterr().err
+    assert desk("logs", "one", "--rank", "7") == 2
+    assert "--rank 7: one has 0" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(desk, capsys):
+    dry = ["--dry-run", "--name", "dry", "--backend", "slurm", "--nodes", "2", "--gpus", "4"]
+    assert desk("submit", desk.experiment, *dry, "--config.data.batch_size=8") == 0
+    out = capsys.readouterr().out
+    assert '"id": "dry"' in out and "#SBATCH --gpus-per-node=4" in out
+    assert "sbatch --test-only" in out or "to start at" in out or "refuses" in out
+    assert not desk.runs.exists()
+
+
+def test_times():
+    assert [preflight.minutes(t) for t in ("90m", "24h", "2d", "1-0", "0:30", "5")] == [
+        90, 1440, 2880, 1440, 1, 5,
+    ]  # fmt: skip
+    for text in ("0", "soon", "1.5h", "-1"):
+        with pytest.raises(errors.InputError, match="--time"):
+            preflight.minutes(text)
+
+
+def test_the_desk_needs_no_jax(desk, tmp_path, loaded):
+    code = (
+        f"argv = ['submit', {desk.experiment!r}, '--runs', {str(tmp_path / 'r')!r}, '--dry-run',\n"
+        f"        '--config.data.shards={desk.shards}']\n"
+        "assert submit.main(argv) == 0"
+    )
+    assert loaded(code) == "[]"
+
+
+def test_what_does_not_compile_is_told_before_anything_is_written(desk, capsys):
+    python = desk.folder / "python"
+    python.write_text("#!/bin/sh\necho a2fjax inspect: error: needs 90 GB >&2\nexit 2\n")
+    python.chmod(0o755)
+    words = ["--check-compile", "--python", str(python)]
+    assert desk("submit", desk.experiment, *words) == 2
+    assert "--check-compile: a2fjax inspect: error: needs 90 GB" in capsys.readouterr().err
+    assert not desk.runs.exists()
+
+
+def test_kubernetes_is_asked_of_its_module(desk, monkeypatch, capsys):
+    module = types.ModuleType("launch.schedulers.kubernetes.jobset")
+    module.OPTIONS = {"image", "namespace", "queue", "volume", "cpus", "mem"}
+    module.JobSetRun = types.SimpleNamespace
+    module.options = lambda given: dict(given)
+    module.render = lambda run, options: f"kind: JobSet # {run.name} {run.nodes} {options}"
+    monkeypatch.setitem(sys.modules, "launch.schedulers.kubernetes.jobset", module)
+    words = ["--name", "k", "--backend", "kubernetes", "--image", "x", "--nodes", "2"]
+    assert desk("submit", desk.experiment, *words, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "kind: JobSet # a2f-k-" in out and " 2 {'image': 'x'}" in out
+    program = desk.folder / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>"{desk.folder}/calls"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    assert desk("submit", desk.experiment, *words) == 0
+    assert run_spec.submission(desk.runs / "k").job.startswith("a2f-k-")
+    assert desk("status", "k") == 0
+    assert "k: lost" in capsys.readouterr().out  # kubectl found no such JobSet
+    assert desk("submit", desk.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
+    assert "absolute path inside the containers" in capsys.readouterr().err
+    calls = (desk.folder / "calls").read_text().splitlines()
+    assert calls[0].startswith("apply -f ") and calls[1].startswith("get jobset a2f-k-")
