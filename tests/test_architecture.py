@@ -9,14 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = {"errors", "files", "signals", "rig", "config", "mesh_descriptor", "sharding"}
+FOUNDATION = {
+    "errors",
+    "files",
+    "signals",
+    "rig",
+    "registry",
+    "config",
+    "mesh_descriptor",
+    "sharding",
+}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "registry": {"errors"},
     "rig": {"errors"},
     "mesh_descriptor": set(),
     "signals": {"errors"},
-    "config": {"errors", "rig"},
+    "config": {"errors", "rig", "registry"},
     "sharding": {"errors", "config"},
     "audio": FOUNDATION,
     "encoders": FOUNDATION | {"audio"},

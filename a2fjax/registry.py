@@ -1,0 +1,184 @@
+"""Named implementations: models, losses, metrics, encoders, capture sources, schedulers, writers.
+
+Each kind has one `Registry`. Built-in entries are registered by import path, so that names and
+settings can be listed without importing what implements them. A plugin is an importable package
+that registers its own entries when it is imported:
+
+    from a2fjax import registry
+
+    registry.losses.register("jerk", "my_package.jerk:Jerk", settings="my_package.jerk:Settings")
+
+`config.plugins` names the packages; `load_plugins` imports them, and those that an installed
+distribution offers as entry points of the group `a2fjax.plugins`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from a2fjax.errors import InputError, nearest
+
+ENTRY_POINT_GROUP = "a2fjax.plugins"
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered implementation.
+
+    Attributes:
+      name: what configurations and flags call it.
+      target: the implementation, or its import path "package.module:attribute".
+      settings: dataclass of its settings, its import path, or None where it has none.
+      origin: top-level package that registered it.
+    """
+
+    name: str
+    target: Any
+    settings: Any
+    origin: str
+
+    def load(self) -> Any:
+        """Returns the implementation; imports it when needed.
+
+        Raises:
+          InputError: a plugin's import path does not lead anywhere.
+        """
+        return _resolve(self.target, self)
+
+    def settings_class(self) -> type | None:
+        """Returns the dataclass of the settings, or None.
+
+        Raises:
+          InputError: a plugin's import path does not lead anywhere.
+        """
+        return None if self.settings is None else _resolve(self.settings, self)
+
+
+class Registry:
+    """Implementations of one kind by name.
+
+    Example:
+        >>> shapes = Registry("shape")
+        >>> @shapes.register("square")
+        ... def area(side):
+        ...     return side * side
+        >>> shapes.get("square").load()(3)
+        9
+        >>> shapes.get("sqare")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: unknown shape 'sqare'; did you mean 'square'?...
+
+    Attributes:
+      kind: what the entries are, for messages: "loss", "model".
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Makes an empty registry."""
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, target: Any = None, *, settings: Any = None) -> Callable[[T], T]:
+        """Registers an implementation; also a decorator when `target` is left out.
+
+        Args:
+          name: unique within the kind.
+          target: the implementation or "package.module:attribute".
+          settings: frozen dataclass of its settings, or the import path of one.
+
+        Raises:
+          ValueError: another package has registered this name.
+        """
+
+        def add(value: T) -> T:
+            origin = _origin(value)
+            known = self._entries.get(name)
+            if known is not None and (known.origin, _path(known.target)) != (origin, _path(value)):
+                raise ValueError(f"{self.kind} {name!r} is already registered by {known.origin}")
+            self._entries[name] = Entry(name, value, settings, origin)
+            return value
+
+        if target is not None:
+            add(target)
+        return add
+
+    def get(self, name: str, *, where: str = "") -> Entry:
+        """Returns an entry.
+
+        Args:
+          name: of the entry.
+          where: prefix of the error, such as the configuration key that names it.
+
+        Raises:
+          InputError: nothing is registered under the name; says the nearest and how to register.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        raise InputError(
+            f"{where}unknown {self.kind} {name!r}{nearest(name, self.names())}; a package that "
+            "registers another one is named in config.plugins (docs/extending.md)"
+        )
+
+    def names(self) -> list[str]:
+        """Returns the registered names, sorted."""
+        return sorted(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        """Returns whether the name is registered."""
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yields the entries by name."""
+        return iter(self._entries[name] for name in self.names())
+
+
+models = Registry("model")
+losses = Registry("loss")
+metrics = Registry("metric")
+encoders = Registry("speech encoder")
+sources = Registry("capture layout")
+schedulers = Registry("scheduler")
+writers = Registry("animation format")
+
+
+def load_plugins(packages: Sequence[str] = ()) -> None:
+    """Imports the packages named, and those installed under the entry point group.
+
+    Raises:
+      InputError: one cannot be imported; names it and says why.
+    """
+    installed = [e.value for e in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)]
+    for package in dict.fromkeys([*installed, *packages]):
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # noqa: BLE001 - any failure of a plugin is one line
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(f"plugins: {package!r} cannot be imported ({why})") from None
+
+
+def _resolve(target: Any, entry: Entry) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if entry.origin == "a2fjax":
+            raise
+        raise InputError(f"plugin {entry.origin}: {target!r} cannot be loaded ({error})") from None
+
+
+def _path(target: Any) -> str:
+    if isinstance(target, str):
+        return target
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+def _origin(target: Any) -> str:
+    return _path(target).partition(":")[0].partition(".")[0]
