@@ -104,9 +104,9 @@ def _norms(name: str, tree: Params) -> Metrics:
     groups: Params = tree
     while isinstance(groups, Mapping) and len(groups) == 1:
         (groups,) = groups.values()
-    out = {name: optax.global_norm(tree)}
+    out = {name: optax.tree.norm(tree)}
     if isinstance(groups, Mapping):
-        out |= {f"{name}/{group}": optax.global_norm(part) for group, part in groups.items()}
+        out |= {f"{name}/{group}": optax.tree.norm(part) for group, part in groups.items()}
     return out
 
 

@@ -39,8 +39,8 @@ def test_step_equals_its_parts(toy):
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
     terms = metrics["loss/position"] + 0.1 * metrics["loss/smooth"]
     np.testing.assert_allclose(metrics["loss"], terms, rtol=1e-6)
-    np.testing.assert_allclose(metrics["update_norm"], optax.global_norm(updates), rtol=1e-4)
-    np.testing.assert_allclose(metrics["param_norm"], optax.global_norm(params), rtol=1e-5)
+    np.testing.assert_allclose(metrics["update_norm"], optax.tree.norm(updates), rtol=1e-4)
+    np.testing.assert_allclose(metrics["param_norm"], optax.tree.norm(params), rtol=1e-5)
     rate = optimizer.learning_rate(config.optim, config.steps)
     np.testing.assert_allclose(metrics["lr"], rate(2), rtol=1e-6)
     assert int(now.step) == 3 and bool(metrics["finite"])
