@@ -30,7 +30,7 @@ def docstrings(path: Path) -> list[str]:
 
 
 def has_example(thing) -> bool:
-    """Returns whether the docstring of an object, or of one of a class's methods, has an example."""
+    """Returns whether the docstring of an object, or of a class's methods, has an example."""
     members = vars(thing).values() if inspect.isclass(thing) else ()
     members = [getattr(m, "__func__", m) for m in members]
     texts = [inspect.getdoc(m) for m in (thing, *members) if m is thing or inspect.isfunction(m)]
