@@ -68,8 +68,8 @@ def sample_points(
     With faces, the means of `a2fjax.mesh_descriptor` over the result are those of the surface: the
     same for any order of vertices, faces and corners, any refinement of the same surface, any unit
     and position, and any rotation that leaves the face upright and frontal within about 30 degrees
-    (see `pose`). With fewer than about 200 points they are only near to them. Without faces, vertices
-    stand for equal areas, so the result follows the vertex density. Deterministic; takes 0.3 s or
+    (see `pose`). With fewer than about 200 points they are only near to them. Without faces,
+    vertices stand for equal areas, so the result follows the vertex density. Deterministic; takes 0.3 s or
     more, for the same mesh only once on a machine (`kept`).
 
     Args:
