@@ -69,8 +69,8 @@ def sample_points(
     same for any order of vertices, faces and corners, any refinement of the same surface, any unit
     and position, and any rotation that leaves the face upright and frontal within about 30 degrees
     (see `pose`). With fewer than about 200 points they are only near to them. Without faces,
-    vertices stand for equal areas, so the result follows the vertex density. Deterministic; takes 0.3 s or
-    more, for the same mesh only once on a machine (`kept`).
+    vertices stand for equal areas, so the result follows the vertex density. Deterministic; takes
+    0.3 s or more, for the same mesh only once on a machine (`kept`).
 
     Args:
       vertices: [V, 3], any unit, any position; x across the face, y up, z out of it; V >= 4.
