@@ -90,7 +90,7 @@ def trainer(config: Config, found: Any) -> Callable[[], float]:
     from a2fjax.train import step as step_lib
 
     streams = None
-    if config.data.encoded == "cached":
+    if config.data.encoder_features == "cached":
         streams = {key: encode.stream(*each) for key, each in found.items()}
     task = tasks.build(config, tasks.constants(config, encoders=found), found)
     optimizer = optimizer_lib.build(config.optim, config.steps, 1.0)
@@ -163,7 +163,7 @@ def main() -> None:
                 shards=(str(folder / "shards"),),
                 batch_size=args.batch,
                 window_frames=args.window,
-                heard_frames=max(frames, args.window),
+                context_frames=max(frames, args.window),
                 augment=AugmentConfig(enabled=False),
             ),
         )
@@ -179,7 +179,7 @@ def main() -> None:
         per_hour = size / (args.clips * args.seconds / 3600)
 
         cached_config = dataclasses.replace(
-            config, data=dataclasses.replace(config.data, encoded="cached")
+            config, data=dataclasses.replace(config.data, encoder_features="cached")
         )
         live, cached = trainer(config, found), trainer(cached_config, found)
         differ = max(abs(live() / cached() - 1) for _ in range(2))  # Compiles as well.

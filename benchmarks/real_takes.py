@@ -391,7 +391,7 @@ def _train(
         values["data.weights"] = ",".join(["1", *extra.values()])
     config = config_lib.load(None, values | overrides).config
     if ":" in ",".join(config.audio.features) and config.audio.encoder.train_from is None:
-        values["data.encoded"] = "cached"
+        values["data.encoder_features"] = "cached"
         for encoder, params in audio_features.load(config.audio).values():
             for folder in folders:
                 writer.write(folder, encoder, params)

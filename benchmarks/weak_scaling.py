@@ -134,7 +134,7 @@ def predicted(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name, experiment, batch in PREDICTED:
         for preset in ("replicate", "host"):
             for count in filter(None, args.h100.split(",")):
-                resolved = load(experiment, mesh__preset=preset)
+                resolved = load(experiment, sharding__preset=preset)
                 (topology,) = topologies.parse(f"h100:{count}")
                 found = topologies.look(resolved, topology, batch_per_device=batch)
                 out.append({"name": name, "preset": preset, **report.whole(found, Speeds())})

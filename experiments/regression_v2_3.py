@@ -67,5 +67,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if encoders:
         config.name += "_hybrid"
         config.audio = {"features": ("mel", *encoders), "encoder": {"noise": 0.2}}
-        config.data.encoded = "cached"
+        config.data.encoder_features = "cached"
     return config

@@ -1,4 +1,4 @@
-"""Write what frozen speech encoders make of shards beside them, for data.encoded=cached.
+"""Write what frozen speech encoders make of shards beside them, for data.encoder_features=cached.
 
 a2fjax cache SHARDS --config experiments/hybrid.py
 a2fjax cache SHARDS --features whisper:tiny.npz [--config.audio.encoder.layers=3]

@@ -226,7 +226,7 @@ def _model(
     hearing = task.model.hearing
     batch = batch_shapes(config, 1, config.data.window_frames)
     # Training encodes the whole clip of a window, or reads what is in a cache.
-    cached = config.data.encoded == "cached"
+    cached = config.data.encoder_features == "cached"
     read = {key: (e.states, e.width) for key, e in hearing.encoders.items() if cached}
     heard = loader.heard_frames(config)
     shapes = batch_lib.spec(1, config.data.window_frames, config.data.identity_points, heard, read)

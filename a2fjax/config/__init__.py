@@ -42,11 +42,11 @@ from a2fjax.config.values import (
     EvalConfig,
     LogConfig,
     LossConfig,
-    MeshConfig,
     ModelConfig,
     NvidiaConfig,
     OptimConfig,
     SampleConfig,
+    ShardingConfig,
 )
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
     "EvalConfig",
     "LogConfig",
     "LossConfig",
-    "MeshConfig",
+    "ShardingConfig",
     "ModelConfig",
     "NON_NEGATIVE",
     "NvidiaConfig",

@@ -31,8 +31,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.recurrent": ("bidirectional", "causal"),
     "model.identity": ("mesh", "none"),
     "audio.encoder.precision": ("float32", "bfloat16"),
-    "data.encoded": ("live", "cached"),
-    "mesh.preset": ("", "replicate", "host", "all", "auto"),
+    "data.encoder_features": ("live", "cached"),
+    "sharding.preset": ("", "replicate", "host", "all", "auto"),
     "remat": ("none", "dots"),
 }
 POSITIVE = (
@@ -40,14 +40,14 @@ POSITIVE = (
     "data.threads data.prefetch "
     "model.conv_layers model.conv_width model.recurrent_width model.identity_width "
     "model.emotion_width optim.learning_rate checkpoint.every_steps checkpoint.keep_latest "
-    "log.every_steps eval.batches loss.closure_width audio.encoder.width data.heard_frames "
+    "log.every_steps eval.batches loss.closure_width audio.encoder.width data.context_frames "
     "audio.encoder.time_mask_frames model.nvidia.skin model.nvidia.width model.nvidia.steps "
     "model.nvidia.recurrent_width model.nvidia.recurrent_layers model.nvidia.sample_steps "
     "model.nvidia.solve_error model.diffusion.blocks model.diffusion.heads model.diffusion.window "
     "model.diffusion.snr_limit model.diffusion.distill_levels model.diffusion.sample.steps"
 ).split()
 NON_NEGATIVE = (
-    "data.workers mesh.least_mib log.profile_step log.hang_minutes model.past_frames "
+    "data.workers sharding.min_mib log.profile_step log.hang_minutes model.past_frames "
     "model.future_frames model.dropout model.condition_dropout "
     "model.residual_dropout model.emotion_dropout "
     "loss.position loss.velocity loss.aperture loss.closure loss.balance optim.warmup_steps "
@@ -204,7 +204,7 @@ def _check(value: Any, path: str, where: str) -> Any:
             f"{where}: {path}={value!r}: expected None (frozen), a layer from 0 on, or -1 for what "
             "comes before the layers as well"
         )
-    if path == "mesh.rules":
+    if path == "sharding.rules":
         for pattern, rule in value.items():
             try:
                 re.compile(pattern)

@@ -103,10 +103,10 @@ class DataConfig:
       batch_size: global number of windows a step, over all hosts and devices.
       window_frames: frames a window (50 a second).
       identity_points: points sampled on the neutral mesh.
-      encoded: what frozen encoders make of a clip: "live" computes it from the audio in every step,
-        "cached" reads what `a2fjax cache` wrote beside the shards. The same numbers up to 16-bit
-        rounding; what augmentation does to the sound is then heard by the signals only.
-      heard_frames: longest clip that live encoders hear, in frames before augmentation, which may
+      encoder_features: what frozen encoders make of a clip: "live" computes it from the audio in
+        every step, "cached" reads what `a2fjax cache` wrote beside the shards. The same
+        numbers up to 16-bit rounding; what augmentation does to the sound is then heard by the signals only.
+      context_frames: longest clip that live encoders hear, in frames before augmentation, which may
         slow it down: records are at most 1000.
       workers: grain worker processes; 0 reads in threads of this process.
       threads: read threads a process.
@@ -121,8 +121,8 @@ class DataConfig:
     batch_size: int = 16
     window_frames: int = 128
     identity_points: int = 384
-    encoded: str = "live"
-    heard_frames: int = 1000
+    encoder_features: str = "live"
+    context_frames: int = 1000
     workers: int = 0
     threads: int = 2
     prefetch: int = 4
@@ -374,7 +374,7 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshConfig:
+class ShardingConfig:
     """Device mesh: how many devices hold one copy of the state together, and who holds what.
 
     Attributes:
@@ -387,7 +387,7 @@ class MeshConfig:
       rules: what becomes of arrays by path (as the parameter table writes them), instead of
         cutting the longest axis: regular expression -> "replicate", or the number of the axis to
         cut. The first expression that is found in a path counts.
-      least_mib: arrays smaller than this stay whole on each device: gathering them costs more than
+      min_mib: arrays smaller than this stay whole on each device: gathering them costs more than
         it saves.
     """
 
@@ -395,7 +395,7 @@ class MeshConfig:
     fsdp: int = 1
     preset: str = ""
     rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    least_mib: float = 4.0
+    min_mib: float = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -486,7 +486,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)

@@ -86,10 +86,10 @@ def heard_frames(config: Config) -> int:
 
     Room for the longest clip, played as slowly as augmentation plays it.
     """
-    if config.data.encoded != "live" or not encoder_names(config):
+    if config.data.encoder_features != "live" or not encoder_names(config):
         return 0
     # Less than rounding adds: 1000 frames at most 1.1 times as long are 1100.
-    slowed = config.data.heard_frames * augment.slowest(config.data.augment) - 1e-6
+    slowed = config.data.context_frames * augment.slowest(config.data.augment) - 1e-6
     return max(math.ceil(slowed), config.data.window_frames)
 
 
@@ -221,7 +221,7 @@ def fingerprint(config: Config, split: str | None = None, seed: int | None = Non
     if not data["weights"]:
         del data["weights"]  # Runs from before there were weights go on.
     if not encoder_names(config):
-        del data["encoded"], data["heard_frames"]
+        del data["encoder_features"], data["context_frames"]
     clips = [(e.folder, e.id, e.frames) for e in source.entries]
     text = json.dumps([data, source.split, config.seed if seed is None else seed, clips])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -329,9 +329,9 @@ def _reader(source: ClipSource, encoded: Streams | None) -> encoded_lib.Reader |
 def _check_heard(source: ClipSource, config: Config) -> None:
     """Raises `InputError` where a clip is longer than live encoders would hear."""
     longest = max(source.entries, key=lambda entry: entry.frames)
-    if heard_frames(config) and longest.frames > config.data.heard_frames:
+    if heard_frames(config) and longest.frames > config.data.context_frames:
         raise InputError(
-            f"data.heard_frames={config.data.heard_frames}: clip {longest.id} of "
+            f"data.context_frames={config.data.context_frames}: clip {longest.id} of "
             f"{source.folders[longest.folder]} has {longest.frames} frames; expected at least that"
         )
 

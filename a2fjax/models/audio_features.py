@@ -386,7 +386,7 @@ def check(config: Config) -> None:
       InputError: states are to come from a cache, but the encoder is trained, so that what it gave
         before is not what it gives; or pauses are to be inserted, which no cache has heard.
     """
-    if config.data.encoded != "cached" or not registry.keys(config.audio.features):
+    if config.data.encoder_features != "cached" or not registry.keys(config.audio.features):
         return
     for key, value, wrong, why in (
         (
@@ -404,5 +404,6 @@ def check(config: Config) -> None:
     ):
         if wrong:
             raise InputError(
-                f"config: data.encoded='cached' with {key}={value}: {why}; set data.encoded='live'"
+                f"config: data.encoder_features='cached' with {key}={value}: {why}; "
+                "set data.encoder_features='live'"
             )

@@ -88,7 +88,7 @@ def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtyp
       config: of the experiment.
       task: knows the encoders whose states a batch brings along where they are cached.
     """
-    cached = config.data.encoded == "cached"
+    cached = config.data.encoder_features == "cached"
     read: dict[str, Any] = dict(task.model.hearing.encoders) if cached else {}
     shapes = loader.spec(config, encoded=read)
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
@@ -116,15 +116,15 @@ def find(
     devices = describe(topology)
     task = tasks.build(config)
     spec = batch_spec(config, task)
-    if config.mesh.preset:
+    if config.sharding.preset:
         # Processes are hosts; of CPUs there is only one, so they are told here.
         hosts = [
             types.SimpleNamespace(process_index=i // PER_HOST, device_kind=devices[0].device_kind)
             for i in range(len(devices))
         ]
         size = compiled_steps.state_bytes(config, task, spec)
-        chosen = mesh_lib.choose(config.mesh, hosts, size)  # type: ignore[arg-type]
-        config = dataclasses.replace(config, mesh=chosen)
+        chosen = mesh_lib.choose(config.sharding, hosts, size)  # type: ignore[arg-type]
+        config = dataclasses.replace(config, sharding=chosen)
     mesh = compiled_steps.place(config, task, spec, devices)
     made = compiled_steps.Programs(config, task, spec, mesh)
     began = time.perf_counter()
@@ -206,8 +206,10 @@ def main() -> None:
     try:
         config = config_lib.from_json(request["resolved"]).config
         if request["batch_per_device"]:
-            taken = math.prod(mesh_lib.shape(config.mesh, topology.devices))
-            size = request["batch_per_device"] * (topology.devices if config.mesh.preset else taken)
+            taken = math.prod(mesh_lib.shape(config.sharding, topology.devices))
+            size = request["batch_per_device"] * (
+                topology.devices if config.sharding.preset else taken
+            )
             config = dataclasses.replace(
                 config, data=dataclasses.replace(config.data, batch_size=size)
             )

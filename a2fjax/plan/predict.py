@@ -128,8 +128,8 @@ def _help(facts: Mapping[str, Any], held: float, temporaries: float) -> list[str
     if facts["mesh"]["fsdp"] < facts["devices"]:
         wider = "host" if facts["mesh"]["fsdp"] < min(8, facts["devices"]) else "all"
         state = [
-            f"{_gb(held)} GB are state and batch: --config.mesh.preset={wider} cuts the state over "
-            "more devices (fsdp)"
+            f"{_gb(held)} GB are state and batch: --config.sharding.preset={wider} cuts the state "
+            "over more devices (fsdp)"
         ]
     activations = []
     own = facts["batch_size"] // facts["devices"] // facts["accumulate"]

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from a2fjax.config import Config, MeshConfig
+from a2fjax.config import Config, ShardingConfig
 from a2fjax.errors import InputError
 from a2fjax.sharding.constraints import AXES
 from a2fjax.sharding.hardware import MEMORY
@@ -25,7 +25,7 @@ STATE_SHARE = 0.3
 """Of a device's memory, for the state and a gradient: the preset "auto" cuts until they fit."""
 
 
-def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh of a configuration over `devices` (all of them by default).
 
     When the axes take fewer devices than there are, the first ones are used.
@@ -45,12 +45,14 @@ def check(config: Config) -> None:
     Raises:
       InputError: as `shape` and `check_batch_size`.
     """
-    numbers = config.mesh if not config.mesh.preset else MeshConfig()
+    numbers = config.sharding if not config.sharding.preset else ShardingConfig()
     mesh, hosts = make(numbers), jax.process_count()
     check_batch_size(config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate)
 
 
-def choose(config: MeshConfig, devices: Sequence[jax.Device], state_bytes: int) -> MeshConfig:
+def choose(
+    config: ShardingConfig, devices: Sequence[jax.Device], state_bytes: int
+) -> ShardingConfig:
     """Returns the configuration with its preset replaced by numbers.
 
     "auto" takes the first of "replicate", "host" and "all" with which the state and a gradient of
@@ -102,10 +104,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
+def state_shardings(abstract: Any, mesh: Mesh, config: ShardingConfig) -> Any:
     """Returns a sharding for each array of `abstract` (a tree with shapes and dtypes).
 
-    Arrays of at least `config.least_mib` are cut over `fsdp` along their largest axis that divides
+    Arrays of at least `config.min_mib` are cut over `fsdp` along their largest axis that divides
     evenly, unless one of `config.rules` is found in their path; all others are replicated, as is
     everything when `fsdp` is 1. Moments and averages have the paths of their parameters within
     them, so that a rule holds for all of these.
@@ -114,7 +116,7 @@ def state_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
       InputError: a rule's axis does not exist or does not divide evenly.
     """
     fsdp = mesh.shape["fsdp"]
-    least = config.least_mib * 2**20
+    least = config.min_mib * 2**20
 
     def rule(path: Any, leaf: Any) -> NamedSharding:
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
@@ -128,8 +130,8 @@ def state_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
             axis = int(found)
             if axis >= len(leaf.shape) or leaf.shape[axis] % fsdp:
                 raise InputError(
-                    f"config: mesh.rules: axis {axis} of {name} {list(leaf.shape)} cannot be cut "
-                    f"in {fsdp}"
+                    f"config: sharding.rules: axis {axis} of {name} {list(leaf.shape)} cannot be "
+                    f"cut in {fsdp}"
                 )
             return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
         fits = [axis for axis, n in enumerate(leaf.shape) if n % fsdp == 0 and n > 0]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-from a2fjax.config import MeshConfig
+from a2fjax.config import ShardingConfig
 from a2fjax.errors import InputError
 
 
-def shape(config: MeshConfig, devices: int, *, hosts: int = 1) -> tuple[int, int]:
+def shape(config: ShardingConfig, devices: int, *, hosts: int = 1) -> tuple[int, int]:
     """Returns the sizes of the axes (data, fsdp) on that many devices.
 
     Raises:
@@ -25,7 +25,9 @@ def shape(config: MeshConfig, devices: int, *, hosts: int = 1) -> tuple[int, int
             raise InputError(f"config: mesh.{name}={size}: expected -1 or a value above 0")
     data, fsdp = config.data, config.fsdp
     if data == -1 and fsdp == -1:
-        raise InputError("config: mesh.data=-1 and mesh.fsdp=-1: only one of them can be -1")
+        raise InputError(
+            "config: sharding.data=-1 and sharding.fsdp=-1: only one of them can be -1"
+        )
     if data == -1 or fsdp == -1:
         name, known = ("fsdp", fsdp) if data == -1 else ("data", data)
         if devices % known:
@@ -37,13 +39,13 @@ def shape(config: MeshConfig, devices: int, *, hosts: int = 1) -> tuple[int, int
         data, fsdp = (devices // known, fsdp) if data == -1 else (data, devices // known)
     if data * fsdp > devices:
         raise InputError(
-            f"config: mesh.data={data} x mesh.fsdp={fsdp} needs {data * fsdp} devices, there are "
-            f"{devices}; leave mesh.data=-1 to take what there is"
+            f"config: sharding.data={data} x sharding.fsdp={fsdp} needs {data * fsdp} devices, "
+            f"there are {devices}; leave sharding.data=-1 to take what there is"
         )
     if hosts > 1 and data * fsdp != devices:
         raise InputError(
-            f"config: mesh.data={data} x mesh.fsdp={fsdp} takes {data * fsdp} of {devices} devices "
-            f"on {hosts} hosts: expected all; leave mesh.data=-1"
+            f"config: sharding.data={data} x sharding.fsdp={fsdp} takes {data * fsdp} of {devices} "
+            f"devices on {hosts} hosts: expected all; leave sharding.data=-1"
         )
     return data, fsdp
 

@@ -123,8 +123,8 @@ def state_statistics(
 ) -> dict[str, np.ndarray]:
     """Measures what encoders give on training clips, on good and padded frames alike.
 
-    With `data.encoded="cached"` their states are read, and no encoder runs: the same numbers up to
-    the rounding of the cache.
+    With `data.encoder_features="cached"` their states are read, and no encoder runs: the same
+    numbers up to the rounding of the cache.
 
     Args:
       data: names the split, and where states come from.
@@ -142,7 +142,7 @@ def state_statistics(
         return {}
     clips = ClipSource(folders, data.split)
     cache = None
-    if data.encoded == "cached":
+    if data.encoder_features == "cached":
         streams = {key: writer.stream(*each) for key, each in found.items()}
         cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATE_CLIPS).round().astype(int))

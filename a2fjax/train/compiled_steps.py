@@ -50,7 +50,7 @@ def place(
       InputError: names the key, its value and the nearest that works.
     """
     devices = list(jax.devices() if devices is None else devices)
-    chosen = config.mesh
+    chosen = config.sharding
     if chosen.preset:
         chosen = mesh_lib.choose(chosen, devices, state_bytes(config, task, spec))
     mesh = mesh_lib.make(chosen, devices)
@@ -108,7 +108,7 @@ class Programs:
         self._create, optimizer = _creation(config, task)
         self._config, self._task, self._optimizer = config, task, optimizer
         abstract = jax.eval_shape(self._create, spec, task.pretrained)
-        self.shardings = mesh_lib.state_shardings(abstract, mesh, config.mesh)
+        self.shardings = mesh_lib.state_shardings(abstract, mesh, config.sharding)
         self.abstract: TrainState = mesh_lib.with_shardings(abstract, self.shardings)
         self.batch_sharding = mesh_lib.batch_sharding(mesh)
         self.batch = mesh_lib.with_shardings(spec, self.batch_sharding)

@@ -22,7 +22,7 @@ FREE = (
     "log",
     "checkpoint",
     "eval",
-    "mesh",
+    "sharding",
     "data.workers",
     "data.threads",
     "data.prefetch",

@@ -93,7 +93,7 @@ def train(
                 config,
                 host=jax.process_index(),
                 hosts=jax.process_count(),
-                encoded=_streams(encoders) if config.data.encoded == "cached" else None,
+                encoded=_streams(encoders) if config.data.encoder_features == "cached" else None,
             )
         mesh = place(config, task, inputs.spec())
         _check_best_metric(config, task, inputs)

@@ -247,7 +247,7 @@ def _check(
     for resolved in found:
         config = resolved.config
         schedule = (config.steps, config.optim.warmup_steps)
-        text = repr((config.data, config.eval, config.mesh, config.init_from, schedule))
+        text = repr((config.data, config.eval, config.sharding, config.init_from, schedule))
         if text not in seen:
             seen.add(text)
             _check_one(place, resolved)

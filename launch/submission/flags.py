@@ -84,7 +84,7 @@ def _runs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "resume",
         help="continue a run from where it stands",
         description="Continues a run with its own code and configuration. What may change "
-        "(steps, log, checkpoint, eval, mesh) is given as --config.key=value.",
+        "(steps, log, checkpoint, eval, sharding) is given as --config.key=value.",
         allow_abbrev=False,
     )
     resume.add_argument("out", metavar="RUN", help="a run's name or folder")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from a2fjax.cli import train
-from a2fjax.config import Config, MeshConfig, Resolved, check_schedule
+from a2fjax.config import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.sharding import mesh_shape
@@ -90,7 +90,7 @@ def batch(config: Config, resources: Resources) -> None:
     Raises:
       InputError: names the key and what would fit.
     """
-    mesh = MeshConfig() if config.mesh.preset else config.mesh
+    mesh = ShardingConfig() if config.sharding.preset else config.sharding
     used = math.prod(mesh_shape.shape(mesh, resources.devices, hosts=resources.hosts))
     mesh_shape.check_batch(
         config.data.batch_size, used, hosts=resources.hosts, accumulate=config.accumulate

@@ -69,7 +69,8 @@ def test_report_and_json(capsys, tmp_path):
     links = ["--link-gbps", "100,10", "--mfu", "0.4", "--batch-per-device", "1"]
     code, out, _ = inspect(
         capsys, EXPERIMENT, *SMALL, *links, "--devices", "cpu:16", "--json",
-        "--hlo", tmp_path / "step.hlo", "--config.mesh.preset=host", "--config.mesh.least_mib=0.01",
+        "--hlo", tmp_path / "step.hlo", "--config.sharding.preset=host",
+        "--config.sharding.min_mib=0.01",
     )  # fmt: skip
     assert code == 0
     found = json.loads(out)

@@ -19,7 +19,7 @@ def long_set(build, tmp_path_factory):
 
 def config_of(build, folder, augment, **data):
     """Nothing is read of an encoder here: its name says that windows travel with their clips."""
-    config = build.config(folder, augment=augment, heard_frames=240, **data)
+    config = build.config(folder, augment=augment, context_frames=240, **data)
     audio = dataclasses.replace(config.audio, features=("mel", "whisper:none"))
     return dataclasses.replace(config, audio=audio)
 
@@ -87,8 +87,8 @@ def test_mirrored_windows_hear_the_same_and_show_the_other_side(build, long_set)
 
 def test_too_small_for_the_clips_is_said(build, long_set):
     config = config_of(build, long_set, AugmentConfig(speed=0.2))
-    small = dataclasses.replace(config.data, heard_frames=239)
-    with pytest.raises(InputError, match=r"heard_frames=239: clip .* has 240 frames"):
+    small = dataclasses.replace(config.data, context_frames=239)
+    with pytest.raises(InputError, match=r"context_frames=239: clip .* has 240 frames"):
         loader.batches(dataclasses.replace(config, data=small))
     # Signals alone need no whole clips.
     signals = dataclasses.replace(

@@ -219,7 +219,10 @@ def test_what_is_wrong_with_a_cache_is_told_with_the_way_out(cached, name, says)
         reader(cached)
     message = str(error.value)
     assert says in message and message.count("\n") == 0
-    assert f"`a2fjax cache {cached} --features ...`" in message and "data.encoded='live'" in message
+    assert (
+        f"`a2fjax cache {cached} --features ...`" in message
+        and "data.encoder_features='live'" in message
+    )
     (listed,) = encoded.caches(cached, records.read_manifest(cached)) or [None]
     assert listed is None or listed.state != "complete"
 

@@ -62,7 +62,9 @@ def cache(config):
 
 
 def cached_config(config):
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, encoded="cached"))
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, encoder_features="cached")
+    )
 
 
 # ---- what a cache is of -------------------------------------------------------------------------
@@ -225,7 +227,9 @@ def test_states_beyond_16_bits_leave_nothing(tiny, copy):
     encoder, params = load(tiny["whisper"])
     huge = jax.tree.map(np.array, params)
     huge["final_norm"]["scale"] *= 1e6
-    with pytest.raises(WorkFailed, match="beyond 16-bit floating point; train with data.encoded="):
+    with pytest.raises(
+        WorkFailed, match="beyond 16-bit floating point; train with data.encoder_features="
+    ):
         writer.write(copy, encoder, huge)
     assert list(writer.stream(encoder, huge).folder(copy).iterdir()) == []
 
@@ -361,7 +365,7 @@ def take(config, count, **arguments):
     ],
 )
 def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
-    config = configure(build, [copy], [tiny[kind]], encoder=options, heard_frames=300)
+    config = configure(build, [copy], [tiny[kind]], encoder=options, context_frames=300)
     found = cache(config)
     (key,) = found
     streams = {key: writer.stream(*found[key])}
@@ -386,7 +390,9 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
 def test_workers_hosts_and_pickling_change_nothing(build, tiny, copy, speed):
     augment = AugmentConfig(speed=speed, mirror_prob=0.5)
     config = configure(build, [copy], [tiny["whisper"]], augment=augment)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, encoded="cached"))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, encoder_features="cached")
+    )
     encoder, params = load(tiny["whisper"])
     writer.write(copy, encoder, params)
     streams = {"0_whisper": writer.stream(encoder, params)}
@@ -465,7 +471,7 @@ def test_training_from_the_cache_is_training_from_audio(build, tiny, copy, tmp_p
     from a2fjax.train import trainer
 
     names = [*(tiny[kind] for kind in kinds), "mel"]
-    config = configure(build, [copy], names, heard_frames=300)
+    config = configure(build, [copy], names, context_frames=300)
     small = dataclasses.replace(
         config.model, conv_width=16, recurrent_width=8, identity="none", conv_layers=1
     )

@@ -302,7 +302,7 @@ TRAINING = {
         "did you mean 'eval/loss'",
     ),
     "more devices than there are": (
-        f"{TRAIN} --config.data.shards={{shards}} --config.mesh.fsdp=64",
+        f"{TRAIN} --config.data.shards={{shards}} --config.sharding.fsdp=64",
         "64",
     ),
 }

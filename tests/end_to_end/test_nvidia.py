@@ -77,7 +77,7 @@ def values_of(kind, encoders, shards, *, steps, head=None, **own):
             "batch_size": 4,
             "window_frames": 32,
             "identity_points": 32,
-            "heard_frames": 150,
+            "context_frames": 150,
             "augment": {"enabled": False},
         },
         "model": {"kind": kind, "identity": "none", "nvidia": {**nvidia, **own}},

@@ -77,7 +77,7 @@ def test_one_batch_on_any_machines(setup, undisturbed, tmp_path, checksum):
         ("b", 1, 4, "--config.data.workers=2"),
         ("single", 1, 1),
         ("eight", 1, 8),
-        ("fsdp", 2, 2, "--config.mesh.fsdp=2", "--config.mesh.least_mib=1e-4"),
+        ("fsdp", 2, 2, "--config.sharding.fsdp=2", "--config.sharding.min_mib=1e-4"),
     ):
         train(setup, tmp_path / name, processes, devices, *changes)
         found = losses(tmp_path / name)

@@ -112,7 +112,7 @@ def captures(tmp_path_factory):
 
 SMALL = {
     "steps": 6, "optim.warmup_steps": 2, "data.batch_size": 2, "data.window_frames": 32,
-    "data.encoded": "cached", "model.conv_layers": 1, "model.conv_width": 8,
+    "data.encoder_features": "cached", "model.conv_layers": 1, "model.conv_width": 8,
     "model.recurrent_width": 8, "eval.every_steps": 3, "eval.batches": 1,
 }  # fmt: skip
 

@@ -257,12 +257,12 @@ def test_what_is_trained(make):
 def test_caches_cannot_be_of_trained_encoders_or_paused_clips(tiny_encoders):
     audio = AudioConfig(features=(tiny_encoders["whisper"],), encoder=EncoderConfig(train_from=0))
     with pytest.raises(InputError, match="train_from=0: an encoder that is trained"):
-        audio_features.check(Config(audio=audio, data=DataConfig(encoded="cached")))
+        audio_features.check(Config(audio=audio, data=DataConfig(encoder_features="cached")))
     audio = dataclasses.replace(audio, encoder=EncoderConfig())
-    data = DataConfig(encoded="cached")
+    data = DataConfig(encoder_features="cached")
     audio_features.check(Config(audio=audio, data=data))
     paused = dataclasses.replace(data.augment, silence_prob=0.5)
-    with pytest.raises(InputError, match="silence_prob=0.5.*set data.encoded='live'"):
+    with pytest.raises(InputError, match="silence_prob=0.5.*set data.encoder_features='live'"):
         audio_features.check(Config(audio=audio, data=dataclasses.replace(data, augment=paused)))
     audio_features.check(Config(data=dataclasses.replace(data, augment=paused)))
 

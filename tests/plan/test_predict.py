@@ -75,7 +75,7 @@ def test_what_fits_and_what_does_not():
     memory = {"arguments": 90e9, "outputs": 0, "aliased": 0, "temporaries": 5e9, "code": 1e9}
     state = room(facts(memory=memory))
     assert not state["fits"] and state["over"] == pytest.approx(16e9)
-    assert "mesh.preset=host" in state["help"][0]
+    assert "sharding.preset=host" in state["help"][0]
     memory = {"arguments": 1e9, "outputs": 0, "aliased": 0, "temporaries": 95e9, "code": 0}
     active = room(facts(memory=memory))
     assert "accumulate=2" in active["help"][0] and "remat=dots" in active["help"][1]

@@ -60,7 +60,7 @@ def test_copies_exchange_gradients_and_nothing_else(look, experiment):
 )
 def test_parts_are_gathered_once_and_nothing_else(look, experiment, devices):
     # Smaller arrays are cut than by default: a small network has none that large.
-    check(look(experiment, devices, "mesh.preset=all", "mesh.least_mib=0.25"))
+    check(look(experiment, devices, "sharding.preset=all", "sharding.min_mib=0.25"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_parts_are_gathered_once_and_nothing_else(look, experiment, devices):
     ],
 )
 def test_settings_keep_the_bounds(look, experiment, override, gathers, reductions):
-    found = look(experiment, "cpu:8", "mesh.fsdp=4", "mesh.least_mib=0.25", override)
+    found = look(experiment, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", override)
     check(found, gathers=gathers, reductions=reductions)
 
 
@@ -83,8 +83,10 @@ def test_settings_keep_the_bounds(look, experiment, override, gathers, reduction
     "experiment", [f"{REGRESSION}:demo", pytest.param(f"{DIFFUSION}:demo", marks=slow)]
 )
 def test_a_batch_in_parts_costs_no_more(look, experiment):
-    one = look(experiment, "cpu:8", "mesh.fsdp=4", "mesh.least_mib=0.25", "precision=bfloat16")
-    two = look(experiment, "cpu:8", "mesh.fsdp=4", "mesh.least_mib=0.25", "accumulate=2")
+    one = look(
+        experiment, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", "precision=bfloat16"
+    )
+    two = look(experiment, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", "accumulate=2")
     assert two["flops_compiled"] <= 1.05 * one["flops_compiled"]
 
 
@@ -97,7 +99,7 @@ def test_operations_counted_before_compiling_are_those_compiled(look):
 
 def nvidia(tiny_encoders, variant):
     values = {"audio.features": (tiny_encoders["wav2vec2"],), "model.nvidia.lag_widths": (4,) * 4}
-    values |= {"data.window_frames": 64, "data.heard_frames": 100}
+    values |= {"data.window_frames": 64, "data.context_frames": 100}
     overrides = config_lib.parse_overrides([f"--config.{k}={v}" for k, v in values.items()])
     return config_lib.load(f"experiments/nvidia_presets.py:{variant}", overrides)
 
@@ -130,7 +132,7 @@ def h100_missing():
 @slow
 @pytest.mark.skipif(bool(h100_missing()), reason=f"GPUs cannot be described: {h100_missing()}")
 def test_gpus_scatter_what_they_reduce(look):
-    found = look(f"{REGRESSION}:demo", "h100:8", "mesh.preset=host", "mesh.least_mib=0.25")
+    found = look(f"{REGRESSION}:demo", "h100:8", "sharding.preset=host", "sharding.min_mib=0.25")
     kinds = {}
     for row in found["collectives"]:
         kinds.setdefault(row["kind"], []).append(row)

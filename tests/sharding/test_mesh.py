@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from a2fjax.config import MeshConfig
+from a2fjax.config import ShardingConfig
 from a2fjax.errors import InputError
 from a2fjax.sharding import mesh
 
@@ -15,23 +15,23 @@ from a2fjax.sharding import mesh
     [(-1, 1, 8, (8, 1)), (-1, 4, 8, (2, 4)), (2, -1, 8, (2, 4)), (1, 1, 8, (1, 1))],
 )
 def test_shape_takes_what_is_left(data, fsdp, devices, expected):
-    assert mesh.shape(MeshConfig(data=data, fsdp=fsdp), devices) == expected
+    assert mesh.shape(ShardingConfig(data=data, fsdp=fsdp), devices) == expected
 
 
 @pytest.mark.parametrize(
     ("data", "fsdp", "says"),
     [
-        (-1, 3, "mesh.fsdp=3 does not divide 8 devices; the nearest that does is 2"),
-        (7, -1, "mesh.data=7 does not divide 8 devices; the nearest that does is 8"),
+        (-1, 3, "sharding.fsdp=3 does not divide 8 devices; the nearest that does is 2"),
+        (7, -1, "sharding.data=7 does not divide 8 devices; the nearest that does is 8"),
         (4, 4, "needs 16 devices, there are 8"),
         (-1, -1, "only one of them"),
-        (0, 1, "mesh.data=0"),
-        (1, -2, "mesh.fsdp=-2"),
+        (0, 1, "sharding.data=0"),
+        (1, -2, "sharding.fsdp=-2"),
     ],
 )
 def test_shape_says_what_does_not_fit(data, fsdp, says):
     with pytest.raises(InputError, match=re.escape(says)):
-        mesh.shape(MeshConfig(data=data, fsdp=fsdp), 8)
+        mesh.shape(ShardingConfig(data=data, fsdp=fsdp), 8)
 
 
 def abstract_mesh(data, fsdp):
@@ -48,7 +48,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
     }
 
     def specs(**config):
-        found = mesh.state_shardings(tree, abstract_mesh(4, 2), MeshConfig(**config))
+        found = mesh.state_shardings(tree, abstract_mesh(4, 2), ShardingConfig(**config))
         return jax.tree.map(lambda s: s.spec, found)
 
     assert specs() == {
@@ -58,9 +58,9 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
         "small": PartitionSpec(),
         "step": PartitionSpec(),
     }
-    whole = mesh.state_shardings(tree, abstract_mesh(8, 1), MeshConfig())
+    whole = mesh.state_shardings(tree, abstract_mesh(8, 1), ShardingConfig())
     assert {s.spec for s in jax.tree.leaves(whole)} == {PartitionSpec()}
-    assert specs(least_mib=0.01)["small"] == PartitionSpec("fsdp")
+    assert specs(min_mib=0.01)["small"] == PartitionSpec("fsdp")
     ruled = specs(rules={"^larg": "0", "odd|large": "replicate"})
     assert ruled["large"] == PartitionSpec("fsdp") and ruled["odd"] == PartitionSpec()
     with pytest.raises(InputError, match=re.escape("axis 0 of odd [1023, 1030] cannot be cut")):
@@ -81,7 +81,7 @@ class Device:
 )
 def test_a_preset_cuts_until_the_state_fits(preset, gigabytes, fsdp):
     devices = [Device(n) for n in range(16)]
-    chosen = mesh.choose(MeshConfig(preset=preset), devices, int(gigabytes * 1e9))
+    chosen = mesh.choose(ShardingConfig(preset=preset), devices, int(gigabytes * 1e9))
     assert (chosen.data, chosen.fsdp) == (-1, fsdp)
 
 
@@ -94,6 +94,6 @@ def test_batch_that_cannot_be_cut_names_the_nearest():
 
 
 def test_axes_are_automatic():
-    made = mesh.make(MeshConfig())
+    made = mesh.make(ShardingConfig())
     assert made.axis_names == mesh.AXES
     assert set(made.axis_types) == {AxisType.Auto}

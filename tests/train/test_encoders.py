@@ -66,7 +66,7 @@ def make_config(shards, *features, steps=4, fsdp=1, data_axis=-1, data=None, **e
         "audio": {"features": features, "encoder": {"width": 8, **encoder}},
         "data": {
             "shards": [str(shards)], "batch_size": 4, "window_frames": 16, "identity_points": 8,
-            "heard_frames": 50, "threads": 1, **(data or {}),
+            "context_frames": 50, "threads": 1, **(data or {}),
         },
         "model": {
             "identity": "none", "conv_layers": 1, "conv_width": 8, "recurrent_width": 6,
@@ -76,7 +76,7 @@ def make_config(shards, *features, steps=4, fsdp=1, data_axis=-1, data=None, **e
         "checkpoint": {"every_steps": 2, "keep_latest": 9, "keep_best": 0},
         "eval": {"every_steps": 0, "batches": 1},
         "log": {"every_steps": 1},
-        "mesh": {"fsdp": fsdp, "data": data_axis, "least_mib": 6e-5},
+        "sharding": {"fsdp": fsdp, "data": data_axis, "min_mib": 6e-5},
     }  # fmt: skip
     return config_lib.build(config_lib.Config, values, where="test")
 
@@ -138,7 +138,7 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     # The same model on states that were computed before costs what it costs less the encoder.
     config = make_config(shards, feature)
     encoded = trainer._streams(audio_features.load(config.audio))
-    cached = make_config(shards, feature, data={"encoded": "cached"})
+    cached = make_config(shards, feature, data={"encoder_features": "cached"})
     spec = ShardInputs(cached, encoded=encoded).spec()
     task = tasks.build(cached)
     tx = optimizer.build(cached.optim, cached.steps)
@@ -350,13 +350,13 @@ def test_a_run_that_died_while_it_kept_its_encoders_starts_again(shards, tiny_en
     [
         ({"train_from": 3}, "train_from=3: whisper runs 3 layers; expected -1 to 2"),
         ({"layers": 5}, "audio.encoder.layers=5: .* has 3 layers"),
-        ({"heard": 20}, "data.heard_frames=20: clip s/3 .* has 43 frames"),
+        ({"heard": 20}, "data.context_frames=20: clip s/3 .* has 43 frames"),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_folder_is_made(
     shards, tiny_encoders, tmp_path, change, said
 ):
-    heard = {"heard_frames": change.pop("heard")} if "heard" in change else {}
+    heard = {"context_frames": change.pop("heard")} if "heard" in change else {}
     config = make_config(shards, tiny_encoders["whisper"], data=heard, **change)
     with pytest.raises(InputError, match=said):
         train(config, tmp_path / "run")
@@ -410,7 +410,7 @@ def test_experiments_with_encoders_are_inspected(shards, tiny_encoders, tmp_path
     assert "1_whisper: 3 layers of width 16, 1 state a frame, frozen" in out
     assert "encoders/1_whisper/conv1/kernel (frozen)" in out and "the whole clip (encoders)" in out
     live = float(out.split(" to train")[0].split(",")[-1])
-    assert main.main(["inspect", str(path), "--config.data.encoded=cached"]) == 0
+    assert main.main(["inspect", str(path), "--config.data.encoder_features=cached"]) == 0
     out = capsys.readouterr().out
     assert "read from a cache in training" in out
     cached = float(out.split(" to train")[0].split(",")[-1])

@@ -17,7 +17,7 @@ from a2fjax.train import checkpoints, tracking
 from a2fjax.train.distributed import session
 
 HERE = Path(__file__).resolve()
-SMALL = {"mesh__least_mib": 6e-5, "data__batch_size": 8, "log__every_steps": 1}
+SMALL = {"sharding__min_mib": 6e-5, "data__batch_size": 8, "log__every_steps": 1}
 
 
 class Job:
@@ -139,7 +139,7 @@ def test_the_same_run_on_any_processes_and_devices(start, undisturbed, tmp_path,
     finish(start, "one", 1, 4)
     finish(start, "four", 4, 1)
     assert checksum(tmp_path / "one") == checksum(tmp_path / "four") == checksum(undisturbed)
-    finish(start, "fsdp", 2, 2, changes={"mesh__fsdp": 2})
+    finish(start, "fsdp", 2, 2, changes={"sharding__fsdp": 2})
     for run, processes, devices in (("single", 1, 1), ("eight", 1, 8), ("pair", 2, 1)):
         finish(start, run, processes, devices)
     for run in ("fsdp", "single", "eight", "pair"):

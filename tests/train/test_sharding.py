@@ -24,7 +24,7 @@ from a2fjax.train import loop
 
 def train(name, **changes):
     # So small a network is never cut otherwise.
-    config = toy.make_config(mesh__least_mib=6e-5, **changes)
+    config = toy.make_config(sharding__min_mib=6e-5, **changes)
     return loop.train(
         Resolved(config, {}), Path(sys.argv[2]) / name, task=toy.ToyTask(),
         inputs=toy.ToyInputs(config), say=lambda line: None,
@@ -37,16 +37,16 @@ def close(a, b):
 
 
 assert len(jax.devices()) == 4
-one = train("one", mesh__data=1)
-four = train("four", mesh__fsdp=2)
+one = train("one", sharding__data=1)
+four = train("four", sharding__fsdp=2)
 kernel = four.params["net"]["Dense_0"]["kernel"]
 assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp"), kernel.sharding
 assert len(kernel.sharding.device_set) == 4 and not kernel.is_fully_replicated
 close(one, four)
-train("moved", mesh__fsdp=2, steps=12, checkpoint__every_steps=4, eval__every_steps=0)
+train("moved", sharding__fsdp=2, steps=12, checkpoint__every_steps=4, eval__every_steps=0)
 import shutil
 shutil.rmtree(Path(sys.argv[2]) / "moved" / "checkpoints" / "12")
-moved = train("moved", mesh__data=1, eval__every_steps=0)
+moved = train("moved", sharding__data=1, eval__every_steps=0)
 assert len(moved.params["net"]["Dense_0"]["kernel"].sharding.device_set) == 1
 close(one, moved)
 try:

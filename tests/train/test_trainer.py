@@ -163,7 +163,7 @@ def test_other_data_are_refused(toy, whole, tmp_path):
 def test_settings_are_checked_before_anything_is_written(toy, tmp_path):
     for changes, says in (
         ({"optim__warmup_steps": 12}, "optim.warmup_steps=12"),
-        ({"mesh__fsdp": 64}, "mesh.fsdp=64"),
+        ({"sharding__fsdp": 64}, "sharding.fsdp=64"),
     ):
         with pytest.raises(InputError, match=says):
             toy.train(tmp_path / "run", **changes)

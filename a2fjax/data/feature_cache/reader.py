@@ -295,8 +295,8 @@ def check(shards: str | Path, stream: Stream, manifest: records.Manifest, key: s
 
 def _how(shards: str | Path) -> str:
     return (
-        f"`a2fjax cache {shards} --features ...` writes what is missing, data.encoded='live' needs "
-        "no cache"
+        f"`a2fjax cache {shards} --features ...` writes what is missing, "
+        "data.encoder_features='live' needs no cache"
     )
 
 
@@ -435,7 +435,8 @@ class Reader:
         except records.BadRecord as error:
             raise InputError(
                 f"{path}: {entry.id}: {error}; remove the file and write it again with `a2fjax "
-                f"cache {self.folders[entry.folder]} --features ...`, or set data.encoded='live'"
+                f"cache {self.folders[entry.folder]} --features ...`, or "
+                "set data.encoder_features='live'"
             ) from None
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined[start - begin * CHUNK : stop - begin * CHUNK]

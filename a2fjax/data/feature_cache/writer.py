@@ -240,7 +240,7 @@ class _Work:
         try:
             yield from reader.encode(clip.id, states)
         except ValueError as error:
-            raise WorkFailed(f"{path}: {error}; train with data.encoded='live'") from None
+            raise WorkFailed(f"{path}: {error}; train with data.encoder_features='live'") from None
 
     def _clip(self, source: ClipSource, index: int) -> records.Clip | None:
         """Returns a clip, or None for one that training passes over as well."""
