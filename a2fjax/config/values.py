@@ -105,7 +105,8 @@ class DataConfig:
       identity_points: points sampled on the neutral mesh.
       encoder_features: what frozen encoders make of a clip: "live" computes it from the audio in
         every step, "cached" reads what `a2fjax cache` wrote beside the shards. The same
-        numbers up to 16-bit rounding; what augmentation does to the sound is then heard by the signals only.
+        numbers up to 16-bit rounding; what augmentation does to the sound is then heard by the
+        signals only.
       context_frames: longest clip that live encoders hear, in frames before augmentation, which may
         slow it down: records are at most 1000.
       workers: grain worker processes; 0 reads in threads of this process.

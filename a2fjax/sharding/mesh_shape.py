@@ -22,7 +22,7 @@ def shape(config: ShardingConfig, devices: int, *, hosts: int = 1) -> tuple[int,
     for name in ("data", "fsdp"):
         size = getattr(config, name)
         if size == 0 or size < -1:
-            raise InputError(f"config: mesh.{name}={size}: expected -1 or a value above 0")
+            raise InputError(f"config: sharding.{name}={size}: expected -1 or a value above 0")
     data, fsdp = config.data, config.fsdp
     if data == -1 and fsdp == -1:
         raise InputError(
@@ -33,8 +33,8 @@ def shape(config: ShardingConfig, devices: int, *, hosts: int = 1) -> tuple[int,
         if devices % known:
             fits = [d for d in range(1, devices + 1) if devices % d == 0]
             raise InputError(
-                f"config: mesh.{name}={known} does not divide {devices} devices; the nearest that "
-                f"does is {min(fits, key=lambda d: abs(d - known))}"
+                f"config: sharding.{name}={known} does not divide {devices} devices; the nearest "
+                f"that does is {min(fits, key=lambda d: abs(d - known))}"
             )
         data, fsdp = (devices // known, fsdp) if data == -1 else (data, devices // known)
     if data * fsdp > devices:
