@@ -1,12 +1,12 @@
 r"""What the diffusion model gets from its draft, from dropped audio and from its width.
 
-    python launch/submit.py train experiments/diffusion_v3_0.py --sweep \
+    python launch/submit.py submit experiments/diffusion_v3_0.py --sweep \
         experiments/sweeps/diffusion.py --config.data.shards=shards ...
 
 `:search` behind the file's name draws 24 settings at random instead.
 """
 
-from launch.sweeps.parse import Sweep, choice, grid, loguniform, random, uniform, zip
+from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
 
 
 def sweep() -> Sweep:

@@ -1,12 +1,12 @@
 r"""How the demo's regression depends on its learning rate and on the weight of velocities.
 
-    python launch/submit.py train experiments/regression_v2_3.py:demo --sweep \
+    python launch/submit.py submit experiments/regression_v2_3.py:demo --sweep \
         experiments/sweeps/regression_demo.py --config.data.shards=demo/shards ...
 
 `:quick` behind the file's name is one seed and a quarter of the steps, to see that all of it runs.
 """
 
-from launch.sweeps.parse import Sweep, grid, seeds, zip
+from launch.sweeps import Sweep, grid, seeds, zip
 
 
 def sweep() -> Sweep:

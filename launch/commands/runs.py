@@ -27,7 +27,7 @@ from launch.schedulers.local import run as runs_local
 from launch.submission import preflight, snapshot
 from launch.submission import target as place_lib
 from launch.submission.target import Place
-from launch.sweeps import parse
+from launch.sweeps import Trial, parse, sweep
 
 PROGRAM = ("-m", "a2fjax.cli.main")
 
@@ -54,12 +54,12 @@ def _sweep(
     place: Place,
     program: Sequence[str] | None,
 ) -> int:
-    found: dict[tuple[str, str], tuple[parse.Trial, dict[str, str], Resolved]] = {}
+    found: dict[tuple[str, str], tuple[Trial, dict[str, str], Resolved]] = {}
     trials = parse.parse(args.sweep, say=lambda line: print(line, file=sys.stderr))
     for values in trials:
-        texts = {**overrides, **parse.overrides(values)}
+        texts = {**overrides, **sweep.overrides(values)}
         resolved = config_lib.load(args.experiment, texts)
-        mark = (parse.key(values), config_lib.fingerprint(resolved.config))
+        mark = (sweep.key(values), config_lib.fingerprint(resolved.config))
         found.setdefault(mark, (values, texts, resolved))
     _check(args, place, [resolved for _, _, resolved in found.values()], overrides)
     lead = next(iter(found.values()))[2].config.name
@@ -77,8 +77,8 @@ def _grown(
     place: Place,
     program: Sequence[str] | None,
     name: str,
-    found: Mapping[tuple[str, str], tuple[parse.Trial, dict[str, str], Resolved]],
-    trials: Sequence[parse.Trial],
+    found: Mapping[tuple[str, str], tuple[Trial, dict[str, str], Resolved]],
+    trials: Sequence[Trial],
 ) -> tuple[list[tuple[Path, RunSpec]], list[int]]:
     """Returns all runs of a sweep, those that are there first, and the places of the new ones."""
     folder = place.root / name
@@ -88,7 +88,7 @@ def _grown(
     entries = {run.name: (run, spec.read(run)) for run in before}
     known = {(one.key, one.fingerprint) for _, one in entries.values()}
     keys = {one.key for _, one in entries.values()}
-    called = {parse.key(t): name for t, name in zip(trials, parse.names(trials), strict=True)}
+    called = {sweep.key(t): name for t, name in zip(trials, sweep.names(trials), strict=True)}
     pinned, chosen = _pin(args, place, program), []
     for (key, print_), (values, texts, resolved) in found.items():
         if (key, print_) in known:

@@ -18,7 +18,7 @@ from a2fjax.errors import InputError, WorkFailed
 from launch.jobs import array_spec, run_spec
 from launch.monitor import status
 from launch.schedulers import last_line
-from launch.sweeps import parse, sweep
+from launch.sweeps import Trial, parse, sweep
 from launch.tuning import driver
 
 _OWN = ("--space", "--trials", "--metric", "--pruner", "--first-step", "--seed", "--max-parallel")
@@ -103,7 +103,7 @@ class _Runs:
     def start(self, number: int, overrides: dict[str, str]) -> str:
         """See `tuning.Runs`."""
         trial = {k: config_lib.parse_value(v) for k, v in overrides.items()}
-        mark = {"key": parse.key(trial), "trial": trial}
+        mark = {"key": sweep.key(trial), "trial": trial}
         # First, so that whoever takes over knows which run is meant.
         files.write_text(self._numbers / f"{number}.json", json.dumps(mark) + "\n")
         command = [sys.executable, str(Path(__file__).parents[1] / "submit.py"), "submit"]
@@ -183,5 +183,5 @@ def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
     return out
 
 
-def _words(trial: parse.Trial) -> str:
+def _words(trial: Trial) -> str:
     return ", ".join(f"{k}={v}" for k, v in trial.items())

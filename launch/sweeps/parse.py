@@ -1,18 +1,8 @@
-"""Sweeps: lists of trials, each a few configuration values by dotted key, and how they are written.
+"""Reads sweeps from text: expressions of the command line, or a function of a Python file.
 
-The same words make a sweep in Python and on the command line:
-
-    grid("optim.learning_rate", 1e-3, 3e-4)       a trial a value
-    seeds(3)                                      seed = 0, 1, 2
-    A * B                                         every trial of A with every trial of B
-    A + B                                         the trials of A, then those of B
-    zip(A, B)                                     the first of A with the first of B, and so on
-    random(20, {"optim.learning_rate": loguniform(1e-4, 1e-2), "model.dropout": uniform(0, 0.3)})
-                                                  20 draws; also integer(1, 9), choice("x", "y")
-    [{"loss.velocity": 2, "seed": 1}, {}]         trials one by one; {} is the experiment as it is
-
-`parse` reads such an expression, or asks a Python file: `file.py` for what its `sweep()` returns,
-`file.py:name` for that of another function. Nothing of an expression is ever run as code.
+`parse` takes an expression such as `grid("optim.learning_rate", 1e-3, 3e-4) * seeds(3)` (the forms
+are those of `launch.sweeps`), or a file: `file.py` for what its `sweep()` returns, `file.py:name`
+for another function. Expressions are read, never executed.
 """
 
 from __future__ import annotations
@@ -28,48 +18,18 @@ from typing import Any
 
 from a2fjax.config import python_file
 from a2fjax.errors import InputError, nearest
-from launch.sweeps.spaces import SPACES, Space, choice, integer, loguniform, uniform
+from launch.sweeps.spaces import SPACES, Space
 from launch.sweeps.sweep import (
-    MOST,
     Sweep,
     Trial,
     as_sweep,
-    check,
     check_key,
     distinct,
     grid,
-    key,
-    name,
-    names,
-    overrides,
     random,
     seeds,
-    space,
     zip,
 )
-
-__all__ = [
-    "MOST",
-    "Sweep",
-    "Trial",
-    "check",
-    "choice",
-    "distinct",
-    "grid",
-    "integer",
-    "key",
-    "loguniform",
-    "name",
-    "names",
-    "overrides",
-    "parse",
-    "parse_space",
-    "random",
-    "seeds",
-    "space",
-    "uniform",
-    "zip",
-]
 
 _FILE = re.compile(r"(.+\.py)(?::(\w*))?", re.DOTALL)
 

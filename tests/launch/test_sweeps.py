@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from a2fjax import config
 from a2fjax.errors import InputError
-from launch.sweeps import parse
-from launch.sweeps.parse import choice, grid, integer, loguniform, random, seeds, uniform
+from launch.sweeps import choice, grid, integer, loguniform, parse, random, seeds, sweep, uniform
 
 ROOT = Path(__file__).parents[2]
 WORDS = st.from_regex(r"[a-z_]{1,4}(\.[a-z_]{1,4}){0,2}", fullmatch=True)
@@ -42,7 +41,7 @@ def test_the_words_mean_the_same_in_python_and_on_the_command_line():
     text = """zip(grid("a.b", -1, (2, 3)), [{"c": "x"}, {"c": true, "d": {"e": None}}])
       * random(3, {"e": loguniform(1e-4, 1e-2), "f": choice("u", "v"), "g": integer(1, 9)}, seed=4)
     """
-    there = parse.zip(grid("a.b", -1, (2, 3)), [{"c": "x"}, {"c": True, "d": {"e": None}}])
+    there = sweep.zip(grid("a.b", -1, (2, 3)), [{"c": "x"}, {"c": True, "d": {"e": None}}])
     drawn = {"e": loguniform(1e-4, 1e-2), "f": choice("u", "v"), "g": integer(1, 9)}
     assert parse.parse(text) == there * random(3, drawn, seed=4)
     assert parse.parse('[{"a": 1}, {}] * seeds(1)') == [{"a": 1}, {}] * seeds(1)
@@ -115,7 +114,7 @@ def test_mistakes_are_told_in_one_line_with_their_place(text, said):
 def test_files(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from launch.sweeps.parse import *\n"
+        "from launch.sweeps import *\n"
         "def sweep(): return grid('a', 1, 2)\n"
         "def other(): return [{'b': 1}, {'b': 1}]\n"
         "def bad(): return [{'b': object()}]\n"
@@ -156,21 +155,21 @@ def test_files(tmp_path):
 )
 def test_the_sweeps_of_the_house_are_configurations(file, experiment, count):
     trials = parse.parse(str(ROOT / "experiments" / "sweeps" / file))
-    assert len(trials) == count == len(set(parse.names(trials)))
-    parse.check(trials, ROOT / "experiments" / experiment)
+    assert len(trials) == count == len(set(sweep.names(trials)))
+    sweep.check(trials, ROOT / "experiments" / experiment)
 
 
 def test_trials_that_are_no_configuration_are_told():
     with pytest.raises(InputError, match=r"trial 2 of 2: .*optim.learning_rat.*learning_rate"):
-        parse.check([{"seed": 1}, {"optim.learning_rat": 1}], None)
+        sweep.check([{"seed": 1}, {"optim.learning_rat": 1}], None)
     with pytest.raises(InputError, match="seed: set by the sweep and by"):
-        parse.check([{"seed": 1}], None, {"seed": "3"})
+        sweep.check([{"seed": 1}], None, {"seed": "3"})
 
 
 @given(TRIALS)
 def test_overrides_are_read_back_as_they_were(trial):
-    trial = parse.distinct([trial])[0]
-    for key, text in parse.overrides(trial).items():
+    trial = sweep.distinct([trial])[0]
+    for key, text in sweep.overrides(trial).items():
         found = config.parse_value(text)
         assert found == trial[key] and type(found) is type(trial[key])
 
@@ -178,12 +177,12 @@ def test_overrides_are_read_back_as_they_were(trial):
 @given(st.lists(TRIALS, min_size=1, max_size=8))
 def test_keys_and_names(trials):
     for trial in trials:
-        assert parse.key(trial) == parse.key(dict(reversed(trial.items())))
+        assert sweep.key(trial) == sweep.key(dict(reversed(trial.items())))
     said = []
-    kept = parse.distinct(trials, said.append)
-    assert len({parse.key(t) for t in kept}) == len(kept)
+    kept = sweep.distinct(trials, said.append)
+    assert len({sweep.key(t) for t in kept}) == len(kept)
     assert bool(said) == (len(kept) < len(trials))
-    names = parse.names(kept)
+    names = sweep.names(kept)
     assert len({n.lower() for n in names}) == len(kept)
     assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,60}", n) for n in names), names
 
@@ -193,7 +192,7 @@ def test_products_and_sums_count(values, count):
     a, b = grid("a", *values), seeds(count)
     assert len(a * b) == len(a) * len(b) and len(a + b) == len(a) + len(b)
     assert (a * b) * grid("c", 1) == a * (b * grid("c", 1))
-    assert parse.zip(a, grid("z", *values)) == [{"a": v, "z": v} for v in values]
+    assert sweep.zip(a, grid("z", *values)) == [{"a": v, "z": v} for v in values]
 
 
 @settings(max_examples=200)
@@ -235,14 +234,14 @@ def test_what_is_drawn_has_the_distribution_that_was_asked_for():
 
 def test_names_say_as_much_of_a_key_as_tells_it_from_others():
     trials = grid("model.dropout", 0.1) * grid("audio.encoder.dropout", 0.2) + seeds(1)
-    assert parse.names(trials) == ["encoder.dropout-0.2_model.dropout-0.1", "seed-0"]
-    assert parse.names([{}, {"optim.learning_rate": 1e-5}]) == ["base", "learning_rate-1e-05"]
-    long = parse.names(grid("name", "x" * 300, "x" * 300 + "y"))
+    assert sweep.names(trials) == ["encoder.dropout-0.2_model.dropout-0.1", "seed-0"]
+    assert sweep.names([{}, {"optim.learning_rate": 1e-5}]) == ["base", "learning_rate-1e-05"]
+    long = sweep.names(grid("name", "x" * 300, "x" * 300 + "y"))
     assert len(set(long)) == 2 and all(len(n) <= 61 for n in long)
-    assert len(set(parse.names([{"a": "X/Y"}, {"a": "x-y"}]))) == 2
+    assert len(set(sweep.names([{"a": "X/Y"}, {"a": "x-y"}]))) == 2
 
 
 def test_numbers_of_numpy_are_plain_ones():
     found = grid("a", *np.logspace(-2, -1, 2), np.int64(3))
     assert [type(t["a"]) for t in found] == [float, float, int]
-    ast.literal_eval(parse.overrides(found[0])["a"])
+    ast.literal_eval(sweep.overrides(found[0])["a"])

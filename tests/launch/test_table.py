@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from a2fjax.errors import InputError
 from launch.monitor import table, table_html
-from launch.sweeps import parse
+from launch.sweeps import sweep
 
 
 def row(run, value=None, state="done", **given):
     metrics = {} if value is None else {"error": value, "lag": 1.5}
     out = {"run": run, "state": state, "step": 5, "steps": 10, "seconds": 61.0}
-    return {**out, "overrides": parse.overrides(given), "metrics": metrics}
+    return {**out, "overrides": sweep.overrides(given), "metrics": metrics}
 
 
 ROWS = [
