@@ -11,12 +11,12 @@ from pathlib import Path
 
 from a2fjax.errors import InputError, WorkFailed
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Errors that are the disk's and not the path's."""
 
 
 @contextlib.contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on leaving without error it becomes `path`.
 
     An error inside removes the temporary file and leaves an older `path` as it was.
@@ -26,7 +26,7 @@ def whole(path: str | Path) -> Iterator[Path]:
       WorkFailed: the disk is full or fails.
     """
     path = Path(path)
-    check_folder(path)
+    check_writable(path)
     # Processes of several machines may write the same path on a shared disk.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -38,7 +38,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK_ERRORS:
             raise
         raise WorkFailed(f"{path}: could not be written ({error.strerror})") from error
     finally:
@@ -52,7 +52,7 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
       InputError, WorkFailed: as `whole`.
     """
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -82,7 +82,7 @@ def make_folder(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
 
 
-def check_folder(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Checks that `path` can be a file in its folder.
 
     Raises:

@@ -224,7 +224,7 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class ChannelOrder:
     """Another order of the channels, with maps both ways.
 
     Attributes:
@@ -350,33 +350,33 @@ def _ict_columns() -> tuple[Column, ...]:
     return tuple(sorted(columns, key=lambda c: c.name))
 
 
-LAYOUTS: dict[str, Layout] = {
+CHANNEL_ORDERS: dict[str, ChannelOrder] = {
     layout.name: layout
     for layout in (
-        Layout("rig72", _same(CHANNELS)),
-        Layout("arkit52", _same(ARKIT)),
-        Layout("nvidia68", _same([*ARKIT, *TONGUE], _pascal)),
-        Layout("livelink61", _same(_swapped(ARKIT), _pascal) + _LIVELINK_ROTATIONS),
-        Layout("alphabetical52", _same(sorted(ARKIT))),
-        Layout("alphabetical51", _same(sorted(n for n in ARKIT if n != "tongueOut"))),
-        Layout(
+        ChannelOrder("rig72", _same(CHANNELS)),
+        ChannelOrder("arkit52", _same(ARKIT)),
+        ChannelOrder("nvidia68", _same([*ARKIT, *TONGUE], _pascal)),
+        ChannelOrder("livelink61", _same(_swapped(ARKIT), _pascal) + _LIVELINK_ROTATIONS),
+        ChannelOrder("alphabetical52", _same(sorted(ARKIT))),
+        ChannelOrder("alphabetical51", _same(sorted(n for n in ARKIT if n != "tongueOut"))),
+        ChannelOrder(
             "said32",
             _same([n for n in ARKIT if n.startswith(("jaw", "mouth", "cheek", "nose"))]),
         ),
-        Layout("ict57", _ict_columns()),
+        ChannelOrder("ict57", _ict_columns()),
     )
 }
 
 
-def layout(name: str) -> Layout:
+def channel_order(name: str) -> ChannelOrder:
     """Returns the layout of that name.
 
     Raises:
       InputError: no such layout; names the nearest.
     """
-    if name not in LAYOUTS:
-        raise InputError(f"unknown channel order {name!r}{nearest(name, LAYOUTS)}")
-    return LAYOUTS[name]
+    if name not in CHANNEL_ORDERS:
+        raise InputError(f"unknown channel order {name!r}{nearest(name, CHANNEL_ORDERS)}")
+    return CHANNEL_ORDERS[name]
 
 
 def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -390,12 +390,12 @@ def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np
     return _EVERY.to_rig(values, names)
 
 
-def _every_name() -> Layout:
+def _every_name() -> ChannelOrder:
     columns: dict[str, Column] = {}
-    for each in LAYOUTS.values():
+    for each in CHANNEL_ORDERS.values():
         for column in each.columns:
             columns.setdefault(column.name.lower(), column)
-    return Layout("channel names", tuple(columns.values()))
+    return ChannelOrder("channel names", tuple(columns.values()))
 
 
 _EVERY = _every_name()

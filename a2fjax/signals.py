@@ -10,13 +10,13 @@ from types import FrameType
 
 from a2fjax.errors import Preempted
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+SCHEDULER_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Of schedulers."""
-ALL = (*SIGNALS, signal.SIGINT)
+STOP_SIGNALS = (*SCHEDULER_SIGNALS, signal.SIGINT)
 """And Ctrl-C."""
 
 
-def ignore(signals: Iterable[signal.Signals] = SIGNALS) -> None:
+def ignore(signals: Iterable[signal.Signals] = SCHEDULER_SIGNALS) -> None:
     """From here on the process hears none of the signals: it is about to end in its own way.
 
     Schedulers repeat theirs, and the interpreter takes handlers away before it is gone, but leaves
@@ -33,7 +33,7 @@ def preempted(name: str) -> Preempted:
 
 
 @contextlib.contextmanager
-def stoppable(stop: Callable[[str], BaseException] = preempted) -> Iterator[None]:
+def raise_on_signal(stop: Callable[[str], BaseException] = preempted) -> Iterator[None]:
     """In its body, the first of the signals raises what `stop` makes of the signal's name.
 
     The others are not heard, to the end of the process: what is tidied up on the way out must not
@@ -51,7 +51,7 @@ def stoppable(stop: Callable[[str], BaseException] = preempted) -> Iterator[None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in SCHEDULER_SIGNALS}
     try:
         yield
     finally:

@@ -106,7 +106,7 @@ def encoder_cost(seconds: float) -> float:
     """Returns the operations of wav2vec 2.0 or HuBERT base on a clip."""
     from a2fjax.encoders import wav2vec2
 
-    encoder = wav2vec2.Encoder(wav2vec2.BASE)
+    encoder = wav2vec2.Wav2Vec2Encoder(wav2vec2.BASE)
     params = jax.eval_shape(encoder.init, jax.random.key(0))
     audio = jax.ShapeDtypeStruct((1, round(seconds * SAMPLE_RATE)), jnp.float32)
     return float(sum(flops.flops(encoder.apply, params, audio).values()))

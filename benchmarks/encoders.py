@@ -44,7 +44,7 @@ BOUND = 2e-5
 """Of random weights; trained ones of Whisper reach further, and so does rounding."""
 
 
-def torch_model(layout: w.Layout, folder: Path) -> Any:
+def torch_model(layout: w.Wav2Vec2Config, folder: Path) -> Any:
     """Returns a random model of transformers and leaves its checkpoint in `folder`."""
     import torch
     import transformers
@@ -81,7 +81,7 @@ def clock(run: Callable[[], Any]) -> float:
 def row(
     name: str,
     model: Any,
-    encoder: w.Encoder,
+    encoder: w.Wav2Vec2Encoder,
     params: Any,
     seconds: float,
     masked: bool,
@@ -137,7 +137,12 @@ def compared(
 
 
 def whisper_row(
-    model: Any, encoder: network.Encoder, params: Any, seconds: float, masked: bool, rounds: int
+    model: Any,
+    encoder: network.WhisperEncoder,
+    params: Any,
+    seconds: float,
+    masked: bool,
+    rounds: int,
 ) -> dict[str, Any]:
     """Compares Whisper's encoder with CTranslate2's on one length."""
     import ctranslate2
@@ -233,7 +238,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             model = torch_model(ENCODERS[name], Path(folder))
-            encoder, params = w.Encoder.load(folder, precision=args.precision)
+            encoder, params = w.Wav2Vec2Encoder.load(folder, precision=args.precision)
         params = jax.device_put(params)
         for seconds, masked in cases:
             show(row(name, model, encoder, params, seconds, masked, args.rounds))

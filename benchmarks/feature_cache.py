@@ -152,7 +152,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "shards").mkdir()
         write_shards(folder / "shards", args.clips, args.seconds)
-        weights = jax.jit(wav2vec2.Encoder(wav2vec2.BASE).init)(jax.random.key(0))
+        weights = jax.jit(wav2vec2.Wav2Vec2Encoder(wav2vec2.BASE).init)(jax.random.key(0))
         wav2vec2.save(folder / "base", wav2vec2.BASE, jax.tree.map(np.asarray, weights))
         frames = round(args.seconds * rig.FPS)
         config = Config(

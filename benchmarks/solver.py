@@ -49,7 +49,7 @@ def shapes_of(path: str | None):
     if path:
         with np.load(path, allow_pickle=False) as file:
             given, names = file["expression_deltas"], file["expression_names"]
-        channels = {c.name: c.channel for c in rig.layout("ict57").columns}
+        channels = {c.name: c.channel for c in rig.channel_order("ict57").columns}
         deltas = np.zeros((52, given.shape[1], 3))
         for name, delta in zip(names, given, strict=True):
             if channels[str(name)] is not None:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, extra = parser.parse_known_args(argv)
         settings = read_settings(config.parse_overrides(extra))
-        with signals.stoppable(stop):
+        with signals.raise_on_signal(stop):
             build(
                 args.input,
                 args.out,

@@ -28,7 +28,7 @@ hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-HANDLERS = {number: signal.getsignal(number) for number in signals.SIGNALS}
+HANDLERS = {number: signal.getsignal(number) for number in signals.SCHEDULER_SIGNALS}
 
 
 @pytest.fixture(autouse=True)
@@ -217,10 +217,10 @@ def tiny_encoders(tmp_path_factory):
         ("hubert-large", wav2vec2.LARGE, "hubert"),
     ):
         layout = dataclasses.replace(base, **sizes, model_type=kind)
-        shapes = jax.eval_shape(wav2vec2.Encoder(layout).init, jax.random.key(0))
+        shapes = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(layout).init, jax.random.key(0))
         wav2vec2.save(root / name, layout, random_weights(shapes))
         out[name] = f"{kind}:{root / name}"
-    encoder = network.Encoder(width=16, layers=3, heads=2, hidden=24, mels=20)
+    encoder = network.WhisperEncoder(width=16, layers=3, heads=2, hidden=24, mels=20)
     params = random_weights(jax.eval_shape(encoder.init, jax.random.key(0)))
     for i in range(encoder.layers):  # Whisper's keys have no bias.
         params[f"layers_{i}"]["qkv"]["bias"][16:32] = 0

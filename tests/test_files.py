@@ -10,7 +10,7 @@ from a2fjax.errors import InputError, WorkFailed
 def test_a_file_appears_whole_and_replaces_the_one_before(tmp_path):
     path = tmp_path / "a.txt"
     for text in ("first\n", "zweites ü\n"):
-        with files.whole(path) as temporary:
+        with files.atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
             assert temporary.parent == path.parent  # Renaming is whole within a file system only.
             assert not path.exists() or path.read_text() == "first\n"
@@ -30,7 +30,7 @@ def test_a_file_appears_whole_and_replaces_the_one_before(tmp_path):
 def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path, raised, seen):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(seen), files.whole(path) as temporary:
+    with pytest.raises(seen), files.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise raised
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -18,7 +18,7 @@ def test_seventy_two_named_channels_in_the_published_order():
 
 
 def test_live_link_writes_right_before_left_for_jaw_and_mouth_only():
-    names = rig.LAYOUTS["livelink61"].names
+    names = rig.CHANNEL_ORDERS["livelink61"].names
     assert len(names) == 61
     assert names.index("JawRight") + 1 == names.index("JawLeft")
     assert names.index("MouthRight") + 1 == names.index("MouthLeft")
@@ -32,7 +32,7 @@ def test_live_link_writes_right_before_left_for_jaw_and_mouth_only():
     + [("ict57", 57), ("livelink61", 61), ("arkit52", 52), ("rig72", 72)],
 )
 def test_every_order_holds_its_channels_there_and_back(name, count):
-    layout = rig.layout(name)
+    layout = rig.channel_order(name)
     assert len(layout.columns) == count
     motion = np.random.default_rng(0).uniform(0, 1, (5, 72)).astype(np.float32)
     values = layout.from_rig(motion)
@@ -44,9 +44,9 @@ def test_every_order_holds_its_channels_there_and_back(name, count):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.permutations(list(rig.LAYOUTS["livelink61"].names)), st.booleans())
+@given(st.permutations(list(rig.CHANNEL_ORDERS["livelink61"].names)), st.booleans())
 def test_columns_are_found_by_name_in_any_order_and_case(names, lower):
-    layout = rig.layout("livelink61")
+    layout = rig.channel_order("livelink61")
     values = np.arange(61, dtype=np.float32)
     shuffled = np.array([values[layout.names.index(n)] for n in names])
     given_names = [n.lower() for n in names] if lower else names
@@ -54,14 +54,14 @@ def test_columns_are_found_by_name_in_any_order_and_case(names, lower):
 
 
 def test_alphabetical_order_starts_with_brow_and_has_jaw_open_before_jaw_right():
-    names = rig.LAYOUTS["alphabetical51"].names
+    names = rig.CHANNEL_ORDERS["alphabetical51"].names
     assert names[0] == "browDownLeft" and "tongueOut" not in names
     # Positions that BEAT's evaluation code is known for: 24 is jawOpen, 26 is mouthClose.
     assert names[24] == "jawOpen" and names[26] == "mouthClose"
 
 
 def test_unknown_repeated_and_miscounted_columns_are_refused():
-    layout = rig.layout("arkit52")
+    layout = rig.channel_order("arkit52")
     with pytest.raises(InputError, match="jawOpne.*jawOpen"):
         layout.to_rig(np.zeros((2, 1)), ["jawOpne"])
     with pytest.raises(InputError, match="twice"):
@@ -69,7 +69,7 @@ def test_unknown_repeated_and_miscounted_columns_are_refused():
     with pytest.raises(InputError, match="51 values a frame, expected 52"):
         layout.to_rig(np.zeros((2, 51)))
     with pytest.raises(InputError, match="livelink61"):
-        rig.layout("livelink")
+        rig.channel_order("livelink")
     with pytest.raises(InputError, match="jawOpen"):
         rig.channel_index("jawOpe")
 
@@ -121,9 +121,9 @@ def test_emotion_vector():
 def test_real_live_link_header_is_our_order(shared):
     file = next((shared / "livelink").glob("*.csv"))
     header = file.open().readline().strip().split(",")
-    assert tuple(header[2:]) == rig.LAYOUTS["livelink61"].names
+    assert tuple(header[2:]) == rig.CHANNEL_ORDERS["livelink61"].names
 
 
 def test_real_ict_names_are_our_names(shared):
     data = np.load(shared / "ict" / "ict_lite.npz")
-    assert tuple(data["expression_names"].tolist()) == rig.LAYOUTS["ict57"].names
+    assert tuple(data["expression_names"].tolist()) == rig.CHANNEL_ORDERS["ict57"].names

@@ -67,7 +67,7 @@ def writer(
     """
     kind = ending(path)
     metadata = metadata or {}
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         if kind == ".npz":
             with open(temporary, "wb") as file:
                 archive = tables.NpzWriter(file, fps=fps, frames=frames, **metadata)

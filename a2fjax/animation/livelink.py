@@ -31,7 +31,7 @@ from a2fjax import files, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
-LAYOUT = rig.layout("livelink61")
+LAYOUT = rig.channel_order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
 TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 DAY = 86_400
@@ -373,7 +373,7 @@ def write(path: str | Path, table: Table) -> None:
     Raises:
       InputError: the file cannot be written.
     """
-    with files.whole(path) as temporary, open(temporary, "w", newline="") as file:
+    with files.atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         file.write(",".join(table.header) + table.newline)
         for timecode, row in zip(table.timecodes, table.values, strict=True):
             file.write(_row(timecode, row) + table.newline)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2fjax import files
-from a2fjax.audio import SAMPLE_RATE, films
+from a2fjax.audio import SAMPLE_RATE, mp4
 from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def info(path: str | Path) -> tuple[float, int, int]:
     """
     path = Path(path)
     _check(path)
-    if films.is_film(path):
-        return films.info(path)
+    if mp4.is_mp4(path):
+        return mp4.info(path)
     with _open(path) as file:
         return file.frames / file.samplerate, file.samplerate, file.channels
 
@@ -109,14 +109,14 @@ def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
     audio = np.asarray(audio, np.float32)
     if audio.ndim not in (1, 2) or audio.size == 0 or not np.isfinite(audio).all():
         raise ValueError(f"{path}: audio of shape {audio.shape} is empty, too deep or not finite")
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         try:
             soundfile.write(temporary, audio, rate, format=FORMATS[extension])
         except soundfile.SoundFileError as error:
             raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
 
 
-def native(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
+def native_blocks(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
     """Reads a sound file as it is, in bounded memory.
 
     Args:
@@ -131,10 +131,10 @@ def native(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
     """
     path = Path(path)
     _check(path)
-    yield from films.blocks(path) if films.is_film(path) else _sound(path)
+    yield from mp4.blocks(path) if mp4.is_mp4(path) else _sound(path)
 
 
-def start(path: str | Path) -> float | None:
+def recording_start(path: str | Path) -> float | None:
     """Returns the time of day in s at which a file says that its first sample was recorded.
 
     Said by the `bext` chunk of a broadcast WAV (samples since midnight; EBU Tech 3285), or by the
@@ -147,8 +147,8 @@ def start(path: str | Path) -> float | None:
     """
     path = Path(path)
     _check(path)
-    if films.is_film(path):
-        said = films.timecode(path)
+    if mp4.is_mp4(path):
+        said = mp4.timecode(path)
         return None if said is None else _time_of_day(*said)
     samples = _time_reference(path)
     return samples / info(path)[1] if samples else None
@@ -192,7 +192,7 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
 
     read = written = rate = 0
     resampler = None
-    for found, piece in native(path):
+    for found, piece in native_blocks(path):
         if not read and found != SAMPLE_RATE:
             resampler = soxr.ResampleStream(found, SAMPLE_RATE, 1, dtype="float32")
         rate = found

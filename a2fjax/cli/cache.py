@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             f"audio.features={','.join(config.audio.features)}: no speech encoder among them; name "
             "one with --features, such as whisper:PATH"
         )
-    with signals.stoppable():
+    with signals.raise_on_signal():
         _write(args, audio_features.load(config.audio))
     return EXIT_OK
 

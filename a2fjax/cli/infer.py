@@ -129,7 +129,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         if Path(path).resolve() in seen:
             raise InputError(f"{path}: is given twice as an output")
         seen.add(Path(path).resolve())
-        files.check_folder(Path(path))
+        files.check_writable(Path(path))
     for path in args.out:
         if Path(path).resolve() == Path(args.audio).resolve():
             raise InputError(f"{path}: is the recording itself")

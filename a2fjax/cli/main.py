@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_OK
     except OSError as error:
-        if error.errno not in files.DISK:
+        if error.errno not in files.DISK_ERRORS:
             raise
         name = error.filename or "what is printed"
         return _fail(prog, f"{name}: could not be written ({error.strerror})", errors.EXIT_FAILED)

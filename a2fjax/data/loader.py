@@ -497,7 +497,7 @@ def _start_worker(index: int, count: int) -> None:
     """Keeps a worker process off the accelerators (grain imports jax in it) and to its parent."""
     del index, count
     # Schedulers send these to all processes of a job: the one that trains decides, saves and ends.
-    signals.ignore(signals.ALL)
+    signals.ignore(signals.STOP_SIGNALS)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

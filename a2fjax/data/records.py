@@ -293,7 +293,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     """Writes a neutral mesh: vertices [V, 3] float32, faces [F, 3] int32 (F may be 0)."""
     files.make_folder(path.parent)
-    with files.whole(path) as temporary, temporary.open("wb") as file:
+    with files.atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, vertices=np.asarray(vertices, np.float32), faces=np.asarray(faces, np.int32))
 
 

@@ -130,7 +130,7 @@ def draw(
         axes[-1].set_xlim(times[inside][0], max(times[inside][-1], times[inside][0] + 0.1))
         if title:
             figure.suptitle(title, fontsize=11, color=_INK)
-        with files.whole(path) as temporary:
+        with files.atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=110, format=check_format(path))
     finally:
         pyplot.close(figure)

@@ -30,8 +30,8 @@ from a2fjax import files
 from a2fjax.audio import HOP
 from a2fjax.audio.frontend import Frontend
 from a2fjax.config import AudioConfig, Config, EncoderConfig
-from a2fjax.encoders import registry
-from a2fjax.encoders.wav2vec2.network import spans
+from a2fjax.encoders import speech_encoder
+from a2fjax.encoders.wav2vec2.network import sample_mask_spans
 from a2fjax.errors import InputError
 from a2fjax.models.base import Batch
 from a2fjax.models.params import FROZEN, Params, merge, nest, paths
@@ -48,19 +48,19 @@ ENCODED = "encoded/"
 
 _LIMIT = 10.0  # Deviations: a few of Whisper's units stray by far more on single frames.
 
-Encoders = Mapping[str, tuple[registry.Encoder, Params]]
+Encoders = Mapping[str, tuple[speech_encoder.Encoder, Params]]
 """Encoders with their parameters as read, by key."""
 
 
-def load(config: AudioConfig) -> dict[str, tuple[registry.Encoder, Params]]:
+def load(config: AudioConfig) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
     """Reads the encoders that a configuration names, by key; empty where it names none.
 
     Raises:
       InputError: as `encoders.load`, or nothing to train of an encoder.
     """
     found = {
-        key: registry.load(name, config.encoder)
-        for key, name in registry.keys(config.features).items()
+        key: speech_encoder.load(name, config.encoder)
+        for key, name in speech_encoder.feature_keys(config.features).items()
     }
     for encoder, _ in found.values():
         encoder.frozen(config.encoder.train_from)
@@ -76,24 +76,28 @@ def save(run: Path, found: Encoders) -> None:
         path = _path(run, key)
         if not path.is_file():
             files.make_folder(path.parent)
-            registry.save(path, encoder, params)
+            speech_encoder.save(path, encoder, params)
 
 
-def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[registry.Encoder, Params]]:
+def restore(
+    run: str | Path, config: AudioConfig
+) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
     """Reads the encoders of a run folder.
 
     Raises:
       InputError: one is missing, damaged or of another kind.
     """
     return {
-        key: registry.restore(_path(Path(run), key), config.encoder, registry.parse(name)[0])
-        for key, name in registry.keys(config.features).items()
+        key: speech_encoder.restore(
+            _path(Path(run), key), config.encoder, speech_encoder.parse(name)[0]
+        )
+        for key, name in speech_encoder.feature_keys(config.features).items()
     }
 
 
 def begin(
     run: str | Path, config: AudioConfig, init_from: str | Path = ""
-) -> dict[str, tuple[registry.Encoder, Params]]:
+) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
     """Reads the encoders of a run that has no state yet: those it keeps, or else those named.
 
     A run that was ended while it was keeping its encoders has some of them, or none.
@@ -107,14 +111,14 @@ def begin(
       InputError: as `restore` and `load`.
     """
     found = {}
-    for key, name in registry.keys(config.features).items():
+    for key, name in speech_encoder.feature_keys(config.features).items():
         path = _path(Path(run), key)
         if init_from and not path.is_file():
             path = _path(Path(init_from), key)
         found[key] = (
-            registry.restore(path, config.encoder, registry.parse(name)[0])
+            speech_encoder.restore(path, config.encoder, speech_encoder.parse(name)[0])
             if init_from or path.is_file()
-            else registry.load(name, config.encoder)
+            else speech_encoder.load(name, config.encoder)
         )
         found[key][0].frozen(config.encoder.train_from)
     return found
@@ -187,7 +191,7 @@ class Hearing:
         """Returns the signals [B, T, F] of the batch's audio; padding is heard as silence."""
         audio = batch["audio"]
         heard = jnp.arange(audio.shape[1]) < HOP * batch["length"][:, None]
-        return constraints.by_item(self.frontend.features)(jnp.where(heard, audio, 0.0))
+        return constraints.per_example(self.frontend.features)(jnp.where(heard, audio, 0.0))
 
     def silence(self) -> Array:
         """Returns the signals [F] of a frame of silence."""
@@ -272,7 +276,7 @@ class Mix(nn.Module):
                 x = nn.Dense(config.width, name=name)(x)
                 out = self.param(f"{name}_outside", nn.initializers.zeros_init(), (config.width,))
             if for_part is not None and config.time_mask > 0:
-                masked = spans(
+                masked = sample_mask_spans(
                     jax.random.fold_in(for_part, 2),
                     x.shape[1],
                     jnp.sum(valid[..., 0], axis=1),
@@ -386,7 +390,9 @@ def check(config: Config) -> None:
       InputError: states are to come from a cache, but the encoder is trained, so that what it gave
         before is not what it gives; or pauses are to be inserted, which no cache has heard.
     """
-    if config.data.encoder_features != "cached" or not registry.keys(config.audio.features):
+    if config.data.encoder_features != "cached" or not speech_encoder.feature_keys(
+        config.audio.features
+    ):
         return
     for key, value, wrong, why in (
         (

@@ -18,7 +18,7 @@ AXES = ("data", "fsdp")
 """Of the mesh; batches are cut over both."""
 
 
-def devices() -> int:
+def num_shards() -> int:
     """Returns the devices that a batch is cut over: those of the mesh that is set, or 1."""
     mesh = jax.sharding.get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
@@ -27,27 +27,27 @@ def devices() -> int:
     return math.prod(mesh.shape[name] for name in AXES)
 
 
-def items(x: Array, axis: int = 0) -> Array:
+def shard_examples(x: Array, axis: int = 0) -> Array:
     """Returns x, cut over the devices along the axis of the batch and no other.
 
     Args:
       x: of any shape.
       axis: of the batch's items.
     """
-    parts = devices()
+    parts = num_shards()
     if parts == 1 or x.shape[axis] % parts:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, AXES))
 
 
-def whole(tree: Any) -> Any:
+def replicate(tree: Any) -> Any:
     """Returns arrays that every device has all of: parameters that are to be used."""
-    if devices() == 1:
+    if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
-def by_item(function: Callable[..., Array]) -> Callable[..., Array]:
+def per_example(function: Callable[..., Array]) -> Callable[..., Array]:
     """Returns `function`, each device computing it of its own items.
 
     For what XLA would otherwise gather the whole batch for, such as Fourier transforms.
@@ -58,7 +58,7 @@ def by_item(function: Callable[..., Array]) -> Callable[..., Array]:
     """
 
     def mapped(x: Array, *shared: Array) -> Array:
-        parts = devices()
+        parts = num_shards()
         if parts == 1 or x.shape[0] % parts:
             return function(x, *shared)
         spec = PartitionSpec(AXES)

@@ -16,7 +16,7 @@ from a2fjax.data import mixture, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
 from a2fjax.data.identity import points as identity
-from a2fjax.encoders import registry
+from a2fjax.encoders import speech_encoder
 from a2fjax.errors import InputError
 from a2fjax.models import audio_features, conditioning
 from a2fjax.models.audio_features import Encoders
@@ -151,7 +151,10 @@ def state_statistics(
     out: dict[str, np.ndarray] = {}
     for key, (encoder, params) in found.items():
         # Compiled only when it is called.
-        run, on_device = registry.jitted(encoder), params if cache else jax.device_put(params)
+        run, on_device = (
+            speech_encoder.compiled_apply(encoder),
+            params if cache else jax.device_put(params),
+        )
         count, first, second = 0, np.zeros(()), np.zeros(())
         for index in chosen:
             number, clip, _ = clips.get(int(index))

@@ -57,7 +57,7 @@ def make_train_step(
             def forward(trained: Params) -> tuple[jax.Array, Terms]:
                 # Gathered here and once. Left to itself, the compiler moves activations to where a
                 # part of a parameter lies, which is many times as much.
-                params = constraints.whole(params_lib.merge(trained, state.frozen))
+                params = constraints.replicate(params_lib.merge(trained, state.frozen))
                 return task.loss(params, part, key, step=state.step, train=True)
 
             if config.remat == "none":
@@ -177,7 +177,7 @@ def make_eval_step(task: Task, config: Config) -> Callable[[TrainState, Batch, j
 
     def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:
         key = stream(config.seed, "eval", index)
-        params = constraints.whole(state.merged(average=True))
+        params = constraints.replicate(state.merged(average=True))
         return task.loss(params, batch, key, step=state.step, train=False)[1]
 
     return eval_step

@@ -88,7 +88,7 @@ def write(path: str | Path, take: Take, *, start: float = 0.0) -> None:
     if page:
         files.write_text(Path(path), _page(take, drawn))
         return
-    with files.whole(Path(path)) as temporary:
+    with files.atomic_write(Path(path)) as temporary:
         Path(temporary).write_bytes(drawn.data)
 
 

@@ -37,7 +37,7 @@ _FURTHEST = 1e6  # no coordinate of a head, in any unit; numbers that are not fi
 _SAME_MM = 0.02  # root mean square; float32 in metres is rounded by 1e-5
 _COLUMNS = {
     column.name.lower(): column.channel
-    for layout in channels_of_rig.LAYOUTS.values()
+    for layout in channels_of_rig.CHANNEL_ORDERS.values()
     for column in layout.columns
     if column.channel is None or channels_of_rig.INDEX[column.channel] < 68
 }
@@ -351,7 +351,7 @@ def merge(name: str, poses: Sequence[str], shapes: np.ndarray) -> tuple[list[str
 
     Args:
       name: for messages.
-      poses: names of any order of `rig.LAYOUTS`, in any case.
+      poses: names of any order of `rig.CHANNEL_ORDERS`, in any case.
       shapes: [len(poses), V, 3].
 
     Raises:

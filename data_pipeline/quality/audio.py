@@ -64,7 +64,7 @@ def measure(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     tally: _Tally | None = None
-    for rate, frame, block in _blocks(io.native(path)):
+    for rate, frame, block in _blocks(io.native_blocks(path)):
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             at = ((tally.count if tally else 0) + int(np.argmin(finite))) / rate

@@ -136,7 +136,7 @@ def write(folder: str | Path, report: Mapping[str, Any]) -> None:
       report: of `assemble`.
 
     Raises:
-      InputError, WorkFailed: as `a2fjax.files.whole`.
+      InputError, WorkFailed: as `a2fjax.files.atomic_write`.
     """
     from data_pipeline.quality import report_html
 

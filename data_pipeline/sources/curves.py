@@ -178,7 +178,7 @@ def seems(path: Path) -> bool:
         return False
 
 
-_KNOWN = {c.name.lower() for layout in rig.LAYOUTS.values() for c in layout.columns}
+_KNOWN = {c.name.lower() for layout in rig.CHANNEL_ORDERS.values() for c in layout.columns}
 
 
 def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:

@@ -293,7 +293,7 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
         if audio.suffix.lower() == ".mov":
             started = _film_start(recording.folder / "frame_log.csv", table.rate)
         if started is None:
-            started = io.start(audio)
+            started = io.recording_start(audio)
         if started is None:
             return None
         seconds = io.info(audio)[0]

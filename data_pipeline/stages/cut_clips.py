@@ -205,7 +205,7 @@ def _work_on_take(
 def _write_clips(path: Path, found: Iterator[records.Clip], said: dict[str, Any]) -> None:
     import msgpack
 
-    with files.whole(path) as temporary, temporary.open("wb") as file:
+    with files.atomic_write(path) as temporary, temporary.open("wb") as file:
         for clip in found:
             record = records.encode(clip)
             file.write(msgpack.packb(record))

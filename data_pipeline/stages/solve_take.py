@@ -73,7 +73,7 @@ class Solved:
         """Writes it, whole or not at all."""
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         arrays["facts"] = np.frombuffer(json.dumps(self.facts).encode(), np.uint8)
-        with files.whole(path) as temporary, temporary.open("wb") as file:
+        with files.atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     @classmethod

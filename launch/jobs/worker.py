@@ -126,7 +126,7 @@ class _Process:
         self._waiting: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
-        for number in signals.ALL:
+        for number in signals.STOP_SIGNALS:
             signal.signal(number, self._hand_on)
         if wrong:
             log.write(f"{wrong}\n".encode())
@@ -181,5 +181,5 @@ def _fail(message: str, code: int) -> int:
 if __name__ == "__main__":
     _code = main()
     # There is nobody to hand signals on to, and how the command ended is this process's to tell.
-    signals.ignore(signals.ALL)
+    signals.ignore(signals.STOP_SIGNALS)
     sys.exit(_code)

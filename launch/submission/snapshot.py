@@ -143,7 +143,7 @@ def _write(code: Path, found: Mapping[str, tuple[str, str]], folder: Path) -> No
                 continue
             stored = store / (value + ("-x" if kind == "program" else ""))
             if not stored.exists():
-                with files.whole(stored) as temporary:
+                with files.atomic_write(stored) as temporary:
                     shutil.copyfile(code / name, temporary)
                     # Linked from many places: nobody may write through one of them.
                     temporary.chmod(0o555 if kind == "program" else 0o444)

@@ -162,7 +162,7 @@ def test_loud_samples_are_clipped_not_wrapped(tmp_path):
 def test_native_is_the_recording_as_it_is(tmp_path, name, rate):
     audio = noise(3 * rate + 5, 2)
     soundfile.write(tmp_path / name, audio, rate, "PCM_16")
-    pieces = list(io.native(tmp_path / name))
+    pieces = list(io.native_blocks(tmp_path / name))
     assert {found for found, _ in pieces} == {rate}
     whole = np.concatenate([piece for _, piece in pieces])
     assert whole.dtype == np.float32
@@ -172,8 +172,8 @@ def test_native_is_the_recording_as_it_is(tmp_path, name, rate):
 def test_native_refuses_what_load_refuses(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"")
-    refuses(path, "empty", read=lambda p: list(io.native(p)))
-    refuses(tmp_path / "b.wav", "no such file", read=lambda p: list(io.native(p)))
+    refuses(path, "empty", read=lambda p: list(io.native_blocks(p)))
+    refuses(tmp_path / "b.wav", "no such file", read=lambda p: list(io.native_blocks(p)))
     soundfile.write(path, noise(48_000), 16_000)
     path.write_bytes(path.read_bytes()[:50_000])
-    refuses(path, "cut short", read=lambda p: list(io.native(p)))
+    refuses(path, "cut short", read=lambda p: list(io.native_blocks(p)))

@@ -155,12 +155,12 @@ def tiny_encoder(folder: Path, kind: str, seed: int = 0) -> str:
 
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "whisper":
-        network = whisper.Encoder(width=16, layers=2, heads=2, hidden=24, mels=20)
+        network = whisper.WhisperEncoder(width=16, layers=2, heads=2, hidden=24, mels=20)
         params = _random(jax.eval_shape(network.init, jax.random.key(0)), seed)
         params["positions"] = whisper.sinusoids(*params["positions"].shape)
         np.savez(folder / "whisper.npz", **_packed(params))
         return f"whisper:{folder / 'whisper.npz'}"
-    layout = wav2vec2.Layout(
+    layout = wav2vec2.Wav2Vec2Config(
         conv_dim=(12, 12),
         conv_kernel=(40, 10),
         conv_stride=(40, 8),
@@ -175,7 +175,7 @@ def tiny_encoder(folder: Path, kind: str, seed: int = 0) -> str:
         layout = dataclasses.replace(
             layout, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True
         )
-    params = wav2vec2.Encoder(layout).init(jax.random.key(seed))
+    params = wav2vec2.Wav2Vec2Encoder(layout).init(jax.random.key(seed))
     wav2vec2.save(folder / kind, layout, jax.tree.map(np.asarray, params))
     return f"wav2vec2:{folder / kind}"
 

@@ -20,7 +20,7 @@ from a2fjax.config import AudioConfig, AugmentConfig, EncoderConfig, LogConfig, 
 from a2fjax.data import loader, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
-from a2fjax.encoders import registry
+from a2fjax.encoders import speech_encoder
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models import audio_features
 from a2fjax.tasks import statistics
@@ -40,7 +40,7 @@ def copy(shards, tmp_path):
 
 
 def load(name, **options):
-    return registry.load(name, EncoderConfig(**options))
+    return speech_encoder.load(name, EncoderConfig(**options))
 
 
 def bytes_of(folder):
@@ -78,8 +78,8 @@ def test_a_fingerprint_is_of_all_that_states_depend_on(tiny, build, tmp_path):
     assert (lambda e, p: e.fingerprint(p))(*load(f"wav2vec2:{elsewhere}")) == own
     kept = tmp_path / "run" / "x.safetensors"
     kept.parent.mkdir()
-    registry.save(kept, encoder, params)
-    assert (lambda e, p: e.fingerprint(p))(*registry.restore(kept, EncoderConfig())) == own
+    speech_encoder.save(kept, encoder, params)
+    assert (lambda e, p: e.fingerprint(p))(*speech_encoder.restore(kept, EncoderConfig())) == own
     # What costs memory or time changes no state.
     assert (lambda e, p: e.fingerprint(p))(*load(name, remat=True)) == own
     others = {own}
@@ -120,7 +120,7 @@ def test_states_are_those_of_the_whole_clip(tiny, copy):
         source = ClipSource([copy], split)
         for i in range(0, len(source), 5):
             audio, length = batch.padded_audio(source[i])
-            run = registry.jitted(encoder)
+            run = speech_encoder.compiled_apply(encoder)
             alone = np.asarray(run(params, audio[None], np.array([length])))[0, :length]
             found = read.read("0_x", source.entries[i])
             np.testing.assert_allclose(found, alone, atol=2e-3 * np.abs(alone).max())
@@ -456,7 +456,7 @@ def test_statistics_need_no_encoder_where_there_is_a_cache(build, tiny, copy, mi
     config = configure(build, [copy], names, encoder={"mix": mix})
     found = cache(config)
     live = statistics.state_statistics(config.data, [copy], found)
-    monkeypatch.setattr(registry.Encoder, "apply", None)
+    monkeypatch.setattr(speech_encoder.Encoder, "apply", None)
     cached = statistics.state_statistics(cached_config(config).data, [copy], found)
     assert live.keys() == cached.keys()
     for name, value in live.items():

@@ -11,7 +11,7 @@ import pytest
 from a2fjax.encoders import wav2vec2 as w
 
 # Two convolutions with the reach and hop of the published seven: quick to compile.
-TINY = w.Layout(
+TINY = w.Wav2Vec2Config(
     conv_dim=(12, 12),
     conv_kernel=(40, 10),
     conv_stride=(40, 8),
@@ -68,7 +68,7 @@ def motion(encoder, params, audio, **options):
 def random_params(layout, seed=0):
     """Parameters none of which is at a value that hides its being left out."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(w.Encoder(layout).init, jax.random.key(0))
+    shapes = jax.eval_shape(w.Wav2Vec2Encoder(layout).init, jax.random.key(0))
 
     def draw(path, leaf):
         value = rng.normal(size=leaf.shape)

@@ -39,7 +39,7 @@ def symmetric(tiny, layout):
 def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
     """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
     layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
-    encoder, params = w.Encoder(layout, layers=0), symmetric(tiny, layout)
+    encoder, params = w.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
     frame = 5
     places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
     clicks = np.zeros((len(places) + 1, 3600), np.float32)
@@ -70,7 +70,7 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 399, 400, 640, 7999, 8000, 8001])
 def test_every_motion_frame_has_features(tiny, samples):
-    encoder, params = w.Encoder(tiny.BASE, layers=1), tiny.random_params(tiny.BASE)
+    encoder, params = w.Wav2Vec2Encoder(tiny.BASE, layers=1), tiny.random_params(tiny.BASE)
     audio = tiny.noise(1, samples)
     got = jax.eval_shape(lambda a: encoder.motion(params, a).features, audio)
     assert got.shape == (1, num_frames(samples), 32)
@@ -106,22 +106,22 @@ def test_lengths_are_those_of_the_convolutions(tiny):
         assert w.BASE.frames(samples) == frames
         assert w.BASE.samples(frames) <= samples < w.BASE.samples(frames + 1)
         shape = jax.eval_shape(
-            lambda a: w.Encoder(layout).apply(params, a).features,
+            lambda a: w.Wav2Vec2Encoder(layout).apply(params, a).features,
             jax.ShapeDtypeStruct((1, samples), jnp.float32),
         )
         assert shape.shape == (1, frames, 32)
     for shape in [(400,), (1, 399), (1, 1, 400)]:
         with pytest.raises(ValueError, match="shape"):
-            w.Encoder(tiny.BASE).apply(tiny.random_params(tiny.BASE), jnp.zeros(shape))
+            w.Wav2Vec2Encoder(tiny.BASE).apply(tiny.random_params(tiny.BASE), jnp.zeros(shape))
 
 
 def test_windows_cover_everything_once():
-    assert chunked.starts(90, 100, 20) == [0] and chunked.starts(100, 100, 20) == [0]
-    assert chunked.starts(101, 100, 20) == [0, 1]
-    assert chunked.starts(260, 100, 20) == [0, 80, 160]
-    assert chunked.starts(300, 100, 20) == [0, 80, 160, 200]
+    assert chunked.window_starts(90, 100, 20) == [0] and chunked.window_starts(100, 100, 20) == [0]
+    assert chunked.window_starts(101, 100, 20) == [0, 1]
+    assert chunked.window_starts(260, 100, 20) == [0, 80, 160]
+    assert chunked.window_starts(300, 100, 20) == [0, 80, 160, 200]
     with pytest.raises(ValueError, match="under half"):
-        chunked.starts(300, 100, 50)
+        chunked.window_starts(300, 100, 50)
 
 
 LONG = dict(window=1.6, overlap=0.64)
@@ -134,29 +134,29 @@ def swelling(tiny, samples):
 
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_below_attention_nothing_depends_on_windows(tiny, name):
-    encoder, params = w.Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    encoder, params = w.Wav2Vec2Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
     audio = swelling(tiny, 64123)
     whole = np.asarray(tiny.motion(encoder, params, audio, layers=0).features)
-    joined = chunked.encode_long(encoder, params, audio, layers=0, **LONG)
+    joined = chunked.encode_chunked(encoder, params, audio, layers=0, **LONG)
     assert joined.shape == whole.shape == (2, 201, 32)
     np.testing.assert_allclose(joined, whole, atol=2e-5)
-    own = chunked.encode_long(encoder, params, audio, layers=0, own_statistics=True, **LONG)
+    own = chunked.encode_chunked(encoder, params, audio, layers=0, own_statistics=True, **LONG)
     assert (np.abs(own - whole).max() > 1e-2) == (name == "base")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_long_audio_in_windows(tiny, name):
-    encoder = w.Encoder(tiny.LAYOUTS[name])
+    encoder = w.Wav2Vec2Encoder(tiny.LAYOUTS[name])
     params = jax.tree.map(np.array, tiny.random_params(tiny.LAYOUTS[name]))
     # Even attention, as random starts have it: sharp random attention is to any place at all.
     for layer in params["encoder"]["layers"].values():
         layer["attention"]["q_proj"]["kernel"] *= 0.1
     audio = swelling(tiny, 64123)
     whole = tiny.motion(encoder, params, audio, all_layers=True)
-    at_once = chunked.encode_long(encoder, params, audio)
+    at_once = chunked.encode_chunked(encoder, params, audio)
     np.testing.assert_allclose(at_once, whole.features, atol=1e-5)
-    joined = chunked.encode_long(encoder, params, audio, all_layers=True, **LONG)
+    joined = chunked.encode_chunked(encoder, params, audio, all_layers=True, **LONG)
     assert joined.shape == (3, 2, 201, 32)
     errors = [
         chunked.join_error(np.asarray(one), other)["max"]
@@ -177,8 +177,10 @@ def test_join_error_is_a_share_of_what_moves(tiny):
 def test_statistics_of_blocks_are_those_of_the_whole(tiny):
     params, audio = tiny.random_params(tiny.BASE), tiny.noise(2, 20001) + np.linspace(-3, 3, 20001)
     audio = audio.astype(np.float32)
-    got = chunked.whole_statistics(tiny.BASE, params, audio, 700)
-    expected = network.statistics(network.first_layer(tiny.BASE, params, jnp.asarray(audio)))
+    got = chunked.accumulate_statistics(tiny.BASE, params, audio, 700)
+    expected = network.channel_statistics(
+        network.first_convolution(tiny.BASE, params, jnp.asarray(audio))
+    )
     np.testing.assert_allclose(got.mean, expected.mean, atol=1e-5)
     np.testing.assert_allclose(got.variance, expected.variance, rtol=1e-4)
-    assert chunked.whole_statistics(tiny.LAYOUTS["large"], params, audio, 700) is None
+    assert chunked.accumulate_statistics(tiny.LAYOUTS["large"], params, audio, 700) is None

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from a2fjax.encoders import wav2vec2 as w
 from a2fjax.errors import InputError
 
-TINY = w.Layout(
+TINY = w.Wav2Vec2Config(
     conv_dim=(8, 8),
     conv_kernel=(40, 10),
     conv_stride=(40, 8),
@@ -104,7 +104,7 @@ def test_weights_are_put_where_they_belong(folder, tensors):
     name = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
     np.testing.assert_array_equal(at["g"], tensors[f"{name}0"][0, 0])
     np.testing.assert_array_equal(at["v"], tensors[f"{name}1"].transpose(2, 1, 0))
-    expected = jax.eval_shape(w.Encoder(TINY).init, jax.random.key(0))
+    expected = jax.eval_shape(w.Wav2Vec2Encoder(TINY).init, jax.random.key(0))
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected)
 
 
@@ -134,8 +134,8 @@ def test_names_of_the_hub(folder, tensors, old, prefix, sharded):
         save_file(renamed, folder / "model.safetensors")
     layout, params, ignored = w.load(folder)
     assert same(params, expected) and ignored == ["lm_head.weight", "quantizer.codevectors"]
-    encoder, first = w.Encoder.load(folder, layers=1, precision="bfloat16")
-    assert encoder == w.Encoder(TINY, layers=1, precision="bfloat16")
+    encoder, first = w.Wav2Vec2Encoder.load(folder, layers=1, precision="bfloat16")
+    assert encoder == w.Wav2Vec2Encoder(TINY, layers=1, precision="bfloat16")
     expected["encoder"]["layers"].pop("1")
     assert same(first, expected)
 
@@ -154,7 +154,7 @@ def test_other_float_types_become_float32(folder, tensors, dtype):
 
 @pytest.mark.parametrize("layout", [TINY, LARGE], ids=["base", "large"])
 def test_written_and_read_again(tmp_path, layout):
-    params = w.Encoder(layout).init(jax.random.key(1))
+    params = w.Wav2Vec2Encoder(layout).init(jax.random.key(1))
     w.save(tmp_path / "made" / "here", layout, params)
     again, read, ignored = w.load(tmp_path / "made" / "here")
     assert again == (layout if layout is LARGE else dataclasses.replace(layout))

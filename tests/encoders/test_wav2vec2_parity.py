@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from a2fjax.encoders import wav2vec2 as w
-from a2fjax.encoders.wav2vec2.encoder import run
+from a2fjax.encoders.wav2vec2.encoder import apply_jit
 
 torch = pytest.importorskip("torch", reason="parity needs PyTorch, of the extra `torch`")
 transformers = pytest.importorskip("transformers")
@@ -50,7 +50,7 @@ def speech_like(samples, seed=0):
 def compare(folder, layout, seconds, masked):
     """Largest difference over all hidden states and the output, both ways of the weights."""
     folder.mkdir(exist_ok=True)
-    params = w.Encoder(layout).init
+    params = w.Wav2Vec2Encoder(layout).init
     import json
 
     import jax
@@ -58,7 +58,7 @@ def compare(folder, layout, seconds, masked):
     (folder / "config.json").write_text(json.dumps(layout.to_config()))
     model = model_of(folder)
     model.save_pretrained(folder)
-    encoder, params = w.Encoder.load(folder)
+    encoder, params = w.Wav2Vec2Encoder.load(folder)
     assert encoder.layout == layout
     samples = int(16000 * seconds)
     audio = np.stack([speech_like(samples), speech_like(samples, 1)])
@@ -118,7 +118,7 @@ def test_transformers_reads_what_is_written(tmp_path, name):
     import jax
 
     layout = TINY[name]
-    encoder = w.Encoder(layout)
+    encoder = w.Wav2Vec2Encoder(layout)
     params = encoder.init(jax.random.key(3))
     w.save(tmp_path / "written", layout, params)
     model, report = transformers.AutoModel.from_pretrained(
@@ -128,7 +128,7 @@ def test_transformers_reads_what_is_written(tmp_path, name):
     audio = speech_like(8000)[None]
     with torch.no_grad():
         expected = model.eval()(torch.tensor(audio)).last_hidden_state.numpy()
-    np.testing.assert_allclose(run(encoder, params, audio).features, expected, atol=BOUND)
+    np.testing.assert_allclose(apply_jit(encoder, params, audio).features, expected, atol=BOUND)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "written")
     assert extractor.do_normalize and extractor.sampling_rate == 16000
 
@@ -154,7 +154,7 @@ def test_checkpoints_with_heads(tmp_path, head):
     audio = speech_like(8000)[None]
     with torch.no_grad():
         expected = model.wav2vec2(torch.tensor(audio)).last_hidden_state.numpy()
-    got = run(w.Encoder(layout), params, audio).features
+    got = apply_jit(w.Wav2Vec2Encoder(layout), params, audio).features
     np.testing.assert_allclose(got, expected, atol=BOUND)
 
 
@@ -179,7 +179,9 @@ def test_spec_augment_masks_as_much_as_transformers_does():
 
     np.random.seed(0)
     theirs = _compute_mask_indices((4000, 150), 0.33, 10, min_masks=2)
-    ours = np.asarray(network.spans(jax.random.key(0), 150, jnp.full(4000, 150), 0.33, 10, 2))
+    ours = np.asarray(
+        network.sample_mask_spans(jax.random.key(0), 150, jnp.full(4000, 150), 0.33, 10, 2)
+    )
     # Their rounding is drawn once a batch: 4 or 5 spans of 10; ours for each item: 4.95.
     assert abs(ours.mean() - theirs.mean()) < 0.01
     np.testing.assert_allclose(ours.mean(0)[10:-10], theirs.mean(0)[10:-10], atol=0.03)

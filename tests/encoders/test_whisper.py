@@ -18,7 +18,7 @@ from a2fjax.encoders.whisper import network, weights
 from a2fjax.errors import InputError
 
 jitted = network._apply  # Eager Flax compiles operation by operation: seconds instead of one.
-SMALL = network.Encoder(width=16, layers=2, heads=2, hidden=24, mels=20)
+SMALL = network.WhisperEncoder(width=16, layers=2, heads=2, hidden=24, mels=20)
 
 
 def random_params(encoder=SMALL, seed=0):
@@ -628,7 +628,7 @@ def torch_encoder(encoder, tensors):
 
 @pytest.mark.parametrize("sizes", [(64, 3, 1, 128, 80), (128, 4, 2, 512, 128)])
 def test_parity_with_transformers_on_random_weights(hub, sizes):
-    encoder = network.Encoder(*sizes, pad=True)
+    encoder = network.WhisperEncoder(*sizes, pad=True)
     params = random_params(encoder)
     torch, model = torch_encoder(encoder, hub(params))
     audio = np.stack([voice(480000), np.pad(voice(70000, 1), (0, 410000))])

@@ -35,8 +35,8 @@ def encoders(tmp_path_factory):
     """Folders of tiny random encoders, by kind."""
     root = tmp_path_factory.mktemp("encoders")
     for kind in ("wav2vec2", "hubert"):
-        layout = wav2vec2.Layout(model_type=kind, **TINY)
-        params = wav2vec2.Encoder(layout).init(jax.random.key(0))
+        layout = wav2vec2.Wav2Vec2Config(model_type=kind, **TINY)
+        params = wav2vec2.Wav2Vec2Encoder(layout).init(jax.random.key(0))
         wav2vec2.save(root / kind, layout, jax.tree.map(np.asarray, params))
     return root
 
@@ -222,10 +222,10 @@ def test_values_that_do_not_fit_are_refused_by_name(setup, encoders, changes, sa
 
 def counted(experiment, overrides, layout, layers, transformer):
     """Parameters of network and encoder of an experiment, from shapes alone."""
-    from a2fjax.encoders.registry import Encoder
+    from a2fjax.encoders.speech_encoder import Encoder
 
     config = config_lib.load(experiment, overrides).config
-    network = wav2vec2.Encoder(layout, layers=layers)
+    network = wav2vec2.Wav2Vec2Encoder(layout, layers=layers)
     encoder = Encoder(layout.model_type, network, transformer, config.audio.encoder.mix)
     weights = jax.eval_shape(network.init, jax.random.key(0))
     task = tasks.build(config, None, {f"0_{layout.model_type}": (encoder, weights)})
@@ -247,7 +247,7 @@ def sized_head(path, skin, tongue):
 @pytest.mark.parametrize("variant, layers, count", [("mark", 1, 18_273_331), ("claire", 4, None)])
 def test_v2_has_the_published_count_through_configuration(tmp_path, variant, layers, count):
     # torchaudio's network, which NVIDIA took, has no vector for masked frames.
-    layout = wav2vec2.Layout(mask_time_prob=0.0)
+    layout = wav2vec2.Wav2Vec2Config(mask_time_prob=0.0)
     head = sized_head(tmp_path / "h.npz", 200, 50)
     overrides = {"model.nvidia.head": "geometry", "model.nvidia.rig": str(head)}
     found, task, params, _ = counted(
@@ -263,7 +263,7 @@ def test_v3_has_the_published_count_through_configuration(tmp_path):
     head = sized_head(tmp_path / "h.npz", 24_002, 5_602)
     overrides = {"model.nvidia.head": "geometry", "model.nvidia.rig": str(head)}
     overrides["model.nvidia.actors"] = "3"
-    layout = wav2vec2.Layout(model_type="hubert")
+    layout = wav2vec2.Wav2Vec2Config(model_type="hubert")
     found, task, params, weights = counted(
         "experiments/nvidia_presets.py:diffusion", overrides, layout, 12, 12
     )

@@ -177,13 +177,13 @@ def tiny_encoder(tmp_path_factory):
 
     from a2fjax.encoders import wav2vec2
 
-    layout = wav2vec2.Layout(
+    layout = wav2vec2.Wav2Vec2Config(
         conv_dim=(8, 8), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=8,
         num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
         num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("tiny") / "enc oder"
-    params = wav2vec2.Encoder(layout).init(jax.random.key(0))
+    params = wav2vec2.Wav2Vec2Encoder(layout).init(jax.random.key(0))
     wav2vec2.save(folder, layout, jax.tree.map(np.asarray, params))
     return f"wav2vec2:{folder}"
 

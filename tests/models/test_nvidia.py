@@ -88,8 +88,8 @@ def random_parameters(model, batch, seed=7):
 
 
 def encoder_shapes(kind, transformer_layers):
-    layout = encoder_layout.Layout(model_type=kind)
-    init = functools.partial(encoder_table.init, layout=layout, layers=transformer_layers)
+    layout = encoder_layout.Wav2Vec2Config(model_type=kind)
+    init = functools.partial(encoder_table.init_params, layout=layout, layers=transformer_layers)
     shapes = jax.eval_shape(init, jax.random.key(0))
     if kind == "wav2vec2":
         # NVIDIA takes torchaudio's, which has no vector that stands for masked frames.

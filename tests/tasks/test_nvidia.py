@@ -8,11 +8,11 @@ import pytest
 from a2fjax import rig, tasks
 from a2fjax.config import AudioConfig, Config, EncoderConfig, LossConfig, ModelConfig, NvidiaConfig
 from a2fjax.encoders import wav2vec2
-from a2fjax.encoders.registry import Encoder
+from a2fjax.encoders.speech_encoder import Encoder
 from a2fjax.tasks import nvidia
 
 FRAMES, WIDTH = 20, 6
-LAYOUT = wav2vec2.Layout(
+LAYOUT = wav2vec2.Wav2Vec2Config(
     conv_dim=(4,) * 7, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
     intermediate_size=8, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
 )  # fmt: skip
@@ -21,7 +21,7 @@ LAYOUT = wav2vec2.Layout(
 def make(kind, *, loss=None, **own):
     """A task whose encoder's states come with the batch."""
     mix = kind == "conv_w2v_autocorr"
-    encoder = Encoder("wav2vec2", wav2vec2.Encoder(LAYOUT), 2, mix)
+    encoder = Encoder("wav2vec2", wav2vec2.Wav2Vec2Encoder(LAYOUT), 2, mix)
     small = {"width": 8, "lag_widths": (2, 2, 2, 2), "recurrent_width": 8, "steps": 50}
     config = Config(
         steps=100,

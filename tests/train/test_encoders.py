@@ -165,9 +165,9 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
 
 def _forward_of(feature, layers, batch):
     from a2fjax.config import EncoderConfig
-    from a2fjax.encoders import registry
+    from a2fjax.encoders import speech_encoder
 
-    encoder, params = registry.load(feature, EncoderConfig(layers=layers))
+    encoder, params = speech_encoder.load(feature, EncoderConfig(layers=layers))
     found = flops.flops(encoder.apply, params, batch["heard"], batch["heard_length"])
     return found["dot"] + found["convolution"]
 
@@ -235,12 +235,12 @@ def test_bytes_on_disk_do_not_hold_the_frozen_encoder(shards, tmp_path):
     """With an encoder of 3 MB: not in a state, once in the run."""
     from a2fjax.encoders import wav2vec2
 
-    layout = wav2vec2.Layout(
+    layout = wav2vec2.Wav2Vec2Config(
         conv_dim=(12, 12), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=128,
         num_hidden_layers=4, num_attention_heads=2, intermediate_size=512,
         num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
     )  # fmt: skip
-    params = wav2vec2.Encoder(layout).init(jax.random.key(0))
+    params = wav2vec2.Wav2Vec2Encoder(layout).init(jax.random.key(0))
     wav2vec2.save(tmp_path / "weights", layout, params)
     bytes_of = {}
     for name, features in (

@@ -7,7 +7,7 @@ from a2fjax import signals
 from a2fjax.train.distributed import preemption
 
 
-@pytest.mark.parametrize("number", signals.ALL)
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
 def test_signal_becomes_a_request_and_handlers_return(number):
     before = signal.getsignal(number)
     with preemption.StopRequest() as stop:
@@ -25,7 +25,7 @@ def test_second_interrupt_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", signals.SIGNALS)
+@pytest.mark.parametrize("number", signals.SCHEDULER_SIGNALS)
 def test_in_a_process_that_then_ends_it_is_ignored_after_the_context(number):
     signals.ignore()
     with preemption.StopRequest() as stop:

@@ -23,7 +23,7 @@ from a2fjax.data import batch as batch_lib
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader
-from a2fjax.encoders import registry
+from a2fjax.encoders import speech_encoder
 from a2fjax.errors import InputError, WorkFailed
 
 BATCH_FRAMES = 4000
@@ -38,15 +38,15 @@ _LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
 _SAY_SECONDS = 10.0
 
 
-def stream(encoder: registry.Encoder, params: registry.Params) -> reader.Stream:
+def stream(encoder: speech_encoder.Encoder, params: speech_encoder.Params) -> reader.Stream:
     """Returns what a cache of an encoder holds."""
     return reader.Stream(encoder.fingerprint(params), encoder.states, encoder.width)
 
 
 def write(
     shards: str | Path,
-    encoder: registry.Encoder,
-    params: registry.Params,
+    encoder: speech_encoder.Encoder,
+    params: speech_encoder.Params,
     *,
     part: tuple[int, int] | None = None,
     finish: bool = False,
@@ -176,15 +176,15 @@ class _Work:
     def __init__(
         self,
         shards: Path,
-        encoder: registry.Encoder,
-        params: registry.Params,
+        encoder: speech_encoder.Encoder,
+        params: speech_encoder.Params,
         what: reader.Stream,
         say: Callable[[str], None],
     ) -> None:
         self.shards, self.encoder, self.what = shards, encoder, what
         self.params = jax.device_put(params)
         self.folder, self.say = what.folder(shards), say
-        self.run_encoder = registry.jitted(encoder)
+        self.run_encoder = speech_encoder.compiled_apply(encoder)
         size = 4 * encoder.states * encoder.width
         self.batch_frames = max(min(BATCH_FRAMES, BATCH_BYTES // size), 1)
         self.started = self.told = time.monotonic()
@@ -208,7 +208,7 @@ class _Work:
 
         path = self.folder / shard.file
         found: dict[int, reader.Place] = {}
-        with files.whole(path) as temporary:
+        with files.atomic_write(path) as temporary:
             writer = ArrayRecordWriter(str(temporary), reader.WRITER_OPTIONS)
             try:
                 first = 0

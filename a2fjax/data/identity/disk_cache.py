@@ -49,7 +49,7 @@ def keep(name: str, array: np.ndarray) -> None:
         return
     with contextlib.suppress(OSError, InputError, WorkFailed):
         place.mkdir(parents=True, exist_ok=True)
-        with files.whole(place / f"{name}.npy") as temporary, temporary.open("wb") as file:
+        with files.atomic_write(place / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
 
 

@@ -30,8 +30,8 @@ from jax import Array
 
 from a2fjax import rig
 from a2fjax.encoders.wav2vec2 import network
-from a2fjax.encoders.wav2vec2.config import Layout
-from a2fjax.encoders.wav2vec2.encoder import Encoder, run
+from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
+from a2fjax.encoders.wav2vec2.encoder import Wav2Vec2Encoder, apply_jit
 
 WINDOW = 20.0
 """Seconds of a window."""
@@ -40,13 +40,15 @@ OVERLAP = 4.0
 """Seconds that neighbouring windows share."""
 
 _first = jax.jit(
-    lambda layout, params, values: network.statistics(network.first_layer(layout, params, values)),
+    lambda layout, params, values: network.channel_statistics(
+        network.first_convolution(layout, params, values)
+    ),
     static_argnums=0,
 )
 
 
-def whole_statistics(
-    layout: Layout, params: dict[str, Any], values: Array | np.ndarray, block: int
+def accumulate_statistics(
+    layout: Wav2Vec2Config, params: dict[str, Any], values: Array | np.ndarray, block: int
 ) -> network.Statistics | None:
     """Returns the group norm's statistics over audio of any length, a block at a time.
 
@@ -79,7 +81,7 @@ def whole_statistics(
     )
 
 
-def starts(frames: int, window: int, overlap: int) -> list[int]:
+def window_starts(frames: int, window: int, overlap: int) -> list[int]:
     """Returns the first frame of each window; the last one ends with the audio.
 
     Raises:
@@ -98,8 +100,8 @@ def _ramp(frames: int) -> np.ndarray:
     return np.clip(2.0 * place - 0.5, 0.0, 1.0)
 
 
-def encode_long(
-    encoder: Encoder,
+def encode_chunked(
+    encoder: Wav2Vec2Encoder,
     params: dict[str, Any],
     audio: Array | np.ndarray,
     *,
@@ -134,17 +136,19 @@ def encode_long(
     layout = encoder.layout
     frames = layout.frames(values.shape[1])
     size, shared = round(window * rig.FPS), round(overlap * rig.FPS)
-    places = starts(frames, size, shared)
+    places = window_starts(frames, size, shared)
     size = min(size, frames)
     statistics = None
     if len(places) > 1 and not own_statistics:
-        statistics = whole_statistics(layout, params, values, size * 64)
+        statistics = accumulate_statistics(layout, params, values, size * 64)
 
     out: np.ndarray | None = None
     for i, start in enumerate(places):
         begin = start * layout.hop
         piece = values[:, begin : begin + layout.samples(size)]
-        encoded = run(encoder, params, piece, statistics, layers=layers, all_layers=all_layers)
+        encoded = apply_jit(
+            encoder, params, piece, statistics, layers=layers, all_layers=all_layers
+        )
         found = np.asarray(encoded.hidden if all_layers else encoded.features)
         if out is None:
             out = np.zeros((*found.shape[:-2], frames, found.shape[-1]), np.float32)

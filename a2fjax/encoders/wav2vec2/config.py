@@ -47,7 +47,7 @@ _UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None, "conv_pos_batch_
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Wav2Vec2Config:
     """Shape of a wav2vec 2.0 or HuBERT network; the fields are the keys of config.json.
 
     Sources: Baevski et al. 2020, "wav2vec 2.0"; Hsu et al. 2021, "HuBERT".
@@ -161,7 +161,7 @@ class Layout:
             raise InputError(f"{key}={value!r} is not supported{nearest(str(value), known)}")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], name: str = "config.json") -> Layout:
+    def from_config(cls, config: Mapping[str, Any], name: str = "config.json") -> Wav2Vec2Config:
         """Returns the layout a config.json describes; keys it leaves out have the hub's defaults.
 
         Args:
@@ -233,10 +233,10 @@ class Layout:
         return self.hop * (frames - 1) + self.receptive
 
 
-BASE = Layout()
+BASE = Wav2Vec2Config()
 """wav2vec 2.0 base; HuBERT base differs in `model_type` only."""
 
-LARGE = Layout(
+LARGE = Wav2Vec2Config(
     conv_bias=True,
     feat_extract_norm="layer",
     hidden_size=1024,

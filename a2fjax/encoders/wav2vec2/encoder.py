@@ -22,13 +22,13 @@ from jax import Array
 
 from a2fjax.audio import HOP, num_frames
 from a2fjax.encoders.wav2vec2 import hub, network, weight_map
-from a2fjax.encoders.wav2vec2.config import Layout
+from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 from a2fjax.errors import InputError, nearest
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What an encoder gives.
 
     Attributes:
@@ -85,7 +85,7 @@ def layer_mix(params: dict[str, Array], hidden: Array) -> Array:
     return params["scale"] * jnp.einsum("n,n...->...", share, hidden, precision=exact)
 
 
-def to_motion_frames(features: Array, samples: int, layout: Layout | None = None) -> Array:
+def to_motion_frames(features: Array, samples: int, layout: Wav2Vec2Config | None = None) -> Array:
     """Interpolates features of the network's frames onto motion frames, linearly in time.
 
     Args:
@@ -100,7 +100,7 @@ def to_motion_frames(features: Array, samples: int, layout: Layout | None = None
     Raises:
       ValueError: so many samples do not give so many frames.
     """
-    layout = Layout() if layout is None else layout
+    layout = Wav2Vec2Config() if layout is None else layout
     if features.shape[1] != layout.frames(samples) or features.shape[1] < 1:
         raise ValueError(
             f"{features.shape[1]} frames, expected {layout.frames(samples)} of {samples} samples"
@@ -114,7 +114,7 @@ def to_motion_frames(features: Array, samples: int, layout: Layout | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
+class Wav2Vec2Encoder:
     """wav2vec 2.0 or HuBERT: pure functions of parameters and audio, hashable.
 
     Attributes:
@@ -126,7 +126,7 @@ class Encoder:
       remat: whether training keeps only each layer's input and computes the rest again.
     """
 
-    layout: Layout = Layout()
+    layout: Wav2Vec2Config = Wav2Vec2Config()
     layers: int | None = None
     precision: str = "float32"
     remat: bool = False
@@ -144,7 +144,7 @@ class Encoder:
     @classmethod
     def load(
         cls, source: str | Path, *, layers: int | None = None, **options: Any
-    ) -> tuple[Encoder, dict[str, Any]]:
+    ) -> tuple[Wav2Vec2Encoder, dict[str, Any]]:
         """Reads a checkpoint; see `hub.load`, which also says which weights it left out.
 
         Args:
@@ -174,7 +174,7 @@ class Encoder:
 
     def init(self, key: Array) -> dict[str, Any]:
         """Returns random parameters of the layers that are run."""
-        return weight_map.init(key, self.layout, self._depth(None))
+        return weight_map.init_params(key, self.layout, self._depth(None))
 
     def apply(
         self,
@@ -188,7 +188,7 @@ class Encoder:
         statistics: network.Statistics | None = None,
         key: Array | None = None,
         train: bool = False,
-    ) -> Encoded:
+    ) -> EncoderOutput:
         """Runs the network on audio as it wants it; `motion` is what most callers need.
 
         Args:
@@ -221,9 +221,11 @@ class Encoder:
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
         count = self._depth(layers)
-        if hub.depth(params) < count:
-            raise ValueError(f"{count} layers asked for, the parameters hold {hub.depth(params)}")
-        hidden = network.encode(
+        if hub.num_layers(params) < count:
+            raise ValueError(
+                f"{count} layers asked for, the parameters hold {hub.num_layers(params)}"
+            )
+        hidden = network.hidden_states(
             self.layout,
             params,
             values,
@@ -239,7 +241,7 @@ class Encoder:
         if count == self.layout.num_hidden_layers:
             features = network.final_norm(self.layout, params, features)
         states = jnp.stack(hidden).astype(jnp.float32) if all_layers else None
-        return Encoded(features.astype(jnp.float32), states)
+        return EncoderOutput(features.astype(jnp.float32), states)
 
     def place(self, audio: Array, lengths: Array | None = None) -> tuple[Array, Array | None]:
         """Prepares audio so that the network's frame t is centred on motion frame t.
@@ -280,7 +282,7 @@ class Encoder:
         all_layers: bool = False,
         key: Array | None = None,
         train: bool = False,
-    ) -> Encoded:
+    ) -> EncoderOutput:
         """Returns features of every motion frame.
 
         Args:
@@ -308,7 +310,9 @@ class Encoder:
         )
 
 
-def frozen(layout: Layout, trained_from: int | None = None, prefix: str = "") -> tuple[str, ...]:
+def frozen_patterns(
+    layout: Wav2Vec2Config, trained_from: int | None = None, prefix: str = ""
+) -> tuple[str, ...]:
     """Returns patterns of the parameters that stay as they are, for `params.split`.
 
     Args:
@@ -340,15 +344,15 @@ def frozen(layout: Layout, trained_from: int | None = None, prefix: str = "") ->
 
 
 @functools.partial(jax.jit, static_argnames=("encoder", "layers", "all_layers"))
-def run(
-    encoder: Encoder,
+def apply_jit(
+    encoder: Wav2Vec2Encoder,
     params: dict[str, Any],
     values: Array,
     statistics: network.Statistics | None = None,
     *,
     layers: int | None = None,
     all_layers: bool = False,
-) -> Encoded:
+) -> EncoderOutput:
     """Is `Encoder.apply` compiled, without training."""
     return encoder.apply(
         params, values, layers=layers, all_layers=all_layers, statistics=statistics

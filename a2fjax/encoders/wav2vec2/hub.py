@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from a2fjax.encoders.wav2vec2.config import Layout
-from a2fjax.encoders.wav2vec2.weight_map import Weight, get, put, weights
+from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
+from a2fjax.encoders.wav2vec2.weight_map import Weight, get_path, set_path, weights
 from a2fjax.errors import InputError
 
 CONFIG = "config.json"
@@ -43,7 +43,7 @@ _PREFIXED_HEADS = ("feature_extractor.weight", "feature_extractor.bias", "tdnn."
 _SHOWN = 6
 
 
-def find(source: str | Path, filename: str) -> Path | None:
+def find_file(source: str | Path, filename: str) -> Path | None:
     """Returns where a file of a checkpoint is, None where the checkpoint has no such file.
 
     Args:
@@ -74,13 +74,13 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_layout(source: str | Path) -> Layout:
+def read_config(source: str | Path) -> Wav2Vec2Config:
     """Returns the layout of a checkpoint, from config.json and preprocessor_config.json.
 
     Raises:
       InputError: there is no such folder or model, or its configuration is not one of ours.
     """
-    path = find(source, CONFIG)
+    path = find_file(source, CONFIG)
     if path is None:
         if Path(source).is_dir():
             raise InputError(f"{source}: no {CONFIG} in this folder")
@@ -89,7 +89,7 @@ def read_layout(source: str | Path) -> Layout:
             f"where there is a network with `hf download {source}`"
         )
     config = _json(path)
-    preprocessor = find(source, PREPROCESSOR)
+    preprocessor = find_file(source, PREPROCESSOR)
     if preprocessor is not None:
         options = _json(preprocessor)
         rate = options.get("sampling_rate", 16_000)
@@ -97,17 +97,17 @@ def read_layout(source: str | Path) -> Layout:
             raise InputError(f"{preprocessor}: sampling_rate={rate!r}, expected 16000")
         if "do_normalize" in options:
             config["do_normalize"] = options["do_normalize"]
-    return Layout.from_config(config, str(path))
+    return Wav2Vec2Config.from_config(config, str(path))
 
 
 def _shards(source: str | Path) -> list[Path]:
     """Returns the safetensors files of a checkpoint."""
-    single = find(source, SINGLE)
+    single = find_file(source, SINGLE)
     if single is not None:
         return [single]
-    index = find(source, INDEX)
+    index = find_file(source, INDEX)
     if index is None:
-        pickled = any(find(source, f"pytorch_model.bin{end}") for end in ("", ".index.json"))
+        pickled = any(find_file(source, f"pytorch_model.bin{end}") for end in ("", ".index.json"))
         raise InputError(
             f"{source}: no {SINGLE}"
             + (
@@ -123,7 +123,7 @@ def _shards(source: str | Path) -> list[Path]:
     shards = []
     for name in sorted(set(names.values())):
         # The index is data: it may name files of its own folder only.
-        shard = find(source, name) if Path(name).name == name else None
+        shard = find_file(source, name) if Path(name).name == name else None
         if shard is None:
             raise InputError(f"{index}: names {name!r}, which is not in {source}")
         shards.append(shard)
@@ -172,7 +172,7 @@ def _shown(names: Sequence[str]) -> str:
 
 def load(
     source: str | Path, *, layers: int | None = None
-) -> tuple[Layout, dict[str, Any], list[str]]:
+) -> tuple[Wav2Vec2Config, dict[str, Any], list[str]]:
     """Reads a checkpoint.
 
     Args:
@@ -187,7 +187,7 @@ def load(
       InputError: no such checkpoint, a damaged file, or weights that are missing, unknown, not
         finite or of another shape than the configuration says; they are named.
     """
-    layout = read_layout(source)
+    layout = read_config(source)
     if layers is not None and not 0 <= layers <= layout.num_hidden_layers:
         raise InputError(
             f"{source}: has {layout.num_hidden_layers} layers, {layers} were asked for"
@@ -230,18 +230,20 @@ def load(
     read = {weight.path for weight in weights(layout, layers)}
     for name, weight in wanted.items():
         if weight.path in read:
-            put(params, weight.path, weight.from_hub(tensors.read(name)))
+            set_path(params, weight.path, weight.from_hub(tensors.read(name)))
     return layout, params, ignored
 
 
-def _present(layout: Layout, params: dict[str, Any], layers: int) -> Iterator[tuple[Weight, Any]]:
+def _present(
+    layout: Wav2Vec2Config, params: dict[str, Any], layers: int
+) -> Iterator[tuple[Weight, Any]]:
     """Yields the weights of the first `layers` layers with their values.
 
     Raises:
       ValueError: one is missing or of another shape.
     """
     for weight in weights(layout, layers):
-        value = get(params, weight.path)
+        value = get_path(params, weight.path)
         if value is None:
             raise ValueError(f"parameter {weight.path!r} is missing")
         if tuple(value.shape) != weight.own_shape:
@@ -251,12 +253,12 @@ def _present(layout: Layout, params: dict[str, Any], layers: int) -> Iterator[tu
         yield weight, value
 
 
-def depth(params: dict[str, Any]) -> int:
+def num_layers(params: dict[str, Any]) -> int:
     """Returns how many of the transformer's layers the parameters hold."""
     return len(params["encoder"].get("layers", {}))
 
 
-def save(folder: str | Path, layout: Layout, params: dict[str, Any]) -> None:
+def save(folder: str | Path, layout: Wav2Vec2Config, params: dict[str, Any]) -> None:
     """Writes a checkpoint that `load` and transformers' `from_pretrained` read.
 
     Parameters of the first layers only become a smaller model. With `do_stable_layer_norm`, what
@@ -274,7 +276,7 @@ def save(folder: str | Path, layout: Layout, params: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     folder = Path(folder)
-    layers = depth(params)
+    layers = num_layers(params)
     config = {**layout.to_config(), "num_hidden_layers": layers}
     preprocessor = {
         "do_normalize": layout.do_normalize,
@@ -288,7 +290,7 @@ def save(folder: str | Path, layout: Layout, params: dict[str, Any]) -> None:
     }
     tensors = {w.names[0]: w.to_hub(value) for w, value in _present(layout, params, layers)}
     files.make_folder(folder)
-    with files.whole(folder / SINGLE) as temporary:
+    with files.atomic_write(folder / SINGLE) as temporary:
         # transformers refuses files that do not say which framework's names they hold.
         save_file(tensors, temporary, metadata={"format": "pt"})
     files.write_text(folder / PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")

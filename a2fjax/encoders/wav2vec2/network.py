@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from a2fjax.encoders.wav2vec2.config import Layout
+from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 from a2fjax.sharding import constraints
 
 _CONV_EPS = 1e-5  # Of the norms in the feature encoder; config.json does not rule it.
@@ -100,13 +100,13 @@ def _keys(key: Array | None, count: int) -> list[Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def first_layer(layout: Layout, params: dict[str, Any], values: Array) -> Array:
+def first_convolution(layout: Wav2Vec2Config, params: dict[str, Any], values: Array) -> Array:
     """Returns the first convolution [B, frames, C] of audio [B, S], before its norm."""
     at = params["feature_extractor"]["conv_layers"]["0"]["conv"]
     return _conv(at["kernel"], at.get("bias"), values[..., None], stride=layout.conv_stride[0])
 
 
-def statistics(x: Array, counted: Array | None = None) -> Statistics:
+def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
     """Returns mean and variance of each channel of [B, T, C] over time.
 
     Args:
@@ -122,8 +122,8 @@ def statistics(x: Array, counted: Array | None = None) -> Statistics:
     return Statistics(mean, jnp.sum((wide - mean[:, None]) ** 2 * share[..., None], 1))
 
 
-def convolve(
-    layout: Layout,
+def encode_waveform(
+    layout: Wav2Vec2Config,
     params: dict[str, Any],
     values: Array,
     *,
@@ -144,7 +144,7 @@ def convolve(
     """
     activation = _ACTIVATIONS[layout.feat_extract_activation]
     layers = params["feature_extractor"]["conv_layers"]
-    x = first_layer(layout, params, values)
+    x = first_convolution(layout, params, values)
     for i in range(len(layout.conv_dim)):
         layer = layers[str(i)]
         if i:
@@ -157,7 +157,7 @@ def convolve(
                 counted = None
                 if lengths is not None:
                     counted = jnp.arange(x.shape[1]) < layout.frames(lengths, 1)[:, None]
-                given = statistics(x, counted)
+                given = channel_statistics(x, counted)
             scale = layer["layer_norm"]["scale"] * jax.lax.rsqrt(given.variance + _CONV_EPS)
             wide = (x.astype(jnp.float32) - given.mean[:, None]) * scale[:, None]
             x = (wide + layer["layer_norm"]["bias"]).astype(x.dtype)
@@ -165,7 +165,7 @@ def convolve(
     return x
 
 
-def spans(
+def sample_mask_spans(
     key: Array, size: int, lengths: Array, share: float, length: int, least: int = 0
 ) -> Array:
     """Draws masked spans, as SpecAugment's variant in wav2vec 2.0 has them.
@@ -202,12 +202,12 @@ def spans(
 
 
 def _augment(
-    layout: Layout, params: dict[str, Any], x: Array, lengths: Array, keys: list[Array]
+    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, lengths: Array, keys: list[Array]
 ) -> Array:
     """Masks spans of frames by the learned vector and spans of channels by zero."""
     batch, frames, width = x.shape
     if layout.mask_time_prob > 0:
-        masked = spans(
+        masked = sample_mask_spans(
             keys[0],
             frames,
             lengths,
@@ -218,7 +218,7 @@ def _augment(
         fill = params.get("masked_spec_embed", jnp.zeros(width)).astype(x.dtype)
         x = jnp.where(masked[..., None], fill, x)
     if layout.mask_feature_prob > 0:
-        masked = spans(
+        masked = sample_mask_spans(
             keys[1],
             width,
             jnp.full(batch, width),
@@ -230,7 +230,7 @@ def _augment(
     return x
 
 
-def _position(layout: Layout, params: dict[str, Any], x: Array) -> Array:
+def _position(layout: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
     """Returns the positional convolution of [B, T, D]."""
     direction, taps = params["v"], layout.num_conv_pos_embeddings
     norm = jnp.sqrt(jnp.sum(direction**2, (1, 2), keepdims=True))
@@ -242,12 +242,12 @@ def _position(layout: Layout, params: dict[str, Any], x: Array) -> Array:
     def convolve(x: Array, kernel: Array, bias: Array) -> Array:
         return _conv(kernel, bias, x, padding=(taps // 2, ahead), groups=groups)
 
-    x = constraints.by_item(convolve)(x, kernel, params["bias"])
+    x = constraints.per_example(convolve)(x, kernel, params["bias"])
     return _ACTIVATIONS[layout.feat_extract_activation](x)
 
 
 def _attention(
-    layout: Layout, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
 ) -> Array:
     batch, frames, width = x.shape
     heads = (batch, frames, layout.num_attention_heads, -1)
@@ -271,7 +271,7 @@ def _attention(
 
 
 def _layer(
-    layout: Layout, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
 ) -> Array:
     """Returns one transformer layer of [B, T, D]; `valid` [B, T] says what may be attended to."""
     keys = _keys(key, 4)
@@ -292,8 +292,8 @@ def _layer(
     return _layer_norm(params["final_layer_norm"], x + feed(x), eps)
 
 
-def encode(
-    layout: Layout,
+def hidden_states(
+    layout: Wav2Vec2Config,
     params: dict[str, Any],
     values: Array,
     *,
@@ -324,7 +324,7 @@ def encode(
       without the final norm of `do_stable_layer_norm`.
     """
     keys = _keys(key, 5)
-    x = convolve(
+    x = encode_waveform(
         layout,
         params,
         values.astype(dtype),
@@ -368,7 +368,7 @@ def encode(
     return hidden
 
 
-def final_norm(layout: Layout, params: dict[str, Any], x: Array) -> Array:
+def final_norm(layout: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
     """Returns the norm after the last layer, where the layout has one."""
     if not layout.do_stable_layer_norm:
         return x

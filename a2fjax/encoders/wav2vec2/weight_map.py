@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2fjax.encoders.wav2vec2.config import Layout
+from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 
 
 class Weight(NamedTuple):
@@ -57,7 +57,7 @@ class Weight(NamedTuple):
         return self.shape[::-1] if self.kind == "kernel" else self.shape
 
 
-def weights(layout: Layout, layers: int | None = None) -> Iterator[Weight]:
+def weights(layout: Wav2Vec2Config, layers: int | None = None) -> Iterator[Weight]:
     """Yields every weight of a layout; only the first `layers` of the transformer if given."""
     path, width = "feature_extractor/conv_layers", 1
     for i, out in enumerate(layout.conv_dim):
@@ -107,7 +107,7 @@ def _norm(path: str, width: int) -> Iterator[Weight]:
     yield Weight(f"{path}/bias", (f"{name}.bias",), (width,), "vector")
 
 
-def _positional(layout: Layout) -> Iterator[Weight]:
+def _positional(layout: Wav2Vec2Config) -> Iterator[Weight]:
     """Yields direction, gain and bias of the positional convolution.
 
     Weight norm (Salimans & Kingma 2016) with one gain for each tap. PyTorch renamed its two parts
@@ -126,7 +126,7 @@ def _positional(layout: Layout) -> Iterator[Weight]:
     yield Weight(f"{path}/bias", (f"{name}.bias",), (hidden,), "vector")
 
 
-def put(params: dict[str, Any], path: str, value: Any) -> None:
+def set_path(params: dict[str, Any], path: str, value: Any) -> None:
     """Puts a value at a path of nested dicts, making those that are missing."""
     *parents, last = path.split("/")
     for key in parents:
@@ -134,7 +134,7 @@ def put(params: dict[str, Any], path: str, value: Any) -> None:
     params[last] = value
 
 
-def get(params: dict[str, Any], path: str) -> Any:
+def get_path(params: dict[str, Any], path: str) -> Any:
     """Returns what is at a path of nested dicts, None when nothing is."""
     value: Any = params
     for key in path.split("/"):
@@ -144,7 +144,9 @@ def get(params: dict[str, Any], path: str) -> Any:
     return value
 
 
-def init(key: jax.Array, layout: Layout, layers: int | None = None) -> dict[str, Any]:
+def init_params(
+    key: jax.Array, layout: Wav2Vec2Config, layers: int | None = None
+) -> dict[str, Any]:
     """Returns random parameters, float32, with the spreads that transformers starts from."""
     params: dict[str, Any] = {}
     for i, weight in enumerate(weights(layout, layers)):
@@ -153,5 +155,5 @@ def init(key: jax.Array, layout: Layout, layers: int | None = None) -> dict[str,
             value = jnp.full(shape, weight.start, jnp.float32)
         else:
             value = weight.spread * jax.random.normal(jax.random.fold_in(key, i), shape)
-        put(params, weight.path, value)
+        set_path(params, weight.path, value)
     return params

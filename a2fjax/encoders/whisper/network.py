@@ -104,7 +104,7 @@ def log_mel(
     blocks = audio.reshape(batch, 2 * count + 3, block)
     framed = jnp.concatenate([blocks[:, i : i + 2 * count - 1 : 2] for i in range(5)], axis=-1)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
-    transform = constraints.by_item(functools.partial(jnp.fft.rfft, n=FFT))
+    transform = constraints.per_example(functools.partial(jnp.fft.rfft, n=FFT))
     spectrum = transform(framed * hann.astype(np.float32))
     power = spectrum.real**2 + spectrum.imag**2
     weights = jnp.asarray(filterbank(bins))
@@ -168,7 +168,7 @@ class _Layer(nn.Module):
 class _Network(nn.Module):
     """Log-mel to hidden states; see `Encoder.apply`."""
 
-    sizes: Encoder
+    sizes: WhisperEncoder
     layers: int
     all_layers: bool
     dtype: Any
@@ -211,7 +211,7 @@ class _Network(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
+class WhisperEncoder:
     """Sizes of an encoder and how it hears; its methods are pure functions of the parameters.
 
     Attributes:
@@ -322,7 +322,7 @@ class Encoder:
 
 def load(
     path: Path | str, *, pad: bool = False, peak: float | None = None
-) -> tuple[Encoder, Params]:
+) -> tuple[WhisperEncoder, Params]:
     """Reads an encoder from a file or folder; see `whisper_weights.load` for the formats.
 
     Args:
@@ -338,11 +338,11 @@ def load(
         shape or not finite.
     """
     sizes, params = whisper_weights.load(path)
-    return Encoder(**dataclasses.asdict(sizes), pad=pad, peak=peak), params
+    return WhisperEncoder(**dataclasses.asdict(sizes), pad=pad, peak=peak), params
 
 
 def encode(
-    encoder: Encoder,
+    encoder: WhisperEncoder,
     params: Params,
     audio: np.ndarray,
     *,
@@ -424,5 +424,5 @@ def _ramp(frames: int, most: int = 10) -> np.ndarray:
 @functools.partial(
     jax.jit, static_argnums=0, static_argnames=("layers", "all_layers", "dtype", "remat")
 )
-def _apply(encoder: Encoder, params: Params, audio: Array, **options: Any) -> Array:
+def _apply(encoder: WhisperEncoder, params: Params, audio: Array, **options: Any) -> Array:
     return encoder.apply(params, audio, **options)

@@ -31,7 +31,7 @@ Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class WhisperSizes:
     """What the weights' shapes say of an encoder; see `whisper.Encoder`."""
 
     width: int
@@ -100,7 +100,7 @@ _PACKED = _Names(
 )
 
 
-def load(path: Path | str) -> tuple[Sizes, dict[str, Any]]:
+def load(path: Path | str) -> tuple[WhisperSizes, dict[str, Any]]:
     """Reads an encoder's weights.
 
     Args:
@@ -305,7 +305,7 @@ def _variables(file: Path, data: mmap.mmap) -> Iterator[tuple[str, np.ndarray]]:
 
 def _check(
     file: Path, found: dict[str, np.ndarray], names: _Names, settings: Mapping[str, Any]
-) -> Sizes:
+) -> WhisperSizes:
     """Returns the sizes once every weight is there with its shape; drops what is no weight."""
     stem = found.get("conv1.weight")
     if stem is None or stem.ndim != 3:
@@ -328,7 +328,7 @@ def _check(
         heads = int(counted)
     up = found.get(names.linear["up"].format(0) + ".bias")
     table = found.get(names.positions)
-    sizes = Sizes(
+    sizes = WhisperSizes(
         width=settings.get("d_model", width),
         layers=layers,
         heads=heads,
@@ -365,7 +365,7 @@ def _check(
     return sizes
 
 
-def _expected(names: _Names, sizes: Sizes) -> Iterator[tuple[str, Shape]]:
+def _expected(names: _Names, sizes: WhisperSizes) -> Iterator[tuple[str, Shape]]:
     """Yields (name, shape) of every weight."""
     width, hidden = sizes.width, sizes.hidden
     for name, depth in (("conv1", sizes.mels), ("conv2", width)):
@@ -386,7 +386,7 @@ def _expected(names: _Names, sizes: Sizes) -> Iterator[tuple[str, Shape]]:
                 yield f"{name.format(i)}.{ending}", (width,)
 
 
-def _nest(found: Mapping[str, np.ndarray], names: _Names, sizes: Sizes) -> dict[str, Any]:
+def _nest(found: Mapping[str, np.ndarray], names: _Names, sizes: WhisperSizes) -> dict[str, Any]:
     """Returns the parameters in the order and layout of `whisper.Encoder.init`."""
 
     def f32(name: str) -> np.ndarray:

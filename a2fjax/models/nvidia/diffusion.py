@@ -31,10 +31,10 @@ ENCODER_LAYERS = 12
 """Transformer layers of HuBERT-base, of which the last one's output is the feature."""
 
 FROZEN_ENCODER = (r"^feature_extractor/", r"^feature_projection/", r"^encoder/layers/[01]/")
-"""Patterns, for `params.split`, of what NVIDIA does not train of HuBERT (`audio.wav2vec2`).
+"""Patterns, for `params.split`, of what NVIDIA does not train of HuBERT (`encoders.wav2vec2`).
 
 The positional convolution and the norm between projection and first layer are trained, so its
-gradient runs through the frozen layers; `audio.wav2vec2.encoder.frozen` stops it before them.
+gradient runs through the frozen layers; `encoders.wav2vec2.frozen_patterns` stops it before them.
 """
 
 

@@ -156,7 +156,7 @@ def track_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
     audio = jnp.pad(audio, ((0, 0), ((REACH + 1) * HOP, REACH * HOP)))
     hops = audio.reshape(audio.shape[0], -1, HOP)
     windows = _scaled(jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1), factor)
-    return constraints.by_item(autocorrelation)(windows)
+    return constraints.per_example(autocorrelation)(windows)
 
 
 def _scaled(windows: Array, factor: Array | None) -> Array:

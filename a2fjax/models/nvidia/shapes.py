@@ -6,7 +6,8 @@ An .npz file of plain arrays, in one of three forms, lengths in any one unit, y 
     neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as passed on
     neutral [V, 3], poseNames [K], an array [V, 3] for each pose         NVIDIA's bs_skin.npz
 
-Names are those of any order of `rig.LAYOUTS`, in any case; halves of one channel are added up.
+Names are those of any order of `rig.CHANNEL_ORDERS`, in any case; halves of one channel are added
+up.
 Optional, as vertex numbers or one 0 or 1 a vertex:
 
     skin, tongue         which vertices belong to which part; without them all are skin
@@ -121,7 +122,9 @@ def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
     neutral = _numbers(path, "neutral", data["neutral"])
     if neutral.ndim != 2 or neutral.shape[1:] != (3,) or not len(neutral):
         raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3]")
-    columns = {c.name.lower(): c for o in channels_of_rig.LAYOUTS.values() for c in o.columns}
+    columns = {
+        c.name.lower(): c for o in channels_of_rig.CHANNEL_ORDERS.values() for c in o.columns
+    }
     shapes = np.zeros((channels_of_rig.NUM_CHANNELS, *neutral.shape))
     for name, delta in zip(names, deltas, strict=True):
         column = columns.get(name.lower())

@@ -29,7 +29,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
-            for number in signals.ALL:
+            for number in signals.STOP_SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -46,7 +46,7 @@ def submit(record: Record, base: Path, after: After) -> Record:
       Preempted: SIGTERM came; the processes were stopped.
       KeyboardInterrupt: Ctrl-C came; the processes were stopped.
     """
-    with _alone(base) as lock, signals.stoppable():
+    with _alone(base) as lock, signals.raise_on_signal():
         record = dataclasses.replace(record, jobs={"process": str(os.getpid())})
         array_spec.clear(base, record.parts)
         array_spec.write(base, record)

@@ -57,7 +57,7 @@ def execute(
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     path = root / FOLDER / name
     # Held together with the processes that inherit it: as long as one lives, the run is at work.
-    with path.open("a") as lock, signals.stoppable():
+    with path.open("a") as lock, signals.raise_on_signal():
         fcntl.flock(lock, fcntl.LOCK_EX)
         submitted(f"{socket.gethostname()}/{name}")
         desk = _Desk(root, lock)

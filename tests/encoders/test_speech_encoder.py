@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from a2fjax.config import EncoderConfig
-from a2fjax.encoders import registry, wav2vec2
+from a2fjax.encoders import speech_encoder, wav2vec2
 from a2fjax.encoders.whisper import network as whisper
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models.params import paths, split
@@ -40,7 +40,7 @@ def compiled(compile_once):
 @pytest.fixture
 def load(tiny_encoders):
     def load(name, **settings):
-        return registry.load(tiny_encoders[name], EncoderConfig(**settings))
+        return speech_encoder.load(tiny_encoders[name], EncoderConfig(**settings))
 
     return load
 
@@ -71,7 +71,7 @@ def test_states_are_those_of_the_encoder_itself(load, name):
 
         @compile_fast
         def own(params, audio, network=network, count=count, mix=mix):
-            if isinstance(network, whisper.Encoder):
+            if isinstance(network, whisper.WhisperEncoder):
                 return network.apply(
                     params, audio, length=np.full(2, 9600), layers=count, all_layers=mix
                 )
@@ -353,15 +353,15 @@ def test_masks_and_dropout_need_a_key(load, name):
 
 
 def test_names():
-    assert registry.parse("whisper:a/b:c.npz") == ("whisper", "a/b:c.npz")
-    assert registry.keys(("mel", "whisper:a", "pitch", "hubert:b")) == {
+    assert speech_encoder.parse("whisper:a/b:c.npz") == ("whisper", "a/b:c.npz")
+    assert speech_encoder.feature_keys(("mel", "whisper:a", "pitch", "hubert:b")) == {
         "1_whisper": "whisper:a",
         "3_hubert": "hubert:b",
     }
     with pytest.raises(InputError, match="did you mean 'whisper'"):
-        registry.parse("wisper:a")
+        speech_encoder.parse("wisper:a")
     with pytest.raises(InputError, match="expected hubert:PATH"):
-        registry.parse("hubert:")
+        speech_encoder.parse("hubert:")
 
 
 def test_another_kind_than_the_name_says(tiny_encoders):
@@ -374,12 +374,12 @@ def test_another_kind_than_the_name_says(tiny_encoders):
         (f"whisper:{folders['large']}", "wav2vec2"),
     ):
         with pytest.raises(InputError) as error:
-            registry.load(name, EncoderConfig())
+            speech_encoder.load(name, EncoderConfig())
         path = name.partition(":")[2]
         assert f"holds a {holds} model; write {holds}:{path}" in str(error.value)
     file = Path(folders["whisper"]) / "model.safetensors"
     with pytest.raises(InputError, match="is a file; expected a folder with config.json"):
-        registry.load(f"wav2vec2:{file}", EncoderConfig())
+        speech_encoder.load(f"wav2vec2:{file}", EncoderConfig())
 
 
 @pytest.mark.parametrize("name", ["hubert", "whisper"])
@@ -393,14 +393,14 @@ def test_layers_beyond_the_encoder(load, name, layers, said):
 def test_weights_that_are_not_there(tmp_path, kind):
     for path in (str(tmp_path / "none"), "someone/nothing"):
         with pytest.raises(InputError, match="hub's cache") as error:
-            registry.load(f"{kind}:{path}", EncoderConfig())
+            speech_encoder.load(f"{kind}:{path}", EncoderConfig())
         assert path in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_home_folder(tiny_encoders, tmp_path, monkeypatch):
     shutil.copytree(tiny_encoders["whisper"].partition(":")[2], tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert registry.load("whisper:~/mine", EncoderConfig())[0].layers == 3
+    assert speech_encoder.load("whisper:~/mine", EncoderConfig())[0].layers == 3
 
 
 def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
@@ -408,7 +408,7 @@ def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "conv_stride": [40, 4]}))
     with pytest.raises(InputError, match="a frame every 160 samples, expected 320"):
-        registry.load(f"hubert:{folder}", EncoderConfig())
+        speech_encoder.load(f"hubert:{folder}", EncoderConfig())
 
 
 # ---- files of a run -----------------------------------------------------------------------------
@@ -418,8 +418,8 @@ def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
 def test_saved_and_restored_is_the_same_to_the_bit(load, tmp_path, name):
     for layers in (-1, 1):
         encoder, params = load(name, layers=layers)
-        registry.save(tmp_path / "x.safetensors", encoder, params)
-        again, read = registry.restore(tmp_path / "x.safetensors", EncoderConfig(mix=True))
+        speech_encoder.save(tmp_path / "x.safetensors", encoder, params)
+        again, read = speech_encoder.restore(tmp_path / "x.safetensors", EncoderConfig(mix=True))
         assert again.all_states and again.layers == encoder.layers
         assert again.kind == encoder.kind and again.describe() == encoder.describe()
         assert {p: v.tobytes() for p, v in paths(read)} == {
@@ -434,7 +434,7 @@ def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
     encoder, params = load("wav2vec2")
     prints = {"plain": encoder.fingerprint(params)}
     folder = shutil.copytree(tiny_encoders["wav2vec2"].partition(":")[2], tmp_path / "moved")
-    moved, same = registry.load(f"wav2vec2:{folder}", EncoderConfig(layers=3, remat=True))
+    moved, same = speech_encoder.load(f"wav2vec2:{folder}", EncoderConfig(layers=3, remat=True))
     assert moved.fingerprint(same) == prints["plain"]
     for key, settings in {"fewer": {"layers": 2}, "rough": {"precision": "bfloat16"}}.items():
         other, values = load("wav2vec2", **settings)
@@ -443,7 +443,7 @@ def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
     changed["encoder"]["layers"]["1"]["layer_norm"]["bias"][3] += 1e-6
     prints["weights"] = encoder.fingerprint(changed)
     layout = dataclasses.replace(encoder.network.layout, hidden_act="relu")
-    relu = dataclasses.replace(encoder, network=wav2vec2.Encoder(layout))
+    relu = dataclasses.replace(encoder, network=wav2vec2.Wav2Vec2Encoder(layout))
     prints["layout"] = relu.fingerprint(params)
     prints["hubert"] = (lambda found: found[0].fingerprint(found[1]))(load("hubert"))
     assert len(set(prints.values())) == len(prints)
@@ -454,12 +454,12 @@ def test_files_that_are_damaged(load, tmp_path):
 
     encoder, params = load("whisper", layers=1)
     path = tmp_path / "0_whisper.safetensors"
-    registry.save(path, encoder, params)
+    speech_encoder.save(path, encoder, params)
     whole = path.read_bytes()
 
     def refused(said):
         with pytest.raises(InputError, match=said) as error:
-            registry.restore(path, EncoderConfig(), "whisper")
+            speech_encoder.restore(path, EncoderConfig(), "whisper")
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
     for size in (0, 7, 100, len(whole) - 1):
@@ -479,7 +479,7 @@ def test_files_that_are_damaged(load, tmp_path):
     refused("not a saved encoder")
     save_file(tensors, path, metadata={"encoder": '{"kind": "whisper", "layers": 1}'})
     refused("not the description of an encoder")
-    registry.save(path, *load("hubert"))
+    speech_encoder.save(path, *load("hubert"))
     refused("holds a hubert encoder, expected whisper")
     path.unlink()
     refused("no such file")
@@ -494,7 +494,7 @@ def test_a_full_disk_leaves_no_half_file(load, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(WorkFailed, match="could not be written"):
-            registry.save(path, encoder, params)
+            speech_encoder.save(path, encoder, params)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

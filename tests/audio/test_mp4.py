@@ -81,7 +81,7 @@ def test_pcm_in_a_film_is_the_same_samples(tmp_path, codec, steps, channels):
     wave = sound(channels=channels)
     path = write(tmp_path / "a.mov", wave, codec=codec)
     expected = wave if steps is None else (wave * steps).astype(np.int16) / np.float32(32768)
-    pieces = list(io.native(path))
+    pieces = list(io.native_blocks(path))
     assert {rate for rate, _ in pieces} == {RATE}
     np.testing.assert_array_equal(np.concatenate([p for _, p in pieces]), expected)
     assert io.info(path) == (1.0, RATE, channels)
@@ -94,7 +94,7 @@ def test_pcm_in_a_film_is_the_same_samples(tmp_path, codec, steps, channels):
 def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
     wave = sound(rate=rate)
     path = write(tmp_path / name, wave, rate=rate, picture=name != "a.m4a")
-    found = np.concatenate([p for _, p in io.native(path)])
+    found = np.concatenate([p for _, p in io.native_blocks(path)])
     assert abs(lag(found[:, 0], wave[:, 0])) <= 1e-3 * rate
     assert len(found) == len(wave)
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
@@ -107,7 +107,7 @@ def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
 def test_sound_that_begins_after_the_picture_stays_there(tmp_path, codec):
     wave = sound()
     path = write(tmp_path / "a.mov", wave, codec=codec, late=RATE // 5)
-    found = np.concatenate([p for _, p in io.native(path)])[:, 0]
+    found = np.concatenate([p for _, p in io.native_blocks(path)])[:, 0]
     assert abs(lag(found, wave[:, 0]) - RATE // 5) <= 1e-3 * RATE
     assert not found[: RATE // 5 - 2048].any()
     assert abs(len(found) - len(wave) - RATE // 5) <= 1e-3 * RATE
@@ -137,7 +137,7 @@ def test_films_without_sound_are_refused(tmp_path):
         video.width = video.height = 32
         for packet in [*video.encode(av.VideoFrame(32, 32, "yuv420p")), *video.encode()]:
             film.mux(packet)
-    for read in (io.load, io.info, lambda p: next(io.native(p))):
+    for read in (io.load, io.info, lambda p: next(io.native_blocks(p))):
         with pytest.raises(InputError, match="silent.mp4: is a film without sound"):
             read(path)
 
@@ -180,7 +180,7 @@ def test_bytes_that_are_overwritten_raise_one_line_or_read(tmp_path, name, codec
         size = int(rng.integers(1, 9))
         damaged[at : at + size] = rng.bytes(size)
         path.write_bytes(damaged)
-        for read in (io.load, io.info, io.start):
+        for read in (io.load, io.info, io.recording_start):
             try:
                 found = read(path)
                 assert found is None or np.isfinite(found).all()
@@ -212,12 +212,12 @@ def test_the_time_of_day_of_broadcast_wavs(tmp_path):
     path = tmp_path / "a.wav"
     seconds = datetime.timedelta(hours=18, minutes=43, seconds=58, milliseconds=250)
     broadcast(path, round(seconds.total_seconds() * RATE))
-    assert io.start(path) == pytest.approx(seconds.total_seconds(), abs=1e-9)
+    assert io.recording_start(path) == pytest.approx(seconds.total_seconds(), abs=1e-9)
     assert len(io.load(path)) == SAMPLE_RATE
     broadcast(path, 0)
-    assert io.start(path) is None
+    assert io.recording_start(path) is None
     soundfile.write(tmp_path / "b.wav", sound(), RATE)
-    assert io.start(tmp_path / "b.wav") is None
+    assert io.recording_start(tmp_path / "b.wav") is None
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_the_time_of_day_of_broadcast_wavs(tmp_path):
 )
 def test_the_time_of_day_of_films(tmp_path, text, rate, seconds):
     path = write(tmp_path / "a.mov", sound(0.2), timecode=text, frame_rate=rate)
-    assert io.start(path) == pytest.approx(seconds, abs=1e-6)
+    assert io.recording_start(path) == pytest.approx(seconds, abs=1e-6)
 
 
 def test_films_without_a_timecode_say_nothing(tmp_path):
-    assert io.start(write(tmp_path / "a.mov", sound(0.2))) is None
+    assert io.recording_start(write(tmp_path / "a.mov", sound(0.2))) is None

@@ -23,7 +23,7 @@ _LONGEST_HOLE = 600.0  # s; more is a damaged time stamp.
 _SHORT = 0.1  # s that a track may lack at its end; encoders' last block is not always whole.
 
 
-def is_film(path: Path) -> bool:
+def is_mp4(path: Path) -> bool:
     """Returns whether a file begins as an MP4 or QuickTime file does, whatever its name."""
     with path.open("rb") as file:
         return file.read(8)[4:] in _BOXES

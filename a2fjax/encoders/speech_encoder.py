@@ -60,7 +60,7 @@ def parse(name: str) -> tuple[str, str]:
     return kind, path
 
 
-def keys(features: tuple[str, ...]) -> dict[str, str]:
+def feature_keys(features: tuple[str, ...]) -> dict[str, str]:
     """Returns key -> name of the encoders among features; a key is place and kind, "1_whisper"."""
     return {f"{i}_{parse(n)[0]}": n for i, n in enumerate(features) if is_encoder(n)}
 
@@ -79,7 +79,7 @@ class Encoder:
     """
 
     kind: str
-    network: wav2vec2.Encoder | whisper.Encoder
+    network: wav2vec2.Wav2Vec2Encoder | whisper.WhisperEncoder
     layers: int
     all_states: bool = False
     precision: str = "float32"
@@ -98,7 +98,7 @@ class Encoder:
     @property
     def most_frames(self) -> int | None:
         """Frames that the encoder hears at once, where it has such a limit."""
-        if isinstance(self.network, whisper.Encoder):
+        if isinstance(self.network, whisper.WhisperEncoder):
             return self.network.positions
         return None
 
@@ -172,7 +172,7 @@ class Encoder:
         return out
 
     def _run(self, params: Params, audio: Array, lengths: Array, key: Array | None) -> Array:
-        if isinstance(self.network, whisper.Encoder):
+        if isinstance(self.network, whisper.WhisperEncoder):
             states = self.network.apply(
                 params,
                 audio,
@@ -210,7 +210,7 @@ class Encoder:
           InputError: no such layer among those that run.
         """
         network = self.network
-        is_whisper = isinstance(network, whisper.Encoder)
+        is_whisper = isinstance(network, whisper.WhisperEncoder)
         choices = range(0) if is_whisper and not self.layers else range(-1, self.layers)
         if train_from is not None and train_from not in choices:
             among = ""
@@ -220,8 +220,8 @@ class Encoder:
                 f"audio.encoder.train_from={train_from}: {self.kind} runs {self.layers} layers; "
                 f"expected {among}None, which trains nothing of it"
             )
-        if isinstance(network, wav2vec2.Encoder):
-            patterns = wav2vec2.frozen(network.layout, train_from, prefix)
+        if isinstance(network, wav2vec2.Wav2Vec2Encoder):
+            patterns = wav2vec2.frozen_patterns(network.layout, train_from, prefix)
             unheard = self.layers < network.layout.num_hidden_layers
             if unheard and network.layout.do_stable_layer_norm:
                 # The final norm comes after the last layer of all.
@@ -235,7 +235,7 @@ class Encoder:
     def describe(self) -> dict[str, Any]:
         """Returns JSON values from which `from_description` makes the encoder again."""
         network = self.network
-        if isinstance(network, wav2vec2.Encoder):
+        if isinstance(network, wav2vec2.Wav2Vec2Encoder):
             own: dict[str, Any] = dataclasses.asdict(network.layout)
         else:
             own = dataclasses.asdict(network)
@@ -277,7 +277,7 @@ def load(name: str, config: EncoderConfig) -> tuple[Encoder, Params]:
         _check_layers(layers, network.layers, name)
         encoder = _whisper(network, network.layers if layers is None else layers, config)
         return encoder, _shortened(encoder, params)
-    layout = wav2vec2.read_layout(path)
+    layout = wav2vec2.read_config(path)
     _check_layers(layers, layout.num_hidden_layers, name)
     if layout.hop != HOP:
         raise InputError(
@@ -300,7 +300,7 @@ def _check_layers(layers: int | None, most: int, name: str) -> None:
 def _check_kind(name: str, path: str) -> None:
     """Raises `InputError` when a configuration beside the weights says that they are others."""
     kind = parse(name)[0]
-    file = wav2vec2.find(path, "config.json") if not Path(path).is_file() else None
+    file = wav2vec2.find_file(path, "config.json") if not Path(path).is_file() else None
     try:
         found = None if file is None else json.loads(file.read_text(encoding="utf-8"))
         found = found.get("model_type") if isinstance(found, dict) else None
@@ -326,9 +326,9 @@ def from_description(description: dict[str, Any], config: EncoderConfig) -> Enco
     try:
         kind, layers, own = (description[key] for key in ("kind", "layers", "network"))
         if kind == "whisper":
-            return _whisper(whisper.Encoder(**own), layers, config)
+            return _whisper(whisper.WhisperEncoder(**own), layers, config)
         own = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
-        return _wav2vec2(wav2vec2.Layout(**own), layers, config)
+        return _wav2vec2(wav2vec2.Wav2Vec2Config(**own), layers, config)
     except (KeyError, TypeError) as error:
         raise InputError(f"not the description of an encoder ({error})") from None
 
@@ -344,7 +344,7 @@ def save(path: str | Path, encoder: Encoder, params: Params) -> None:
 
     tensors = {p: np.ascontiguousarray(v, np.float32) for p, v in _leaves(params)}
     metadata = {"encoder": json.dumps(encoder.describe()), "crc32": _crc(tensors)}
-    with files.whole(path) as temporary:
+    with files.atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
@@ -403,12 +403,14 @@ def _crc(tensors: dict[str, np.ndarray]) -> str:
     return f"{value:08x}"
 
 
-def _whisper(network: whisper.Encoder, layers: int, config: EncoderConfig) -> Encoder:
+def _whisper(network: whisper.WhisperEncoder, layers: int, config: EncoderConfig) -> Encoder:
     return Encoder("whisper", network, layers, config.mix, config.precision, config.remat)
 
 
-def _wav2vec2(layout: wav2vec2.Layout, layers: int | None, config: EncoderConfig) -> Encoder:
-    network = wav2vec2.Encoder(
+def _wav2vec2(
+    layout: wav2vec2.Wav2Vec2Config, layers: int | None, config: EncoderConfig
+) -> Encoder:
+    network = wav2vec2.Wav2Vec2Encoder(
         layout, layers=layers, precision=config.precision, remat=config.remat
     )
     count = layout.num_hidden_layers if layers is None else layers
@@ -424,7 +426,7 @@ def _whisper_path(path: str) -> str | Path:
     if Path(path).exists():
         return path
     for name in ("model.safetensors", "model.safetensors.index.json"):
-        found = wav2vec2.find(path, name)
+        found = wav2vec2.find_file(path, name)
         if found is not None:
             return found.parent
     raise InputError(
@@ -436,7 +438,7 @@ def _whisper_path(path: str) -> str | Path:
 def _shortened(encoder: Encoder, params: Params) -> Params:
     """Leaves out what does not run of Whisper's parameters."""
     network = encoder.network
-    if not isinstance(network, whisper.Encoder) or encoder.layers == network.layers:
+    if not isinstance(network, whisper.WhisperEncoder) or encoder.layers == network.layers:
         return params
     beyond = {f"layers_{i}" for i in range(encoder.layers, network.layers)} | {"final_norm"}
     return {name: value for name, value in params.items() if name not in beyond}
@@ -453,6 +455,6 @@ def _leaves(params: Params, prefix: str = "") -> list[tuple[str, Any]]:
     return sorted(out, key=lambda item: item[0])
 
 
-def jitted(encoder: Encoder) -> Any:
+def compiled_apply(encoder: Encoder) -> Any:
     """Returns `encoder.apply` compiled: (params, audio, lengths) -> states."""
     return jax.jit(lambda params, audio, lengths: encoder.apply(params, audio, lengths))
