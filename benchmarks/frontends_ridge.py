@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--channels", default=",".join(real_takes.CHANNELS))
     parser.add_argument("--out", type=Path, help="default: WORKDIR/frontends_ridge.json")
     args = parser.parse_args(argv)
-    from a2fjax.evaluate import report
+    from a2fjax.evaluation import report
 
     try:
         result = evaluate(args)

@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        from a2fjax.evaluate import report
+        from a2fjax.evaluation import report
         from a2fjax.infer.predictor import Predictor
 
         if args.emotion != "manifest":

@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="use nothing that was done before")
     args, extra = parser.parse_known_args(argv)
     from a2fjax import config as config_lib
-    from a2fjax.evaluate import report
+    from a2fjax.evaluation import report
 
     try:
         overrides = config_lib.parse_overrides(extra)

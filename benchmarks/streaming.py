@@ -25,8 +25,8 @@ import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.errors import InputError
-from a2fjax.evaluate import conditions, eval_data
-from a2fjax.infer import chunked
+from a2fjax.evaluation import conditions, eval_data
+from a2fjax.infer import streaming
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import suite
 from a2fjax.metrics.sums import merge
@@ -35,10 +35,10 @@ BLOCK = 320
 
 
 def streamed(
-    model: Predictor, request: Any, chunking: chunked.Chunking, known_level: bool
+    model: Predictor, request: Any, chunking: streaming.Chunking, known_level: bool
 ) -> tuple[np.ndarray, list[float]]:
     """Returns the motion of a clip that comes in blocks of 20 ms, and seconds of each chunk."""
-    stream = chunked.Stream(
+    stream = streaming.StreamingPredictor(
         model,
         chunking,
         identity=request.identity,
@@ -68,12 +68,12 @@ def measure(
     run: str,
     split: str,
     clips: int,
-    chunkings: Sequence[chunked.Chunking],
+    chunkings: Sequence[streaming.Chunking],
     known_level: bool = False,
 ) -> list[Any]:
     """Returns a row for the whole and one for each chunking."""
     model = Predictor.load(run)
-    told = eval_data.find(model, None, [split])
+    told = eval_data.load(model, None, [split])
     samples = [s for chunk in told.clips(split, clips).chunks() for s in chunk]
     requests = [conditions.request(s, told.points, told.trained) for s in samples]
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         ahead = [int(text) for text in args.lookahead.split(",")]
         chunkings = [
-            chunked.Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead
+            streaming.Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead
         ]
         rows = measure(args.run, args.split, args.clips, chunkings, args.known_level)
     except InputError as error:

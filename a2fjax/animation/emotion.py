@@ -22,7 +22,7 @@ TRACK_ENDINGS = (".json", ".csv")
 BLEND_SECONDS = 0.3
 """Nothing changes faster than from one emotion to another in this time: 0.067 a frame."""
 
-NOT_TOLD = "none"
+UNSPECIFIED = "none"
 INTERPOLATIONS = ("linear", "step")
 
 
@@ -104,7 +104,7 @@ def parse(text: str | None) -> EmotionTrack:
     """
     if text is None:
         return _constant({"neutral": 1.0})
-    if text.strip().lower() == NOT_TOLD:
+    if text.strip().lower() == UNSPECIFIED:
         return EmotionTrack(np.zeros(1), np.zeros((1, rig.NUM_EMOTIONS), np.float32))
     if Path(text).suffix.lower() in TRACK_ENDINGS:
         return read(text)
@@ -125,7 +125,7 @@ def parse(text: str | None) -> EmotionTrack:
     return _constant(weights)
 
 
-def check_told(track: EmotionTrack, dropout: float) -> None:
+def check_unspecified(track: EmotionTrack, dropout: float) -> None:
     """Checks that a model can do without being told the emotion, where it is not told.
 
     Args:
@@ -137,8 +137,9 @@ def check_told(track: EmotionTrack, dropout: float) -> None:
     """
     if not track.weights.any() and dropout <= 0:
         raise InputError(
-            f"emotion {NOT_TOLD!r}: this run was trained with model.emotion_dropout=0 and always "
-            f"told the emotion; expected one of {', '.join(rig.EMOTIONS)} (nearest: neutral)"
+            f"emotion {UNSPECIFIED!r}: this run was trained with model.emotion_dropout=0 and was "
+            f"always given the emotion; expected one of {', '.join(rig.EMOTIONS)} "
+            "(nearest: neutral)"
         )
 
 
@@ -177,11 +178,13 @@ def read(path: str | Path) -> EmotionTrack:
             raise InputError(f"emotion track {where}: time {time:g}: expected a time{after}")
         times.append(time)
         weights.append(vector)
-    step, blend = _manner(path, text) if path.suffix.lower() == ".json" else (False, BLEND_SECONDS)
+    step, blend = (
+        _interpolation(path, text) if path.suffix.lower() == ".json" else (False, BLEND_SECONDS)
+    )
     return EmotionTrack(np.array(times), np.array(weights), step, blend)
 
 
-def _manner(path: Path, text: str) -> tuple[bool, float]:
+def _interpolation(path: Path, text: str) -> tuple[bool, float]:
     """Returns how a JSON track goes from one row to the next: (step, blend)."""
     data = json.loads(text)
     known = ("times", "weights", "interpolation", "blend")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from a2fjax import files, rig
-from a2fjax.animation import livelink, tables, tracks
+from a2fjax.animation import livelink, named_curves, tracks
 from a2fjax.errors import InputError, nearest
 
 ENDINGS = {
@@ -70,7 +70,7 @@ def writer(
     with files.atomic_write(path) as temporary:
         if kind == ".npz":
             with open(temporary, "wb") as file:
-                archive = tables.NpzWriter(file, fps=fps, frames=frames, **metadata)
+                archive = named_curves.NpzWriter(file, fps=fps, frames=frames, **metadata)
                 try:
                     yield archive
                 except BaseException:
@@ -79,13 +79,13 @@ def writer(
                 archive.close()
             return
         with open(temporary, "w", newline="", encoding="utf-8") as file:
-            text: livelink.Writer | tables.ChannelsWriter | tables.JsonWriter
+            text: livelink.Writer | named_curves.ChannelsWriter | named_curves.JsonWriter
             if kind == ".csv":
                 text = livelink.Writer(file, fps=fps, start=start)
             elif kind == ".channels.csv":
-                text = tables.ChannelsWriter(file, fps=fps)
+                text = named_curves.ChannelsWriter(file, fps=fps)
             else:
-                text = tables.JsonWriter(file, fps=fps, **metadata)
+                text = named_curves.JsonWriter(file, fps=fps, **metadata)
             yield text
             text.close()
 
@@ -116,13 +116,13 @@ def read(path: str | Path) -> tracks.Track:
     path = Path(path)
     kind = ending(path)
     if kind == ".npz":
-        return tables.read_npz(path)
+        return named_curves.read_npz(path)
     if kind == ".json":
-        return tables.read_json(path)
+        return named_curves.read_json(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with open(path, "rb") as file:
         head = file.readline(200).decode("utf-8", "replace").lstrip("\ufeff").lower()
     if head.startswith("timecode,blendshapecount"):
         return livelink.read(path).track()
-    return tables.read_csv(path)
+    return named_curves.read_csv(path)

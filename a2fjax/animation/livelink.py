@@ -168,7 +168,7 @@ def from_motion(
     motion: np.ndarray, *, fps: float | Fraction = rig.FPS, start: str = "00:00:00:00.000"
 ) -> Table:
     """Returns the table of motion [T, 72] whose frame k is `k / fps` seconds after `start`."""
-    writer = _Rows(fps, start)
+    writer = _TimecodeCounter(fps, start)
     values = LAYOUT.from_rig(motion).astype(np.float64)
     return Table(tuple(writer.timecodes(len(values))), values)
 
@@ -383,7 +383,7 @@ def _row(timecode: str, values: np.ndarray) -> str:
     return f"{timecode},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
 
 
-class _Rows:
+class _TimecodeCounter:
     """Timecodes of consecutive frames."""
 
     def __init__(self, fps: float | Fraction, start: str):
@@ -410,7 +410,7 @@ def check_start(start: str, fps: float | Fraction) -> None:
     Raises:
       InputError: not a timecode, or its frame is not within a second.
     """
-    _Rows(fps, start)
+    _TimecodeCounter(fps, start)
 
 
 class Writer:
@@ -427,7 +427,7 @@ class Writer:
         Raises:
           InputError: `start` is not a timecode at this rate.
         """
-        self._rows = _Rows(fps, start)
+        self._rows = _TimecodeCounter(fps, start)
         self._file = file
         file.write(",".join(HEADER) + "\n")
 

@@ -29,7 +29,7 @@ _DAMAGE = (
     MemoryError,
     OverflowError,
 )
-_MARK = 1e22
+_LINE_MARKER = 1e22
 """Stands before each line's numbers, so that a line too short does not borrow from the next."""
 
 
@@ -53,7 +53,7 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         if ending == ".npy":
             vertices, faces = np.load(path, allow_pickle=False), np.zeros((0, 3))
         else:
-            vertices, faces = _read_parts(path)
+            vertices, faces = _read_obj_or_ply(path)
         return records.check_mesh(vertices, faces, name=str(path))
     except InputError:
         raise
@@ -77,7 +77,7 @@ def read_frame(path: str | Path) -> tuple[np.ndarray, bytes]:
         quick = _obj_vertices(data)
         if quick is not None and start > data.rfind(b"\nv "):
             return quick, hashlib.blake2b(data[start:], digest_size=16).digest()
-    vertices, faces = _read_parts(path)
+    vertices, faces = _read_obj_or_ply(path)
     return vertices, hashlib.blake2b(faces.tobytes(), digest_size=16).digest()
 
 
@@ -87,13 +87,13 @@ def read_faces(path: str | Path) -> np.ndarray:
     Raises:
       InputError: missing file, not such a file, or faces of vertices that it does not have.
     """
-    vertices, faces = _read_parts(Path(path))
+    vertices, faces = _read_obj_or_ply(Path(path))
     if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
         raise InputError(f"mesh {path}: a face names a vertex that is not among {len(vertices)}")
     return faces.astype(np.int32).reshape(-1, 3)
 
 
-def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_obj_or_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns vertices and faces of an OBJ or PLY file, not checked."""
     ending = path.suffix.lower()
     if ending not in (".obj", ".ply"):
@@ -120,11 +120,11 @@ def _numbers(text: bytes) -> np.ndarray | None:
 
 def _table(block: bytes, tag: bytes, count: int) -> np.ndarray | None:
     """Returns the numbers [count, n] of lines that all begin with a tag, or None if they differ."""
-    values = _numbers(block.replace(tag, b" %g " % _MARK))
+    values = _numbers(block.replace(tag, b" %g " % _LINE_MARKER))
     if values is None or not count or len(values) % count:
         return None
     table = values.reshape(count, -1)
-    return table[:, 1:] if (table[:, 0] == _MARK).all() else None
+    return table[:, 1:] if (table[:, 0] == _LINE_MARKER).all() else None
 
 
 def _obj_vertices(data: bytes) -> np.ndarray | None:

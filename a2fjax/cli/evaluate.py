@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """
     if extra:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
-    from a2fjax.evaluate import report
+    from a2fjax.evaluation import report
 
     if args.show:
         print(report.table(report.read(args.show)))
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     for flag in ("sample_steps", "against", "limit"):
         if getattr(args, flag):
             raise InputError(f"--{flag.replace('_', '-')}: is of --takes; give --takes K as well")
-    from a2fjax.evaluate.evaluator import evaluate
+    from a2fjax.evaluation.evaluator import evaluate
 
     result = evaluate(
         args.run,
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
     """Measures several takes of every line, of one run or of several."""
-    from a2fjax.evaluate import comparison, report
+    from a2fjax.evaluation import comparison, report
 
     if args.takes < 1:
         raise InputError(f"--takes {args.takes}: expected at least 1")
@@ -100,7 +100,7 @@ def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
         steps = [0]
     if any(count < 1 for count in steps):
         raise InputError(f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8")
-    rows = comparison.rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
+    rows = comparison.build_rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
     result = comparison.compare(
         rows,
         args.data,

@@ -139,7 +139,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     edit = None
     if args.edit:
         remake = [name for name in args.remake.split(",") if name]
-        edit = sampling_lib.read_edit(args.edit, remake, plot.parse_range(args.remake_range))
+        edit = sampling_lib.read_inpainting(args.edit, remake, plot.parse_range(args.remake_range))
     elif args.remake or args.remake_range:
         raise InputError("--remake and --remake-range: need the curves of which; give --edit FILE")
     drawn = plot.parse_range(args.plot_range)
@@ -157,17 +157,19 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError(
                 f"{flag}: {args.run} is no diffusion run; it has one motion for a line"
             )
-    emotion_lib.check_told(emotion, config.model.emotion_dropout)
+    emotion_lib.check_unspecified(emotion, config.model.emotion_dropout)
     mesh = subject = None
     if args.identity is not None and config.model.identity == "mesh":
-        mesh = identity_lib.load(args.identity, args.data or config.data.shards)
+        mesh = identity_lib.load_mesh(args.identity, args.data or config.data.shards)
     model = predictor.Predictor.load(args.run, args.step, sample=sampled)
     if args.identity is not None:
-        subject = identity_lib.trained(args.identity, model.subjects)
+        subject = identity_lib.training_subject(args.identity, model.subjects)
         if config.model.identity == "none" and subject is None:
-            raise InputError(identity_lib.no_use(args.identity, args.run, model.subjects))
+            raise InputError(
+                identity_lib.unused_identity_message(args.identity, args.run, model.subjects)
+            )
     started = time.monotonic()
-    survey = offline.Survey(io.blocks(args.audio, offline.BLOCK_SECONDS))
+    survey = offline.RecordingStats(io.blocks(args.audio, offline.BLOCK_SECONDS))
     frames = tracks.resampled_frames(survey.frames, 50, fps)
     for take, paths in enumerate(outputs):
         curves = plot.Curves()

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2fjax.cli import planning
+from a2fjax.cli import inspect_devices
 from a2fjax.view.text import table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--range", metavar="START:END", help="seconds of the take to draw; default: all of it"
     )
-    planning.add_arguments(parser)
+    inspect_devices.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     is_experiment = path.suffix == ".py" or ".py:" in args.what[0]
     if extra and not is_experiment:
         raise InputError(f"unexpected argument {extra[0]!r}; see a2fjax inspect --help")
-    planning.check(args, is_experiment=is_experiment)
+    inspect_devices.check(args, is_experiment=is_experiment)
     for flag in ("out", "range"):
         if getattr(args, flag) is not None and not args.take:
             raise InputError(f"--{flag} is of a take: give --take SUBJECT/TAKE too")
@@ -61,15 +61,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         lines = sets(args)
     elif args.devices:
         resolved = config.load(args.what[0], config.parse_overrides(extra))
-        lines = planning.lines(resolved, args)
+        lines = inspect_devices.lines(resolved, args)
     elif is_experiment:
         lines = experiment(config.load(args.what[0], config.parse_overrides(extra)), args.what[0])
     elif (path / "config.json").is_file():
         lines = run_folder(path, args.step)
     elif (path / "manifest.json").is_file():
-        from a2fjax.view import contents
+        from a2fjax.view import dataset_summary
 
-        lines = contents.lines(path)
+        lines = dataset_summary.summary_lines(path)
     elif path.is_dir():
         raise InputError(
             f"{path}: neither a run (config.json) nor shards (manifest.json) nor an experiment "
@@ -92,14 +92,14 @@ def sets(args: argparse.Namespace) -> list[str]:
     """
     from a2fjax import config
     from a2fjax.errors import InputError
-    from a2fjax.view import contents
+    from a2fjax.view import dataset_summary
 
     if not args.take:
         weights = config.parse_value(args.weights) if args.weights else ()
         weights = weights if isinstance(weights, (tuple, list)) else (weights,)
         if not all(_is_number(w) for w in weights):
             raise InputError(f"--weights {args.weights}: expected numbers, such as 1,2.5")
-        return contents.combined(args.what, [float(w) for w in weights])
+        return dataset_summary.mixture_lines(args.what, [float(w) for w in weights])
 
     from a2fjax.infer import plot
     from a2fjax.view import page, take
@@ -107,11 +107,11 @@ def sets(args: argparse.Namespace) -> list[str]:
     if args.out:
         page.check_format(args.out)
     part = plot.parse_range(args.range)
-    found = take.read(*take.find(args.what, args.take))
+    found = take.read(*take.find_take(args.what, args.take))
     start = 0.0
     if part is not None:
         found, start = take.cut(found, part)
-    lines = take.lines(found)
+    lines = take.summary_lines(found)
     if args.out:
         page.write(args.out, found, start=start)
         lines += ["", f"{args.out}: sound, curves and residual of the take"]
@@ -181,9 +181,9 @@ def _mixture(config: Config) -> list[str]:
     folders = config.data.shards
     if len(folders) < 2 or not all((Path(f) / "manifest.json").is_file() for f in folders):
         return []
-    from a2fjax.view import contents
+    from a2fjax.view import dataset_summary
 
-    rows = contents.combined(folders, config.data.weights, config.data.split)
+    rows = dataset_summary.mixture_lines(folders, config.data.weights, config.data.split)
     return [*("  " + row if row else "" for row in rows), ""]
 
 

@@ -12,7 +12,7 @@ from a2fjax.data import records, subjects
 from a2fjax.errors import InputError, nearest
 
 
-def load(text: str, shards: Sequence[str | Path] = ()) -> tuple[np.ndarray, np.ndarray]:
+def load_mesh(text: str, shards: Sequence[str | Path] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Returns the neutral mesh (vertices [V, 3], faces [F, 3]) that the user names.
 
     Args:
@@ -47,7 +47,7 @@ def load(text: str, shards: Sequence[str | Path] = ()) -> tuple[np.ndarray, np.n
     raise InputError(f"identity {text!r}: no such mesh file or subject{nearest(text, names)}")
 
 
-def trained(text: str, names: Sequence[str]) -> str | None:
+def training_subject(text: str, names: Sequence[str]) -> str | None:
     """Returns the training set's name of the person that the user names; None for nobody in it.
 
     Args:
@@ -61,7 +61,7 @@ def trained(text: str, names: Sequence[str]) -> str | None:
     return None if number == subjects.UNKNOWN else names[number]
 
 
-def no_use(text: str, run: str, names: Sequence[str]) -> str:
+def unused_identity_message(text: str, run: str, names: Sequence[str]) -> str:
     """Returns the message for an identity given to a run that was trained without meshes."""
     if names:
         return f"identity {text!r}: {run} knows its training subjects only{nearest(text, names)}"

@@ -20,7 +20,7 @@ from a2fjax import rig
 from a2fjax.animation.emotion import EmotionTrack
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.infer.predictor import Mesh, Predictor
-from a2fjax.infer.sampling import Edit
+from a2fjax.infer.sampling import Inpainting
 
 CHUNK_SECONDS = 24.72
 """With its context 1536 frames, one of the lengths that predictors pad to."""
@@ -35,7 +35,7 @@ BLOCK_SECONDS = 10.0
 """Of the blocks that recordings are read in; a whole number of motion frames."""
 
 
-class Survey:
+class RecordingStats:
     """What a first pass over a recording finds out, in bounded memory.
 
     Attributes:
@@ -68,13 +68,13 @@ class Survey:
 def predict(
     predictor: Predictor,
     blocks: Iterable[np.ndarray],
-    survey: Survey,
+    survey: RecordingStats,
     *,
     identity: Mesh | np.ndarray | None = None,
     emotion: EmotionTrack | None = None,
     subject: str | None = None,
     take: int = 0,
-    edit: Edit | None = None,
+    edit: Inpainting | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
     context_seconds: float = CONTEXT_SECONDS,
     progress: Callable[[int], None] | None = None,

@@ -71,7 +71,7 @@ class Request:
     kept: np.ndarray | None = None
 
 
-def bucket(frames: int, most: int | None = None) -> int:
+def padded_length(frames: int, most: int | None = None) -> int:
     """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames.
 
     Args:
@@ -194,7 +194,7 @@ class Predictor:
                     f"clip {i}: only a diffusion model can fit motion to what is kept of it"
                 )
             length = num_frames(len(request.audio))
-            groups.setdefault(bucket(length, self.most_frames), []).append(i)
+            groups.setdefault(padded_length(length, self.most_frames), []).append(i)
         out: dict[int, np.ndarray] = {}
         for frames, members in sorted(groups.items()):
             most = max(1, MAX_BATCH_FRAMES // frames)

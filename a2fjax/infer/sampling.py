@@ -79,7 +79,7 @@ def parse_guidance(text: str | None) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Edit:
+class Inpainting:
     """Curves of which a part is to be made anew, to fit the rest.
 
     Attributes:
@@ -101,9 +101,9 @@ class Edit:
         return motion, kept
 
 
-def read_edit(
+def read_inpainting(
     path: str | Path, remake: Sequence[str] = (), seconds: tuple[float, float] | None = None
-) -> Edit:
+) -> Inpainting:
     """Reads curves to edit.
 
     Args:
@@ -137,4 +137,4 @@ def read_edit(
                 f"{len(motion) / rig.FPS:g} s"
             )
     kept = ~(when[:, None] & anew) & track.observed
-    return Edit(np.clip(motion, rig.MIN, rig.MAX), kept)
+    return Inpainting(np.clip(motion, rig.MIN, rig.MAX), kept)

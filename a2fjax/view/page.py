@@ -11,7 +11,7 @@ from a2fjax import files, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.errors import InputError, nearest
 from a2fjax.view.figure import Picture, picture
-from a2fjax.view.take import Take, lines
+from a2fjax.view.take import Take, summary_lines
 
 _WIDEST_PICTURE, _WIDEST_PAGE = 20.0, 90.0
 """Inches. A page scrolls; beyond 65,000 pixels browsers and libpng give up."""
@@ -102,7 +102,7 @@ def _page(take: Take, drawn: Picture) -> str:
         kind="flac",
         audio=base64.b64encode(sound.getvalue()).decode(),
         image=base64.b64encode(drawn.data).decode(),
-        text=html.escape("\n".join(lines(take))),
+        text=html.escape("\n".join(summary_lines(take))),
         left=f"{100 * drawn.left:.4f}",
         right=f"{100 * drawn.right:.4f}",
         seconds=f"{len(take.motion) / rig.FPS:.4f}",

@@ -80,7 +80,7 @@ def _mean_residual(take: Take) -> float:
     return float(take.extra["residual_mm"])
 
 
-def find(folders: Sequence[str | Path], name: str) -> tuple[str, str]:
+def find_take(folders: Sequence[str | Path], name: str) -> tuple[str, str]:
     """Returns (folder, "<subject>/<take>") of the take that a name means.
 
     Args:
@@ -221,7 +221,7 @@ def cut(take: Take, seconds: tuple[float, float]) -> tuple[Take, float]:
     )
 
 
-def lines(take: Take) -> list[str]:
+def summary_lines(take: Take) -> list[str]:
     """Returns what is in a take, in words."""
     good = take.frame_mask
     peak = float(np.abs(take.audio).max(initial=0.0))

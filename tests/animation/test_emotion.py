@@ -128,10 +128,10 @@ def test_neutral_and_not_told_are_two_vectors():
     neutral, untold = emotion.parse("neutral"), emotion.parse("none")
     assert neutral.sample(2).tolist() == [[1, 0, 0, 0, 0]] * 2
     assert untold.sample(2).tolist() == [[0, 0, 0, 0, 0]] * 2
-    emotion.check_told(neutral, 0.0)
-    emotion.check_told(untold, 0.1)
+    emotion.check_unspecified(neutral, 0.0)
+    emotion.check_unspecified(untold, 0.1)
     with pytest.raises(InputError, match=r"model.emotion_dropout=0.*nearest: neutral"):
-        emotion.check_told(untold, 0.0)
+        emotion.check_unspecified(untold, 0.0)
 
 
 STEPS = {"times": [0, 1, 2], "weights": [{"sad": 1}, {"happy": 1}, {"neutral": 1}]}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fjax import rig
-from a2fjax.animation import formats, tables, tracks
+from a2fjax.animation import formats, named_curves, tracks
 from a2fjax.errors import InputError, WorkFailed
 
 NAMED = [".json", ".npz", ".channels.csv"]
@@ -166,7 +166,7 @@ def test_wrong_json(tmp_path, change, message):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(GOOD | change))
     with pytest.raises(InputError, match=message) as error:
-        tables.read_json(path)
+        named_curves.read_json(path)
     assert "x.json" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -200,4 +200,4 @@ def test_other_files_under_the_same_ending(tmp_path):
 def test_wrong_csv(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(InputError, match=message):
-        tables.read_csv(tmp_path / "x.csv")
+        named_curves.read_csv(tmp_path / "x.csv")

@@ -14,7 +14,7 @@ from a2fjax.animation import formats
 from a2fjax.audio import io
 from a2fjax.cli import main as cli
 from a2fjax.data import records
-from a2fjax.evaluate.evaluator import evaluate
+from a2fjax.evaluation.evaluator import evaluate
 from a2fjax.infer.predictor import Predictor, Request
 from a2fjax.train import trainer
 from data_pipeline.stages import shard_writer as shards_lib

@@ -25,7 +25,7 @@ def shards(tmp_path):
 
 def test_a_mesh_file_or_a_subject(shards, tmp_path):
     for text in (str(shards / "subjects" / "anna.npz"), "anna"):
-        vertices, faces = identity.load(text, [tmp_path / "gone", shards])
+        vertices, faces = identity.load_mesh(text, [tmp_path / "gone", shards])
         assert np.array_equal(vertices, VERTICES) and np.array_equal(faces, FACES)
 
 
@@ -36,6 +36,6 @@ def test_what_is_not_there(shards, tmp_path):
         ("anna.npz", "no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            identity.load(text, [shards])
+            identity.load_mesh(text, [shards])
     with pytest.raises(InputError, match="shards not found: .*gone.*--data"):
-        identity.load("anna", [tmp_path / "gone"])
+        identity.load_mesh("anna", [tmp_path / "gone"])

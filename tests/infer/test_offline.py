@@ -15,14 +15,14 @@ def cut(audio, seconds):
 
 
 def run(model, audio, block=1.0, **keywords):
-    survey = offline.Survey(cut(audio, block))
+    survey = offline.RecordingStats(cut(audio, block))
     return np.concatenate(list(offline.predict(model, cut(audio, block), survey, **keywords)))
 
 
 @pytest.mark.parametrize("samples", [2, 300, 319, 320, 321, 16000, 16001, 16319, 40000])
 def test_the_survey_measures_what_the_whole_recording_has(speech, samples):
     audio = speech(2.5)[:samples]
-    survey = offline.Survey(cut(audio, 0.4))
+    survey = offline.RecordingStats(cut(audio, 0.4))
     assert survey.samples == samples and survey.frames == -(-samples // 320)
     assert survey.speech_level == level.speech_level(audio)
     assert len(survey.low) == len(survey.high) == survey.frames
@@ -85,7 +85,7 @@ def test_an_hour_is_read_as_it_is_needed(speech):
         for i in range(count):
             yield block + np.float32(i)
 
-    survey = offline.Survey(blocks())
+    survey = offline.RecordingStats(blocks())
     stream, frames, read = blocks(), 0, itertools.count()
     counted = (b for b in stream if next(read) >= 0)
     for part in offline.predict(Echo(), counted, survey):

@@ -15,7 +15,7 @@ def face(seed=0):
 
 
 def test_buckets_are_few_and_close():
-    sizes = [predictor.bucket(n) for n in range(1, 5000)]
+    sizes = [predictor.padded_length(n) for n in range(1, 5000)]
     assert all(size >= n for n, size in enumerate(sizes, 1))
     assert all(size <= 1.5 * n + 1 for n, size in enumerate(sizes, 1) if n > 64)
     assert len(set(sizes)) <= 14

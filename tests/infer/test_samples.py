@@ -16,7 +16,7 @@ def blocks(audio):
 
 
 def whole(model, audio, **keywords):
-    survey = offline.Survey(blocks(audio))
+    survey = offline.RecordingStats(blocks(audio))
     return np.concatenate(list(offline.predict(model, blocks(audio), survey, **keywords)))
 
 
@@ -40,7 +40,7 @@ def test_a_take_does_not_depend_on_what_shares_its_batch(diffusion, speech):
 @pytest.mark.parametrize("seconds", [9.0, 10.02])
 def test_chunks_of_a_take_join_without_a_seam(diffusion, speech, seconds):
     audio = speech(seconds)
-    survey = offline.Survey(blocks(audio))
+    survey = offline.RecordingStats(blocks(audio))
     alone = diffusion(audio, speech_level=survey.speech_level, take=2)
     joined = whole(diffusion, audio, take=2, chunk_seconds=2.0, context_seconds=1.5)
     assert joined.shape == alone.shape
@@ -62,14 +62,14 @@ def test_what_is_kept_stays_and_the_rest_fits_a_new_take(diffusion, speech, tmp_
     motion = whole(diffusion, audio, take=0)
     path = tmp_path / "take0.npz"
     formats.write(path, motion)
-    edit = sampling.read_edit(path, ["upper_face"])
+    edit = sampling.read_inpainting(path, ["upper_face"])
     remade = whole(diffusion, audio, take=5, edit=edit)
     upper = np.zeros(72, bool)
     upper[rig.GROUPS["upper_face"]] = True
     np.testing.assert_allclose(remade[:, ~upper], motion[:, ~upper], atol=1e-6)
     assert np.abs(remade[:, upper] - motion[:, upper]).max() > 0.01
 
-    edit = sampling.read_edit(path, [], (0.5, 1.0))
+    edit = sampling.read_inpainting(path, [], (0.5, 1.0))
     remade = whole(diffusion, audio, take=5, edit=edit)
     outside = np.r_[0:25, 50:100]
     np.testing.assert_allclose(remade[outside], motion[outside], atol=1e-6)
@@ -80,7 +80,7 @@ def test_edits_of_long_recordings_reach_every_chunk(diffusion, speech, tmp_path)
     audio = speech(7.0)
     motion = whole(diffusion, audio)
     formats.write(tmp_path / "a.npz", motion)
-    edit = sampling.read_edit(tmp_path / "a.npz", ["jawOpen"])
+    edit = sampling.read_inpainting(tmp_path / "a.npz", ["jawOpen"])
     remade = whole(diffusion, audio, take=1, edit=edit, chunk_seconds=1.5, context_seconds=1.0)
     others = np.delete(np.arange(72), rig.INDEX["jawOpen"])
     np.testing.assert_allclose(remade[:, others], motion[:, others], atol=1e-6)
@@ -97,13 +97,13 @@ def test_edits_of_long_recordings_reach_every_chunk(diffusion, speech, tmp_path)
 def test_edits_that_mean_nothing_are_refused(tmp_path, remake, seconds, says):
     formats.write(tmp_path / "a.npz", np.zeros((50, 72), np.float32))
     with pytest.raises(InputError, match=says):
-        sampling.read_edit(tmp_path / "a.npz", remake, seconds)
+        sampling.read_inpainting(tmp_path / "a.npz", remake, seconds)
 
 
 def test_channels_that_a_file_lacks_are_made_anew(tmp_path):
     path = tmp_path / "a.channels.csv"
     path.write_text("time,jawOpen\n0,0.5\n0.02,0.5\n0.04,0.5\n")
-    edit = sampling.read_edit(path, ["browInnerUp"])
+    edit = sampling.read_inpainting(path, ["browInnerUp"])
     assert edit.kept[:, rig.INDEX["jawOpen"]].all() and edit.kept.sum() == len(edit.kept)
 
 

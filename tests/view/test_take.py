@@ -67,7 +67,7 @@ def shards(tmp_path_factory):
 
 
 def test_segments_are_joined_in_order_on_one_time_axis(shards):
-    found = take.read(*take.find([shards], "zoë/long"))
+    found = take.read(*take.find_take([shards], "zoë/long"))
     assert found.motion.shape == (430, 72) and len(found.audio) == 430 * 320
     np.testing.assert_allclose(found.motion[:, JAW], (np.arange(430) % 100) / 100)
     np.testing.assert_allclose(found.residual, 0.2 + 0.001 * np.arange(430), rtol=1e-5)
@@ -77,7 +77,7 @@ def test_segments_are_joined_in_order_on_one_time_axis(shards):
 
 
 def test_a_segment_that_was_left_out_leaves_a_gap(shards):
-    found = take.read(*take.find([shards], "ben/gap"))
+    found = take.read(*take.find_take([shards], "ben/gap"))
     assert len(found.motion) == 200
     assert found.frame_mask.tolist() == [True] * 50 + [False] * 100 + [True] * 50
     assert np.isnan(found.residual[50:150]).all() and np.isfinite(found.residual[150:]).all()
@@ -92,20 +92,20 @@ def test_a_segment_that_was_left_out_leaves_a_gap(shards):
     ],
 )  # fmt: skip
 def test_takes_are_found_by_name_and_by_its_beginning(shards, name, meant):
-    assert take.find([shards], name) == (str(shards), meant)
+    assert take.find_take([shards], name) == (str(shards), meant)
 
 
 def test_names_that_mean_none_or_several_are_refused(shards, tmp_path):
     with pytest.raises(InputError, match="did you mean 'ben/two'"):
-        take.find([shards], "ben/tow")
+        take.find_take([shards], "ben/tow")
     with pytest.raises(InputError, match="any of 4: ben/one, ben/one_more, ben/two, ben/gap"):
-        take.find([shards], "ben/")
+        take.find_take([shards], "ben/")
     other = write(tmp_path / "b", [clip("ben/one", 20)])
     with pytest.raises(InputError, match=f"any of 2: {shards}, {other}"):
-        take.find([shards, other], "ben/one")
+        take.find_take([shards, other], "ben/one")
     for name in ("", "#1"):
         with pytest.raises(InputError, match="no take"):
-            take.find([shards], name)
+            take.find_take([shards], name)
 
 
 def test_a_damaged_clip_is_named(shards, tmp_path):
@@ -116,7 +116,7 @@ def test_a_damaged_clip_is_named(shards, tmp_path):
 
 
 def test_a_part_of_a_take(shards):
-    whole = take.read(*take.find([shards], "zoë/long"))
+    whole = take.read(*take.find_take([shards], "zoë/long"))
     part, start = take.cut(whole, (2.0, 4.0))
     assert start == 2.0 and len(part.motion) == 100 and len(part.audio) == 32000
     np.testing.assert_array_equal(part.motion, whole.motion[100:200])
@@ -127,19 +127,19 @@ def test_a_part_of_a_take(shards):
 
 
 def test_words_on_a_take(shards):
-    found = "\n".join(take.lines(take.read(*take.find([shards], "zoë/long"))))
+    found = "\n".join(take.summary_lines(take.read(*take.find_take([shards], "zoë/long"))))
     assert "11 clips, 430 of 430 frames good, 55 channels observed" in found
     assert "emotion: angry 1.00" in found
     assert "residual: median 0.414 mm, 95 % below 0.608 mm, 0.629 mm at 8.58 s" in found
     rows = [line.split() for line in found.splitlines()]
     at = rows.index(["most", "moving", "channels", "mean", "std", "range"])
     assert {row[0] for row in rows[at + 1 : at + 3]} == {"jawOpen", "eyeBlinkLeft"}
-    plain = "\n".join(take.lines(take.read(*take.find([shards], "ben/two"))))
+    plain = "\n".join(take.summary_lines(take.read(*take.find_take([shards], "ben/two"))))
     assert "residual" not in plain
 
 
 def test_the_curves_that_move_are_chosen_and_twins_become_one(shards):
-    found = take.read(*take.find([shards], "zoë/long"))
+    found = take.read(*take.find_take([shards], "zoë/long"))
     mouth = figure.main_curves(found, rig.GROUPS["mouth"], 5)
     assert [c.label for c in mouth] == ["mouthSmile (both)"]
     np.testing.assert_allclose(mouth[0].values, found.motion[:, SMILES].mean(1), rtol=1e-6)
@@ -156,7 +156,7 @@ def pixels(data):
 
 
 def test_pictures_show_every_row_and_the_masked_frames(shards, tmp_path):
-    found = take.read(*take.find([shards], "ben/gap"))
+    found = take.read(*take.find_take([shards], "ben/gap"))
     page.write(tmp_path / "t.svg", found)
     page.write(tmp_path / "t.png", found)
     svg = (tmp_path / "t.svg").read_text()
@@ -164,7 +164,7 @@ def test_pictures_show_every_row_and_the_masked_frames(shards, tmp_path):
                  "angry", "of the solve", "not observed: tongue", "still: cheeks and nose, brows",
                  "2.00 s of masked frames are shaded"):  # fmt: skip
         assert f"<!-- {word}" in svg or word in svg, word
-    plain = take.read(*take.find([shards], "ben/two"))
+    plain = take.read(*take.find_take([shards], "ben/two"))
     page.write(tmp_path / "u.svg", plain)
     text = (tmp_path / "u.svg").read_text()
     assert "of the solve" not in text and "masked" not in text
@@ -184,7 +184,7 @@ def test_pictures_show_every_row_and_the_masked_frames(shards, tmp_path):
 def test_a_page_holds_the_sound_and_where_time_lies(shards, tmp_path):
     import soundfile
 
-    found = take.read(*take.find([shards], "zoë/long"))
+    found = take.read(*take.find_take([shards], "zoë/long"))
     part, start = take.cut(found, (1.0, 3.0))
     page.write(tmp_path / "t.html", part, start=start)
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
@@ -203,7 +203,7 @@ def test_a_page_holds_the_sound_and_where_time_lies(shards, tmp_path):
 
 
 def test_wrong_endings_and_a_missing_library_are_told(shards, tmp_path, monkeypatch):
-    found = take.read(*take.find([shards], "ben/two"))
+    found = take.read(*take.find_take([shards], "ben/two"))
     with pytest.raises(InputError, match="unknown ending '.gif'"):
         page.write(tmp_path / "t.gif", found)
     for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:

@@ -7,7 +7,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from a2fjax.view import contents, text
+from a2fjax.view import dataset_summary, text
 
 SEEN = np.ones(72, bool)
 NO_TONGUE = SEEN.copy()
@@ -43,7 +43,7 @@ def write(folder, clips, *, mask=None, source=None, index=records.index_entry):
 
 
 def words(folder):
-    return " ".join("\n".join(contents.lines(folder)).split())
+    return " ".join("\n".join(dataset_summary.summary_lines(folder)).split())
 
 
 def test_channels_that_only_some_clips_observed_are_told_with_their_share(tmp_path):
@@ -57,12 +57,12 @@ def test_channels_that_only_some_clips_observed_are_told_with_their_share(tmp_pa
 
 
 def test_few_records_of_a_large_set_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "MOST_RECORDS", 10)
+    monkeypatch.setattr(dataset_summary, "MOST_RECORDS", 10)
     decoded = []
     plain = records.decode
     monkeypatch.setattr(records, "decode", lambda data: decoded.append(1) or plain(data))
     folder = write(tmp_path / "a", [clip(i, frames=2) for i in range(50)])
-    found = contents.read(folder)
+    found = dataset_summary.read(folder)
     assert len(decoded) == 10 == found.looked_at
     assert found.languages == {"en": 100}
 
@@ -131,20 +131,20 @@ def test_sets_together_with_the_share_of_each(tmp_path):
         tmp_path / "b",
         [clip(i, subject="ben", language="de", frames=600, mask=NO_TONGUE) for i in range(3)],
     )
-    rows = [line.split() for line in contents.combined([a, b])]
+    rows = [line.split() for line in dataset_summary.mixture_lines([a, b])]
     assert next(r for r in rows if r[:1] == ["a"])[-2:] == ["25.0%", "25.0%"]
     assert next(r for r in rows if r[:1] == ["b"])[-2:] == ["75.0%", "75.0%"]
-    weighted = contents.combined([a, b], (4.0, 1.0))
+    weighted = dataset_summary.mixture_lines([a, b], (4.0, 1.0))
     rows = [line.split() for line in weighted]
     assert next(r for r in rows if r[:1] == ["a"])[-2:] == ["25.0%", "80.0%"]
     assert next(r for r in rows if r[:1] == ["together"])[1:3] == ["5", "48.0"]
     joined = " ".join(weighted)
     assert "a: each clip comes up 3.20 times an epoch" in joined
     assert "observed in every set: 55 channels" in joined and "only in a: all tongue (17)" in joined
-    off = " ".join(contents.combined([a, b], (0.0, 1.0)))
+    off = " ".join(dataset_summary.mixture_lines([a, b], (0.0, 1.0)))
     assert "a: left out" in off and "b: each clip comes up 1.00 times" in off
     with pytest.raises(InputError, match="got 1"):
-        contents.combined([a, b], (1.0,))
+        dataset_summary.mixture_lines([a, b], (1.0,))
 
 
 def test_blocks_stand_side_by_side_within_the_width():

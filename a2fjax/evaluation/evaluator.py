@@ -12,7 +12,7 @@ from typing import Any
 from a2fjax import config as config_lib
 from a2fjax import rig
 from a2fjax.errors import WorkFailed
-from a2fjax.evaluate import baselines, conditions, eval_data, report, samples
+from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import bootstrap, suite
 from a2fjax.metrics.sums import Sums, merge
@@ -49,7 +49,7 @@ def evaluate(
     Args:
       model: run folder, or a predictor.
       shards: folders of the clips; None for those the run was trained on.
-      splits: of the manifests; None for those of `setting.DEFAULT_SPLITS` that the shards have.
+      splits: of the manifests; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
       step: of the checkpoint when `model` is a folder; the newest if None.
       seed: of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: bootstrap draws.
@@ -68,7 +68,7 @@ def evaluate(
     if isinstance(model, str | Path):
         run = str(model)
         model = Predictor.load(run, step)
-    told = eval_data.find(model, shards, splits, say=say)
+    told = eval_data.load(model, shards, splits, say=say)
     folders, manifests = told.folders, told.manifests
 
     altered = () if quick else conditions.names(model.config)
@@ -108,8 +108,8 @@ def evaluate(
 
 def _measure(
     model: eval_data.Model,
-    chunk: list[samples.Sample],
-    told: eval_data.Setting,
+    chunk: list[eval_clips.EvalClip],
+    told: eval_data.EvalData,
     altered: Sequence[str],
     seed: int,
     split: str,
@@ -121,7 +121,7 @@ def _measure(
     for name in altered:
         say(f"{split}: {len(chunk)} clips, {name}")
         requests = [
-            conditions.altered(name, i, chunk, points, trained, seed=seed)
+            conditions.altered_request(name, i, chunk, points, trained, seed=seed)
             for i in range(len(chunk))
         ]
         predicted[name] = model.batch(requests)

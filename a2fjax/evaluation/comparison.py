@@ -26,7 +26,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.data.dataset import ClipSource
-from a2fjax.evaluate import conditions, eval_data, samples
+from a2fjax.evaluation import conditions, eval_clips, eval_data
 from a2fjax.infer.predictor import Predictor, read_config
 from a2fjax.infer.sampling import is_sampled
 from a2fjax.metrics import distribution, suite
@@ -92,7 +92,7 @@ class _Sums:
     windows: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
 
 
-def rows(
+def build_rows(
     runs: Sequence[str | Path],
     steps: Sequence[int] = (),
     takes: int = 8,
@@ -142,7 +142,7 @@ def compare(
     Args:
       table_rows: what is measured; the first one's run names shards and training set.
       shards: folders of the clips; None for those of the first row's run.
-      splits: of the manifests; None for those of `setting.DEFAULT_SPLITS` that the shards have.
+      splits: of the manifests; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
       limit: measure at most this many clips a split, taken evenly; None for all.
       progress: is told what is being done.
 
@@ -154,7 +154,7 @@ def compare(
     """
     say = progress or (lambda line: None)
     first = table_rows[0].model
-    told = eval_data.find(first, shards, splits, say=say)
+    told = eval_data.load(first, shards, splits, say=say)
     say("fitting features of the training motion")
     features = {}
     for name, group in _feature_groups().items():
@@ -163,7 +163,7 @@ def compare(
         except ValueError as error:
             say(f"no {name} and no distance of takes: {error}")
     # Rows of one run differ in how they sample, not in what they are told.
-    settings = {_told(first): told}
+    settings = {_data_key(first): told}
     out: dict[str, Any] = {}
     for split in told.splits:
         found = {row.name: _Sums() for row in table_rows}
@@ -173,13 +173,14 @@ def compare(
         for chunk in chosen.chunks():
             clips += len(chunk)
             truth += [
-                distribution.windows(s.clip.motion, s.clip.frame_mask & _whole(s)) for s in chunk
+                distribution.windows(s.clip.motion, s.clip.frame_mask & _fully_observed(s))
+                for s in chunk
             ]
             for row in table_rows:
                 say(f"{split}: {len(chunk)} clips, {row.takes} take(s) of {row.name}")
-                key = _told(row.model)
+                key = _data_key(row.model)
                 if key not in settings:
-                    settings[key] = eval_data.find(row.model, told.folders, told.splits)
+                    settings[key] = eval_data.load(row.model, told.folders, told.splits)
                 _measure(row, chunk, settings[key], found[row.name])
         if not clips:
             raise told.nothing(split, chosen)
@@ -216,7 +217,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines[1:])
 
 
-def _told(model: eval_data.Model) -> tuple[Any, ...]:
+def _data_key(model: eval_data.Model) -> tuple[Any, ...]:
     """What the setting of a model depends on."""
     own = model.config.model
     return model.config.data, own.identity, own.identity_normals, model.subjects
@@ -230,7 +231,7 @@ def _feature_groups() -> dict[str, np.ndarray]:
     return {"fd": WEIGHT_GROUPS["all"], "fd_mouth": WEIGHT_GROUPS["jaw_mouth"]}
 
 
-def _features(told: eval_data.Setting, group: np.ndarray) -> distribution.Features:
+def _features(told: eval_data.EvalData, group: np.ndarray) -> distribution.Features:
     source: ClipSource = told.known.takes
     wanted = np.linspace(0, len(source) - 1, min(len(source), distribution.MOST)).astype(int)
     found = []
@@ -240,13 +241,13 @@ def _features(told: eval_data.Setting, group: np.ndarray) -> distribution.Featur
     return distribution.fit(np.concatenate(found), group)
 
 
-def _whole(sample: samples.Sample) -> np.ndarray:
+def _fully_observed(sample: eval_clips.EvalClip) -> np.ndarray:
     """Frames count for a distribution only where every weight was observed."""
     return np.full(sample.clip.frames, bool(sample.clip.channel_mask[rig.WEIGHT_CHANNELS].all()))
 
 
 def _measure(
-    row: Row, chunk: Sequence[samples.Sample], told: eval_data.Setting, out: _Sums
+    row: Row, chunk: Sequence[eval_clips.EvalClip], told: eval_data.EvalData, out: _Sums
 ) -> None:
     requests = [conditions.request(s, told.points, told.trained) for s in chunk]
     takes = [
@@ -269,11 +270,11 @@ def _measure(
         errors = [float(eval_data.values(s)["rmse_ratio"]) for s in each]
         out.best.append(each[int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0])
         out.spread.append(_spread(motions, sample))
-        good = sample.clip.frame_mask & _whole(sample)
+        good = sample.clip.frame_mask & _fully_observed(sample)
         out.windows.append([distribution.windows(motion, good) for motion in motions])
 
 
-def _spread(motions: np.ndarray, sample: samples.Sample) -> Sums:
+def _spread(motions: np.ndarray, sample: eval_clips.EvalClip) -> Sums:
     """Variance over takes, and of the truth over time, by channel."""
     good = sample.clip.frame_mask
     mask = np.asarray(sample.clip.channel_mask, np.float64)

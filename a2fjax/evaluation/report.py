@@ -7,8 +7,8 @@ Layout of the JSON, `null` where nothing was measured:
     synthetic                                 true when any clip was made by a program
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
                   .interval                   {metric: [low, high]}, 95 % over people
-                  .baselines.<name>           the same metrics of `a2fjax.evaluate.baselines`
-                  .robustness.<name>          the same model under `a2fjax.evaluate.conditions`
+                  .baselines.<name>           the same metrics of `a2fjax.evaluation.baselines`
+                  .robustness.<name>          the same model under `a2fjax.evaluation.conditions`
                   .difference.<name>          {metric: [low, high]}, 95 % over people of what the
                                               condition adds to the metric; both measured on the
                                               same drawn people
@@ -92,7 +92,9 @@ def headline(result: dict[str, Any]) -> list[str]:
     for split, part in result["splits"].items():
         model, rolled = part["model"], part["baselines"]["rolled"]
         kind = " (synthetic)" if result["synthetic"] else ""
-        where = f"{split}{kind}, {_count(part['clips'], 'clip')}, {_people(part['subjects'])}"
+        where = (
+            f"{split}{kind}, {_count(part['clips'], 'clip')}, {_count_subjects(part['subjects'])}"
+        )
         interval = part["interval"]["rmse_ratio"]
         within = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
         lines.append(
@@ -158,7 +160,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
     rows += part["baselines"].items()
     rows += [(f"model, {name}", row) for name, row in part["robustness"].items()]
     lines = [
-        f"{split}: {_count(part['clips'], 'clip')}, {_people(part['subjects'])}, "
+        f"{split}: {_count(part['clips'], 'clip')}, {_count_subjects(part['subjects'])}, "
         f"{part['seconds']:.0f} s"
         + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
     ]
@@ -229,5 +231,5 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _people(number: int) -> str:
+def _count_subjects(number: int) -> str:
     return "1 person" if number == 1 else f"{number} people"

@@ -20,8 +20,8 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.config import Config
-from a2fjax.evaluate.baselines import fit_length
-from a2fjax.evaluate.samples import Sample
+from a2fjax.evaluation.baselines import fit_length
+from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.infer.predictor import Request
 
 NAMES = (
@@ -41,7 +41,7 @@ def names(config: Config) -> tuple[str, ...]:
 
 
 def request(
-    sample: Sample, points: Mapping[str, np.ndarray], trained: Mapping[str, str] | None = None
+    sample: EvalClip, points: Mapping[str, np.ndarray], trained: Mapping[str, str] | None = None
 ) -> Request:
     """Returns the request that tells the model the truth about a clip.
 
@@ -59,10 +59,10 @@ def request(
     )
 
 
-def altered(
+def altered_request(
     name: str,
     index: int,
-    samples: Sequence[Sample],
+    samples: Sequence[EvalClip],
     points: Mapping[str, np.ndarray],
     trained: Mapping[str, str] | None = None,
     *,
@@ -102,7 +102,7 @@ def altered(
 
 
 def _other_emotion(
-    sample: Sample, samples: Sequence[Sample], rng: np.random.Generator
+    sample: EvalClip, samples: Sequence[EvalClip], rng: np.random.Generator
 ) -> np.ndarray:
     others = [s for s in samples if s.emotion != sample.emotion]
     if others:

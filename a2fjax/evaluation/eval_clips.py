@@ -22,7 +22,7 @@ COMPANION_CLIPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class EvalClip:
     """A clip to measure.
 
     Attributes:
@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclasses.dataclass
-class Split:
+class SplitClips:
     """The clips of one split.
 
     Attributes:
@@ -57,7 +57,7 @@ class Split:
     companions: Sequence[ClipSource] = ()
     skipped: list[str] = dataclasses.field(default_factory=list)
 
-    def chunks(self) -> Iterator[list[Sample]]:
+    def chunks(self) -> Iterator[list[EvalClip]]:
         """Yields the samples in lists of whole people, each list small enough to hold."""
         people: dict[str, list[int]] = {}
         for i in self._chosen():
@@ -75,7 +75,7 @@ class Split:
 
     def subject(self, folder: int, name: str) -> str:
         """Returns a person's unique name: ids of different folders may be equal."""
-        return unique_name(folder, name, len(self.source.folders))
+        return unique_subject(folder, name, len(self.source.folders))
 
     def _chosen(self) -> Sequence[int]:
         count = len(self.source)
@@ -83,8 +83,8 @@ class Split:
             return range(count)
         return np.linspace(0, count - 1, self.limit).round().astype(int).tolist()
 
-    def _read(self, indices: list[int]) -> list[Sample]:
-        found: list[Sample] = []
+    def _read(self, indices: list[int]) -> list[EvalClip]:
+        found: list[EvalClip] = []
         for i in indices:
             entry = self.source.entries[i]
             try:
@@ -95,7 +95,7 @@ class Split:
             truth = _reference(clip)
             emotion = rig.EMOTIONS[int(clip.emotion.mean(0).argmax())]
             subject = self.subject(entry.folder, entry.subject)
-            found.append(Sample(clip, entry.folder, subject, emotion, truth))
+            found.append(EvalClip(clip, entry.folder, subject, emotion, truth))
         others = list(self._companions({s.subject for s in found}))
         truths = suite.with_thresholds(
             [s.truth for s in found] + [truth for truth, _ in others],
@@ -119,7 +119,7 @@ class Split:
                         continue  # Not measured here; the split it is of names it.
 
 
-def unique_name(folder: int, subject: str, folders: int) -> str:
+def unique_subject(folder: int, subject: str, folders: int) -> str:
     """Returns a person's name over `folders` folders: ids of different ones may be equal."""
     return subject if folders == 1 else f"{folder}:{subject}"
 
@@ -134,7 +134,7 @@ def _reference(clip: records.Clip) -> suite.Reference:
     )
 
 
-def meshes(
+def neutral_meshes(
     folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns the neutral mesh of every person that has one, by unique name.
@@ -146,6 +146,6 @@ def meshes(
     for f, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         for subject in manifest.subjects:
             if subject.mesh is not None:
-                name = unique_name(f, subject.id, len(folders))
+                name = unique_subject(f, subject.id, len(folders))
                 out[name] = records.read_mesh(Path(folder) / subject.mesh)
     return out

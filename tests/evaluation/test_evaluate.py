@@ -12,8 +12,8 @@ from a2fjax.cli import main as cli
 from a2fjax.config import Config, DataConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.evaluate import baselines, comparison, conditions, report, samples
-from a2fjax.evaluate.evaluator import evaluate
+from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
+from a2fjax.evaluation.evaluator import evaluate
 from data_pipeline.stages import shard_writer as shards_lib
 
 PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
@@ -140,7 +140,7 @@ def test_the_constant_mean_is_the_training_set_s(shards):
 
 def test_the_emotion_mean_follows_the_emotion(shards):
     folder, clips = shards
-    known = baselines.training([str(folder)])
+    known = baselines.training_statistics([str(folder)])
     train = [c for c in clips if c.split == "train"]
     angry = np.concatenate([c.motion for c in train if c.emotion[0, 2] == 1]).mean(0)
     np.testing.assert_allclose(known.emotion_mean[2], angry, atol=1e-6)
@@ -149,12 +149,12 @@ def test_the_emotion_mean_follows_the_emotion(shards):
 
 def test_shuffles_change_what_they_say_and_nothing_else(shards):
     folder, clips = shards
-    source = samples.ClipSource([str(folder)], "test_sentences")
-    (chunk,) = samples.Split(source).chunks()
+    source = eval_clips.ClipSource([str(folder)], "test_sentences")
+    (chunk,) = eval_clips.SplitClips(source).chunks()
     points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(PEOPLE)}
     for i, sample in enumerate(chunk):
         true = conditions.request(sample, points)
-        got = {n: conditions.altered(n, i, chunk, points, seed=0) for n in conditions.NAMES}
+        got = {n: conditions.altered_request(n, i, chunk, points, seed=0) for n in conditions.NAMES}
         assert got["mean_identity"].identity is None
         for name in ("shuffled_identity", "shuffled_both"):
             assert not np.array_equal(got[name].identity, true.identity)
@@ -166,7 +166,7 @@ def test_shuffles_change_what_they_say_and_nothing_else(shards):
         assert 20 * np.log10(0.1 / noise.std()) == pytest.approx(20, abs=0.2)
         for name in ("mean_identity", "shuffled_emotion", "shuffled_both"):
             assert got[name].audio is true.audio
-        again = conditions.altered("noise_20db", i, chunk, points, seed=0)
+        again = conditions.altered_request("noise_20db", i, chunk, points, seed=0)
         np.testing.assert_array_equal(again.audio, got["noise_20db"].audio)
 
 
@@ -262,11 +262,11 @@ def test_quick_is_fewer_rows(shards):
 
 def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypatch):
     folder, _ = shards
-    source = samples.ClipSource([str(folder)], "test_subjects")
-    monkeypatch.setattr(samples, "CHUNK_CLIPS", 4)
-    chunks = list(samples.Split(source).chunks())
+    source = eval_clips.ClipSource([str(folder)], "test_subjects")
+    monkeypatch.setattr(eval_clips, "CHUNK_CLIPS", 4)
+    chunks = list(eval_clips.SplitClips(source).chunks())
     assert [[s.subject for s in c] for c in chunks] == [["u0"] * 4, ["u1"] * 4]
-    few = [s.clip.id for c in samples.Split(source, limit=3).chunks() for s in c]
+    few = [s.clip.id for c in eval_clips.SplitClips(source, limit=3).chunks() for s in c]
     assert few == ["u0/0", "u1/0", "u1/3"]
 
 
@@ -363,10 +363,10 @@ def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_
     opening.motion[:, rig.INDEX["jawOpen"]] += 0.3
     clips = [closing, opening]
     write_set(tmp_path, clips, [records.Subject("p0", None, False)], {})
-    source = samples.ClipSource([str(tmp_path)], "test_sentences")
-    ((alone,),) = samples.Split(source).chunks()
-    others = [samples.ClipSource([str(tmp_path)], "train")]
-    ((helped,),) = samples.Split(source, companions=others).chunks()
+    source = eval_clips.ClipSource([str(tmp_path)], "test_sentences")
+    ((alone,),) = eval_clips.SplitClips(source).chunks()
+    others = [eval_clips.ClipSource([str(tmp_path)], "train")]
+    ((helped,),) = eval_clips.SplitClips(source, companions=others).chunks()
     assert helped.clip.id == alone.clip.id == opening.id
     assert alone.truth.threshold > 0.29
     assert helped.truth.threshold < 0.1

@@ -27,7 +27,7 @@ _ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Contents:
+class DatasetSummary:
     """A set as `lines` and `combined` describe it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Contents:
         return sum(c["frames"] for c in self.clips if split in (None, c["split"])) / rig.FPS
 
 
-def read(folder: str | Path) -> Contents:
+def read(folder: str | Path) -> DatasetSummary:
     """Reads a manifest, and at most `MOST_RECORDS` records spread over the set.
 
     Raises:
@@ -84,7 +84,7 @@ def read(folder: str | Path) -> Contents:
         observed = np.stack([each.channel_mask for each in sample])
         if not (observed == np.asarray(manifest.channel_mask, bool)).all():
             share = observed.mean(0)
-    return Contents(folder, manifest, clips, len(sample), languages, share, _quality(folder))
+    return DatasetSummary(folder, manifest, clips, len(sample), languages, share, _quality(folder))
 
 
 def _sample(folder: Path, clips: list[dict[str, Any]]) -> Iterator[records.Clip]:
@@ -107,7 +107,7 @@ def _quality(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def lines(folder: str | Path) -> list[str]:
+def summary_lines(folder: str | Path) -> list[str]:
     """Returns what is in a set of shards.
 
     Raises:
@@ -132,7 +132,7 @@ def lines(folder: str | Path) -> list[str]:
     return out
 
 
-def _head(found: Contents) -> list[str]:
+def _head(found: DatasetSummary) -> list[str]:
     manifest, folder = found.manifest, found.folder
     size = sum((folder / shard.file).stat().st_size for shard in manifest.shards)
     held_out = sum(s.held_out for s in manifest.subjects)
@@ -154,7 +154,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _counted(
-    found: Contents,
+    found: DatasetSummary,
     key: Callable[[dict[str, Any]], Any],
     title: str,
     order: Sequence[str] = (),
@@ -179,14 +179,14 @@ def _hours(frames: float) -> str:
     return f"{frames / rig.FPS / 3600:.3f}"
 
 
-def _languages(found: Contents) -> list[str]:
+def _languages(found: DatasetSummary) -> list[str]:
     ordered = sorted(found.languages.items(), key=lambda item: -item[1])[:_ROWS]
     exact = found.looked_at == len(found.clips)
     rows = [(name or "unknown", _hours(frames)) for name, frames in ordered]
     return table(rows, ("language", "hours" if exact else f"hours (of {found.looked_at} clips)"))
 
 
-def _subjects(found: Contents) -> list[str]:
+def _subjects(found: DatasetSummary) -> list[str]:
     held_out = {s.id for s in found.manifest.subjects if s.held_out}
     return _counted(
         found,
@@ -195,7 +195,7 @@ def _subjects(found: Contents) -> list[str]:
     )
 
 
-def _moving(found: Contents) -> list[str]:
+def _moving(found: DatasetSummary) -> list[str]:
     statistics, mask = found.manifest.statistics, found.mask
     mean, std = (np.asarray(statistics.get(f"motion_{k}", []), float) for k in ("mean", "std"))
     if not len(mean) == len(std) == rig.NUM_CHANNELS:
@@ -209,7 +209,7 @@ def _moving(found: Contents) -> list[str]:
     return out
 
 
-def _channels(found: Contents) -> list[str]:
+def _channels(found: DatasetSummary) -> list[str]:
     mask, share = found.mask, found.channel_share
     parts = [f"{r} {mask[rig.GROUPS[r]].sum()}/{len(rig.GROUPS[r])}" for r in _REGIONS]
     out = [f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS} ({', '.join(parts)})"]
@@ -247,7 +247,7 @@ def _wrapped(text: str, indent: str = "  ") -> list[str]:
     )
 
 
-def _provenance(found: Contents) -> list[str]:
+def _provenance(found: DatasetSummary) -> list[str]:
     source = found.manifest.source
     out = []
     if source.get("input") or source.get("layout"):
@@ -277,7 +277,7 @@ def _provenance(found: Contents) -> list[str]:
     return out
 
 
-def _caches(found: Contents) -> list[str]:
+def _caches(found: DatasetSummary) -> list[str]:
     """Returns a table of what speech encoders were cached, if any were."""
     rows = []
     for cache in reader.caches(found.folder, found.manifest):
@@ -291,7 +291,7 @@ def _caches(found: Contents) -> list[str]:
     return ["", *table(rows, header)]
 
 
-def _rates(found: Contents) -> str:
+def _rates(found: DatasetSummary) -> str:
     """Returns the captures' frame rates, as the quality report or the settings say them."""
     rates: Counter[str] = Counter()
     for take in found.quality.get("takes") or ():
@@ -338,7 +338,7 @@ def _reasons(some: list[Any], what: str) -> list[str]:
     return out
 
 
-def combined(
+def mixture_lines(
     folders: Sequence[str | Path], weights: Sequence[float] = (), split: str = "train"
 ) -> list[str]:
     """Returns a table of several sets and of the mixture they make.
@@ -382,7 +382,7 @@ def combined(
 
 
 def _row(
-    name: str, sets: list[Contents], share: float, speech: float, split: str
+    name: str, sets: list[DatasetSummary], share: float, speech: float, split: str
 ) -> tuple[Any, ...]:
     mask = np.any([s.mask for s in sets], axis=0)
     languages: Counter[str] = sum((s.languages for s in sets), Counter())
@@ -404,7 +404,7 @@ def _row(
     )
 
 
-def _overlap(names: Sequence[str], sets: list[Contents]) -> list[str]:
+def _overlap(names: Sequence[str], sets: list[DatasetSummary]) -> list[str]:
     masks = np.stack([s.mask for s in sets])
     out = [f"  observed in every set: {masks.all(axis=0).sum()} channels"]
     for name, mask, others in zip(

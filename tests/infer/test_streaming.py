@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from a2fjax.infer import chunked
+from a2fjax.infer import streaming
 
 
 def streamed(model, audio, step=700, chunking=None, **keywords):
-    stream = chunked.Stream(model, chunking, **keywords)
+    stream = streaming.StreamingPredictor(model, chunking, **keywords)
     out = [stream.push(audio[i : i + step]) for i in range(0, len(audio), step)]
     return np.concatenate([*out, stream.finish()]), stream
 
@@ -30,17 +30,17 @@ def test_what_comes_out_does_not_depend_on_the_blocks(any_model, speech):
 def test_with_enough_around_it_a_chunk_is_what_the_whole_gives(any_model, speech):
     audio = speech(3.0)
     whole = any_model(audio, speech_level=0.05, take=3)
-    wide = chunked.Chunking(chunk=16, lookahead=48, context=64, fade=4)
+    wide = streaming.Chunking(chunk=16, lookahead=48, context=64, fade=4)
     motion, _ = streamed(any_model, audio, chunking=wide, speech_level=0.05, take=3)
     assert np.abs(motion - whole).max() < 5e-3
-    narrow = chunked.Chunking(chunk=16, lookahead=0, context=0, fade=0)
+    narrow = streaming.Chunking(chunk=16, lookahead=0, context=0, fade=0)
     motion, _ = streamed(any_model, audio, chunking=narrow, speech_level=0.05, take=3)
     assert np.abs(motion - whole).max() > 0.02
 
 
 def test_joins_are_no_faster_than_the_motion_inside(any_model, speech):
     audio = speech(4.0)
-    chunking = chunked.Chunking(chunk=8, lookahead=16, context=64, fade=4)
+    chunking = streaming.Chunking(chunk=8, lookahead=16, context=64, fade=4)
     motion, _ = streamed(any_model, audio, chunking=chunking, speech_level=0.05)
     speed = np.abs(np.diff(motion, axis=0)).max(1)
     joins = np.zeros(len(speed), bool)
@@ -49,7 +49,7 @@ def test_joins_are_no_faster_than_the_motion_inside(any_model, speech):
 
 
 def test_motion_is_known_after_the_stated_latency(any_model, speech):
-    stream = chunked.Stream(any_model, speech_level=0.05)
+    stream = streaming.StreamingPredictor(any_model, speech_level=0.05)
     audio = speech(2.0)
     done = 0
     for i in range(0, len(audio), 320):
@@ -60,7 +60,7 @@ def test_motion_is_known_after_the_stated_latency(any_model, speech):
 
 
 def test_the_state_does_not_grow(any_model, speech):
-    stream = chunked.Stream(any_model)
+    stream = streaming.StreamingPredictor(any_model)
     audio = speech(8.0)
     sizes = []
     for i in range(0, len(audio), 1600):
@@ -88,11 +88,11 @@ def test_the_level_is_measured_on_the_way(any_model, speech):
 )
 def test_chunkings_that_do_not_fit_are_refused(any_model, changes, says):
     with pytest.raises(InputError, match=says):
-        chunked.Stream(any_model, chunked.Chunking(**changes))
+        streaming.StreamingPredictor(any_model, streaming.Chunking(**changes))
 
 
 def test_chunks_fit_the_levels_of_a_diffusion_model(diffusion, speech):
     with pytest.raises(InputError, match="multiples of 2"):
-        chunked.Stream(diffusion, chunked.Chunking(chunk=7))
+        streaming.StreamingPredictor(diffusion, streaming.Chunking(chunk=7))
     with pytest.raises(InputError, match="finite samples"):
-        chunked.Stream(diffusion).push(np.full(10, np.nan))
+        streaming.StreamingPredictor(diffusion).push(np.full(10, np.nan))

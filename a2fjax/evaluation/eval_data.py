@@ -13,7 +13,7 @@ from a2fjax import config as config_lib
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest
-from a2fjax.evaluate import baselines, samples
+from a2fjax.evaluation import baselines, eval_clips
 from a2fjax.infer.predictor import Request
 from a2fjax.metrics import suite
 from a2fjax.metrics.groups import WEIGHT_GROUPS, group_sum
@@ -48,7 +48,7 @@ class Model(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class EvalData:
     """See the module.
 
     Attributes:
@@ -66,17 +66,17 @@ class Setting:
     manifests: list[records.Manifest]
     splits: list[str]
     have: list[str]
-    known: baselines.Training
+    known: baselines.TrainingStatistics
     training_folders: list[str]
     points: dict[str, np.ndarray]
     trained: dict[str, str]
 
-    def clips(self, split: str, limit: int | None = None) -> samples.Split:
+    def clips(self, split: str, limit: int | None = None) -> eval_clips.SplitClips:
         """Returns the clips of a split, at most `limit`."""
         others = [ClipSource(self.folders, other) for other in self.have if other != split]
-        return samples.Split(ClipSource(self.folders, split), limit, others)
+        return eval_clips.SplitClips(ClipSource(self.folders, split), limit, others)
 
-    def nothing(self, split: str, chosen: samples.Split) -> InputError:
+    def nothing(self, split: str, chosen: eval_clips.SplitClips) -> InputError:
         """Returns the error of a split in which no clip could be measured."""
         return InputError(
             f"no readable clip in split {split!r} of {', '.join(self.folders)}: "
@@ -84,13 +84,13 @@ class Setting:
         )
 
 
-def find(
+def load(
     model: Model,
     shards: Sequence[str | Path] | None = None,
     splits: Sequence[str] | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
-) -> Setting:
+) -> EvalData:
     """Returns the setting of a model's measurement.
 
     Args:
@@ -113,28 +113,30 @@ def find(
         raise
     have = sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
     chosen = _splits(manifests, folders, splits, have)
-    known, training_folders = training_of(model.config, folders)
+    known, training_folders = training_statistics(model.config, folders)
     points = {}
     if model.config.model.identity != "none":
-        meshes = samples.meshes(folders, manifests)
+        meshes = eval_clips.neutral_meshes(folders, manifests)
         say(f"sampling {len(meshes)} neutral meshes")
         points = {name: model.points(mesh) for name, mesh in meshes.items()}
-    trained = trained_names(model, folders, manifests)
-    return Setting(folders, manifests, chosen, have, known, training_folders, points, trained)
+    trained = trained_subjects(model, folders, manifests)
+    return EvalData(folders, manifests, chosen, have, known, training_folders, points, trained)
 
 
-def training_of(config: config_lib.Config, folders: list[str]) -> tuple[baselines.Training, Any]:
+def training_statistics(
+    config: config_lib.Config, folders: list[str]
+) -> tuple[baselines.TrainingStatistics, Any]:
     """Returns what baselines know and of which folders.
 
     The constant mean is of the training set, wherever the clips measured come from.
     """
     own = [str(f) for f in config.data.shards]
     if own and all((Path(f) / "manifest.json").is_file() for f in own):
-        return baselines.training(own, config.data.split, config.data.weights), own
-    return baselines.training(folders, config.data.split), folders
+        return baselines.training_statistics(own, config.data.split, config.data.weights), own
+    return baselines.training_statistics(folders, config.data.split), folders
 
 
-def trained_names(
+def trained_subjects(
     model: Model, folders: list[str], manifests: Sequence[records.Manifest]
 ) -> dict[str, str]:
     """Returns the run's name by unique name of everybody whom it has a residual of.
@@ -157,7 +159,7 @@ def trained_names(
         for subject in manifest.subjects:
             name = subject.id if len(own) == 1 else f"{sets[which]}:{subject.id}"
             if name in known:
-                found[samples.unique_name(f, subject.id, len(folders))] = name
+                found[eval_clips.unique_subject(f, subject.id, len(folders))] = name
     return found
 
 

@@ -38,7 +38,7 @@ class Chunking:
     fade: int = 4
 
 
-class Stream:
+class StreamingPredictor:
     """One recording, or one speaker's microphone, on its way.
 
     State is `context + chunk + lookahead` frames of audio, `fade` frames of motion and levels of

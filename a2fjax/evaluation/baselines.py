@@ -19,7 +19,7 @@ import numpy as np
 from a2fjax.config import DataConfig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.evaluate.samples import Sample
+from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.tasks import statistics
 
 SHIFTS = (1, 2, 5)
@@ -34,7 +34,7 @@ NAMES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainingStatistics:
     """What the baselines know of the training set.
 
     Attributes:
@@ -50,9 +50,9 @@ class Training:
     emotions: tuple[str, ...]
 
 
-def training(
+def training_statistics(
     folders: Sequence[str], split: str = "train", weights: Sequence[float] = ()
-) -> Training:
+) -> TrainingStatistics:
     """Reads a training set's statistics; clips are read when they are asked for.
 
     Args:
@@ -69,11 +69,11 @@ def training(
     mean = statistics.motion_statistics(takes.manifests, split, amounts)[0]
     table = statistics.emotion_means(takes.manifests, split, amounts)
     emotions = [e["emotion"] for manifest in takes.manifests for e in manifest.entries(split)]
-    return Training(mean, table, takes, tuple(emotions))
+    return TrainingStatistics(mean, table, takes, tuple(emotions))
 
 
 def predictions(
-    sample: Sample, prediction: np.ndarray, known: Training, *, seed: int
+    sample: EvalClip, prediction: np.ndarray, known: TrainingStatistics, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Returns every baseline's curves [T, 72] for a clip, by name.
 
@@ -87,7 +87,7 @@ def predictions(
     out = {
         "constant_mean": np.broadcast_to(known.mean, truth.shape),
         "emotion_mean": sample.clip.emotion @ known.emotion_mean,
-        "another_take": fit_length(_another(sample, known, seed).motion, frames),
+        "another_take": fit_length(_other_take(sample, known, seed).motion, frames),
     }
     for shift in SHIFTS:
         out[f"shifted_{shift}"] = truth[np.maximum(np.arange(frames) - shift, 0)]
@@ -100,7 +100,7 @@ def fit_length(values: np.ndarray, frames: int) -> np.ndarray:
     return values[np.arange(frames) % len(values)]
 
 
-def _another(sample: Sample, known: Training, seed: int) -> records.Clip:
+def _other_take(sample: EvalClip, known: TrainingStatistics, seed: int) -> records.Clip:
     entries = known.takes.entries
     others = [i for i, entry in enumerate(entries) if entry.id != sample.clip.id]
     same = [i for i in others if known.emotions[i] == sample.emotion]
