@@ -68,7 +68,8 @@ def counted(config: config_lib.Config, frames: int) -> tuple[float, int]:
 
 def nvidia(frames: int) -> tuple[float, float]:
     """Returns (one call, trained values) of diffusion_rnn at the released size."""
-    from a2fjax.models.nvidia import diffusion, presets
+    from a2fjax.models.nvidia import presets
+    from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
 
     network = presets.DiffusionRnn(diffusion.V3)
     batch: dict[str, Any] = dict(predictor.batch_shapes(load("regression_v2_3.py", ""), 1, frames))

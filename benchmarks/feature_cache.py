@@ -144,8 +144,8 @@ def main() -> None:
     from a2fjax.data.feature_cache import writer as encode
     from a2fjax.encoders import wav2vec2
     from a2fjax.infer.predictor import batch_shapes
-    from a2fjax.models import audio_features
     from a2fjax.models import flops as cost
+    from a2fjax.models import pretrained
 
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
@@ -170,7 +170,7 @@ def main() -> None:
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, identity="none")
         )
-        found = audio_features.load(config.audio)
+        found = pretrained.load(config.audio)
         ((encoder, params),) = found.values()
         start = time.perf_counter()
         place = encode.write(folder / "shards", encoder, params)

@@ -382,7 +382,7 @@ def _train(
     from a2fjax import config as config_lib
     from a2fjax.data.feature_cache import writer
     from a2fjax.infer.predictor import Predictor
-    from a2fjax.models import audio_features
+    from a2fjax.models import pretrained
     from a2fjax.train import trainer
 
     folders = [str(workdir / "shards"), *extra]
@@ -392,7 +392,7 @@ def _train(
     config = config_lib.load(None, values | overrides).config
     if ":" in ",".join(config.audio.features) and config.audio.encoder.train_from is None:
         values["data.encoder_features"] = "cached"
-        for encoder, params in audio_features.load(config.audio).values():
+        for encoder, params in pretrained.load(config.audio).values():
             for folder in folders:
                 writer.write(folder, encoder, params)
     resolved = config_lib.load(None, values | overrides)

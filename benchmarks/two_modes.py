@@ -64,7 +64,7 @@ def batch(items: int) -> dict[str, np.ndarray]:
 def config(kind: str) -> Config:
     """Returns the experiment: models as small as they can be, losses of position and velocity."""
     own = DiffusionConfig(
-        widths=(32, 32), heads=2, window=8, draft=1.0, audio_dropout=0.0, pure_noise=0.1
+        widths=(32, 32), heads=2, window=8, coarse=1.0, audio_dropout=0.0, pure_noise=0.1
     )
     model = ModelConfig(
         kind=kind, conv_layers=1, conv_width=16, recurrent_width=16, identity="none",

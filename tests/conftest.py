@@ -96,7 +96,7 @@ def make_random_params(config, seed=0):
             return np.full(72, 0.1, np.float32)
         if leaf.ndim < 2:
             return np.full(leaf.shape, float(name.endswith("scale")), np.float32)
-        scale = 0.3 if "modulation" in name else (leaf.size // leaf.shape[-1]) ** -0.5
+        scale = 0.3 if "film" in name else (leaf.size // leaf.shape[-1]) ** -0.5
         return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)

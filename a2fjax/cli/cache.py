@@ -14,7 +14,7 @@ from a2fjax import signals
 from a2fjax.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
-    from a2fjax.models.audio_features import Encoders
+    from a2fjax.models.pretrained import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     for folder in args.shards:
         records.read_manifest(folder)
 
-    from a2fjax.models import audio_features
+    from a2fjax.models import pretrained
 
     if not any(":" in name for name in config.audio.features):
         raise InputError(
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             "one with --features, such as whisper:PATH"
         )
     with signals.raise_on_signal():
-        _write(args, audio_features.load(config.audio))
+        _write(args, pretrained.load(config.audio))
     return EXIT_OK
 
 

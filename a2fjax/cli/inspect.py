@@ -11,7 +11,7 @@ from a2fjax.view.text import table
 
 if TYPE_CHECKING:
     from a2fjax.config import Config, Resolved
-    from a2fjax.models.audio_features import Encoders
+    from a2fjax.models.pretrained import Encoders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +127,8 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
       InputError: damaged, of another rig, or no such step.
     """
     from a2fjax import config as config_lib
-    from a2fjax.models import audio_features
     from a2fjax.models import params as params_lib
+    from a2fjax.models import pretrained
     from a2fjax.train import checkpoints, tracking
 
     path = folder / "config.json"
@@ -151,7 +151,7 @@ def run_folder(folder: Path, step: int | None) -> list[str]:
         lines += ["", *("  " + row for row in params_lib.table(params).splitlines())]
     lines += [
         "",
-        *_model(config, constants=constants, encoders=audio_features.restore(folder, config.audio)),
+        *_model(config, constants=constants, encoders=pretrained.restore(folder, config.audio)),
     ]
     if (folder / "metrics.jsonl").is_file():
         last: dict[str, tuple[int, float]] = {}
@@ -223,11 +223,11 @@ def _model(
     from a2fjax.models import params as params_lib
 
     task = tasks.build(config, constants, encoders)
-    hearing = task.model.hearing
+    extractor = task.model.audio_features
     batch = batch_shapes(config, 1, config.data.window_frames)
     # Training encodes the whole clip of a window, or reads what is in a cache.
     cached = config.data.encoder_features == "cached"
-    read = {key: (e.states, e.width) for key, e in hearing.encoders.items() if cached}
+    read = {key: (e.states, e.width) for key, e in extractor.encoders.items() if cached}
     heard = loader.heard_frames(config)
     shapes = batch_lib.spec(1, config.data.window_frames, config.data.identity_points, heard, read)
     example = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
@@ -263,15 +263,15 @@ def _model(
         f"{config.data.batch_size} x {frames} frames)",
         f"  {copies * size / 1e6:.1f} MB of parameters, gradients, Adam's two moments"
         + (" and average" if copies == 5 else "")
-        + (f"; {constant / 1e6:.1f} MB that are not trained" if hearing.encoders else ""),
+        + (f"; {constant / 1e6:.1f} MB that are not trained" if extractor.encoders else ""),
         "  look-ahead: "
         + (
-            f"the whole clip ({'encoders' if hearing.encoders else 'bidirectional'})"
+            f"the whole clip ({'encoders' if extractor.encoders else 'bidirectional'})"
             if ahead is None
             else f"{1000 * ahead:.1f} ms ({task.model.lookahead_frames} frames and the window)"
         ),
     ]
-    for key, encoder in hearing.encoders.items():
+    for key, encoder in extractor.encoders.items():
         start = config.audio.encoder.train_from
         lines.append(
             f"  {key}: {encoder.layers} layers of width {encoder.width}, "

@@ -59,7 +59,7 @@ NON_NEGATIVE = (
     "model.nvidia.tongue model.nvidia.actors model.nvidia.recurrent_dropout model.nvidia.vol_stab "
     "model.nvidia.lip_dist model.nvidia.emo_reg model.nvidia.exp_smooth "
     "model.diffusion.reach model.diffusion.dropout model.diffusion.pure_noise "
-    "model.diffusion.draft model.diffusion.audio_dropout model.diffusion.distill_steps "
+    "model.diffusion.coarse model.diffusion.audio_dropout model.diffusion.distill_steps "
     "model.diffusion.sample.eta model.diffusion.sample.audio model.diffusion.sample.emotion "
     "model.diffusion.sample.identity"
 ).split()

@@ -244,7 +244,7 @@ class DiffusionConfig:
       snr_limit: weights squared errors of the clean motion by min(1 + SNR, this).
       pure_noise: share of training windows at pure noise, where every sample begins; the others are
         at even levels.
-      draft: weight of the loss of the draft, a regression from the audio that the U-Net corrects;
+      coarse: weight of the loss of the coarse prediction, a regression that the U-Net corrects;
         its errors are in rig units, whatever `loss.balance`.
       audio_dropout: share of training windows without audio.
       distill_steps: 0 trains on data. Otherwise `init_from` is the teacher, and the student learns
@@ -265,7 +265,7 @@ class DiffusionConfig:
     target: str = "v"
     snr_limit: float = 5.0
     pure_noise: float = 0.1
-    draft: float = 1.0
+    coarse: float = 1.0
     audio_dropout: float = 0.1
     distill_steps: int = 0
     distill_levels: int = 4

@@ -19,7 +19,7 @@ from jax import Array
 CONDITIONS = ("audio", "emotion", "identity")
 
 
-def left_out(strengths: Mapping[str, float]) -> tuple[str, ...]:
+def guided_conditions(strengths: Mapping[str, float]) -> tuple[str, ...]:
     """Returns the conditions whose strength is not 1, without which predictions are needed."""
     return tuple(name for name in CONDITIONS if strengths.get(name, 1.0) != 1.0)
 

@@ -20,7 +20,7 @@ from jax import Array
 NAMES = ("v", "x0", "eps")
 
 
-def of(name: str, clean: Array, noise: Array, alpha: Array, sigma: Array) -> Array:
+def target_value(name: str, clean: Array, noise: Array, alpha: Array, sigma: Array) -> Array:
     """Returns the target of that name; all arrays are broadcast.
 
     Raises:
@@ -65,14 +65,14 @@ def noise(name: str, value: Array, x: Array, alpha: Array, sigma: Array) -> Arra
     raise ValueError(f"target {name!r}: expected one of {NAMES}")
 
 
-def about(name: str, draft: Array, x: Array, alpha: Array, sigma: Array) -> Array:
+def coarse_guess(name: str, draft: Array, x: Array, alpha: Array, sigma: Array) -> Array:
     """Returns the target's value of the best guess from a draft and x; see the module.
 
     Raises:
       ValueError: no such target.
     """
     guess = alpha * x + sigma**2 * draft
-    return of(name, guess, sigma * (x - alpha * draft), alpha, sigma)
+    return target_value(name, guess, sigma * (x - alpha * draft), alpha, sigma)
 
 
 def weight(alpha: Array, limit: float) -> Array:

@@ -65,7 +65,7 @@ def training_statistics(
     """
     takes = ClipSource(folders, split)
     data = DataConfig(shards=tuple(folders), split=split, weights=tuple(weights))
-    amounts = statistics.amounts(data, folders, takes.manifests)
+    amounts = statistics.dataset_weights(data, folders, takes.manifests)
     mean = statistics.motion_statistics(takes.manifests, split, amounts)[0]
     table = statistics.emotion_means(takes.manifests, split, amounts)
     emotions = [e["emotion"] for manifest in takes.manifests for e in manifest.entries(split)]

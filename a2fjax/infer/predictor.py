@@ -23,7 +23,7 @@ from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.infer import sampling
-from a2fjax.models import audio_features, conditioning
+from a2fjax.models import conditioning, pretrained
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
@@ -110,7 +110,9 @@ class Predictor:
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
         self._predict = jax.jit(task.predict)
         model = getattr(task, "model", None)
-        self.most_frames: int | None = model.hearing.most_frames if model is not None else None
+        self.most_frames: int | None = (
+            model.audio_features.most_frames if model is not None else None
+        )
         self.stride: int = getattr(model, "stride", 1)
 
     @classmethod
@@ -130,9 +132,9 @@ class Predictor:
         """
         config = sampling.with_sampling(read_config(run).config, sample or {})
         step, params, _ = checkpoints.load_params(run, step, item="ema")
-        found = audio_features.restore(run, config.audio)
+        found = pretrained.restore(run, config.audio)
         task = tasks.build(config, params["constants"], found)
-        return cls(config, task, task.model.hearing.with_pretrained(params), step=step)
+        return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
 
     def points(self, mesh: Mesh) -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh; sampled once, used for many clips.

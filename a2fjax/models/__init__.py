@@ -9,8 +9,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
-    from a2fjax.models.audio_features import Encoders
     from a2fjax.models.base import Model
+    from a2fjax.models.pretrained import Encoders
 
 
 def build(
@@ -25,7 +25,7 @@ def build(
       constants: statistics of the training data that `init` puts into the parameters, as
         `a2fjax.tasks.constants` computes them; None where `init` is not used for its values,
         because parameters come from a checkpoint.
-      encoders: by key, as `a2fjax.models.audio_features.load` or `restore` give them; None reads
+      encoders: by key, as `a2fjax.models.pretrained.load` or `restore` give them; None reads
         those that the configuration names.
 
     Raises:

@@ -12,17 +12,17 @@ from jax import Array
 
 from a2fjax.config import AudioConfig, ModelConfig
 from a2fjax.models import conditioning
-from a2fjax.models.audio_features import Mix
 from a2fjax.models.base import Batch
+from a2fjax.models.feature_fusion import FeatureFusion
 from a2fjax.models.gru import GRU, BidirectionalGRU
 
 
-def reach(frames: int, layers: int) -> list[int]:
+def frames_per_layer(frames: int, layers: int) -> list[int]:
     """Shares a reach in frames over the layers, the first ones taking what is left over."""
     return [frames // layers + (i < frames % layers) for i in range(layers)]
 
 
-def trunk(
+def backbone(
     config: ModelConfig,
     audio: AudioConfig,
     features: Array,
@@ -75,7 +75,7 @@ def trunk(
     )
     if config.identity_residual:
         people = constants["subjects"].shape[0]
-        own = conditioning.IdentityResidual(people, config.identity_width, name="residual")
+        own = conditioning.IdentityResidual(people, config.identity_width, name="identity_residual")
         vector = own(batch["subject"], key=for_residual, dropout=config.residual_dropout)
         conditions = [conditions[0] + vector] if conditions else [vector]
     told = batch["emotion"]
@@ -91,13 +91,13 @@ def trunk(
     if states:
         # Beyond the numbers of `keys`, of which these would otherwise be copies.
         for_mix = None if key is None else jax.random.fold_in(key, config.conv_layers + 1)
-        mix = Mix(audio.encoder, name="hearing")
+        mix = FeatureFusion(audio.encoder, name="feature_fusion")
         features, silence = mix(features, silence, states, valid, constants, for_mix)
     x = jnp.where(valid, features, silence) - silence
     x = jnp.pad(x, ((0, 0), (config.past_frames, config.future_frames), (0, 0))) + silence
     x = x.astype(dtype)
-    past = reach(config.past_frames, config.conv_layers)
-    future = reach(config.future_frames, config.conv_layers)
+    past = frames_per_layer(config.past_frames, config.conv_layers)
+    future = frames_per_layer(config.future_frames, config.conv_layers)
     for i in range(config.conv_layers):
         x = nn.Conv(
             config.conv_width,
@@ -110,7 +110,7 @@ def trunk(
         for_dropout = keys[i + 1]
         if for_dropout is not None and config.dropout > 0:
             x = drop_channels(for_dropout, x, config.dropout)
-    x = conditioning.Modulation(name="modulation")(x, conditions, dtype)
+    x = conditioning.FiLM(name="film")(x, conditions, dtype)
 
     # Time-major from here: the recurrence then reads contiguous frames.
     x = x.swapaxes(0, 1)

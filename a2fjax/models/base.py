@@ -10,7 +10,7 @@ from jax import Array
 from a2fjax.models.params import Params
 
 if TYPE_CHECKING:
-    from a2fjax.models.audio_features import Hearing
+    from a2fjax.models.audio_features import AudioFeatureExtractor
 
 Batch = Mapping[str, Array]
 """Arrays of a batch by name.
@@ -27,10 +27,10 @@ class Model(Protocol):
     """Audio and conditions in, motion out.
 
     Attributes:
-      hearing: signals and encoders; its `pretrained` weights complete what `init` gives.
+      audio_features: signals and encoders; its `pretrained` weights complete what `init` gives.
     """
 
-    hearing: Hearing
+    audio_features: AudioFeatureExtractor
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Model(Protocol):
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters that start at random, and constants.
 
-        Weights of pretrained encoders are not among them: `hearing.with_pretrained` adds them.
+        The weights of encoders are added by `audio_features.with_pretrained`.
         Reads only the shapes of `batch`, so it runs under `eval_shape`.
         """
         ...

@@ -217,7 +217,7 @@ class EmotionEncoder(nn.Module):
         return nn.gelu(nn.Dense(self.width, name="hidden")(emotion))
 
 
-class Modulation(nn.Module):
+class FiLM(nn.Module):
     """Feature-wise linear modulation (FiLM, Perez et al. 2018): y = x * (1 + scale) + shift.
 
     Scale and shift are sums of linear maps of the conditions, zero at the start. A speaker's

@@ -20,11 +20,12 @@ from a2fjax import rig
 from a2fjax.config import Config, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.errors import InputError
-from a2fjax.models.audio_features import Encoders, HearingModel
+from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import default_constants
-from a2fjax.models.unet import Heard, Listener, UNet, stride
+from a2fjax.models.unet import ConditionEncoder, Conditions, UNet, stride
 
 TEACHER = "teacher"
 """Of the parameters: the U-Net that a student learns from."""
@@ -93,7 +94,7 @@ def check_sampling(config: Config) -> None:
     }
     if config.model.identity == "none" and not config.model.identity_residual:
         rates["identity"] = 0.0  # There is none to be left out.
-    for name in guidance.left_out(strengths(sample)):
+    for name in guidance.guided_conditions(guidance_strengths(sample)):
         if not rates[name]:
             raise InputError(
                 f"model.diffusion.sample.{name}={getattr(sample, name)}: guidance needs a model "
@@ -102,7 +103,7 @@ def check_sampling(config: Config) -> None:
             )
 
 
-def strengths(sample: SampleConfig) -> dict[str, float]:
+def guidance_strengths(sample: SampleConfig) -> dict[str, float]:
     """Returns the strength of guidance by condition."""
     return {name: getattr(sample, name) for name in guidance.CONDITIONS}
 
@@ -126,7 +127,7 @@ def frame_noise(seed: Array, take: Array, start: Array, frames: int, index: Arra
     return jax.vmap(of_item)(take, start)
 
 
-class Diffusion(HearingModel):
+class Diffusion(AudioModel):
     """See the module and `a2fjax.models.base.Model`; `apply` samples.
 
     A batch may hold "take" [B] int32 (0 where it does not), whose noise with `start` is the same in
@@ -153,7 +154,7 @@ class Diffusion(HearingModel):
         super().__init__(config, default_constants(config.model), constants, encoders)
         self.config = config.model
         self.own = config.model.diffusion
-        self.listener = Listener(config.model, config.audio, self.dtype)
+        self.condition_encoder = ConditionEncoder(config.model, config.audio, self.dtype)
         self.unet = UNet(config.model, self.dtype)
         self.stride = stride(self.own.widths)
         self.last_time = EPS_LAST if self.own.target == "eps" else 1.0
@@ -161,24 +162,24 @@ class Diffusion(HearingModel):
     @property
     def frozen(self) -> tuple[str, ...]:
         """See `a2fjax.models.base.Model`; a student hears as its teacher does."""
-        student = (f"^{TEACHER}/", "^listener/") if self.own.distill_steps else ()
+        student = (f"^{TEACHER}/", "^condition_encoder/") if self.own.distill_steps else ()
         return (*super().frozen, *student)
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants under "constants", without the encoders'."""
         constants = self.device_constants()
         items, frames = batch["emotion"].shape[:2]
-        for_listener, for_unet = jax.random.split(key)
-        signals, silence, states = self.nothing_heard(batch)
-        heard, variables = self.listener.init_with_output(
-            for_listener, signals, silence, batch, constants, None, states
+        for_condition_encoder, for_unet = jax.random.split(key)
+        signals, silence, states = self.zero_features(batch)
+        heard, variables = self.condition_encoder.init_with_output(
+            for_condition_encoder, signals, silence, batch, constants, None, states
         )
         x, level = jnp.zeros((items, frames, rig.NUM_CHANNELS)), jnp.ones(items)
         unet = self.unet.init(for_unet, x, level, level, heard)["params"]
-        params = {"listener": variables["params"], "unet": unet, "constants": constants}
+        params = {"condition_encoder": variables["params"], "unet": unet, "constants": constants}
         return {**params, TEACHER: unet} if self.own.distill_steps else params
 
-    def taught(self, params: Params) -> Params:
+    def init_student(self, params: Params) -> Params:
         """Returns a student's parameters at its start: those of a teacher, kept a second time."""
         if not self.own.distill_steps:
             return params
@@ -209,27 +210,27 @@ class Diffusion(HearingModel):
         batch: Batch,
         *,
         key: Array | None = None,
-        deaf: Array | None = None,
-    ) -> Heard:
+        audio_dropped: Array | None = None,
+    ) -> Conditions:
         """Returns what the U-Net is told of the batch; once a clip, not once a step.
 
         Args:
           params: of the model.
           batch: see `a2fjax.models.base.Batch`.
           key: of dropout; None when not training.
-          deaf: [B] bool, items whose audio is left out.
+          audio_dropped: [B] bool, items whose audio is left out.
         """
-        # Beyond the numbers that the listener's own keys are split into.
+        # Beyond the numbers that the condition_encoder's own keys are split into.
         for_encoders = None if key is None else jax.random.fold_in(key, _FOR_ENCODERS)
-        heard: Any = self.listener.apply(
-            {"params": params["listener"]},
-            self.hearing.signals(batch),
-            self.hearing.silence(),
+        heard: Any = self.condition_encoder.apply(
+            {"params": params["condition_encoder"]},
+            self.audio_features.signals(batch),
+            self.audio_features.silence(),
             batch,
             params["constants"],
             key,
-            self.hearing.states(params, batch, key=for_encoders),
-            deaf,
+            self.audio_features.hidden_states(params, batch, key=for_encoders),
+            audio_dropped,
         )
         return heard
 
@@ -239,7 +240,7 @@ class Diffusion(HearingModel):
         x: Array,
         alpha: Array,
         sigma: Array,
-        heard: Heard,
+        heard: Conditions,
         *,
         key: Array | None = None,
     ) -> Array:
@@ -256,29 +257,29 @@ class Diffusion(HearingModel):
         exists = heard["valid"][:, : x.shape[1], None]
         x = jnp.where(exists, x, 0.0)
         # Learnt by its own loss: through here it would become whatever suits the U-Net.
-        heard = {**heard, "draft": jax.lax.stop_gradient(heard["draft"])}
+        heard = {**heard, "coarse_prediction": jax.lax.stop_gradient(heard["coarse_prediction"])}
         more: Any = self.unet.apply({"params": unet}, x, alpha, sigma, heard, key)
         a, s = alpha[:, None, None], sigma[:, None, None]
-        draft = heard["draft"][:, : x.shape[1]]
-        value = targets.about(self.own.target, draft, x, a, s) + more
+        draft = heard["coarse_prediction"][:, : x.shape[1]]
+        value = targets.coarse_guess(self.own.target, draft, x, a, s) + more
         return targets.clean(self.own.target, value, x, a, s)
 
     # ---- sampling ---------------------------------------------------------------------------
 
     def guided(
         self, params: Params, batch: Batch, sample: SampleConfig
-    ) -> tuple[Heard, tuple[str, ...], Heard]:
+    ) -> tuple[Conditions, tuple[str, ...], Conditions]:
         """Returns what is heard with all conditions and without each that is guided, and those.
 
         Parts lie behind each other along the batch; the first one's draft is guided already. And
         what is heard with all conditions, as it is.
         """
-        names = guidance.left_out(strengths(sample))
+        names = guidance.guided_conditions(guidance_strengths(sample))
         parts = [self.hear(params, batch)]
         for name in names:
             if name == "audio":
                 nobody = jnp.ones(batch["length"].shape, bool)
-                parts.append(self.hear(params, batch, deaf=nobody))
+                parts.append(self.hear(params, batch, audio_dropped=nobody))
             elif name == "emotion":
                 untold = {**batch, "emotion": jnp.zeros_like(batch["emotion"])}
                 parts.append(self.hear(params, untold))
@@ -293,8 +294,11 @@ class Diffusion(HearingModel):
             return plain, names, plain
         # The draft is guided like any prediction. To the plain one, where a condition leaves little
         # open, all that a strength moves would be pulled back step by step.
-        drafts = jnp.concatenate([part["draft"] for part in parts])
-        parts[0] = {**plain, "draft": guidance.combine(drafts, names, strengths(sample))}
+        drafts = jnp.concatenate([part["coarse_prediction"] for part in parts])
+        parts[0] = {
+            **plain,
+            "coarse_prediction": guidance.combine(drafts, names, guidance_strengths(sample)),
+        }
         return jax.tree.map(lambda *each: jnp.concatenate(each), *parts), names, plain
 
     def bounds(self, constants: Params) -> tuple[Array, Array]:
@@ -306,7 +310,7 @@ class Diffusion(HearingModel):
         self,
         params: Params,
         unet: Params,
-        heard: Heard,
+        heard: Conditions,
         names: Sequence[str],
         sample: SampleConfig,
         x: Array,
@@ -323,7 +327,7 @@ class Diffusion(HearingModel):
             jnp.tile(each, (copies, *(1,) * (each.ndim - 1))) for each in (x, alpha, sigma)
         )
         clean = self.denoise(unet, x, alpha, sigma, heard)
-        clean = guidance.combine(clean, names, strengths(sample))
+        clean = guidance.combine(clean, names, guidance_strengths(sample))
         return jnp.clip(clean, *self.bounds(params["constants"]))
 
     def sample(self, params: Params, batch: Batch, sample: SampleConfig) -> Array:

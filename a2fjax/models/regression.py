@@ -15,10 +15,11 @@ from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
-from a2fjax.models.audio_features import Encoders, HearingModel
-from a2fjax.models.backbone import trunk
+from a2fjax.models.audio_model import AudioModel
+from a2fjax.models.backbone import backbone
 from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
 
 
 def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray]:
@@ -74,7 +75,7 @@ class Network(nn.Module):
           key: of dropout and noise; None when not training.
           states: of encoders by key, [B, T, S, D].
         """
-        x, conditions = trunk(
+        x, conditions = backbone(
             self.config,
             self.audio,
             features,
@@ -88,11 +89,11 @@ class Network(nn.Module):
         # In float32 whatever the precision: the recurrence gives that, the product is small, and
         # eight bits of a bfloat16 would show as steps in slow motion.
         x = nn.Dense(rig.NUM_CHANNELS, name="head")(x).swapaxes(0, 1)
-        x = conditioning.Modulation(name="head_modulation")(x, conditions)
+        x = conditioning.FiLM(name="head_film")(x, conditions)
         return constants["motion_mean"] + constants["motion_std"] * x
 
 
-class Regression(HearingModel):
+class Regression(AudioModel):
     """The regression model behind `init` and `apply`; see `a2fjax.models.base.Model`.
 
     Level-normalised audio → signals and encoders' states (`hearing`) → convolutions that together
@@ -125,7 +126,7 @@ class Regression(HearingModel):
     @property
     def lookahead_frames(self) -> int | None:
         """Future frames a frame depends on; None for all of them (bidirectional, or encoders)."""
-        if self.config.recurrent == "bidirectional" or self.hearing.encoders:
+        if self.config.recurrent == "bidirectional" or self.audio_features.encoders:
             return None
         return self.config.future_frames
 
@@ -134,19 +135,19 @@ class Regression(HearingModel):
         """Future audio a frame depends on, analysis window included; None for all of it."""
         if self.lookahead_frames is None:
             return None
-        samples = self.hearing.frontend.lookahead_samples
+        samples = self.audio_features.frontend.lookahead_samples
         return self.lookahead_frames / rig.FPS + samples / SAMPLE_RATE
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants under "constants", without the encoders'."""
         constants = self.device_constants()
-        features, silence, states = self.nothing_heard(batch)
+        features, silence, states = self.zero_features(batch)
         variables = self.network.init(key, features, silence, batch, constants, None, states)
         return {**variables["params"], "constants": constants}
 
     def features(self, batch: Batch) -> Array:
         """Returns the signals [B, T, F] of the batch's audio; padding is heard as silence."""
-        return self.hearing.signals(batch)
+        return self.audio_features.signals(batch)
 
     def apply(
         self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
@@ -173,12 +174,12 @@ class Regression(HearingModel):
         key = key if train else None
         number = self.config.conv_layers + 2  # Of no key inside the network.
         for_encoders = None if key is None else jax.random.fold_in(key, number)
-        states = self.hearing.states(params, batch, key=for_encoders)
+        states = self.audio_features.hidden_states(params, batch, key=for_encoders)
         weights = {k: v for k, v in params.items() if k not in ("constants", "encoders")}
         motion: Any = self.network.apply(
             {"params": weights},
             features,
-            self.hearing.silence(),
+            self.audio_features.silence(),
             batch,
             params["constants"],
             key,

@@ -23,7 +23,7 @@ from a2fjax import rig
 from a2fjax.config import AudioConfig, ModelConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
-from a2fjax.models.backbone import drop_channels, trunk
+from a2fjax.models.backbone import backbone, drop_channels
 from a2fjax.models.base import Batch
 
 STEP_WIDTH = 128
@@ -32,10 +32,12 @@ STEP_WIDTH = 128
 _FREQUENCIES = 16
 _SNR_RANGE = 8.0
 
-Heard = dict[str, Any]
-"""What the U-Net is told of a clip: "draft" [B, T, 72], "audio" [B, T, A], "valid" [B, T] bool,
-"identity" [B, D] where there is one, "emotion" a list of [B, T / 2^l, E] by level, "sources" of
-keys and values by name of the attention. T is a multiple of `stride`."""
+Conditions = dict[str, Any]
+"""Inputs of the U-Net that stay the same from step to step: "coarse_prediction" [B, T, 72],
+"audio" [B, T, A], "valid" [B, T] bool, "identity" [B, D] where there is one, "emotion" a list of
+[B, T / 2^l, E] by level, "sources" of keys and values by name of the attention.
+
+T is a multiple of `stride`."""
 
 
 def stride(widths: Sequence[int]) -> int:
@@ -79,7 +81,7 @@ def attentions(widths: Sequence[int], blocks: int) -> list[tuple[str, int]]:
     return [(f"down_{i}_{b}", i) for i in range(len(widths)) for b in range(blocks)]
 
 
-class Listener(nn.Module):
+class ConditionEncoder(nn.Module):
     """All of a clip that does not change from step to step; see `Heard`.
 
     Attributes:
@@ -101,8 +103,8 @@ class Listener(nn.Module):
         constants: Mapping[str, Array],
         key: Array | None = None,
         states: Mapping[str, Array] | None = None,
-        deaf: Array | None = None,
-    ) -> Heard:
+        audio_dropped: Array | None = None,
+    ) -> Conditions:
         """Returns what is heard; arguments as `regression.Network`.
 
         Args:
@@ -112,10 +114,10 @@ class Listener(nn.Module):
           constants: of the model.
           key: of dropout and noise; None when not training.
           states: of encoders by key.
-          deaf: [B] bool, items whose audio is left out: neither draft nor features tell of it.
+          audio_dropped: [B] bool, items whose audio reaches neither prediction nor features.
         """
         own = self.config.diffusion
-        x, conditions = trunk(
+        x, conditions = backbone(
             self.config,
             self.audio,
             features,
@@ -126,13 +128,13 @@ class Listener(nn.Module):
             states,
             dtype=self.dtype,
         )
-        draft = nn.Dense(rig.NUM_CHANNELS, name="draft")(x).swapaxes(0, 1)
-        draft = conditioning.Modulation(name="draft_modulation")(draft, conditions)
+        draft = nn.Dense(rig.NUM_CHANNELS, name="coarse_prediction")(x).swapaxes(0, 1)
+        draft = conditioning.FiLM(name="coarse_prediction_film")(draft, conditions)
         audio = nn.LayerNorm(dtype=self.dtype, name="norm")(x.swapaxes(0, 1))
-        nothing = self.param("no_audio", nn.initializers.zeros_init(), audio.shape[-1:])
-        if deaf is not None:
-            draft = jnp.where(deaf[:, None, None], 0.0, draft)
-            audio = jnp.where(deaf[:, None, None], nothing.astype(audio.dtype), audio)
+        nothing = self.param("audio_dropped", nn.initializers.zeros_init(), audio.shape[-1:])
+        if audio_dropped is not None:
+            draft = jnp.where(audio_dropped[:, None, None], 0.0, draft)
+            audio = jnp.where(audio_dropped[:, None, None], nothing.astype(audio.dtype), audio)
 
         step = stride(own.widths)
         valid = padded(jnp.arange(features.shape[1]) < batch["length"][:, None], step)
@@ -149,7 +151,12 @@ class Listener(nn.Module):
             name: keys_and_values(heard[level], own.widths[level], own.heads, self.dtype, name)
             for name, level in attentions(own.widths, own.blocks)
         }
-        out: Heard = {"draft": draft, "audio": audio, "valid": valid, "emotion": told}
+        out: Conditions = {
+            "coarse_prediction": draft,
+            "audio": audio,
+            "valid": valid,
+            "emotion": told,
+        }
         if identity:
             out["identity"] = identity[0]
         return {**out, "sources": sources}
@@ -184,7 +191,7 @@ class ResidualBlock(nn.Module):
         h = nn.silu(nn.LayerNorm(dtype=self.dtype, name="norm_0")(x)) * exists
         h = nn.Conv(self.width, (3,), dtype=self.dtype, name="conv_0")(h)
         h = nn.LayerNorm(dtype=self.dtype, name="norm_1")(h)
-        h = conditioning.Modulation(name="modulation")(h, conditions, self.dtype)
+        h = conditioning.FiLM(name="film")(h, conditions, self.dtype)
         h = nn.silu(h)
         if key is not None and self.dropout > 0:
             h = drop_channels(key, h, self.dropout)
@@ -213,7 +220,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, alpha: Array, sigma: Array, heard: Heard, key: Array | None = None
+        self, x: Array, alpha: Array, sigma: Array, heard: Conditions, key: Array | None = None
     ) -> Array:
         """Returns [B, T, 72], in the unit of the target.
 
@@ -252,7 +259,7 @@ class UNet(nn.Module):
 
         length = x.shape[1]
         x = padded(x, stride(own.widths))
-        h = jnp.concatenate([x, heard["draft"], heard["audio"]], axis=-1).astype(dtype)
+        h = jnp.concatenate([x, heard["coarse_prediction"], heard["audio"]], axis=-1).astype(dtype)
         h = nn.Dense(own.widths[0], dtype=dtype, name="enter")(h)
         skips = []
         for level in levels:

@@ -89,7 +89,7 @@ def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtyp
       task: knows the encoders whose states a batch brings along where they are cached.
     """
     cached = config.data.encoder_features == "cached"
-    read: dict[str, Any] = dict(task.model.hearing.encoders) if cached else {}
+    read: dict[str, Any] = dict(task.model.audio_features.encoders) if cached else {}
     shapes = loader.spec(config, encoded=read)
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
-    from a2fjax.models.audio_features import Encoders
+    from a2fjax.models.pretrained import Encoders
     from a2fjax.tasks.base import Task
 
 

@@ -34,7 +34,7 @@ class Task(Protocol):
         """Returns parameters, constants included, without `pretrained`; runs under `eval_shape`."""
         ...
 
-    def starting(self, params: Params) -> Params:
+    def warm_start(self, params: Params) -> Params:
         """Returns the parameters that a run with `init_from` begins with, of those found there."""
         ...
 
@@ -61,7 +61,7 @@ class Task(Protocol):
         ...
 
 
-class OfModel:
+class SingleModelTask:
     """What every task does that has one model and hears through it.
 
     Attributes:
@@ -78,13 +78,13 @@ class OfModel:
     @property
     def pretrained(self) -> Params:
         """Weights of encoders as read."""
-        return self.model.hearing.pretrained
+        return self.model.audio_features.pretrained
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters of the model, without `pretrained`."""
         return self.model.init(key, batch)
 
-    def starting(self, params: Params) -> Params:
+    def warm_start(self, params: Params) -> Params:
         """Returns the parameters as they are."""
         return params
 

@@ -3,7 +3,7 @@
 The terms of `losses` are of the clean motion that the U-Net predicts, each item weighted by
 `targets.weight` of its noise level. All but closure are squared errors of linear functions of the
 motion, so what they teach at every level is the mean of what may be: no term pulls samples away
-from the data's distribution. With "draft_" in front they are of the draft, the regression beside
+from the data's distribution. With "coarse_" in front they are of the draft, the regression beside
 it.
 
 A student (`model.diffusion.distill_steps`) learns instead, at a few noise levels, where its
@@ -26,12 +26,12 @@ from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Batch
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
-from a2fjax.tasks.base import OfModel
+from a2fjax.tasks.base import SingleModelTask
 
-DRAFT = "draft_"
+COARSE = "coarse_"
 
 
-class DiffusionTask(OfModel):
+class DiffusionTask(SingleModelTask):
     """See `a2fjax.tasks.base.Task`.
 
     Attributes:
@@ -47,9 +47,9 @@ class DiffusionTask(OfModel):
         self.config = config.loss
         self.own = config.model.diffusion
 
-    def starting(self, params: Params) -> Params:
+    def warm_start(self, params: Params) -> Params:
         """Returns the parameters that a run with `init_from` starts from."""
-        return self.model.taught(params)
+        return self.model.init_student(params)
 
     def loss(
         self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
@@ -60,7 +60,7 @@ class DiffusionTask(OfModel):
         """
         del step
         constants = params["constants"]
-        for_level, for_noise, for_hearing, for_deaf, for_unet = jax.random.split(key, 5)
+        for_level, for_noise, for_hearing, for_audio_dropout, for_unet = jax.random.split(key, 5)
         mask = losses.good_frames(batch)[..., None] & batch["channel_mask"][:, None]
         clean = self.model.standardised(constants, jnp.where(mask, batch["motion"], 0.0))
         clean = jnp.where(mask, clean, 0.0)
@@ -74,22 +74,26 @@ class DiffusionTask(OfModel):
         if self.own.distill_steps:
             terms = self._student(params, batch, x, time, factors, for_unet if train else None)
             return self.total(terms), terms
-        deaf = None
+        audio_dropped = None
         if train and self.own.audio_dropout:
-            deaf = jax.random.bernoulli(for_deaf, self.own.audio_dropout, alpha.shape)
-        heard = self.model.hear(params, batch, key=for_hearing if train else None, deaf=deaf)
+            audio_dropped = jax.random.bernoulli(
+                for_audio_dropout, self.own.audio_dropout, alpha.shape
+            )
+        heard = self.model.hear(
+            params, batch, key=for_hearing if train else None, audio_dropped=audio_dropped
+        )
         found = self.model.denoise(
             params["unet"], x, alpha, sigma, heard, key=for_unet if train else None
         )
         weight = targets.weight(alpha, self.own.snr_limit)
         motion = self.model.motion(constants, found)
         terms = losses.regression_losses(motion, batch, self.config, factors, weight)
-        if self.own.draft:
-            draft = self.model.motion(constants, heard["draft"][:, : clean.shape[1]])
+        if self.own.coarse:
+            draft = self.model.motion(constants, heard["coarse_prediction"][:, : clean.shape[1]])
             # Of items without audio the draft is nothing that was predicted.
-            counts = jnp.ones_like(alpha) if deaf is None else 1.0 - deaf
+            counts = jnp.ones_like(alpha) if audio_dropped is None else 1.0 - audio_dropped
             drafted = losses.regression_losses(draft, batch, self.config, None, counts)
-            terms |= {f"{DRAFT}{name}": term for name, term in drafted.items()}
+            terms |= {f"{COARSE}{name}": term for name, term in drafted.items()}
         return self.total(terms), terms
 
     def _times(self, key: Array, items: int) -> Array:
@@ -139,7 +143,7 @@ class DiffusionTask(OfModel):
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
-        drafted = {k[len(DRAFT) :]: v for k, v in terms.items() if k.startswith(DRAFT)}
-        own = {k: v for k, v in terms.items() if not k.startswith(DRAFT)}
+        drafted = {k[len(COARSE) :]: v for k, v in terms.items() if k.startswith(COARSE)}
+        own = {k: v for k, v in terms.items() if not k.startswith(COARSE)}
         out = losses.total(own, self.config)
-        return out + self.own.draft * losses.total(drafted, self.config)
+        return out + self.own.coarse * losses.total(drafted, self.config)

@@ -13,7 +13,8 @@ from a2fjax.data import records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning
-from a2fjax.models.nvidia import configured, geometry
+from a2fjax.models.nvidia import configured
+from a2fjax.models.nvidia.geometry import maps
 
 MOTION_CLIPS = 4000
 """Clips over which motion is measured at most, spread evenly over each subject's."""
@@ -67,9 +68,9 @@ def constants(
     wanted = own.actors != 1
     if not wanted and own.head != "geometry":
         return {**out, "actor_mean": mean[None].astype(np.float32)}
-    found = measure(ClipSource(folders, config.data.split), people, amounts, mean)
+    found = measure_moments(ClipSource(folders, config.data.split), people, amounts, mean)
     if not wanted:
-        found = geometry.Moments(found.mean, found.covariance, found.mean[None])
+        found = maps.Moments(found.mean, found.covariance, found.mean[None])
     if wanted:
         # So that a predictor finds the actor of a name.
         out["subjects"] = conditioning.encode_names(list(named.values()))
@@ -80,12 +81,12 @@ def constants(
     }
 
 
-def measure(
+def measure_moments(
     clips: ClipSource,
     people: Sequence[tuple[int, str]],
     amounts: Sequence[float] | np.ndarray,
     mean: np.ndarray,
-) -> geometry.Moments:
+) -> maps.Moments:
     """Measures the motion of good frames; a channel that was not observed counts as `mean`.
 
     Args:
@@ -118,4 +119,4 @@ def measure(
     share = share / max(float(np.sum(share * count)), 1e-12)
     shift = np.einsum("s,sc->c", share, first)
     covariance = np.einsum("s,scd->cd", share, second) - np.outer(shift, shift)
-    return geometry.Moments(mean + shift, covariance, actors)
+    return maps.Moments(mean + shift, covariance, actors)

@@ -37,17 +37,17 @@ from a2fjax.diffusion import schedule
 from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Batch
-from a2fjax.models.nvidia import regression
 from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
+from a2fjax.models.nvidia.conv_w2v_autocorr import network
 from a2fjax.models.params import Params
-from a2fjax.tasks.base import OfModel
+from a2fjax.tasks.base import SingleModelTask
 
 NORMALISED = ("position", "velocity", "emo_reg")
 _QUIETER = 5000.0
 _TINY = 1e-8
 
 
-class _Base(OfModel):
+class _Base(SingleModelTask):
     """What both tasks share; see `a2fjax.tasks.base.Task`."""
 
     model: Any
@@ -112,7 +112,7 @@ def quietness(audio: Array) -> Array:
       audio: [B, 320 T], zeros beyond the end of an item.
     """
     loud = jnp.abs(audio).reshape(audio.shape[0], -1, HOP).mean(axis=-1)
-    half = regression.BUFFER // HOP // 2
+    half = network.BUFFER // HOP // 2
     frames = loud.shape[1]
     sums = jnp.cumsum(jnp.pad(loud, ((0, 0), (half + 1, half))), axis=1)
     mean = (sums[:, 2 * half : 2 * half + frames] - sums[:, :frames]) / (2 * half)

@@ -9,10 +9,10 @@ from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Batch, Model
 from a2fjax.models.params import Params
-from a2fjax.tasks.base import OfModel
+from a2fjax.tasks.base import SingleModelTask
 
 
-class RegressionTask(OfModel):
+class RegressionTask(SingleModelTask):
     """See `a2fjax.tasks.base.Task`.
 
     Attributes:

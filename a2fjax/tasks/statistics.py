@@ -18,8 +18,8 @@ from a2fjax.data.feature_cache import reader, writer
 from a2fjax.data.identity import points as identity
 from a2fjax.encoders import speech_encoder
 from a2fjax.errors import InputError
-from a2fjax.models import audio_features, conditioning
-from a2fjax.models.audio_features import Encoders
+from a2fjax.models import conditioning, pretrained
+from a2fjax.models.pretrained import Encoders
 from a2fjax.tasks import moments
 
 _STD_FLOOR = 0.01
@@ -94,7 +94,7 @@ def emotion_means(
     return np.where(known, total / np.where(known, weight, 1.0), mean)
 
 
-def amounts(
+def dataset_weights(
     data: DataConfig, folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
 ) -> np.ndarray:
     """Returns what each set counts for in statistics of the training split [S].
@@ -114,11 +114,11 @@ def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> lis
     return [folder / s.mesh for s in manifest.subjects if s.id in present and s.mesh is not None]
 
 
-STATE_CLIPS = 24
+STATISTICS_CLIPS = 24
 """Clips over which the states of an encoder are measured, spread evenly over the training split."""
 
 
-def state_statistics(
+def hidden_state_statistics(
     data: DataConfig, folders: Sequence[str | Path], found: Encoders
 ) -> dict[str, np.ndarray]:
     """Measures what encoders give on training clips, on good and padded frames alike.
@@ -145,7 +145,7 @@ def state_statistics(
     if data.encoder_features == "cached":
         streams = {key: writer.stream(*each) for key, each in found.items()}
         cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
-    chosen = np.unique(np.linspace(0, len(clips) - 1, STATE_CLIPS).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
     # Of one length, so that one program serves all.
     frames = -(-int(clips.frames[chosen].max()) // batch_lib.BUCKET) * batch_lib.BUCKET
     out: dict[str, np.ndarray] = {}
@@ -202,7 +202,7 @@ def constants(
         raise InputError("data.shards is empty: expected a folder that data_pipeline.build wrote")
     manifests = [records.read_manifest(path) for path in paths]
     records.check_split(config.data.split, manifests, paths)
-    counts = amounts(config.data, paths, manifests)
+    counts = dataset_weights(config.data, paths, manifests)
     mean, std = motion_statistics(manifests, config.data.split, counts)
     described: list[list[np.ndarray]] = []
     if config.model.identity == "mesh":
@@ -228,7 +228,7 @@ def constants(
     rows = np.array(described).reshape(-1, 2, mesh_descriptor.width(config.model.identity_normals))
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
     if found is None:
-        found = audio_features.load(config.audio)
+        found = pretrained.load(config.audio)
     own: dict[str, np.ndarray] = {}
     if config.model.kind not in ("regression", "diffusion"):
         own = moments.constants(config, paths, manifests, counts, mean)
@@ -237,7 +237,7 @@ def constants(
         "motion_std": std,
         "identity_mean": identity_mean,
         "identity_projection": projection,
-        **state_statistics(config.data, paths, found),
+        **hidden_state_statistics(config.data, paths, found),
         **own,
     }
     if config.model.identity_residual:

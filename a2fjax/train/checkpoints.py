@@ -1,7 +1,7 @@
 """States on disk: written whole or not at all, read with or without the optimiser.
 
     RUN/config.json                 resolved configuration
-       /encoders/<key>.safetensors  weights of speech encoders before training (`models.hearing`)
+       /encoders/<key>.safetensors  weights of speech encoders before training (`models.pretrained`)
        /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
                                     weights of encoders, which every state would repeat
                           /ema      the same, averaged: what evaluation, inference and export use

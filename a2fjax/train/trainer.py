@@ -20,8 +20,8 @@ from a2fjax.config import Config, Resolved
 from a2fjax.data.feature_cache import writer
 from a2fjax.data.feature_cache.reader import Stream
 from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
-from a2fjax.models import audio_features
 from a2fjax.models import params as params_lib
+from a2fjax.models import pretrained
 from a2fjax.models.params import Params
 from a2fjax.sharding import mesh as mesh_lib
 from a2fjax.sharding.hardware import peak
@@ -80,7 +80,7 @@ def train(
     with StopRequest() as stop:
         config_lib.check_schedule(config.optim, config.steps)
         mesh_lib.check(config)
-        encoders: audio_features.Encoders = {}
+        encoders: pretrained.Encoders = {}
         start: Params = {}
         if task is None:
             # Before the run's encoders are looked for under names that may be another run's.
@@ -100,7 +100,7 @@ def train(
         with contextlib.ExitStack() as stack:
             if first:
                 stack.enter_context(folder_lib.claim(workdir, resolved))
-                audio_features.save(workdir, encoders)
+                pretrained.save(workdir, encoders)
             session.together()
             stack.enter_context(jax.set_mesh(mesh))
             checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
@@ -112,16 +112,16 @@ def _silent(line: str) -> None:
     pass
 
 
-def _encoders(config: Config, workdir: Path) -> audio_features.Encoders:
+def _encoders(config: Config, workdir: Path) -> pretrained.Encoders:
     """Returns the encoders of a run: those that it began with, or those that its features name."""
-    audio_features.check(config)
+    pretrained.check_feature_source(config)
     if checkpoints_lib.steps_in(workdir / checkpoints_lib.FOLDER):
-        return audio_features.restore(workdir, config.audio)
-    return audio_features.begin(workdir, config.audio, config.init_from)
+        return pretrained.restore(workdir, config.audio)
+    return pretrained.load_or_restore(workdir, config.audio, config.init_from)
 
 
 def _beginning(
-    config: Config, workdir: Path, encoders: audio_features.Encoders
+    config: Config, workdir: Path, encoders: pretrained.Encoders
 ) -> tuple[dict[str, np.ndarray], Params]:
     """Returns the constants of a run and the weights that do not start at random.
 
@@ -140,7 +140,7 @@ def _beginning(
     return session.arrays_of_first(found), {}
 
 
-def _streams(encoders: audio_features.Encoders) -> dict[str, Stream]:
+def _streams(encoders: pretrained.Encoders) -> dict[str, Stream]:
     """Returns what caches must hold for encoders, by key."""
     return {key: writer.stream(*found) for key, found in encoders.items()}
 
@@ -204,7 +204,7 @@ class _Run:
         self.abstract, self.pretrained = self.programs.abstract, task.pretrained
         if start:
             whole = params_lib.merge(self.abstract.params, self.abstract.frozen)
-            start = params_lib.overlay(self.pretrained, task.starting(start))
+            start = params_lib.overlay(self.pretrained, task.warm_start(start))
             checkpoints_lib.check_params(start, whole, name=f"init_from={config.init_from}")
         self.start = start or self.pretrained
         most = peak(mesh.devices.flat[0].device_kind, config.precision)

@@ -17,7 +17,7 @@ def sweep() -> Sweep:
     )
     return (
         sizes
-        + grid("model.diffusion.draft", 0.0, 0.3)
+        + grid("model.diffusion.coarse", 0.0, 0.3)
         + grid("model.diffusion.audio_dropout", 0.0, 0.2)
     )
 

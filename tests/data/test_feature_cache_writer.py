@@ -22,7 +22,7 @@ from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
 from a2fjax.encoders import speech_encoder
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.models import audio_features
+from a2fjax.models import audio_features, pretrained
 from a2fjax.tasks import statistics
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def configure(build, folders, features, *, encoder=None, augment=QUIET, **data):
 
 
 def cache(config):
-    found = audio_features.load(config.audio)
+    found = pretrained.load(config.audio)
     for folder in config.data.shards:
         for encoder, params in found.values():
             writer.write(folder, encoder, params)
@@ -369,7 +369,7 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
     found = cache(config)
     (key,) = found
     streams = {key: writer.stream(*found[key])}
-    heard = audio_features.Hearing(config.audio, found)
+    heard = audio_features.AudioFeatureExtractor(config.audio, found)
     run = jax.jit(heard.states)
     params = {"encoders": {key: found[key][1]}}
     live, cached = take(config, 3), take(cached_config(config), 3, encoded=streams)
@@ -425,7 +425,7 @@ def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path)
     other = build.write(tmp_path / "other", [build.clip(k, seconds=2) for k in range(30, 34)])
     names = [tiny["base"], "mel", tiny["whisper"], tiny["large"]]
     config = configure(build, [copy, other], names, weights=(1.0, 3.0))
-    found = audio_features.load(config.audio)
+    found = pretrained.load(config.audio)
     assert list(found) == ["0_wav2vec2", "2_whisper", "3_wav2vec2"]
     streams = {key: writer.stream(*each) for key, each in found.items()}
     for encoder, params in found.values():
@@ -455,9 +455,9 @@ def test_statistics_need_no_encoder_where_there_is_a_cache(build, tiny, copy, mi
     names = [tiny[kind] for kind in ("base", "large", "whisper")]
     config = configure(build, [copy], names, encoder={"mix": mix})
     found = cache(config)
-    live = statistics.state_statistics(config.data, [copy], found)
+    live = statistics.hidden_state_statistics(config.data, [copy], found)
     monkeypatch.setattr(speech_encoder.Encoder, "apply", None)
-    cached = statistics.state_statistics(cached_config(config).data, [copy], found)
+    cached = statistics.hidden_state_statistics(cached_config(config).data, [copy], found)
     assert live.keys() == cached.keys()
     for name, value in live.items():
         np.testing.assert_allclose(cached[name], value, rtol=2e-3, atol=2e-3 * np.abs(value).max())

@@ -243,7 +243,7 @@ def test_statistics_are_of_the_mixture_and_of_the_channels_that_were_observed():
     a = manifest(100, 0.1, 0.05, lower, "happy", 0.3)
     b = manifest(5000, 0.6, 0.1, upper, "sad", 0.9)
     data = DataConfig(shards=("a", "b"), weights=(3.0, 1.0))
-    share = statistics.amounts(data, data.shards, [a, b])
+    share = statistics.dataset_weights(data, data.shards, [a, b])
     np.testing.assert_allclose(share, [0.75, 0.25])
     mean, std = statistics.motion_statistics([a, b], "train", share)
     np.testing.assert_allclose(mean[:20], 0.1, rtol=1e-6)

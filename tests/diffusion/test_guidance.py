@@ -8,14 +8,14 @@ WHOLE, NO_AUDIO, NO_EMOTION = (jnp.asarray(RNG.normal(size=(2, 3, 4))) for _ in 
 
 
 def test_strength_one_leaves_nothing_out():
-    assert guidance.left_out({}) == ()
-    assert guidance.left_out({"audio": 1.0, "emotion": 1, "identity": 1.0}) == ()
+    assert guidance.guided_conditions({}) == ()
+    assert guidance.guided_conditions({"audio": 1.0, "emotion": 1, "identity": 1.0}) == ()
     np.testing.assert_array_equal(guidance.combine(WHOLE, (), {}), WHOLE)
 
 
 def test_other_strengths_leave_their_conditions_out_in_a_fixed_order():
-    assert guidance.left_out({"identity": 0.0, "audio": 2.0}) == ("audio", "identity")
-    assert guidance.left_out({"emotion": 1.5}) == ("emotion",)
+    assert guidance.guided_conditions({"identity": 0.0, "audio": 2.0}) == ("audio", "identity")
+    assert guidance.guided_conditions({"emotion": 1.5}) == ("emotion",)
 
 
 def test_one_condition_is_classifier_free_guidance():

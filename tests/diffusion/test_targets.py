@@ -19,13 +19,13 @@ def test_every_target_tells_the_clean_value_and_the_noise(clean, noise, angle):
     alpha, sigma = jnp.cos(jnp.float32(angle)), jnp.sin(jnp.float32(angle))
     x = alpha * clean + sigma * noise
     for name in targets.NAMES:
-        value = targets.of(name, clean, noise, alpha, sigma)
+        value = targets.target_value(name, clean, noise, alpha, sigma)
         found = targets.clean(name, value, x, alpha, sigma)
         np.testing.assert_allclose(found, clean, atol=1e-4)
         np.testing.assert_allclose(targets.noise(name, value, x, alpha, sigma), noise, atol=2e-4)
         # Through any other one and back again.
         for other in targets.NAMES:
-            told = targets.of(
+            told = targets.target_value(
                 other, found, targets.noise(name, value, x, alpha, sigma), alpha, sigma
             )
             np.testing.assert_allclose(
@@ -37,9 +37,9 @@ def test_in_pure_noise_v_and_x0_tell_the_clean_value():
     clean, noise = jnp.array([0.3, -2.0]), jnp.array([1.5, 0.1])
     zero, one = jnp.zeros(()), jnp.ones(())
     for name in ("v", "x0"):
-        value = targets.of(name, clean, noise, zero, one)
+        value = targets.target_value(name, clean, noise, zero, one)
         np.testing.assert_array_equal(targets.clean(name, value, noise, zero, one), clean)
-    np.testing.assert_array_equal(targets.of("v", clean, noise, one, zero), noise)
+    np.testing.assert_array_equal(targets.target_value("v", clean, noise, one, zero), noise)
 
 
 @pytest.mark.parametrize("name", targets.NAMES)
@@ -52,7 +52,7 @@ def test_about_a_draft_is_the_mean_of_what_the_clean_value_may_be(name, angle):
     likely = np.exp(-0.5 * (grid - draft) ** 2 - 0.5 * ((x - alpha * grid) / sigma) ** 2)
     mean = (grid * likely).sum(0) / likely.sum(0)
     level = jnp.float32(alpha), jnp.float32(sigma)
-    value = targets.about(name, jnp.asarray(draft), jnp.asarray(x), *level)
+    value = targets.coarse_guess(name, jnp.asarray(draft), jnp.asarray(x), *level)
     np.testing.assert_allclose(targets.clean(name, value, x, *level), mean, atol=2e-5)
 
 
@@ -60,12 +60,12 @@ def test_without_a_draft_v_starts_at_zero():
     """Standardised data need no more: the best guess of v from x alone is none."""
     x = jnp.linspace(-3, 3, 7)
     level = jnp.float32(0.6), jnp.float32(0.8)
-    np.testing.assert_allclose(targets.about("v", jnp.zeros(7), x, *level), 0.0, atol=1e-6)
+    np.testing.assert_allclose(targets.coarse_guess("v", jnp.zeros(7), x, *level), 0.0, atol=1e-6)
 
 
 def test_in_pure_noise_the_best_guess_is_the_draft():
     draft, x = jnp.array([0.5, -1.0]), jnp.array([2.0, 3.0])
-    value = targets.about("v", draft, x, jnp.zeros(()), jnp.ones(()))
+    value = targets.coarse_guess("v", draft, x, jnp.zeros(()), jnp.ones(()))
     np.testing.assert_array_equal(targets.clean("v", value, x, 0.0, 1.0), draft)
 
 
@@ -75,13 +75,15 @@ def test_the_weight_of_the_clean_value_is_that_of_v_up_to_its_limit():
     sigma = jnp.sqrt(1 - alpha**2)
     clean, noise = jnp.full(4, 0.7), jnp.full(4, -1.1)
     x = alpha * clean + sigma * noise
-    off = targets.of("v", clean, noise, alpha, sigma) + 0.25
+    off = targets.target_value("v", clean, noise, alpha, sigma) + 0.25
     error = targets.clean("v", off, x, alpha, sigma) - clean
     weighted = targets.weight(alpha, 1e5) * error**2
     np.testing.assert_allclose(weighted[:3], 0.25**2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("call", [targets.of, targets.clean, targets.noise, targets.about])
+@pytest.mark.parametrize(
+    "call", [targets.target_value, targets.clean, targets.noise, targets.coarse_guess]
+)
 def test_an_unknown_target_is_named(call):
     one = jnp.ones(())
     with pytest.raises(ValueError, match="'score'.*x0"):

@@ -60,7 +60,11 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(trained, teacher, tmp_path
 def test_a_student_keeps_its_teacher_and_hears_as_it_does(teacher, student):
     average = checkpoints.load_params(teacher, 3, "ema")[1]
     found = checkpoints.load_params(student, 3)[1]
-    for mine, theirs in (("teacher", "unet"), ("listener", "listener"), ("constants", "constants")):
+    for mine, theirs in (
+        ("teacher", "unet"),
+        ("condition_encoder", "condition_encoder"),
+        ("constants", "constants"),
+    ):
         assert jax.tree.all(jax.tree.map(np.array_equal, found[mine], average[theirs])), mine
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), found["unet"], average["unet"])
     assert max(jax.tree.leaves(moved)) > 1e-5

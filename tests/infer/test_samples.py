@@ -138,8 +138,8 @@ def test_steps_sampler_seed_and_guidance_can_be_chosen_afterwards(diffusion, spe
 
 
 def test_no_guidance_by_audio_hears_nothing(diffusion, speech):
-    deaf = sampled(diffusion, audio=0.0)
-    one, other = (deaf(speech(1.0, seed=s), speech_level=0.05) for s in (1, 2))
+    audio_dropped = sampled(diffusion, audio=0.0)
+    one, other = (audio_dropped(speech(1.0, seed=s), speech_level=0.05) for s in (1, 2))
     np.testing.assert_allclose(one, other, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ import pytest
 from a2fjax import models
 from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, ModelConfig
 from a2fjax.errors import InputError
-from a2fjax.models import audio_features
+from a2fjax.models import feature_fusion, pretrained
 from a2fjax.models.params import paths, split
 
 SMALL = ModelConfig(
@@ -44,7 +44,7 @@ def make(tiny_encoders):
         params["norm_0"]["scale"] += 1.0
         constants = {**model.constants, "motion_mean": np.full(72, 0.5, np.float32)}
         params = {**params, "constants": constants}
-        return model, model.hearing.with_pretrained(params)
+        return model, model.audio_features.with_pretrained(params)
 
     return make
 
@@ -65,7 +65,7 @@ def predict(model, params, given):
 
 
 def states_of(model, params, given):
-    return compile_fast(model.hearing.states)(params, given)
+    return compile_fast(model.audio_features.hidden_states)(params, given)
 
 
 SUM = ("mel", "pitch", "wav2vec2", "hubert", "whisper")
@@ -73,23 +73,23 @@ SUM = ("mel", "pitch", "wav2vec2", "hubert", "whisper")
 
 def test_any_sum_of_features_is_heard_and_each_part_counts(make):
     model, params = make(*SUM, mix=True)
-    assert list(model.hearing.encoders) == ["2_wav2vec2", "3_hubert", "4_whisper"]
+    assert list(model.audio_features.encoders) == ["2_wav2vec2", "3_hubert", "4_whisper"]
     assert model.lookahead_frames is None and model.lookahead_seconds is None
-    assert model.hearing.most_frames == 1500
+    assert model.audio_features.most_frames == 1500
     given = batch(2, 20)
     run = compile_fast(lambda p, b: model.apply(p, b)["motion"])
     whole = np.asarray(run(params, given))
     assert whole.shape == (2, 20, 72) and np.isfinite(whole).all()
-    mixed = params["hearing"]
+    mixed = params["feature_fusion"]
     assert mixed["signals"]["kernel"].shape == (83, 8)
-    for name in model.hearing.encoders:
+    for name in model.audio_features.encoders:
         assert mixed[name]["kernel"].shape == (16, 8) and mixed[f"{name}_mix"].shape == (4,)
-        deaf = {**mixed, name: jax.tree.map(np.zeros_like, mixed[name])}
-        assert np.abs(run({**params, "hearing": deaf}, given) - whole).max() > 1e-3
+        audio_dropped = {**mixed, name: jax.tree.map(np.zeros_like, mixed[name])}
+        assert np.abs(run({**params, "feature_fusion": audio_dropped}, given) - whole).max() > 1e-3
         # The mix is learned: shifting it to the first state changes what is heard.
         first = np.array([9.0, 0, 0, 0], np.float32)
         shifted = {**mixed, f"{name}_mix": first}
-        assert np.abs(run({**params, "hearing": shifted}, given) - whole).max() > 1e-4
+        assert np.abs(run({**params, "feature_fusion": shifted}, given) - whole).max() > 1e-4
 
 
 @pytest.mark.parametrize("names", [("mel", "whisper"), ("wav2vec2",)])
@@ -163,7 +163,7 @@ def mix_of(settings, key, states=None, valid=None, signals=3):
     states = np.ones((64, frames, 1, 8), np.float32) if states is None else states
     valid = np.ones((len(states), frames, 1), bool) if valid is None else valid
     constants = {"0_x_mean": np.zeros((1, 8)), "0_x_std": np.ones((1, 8))}
-    mix = audio_features.Mix(config)
+    mix = feature_fusion.FeatureFusion(config)
     args = (np.ones((len(states), frames, signals)), np.zeros(signals), {"0_x": states}, valid)
     params = mix.init(jax.random.key(0), *args, constants, None)
     params["params"]["0_x_outside"] = jnp.full(4, 9.0)
@@ -220,12 +220,14 @@ def test_frozen_encoders_are_the_same_in_training(make):
     model, params = make("wav2vec2")
     given = batch(1, 30)
     for first, same in ((None, True), (1, False)):
-        model.hearing.config = dataclasses.replace(
-            model.hearing.config,
-            encoder=dataclasses.replace(model.hearing.config.encoder, train_from=first),
+        model.audio_features.config = dataclasses.replace(
+            model.audio_features.config,
+            encoder=dataclasses.replace(model.audio_features.config.encoder, train_from=first),
         )
         found = compile_fast(
-            lambda key, given=given: model.hearing.states(params, given, key=key)["0_wav2vec2"]
+            lambda key, given=given: model.audio_features.hidden_states(params, given, key=key)[
+                "0_wav2vec2"
+            ]
         )(jax.random.key(0))
         plain = states_of(model, params, given)["0_wav2vec2"]
         assert np.allclose(found, plain, atol=1e-5) == same
@@ -239,17 +241,17 @@ def test_what_is_trained(make):
         model, params = make("mel", "whisper", train_from=first)
         trained, fixed = split(params, model.frozen)
         assert set(trained.get("encoders", {}).get("1_whisper", {})) == expected
-        assert "constants" in fixed and "encoders" in fixed and "hearing" in trained
+        assert "constants" in fixed and "encoders" in fixed and "feature_fusion" in trained
         # The model's own start leaves the encoder out, and is completed by what was read.
         own = jax.eval_shape(model.init, jax.random.key(0), batch(1, 20))
         assert "encoders" not in own
-        read = dict(paths(model.hearing.pretrained["encoders"]["1_whisper"]))
-        whole = dict(paths(model.hearing.with_pretrained(own)["encoders"]["1_whisper"]))
+        read = dict(paths(model.audio_features.pretrained["encoders"]["1_whisper"]))
+        whole = dict(paths(model.audio_features.with_pretrained(own)["encoders"]["1_whisper"]))
         assert set(read) == set(whole)
         # Trained weights that a checkpoint brings along are not replaced.
         some = {**own, **{"encoders": trained["encoders"]}} if first is not None else own
         some = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), some)
-        merged = dict(paths(model.hearing.with_pretrained(some)["encoders"]["1_whisper"]))
+        merged = dict(paths(model.audio_features.with_pretrained(some)["encoders"]["1_whisper"]))
         for path, value in merged.items():
             assert (not np.any(value)) == (path.split("/")[0] in expected or not read[path].any())
 
@@ -257,17 +259,21 @@ def test_what_is_trained(make):
 def test_caches_cannot_be_of_trained_encoders_or_paused_clips(tiny_encoders):
     audio = AudioConfig(features=(tiny_encoders["whisper"],), encoder=EncoderConfig(train_from=0))
     with pytest.raises(InputError, match="train_from=0: an encoder that is trained"):
-        audio_features.check(Config(audio=audio, data=DataConfig(encoder_features="cached")))
+        pretrained.check_feature_source(
+            Config(audio=audio, data=DataConfig(encoder_features="cached"))
+        )
     audio = dataclasses.replace(audio, encoder=EncoderConfig())
     data = DataConfig(encoder_features="cached")
-    audio_features.check(Config(audio=audio, data=data))
+    pretrained.check_feature_source(Config(audio=audio, data=data))
     paused = dataclasses.replace(data.augment, silence_prob=0.5)
     with pytest.raises(InputError, match="silence_prob=0.5.*set data.encoder_features='live'"):
-        audio_features.check(Config(audio=audio, data=dataclasses.replace(data, augment=paused)))
-    audio_features.check(Config(data=dataclasses.replace(data, augment=paused)))
+        pretrained.check_feature_source(
+            Config(audio=audio, data=dataclasses.replace(data, augment=paused))
+        )
+    pretrained.check_feature_source(Config(data=dataclasses.replace(data, augment=paused)))
 
 
 def test_nothing_to_train_is_said_when_the_encoder_is_read(tiny_encoders):
     audio = AudioConfig(features=(tiny_encoders["hubert"],), encoder=EncoderConfig(train_from=3))
     with pytest.raises(InputError, match="train_from=3: hubert runs 3 layers"):
-        audio_features.load(audio)
+        pretrained.load(audio)

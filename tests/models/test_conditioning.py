@@ -146,7 +146,7 @@ def test_training_adds_noise_and_drops_identities(encoder):
 
 
 def test_modulation_starts_as_identity_and_then_scales_and_shifts():
-    module = conditioning.Modulation()
+    module = conditioning.FiLM()
     x = jax.random.normal(jax.random.key(0), (2, 3, 4))
     conditions = [jnp.ones((2, 5)), jnp.ones((2, 3, 6))]
     params = module.init(jax.random.key(1), x, conditions)

@@ -217,7 +217,7 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
     batch, model, params, _ = plain
     how = SampleConfig(identity=2.0, audio=2.0, emotion=0.0)
     parts = quick(lambda p, b: model.guided(p, b, how)[0])(params, batch)
-    hear = quick(lambda p, b, deaf: model.hear(p, b, deaf=deaf))
+    hear = quick(lambda p, b, audio_dropped: model.hear(p, b, audio_dropped=audio_dropped))
     told = {
         "none": batch,
         "audio": batch,
@@ -229,9 +229,12 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
     for i, name in enumerate(told):
         expected = hear(params, told[name], np.full(2, name == "audio"))
         own = jax.tree.map(lambda v, i=i: v[2 * i : 2 * i + 2], parts)
-        drafts[name] = np.asarray(expected["draft"])
+        drafts[name] = np.asarray(expected["coarse_prediction"])
         if name == "none":
-            guided, own["draft"] = own["draft"], expected["draft"]
+            guided, own["coarse_prediction"] = (
+                own["coarse_prediction"],
+                expected["coarse_prediction"],
+            )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), own, expected)
         whole = expected if whole is None else whole
         changed = {k for k in ("audio", "emotion", "identity") if differs_by_leaf(own, whole, k)}
@@ -244,21 +247,21 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
 
 def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     batch, model, params, _ = plain
-    hear = quick(lambda p, b: model.hear(p, b, deaf=jnp.array([True, False])))
+    hear = quick(lambda p, b: model.hear(p, b, audio_dropped=jnp.array([True, False])))
     first = hear(params, batch)
     second = hear(params, {**batch, "audio": batch["audio"][::-1] * 0.7})
     sources = [(k, i) for k in first["sources"] for i in (0, 1)]
     for name, a, b in (
-        ("draft", first["draft"], second["draft"]),
+        ("coarse_prediction", first["coarse_prediction"], second["coarse_prediction"]),
         ("audio", first["audio"], second["audio"]),
         *((k, first["sources"][k][i], second["sources"][k][i]) for k, i in sources),
     ):
         np.testing.assert_array_equal(a[0], b[0], err_msg=name)
         assert np.abs(a[1] - b[1]).max() > 0, name
-    assert not first["draft"][0].any()
+    assert not first["coarse_prediction"][0].any()
     np.testing.assert_allclose(
         first["audio"][0, :FRAMES],
-        np.tile(params["listener"]["no_audio"], (FRAMES, 1)),
+        np.tile(params["condition_encoder"]["audio_dropped"], (FRAMES, 1)),
         rtol=1e-6,
     )
 
@@ -391,7 +394,7 @@ def test_the_unet_sees_level_audio_emotion_and_identity(plain):
 
     own = unet(0.5, heard)
     assert np.abs(unet(0.1, heard) - own).max() > 1e-3
-    for name in ("audio", "draft", "identity", "emotion", "sources"):
+    for name in ("audio", "coarse_prediction", "identity", "emotion", "sources"):
         changed = {**heard, name: jax.tree.map(lambda v: v + 0.5, heard[name])}
         assert np.abs(unet(0.5, changed) - own).max() > 1e-3, name
 
@@ -401,7 +404,9 @@ def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
     model = models.build(config(widths=(8,)), CONSTANTS)
     params = quick(model.init)(jax.random.key(0), batch)
     call, hear = one_call(model, batch), model.hear
-    found, draft = quick(lambda p: (call(p), hear(p, batch)["draft"][:, :FRAMES]))(params)
+    found, draft = quick(lambda p: (call(p), hear(p, batch)["coarse_prediction"][:, :FRAMES]))(
+        params
+    )
     x = np.random.default_rng(5).normal(size=(2, FRAMES, 72))
     alpha, sigma = (np.asarray(v)[:, None, None] for v in model.level(jnp.array([0.3, 0.9])))
     np.testing.assert_allclose(found, alpha * x + sigma**2 * draft, atol=1e-5)
@@ -429,7 +434,7 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
         widths=(8, 12),
     )
     assert {path.split("/")[0] for path, _ in paths(params)} == {
-        "constants", "listener", "unet", "teacher"
+        "constants", "condition_encoder", "unet", "teacher"
     }  # fmt: skip
     motion = predict(params, batch)
     # One call in pure noise, of the student.

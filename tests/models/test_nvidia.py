@@ -11,12 +11,14 @@ from a2fjax import rig
 from a2fjax.encoders.wav2vec2 import config as encoder_layout
 from a2fjax.encoders.wav2vec2 import weight_map as encoder_table
 from a2fjax.errors import InputError
-from a2fjax.models.nvidia import diffusion, layers, layout, regression, weights
-from a2fjax.models.nvidia.layout import RIG, Layout
+from a2fjax.models.nvidia import frame_layout, layers, weights
+from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
+from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
 from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn, explicit_emotion
 from a2fjax.models.params import count, paths, split
 
-GEOMETRY = Layout(6, 5, 15, 4)
+GEOMETRY = FrameLayout(6, 5, 15, 4)
 LAYOUTS = pytest.mark.parametrize(
     "out",
     [pytest.param(GEOMETRY, id="geometry"), pytest.param(RIG, id="rig", marks=pytest.mark.slow)],
@@ -119,8 +121,8 @@ def shapes_of(size):
     "size, published, trainable",
     [
         (regression.MARK, 18_273_331, 1_868_979),
-        (regression.Size(Layout(96, 10, 15, 4)), 18_152_243, 1_747_891),
-        (regression.Size(Layout(140, 10, 15, 4), phonemes=(42,)), 18_581_229, 2_176_877),
+        (regression.Size(FrameLayout(96, 10, 15, 4)), 18_152_243, 1_747_891),
+        (regression.Size(FrameLayout(140, 10, 15, 4), phonemes=(42,)), 18_581_229, 2_176_877),
     ],
     ids=["Mark v2.3", "Claire example", "Claire's head with phonemes"],
 )
@@ -143,7 +145,7 @@ def test_four_encoder_layers_and_phonemes_make_the_size_on_claires_card():
     "size, width, published, trainable",
     [
         (diffusion.V3, 88_831, 179_664_830, 160_893_630),
-        (diffusion.Size(Layout(4_500, 1_560, 15, 4)), 6_079, 102_344_998, 83_573_798),
+        (diffusion.Size(FrameLayout(4_500, 1_560, 15, 4)), 6_079, 102_344_998, 83_573_798),
     ],
     ids=["v3.0", "Claire example"],
 )
@@ -502,7 +504,7 @@ def test_the_rigs_layout_is_the_order_of_its_channels():
     assert [*rig.CHANNELS[RIG.parts["tongue"]]] == [*rig.TONGUE]
     assert [*rig.CHANNELS[RIG.parts["eyes"]]] == [*rig.EYE_ANGLES]
     assert GEOMETRY.parts["jaw"] == slice(11, 26)
-    for wrong in (Layout, lambda *x: dataclasses.replace(GEOMETRY, jaw=-1)):
+    for wrong in (FrameLayout, lambda *x: dataclasses.replace(GEOMETRY, jaw=-1)):
         with pytest.raises(InputError, match="expected"):
             wrong(0, 1, 1, 1)
 
@@ -513,7 +515,9 @@ def test_emotions_of_ours_are_heard_as_theirs():
     assert names == ["joy", "anger", "sadness", "amazement"]
     assert not np.asarray(theirs[0]).any()  # Neutral is the zero vector.
     # Their word for ours means ours again.
-    for name, row in zip(rig.EMOTIONS[1:], np.asarray(layout.EMOTION_TO_NVIDIA[1:]), strict=True):
+    for name, row in zip(
+        rig.EMOTIONS[1:], np.asarray(frame_layout.EMOTION_TO_NVIDIA[1:]), strict=True
+    ):
         assert rig.NVIDIA_TO_EMOTION[rig.NVIDIA_EMOTIONS[row.argmax()]] == {name: 1.0}
     given = jnp.eye(10)
     assert explicit_emotion(given, 10) is given

@@ -8,7 +8,7 @@ from scipy.optimize import lsq_linear
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from a2fjax.models.nvidia import geometry, shapes
+from a2fjax.models.nvidia.geometry import maps, shapes
 
 VERTICES, TONGUE = 90, 30
 
@@ -47,7 +47,7 @@ def motions(count=300, seed=1, free=0.3):
 
 def moments(motion, actors=1):
     actor = np.stack([motion[k::actors].mean(0) for k in range(actors)])
-    return geometry.Moments(motion.mean(0), np.cov(motion.T, bias=True), actor)
+    return maps.Moments(motion.mean(0), np.cov(motion.T, bias=True), actor)
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +60,23 @@ def test_channels_come_back_where_the_geometry_tells_them(head, kind):
     """Round trip to 1e-3 of a weight (0.03 degrees), the residual of optimality checked."""
     motion = motions()
     if kind == "pca":
-        constants = geometry.pca_constants(head, moments(motion), 60, 20, error=0.001)
+        constants = maps.pca_constants(head, moments(motion), 60, 20, error=0.001)
     else:
-        constants = geometry.vertex_constants(head, moments(motion), error=0.001)
-    assert geometry.undetermined(constants) == {}
-    values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
-    found, violation = jax.jit(lambda v: geometry.solve(constants, v))(values)
-    assert violation <= geometry.TOLERANCE
+        constants = maps.vertex_constants(head, moments(motion), error=0.001)
+    assert maps.undetermined(constants) == {}
+    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, violation = jax.jit(lambda v: maps.solve(constants, v))(values)
+    assert violation <= maps.TOLERANCE
     assert np.abs((found - motion) / rig.SCALE).max() < 1e-3
-    free = geometry.channels(constants, values)
+    free = maps.rig_channels(constants, values)
     assert np.abs((free - motion) / rig.SCALE).max() < 1e-3
 
 
 def test_vertices_of_the_head_are_those_of_its_shapes(head):
     motion = motions(5)
-    constants = geometry.vertex_constants(head, moments(motions(), actors=3))
-    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
-    parts = geometry.layout(constants).parts
+    constants = maps.vertex_constants(head, moments(motions(), actors=3))
+    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    parts = maps.frame_layout(constants).parts
     for name, part in {"skin": head.skin, "tongue": head.tongue}.items():
         posed = part.neutral + np.einsum("tc,cvi->tvi", motion, part.shapes)
         centre = part.neutral.mean(0)
@@ -85,7 +85,7 @@ def test_vertices_of_the_head_are_those_of_its_shapes(head):
         np.testing.assert_allclose(values[:, parts[name]], expected, atol=1e-5)
     np.testing.assert_allclose(values[:, parts["eyes"]], motion[:, 68:] / 30, atol=1e-6)
     jaw_only = np.where(np.isin(np.arange(72), shapes.JAW), motion, 0.0)
-    alone = np.asarray(geometry.frames(constants, jnp.asarray(jaw_only, jnp.float32)))
+    alone = np.asarray(maps.head_values(constants, jnp.asarray(jaw_only, jnp.float32)))
     np.testing.assert_allclose(values[:, parts["jaw"]], alone[:, parts["jaw"]], atol=1e-6)
     assert constants["mean_geometry"].shape == (3, values.shape[1])
     assert 0 <= constants["upper"].min() and constants["upper"].max() <= 1
@@ -93,7 +93,7 @@ def test_vertices_of_the_head_are_those_of_its_shapes(head):
 
 def test_components_are_those_of_numpys_svd_of_all_frames(head):
     motion = motions(400)
-    found, deviation = geometry.components(head.skin.matrix, moments(motion), 60)
+    found, deviation = maps.components(head.skin.matrix, moments(motion), 60)
     frames = (motion - motion.mean(0)) @ head.skin.matrix
     left, values, _ = np.linalg.svd(frames, full_matrices=False)
     rank = int((values > 1e-8 * values[0]).sum())
@@ -112,11 +112,11 @@ def test_outside_the_box_the_answer_is_scipys(head):
     rng = np.random.default_rng(3)
     motion = motions(6, seed=4) + rng.normal(0, 0.5, (6, 72)) * rig.SCALE
     known = moments(motions())
-    constants = geometry.vertex_constants(head, known, error=0.2)
-    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    constants = maps.vertex_constants(head, known, error=0.2)
+    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
     values = values + 0.02 * rng.normal(size=values.shape).astype(np.float32)
-    found, violation = geometry.solve(constants, jnp.asarray(values))
-    assert violation <= geometry.TOLERANCE
+    found, violation = maps.solve(constants, jnp.asarray(values))
+    assert violation <= maps.TOLERANCE
     matrix = constants["matrix"].astype(np.float64)
     spread = np.sqrt(np.mean(np.diag(matrix.T @ known.covariance @ matrix)))
     covariance = known.covariance + 1e-4 * np.diag(np.diag(known.covariance))
@@ -137,13 +137,13 @@ def test_what_the_geometry_does_not_tell_is_named_and_is_what_goes_with_the_rest
     # Of the two that look the same, training motion says which one it is.
     motion[:, rig.INDEX["browInnerUp"]] = 0.3
     motion[0, rig.INDEX["browInnerUp"]] = 0.3001
-    constants = geometry.vertex_constants(head, moments(motion), error=0.001)
-    names = geometry.undetermined(constants)
+    constants = maps.vertex_constants(head, moments(motion), error=0.001)
+    names = maps.undetermined(constants)
     assert set(names) == {"cheekPuff", "tongueIn", "browInnerUp", "mouthPucker"}
     assert names["cheekPuff"].startswith("nothing moves with it")
     assert names["mouthPucker"].startswith("others together look the same")
-    values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
-    found, _ = geometry.solve(constants, values)
+    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, _ = maps.solve(constants, values)
     still = rig.INDEX["cheekPuff"]
     np.testing.assert_allclose(found[:, still], motion[:, still].mean(), atol=1e-6)
     told = [i for i, n in enumerate(rig.CHANNELS) if n not in ("cheekPuff", "tongueIn")]
@@ -156,10 +156,10 @@ def test_few_components_give_back_motion_as_it_is_distributed(head):
     patterns = rng.uniform(0, 0.2, (10, 72))
     patterns[:, 52:] = 0.0
     motion = rng.uniform(0, 1, (400, 10)) @ patterns / 2
-    constants = geometry.pca_constants(head, moments(motion), 12, 0, error=0.001)
-    values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
-    found, violation = geometry.solve(constants, values)
-    assert violation <= geometry.TOLERANCE
+    constants = maps.pca_constants(head, moments(motion), 12, 0, error=0.001)
+    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, violation = maps.solve(constants, values)
+    assert violation <= maps.TOLERANCE
     assert np.abs(found - motion).max() < 0.01
 
 
@@ -167,15 +167,15 @@ def test_what_never_moved_in_training_is_left_alone_and_rounding_is_not_blown_up
     """Two channels move, so two components tell everything, and nothing else can be told."""
     motion = np.zeros((200, 72))
     motion[:, [rig.INDEX["jawOpen"], rig.INDEX["mouthPucker"]]] = motions(200)[:, :2]
-    constants = geometry.pca_constants(head, moments(motion), 30, 20, error=1e-4)
-    names = geometry.undetermined(constants)
+    constants = maps.pca_constants(head, moments(motion), 30, 20, error=1e-4)
+    names = maps.undetermined(constants)
     assert len(names) == 70 and names["jawLeft"].startswith("it never moved in training")
     # A part that never moves has no component.
     assert names["tongueUp"].startswith("nothing moves with it")
-    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
-    found, _ = geometry.solve(constants, values)
+    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    found, _ = maps.solve(constants, values)
     np.testing.assert_allclose(found, motion, atol=1e-4)
-    other, _ = geometry.solve(constants, values * (1 + 1e-6))
+    other, _ = maps.solve(constants, values * (1 + 1e-6))
     np.testing.assert_allclose(found, other, atol=1e-4)
 
 
@@ -183,15 +183,15 @@ def test_a_frame_does_not_depend_on_those_beside_it(tmp_path):
     """Not even where fewer components than channels leave much to choose."""
     head = shapes.read(head_file(tmp_path / "h.npz"))
     motion = motions()
-    constants = geometry.pca_constants(head, moments(motion), 12, 5)
-    assert len(geometry.undetermined(constants)) > 40
-    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    constants = maps.pca_constants(head, moments(motion), 12, 5)
+    assert len(maps.undetermined(constants)) > 40
+    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
     rng = np.random.default_rng(5)
     values = values + rng.normal(0, 0.1, values.shape).astype(np.float32)
-    whole, violation = geometry.solve(constants, values)
-    assert violation <= geometry.TOLERANCE
+    whole, violation = maps.solve(constants, values)
+    assert violation <= maps.TOLERANCE
     for i in (0, 17):
-        alone, _ = geometry.solve(constants, values[i : i + 1] * (1 + 3e-7))
+        alone, _ = maps.solve(constants, values[i : i + 1] * (1 + 3e-7))
         np.testing.assert_allclose(alone[0], whole[i], atol=2e-3)
 
 
@@ -206,12 +206,12 @@ def test_on_a_real_head_it_converges_inside_and_outside_the_box(shared, noise):
     known = moments(motion)
     if noise:
         motion = motion + np.random.default_rng(2).normal(0, 0.4, motion.shape) * rig.SCALE
-    constants = geometry.vertex_constants(head, known, error=0.1 if noise else 0.001)
-    assert set(geometry.undetermined(constants)) == {"tongueOut", *rig.TONGUE}
-    values = np.asarray(geometry.frames(constants, jnp.asarray(motion, jnp.float32)))
+    constants = maps.vertex_constants(head, known, error=0.1 if noise else 0.001)
+    assert set(maps.undetermined(constants)) == {"tongueOut", *rig.TONGUE}
+    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
     values = values + noise * np.random.default_rng(3).normal(size=values.shape)
-    found, violation = jax.jit(lambda v: geometry.solve(constants, v))(values.astype(np.float32))
-    assert violation <= geometry.TOLERANCE
+    found, violation = jax.jit(lambda v: maps.solve(constants, v))(values.astype(np.float32))
+    assert violation <= maps.TOLERANCE
     if not noise:
         told = [i for i, n in enumerate(rig.CHANNELS) if n not in rig.TONGUE and n != "tongueOut"]
         assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 1e-3
@@ -225,10 +225,10 @@ def test_the_lips_distance_is_that_of_the_vertices(tmp_path):
     expected = (posed[:, upper, 1] - posed[:, lower, 1]).mean(1)
     known = moments(motions())
     for constants in (
-        geometry.pca_constants(head, known, 60, 20),
-        geometry.vertex_constants(head, known),
+        maps.pca_constants(head, known, 60, 20),
+        maps.vertex_constants(head, known),
     ):
-        values = geometry.frames(constants, jnp.asarray(motion, jnp.float32))
+        values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
         got = values @ constants["lips"] + constants["lips_rest"]
         np.testing.assert_allclose(got, expected, atol=2e-4)
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax.models.nvidia import diffusion, regression
-from a2fjax.models.nvidia.layout import RIG, Layout
+from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
+from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
 from a2fjax.models.nvidia.weights import convert, torch_name
 from a2fjax.models.params import paths
 
-LAYOUTS = {"geometry": Layout(6, 5, 15, 4), "no tongue": Layout(6, 0, 15, 4), "rig": RIG}
+LAYOUTS = {"geometry": FrameLayout(6, 5, 15, 4), "no tongue": FrameLayout(6, 0, 15, 4), "rig": RIG}
 B, S = 2, 3
 
 

@@ -8,7 +8,7 @@ import pytest
 from a2fjax import models, rig
 from a2fjax.config import AudioConfig, Config, ModelConfig
 from a2fjax.models import conditioning
-from a2fjax.models.backbone import reach
+from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.params import paths
 from a2fjax.models.regression import default_constants
 
@@ -130,7 +130,7 @@ def test_convolutions_reach_exactly_as_far_as_configured(past, future, layers):
     def apply(features):
         return model.apply_features(params, features, batch)["motion"][0]
 
-    shape = (1, FRAMES, model.hearing.frontend.width)
+    shape = (1, FRAMES, model.audio_features.frontend.width)
     features = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     changed = features.copy()
     changed[:, 12] += 1.0
@@ -141,9 +141,9 @@ def test_convolutions_reach_exactly_as_far_as_configured(past, future, layers):
 
 
 def test_reach_is_shared_and_adds_up():
-    assert reach(5, 3) == [2, 2, 1]
-    assert reach(1, 4) == [1, 0, 0, 0]
-    assert reach(0, 2) == [0, 0]
+    assert frames_per_layer(5, 3) == [2, 2, 1]
+    assert frames_per_layer(1, 4) == [1, 0, 0, 0]
+    assert frames_per_layer(0, 2) == [0, 0]
 
 
 def test_lookahead_of_the_causal_model_is_what_it_states():

@@ -105,17 +105,17 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_of_the_drafts(teacher):
     task, batch, params, run = teacher
     (value, terms), _ = run(params, batch, jax.random.key(0))
     names = {"position", "velocity", "aperture", "closure"}
-    assert set(terms) == names | {f"draft_{name}" for name in names}
+    assert set(terms) == names | {f"coarse_{name}" for name in names}
     parts = {name: float(term.value) for name, term in terms.items()}
     assert all(np.isfinite(v) and v > 0 for v in parts.values())
     assert value == pytest.approx(sum(parts.values()), rel=1e-5)
-    heavy = build(draft=3.0)
-    own, drafted = (sum(parts[f"{at}{n}"] for n in names) for at in ("", "draft_"))
+    heavy = build(coarse=3.0)
+    own, drafted = (sum(parts[f"{at}{n}"] for n in names) for at in ("", "coarse_"))
     assert float(heavy.total(terms)) == pytest.approx(own + 3.0 * drafted, rel=1e-5)
 
 
 def test_without_a_draft_there_are_no_terms_of_it():
-    task, batch = build(draft=0.0), example()
+    task, batch = build(coarse=0.0), example()
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     _, terms = jax.eval_shape(
         lambda p, b: task.loss(p, b, jax.random.key(0), step=0, train=True), shapes, batch
@@ -161,23 +161,27 @@ def test_what_is_masked_or_padded_may_be_no_number_at_all(teacher):
 
 
 def test_drafts_of_items_without_audio_do_not_count(teacher):
-    """Of all items deaf the draft says nothing, and nothing is said about it."""
+    """Of all items audio_dropped the draft says nothing, and nothing is said about it."""
     task, batch, params, _ = teacher
-    deaf = build(audio_dropout=1.0)
-    terms = quick(lambda p, b: deaf.loss(p, b, jax.random.key(0), step=0, train=True)[1])
+    audio_dropped = build(audio_dropout=1.0)
+    terms = quick(lambda p, b: audio_dropped.loss(p, b, jax.random.key(0), step=0, train=True)[1])
     found = terms(params, batch)
-    assert float(found["draft_position"].value) == 0.0 and float(found["position"].value) > 0
+    assert float(found["coarse_position"].value) == 0.0 and float(found["position"].value) > 0
 
 
 def test_the_draft_is_moved_by_its_own_loss_alone(teacher):
     _, batch, params, _ = teacher
-    task = build(draft=0.0, audio_dropout=0.0)
+    task = build(coarse=0.0, audio_dropout=0.0)
     _, slopes = with_slopes(task)(params, batch, jax.random.key(0))
-    drafts = [leaf for path, leaf in trees.paths(slopes["listener"]) if path.startswith("draft")]
+    drafts = [
+        leaf
+        for path, leaf in trees.paths(slopes["condition_encoder"])
+        if path.startswith("coarse_prediction")
+    ]
     assert len(drafts) >= 3
     for leaf in drafts:
         assert not np.abs(leaf).any()
-    assert np.abs(slopes["listener"]["conv_0"]["kernel"]).max() > 0
+    assert np.abs(slopes["condition_encoder"]["conv_0"]["kernel"]).max() > 0
 
 
 def test_levels_are_even_over_a_batch_and_some_are_pure_noise():
@@ -206,7 +210,11 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
     batch["motion"] = np.asarray(task.model.motion(constants, values), np.float32)
     # As `init` leaves them: nothing added to the guess; and a draft that says nothing.
     params = random_parameters(task, batch)
-    for part, name in (("unet", "leave"), ("listener", "draft"), ("listener", "draft_modulation")):
+    for part, name in (
+        ("unet", "leave"),
+        ("condition_encoder", "coarse_prediction"),
+        ("condition_encoder", "coarse_prediction_film"),
+    ):
         params[part][name] = jax.tree.map(jnp.zeros_like, params[part][name])
     loss = quick(lambda p, b, k: task.loss(p, b, k, step=0, train=True)[1])
     terms = [loss(params, batch, jax.random.key(i)) for i in range(3)]
@@ -218,7 +226,11 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
 def test_a_student_trains_its_u_net_and_nothing_else(student):
     task, batch, params, run = student
     trainable, frozen = trees.split(params, task.frozen)
-    assert set(trainable) == {"unet"} and set(frozen) == {"listener", "teacher", "constants"}
+    assert set(trainable) == {"unet"} and set(frozen) == {
+        "condition_encoder",
+        "teacher",
+        "constants",
+    }
     (value, terms), slopes = run(params, batch, jax.random.key(0))
     assert np.isfinite(value) and value > 0
     assert set(terms) == {"position", "velocity", "aperture", "closure"}
@@ -228,11 +240,11 @@ def test_a_student_trains_its_u_net_and_nothing_else(student):
 def test_a_student_starts_as_its_teacher(teacher, student):
     learnt, batch, params, _ = teacher
     task, *_ = student
-    started = task.starting(params)
-    assert set(started) == {"listener", "unet", "teacher", "constants"}
+    started = task.warm_start(params)
+    assert set(started) == {"condition_encoder", "unet", "teacher", "constants"}
     jax.tree.map(np.testing.assert_array_equal, started["teacher"], params["unet"])
     jax.tree.map(np.testing.assert_array_equal, started["unet"], params["unet"])
-    assert learnt.starting(params) is params
+    assert learnt.warm_start(params) is params
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     assert jax.tree.structure(shapes) == jax.tree.structure(started)
 
@@ -299,7 +311,7 @@ def test_patterns_of_what_is_frozen_name_whole_parts(student):
     task, *_ = student
     for path, fixed in (
         ("teacher/leave/kernel", True),
-        ("listener/draft/bias", True),
+        ("condition_encoder/coarse_prediction/bias", True),
         ("constants/motion_mean", True),
         ("unet/leave/kernel", False),
         ("unet/teacher/kernel", False),

@@ -20,7 +20,7 @@ from a2fjax.config import Resolved
 from a2fjax.data import records
 from a2fjax.errors import InputError, Preempted
 from a2fjax.infer.predictor import Predictor
-from a2fjax.models import audio_features, flops
+from a2fjax.models import flops, pretrained
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import paths
 from a2fjax.train import checkpoints, optimizer, state, step, trainer
@@ -119,7 +119,7 @@ def costs(shards, *features, **settings):
 
 def whole_forward(task, made, batch):
     params = params_lib.merge(made.params, made.frozen)
-    name, encoder = next(iter(task.model.hearing.encoders.items()))
+    name, encoder = next(iter(task.model.audio_features.encoders.items()))
     weights = params["encoders"][name]
     run = flops.flops(encoder.apply, weights, batch["heard"], batch["heard_length"])
     return run["dot"] + run["convolution"]
@@ -137,8 +137,8 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     forward = whole_forward(task, states[0], batch)
     # The same model on states that were computed before costs what it costs less the encoder.
     config = make_config(shards, feature)
-    encoded = trainer._streams(audio_features.load(config.audio))
-    cached = make_config(shards, feature, data={"encoder_features": "cached"})
+    encoded = trainer._streams(pretrained.load(config.audio))
+    cached = make_config(shards, feature, data={"encoded": "cached"})
     spec = ShardInputs(cached, encoded=encoded).spec()
     task = tasks.build(cached)
     tx = optimizer.build(cached.optim, cached.steps)
@@ -203,7 +203,7 @@ def tuned(shards, tiny_encoders, tmp_path_factory):
         shards, "mel", f"wav2vec2:{weights}", train_from=2, mix=True, learning_rate=0.5,
         noise=0.1, dropout=0.1, time_mask=0.1, part_dropout=0.2,
     )  # fmt: skip
-    before = audio_features.load(config.audio)["1_wav2vec2"][1]
+    before = pretrained.load(config.audio)["1_wav2vec2"][1]
     done = train(config, root / "run")
     shutil.rmtree(weights)
     return config, root / "run", done, before
@@ -216,7 +216,9 @@ def test_only_the_trained_layers_move(tuned):
         now = dict(paths(after))[path]
         moved = not np.array_equal(np.asarray(now), value)
         assert moved == path.startswith("encoder/layers/2/"), path
-    assert not np.array_equal(np.asarray(done.params["hearing"]["1_wav2vec2_mix"]), np.zeros(4))
+    assert not np.array_equal(
+        np.asarray(done.params["feature_fusion"]["1_wav2vec2_mix"]), np.zeros(4)
+    )
 
 
 def test_a_checkpoint_holds_the_trained_part_only(tuned):
@@ -225,7 +227,7 @@ def test_a_checkpoint_holds_the_trained_part_only(tuned):
         _, params, _ = checkpoints.load_params(run, item=item)
         assert list(params["encoders"]["1_wav2vec2"]["encoder"]["layers"]) == ["2"]
         assert set(params["encoders"]["1_wav2vec2"]) == {"encoder"}
-    kept = audio_features.restore(run, tuned[0].audio)["1_wav2vec2"][1]
+    kept = pretrained.restore(run, tuned[0].audio)["1_wav2vec2"][1]
     assert same(kept, before)
     assert [p.name for p in (run / "encoders").iterdir()] == ["1_wav2vec2.safetensors"]
 
@@ -289,7 +291,7 @@ def test_a_run_moved_elsewhere_predicts(tuned, tmp_path, capsys):
     predictor = Predictor.load(moved)
     motion = predictor(audio)
     whole = done.merged(average=True)
-    task = tasks.build(config, encoders=audio_features.restore(run, config.audio))
+    task = tasks.build(config, encoders=pretrained.restore(run, config.audio))
     expected = Predictor(config, task, jax.tree.map(np.asarray, whole))(audio)
     np.testing.assert_array_equal(motion, expected)
     # The trained layer counts: without it the face moves otherwise.

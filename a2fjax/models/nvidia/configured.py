@@ -22,12 +22,16 @@ from a2fjax import rig
 from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.errors import InputError, nearest
-from a2fjax.models.audio_features import PREFIX, Encoders, HearingModel
+from a2fjax.models.audio_features import PREFIX
+from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.base import Batch
-from a2fjax.models.nvidia import diffusion, geometry, regression, shapes
-from a2fjax.models.nvidia.layout import RIG, Layout
+from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
+from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
+from a2fjax.models.nvidia.geometry import maps, shapes
 from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn
 from a2fjax.models.params import FROZEN, Params
+from a2fjax.models.pretrained import Encoders
 
 GEOMETRY = "geometry_"
 """Beginning of the names of the geometry's constants."""
@@ -87,7 +91,7 @@ def check(config: Config) -> None:
         )
 
 
-def geometry_constants(config: Config, moments: geometry.Moments) -> dict[str, np.ndarray]:
+def geometry_constants(config: Config, moments: maps.Moments) -> dict[str, np.ndarray]:
     """Returns the constants of the geometry head, {} for the rig's; reads the files of shapes.
 
     Raises:
@@ -108,9 +112,9 @@ def geometry_constants(config: Config, moments: geometry.Moments) -> dict[str, n
             "expected both, or lip_dist=0"
         )
     if config.model.kind == "diffusion_rnn":
-        found = geometry.vertex_constants(head, moments, own.solve_error)
+        found = maps.vertex_constants(head, moments, own.solve_error)
     else:
-        found = geometry.pca_constants(head, moments, own.skin, own.tongue, own.solve_error)
+        found = maps.pca_constants(head, moments, own.skin, own.tongue, own.solve_error)
     return {f"{GEOMETRY}{name}": value for name, value in found.items()}
 
 
@@ -118,7 +122,7 @@ def _geometry(constants: Mapping[str, Any]) -> dict[str, Any]:
     return {k[len(GEOMETRY) :]: v for k, v in constants.items() if k.startswith(GEOMETRY)}
 
 
-class _Base(HearingModel):
+class _Base(AudioModel):
     """What both models share."""
 
     def __init__(
@@ -137,15 +141,15 @@ class _Base(HearingModel):
                 "motion_std": 0.1 * rig.SCALE,
                 "actor_mean": np.zeros((actors, rig.NUM_CHANNELS), np.float32),
                 "clip_offset": np.array([0, 1], np.int32),
-                **geometry_constants(config, geometry.Moments.unknown(actors)),
+                **geometry_constants(config, maps.Moments.unknown(actors)),
             }
         super().__init__(config, neutral, constants, encoders)
-        ((self.key, self.encoder),) = self.hearing.encoders.items()
+        ((self.key, self.encoder),) = self.audio_features.encoders.items()
         used = ("motion_", self.key, GEOMETRY, "actor_mean", "clip_offset", "subjects")
         self.constants = {k: v for k, v in self.constants.items() if k.startswith(used)}
         self.is_geometry = self.config.head == "geometry"
-        self.layout: Layout = (
-            geometry.layout(_geometry(self.constants)) if self.is_geometry else RIG
+        self.layout: FrameLayout = (
+            maps.frame_layout(_geometry(self.constants)) if self.is_geometry else RIG
         )
 
     @property
@@ -156,7 +160,7 @@ class _Base(HearingModel):
         parts = {name: s.stop - s.start for name, s in self.layout.parts.items()}
         lines = ["geometry: " + ", ".join(f"{name} {width}" for name, width in parts.items())]
         left: dict[str, list[str]] = {}
-        for name, why in geometry.undetermined(_geometry(self.constants)).items():
+        for name, why in maps.undetermined(_geometry(self.constants)).items():
             left.setdefault(why, []).append(name)
         for why, names in left.items():
             lines.append(f"channels it does not tell ({why}): {', '.join(names)}")
@@ -164,7 +168,7 @@ class _Base(HearingModel):
 
     def states(self, params: Params, batch: Batch, key: Array | None) -> Array:
         """Returns what the network hears of the encoder [B, T, S, D]."""
-        found = self.hearing.states(params, batch, key=key)[self.key]
+        found = self.audio_features.hidden_states(params, batch, key=key)[self.key]
         if self.config.standardise:
             constants = params["constants"]
             found = (found - constants[f"{self.key}_mean"]) / constants[f"{self.key}_std"]
@@ -181,7 +185,7 @@ class _Base(HearingModel):
         mean = constants["motion_mean"]
         motion = jnp.where(mask, batch["motion"], mean)
         if self.is_geometry:
-            values = geometry.frames(_geometry(constants), motion)
+            values = maps.head_values(_geometry(constants), motion)
             return values, jnp.ones((values.shape[0], 1, values.shape[-1]), bool)
         std = constants["motion_std"]
         moves = std > 0
@@ -194,7 +198,7 @@ class _Base(HearingModel):
         """
         if self.is_geometry:
             own = _geometry(constants)
-            return geometry.channels(own, values) if train else geometry.solve(own, values)[0]
+            return maps.rig_channels(own, values) if train else maps.solve(own, values)[0]
         out = constants["motion_mean"] + constants["motion_std"] * values
         return out if train else jnp.clip(out, rig.MIN, rig.MAX)
 

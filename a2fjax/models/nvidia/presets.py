@@ -21,8 +21,9 @@ from jax import Array
 from a2fjax import rig
 from a2fjax.audio import HOP
 from a2fjax.models.base import Batch
-from a2fjax.models.nvidia import diffusion, regression
-from a2fjax.models.nvidia.layout import EMOTION_TO_NVIDIA, RIG
+from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
+from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+from a2fjax.models.nvidia.frame_layout import EMOTION_TO_NVIDIA, RIG
 from a2fjax.models.params import Params
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

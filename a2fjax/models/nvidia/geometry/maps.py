@@ -30,8 +30,8 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.models.nvidia.layout import Layout
-from a2fjax.models.nvidia.shapes import Part, Shapes
+from a2fjax.models.nvidia.frame_layout import FrameLayout
+from a2fjax.models.nvidia.geometry.shapes import Part, Shapes
 
 ERROR = 0.1
 """Default error of a head's numbers, as a share of their RMS deviation over the training frames."""
@@ -183,9 +183,9 @@ def vertex_constants(
     return out
 
 
-def layout(constants: Mapping[str, np.ndarray]) -> Layout:
+def frame_layout(constants: Mapping[str, np.ndarray]) -> FrameLayout:
     """Returns the widths of the parts."""
-    return Layout(*(int(n) for n in np.asarray(constants["layout"])))
+    return FrameLayout(*(int(n) for n in np.asarray(constants["layout"])))
 
 
 def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -211,14 +211,14 @@ def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
     return out
 
 
-def frames(constants: Mapping[str, Array], motion: Array) -> Array:
+def head_values(constants: Mapping[str, Array], motion: Array) -> Array:
     """Returns the head's numbers [..., D] of a motion [..., 72]."""
     return constants["base"] + jnp.matmul(
         motion, constants["matrix"], precision=jax.lax.Precision.HIGHEST
     )
 
 
-def channels(constants: Mapping[str, Array], values: Array) -> Array:
+def rig_channels(constants: Mapping[str, Array], values: Array) -> Array:
     """Returns the most probable motion [..., 72] of frames [..., D], not bounded, differentiable.
 
     It is linear: what losses on channels see of a geometry head while it is trained.

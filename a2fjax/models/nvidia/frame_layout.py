@@ -11,7 +11,7 @@ from a2fjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class FrameLayout:
     """Widths of the four parts of an output frame, in this order.
 
     In the regression network, skin and tongue are PCA coefficients; in the diffusion network,
@@ -59,7 +59,7 @@ class Layout:
         return out
 
 
-RIG = Layout(skin=len(rig.ARKIT), tongue=len(rig.TONGUE), jaw=0, eyes=len(rig.EYE_ANGLES))
+RIG = FrameLayout(skin=len(rig.ARKIT), tongue=len(rig.TONGUE), jaw=0, eyes=len(rig.EYE_ANGLES))
 """The 72 channels: 52 weights of the skin, 16 of the tongue, 4 angles, as `rig.CHANNELS` has them.
 
 An assumption [?]: NVIDIA's networks give geometry, and weights come from a solver after them.

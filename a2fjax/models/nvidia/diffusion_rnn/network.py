@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from a2fjax.models.nvidia.frame_layout import FrameLayout
 from a2fjax.models.nvidia.layers import GRU, convolution, linear
-from a2fjax.models.nvidia.layout import Layout
 
 ENCODER_LAYERS = 12
 """Transformer layers of HuBERT-base, of which the last one's output is the feature."""
@@ -61,7 +61,7 @@ class Size:
       dropout: between GRU layers, in training.
     """
 
-    layout: Layout
+    layout: FrameLayout
     actors: int = 1
     encoder_width: int = 768
     stack: int = 1
@@ -89,7 +89,7 @@ class Size:
         return sum(widths[part] for part in self.layout.parts)
 
 
-V3 = Size(Layout(3 * 24_002, 3 * 5_602, 15, 4), actors=3)
+V3 = Size(FrameLayout(3 * 24_002, 3 * 5_602, 15, 4), actors=3)
 """v3.0 of Mark, Claire and James: 88,831 numbers a frame; 179,664,830 parameters with HuBERT."""
 
 

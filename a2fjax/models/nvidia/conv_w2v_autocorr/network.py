@@ -27,8 +27,8 @@ import numpy as np
 from jax import Array
 
 from a2fjax.audio import HOP
+from a2fjax.models.nvidia.frame_layout import FrameLayout
 from a2fjax.models.nvidia.layers import channel_noise, convolution, linear, norm_relu
-from a2fjax.models.nvidia.layout import Layout
 from a2fjax.sharding import constraints
 
 WINDOWS = 25
@@ -66,7 +66,7 @@ class Size:
         only training uses; the examples that NVIDIA ships have none.
     """
 
-    layout: Layout
+    layout: FrameLayout
     encoder_layers: int = 1
     encoder_width: int = 768
     implicit: int = 16
@@ -77,10 +77,10 @@ class Size:
     phonemes: tuple[int, ...] = ()
 
 
-MARK = Size(Layout(272, 10, 15, 4), encoder_layers=1)
+MARK = Size(FrameLayout(272, 10, 15, 4), encoder_layers=1)
 """Mark v2.3: 301 numbers a frame; 18,273,331 parameters with the encoder."""
 
-CLAIRE = Size(Layout(140, 10, 15, 4), encoder_layers=4)
+CLAIRE = Size(FrameLayout(140, 10, 15, 4), encoder_layers=4)
 """Claire and James v2.3.1: 169 numbers a frame."""
 
 

@@ -1,0 +1,1 @@
+"""NVIDIA's diffusion network `diffusion_rnn` (models v3.0)."""

@@ -1,0 +1,1 @@
+"""Face geometry as output: PCA coefficients or vertices, key points and eye angles."""

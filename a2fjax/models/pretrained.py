@@ -1,0 +1,130 @@
+"""Speech encoders of a run: read from where they are published, kept in the run folder.
+
+A run folder keeps the weights that each encoder had before training, one file each, so that
+evaluation and inference need nothing but the run folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from a2fjax import files
+from a2fjax.config import AudioConfig, Config
+from a2fjax.encoders import speech_encoder
+from a2fjax.errors import InputError
+from a2fjax.models.params import Params
+
+FOLDER = "encoders"
+"""Folder of the encoders within a run folder."""
+
+Encoders = Mapping[str, tuple[speech_encoder.Encoder, Params]]
+"""Encoders with their parameters as read, by key."""
+
+
+def load(config: AudioConfig) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+    """Reads the encoders that a configuration names, by key; empty where it names none.
+
+    Raises:
+      InputError: as `encoders.load`, or nothing to train of an encoder.
+    """
+    found = {
+        key: speech_encoder.load(name, config.encoder)
+        for key, name in speech_encoder.feature_keys(config.features).items()
+    }
+    for encoder, _ in found.values():
+        encoder.frozen(config.encoder.train_from)
+    return found
+
+
+def save(run: Path, found: Encoders) -> None:
+    """Keeps encoders in a run folder, which is then all that its users need.
+
+    Files that are there stay: training starts from them only once.
+    """
+    for key, (encoder, params) in found.items():
+        path = _path(run, key)
+        if not path.is_file():
+            files.make_folder(path.parent)
+            speech_encoder.save(path, encoder, params)
+
+
+def restore(
+    run: str | Path, config: AudioConfig
+) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+    """Reads the encoders of a run folder.
+
+    Raises:
+      InputError: one is missing, damaged or of another kind.
+    """
+    return {
+        key: speech_encoder.restore(
+            _path(Path(run), key), config.encoder, speech_encoder.parse(name)[0]
+        )
+        for key, name in speech_encoder.feature_keys(config.features).items()
+    }
+
+
+def load_or_restore(
+    run: str | Path, config: AudioConfig, init_from: str | Path = ""
+) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+    """Reads the encoders of a run that has no state yet: those it keeps, or else those named.
+
+    A run that was ended while it was keeping its encoders has some of them, or none.
+
+    Args:
+      run: its folder.
+      config: which features, and how.
+      init_from: folder of another run, whose encoders stand in for those named; "" for none.
+
+    Raises:
+      InputError: as `restore` and `load`.
+    """
+    found = {}
+    for key, name in speech_encoder.feature_keys(config.features).items():
+        path = _path(Path(run), key)
+        if init_from and not path.is_file():
+            path = _path(Path(init_from), key)
+        found[key] = (
+            speech_encoder.restore(path, config.encoder, speech_encoder.parse(name)[0])
+            if init_from or path.is_file()
+            else speech_encoder.load(name, config.encoder)
+        )
+        found[key][0].frozen(config.encoder.train_from)
+    return found
+
+
+def _path(run: Path, key: str) -> Path:
+    return run / FOLDER / f"{key}.safetensors"
+
+
+def check_feature_source(config: Config) -> None:
+    """Checks that encoders can be had the way the data say.
+
+    Raises:
+      InputError: states are to come from a cache, but the encoder is trained, so that what it gave
+        before is not what it gives; or pauses are to be inserted, which no cache has heard.
+    """
+    if config.data.encoder_features != "cached" or not speech_encoder.feature_keys(
+        config.audio.features
+    ):
+        return
+    for key, value, wrong, why in (
+        (
+            "audio.encoder.train_from",
+            config.audio.encoder.train_from,
+            config.audio.encoder.train_from is not None,
+            "an encoder that is trained must hear the audio",
+        ),
+        (
+            "data.augment.silence_prob",
+            config.data.augment.silence_prob,
+            config.data.augment.enabled and config.data.augment.silence_prob > 0,
+            "what an encoder makes of an inserted pause is not in a cache",
+        ),
+    ):
+        if wrong:
+            raise InputError(
+                f"config: data.encoder_features='cached' with {key}={value}: {why}; "
+                "set data.encoder_features='live'"
+            )
