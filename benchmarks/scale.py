@@ -51,7 +51,7 @@ def made_up_rig() -> tuple[np.ndarray, np.ndarray, list[str]]:
 def read_rig(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     from data_pipeline.mesh import rigs
 
-    face = rigs.face(rigs.read(path), name=str(path))
+    face = rigs.make_blendshapes(rigs.read_rig(path), name=str(path))
     scale = 10.0  # written in cm
     return face.neutral / scale, face.deltas / scale, list(face.channels)
 

@@ -32,7 +32,7 @@ from a2fjax.errors import (
     nearest,
 )
 from data_pipeline.execution import build_lock, console, content_key, executor, process_pool
-from data_pipeline.execution.console import Line
+from data_pipeline.execution.console import WriteLine
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, Take, open_source
 from data_pipeline.stages import cut_clips, solve_take, splits
@@ -167,7 +167,7 @@ def build(
     engine: str = executor.PROCESSES,
     part: tuple[int, int] | None = None,
     finish: bool = False,
-    say: Line = lambda line: None,
+    say: WriteLine = lambda line: None,
 ) -> records.Manifest | None:
     """Builds a set of shards, or returns the one that is there when nothing changed.
 
@@ -193,7 +193,7 @@ def build(
     path, out = Path(path), Path(out)
     if workers is not None and workers < 0:
         raise InputError(f"--workers {workers}: expected 0 or more")
-    executor.check(engine, workers)
+    executor.parse_engine(engine, workers)
     if part and finish:
         raise InputError("--part and --finish: give one of them")
     source, why = open_source(path, layout, settings.source_options())
@@ -212,7 +212,7 @@ def build(
     try:
         with build_lock.hold(work, shared=part is not None, say=say) as locked:
             try:
-                with executor.opened(engine, workers) as run:
+                with executor.open_executor(engine, workers) as run:
                     return _build(
                         out, source, actors, held_out, settings, run, part, finish, locked, say
                     )
@@ -237,24 +237,24 @@ def _build(
     part: tuple[int, int] | None,
     finish: bool,
     alone: bool,
-    say: Line,
+    say: WriteLine,
 ) -> records.Manifest | None:
     """Builds while nobody else does (if `alone`); the rest is as `build`."""
-    work, left_out = out / WORK, console.Few(say)
+    work, left_out = out / WORK, console.LimitedLines(say)
     entries, rejected = _entries(actors, source.path, settings)
     if part is not None:
         _solve(source, _share(entries, *part), settings, work, run, False, say, left_out)
         left_out.end("were left out; the report of the set will say why")
         return None
     base: list[Any] = [
-        content_key.code("build"),
+        content_key.code_digest("build"),
         rig.FINGERPRINT,
         dataclasses.asdict(settings),
         str(source.path),
     ]
     base += [source.layout, sorted(held_out)]
-    base += [[e.stamp, e.actor_stamp, cut_clips.said_of(e.take)] for e in entries]
-    files_now = content_key.digest_of([base, rejected])
+    base += [[e.stamp, e.actor_stamp, cut_clips.take_metadata(e.take)] for e in entries]
+    files_now = content_key.digest([base, rejected])
     before, manifest = _state(work), _whole_set(out)
     if manifest is not None and before.get("files") == files_now:
         say(f"{out} is up to date")
@@ -269,14 +269,16 @@ def _build(
     summaries, people = _clips(solved, settings, work, run, say, left_out)
     left_out.end(f"were left out; {out / 'quality.html'} says why")
     content = {e.name: d.content for e, d in solved}
-    results = content_key.digest_of([base, rejected, content, [s["work"] for s in summaries]])
+    results = content_key.digest([base, rejected, content, [s["work"] for s in summaries]])
     again = any(d.again for d in done) or any(s["again"] for s in summaries)
     if manifest is not None and before.get("results") == results and not again:
         say(f"{out} is up to date")
         return manifest
     # Until the end there is no set: a run with other settings may be stopped half way.
     (work / _STATE).unlink(missing_ok=True)
-    manifest = last.finish(out, source, actors, summaries, content, rejected, held_out, settings)
+    manifest = last.write_dataset(
+        out, source, actors, summaries, content, rejected, held_out, settings
+    )
     # What failed is tried again by the next run: what it lacked may have been put right.
     failed = again or any(d.failed for d in done)
     state = {"files": "" if failed else files_now, "results": "" if again else results}
@@ -285,7 +287,7 @@ def _build(
         used = {e.stamp for e in entries} | {d.mark for d in done}
         used |= {s["work"] for s in summaries} | people
         _clean(work, used)
-    console.describe(out, manifest, say)
+    console.print_summary(out, manifest, say)
     return manifest
 
 
@@ -313,23 +315,23 @@ def _entries(
     actors: list[Actor], root: Path, settings: BuildSettings
 ) -> tuple[list[_Entry], dict[str, str]]:
     """Returns the takes, people with most work first, and the reason by name of those left out."""
-    template = content_key.look_at([Path(settings.rig)] if settings.rig else [], root).stamp
+    template = content_key.stat_files([Path(settings.rig)] if settings.rig else [], root).stamp
     rejected = {f"{a.name}/{take}": reason for a in actors for take, reason in a.rejected}
     entries = []
     for actor in actors:
         found = []
         for take in actor.takes:
             try:
-                motion = content_key.look_at(take.data, root)
-                sound = content_key.look_at([take.audio] if take.audio else [], root)
-                stamp = content_key.digest_of([motion.stamp, sound.stamp])
+                motion = content_key.stat_files(take.data, root)
+                sound = content_key.stat_files([take.audio] if take.audio else [], root)
+                stamp = content_key.digest([motion.stamp, sound.stamp])
                 found.append((take, stamp, motion.size))
             except InputError as error:
                 rejected[f"{actor.name}/{take.name}"] = str(error)
         if found:
             each = [s for _, s, _ in found]
-            own = content_key.look_at(actor.files, root).stamp
-            stamp = content_key.digest_of([actor.name, own, each, template])
+            own = content_key.stat_files(actor.files, root).stamp
+            stamp = content_key.digest([actor.name, own, each, template])
             entries.append([_Entry(actor, t, s, stamp, size) for t, s, size in found])
     # The largest first, so that no process is left with much work at the end; a person's takes
     # follow each other, so that their shapes are read once.
@@ -356,9 +358,9 @@ def _solve(
     work: Path,
     run: executor.Run,
     look: bool,
-    say: Line,
-    left_out: Line,
-) -> list[solve_take.Done]:
+    say: WriteLine,
+    left_out: WriteLine,
+) -> list[solve_take.Outcome]:
     """Returns what became of each take.
 
     Raises:
@@ -370,10 +372,10 @@ def _solve(
         for e in entries
     ]
     place = {id(job): i for i, job in enumerate(jobs)}
-    done: list[solve_take.Done | None] = [None] * len(jobs)
+    done: list[solve_take.Outcome | None] = [None] * len(jobs)
     progress = console.Progress([e.size for e in entries], say)
     broken, missing = [], []
-    with contextlib.closing(run(solve_take.work_on, jobs)) as results:
+    with contextlib.closing(run(solve_take.run_job, jobs)) as results:
         for job, result in results:
             entry = entries[place[id(job)]]
             if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
@@ -409,12 +411,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _clips(
-    solved: list[tuple[_Entry, solve_take.Done]],
+    solved: list[tuple[_Entry, solve_take.Outcome]],
     settings: BuildSettings,
     work: Path,
     run: executor.Run,
-    say: Line,
-    left_out: Line,
+    say: WriteLine,
+    left_out: WriteLine,
 ) -> tuple[list[dict[str, Any]], set[str]]:
     """Returns the summaries of all takes, by person and take, and the names of people's work."""
     grouped: dict[str, list[tuple[Take, str]]] = {}
@@ -423,8 +425,8 @@ def _clips(
     jobs = [cut_clips.Job(name, tuple(found), settings, work) for name, found in grouped.items()]
     found: dict[str, list[dict[str, Any]]] = {}
     people, broken = set(), []
-    warn = console.Few(say)
-    with contextlib.closing(run(cut_clips.work_on, jobs)) as results:
+    warn = console.LimitedLines(say)
+    with contextlib.closing(run(cut_clips.run_job, jobs)) as results:
         for job, result in results:
             if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
                 raise result

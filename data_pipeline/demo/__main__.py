@@ -78,19 +78,19 @@ def generate(
       InputError: sizes that make no sense, the `demo` extra is missing, or `out` is a file.
       WorkFailed: a person could not be written.
     """
-    from data_pipeline.demo import takes, voice, write
+    from data_pipeline.demo import takes, voice, write_subject
 
     if workers < 1:
         raise InputError(f"--workers {workers}: expected at least 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder")
-    everybody = takes.people(subjects, unseen, minutes, seed)
-    voice.require()
+    everybody = takes.draw_people(subjects, unseen, minutes, seed)
+    voice.check_espeak()
     settings = [VERSION, rig.FINGERPRINT, subjects, unseen, minutes, seed]
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     (out / "captures").mkdir(parents=True, exist_ok=True)
     _remove_others(out, {p.name for p in everybody})
-    missing = [p for p in everybody if not write.is_done(out, p, fingerprint)]
+    missing = [p for p in everybody if not write_subject.is_done(out, p, fingerprint)]
     already = len(everybody) - len(missing)
     if already:
         print(f"{already} of {len(everybody)} people are there already")
@@ -100,19 +100,19 @@ def generate(
 
 def _remove_others(out: Path, names: set[str]) -> None:
     """Removes people that an earlier, larger run of this program left."""
-    from data_pipeline.demo import write
+    from data_pipeline.demo import write_subject
 
     for folder in sorted((out / "captures").iterdir()):
-        if folder.name not in names and write.made_by(folder) is not None:
+        if folder.name not in names and write_subject.read_origin(folder) is not None:
             shutil.rmtree(folder)
             shutil.rmtree(out / "truth" / folder.name, ignore_errors=True)
 
 
 def _record(out: Path, person, fingerprint: str) -> None:  # noqa: ANN001 (a child process)
-    from data_pipeline.demo import write
+    from data_pipeline.demo import write_subject
 
     try:
-        write.write_person(out, person, fingerprint)
+        write_subject.write_person(out, person, fingerprint)
     except (InputError, OSError) as error:
         print(f"{person.name}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from None

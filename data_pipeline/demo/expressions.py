@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax import rig
-from data_pipeline.demo.head import EYE, MOUTH_Y, Head, bump, layout
+from data_pipeline.demo.head import EYE, MOUTH_Y, Head, bump, make_layout
 
 JAW_ANGLE = 17.0
 """Degrees by which the jaw turns at jawOpen = 1."""
@@ -41,7 +41,7 @@ def skin_shapes(face: Head) -> np.ndarray:
     _corners(face, shapes)
     _eyes(face, shapes)
     _brows_cheeks_nose(face, shapes)
-    where = layout()
+    where = make_layout()
     still = where.of("skull")
     for name, delta in shapes.items():
         delta[still] = 0.0
@@ -57,7 +57,7 @@ class _Lips:
     """
 
     def __init__(self, face: Head) -> None:
-        where = layout()
+        where = make_layout()
         x, y = face.flat.T
         left, right = face.corner
         self.centre = 0.5 * (left + right)
@@ -77,7 +77,7 @@ class _Lips:
 
 
 def _jaw_and_lips(face: Head, shapes: dict[str, np.ndarray]) -> None:
-    where, lips = layout(), _Lips(face)
+    where, lips = make_layout(), _Lips(face)
     x = face.flat[:, 0]
     outside = np.maximum(np.abs(lips.u) - 1.0, 0.0) * lips.half
     line = 0.55 * outside
@@ -152,7 +152,7 @@ def _corners(face: Head, shapes: dict[str, np.ndarray]) -> None:
 
 
 def _eyes(face: Head, shapes: dict[str, np.ndarray]) -> None:
-    where = layout()
+    where = make_layout()
     x, y = face.flat.T
     eye = where.of("lid", "crease", "orbit")
     share = where.of("lid") * 1.0 + where.of("crease") * 0.55 + where.of("orbit") * 0.18

@@ -58,7 +58,7 @@ class Layout:
 
 
 @functools.cache
-def layout() -> Layout:
+def make_layout() -> Layout:
     """Returns the layout; about 480 vertices."""
     points: list[tuple[float, float]] = []
     parts: list[str] = []
@@ -163,10 +163,10 @@ class Head:
     tongue_faces: np.ndarray
 
 
-def head(shape: np.ndarray) -> Head:
+def make_head(shape: np.ndarray) -> Head:
     """Returns the head of face parameters [8], each in [-1, 1] and in the order of `SHAPE`."""
     p = dict(zip(SHAPE, np.asarray(shape, float), strict=True))
-    where = layout()
+    where = make_layout()
     lip = 0.62 * (1.0 + 0.55 * p["lipThickness"])
     plane = _close_lips(where, lip)
     x, y = plane.T.copy()

@@ -174,7 +174,7 @@ class Segment:
 
 
 @functools.cache
-def classes_of(ipa: str) -> tuple[tuple[str, str], ...]:
+def phone_classes(ipa: str) -> tuple[tuple[str, str], ...]:
     """Returns (symbol, class name) for each symbol in a phone's name; "" is silence.
 
     Diphthongs and affricates give two. A symbol that is not known gives class "".
@@ -193,7 +193,7 @@ def segments(phones: tuple[Phone, ...]) -> tuple[tuple[Segment, ...], collection
     unknown: collections.Counter = collections.Counter()
     out: list[Segment] = []
     for phone in phones:
-        parts = classes_of(phone.ipa) or ((phone.ipa, ""),)
+        parts = phone_classes(phone.ipa) or ((phone.ipa, ""),)
         edges = np.linspace(phone.start, phone.end, len(parts) + 1)
         if len(parts) > 1 and CLASSES.get(parts[0][1], CLASSES["AX"]).kind == "consonant":
             # The closure of an affricate lasts until its burst.

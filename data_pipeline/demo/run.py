@@ -108,7 +108,7 @@ def _check(args: argparse.Namespace) -> None:
         for _ in io.blocks(args.audio, 10.0):  # All of it: damage may come late.
             pass
     emotion.parse(args.emotion)
-    takes.people(args.subjects, 1, args.minutes, seed=0)
+    takes.draw_people(args.subjects, 1, args.minutes, seed=0)
     if args.steps is not None and args.steps < 1:
         raise InputError(f"--steps {args.steps}: expected at least 1")
 
@@ -137,7 +137,7 @@ def _recording(folder: Path) -> Path:
 
     path = folder / "speech.wav"
     if not path.exists():
-        speech = voice.speak(LINE, voice.Voice(language="en", variant="Alicia"))
+        speech = voice.synthesize(LINE, voice.Voice(language="en", variant="Alicia"))
         io.save(path, speech.audio, voice.RATE)
         print(f"No AUDIO given: {path} is spoken by a voice outside the corpus (eSpeak NG)")
     return path

@@ -19,7 +19,7 @@ import numpy as np
 from a2fjax import rig
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
-from data_pipeline.demo.takes import Person, Take, rng_for
+from data_pipeline.demo.takes import DemoSubject, Take, make_rng
 from data_pipeline.demo.voice import RATE
 
 NOISE = 0.01
@@ -37,15 +37,15 @@ _EYE_CHANNELS = np.array(
 class Actor:
     """A person with their head and shapes: `skin` [52, V, 3], `tongue` [16, Vt, 3] in cm."""
 
-    person: Person
+    person: DemoSubject
     head: heads.Head
     skin: np.ndarray
     tongue: np.ndarray
 
     @staticmethod
-    def of(person: Person) -> Actor:
+    def of(person: DemoSubject) -> Actor:
         """Returns the actor of a person."""
-        head = heads.head(person.shape)
+        head = heads.make_head(person.shape)
         return Actor(person, head, expressions.skin_shapes(head), expressions.tongue_shapes(head))
 
 
@@ -73,7 +73,7 @@ def scan(actor: Actor, take: Take, fps: float) -> Scan:
     frames = int(np.floor(duration * fps + 1e-9))
     times = np.arange(frames) / fps + actor.person.offset
     motion = take.curves.at(times)
-    rng = rng_for("scan", actor.person.seed, actor.person.name, take.shot)
+    rng = make_rng("scan", actor.person.seed, actor.person.name, take.shot)
     rotation, shift = _head_motion(times, rng)
     skin = actor.head.vertices.astype(np.float32) + _blend(motion[:, :52], actor.skin)
     tongue = actor.head.tongue.astype(np.float32) + _blend(motion[:, 52:68], actor.tongue)
@@ -127,7 +127,7 @@ def write_geometry(folder: Path, actor: Actor) -> None:
     np.save(tongue / "neutral_pose.npy", head.tongue.astype(np.float32))
     np.save(tongue / "faces.npy", head.tongue_faces)
     (tongue / "rigid_vertex_list.json").write_text(json.dumps(list(heads.TONGUE_RIGID)))
-    frontal = np.flatnonzero(~heads.layout().of("skull")).astype(np.int32)
+    frontal = np.flatnonzero(~heads.make_layout().of("skull")).astype(np.int32)
     for name, neutral, shapes, names in (
         ("skin", head.vertices, actor.skin, rig.ARKIT),
         ("tongue", head.tongue, actor.tongue, rig.TONGUE),

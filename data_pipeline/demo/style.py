@@ -38,7 +38,7 @@ class Style:
     asymmetry: float = 0.0
 
 
-def style_of(shape: np.ndarray) -> Style:
+def draw_style(shape: np.ndarray) -> Style:
     """Returns the style of a person.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from data_pipeline.demo import articulation, phones, style, text, upper_face, voice
+from data_pipeline.demo import articulation, phones, sentence_list, style, upper_face, voice
 from data_pipeline.demo.phones import Segment
 from data_pipeline.demo.voice import RATE, Voice
 from data_pipeline.stages import splits
@@ -23,7 +23,7 @@ _MAX_OFFSET = 0.12
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
+class DemoSubject:
     """Somebody in the corpus.
 
     Attributes:
@@ -66,7 +66,7 @@ class Take:
     """
 
     shot: str
-    sentence: text.Sentence
+    sentence: sentence_list.Sentence
     audio: np.ndarray
     segments: tuple[Segment, ...]
     unknown: dict[str, int]
@@ -75,13 +75,13 @@ class Take:
     curves: articulation.Curves
 
 
-def rng_for(*parts: object) -> np.random.Generator:
+def make_rng(*parts: object) -> np.random.Generator:
     """Returns a generator that depends on the parts alone, the same on every machine."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person]:
+def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[DemoSubject]:
     """Returns everybody in the corpus: first those to train on, then the unseen.
 
     Face parameters are a Latin hypercube sample, so that few people cover their range evenly.
@@ -102,7 +102,7 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
     if not 0 < minutes < np.inf:
         raise InputError(f"--minutes {minutes:g}: expected more than 0, and a number")
     count = subjects + unseen
-    rng = rng_for("people", seed)
+    rng = make_rng("people", seed)
     cells = np.stack([rng.permutation(count) for _ in style.SHAPE], axis=1)
     shapes = 2.0 * (cells + rng.uniform(size=cells.shape)) / count - 1.0
     unseen_languages = tuple(voice.LANGUAGES)
@@ -113,12 +113,12 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
     before: collections.Counter = collections.Counter()
     found = []
     for i, group in enumerate(groups):
-        own = rng_for("person", seed, i)
+        own = make_rng("person", seed, i)
         language, held_out = group
         sex = ("female", "male")[(i + i // len(_LANGUAGES)) % 2]
         low, high = (45, 75) if sex == "female" else (20, 60)
         found.append(
-            Person(
+            DemoSubject(
                 name=f"demo{i:03d}",
                 held_out=held_out,
                 language=language,
@@ -140,17 +140,17 @@ def people(subjects: int, unseen: int, minutes: float, seed: int) -> list[Person
     return found
 
 
-def sentences_for(person: Person) -> list[text.Sentence]:
+def sentences_for(person: DemoSubject) -> list[sentence_list.Sentence]:
     """Returns what a person may say, in the order they say it.
 
     All who speak a language share one random order of its sentences and begin at places spread
     evenly over it, so that together they say every sentence about equally often. Unseen people
     share an order of only what `data_pipeline.stages.splits` keeps out of training.
     """
-    own = text.of_language(person.language)
+    own = sentence_list.sentences_in(person.language)
     if person.held_out:
         own = tuple(s for s in own if splits.sentence_split(s.key) != "train")
-    order = rng_for("sentences", person.seed, person.language, person.held_out)
+    order = make_rng("sentences", person.seed, person.language, person.held_out)
     first = int(person.turn * len(own))
     return [own[i] for i in np.roll(order.permutation(len(own)), -first)]
 
@@ -252,9 +252,9 @@ def room_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
     return (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
 
 
-def record(person: Person, index: int, sentence: text.Sentence) -> Take:
+def record_take(person: DemoSubject, index: int, sentence: sentence_list.Sentence) -> Take:
     """Returns a person's take: the speech, what it moves, and the truth about both."""
-    rng = rng_for("take", person.seed, person.name, index)
+    rng = make_rng("take", person.seed, person.name, index)
     knots, weights, mood = _emotions(index + _first_emotion(person), rng, 1.0)
     mean = weights.mean(axis=0)
     own = person.voice
@@ -265,7 +265,7 @@ def record(person: Person, index: int, sentence: text.Sentence) -> Take:
         pitch=int(np.clip(own.pitch + mean @ style.PITCH, 0, 99)),
         pitch_range=int(np.clip(own.pitch_range + mean @ style.PITCH_RANGE, 0, 99)),
     )
-    speech = voice.speak(sentence.text, spoken)
+    speech = voice.synthesize(sentence.text, spoken)
     audio, said = _pauses(*_with_ends(speech.audio, speech.phones), rng)
     frames = -(-len(audio) // FRAME_SAMPLES)
     audio = np.pad(audio, (0, frames * FRAME_SAMPLES - len(audio)))
@@ -275,8 +275,8 @@ def record(person: Person, index: int, sentence: text.Sentence) -> Take:
     segments, unknown = phones.segments(tuple(said))
     times = np.arange(int(np.ceil(duration * articulation.RATE)) + 1) / articulation.RATE
     emotion = emotion_at(times, knots, weights)
-    motion = articulation.articulate(segments, times, emotion, style.style_of(person.shape))
-    upper_face.add(motion, times, segments, rng)
+    motion = articulation.articulate(segments, times, emotion, style.draw_style(person.shape))
+    upper_face.add_upper_face(motion, times, segments, rng)
     loud = np.sqrt(np.mean(audio[np.abs(audio) > 1e-3] ** 2))
     if rng.uniform() < 0.85:
         snr = rng.uniform(35.0, 55.0)
@@ -294,17 +294,17 @@ def record(person: Person, index: int, sentence: text.Sentence) -> Take:
     )
 
 
-def _first_emotion(person: Person) -> int:
+def _first_emotion(person: DemoSubject) -> int:
     """Returns where in the cycle of emotions a person starts, so that short runs cover all."""
     return 5 * int(person.name.removeprefix("demo"))
 
 
-def slate(person: Person) -> Take:
+def record_slate(person: DemoSubject) -> Take:
     """Returns three lip pops: lips snap open at a click, for aligning the two clocks.
 
     The opening takes 0.03 s and is half done (and fastest) at the click.
     """
-    rng = rng_for("slate", person.seed, person.name)
+    rng = make_rng("slate", person.seed, person.name)
     pops = 0.8 + np.arange(3) * 0.7 + rng.uniform(-0.05, 0.05, 3)
     # A click between two samples would be heard at neither.
     pops = np.round(pops * RATE) / RATE
@@ -320,11 +320,11 @@ def slate(person: Person) -> Take:
     opened = sum(articulation.window(times, p - 0.015, p + 0.015, p + 0.20, p + 0.40) for p in pops)
     neutral = np.tile(np.eye(rig.NUM_EMOTIONS)[0], (len(times), 1))
     silence = Segment("", phones.CLASSES["SIL"], 0.0, duration, duration, 0)
-    motion = articulation.articulate((silence,), times, neutral, style.style_of(person.shape))
+    motion = articulation.articulate((silence,), times, neutral, style.draw_style(person.shape))
     motion[:, rig.INDEX["jawOpen"]] += 0.4 * opened
     return Take(
         shot="slate",
-        sentence=text.Sentence("slate", "", ""),
+        sentence=sentence_list.Sentence("slate", "", ""),
         audio=audio.astype(np.float32),
         segments=(silence,),
         unknown={},

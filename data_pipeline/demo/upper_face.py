@@ -27,7 +27,7 @@ _GAZE_A_SECOND = 0.7
 _SACCADE = 0.06
 
 
-def add(
+def add_upper_face(
     motion: np.ndarray, times: np.ndarray, segments: Sequence[Segment], rng: np.random.Generator
 ) -> None:
     """Adds blinks, brow beats and gaze to a motion in place.

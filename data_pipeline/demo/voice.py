@@ -197,7 +197,7 @@ def _silence_before(audio: np.ndarray, sample: int, longest: int) -> int:
     return start + int(loud[-1]) + 1 if len(loud) else start
 
 
-def speak(text: str, voice: Voice) -> Speech:
+def synthesize(text: str, voice: Voice) -> Speech:
     """Returns the speech of a text.
 
     A phone lasts from its event to the next. eSpeak NG puts the event of a voiceless stop at its
@@ -242,7 +242,7 @@ def speak(text: str, voice: Voice) -> Speech:
     return Speech(audio, tuple(phones))
 
 
-def require() -> None:
+def check_espeak() -> None:
     """Checks that eSpeak NG can be opened, without opening it in this process.
 
     Raises:

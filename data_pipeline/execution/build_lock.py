@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from a2fjax.errors import InputError
-from data_pipeline.execution.console import Line
+from data_pipeline.execution.console import WriteLine
 
 _NONE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def hold(work: Path, *, shared: bool = False, say: Line = lambda line: None) -> Iterator[bool]:
+def hold(work: Path, *, shared: bool = False, say: WriteLine = lambda line: None) -> Iterator[bool]:
     """Holds the lock of a build's folder.
 
     Args:

@@ -10,37 +10,37 @@ import numpy as np
 
 from a2fjax.data import records
 
-Line = Callable[[str], None]
+WriteLine = Callable[[str], None]
 
 
-MOST_LINES = 50
+MAX_LINES = 50
 """Of a kind: a set of twenty thousand takes must not bury the line that matters."""
 
 
-class Few:
+class LimitedLines:
     """Says the first `MOST_LINES` of a kind; `end` says how many more there were."""
 
-    def __init__(self, say: Line):
+    def __init__(self, say: WriteLine):
         """Starts with none said."""
         self.say, self.count = say, 0
 
     def __call__(self, line: str) -> None:
         """Says a line, or counts it."""
         self.count += 1
-        if self.count <= MOST_LINES:
+        if self.count <= MAX_LINES:
             self.say(line)
 
     def end(self, what: str) -> None:
         """Says how many were not said; `what` they are and where they can be read."""
-        if self.count > MOST_LINES:
-            self.say(f"{self.count - MOST_LINES} more {what}")
+        if self.count > MAX_LINES:
+            self.say(f"{self.count - MAX_LINES} more {what}")
         self.count = 0
 
 
 class Progress:
     """Says how far the work is: every two seconds, after a minute every ten, and at the end."""
 
-    def __init__(self, sizes: Sequence[int], say: Line):
+    def __init__(self, sizes: Sequence[int], say: WriteLine):
         """Starts the clock on takes of these sizes in bytes."""
         self.say, self.count = say, len(sizes)
         self.total = sum(sizes)
@@ -78,7 +78,7 @@ class Progress:
         )
 
 
-def describe(out: Path, manifest: records.Manifest, say: Line) -> None:
+def print_summary(out: Path, manifest: records.Manifest, say: WriteLine) -> None:
     """Says what is in a set that was just written, and what was found on the way."""
     source, hours = manifest.source, manifest.statistics["hours"]
     counts = {s: sum(c["split"] == s for f in manifest.shards for c in f.clips) for s in hours}

@@ -32,13 +32,13 @@ _OURS = (_HERE, Path(files.__file__).parent)
 _IMPORT = re.compile(r"^\s*from (data_pipeline[\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
-def digest_of(values: Any) -> str:
+def digest(values: Any) -> str:
     """Returns a name of 32 hexadecimal digits for JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)
-class Files:
+class FilesStat:
     """Files as they are now.
 
     Attributes:
@@ -50,7 +50,7 @@ class Files:
     size: int
 
 
-def look_at(paths: Sequence[Path], root: Path) -> Files:
+def stat_files(paths: Sequence[Path], root: Path) -> FilesStat:
     """Returns what there is, reading nothing.
 
     Args:
@@ -62,7 +62,7 @@ def look_at(paths: Sequence[Path], root: Path) -> Files:
     """
     found, size = [], 0
     try:
-        for path in flat(paths):
+        for path in list_files(paths):
             now = path.stat()
             name = path.relative_to(root) if path.is_relative_to(root) else path
             # Permissions too: a file that could not be read may be readable now.
@@ -70,10 +70,10 @@ def look_at(paths: Sequence[Path], root: Path) -> Files:
             size += now.st_size
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from None
-    return Files(digest_of(found), size)
+    return FilesStat(digest(found), size)
 
 
-def flat(paths: Sequence[Path]) -> list[Path]:
+def list_files(paths: Sequence[Path]) -> list[Path]:
     """Returns the files, those of folders in order."""
     out: list[Path] = []
     for path in paths:
@@ -86,7 +86,7 @@ def flat(paths: Sequence[Path]) -> list[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
+class ContentDigest:
     """What is in files.
 
     Attributes:
@@ -98,28 +98,28 @@ class Content:
     bytes: str
 
 
-def known_content(known: Path) -> Content | None:
+def read_cached_digest(known: Path) -> ContentDigest | None:
     """Returns what was found before, kept in the file `known`."""
     try:
         named, alone = known.read_text(encoding="utf-8").split()
     except (FileNotFoundError, ValueError):
         return None
-    return Content(named, alone)
+    return ContentDigest(named, alone)
 
 
-def content_of(paths: Sequence[Path], known: Path) -> Content:
+def digest_contents(paths: Sequence[Path], known: Path) -> ContentDigest:
     """Returns the digests of files; reads the bytes only when `known` does not hold them.
 
     Raises:
       InputError: a file cannot be read.
       OSError: the disk fails.
     """
-    found = known_content(known)
+    found = read_cached_digest(known)
     if found is not None:
         return found
     names, alone = hashlib.blake2b(digest_size=16), []
     try:
-        for path in flat(paths):
+        for path in list_files(paths):
             with path.open("rb") as file:
                 each = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
             names.update(f"{path.name}\0{each.hexdigest()}\n".encode())
@@ -128,12 +128,12 @@ def content_of(paths: Sequence[Path], known: Path) -> Content:
         if error.errno in _DISK:
             raise
         raise InputError(f"{error.filename}: {error.strerror}") from None
-    found = Content(names.hexdigest(), digest_of(sorted(alone)))
+    found = ContentDigest(names.hexdigest(), digest(sorted(alone)))
     files.write_text(known, f"{found.named} {found.bytes}\n")
     return found
 
 
-def why_left_out(error: Exception) -> tuple[str, bool]:
+def rejection_reason(error: Exception) -> tuple[str, bool]:
     """Returns in one line why a take is left out, and whether it may go well another time.
 
     Raises:
@@ -156,7 +156,7 @@ def why_left_out(error: Exception) -> tuple[str, bool]:
 
 
 @functools.lru_cache
-def code(module: str) -> str:
+def code_digest(module: str) -> str:
     """Returns a digest of the code that `data_pipeline.<module>` imports, and of all sources."""
     needed: dict[Path, bytes] = {}
     start = _HERE.joinpath(*module.split(".")).with_suffix(".py")

@@ -14,7 +14,7 @@ from data_pipeline.execution import process_pool
 Job = TypeVar("Job")
 
 PROCESSES, RAY = "processes", "ray"
-NAMES = (PROCESSES, RAY)
+ENGINES = (PROCESSES, RAY)
 _ADDRESS = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
@@ -28,15 +28,15 @@ class Run(Protocol):
         ...
 
 
-def check(text: str, workers: int | None) -> tuple[str, str]:
+def parse_engine(text: str, workers: int | None) -> tuple[str, str]:
     """Returns the name of an engine and an address, "" for none.
 
     Raises:
       InputError: there is no such engine, or it does not go with `workers`.
     """
     name, colon, address = text.partition(":")
-    if name not in NAMES:
-        raise InputError(f"--engine {text}{nearest(name, NAMES)}")
+    if name not in ENGINES:
+        raise InputError(f"--engine {text}{nearest(name, ENGINES)}")
     if colon and (name != RAY or not _ADDRESS.fullmatch(address)):
         raise InputError(f"--engine {text}: expected {PROCESSES}, ray, ray:HOST:PORT or ray:auto")
     if name == RAY and workers == 0:
@@ -45,7 +45,7 @@ def check(text: str, workers: int | None) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def opened(text: str, workers: int | None) -> Iterator[Run]:
+def open_executor(text: str, workers: int | None) -> Iterator[Run]:
     """Yields what runs jobs on an engine; nothing is started before there are jobs.
 
     Args:
@@ -55,9 +55,9 @@ def opened(text: str, workers: int | None) -> Iterator[Run]:
     Raises:
       InputError: as `check`; Ray is not installed or its cluster does not answer.
     """
-    name, address = check(text, workers)
+    name, address = parse_engine(text, workers)
     if name == PROCESSES:
-        yield functools.partial(process_pool.run, workers=workers)
+        yield functools.partial(process_pool.run_jobs, workers=workers)
         return
     from data_pipeline.execution import ray_pool
 

@@ -35,14 +35,14 @@ class ProcessDied(WorkFailed):
     """A job ended its process: out of memory, or a crash in a library."""
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Returns the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def run(
+def run_jobs(
     function: Callable[[Job], Any], jobs: Sequence[Job], workers: int | None
 ) -> Generator[tuple[Job, Any], None, None]:
     """Yields (job, result or the exception that stopped it) in the order in which they end.
@@ -61,7 +61,7 @@ def run(
         for job in jobs:
             yield job, function(job)
         return
-    todo, count = list(jobs), max(1, min(workers or cores(), len(jobs)))
+    todo, count = list(jobs), max(1, min(workers or available_cores(), len(jobs)))
     while todo:
         lost = []
         with contextlib.closing(_pooled(function, todo, count)) as found:

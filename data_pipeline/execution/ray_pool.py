@@ -100,7 +100,7 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         own: dict[str, Any] = {"include_dashboard": False}
         if not self._address:
-            own["num_cpus"] = self._workers or process_pool.cores()
+            own["num_cpus"] = self._workers or process_pool.available_cores()
         if self._address not in ("", "auto"):
             self._knock()
         where = {"address": self._address} if self._address else {"address": "local", **own}

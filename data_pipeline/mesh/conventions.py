@@ -18,10 +18,10 @@ from a2fjax.errors import InputError, nearest
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 """Millimetres in a unit."""
 
-LEAST_MARGIN = 1.25
+MIN_MARGIN = 1.25
 """The second best choice must fit worse than the best by this factor."""
 
-MOST_RESIDUAL = 0.25
+MAX_RESIDUAL = 0.25
 """Of the template's radius: heads of one topology differ by about 0.05, shuffled vertices by 1."""
 
 SIZES = (0.55, 1.8)
@@ -99,19 +99,19 @@ def axes_name(axes: np.ndarray) -> str:
     return "".join(("+" if axes[row, c] > 0 else "-") + "xyz"[c] for row, c in enumerate(columns))
 
 
-def units_of(neutral: np.ndarray) -> str:
+def guess_units(neutral: np.ndarray) -> str:
     """Returns the unit in which a head's or face's mesh [V, 3] measures 0.1 to 0.6 m across."""
     size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
     return "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
 
 
-def find(
+def find_convention(
     neutral: np.ndarray,
     template: np.ndarray,
     *,
     units: str = "auto",
     axes: str = "auto",
-    least_margin: float = LEAST_MARGIN,
+    least_margin: float = MIN_MARGIN,
     name: str = "neutral",
 ) -> Convention:
     """Returns the units and axes in which a mesh is most like a template of the same topology.
@@ -157,12 +157,12 @@ def find(
     best = choices[order[0]]
     rotation, fit = _rotation(best @ product)
     residual = float(np.sqrt(max(0.0, 1.0 - fit**2)))
-    if residual > MOST_RESIDUAL:
+    if residual > MAX_RESIDUAL:
         asked = "" if axes == "auto" else f" with axes {axes}"
         raise InputError(
             f"{name}: not the template rig's head{asked}: after the best similarity vertices are "
             f"{100 * residual:.0f} % of its radius away, expected at most "
-            f"{100 * MOST_RESIDUAL:.0f} % (another order of vertices?)"
+            f"{100 * MAX_RESIDUAL:.0f} % (another order of vertices?)"
         )
     distance = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * likeness[order]))
     margin = float(distance[1] / max(distance[0], 1e-6)) if len(choices) > 1 else np.inf
@@ -198,7 +198,7 @@ _FORWARD = ("jawForward", "mouthFunnel", "mouthPucker", "tongueOut")
 _SIDEWAYS = ("jaw", "mouthLeft", "mouthRight")  # directions, not sides of the face
 
 
-def axes_of_shapes(
+def axes_from_shapes(
     neutral: np.ndarray, channels: Sequence[str], deltas: np.ndarray
 ) -> np.ndarray | None:
     """Returns the axes [3, 3] that named shapes tell, or None where they do not tell clearly.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh.damage import DAMAGED, library, one_line
+from data_pipeline.mesh.file_checks import READ_ERRORS, import_extra, one_line
 
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -23,7 +23,7 @@ _TRIANGLES = 4
 _MOST = 10_000_000  # elements: a damaged count must not take the memory
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_morphs(path: Path) -> dict[str, Any]:
     """Returns neutral, deltas, names, faces and units of the mesh with most morph targets.
 
     Raises:
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
         neutral, deltas, faces = document.geometry(mesh)
     except InputError:
         raise
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: not a glTF file with shapes ({one_line(error)})") from None
     return {"neutral": neutral, "deltas": deltas, "names": names, "faces": faces, "units": "m"}
 
@@ -54,7 +54,7 @@ def open_document(path: Path) -> Document:
     Raises:
       InputError: pygltflib is missing, or the file is, or it is not glTF.
     """
-    pygltflib = library("pygltflib", path, "glTF")
+    pygltflib = import_extra("pygltflib", path, "glTF")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -63,7 +63,7 @@ def open_document(path: Path) -> Document:
             gltf = pygltflib.GLTF2().load(str(path))
         if gltf is None:
             raise ValueError("it holds no document")
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
     return Document(path, gltf)
 

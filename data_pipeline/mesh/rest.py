@@ -47,7 +47,7 @@ def estimate_neutral(
         raise InputError(
             f"{name}: frames of shape {frames.shape}, expected [N, {len(template)}, 3], N >= 1"
         )
-    goal = template * conventions.MILLIMETRES[conventions.units_of(template)]
+    goal = template * conventions.MILLIMETRES[conventions.guess_units(template)]
     seen = (np.abs(frames) < _FURTHEST).all(axis=2)  # false for NaN
     whole = np.flatnonzero(seen.mean(axis=1) > 0.5)
     if not len(whole):
@@ -55,7 +55,7 @@ def estimate_neutral(
     fullest = whole[np.argmax(seen[whole].sum(axis=1))]
     start = np.where(seen[fullest][:, None], frames[fullest], np.nan).astype(np.float64)
     # Any of the likely axes will do: what is found is given back in the frames' own.
-    found = conventions.find(start, goal, least_margin=0.0, name=name)
+    found = conventions.find_convention(start, goal, least_margin=0.0, name=name)
     rigid = _spread(goal, _RIGID_VERTICES)
     pose = _spread(goal, _POSE_VERTICES)
     # All frames on the fullest one, then on the median of all: one frame may be far from typical.

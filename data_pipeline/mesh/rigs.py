@@ -20,10 +20,10 @@ import numpy as np
 from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh import conventions
-from data_pipeline.mesh.conventions import MILLIMETRES, units_of
+from data_pipeline.mesh.conventions import MILLIMETRES, guess_units
 from data_pipeline.mesh.rest import estimate_neutral as estimate_neutral
 from data_pipeline.mesh.transfer import size_ratio, transfer
-from data_pipeline.sources import Face
+from data_pipeline.sources import Blendshapes
 
 ENDINGS = (".npz", ".glb", ".gltf")
 READ_ERRORS = (
@@ -64,7 +64,7 @@ class Rig:
     units: str = ""
 
 
-def read(path: str | Path) -> Rig:
+def read_rig(path: str | Path) -> Rig:
     """Reads a rig.
 
     Args:
@@ -90,7 +90,7 @@ def read(path: str | Path) -> Rig:
     if ending in (".glb", ".gltf"):
         from data_pipeline.mesh import morphs
 
-        return _checked(path, **morphs.read(path))
+        return _checked(path, **morphs.read_morphs(path))
     if ending in (".pkl", ".pickle"):
         raise InputError(f"{path}: pickles are refused: save plain arrays with numpy.savez")
     raise InputError(
@@ -242,7 +242,7 @@ def _triangles(path: Path, faces: np.ndarray | None, count: int) -> np.ndarray:
     return faces.astype(np.int32)
 
 
-def face(
+def make_blendshapes(
     rig: Rig,
     *,
     neutral: np.ndarray | None = None,
@@ -252,7 +252,7 @@ def face(
     stable: np.ndarray | None = None,
     part: str = "skin",
     name: str = "rig",
-) -> Face:
+) -> Blendshapes:
     """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
 
     Without `neutral` the rig is the person's own, in the capture's unit and axes. With it, units
@@ -277,10 +277,10 @@ def face(
       InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
         topology.
     """
-    own = rig.units or units_of(rig.neutral)
+    own = rig.units or guess_units(rig.neutral)
     keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
     channels, deltas, notes = _solvable(name, rig, mouth_close)
-    told = conventions.axes_of_shapes(rig.neutral, channels, deltas)
+    told = conventions.axes_from_shapes(rig.neutral, channels, deltas)
     transferred = False
     if neutral is None:
         unit = own if units == "auto" else units
@@ -296,7 +296,7 @@ def face(
     else:
         matrix = MILLIMETRES[own] * (np.eye(3) if told is None else told)
         template, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
-        found = conventions.find(neutral, template, units=units, axes=axes, name=name)
+        found = conventions.find_convention(neutral, template, units=units, axes=axes, name=name)
         unit, turn = found.units, found.axes
         rest = found.aligned(np.asarray(neutral, np.float64))
         holes = np.logical_not(np.isfinite(rest).all(axis=1))
@@ -315,7 +315,7 @@ def face(
             way = "deformation transfer" if len(rig.faces) else "scaling"
             size = size_ratio(template, rest)
             notes.append(f"shapes of the template carried over by {way}: size {size:.3f} of it")
-    return Face(
+    return Blendshapes(
         neutral=rest,
         deltas=deltas,
         channels=tuple(channels),
@@ -330,7 +330,7 @@ def face(
 
 def _solvable(name: str, rig: Rig, mouth_close: str) -> tuple[list[str], np.ndarray, list[str]]:
     """Returns channels, their shapes in the rig's own unit and axes, and notes."""
-    channels, merged = merge(name, rig.names, rig.deltas)
+    channels, merged = merge_channels(name, rig.names, rig.deltas)
     dropped = [n for n in rig.names if _COLUMNS.get(n.lower(), n) is None]
     notes = [f"shapes without a channel, left out: {', '.join(dropped)}"] if dropped else []
     note = relative_mouth_close(channels, merged, mouth_close)
@@ -346,7 +346,9 @@ def _filled(rest: np.ndarray, template: np.ndarray, holes: np.ndarray) -> np.nda
     return template[holes] + (rest - template)[known[near]]
 
 
-def merge(name: str, poses: Sequence[str], shapes: np.ndarray) -> tuple[list[str], np.ndarray]:
+def merge_channels(
+    name: str, poses: Sequence[str], shapes: np.ndarray
+) -> tuple[list[str], np.ndarray]:
     """Returns channels [K] and their shapes [K, V, 3]: halves of one channel are added up.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.quality import duplicates
+from data_pipeline.quality import fingerprints
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000)
 """Sample rates in use; a band limit is explained by the nearest."""
@@ -37,7 +37,7 @@ _HUM_SECONDS = 2.0
 _PILE = 3.0  # A sine's top level holds 2.4 times the samples of the one below; clipping far more.
 
 
-def measure(path: str | Path) -> dict[str, Any]:
+def measure_audio(path: str | Path) -> dict[str, Any]:
     """Measures a sound file, or a film's sound track.
 
     Args:
@@ -124,7 +124,7 @@ class _Tally:
         self.low = int(420 / rate * self.size) + 1
         self.lows: list[np.ndarray] = []
         self.digest = hashlib.sha256(f"{rate}".encode())
-        self.words = duplicates.Listener(rate)
+        self.words = fingerprints.Fingerprinter(rate)
 
     def add(self, block: np.ndarray) -> None:
         """Takes [samples, channels]; all but the last are a multiple of the frame long."""

@@ -13,7 +13,7 @@ SEVERITIES = ("error", "warning", "note")
 
 
 @dataclasses.dataclass(frozen=True)
-class Remark:
+class Finding:
     """One finding about one take.
 
     Attributes:
@@ -29,7 +29,7 @@ class Remark:
     every: str
 
 
-def of_take(take: Mapping[str, Any]) -> list[Remark]:
+def take_findings(take: Mapping[str, Any]) -> list[Finding]:
     """Returns the findings about a take; see `report.assemble` for what a take is."""
     parts = (
         (_sound, take.get("audio") or {}),
@@ -40,23 +40,23 @@ def of_take(take: Mapping[str, Any]) -> list[Remark]:
     return [remark for find, measures in parts for remark in find(measures)]
 
 
-def _sound(m: Mapping[str, Any]) -> list[Remark]:
-    out: list[Remark] = []
+def _sound(m: Mapping[str, Any]) -> list[Finding]:
+    out: list[Finding] = []
     if m.get("upsampled"):
-        rate, limit = kilo(m["true_rate"]), kilo(round(m["band_hz"], -2))
+        rate, limit = kilohertz(m["true_rate"]), kilohertz(round(m["band_hz"], -2))
         out.append(
-            Remark(
+            Finding(
                 f"upsampled {rate}",
                 "warning",
-                f"nothing above {limit} kHz: {rate} kHz sound stored at {kilo(m['rate'])}",
+                f"nothing above {limit} kHz: {rate} kHz sound stored at {kilohertz(m['rate'])}",
                 f"hold {rate} kHz sound stored at a higher rate: features above "
-                f"{kilo(m['true_rate'] / 2)} kHz see nothing",
+                f"{kilohertz(m['true_rate'] / 2)} kHz see nothing",
             )
         )
     if m.get("dead_channels"):
         which = ", ".join(map(str, m["dead_channels"]))
         out.append(
-            Remark(
+            Finding(
                 "dead channel",
                 "warning",
                 f"nothing on channel {which}",
@@ -65,7 +65,7 @@ def _sound(m: Mapping[str, Any]) -> list[Remark]:
         )
     if (m.get("channel_correlation") or 0.0) < -0.5:
         out.append(
-            Remark(
+            Finding(
                 "opposite channels",
                 "error",
                 "channels are of opposite polarity",
@@ -75,33 +75,33 @@ def _sound(m: Mapping[str, Any]) -> list[Remark]:
     if m.get("hum_hz"):
         hum = f"{m['hum_hz']:g}"
         text = f"{hum} Hz hum, {m['hum_db']:.0f} dB above its surroundings"
-        out.append(Remark(f"hum {hum}", "warning", text, f"have {hum} Hz mains hum"))
+        out.append(Finding(f"hum {hum}", "warning", text, f"have {hum} Hz mains hum"))
     if m.get("gated"):
         share = f"{100 * m['digital_silence']:.0f} % digital silence"
         every = "are gated (digital silence in the pauses): their noise in speech is not known"
-        out.append(Remark("gated", "note", share, every))
+        out.append(Finding("gated", "note", share, every))
     if (m.get("dc") or 0.0) > 0.005:
         out.append(
-            Remark(
+            Finding(
                 "dc", "note", f"constant offset {m['dc']:.3f}", "have a constant offset in sound"
             )
         )
     if (m.get("clipping") or 0.0) > 0.0005:
         text = f"{100 * m['clipping']:.2g} % of samples clipped"
-        out.append(Remark("clipping", "warning", text, "are clipped"))
+        out.append(Finding("clipping", "warning", text, "are clipped"))
     if m and m.get("speech_db") is None:
-        out.append(Remark("silent", "error", "digital silence throughout", "hold no sound at all"))
+        out.append(Finding("silent", "error", "digital silence throughout", "hold no sound at all"))
     elif m and m["speech_db"] < -45:
         text = f"speech at {m['speech_db']:.0f} dB of full scale"
-        out.append(Remark("quiet", "note", text, "are very quiet (speech below -45 dB)"))
+        out.append(Finding("quiet", "note", text, "are very quiet (speech below -45 dB)"))
     return out
 
 
-def _motion(m: Mapping[str, Any]) -> list[Remark]:
-    out: list[Remark] = []
+def _motion(m: Mapping[str, Any]) -> list[Finding]:
+    out: list[Finding] = []
     if m.get("true_fps"):
         out.append(
-            Remark(
+            Finding(
                 "repeated frames",
                 "warning",
                 f"{m['true_fps']:g} frames a second stored at {m['fps_name']}",
@@ -111,7 +111,7 @@ def _motion(m: Mapping[str, Any]) -> list[Remark]:
     mirrored = m.get("mirrored")
     if mirrored == 1.0:
         out.append(
-            Remark(
+            Finding(
                 "mirrored",
                 "warning",
                 "left and right are exactly equal",
@@ -122,50 +122,50 @@ def _motion(m: Mapping[str, Any]) -> list[Remark]:
         names = ", ".join(n.removesuffix("Left") for n in m.get("unequal") or ())
         text = f"left and right are exactly equal but for {names}"
         every = "have exactly equal left and right channels but for a few"
-        out.append(Remark("half mirrored", "note", text, every))
+        out.append(Finding("half mirrored", "note", text, every))
     if (m.get("jumps") or 0.0) > 0:
         text = f"{m['jumps'] * m['frames']:.0f} frames jump"
-        out.append(Remark("jumps", "warning", text, "have frames that jump"))
+        out.append(Finding("jumps", "warning", text, "have frames that jump"))
     if (m.get("missing") or 0.0) > 0.001:
         text = f"{100 * m['missing']:.2g} % of frames missing"
-        out.append(Remark("missing", "note", text, "miss frames"))
+        out.append(Finding("missing", "note", text, "miss frames"))
     if (m.get("jitter_ms") or 0.0) > 2.0:
         text = f"frame times jitter by {m['jitter_ms']:.1f} ms"
-        out.append(Remark("jitter", "note", text, "have frame times that jitter"))
+        out.append(Finding("jitter", "note", text, "have frame times that jitter"))
     beyond = (m.get("below") or 0.0) + (m.get("above") or 0.0)
     if beyond > 0.001:
         worst = next(iter(m.get("outside") or {"?": 0}))
         text = f"{100 * beyond:.2g} % of weights outside [0, 1], most in {worst}"
         out.append(
-            Remark("outside", "note", text, "have weights outside [0, 1], which are clipped")
+            Finding("outside", "note", text, "have weights outside [0, 1], which are clipped")
         )
     if m.get("range") and len(m.get("dead") or ()) == len(m["range"]):
-        out.append(Remark("still", "error", "nothing moves", "have no motion at all"))
+        out.append(Finding("still", "error", "nothing moves", "have no motion at all"))
     return out
 
 
-def _lips(m: Mapping[str, Any]) -> list[Remark]:
+def _lips(m: Mapping[str, Any]) -> list[Finding]:
     if m.get("belongs") is not False:
         return []
     text = f"lips do not follow the sound (correlation {m['correlation']:.2f})"
     every = "have lips that do not follow their sound: swapped files, another language, or no lips?"
-    return [Remark("lips", "error", text, every)]
+    return [Finding("lips", "error", text, every)]
 
 
-def _clock(m: Mapping[str, Any]) -> list[Remark]:
-    out: list[Remark] = []
+def _clock(m: Mapping[str, Any]) -> list[Finding]:
+    out: list[Finding] = []
     if m.get("method") == "none":
         text = "no sign of the clocks' offset; 0 s assumed"
         every = "give no sign of the offset between sound and motion: 0 s is assumed"
-        out.append(Remark("no offset", "warning", text, every))
+        out.append(Finding("no offset", "warning", text, every))
     drift = m.get("drift") or 0.0
     if abs(drift) > 2e-4 and (m.get("drift_confidence") or 0.0) >= 0.5:
         text = f"clocks drift {1000 * drift:.2f} ms a second"
-        out.append(Remark("drift", "warning", text, "have clocks that drift apart"))
+        out.append(Finding("drift", "warning", text, "have clocks that drift apart"))
     return out
 
 
-def of_set(
+def dataset_findings(
     takes: Sequence[Mapping[str, Any]],
     hours: Mapping[str, Mapping[str, float]],
     duplicates: Sequence[Mapping[str, Any]],
@@ -196,7 +196,7 @@ def of_set(
     for verdict, words in (("rejected", "could not be read"), ("quarantined", "are put aside")):
         names = [t["take"] for t in takes if t["verdict"] == verdict]
         if names:
-            say("error", f"{share(len(names), total)} {words}", names)
+            say("error", f"{count_text(len(names), total)} {words}", names)
     for line in warnings:
         say("warning", line)
     _each_finding(takes, say)
@@ -205,7 +205,7 @@ def of_set(
     _balance(hours, say)
     synthetic = [t["take"] for t in used if t.get("synthetic")]
     if synthetic:
-        say("note", f"{share(len(synthetic), len(used))} are synthetic", synthetic)
+        say("note", f"{count_text(len(synthetic), len(used))} are synthetic", synthetic)
     rates = sorted(
         {t["motion"]["fps_name"] for t in used if (t.get("motion") or {}).get("fps_name")}
     )
@@ -218,12 +218,12 @@ _Say = Callable[..., None]
 
 
 def _each_finding(takes: Sequence[Mapping[str, Any]], say: _Say) -> None:
-    found: dict[str, tuple[Remark, list[str]]] = {}
+    found: dict[str, tuple[Finding, list[str]]] = {}
     for take in takes:
-        for remark in of_take(take):
+        for remark in take_findings(take):
             found.setdefault(remark.key, (remark, []))[1].append(take["take"])
     for remark, names in sorted(found.values(), key=lambda f: (-len(f[1]), f[0].key)):
-        say(remark.severity, f"{share(len(names), len(takes))} {remark.every}", names)
+        say(remark.severity, f"{count_text(len(names), len(takes))} {remark.every}", names)
 
 
 def _copies(duplicates: Sequence[Mapping[str, Any]], say: _Say) -> None:
@@ -274,13 +274,13 @@ def _balance(hours: Mapping[str, Mapping[str, float]], say: _Say) -> None:
             say("note", f"{each['']:.2g} hours have no language")
 
 
-def share(count: int, total: int) -> str:
+def count_text(count: int, total: int) -> str:
     """Returns "3 of 5 takes", "all 5 takes" or "the only take"."""
     if count == total:
         return "the only take:" if total == 1 else f"all {total} takes"
     return f"{count} of {total} takes"
 
 
-def kilo(hertz: float) -> str:
+def kilohertz(hertz: float) -> str:
     """Returns a frequency in kHz, as short as it goes: 22.05, 8, 4.4."""
     return f"{hertz / 1000:.4g}"

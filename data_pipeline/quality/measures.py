@@ -20,7 +20,7 @@ from data_pipeline.timing import align
 RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240)}
 """Rates that are written 23.976, 29.97, 59.94 and so on and are none of these."""
 
-POINTS = 240
+THUMBNAIL_POINTS = 240
 """Of a thumbnail."""
 
 _STILL = 1e-5  # of a weight: less than any capture's noise and than float32's last bits matter
@@ -64,7 +64,7 @@ class Thresholds:
     most_saturated: float = 0.5
 
 
-def audio(path: Path | None) -> dict[str, Any]:
+def measure_audio(path: Path | None) -> dict[str, Any]:
     """Measures a take's sound file; an empty dict for a take without one. See `sound.measure`.
 
     Raises:
@@ -72,10 +72,10 @@ def audio(path: Path | None) -> dict[str, Any]:
     """
     from data_pipeline.quality import audio as sound
 
-    return {} if path is None else sound.measure(path)
+    return {} if path is None else sound.measure_audio(path)
 
 
-def motion(
+def measure_motion(
     times: np.ndarray,
     curves: np.ndarray,
     observed: np.ndarray,
@@ -125,7 +125,7 @@ def motion(
     moving = span > _DEAD
     out |= _frozen(times, values, out["fps"])
     steady = moving & _STEADY[seen]
-    jumps = jumping(values[:, steady])
+    jumps = find_jumps(values[:, steady])
     out["jumps"] = round(float(jumps.mean()), 5)
     out["jump_times"] = [round(float(t), 4) for t in times[jumps][:20]]
     out["noise"] = _roughness(values[:, moving])
@@ -193,7 +193,7 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
     return out
 
 
-def jumping(values: np.ndarray) -> np.ndarray:
+def find_jumps(values: np.ndarray) -> np.ndarray:
     """Finds the frames [F] that jump.
 
     A spike is a single frame that stands off the straight line through the two before and the two
@@ -297,7 +297,7 @@ def _spread(values: np.ndarray | None) -> dict[str, float] | None:
     }
 
 
-def lips(
+def measure_lips(
     envelope: np.ndarray, times: np.ndarray, aperture: np.ndarray, *, search: float = 0.08
 ) -> dict[str, Any]:
     """Measures whether the lips of a take move with its sound.
@@ -383,7 +383,7 @@ def thumbnail(
     aperture: np.ndarray,
     residual: np.ndarray | None = None,
     *,
-    points: int = POINTS,
+    points: int = THUMBNAIL_POINTS,
 ) -> dict[str, Any]:
     """Returns what a small picture of a take needs: loudness, aperture and residual over time.
 
@@ -437,7 +437,7 @@ def thumbnail(
     return out
 
 
-def judge(measures: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
+def quarantine_reasons(measures: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
     """Returns the reasons, in words, for which a take is put aside; none for a good one.
 
     Args:

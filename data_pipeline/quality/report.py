@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from data_pipeline.quality import duplicates as fingerprints
-from data_pipeline.quality import findings
+from data_pipeline.quality import findings, fingerprints
 
 SCHEMA = 1
 VERDICTS = ("rejected", "quarantined", "used")
-MOST_PICTURES = 60
+MAX_THUMBNAILS = 60
 _BINS = 24
 _MOST_DUPLICATES = 2000
 
@@ -75,7 +74,7 @@ MEASURES = (
 )
 
 
-def assemble(
+def assemble_report(
     takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Returns the report of a set; it depends on the takes alone, not on their order or the time.
@@ -100,10 +99,12 @@ def assemble(
     thresholds = dict(facts.get("thresholds") or {})
     takes = sorted((_complete(t) for t in takes), key=lambda t: (t["take"], t["verdict"]))
     hours = _hours(takes, facts)
-    copies = duplicates(takes)
+    copies = find_duplicates(takes)
     measures = {m.name: _distribution(m, takes, thresholds) for m in MEASURES}
     counts = {v: sum(t["verdict"] == v for t in takes) for v in VERDICTS}
-    rows = sorted(takes, key=lambda t: (VERDICTS.index(t["verdict"]), -badness(t, thresholds)))
+    rows = sorted(
+        takes, key=lambda t: (VERDICTS.index(t["verdict"]), -severity_score(t, thresholds))
+    )
     used = sum(t["seconds"] for t in takes if t["verdict"] == "used")
     report = {
         "schema": SCHEMA,
@@ -115,18 +116,18 @@ def assemble(
             "hours": sum(t["seconds"] for t in takes) / 3600,
             "hours_used": used / 3600,
         },
-        "warnings": findings.of_set(takes, hours, copies, facts.get("warnings") or ()),
+        "warnings": findings.dataset_findings(takes, hours, copies, facts.get("warnings") or ()),
         "reasons": _reasons(takes),
         "hours": hours,
         "balance": {kind: _balance(each) for kind, each in hours.items()},
         "duplicates": copies,
         "measures": {k: v for k, v in measures.items() if v is not None},
-        "takes": [_row(t, n < MOST_PICTURES) for n, t in enumerate(rows)],
+        "takes": [_row(t, n < MAX_THUMBNAILS) for n, t in enumerate(rows)],
     }
     return _plain(report)
 
 
-def write(folder: str | Path, report: Mapping[str, Any]) -> None:
+def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
     """Writes quality.json and quality.html, each whole or not at all.
 
     Equal reports give equal bytes.
@@ -147,10 +148,10 @@ def write(folder: str | Path, report: Mapping[str, Any]) -> None:
         '"takes":[{"take"', '"takes":[\n{"take"'
     )
     files.write_text(folder / "quality.json", text + "\n")
-    files.write_text(folder / "quality.html", report_html.render(report))
+    files.write_text(folder / "quality.html", report_html.render_html(report))
 
 
-def badness(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
+def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
     """Returns how near a take is to its worst threshold: 1 is at it, more is beyond."""
     worst = 0.0
     for measure in MEASURES:
@@ -162,11 +163,11 @@ def badness(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
             worst = max(worst, min(limit / max(value, 1e-3 * limit), 100.0))
         else:
             worst = max(worst, min(abs(value) / limit, 100.0))
-    errors = sum(r.severity == "error" for r in findings.of_take(take))
+    errors = sum(r.severity == "error" for r in findings.take_findings(take))
     return worst + len(take.get("reasons") or ()) + errors
 
 
-def duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def find_duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Finds takes with the same sound or motion.
 
     Returns:
@@ -188,7 +189,7 @@ def duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 groups[digest].append(take)
         out += [_group(kind, g) for g in groups.values() if len(g) > 1]
     heard = [t for t in takes if (t.get("audio") or {}).get("fingerprint")]
-    for match in fingerprints.matches([t["audio"]["fingerprint"] for t in heard]):
+    for match in fingerprints.find_matches([t["audio"]["fingerprint"] for t in heard]):
         pair = [heard[match.first], heard[match.second]]
         if pair[0]["audio"].get("digest") == pair[1]["audio"].get("digest"):
             continue
@@ -313,7 +314,7 @@ def _distribution(
 def _row(take: Mapping[str, Any], picture: bool) -> dict[str, Any]:
     row = {k: v for k, v in take.items() if k != "thumbnail" or picture}
     row["audio"] = {k: v for k, v in take["audio"].items() if k != "fingerprint"}
-    row["remarks"] = [r.text for r in findings.of_take(take)]
+    row["remarks"] = [r.text for r in findings.take_findings(take)]
     first = ("take", "verdict", "reasons", "remarks")
     return {k: row[k] for k in first} | {k: row[k] for k in sorted(row) if k not in first}
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from data_pipeline.quality import sparklines
 from data_pipeline.quality.report import MEASURES
-from data_pipeline.quality.sparklines import number, text
+from data_pipeline.quality.sparklines import escape, format_number
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 """Of the table of takes; the JSON has all."""
 
 _MOST_LINES = 100
@@ -88,9 +88,9 @@ body.appendChild(x[2])})}});
 """
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render_html(report: Mapping[str, Any]) -> str:
     """Returns the page of a report (`report.assemble`): valid HTML, equal for equal reports."""
-    title = f"Quality of {text(report.get('name') or 'a set')}"
+    title = f"Quality of {escape(report.get('name') or 'a set')}"
     sections = (
         _head(title, report),
         _found(report),
@@ -126,7 +126,7 @@ def _head(title: str, report: Mapping[str, Any]) -> str:
         if count:
             cards.append((str(count), kind if kind != "subject" and count == 1 else many))
     shown = "".join(f'<div class="card"><b>{a}</b><span>{b}</span></div>' for a, b in cards)
-    layout = f"Layout {text(report['layout'])}. " if report.get("layout") else ""
+    layout = f"Layout {escape(report['layout'])}. " if report.get("layout") else ""
     return (
         f'<h1>{title}</h1>\n<p class="soft">{layout}All numbers, of every take, are in '
         f'quality.json beside this page.</p>\n<div class="cards">{shown}</div>'
@@ -141,8 +141,8 @@ def _found(report: Mapping[str, Any]) -> str:
         few = names and count < report["summary"]["takes"]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         which = f'<div class="soft">{_names(names)}{more}</div>' if few else ""
-        words = text(item["text"])
-        kind = text(item["severity"])
+        words = escape(item["text"])
+        kind = escape(item["severity"])
         rows.append(
             f'<li class="{kind}"><span class="tag">{kind}</span> '
             f"{words[:1].upper()}{words[1:]}.{which}</li>"
@@ -155,7 +155,7 @@ def _found(report: Mapping[str, Any]) -> str:
 def _aside(report: Mapping[str, Any]) -> str:
     if not report["reasons"]:
         return ""
-    rows = sparklines.bars(list(report["reasons"].items())[:_MOST_BARS], "takes")
+    rows = sparklines.bar_chart(list(report["reasons"].items())[:_MOST_BARS], "takes")
     return f'<h2>Why takes are put aside</h2><div class="box">{rows}</div>'
 
 
@@ -165,10 +165,10 @@ def _takes(report: Mapping[str, Any]) -> str:
     head = [_th("take", "l"), _th("verdict", "l"), _th("why, and what else", "l")]
     head += [_th(m.label, "", m.unit) for m in columns]
     head += [_th("language", "l"), _th("emotion", "l")]
-    rows = [_take_row(t, columns, report["thresholds"]) for t in takes[:MOST_ROWS]]
+    rows = [_take_row(t, columns, report["thresholds"]) for t in takes[:MAX_ROWS]]
     note = ""
-    if len(takes) > MOST_ROWS:
-        note = f" The worst {MOST_ROWS} of {len(takes)} are shown; quality.json has all."
+    if len(takes) > MAX_ROWS:
+        note = f" The worst {MAX_ROWS} of {len(takes)} are shown; quality.json has all."
     return (
         f'<h2>Takes</h2><p class="soft">Worst first; press a heading to sort.{note}</p>\n'
         f'<div class="wide" tabindex="0"><table><thead><tr>{"".join(head)}</tr></thead>\n'
@@ -177,16 +177,16 @@ def _takes(report: Mapping[str, Any]) -> str:
 
 
 def _th(label: str, style: str, unit: str = "") -> str:
-    small = f" <small>{text(unit)}</small>" if unit else ""
+    small = f" <small>{escape(unit)}</small>" if unit else ""
     kind = f' class="{style}"' if style else ""
     return f'<th scope="col"{kind}><button class="s" type="button">{label}</button>{small}</th>'
 
 
 def _take_row(take: Mapping[str, Any], columns: Sequence[Any], thresholds: Mapping) -> str:
-    reasons = "".join(f"<b>{text(r)}</b><br>" for r in take["reasons"])
-    why = reasons + text("; ".join(take["remarks"]))
+    reasons = "".join(f"<b>{escape(r)}</b><br>" for r in take["reasons"])
+    why = reasons + escape("; ".join(take["remarks"]))
     cells = [
-        f'<td class="l take"><bdi>{text(take["take"])}</bdi></td>',
+        f'<td class="l take"><bdi>{escape(take["take"])}</bdi></td>',
         f'<td class="l"><span class="tag {take["verdict"]}">{_WORDS[take["verdict"]]}</span></td>',
         f'<td class="l why">{why}</td>',
     ]
@@ -199,10 +199,10 @@ def _take_row(take: Mapping[str, Any], columns: Sequence[Any], thresholds: Mappi
             and any(f"({measure.threshold})" in r for r in take["reasons"])
         ):
             bad = ' class="bad"'
-        shown = number(value * 100 if measure.share and value is not None else value)
+        shown = format_number(value * 100 if measure.share and value is not None else value)
         exact = "" if value is None else f"{value:.6g}"
         cells.append(f'<td{bad} data-v="{exact}">{shown}</td>')
-    cells += [f'<td class="l"><bdi>{text(take[k])}</bdi></td>' for k in ("language", "emotion")]
+    cells += [f'<td class="l"><bdi>{escape(take[k])}</bdi></td>' for k in ("language", "emotion")]
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -213,12 +213,13 @@ def _measures(report: Mapping[str, Any]) -> str:
         percent = name in shares
         factor, unit = (100.0, "%") if percent else (1.0, measure["unit"])
         if measure["min"] == measure["max"] and measure["count"] > 1:
-            value = f"{number(measure['min'] * factor)} {text(unit)}".strip()
-            same.append(f"{text(measure['label'])} {value}")
+            value = f"{format_number(measure['min'] * factor)} {escape(unit)}".strip()
+            same.append(f"{escape(measure['label'])} {value}")
             continue
-        middle, low, high = (number(measure[k] * factor) for k in ("median", "p5", "p95"))
+        middle, low, high = (format_number(measure[k] * factor) for k in ("median", "p5", "p95"))
         boxes.append(
-            f'<div class="plot"><h3>{text(measure["label"])} <span class="soft">{text(unit)}</span>'
+            f'<div class="plot"><h3>{escape(measure["label"])} '
+            f'<span class="soft">{escape(unit)}</span>'
             f"</h3>{sparklines.histogram(measure, percent=percent)}<p>median {middle}, "
             f"nine in ten from {low} to {high}; {measure['count']} takes</p></div>"
         )
@@ -240,14 +241,16 @@ def _hours(report: Mapping[str, Any]) -> str:
         shown, rest = items[:_MOST_BARS], items[_MOST_BARS:]
         # Minutes where hours would all be 0.0something.
         factor, unit = (1.0, "h") if sum(each.values()) >= 1 else (60.0, "min")
-        rows = sparklines.bars([(k, v * factor) for k, v in shown], unit)
+        rows = sparklines.bar_chart([(k, v * factor) for k, v in shown], unit)
         if rest:
             hours = sum(v for _, v in rest) * factor
-            rows += f'<p class="soft">and {len(rest)} more, {number(hours)} {unit} together</p>'
+            rows += (
+                f'<p class="soft">and {len(rest)} more, {format_number(hours)} {unit} together</p>'
+            )
         balance = report["balance"][kind]
         note = ""
         if balance["count"] > 1:
-            note = f"as balanced as {number(balance['effective'])} of {balance['count']}"
+            note = f"as balanced as {format_number(balance['effective'])} of {balance['count']}"
         boxes.append(
             f'<div class="box"><h3>by {kind} <span class="soft">{note}</span></h3>{rows}</div>'
         )
@@ -262,9 +265,9 @@ def _copies(report: Mapping[str, Any]) -> str:
         names = item["takes"]
         extra = ""
         if item["kind"] == "shared sound":
-            extra = f" ({number(item['seconds'])} s, {number(item['shift'])} s apart)"
+            extra = f" ({format_number(item['seconds'])} s, {format_number(item['shift'])} s apart)"
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        rows.append(f"<li>{text(item['kind'])}: {_names(names[:8])}{more}{extra}</li>")
+        rows.append(f"<li>{escape(item['kind'])}: {_names(names[:8])}{more}{extra}</li>")
     if not rows:
         return ""
     beyond = len(report["duplicates"]) - _MOST_LINES
@@ -279,8 +282,9 @@ def _pictures(report: Mapping[str, Any]) -> str:
             continue
         why = "; ".join([*take["reasons"], *take["remarks"]])
         boxes.append(
-            f'<div class="plot"><h3><bdi>{text(take["take"])}</bdi></h3>'
-            f"{sparklines.take(take['thumbnail'], take['take'])}<p>{text(why)}</p></div>"
+            f'<div class="plot"><h3><bdi>{escape(take["take"])}</bdi></h3>'
+            f"{sparklines.take_sparkline(take['thumbnail'], take['take'])}"
+            f"<p>{escape(why)}</p></div>"
         )
     if not boxes:
         return ""
@@ -294,20 +298,24 @@ def _settings(report: Mapping[str, Any]) -> str:
     shown = {k: report[k] for k in ("settings", "thresholds") if report.get(k)}
     if not shown:
         return ""
-    lines = text_lines(json.dumps(shown, indent=1, ensure_ascii=True))
+    lines = escape_lines(json.dumps(shown, indent=1, ensure_ascii=True))
     return f"<h2>Settings</h2><details><summary>of this build</summary><pre>{lines}</pre></details>"
 
 
-def text_lines(value: str) -> str:
+def escape_lines(value: str) -> str:
     """Returns escaped text that keeps its lines."""
-    return "\n".join(text(line) for line in value.split("\n"))
+    return "\n".join(escape(line) for line in value.split("\n"))
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(f"<bdi>{text(n)}</bdi>" for n in names)
+    return ", ".join(f"<bdi>{escape(n)}</bdi>" for n in names)
 
 
 def _time(hours: float) -> str:
     if hours >= 1:
-        return f"{number(hours)} h"
-    return f"{number(hours * 60)} min" if hours * 60 >= 1 else f"{number(hours * 3600)} s"
+        return f"{format_number(hours)} h"
+    return (
+        f"{format_number(hours * 60)} min"
+        if hours * 60 >= 1
+        else f"{format_number(hours * 3600)} s"
+    )

@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 300, 130
 _LEFT, _RIGHT, _TOP, _BOTTOM = 10, 290, 20, 104
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Returns a number for people: three digits, no exponent from 0.0001 to a million."""
     if value is None or not math.isfinite(value):
         return ""
@@ -29,7 +29,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def text(value: object) -> str:
+def escape(value: object) -> str:
     """Returns any text safe inside HTML: escaped, without controls and halves of characters."""
     plain = "".join(c if c.isprintable() else "\ufffd" for c in str(value).replace("\n", " "))
     return html.escape(plain.encode("utf-8", "replace").decode("utf-8"), quote=True)
@@ -52,7 +52,7 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
         # Single takes stay visible beside thousands.
         tall = max(2.0, count / top * (_BOTTOM - _TOP))
         x, width = place(a), max(1.0, place(b) - place(a) - 1)
-        title = f"{number(a * factor)} to {number(b * factor)}: {count}"
+        title = f"{format_number(a * factor)} to {format_number(b * factor)}: {count}"
         parts.append(
             f'<rect x="{x:.1f}" y="{_BOTTOM - tall:.1f}" width="{width:.1f}" height="{tall:.1f}" '
             f'fill="{BLUE}"><title>{title}</title></rect>'
@@ -60,7 +60,7 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
     limit, note = measure.get("threshold"), ""
     if limit:
         sign = "≥" if str(measure.get("threshold_name", "")).startswith("least") else "≤"
-        note = f"must be {sign} {number(limit * factor)}"
+        note = f"must be {sign} {format_number(limit * factor)}"
         for edge in (limit, -limit) if measure["label"] == "drift" else (limit,):
             if low - 1e-9 * span <= edge <= high + 1e-9 * span:
                 x = place(edge)
@@ -69,31 +69,32 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
                     'stroke-dasharray="4 3"/>'
                 )
     ends = (
-        f'<text x="{_LEFT}" y="{_BOTTOM + 15}">{number(low * factor)}</text>'
-        f'<text x="{_RIGHT}" y="{_BOTTOM + 15}" text-anchor="end">{number(high * factor)}</text>'
+        f'<text x="{_LEFT}" y="{_BOTTOM + 15}">{format_number(low * factor)}</text>'
+        f'<text x="{_RIGHT}" y="{_BOTTOM + 15}" text-anchor="end">'
+        f"{format_number(high * factor)}</text>"
         f'<text x="{_RIGHT}" y="12" text-anchor="end" fill="{RED}">{note}</text>'
         f'<text x="{_LEFT}" y="12">{top} take{"" if top == 1 else "s"}</text>'
     )
     base = f'<path d="M{_LEFT} {_BOTTOM}H{_RIGHT}" stroke="{GREY}"/>'
-    label = f"Histogram of {text(measure['label'])}"
+    label = f"Histogram of {escape(measure['label'])}"
     return _svg(_WIDTH, _HEIGHT, label, "".join(parts) + base + ends)
 
 
-def bars(values: Sequence[tuple[str, float]], unit: str) -> str:
+def bar_chart(values: Sequence[tuple[str, float]], unit: str) -> str:
     """Returns horizontal bars as HTML rows, the longest filling the width."""
     top = max((v for _, v in values), default=0.0)
     rows = []
     for name, value in values:
         part = 100 * value / top if top > 0 else 0.0
         rows.append(
-            f'<div class="bar"><span class="name"><bdi>{text(name) or "not known"}</bdi></span>'
+            f'<div class="bar"><span class="name"><bdi>{escape(name) or "not known"}</bdi></span>'
             f'<span class="track"><span style="width:{part:.1f}%"></span></span>'
-            f'<span class="value">{number(value)} {text(unit)}</span></div>'
+            f'<span class="value">{format_number(value)} {escape(unit)}</span></div>'
         )
     return "".join(rows)
 
 
-def take(thumbnail: Mapping[str, Any], name: str) -> str:
+def take_sparkline(thumbnail: Mapping[str, Any], name: str) -> str:
     """Returns loudness (grey), lip aperture (blue) and residual (red) of a take over its time."""
     loudness, lips = thumbnail.get("loudness") or [], thumbnail.get("aperture") or []
     residual = thumbnail.get("residual") or []
@@ -111,17 +112,17 @@ def take(thumbnail: Mapping[str, Any], name: str) -> str:
         top = max(0.2, *known)
         shape = _line(lips, min(0.0, *known), top, 16, 64)
         parts.append(f'<path d="{shape}" fill="none" stroke="{BLUE}" stroke-width="1.2"/>')
-        parts.append(f'<text x="4" y="9" fill="{BLUE}">lips {number(top, 2)}</text>')
+        parts.append(f'<text x="4" y="9" fill="{BLUE}">lips {format_number(top, 2)}</text>')
     errors = [v for v in residual if v is not None]
     if errors:
         top = max(1e-3, *errors)
         shape = _line(residual, 0.0, top, 80, 98)
         parts.append(f'<path d="{shape}" fill="none" stroke="{RED}" stroke-width="1.2"/>')
-        parts.append(f'<text x="4" y="76" fill="{RED}">residual {number(top, 2)} mm</text>')
+        parts.append(f'<text x="4" y="76" fill="{RED}">residual {format_number(top, 2)} mm</text>')
     tall = 114 if errors else 80
-    seconds = number(thumbnail.get("seconds"))
+    seconds = format_number(thumbnail.get("seconds"))
     parts.append(f'<text x="296" y="{tall - 4}" text-anchor="end">{seconds} s</text>')
-    return _svg(300, tall, f"Loudness and lips of {text(name)}", "".join(parts))
+    return _svg(300, tall, f"Loudness and lips of {escape(name)}", "".join(parts))
 
 
 def _line(values: Sequence[float | None], low: float, high: float, top: int, bottom: int) -> str:

@@ -35,7 +35,9 @@ _REACH = 16  # frames on both sides that a decision about a run of frames is jud
 _ROUNDS = 4  # most rounds of improving which shape of a pair is held
 
 
-def exclude(problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]) -> tuple[float, int]:
+def solve_exclusive(
+    problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]
+) -> tuple[float, int]:
     """Solves again with at most one of each pair above zero, in place; as `converge`.
 
     The smaller of the free solution is held; where they are close, the one that is smaller over the

@@ -41,7 +41,7 @@ _DENSE = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Reduced:
+class NormalTerms:
     """A block of frames as the solver takes it.
 
     Attributes:
@@ -89,7 +89,7 @@ class Reducer:
         self._rows = np.ascontiguousarray(deltas.transpose(1, 2, 0))
         self._fit = _Fit(self.gram + _RIDGE * np.eye(len(deltas)))
 
-    def __call__(self, moved: np.ndarray) -> Reduced:
+    def __call__(self, moved: np.ndarray) -> NormalTerms:
         """Reduces frames.
 
         Args:
@@ -104,8 +104,8 @@ class Reducer:
         parts = [self._block(moved[i : i + _BLOCK]) for i in range(0, len(moved), _BLOCK)]
         shapes = len(self.gram)
         if not parts:
-            return Reduced(np.zeros((0, shapes)), np.zeros(0), np.zeros(0), np.zeros(0))
-        return Reduced(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            return NormalTerms(np.zeros((0, shapes)), np.zeros(0), np.zeros(0), np.zeros(0))
+        return NormalTerms(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _block(self, moved: np.ndarray) -> tuple[np.ndarray, ...]:
         d = np.asarray(moved, np.float64).reshape(len(moved), -1)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS, exclude
+from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS, solve_exclusive
 
 __all__ = [
     "EXCLUSIVE_PAIRS",
@@ -148,7 +148,7 @@ def solve(
         w[lo:hi] = np.clip(np.nan_to_num(guess), 0.0, problem.upper(lo, hi))
     worst, done = problem.converge(w)
     if exclusive and frames:
-        worst, more = exclude(problem, w, list(exclusive))
+        worst, more = solve_exclusive(problem, w, list(exclusive))
         done += more
     residual = np.empty(frames)
     plain = np.asarray(gram, np.float64)

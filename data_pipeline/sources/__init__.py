@@ -29,7 +29,7 @@ LAYOUTS = {
 None` (why it is one, in words) and `open_source(path, options) -> Source`."""
 
 
-AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
 """Where a take's sound is looked for, best first."""
 
 
@@ -111,10 +111,10 @@ class Take:
             Linux are any bytes); names the first file.
         """
         for name in (self.subject, self.name):
-            if readable(name) != name:
+            if escape_unprintable(name) != name:
                 raise InputError(
-                    f"{readable(str(self.data[0]))}: its name has characters that cannot be "
-                    "written; rename it"
+                    f"{escape_unprintable(str(self.data[0]))}: its name has characters that "
+                    "cannot be written; rename it"
                 )
         for key in ("sentence", "language", "text"):
             if not _encodable(getattr(self, key)):
@@ -146,7 +146,7 @@ class Capture:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Face:
+class Blendshapes:
     """Neutral mesh and named shapes of a part (skin or tongue) of an actor.
 
     Attributes:
@@ -191,10 +191,12 @@ class Actor:
 
     def __post_init__(self) -> None:
         """Makes names and reasons of what is left out readable, whatever bytes files are named."""
-        said = tuple((readable(take), readable(reason)) for take, reason in self.rejected)
+        said = tuple(
+            (escape_unprintable(take), escape_unprintable(reason)) for take, reason in self.rejected
+        )
         object.__setattr__(self, "rejected", said)
         if not self.takes:  # those of takes were checked
-            object.__setattr__(self, "name", readable(self.name))
+            object.__setattr__(self, "name", escape_unprintable(self.name))
 
 
 class Source(Protocol):
@@ -213,7 +215,7 @@ class Source(Protocol):
           InputError: a file is missing, damaged or of the wrong shape.
         """
 
-    def face(self, actor: str, part: str) -> Face | None:
+    def face(self, actor: str, part: str) -> Blendshapes | None:
         """Returns the shapes of "skin" or "tongue", or None where the actor has none.
 
         Raises:
@@ -246,8 +248,10 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
         what = "is not a folder" if path.exists() else "does not exist"
         near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path} {what}{nearest(str(path), near[:200])}")
-    if readable(str(path)) != str(path):
-        raise InputError(f"{readable(str(path))}: has characters that cannot be written; rename it")
+    if escape_unprintable(str(path)) != str(path):
+        raise InputError(
+            f"{escape_unprintable(str(path))}: has characters that cannot be written; rename it"
+        )
     if layout != "auto":
         if layout not in LAYOUTS:
             raise InputError(f"--layout {layout!r}{nearest(layout, [*LAYOUTS, 'auto'])}")
@@ -265,7 +269,7 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
     )
 
 
-def readable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Returns text in one line that can be written: what cannot is escaped."""
     return "".join(
         c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
@@ -279,7 +283,7 @@ def _encodable(text: str) -> bool:
 
 def find_audio(folder: Path, stem: str) -> Path | None:
     """Returns the sound file of that stem in a folder, WAV first and films last, or None."""
-    for suffix in AUDIO:
+    for suffix in AUDIO_SUFFIXES:
         for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
             if (folder / name).is_file():
                 return folder / name

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh.damage import DAMAGED, one_line
+from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import maya
 
@@ -32,7 +32,7 @@ def find_cache(folder: Path, shot: str) -> Path | None:
     return None
 
 
-def files_of(cache: Path) -> list[Path]:
+def cache_files(cache: Path) -> list[Path]:
     """Returns all files of a cache that `find_cache` found, itself first."""
     if cache.suffix == ".xml":
         return [cache, *maya.frame_files(cache)]
@@ -74,10 +74,10 @@ def read_cache(path: Path, vertices: int | None = None) -> tuple[Vertices, np.nd
         if path.suffix in readers:
             return readers[path.suffix](path)
         if path.suffix in (*maya.SUFFIXES, ".xml"):
-            return maya.read(path, vertices)
+            return maya.read_cache(path, vertices)
     except InputError:
         raise
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: truncated or damaged ({one_line(error)})") from None
     raise InputError(f"{path}: expected a cache of type {', '.join(SUFFIXES)}")
 

@@ -27,8 +27,8 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
-from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
-from data_pipeline.sources import Face, SourceOptions
+from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
+from data_pipeline.sources import Blendshapes, SourceOptions
 from data_pipeline.timing import align
 
 ENDINGS = (".npz", ".json", ".csv")
@@ -79,7 +79,7 @@ class CurveSource:
         self.path = path
         self.options = options
 
-    def face(self, actor: str, part: str) -> Face | None:
+    def face(self, actor: str, part: str) -> Blendshapes | None:
         """Returns None: curves need no solving."""
         return None
 
@@ -89,7 +89,7 @@ class CurveSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class Curves:
+class NamedCurves:
     """What a file holds.
 
     Attributes:
@@ -116,7 +116,7 @@ class _Rows:
     numbers: np.ndarray | None = None
 
 
-def read(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> Curves:
+def read_curves(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> NamedCurves:
     """Reads a file of named curves.
 
     Args:
@@ -132,18 +132,18 @@ def read(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> Curves:
         table, notes = livelink.read_recording(path)
         curves, observed = table.to_motion()
         times = table.times() if not fps else np.arange(len(curves)) / align.exact_rate(fps)
-        return Curves(curves, observed, times, notes)
+        return NamedCurves(curves, observed, times, notes)
     readers = {".csv": _read_csv, ".json": _read_json, ".npz": _read_npz}
     try:
         rows = readers[path.suffix.lower()](path)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged or not numbers ({one_line(error)})") from None
     return _checked(path, rows, fps, otherwise)
 
 
-def words(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """Returns what an .npz says of its take (sentence, language, subject, text, emotion).
 
     Raises:
@@ -157,12 +157,12 @@ def words(path: Path) -> dict[str, str]:
             try:
                 if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
                     found[key] = str(data[key].item())
-            except DAMAGED as error:
+            except READ_ERRORS as error:
                 raise InputError(f"{path}: {key}: damaged ({one_line(error)})") from None
     return found
 
 
-def seems(path: Path) -> bool:
+def looks_like_curves(path: Path) -> bool:
     """Returns whether a file without a sound beside it is meant as curves.
 
     Archives always are; a CSV whose header names a channel, and JSON of one of the known forms.
@@ -174,14 +174,14 @@ def seems(path: Path) -> bool:
         if path.suffix.lower() == ".json":
             _read_json(path)
         return True
-    except DAMAGED:
+    except READ_ERRORS:
         return False
 
 
 _KNOWN = {c.name.lower() for layout in rig.CHANNEL_ORDERS.values() for c in layout.columns}
 
 
-def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:
+def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> NamedCurves:
     values = rows.values
     if not len(values):
         raise InputError(f"{path}: has no frames")
@@ -221,7 +221,7 @@ def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> Curves:
             f"{path}: times do not increase{where}, one for each of {len(values)} frames"
         )
     check_rate(path, times)
-    return Curves(curves, observed, times, tuple(notes))
+    return NamedCurves(curves, observed, times, tuple(notes))
 
 
 def _check_range(path: Path, curves: np.ndarray) -> None:
@@ -390,7 +390,7 @@ def _records(path: Path, rows: list, head: dict[str, Any]) -> _Rows:
 def _archive(path: Path) -> np.lib.npyio.NpzFile:
     try:
         found = np.load(path, allow_pickle=False)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: not a NumPy archive ({one_line(error)})") from None
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise InputError(f"{path}: is one array, expected an archive with names and values")

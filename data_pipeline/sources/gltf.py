@@ -14,8 +14,8 @@ import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
-from data_pipeline.mesh.damage import DAMAGED, one_line
-from data_pipeline.sources.sequences import Moving, frame_numbers, named_curves
+from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
+from data_pipeline.sources.sequences import MotionFile, frame_numbers, named_curves
 
 SUFFIXES = (".glb", ".gltf")
 RATE = 60.0
@@ -24,7 +24,7 @@ RATE = 60.0
 _BAKED = 0.05  # s: with linear keys closer than this, the keys are the frames
 
 
-class Morphed:
+class MorphedVertices:
     """Moving vertices as weights and targets; made a block at a time.
 
     Attributes:
@@ -43,7 +43,7 @@ class Morphed:
         return self.base + moved.reshape(len(weights), *self.base.shape)
 
 
-def read(path: Path) -> Moving:
+def read_gltf(path: Path) -> MotionFile:
     """Opens a morph animation: curves where the targets have the rig's names, else vertices.
 
     Vertices are in millimetres (glTF is in metres, y up). Animations that are not baked (steps,
@@ -58,11 +58,11 @@ def read(path: Path) -> Moving:
         return _read(document)
     except InputError:
         raise
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
 
 
-def _read(document: morphs.Document) -> Moving:
+def _read(document: morphs.Document) -> MotionFile:
     """Returns what the file holds; raises all that damage can raise."""
     node, sampler = _animated(document)
     mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
@@ -79,12 +79,12 @@ def _read(document: morphs.Document) -> Moving:
     found = named_curves(weights, names, document.path) if len(names) == len(deltas) else None
     if found is not None:
         curves, observed = found
-        return Moving(
+        return MotionFile(
             numbers=numbers, times=times, curves=curves, observed=observed,
             rest=base, faces=faces, units="mm",
         )  # fmt: skip
-    vertices = Morphed(base, deltas, weights)
-    return Moving(
+    vertices = MorphedVertices(base, deltas, weights)
+    return MotionFile(
         numbers=numbers, times=times, vertices=vertices, faces=faces, rest=base, units="mm"
     )
 

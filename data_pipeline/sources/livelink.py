@@ -26,7 +26,8 @@ import numpy as np
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.sources import AUDIO, Actor, Capture, SourceOptions, Take, shots
+from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take
+from data_pipeline.sources import shot_list
 from data_pipeline.sources.curves import CurveSource
 from data_pipeline.timing import align
 
@@ -186,32 +187,32 @@ class LiveLinkSource(CurveSource):
             rejected=tuple(rejected),
         )
 
-    def _take(self, subject: str, shot: str, recording: Recording, listed: Path) -> Take:
-        shot_list = shots.read_shot_list(listed)
+    def _take(self, subject: str, shot: str, recording: Recording, list_path: Path) -> Take:
+        listed = shot_list.read_shot_list(list_path)
         slate = recording.parts[0]
-        said = shot_list.shots.get(shot, shot_list.shots.get(recording.base, {}))
+        said = listed.shots.get(shot, listed.shots.get(recording.base, {}))
         # The name of a person or a device says nothing of emotion ("Joyce").
         says = shot if {"emotion", "emotion_track"} & said.keys() else slate
         file = recording.files[recording.kind]
         table = livelink.read_timecodes(file)
         audio, silent = _sound(recording)
         nothing = f"{recording.folder / recording.base}.wav: no such file, and no .mov"
-        shots.check_sound(audio, self.options, silent or nothing)
+        shot_list.require_audio(audio, self.options, silent or nothing)
         # A slate with the app's own name says nothing about what is performed; one that was named
         # is a line, and its takes are readings of it.
         line = shot if slate.lower() in _DEFAULT_SLATES else slate
-        return shots.take_of(
-            shot_list,
+        return shot_list.make_take(
+            listed,
             said,
             self.options,
-            where=listed,
+            where=list_path,
             subject=subject,
             name=shot,
             audio=audio,
             data=(file,),
             acted=says,
-            line=shots.sentence_of(line),
-            slate=slate.lower() == shots.SLATE,
+            line=shot_list.sentence_from_name(line),
+            slate=slate.lower() == shot_list.SLATE,
             offset=None if audio is None else _offset(recording, audio, table),
         )
 
@@ -263,13 +264,13 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
     inside = {p.name.lower(): p for p in sorted(recording.folder.iterdir()) if p.is_file()}
     found = [
         inside[f"{stem}{suffix}".lower()]
-        for suffix in AUDIO
+        for suffix in AUDIO_SUFFIXES
         for stem in stems
         if f"{stem}{suffix}".lower() in inside
     ]
     if not found and recording.named_after_it(recording.folder.name):
         # Sound that was put into the take's own folder is the take's, whatever its name.
-        sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO]
+        sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO_SUFFIXES]
         found = sounds if len(sounds) == 1 else []
     why = ""
     for path in found:

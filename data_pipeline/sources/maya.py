@@ -109,7 +109,7 @@ def is_frame_file(path: Path) -> bool:
     return match is not None and path.with_name(f"{match['shot']}.xml").is_file()
 
 
-def describe(path: Path) -> Description:
+def read_description(path: Path) -> Description:
     """Reads an .xml description; one that says nothing where there is no file.
 
     Raises:
@@ -136,7 +136,7 @@ def describe(path: Path) -> Description:
     return Description(said == "OneFilePerFrame", ticks if np.isfinite(ticks) else 0.0, positions)
 
 
-def read(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
+def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
     """Opens a cache; returns (vertices [F, V, 3], times [F] in s from the first frame).
 
     Args:
@@ -146,7 +146,7 @@ def read(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
     Raises:
       InputError: missing, truncated, of another kind, no channel that fits, or several.
     """
-    said = describe(path.with_suffix(".xml"))
+    said = read_description(path.with_suffix(".xml"))
     files = [path]
     if path.suffix.lower() == ".xml":
         files = frame_files(path)

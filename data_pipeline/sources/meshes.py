@@ -15,15 +15,15 @@ from pathlib import Path
 
 from a2fjax.errors import InputError
 from data_pipeline.sources import SourceOptions, gltf, usd
-from data_pipeline.sources.people import (
+from data_pipeline.sources.folder_source import (
     AUDIO_FOLDERS,
     RESERVED,
     FolderSource,
     Recording,
-    audio_of,
-    check_names,
+    check_unique,
+    find_take_audio,
 )
-from data_pipeline.sources.sequences import Moving, has_frames, read_folder
+from data_pipeline.sources.sequences import MotionFile, has_frames, read_folder
 
 CONTAINERS = ("tracked_mesh", "meshes", "mesh")
 """Folders of takes inside a person's, as Multiface has them."""
@@ -64,7 +64,7 @@ def open_source(path: Path, options: SourceOptions) -> MeshSource:
             "or in its folders"
         )
     source = MeshSource(path, options)
-    check_names(path, [person.name for person in source.find_people()])
+    check_unique(path, [person.name for person in source.find_people()])
     return source
 
 
@@ -113,16 +113,16 @@ class MeshSource(FolderSource):
         return Recording(
             name=name,
             data=(take, *_tongue(take)),
-            audio=audio_of(folder, self.path, name, *inside),
+            audio=find_take_audio(folder, self.path, name, *inside),
         )
 
-    def open(self, path: Path) -> Moving:
+    def open(self, path: Path) -> MotionFile:
         """Opens a folder of frames, a USD file or a glTF file; see `FolderSource.open`."""
         if path.is_dir():
             return read_folder(path)
         if path.suffix.lower() in gltf.SUFFIXES:
-            return gltf.read(path)
-        return usd.read(path)
+            return gltf.read_gltf(path)
+        return usd.read_usd(path)
 
 
 def _tongue(take: Path) -> tuple[Path, ...]:

@@ -22,16 +22,24 @@ import numpy as np
 
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
-from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
-from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, caches, find_audio
-from data_pipeline.sources.people import read_vertex_list
-from data_pipeline.sources.shots import (
+from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
+from data_pipeline.sources import (
+    Actor,
+    Blendshapes,
+    Capture,
+    SourceOptions,
+    Take,
+    caches,
+    find_audio,
+)
+from data_pipeline.sources.folder_source import read_vertex_list
+from data_pipeline.sources.shot_list import (
     SLATE,
     ShotList,
-    check_sound,
+    make_take,
     read_shot_list,
-    sentence_of,
-    take_of,
+    require_audio,
+    sentence_from_name,
 )
 from data_pipeline.timing import align
 
@@ -133,12 +141,12 @@ class NvidiaSource:
         if skin is None:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
-        check_sound(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
+        require_audio(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
         said = listed.shots.get(full, listed.shots.get(shot, {}))
         tongue = caches.find_cache(folder / "cache" / "tongue", shot)
-        data = [*caches.files_of(skin), *(caches.files_of(tongue) if tongue else [])]
+        data = [*caches.cache_files(skin), *(caches.cache_files(tongue) if tongue else [])]
         data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
-        return take_of(
+        return make_take(
             listed,
             said,
             self.options,
@@ -148,7 +156,7 @@ class NvidiaSource:
             audio=audio,
             data=tuple(data),
             acted=shot,
-            line=sentence_of(shot),
+            line=sentence_from_name(shot),
             slate=shot == SLATE,
             fps=self.options.fps or listed.fps,
         )
@@ -192,11 +200,11 @@ class NvidiaSource:
             if shapes.is_file():
                 with np.load(shapes, allow_pickle=False) as data:
                     return len(data["neutral"])
-        except DAMAGED:
+        except READ_ERRORS:
             return None  # Said where the mesh itself is read.
         return None
 
-    def face(self, actor: str, part: str) -> Face | None:
+    def face(self, actor: str, part: str) -> Blendshapes | None:
         """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source.face`."""
         folder = self._folder(actor)
         path = folder / "bs_data" / f"bs_{part}.npz"
@@ -205,11 +213,11 @@ class NvidiaSource:
             if part != "skin" or not self.options.rig:
                 return None
             path = Path(self.options.rig)
-        shapes = rigs.read(path)
+        shapes = rigs.read_rig(path)
         if path.parent.name != "bs_data":
             neutral = self._neutral(folder, shapes)
         rigid = folder / "geom" / part / "rigid_vertex_list.json"
-        found = rigs.face(
+        found = rigs.make_blendshapes(
             shapes,
             neutral=neutral,
             units=self._units(folder, part),
@@ -258,7 +266,7 @@ class NvidiaSource:
         mesh = folder / "bs_data" / "bs_skin.npz"
         if not unit and part != "skin" and mesh.is_file():
             # The tongue has no size of its own to go by: the head's decides.
-            unit = rigs.units_of(rigs.read(mesh).neutral)
+            unit = rigs.units_of(rigs.read_rig(mesh).neutral)
         return unit or "auto"
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -278,7 +286,7 @@ class NvidiaSource:
         if faces_file.is_file():
             try:
                 faces = np.load(faces_file, allow_pickle=False)
-            except DAMAGED as error:
+            except READ_ERRORS as error:
                 raise InputError(f"{faces_file}: damaged ({one_line(error)})") from None
         return vertices, faces
 
@@ -307,7 +315,7 @@ def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) ->
     try:
         with np.load(path, allow_pickle=False) as data:
             values = np.asarray(data[shot]) if shot in data.files else None
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: damaged ({one_line(error)})") from None
     if values is None:
         return None
@@ -354,7 +362,7 @@ def _array(path: Path) -> np.ndarray:
     """Returns finite points [N, 3] float64 of a .npy."""
     try:
         found = np.load(path, allow_pickle=False)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: damaged ({one_line(error)})") from None
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1:] != (3,):
         shape = getattr(found, "shape", "of an archive")

@@ -21,14 +21,14 @@ from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
 
 MESHES = (".ply", ".obj")
-MOST_LOST = 0.05
+MAX_DROPPED = 0.05
 """Share of a take's frames that may drop out."""
 
 _NUMBER = re.compile(r"\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Moving:
+class MotionFile:
     """What a file or folder of animation holds.
 
     Attributes:
@@ -102,7 +102,7 @@ def _is_channel(name: str) -> bool:
     return True
 
 
-class Frames:
+class FrameSequence:
     """Vertices read when asked for, a frame at a time; frames that cannot be used are NaN.
 
     Attributes:
@@ -140,7 +140,7 @@ class Frames:
                     )
             except InputError as error:
                 self._lost.add(frame)
-                if len(self._lost) > max(1, int(MOST_LOST * self.shape[0])):
+                if len(self._lost) > max(1, int(MAX_DROPPED * self.shape[0])):
                     raise InputError(
                         f"{error}; {len(self._lost)} of {self.shape[0]} frames cannot be used"
                     ) from None
@@ -150,7 +150,7 @@ class Frames:
         return out
 
 
-class Scaled:
+class ScaledVertices:
     """Vertices in another unit; converted a block at a time.
 
     Attributes:
@@ -210,7 +210,7 @@ def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
     return [folder / name for _, name in frames], numbers
 
 
-def read_folder(folder: Path) -> Moving:
+def read_folder(folder: Path) -> MotionFile:
     """Opens a folder of meshes, a file a frame; only the first is read.
 
     Raises:
@@ -223,7 +223,9 @@ def read_folder(folder: Path) -> Moving:
         raise InputError(f"{files[0]}: {len(vertices)} vertices, expected at least 4")
     reader = _FileReader(files, faces, topology)
     shape = (len(files), len(vertices), 3)
-    return Moving(numbers=numbers, vertices=Frames(shape, reader, str(folder)), faces=faces)
+    return MotionFile(
+        numbers=numbers, vertices=FrameSequence(shape, reader, str(folder)), faces=faces
+    )
 
 
 class _FileReader:

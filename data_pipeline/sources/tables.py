@@ -13,15 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from a2fjax.errors import InputError
-from data_pipeline.sources import (
-    Actor,
-    Capture,
-    SourceOptions,
-    Take,
-    curves,
-    find_audio,
-    shots,
-)
+from data_pipeline.sources import Actor, Capture, SourceOptions, Take, curves, find_audio
+from data_pipeline.sources import shot_list
 
 
 def recognise(path: Path) -> str | None:
@@ -66,7 +59,7 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
     kept = {}
     for stem, files in found.items():
         if find_audio(folder, stem) is None:
-            files = [f for f in files if curves.seems(f)]
+            files = [f for f in files if curves.looks_like_curves(f)]
         if files:
             kept[stem] = sorted(files, key=lambda f: curves.ENDINGS.index(f.suffix.lower()))
     return kept
@@ -98,9 +91,9 @@ class TableSource(curves.CurveSource):
                     rejected.setdefault(subject, []).append((stem, str(error)))
                     continue
                 found.append((folder, take))
-                shot_list = folder / "shots.json"
-                if shot_list.is_file() and shot_list not in listed.get(take.subject, []):
-                    listed.setdefault(take.subject, []).append(shot_list)
+                list_path = folder / "shots.json"
+                if list_path.is_file() and list_path not in listed.get(take.subject, []):
+                    listed.setdefault(take.subject, []).append(list_path)
         # Files of one person may lie in several folders, and be called the same there.
         often = Counter((take.subject, take.name) for _, take in found)
         grouped: dict[str, list[Take]] = {}
@@ -120,10 +113,10 @@ class TableSource(curves.CurveSource):
 
     def _take(self, folder: Path, stem: str, file: Path, subject: str) -> Take:
         audio = find_audio(folder, stem)
-        shots.check_sound(audio, self.options, f"{file}: no sound file {stem}.wav beside it")
-        listed = shots.read_shot_list(folder / "shots.json")
-        said = {**curves.words(file), **listed.shots.get(stem, {})}
-        return shots.take_of(
+        shot_list.require_audio(audio, self.options, f"{file}: no sound file {stem}.wav beside it")
+        listed = shot_list.read_shot_list(folder / "shots.json")
+        said = {**curves.read_metadata(file), **listed.shots.get(stem, {})}
+        return shot_list.make_take(
             listed,
             said,
             self.options,
@@ -133,15 +126,15 @@ class TableSource(curves.CurveSource):
             audio=audio,
             data=(file,),
             acted=stem,
-            line=shots.sentence_of(stem),
-            slate=stem.lower() == shots.SLATE,
+            line=shot_list.sentence_from_name(stem),
+            slate=stem.lower() == shot_list.SLATE,
             fps=self.options.fps or listed.fps,
         )
 
     def capture(self, take: Take) -> Capture:
         """Returns curves in rig order; see `Source.capture`."""
         file = take.data[0]
-        found = curves.read(file, self.options.fps, otherwise=take.fps)
+        found = curves.read_curves(file, self.options.fps, otherwise=take.fps)
         notes = list(found.notes)
         others = [p.name for p in _tables(file.parent).get(_stem(file), []) if p != file]
         if others:

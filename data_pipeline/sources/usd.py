@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh.damage import library
-from data_pipeline.sources.sequences import Frames, Moving, frame_numbers, named_curves
+from data_pipeline.mesh.file_checks import import_extra
+from data_pipeline.sources.sequences import FrameSequence, MotionFile, frame_numbers, named_curves
 
 _MEMORY = 4 << 30  # bytes that reading a small file may take
 _PATIENCE = 120.0  # s
@@ -27,7 +27,7 @@ _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 _FACE_NAMES = ("face", "head", "skin")
 
 
-def read(path: Path) -> Moving:
+def read_usd(path: Path) -> MotionFile:
     """Opens a USD file: the points of the mesh that moves, else its blend shape weights.
 
     Of several moving meshes it is the one named like a face (face, head, skin), else the one with
@@ -36,14 +36,14 @@ def read(path: Path) -> Moving:
     Raises:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
-    library("pxr", path, "USD")
+    import_extra("pxr", path, "USD")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     _look_first(path)
     return _read(path)
 
 
-def _read(path: Path) -> Moving:
+def _read(path: Path) -> MotionFile:
     from pxr import Tf, Usd, UsdGeom
 
     try:
@@ -85,7 +85,7 @@ def _look_first(path: Path) -> None:
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
     }
-    code = "import sys; from data_pipeline.sources import usd; usd.look(*sys.argv[1:])"
+    code = "import sys; from data_pipeline.sources import usd; usd.probe(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(path), str(_MEMORY + 3 * size)]
     try:
         done = subprocess.run(
@@ -102,7 +102,7 @@ def _look_first(path: Path) -> None:
         raise InputError(reason if str(path) in reason else f"{path}: damaged: {reason}")
 
 
-def look(path: str, memory: str) -> None:
+def probe(path: str, memory: str) -> None:
     """Reads all of a file and ends the process: with 0, or with 2 and a line that says why not.
 
     Args:
@@ -194,7 +194,7 @@ def _convention(stage: Any) -> tuple[np.ndarray, str]:
     return turn * (1000.0 * UsdGeom.GetStageMetersPerUnit(stage)), "mm"
 
 
-def _points(path: Path, stage: Any, mesh: Any) -> Moving:
+def _points(path: Path, stage: Any, mesh: Any) -> MotionFile:
     from pxr import Usd
 
     codes = np.array(mesh.GetPointsAttr().GetTimeSamples(), np.float64)
@@ -205,10 +205,10 @@ def _points(path: Path, stage: Any, mesh: Any) -> Moving:
     rest = cache.at(Usd.TimeCode.Default())
     if rest is not None and (rest.shape != first.shape or not np.isfinite(rest).all()):
         rest = None
-    return Moving(
+    return MotionFile(
         numbers=frame_numbers(codes),
         times=_seconds(path, stage, codes),
-        vertices=Frames((len(codes), len(first), 3), cache, str(path)),
+        vertices=FrameSequence((len(codes), len(first), 3), cache, str(path)),
         faces=_faces(path, mesh, len(first), codes[0]),
         rest=rest,
         units=cache.units,
@@ -233,7 +233,7 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
     return indices[corners].astype(np.int32)
 
 
-def _weights(path: Path, stage: Any, meshes: list[Any]) -> Moving | None:
+def _weights(path: Path, stage: Any, meshes: list[Any]) -> MotionFile | None:
     from pxr import UsdSkel
 
     for prim in stage.Traverse():
@@ -256,7 +256,7 @@ def _weights(path: Path, stage: Any, meshes: list[Any]) -> Moving | None:
         if found is not None:
             curves, observed = found
             rest, faces, units = _rest(path, stage, meshes)
-            return Moving(
+            return MotionFile(
                 numbers=frame_numbers(codes),
                 times=_seconds(path, stage, codes),
                 curves=curves,

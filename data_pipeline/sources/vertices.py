@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 
 from a2fjax.errors import InputError, nearest
-from data_pipeline.mesh.damage import DAMAGED, one_line
+from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
-from data_pipeline.sources.people import (
+from data_pipeline.sources.folder_source import (
     AUDIO_FOLDERS,
     RESERVED,
     FolderSource,
     Recording,
-    audio_of,
-    check_names,
+    check_unique,
+    find_take_audio,
 )
-from data_pipeline.sources.sequences import Moving, frame_numbers
+from data_pipeline.sources.sequences import MotionFile, frame_numbers
 from data_pipeline.timing import align
 
 SUFFIXES = (".npy", ".npz")
@@ -73,7 +73,7 @@ def open_source(path: Path, options: SourceOptions) -> VertexSource:
         hint = f"; pickles ({pickles[0]}) are refused: save arrays with np.save" if pickles else ""
         raise InputError(f"{path}: no .npy or .npz of vertices in it or in its folders{hint}")
     source = VertexSource(path, options)
-    check_names(path, [person.name for person in source.find_people()])
+    check_unique(path, [person.name for person in source.find_people()])
     return source
 
 
@@ -127,7 +127,7 @@ def _holds_vertices(path: Path) -> bool:
                             (2, 0): np.lib.format.read_array_header_2_0,
                         }[version]
                         return _are_vertices(header(file)[0])
-    except DAMAGED:
+    except READ_ERRORS:
         return False
     return False
 
@@ -156,7 +156,7 @@ class VertexSource(FolderSource):
             heard = (find_audio(p, take.stem) for p in places if p.is_dir())
             audio = next((a for a in heard if a is not None), None)
         else:
-            audio = audio_of(folder, self.path, name)
+            audio = find_take_audio(folder, self.path, name)
         # BIWI's e01 is its sentence 01 again, with emotion: they must not fall on two sides.
         again = re.fullmatch(r"e(\d\d)", name) if shared else None
         tongues = [take.with_name(f"{take.stem}.tongue{s}") for s in SUFFIXES]
@@ -168,12 +168,12 @@ class VertexSource(FolderSource):
             sentence=again.group(1) if again else "",
         )
 
-    def open(self, path: Path) -> Moving:
+    def open(self, path: Path) -> MotionFile:
         """Opens an array or archive; see `FolderSource.open`."""
         try:
             if path.suffix == ".npy":
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
-                return Moving(
+                return MotionFile(
                     numbers=np.arange(len(array)) if array.ndim else np.zeros(0, np.int64),
                     vertices=_as_vertices(path, array),
                 )
@@ -181,7 +181,7 @@ class VertexSource(FolderSource):
                 return _from_archive(path, archive)
         except InputError:
             raise
-        except DAMAGED as error:
+        except READ_ERRORS as error:
             reason = one_line(error)
             if "pickle" in reason:
                 raise InputError(
@@ -205,7 +205,7 @@ def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _from_archive(path: Path, archive: Any) -> Moving:
+def _from_archive(path: Path, archive: Any) -> MotionFile:
     names = list(archive.files)
     key = next((k for k in KEYS if k in names), None)
     if key is None:
@@ -237,4 +237,4 @@ def _from_archive(path: Path, archive: Any) -> Moving:
                 f"{path}: faces of shape {faces.shape}, expected [F, 3] of {vertices.shape[1]} "
                 "vertices"
             )
-    return Moving(numbers=numbers, times=times, vertices=vertices, faces=faces)
+    return MotionFile(numbers=numbers, times=times, vertices=vertices, faces=faces)

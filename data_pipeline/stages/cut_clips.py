@@ -20,14 +20,14 @@ from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline.execution import content_key
-from data_pipeline.execution.content_key import digest_of
+from data_pipeline.execution.content_key import digest
 from data_pipeline.quality import measures
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Take
-from data_pipeline.stages.solve_take import Solved
+from data_pipeline.stages.solve_take import SolvedTake
 from data_pipeline.timing import align, clocks
 
-LEAST_FRAMES = 10
+MIN_FRAMES = 10
 """A take with fewer frames under its audio is no clip (0.2 s)."""
 
 SILENCE = clocks.Clock(0.0, "silence", 1.0)
@@ -53,7 +53,7 @@ class Job:
     work: Path
 
 
-def work_on(job: Job) -> tuple[str, list[dict[str, Any]]]:
+def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
     """Makes the clips of a person; returns the name of this work and a summary of each take.
 
     A summary holds what is known of the take ("take", "subject", "sentence", "language",
@@ -67,8 +67,8 @@ def work_on(job: Job) -> tuple[str, list[dict[str, Any]]]:
       OSError, WorkFailed, MemoryError: the disk or the machine fails.
     """
     used = {k: getattr(job.settings, k) for k in _SETTINGS}
-    base = [content_key.code("stages.cut_clips"), used]
-    whole = digest_of([base, [[said_of(t), mark] for t, mark in job.takes]])
+    base = [content_key.code_digest("stages.cut_clips"), used]
+    whole = digest([base, [[take_metadata(t), mark] for t, mark in job.takes]])
     summary = job.work / "actors" / f"{whole}.json"
     if summary.is_file():
         found = json.loads(summary.read_text(encoding="utf-8"))
@@ -79,11 +79,11 @@ def work_on(job: Job) -> tuple[str, list[dict[str, Any]]]:
     try:
         times = read_clocks(job)
     except Exception as error:
-        refused, again = content_key.why_left_out(error)
+        refused, again = content_key.rejection_reason(error)
     out = []
     for take, mark in job.takes:
         clock = times[take.name]
-        name = digest_of([base, said_of(take), mark, dataclasses.asdict(clock), refused])
+        name = digest([base, take_metadata(take), mark, dataclasses.asdict(clock), refused])
         out.append(_work_on_take(job, take, mark, clock, name, refused, again))
     if not any(said["again"] for said in out):
         files.write_text(summary, json.dumps(out))
@@ -104,7 +104,7 @@ def _packed(said: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def said_of(take: Take) -> list[Any]:
+def take_metadata(take: Take) -> list[Any]:
     """Returns what is known of a take that is not in its files of motion."""
     track = take.emotion_track
     return [
@@ -124,7 +124,7 @@ def read_clocks(job: Job) -> dict[str, clocks.Clock]:
     for take, mark in job.takes:
         if take.audio is None:
             continue
-        solved = Solved.load(_path(job, mark))
+        solved = SolvedTake.load(_path(job, mark))
         signals.append(
             clocks.Signals(
                 name=take.name,
@@ -137,7 +137,7 @@ def read_clocks(job: Job) -> dict[str, clocks.Clock]:
             )
         )
     settings = job.settings
-    found = clocks.read(
+    found = clocks.estimate_clocks(
         signals,
         given=settings.given_offset(),
         limit=settings.largest_offset,
@@ -165,7 +165,7 @@ def _work_on_take(
         said = json.loads(described.read_text(encoding="utf-8"))
         if clips_file.is_file() or not said["file"]:
             return said
-    solved = Solved.load(_path(job, mark))
+    solved = SolvedTake.load(_path(job, mark))
     said = {
         "work": name,
         "take": f"{take.subject}/{take.name}",
@@ -191,11 +191,11 @@ def _work_on_take(
         said["fit"] = {"residual_mm": round(float(solved.residual.mean()), 5)}
     if not take.slate and not refused:
         try:
-            _write_clips(clips_file, clips_of_take(take, solved, clock, job.settings, said), said)
+            _write_clips(clips_file, make_clips(take, solved, clock, job.settings, said), said)
             said["file"] = clips_file.name
         except Exception as error:
             said |= {"entries": [], "bytes": 0, "seconds": 0.0}
-            said["rejected"], said["again"] = content_key.why_left_out(error)
+            said["rejected"], said["again"] = content_key.rejection_reason(error)
     if not said["again"]:
         # Last: it says that all is there.
         files.write_text(described, json.dumps(said))
@@ -215,9 +215,9 @@ def _write_clips(path: Path, found: Iterator[records.Clip], said: dict[str, Any]
             said["seconds"] += seconds
 
 
-def clips_of_take(
+def make_clips(
     take: Take,
-    solved: Solved,
+    solved: SolvedTake,
     clock: clocks.Clock,
     settings: BuildSettings,
     said: dict[str, Any],
@@ -243,9 +243,9 @@ def clips_of_take(
         audio = io.load(take.audio)
     frames = num_frames(len(audio))
     at = np.arange(frames) / rig.FPS
-    good = align.covered(times, at)
+    good = align.covered_by_capture(times, at)
     seconds, captured = len(audio) / SAMPLE_RATE, times[-1] - times[0]
-    if good.sum() < min(LEAST_FRAMES, frames):
+    if good.sum() < min(MIN_FRAMES, frames):
         raise InputError(
             f"{take.audio}: {seconds:.2f} s of audio and {captured:.2f} s of capture do not overlap"
         )
@@ -260,11 +260,11 @@ def clips_of_take(
     if len(solved.residual):
         residual = np.interp(at, times, solved.residual)
     aperture = rig.aperture(solved.curves)
-    said["lips"] = measures.lips(solved.envelope, times, aperture) if take.audio else {}
+    said["lips"] = measures.measure_lips(solved.envelope, times, aperture) if take.audio else {}
     said["thumbnail"] = measures.thumbnail(
         solved.envelope, times, aperture, solved.residual if len(solved.residual) else None
     )
-    cuts = segments(audio, round(settings.segment_seconds * rig.FPS))
+    cuts = cut_points(audio, round(settings.segment_seconds * rig.FPS))
     for number, (a, b) in enumerate(cuts):
         if not good[a:b].any():
             continue
@@ -308,7 +308,7 @@ def emotion_on_frames(take: Take, at: np.ndarray) -> np.ndarray:
     return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def segments(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
+def cut_points(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
     """Returns frame ranges that cover the audio, each of at most `longest` frames.
 
     Cuts fall on the quietest frame of the second half of what a clip may hold.

@@ -70,7 +70,7 @@ def _numbers(values: np.ndarray) -> list[float]:
     return [float(f"{v:.7g}") for v in values]
 
 
-def write(
+def write_shards(
     out: Path,
     clips: Callable[[], Iterator[records.Clip]],
     count: int,

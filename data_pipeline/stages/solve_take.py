@@ -31,7 +31,7 @@ from data_pipeline.execution import content_key
 from data_pipeline.mesh import geometry
 from data_pipeline.quality import measures
 from data_pipeline.settings import BuildSettings
-from data_pipeline.sources import Capture, Face, Source, Take
+from data_pipeline.sources import Blendshapes, Capture, Source, Take
 from data_pipeline.timing import align
 
 _MOST_STABLE = 400
@@ -48,7 +48,7 @@ _SETTINGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Solved:
+class SolvedTake:
     """Curves of a take on the capture's clock, and what was measured on the way.
 
     Attributes:
@@ -77,7 +77,7 @@ class Solved:
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Solved:
+    def load(cls, path: Path) -> SolvedTake:
         """Reads what `save` wrote.
 
         Raises:
@@ -118,7 +118,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
+class Outcome:
     """What became of a job.
 
     Attributes:
@@ -140,7 +140,7 @@ class Done:
     again: bool = False
 
 
-def work_on(job: Job) -> Done:
+def run_job(job: Job) -> Outcome:
     """Works on a take; leaves WORK/takes/<mark>.npz, or .failed with the reason.
 
     Raises:
@@ -148,55 +148,55 @@ def work_on(job: Job) -> Done:
     """
     known = job.work / "digests" / job.stamp
     # Without the files' content or the person's shapes there is nothing else to be named after.
-    mark = content_key.digest_of([job.stamp, job.actor_stamp])
-    found = content_key.known_content(known)
+    mark = content_key.digest([job.stamp, job.actor_stamp])
+    found = content_key.read_cached_digest(known)
     if job.look and found is None:
-        return _failed_before(job, mark) or Done(mark, missing=True)
+        return _failed_before(job, mark) or Outcome(mark, missing=True)
     try:
-        found = found or content_key.content_of(paths_of(job.take), known)
-        options = content_key.digest_of({k: getattr(job.settings, k) for k in _SETTINGS})
+        found = found or content_key.digest_contents(take_files(job.take), known)
+        options = content_key.digest({k: getattr(job.settings, k) for k in _SETTINGS})
         actor = _Actor(job.source, job.take.subject, job.actor_stamp, options)
         parts = _parts(actor, job.settings.outlier_mm)
         mark = _mark(job, found.named, [p.digest for p in parts.values() if p is not None])
         path = job.work / "takes" / f"{mark}.npz"
         if path.is_file():
-            return Done(mark, content=found.bytes)
+            return Outcome(mark, content=found.bytes)
         if job.look:
-            return _failed_before(job, mark) or Done(mark, missing=True)
+            return _failed_before(job, mark) or Outcome(mark, missing=True)
         solved = solve_take(job.source, job.take, job.settings, parts)
     except Exception as error:
-        return _failed(job, mark, *content_key.why_left_out(error))
+        return _failed(job, mark, *content_key.rejection_reason(error))
     solved.save(path)
-    return Done(mark, fresh=True, content=found.bytes, seconds=float(np.ptp(solved.times)))
+    return Outcome(mark, fresh=True, content=found.bytes, seconds=float(np.ptp(solved.times)))
 
 
-def _failed(job: Job, mark: str, reason: str, again: bool) -> Done:
+def _failed(job: Job, mark: str, reason: str, again: bool) -> Outcome:
     before = _failed_before(job, mark)
     if not job.look and (before is None or before.failed != reason):
         path = job.work / "takes" / f"{mark}.failed"
         files.write_text(path, json.dumps({"reason": reason, "again": again}))
-    return Done(mark, failed=reason, again=again, fresh=before is None)
+    return Outcome(mark, failed=reason, again=again, fresh=before is None)
 
 
-def _failed_before(job: Job, mark: str) -> Done | None:
+def _failed_before(job: Job, mark: str) -> Outcome | None:
     try:
         path = job.work / "takes" / f"{mark}.failed"
         said = json.loads(path.read_text(encoding="utf-8"))
-        return Done(mark, failed=said["reason"], again=said["again"])
+        return Outcome(mark, failed=said["reason"], again=said["again"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def paths_of(take: Take) -> list[Path]:
+def take_files(take: Take) -> list[Path]:
     """Returns a take's files and folders."""
     return [*([take.audio] if take.audio else []), *take.data]
 
 
 def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
     take = job.take
-    return content_key.digest_of(
+    return content_key.digest(
         [
-            *(content_key.code("stages.solve_take"), rig.FINGERPRINT, job.source.layout),
+            *(content_key.code_digest("stages.solve_take"), rig.FINGERPRINT, job.source.layout),
             *(take.subject, take.name, take.fps, take.slate, content, list(faces)),
             {k: getattr(job.settings, k) for k in _SETTINGS if k != "rig"},
         ]
@@ -204,7 +204,7 @@ def _mark(job: Job, content: str, faces: Sequence[str]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class FacePart:
     """A face part (skin or tongue) ready to solve on.
 
     Attributes:
@@ -216,7 +216,7 @@ class Part:
       digest: of all that results depend on.
     """
 
-    face: Face
+    face: Blendshapes
     stable: np.ndarray
     reducer: Any
     observed: np.ndarray
@@ -233,16 +233,16 @@ class _Actor:
 
 
 @functools.lru_cache(maxsize=2)
-def _parts(actor: _Actor, outlier_mm: float) -> dict[str, Part | None]:
+def _parts(actor: _Actor, outlier_mm: float) -> dict[str, FacePart | None]:
     """Returns the parts of a person; kept, because their takes follow each other."""
     found = {}
     for name in ("skin", "tongue"):
         face = actor.source.face(actor.name, name)
-        found[name] = None if face is None else prepare(face, name, outlier_mm)
+        found[name] = None if face is None else prepare_part(face, name, outlier_mm)
     return found
 
 
-def prepare(face: Face, name: str, outlier_mm: float) -> Part:
+def prepare_part(face: Blendshapes, name: str, outlier_mm: float) -> FacePart:
     """Returns a part ready to solve on.
 
     Args:
@@ -269,12 +269,12 @@ def prepare(face: Face, name: str, outlier_mm: float) -> Part:
     digest = hashlib.sha256(json.dumps([face.channels, face.millimetres]).encode())
     for array in (face.neutral, face.deltas, face.keep, stable, face.axes):
         digest.update(np.ascontiguousarray(array).tobytes())
-    return Part(face, stable, reducer, observed, (*face.notes, note), digest.hexdigest()[:32])
+    return FacePart(face, stable, reducer, observed, (*face.notes, note), digest.hexdigest()[:32])
 
 
 def solve_take(
-    source: Source, take: Take, settings: BuildSettings, parts: dict[str, Part | None]
-) -> Solved:
+    source: Source, take: Take, settings: BuildSettings, parts: dict[str, FacePart | None]
+) -> SolvedTake:
     """Returns a take's curves and measures.
 
     Raises:
@@ -335,9 +335,11 @@ def solve_take(
     residual = residual[usable] if len(residual) else residual
     facts["frames"] = frames
     facts["lost"] = int(frames - usable.sum())
-    facts["audio"] = measures.audio(take.audio)
-    facts["motion"] = measures.motion(times, curves, observed, residual if len(residual) else None)
-    return Solved(
+    facts["audio"] = measures.measure_audio(take.audio)
+    facts["motion"] = measures.measure_motion(
+        times, curves, observed, residual if len(residual) else None
+    )
+    return SolvedTake(
         times=times,
         curves=curves,
         observed=observed,
@@ -359,7 +361,7 @@ def _heard(take: Take) -> tuple[np.ndarray, np.ndarray]:
 
 def _solve(
     name: str,
-    part: Part,
+    part: FacePart,
     capture: Capture,
     vertices: geometry.Vertices,
     take: Take,

@@ -14,11 +14,11 @@ from a2fjax.errors import InputError
 
 SENTENCE_SPLITS = ("train", "val", "test_sentences")
 
-FEWEST_SUBJECTS = 4
+MIN_SUBJECTS = 4
 """With fewer people none is held out unless asked for: each is too large a share of training."""
 
 
-def uniform(key: str, seed: int = 0) -> float:
+def hash_uniform(key: str, seed: int = 0) -> float:
     """Returns a number in [0, 1) that depends on (seed, key) alone, the same on every machine.
 
     Keys are compared in Unicode normal form NFKC, case-folded and with single spaces, so that
@@ -44,7 +44,7 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise InputError(f"val={val:g}, test={test:g}: expected shares of at least 0, sum below 1")
-    u = uniform(key, seed)
+    u = hash_uniform(key, seed)
     if u < test:
         return "test_sentences"
     return "val" if u < test + val else "train"
@@ -69,8 +69,8 @@ def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 
     if not 0 <= share < 1:
         raise InputError(f"held_out_share={share:g}: expected a share in [0, 1)")
     # "subject:" keeps a person's draw independent of a sentence with the same key.
-    draws = {name: uniform(f"subject:{name}", seed) for name in subjects}
-    if share == 0 or len(draws) < FEWEST_SUBJECTS:
+    draws = {name: hash_uniform(f"subject:{name}", seed) for name in subjects}
+    if share == 0 or len(draws) < MIN_SUBJECTS:
         return set()
     drawn = {name for name, u in draws.items() if u < share}
     return drawn or {min(draws, key=lambda name: (draws[name], name))}
@@ -99,7 +99,9 @@ def clip_split(subject_held_out: bool, sentence_split: str) -> str:
     return "unused" if sentence_split == "train" else "test_subjects"
 
 
-def named_split(key: str, *, test: Collection[str], val: Collection[str], otherwise: str) -> str:
+def split_with_named(
+    key: str, *, test: Collection[str], val: Collection[str], otherwise: str
+) -> str:
     """Returns the split of a sentence when some are named: named ones, else `otherwise`.
 
     Naming test sentences means that these and no others are tested on, so a sentence that the hash

@@ -21,7 +21,7 @@ _OWN = "work file entries bytes moving observed slate rejected again".split()
 """Of a take's summary, what only the build needs."""
 
 
-def finish(
+def write_dataset(
     out: Path,
     source: Source,
     actors: list[Actor],
@@ -46,7 +46,7 @@ def finish(
     Raises:
       InputError: no take is left.
     """
-    judged = judge(summaries, content, settings)
+    judged = judge_takes(summaries, content, settings)
     used = [s for s in judged if s["verdict"] == "used"]
     refused = dict(rejected)
     refused |= {s["take"]: s["rejected"] for s in judged if s["verdict"] == "rejected"}
@@ -142,7 +142,7 @@ def finish(
         }
         _report(out, source, judged, refused, settings, facts)
 
-    return shard_writer.write(
+    return shard_writer.write_shards(
         out,
         clips,
         sum(len(s["entries"]) for s in used),
@@ -180,7 +180,7 @@ def _report(
         "settings": dataclasses.asdict(settings),
         **facts,
     }
-    report.write(out, report.assemble(takes + lost, facts))
+    report.write_report(out, report.assemble_report(takes + lost, facts))
 
 
 def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:
@@ -203,7 +203,7 @@ def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:
         raise WorkFailed(f"{path}: is damaged ({error}) and was removed; run it again") from None
 
 
-def judge(
+def judge_takes(
     summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
 ) -> list[dict[str, Any]]:
     """Returns the summaries with "verdict" and "reasons", in their order.
@@ -228,7 +228,7 @@ def judge(
             verdict, reasons = "rejected", [said["rejected"] or "no frame under its audio"]
             said = {**said, "rejected": reasons[0]}
         else:
-            reasons = measures.judge(said, thresholds)
+            reasons = measures.quarantine_reasons(said, thresholds)
             for key, what in _identity(said, content[said["take"]]):
                 twin = first.setdefault(key, said["take"])
                 if twin != said["take"]:
@@ -251,7 +251,7 @@ def _identity(said: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
 def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
     """Returns the split of each sentence."""
     return {
-        key: splits.named_split(
+        key: splits.split_with_named(
             key,
             test=settings.test_sentences,
             val=settings.val_sentences,

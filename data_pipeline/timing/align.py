@@ -21,7 +21,7 @@ NTSC_RATES = tuple(n * 1000 / 1001 for n in (24, 30, 48, 60, 120, 240))
 
 
 @dataclasses.dataclass(frozen=True)
-class Offset:
+class SlateOffset:
     """How the two clocks of a slate stand.
 
     Attributes:
@@ -43,7 +43,7 @@ def exact_rate(fps: float) -> float:
     return float(fps)
 
 
-def hole(frame: float) -> float:
+def longest_bridged_gap(frame: float) -> float:
     """Returns the longest gap between frames, in s, that is bridged; a longer one is a hole.
 
     One frame may be missing at 24 a second; at high rates it is what lips do not do in the time.
@@ -100,7 +100,7 @@ def _resample_finite(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> n
     frame = float(np.median(gaps))
     target = float(np.median(np.diff(at))) if len(at) > 1 else frame
     at = np.clip(at, times[0], times[-1])
-    ends = np.append(np.flatnonzero(gaps > hole(frame)), len(times) - 1)
+    ends = np.append(np.flatnonzero(gaps > longest_bridged_gap(frame)), len(times) - 1)
     if len(ends) == 1:
         return _resample_run(times, values, at, frame, target)
     out = np.empty((len(at), values.shape[1]))
@@ -182,7 +182,9 @@ def _sinc(values: np.ndarray, position: np.ndarray, stretch: float) -> np.ndarra
     return out
 
 
-def covered(times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+def covered_by_capture(
+    times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None
+) -> np.ndarray:
     """Returns which times [T] lie inside a capture [F], to half a frame at its ends and holes.
 
     Args:
@@ -200,7 +202,7 @@ def covered(times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None) -
     left = np.maximum(right - 1, 0)
     near = np.minimum(np.abs(at - times[left]), np.abs(at - times[right])) <= 0.5 * frame
     between = (at >= times[0]) & (at <= times[-1])
-    return near | (between & (times[right] - times[left] <= hole(frame)))
+    return near | (between & (times[right] - times[left] <= longest_bridged_gap(frame)))
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
@@ -253,7 +255,7 @@ def click_times(audio: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
+def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
     """Returns [N, 3]: when closed lips snap open (s), and the frames (s) that it lies between.
 
     The instant is where the aperture passes half way between rest and fully open, by a straight
@@ -287,7 +289,7 @@ def openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
 
 def offset_from_slate(
     clicks: np.ndarray, times: np.ndarray, aperture: np.ndarray, *, limit: float = 0.25
-) -> Offset | None:
+) -> SlateOffset | None:
     """Returns the offset from clicks and lip pops, or None when fewer than two agree.
 
     Each click and opening bound the offset to one frame of the capture; the answer is the mean of
@@ -304,7 +306,7 @@ def offset_from_slate(
     times, aperture = times[np.isfinite(aperture)], aperture[np.isfinite(aperture)]
     if len(times) < 2 or not len(clicks):
         return None
-    opened = openings(times, aperture)
+    opened = lip_openings(times, aperture)
     if not len(opened):
         return None
     frame = float(np.median(np.diff(times)))
@@ -328,4 +330,4 @@ def offset_from_slate(
         seconds = float(np.clip(seconds, lo.max(), hi.min()))
     spread = float(middle.std())
     share = len(pairs) / max(len(clicks), len(opened))
-    return Offset(seconds, min(1.0, share) * float(np.exp(-spread / frame)), spread)
+    return SlateOffset(seconds, min(1.0, share) * float(np.exp(-spread / frame)), spread)

@@ -22,10 +22,10 @@ FRAME_RATES = tuple(
 )
 SAMPLE_RATES = (44_100.0, 48_000.0)
 
-DISAGREES = 0.04
+MAX_DISAGREEMENT = 0.04
 """Estimates further apart than this, s, contradict each other: more than a frame at 25 a second."""
 
-SURE = 0.6
+CONFIDENT = 0.6
 """Confidence from which an estimate may contradict another."""
 
 _NEAR_NOMINAL = 0.0015  # searched around a mistaken rate
@@ -124,7 +124,7 @@ class _Speech:
         return self.offset(corrected=corrected) - self.seconds + self.own
 
 
-def read(
+def estimate_clocks(
     signals: Sequence[Signals],
     *,
     given: float | None = None,
@@ -153,7 +153,7 @@ def read(
         pair
         for n, s in enumerate(signals)
         if not s.slate
-        and (pair := lags.pair_of(n, s.envelope, s.times, s.aperture, s.said)) is not None
+        and (pair := lags.make_pair(n, s.envelope, s.times, s.aperture, s.said)) is not None
     ]
     found: dict[int, _Speech] = {}
     if per_take:
@@ -182,7 +182,7 @@ def read(
 def _decide(
     signal: Signals,
     speech: _Speech | None,
-    slate: align.Offset | None,
+    slate: align.SlateOffset | None,
     given: float | None,
     least_confidence: float,
     correct_drift: bool,
@@ -209,8 +209,8 @@ def _decide(
             notes.append("says too little by itself: the other takes' offset")
     else:
         seconds, method, confidence = 0.0, "none", sure
-    if method in ("given", "timecode", "slate") and sure >= SURE:
-        if abs(spoken - seconds) > DISAGREES:
+    if method in ("given", "timecode", "slate") and sure >= CONFIDENT:
+        if abs(spoken - seconds) > MAX_DISAGREEMENT:
             notes.append(
                 f"the {method} offset is {seconds:+.3f} s, lips and sound say {spoken:+.3f} s"
             )
@@ -219,12 +219,16 @@ def _decide(
     clock = Clock(seconds, method, confidence, spread, corrected=corrected)
     if speech is not None:
         own = speech.alone(corrected=corrected)
-        if own is not None and speech.own_confidence >= SURE and abs(own - seconds) > DISAGREES:
+        if (
+            own is not None
+            and speech.own_confidence >= CONFIDENT
+            and abs(own - seconds) > MAX_DISAGREEMENT
+        ):
             text = f"by itself it says {own:+.3f} s, not {seconds:+.3f} s"
             if not any("lips and sound" in n for n in notes):
                 notes.append(text)
         if speech.drift_confidence >= 0.5:
-            notes.append(explain(speech.drift, 1.0 / speech.frame, speech.drift_spread))
+            notes.append(describe_clock(speech.drift, 1.0 / speech.frame, speech.drift_spread))
         clock = dataclasses.replace(
             clock,
             drift=speech.drift,
@@ -236,7 +240,7 @@ def _decide(
     return dataclasses.replace(clock, notes=tuple(notes))
 
 
-def explain(drift: float, fps: float, spread: float = 0.0) -> str:
+def describe_clock(drift: float, fps: float, spread: float = 0.0) -> str:
     """Returns in words how far clocks run apart, and which mistaken rate would explain it.
 
     Args:
@@ -256,47 +260,49 @@ def explain(drift: float, fps: float, spread: float = 0.0) -> str:
     return text
 
 
-def _speech(pairs: list[lags.Pair], limit: float) -> dict[int, _Speech]:
+def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
     """Returns what lips and sound say of takes that share an offset and a drift."""
     if not pairs:
         return {}
     reach = max(2, round(limit * ENVELOPE_RATE))
-    ratio, fit = 1.0, lags.search(pairs, 1.0, LARGEST_DRIFT, reach)
-    unclear = lags.above_chance(fit.likelihood) < 6.0 or any(
+    ratio, fit = 1.0, lags.fit_line(pairs, 1.0, LARGEST_DRIFT, reach)
+    unclear = lags.likelihood_to_deviations(fit.likelihood) < 6.0 or any(
         lags.lengths_differ(p, 1.0) for p in pairs
     )
     if unclear:
         rates = _mistakes(1.0 / float(np.median([p.frame for p in pairs])))
         for other in rates:
-            tried = lags.search(pairs, other, _NEAR_NOMINAL, reach)
+            tried = lags.fit_line(pairs, other, _NEAR_NOMINAL, reach)
             tries = np.log(len(rates)) if any(lags.lengths_differ(p, other) for p in pairs) else 0.0
             tried = dataclasses.replace(tried, likelihood=tried.likelihood - tries, level=fit.level)
             if tried.likelihood > fit.likelihood:
                 ratio, fit = other, tried
-    above = lags.above_chance(fit.likelihood - fit.level)
+    above = lags.likelihood_to_deviations(fit.likelihood - fit.level)
     if above > 0:
         # Standard error by chance and by the ends of the takes.
-        above = abs(fit.drift) / float(np.hypot(fit.drift / above, lags.feigned(pairs)))
+        above = abs(fit.drift) / float(np.hypot(fit.drift / above, lags.spurious_drift(pairs)))
     apart = float(np.clip((above - 1.5) / 3.0, 0.0, 1.0))
-    apart = min(apart, lags.belief(lags.above_chance(fit.likelihood)))
+    apart = min(apart, lags.deviations_to_confidence(lags.likelihood_to_deviations(fit.likelihood)))
     if apart <= 0:
         ratio, fit = 1.0, dataclasses.replace(fit, seconds=fit.steady, drift=0.0)
     residual = (1.0 + fit.drift) / ratio - 1.0
-    curves = np.array([lags.stack(p, ratio, np.array([residual]), reach)[0] for p in pairs])
+    curves = np.array([lags.slant_stack(p, ratio, np.array([residual]), reach)[0] for p in pairs])
     chance = np.array([p.chance for p in pairs])
     pooled, noise = curves.sum(axis=0), float(np.sqrt((chance**2).sum()))
-    seconds, confidence, width = lags.peak(pooled, noise)
+    seconds, confidence, width = lags.find_peak(pooled, noise)
     if fit.drift:
         # The best of many drifts fits better than one that was not chosen.
-        confidence = min(confidence, lags.belief(lags.above_chance(fit.likelihood)))
+        confidence = min(
+            confidence, lags.deviations_to_confidence(lags.likelihood_to_deviations(fit.likelihood))
+        )
     spread = width
     if len(pairs) > 1:
         # Jackknife over takes: each left out once.
-        left = [lags.peak(pooled - c, noise)[0] for c in curves]
+        left = [lags.find_peak(pooled - c, noise)[0] for c in curves]
         spread = float(np.sqrt((len(left) - 1) * np.var(left)))
     out = {}
     for pair, curve in zip(pairs, curves, strict=True):
-        own, own_confidence, _ = lags.peak(curve, pair.chance)
+        own, own_confidence, _ = lags.find_peak(curve, pair.chance)
         base = pair.base / ENVELOPE_RATE
         out[pair.index] = _Speech(
             seconds=seconds + base,
@@ -306,7 +312,7 @@ def _speech(pairs: list[lags.Pair], limit: float) -> dict[int, _Speech]:
             spread=spread,
             drift=fit.drift,
             drift_confidence=apart,
-            drift_spread=float(np.hypot(fit.drift_spread, lags.feigned(pairs))),
+            drift_spread=float(np.hypot(fit.drift_spread, lags.spurious_drift(pairs))),
             own=own + base,
             own_confidence=own_confidence,
             frame=pair.frame,
@@ -314,9 +320,11 @@ def _speech(pairs: list[lags.Pair], limit: float) -> dict[int, _Speech]:
     return out
 
 
-def _share(pairs: list[lags.Pair], found: dict[int, _Speech], limit: float) -> dict[int, _Speech]:
+def _share(
+    pairs: list[lags.LipSoundPair], found: dict[int, _Speech], limit: float
+) -> dict[int, _Speech]:
     """Returns the same, where takes have offsets of their own, with what others know of drift."""
-    placed = [p for p in pairs if found[p.index].confidence >= SURE]
+    placed = [p for p in pairs if found[p.index].confidence >= CONFIDENT]
     if len(placed) < 2:
         return found
     pinned = []
@@ -328,7 +336,7 @@ def _share(pairs: list[lags.Pair], found: dict[int, _Speech], limit: float) -> d
     out = {}
     for pair in pairs:
         speech = found[pair.index]
-        if speech.confidence < min(SURE, common[pair.index].confidence):
+        if speech.confidence < min(CONFIDENT, common[pair.index].confidence):
             own, sure = speech.offset(corrected=False), speech.confidence
             speech = dataclasses.replace(
                 common[pair.index], own=own, own_confidence=sure, shared=True

@@ -25,7 +25,7 @@ _ANTICIPATION = 0.1  # s; 0.06 in the demo corpus
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class LipSoundPair:
     """Lips and sound of a take, ready to be correlated.
 
     Attributes:
@@ -55,7 +55,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class LineFit:
     """A line through the correlations of some takes: lag = base + seconds + drift * (t - pivot).
 
     Attributes:
@@ -74,9 +74,9 @@ class Fit:
     drift_spread: float
 
 
-def pair_of(
+def make_pair(
     index: int, envelope: np.ndarray, times: np.ndarray, aperture: np.ndarray, said: float | None
-) -> Pair | None:
+) -> LipSoundPair | None:
     """Returns what is to be correlated, or None where lips or sound say nothing.
 
     Args:
@@ -99,14 +99,14 @@ def pair_of(
     if len(grid) < 2 or np.ptp(aperture) <= 1e-6 or np.ptp(level) <= 1e-6:
         return None
     lips = _speed(align.resample(times, aperture[:, None], grid)[:, 0])
-    lips[~align.covered(times, grid)] = 0.0
+    lips[~align.covered_by_capture(times, grid)] = 0.0
     lips, sound = _even(lips), _even(_speed(level))
     base = 0 if said is None else round(said * ENVELOPE_RATE)
     if min(first + base + len(lips), len(sound)) - max(first + base, 0) < ENVELOPE_RATE:
         return None  # the two were not recorded at the same time
     chance = _chance(lips, sound[max(first + base, 0) :]) * len(lips)
     frame = float(np.median(np.diff(times)))
-    return Pair(index, first, lips, sound, base, 0.0, chance, frame)
+    return LipSoundPair(index, first, lips, sound, base, 0.0, chance, frame)
 
 
 def _speed(signal: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def _chance(lips: np.ndarray, sound: np.ndarray) -> float:
     return float(rolled[apart : n - apart].std())
 
 
-def stack(pair: Pair, ratio: float, drifts: np.ndarray, reach: int) -> np.ndarray:
+def slant_stack(pair: LipSoundPair, ratio: float, drifts: np.ndarray, reach: int) -> np.ndarray:
     """Returns [D, 2 * reach + 1]: the sum of lips times sound along each line.
 
     Args:
@@ -184,7 +184,7 @@ def stack(pair: Pair, ratio: float, drifts: np.ndarray, reach: int) -> np.ndarra
     return out
 
 
-def search(pairs: list[Pair], ratio: float, most: float, reach: int) -> Fit:
+def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -> LineFit:
     """Returns the best line around a ratio of the clocks, and the best without drift beyond it."""
     ends = [(e / ENVELOPE_RATE - p.pivot) for p in pairs for e in (p.first, p.first + len(p.lips))]
     longest = max(abs(e) for e in ends)
@@ -193,13 +193,13 @@ def search(pairs: list[Pair], ratio: float, most: float, reach: int) -> Fit:
     step = 0.03 / longest
     half = max(1, int(np.ceil(most / step)))
     drifts = np.linspace(-most, most, 2 * half + 1)
-    whole = sum(stack(p, ratio, drifts, reach) for p in pairs)
+    whole = sum(slant_stack(p, ratio, drifts, reach) for p in pairs)
     assert not isinstance(whole, int)
     noise = float(np.sqrt(sum(p.chance**2 for p in pairs) * ratio))
     best = whole.max(axis=1)
     n = int(np.argmax(best))
     fine = np.linspace(drifts[max(n - 1, 0)], drifts[min(n + 1, 2 * half)], 17)
-    lines = sum(stack(p, ratio, fine, reach) for p in pairs)
+    lines = sum(slant_stack(p, ratio, fine, reach) for p in pairs)
     assert not isinstance(lines, int)
     tops = lines.max(axis=1)
     m = int(np.argmax(tops))
@@ -211,17 +211,17 @@ def search(pairs: list[Pair], ratio: float, most: float, reach: int) -> Fit:
         spread = noise / float(np.sqrt(tops[m] * -2.0 * bend))
     tries = np.log(max(1.0, 2.0 * most * longest / 0.06))
     steady = whole[half]
-    return Fit(
-        seconds=peak(lines[m], noise)[0],
+    return LineFit(
+        seconds=find_peak(lines[m], noise)[0],
         drift=ratio * (1.0 + drift) - 1.0,
-        steady=peak(steady, noise)[0],
-        likelihood=likelihood(float(tops[m]), noise) - float(tries),
-        level=likelihood(float(steady.max()), noise),
+        steady=find_peak(steady, noise)[0],
+        likelihood=log_likelihood(float(tops[m]), noise) - float(tries),
+        level=log_likelihood(float(steady.max()), noise),
         drift_spread=spread * ratio,
     )
 
 
-def feigned(pairs: list[Pair]) -> float:
+def spurious_drift(pairs: list[LipSoundPair]) -> float:
     """Returns the drift that the beginnings and ends of takes may feign, s/s.
 
     Lips open before the first sound and close after the last; of the slope of a line through a take
@@ -234,28 +234,28 @@ def feigned(pairs: list[Pair]) -> float:
     return _ANTICIPATION / float(12.0 * variance)
 
 
-def lengths_differ(pair: Pair, ratio: float) -> bool:
+def lengths_differ(pair: LipSoundPair, ratio: float) -> bool:
     """Returns whether capture and sound are of different length, as a wrong rate makes them."""
     heard = len(pair.sound) / ENVELOPE_RATE
     return abs(len(pair.lips) / ENVELOPE_RATE * ratio - heard) > 0.1 + 0.01 * heard
 
 
-def likelihood(top: float, noise: float) -> float:
+def log_likelihood(top: float, noise: float) -> float:
     """Returns the log-likelihood of a sum over chance."""
     return 0.5 * (max(top, 0.0) / max(noise, 1e-9)) ** 2
 
 
-def above_chance(logarithm: float) -> float:
+def likelihood_to_deviations(logarithm: float) -> float:
     """Returns how many standard deviations above chance a log-likelihood is."""
     return float(np.sqrt(2.0 * max(logarithm, 0.0)))
 
 
-def belief(deviations: float) -> float:
+def deviations_to_confidence(deviations: float) -> float:
     """Returns 0 up to two standard deviations (the best of many is that high), 1 from six on."""
     return float(np.clip((deviations - 2.0) / 4.0, 0.0, 1.0))
 
 
-def peak(curve: np.ndarray, noise: float) -> tuple[float, float, float]:
+def find_peak(curve: np.ndarray, noise: float) -> tuple[float, float, float]:
     """Returns where a curve over lags is highest (s), the confidence and the standard error (s)."""
     middle = (len(curve) - 1) // 2
     top = int(np.argmax(curve))
@@ -265,5 +265,5 @@ def peak(curve: np.ndarray, noise: float) -> tuple[float, float, float]:
     bend = a - 2.0 * b + c
     seconds = top - middle + (0.5 * (a - c) / bend if bend < 0 else 0.0)
     width = noise / np.sqrt(b * -bend) if bend < 0 < b else 0.0
-    confidence = belief(max(b, 0.0) / max(noise, 1e-9))
+    confidence = deviations_to_confidence(max(b, 0.0) / max(noise, 1e-9))
     return float(seconds / ENVELOPE_RATE), confidence, float(width / ENVELOPE_RATE)

@@ -32,7 +32,7 @@ def test_every_rate_ends_in_step_after_a_minute(fps):
     assert abs(lag(found[start], at[start])) <= 0.001
     assert abs(lag(found[end], at[end])) <= 0.001
     assert np.sqrt(((found - movement(at)) ** 2).mean()) < 0.015 * movement(at).std()
-    assert align.covered(times, at).all()
+    assert align.covered_by_capture(times, at).all()
 
 
 @pytest.mark.parametrize("fps", RATES)
@@ -90,7 +90,7 @@ def test_dropped_frames_do_not_shift_the_rest(fps, bound):
     times = times[kept]
     at = np.arange(100, 900) / 50
     found = align.resample(times, movement(times)[:, None], at)[:, 0]
-    good = align.covered(times, at)
+    good = align.covered_by_capture(times, at)
     assert good.mean() > 0.95
     assert abs(lag(found, at)) <= 0.002
     error = (found - movement(at))[good]
@@ -140,10 +140,12 @@ def test_whatever_is_missing_the_rest_stays_finite_and_bounded(data):
         np.testing.assert_allclose(found[:, n], alone, atol=1e-12)
     kept = align.resample(times, whole, at)
     np.testing.assert_allclose(align.resample(times, whole[:, :1], at)[:, 0], kept[:, 0])
-    good = align.covered(times, at)
+    good = align.covered_by_capture(times, at)
     gaps = np.abs(at[:, None] - times).min(axis=1)
     frame = np.median(np.diff(times)) if count > 1 else 0.04
-    assert gaps[good].max(initial=0) <= max(0.5 * frame, align.hole(frame) / 2) + 1e-9
+    assert (
+        gaps[good].max(initial=0) <= max(0.5 * frame, align.longest_bridged_gap(frame) / 2) + 1e-9
+    )
 
 
 def test_nothing_rings_across_a_hole():
@@ -155,22 +157,23 @@ def test_nothing_rings_across_a_hole():
     assert (found[before] == 0).all() and np.allclose(found[after], 1)
     between = found[~before & ~after]
     assert (np.diff(between) > 0).all() and 0 < between.min() and between.max() < 1
-    assert (align.covered(times, at) == (np.abs(at - 1.4917) > 0.5)).mean() > 0.98
+    assert (align.covered_by_capture(times, at) == (np.abs(at - 1.4917) > 0.5)).mean() > 0.98
 
 
 def test_short_gaps_are_bridged_at_every_rate():
     for fps, missing in ((24, 1), (30, 1), (60, 2), (120, 5)):
         times = np.delete(np.arange(200) / fps, 100 + np.arange(missing))
         at = np.arange(0, 199 / fps, 0.001)
-        assert align.covered(times, at).all()
+        assert align.covered_by_capture(times, at).all()
         more = np.delete(np.arange(200) / fps, 100 + np.arange(missing + 2))
-        assert not align.covered(more, at).all()
+        assert not align.covered_by_capture(more, at).all()
         seen = np.ones(200, bool)
         seen[100 : 100 + missing + 2] = False
         np.testing.assert_array_equal(
-            align.covered(np.arange(200) / fps, at, seen), align.covered(more, at)
+            align.covered_by_capture(np.arange(200) / fps, at, seen),
+            align.covered_by_capture(more, at),
         )
-    assert not align.covered(np.arange(9) / 30, at, np.zeros(9, bool)).any()
+    assert not align.covered_by_capture(np.arange(9) / 30, at, np.zeros(9, bool)).any()
 
 
 def test_what_the_target_cannot_hold_is_filtered_out_not_folded():
@@ -200,7 +203,7 @@ def test_constants_and_ends_are_kept():
 def test_covered_marks_what_was_captured():
     times = np.concatenate([np.arange(30), np.arange(60, 90)]) / 30 + 0.1
     at = np.arange(200) / 50
-    good = align.covered(times, at)
+    good = align.covered_by_capture(times, at)
     assert not good[at < 0.08].any() and not good[at > 3.1].any()
     assert good[(at > 0.1) & (at < 1.05)].all()
     assert not good[(at > 1.15) & (at < 2.05)].any()

@@ -327,13 +327,13 @@ def test_long_takes_are_cut_in_pauses():
     audio = 0.1 * rng.normal(size=16_000 * 50 + 77)
     for pause in (7.0, 16.2, 33.3, 48.0):
         audio[int(pause * 16_000) : int((pause + 0.4) * 16_000)] *= 0.001
-    cuts = clips_of.segments(audio, 1000)
+    cuts = clips_of.cut_points(audio, 1000)
     assert cuts[0][0] == 0 and cuts[-1][1] == num_frames(len(audio))
     assert all(a[1] == b[0] for a, b in zip(cuts, cuts[1:], strict=False))
     assert all(0 < b - a <= 1000 for a, b in cuts)
     assert 16.2 <= cuts[0][1] / 50 <= 16.6 and 33.3 <= cuts[1][1] / 50 <= 33.7
-    assert clips_of.segments(np.zeros(16_000 * 20), 1000) == [(0, 1000)]
-    short = clips_of.segments(np.zeros(16_000 * 20 + 1), 1000)
+    assert clips_of.cut_points(np.zeros(16_000 * 20), 1000) == [(0, 1000)]
+    short = clips_of.cut_points(np.zeros(16_000 * 20 + 1), 1000)
     assert len(short) == 2 and min(b - a for a, b in short) >= 200
 
 

@@ -58,7 +58,7 @@ def talk(
 
 
 def one(*takes, **options):
-    return clocks.read(takes, **options)[0]
+    return clocks.estimate_clocks(takes, **options)[0]
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -127,7 +127,7 @@ def test_a_percent_that_no_mistake_explains_is_found():
 
 def test_short_takes_together_tell_a_wrong_rate():
     takes = [talk(s, 6.0, 25.0, 0.06, 25 / 24 - 1, name=str(s)) for s in range(10)]
-    found = clocks.read(takes, correct_drift=True)
+    found = clocks.estimate_clocks(takes, correct_drift=True)
     assert all(c.corrected and abs(c.drift - (25 / 24 - 1)) < 2e-3 for c in found)
     assert "looks like 24 fps taken for 25" in found[0].notes[0]
     assert abs(found[0].seconds - 0.06) < 0.02
@@ -174,24 +174,24 @@ def test_standard_errors_are_honest():
 def test_takes_share_an_offset_unless_each_has_its_own():
     takes = [talk(s, 8.0, 30.0, 0.05, name=str(s)) for s in range(5)]
     takes.append(talk(9, 20.0, 30.0, -0.15, name="odd"))
-    together = clocks.read(takes[:5])
+    together = clocks.estimate_clocks(takes[:5])
     assert len({c.seconds for c in together}) == 1 and abs(together[0].seconds - 0.05) <= 0.01
-    shared = clocks.read([*takes[:5], talk(8, 60.0, 30.0, 0.05, name="long"), takes[5]])
+    shared = clocks.estimate_clocks([*takes[:5], talk(8, 60.0, 30.0, 0.05, name="long"), takes[5]])
     assert abs(shared[6].seconds - 0.05) <= 0.01
     assert abs(shared[6].own + 0.15) <= 0.01 and shared[6].own_confidence > 0.6
     assert "by itself it says -0.1" in shared[6].notes[0] and not shared[0].notes
-    each = clocks.read(takes, per_take=True)
+    each = clocks.estimate_clocks(takes, per_take=True)
     assert abs(each[5].seconds + 0.15) <= 0.01 and abs(each[0].seconds - 0.05) <= 0.02
     mute = dataclasses.replace(talk(3, 2.5, 30.0, 0.05, other=77), name="mute")
-    each = clocks.read([*takes[:5], mute], per_take=True)
+    each = clocks.estimate_clocks([*takes[:5], mute], per_take=True)
     assert abs(each[5].seconds - 0.05) <= 0.01 and "other takes" in each[5].notes[0]
 
 
 def test_takes_with_offsets_of_their_own_share_the_drift():
     drift = 0.001
     takes = [talk(s, 60.0, 30.0, 0.02 * s - 0.1, drift, name=str(s)) for s in range(8)]
-    alone = clocks.read(takes[:1], per_take=True)[0]
-    found = clocks.read(takes, per_take=True, correct_drift=True)
+    alone = clocks.estimate_clocks(takes[:1], per_take=True)[0]
+    found = clocks.estimate_clocks(takes, per_take=True, correct_drift=True)
     assert all(abs(c.drift - drift) < 3e-4 and c.corrected for c in found)
     assert found[0].drift_spread < alone.drift_spread
     assert all(abs(c.seconds - (0.02 * s - 0.1)) < 0.02 for s, c in enumerate(found))
@@ -225,11 +225,11 @@ def slate(offset, fps=60.0):
 
 def test_a_slate_is_finer_than_speech_and_checked_by_it():
     take = talk(2, 20.0, 30.0, 0.1)
-    found = clocks.read([take, slate(0.1)])
+    found = clocks.estimate_clocks([take, slate(0.1)])
     assert [c.method for c in found] == ["slate", "slate"]
     assert abs(found[0].seconds - 0.1) <= 0.005 and not found[0].notes
-    assert "slate offset is +0.0" in clocks.read([take, slate(0.0)])[0].notes[0]
-    each = clocks.read([take, slate(0.1)], per_take=True)
+    assert "slate offset is +0.0" in clocks.estimate_clocks([take, slate(0.0)])[0].notes[0]
+    each = clocks.estimate_clocks([take, slate(0.1)], per_take=True)
     assert [c.method for c in each] == ["speech", "slate"]
 
 
@@ -246,7 +246,7 @@ def test_nothing_to_go_by_is_said():
             clock = one(signal, per_take=per_take)
             assert (clock.method, clock.seconds, clock.confidence) == ("none", 0.0, 0.0)
             json.dumps(dataclasses.asdict(clock), allow_nan=False)
-    assert clocks.read([]) == []
+    assert clocks.estimate_clocks([]) == []
     for seed in range(5):
         wrong = one(talk(seed, 12.0, other=seed + 44), least_confidence=0.5)
         assert wrong.confidence < 0.5 and (wrong.method, wrong.seconds) == ("none", 0.0)
@@ -277,13 +277,13 @@ def test_real_recordings_agree_with_each_other(shared):
         level = align.envelope(sound)
         lips = rig.aperture(curves)
         signals.append(clocks.Signals(file.stem, False, level, np.zeros(0), times, lips))
-    found = clocks.read(signals)
+    found = clocks.estimate_clocks(signals)
     assert all(c.confidence > 0.8 and c.own_confidence > 0.6 for c in found)
     assert -0.034 < found[0].seconds < 0.005
     assert max(abs(c.own - c.seconds) for c in found) < 0.010
     assert found[0].drift_confidence < 0.5 and not any(c.notes for c in found)
     # The same frames taken for 29.97 a second, and shifted.
     fast = [dataclasses.replace(s, times=s.times * 1.001 - 0.1) for s in signals]
-    moved = clocks.read(fast, correct_drift=True)[0]
+    moved = clocks.estimate_clocks(fast, correct_drift=True)[0]
     assert abs(moved.drift + 0.001) < 2e-4 and moved.drift_confidence > 0.8
     assert abs(moved.seconds - found[0].seconds - 0.1) < 0.015

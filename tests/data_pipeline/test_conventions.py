@@ -10,11 +10,11 @@ from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
 from data_pipeline.mesh import conventions
 
-TEMPLATE = heads.head(np.zeros(8)).vertices * 10
+TEMPLATE = heads.make_head(np.zeros(8)).vertices * 10
 
 
 def someone(seed):
-    return heads.head(np.random.default_rng(seed).uniform(-1, 1, 8)).vertices * 10
+    return heads.make_head(np.random.default_rng(seed).uniform(-1, 1, 8)).vertices * 10
 
 
 @given(
@@ -29,7 +29,7 @@ def test_units_and_axes_of_another_head_are_found_whatever_its_pose(choice, unit
     posed = someone(seed) @ turn.T + rng.normal(size=3) * 200
     # posed = mm * axes @ capture
     capture = posed @ axes / conventions.MILLIMETRES[unit]
-    found = conventions.find(capture, TEMPLATE)
+    found = conventions.find_convention(capture, TEMPLATE)
     assert found.units == unit
     np.testing.assert_array_equal(found.axes, axes)
     away = np.sqrt(((found.aligned(capture) - TEMPLATE) ** 2).sum(axis=1).mean())
@@ -43,7 +43,7 @@ def test_all_48_axes_in_3_units_are_found():
     capture = someone(3)
     for axes in conventions.signed_permutations():
         for unit, size in conventions.MILLIMETRES.items():
-            found = conventions.find(capture @ axes / size, TEMPLATE)
+            found = conventions.find_convention(capture @ axes / size, TEMPLATE)
             assert found.units == unit and np.array_equal(found.axes, axes)
             assert found.margin > 2 and 0.7 < found.size < 1.4
 
@@ -63,39 +63,41 @@ def test_words_and_axes_are_the_same():
 def test_what_is_not_the_template_is_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match="ann: 421 vertices, the template rig has 422"):
-        conventions.find(TEMPLATE[1:], TEMPLATE, name="ann")
+        conventions.find_convention(TEMPLATE[1:], TEMPLATE, name="ann")
     with pytest.raises(InputError, match="not the template rig's head: .*another order"):
-        conventions.find(rng.permutation(TEMPLATE), TEMPLATE)
+        conventions.find_convention(rng.permutation(TEMPLATE), TEMPLATE)
     with pytest.raises(InputError, match="not the template rig's head with axes -x.y.z"):
-        conventions.find(TEMPLATE, TEMPLATE, axes="-x+y+z")  # a mirrored head is another one
+        conventions.find_convention(
+            TEMPLATE, TEMPLATE, axes="-x+y+z"
+        )  # a mirrored head is another one
     with pytest.raises(InputError, match="4 times as large"):
-        conventions.find(TEMPLATE * 4, TEMPLATE, units="mm")
+        conventions.find_convention(TEMPLATE * 4, TEMPLATE, units="mm")
     with pytest.raises(InputError, match="units='inch'; expected one of: auto, mm, cm, m"):
-        conventions.find(TEMPLATE, TEMPLATE, units="inch")
+        conventions.find_convention(TEMPLATE, TEMPLATE, units="inch")
     with pytest.raises(InputError, match="all vertices lie in one place"):
-        conventions.find(np.ones_like(TEMPLATE), TEMPLATE)
+        conventions.find_convention(np.ones_like(TEMPLATE), TEMPLATE)
     with pytest.raises(InputError, match="only 0 vertices are finite"):
-        conventions.find(TEMPLATE * np.nan, TEMPLATE)
+        conventions.find_convention(TEMPLATE * np.nan, TEMPLATE)
     half_way = TEMPLATE @ Rotation.from_euler("y", 45, degrees=True).as_matrix()
     with pytest.raises(InputError, match="about as likely .*give --config.axes"):
-        conventions.find(half_way, TEMPLATE)
-    assert conventions.find(half_way, TEMPLATE, axes="+x+y+z").margin == np.inf
+        conventions.find_convention(half_way, TEMPLATE)
+    assert conventions.find_convention(half_way, TEMPLATE, axes="+x+y+z").margin == np.inf
 
 
 def test_vertices_that_are_not_known_do_not_matter():
     capture = someone(5)
     capture[::3] = np.nan
-    found = conventions.find(capture, TEMPLATE)
+    found = conventions.find_convention(capture, TEMPLATE)
     assert found.units == "mm" and np.array_equal(found.axes, np.eye(3))
 
 
 def test_names_of_shapes_tell_the_axes_or_nothing(head):
     for seed in range(48):
         axes = conventions.signed_permutations()[seed]
-        person = heads.head(np.random.default_rng(seed).uniform(-1, 1, 8))
+        person = heads.make_head(np.random.default_rng(seed).uniform(-1, 1, 8))
         shapes = expressions.skin_shapes(person)
-        told = conventions.axes_of_shapes(person.vertices @ axes, rig.ARKIT, shapes @ axes)
+        told = conventions.axes_from_shapes(person.vertices @ axes, rig.ARKIT, shapes @ axes)
         np.testing.assert_array_equal(told, axes)
     # Shapes at random places mean nothing, nor do a few.
-    assert conventions.axes_of_shapes(head.neutral, rig.ARKIT, head.deltas) is None
-    assert conventions.axes_of_shapes(person.vertices, rig.ARKIT[:9], shapes[:9]) is None
+    assert conventions.axes_from_shapes(head.neutral, rig.ARKIT, head.deltas) is None
+    assert conventions.axes_from_shapes(person.vertices, rig.ARKIT[:9], shapes[:9]) is None

@@ -13,7 +13,7 @@ from data_pipeline.execution import content_key
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources.tables import TableSource
 from data_pipeline.stages import cut_clips
-from data_pipeline.stages.solve_take import Solved
+from data_pipeline.stages.solve_take import SolvedTake
 
 COLUMNS = [rig.INDEX[c] for c in ("jawOpen", "browInnerUp", "mouthSmileLeft", "mouthSmileRight")]
 
@@ -125,7 +125,7 @@ def job(tmp_path, make_talk, curves=None):
     curves = np.zeros((210, 72), np.float32) if curves is None else curves
     curves[:, COLUMNS[0]] = 0.2 + 0.2 * np.sin(5 * times)
     facts = {"solved": True, "kkt": 0.0, "notes": [], "warnings": [], "audio": {}, "motion": {}}
-    solved = Solved(
+    solved = SolvedTake(
         times,
         curves,
         np.ones(72, bool),
@@ -142,7 +142,7 @@ def test_missing_frames_are_masked_and_the_residual_is_of_each_frame(tmp_path, m
     import msgpack
 
     one = job(tmp_path, make_talk)
-    _, (said,) = cut_clips.work_on(one)
+    _, (said,) = cut_clips.run_job(one)
     with (one.work / "clips" / said["file"]).open("rb") as file:
         (clip,) = [records.decode(r) for r in msgpack.Unpacker(file)]
     gap = slice(76, 99)  # 1.5 s to 2 s
@@ -154,7 +154,7 @@ def test_missing_frames_are_masked_and_the_residual_is_of_each_frame(tmp_path, m
     np.testing.assert_allclose(np.array(clip.extra["residual"])[good], at[good], atol=0.02)
     assert clip.extra["residual_mm"] == pytest.approx(at[good].mean(), abs=0.01)
     # Found again without any work, and packed the same.
-    again = cut_clips.work_on(one)[1][0]
+    again = cut_clips.run_job(one)[1][0]
     assert set(again) == set(said)
     for key, value in again["thumbnail"].items():
         np.testing.assert_array_equal(value, said["thumbnail"][key])
@@ -170,10 +170,10 @@ def test_a_defect_in_cutting_one_take_leaves_it_out_and_is_not_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(cut_clips.level, "speech_level", broken)
-        _, (said,) = cut_clips.work_on(one)
+        _, (said,) = cut_clips.run_job(one)
     assert "unexpected ZeroDivisionError: boom" in said["rejected"] and said["again"]
     assert said["entries"] == [] and not list((one.work / "clips").iterdir())
-    assert cut_clips.work_on(one)[1][0]["rejected"] == ""
+    assert cut_clips.run_job(one)[1][0]["rejected"] == ""
 
 
 def test_a_defect_in_reading_clocks_leaves_the_persons_takes_out(tmp_path, make_talk, monkeypatch):
@@ -184,9 +184,9 @@ def test_a_defect_in_reading_clocks_leaves_the_persons_takes_out(tmp_path, make_
 
     with monkeypatch.context() as patch:
         patch.setattr(cut_clips.clocks, "read", broken)
-        _, (said,) = cut_clips.work_on(one)
+        _, (said,) = cut_clips.run_job(one)
     assert "unexpected IndexError: boom" in said["rejected"] and said["again"]
-    assert cut_clips.work_on(one)[1][0]["rejected"] == ""
+    assert cut_clips.run_job(one)[1][0]["rejected"] == ""
 
 
 def test_damaged_work_is_removed_and_made_again(tmp_path, make_talk):
@@ -194,5 +194,5 @@ def test_damaged_work_is_removed_and_made_again(tmp_path, make_talk):
     path = one.work / "takes" / "mark.npz"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(content_key.WorkFailed, match="run it again"):
-        cut_clips.work_on(one)
+        cut_clips.run_job(one)
     assert not path.exists()

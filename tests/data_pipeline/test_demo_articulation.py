@@ -6,7 +6,7 @@ import pytest
 from a2fjax import rig
 from data_pipeline.demo import articulation, phones, takes, upper_face
 from data_pipeline.demo.phones import CLASSES, Segment
-from data_pipeline.demo.style import SHAPE, style_of
+from data_pipeline.demo.style import SHAPE, draw_style
 
 RATE = articulation.RATE
 
@@ -32,7 +32,7 @@ CORNERS = [np.array(c) for c in itertools.product((-1.0, 1.0), repeat=5)]
 def pose(segments, times, shape=None, emotion=0):
     shape = np.zeros(len(SHAPE)) if shape is None else np.pad(shape, (0, len(SHAPE) - len(shape)))
     weights = np.tile(np.eye(rig.NUM_EMOTIONS)[emotion], (len(times), 1))
-    return articulation.articulate(segments, times, weights, style_of(shape))
+    return articulation.articulate(segments, times, weights, draw_style(shape))
 
 
 @pytest.mark.parametrize("emotion", range(rig.NUM_EMOTIONS))
@@ -102,7 +102,7 @@ def test_a_long_phone_reaches_its_target():
     segments, times = say(("EH", 1.0))
     motion = pose(segments, times)
     middle = np.abs(times - 0.9).argmin()
-    manner = style_of(np.zeros(8))
+    manner = draw_style(np.zeros(8))
     want = manner.amplitude * (1 + 0.4 * manner.jaw) * CLASSES["EH"].targets[phones.INDEX["jaw"]]
     assert motion[middle, rig.INDEX["jawOpen"]] == pytest.approx(want, rel=0.02)
 
@@ -118,7 +118,7 @@ def test_neighbours_colour_a_phone():
 
 def test_emotions_mix_linearly_while_nothing_saturates():
     segments, times = say(("E", 0.2))
-    manner = style_of(np.zeros(8))
+    manner = draw_style(np.zeros(8))
     eye = np.eye(rig.NUM_EMOTIONS)
 
     def smile(weights):
@@ -154,7 +154,7 @@ def test_style_is_smooth_and_monotone_in_the_face():
         for x in grid:
             shape = np.zeros(len(SHAPE))
             shape[column] = x
-            values.append(getattr(style_of(shape), field))
+            values.append(getattr(draw_style(shape), field))
         steps = np.diff(values)
         assert (steps > 0).all()
         straight = np.polyval(np.polyfit(grid, values, 1), grid)
@@ -167,14 +167,14 @@ def test_blinks_beats_and_gaze_leave_the_mouth_alone():
         s.ipa, s.phone, s.start, s.end, s.release, 2) for s in segments)  # fmt: skip
     before = pose(segments, times)
     after = before.copy()
-    upper_face.add(after, times, segments, np.random.default_rng(0))
+    upper_face.add_upper_face(after, times, segments, np.random.default_rng(0))
     changed = np.flatnonzero(np.abs(after - before).max(axis=0) > 0)
     assert set(changed) <= set(rig.GROUPS["eyes"]) | set(rig.GROUPS["brows"])
     assert (after >= rig.MIN).all() and (after <= rig.MAX).all()
     assert after[:, rig.INDEX["eyeBlinkLeft"]].max() > 0.85
     assert after[:, rig.INDEX["browOuterUpLeft"]].max() > 0.1
     other = before.copy()
-    upper_face.add(other, times, segments, np.random.default_rng(1))
+    upper_face.add_upper_face(other, times, segments, np.random.default_rng(1))
     assert not np.allclose(other, after)
     yaw, pitch = after[:, rig.INDEX["leftEyeRotY"]], after[:, rig.INDEX["leftEyeRotX"]]
     for name, angle in {
@@ -197,8 +197,8 @@ def test_curves_between_samples_and_beyond_the_ends():
 
 
 def test_the_slate_snaps_open_at_its_clicks():
-    person = takes.people(3, 0, 1.0, 0)[1]
-    slate = takes.slate(person)
+    person = takes.draw_people(3, 0, 1.0, 0)[1]
+    slate = takes.record_slate(person)
     loud = np.flatnonzero(np.abs(slate.audio) > 0.5) / takes.RATE
     clicks = loud[np.flatnonzero(np.diff(loud, prepend=-1.0) > 0.3)]
     assert len(clicks) == 3

@@ -16,7 +16,7 @@ from a2fjax import rig
 from a2fjax.audio import SAMPLE_RATE, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from data_pipeline.demo import check, expressions, scans, takes, text
+from data_pipeline.demo import check, expressions, scans, sentence_list, takes
 from data_pipeline.demo import head as heads
 from data_pipeline.demo.__main__ import generate, main
 from data_pipeline.stages import splits
@@ -78,13 +78,13 @@ def test_the_layout_is_whole_and_its_parts_fit(corpus):
 
 
 def test_scans_are_the_truth_moved_by_the_offset(corpus):
-    person = takes.people(2, 1, 0.3, 0)[1]
+    person = takes.draw_people(2, 1, 0.3, 0)[1]
     folder = corpus / "captures" / person.name
     shot = next(s for s in shots(folder) if s != "slate")
     skin = np.load(folder / f"cache/skin/{shot}/{shot}.npy").astype(float)
-    head = heads.head(person.shape)
+    head = heads.make_head(person.shape)
     shapes = expressions.skin_shapes(head)
-    still = np.flatnonzero(heads.layout().of("skull"))
+    still = np.flatnonzero(heads.make_layout().of("skull"))
     truth = truth_of(corpus, person.name, shot)
     assert abs(float(truth["offset"])) <= 0.12 and float(truth["offset"]) == person.offset
     frames = np.arange(10, len(skin) - 10, 7)
@@ -116,12 +116,12 @@ def test_unseen_people_say_only_what_training_does_not(corpus):
 
 
 def test_sixty_people_cover_every_emotion_blend_and_language():
-    everybody = takes.people(60, 4, 14.0, 0)
+    everybody = takes.draw_people(60, 4, 14.0, 0)
     names, kinds = set(), set()
     for person in everybody:
         names.add(person.language)
         for index in range(3):
-            rng = takes.rng_for("take", 0, person.name, index)
+            rng = takes.make_rng("take", 0, person.name, index)
             knots, weights, name = takes._emotions(index + takes._first_emotion(person), rng, 1.0)
             kinds.add(name)
             np.testing.assert_allclose(weights.sum(axis=1), 1.0)
@@ -138,11 +138,11 @@ def test_sixty_people_cover_every_emotion_blend_and_language():
 
 
 def test_people_share_their_sentences_out_evenly():
-    everybody = takes.people(64, 4, 20.0, 0)
+    everybody = takes.draw_people(64, 4, 20.0, 0)
     for language, held_out in {(p.language, p.held_out) for p in everybody}:
         group = [p for p in everybody if (p.language, p.held_out) == (language, held_out)]
         lists = [[s.key for s in takes.sentences_for(p)] for p in group]
-        own = [s.key for s in text.of_language(language)]
+        own = [s.key for s in sentence_list.sentences_in(language)]
         if held_out:
             own = [key for key in own if splits.sentence_split(key) != "train"]
         assert all(sorted(keys) == sorted(own) for keys in lists)
@@ -152,7 +152,7 @@ def test_people_share_their_sentences_out_evenly():
         assert len(said) == share * len(group)
         said = collections.Counter(key for keys in lists for key in keys[: 2 * share + 2])
         assert set(said) == set(own) and max(said.values()) - min(said.values()) <= 2
-    other = takes.people(64, 4, 20.0, 1)[0]
+    other = takes.draw_people(64, 4, 20.0, 1)[0]
     assert takes.sentences_for(other) != takes.sentences_for(everybody[0])
 
 
@@ -163,8 +163,8 @@ def test_the_same_seed_gives_the_same_truth_and_another_seed_another(corpus, tmp
             assert str(one["phones"]) == str(two["phones"])
             np.testing.assert_array_equal(one["motion"], two["motion"])
     generate(tmp_path / "other", **{**SIZE, "subjects": 1, "unseen": 0}, seed=1)
-    other = takes.people(1, 0, 0.3, 1)[0]
-    assert not np.allclose(other.shape, takes.people(1, 0, 0.3, 0)[0].shape)
+    other = takes.draw_people(1, 0, 0.3, 1)[0]
+    assert not np.allclose(other.shape, takes.draw_people(1, 0, 0.3, 0)[0].shape)
     assert list((tmp_path / "other" / "truth" / "demo000").glob("*.npz"))
 
 
@@ -311,11 +311,11 @@ def test_room_noise_falls_with_frequency_and_pauses_are_rarely_digital_silence(c
 
 
 def test_scan_noise_is_as_stated():
-    person = takes.people(3, 0, 1.0, 0)[0]
+    person = takes.draw_people(3, 0, 1.0, 0)[0]
     actor = scans.Actor.of(person)
-    slate = takes.slate(person)
+    slate = takes.record_slate(person)
     scan = scans.scan(actor, slate, 60)
-    still = scan.skin[:, heads.layout().of("skull")]
+    still = scan.skin[:, heads.make_layout().of("skull")]
     # Second differences of slow motion are noise: sqrt(6) times its size.
     measured = np.diff(still, n=2, axis=0).std() / np.sqrt(6)
     assert measured == pytest.approx(scans.NOISE, rel=0.05)

@@ -11,8 +11,8 @@ SHAPES.append(np.random.default_rng(5).uniform(-1, 1, 8))
 
 
 def test_the_mesh_is_sound_and_the_same_topology_for_everybody():
-    layout = heads.layout()
-    one, other = (heads.head(s) for s in SHAPES[1:3])
+    layout = heads.make_layout()
+    one, other = (heads.make_head(s) for s in SHAPES[1:3])
     assert 400 <= len(one.vertices) <= 520
     assert 60 <= len(one.tongue) <= 80
     assert one.faces is other.faces
@@ -39,7 +39,7 @@ def mirrored(points):
 @pytest.mark.parametrize("part", ["skin", "tongue"])
 def test_shapes_of_a_symmetric_face_mirror_each_other(part):
     shape = np.array([0.3, -0.5, 0.6, 0.2, 0.0, 0.4, -0.3, 0.1])
-    head = heads.head(shape)
+    head = heads.make_head(shape)
     if part == "skin":
         names, points, shapes = rig.ARKIT, head.vertices, expressions.skin_shapes(head)
     else:
@@ -56,7 +56,7 @@ def test_shapes_of_a_symmetric_face_mirror_each_other(part):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weights_come_back_from_noisy_scans(shape):
     rng = np.random.default_rng(0)
-    head = heads.head(shape)
+    head = heads.make_head(shape)
     for shapes in (expressions.skin_shapes(head), expressions.tongue_shapes(head)):
         matrix = shapes.reshape(len(shapes), -1).T
         spread = scans.NOISE * np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix)))
@@ -73,7 +73,7 @@ def test_weights_come_back_from_noisy_scans(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mouth_close_shuts_an_open_jaw(shape):
-    layout, head = heads.layout(), heads.head(shape)
+    layout, head = heads.make_layout(), heads.make_head(shape)
     shapes = expressions.skin_shapes(head)
     edge = np.flatnonzero(layout.of("edge"))
     across = layout.opposite_lip[edge]
@@ -91,7 +91,7 @@ def test_mouth_close_shuts_an_open_jaw(shape):
 
 
 def test_the_skull_never_moves_and_each_shape_moves_something():
-    layout, head = heads.layout(), heads.head(SHAPES[3])
+    layout, head = heads.make_layout(), heads.make_head(SHAPES[3])
     shapes = expressions.skin_shapes(head)
     assert np.abs(shapes[:, layout.of("skull")]).max() == 0.0
     assert np.linalg.norm(shapes, axis=-1).max(axis=1).min() > 0.3
@@ -101,14 +101,14 @@ def test_the_skull_never_moves_and_each_shape_moves_something():
 
 
 def test_style_can_be_read_off_the_normalised_neutral_mesh():
-    people = takes.people(60, 20, 10.0, seed=4)
+    people = takes.draw_people(60, 20, 10.0, seed=4)
     meshes = []
     for person in people:
-        points = heads.head(person.shape).vertices
+        points = heads.make_head(person.shape).vertices
         points = points - points.mean(axis=0)
         meshes.append((points / np.sqrt((points**2).sum(axis=1).mean())).ravel())
     meshes = np.array(meshes)
-    values = np.array([list(vars(style.style_of(p.shape)).values()) for p in people])
+    values = np.array([list(vars(style.draw_style(p.shape)).values()) for p in people])
     known, centre = slice(0, 60), meshes[:60].mean(axis=0)
     kernel = (meshes - centre) @ (meshes[known] - centre).T
     mean = values[known].mean(axis=0)
@@ -121,7 +121,7 @@ def test_every_style_parameter_shows():
     for i in range(5):
         ends = np.zeros((2, 8))
         ends[:, i] = -1, 1
-        low, high = (heads.head(e).vertices for e in ends)
+        low, high = (heads.make_head(e).vertices for e in ends)
         moved = np.linalg.norm(high - low, axis=1)
         assert moved.max() > 0.04 * np.ptp(low[:, 1]), style.SHAPE[i]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from data_pipeline.demo import phones, text, voice
+from data_pipeline.demo import phones, sentence_list, voice
 from data_pipeline.demo.voice import RATE, Voice
 from data_pipeline.stages import splits
 
@@ -23,8 +23,8 @@ def decibels(audio, start, end):
 @pytest.mark.parametrize("language", sorted(voice.LANGUAGES))
 def test_phones_fill_the_audio_and_match_its_energy(language):
     vowels, closures, pauses = [], [], []
-    for sentence in text.of_language(language)[:6]:
-        speech = voice.speak(sentence.text, Voice(language, "linda"))
+    for sentence in sentence_list.sentences_in(language)[:6]:
+        speech = voice.synthesize(sentence.text, Voice(language, "linda"))
         segments, _ = phones.segments(speech.phones)
         for one, two in zip(segments, segments[1:], strict=False):
             assert one.start < one.end == two.start
@@ -46,9 +46,9 @@ def test_phones_fill_the_audio_and_match_its_energy(language):
 
 def test_every_phone_of_the_shipped_sentences_has_a_target():
     unknown, used = collections.Counter(), collections.Counter()
-    for sentence in text.SENTENCES:
+    for sentence in sentence_list.SENTENCES:
         segments, missing = phones.segments(
-            voice.speak(sentence.text, Voice(sentence.language)).phones
+            voice.synthesize(sentence.text, Voice(sentence.language)).phones
         )
         unknown.update(missing)
         used.update(s.phone.name for s in segments)
@@ -58,13 +58,13 @@ def test_every_phone_of_the_shipped_sentences_has_a_target():
 
 
 def test_sentences_have_unique_keys_and_enough_of_each_language():
-    keys = [s.key for s in text.SENTENCES]
+    keys = [s.key for s in sentence_list.SENTENCES]
     assert len(set(keys)) == len(keys) == 474
     assert all(key.isascii() and " " not in key for key in keys)
-    assert all(s.text == s.text.strip() and s.text[-1] in ".?!" for s in text.SENTENCES)
-    assert len(text.of_language("en")) >= 150
+    assert all(s.text == s.text.strip() and s.text[-1] in ".?!" for s in sentence_list.SENTENCES)
+    assert len(sentence_list.sentences_in("en")) >= 150
     for language in voice.LANGUAGES:
-        own = text.of_language(language)
+        own = sentence_list.sentences_in(language)
         assert len(own) >= 75
         # Each language can be tested on sentences that training does not say.
         split = collections.Counter(splits.sentence_split(s.key) for s in own)
@@ -75,18 +75,18 @@ def test_sentences_have_unique_keys_and_enough_of_each_language():
 @pytest.mark.parametrize("sex", sorted(voice.VARIANTS))
 def test_every_variant_speaks(sex):
     for variant in voice.VARIANTS[sex]:
-        speech = voice.speak("Papa may move.", Voice("en", variant))
+        speech = voice.synthesize("Papa may move.", Voice("en", variant))
         assert 0.5 < len(speech.audio) / RATE < 3.0
         assert np.sqrt(np.mean(speech.audio**2)) > 0.02
 
 
 def test_rate_and_language_change_what_is_said():
-    slow, fast = (voice.speak("Bob may come.", Voice("en", "", rate=r)) for r in (120, 240))
+    slow, fast = (voice.synthesize("Bob may come.", Voice("en", "", rate=r)) for r in (120, 240))
     assert len(slow.audio) > 1.4 * len(fast.audio)
     with pytest.raises(InputError, match="no voice for language 'tlh'.*en, es"):
-        voice.speak("nuqneH", Voice("tlh"))
+        voice.synthesize("nuqneH", Voice("tlh"))
     with pytest.raises(InputError, match="no voice variant 'anikka'; did you mean 'anika'"):
-        voice.speak("hello", Voice("en", "anikka"))
+        voice.synthesize("hello", Voice("en", "anikka"))
 
 
 def test_unknown_symbols_are_counted_and_move_like_a_reduced_vowel():
@@ -103,7 +103,7 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch, capsys, tm
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setattr(voice, "_library", voice._Library)
     with pytest.raises(InputError, match=r"pip install \"a2fjax\[demo\]\""):
-        voice.speak("hello", Voice())
+        voice.synthesize("hello", Voice())
     assert main(["--out", str(tmp_path / "corpus")]) == 2
     message = capsys.readouterr().err
     assert "a2fjax[demo]" in message and message.count("\n") == 1

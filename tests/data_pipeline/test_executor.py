@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 )
 def test_mistakes_are_named(tmp_path, capsys, text, workers, said):
     with pytest.raises(InputError, match=said):
-        executor.check(text, workers)
+        executor.parse_engine(text, workers)
     (tmp_path / "in").mkdir()
     out = ["--out", str(tmp_path / "out"), "--engine", text]
     out += [] if workers is None else [f"--workers={workers}"]
@@ -39,12 +39,12 @@ def test_mistakes_are_named(tmp_path, capsys, text, workers, said):
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"a2fjax\[ray\]"), executor.opened("ray", None):
+    with pytest.raises(InputError, match=r"a2fjax\[ray\]"), executor.open_executor("ray", None):
         pass
 
 
 def test_processes_are_the_pool():
-    with executor.opened("processes", 0) as run:
+    with executor.open_executor("processes", 0) as run:
         assert list(run(abs, [-1, 2])) == [(-1, 1), (2, 2)]
 
 
@@ -64,7 +64,7 @@ def test_a_cluster_of_its_own(ray, tmp_path):
     import uneven
 
     before = signal.getsignal(signal.SIGTERM)
-    with executor.opened("ray", 2) as run:
+    with executor.open_executor("ray", 2) as run:
         found = list(run(uneven.work, [(str(tmp_path), i) for i in range(7)]))
         assert signal.getsignal(signal.SIGTERM) is before
         assert list(run(abs, [])) == []
@@ -79,7 +79,7 @@ def test_a_cluster_of_its_own(ray, tmp_path):
 
 @pytest.mark.slow
 def test_nobody_at_an_address_is_told(ray):
-    with executor.opened("ray:127.0.0.1:1", None) as run:
+    with executor.open_executor("ray:127.0.0.1:1", None) as run:
         with pytest.raises(InputError, match="127.0.0.1:1: no cluster answers there"):
             list(run(abs, [1]))
 
@@ -94,7 +94,7 @@ def test_a_node_that_is_lost_takes_nothing_with_it(ray, tmp_path):
         lost = cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
         found = []
-        with executor.opened(f"ray:{cluster.address}", None) as run:
+        with executor.open_executor(f"ray:{cluster.address}", None) as run:
             for job, result in run(uneven.work, [(str(tmp_path), i) for i in range(40)]):
                 found.append((job[1], result))
                 if len(found) == 8:

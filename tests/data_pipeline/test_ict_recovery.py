@@ -53,7 +53,7 @@ def scans(rng, neutral, deltas, weights, fps):
 def test_weights_come_back_at_every_rate(shared, tmp_path):
     with np.load(shared / "ict" / "ict_facekit.npz") as data:
         identity = data["identity_deltas"].astype(np.float64)
-    face = rigs.face(rigs.read(shared / "ict" / "ict_facekit.npz"), name="ict")
+    face = rigs.make_blendshapes(rigs.read_rig(shared / "ict" / "ict_facekit.npz"), name="ict")
     names, deltas = list(face.channels), face.deltas / 10.0  # cm
     truth = {}
     for number, (label, fps) in enumerate(RATES.items()):

@@ -26,13 +26,13 @@ def threads(_):
 
 
 def test_every_job_comes_back_with_its_result():
-    assert dict(process_pool.run(square, range(7), 2)) == {x: x * x for x in range(7)}
-    assert list(process_pool.run(square, range(3), 0)) == [(0, 0), (1, 1), (2, 4)]
-    assert list(process_pool.run(square, [], 2)) == []
+    assert dict(process_pool.run_jobs(square, range(7), 2)) == {x: x * x for x in range(7)}
+    assert list(process_pool.run_jobs(square, range(3), 0)) == [(0, 0), (1, 1), (2, 4)]
+    assert list(process_pool.run_jobs(square, [], 2)) == []
 
 
 def test_a_job_that_kills_its_process_takes_no_other_with_it():
-    found = list(process_pool.run(deadly, range(9), 2))
+    found = list(process_pool.run_jobs(deadly, range(9), 2))
     assert sorted(job for job, _ in found) == list(range(9))
     results = dict(found)
     assert isinstance(results.pop(3), process_pool.ProcessDied) and str(results.pop(5)) == "five"
@@ -41,7 +41,7 @@ def test_a_job_that_kills_its_process_takes_no_other_with_it():
 
 def test_processes_work_with_one_thread_and_the_environment_is_left_alone():
     before = dict(os.environ)
-    assert dict(process_pool.run(threads, [0], 1)) == {0: ("1", "cpu")}
+    assert dict(process_pool.run_jobs(threads, [0], 1)) == {0: ("1", "cpu")}
     assert dict(os.environ) == before
 
 
@@ -54,7 +54,7 @@ def test_a_pool_that_is_closed_leaves_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(process_pool, "GRACE", 0.5)
     before = set(multiprocessing.active_children())
     quick, long = tmp_path / "quick", tmp_path / "long"
-    found = process_pool.run(quick_or_slow, [quick, long], 2)
+    found = process_pool.run_jobs(quick_or_slow, [quick, long], 2)
     assert next(found)[0] == quick
     while not long.is_file() or not long.read_text():
         time.sleep(0.02)
@@ -72,4 +72,4 @@ def quick_or_slow(path):
 
 def test_in_this_process_errors_are_raised():
     with pytest.raises(ValueError, match="five"):
-        list(process_pool.run(deadly, [5], 0))
+        list(process_pool.run_jobs(deadly, [5], 0))

@@ -10,7 +10,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.quality import audio, duplicates, measures
+from data_pipeline.quality import audio, fingerprints, measures
 from data_pipeline.settings import BuildSettings
 from data_pipeline.timing import align
 
@@ -52,7 +52,7 @@ def test_the_signal_to_noise_ratio_is_that_of_the_mix(tmp_path, snr):
     rng = np.random.default_rng(1)
     noise = rng.normal(size=len(clean)) * np.sqrt(active(clean) / 10 ** (snr / 10))
     scale = 0.5 / np.abs(clean + noise).max()
-    found = audio.measure(save(tmp_path / "a.wav", scale * (clean + noise)))
+    found = audio.measure_audio(save(tmp_path / "a.wav", scale * (clean + noise)))
     assert found["snr_db"] == pytest.approx(snr, abs=3.0)
     assert found["noise_db"] == pytest.approx(20 * np.log10(scale * noise.std()), abs=1.5)
     assert found["snr_sure"]
@@ -61,12 +61,15 @@ def test_the_signal_to_noise_ratio_is_that_of_the_mix(tmp_path, snr):
 
 def test_noise_alone_has_no_speech_in_it_and_fails(tmp_path):
     noise = 0.1 * np.random.default_rng(0).normal(size=48000)
-    found = audio.measure(save(tmp_path / "a.wav", noise))
+    found = audio.measure_audio(save(tmp_path / "a.wav", noise))
     assert found["snr_db"] < 3
-    assert any("least_snr_db" in r for r in measures.judge({"audio": found}, measures.Thresholds()))
+    assert any(
+        "least_snr_db" in r
+        for r in measures.quarantine_reasons({"audio": found}, measures.Thresholds())
+    )
     buried = speech(6.0)
     buried += np.random.default_rng(1).normal(size=len(buried)) * np.sqrt(active(buried))
-    assert audio.measure(save(tmp_path / "b.wav", buried / 10))["snr_db"] < 6
+    assert audio.measure_audio(save(tmp_path / "b.wav", buried / 10))["snr_db"] < 6
 
 
 def test_a_gate_does_not_make_a_noisy_recording_clean(tmp_path):
@@ -76,17 +79,17 @@ def test_a_gate_does_not_make_a_noisy_recording_clean(tmp_path):
     level = np.convolve(np.abs(clean), np.ones(1600) / 1600, "same")
     gated = np.where(np.convolve(level > 1e-3, np.ones(4001), "same") > 0, mix, 0.0)
     assert (gated == 0).mean() > 0.05
-    found = audio.measure(save(tmp_path / "a.wav", gated))
+    found = audio.measure_audio(save(tmp_path / "a.wav", gated))
     assert found["gated"]
     assert found["snr_db"] == pytest.approx(10, abs=5)
 
 
 def test_silence_is_said_and_gives_no_ratio(tmp_path):
-    found = audio.measure(save(tmp_path / "a.wav", np.zeros(16000)))
+    found = audio.measure_audio(save(tmp_path / "a.wav", np.zeros(16000)))
     assert found["snr_db"] is None
     assert found["band_hz"] is None
     assert found["silence"] == found["digital_silence"] == 1.0
-    assert measures.judge({"audio": found}, measures.Thresholds()) == [
+    assert measures.quarantine_reasons({"audio": found}, measures.Thresholds()) == [
         "share of silence 1 is above 0.9 (most_silence)"
     ]
 
@@ -95,7 +98,7 @@ def test_the_share_of_silence(tmp_path):
     t = np.arange(16000 * 8) / 16000
     voice = (0.2 + 0.1 * np.sin(8 * np.pi * t)) * np.sin(2 * np.pi * 180 * t) * (t % 2 < 1.2)
     room = 1e-3 * np.random.default_rng(0).normal(size=len(t))
-    found = audio.measure(save(tmp_path / "a.wav", voice + room))
+    found = audio.measure_audio(save(tmp_path / "a.wav", voice + room))
     assert found["silence"] == pytest.approx(0.4, abs=0.02)
 
 
@@ -106,8 +109,8 @@ def test_clipping_counts_flat_tops_and_nothing_else(tmp_path, subtype, gain):
     clean /= np.abs(clean).max()
     cut = np.clip(clean, -0.4, 0.4) / 0.4
     true = (np.abs(clean) >= 0.4).mean()
-    whole = audio.measure(save(tmp_path / "a.wav", gain * clean, subtype=subtype))
-    flat = audio.measure(save(tmp_path / "b.wav", gain * cut, subtype=subtype))
+    whole = audio.measure_audio(save(tmp_path / "a.wav", gain * clean, subtype=subtype))
+    flat = audio.measure_audio(save(tmp_path / "b.wav", gain * cut, subtype=subtype))
     assert whole["clipping"] < 2e-4
     assert flat["clipping"] == pytest.approx(true, rel=0.35)
     assert true > 0.01
@@ -116,7 +119,7 @@ def test_clipping_counts_flat_tops_and_nothing_else(tmp_path, subtype, gain):
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
 def test_a_full_scale_tone_is_not_clipped(tmp_path, subtype):
     tone = np.sin(2 * np.pi * 151 * np.arange(48000) / 48000)
-    found = audio.measure(save(tmp_path / "a.wav", tone, 48000, subtype))
+    found = audio.measure_audio(save(tmp_path / "a.wav", tone, 48000, subtype))
     assert found["clipping"] < 1e-3
 
 
@@ -129,7 +132,7 @@ def test_sample_rates_that_lie_are_found(tmp_path, true, stored, noise):
 
     x = soxr.resample(speech(5.0, rate=true) / 3, true, stored)
     x = x + noise * np.random.default_rng(0).normal(size=len(x))
-    found = audio.measure(save(tmp_path / "a.wav", x, stored))
+    found = audio.measure_audio(save(tmp_path / "a.wav", x, stored))
     assert found["upsampled"]
     assert found["true_rate"] == true
     assert found["band_hz"] == pytest.approx(true / 2, rel=0.12)
@@ -138,7 +141,7 @@ def test_sample_rates_that_lie_are_found(tmp_path, true, stored, noise):
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_honest_rates_are_believed(tmp_path, rate):
     x = speech(5.0, rate=rate) / 3 + 1e-4 * np.random.default_rng(0).normal(size=5 * rate)
-    found = audio.measure(save(tmp_path / "a.wav", x, rate))
+    found = audio.measure_audio(save(tmp_path / "a.wav", x, rate))
     assert not found["upsampled"]
     assert found["true_rate"] == rate
     assert found["band_hz"] > 0.9 * rate / 2
@@ -149,7 +152,7 @@ def test_telephone_and_codec_bands(tmp_path):
 
     for limit, rate in ((3400, 16000), (16000, 44100)):
         x = lfilter(firwin(801, limit, fs=rate), 1, speech(5.0, rate=rate)) / 3
-        found = audio.measure(save(tmp_path / f"{limit}.wav", x, rate))
+        found = audio.measure_audio(save(tmp_path / f"{limit}.wav", x, rate))
         assert found["band_hz"] == pytest.approx(limit, rel=0.06)
         assert found["upsampled"]
 
@@ -160,8 +163,8 @@ def test_hum_is_told_from_speech(tmp_path, mains):
     t = np.arange(len(clean)) / 16000
     floor = 1e-4 * np.random.default_rng(0).normal(size=len(clean))
     hum = sum(0.003 / k * np.sin(2 * np.pi * mains * k * t) for k in (1, 2, 3))
-    with_hum = audio.measure(save(tmp_path / "a.wav", clean / 3 + floor + hum))
-    without = audio.measure(save(tmp_path / "b.wav", clean / 3 + floor))
+    with_hum = audio.measure_audio(save(tmp_path / "a.wav", clean / 3 + floor + hum))
+    without = audio.measure_audio(save(tmp_path / "b.wav", clean / 3 + floor))
     assert with_hum["hum_hz"] == mains
     assert without["hum_hz"] is None
 
@@ -169,26 +172,29 @@ def test_hum_is_told_from_speech(tmp_path, mains):
 def test_channels_that_are_dead_equal_or_opposed(tmp_path):
     x = speech(3.0) / 3
     other = speech(3.0, seed=5) / 3
-    dead = audio.measure(save(tmp_path / "a.wav", np.stack([x, 0 * x], 1)))
-    equal = audio.measure(save(tmp_path / "b.wav", np.stack([x, x], 1)))
-    opposed = audio.measure(save(tmp_path / "c.wav", np.stack([x, -0.9 * x], 1)))
-    stereo = audio.measure(save(tmp_path / "d.wav", np.stack([x, other], 1)))
+    dead = audio.measure_audio(save(tmp_path / "a.wav", np.stack([x, 0 * x], 1)))
+    equal = audio.measure_audio(save(tmp_path / "b.wav", np.stack([x, x], 1)))
+    opposed = audio.measure_audio(save(tmp_path / "c.wav", np.stack([x, -0.9 * x], 1)))
+    stereo = audio.measure_audio(save(tmp_path / "d.wav", np.stack([x, other], 1)))
     assert dead["dead_channels"] == [2]
     assert equal["channels_equal"] and not equal["dead_channels"]
     assert opposed["channel_correlation"] < -0.99
     assert not stereo["channels_equal"] and abs(stereo["channel_correlation"]) < 0.3
-    assert "channels_equal" not in audio.measure(save(tmp_path / "e.wav", x))
+    assert "channels_equal" not in audio.measure_audio(save(tmp_path / "e.wav", x))
 
 
 def test_sound_is_the_same_in_any_format_block_and_level(tmp_path):
     x = np.round(speech(23.0) * 10000).astype(np.int16)
-    wav = audio.measure(save(tmp_path / "a.wav", x))
-    flac = audio.measure(save(tmp_path / "a.flac", x))
+    wav = audio.measure_audio(save(tmp_path / "a.wav", x))
+    flac = audio.measure_audio(save(tmp_path / "a.flac", x))
     assert wav == flac
-    quiet = audio.measure(save(tmp_path / "b.wav", (0.3 * x).astype(np.int16)))
+    quiet = audio.measure_audio(save(tmp_path / "b.wav", (0.3 * x).astype(np.int16)))
     assert quiet["digest"] != wav["digest"]
-    a, b = duplicates.words(wav["fingerprint"]), duplicates.words(quiet["fingerprint"])
-    assert duplicates.compare(a, b, 0)[0] < 0.02
+    a, b = (
+        fingerprints.hash_words(wav["fingerprint"]),
+        fingerprints.hash_words(quiet["fingerprint"]),
+    )
+    assert fingerprints.compare(a, b, 0)[0] < 0.02
 
 
 def test_copies_are_found_at_another_level_start_and_format(tmp_path):
@@ -199,34 +205,34 @@ def test_copies_are_found_at_another_level_start_and_format(tmp_path):
     files.append(save(tmp_path / "later.wav", later))
     io.save(tmp_path / "lossy.mp3", originals[7])
     files.append(tmp_path / "lossy.mp3")
-    prints = [audio.measure(f)["fingerprint"] for f in files]
-    found = duplicates.matches([*prints, None, ""])
+    prints = [audio.measure_audio(f)["fingerprint"] for f in files]
+    found = fingerprints.find_matches([*prints, None, ""])
     assert [(m.first, m.second) for m in found] == [(3, 12), (7, 13)]
     assert found[0].shift == pytest.approx((20011 - 8000) / 16000, abs=0.03)
     assert abs(found[1].shift) < 0.1
-    assert duplicates.matches(prints[:12]) == []
+    assert fingerprints.find_matches(prints[:12]) == []
 
 
 def test_many_copies_of_one_recording_are_all_found(tmp_path):
     x = speech(2.0) / 3
     gains = np.linspace(0.2, 1, 20)
-    prints = [audio.measure(save(tmp_path / f"{g}.wav", g * x))["fingerprint"] for g in gains]
-    found = duplicates.matches(prints)
+    prints = [audio.measure_audio(save(tmp_path / f"{g}.wav", g * x))["fingerprint"] for g in gains]
+    found = fingerprints.find_matches(prints)
     assert {i for m in found for i in (m.first, m.second)} == set(range(20))
 
 
 def test_a_fingerprint_that_is_none():
     with pytest.raises(InputError, match="not base64"):
-        duplicates.words("what?")
+        fingerprints.hash_words("what?")
     with pytest.raises(InputError, match="not base64"):
-        duplicates.words("abcd")
+        fingerprints.hash_words("abcd")
 
 
 @pytest.mark.parametrize("samples", [2, 7, 100, 319, 321, 5000])
 @pytest.mark.parametrize("rate", [8000, 48000])
 def test_very_short_sound(tmp_path, samples, rate):
     x = 0.1 * np.random.default_rng(0).normal(size=samples)
-    found = audio.measure(save(tmp_path / "a.wav", x, rate))
+    found = audio.measure_audio(save(tmp_path / "a.wav", x, rate))
     json.dumps(found, allow_nan=False)
     assert found["seconds"] == pytest.approx(samples / rate, abs=1e-4)
 
@@ -238,9 +244,9 @@ def test_memory_grows_by_kilobytes_a_second(tmp_path):
     peaks = []
     for times in (1, 5):
         path = save(tmp_path / f"{times}.wav", np.tile(x, times))
-        audio.measure(path)  # what is imported and cached is not counted
+        audio.measure_audio(path)  # what is imported and cached is not counted
         tracemalloc.start()
-        audio.measure(path)
+        audio.measure_audio(path)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 120 < 20_000
@@ -253,13 +259,13 @@ def test_damaged_sound_is_one_line(tmp_path):
         bad = tmp_path / f"{name}-ü.wav"
         bad.write_bytes(content)
         with pytest.raises(InputError, match=f"{name}-ü.wav") as error:
-            measures.audio(bad)
+            measures.measure_audio(bad)
         assert "\n" not in str(error.value)
     nan = speech(3.0)
     nan[30000] = np.nan
     with pytest.raises(InputError, match="1.8750 s is not a finite number"):
-        measures.audio(save(tmp_path / "n.wav", nan, subtype="FLOAT"))
-    assert measures.audio(None) == {}
+        measures.measure_audio(save(tmp_path / "n.wav", nan, subtype="FLOAT"))
+    assert measures.measure_audio(None) == {}
 
 
 # Motion
@@ -291,12 +297,12 @@ ALL = np.ones(72, bool)
 
 
 def test_a_healthy_performance_has_nothing_to_report():
-    found = measures.motion(*performance(), ALL, np.full(600, 0.3))
+    found = measures.measure_motion(*performance(), ALL, np.full(600, 0.3))
     assert found["jumps"] == found["frozen"] == found["missing"] == 0
     assert found["fps"] == 60 and found["fps_name"] == "60" and found["true_fps"] is None
     assert found["mirrored"] == 0 and not found["dead"]
     assert found["residual_mm"] == {"median": 0.3, "p95": 0.3, "max": 0.3}
-    assert measures.judge({"motion": found}, measures.Thresholds()) == []
+    assert measures.quarantine_reasons({"motion": found}, measures.Thresholds()) == []
     json.dumps(found, allow_nan=False)
 
 
@@ -315,7 +321,7 @@ def test_rates_by_their_true_names_with_frames_missing_and_times_in_milliseconds
     times = np.round(np.arange(900) / fps, 3)
     keep = np.ones(900, bool)
     keep[100:130] = keep[500] = False
-    found = measures.motion(times[keep], curves[keep], ALL)
+    found = measures.measure_motion(times[keep], curves[keep], ALL)
     assert found["fps_name"] == name
     assert found["fps"] == pytest.approx(fps, rel=1e-6)
     assert found["missing"] == pytest.approx(31 / 900, abs=1e-4)
@@ -326,9 +332,9 @@ def test_rates_by_their_true_names_with_frames_missing_and_times_in_milliseconds
 def test_frames_without_numbers_are_missing():
     times, curves = performance()
     curves[50:110, 17] = np.nan
-    found = measures.motion(times, curves, ALL)
+    found = measures.measure_motion(times, curves, ALL)
     assert found["missing"] == pytest.approx(0.1, abs=1e-4)
-    empty = measures.motion(times, np.full((600, 72), np.nan), ALL)
+    empty = measures.measure_motion(times, np.full((600, 72), np.nan), ALL)
     assert empty["missing"] == 1.0
     json.dumps(empty, allow_nan=False)
 
@@ -337,13 +343,13 @@ def test_frozen_frames_and_regular_repeats():
     times, curves = performance()
     held = curves.copy()
     held[200:260] = held[199]
-    found = measures.motion(times, held, ALL)
+    found = measures.measure_motion(times, held, ALL)
     assert found["frozen"] == pytest.approx(60 / 599, abs=1e-4)
     assert found["longest_frozen_s"] == pytest.approx(1.0, abs=0.001)
     assert found["true_fps"] is None
-    twice = measures.motion(times, np.repeat(curves[:300], 2, axis=0), ALL)
+    twice = measures.measure_motion(times, np.repeat(curves[:300], 2, axis=0), ALL)
     assert twice["true_fps"] == pytest.approx(30.0)
-    pulled = measures.motion(times, curves[(np.arange(600) * 24 // 60)], ALL)
+    pulled = measures.measure_motion(times, curves[(np.arange(600) * 24 // 60)], ALL)
     assert pulled["true_fps"] == pytest.approx(24.0, rel=0.02)
 
 
@@ -352,7 +358,7 @@ def test_jumps_are_single_frames_and_not_blinks_or_gaze():
     for at in (77, 300, 420):
         curves[at, rig.INDEX["jawOpen"]] += 0.4
     curves[500:] += np.where(np.arange(72) < 68, 0.9, 0.0)
-    found = measures.motion(times, curves, ALL)
+    found = measures.measure_motion(times, curves, ALL)
     assert found["jump_times"] == [round(times[i], 4) for i in (77, 300, 420, 500)]
     assert found["jumps"] == pytest.approx(4 / 600, abs=1e-5)
 
@@ -364,7 +370,7 @@ def test_limits_ranges_and_what_lies_beyond():
     curves[:30, 21] = -0.2
     curves[:, 30] = 0.25
     curves[:90, 70] = -45.0
-    found = measures.motion(times, curves, ALL)
+    found = measures.measure_motion(times, curves, ALL)
     saturated = found["saturated"]
     assert saturated["jawOpen"] == pytest.approx(0.25)
     assert saturated["mouthPucker"] == pytest.approx(0.1)
@@ -381,10 +387,10 @@ def test_limits_ranges_and_what_lies_beyond():
 def test_the_noise_is_that_which_was_added():
     times, curves = performance(3000)
     rng = np.random.default_rng(0)
-    base = measures.motion(times, curves, ALL)["noise"]
+    base = measures.measure_motion(times, curves, ALL)["noise"]
     for level in (0.01, 0.03):
         noisy = curves + level * rng.normal(size=curves.shape) * rig.SCALE
-        assert measures.motion(times, noisy, ALL)["noise"] == pytest.approx(level, rel=0.2)
+        assert measures.measure_motion(times, noisy, ALL)["noise"] == pytest.approx(level, rel=0.2)
     assert base < 0.005
 
 
@@ -393,28 +399,28 @@ def test_left_that_equals_right():
     equal = curves.copy()
     for a, b in rig.MIRROR_PAIRS:
         equal[:, rig.INDEX[b]] = equal[:, rig.INDEX[a]]
-    assert measures.motion(times, equal, ALL)["mirrored"] == 1.0
+    assert measures.measure_motion(times, equal, ALL)["mirrored"] == 1.0
     equal[7, rig.INDEX["mouthSmileLeft"]] += 0.01
-    found = measures.motion(times, equal, ALL)
+    found = measures.measure_motion(times, equal, ALL)
     assert 0.9 < found["mirrored"] < 1.0
     assert found["unequal"] == ["mouthSmileLeft"]
 
 
 def test_copies_of_motion_have_one_digest():
     times, curves = performance()
-    first = measures.motion(times, curves, ALL)["digest"]
-    assert measures.motion(times + 3, curves.astype(np.float32), ALL)["digest"] == first
-    assert measures.motion(times, performance(seed=1)[1], ALL)["digest"] != first
+    first = measures.measure_motion(times, curves, ALL)["digest"]
+    assert measures.measure_motion(times + 3, curves.astype(np.float32), ALL)["digest"] == first
+    assert measures.measure_motion(times, performance(seed=1)[1], ALL)["digest"] != first
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 6])
 def test_very_short_motion(frames):
     times, curves = performance(10)
     for seen in (ALL, ~ALL):
-        found = measures.motion(times[:frames], curves[:frames], seen, np.ones(frames))
+        found = measures.measure_motion(times[:frames], curves[:frames], seen, np.ones(frames))
         json.dumps(found, allow_nan=False)
         assert found["frames"] == frames
-        measures.judge({"motion": found}, measures.Thresholds())
+        measures.quarantine_reasons({"motion": found}, measures.Thresholds())
 
 
 # Lips
@@ -437,9 +443,12 @@ def talking(seed, seconds=20.0):
 
 def test_swapped_sound_is_caught():
     takes = [talking(seed) for seed in range(8)]
-    own = [measures.lips(e, t, a) for e, t, a in takes]
+    own = [measures.measure_lips(e, t, a) for e, t, a in takes]
     swapped = [
-        measures.lips(takes[i][0], *takes[j][1:]) for i in range(8) for j in range(8) if i != j
+        measures.measure_lips(takes[i][0], *takes[j][1:])
+        for i in range(8)
+        for j in range(8)
+        if i != j
     ]
     assert all(m["belongs"] for m in own)
     assert min(m["correlation"] for m in own) > max(m["correlation"] for m in swapped)
@@ -452,23 +461,23 @@ def test_swapped_sound_is_caught():
 def test_lips_that_say_nothing_are_not_judged():
     envelope, times, aperture = talking(0)
     for nothing in (
-        measures.lips(envelope, times, np.full(len(times), 0.2)),
-        measures.lips(np.full(len(envelope), -50.0), times, aperture),
-        measures.lips(envelope[:300], times, aperture),
-        measures.lips(envelope, times[:5], aperture[:5]),
-        measures.lips(envelope, times + 1000, aperture),
-        measures.lips(envelope, times, np.full(len(times), np.nan)),
+        measures.measure_lips(envelope, times, np.full(len(times), 0.2)),
+        measures.measure_lips(np.full(len(envelope), -50.0), times, aperture),
+        measures.measure_lips(envelope[:300], times, aperture),
+        measures.measure_lips(envelope, times[:5], aperture[:5]),
+        measures.measure_lips(envelope, times + 1000, aperture),
+        measures.measure_lips(envelope, times, np.full(len(times), np.nan)),
     ):
         assert nothing["correlation"] is None and nothing["belongs"] is None
         limits = measures.Thresholds(least_lip_correlation=0.5)
-        assert measures.judge({"lips": nothing}, limits) == []
+        assert measures.quarantine_reasons({"lips": nothing}, limits) == []
 
 
 # Verdicts
 
 
 def test_a_reason_names_the_value_the_threshold_and_the_key():
-    reasons = measures.judge(
+    reasons = measures.quarantine_reasons(
         {
             "audio": {"snr_db": 6.2, "snr_sure": True, "band_hz": 2500.0, "band_sure": True},
             "motion": {"saturated": {"jawOpen": 0.7, "cheekPuff": 0.1}, "jumps": 0.5},
@@ -491,9 +500,9 @@ def test_what_is_not_sure_or_not_there_fails_nobody():
         "clock": {"drift": 0.5, "drift_confidence": 0.1},
         "motion": {"residual_mm": None, "frozen": None},
     }
-    assert measures.judge(unsure, measures.Thresholds()) == []
-    assert measures.judge({}, measures.Thresholds()) == []
-    assert measures.judge({"audio": None, "motion": None}, measures.Thresholds()) == []
+    assert measures.quarantine_reasons(unsure, measures.Thresholds()) == []
+    assert measures.quarantine_reasons({}, measures.Thresholds()) == []
+    assert measures.quarantine_reasons({"audio": None, "motion": None}, measures.Thresholds()) == []
 
 
 BAD = {
@@ -513,8 +522,8 @@ BAD = {
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(measures.Thresholds)])
 def test_every_threshold_can_be_used_alone_and_switched_off(name):
     off = dict.fromkeys((f.name for f in dataclasses.fields(measures.Thresholds)), 0.0)
-    assert measures.judge(BAD, measures.Thresholds(**off)) == []
-    (reason,) = measures.judge(BAD, measures.Thresholds(**off | {name: 0.5}))
+    assert measures.quarantine_reasons(BAD, measures.Thresholds(**off)) == []
+    (reason,) = measures.quarantine_reasons(BAD, measures.Thresholds(**off | {name: 0.5}))
     assert reason.endswith(f"({name})")
 
 
@@ -543,17 +552,19 @@ def test_a_thumbnail_is_small_and_keeps_the_peaks():
 
 def test_recordings_of_digits_are_eight_kilohertz_in_disguise(shared):
     files = sorted((shared / "speech" / "fsdd").glob("*.flac"))[::8]
-    found = [audio.measure(f) for f in files]
+    found = [audio.measure_audio(f) for f in files]
     assert all(m["rate"] == 16000 for m in found)
     assert np.mean([m["true_rate"] == 8000 for m in found]) > 0.9
-    whole = [audio.measure(f) for f in sorted((shared / "speech" / "ljspeech").glob("*.flac"))[:6]]
+    whole = [
+        audio.measure_audio(f) for f in sorted((shared / "speech" / "ljspeech").glob("*.flac"))[:6]
+    ]
     assert not any(m["upsampled"] for m in whole)
 
 
 def test_one_real_recording_was_saved_twice(shared):
     files = sorted((shared / "speech" / "nvidia_a2f").glob("*.flac"))
-    prints = [audio.measure(f)["fingerprint"] for f in files]
-    pairs = {(files[m.first].stem, files[m.second].stem) for m in duplicates.matches(prints)}
+    prints = [audio.measure_audio(f)["fingerprint"] for f in files]
+    pairs = {(files[m.first].stem, files[m.second].stem) for m in fingerprints.find_matches(prints)}
     assert any(all("sadness" in name for name in pair) for pair in pairs)
 
 
@@ -568,4 +579,4 @@ def test_mandarin_takes_belong_to_their_own_sound(shared):
         takes.append((envelope, capture.times - 1 / 30, rig.aperture(capture.curves)))
     for i, (envelope, _, _) in enumerate(takes):
         for j, (_, times, aperture) in enumerate(takes):
-            assert measures.lips(envelope, times, aperture)["belongs"] is (i == j)
+            assert measures.measure_lips(envelope, times, aperture)["belongs"] is (i == j)

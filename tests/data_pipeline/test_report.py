@@ -70,7 +70,7 @@ def take(name="anna/one", **changes):
 
 
 def assemble(takes, **facts):
-    return report.assemble(takes, {"name": "captures", "thresholds": THRESHOLDS, **facts})
+    return report.assemble_report(takes, {"name": "captures", "thresholds": THRESHOLDS, **facts})
 
 
 class Tags(html.parser.HTMLParser):
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_said_in_words_worst_first():
     order = [remarks.SEVERITIES.index(w["severity"]) for w in found["warnings"]]
     assert order == sorted(order)
     assert found["takes"][0]["take"] == "a/0"
-    tags = parse(report_html.render(found))
+    tags = parse(report_html.render_html(found))
     text = " ".join(tags.text)
     assert text.index("lips that do not follow") < text.index("exactly equal left and right")
 
@@ -202,20 +202,20 @@ def test_a_clean_set_has_nothing_to_complain_of():
         t["motion"] = t["motion"] | {"dead": []}
     found = assemble(takes)
     assert found["warnings"] == []
-    assert "Nothing was found." in report_html.render(found)
+    assert "Nothing was found." in report_html.render_html(found)
 
 
 def test_files_are_equal_for_equal_input_in_any_order(tmp_path):
     takes = [take(f"p{i % 3}/{i}", seconds=10.0 + i) for i in range(20)]
     for name, given in (("a", takes), ("b", takes[::-1])):
         (tmp_path / name).mkdir()
-        report.write(tmp_path / name, assemble(given))
+        report.write_report(tmp_path / name, assemble(given))
     for file in ("quality.json", "quality.html"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["quality.html", "quality.json"]
     assert json.loads((tmp_path / "a" / "quality.json").read_text()) == assemble(takes)
     with pytest.raises(InputError, match="does not exist"):
-        report.write(tmp_path / "none", assemble(takes))
+        report.write_report(tmp_path / "none", assemble(takes))
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -234,7 +234,7 @@ def test_hostile_names_are_text(tmp_path):
                 audio=take()["audio"] | {"digest": "same"},
             )
         )
-    report.write(tmp_path, assemble(takes, name=HOSTILE[0], settings={"x": HOSTILE[1]}))
+    report.write_report(tmp_path, assemble(takes, name=HOSTILE[0], settings={"x": HOSTILE[1]}))
     text = (tmp_path / "quality.html").read_text(encoding="utf-8")
     tags = parse(text)
     assert tags.seen.count("script") == tags.seen.count("style") == 1
@@ -254,7 +254,7 @@ def test_numbers_that_are_none_of_json_become_null(tmp_path):
     bad = take(seconds=np.float32(3.0), clock={"seconds": float("nan"), "spread": np.inf})
     bad["motion"] = bad["motion"] | {"jumps": np.float64("nan"), "frames": np.int64(3)}
     found = assemble([bad, take("b/1")])
-    report.write(tmp_path, found)
+    report.write_report(tmp_path, found)
     loaded = json.loads((tmp_path / "quality.json").read_text())
     assert loaded["takes"][0]["clock"] == {"seconds": None, "spread": None} or (
         loaded["takes"][1]["clock"] == {"seconds": None, "spread": None}
@@ -265,7 +265,7 @@ def test_numbers_that_are_none_of_json_become_null(tmp_path):
 @pytest.mark.parametrize("takes", [[], [{"take": "a/b", "verdict": "rejected", "reasons": ["no"]}]])
 def test_an_empty_set_has_a_report(tmp_path, takes):
     found = assemble(takes)
-    report.write(tmp_path, found)
+    report.write_report(tmp_path, found)
     parse((tmp_path / "quality.html").read_text())
     assert found["measures"] == {} or list(found["measures"]) == ["seconds"]
     if takes:
@@ -280,7 +280,7 @@ def test_an_unknown_verdict_is_an_error():
 def test_fields_that_are_missing_or_none_are_left_out():
     found = assemble([take(audio=None, lips=None, clock=None, fit=None, thumbnail=None)])
     assert "snr_db" not in found["measures"]
-    parse(report_html.render(found))
+    parse(report_html.render_html(found))
 
 
 def test_histograms_show_the_threshold_where_it_is_near():
@@ -298,7 +298,7 @@ def test_histograms_show_the_threshold_where_it_is_near():
     + [(-88.0, "-88"), (4355.2, "4355"), (10.0, "10"), (99.96, "100"), (1e-6, "1.00e-06")],
 )
 def test_numbers_for_people(value, shown):
-    assert sparklines.number(value) == shown
+    assert sparklines.format_number(value) == shown
 
 
 def test_twenty_thousand_takes_fit_on_one_page(tmp_path):
@@ -309,13 +309,13 @@ def test_twenty_thousand_takes_fit_on_one_page(tmp_path):
         audio = take()["audio"] | {"snr_db": float(rng.normal(30, 8))}
         takes.append(take(f"p{i % 60}/take_{i:05d}", audio=audio, verdict=verdict))
     start = time.process_time()
-    report.write(tmp_path, assemble(takes))
+    report.write_report(tmp_path, assemble(takes))
     assert time.process_time() - start < 30
     size = (tmp_path / "quality.html").stat().st_size
     assert size < 20e6
     text = (tmp_path / "quality.html").read_text()
-    assert f"The worst {report_html.MOST_ROWS} of 20000 are shown" in text
-    assert text.count("<tr>") == report_html.MOST_ROWS + 1
+    assert f"The worst {report_html.MAX_ROWS} of 20000 are shown" in text
+    assert text.count("<tr>") == report_html.MAX_ROWS + 1
     lines = (tmp_path / "quality.json").read_text()
     assert lines.count('{"take":') == 20_000
-    assert lines.count('"thumbnail":') == report.MOST_PICTURES
+    assert lines.count('"thumbnail":') == report.MAX_THUMBNAILS

@@ -19,7 +19,7 @@ from data_pipeline.mesh import conventions, rigs
 @pytest.fixture(scope="module")
 def template():
     """The demo's average head as a rig in cm."""
-    person = heads.head(np.zeros(8))
+    person = heads.make_head(np.zeros(8))
     return rigs.Rig(
         neutral=person.vertices,
         deltas=expressions.skin_shapes(person),
@@ -131,7 +131,7 @@ def test_a_rig_is_read_as_it_was_written(tmp_path, kind):
     if "gl" in kind:
         pytest.importorskip("pygltflib")
     WRITERS[kind](tmp_path / kind)
-    found = rigs.read(tmp_path / kind)
+    found = rigs.read_rig(tmp_path / kind)
     neutral, deltas, names, faces = small()
     place = [found.names.index(n) for n in names]
     np.testing.assert_allclose(found.neutral, neutral, atol=1e-6)
@@ -156,7 +156,7 @@ def test_damaged_rigs_are_one_line(tmp_path_factory, kind, data):
     whole = whole[: data.draw(st.integers(0, len(whole)))]
     file.write_bytes(bytes(whole))
     try:
-        found = rigs.read(path)
+        found = rigs.read_rig(path)
     except InputError as error:
         assert "\n" not in str(error) and path.name in str(error)
     else:
@@ -189,7 +189,7 @@ def test_wrong_arrays_are_named(tmp_path, change, message):
     arrays = dict(np.load(tmp_path / "rig.npz"))
     np.savez(tmp_path / "rig.npz", **{**arrays, **change})
     with pytest.raises(InputError, match=f"rig.npz: .*{message}") as error:
-        rigs.read(tmp_path / "rig.npz")
+        rigs.read_rig(tmp_path / "rig.npz")
     assert "\n" not in str(error.value)
 
 
@@ -216,23 +216,27 @@ def test_what_is_no_rig_is_named(tmp_path):
         "folder": "眉毛.obj: 3 vertices, Neutral.obj has 7",
     }.items():
         with pytest.raises(InputError, match=message) as error:
-            rigs.read(tmp_path / name)
+            rigs.read_rig(tmp_path / name)
         assert "\n" not in str(error.value)
 
 
 def test_shapes_become_channels(tmp_path):
     neutral, deltas, _, _ = small()
     names = ("browInnerUp_L", "cheekRaiser_L", "browInnerUp_R")
-    face = rigs.face(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="cm")
+    face = rigs.make_blendshapes(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="cm")
     assert face.channels == ("browInnerUp",) and not face.transferred
     np.testing.assert_allclose(face.deltas[0], 10 * (deltas[0] + deltas[2]))
     assert any("left out: cheekRaiser_L" in note for note in face.notes)
     with pytest.raises(InputError, match="ann: unknown channel 'jawOpne'; did you mean 'jawOpen'"):
-        rigs.face(rigs.Rig(neutral=neutral, deltas=deltas[:1], names=("jawOpne",)), name="ann")
+        rigs.make_blendshapes(
+            rigs.Rig(neutral=neutral, deltas=deltas[:1], names=("jawOpne",)), name="ann"
+        )
     with pytest.raises(InputError, match="ann: holds no shape of the rig"):
-        rigs.face(rigs.Rig(neutral=neutral, deltas=deltas[:1], names=names[1:2]), name="ann")
+        rigs.make_blendshapes(
+            rigs.Rig(neutral=neutral, deltas=deltas[:1], names=names[1:2]), name="ann"
+        )
     with pytest.raises(InputError, match="units='inch'"):
-        rigs.face(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="inch")
+        rigs.make_blendshapes(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="inch")
 
 
 def test_own_shapes_in_other_axes_are_turned(template):
@@ -240,32 +244,32 @@ def test_own_shapes_in_other_axes_are_turned(template):
     turned = rigs.Rig(
         neutral=template.neutral @ z_up, deltas=template.deltas @ z_up, names=template.names
     )
-    plain = rigs.face(template)
+    plain = rigs.make_blendshapes(template)
     for axes in ("auto", "+x+z-y"):
-        face = rigs.face(turned, axes=axes)
+        face = rigs.make_blendshapes(turned, axes=axes)
         np.testing.assert_array_equal(face.axes, z_up)
         np.testing.assert_allclose(face.neutral, plain.neutral, atol=1e-9)
         np.testing.assert_allclose(face.deltas, plain.deltas, atol=1e-9)
-    kept = rigs.face(turned, axes="+x+y+z")
+    kept = rigs.make_blendshapes(turned, axes="+x+y+z")
     np.testing.assert_allclose(kept.neutral, turned.neutral * 10)
 
 
 def test_the_template_itself_is_not_transferred(template):
     pose = Rotation.from_euler("xyz", [10, -5, 3], degrees=True).as_matrix()
     capture = (template.neutral @ pose.T + [3.0, 150.0, -20.0]) / 100
-    face = rigs.face(template, neutral=capture)
-    plain = rigs.face(template)
+    face = rigs.make_blendshapes(template, neutral=capture)
+    plain = rigs.make_blendshapes(template)
     assert face.millimetres == 1000.0 and not face.transferred
     np.testing.assert_allclose(face.neutral, plain.neutral, atol=1e-6)
     np.testing.assert_array_equal(face.deltas, plain.deltas)
 
 
 def test_a_person_without_shapes_gets_the_templates(template):
-    person = heads.head(np.array([0.5, -0.7, 0.3, 0.8, -0.4, 0.6, -0.2, 0.1]))
+    person = heads.make_head(np.array([0.5, -0.7, 0.3, 0.8, -0.4, 0.6, -0.2, 0.1]))
     mirrored = conventions.parse_axes("-x+z-y")
     capture = person.vertices @ mirrored * 10
     capture[[3, 200]] = np.nan
-    face = rigs.face(template, neutral=capture, name="ann")
+    face = rigs.make_blendshapes(template, neutral=capture, name="ann")
     np.testing.assert_array_equal(face.axes, mirrored)
     assert face.transferred and face.millimetres == 1.0
     assert set(face.keep) == set(range(422)) - {3, 200} and np.isfinite(face.neutral).all()
@@ -274,7 +278,7 @@ def test_a_person_without_shapes_gets_the_templates(template):
     assert "2 vertices of the neutral are not known" in notes
     # The neutral lies on the template's: no rotation is left between them.
     known = np.delete(np.arange(422), [3, 200])
-    a, b = face.neutral[known], rigs.face(template).neutral[known]
+    a, b = face.neutral[known], rigs.make_blendshapes(template).neutral[known]
     left, _ = Rotation.align_vectors(b - b.mean(axis=0), a - a.mean(axis=0))
     assert left.magnitude() < 1e-6
     # A hole is filled from its neighbours: nearer to the truth than the template's own vertex.
@@ -283,13 +287,13 @@ def test_a_person_without_shapes_gets_the_templates(template):
     expected = at.apply(truth - truth[known].mean(axis=0)) + b.mean(axis=0)
     assert np.linalg.norm(face.neutral[[3, 200]] - expected[[3, 200]], axis=1).max() < 10.0
     with pytest.raises(InputError, match="ann: 400 vertices, the template rig has 422"):
-        rigs.face(template, neutral=capture[:400], name="ann")
+        rigs.make_blendshapes(template, neutral=capture[:400], name="ann")
 
 
 @pytest.mark.parametrize("name", ["ict_facekit", "ict_lite"])
 def test_ict_facekit_is_a_template(shared, name):
-    found = rigs.read(shared / "ict" / f"{name}.npz")
-    face = rigs.face(found, name=name)
+    found = rigs.read_rig(shared / "ict" / f"{name}.npz")
+    face = rigs.make_blendshapes(found, name=name)
     assert len(face.channels) == 51 and "tongueOut" not in face.channels
     assert face.millimetres == 10.0 and np.array_equal(face.axes, np.eye(3))
     brow = face.deltas[face.channels.index("browInnerUp")]

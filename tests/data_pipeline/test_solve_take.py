@@ -221,9 +221,9 @@ def solved(folder, tmp_path, name, **said):
         (work / each).mkdir(parents=True, exist_ok=True)
     (actor,) = source.actors()
     (take,) = [t for t in actor.takes if t.name == name]
-    done = solve_take.work_on(solve_take.Job(source, take, settings, work, "stamp" + name, "actor"))
+    done = solve_take.run_job(solve_take.Job(source, take, settings, work, "stamp" + name, "actor"))
     assert not done.failed, done.failed
-    return solve_take.Solved.load(work / "takes" / f"{done.mark}.npz")
+    return solve_take.SolvedTake.load(work / "takes" / f"{done.mark}.npz")
 
 
 def test_a_tongue_is_solved_beside_the_face(tmp_path, head, make_actor):

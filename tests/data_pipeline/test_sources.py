@@ -10,7 +10,7 @@ from a2fjax import rig
 from a2fjax.errors import InputError
 from data_pipeline import sources
 from data_pipeline.mesh import rigs
-from data_pipeline.sources import SourceOptions, caches, shots
+from data_pipeline.sources import SourceOptions, caches, shot_list
 
 PLAIN = SourceOptions()
 
@@ -155,14 +155,18 @@ def test_rate_from_the_list_the_cache_or_the_user(tmp_path, head, make_actor):
 
 
 def test_emotions_and_sentences_from_shot_names():
-    assert shots.emotion_of("cp1_Joy_02") == "joy"
-    assert shots.emotion_of("cp1_outofbreath") == "outofbreath"
-    assert shots.emotion_of("eg3_neutral_fast") == "neutral"
+    assert shot_list.emotion_from_name("cp1_Joy_02") == "joy"
+    assert shot_list.emotion_from_name("cp1_outofbreath") == "outofbreath"
+    assert shot_list.emotion_from_name("eg3_neutral_fast") == "neutral"
     # NVIDIA's order decides where several names are in one.
-    assert shots.emotion_of("pain_anger") == "anger"
-    assert shots.sentence_of("cp1_neutral") == shots.sentence_of("cp1_joy") == "cp1"
-    assert shots.sentence_of("eg3_neutral_fast") == "eg3_fast"
-    assert shots.sentence_of("joy") == "joy"
+    assert shot_list.emotion_from_name("pain_anger") == "anger"
+    assert (
+        shot_list.sentence_from_name("cp1_neutral")
+        == shot_list.sentence_from_name("cp1_joy")
+        == "cp1"
+    )
+    assert shot_list.sentence_from_name("eg3_neutral_fast") == "eg3_fast"
+    assert shot_list.sentence_from_name("joy") == "joy"
 
 
 def test_mouth_close_that_includes_the_jaw_is_made_relative(head):

@@ -120,7 +120,7 @@ def test_a_file_a_frame(tmp_path, in_folder, own_time):
         (folder / f"shotFrame{f + 3}.mc").write_bytes(data)
     assert caches.list_caches(tmp_path) == ["shot"]
     cache = caches.find_cache(tmp_path, "shot")
-    assert len(caches.files_of(cache)) == 12
+    assert len(caches.cache_files(cache)) == 12
     found, times = caches.read_cache(cache)
     kept = [f for f in range(12) if f != 7]
     np.testing.assert_array_equal(found[0:11], moving[kept])

@@ -26,7 +26,7 @@ JAW = rig.ARKIT.index("jawOpen")
 @pytest.fixture(scope="module")
 def face():
     """The demo's head and its 52 shapes, in cm."""
-    head = heads.head(np.zeros(8))
+    head = heads.make_head(np.zeros(8))
     return head, expressions.skin_shapes(head)
 
 
@@ -327,7 +327,7 @@ def test_usd_point_caches(tmp_path, face, ending):
     np.testing.assert_allclose(capture.times, np.array([0, 1, 2, 5, 6]) / 24)
     np.testing.assert_allclose(capture.skin[0:5], 10 * vertices, atol=1e-4)
     np.testing.assert_array_equal(capture.skin[2:4], capture.skin[0:5][2:4])
-    read = usd.read(actor.takes[0].data[0])
+    read = usd.read_usd(actor.takes[0].data[0])
     assert read.units == "mm" and read.rest is None
     np.testing.assert_array_equal(read.faces, face[0].faces)
     given, _ = sources.open_source(tmp_path, "auto", SourceOptions(fps=25))
@@ -337,7 +337,7 @@ def test_usd_point_caches(tmp_path, face, ending):
 
 def test_usd_without_a_unit_is_left_as_it_is(tmp_path, face):
     vertices = write_usd(tmp_path / "x.usda", face, [0.0, 1.0], unit=None)
-    read = usd.read(tmp_path / "x.usda")
+    read = usd.read_usd(tmp_path / "x.usda")
     assert read.units == ""
     np.testing.assert_allclose(read.vertices[0:2], vertices, atol=1e-5)
 
@@ -354,7 +354,7 @@ def test_usd_blend_shape_weights_are_curves(tmp_path):
     for code, row in zip((10, 11, 13), rows, strict=True):
         weights.Set(Vt.FloatArray(row.tolist()), code)
     stage.GetRootLayer().Save()
-    read = usd.read(tmp_path / "x.usda")
+    read = usd.read_usd(tmp_path / "x.usda")
     np.testing.assert_allclose(read.times, np.array([0, 1, 3]) / 30)
     found = [rig.INDEX[n] for n in names]
     np.testing.assert_allclose(read.curves[:, found], rows[:, :3], atol=1e-6)
@@ -362,7 +362,7 @@ def test_usd_blend_shape_weights_are_curves(tmp_path):
     weights.Set(Vt.FloatArray([0, 0, 0, 1.0]), 14)  # now the unknown one moves
     stage.GetRootLayer().Save()
     with pytest.raises(InputError, match="no mesh whose points have time samples"):
-        usd.read(tmp_path / "x.usda")
+        usd.read_usd(tmp_path / "x.usda")
 
 
 # -- glTF -----------------------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_other_targets_are_vertices_in_their_place(tmp_path, face):
     node = pygltflib.Node(scale=[2.0, 2.0, 2.0], rotation=[0, 0, np.sqrt(0.5), np.sqrt(0.5)])
     node.translation = [0.0, 1.0, 0.0]
     write_gltf(tmp_path / "x.glb", face, ["a", "b", "c"], keys, values, node=node)
-    read = gltf.read(tmp_path / "x.glb")
+    read = gltf.read_gltf(tmp_path / "x.glb")
     assert read.curves is None and read.vertices.shape == (4, len(head.vertices), 3)
     points = head.vertices + np.einsum("fk,kvi->fvi", values, shapes[:3])
     turned = np.stack([-points[..., 1], points[..., 0], points[..., 2]], axis=-1)
@@ -501,7 +501,7 @@ def test_interpolation_as_the_file_asks(tmp_path, face):
     write_gltf(tmp_path / "l.glb", face, names, keys, values, "LINEAR")
     cubic = np.stack([slopes, values, slopes], axis=1)
     write_gltf(tmp_path / "c.glb", face, names, keys, cubic, "CUBICSPLINE")
-    step, line, curve = (gltf.read(tmp_path / f"{n}.glb") for n in "slc")
+    step, line, curve = (gltf.read_gltf(tmp_path / f"{n}.glb") for n in "slc")
     times = np.arange(91) / 60
     np.testing.assert_allclose(step.times, times, atol=1e-6)
     held = values[np.searchsorted(keys, times + 1e-9, side="right") - 1]
@@ -595,4 +595,4 @@ def test_a_crate_that_asks_for_all_memory(tmp_path, face):
         data[place + 7] = 1
     (tmp_path / "y.usdc").write_bytes(bytes(data))
     with pytest.raises(InputError, match="y.usdc"):
-        usd.read(tmp_path / "y.usdc")
+        usd.read_usd(tmp_path / "y.usdc")

@@ -56,14 +56,14 @@ def test_every_rate_in_every_form(tmp_path, said, rate):
     values = drawn(round(rate) * 3)
     times = np.arange(len(values)) / rate
     (tmp_path / "a.csv").write_text(csv_text(values))
-    check(curves.read(tmp_path / "a.csv", fps=said), values, rate)
-    check(curves.read(tmp_path / "a.csv", otherwise=said), values, rate)
+    check(curves.read_curves(tmp_path / "a.csv", fps=said), values, rate)
+    check(curves.read_curves(tmp_path / "a.csv", otherwise=said), values, rate)
     (tmp_path / "a.csv").write_text(csv_text(values, first=times))
-    check(curves.read(tmp_path / "a.csv"), values, rate)
+    check(curves.read_curves(tmp_path / "a.csv"), values, rate)
     (tmp_path / "a.csv").write_text(csv_text(values, first=times * 1000, label="Timestamp_ms"))
-    check(curves.read(tmp_path / "a.csv"), values, rate)
+    check(curves.read_curves(tmp_path / "a.csv"), values, rate)
     (tmp_path / "a.csv").write_text(csv_text(values, first=range(len(values)), label="Frame"))
-    check(curves.read(tmp_path / "a.csv", fps=said), values, rate)
+    check(curves.read_curves(tmp_path / "a.csv", fps=said), values, rate)
     for data in (
         {"names": NAMES, "fps": said, "frames": values.tolist()},
         {"weights": values.tolist(), "fps": said, "names": NAMES},
@@ -79,9 +79,9 @@ def test_every_rate_in_every_form(tmp_path, said, rate):
         ],
     ):
         (tmp_path / "a.json").write_text(json.dumps(data))
-        check(curves.read(tmp_path / "a.json"), values, rate)
+        check(curves.read_curves(tmp_path / "a.json"), values, rate)
     np.savez(tmp_path / "a.npz", motion=values, names=NAMES, fps=said)
-    check(curves.read(tmp_path / "a.npz"), values, rate)
+    check(curves.read_curves(tmp_path / "a.npz"), values, rate)
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz", ".channels.csv", ".csv"])
@@ -113,7 +113,7 @@ def test_what_inference_writes_is_read_back(tmp_path, ending):
 def test_spreadsheets_habits_change_nothing(tmp_path, form, mark):
     values = drawn()
     (tmp_path / "ä b.csv").write_text(mark + csv_text(values, **form), encoding="utf-8", newline="")
-    check(curves.read(tmp_path / "ä b.csv", fps=60), values, 60)
+    check(curves.read_curves(tmp_path / "ä b.csv", fps=60), values, 60)
 
 
 def test_timecodes_and_holes_and_late_clocks(tmp_path):
@@ -121,11 +121,11 @@ def test_timecodes_and_holes_and_late_clocks(tmp_path):
     values = drawn(3)
     codes = ["23:59:59:58.500", "23:59:59:59.500", "00:00:00:00.500"]
     path.write_text(csv_text(values, first=codes, label="Timecode"))
-    np.testing.assert_allclose(curves.read(path).times * 60, [0, 1, 2], atol=1e-6)
+    np.testing.assert_allclose(curves.read_curves(path).times * 60, [0, 1, 2], atol=1e-6)
     path.write_text(csv_text(values, first=[10, 11, 15], label="frame"))
-    np.testing.assert_allclose(curves.read(path, fps=30).times * 30, [10, 11, 15])
+    np.testing.assert_allclose(curves.read_curves(path, fps=30).times * 30, [10, 11, 15])
     path.write_text(csv_text(values, first=[1.7e9, 1.7e9 + 0.02, 1.7e9 + 0.04]))
-    found = curves.read(path)
+    found = curves.read_curves(path)
     np.testing.assert_allclose(found.times, [0, 0.02, 0.04], atol=1e-6)
     assert "count from the first row" in found.notes[0]
 
@@ -134,16 +134,16 @@ def test_trackers_columns_that_are_no_channel_are_left_out(tmp_path):
     path = tmp_path / "a.csv"
     extra = ["_neutral", "HeadYaw", "LeftEyeRoll", "PupilDilate_L"]
     path.write_text(csv_text(np.hstack([drawn(), drawn(seed=1)]), names=NAMES + extra))
-    check(curves.read(path, fps=60), drawn(), 60)
+    check(curves.read_curves(path, fps=60), drawn(), 60)
 
 
 def test_eye_angles_are_degrees_unless_live_link_names_them(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("leftEyeRotY,rightEyeRotX,jawOpen\n10,-5,0.5\n12,-6,0.4\n")
-    found = curves.read(path, fps=60)
+    found = curves.read_curves(path, fps=60)
     assert found.curves[1, rig.INDEX["leftEyeRotY"]] == 12
     path.write_text("LeftEyeYaw,jawOpen\n0.1,0.5\n")
-    angle = curves.read(path, fps=60).curves[0, rig.INDEX["leftEyeRotY"]]
+    angle = curves.read_curves(path, fps=60).curves[0, rig.INDEX["leftEyeRotY"]]
     assert angle == pytest.approx(-np.degrees(0.1), rel=1e-5)
 
 
@@ -191,20 +191,20 @@ BAD = [
 def test_what_is_wrong_is_one_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        curves.read(tmp_path / name, otherwise=60)
+        curves.read_curves(tmp_path / name, otherwise=60)
     assert "\n" not in str(error.value) and str(tmp_path / name) in str(error.value)
 
 
 def test_no_rate_is_refused_with_the_option(tmp_path):
     (tmp_path / "a.csv").write_text("jawOpen\n0.1\n")
     with pytest.raises(InputError, match="give --config.fps"):
-        curves.read(tmp_path / "a.csv")
+        curves.read_curves(tmp_path / "a.csv")
 
 
 def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", motion=np.array([[{}]], object), names=["jawOpen"], fps=60)
     with pytest.raises(InputError, match="pickled objects, which are refused"):
-        curves.read(tmp_path / "a.npz")
+        curves.read_curves(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("ending", [".csv", ".json", ".npz"])
@@ -228,10 +228,10 @@ def test_damaged_bytes_are_one_line_or_curves(tmp_path, ending):
             at = int(rng.integers(0, len(whole) - 4))
             damaged[at : at + 4] = rng.bytes(4)
         path.write_bytes(damaged)
-        for read in (curves.words, curves.read):
+        for read in (curves.read_metadata, curves.read_curves):
             try:
                 found = read(path)
-                if read is curves.read:
+                if read is curves.read_curves:
                     assert np.isfinite(found.curves).all() and (np.diff(found.times) > 0).all()
             except InputError as error:
                 refused += 1
@@ -286,4 +286,4 @@ def test_takes_survive_a_bad_neighbour_and_shot_lists_are_read(tmp_path):
 
 def test_one_row_is_a_capture(tmp_path):
     (tmp_path / "a.csv").write_text("jawOpen\n0.5\n")
-    assert curves.read(tmp_path / "a.csv", fps=60).times.tolist() == [0.0]
+    assert curves.read_curves(tmp_path / "a.csv", fps=60).times.tolist() == [0.0]

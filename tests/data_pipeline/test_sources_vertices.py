@@ -19,7 +19,7 @@ PLAIN = SourceOptions()
 @pytest.fixture(scope="module")
 def face():
     """The demo's head and its 52 shapes, in cm."""
-    head = heads.head(np.zeros(8))
+    head = heads.make_head(np.zeros(8))
     return head, expressions.skin_shapes(head)
 
 
@@ -144,7 +144,7 @@ def turned_head(points):
 def test_a_template_serves_people_without_shapes(tmp_path, face, given):
     """Their own topology, but z up, in metres, turned: units, axes and neutral are found."""
     parameters = np.array([0.4, -0.3, 0.5, 0.2, -0.4, 0.3, 0.1, 0.0])
-    other = heads.head(parameters)
+    other = heads.make_head(parameters)
     own = (other, expressions.skin_shapes(other))
     capture = tmp_path / "capture"
     capture.mkdir()

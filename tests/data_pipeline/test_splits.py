@@ -21,8 +21,8 @@ def test_known_values_are_stable_across_versions_and_machines():
     import hashlib
 
     digest = hashlib.sha256(b"0:hello").hexdigest()
-    assert splits.uniform("hello") == (int(digest[:16], 16) >> 11) / 2**53
-    assert splits.uniform("Hello ") == splits.uniform("hello")
+    assert splits.hash_uniform("hello") == (int(digest[:16], 16) >> 11) / 2**53
+    assert splits.hash_uniform("Hello ") == splits.hash_uniform("hello")
 
 
 @given(st.text(), st.integers(0, 5), st.floats(0, 0.4), st.floats(0, 0.4))
@@ -94,9 +94,9 @@ def test_no_leak_between_splits():
 
 def test_named_sentences_replace_the_draw():
     named = {"test": {"a"}, "val": set()}
-    assert splits.named_split("a", **named, otherwise="train") == "test_sentences"
-    assert splits.named_split("b", **named, otherwise="test_sentences") == "train"
-    assert splits.named_split("b", **named, otherwise="val") == "val"
+    assert splits.split_with_named("a", **named, otherwise="train") == "test_sentences"
+    assert splits.split_with_named("b", **named, otherwise="test_sentences") == "train"
+    assert splits.split_with_named("b", **named, otherwise="val") == "val"
     both = {"test": {"a"}, "val": {"b"}}
-    assert splits.named_split("b", **both, otherwise="train") == "val"
-    assert splits.named_split("c", **both, otherwise="val") == "train"
+    assert splits.split_with_named("b", **both, otherwise="train") == "val"
+    assert splits.split_with_named("c", **both, otherwise="val") == "train"

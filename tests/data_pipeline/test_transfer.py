@@ -15,11 +15,11 @@ from data_pipeline.mesh.transfer import size_ratio, transfer
 def people(count, seed=0):
     """(vertices, true shapes) in mm of heads that differ in proportions."""
     rng = np.random.default_rng(seed)
-    found = [heads.head(rng.uniform(-1, 1, 8)) for _ in range(count)]
+    found = [heads.make_head(rng.uniform(-1, 1, 8)) for _ in range(count)]
     return [(h.vertices * 10, expressions.skin_shapes(h) * 10) for h in found]
 
 
-FACES = heads.head(np.zeros(8)).faces
+FACES = heads.make_head(np.zeros(8)).faces
 
 
 def error(found, truth):
@@ -103,7 +103,7 @@ def test_flat_triangles_and_loose_vertices_are_survived():
 
 @pytest.mark.slow
 def test_a_large_head_takes_seconds(shared):
-    found = rigs.read(shared / "ict" / "ict_facekit.npz")
+    found = rigs.read_rig(shared / "ict" / "ict_facekit.npz")
     data = np.load(shared / "ict" / "ict_facekit.npz")
     weights = np.random.default_rng(0).normal(size=100)
     subject = found.neutral + np.tensordot(weights, data["identity_deltas"].astype(float), 1)
@@ -115,7 +115,7 @@ def test_a_large_head_takes_seconds(shared):
 def performance(seed, share, frames=200, noise=0.1, runs=1):
     """(neutral, frames) in mm of a talking head that is at rest in a share of the frames."""
     rng = np.random.default_rng(seed)
-    person = heads.head(rng.uniform(-1, 1, 8))
+    person = heads.make_head(rng.uniform(-1, 1, 8))
     times = np.arange(frames) / 60
     speed, phase = rng.uniform(0.5, 3, 52), rng.uniform(0, 6, 52)
     weights = np.clip(np.sin(2 * np.pi * speed * times[:, None] + phase), 0, 1)
@@ -137,7 +137,7 @@ def distances(found, truth):
     return np.linalg.norm(turn.apply(a) - b, axis=1)
 
 
-TEMPLATE = heads.head(np.zeros(8)).vertices
+TEMPLATE = heads.make_head(np.zeros(8)).vertices
 
 
 @pytest.mark.parametrize(("share", "runs"), [(0.1, 1), (0.15, 4), (0.5, 2), (1.0, 1)])
@@ -175,7 +175,7 @@ def test_a_head_between_two_axes_has_a_neutral():
 
 def test_an_open_mouth_that_is_held_is_not_the_neutral():
     truth, frames = performance(5, 0.12)
-    person = heads.head(np.random.default_rng(5).uniform(-1, 1, 8))
+    person = heads.make_head(np.random.default_rng(5).uniform(-1, 1, 8))
     shapes = expressions.skin_shapes(person) * 10
     gape = truth + 0.8 * shapes[24]
     held = gape + np.random.default_rng(0).normal(size=(40, *truth.shape)) * 0.1

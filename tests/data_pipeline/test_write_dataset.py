@@ -141,11 +141,11 @@ def test_an_incomplete_set_is_not_up_to_date(talks, tmp_path):
 
 def test_what_is_said_stays_short():
     said = []
-    few = console.Few(said.append)
+    few = console.LimitedLines(said.append)
     for n in range(20_000):
         few(f"left out: {n}")
     few.end("were left out; quality.html says why")
-    assert len(said) == console.MOST_LINES + 1
+    assert len(said) == console.MAX_LINES + 1
     assert said[-1] == "19950 more were left out; quality.html says why"
     few("one")
     few.end("more")
@@ -183,7 +183,7 @@ def test_a_clip_of_each_name_is_written_once(tmp_path):
     )
 
     def write(clips, count):
-        return shard_writer.write(
+        return shard_writer.write_shards(
             tmp_path,
             lambda: iter(clips),
             count,

@@ -67,7 +67,7 @@ def write_experiment(root: Path) -> Path:
         f"s{k}": (rng.normal(size=(50, 3)) * [1, 1.2 + 0.2 * k, 0.8], np.zeros((0, 3)))
         for k in range(2)
     }
-    shards_lib.write(
+    shards_lib.write_shards(
         root / "shards",
         lambda: iter(clips),
         len(clips),

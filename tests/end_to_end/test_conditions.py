@@ -85,7 +85,7 @@ def shards(tmp_path_factory):
         people.append(records.Subject(name, f"subjects/{name}.npz", held_out))
     folder = tmp_path_factory.mktemp("set") / "shards"
     folder.mkdir()
-    shards_lib.write(
+    shards_lib.write_shards(
         folder, lambda: iter(clips), len(clips), 1,
         files=1, subjects=people, meshes=meshes, source=lambda statistics: {},
     )  # fmt: skip

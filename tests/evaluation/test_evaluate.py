@@ -64,7 +64,7 @@ def shards(tmp_path_factory):
 
 
 def write_set(folder, clips, people, meshes):
-    shards_lib.write(
+    shards_lib.write_shards(
         folder,
         lambda: iter(clips),
         len(clips),

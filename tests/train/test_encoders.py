@@ -52,7 +52,7 @@ def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set") / "shards"
     folder.mkdir()
     clips = [clip(n, split) for n, split in enumerate(["train"] * 4 + ["val"] * 2)]
-    shards_lib.write(
+    shards_lib.write_shards(
         folder, lambda: iter(clips), len(clips), 1, files=1,
         subjects=[records.Subject("s", None, False)], meshes={}, source=lambda statistics: {},
     )  # fmt: skip

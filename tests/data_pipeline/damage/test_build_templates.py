@@ -28,7 +28,7 @@ def truth(at):
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """A template's head and a person's, each with shapes (cm), and the template's rig file."""
-    head = heads.head(np.zeros(8))
+    head = heads.make_head(np.zeros(8))
     shapes = expressions.skin_shapes(head)
     path = tmp_path_factory.mktemp("template") / "template.npz"
     named = dict(zip(rig.ARKIT, shapes.astype(np.float32), strict=True))
@@ -62,7 +62,7 @@ def errors(out, manifest):
 
 def person(seed):
     """Another head of the same topology with its own shapes, in cm."""
-    head = heads.head(0.8 * np.random.default_rng(seed).normal(size=8))
+    head = heads.make_head(0.8 * np.random.default_rng(seed).normal(size=8))
     return head, expressions.skin_shapes(head)
 
 

@@ -18,7 +18,7 @@ from a2fjax import rig
 from a2fjax.animation import emotion
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
-from data_pipeline.mesh.damage import RATES
+from data_pipeline.mesh.file_checks import FRAME_RATE_RANGE
 from data_pipeline.sources import SourceOptions, Take
 
 SLATE = "slate"
@@ -56,14 +56,14 @@ def read_shot_list(path: Path) -> ShotList:
             raise ValueError("a shot is not a group of keys")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a shot list ({error})") from None
-    if fps and not RATES[0] <= fps <= RATES[1]:
+    if fps and not FRAME_RATE_RANGE[0] <= fps <= FRAME_RATE_RANGE[1]:
         raise InputError(f"{path}: fps={fps:g}: expected 1 to 1000 frames a second")
     if units and units not in MILLIMETRES:
         raise InputError(f"{path}: units={units!r}: expected mm, cm or m")
     return ShotList(fps, units, bool(data.get("synthetic", False)), shots)
 
 
-def check_sound(audio: Path | None, options: SourceOptions, missing: str) -> None:
+def require_audio(audio: Path | None, options: SourceOptions, missing: str) -> None:
     """Checks that a take has a sound file, or may be taken as performed in silence.
 
     Args:
@@ -80,7 +80,7 @@ def check_sound(audio: Path | None, options: SourceOptions, missing: str) -> Non
         )
 
 
-def take_of(
+def make_take(
     listed: ShotList,
     said: dict[str, Any],
     options: SourceOptions,
@@ -116,7 +116,7 @@ def take_of(
     Raises:
       InputError: emotions that are none.
     """
-    weights, track = emotion_weights(where, acted, said, options.emotion)
+    weights, track = read_emotion(where, acted, said, options.emotion)
     held_out = said.get("held_out")
     return Take(
         subject=subject,
@@ -136,7 +136,7 @@ def take_of(
     )
 
 
-def sentence_of(shot: str) -> str:
+def sentence_from_name(shot: str) -> str:
     """Returns the sentence key of a shot that has no other: its name without the emotion.
 
     The same line is often played in several emotions ("cp1_neutral", "cp1_joy"); those readings
@@ -148,12 +148,12 @@ def sentence_of(shot: str) -> str:
     return "_".join(kept) or shot
 
 
-def emotion_of(shot: str) -> str:
+def emotion_from_name(shot: str) -> str:
     """Returns the first of NVIDIA's emotions whose name is in the shot's name, else "neutral"."""
     return next((e for e in rig.NVIDIA_EMOTIONS if e in shot.lower()), "neutral")
 
 
-def emotion_weights(
+def read_emotion(
     path: Path, shot: str, said: dict[str, Any], otherwise: str = ""
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """Returns the emotion [5] of a shot, and (times [N] s, weights [N, 5]) where it changes.
@@ -189,7 +189,7 @@ def emotion_weights(
             return rig.emotion_vector({str(k): float(v) for k, v in given.items()}), None
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {shot}: {error}") from None
-    named = emotion_of(shot)
+    named = emotion_from_name(shot)
     if named == "neutral" and otherwise:
         track = emotion.parse(otherwise)
         if track.constant:

@@ -41,6 +41,6 @@ SENTENCES: tuple[Sentence, ...] = tuple(
 """Every sentence; 158 English and 79 of each other language."""
 
 
-def of_language(language: str) -> tuple[Sentence, ...]:
+def sentences_in(language: str) -> tuple[Sentence, ...]:
     """Returns the sentences of a language, in order; empty when there are none."""
     return tuple(s for s in SENTENCES if s.language == language)

@@ -20,23 +20,23 @@ import numpy as np
 
 from a2fjax import rig
 from data_pipeline.demo import scans, takes
-from data_pipeline.demo.takes import Person, Take
+from data_pipeline.demo.takes import DemoSubject, Take
 from data_pipeline.demo.voice import RATE
 
 CAPTURE_FPS = 60
 
 
-def person_folder(out: Path, person: Person) -> Path:
+def person_folder(out: Path, person: DemoSubject) -> Path:
     """Returns where a person's captures go."""
     return out / "captures" / person.name
 
 
-def is_done(out: Path, person: Person, fingerprint: str) -> bool:
+def is_done(out: Path, person: DemoSubject, fingerprint: str) -> bool:
     """Returns whether a person was written whole, with the settings of this fingerprint."""
-    return made_by(person_folder(out, person)) == fingerprint
+    return read_origin(person_folder(out, person)) == fingerprint
 
 
-def made_by(folder: Path) -> str | None:
+def read_origin(folder: Path) -> str | None:
     """Returns the fingerprint of the settings a demo person's folder was made with, else None."""
     try:
         return json.loads((folder / "shots.json").read_text()).get("demo")
@@ -44,7 +44,7 @@ def made_by(folder: Path) -> str | None:
         return None
 
 
-def write_person(out: Path, person: Person, fingerprint: str) -> dict[str, Any]:
+def write_person(out: Path, person: DemoSubject, fingerprint: str) -> dict[str, Any]:
     """Records a person and writes captures and truth, each folder whole or not at all.
 
     Returns:
@@ -64,12 +64,12 @@ def write_person(out: Path, person: Person, fingerprint: str) -> dict[str, Any]:
     eyes: dict[str, Any] = {}
     unknown: dict[str, int] = {}
     seconds, phones = 0.0, 0
-    recorded: list[Take] = [takes.slate(person)]
+    recorded: list[Take] = [takes.record_slate(person)]
     for index, sentence in enumerate(takes.sentences_for(person)):
         # Stop where one more take of the same length would overshoot more than it fills.
         if index and seconds + 0.5 * recorded[-1].curves.duration >= person.seconds:
             break
-        recorded.append(takes.record(person, index, sentence))
+        recorded.append(takes.record_take(person, index, sentence))
         seconds += recorded[-1].curves.duration
     for take in recorded:
         soundfile.write(partial / "audio" / f"{take.shot}.wav", take.audio, RATE, "PCM_16")
@@ -109,7 +109,7 @@ def write_person(out: Path, person: Person, fingerprint: str) -> dict[str, Any]:
     return report
 
 
-def _shot(person: Person, take: Take) -> dict[str, Any]:
+def _shot(person: DemoSubject, take: Take) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "sentence": take.sentence.key,
         "text": take.sentence.text,
@@ -129,7 +129,7 @@ def _shot(person: Person, take: Take) -> dict[str, Any]:
     return entry
 
 
-def _write_truth(path: Path, person: Person, take: Take) -> None:
+def _write_truth(path: Path, person: DemoSubject, take: Take) -> None:
     frames = len(take.audio) // takes.FRAME_SAMPLES
     phones = [[round(s.start, 5), round(s.end, 5), s.ipa, s.phone.name] for s in take.segments]
     times = np.arange(frames) / rig.FPS

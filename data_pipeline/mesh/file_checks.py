@@ -16,10 +16,10 @@ import numpy as np
 
 from a2fjax.errors import InputError
 
-RATES = (1.0, 1000.0)
+FRAME_RATE_RANGE = (1.0, 1000.0)
 """Frames a second that a capture can have."""
 
-DAMAGED = (
+READ_ERRORS = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, SyntaxError),
     *(OverflowError, MemoryError, RuntimeError, csv.Error, struct.error, tokenize.TokenError),
     *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
@@ -38,7 +38,7 @@ def check_rate(path: Path, times: np.ndarray) -> None:
     if len(times) < 2:
         return
     step = float(np.median(np.diff(times)))
-    if not 1.0 / RATES[1] <= step * (1 + 1e-6) <= (1 + 2e-6) / RATES[0]:
+    if not 1.0 / FRAME_RATE_RANGE[1] <= step * (1 + 1e-6) <= (1 + 2e-6) / FRAME_RATE_RANGE[0]:
         found = f"{1.0 / step:g}" if step > 0 else "no"
         raise InputError(
             f"{path}: its times are {found} frames a second, expected 1 to 1000: are they in "
@@ -46,7 +46,7 @@ def check_rate(path: Path, times: np.ndarray) -> None:
         )
 
 
-def library(name: str, path: Path, kind: str) -> Any:
+def import_extra(name: str, path: Path, kind: str) -> Any:
     """Returns a module of the extra `captures`.
 
     Args:

@@ -25,17 +25,17 @@ from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rest, rigs
 from data_pipeline.mesh.conventions import MILLIMETRES
-from data_pipeline.mesh.damage import DAMAGED, check_rate, one_line
+from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
 from data_pipeline.mesh.geometry import Vertices
-from data_pipeline.sources import Actor, Capture, Face, SourceOptions, Take, find_audio
-from data_pipeline.sources.sequences import Moving, Scaled
-from data_pipeline.sources.shots import (
+from data_pipeline.sources import Actor, Blendshapes, Capture, SourceOptions, Take, find_audio
+from data_pipeline.sources.sequences import MotionFile, ScaledVertices
+from data_pipeline.sources.shot_list import (
     SLATE,
     ShotList,
-    check_sound,
+    make_take,
     read_shot_list,
-    sentence_of,
-    take_of,
+    require_audio,
+    sentence_from_name,
 )
 from data_pipeline.timing import align
 
@@ -66,7 +66,7 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Person:
+class SubjectFolder:
     """A person's recordings, and where what belongs to the person is looked for.
 
     Attributes:
@@ -104,9 +104,9 @@ class FolderSource(abc.ABC):
         """Keeps where and how; reads nothing."""
         self.path = path
         self.options = options
-        self._faces: dict[tuple[str, str], Face | None] = {}
-        self._people: dict[str, Person] = {}
-        self._firsts: dict[tuple[str, int], Moving | None] = {}
+        self._faces: dict[tuple[str, str], Blendshapes | None] = {}
+        self._people: dict[str, SubjectFolder] = {}
+        self._firsts: dict[tuple[str, int], MotionFile | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves what was read behind: a worker process reads its own part."""
@@ -123,7 +123,7 @@ class FolderSource(abc.ABC):
     def recording(self, folder: Path, take: Path) -> Recording:
         """Returns what belongs to a take that `folders` found."""
 
-    def find_people(self) -> list[Person]:
+    def find_people(self) -> list[SubjectFolder]:
         """Returns everyone in the set."""
         people = []
         for name, folder, takes in self.folders():
@@ -135,7 +135,7 @@ class FolderSource(abc.ABC):
                 found = self.recording(folder, take)
                 recordings.setdefault(found.name, found)
             people.append(
-                Person(
+                SubjectFolder(
                     name=name,
                     folders=tuple(dict.fromkeys((folder, self.path))),
                     recordings=tuple(recordings[n] for n in sorted(recordings)),
@@ -144,14 +144,14 @@ class FolderSource(abc.ABC):
         return people
 
     @abc.abstractmethod
-    def open(self, path: Path) -> Moving:
+    def open(self, path: Path) -> MotionFile:
         """Opens a recording.
 
         Raises:
           InputError: missing, damaged or not such a file.
         """
 
-    def _person(self, actor: str) -> Person:
+    def _person(self, actor: str) -> SubjectFolder:
         if not self._people:
             self._people = {person.name: person for person in self.find_people()}
         return self._people[actor]
@@ -160,7 +160,7 @@ class FolderSource(abc.ABC):
         """Returns everyone; see `Source.actors`."""
         return [self._actor(p) for p in sorted(self.find_people(), key=lambda p: p.name)]
 
-    def _actor(self, person: Person) -> Actor:
+    def _actor(self, person: SubjectFolder) -> Actor:
         where = person.extra("shots.json")
         try:
             listed = read_shot_list(where) if where else ShotList()
@@ -192,14 +192,14 @@ class FolderSource(abc.ABC):
         return Path(self.options.rig) if self.options.rig else None
 
     def _take(
-        self, person: Person, recording: Recording, where: Path | None, listed: ShotList
+        self, person: SubjectFolder, recording: Recording, where: Path | None, listed: ShotList
     ) -> Take:
         # A list for the whole set names takes as the set's files are: person_take.
         full = f"{person.name}_{recording.name}"
         said = listed.shots.get(full) or listed.shots.get(recording.name, {})
         missing = f"{recording.data[0]}: no sound file {recording.name}.wav for it"
-        check_sound(recording.audio, self.options, missing)
-        return take_of(
+        require_audio(recording.audio, self.options, missing)
+        return make_take(
             listed,
             said,
             self.options,
@@ -209,7 +209,7 @@ class FolderSource(abc.ABC):
             audio=recording.audio,
             data=recording.data,
             acted=recording.name,
-            line=recording.sentence or sentence_of(recording.name),
+            line=recording.sentence or sentence_from_name(recording.name),
             slate=recording.name == SLATE,
             fps=self.options.fps or listed.fps,
         )
@@ -238,7 +238,7 @@ class FolderSource(abc.ABC):
             observed=moving.observed,
         )
 
-    def _in_the_faces_unit(self, person: Person, units: str, vertices: Vertices) -> Vertices:
+    def _in_the_faces_unit(self, person: SubjectFolder, units: str, vertices: Vertices) -> Vertices:
         """Returns vertices in the unit that the person's face is in: files may say another one."""
         first = self._first(person)
         if self._shapes(person) is None or (
@@ -250,14 +250,14 @@ class FolderSource(abc.ABC):
         if own == "auto" or face is None:
             return vertices
         scale = MILLIMETRES[own] / face.millimetres
-        return vertices if scale == 1.0 else Scaled(vertices, scale)
+        return vertices if scale == 1.0 else ScaledVertices(vertices, scale)
 
-    def _shapes(self, person: Person) -> Path | None:
+    def _shapes(self, person: SubjectFolder) -> Path | None:
         """Returns the file of the shapes that the skin is solved on, or None."""
         own = person.folders[0] / "rig.npz"
         return own if own.is_file() else self._template() or person.extra("rig.npz")
 
-    def face(self, actor: str, part: str) -> Face | None:
+    def face(self, actor: str, part: str) -> Blendshapes | None:
         """Returns the person's own shapes, else a template's on their neutral; see `Source.face`.
 
         Raises:
@@ -268,14 +268,14 @@ class FolderSource(abc.ABC):
             self._faces[key] = self._read_face(self._person(actor), part)
         return self._faces[key]
 
-    def _read_face(self, person: Person, part: str) -> Face | None:
+    def _read_face(self, person: SubjectFolder, part: str) -> Blendshapes | None:
         own = person.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
         if part != "skin" and not own.is_file():
             return None
         path = own if own.is_file() else self._shapes(person)
         if path is None:
             return None  # Curves need none.
-        rig = rigs.read(path)
+        rig = rigs.read_rig(path)
         neutral, stated, units = None, "", self._units(person)
         how = ""
         if part == "skin":
@@ -294,7 +294,7 @@ class FolderSource(abc.ABC):
                 # The topology is the same: shapes are carried over better along its triangles.
                 rig = dataclasses.replace(rig, faces=self._triangles(person, len(rig.neutral)))
         rigid = person.extra("rigid_vertex_list.json") if part == "skin" else None
-        face = rigs.face(
+        face = rigs.make_blendshapes(
             rig,
             neutral=neutral,
             units=units,
@@ -306,19 +306,19 @@ class FolderSource(abc.ABC):
         )
         return dataclasses.replace(face, notes=(*face.notes, how)) if how else face
 
-    def _units(self, person: Person) -> str:
+    def _units(self, person: SubjectFolder) -> str:
         if self.options.units != "auto":
             return self.options.units
         where = person.extra("shots.json")
         return (read_shot_list(where).units if where else "") or "auto"
 
-    def _given_neutral(self, person: Person) -> np.ndarray | None:
+    def _given_neutral(self, person: SubjectFolder) -> np.ndarray | None:
         path = person.neutral()
         if path is None:
             return None
         return read_neutral(path)[0].astype(np.float64)
 
-    def _first(self, person: Person, vertices: int = 0) -> Moving | None:
+    def _first(self, person: SubjectFolder, vertices: int = 0) -> MotionFile | None:
         """Returns a recording, with one frame of it, or None where none can be opened.
 
         It is the first that has this number of vertices, else the first: one take of another
@@ -343,17 +343,17 @@ class FolderSource(abc.ABC):
             self._firsts[key] = found
         return self._firsts[key]
 
-    def _triangles(self, person: Person, vertices: int = 0) -> np.ndarray:
+    def _triangles(self, person: SubjectFolder, vertices: int = 0) -> np.ndarray:
         """Returns the faces [F, 3] that the person's neutral or takes have; maybe none."""
         given, first = person.neutral(), self._first(person, vertices)
         faces = read_neutral(given)[1] if given is not None else np.zeros((0, 3), np.int32)
         return first.faces if not len(faces) and first is not None else faces
 
-    def _rest(self, person: Person, vertices: int) -> tuple[np.ndarray | None, str]:
+    def _rest(self, person: SubjectFolder, vertices: int) -> tuple[np.ndarray | None, str]:
         first = self._first(person, vertices)
         return (None, "") if first is None else (first.rest, first.units)
 
-    def _estimated_neutral(self, person: Person, rig: rigs.Rig) -> np.ndarray:
+    def _estimated_neutral(self, person: SubjectFolder, rig: rigs.Rig) -> np.ndarray:
         """Returns the neutral [V, 3] from a few frames of a few takes, always the same ones.
 
         At the start and the end of a take people are at rest; the rest is spread over it.
@@ -395,13 +395,13 @@ class FolderSource(abc.ABC):
             return None if first is None or rest is None else (rest, first.faces)
         faces = self._triangles(person, len(face.neutral))
         if not len(faces):
-            faces = rigs.read(shapes).faces
+            faces = rigs.read_rig(shapes).faces
         if len(faces) and faces.max() >= len(face.neutral):
             faces = np.zeros((0, 3), np.int32)
         return face.neutral / face.millimetres, faces
 
 
-def check_names(path: Path, names: list[str]) -> None:
+def check_unique(path: Path, names: list[str]) -> None:
     """Raises where two people of a set have one name.
 
     Raises:
@@ -414,7 +414,7 @@ def check_names(path: Path, names: list[str]) -> None:
         )
 
 
-def audio_of(person: Path, root: Path, name: str, *others: Path) -> Path | None:
+def find_take_audio(person: Path, root: Path, name: str, *others: Path) -> Path | None:
     """Returns the sound file of a take: beside it, or in a folder of sounds of person or set."""
     folders = [person, *(person / f for f in AUDIO_FOLDERS), *others]
     if root != person:
@@ -431,7 +431,7 @@ def audio_of(person: Path, root: Path, name: str, *others: Path) -> Path | None:
     return None
 
 
-def _times(take: Take, moving: Moving) -> np.ndarray:
+def _times(take: Take, moving: MotionFile) -> np.ndarray:
     if not len(moving.numbers):
         raise InputError(f"{take.data[0]}: has no frames")
     times = moving.times
@@ -455,7 +455,7 @@ def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
-        except DAMAGED as error:
+        except READ_ERRORS as error:
             raise InputError(f"{path}: not an array of vertices ({one_line(error)})") from None
         if not isinstance(array, np.ndarray):
             raise InputError(f"{path}: an archive, expected one array of vertices: name it .npz")
@@ -482,7 +482,7 @@ def read_vertex_list(path: Path, count: int) -> np.ndarray:
         if isinstance(data, dict):
             data = next(iter(data.values()))
         indices = np.unique(np.asarray(data, np.int64))
-    except (*DAMAGED, StopIteration) as error:
+    except (*READ_ERRORS, StopIteration) as error:
         raise InputError(f"{path}: not a list of vertices ({one_line(error)})") from None
     if indices.ndim != 1 or len(indices) < 3 or indices[0] < 0 or indices[-1] >= count:
         raise InputError(f"{path}: expected at least 3 of {count} vertices")

@@ -16,7 +16,7 @@ from a2fjax.errors import InputError
 
 RATE = 8000
 WORDS_A_SECOND = 40
-SAME = 0.28
+MAX_BIT_ERROR = 0.28
 """Share of differing bits below which two stretches are one sound; of others, half differ."""
 
 _HOP = RATE // WORDS_A_SECOND
@@ -29,7 +29,7 @@ _LEAST = WORDS_A_SECOND  # words in common
 _FEWEST = 10
 
 
-class Listener:
+class Fingerprinter:
     """Makes the fingerprint of a recording that arrives in blocks."""
 
     def __init__(self, rate: int):
@@ -93,7 +93,7 @@ class Match:
     differing: float
 
 
-def words(fingerprint: str) -> np.ndarray:
+def hash_words(fingerprint: str) -> np.ndarray:
     """Returns the words [N] uint32 of a fingerprint.
 
     Raises:
@@ -121,7 +121,7 @@ def compare(a: np.ndarray, b: np.ndarray, shift: int) -> tuple[float, int]:
     return float(np.bitwise_count(x[both] ^ y[both]).mean() / 32), count
 
 
-def matches(fingerprints: Sequence[str | None]) -> list[Match]:
+def find_matches(fingerprints: Sequence[str | None]) -> list[Match]:
     """Finds the pairs that share at least a second of sound, or a short recording's most.
 
     Words that occur in both, at the same distance, make a candidate; its bits decide. The work
@@ -130,7 +130,7 @@ def matches(fingerprints: Sequence[str | None]) -> list[Match]:
     Args:
       fingerprints: from `Listener`; None or "" for recordings without.
     """
-    tracks = [words(f) if f else np.zeros(0, np.uint32) for f in fingerprints]
+    tracks = [hash_words(f) if f else np.zeros(0, np.uint32) for f in fingerprints]
     if sum(len(t) > 0 for t in tracks) < 2:
         return []
     word = np.concatenate(tracks)
@@ -186,7 +186,7 @@ def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> li
         differing, count, best = min(options)
         # A held vowel is like another; a second of sound, or all of a short word, is not.
         need = min(_LEAST, max(_FEWEST, 0.8 * min(heard[a], heard[b])))
-        if count >= need and differing < SAME:
+        if count >= need and differing < MAX_BIT_ERROR:
             seconds, by = count / WORDS_A_SECOND, best / WORDS_A_SECOND
             out.append(Match(a, b, round(by, 3), round(seconds, 2), round(differing, 4)))
     return out
