@@ -26,8 +26,7 @@ import numpy as np
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take
-from data_pipeline.sources import shot_list
+from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take, shot_list
 from data_pipeline.sources.curves import CurveSource
 from data_pipeline.timing import align
 

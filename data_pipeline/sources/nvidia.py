@@ -266,7 +266,7 @@ class NvidiaSource:
         mesh = folder / "bs_data" / "bs_skin.npz"
         if not unit and part != "skin" and mesh.is_file():
             # The tongue has no size of its own to go by: the head's decides.
-            unit = rigs.units_of(rigs.read_rig(mesh).neutral)
+            unit = rigs.guess_units(rigs.read_rig(mesh).neutral)
         return unit or "auto"
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from a2fjax.errors import InputError
-from data_pipeline.sources import Actor, Capture, SourceOptions, Take, curves, find_audio
-from data_pipeline.sources import shot_list
+from data_pipeline.sources import Actor, Capture, SourceOptions, Take, curves, find_audio, shot_list
 
 
 def recognise(path: Path) -> str | None:

@@ -183,7 +183,7 @@ def test_a_defect_in_reading_clocks_leaves_the_persons_takes_out(tmp_path, make_
         raise IndexError("boom")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cut_clips.clocks, "read", broken)
+        patch.setattr(cut_clips.clocks, "estimate_clocks", broken)
         _, (said,) = cut_clips.run_job(one)
     assert "unexpected IndexError: boom" in said["rejected"] and said["again"]
     assert cut_clips.run_job(one)[1][0]["rejected"] == ""
