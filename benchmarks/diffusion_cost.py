@@ -51,9 +51,9 @@ def load(file: str, variant: str) -> config_lib.Config:
 
 def with_steps(config: config_lib.Config, steps: int) -> config_lib.Config:
     """Returns a diffusion configuration with another number of calls."""
-    own = config.model.diffusion
-    sample = dataclasses.replace(own.sample, steps=steps)
-    model = dataclasses.replace(config.model, diffusion=dataclasses.replace(own, sample=sample))
+    assert isinstance(config.model, config_lib.DiffusionConfig)
+    sample = dataclasses.replace(config.model.sample, steps=steps)
+    model = dataclasses.replace(config.model, sample=sample)
     return dataclasses.replace(config, model=model)
 
 

@@ -21,7 +21,14 @@ import numpy as np
 import optax
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DiffusionConfig, LossConfig, ModelConfig
+from a2fjax.config import (
+    Config,
+    DiffusionConfig,
+    LossConfig,
+    ModelConfig,
+    RegressionConfig,
+    UNetConfig,
+)
 from a2fjax.models import params as trees
 
 FRAMES = 16
@@ -63,13 +70,14 @@ def batch(items: int) -> dict[str, np.ndarray]:
 
 def config(kind: str) -> Config:
     """Returns the experiment: models as small as they can be, losses of position and velocity."""
-    own = DiffusionConfig(
-        widths=(32, 32), heads=2, window=8, coarse=1.0, audio_dropout=0.0, pure_noise=0.1
-    )
-    model = ModelConfig(
-        kind=kind, conv_layers=1, conv_width=16, recurrent_width=16, identity="none",
-        emotion_width=4, dropout=0.0, diffusion=own,
+    backbone: dict[str, Any] = dict(
+        conv_layers=1, conv_width=16, recurrent_width=16, identity="none", emotion_width=4,
+        dropout=0.0,
     )  # fmt: skip
+    model: ModelConfig = RegressionConfig(**backbone)
+    if kind == "diffusion":
+        unet = UNetConfig(widths=(32, 32), heads=2, window=8)
+        model = DiffusionConfig(**backbone, unet=unet, audio_dropout=0.0)
     return Config(model=model, loss=LossConfig(aperture=0.0, closure=0.0, balance=1.0))
 
 

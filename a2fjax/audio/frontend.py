@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from a2fjax import registry
 from a2fjax.audio import mel, num_frames, pitch
 from a2fjax.audio.level import TARGET
-from a2fjax.config import ENCODERS, SIGNALS, AudioConfig
+from a2fjax.config import SIGNALS, AudioConfig
 from a2fjax.errors import InputError, nearest
 
 # Log power is mapped so that the floor is -SPAN and white noise at the level of speech is +SPAN;
@@ -54,12 +55,12 @@ class Frontend:
           InputError: no feature, an unknown or repeated one, or a floor that is not below 0 dB.
         """
         names = self.config.features
-        known = [*SIGNALS, *(f"{kind}:PATH" for kind in ENCODERS)]
+        known = [*SIGNALS, *(f"{kind}:PATH" for kind in registry.encoders.names())]
         if not names:
             raise InputError(f"audio.features is empty{nearest('', known)}")
         for name in names:
             kind, colon, _ = name.partition(":")
-            if name not in _WIDTH and not (colon and kind in ENCODERS):
+            if name not in _WIDTH and not (colon and kind in registry.encoders):
                 raise InputError(f"audio.features: unknown feature {name!r}{nearest(name, known)}")
         if len(set(names)) != len(names):
             raise InputError(f"audio.features={names!r}: a feature is named twice")

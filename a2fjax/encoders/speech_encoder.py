@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax import files
+from a2fjax import files, registry
 from a2fjax.audio import HOP
-from a2fjax.config import ENCODERS, EncoderConfig
+from a2fjax.config import EncoderConfig
 from a2fjax.encoders import wav2vec2
 from a2fjax.encoders.whisper import network as whisper
 from a2fjax.errors import InputError, WorkFailed, nearest
@@ -53,8 +53,10 @@ def parse(name: str) -> tuple[str, str]:
       InputError: another form, or an unknown kind.
     """
     kind, colon, path = name.partition(":")
-    if kind not in ENCODERS:
-        raise InputError(f"feature {name!r}: unknown encoder {kind!r}{nearest(kind, ENCODERS)}")
+    if kind not in registry.encoders:
+        raise InputError(
+            f"feature {name!r}: unknown encoder {kind!r}{nearest(kind, registry.encoders.names())}"
+        )
     if not colon or not path:
         raise InputError(f"feature {name!r}: expected {kind}:PATH")
     return kind, path
@@ -70,7 +72,7 @@ class Encoder:
     """An encoder as models hear it: pure functions of parameters and audio, hashable.
 
     Attributes:
-      kind: of `config.ENCODERS`.
+      kind: name in `registry.encoders`.
       network: what runs.
       layers: transformer layers that run.
       all_states: gives all `layers + 1` states, for a learned mix, instead of the last one.
@@ -311,7 +313,7 @@ def _check_kind(name: str, path: str) -> None:
             f"feature {name!r}: {path} is a file; expected a folder with config.json and "
             "model.safetensors (files are read as whisper:PATH)"
         )
-    if found in ENCODERS and found != kind:
+    if found in registry.encoders and found != kind:
         raise InputError(
             f"feature {name!r}: {path} holds a {found} model; write {found}:{parse(name)[1]}"
         )

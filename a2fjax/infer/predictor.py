@@ -124,7 +124,7 @@ class Predictor:
         Args:
           run: folder with config.json and checkpoints.
           step: of the checkpoint; the newest if None.
-          sample: values of `model.diffusion.sample` in the place of the run's, by name.
+          sample: values of `model.sample` in the place of the run's, by name.
 
         Raises:
           InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from a2fjax.config import AudioConfig, ModelConfig
+from a2fjax.config import AudioConfig, BackboneConfig
 from a2fjax.models import conditioning
 from a2fjax.models.base import Batch
 from a2fjax.models.feature_fusion import FeatureFusion
@@ -23,7 +23,7 @@ def frames_per_layer(frames: int, layers: int) -> list[int]:
 
 
 def backbone(
-    config: ModelConfig,
+    config: BackboneConfig,
     audio: AudioConfig,
     features: Array,
     silence: Array,

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.config import Config, SampleConfig
+from a2fjax.config import Config, DiffusionConfig, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.errors import InputError
 from a2fjax.models.audio_model import AudioModel
@@ -38,7 +38,7 @@ START_INDEX = 1 << 20
 """Of the noise that samples start from, for `frame_noise`; visits count from 0."""
 
 _TRAINED_WITHOUT = {
-    "audio": "model.diffusion.audio_dropout",
+    "audio": "model.audio_dropout",
     "emotion": "model.emotion_dropout",
     "identity": "model.condition_dropout",
 }
@@ -50,15 +50,17 @@ def check(config: Config) -> None:
     Raises:
       InputError: names the key, its value and what was expected.
     """
-    own = config.model.diffusion
-    if not own.widths or any(w < 1 or w % own.heads for w in own.widths):
+    own = config.model
+    assert isinstance(own, DiffusionConfig)
+    unet = own.unet
+    if not unet.widths or any(w < 1 or w % unet.heads for w in unet.widths):
         raise InputError(
-            f"model.diffusion.widths={own.widths}: expected widths that are multiples of "
-            f"model.diffusion.heads={own.heads}"
+            f"model.unet.widths={unet.widths}: expected widths that are multiples of "
+            f"model.unet.heads={unet.heads}"
         )
     if own.distill_steps and not config.init_from:
         raise InputError(
-            f"model.diffusion.distill_steps={own.distill_steps}: a student needs its teacher; "
+            f"model.distill_steps={own.distill_steps}: a student needs its teacher; "
             "expected init_from=RUN"
         )
     check_sampling(config)
@@ -70,26 +72,27 @@ def check_sampling(config: Config) -> None:
     Raises:
       InputError: names the key, its value and what was expected.
     """
-    own, sample = config.model.diffusion, config.model.diffusion.sample
+    own = config.model
+    assert isinstance(own, DiffusionConfig)
+    sample = own.sample
     if (sample.sampler == "consistency") != bool(own.distill_steps):
         expected = "consistency" if own.distill_steps else "angle, dpm, ddim or ddpm"
         kind = "distilled" if own.distill_steps else "not distilled"
         raise InputError(
-            f"model.diffusion.sample.sampler={sample.sampler!r}: the model is {kind}; "
-            f"expected {expected}"
+            f"model.sample.sampler={sample.sampler!r}: the model is {kind}; expected {expected}"
         )
     if own.distill_steps:
         # Its strengths are its teacher's, and it knows the levels that it was taught.
         if own.distill_levels % sample.steps:
             known = [n for n in range(1, own.distill_levels + 1) if own.distill_levels % n == 0]
             raise InputError(
-                f"model.diffusion.sample.steps={sample.steps}: a student of "
+                f"model.sample.steps={sample.steps}: a student of "
                 f"{own.distill_levels} levels takes {' or '.join(map(str, known))}"
             )
         return
     rates = {
         "audio": own.audio_dropout,
-        "emotion": config.model.emotion_dropout,
+        "emotion": own.emotion_dropout,
         "identity": config.model.condition_dropout,
     }
     if config.model.identity == "none" and not config.model.identity_residual:
@@ -97,7 +100,7 @@ def check_sampling(config: Config) -> None:
     for name in guidance.guided_conditions(guidance_strengths(sample)):
         if not rates[name]:
             raise InputError(
-                f"model.diffusion.sample.{name}={getattr(sample, name)}: guidance needs a model "
+                f"model.sample.{name}={getattr(sample, name)}: guidance needs a model "
                 f"that was trained without {name} at times ({_TRAINED_WITHOUT[name]} above 0); "
                 "expected 1"
             )
@@ -151,12 +154,12 @@ class Diffusion(AudioModel):
           InputError: values that do not fit together, or an encoder that cannot be read.
         """
         check(config)
+        assert isinstance(config.model, DiffusionConfig)
         super().__init__(config, default_constants(config.model), constants, encoders)
-        self.config = config.model
-        self.own = config.model.diffusion
+        self.config = self.own = config.model
         self.condition_encoder = ConditionEncoder(config.model, config.audio, self.dtype)
         self.unet = UNet(config.model, self.dtype)
-        self.stride = stride(self.own.widths)
+        self.stride = stride(self.own.unet.widths)
         self.last_time = EPS_LAST if self.own.target == "eps" else 1.0
 
     @property
@@ -366,7 +369,7 @@ class Diffusion(AudioModel):
     def apply(
         self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
-        """Returns {"motion": [B, T, 72]}: a sample, as `model.diffusion.sample` says.
+        """Returns {"motion": [B, T, 72]}: a sample, as `model.sample` says.
 
         Training goes through `hear` and `denoise`; here `key` is not read, and `train` only decides
         whether the motion is clipped to the rig's ranges.

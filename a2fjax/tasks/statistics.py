@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import mesh_descriptor, rig
-from a2fjax.config import Config, DataConfig
+from a2fjax.config import Config, DataConfig, NvidiaConfig
 from a2fjax.data import batch as batch_lib
 from a2fjax.data import mixture, records, subjects
 from a2fjax.data.dataset import ClipSource
@@ -230,7 +230,7 @@ def constants(
     if found is None:
         found = pretrained.load(config.audio)
     own: dict[str, np.ndarray] = {}
-    if config.model.kind not in ("regression", "diffusion"):
+    if isinstance(config.model, NvidiaConfig):
         own = moments.constants(config, paths, manifests, counts, mean)
     values = {
         "motion_mean": mean,

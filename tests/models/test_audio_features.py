@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from a2fjax import models
-from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, ModelConfig
+from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, RegressionConfig
 from a2fjax.errors import InputError
 from a2fjax.models import feature_fusion, pretrained
 from a2fjax.models.params import paths, split
 
-SMALL = ModelConfig(
+SMALL = RegressionConfig(
     conv_layers=1, conv_width=8, recurrent_width=6, identity="none", emotion_width=4
 )
 compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -171,7 +171,7 @@ def mix_of(settings, key, states=None, valid=None, signals=3):
 
 
 def test_without_a_key_nothing_is_drawn():
-    settings = dict(noise=1.0, dropout=0.5, time_mask=0.5, part_dropout=0.5)
+    settings = dict(noise=1.0, dropout=0.5, time_mask=0.5, feature_dropout=0.5)
     plain, _ = mix_of({}, None)
     drawn, _ = mix_of(settings, None)
     np.testing.assert_array_equal(plain, drawn)
@@ -207,12 +207,12 @@ def test_dropout_is_of_channels_for_the_whole_window_and_noise_is_not():
 
 
 def test_parts_are_left_out_one_at_a_time():
-    out, _ = mix_of({"part_dropout": 0.5}, jax.random.key(1))
+    out, _ = mix_of({"feature_dropout": 0.5}, jax.random.key(1))
     signals = (out[..., :4] == 0).all((1, 2))
     encoder = (out[..., 4:] == 9.0).all((1, 2))
     assert not (signals & encoder).any()
     assert 10 < signals.sum() + encoder.sum() < 54 and signals.any() and encoder.any()
-    alone, _ = mix_of({"part_dropout": 1.0}, jax.random.key(1), signals=0)
+    alone, _ = mix_of({"feature_dropout": 1.0}, jax.random.key(1), signals=0)
     assert not (alone == 9.0).any()
 
 

@@ -188,10 +188,12 @@ def test_a_dropped_emotion_is_the_zero_vector_for_a_whole_window():
 
 def test_the_network_is_told_no_emotion_in_training_only():
     from a2fjax import models
-    from a2fjax.config import Config, ModelConfig
+    from a2fjax.config import Config, RegressionConfig
 
     small = {"conv_layers": 1, "conv_width": 8, "recurrent_width": 6, "dropout": 0.0}
-    model = models.build(Config(model=ModelConfig(**small, identity="none", emotion_dropout=1.0)))
+    model = models.build(
+        Config(model=RegressionConfig(**small, identity="none", emotion_dropout=1.0))
+    )
     rng = np.random.default_rng(0)
     batch = {
         "audio": 0.1 * rng.normal(size=(2, 8 * 320)).astype(np.float32),

@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 
 from a2fjax import models, rig
-from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, flops
 from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 
-SMALL = ModelConfig(
-    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
+SMALL = DiffusionConfig(
+    conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
     emotion_width=4, dropout=0.0, condition_dropout=0.1, emotion_dropout=0.1,
-    diffusion=DiffusionConfig(
-        widths=(8, 12, 16), heads=2, window=8, sample=SampleConfig(steps=3)
-    ),
+    unet=UNetConfig(widths=(8, 12, 16), heads=2, window=8), sample=SampleConfig(steps=3),
 )  # fmt: skip
 FRAMES = 22  # no multiple of the four frames that become one
 
@@ -27,10 +25,11 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def config(precision="float32", init_from="", sample=None, model=None, **own):
-    """A small experiment; keys of `model`, of its diffusion, and of how it samples."""
-    sample = dataclasses.replace(SMALL.diffusion.sample, **(sample or {}))
-    diffusion = dataclasses.replace(SMALL.diffusion, sample=sample, **own)
-    changed = dataclasses.replace(SMALL, diffusion=diffusion, **(model or {}))
+    """A small experiment; keys of the model or its U-Net, and of how it samples."""
+    sample = dataclasses.replace(SMALL.sample, **(sample or {}))
+    in_unet = {k: own.pop(k) for k in list(own) if hasattr(SMALL.unet, k)}
+    unet = dataclasses.replace(SMALL.unet, **in_unet)
+    changed = dataclasses.replace(SMALL, unet=unet, sample=sample, **own, **(model or {}))
     return Config(model=changed, precision=precision, init_from=init_from)
 
 
@@ -291,28 +290,28 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"widths": (8, 11)}, ("model.diffusion.widths=(8, 11)", "model.diffusion.heads=2")),
-        ({"widths": ()}, ("model.diffusion.widths=()",)),
-        ({"distill_steps": 4}, ("model.diffusion.distill_steps=4", "init_from")),
+        ({"widths": (8, 11)}, ("model.unet.widths=(8, 11)", "model.unet.heads=2")),
+        ({"widths": ()}, ("model.unet.widths=()",)),
+        ({"distill_steps": 4}, ("model.distill_steps=4", "init_from")),
         (
             {"sample": {"sampler": "consistency"}},
-            ("model.diffusion.sample.sampler='consistency'", "not distilled", "dpm"),
+            ("model.sample.sampler='consistency'", "not distilled", "dpm"),
         ),
         (
             {"distill_steps": 4, "init_from": "runs/teacher"},
-            ("model.diffusion.sample.sampler='angle'", "is distilled", "consistency"),
+            ("model.sample.sampler='angle'", "is distilled", "consistency"),
         ),
         (
             {"sample": {"audio": 2.0}, "audio_dropout": 0.0},
-            ("model.diffusion.sample.audio=2.0", "model.diffusion.audio_dropout"),
+            ("model.sample.audio=2.0", "model.audio_dropout"),
         ),
         (
             {"sample": {"emotion": 1.5}, "model": {"emotion_dropout": 0.0}},
-            ("model.diffusion.sample.emotion=1.5", "model.emotion_dropout"),
+            ("model.sample.emotion=1.5", "model.emotion_dropout"),
         ),
         (
             {"sample": {"identity": 0.0}, "model": {"condition_dropout": 0.0}},
-            ("model.diffusion.sample.identity=0.0", "model.condition_dropout"),
+            ("model.sample.identity=0.0", "model.condition_dropout"),
         ),
     ],
 )

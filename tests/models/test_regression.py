@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from a2fjax import models, rig
-from a2fjax.config import AudioConfig, Config, ModelConfig
+from a2fjax.config import AudioConfig, Config, RegressionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.params import paths
 from a2fjax.models.regression import default_constants
 
-SMALL = ModelConfig(
+SMALL = RegressionConfig(
     conv_layers=2, conv_width=8, recurrent_width=6, identity_width=4, emotion_width=4
 )
 FRAMES = 24

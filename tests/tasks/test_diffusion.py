@@ -9,16 +9,16 @@ import optax
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.diffusion import targets
 from a2fjax.models import params as trees
 from a2fjax.models.regression import default_constants
 
 FRAMES = 16
-SMALL = ModelConfig(
-    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
+SMALL = DiffusionConfig(
+    conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
     emotion_width=4, dropout=0.0,
-    diffusion=DiffusionConfig(widths=(8, 12), heads=2, window=6, audio_dropout=0.5),
+    unet=UNetConfig(widths=(8, 12), heads=2, window=6), audio_dropout=0.5,
 )  # fmt: skip
 STUDENT = dict(sample=SampleConfig(sampler="consistency", steps=1))
 
@@ -27,8 +27,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def build(init_from="", **own):
-    diffusion = dataclasses.replace(SMALL.diffusion, **own)
-    model = dataclasses.replace(SMALL, diffusion=diffusion)
+    model = dataclasses.replace(SMALL, **own)
     constants = {
         **default_constants(model),
         "motion_mean": 0.5 * (rig.MIN + rig.MAX),

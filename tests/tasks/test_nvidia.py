@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import AudioConfig, Config, EncoderConfig, LossConfig, ModelConfig, NvidiaConfig
+from a2fjax.config import (
+    AudioConfig,
+    Config,
+    ConvW2vAutocorrConfig,
+    DiffusionRnnConfig,
+    EncoderConfig,
+    LossConfig,
+)
 from a2fjax.encoders import wav2vec2
 from a2fjax.encoders.speech_encoder import Encoder
 from a2fjax.tasks import nvidia
@@ -22,11 +29,16 @@ def make(kind, *, loss=None, **own):
     """A task whose encoder's states come with the batch."""
     mix = kind == "conv_w2v_autocorr"
     encoder = Encoder("wav2vec2", wav2vec2.Wav2Vec2Encoder(LAYOUT), 2, mix)
-    small = {"width": 8, "lag_widths": (2, 2, 2, 2), "recurrent_width": 8, "steps": 50}
+    if mix:
+        model = ConvW2vAutocorrConfig(**{"width": 8, "lag_widths": (2, 2, 2, 2), **own})
+    else:
+        model = DiffusionRnnConfig(
+            **{"width": 8, "recurrent_width": 8, "diffusion_steps": 50, **own}
+        )
     config = Config(
         steps=100,
         audio=AudioConfig(features=("wav2vec2:none",), encoder=EncoderConfig(mix=mix)),
-        model=ModelConfig(kind=kind, nvidia=NvidiaConfig(**{**small, **own})),
+        model=model,
         loss=loss or LossConfig(),
     )
     task = tasks.build(config, None, {"0_wav2vec2": (encoder, {})})
@@ -115,7 +127,7 @@ def test_normalised_terms_are_of_size_one_at_first_and_themselves_at_the_end():
 
 
 def test_a_training_frame_has_a_learned_emotion_of_its_own():
-    task, encoder = make("conv_w2v_autocorr", implicit=True)
+    task, encoder = make("conv_w2v_autocorr", implicit_emotion=True)
     task.model.constants["clip_offset"] = np.array([0, 25, 60], np.int32)
     batch = {**example(encoder), "start": np.array([3, 30, 0], np.int32)}
     params = start(task, batch)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DataConfig, LossConfig, ModelConfig
+from a2fjax.config import Config, DataConfig, LossConfig, RegressionConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from a2fjax.models import params as trees
@@ -15,7 +15,7 @@ from a2fjax.models import params as trees
 FRAMES = 16
 SUBJECTS = 4
 CONFIG = Config(
-    model=ModelConfig(
+    model=RegressionConfig(
         conv_layers=1, conv_width=16, recurrent_width=12, identity_width=8, emotion_width=4,
         dropout=0.0,
     ),

@@ -201,7 +201,7 @@ def tuned(shards, tiny_encoders, tmp_path_factory):
     weights = shutil.copytree(folder_of(tiny_encoders["wav2vec2"]), root / "weights")
     config = make_config(
         shards, "mel", f"wav2vec2:{weights}", train_from=2, mix=True, learning_rate=0.5,
-        noise=0.1, dropout=0.1, time_mask=0.1, part_dropout=0.2,
+        noise=0.1, dropout=0.1, time_mask=0.1, feature_dropout=0.2,
     )  # fmt: skip
     before = pretrained.load(config.audio)["1_wav2vec2"][1]
     done = train(config, root / "run")
