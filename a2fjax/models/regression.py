@@ -13,11 +13,11 @@ from jax import Array
 
 from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
+from a2fjax.batch import Batch
 from a2fjax.config import AudioConfig, BackboneConfig, Config
 from a2fjax.models import conditioning
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.backbone import backbone
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax import rig
+from a2fjax.batch import Batch
 from a2fjax.config import AudioConfig, DiffusionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
 from a2fjax.models.backbone import backbone, drop_channels
-from a2fjax.models.base import Batch
 
 STEP_WIDTH = 128
 """Of the embedding of the noise level."""
@@ -137,7 +137,7 @@ class ConditionEncoder(nn.Module):
             audio = jnp.where(audio_dropped[:, None, None], nothing.astype(audio.dtype), audio)
 
         step = stride(own.widths)
-        valid = padded(jnp.arange(features.shape[1]) < batch["length"][:, None], step)
+        valid = padded(jnp.arange(features.shape[1]) < batch.length[:, None], step)
         audio, draft = (
             jnp.where(valid[..., None], padded(each, step), 0.0) for each in (audio, draft)
         )

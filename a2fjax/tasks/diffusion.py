@@ -23,10 +23,10 @@ import numpy as np
 from jax import Array
 
 from a2fjax import losses
+from a2fjax.batch import Batch
 from a2fjax.config import Config, DiffusionConfig
 from a2fjax.diffusion import schedule, targets
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
@@ -66,8 +66,8 @@ class DiffusionTask(SingleModelTask):
         del step
         constants = params["constants"]
         for_level, for_noise, for_hearing, for_audio_dropout, for_unet = jax.random.split(key, 5)
-        mask = losses.good_frames(batch)[..., None] & batch["channel_mask"][:, None]
-        clean = self.model.standardised(constants, jnp.where(mask, batch["motion"], 0.0))
+        mask = losses.good_frames(batch)[..., None] & batch.channel_mask[:, None]
+        clean = self.model.standardised(constants, jnp.where(mask, batch.motion, 0.0))
         clean = jnp.where(mask, clean, 0.0)
         time = self._times(for_level, clean.shape[0])
         alpha, sigma = self.model.level(time)
@@ -143,7 +143,7 @@ class DiffusionTask(SingleModelTask):
         target = jax.lax.stop_gradient(model.motion(constants, end))
         alpha, sigma = model.level(time)
         found = model.denoise(params["unet"], x, alpha, sigma, own, key=key)
-        told = {**batch, "motion": target}
+        told = batch.replace(motion=target)
         return losses.regression_losses(model.motion(constants, found), told, self.config, factors)
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:

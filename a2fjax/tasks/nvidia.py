@@ -33,11 +33,11 @@ from jax import Array
 
 from a2fjax import losses, rig
 from a2fjax.audio import HOP
+from a2fjax.batch import Batch
 from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import schedule
 from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch
 from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
 from a2fjax.models.nvidia.conv_w2v_autocorr import network
 from a2fjax.models.params import Params
@@ -90,7 +90,7 @@ class _Base(SingleModelTask):
     ) -> dict[str, WeightedSum]:
         if not self.own.lip_dist:
             return {}
-        good = losses.good_frames(batch) & batch["channel_mask"][:, rig.INDEX["jawOpen"], None]
+        good = losses.good_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         true = self.model.lips(constants, target)
         near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
         error = near * (self.model.lips(constants, values) - true)
@@ -158,8 +158,8 @@ class RegressionTask(_Base):
         if self.own.vol_stab:
             values = out["frames"] if is_geometry else motion / rig.SCALE
             speed = (_difference(values[..., : -len(rig.EYE_ANGLES)]) ** 2).mean(axis=-1)
-            exists = jnp.arange(batch["audio"].shape[1]) < HOP * batch["length"][:, None]
-            quiet = quietness(jnp.where(exists, batch["audio"], 0.0))
+            exists = jnp.arange(batch.audio.shape[1]) < HOP * batch.length[:, None]
+            quiet = quietness(jnp.where(exists, batch.audio, 0.0))
             terms["vol_stab"] = masked_mean(quiet[:, 1:] * speed, pairs[..., 0])
         if train and self.own.implicit_emotion and self.own.emo_reg:
             vectors = out["implicit"]

@@ -8,9 +8,10 @@ import numpy as np
 from jax import Array
 
 from a2fjax import losses
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch, Model
+from a2fjax.models.base import Model
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import Regression

@@ -121,7 +121,7 @@ def whole_forward(task, made, batch):
     params = params_lib.merge(made.params, made.frozen)
     name, encoder = next(iter(task.model.audio_features.encoders.items()))
     weights = params["encoders"][name]
-    run = flops.flops(encoder.apply, weights, batch["heard"], batch["heard_length"])
+    run = flops.flops(encoder.apply, weights, batch.context_audio, batch.context_length)
     return run["dot"] + run["convolution"]
 
 
@@ -168,7 +168,7 @@ def _forward_of(feature, layers, batch):
     from a2fjax.encoders import speech_encoder
 
     encoder, params = speech_encoder.load(feature, EncoderConfig(layers=layers))
-    found = flops.flops(encoder.apply, params, batch["heard"], batch["heard_length"])
+    found = flops.flops(encoder.apply, params, batch.context_audio, batch.context_length)
     return found["dot"] + found["convolution"]
 
 

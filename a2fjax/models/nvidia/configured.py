@@ -19,17 +19,17 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
+from a2fjax.batch import Batch
 from a2fjax.config import Config, ConvW2vAutocorrConfig, NvidiaConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.errors import InputError
 from a2fjax.models.audio_features import PREFIX
 from a2fjax.models.audio_model import AudioModel
-from a2fjax.models.base import Batch
 from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
 from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
 from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
 from a2fjax.models.nvidia.geometry import maps, shapes
-from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn
+from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn, Inputs
 from a2fjax.models.params import FROZEN, Params
 from a2fjax.models.pretrained import Encoders
 
@@ -154,9 +154,9 @@ class _Base(AudioModel):
         Of the rig's head, channels in deviations about their mean. Of the geometry, where a channel
         was not observed it is taken at its training mean.
         """
-        mask = batch["channel_mask"][:, None]
+        mask = batch.channel_mask[:, None]
         mean = constants["motion_mean"]
-        motion = jnp.where(mask, batch["motion"], mean)
+        motion = jnp.where(mask, batch.motion, mean)
         if self.is_geometry:
             values = maps.head_values(_geometry(constants), motion)
             return values, jnp.ones((values.shape[0], 1, values.shape[-1]), bool)
@@ -183,6 +183,10 @@ class _Base(AudioModel):
 
 def _weights(params: Params) -> Params:
     return {k: v for k, v in params.items() if k not in ("constants", "encoders", "implicit")}
+
+
+def _preset_inputs(batch: Batch, **more: Array) -> dict[str, Array]:
+    return {"audio": batch.audio, "length": batch.length, "emotion": batch.emotion, **more}
 
 
 class ConvW2vAutocorrModel(_Base):
@@ -231,10 +235,10 @@ class ConvW2vAutocorrModel(_Base):
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants, without the encoder's."""
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         size = self.preset.size
         features = jnp.zeros((items, frames, size.encoder_layers, size.encoder_width))
-        params = self.preset.init(key, {**batch, "features": features})
+        params = self.preset.init(key, _preset_inputs(batch, features=features))
         params["constants"] = self.device_constants()
         if self.config.implicit_emotion:
             rows = int(np.asarray(self.constants["clip_offset"])[-1])
@@ -256,25 +260,25 @@ class ConvW2vAutocorrModel(_Base):
             raise ValueError("apply(train=True) needs a key")
         key = key if train else None
         heard = self.states(params, batch, None if key is None else jax.random.fold_in(key, 2))
-        extra: dict[str, Array] = {"features": heard[:, :, -self.preset.size.encoder_layers :]}
+        inputs = _preset_inputs(batch, features=heard[:, :, -self.preset.size.encoder_layers :])
         if self.config.implicit_emotion:
-            extra["implicit_emotion"] = self._implicit(params, batch, train)
+            inputs["implicit_emotion"] = self._implicit(params, batch, train)
         constants = params["constants"]
-        out = self.preset.run(_weights(params), {**batch, **extra}, key=key, train=train)["frames"]
+        out = self.preset.run(_weights(params), inputs, key=key, train=train)["frames"]
         found = {"motion": self.motion(constants, out, train=train), "frames": out}
         if self.config.implicit_emotion:
-            found["implicit"] = extra["implicit_emotion"]
+            found["implicit"] = inputs["implicit_emotion"]
         return found
 
     def _implicit(self, params: Params, batch: Batch, train: bool) -> Array:
         """Returns the learned emotion of each training frame, else the mean of all [B, T, E]."""
         table = params["implicit"]["table"]
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         if not train:
             return jnp.broadcast_to(table.mean(axis=0), (items, frames, table.shape[1]))
         offset = params["constants"]["clip_offset"]
-        first, end = offset[batch["clip"]], offset[batch["clip"] + 1]
-        row = (first + batch["start"])[:, None] + jnp.arange(frames)
+        first, end = offset[batch.clip], offset[batch.clip + 1]
+        row = (first + batch.start)[:, None] + jnp.arange(frames)
         return table[jnp.clip(row, first[:, None], end[:, None] - 1)]
 
 
@@ -324,36 +328,33 @@ class DiffusionRnnModel(_Base):
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants, without the encoder's."""
-        items, frames = batch["emotion"].shape[:2]
-        extra = {
-            "features": jnp.zeros((items, frames, self.encoder.width)),
-            "actor": self.actor(batch),
-        }
-        params = self.preset.init(key, {**batch, **extra})
+        items, frames = batch.emotion.shape[:2]
+        features = jnp.zeros((items, frames, self.encoder.width))
+        inputs = _preset_inputs(batch, features=features, actor=self.actor(batch))
+        params = self.preset.init(key, inputs)
         return {**params, "constants": self.device_constants()}
 
     def actor(self, batch: Batch) -> Array:
         """Returns the one-hot actor [B, A]; the even mixture where the subject is not known."""
-        items = batch["emotion"].shape[0]
+        items = batch.emotion.shape[0]
         mixture = jnp.full((items, self.actors), 1.0 / self.actors)
-        subject = batch.get("subject")
-        if subject is None or self.actors == 1:
+        if self.actors == 1:
             return mixture
-        subject = jnp.asarray(subject)
+        subject = jnp.asarray(batch.subject)
         known = (subject >= 0) & (subject < self.actors)
         return jnp.where(known[:, None], jax.nn.one_hot(subject, self.actors), mixture)
 
-    def conditions(self, params: Params, batch: Batch, key: Array | None = None) -> Batch:
-        """Returns the batch with what the network is told beside the noisy motion."""
+    def conditions(self, params: Params, batch: Batch, key: Array | None = None) -> Inputs:
+        """Returns what the network reads beside the noisy motion."""
         heard = self.states(params, batch, key)[:, :, -1]
-        return {**batch, "features": heard, "actor": self.actor(batch)}
+        return _preset_inputs(batch, features=heard, actor=self.actor(batch))
 
     def denoise(
         self,
         params: Params,
         noisy: Array,
         step: Array,
-        conditions: Batch,
+        conditions: Inputs,
         *,
         key: Array | None = None,
     ) -> Array:
@@ -379,7 +380,7 @@ class DiffusionRnnModel(_Base):
         """
         del key
         conditions = self.conditions(params, batch)
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         seed = jax.random.key(self.config.sample_seed)
 
         def draw(index: Array | int) -> Array:
