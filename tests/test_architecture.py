@@ -44,7 +44,7 @@ ALLOWED = {
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "train", "infer", "view"},
 }
-for _name in "models losses data tasks train infer evaluate plan".split():
+for _name in "models losses data tasks train infer evaluation plan".split():
     ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}
