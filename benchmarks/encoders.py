@@ -31,20 +31,19 @@ import numpy as np
 
 from a2fjax import files
 from a2fjax.audio import HOP, SAMPLE_RATE
-from a2fjax.encoders import wav2vec2 as w
-from a2fjax.encoders.whisper import network
+from a2fjax.encoders import wav2vec2, whisper
 
 ENCODERS = {
     f"{kind}-{size}": dataclasses.replace(layout, model_type=kind)
     for kind in ("wav2vec2", "hubert")
-    for size, layout in (("base", w.BASE), ("large", w.LARGE))
+    for size, layout in (("base", wav2vec2.BASE), ("large", wav2vec2.LARGE))
 }
 WHISPER = "whisper"
 BOUND = 2e-5
 """Of random weights; trained ones of Whisper reach further, and so does rounding."""
 
 
-def torch_model(layout: w.Wav2Vec2Config, folder: Path) -> Any:
+def torch_model(layout: wav2vec2.Wav2Vec2Config, folder: Path) -> Any:
     """Returns a random model of transformers and leaves its checkpoint in `folder`."""
     import torch
     import transformers
@@ -81,7 +80,7 @@ def clock(run: Callable[[], Any]) -> float:
 def row(
     name: str,
     model: Any,
-    encoder: w.Wav2Vec2Encoder,
+    encoder: wav2vec2.Wav2Vec2Encoder,
     params: Any,
     seconds: float,
     masked: bool,
@@ -138,7 +137,7 @@ def compared(
 
 def whisper_row(
     model: Any,
-    encoder: network.WhisperEncoder,
+    encoder: whisper.WhisperEncoder,
     params: Any,
     seconds: float,
     masked: bool,
@@ -153,7 +152,7 @@ def whisper_row(
     audio = np.stack([0.05 * voice(frames * HOP, 0), 0.05 * voice(frames * HOP, 1)])
     rows = [audio[i : i + 1, :n] for i, n in enumerate(lengths)]
     spectra = [
-        np.ascontiguousarray(np.asarray(network.log_mel(row, bins=encoder.mels)).swapaxes(1, 2))
+        np.ascontiguousarray(np.asarray(whisper.log_mel(row, bins=encoder.mels)).swapaxes(1, 2))
         for row in (rows if masked else [audio])
     ]
 
@@ -192,7 +191,7 @@ def whisper_rows(
     if args.precision != "float32":
         print(f"{WHISPER:15} skipped: only float32 is compared with CTranslate2")
         return
-    encoder, params = network.load(args.whisper)
+    encoder, params = whisper.load(args.whisper)
     params = jax.device_put(params)
     model = ctranslate2.models.Whisper(
         args.whisper, compute_type="float32", intra_threads=args.torch_threads
@@ -238,7 +237,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             model = torch_model(ENCODERS[name], Path(folder))
-            encoder, params = w.Wav2Vec2Encoder.load(folder, precision=args.precision)
+            encoder, params = wav2vec2.Wav2Vec2Encoder.load(folder, precision=args.precision)
         params = jax.device_put(params)
         for seconds, masked in cases:
             show(row(name, model, encoder, params, seconds, masked, args.rounds))

@@ -151,10 +151,10 @@ def mel_features(clip: Any) -> np.ndarray:
 
 def state_features(encoder: Any, params: Any) -> Callable[[Any], np.ndarray]:
     """Returns a function of a clip: all states [layers + 1, T, D]."""
-    from a2fjax.encoders.whisper import network
+    from a2fjax.encoders import whisper
 
     def features(clip: Any) -> np.ndarray:
-        return network.encode(encoder, params, padded(clip)[None], all_layers=True)[:, 0]
+        return whisper.encode_chunked(encoder, params, padded(clip)[None], all_layers=True)[:, 0]
 
     return features
 
@@ -181,7 +181,7 @@ def crop_features(encoder: Any, params: Any, state: int, own: bool) -> Callable[
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the figures: {input: {channel: [{"r2", "r"} for each test take]}} and choices."""
-    from a2fjax.encoders.whisper import network
+    from a2fjax.encoders import whisper
 
     names = real_takes.find_takes(args.folder)
     wanted = args.channels.split(",")
@@ -224,7 +224,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         record("log-mel", of, fit(ridge, of), by_mel[of])
     say("log-mel")
     for path in args.weights:
-        encoder, params = network.load(path, pad=args.pad)
+        encoder, params = whisper.load(path, pad=args.pad)
         short = path.stem.removesuffix("_f16").removesuffix("_encoder")
         states = data.inputs(state_features(encoder, params), STATE_TAPS)
         least = np.zeros((encoder.layers + 1, len(names)))

@@ -178,9 +178,9 @@ def random_weights(shapes, seed=0):
         elif last in ("bias", "masked_spec_embed"):
             value = 0.1 * value
         elif last == "positions":
-            from a2fjax.encoders.whisper import network
+            from a2fjax.encoders import whisper
 
-            value = network.sinusoids(*leaf.shape)
+            value = whisper.sinusoids(*leaf.shape)
         else:
             value = value / np.sqrt(np.prod(leaf.shape[:-1]))
         return value.astype(np.float32)
@@ -199,8 +199,7 @@ def tiny_encoders(tmp_path_factory):
     import numpy as np
     from safetensors.numpy import save_file
 
-    from a2fjax.encoders import wav2vec2
-    from a2fjax.encoders.whisper import network
+    from a2fjax.encoders import wav2vec2, whisper
 
     root = tmp_path_factory.mktemp("encoders")
     sizes = dict(
@@ -220,7 +219,7 @@ def tiny_encoders(tmp_path_factory):
         shapes = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(layout).init, jax.random.key(0))
         wav2vec2.save(root / name, layout, random_weights(shapes))
         out[name] = f"{kind}:{root / name}"
-    encoder = network.WhisperEncoder(width=16, layers=3, heads=2, hidden=24, mels=20)
+    encoder = whisper.WhisperEncoder(width=16, layers=3, heads=2, hidden=24, mels=20)
     params = random_weights(jax.eval_shape(encoder.init, jax.random.key(0)))
     for i in range(encoder.layers):  # Whisper's keys have no bias.
         params[f"layers_{i}"]["qkv"]["bias"][16:32] = 0

@@ -71,7 +71,7 @@ def _write(args: argparse.Namespace, found: Encoders) -> None:
 
     for folder in args.shards:
         for key, (encoder, params) in found.items():
-            print(f"{folder}: {key}, {encoder.states} states of {encoder.width}", flush=True)
+            print(f"{folder}: {key}, {encoder.num_states} states of {encoder.width}", flush=True)
             place = writer.write(
                 folder,
                 encoder,

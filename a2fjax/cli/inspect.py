@@ -216,7 +216,7 @@ def _model(
     import jax.numpy as jnp
 
     from a2fjax import tasks
-    from a2fjax.batch import Batch
+    from a2fjax.data import batch as batch_lib
     from a2fjax.data import loader
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import flops
@@ -227,15 +227,10 @@ def _model(
     batch = batch_shapes(config, 1, config.data.window_frames)
     # Training encodes the whole clip of a window, or reads what is in a cache.
     cached = config.data.encoder_features == "cached"
-    read = {key: (e.states, e.width) for key, e in extractor.encoders.items() if cached}
+    read = {key: (e.num_states, e.width) for key, e in extractor.encoders.items() if cached}
     heard = loader.heard_frames(config)
-    example = Batch.spec(
-        1,
-        config.data.window_frames,
-        config.data.identity_points,
-        context_frames=heard,
-        cached=read,
-    )
+    shapes = batch_lib.spec(1, config.data.window_frames, config.data.identity_points, heard, read)
+    example = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     params = jax.eval_shape(
         lambda b, weights: params_lib.merge(task.init(jax.random.key(0), b), weights),
         batch,
@@ -279,8 +274,8 @@ def _model(
     for key, encoder in extractor.encoders.items():
         start = config.audio.encoder.train_from
         lines.append(
-            f"  {key}: {encoder.layers} layers of width {encoder.width}, "
-            f"{encoder.states} state{'s' if encoder.states > 1 else ''} a frame, "
+            f"  {key}: {encoder.num_layers} layers of width {encoder.width}, "
+            f"{encoder.num_states} state{'s' if encoder.num_states > 1 else ''} a frame, "
             f"{'frozen' if start is None else f'trained from layer {start}'}"
             + (", read from a cache in training" if cached else "")
             + (f"; training hears clips of up to {heard} frames" if heard else "")

@@ -1,30 +1,25 @@
-"""Experiments become frozen dataclasses, once; an unknown key is an error with near names.
+"""Experiment values become frozen dataclasses, once; an unknown key is an error with near names.
 
 An experiment is a Python file with `get_config(variant="") -> ml_collections.ConfigDict` of plain
 values. `load` reads it, applies `--config.path.to.key=value` overrides and returns a `Resolved`:
-the dataclasses, where each value came from, and a fingerprint.
+the dataclasses every room works from, where each value came from, and a fingerprint.
 
-experiment                            `Config`, the whole
-audio, data, models, nvidia, train    its groups, with bounds and meaning beside each field
-bounds                                the bounds
-build                                 from plain values to the dataclasses
-read                                  files, overrides and a run's config.json
-reference                             every key with its meaning, for people
+values   the dataclasses
+checks   types, ranges and names
+read     files, overrides and a run's config.json
 """
 
-from a2fjax.config.audio import SIGNALS, AudioConfig, EncoderConfig
-from a2fjax.config.build import build, build_config
-from a2fjax.config.data import AugmentConfig, DataConfig, check_weights
-from a2fjax.config.experiment import Config
-from a2fjax.config.models import (
-    BackboneConfig,
-    DiffusionConfig,
-    ModelConfig,
-    RegressionConfig,
-    SampleConfig,
-    UNetConfig,
+from a2fjax.config.checks import (
+    AT_MOST_ONE,
+    BELOW_ONE,
+    CHOICES,
+    NON_NEGATIVE,
+    POSITIVE,
+    SIGNALS,
+    build,
+    check_schedule,
+    check_weights,
 )
-from a2fjax.config.nvidia import ConvW2vAutocorrConfig, DiffusionRnnConfig, NvidiaConfig
 from a2fjax.config.read import (
     Resolved,
     digest,
@@ -35,43 +30,48 @@ from a2fjax.config.read import (
     parse_overrides,
     parse_value,
 )
-from a2fjax.config.train import (
+from a2fjax.config.values import (
+    AudioConfig,
+    AugmentConfig,
     CheckpointConfig,
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    EncoderConfig,
     EvalConfig,
     LogConfig,
     LossConfig,
-    LossTermConfig,
+    ModelConfig,
+    NvidiaConfig,
     OptimConfig,
+    SampleConfig,
     ShardingConfig,
-    check_schedule,
 )
 
 __all__ = [
+    "AT_MOST_ONE",
     "AudioConfig",
     "AugmentConfig",
-    "BackboneConfig",
+    "BELOW_ONE",
+    "CHOICES",
     "CheckpointConfig",
     "Config",
-    "ConvW2vAutocorrConfig",
     "DataConfig",
     "DiffusionConfig",
-    "DiffusionRnnConfig",
     "EncoderConfig",
     "EvalConfig",
     "LogConfig",
     "LossConfig",
-    "LossTermConfig",
+    "ShardingConfig",
     "ModelConfig",
+    "NON_NEGATIVE",
     "NvidiaConfig",
     "OptimConfig",
-    "RegressionConfig",
+    "POSITIVE",
     "Resolved",
     "SIGNALS",
     "SampleConfig",
-    "ShardingConfig",
-    "UNetConfig",
     "build",
-    "build_config",
     "check_schedule",
     "check_weights",
     "digest",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax.config import EncoderConfig
-from a2fjax.encoders.wav2vec2.network import sample_mask_spans
+from a2fjax.encoders.wav2vec2.masking import sample_mask_spans
 
 _LIMIT = 10.0  # Deviations: a few of Whisper's units stray by far more on single frames.
 
@@ -78,11 +78,11 @@ class FeatureFusion(nn.Module):
                 x = jnp.where(masked[..., None], out, x)
             parts.append(jnp.where(valid, x, out))
             outside.append(out)
-        if for_parts is not None and config.feature_dropout > 0 and len(parts) > 1:
+        if for_parts is not None and config.part_dropout > 0 and len(parts) > 1:
             which, whether = jax.random.split(for_parts)
             batch = (parts[0].shape[0],)
             left_out = jnp.where(
-                jax.random.bernoulli(whether, config.feature_dropout, batch),
+                jax.random.bernoulli(whether, config.part_dropout, batch),
                 jax.random.randint(which, batch, 0, len(parts)),
                 -1,
             )

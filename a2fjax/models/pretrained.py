@@ -11,29 +11,31 @@ from pathlib import Path
 
 from a2fjax import files
 from a2fjax.config import AudioConfig, Config
-from a2fjax.encoders import speech_encoder
+from a2fjax.encoders import storage
+from a2fjax.encoders.feature_names import feature_keys, parse
+from a2fjax.encoders.speech_encoder import SpeechEncoder
 from a2fjax.errors import InputError
 from a2fjax.models.params import Params
 
 FOLDER = "encoders"
 """Folder of the encoders within a run folder."""
 
-Encoders = Mapping[str, tuple[speech_encoder.Encoder, Params]]
+Encoders = Mapping[str, tuple[SpeechEncoder, Params]]
 """Encoders with their parameters as read, by key."""
 
 
-def load(config: AudioConfig) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+def load(config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:
     """Reads the encoders that a configuration names, by key; empty where it names none.
 
     Raises:
       InputError: as `encoders.load`, or nothing to train of an encoder.
     """
     found = {
-        key: speech_encoder.load(name, config.encoder)
-        for key, name in speech_encoder.feature_keys(config.features).items()
+        key: storage.load(name, config.encoder)
+        for key, name in feature_keys(config.features).items()
     }
     for encoder, _ in found.values():
-        encoder.frozen(config.encoder.train_from)
+        encoder.frozen_patterns(config.encoder.train_from)
     return found
 
 
@@ -46,28 +48,24 @@ def save(run: Path, found: Encoders) -> None:
         path = _path(run, key)
         if not path.is_file():
             files.make_folder(path.parent)
-            speech_encoder.save(path, encoder, params)
+            storage.save(path, encoder, params)
 
 
-def restore(
-    run: str | Path, config: AudioConfig
-) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:
     """Reads the encoders of a run folder.
 
     Raises:
       InputError: one is missing, damaged or of another kind.
     """
     return {
-        key: speech_encoder.restore(
-            _path(Path(run), key), config.encoder, speech_encoder.parse(name)[0]
-        )
-        for key, name in speech_encoder.feature_keys(config.features).items()
+        key: storage.restore(_path(Path(run), key), config.encoder, parse(name)[0])
+        for key, name in feature_keys(config.features).items()
     }
 
 
 def load_or_restore(
     run: str | Path, config: AudioConfig, init_from: str | Path = ""
-) -> dict[str, tuple[speech_encoder.Encoder, Params]]:
+) -> dict[str, tuple[SpeechEncoder, Params]]:
     """Reads the encoders of a run that has no state yet: those it keeps, or else those named.
 
     A run that was ended while it was keeping its encoders has some of them, or none.
@@ -81,16 +79,16 @@ def load_or_restore(
       InputError: as `restore` and `load`.
     """
     found = {}
-    for key, name in speech_encoder.feature_keys(config.features).items():
+    for key, name in feature_keys(config.features).items():
         path = _path(Path(run), key)
         if init_from and not path.is_file():
             path = _path(Path(init_from), key)
         found[key] = (
-            speech_encoder.restore(path, config.encoder, speech_encoder.parse(name)[0])
+            storage.restore(path, config.encoder, parse(name)[0])
             if init_from or path.is_file()
-            else speech_encoder.load(name, config.encoder)
+            else storage.load(name, config.encoder)
         )
-        found[key][0].frozen(config.encoder.train_from)
+        found[key][0].frozen_patterns(config.encoder.train_from)
     return found
 
 
@@ -105,9 +103,7 @@ def check_feature_source(config: Config) -> None:
       InputError: states are to come from a cache, but the encoder is trained, so that what it gave
         before is not what it gives; or pauses are to be inserted, which no cache has heard.
     """
-    if config.data.encoder_features != "cached" or not speech_encoder.feature_keys(
-        config.audio.features
-    ):
+    if config.data.encoder_features != "cached" or not feature_keys(config.audio.features):
         return
     for key, value, wrong, why in (
         (

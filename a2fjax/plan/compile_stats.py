@@ -22,7 +22,6 @@ import jax
 
 from a2fjax import config as config_lib
 from a2fjax import tasks
-from a2fjax.batch import Batch
 from a2fjax.data import loader
 from a2fjax.errors import InputError
 from a2fjax.models import flops
@@ -82,8 +81,8 @@ def describe(topology: Topology) -> list[jax.Device]:
     return sorted(described, key=lambda device: device.id)
 
 
-def batch_spec(config: config_lib.Config, task: Task) -> Batch:
-    """Returns a global batch of `jax.ShapeDtypeStruct`s; no shards are read.
+def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns a global batch as shapes and types; no shards are read.
 
     Args:
       config: of the experiment.
@@ -91,7 +90,8 @@ def batch_spec(config: config_lib.Config, task: Task) -> Batch:
     """
     cached = config.data.encoder_features == "cached"
     read: dict[str, Any] = dict(task.model.audio_features.encoders) if cached else {}
-    return loader.spec(config, encoded=read)
+    shapes = loader.spec(config, encoded=read)
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
 def find(
@@ -177,7 +177,7 @@ def find(
 def operations(
     config: config_lib.Config,
     task: Task,
-    spec: Batch,
+    spec: dict[str, jax.ShapeDtypeStruct],
     made: compiled_steps.Programs,
 ) -> dict[str, int]:
     """Returns floating point operations of a step on all devices, by kind (`models.cost`).

@@ -150,8 +150,7 @@ def tiny_encoder(folder: Path, kind: str, seed: int = 0) -> str:
     """Writes random weights of "base", "large" (wav2vec 2.0) or "whisper"; returns the feature."""
     import jax
 
-    from a2fjax.encoders import wav2vec2
-    from a2fjax.encoders.whisper import network as whisper
+    from a2fjax.encoders import wav2vec2, whisper
 
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "whisper":

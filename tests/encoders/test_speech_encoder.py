@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from a2fjax.config import EncoderConfig
-from a2fjax.encoders import speech_encoder, wav2vec2
-from a2fjax.encoders.whisper import network as whisper
+from a2fjax.encoders import feature_names, storage, wav2vec2, whisper
+from a2fjax.encoders.whisper import chunked
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models.params import paths, split
 
@@ -40,7 +40,7 @@ def compiled(compile_once):
 @pytest.fixture
 def load(tiny_encoders):
     def load(name, **settings):
-        return speech_encoder.load(tiny_encoders[name], EncoderConfig(**settings))
+        return storage.load(tiny_encoders[name], EncoderConfig(**settings))
 
     return load
 
@@ -65,8 +65,8 @@ def test_states_are_those_of_the_encoder_itself(load, name):
         encoder, params = load(name, layers=layers, mix=mix)
         count = 3 if layers < 0 else layers
         got = run(encoder, params, audio)
-        assert got.shape == (2, 30, encoder.states, encoder.width) and got.dtype == np.float32
-        assert encoder.states == (count + 1 if mix else 1)
+        assert got.shape == (2, 30, encoder.num_states, encoder.width) and got.dtype == np.float32
+        assert encoder.num_states == (count + 1 if mix else 1)
         network = encoder.network
 
         @compile_fast
@@ -75,8 +75,8 @@ def test_states_are_those_of_the_encoder_itself(load, name):
                 return network.apply(
                     params, audio, length=np.full(2, 9600), layers=count, all_layers=mix
                 )
-            found = network.motion(params, audio, all_layers=mix)
-            return found.hidden if mix else found.features
+            found = network.motion_features(params, audio, all_layers=mix)
+            return found.hidden_states if mix else found.features
 
         expected = np.asarray(own(params, audio))
         expected = np.moveaxis(expected, 0, 2) if mix else expected[:, :, None]
@@ -136,7 +136,7 @@ def test_clips_beyond_whispers_window_do_not_depend_on_their_padding(load):
     short = dataclasses.replace(encoder.network, positions=300)
     params = {**params, "positions": whisper.sinusoids(300, 16)}
     encoder = dataclasses.replace(encoder, network=short)
-    assert encoder.most_frames == 300
+    assert encoder.max_frames == 300
     audio = noise(4, 500)
     lengths = np.array([300, 301, 400, 500])
     alone = [run(encoder, params, audio[i : i + 1, : 320 * n]) for i, n in enumerate(lengths)]
@@ -146,9 +146,9 @@ def test_clips_beyond_whispers_window_do_not_depend_on_their_padding(load):
         together = run(encoder, params, padded, lengths)
         for i, n in enumerate(lengths):
             np.testing.assert_allclose(together[i, :n], alone[i][0], atol=2e-5)
-    # As `whisper.encode` has them: the last window is moved back to end with the clip.
-    first = whisper._apply(short, params, audio[2:3, : 320 * 300])[0]
-    last = whisper._apply(short, params, audio[2:3, 320 * 100 : 320 * 400])[0]
+    # As `whisper.encode_chunked` has them: the last window is moved back to end with the clip.
+    first = chunked.apply_jit(short, params, audio[2:3, : 320 * 300])[0]
+    last = chunked.apply_jit(short, params, audio[2:3, 320 * 100 : 320 * 400])[0]
     got = alone[2][0, :, 0]
     np.testing.assert_allclose(got[:195], first[:195], atol=1e-4)
     np.testing.assert_allclose(got[205:], last[105:], atol=1e-4)
@@ -216,7 +216,7 @@ def mirrored(encoder, params):
         for name in ("conv1", "conv2"):
             params[name]["kernel"] += params[name]["kernel"][::-1]
         params["positions"][:] = 0
-        for i in range(encoder.layers):
+        for i in range(encoder.num_layers):
             params[f"layers_{i}"]["out"]["kernel"][:] = 0
         return params
     for layer in params["feature_extractor"]["conv_layers"].values():
@@ -235,8 +235,8 @@ def test_encoders_are_centred_on_motion_frames_within_1_ms(load, name):
             encoder, network=dataclasses.replace(encoder.network, peak=1.0)
         )
     else:  # The whole clip's level would let every frame hear every click.
-        layout = dataclasses.replace(encoder.network.layout, do_normalize=False)
-        network = dataclasses.replace(encoder.network, layout=layout)
+        layout = dataclasses.replace(encoder.network.config, do_normalize=False)
+        network = dataclasses.replace(encoder.network, config=layout)
         encoder = dataclasses.replace(encoder, network=network)
     params = mirrored(encoder, params)
     for frame in (8, 13):
@@ -282,13 +282,13 @@ def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
         tree = {"encoders": {"0_x": params}}
         kept = {}
         for first in (None, -1, 0, 1):
-            trained = split(tree, encoder.frozen(first, "encoders/0_x/"))[0]
+            trained = split(tree, encoder.frozen_patterns(first, "encoders/0_x/"))[0]
             kept[first] = {path.removeprefix("encoders/0_x/") for path, _ in paths(trained)}
         assert kept[None] == set()
         layer = "layers_{}/" if name == "whisper" else "encoder/layers/{}/"
         for first in (0, 1):
             assert not any(path.startswith(layer.format(first - 1)) for path in kept[first])
-            for i in range(first, encoder.layers):
+            for i in range(first, encoder.num_layers):
                 own = {path for path, _ in paths(params) if path.startswith(layer.format(i))}
                 assert own and own <= kept[first]
         assert kept[1] < kept[0] <= kept[-1]
@@ -313,7 +313,7 @@ def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
 def test_layers_that_there_are_not_cannot_be_trained(load, name, layers, first, said):
     encoder, _ = load(name, layers=layers)
     with pytest.raises(InputError, match=said):
-        encoder.frozen(first)
+        encoder.frozen_patterns(first)
 
 
 @pytest.mark.parametrize("name", ["large", "whisper"])
@@ -353,15 +353,15 @@ def test_masks_and_dropout_need_a_key(load, name):
 
 
 def test_names():
-    assert speech_encoder.parse("whisper:a/b:c.npz") == ("whisper", "a/b:c.npz")
-    assert speech_encoder.feature_keys(("mel", "whisper:a", "pitch", "hubert:b")) == {
+    assert feature_names.parse("whisper:a/b:c.npz") == ("whisper", "a/b:c.npz")
+    assert feature_names.feature_keys(("mel", "whisper:a", "pitch", "hubert:b")) == {
         "1_whisper": "whisper:a",
         "3_hubert": "hubert:b",
     }
     with pytest.raises(InputError, match="did you mean 'whisper'"):
-        speech_encoder.parse("wisper:a")
+        feature_names.parse("wisper:a")
     with pytest.raises(InputError, match="expected hubert:PATH"):
-        speech_encoder.parse("hubert:")
+        feature_names.parse("hubert:")
 
 
 def test_another_kind_than_the_name_says(tiny_encoders):
@@ -374,12 +374,12 @@ def test_another_kind_than_the_name_says(tiny_encoders):
         (f"whisper:{folders['large']}", "wav2vec2"),
     ):
         with pytest.raises(InputError) as error:
-            speech_encoder.load(name, EncoderConfig())
+            storage.load(name, EncoderConfig())
         path = name.partition(":")[2]
         assert f"holds a {holds} model; write {holds}:{path}" in str(error.value)
     file = Path(folders["whisper"]) / "model.safetensors"
     with pytest.raises(InputError, match="is a file; expected a folder with config.json"):
-        speech_encoder.load(f"wav2vec2:{file}", EncoderConfig())
+        storage.load(f"wav2vec2:{file}", EncoderConfig())
 
 
 @pytest.mark.parametrize("name", ["hubert", "whisper"])
@@ -393,14 +393,14 @@ def test_layers_beyond_the_encoder(load, name, layers, said):
 def test_weights_that_are_not_there(tmp_path, kind):
     for path in (str(tmp_path / "none"), "someone/nothing"):
         with pytest.raises(InputError, match="hub's cache") as error:
-            speech_encoder.load(f"{kind}:{path}", EncoderConfig())
+            storage.load(f"{kind}:{path}", EncoderConfig())
         assert path in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_home_folder(tiny_encoders, tmp_path, monkeypatch):
     shutil.copytree(tiny_encoders["whisper"].partition(":")[2], tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert speech_encoder.load("whisper:~/mine", EncoderConfig())[0].layers == 3
+    assert storage.load("whisper:~/mine", EncoderConfig())[0].num_layers == 3
 
 
 def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
@@ -408,7 +408,7 @@ def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "conv_stride": [40, 4]}))
     with pytest.raises(InputError, match="a frame every 160 samples, expected 320"):
-        speech_encoder.load(f"hubert:{folder}", EncoderConfig())
+        storage.load(f"hubert:{folder}", EncoderConfig())
 
 
 # ---- files of a run -----------------------------------------------------------------------------
@@ -418,9 +418,9 @@ def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
 def test_saved_and_restored_is_the_same_to_the_bit(load, tmp_path, name):
     for layers in (-1, 1):
         encoder, params = load(name, layers=layers)
-        speech_encoder.save(tmp_path / "x.safetensors", encoder, params)
-        again, read = speech_encoder.restore(tmp_path / "x.safetensors", EncoderConfig(mix=True))
-        assert again.all_states and again.layers == encoder.layers
+        storage.save(tmp_path / "x.safetensors", encoder, params)
+        again, read = storage.restore(tmp_path / "x.safetensors", EncoderConfig(mix=True))
+        assert again.all_states and again.num_layers == encoder.num_layers
         assert again.kind == encoder.kind and again.describe() == encoder.describe()
         assert {p: v.tobytes() for p, v in paths(read)} == {
             p: v.tobytes() for p, v in paths(params)
@@ -434,7 +434,7 @@ def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
     encoder, params = load("wav2vec2")
     prints = {"plain": encoder.fingerprint(params)}
     folder = shutil.copytree(tiny_encoders["wav2vec2"].partition(":")[2], tmp_path / "moved")
-    moved, same = speech_encoder.load(f"wav2vec2:{folder}", EncoderConfig(layers=3, remat=True))
+    moved, same = storage.load(f"wav2vec2:{folder}", EncoderConfig(layers=3, remat=True))
     assert moved.fingerprint(same) == prints["plain"]
     for key, settings in {"fewer": {"layers": 2}, "rough": {"precision": "bfloat16"}}.items():
         other, values = load("wav2vec2", **settings)
@@ -442,7 +442,7 @@ def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
     changed = jax.tree.map(np.array, params)
     changed["encoder"]["layers"]["1"]["layer_norm"]["bias"][3] += 1e-6
     prints["weights"] = encoder.fingerprint(changed)
-    layout = dataclasses.replace(encoder.network.layout, hidden_act="relu")
+    layout = dataclasses.replace(encoder.network.config, hidden_act="relu")
     relu = dataclasses.replace(encoder, network=wav2vec2.Wav2Vec2Encoder(layout))
     prints["layout"] = relu.fingerprint(params)
     prints["hubert"] = (lambda found: found[0].fingerprint(found[1]))(load("hubert"))
@@ -454,12 +454,12 @@ def test_files_that_are_damaged(load, tmp_path):
 
     encoder, params = load("whisper", layers=1)
     path = tmp_path / "0_whisper.safetensors"
-    speech_encoder.save(path, encoder, params)
+    storage.save(path, encoder, params)
     whole = path.read_bytes()
 
     def refused(said):
         with pytest.raises(InputError, match=said) as error:
-            speech_encoder.restore(path, EncoderConfig(), "whisper")
+            storage.restore(path, EncoderConfig(), "whisper")
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 
     for size in (0, 7, 100, len(whole) - 1):
@@ -474,12 +474,12 @@ def test_files_that_are_damaged(load, tmp_path):
     metadata = {"encoder": json.dumps(encoder.describe()), "crc32": "0"}
     for wrong in ({}, {k: v for k, v in tensors.items() if "conv1" not in k}):
         save_file(wrong, path, metadata=metadata)
-        refused("its weights are not those that it describes")
+        refused("its weights do not fit its description")
     save_file(tensors, path)
     refused("not a saved encoder")
     save_file(tensors, path, metadata={"encoder": '{"kind": "whisper", "layers": 1}'})
     refused("not the description of an encoder")
-    speech_encoder.save(path, *load("hubert"))
+    storage.save(path, *load("hubert"))
     refused("holds a hubert encoder, expected whisper")
     path.unlink()
     refused("no such file")
@@ -494,7 +494,7 @@ def test_a_full_disk_leaves_no_half_file(load, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(WorkFailed, match="could not be written"):
-            speech_encoder.save(path, encoder, params)
+            storage.save(path, encoder, params)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

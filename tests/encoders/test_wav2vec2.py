@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from a2fjax.encoders import wav2vec2 as w
-from a2fjax.encoders.wav2vec2 import network
+from a2fjax.encoders import wav2vec2
+from a2fjax.encoders.wav2vec2 import masking
 from a2fjax.errors import InputError
 
 
@@ -134,16 +134,16 @@ def test_parity_with_an_independent_network(tiny, name, masked):
         audio[1, 2300:] = 0
     states, features = reference(layout, params, audio, lengths, "counted" in masked)
     got = tiny.run(
-        w.Wav2Vec2Encoder(layout),
+        wav2vec2.Wav2Vec2Encoder(layout),
         params,
         audio,
         all_layers=True,
         lengths=lengths,
         count_padding="counted" in masked,
     )
-    assert got.features.shape == (2, 11, 32) and got.hidden.shape == (3, 2, 11, 32)
+    assert got.features.shape == (2, 11, 32) and got.hidden_states.shape == (3, 2, 11, 32)
     assert np.abs(states).max() > 1
-    np.testing.assert_allclose(got.hidden, states, atol=2e-5)
+    np.testing.assert_allclose(got.hidden_states, states, atol=2e-5)
     np.testing.assert_allclose(got.features, features, atol=2e-5)
 
 
@@ -155,7 +155,7 @@ def test_every_weight_matters(tiny, name):
     weights = tiny.noise(11, 32, 3)
 
     def loss(p):
-        features = w.Wav2Vec2Encoder(layout).apply(p, tiny.noise(1, 3700)).features
+        features = wav2vec2.Wav2Vec2Encoder(layout).apply(p, tiny.noise(1, 3700)).features
         return jnp.sum(weights * features[0])
 
     idle = set()
@@ -175,7 +175,7 @@ def test_every_weight_matters(tiny, name):
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_padding_changes_nothing_unless_asked_to(tiny, name):
     layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=1)
-    encoder, params = w.Wav2Vec2Encoder(layout), tiny.random_params(layout)
+    encoder, params = wav2vec2.Wav2Vec2Encoder(layout), tiny.random_params(layout)
     audio = tiny.noise(2, 8000)
     audio[1, 5003:] = 0
     lengths = jnp.array([8000, 5003])
@@ -190,12 +190,15 @@ def test_padding_changes_nothing_unless_asked_to(tiny, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_padding_changes_no_motion_frame(tiny, name):
-    encoder, params = w.Wav2Vec2Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    encoder, params = (
+        wav2vec2.Wav2Vec2Encoder(tiny.LAYOUTS[name]),
+        tiny.random_params(tiny.LAYOUTS[name]),
+    )
     audio = tiny.noise(2, 8000)
     audio[1, 5003:] = 0
     lengths = jnp.array([8000, 5003])
-    alone = tiny.motion(encoder, params, audio[1:, :5003]).features[0]
-    both = tiny.motion(encoder, params, audio, lengths=lengths).features[1]
+    alone = tiny.motion_features(encoder, params, audio[1:, :5003]).features[0]
+    both = tiny.motion_features(encoder, params, audio, lengths=lengths).features[1]
     assert len(alone) == 16
     np.testing.assert_allclose(both[:16], alone, atol=1e-5)
 
@@ -208,19 +211,19 @@ def flops_of(function, *args):
 def test_the_forward_stops_at_a_layer(tiny, name):
     layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=2)
     params, audio = tiny.random_params(layout), tiny.noise(1, 6500)
-    encoder = w.Wav2Vec2Encoder(layout)
+    encoder = wav2vec2.Wav2Vec2Encoder(layout)
     full = tiny.run(encoder, params, audio, all_layers=True)
     again = jax.jit(encoder.apply, static_argnames="layers").lower(params, audio, layers=1)
     flops = {}
     for count in (0, 1, 2):
-        first = w.Wav2Vec2Encoder(layout, layers=count)
+        first = wav2vec2.Wav2Vec2Encoder(layout, layers=count)
         less = {**params, "encoder": {**params["encoder"], "layers": {}}}
         less["encoder"]["layers"] = {
             str(i): params["encoder"]["layers"][str(i)] for i in range(count)
         }
         if count < 2:
             got = tiny.run(first, less, audio).features
-            np.testing.assert_allclose(got, full.hidden[count], atol=1e-5)
+            np.testing.assert_allclose(got, full.hidden_states[count], atol=1e-5)
         flops[count] = flops_of(lambda p, a, f=first: f.apply(p, a).features, less, audio)
         paths = jax.tree.structure(jax.eval_shape(first.init, jax.random.key(0)))
         assert paths == jax.tree.structure(less) or count == 0
@@ -231,28 +234,20 @@ def test_the_forward_stops_at_a_layer(tiny, name):
     with pytest.raises(ValueError, match="2 layers asked for, the parameters hold 0"):
         encoder.apply({**params, "encoder": {**params["encoder"], "layers": {}}}, audio, layers=2)
     with pytest.raises(InputError, match="layers=3: the network has 0 to 2"):
-        w.Wav2Vec2Encoder(layout, layers=3)
-
-
-def test_layer_mix(tiny):
-    hidden = jnp.asarray(tiny.noise(4, 10).reshape(4, 1, 5, 2))
-    even = w.layer_mix(w.init_layer_mix(3), hidden)
-    np.testing.assert_allclose(even, hidden.mean(0), atol=1e-6)
-    only = {"weights": jnp.array([0.0, 40.0, 0.0, 0.0]), "scale": jnp.array(2.0)}
-    np.testing.assert_allclose(w.layer_mix(only, hidden), 2 * hidden[1], atol=1e-6)
+        wav2vec2.Wav2Vec2Encoder(layout, layers=3)
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
 def test_bfloat16_is_near_and_comes_out_as_float32(tiny, name):
     layout, params = tiny.LAYOUTS[name], tiny.random_params(tiny.LAYOUTS[name])
     audio = tiny.noise(1, 16000)
-    exact = tiny.run(w.Wav2Vec2Encoder(layout), params, audio).features
-    rough = tiny.run(w.Wav2Vec2Encoder(layout, precision="bfloat16"), params, audio).features
+    exact = tiny.run(wav2vec2.Wav2Vec2Encoder(layout), params, audio).features
+    rough = tiny.run(wav2vec2.Wav2Vec2Encoder(layout, precision="bfloat16"), params, audio).features
     assert rough.dtype == jnp.float32
     error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
     assert 1e-4 < error < 0.03
     with pytest.raises(InputError, match="did you mean 'bfloat16'"):
-        w.Wav2Vec2Encoder(layout, precision="bfloat61")
+        wav2vec2.Wav2Vec2Encoder(layout, precision="bfloat61")
 
 
 @pytest.mark.slow
@@ -260,7 +255,7 @@ def test_remat_gives_the_same_gradient_and_keeps_less(tiny):
     params, audio = tiny.random_params(tiny.BASE), tiny.noise(1, 32000)
     slopes, kept = [], []
     for remat in (False, True):
-        encoder = w.Wav2Vec2Encoder(tiny.BASE, remat=remat)
+        encoder = wav2vec2.Wav2Vec2Encoder(tiny.BASE, remat=remat)
 
         def loss(p, encoder=encoder):
             return jnp.mean(encoder.apply(p, audio).features ** 3)
@@ -281,11 +276,13 @@ def test_frozen_parts_cost_no_gradient(tiny, name):
 
     layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=4)
     params, audio = tiny.random_params(layout), tiny.noise(2, 16000)
-    encoder = w.Wav2Vec2Encoder(layout)
+    encoder = wav2vec2.Wav2Vec2Encoder(layout)
     forward = flops_of(lambda p: encoder.apply(p, audio).features, params)
     extra = {}
     for trained_from in (-1, 0, 2, 3):
-        trained, fixed = split({"enc": params}, w.frozen_patterns(layout, trained_from, "enc/"))
+        trained, fixed = split(
+            {"enc": params}, wav2vec2.frozen_patterns(layout, trained_from, "enc/")
+        )
         kept = {path for path, _ in paths(trained)}
         assert all(
             f"enc/encoder/layers/{i}/" in "".join(kept) for i in range(max(trained_from, 0), 4)
@@ -303,14 +300,14 @@ def test_frozen_parts_cost_no_gradient(tiny, name):
     layer = (extra[0] - extra[2]) / 2
     np.testing.assert_allclose(extra[2] - extra[3], layer, rtol=0.2)
     assert extra[3] < 1.4 * layer and extra[-1] > extra[0] + 0.1 * layer
-    everything, rest = split({"enc": params}, w.frozen_patterns(layout, None, "enc/"))
+    everything, rest = split({"enc": params}, wav2vec2.frozen_patterns(layout, None, "enc/"))
     assert everything == {} and rest
     with pytest.raises(InputError, match="layers 0 to 3"):
-        w.frozen_patterns(layout, 4)
+        wav2vec2.frozen_patterns(layout, 4)
 
 
 def test_spans(tiny):
-    drawn = tiny.compiled(network.sample_mask_spans, static_argnums=(1, 3, 4, 5))
+    drawn = tiny.compiled(masking.sample_mask_spans, static_argnums=(1, 3, 4, 5))
     key = jax.random.key(3)
     lengths = jnp.array([200, 200, 120, 4] * 500)
     masked = np.asarray(drawn(key, 200, lengths, 0.2, 10))
@@ -338,7 +335,11 @@ def test_a_masked_frame_is_not_heard(tiny):
         tiny.BASE,
         **{**tiny.PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1},
     )
-    encoder, params, key = w.Wav2Vec2Encoder(layout), tiny.random_params(layout), jax.random.key(0)
+    encoder, params, key = (
+        wav2vec2.Wav2Vec2Encoder(layout),
+        tiny.random_params(layout),
+        jax.random.key(0),
+    )
     one, other = (
         tiny.run(encoder, params, tiny.noise(2, 6500, seed), key=key, train=True).features
         for seed in (1, 2)
@@ -355,10 +356,10 @@ def test_training_masks_and_drops_what_the_layout_says(tiny):
 
     def train(key=key, audio=audio, **options):
         layout = dataclasses.replace(small, **{**tiny.PLAIN, **options})
-        encoder = w.Wav2Vec2Encoder(layout)
+        encoder = wav2vec2.Wav2Vec2Encoder(layout)
         return np.asarray(tiny.run(encoder, params, audio, key=key, train=True).features)
 
-    still = np.asarray(tiny.run(w.Wav2Vec2Encoder(small), params, audio).features)
+    still = np.asarray(tiny.run(wav2vec2.Wav2Vec2Encoder(small), params, audio).features)
     np.testing.assert_allclose(train(), still, atol=1e-6)
     # Every frame masked: the audio is not heard any more.
     deaf = train(mask_time_prob=1.0, mask_time_length=1)
@@ -376,7 +377,7 @@ def test_training_masks_and_drops_what_the_layout_says(tiny):
         train(key, tiny.noise(2, 8000, 9), mask_feature_prob=1.0, mask_feature_length=1),
         atol=1e-5,
     )
-    zero = np.asarray(tiny.run(w.Wav2Vec2Encoder(small), params, audio, layers=0).features)
+    zero = np.asarray(tiny.run(wav2vec2.Wav2Vec2Encoder(small), params, audio, layers=0).features)
     np.testing.assert_allclose(train(layerdrop=1.0), zero, atol=1e-5)
     for option in (
         "hidden_dropout",
@@ -388,12 +389,12 @@ def test_training_masks_and_drops_what_the_layout_says(tiny):
         assert np.abs(one - still).max() > 1e-3 and np.abs(one - other).max() > 1e-3
         np.testing.assert_array_equal(one, train(**{option: 0.1}))
     with pytest.raises(ValueError, match="needs a key"):
-        w.Wav2Vec2Encoder(small).apply(params, audio, train=True)
+        wav2vec2.Wav2Vec2Encoder(small).apply(params, audio, train=True)
 
 
 def test_published_sizes():
     from a2fjax.models.params import count
 
-    for layout, size in ((w.BASE, 94_371_712), (w.LARGE, 315_438_720)):
-        shapes = jax.eval_shape(w.Wav2Vec2Encoder(layout).init, jax.random.key(0))
+    for layout, size in ((wav2vec2.BASE, 94_371_712), (wav2vec2.LARGE, 315_438_720)):
+        shapes = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(layout).init, jax.random.key(0))
         assert count(shapes) == size

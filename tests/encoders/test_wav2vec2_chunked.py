@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from a2fjax.audio import num_frames
-from a2fjax.encoders import wav2vec2 as w
+from a2fjax.encoders import wav2vec2
 from a2fjax.encoders.wav2vec2 import chunked, network
 
 
@@ -19,11 +19,11 @@ def test_normalise_is_the_hubs(tiny):
     audio = [tiny.noise(1, 5000)[0] * 0.01 + 0.3, tiny.noise(1, 3000, 2)[0] * 5 - 1]
     expected = extractor(audio, sampling_rate=16000, padding=True, return_tensors="np")
     padded = np.stack([audio[0], np.pad(audio[1], (0, 2000), constant_values=0.7)])
-    got = w.normalise(jnp.asarray(padded), jnp.array([5000, 3000]))
+    got = wav2vec2.normalise(jnp.asarray(padded), jnp.array([5000, 3000]))
     np.testing.assert_allclose(got, expected["input_values"], atol=1e-4)
     alone = extractor(audio[0], sampling_rate=16000, return_tensors="np")["input_values"]
-    np.testing.assert_allclose(w.normalise(jnp.asarray(audio[0][None])), alone, atol=1e-4)
-    assert np.isfinite(w.normalise(jnp.zeros((1, 100)))).all()
+    np.testing.assert_allclose(wav2vec2.normalise(jnp.asarray(audio[0][None])), alone, atol=1e-4)
+    assert np.isfinite(wav2vec2.normalise(jnp.zeros((1, 100)))).all()
 
 
 def symmetric(tiny, layout):
@@ -39,7 +39,7 @@ def symmetric(tiny, layout):
 def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
     """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
     layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
-    encoder, params = w.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
+    encoder, params = wav2vec2.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
     frame = 5
     places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
     clicks = np.zeros((len(places) + 1, 3600), np.float32)
@@ -53,7 +53,7 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
         change = np.where(change > 0.2 * change.max(), change, 0.0)
         return change, places[change > 0][[0, -1]]
 
-    got = np.asarray(tiny.motion(encoder, params, clicks).features)[:, frame]
+    got = np.asarray(tiny.motion_features(encoder, params, clicks).features)[:, frame]
     change, (first, last) = centre(got)
     assert abs(np.sum(places * change) / change.sum() / 16000 - frame / 50) < 5e-4
     assert 320 * frame - 200 <= first < last < 320 * frame + 200
@@ -62,57 +62,41 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
     change, _ = centre(own[:, frame - 1])
     found = np.sum(places * change) / change.sum()
     assert abs(found - (320 * (frame - 1) + 199.5)) < 8
-    # Interpolated, the loudness of the changes is centred where the motion frame is.
-    changes = np.sqrt(np.sum((own - own[-1:]) ** 2, -1))[:-1, :, None]
-    onto = np.asarray(w.to_motion_frames(jnp.asarray(changes), 3600))[:, frame, 0]
-    assert abs(np.sum(places * onto) / onto.sum() / 16000 - frame / 50) < 1e-3
 
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 399, 400, 640, 7999, 8000, 8001])
 def test_every_motion_frame_has_features(tiny, samples):
-    encoder, params = w.Wav2Vec2Encoder(tiny.BASE, layers=1), tiny.random_params(tiny.BASE)
+    encoder, params = wav2vec2.Wav2Vec2Encoder(tiny.BASE, layers=1), tiny.random_params(tiny.BASE)
     audio = tiny.noise(1, samples)
-    got = jax.eval_shape(lambda a: encoder.motion(params, a).features, audio)
+    got = jax.eval_shape(lambda a: encoder.motion_features(params, a).features, audio)
     assert got.shape == (1, num_frames(samples), 32)
     # Frames of a longer clip are those of the network on a window around each centre.
-    values, _ = encoder.place(jnp.asarray(audio))
+    values, _ = encoder.align_to_motion(jnp.asarray(audio))
     assert tiny.BASE.frames(values.shape[1]) == num_frames(samples)
-    heard = np.asarray(w.normalise(jnp.asarray(audio)))[0]
+    heard = np.asarray(wav2vec2.normalise(jnp.asarray(audio)))[0]
     kept = min(samples, values.shape[1] - 200)
     np.testing.assert_array_equal(values[0, 200 : 200 + kept], heard[:kept])
     assert not np.asarray(values[0, :200]).any() and not np.asarray(values[0, 200 + kept :]).any()
 
 
-@pytest.mark.parametrize("samples", [400, 719, 720, 8000, 8001, 8319])
-def test_interpolation_puts_centres_on_motion_frames(tiny, samples):
-    frames = tiny.BASE.frames(samples)
-    centres = (320 * np.arange(frames) + 199.5)[None, :, None]
-    got = np.asarray(w.to_motion_frames(jnp.asarray(centres, jnp.float32), samples))[0, :, 0]
-    wanted = 320.0 * np.arange(num_frames(samples))
-    between = (wanted >= centres[0, 0]) & (wanted <= centres[0, -1])
-    np.testing.assert_allclose(got[between], wanted[between], atol=0.05)
-    late = got - wanted
-    assert np.all(late[wanted < centres[0, 0]] <= 200) and np.all(late >= -480)
-    with pytest.raises(ValueError, match="expected"):
-        w.to_motion_frames(jnp.zeros((1, frames + 1, 2)), samples)
-
-
 def test_lengths_are_those_of_the_convolutions(tiny):
-    assert w.BASE.hop == 320 and w.BASE.receptive == 400
+    assert wav2vec2.BASE.hop == 320 and wav2vec2.BASE.receptive == 400
     layout = dataclasses.replace(tiny.BASE, **tiny.SEVEN)
     params = tiny.random_params(layout)
     for samples in (400, 719, 720, 16000, 160001):
         frames = (samples - 400) // 320 + 1
-        assert w.BASE.frames(samples) == frames
-        assert w.BASE.samples(frames) <= samples < w.BASE.samples(frames + 1)
+        assert wav2vec2.BASE.frames(samples) == frames
+        assert wav2vec2.BASE.samples(frames) <= samples < wav2vec2.BASE.samples(frames + 1)
         shape = jax.eval_shape(
-            lambda a: w.Wav2Vec2Encoder(layout).apply(params, a).features,
+            lambda a: wav2vec2.Wav2Vec2Encoder(layout).apply(params, a).features,
             jax.ShapeDtypeStruct((1, samples), jnp.float32),
         )
         assert shape.shape == (1, frames, 32)
     for shape in [(400,), (1, 399), (1, 1, 400)]:
         with pytest.raises(ValueError, match="shape"):
-            w.Wav2Vec2Encoder(tiny.BASE).apply(tiny.random_params(tiny.BASE), jnp.zeros(shape))
+            wav2vec2.Wav2Vec2Encoder(tiny.BASE).apply(
+                tiny.random_params(tiny.BASE), jnp.zeros(shape)
+            )
 
 
 def test_windows_cover_everything_once():
@@ -134,9 +118,12 @@ def swelling(tiny, samples):
 
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_below_attention_nothing_depends_on_windows(tiny, name):
-    encoder, params = w.Wav2Vec2Encoder(tiny.LAYOUTS[name]), tiny.random_params(tiny.LAYOUTS[name])
+    encoder, params = (
+        wav2vec2.Wav2Vec2Encoder(tiny.LAYOUTS[name]),
+        tiny.random_params(tiny.LAYOUTS[name]),
+    )
     audio = swelling(tiny, 64123)
-    whole = np.asarray(tiny.motion(encoder, params, audio, layers=0).features)
+    whole = np.asarray(tiny.motion_features(encoder, params, audio, layers=0).features)
     joined = chunked.encode_chunked(encoder, params, audio, layers=0, **LONG)
     assert joined.shape == whole.shape == (2, 201, 32)
     np.testing.assert_allclose(joined, whole, atol=2e-5)
@@ -147,20 +134,20 @@ def test_below_attention_nothing_depends_on_windows(tiny, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_long_audio_in_windows(tiny, name):
-    encoder = w.Wav2Vec2Encoder(tiny.LAYOUTS[name])
+    encoder = wav2vec2.Wav2Vec2Encoder(tiny.LAYOUTS[name])
     params = jax.tree.map(np.array, tiny.random_params(tiny.LAYOUTS[name]))
     # Even attention, as random starts have it: sharp random attention is to any place at all.
     for layer in params["encoder"]["layers"].values():
         layer["attention"]["q_proj"]["kernel"] *= 0.1
     audio = swelling(tiny, 64123)
-    whole = tiny.motion(encoder, params, audio, all_layers=True)
+    whole = tiny.motion_features(encoder, params, audio, all_layers=True)
     at_once = chunked.encode_chunked(encoder, params, audio)
     np.testing.assert_allclose(at_once, whole.features, atol=1e-5)
     joined = chunked.encode_chunked(encoder, params, audio, all_layers=True, **LONG)
     assert joined.shape == (3, 2, 201, 32)
     errors = [
         chunked.join_error(np.asarray(one), other)["max"]
-        for one, other in zip(whole.hidden, joined, strict=True)
+        for one, other in zip(whole.hidden_states, joined, strict=True)
     ]
     assert errors[0] < 1e-4 < errors[1] and errors[2] < 0.5
 

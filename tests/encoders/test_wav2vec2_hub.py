@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from a2fjax.encoders import wav2vec2 as w
+from a2fjax.encoders import wav2vec2
 from a2fjax.errors import InputError
 
-TINY = w.Wav2Vec2Config(
+TINY = wav2vec2.Wav2Vec2Config(
     conv_dim=(8, 8),
     conv_kernel=(40, 10),
     conv_stride=(40, 8),
@@ -95,7 +95,7 @@ def same(one, other):
 
 
 def test_weights_are_put_where_they_belong(folder, tensors):
-    layout, params, ignored = w.load(folder)
+    layout, params, ignored = wav2vec2.load(folder)
     assert layout == TINY and ignored == []
     layer = params["encoder"]["layers"]["1"]
     name = "encoder.layers.1.feed_forward.output_dense.weight"
@@ -104,7 +104,7 @@ def test_weights_are_put_where_they_belong(folder, tensors):
     name = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
     np.testing.assert_array_equal(at["g"], tensors[f"{name}0"][0, 0])
     np.testing.assert_array_equal(at["v"], tensors[f"{name}1"].transpose(2, 1, 0))
-    expected = jax.eval_shape(w.Wav2Vec2Encoder(TINY).init, jax.random.key(0))
+    expected = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(TINY).init, jax.random.key(0))
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected)
 
 
@@ -112,7 +112,7 @@ def test_weights_are_put_where_they_belong(folder, tensors):
 @pytest.mark.parametrize("prefix", ["", "wav2vec2."])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_names_of_the_hub(folder, tensors, old, prefix, sharded):
-    expected = w.load(folder)[1]
+    expected = wav2vec2.load(folder)[1]
     renamed = {}
     for name, value in tensors.items():
         for new, before in OLD.items():
@@ -132,10 +132,10 @@ def test_names_of_the_hub(folder, tensors, old, prefix, sharded):
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     else:
         save_file(renamed, folder / "model.safetensors")
-    layout, params, ignored = w.load(folder)
+    layout, params, ignored = wav2vec2.load(folder)
     assert same(params, expected) and ignored == ["lm_head.weight", "quantizer.codevectors"]
-    encoder, first = w.Wav2Vec2Encoder.load(folder, layers=1, precision="bfloat16")
-    assert encoder == w.Wav2Vec2Encoder(TINY, layers=1, precision="bfloat16")
+    encoder, first = wav2vec2.Wav2Vec2Encoder.load(folder, layers=1, precision="bfloat16")
+    assert encoder == wav2vec2.Wav2Vec2Encoder(TINY, layers=1, precision="bfloat16")
     expected["encoder"]["layers"].pop("1")
     assert same(first, expected)
 
@@ -145,7 +145,7 @@ def test_other_float_types_become_float32(folder, tensors, dtype):
     import ml_dtypes  # noqa: F401 - teaches numpy the name "bfloat16".
 
     save_file({n: v.astype(dtype) for n, v in tensors.items()}, folder / "model.safetensors")
-    params = w.load(folder)[1]
+    params = wav2vec2.load(folder)[1]
     got = params["feature_projection"]["projection"]["bias"]
     assert got.dtype == np.float32
     expected = tensors["feature_projection.projection.bias"].astype(dtype).astype(np.float32)
@@ -154,9 +154,9 @@ def test_other_float_types_become_float32(folder, tensors, dtype):
 
 @pytest.mark.parametrize("layout", [TINY, LARGE], ids=["base", "large"])
 def test_written_and_read_again(tmp_path, layout):
-    params = w.Wav2Vec2Encoder(layout).init(jax.random.key(1))
-    w.save(tmp_path / "made" / "here", layout, params)
-    again, read, ignored = w.load(tmp_path / "made" / "here")
+    params = wav2vec2.Wav2Vec2Encoder(layout).init(jax.random.key(1))
+    wav2vec2.save(tmp_path / "made" / "here", layout, params)
+    again, read, ignored = wav2vec2.load(tmp_path / "made" / "here")
     assert again == (layout if layout is LARGE else dataclasses.replace(layout))
     assert same(read, params) and ignored == []
     names = load_file(tmp_path / "made" / "here" / "model.safetensors")
@@ -164,17 +164,17 @@ def test_written_and_read_again(tmp_path, layout):
         assert {n: v.shape for n, v in names.items()} == NAMES
     changed = jax.tree.map(np.array, params)
     del changed["encoder"]["layers"]["1"]
-    w.save(tmp_path / "first", layout, changed)
-    assert w.load(tmp_path / "first")[0] == dataclasses.replace(layout, num_hidden_layers=1)
+    wav2vec2.save(tmp_path / "first", layout, changed)
+    assert wav2vec2.load(tmp_path / "first")[0] == dataclasses.replace(layout, num_hidden_layers=1)
     del changed["encoder"]["layers"]["0"]["layer_norm"]["bias"]
     with pytest.raises(ValueError, match="encoder/layers/0/layer_norm/bias' is missing"):
-        w.save(tmp_path / "second", layout, changed)
+        wav2vec2.save(tmp_path / "second", layout, changed)
     assert not (tmp_path / "second").exists()
 
 
 def refused(folder, *said):
     with pytest.raises(InputError) as error:
-        w.load(folder)
+        wav2vec2.load(folder)
     message = str(error.value)
     assert "\n" not in message
     for part in said:
@@ -278,11 +278,11 @@ def test_the_hubs_cache_is_found_and_nothing_is_fetched(folder, tmp_path):
     folder.rename(model / "snapshots" / commit)
     code = (
         "import sys; sys.modules['torch'] = None  # is not installed\n"
-        "from a2fjax.audio import wav2vec2 as w\n"
+        "from a2fjax.encoders import wav2vec2\n"
         "from a2fjax.errors import InputError\n"
-        "print(w.load('someone/tiny')[0].hidden_size)\n"
+        "print(wav2vec2.load('someone/tiny')[0].hidden_size)\n"
         "for name in ('someone/other', '/no/such/place', 'a b'):\n"
-        "    try: w.load(name)\n"
+        "    try: wav2vec2.load(name)\n"
         "    except InputError as error: print(error)\n"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu"}

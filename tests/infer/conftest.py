@@ -30,9 +30,13 @@ def diffusion_config(**changes):
             "recurrent_width": 12,
             "identity_width": 8,
             "emotion_dropout": 0.1,
-            "unet": {"widths": (8, 12), "heads": 2, "window": 8},
-            "sample": {"steps": 3},
-            **changes,
+            "diffusion": {
+                "widths": (8, 12),
+                "heads": 2,
+                "window": 8,
+                "sample": {"steps": 3},
+                **changes,
+            },
         },
         "data": {"identity_points": 32},
     }

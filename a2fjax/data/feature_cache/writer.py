@@ -19,10 +19,12 @@ import jax
 import numpy as np
 
 from a2fjax import files
-from a2fjax.data import padding, records
+from a2fjax.data import batch as batch_lib
+from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader
-from a2fjax.encoders import speech_encoder
+from a2fjax.encoders.param_paths import Params
+from a2fjax.encoders.speech_encoder import SpeechEncoder, compiled_apply
 from a2fjax.errors import InputError, WorkFailed
 
 BATCH_FRAMES = 4000
@@ -37,15 +39,15 @@ _LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
 _SAY_SECONDS = 10.0
 
 
-def stream(encoder: speech_encoder.Encoder, params: speech_encoder.Params) -> reader.Stream:
+def stream(encoder: SpeechEncoder, params: Params) -> reader.Stream:
     """Returns what a cache of an encoder holds."""
-    return reader.Stream(encoder.fingerprint(params), encoder.states, encoder.width)
+    return reader.Stream(encoder.fingerprint(params), encoder.num_states, encoder.width)
 
 
 def write(
     shards: str | Path,
-    encoder: speech_encoder.Encoder,
-    params: speech_encoder.Params,
+    encoder: SpeechEncoder,
+    params: Params,
     *,
     part: tuple[int, int] | None = None,
     finish: bool = False,
@@ -175,16 +177,16 @@ class _Work:
     def __init__(
         self,
         shards: Path,
-        encoder: speech_encoder.Encoder,
-        params: speech_encoder.Params,
+        encoder: SpeechEncoder,
+        params: Params,
         what: reader.Stream,
         say: Callable[[str], None],
     ) -> None:
         self.shards, self.encoder, self.what = shards, encoder, what
         self.params = jax.device_put(params)
         self.folder, self.say = what.folder(shards), say
-        self.run_encoder = speech_encoder.compiled_apply(encoder)
-        size = 4 * encoder.states * encoder.width
+        self.run_encoder = compiled_apply(encoder)
+        size = 4 * encoder.num_states * encoder.width
         self.batch_frames = max(min(BATCH_FRAMES, BATCH_BYTES // size), 1)
         self.started = self.told = time.monotonic()
         self.done = self.total = 0
@@ -256,7 +258,7 @@ class _Work:
         if not clips:
             return iter(())
         size = _padded(max(clip.frames for clip in clips))
-        rows = [padding.padded_audio(clip, size) for clip in clips]
+        rows = [batch_lib.padded_audio(clip, size) for clip in clips]
         rows += [rows[-1]] * (self._count(size) - len(rows))
         audio = np.stack([row[0] for row in rows])
         lengths = np.array([row[1] for row in rows], np.int32)

@@ -40,20 +40,20 @@ OVERLAP = 4.0
 """Seconds that neighbouring windows share."""
 
 _first = jax.jit(
-    lambda layout, params, values: network.channel_statistics(
-        network.first_convolution(layout, params, values)
+    lambda config, params, values: network.channel_statistics(
+        network.first_convolution(config, params, values)
     ),
     static_argnums=0,
 )
 
 
 def accumulate_statistics(
-    layout: Wav2Vec2Config, params: dict[str, Any], values: Array | np.ndarray, block: int
+    config: Wav2Vec2Config, params: dict[str, Any], values: Array | np.ndarray, block: int
 ) -> network.Statistics | None:
     """Returns the group norm's statistics over audio of any length, a block at a time.
 
     Args:
-      layout: of the network.
+      config: of the network.
       params: its parameters.
       values: [B, S] audio as the network wants it.
       block: frames of the first convolution at a time.
@@ -62,15 +62,15 @@ def accumulate_statistics(
       Statistics as of the whole (blocks are joined by the formula of Chan et al. 1983), None for
       layouts without a group norm.
     """
-    if layout.feat_extract_norm != "group":
+    if config.feat_extract_norm != "group":
         return None
-    kernel, stride = layout.conv_kernel[0], layout.conv_stride[0]
-    frames = layout.frames(values.shape[1], 1)
+    kernel, stride = config.conv_kernel[0], config.conv_stride[0]
+    frames = config.frames(values.shape[1], 1)
     count, mean, square = 0, np.zeros(()), np.zeros(())
     for start in range(0, frames, block):
         more = min(block, frames - start)
         piece = values[:, start * stride : (start + more - 1) * stride + kernel]
-        found = _first(layout, params, piece)
+        found = _first(config, params, piece)
         shift = np.asarray(found.mean, np.float64) - mean
         total = count + more
         square = square + more * np.asarray(found.variance, np.float64)
@@ -111,7 +111,7 @@ def encode_chunked(
     all_layers: bool = False,
     own_statistics: bool = False,
 ) -> np.ndarray:
-    """Returns features of every motion frame of audio of any length, as `Encoder.motion` does.
+    """Returns `Wav2Vec2Encoder.motion_features` of audio of any length.
 
     Memory on the device depends on the window only.
 
@@ -132,24 +132,24 @@ def encode_chunked(
     Raises:
       ValueError: the overlap is not under half of the window, or audio is not [B, S].
     """
-    values = np.asarray(encoder.place(jnp.asarray(audio))[0])
-    layout = encoder.layout
-    frames = layout.frames(values.shape[1])
+    values = np.asarray(encoder.align_to_motion(jnp.asarray(audio))[0])
+    config = encoder.config
+    frames = config.frames(values.shape[1])
     size, shared = round(window * rig.FPS), round(overlap * rig.FPS)
     places = window_starts(frames, size, shared)
     size = min(size, frames)
     statistics = None
     if len(places) > 1 and not own_statistics:
-        statistics = accumulate_statistics(layout, params, values, size * 64)
+        statistics = accumulate_statistics(config, params, values, size * 64)
 
     out: np.ndarray | None = None
     for i, start in enumerate(places):
-        begin = start * layout.hop
-        piece = values[:, begin : begin + layout.samples(size)]
+        begin = start * config.hop
+        piece = values[:, begin : begin + config.samples(size)]
         encoded = apply_jit(
             encoder, params, piece, statistics, layers=layers, all_layers=all_layers
         )
-        found = np.asarray(encoded.hidden if all_layers else encoded.features)
+        found = np.asarray(encoded.hidden_states if all_layers else encoded.features)
         if out is None:
             out = np.zeros((*found.shape[:-2], frames, found.shape[-1]), np.float32)
             out[..., :size, :] = found
@@ -169,7 +169,7 @@ def join_error(whole: np.ndarray, joined: np.ndarray) -> dict[str, float]:
 
     Args:
       whole: [B, T, D] features of the whole at once.
-      joined: the same by `encode_long`.
+      joined: the same by `encode_chunked`.
 
     Returns:
       "rms", "p99" and "max" over frames of the RMS difference of a frame, each as a share of the

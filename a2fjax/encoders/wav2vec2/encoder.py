@@ -1,11 +1,9 @@
-"""An encoder for use: audio in, features on the motion's frames out.
+"""wav2vec 2.0 or HuBERT applied to audio: features on the motion's frames.
 
-Frame i of the network sees samples 320 i to 320 i + 399, so it is centred at 320 i + 199.5, while
-motion frame t is at sample 320 t. `Encoder.motion` therefore gives the network 200 samples of
-silence before the clip: frame t is then centred 0.03 ms before motion frame t, and there is one
-for each of the ceil(S / 320) motion frames. `to_motion_frames` interpolates instead, for features
-that already are on the network's own frames; it smooths them, and has nothing to interpolate from
-in the first frame and the last.
+Frame i of the network covers samples 320 i to 320 i + 399 and is centred at 320 i + 199.5, while
+motion frame t is at sample 320 t. `Wav2Vec2Encoder.motion_features` therefore puts 200 samples of
+silence before the clip: frame t is then centred 0.03 ms before motion frame t, and there is one for
+each of the ceil(S / 320) motion frames.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from a2fjax.audio import HOP, num_frames
@@ -29,16 +26,16 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder gives.
+    """The output of `Wav2Vec2Encoder.apply`.
 
     Attributes:
       features: [B, T, D] float32.
-      hidden: [N + 1, B, T, D] float32, what goes into the first layer and what comes out of each
-        of N layers, for `layer_mix`; None where it was not asked for.
+      hidden_states: [N + 1, B, T, D] float32, the input of the first layer and the output of each
+        of N layers; None unless asked for.
     """
 
     features: Array
-    hidden: Array | None = None
+    hidden_states: Array | None = None
 
 
 def normalise(audio: Array, lengths: Array | None = None) -> Array:
@@ -62,63 +59,12 @@ def normalise(audio: Array, lengths: Array | None = None) -> Array:
     return centred / jnp.sqrt(jnp.sum(centred**2, 1, keepdims=True) / count + 1e-7)
 
 
-def init_layer_mix(layers: int) -> dict[str, Array]:
-    """Returns parameters of an even mix of `layers + 1` hidden states."""
-    return {"weights": jnp.zeros(layers + 1), "scale": jnp.ones(())}
-
-
-def layer_mix(params: dict[str, Array], hidden: Array) -> Array:
-    """Mixes the layers' states with learned weights.
-
-    Scalar mixture of ELMo (Peters et al. 2018), as SUPERB (Yang et al. 2021) uses it on speech:
-    scale * sum_i softmax(weights)_i hidden_i.
-
-    Args:
-      params: "weights" [N + 1] and "scale" [], as `init_layer_mix`.
-      hidden: [N + 1, ..., D].
-
-    Returns:
-      [..., D].
-    """
-    share = jax.nn.softmax(params["weights"])
-    exact = jax.lax.Precision.HIGHEST
-    return params["scale"] * jnp.einsum("n,n...->...", share, hidden, precision=exact)
-
-
-def to_motion_frames(features: Array, samples: int, layout: Wav2Vec2Config | None = None) -> Array:
-    """Interpolates features of the network's frames onto motion frames, linearly in time.
-
-    Args:
-      features: [B, T', D] of audio of so many samples.
-      samples: S.
-      layout: says hop and receptive field; the published models' 320 and 400 when None.
-
-    Returns:
-      [B, ceil(S / 320), D]. Frames before the first centre (the first one) and after the last
-      (one or two) repeat the nearest: their centre is up to 12.5 and 30 ms away.
-
-    Raises:
-      ValueError: so many samples do not give so many frames.
-    """
-    layout = Wav2Vec2Config() if layout is None else layout
-    if features.shape[1] != layout.frames(samples) or features.shape[1] < 1:
-        raise ValueError(
-            f"{features.shape[1]} frames, expected {layout.frames(samples)} of {samples} samples"
-        )
-    place = (HOP * np.arange(num_frames(samples)) - (layout.receptive - 1) / 2) / layout.hop
-    place = np.clip(place, 0.0, features.shape[1] - 1.0)
-    before = np.minimum(place.astype(np.int32), max(features.shape[1] - 2, 0))
-    after = np.minimum(before + 1, features.shape[1] - 1)
-    share = jnp.asarray((place - before)[:, None], features.dtype)
-    return features[:, before] * (1 - share) + features[:, after] * share
-
-
 @dataclasses.dataclass(frozen=True)
 class Wav2Vec2Encoder:
     """wav2vec 2.0 or HuBERT: pure functions of parameters and audio, hashable.
 
     Attributes:
-      layout: of the network.
+      config: of the network.
       layers: how many of the transformer's layers `apply` runs when not told otherwise; all when
         None.
       precision: of activations, "float32" or "bfloat16"; parameters, norms, attention weights and
@@ -126,7 +72,7 @@ class Wav2Vec2Encoder:
       remat: whether training keeps only each layer's input and computes the rest again.
     """
 
-    layout: Wav2Vec2Config = Wav2Vec2Config()
+    config: Wav2Vec2Config = Wav2Vec2Config()
     layers: int | None = None
     precision: str = "float32"
     remat: bool = False
@@ -155,16 +101,16 @@ class Wav2Vec2Encoder:
         Returns:
           (encoder, parameters).
         """
-        layout, params, _ = hub.load(source, layers=layers)
-        return cls(layout, layers=layers, **options), params
+        config, params, _ = hub.load(source, layers=layers)
+        return cls(config, layers=layers, **options), params
 
     @property
     def width(self) -> int:
         """Features a frame."""
-        return self.layout.hidden_size
+        return self.config.hidden_size
 
     def _depth(self, layers: int | None) -> int:
-        deepest = self.layout.num_hidden_layers
+        deepest = self.config.num_hidden_layers
         layers = self.layers if layers is None else layers
         if layers is None:
             return deepest
@@ -174,7 +120,7 @@ class Wav2Vec2Encoder:
 
     def init(self, key: Array) -> dict[str, Any]:
         """Returns random parameters of the layers that are run."""
-        return weight_map.init_params(key, self.layout, self._depth(None))
+        return weight_map.init_params(key, self.config, self._depth(None))
 
     def apply(
         self,
@@ -189,34 +135,34 @@ class Wav2Vec2Encoder:
         key: Array | None = None,
         train: bool = False,
     ) -> EncoderOutput:
-        """Runs the network on audio as it wants it; `motion` is what most callers need.
+        """Runs the network on audio as it wants it; `motion_features` is what most callers need.
 
         Args:
           params: as `init` or `load` give them.
-          values: [B, S] 16 kHz, normalised where the layout says so.
+          values: [B, S] 16 kHz, normalised where the config says so.
           layers: run the first so many layers, no more; all (or the encoder's) when None. Zero
             gives what goes into the first.
           all_layers: whether to return all hidden states.
-          lengths: [B] samples that exist in each item, at least `layout.receptive`; zeros must
+          lengths: [B] samples that exist in each item, at least `config.receptive`; zeros must
             follow. An item then has the features it has alone. All exist when None.
           count_padding: with `lengths`, let the group norm of base layouts count the zeros, as
             transformers does with an attention mask; features then depend on the padding.
           statistics: of the group norm, to use instead of the audio's own.
-          key: of dropout, layer drop and SpecAugment, as the layout says.
+          key: of dropout, layer drop and SpecAugment, as the config says.
           train: whether those are on.
 
         Returns:
-          Features [B, T', D] on the network's frames, T' = layout.frames(S), about 50 a second.
+          Features [B, T', D] on the network's frames, T' = config.frames(S), about 50 a second.
           With `do_stable_layer_norm` the final norm is applied only after the last layer of all.
 
         Raises:
           ValueError: values are not [B, S] with a frame in them, training without a key, or
             parameters without the layers asked for.
         """
-        if values.ndim != 2 or values.shape[1] < self.layout.receptive:
+        if values.ndim != 2 or values.shape[1] < self.config.receptive:
             raise ValueError(
                 f"audio has shape {values.shape}, expected [batch, samples] with at least "
-                f"{self.layout.receptive} samples"
+                f"{self.config.receptive} samples"
             )
         if train and key is None:
             raise ValueError("apply(train=True) needs a key")
@@ -226,7 +172,7 @@ class Wav2Vec2Encoder:
                 f"{count} layers asked for, the parameters hold {hub.num_layers(params)}"
             )
         hidden = network.hidden_states(
-            self.layout,
+            self.config,
             params,
             values,
             layers=count,
@@ -238,12 +184,14 @@ class Wav2Vec2Encoder:
             remat=self.remat,
         )
         features = hidden[-1]
-        if count == self.layout.num_hidden_layers:
-            features = network.final_norm(self.layout, params, features)
+        if count == self.config.num_hidden_layers:
+            features = network.final_norm(self.config, params, features)
         states = jnp.stack(hidden).astype(jnp.float32) if all_layers else None
         return EncoderOutput(features.astype(jnp.float32), states)
 
-    def place(self, audio: Array, lengths: Array | None = None) -> tuple[Array, Array | None]:
+    def align_to_motion(
+        self, audio: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array | None]:
         """Prepares audio so that the network's frame t is centred on motion frame t.
 
         Args:
@@ -254,25 +202,25 @@ class Wav2Vec2Encoder:
           (values, lengths) for `apply`, which gives ceil(S / 320) frames of them.
 
         Raises:
-          ValueError: the layout's frames are not 320 samples apart, or audio is empty.
+          ValueError: the config's frames are not 320 samples apart, or audio is empty.
         """
-        if self.layout.hop != HOP:
-            raise ValueError(f"frames every {self.layout.hop} samples, motion has {HOP}")
+        if self.config.hop != HOP:
+            raise ValueError(f"frames every {self.config.hop} samples, motion has {HOP}")
         if audio.ndim != 2 or audio.shape[1] == 0:
             raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
         values = audio.astype(jnp.float32)
-        if self.layout.do_normalize:
+        if self.config.do_normalize:
             values = normalise(values, lengths)
-        before = self.layout.receptive // 2
-        total = self.layout.samples(num_frames(audio.shape[1]))
+        before = self.config.receptive // 2
+        total = self.config.samples(num_frames(audio.shape[1]))
         # May cut: the last frame's half window can end before the clip does.
         after = total - before - audio.shape[1]
         values = jax.lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), (before, after, 0)])
         if lengths is not None:
-            lengths = HOP * (-(-lengths // HOP) - 1) + self.layout.receptive
+            lengths = HOP * (-(-lengths // HOP) - 1) + self.config.receptive
         return values, lengths
 
-    def motion(
+    def motion_features(
         self,
         params: dict[str, Any],
         audio: Array,
@@ -287,7 +235,7 @@ class Wav2Vec2Encoder:
 
         Args:
           params: as `init` or `load` give them.
-          audio: [B, S] float, 16 kHz; any level where the layout normalises.
+          audio: [B, S] float, 16 kHz; any level where the config normalises.
           lengths: [B] samples that exist in each item, at least 1; zeros must follow. All when
             None.
           layers: as `apply`.
@@ -298,7 +246,7 @@ class Wav2Vec2Encoder:
         Returns:
           Features [B, ceil(S / 320), D]; frame t is centred on sample 320 t.
         """
-        values, lengths = self.place(audio, lengths)
+        values, lengths = self.align_to_motion(audio, lengths)
         return self.apply(
             params,
             values,
@@ -311,12 +259,12 @@ class Wav2Vec2Encoder:
 
 
 def frozen_patterns(
-    layout: Wav2Vec2Config, trained_from: int | None = None, prefix: str = ""
+    config: Wav2Vec2Config, trained_from: int | None = None, prefix: str = ""
 ) -> tuple[str, ...]:
     """Returns patterns of the parameters that stay as they are, for `params.split`.
 
     Args:
-      layout: of the network.
+      config: of the network.
       trained_from: first layer of the transformer that is trained, counted from 0; -1 trains the
         projection and the positional convolution as well, but never the feature encoder, whose
         training is not worth its cost; None freezes everything.
@@ -327,17 +275,17 @@ def frozen_patterns(
     """
     if trained_from is None:
         return (f"^{prefix}",)
-    if not -1 <= trained_from < max(layout.num_hidden_layers, 1):
+    if not -1 <= trained_from < max(config.num_hidden_layers, 1):
         raise InputError(
             f"trained_from={trained_from}: the network has layers 0 to "
-            f"{layout.num_hidden_layers - 1}; -1 also trains what comes before them"
+            f"{config.num_hidden_layers - 1}; -1 also trains what comes before them"
         )
     patterns = [f"^{prefix}feature_extractor/"]
     if trained_from >= 0:
         # The mask's vector enters before the layers: its gradient would run back through them.
         patterns += [f"^{prefix}feature_projection/", f"^{prefix}masked_spec_embed$"]
         patterns += [f"^{prefix}encoder/pos_conv_embed/"]
-        if not layout.do_stable_layer_norm:
+        if not config.do_stable_layer_norm:
             patterns.append(f"^{prefix}encoder/layer_norm/")
     patterns += [f"^{prefix}encoder/layers/{i}/" for i in range(max(trained_from, 0))]
     return tuple(patterns)

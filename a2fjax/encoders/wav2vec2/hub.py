@@ -6,9 +6,7 @@ shape is named, so that nothing is left at a random start.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
+from a2fjax.encoders.hub_cache import find_file
+from a2fjax.encoders.param_paths import get_path, set_path
 from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
-from a2fjax.encoders.wav2vec2.weight_map import Weight, get_path, set_path, weights
+from a2fjax.encoders.wav2vec2.weight_map import Weight, weights
 from a2fjax.errors import InputError
 
 CONFIG = "config.json"
@@ -43,27 +43,6 @@ _PREFIXED_HEADS = ("feature_extractor.weight", "feature_extractor.bias", "tdnn."
 _SHOWN = 6
 
 
-def find_file(source: str | Path, filename: str) -> Path | None:
-    """Returns where a file of a checkpoint is, None where the checkpoint has no such file.
-
-    Args:
-      source: a folder, or the name of a model in the hub's cache ("facebook/wav2vec2-base"),
-        which is looked up as transformers does it; nothing is downloaded.
-      filename: in the folder or model.
-    """
-    if Path(source).is_dir():
-        path = Path(source) / filename
-        return path if path.is_file() else None
-    # At its first import it says that there is no PyTorch, which nothing here needs.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers.utils import cached_file
-
-    with contextlib.suppress(OSError):
-        found = cached_file(str(source), filename, local_files_only=True)
-        return None if found is None else Path(found)
-    return None
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +54,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_config(source: str | Path) -> Wav2Vec2Config:
-    """Returns the layout of a checkpoint, from config.json and preprocessor_config.json.
+    """Returns the config of a checkpoint, from config.json and preprocessor_config.json.
 
     Raises:
       InputError: there is no such folder or model, or its configuration is not one of ours.
@@ -88,7 +67,7 @@ def read_config(source: str | Path) -> Wav2Vec2Config:
             f"{source}: neither a folder with a {CONFIG} nor a model in the hub's cache; fetch it "
             f"where there is a network with `hf download {source}`"
         )
-    config = _json(path)
+    settings = _json(path)
     preprocessor = find_file(source, PREPROCESSOR)
     if preprocessor is not None:
         options = _json(preprocessor)
@@ -96,8 +75,8 @@ def read_config(source: str | Path) -> Wav2Vec2Config:
         if rate != 16_000:
             raise InputError(f"{preprocessor}: sampling_rate={rate!r}, expected 16000")
         if "do_normalize" in options:
-            config["do_normalize"] = options["do_normalize"]
-    return Wav2Vec2Config.from_config(config, str(path))
+            settings["do_normalize"] = options["do_normalize"]
+    return Wav2Vec2Config.from_config(settings, str(path))
 
 
 def _shards(source: str | Path) -> list[Path]:
@@ -180,27 +159,27 @@ def load(
       layers: how many of the transformer's layers to read; all when None.
 
     Returns:
-      (layout, parameters as nested dicts of float32 NumPy arrays, names of the weights that were
+      (config, parameters as nested dicts of float32 NumPy arrays, names of the weights that were
       left out because they are heads of other tasks).
 
     Raises:
       InputError: no such checkpoint, a damaged file, or weights that are missing, unknown, not
         finite or of another shape than the configuration says; they are named.
     """
-    layout = read_config(source)
-    if layers is not None and not 0 <= layers <= layout.num_hidden_layers:
+    config = read_config(source)
+    if layers is not None and not 0 <= layers <= config.num_hidden_layers:
         raise InputError(
-            f"{source}: has {layout.num_hidden_layers} layers, {layers} were asked for"
+            f"{source}: has {config.num_hidden_layers} layers, {layers} were asked for"
         )
     tensors = _Tensors(_shards(source))
-    prefix = f"{layout.model_type}."
+    prefix = f"{config.model_type}."
     if not any(name.startswith(prefix) for name in tensors.shapes):
         prefix = ""
 
     wanted: dict[str, Weight] = {}
     missing, shapes = [], []
     known = set()
-    for weight in weights(layout):
+    for weight in weights(config):
         names = [prefix + name for name in weight.names]
         known.update(names)
         name = next((name for name in names if name in tensors.shapes), None)
@@ -227,22 +206,22 @@ def load(
         raise InputError(f"{source}: the weights do not fit {CONFIG}: " + "; ".join(problems))
 
     params: dict[str, Any] = {}
-    read = {weight.path for weight in weights(layout, layers)}
+    read = {weight.path for weight in weights(config, layers)}
     for name, weight in wanted.items():
         if weight.path in read:
             set_path(params, weight.path, weight.from_hub(tensors.read(name)))
-    return layout, params, ignored
+    return config, params, ignored
 
 
 def _present(
-    layout: Wav2Vec2Config, params: dict[str, Any], layers: int
+    config: Wav2Vec2Config, params: dict[str, Any], layers: int
 ) -> Iterator[tuple[Weight, Any]]:
     """Yields the weights of the first `layers` layers with their values.
 
     Raises:
       ValueError: one is missing or of another shape.
     """
-    for weight in weights(layout, layers):
+    for weight in weights(config, layers):
         value = get_path(params, weight.path)
         if value is None:
             raise ValueError(f"parameter {weight.path!r} is missing")
@@ -258,7 +237,7 @@ def num_layers(params: dict[str, Any]) -> int:
     return len(params["encoder"].get("layers", {}))
 
 
-def save(folder: str | Path, layout: Wav2Vec2Config, params: dict[str, Any]) -> None:
+def save(folder: str | Path, config: Wav2Vec2Config, params: dict[str, Any]) -> None:
     """Writes a checkpoint that `load` and transformers' `from_pretrained` read.
 
     Parameters of the first layers only become a smaller model. With `do_stable_layer_norm`, what
@@ -266,7 +245,7 @@ def save(folder: str | Path, layout: Wav2Vec2Config, params: dict[str, Any]) -> 
 
     Args:
       folder: made where it is missing.
-      layout: of the network.
+      config: of the network.
       params: its parameters.
 
     Raises:
@@ -277,21 +256,21 @@ def save(folder: str | Path, layout: Wav2Vec2Config, params: dict[str, Any]) -> 
 
     folder = Path(folder)
     layers = num_layers(params)
-    config = {**layout.to_config(), "num_hidden_layers": layers}
+    settings = {**config.to_config(), "num_hidden_layers": layers}
     preprocessor = {
-        "do_normalize": layout.do_normalize,
+        "do_normalize": config.do_normalize,
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
         "padding_side": "right",
         "padding_value": 0.0,
         # Group norm counts padding, so those models were trained without a mask.
-        "return_attention_mask": layout.feat_extract_norm == "layer",
+        "return_attention_mask": config.feat_extract_norm == "layer",
         "sampling_rate": 16_000,
     }
-    tensors = {w.names[0]: w.to_hub(value) for w, value in _present(layout, params, layers)}
+    tensors = {w.names[0]: w.to_hub(value) for w, value in _present(config, params, layers)}
     files.make_folder(folder)
     with files.atomic_write(folder / SINGLE) as temporary:
         # transformers refuses files that do not say which framework's names they hold.
         save_file(tensors, temporary, metadata={"format": "pt"})
     files.write_text(folder / PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")
-    files.write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    files.write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")

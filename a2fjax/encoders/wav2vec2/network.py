@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
+from a2fjax.encoders.wav2vec2.masking import spec_augment
 from a2fjax.sharding import constraints
 
 _CONV_EPS = 1e-5  # Of the norms in the feature encoder; config.json does not rule it.
@@ -100,10 +101,10 @@ def _keys(key: Array | None, count: int) -> list[Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def first_convolution(layout: Wav2Vec2Config, params: dict[str, Any], values: Array) -> Array:
+def first_convolution(config: Wav2Vec2Config, params: dict[str, Any], values: Array) -> Array:
     """Returns the first convolution [B, frames, C] of audio [B, S], before its norm."""
     at = params["feature_extractor"]["conv_layers"]["0"]["conv"]
-    return _conv(at["kernel"], at.get("bias"), values[..., None], stride=layout.conv_stride[0])
+    return _conv(at["kernel"], at.get("bias"), values[..., None], stride=config.conv_stride[0])
 
 
 def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
@@ -123,7 +124,7 @@ def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
 
 
 def encode_waveform(
-    layout: Wav2Vec2Config,
+    config: Wav2Vec2Config,
     params: dict[str, Any],
     values: Array,
     *,
@@ -133,30 +134,30 @@ def encode_waveform(
     """Runs the feature encoder.
 
     Args:
-      layout: of the network.
+      config: of the network.
       params: its parameters.
       values: [B, S] audio as the network wants it, in the dtype of the activations.
       lengths: [B] samples over which the group norm takes its statistics; all when None.
       given: statistics to use instead.
 
     Returns:
-      [B, layout.frames(S), conv_dim[-1]].
+      [B, config.frames(S), conv_dim[-1]].
     """
-    activation = _ACTIVATIONS[layout.feat_extract_activation]
+    activation = _ACTIVATIONS[config.feat_extract_activation]
     layers = params["feature_extractor"]["conv_layers"]
-    x = first_convolution(layout, params, values)
-    for i in range(len(layout.conv_dim)):
+    x = first_convolution(config, params, values)
+    for i in range(len(config.conv_dim)):
         layer = layers[str(i)]
         if i:
             conv = layer["conv"]
-            x = _conv(conv["kernel"], conv.get("bias"), x, stride=layout.conv_stride[i])
-        if layout.feat_extract_norm == "layer":
+            x = _conv(conv["kernel"], conv.get("bias"), x, stride=config.conv_stride[i])
+        if config.feat_extract_norm == "layer":
             x = _layer_norm(layer["layer_norm"], x, _CONV_EPS)
         elif i == 0:
             if given is None:
                 counted = None
                 if lengths is not None:
-                    counted = jnp.arange(x.shape[1]) < layout.frames(lengths, 1)[:, None]
+                    counted = jnp.arange(x.shape[1]) < config.frames(lengths, 1)[:, None]
                 given = channel_statistics(x, counted)
             scale = layer["layer_norm"]["scale"] * jax.lax.rsqrt(given.variance + _CONV_EPS)
             wide = (x.astype(jnp.float32) - given.mean[:, None]) * scale[:, None]
@@ -165,96 +166,31 @@ def encode_waveform(
     return x
 
 
-def sample_mask_spans(
-    key: Array, size: int, lengths: Array, share: float, length: int, least: int = 0
-) -> Array:
-    """Draws masked spans, as SpecAugment's variant in wav2vec 2.0 has them.
-
-    The number of spans is `share * lengths / length`, rounded up or down at random so that its
-    mean is exact, and at least `least`; their starts are drawn without replacement, so spans may
-    overlap but do not begin together.
-
-    Args:
-      key: of randomness.
-      size: of the axis.
-      lengths: [B] how much of the axis exists in each item.
-      share: of the axis that the spans would cover if none overlapped.
-      length: of a span; an axis shorter than it is not masked.
-      least: number of spans.
-
-    Returns:
-      [B, size] bool, True where masked.
-    """
-    most = min(max(int(share * size / length) + 1, least), size // length)
-    if most == 0:
-        return jnp.zeros((lengths.shape[0], size), bool)
-    for_count, for_starts = jax.random.split(key)
-    rounding = jax.random.uniform(for_count, lengths.shape)
-    count = jnp.floor(share * lengths / length + rounding).astype(jnp.int32)
-    starts = jnp.maximum(lengths - length + 1, 0)
-    count = jnp.minimum(jnp.clip(count, least, most), starts)
-    score = jax.random.uniform(for_starts, (lengths.shape[0], size))
-    score = jnp.where(jnp.arange(size) < starts[:, None], score, -1.0)
-    chosen = jax.lax.top_k(score, most)[1][..., None]
-    drawn = (jnp.arange(most) < count[:, None])[..., None]
-    place = jnp.arange(size)
-    return jnp.any(drawn & (chosen <= place) & (place < chosen + length), axis=1)
-
-
-def _augment(
-    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, lengths: Array, keys: list[Array]
-) -> Array:
-    """Masks spans of frames by the learned vector and spans of channels by zero."""
-    batch, frames, width = x.shape
-    if layout.mask_time_prob > 0:
-        masked = sample_mask_spans(
-            keys[0],
-            frames,
-            lengths,
-            layout.mask_time_prob,
-            layout.mask_time_length,
-            layout.mask_time_min_masks,
-        )
-        fill = params.get("masked_spec_embed", jnp.zeros(width)).astype(x.dtype)
-        x = jnp.where(masked[..., None], fill, x)
-    if layout.mask_feature_prob > 0:
-        masked = sample_mask_spans(
-            keys[1],
-            width,
-            jnp.full(batch, width),
-            layout.mask_feature_prob,
-            layout.mask_feature_length,
-            layout.mask_feature_min_masks,
-        )
-        x = jnp.where(masked[:, None], jnp.zeros((), x.dtype), x)
-    return x
-
-
-def _position(layout: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
+def _position(config: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
     """Returns the positional convolution of [B, T, D]."""
-    direction, taps = params["v"], layout.num_conv_pos_embeddings
+    direction, taps = params["v"], config.num_conv_pos_embeddings
     norm = jnp.sqrt(jnp.sum(direction**2, (1, 2), keepdims=True))
     kernel = direction / norm * params["g"][:, None, None]
     # PyTorch pads both sides by half and drops the last frame if that is one too many.
     ahead = taps // 2 - (taps % 2 == 0)
-    groups = layout.num_conv_pos_embedding_groups
+    groups = config.num_conv_pos_embedding_groups
 
     def convolve(x: Array, kernel: Array, bias: Array) -> Array:
         return _conv(kernel, bias, x, padding=(taps // 2, ahead), groups=groups)
 
     x = constraints.per_example(convolve)(x, kernel, params["bias"])
-    return _ACTIVATIONS[layout.feat_extract_activation](x)
+    return _ACTIVATIONS[config.feat_extract_activation](x)
 
 
 def _attention(
-    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+    config: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
 ) -> Array:
     batch, frames, width = x.shape
-    heads = (batch, frames, layout.num_attention_heads, -1)
+    heads = (batch, frames, config.num_attention_heads, -1)
     query, key_, value = (
         _dense(params[part], x).reshape(heads) for part in ("q_proj", "k_proj", "v_proj")
     )
-    scale = (width // layout.num_attention_heads) ** -0.5
+    scale = (width // config.num_attention_heads) ** -0.5
     exact = _precision(x)
     logits = jnp.einsum(
         "bqhd,bkhd->bhqk",
@@ -265,27 +201,27 @@ def _attention(
     )
     if valid is not None:
         logits = jnp.where(valid[:, None, None], logits, jnp.finfo(jnp.float32).min)
-    share = _drop(key, jax.nn.softmax(logits, -1), layout.attention_dropout).astype(x.dtype)
+    share = _drop(key, jax.nn.softmax(logits, -1), config.attention_dropout).astype(x.dtype)
     out = jnp.einsum("bhqk,bkhd->bqhd", share, value, precision=exact)
     return _dense(params["out_proj"], out.reshape(x.shape))
 
 
 def _layer(
-    layout: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
+    config: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
 ) -> Array:
     """Returns one transformer layer of [B, T, D]; `valid` [B, T] says what may be attended to."""
     keys = _keys(key, 4)
-    eps, rate = layout.layer_norm_eps, layout.hidden_dropout
+    eps, rate = config.layer_norm_eps, config.hidden_dropout
 
     def attend(x: Array) -> Array:
-        return _drop(keys[1], _attention(layout, params["attention"], x, valid, keys[0]), rate)
+        return _drop(keys[1], _attention(config, params["attention"], x, valid, keys[0]), rate)
 
     def feed(x: Array) -> Array:
         x = _dense(params["feed_forward"]["intermediate_dense"], x)
-        x = _drop(keys[2], _ACTIVATIONS[layout.hidden_act](x), layout.activation_dropout)
+        x = _drop(keys[2], _ACTIVATIONS[config.hidden_act](x), config.activation_dropout)
         return _drop(keys[3], _dense(params["feed_forward"]["output_dense"], x), rate)
 
-    if layout.do_stable_layer_norm:
+    if config.do_stable_layer_norm:
         x = x + attend(_layer_norm(params["layer_norm"], x, eps))
         return x + feed(_layer_norm(params["final_layer_norm"], x, eps))
     x = _layer_norm(params["layer_norm"], x + attend(x), eps)
@@ -293,7 +229,7 @@ def _layer(
 
 
 def hidden_states(
-    layout: Wav2Vec2Config,
+    config: Wav2Vec2Config,
     params: dict[str, Any],
     values: Array,
     *,
@@ -308,7 +244,7 @@ def hidden_states(
     """Runs the network as far as layer `layers`.
 
     Args:
-      layout: of the network.
+      config: of the network.
       params: its parameters; layers beyond `layers` may be missing.
       values: [B, S] audio as the network wants it.
       layers: of the transformer to run.
@@ -325,7 +261,7 @@ def hidden_states(
     """
     keys = _keys(key, 5)
     x = encode_waveform(
-        layout,
+        config,
         params,
         values.astype(dtype),
         lengths=None if count_padding else lengths,
@@ -333,34 +269,34 @@ def hidden_states(
     )
     frames = x.shape[1]
     project = params["feature_projection"]
-    if layout.feat_proj_layer_norm:
-        x = _layer_norm(project["layer_norm"], x, layout.layer_norm_eps)
-    x = _drop(keys[0], _dense(project["projection"], x), layout.feat_proj_dropout)
+    if config.feat_proj_layer_norm:
+        x = _layer_norm(project["layer_norm"], x, config.layer_norm_eps)
+    x = _drop(keys[0], _dense(project["projection"], x), config.feat_proj_dropout)
 
-    existing = jnp.full(x.shape[0], frames) if lengths is None else layout.frames(lengths)
-    if key is not None and layout.apply_spec_augment:
-        x = _augment(layout, params, x, existing, [k for k in keys[1:3] if k is not None])
+    existing = jnp.full(x.shape[0], frames) if lengths is None else config.frames(lengths)
+    if key is not None and config.apply_spec_augment:
+        x = spec_augment(config, params, x, existing, [k for k in keys[1:3] if k is not None])
     valid = None
     if lengths is not None:
         valid = jnp.arange(frames) < existing[:, None]
         x = jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
 
     encoder = params["encoder"]
-    x = x + _position(layout, encoder["pos_conv_embed"]["conv"], x)
-    if not layout.do_stable_layer_norm:
-        x = _layer_norm(encoder["layer_norm"], x, layout.layer_norm_eps)
-    x = _drop(keys[3], x, layout.hidden_dropout)
+    x = x + _position(config, encoder["pos_conv_embed"]["conv"], x)
+    if not config.do_stable_layer_norm:
+        x = _layer_norm(encoder["layer_norm"], x, config.layer_norm_eps)
+    x = _drop(keys[3], x, config.hidden_dropout)
 
-    run: Callable[..., Array] = functools.partial(_layer, layout)
+    run: Callable[..., Array] = functools.partial(_layer, config)
     if remat:
         run = jax.checkpoint(run)
     hidden = [x]
     for i, at in enumerate(_keys(keys[4], layers)):
         layer = encoder["layers"][str(i)]
-        if at is None or layout.layerdrop == 0:
+        if at is None or config.layerdrop == 0:
             x = run(layer, x, valid, at)
         else:
-            skip = jax.random.bernoulli(jax.random.fold_in(at, 1), layout.layerdrop)
+            skip = jax.random.bernoulli(jax.random.fold_in(at, 1), config.layerdrop)
             x = jax.lax.cond(
                 skip, lambda x, *_: x, lambda x, p, k: run(p, x, valid, k), x, layer, at
             )
@@ -368,8 +304,8 @@ def hidden_states(
     return hidden
 
 
-def final_norm(layout: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
-    """Returns the norm after the last layer, where the layout has one."""
-    if not layout.do_stable_layer_norm:
+def final_norm(config: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
+    """Returns the norm after the last layer, where the config has one."""
+    if not config.do_stable_layer_norm:
         return x
-    return _layer_norm(params["encoder"]["layer_norm"], x, layout.layer_norm_eps)
+    return _layer_norm(params["encoder"]["layer_norm"], x, config.layer_norm_eps)

@@ -1,4 +1,4 @@
-"""The weights of a layout: their names here and on the hub, their shapes and their random starts.
+"""The weights of a config: their names here and on the hub, their shapes and their random starts.
 
 One table serves random starts, reading and writing, so that none of them can forget a weight.
 """
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from a2fjax.encoders.param_paths import set_path
 from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 
 
@@ -57,36 +58,36 @@ class Weight(NamedTuple):
         return self.shape[::-1] if self.kind == "kernel" else self.shape
 
 
-def weights(layout: Wav2Vec2Config, layers: int | None = None) -> Iterator[Weight]:
-    """Yields every weight of a layout; only the first `layers` of the transformer if given."""
+def weights(config: Wav2Vec2Config, layers: int | None = None) -> Iterator[Weight]:
+    """Yields every weight of a config; only the first `layers` of the transformer if given."""
     path, width = "feature_extractor/conv_layers", 1
-    for i, out in enumerate(layout.conv_dim):
-        taps = layout.conv_kernel[i]
+    for i, out in enumerate(config.conv_dim):
+        taps = config.conv_kernel[i]
         yield from _affine(
             f"{path}/{i}/conv",
             (out, width, taps),
-            bias=layout.conv_bias,
+            bias=config.conv_bias,
             spread=math.sqrt(2.0 / (width * taps)),
         )
-        if layout.feat_extract_norm == "layer" or i == 0:
+        if config.feat_extract_norm == "layer" or i == 0:
             yield from _norm(f"{path}/{i}/layer_norm", out)
         width = out
-    if layout.feat_proj_layer_norm:
+    if config.feat_proj_layer_norm:
         yield from _norm("feature_projection/layer_norm", width)
-    hidden = layout.hidden_size
+    hidden = config.hidden_size
     yield from _affine("feature_projection/projection", (hidden, width), spread=width**-0.5)
-    if layout.has_mask_embedding:
+    if config.has_mask_embedding:
         name = "masked_spec_embed"
         yield Weight(name, (name,), (hidden,), "vector", spread=0.3)
 
-    yield from _positional(layout)
+    yield from _positional(config)
     yield from _norm("encoder/layer_norm", hidden)
-    for i in range(layout.num_hidden_layers if layers is None else layers):
+    for i in range(config.num_hidden_layers if layers is None else layers):
         at = f"encoder/layers/{i}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
             yield from _affine(f"{at}/attention/{part}", (hidden, hidden))
         yield from _norm(f"{at}/layer_norm", hidden)
-        inside = layout.intermediate_size
+        inside = config.intermediate_size
         yield from _affine(f"{at}/feed_forward/intermediate_dense", (inside, hidden))
         yield from _affine(f"{at}/feed_forward/output_dense", (hidden, inside))
         yield from _norm(f"{at}/final_layer_norm", hidden)
@@ -107,15 +108,15 @@ def _norm(path: str, width: int) -> Iterator[Weight]:
     yield Weight(f"{path}/bias", (f"{name}.bias",), (width,), "vector")
 
 
-def _positional(layout: Wav2Vec2Config) -> Iterator[Weight]:
+def _positional(config: Wav2Vec2Config) -> Iterator[Weight]:
     """Yields direction, gain and bias of the positional convolution.
 
     Weight norm (Salimans & Kingma 2016) with one gain for each tap. PyTorch renamed its two parts
     when it made them parametrizations.
     """
-    path, taps = "encoder/pos_conv_embed/conv", layout.num_conv_pos_embeddings
-    name, hidden = path.replace("/", "."), layout.hidden_size
-    shape = (hidden, hidden // layout.num_conv_pos_embedding_groups, taps)
+    path, taps = "encoder/pos_conv_embed/conv", config.num_conv_pos_embeddings
+    name, hidden = path.replace("/", "."), config.hidden_size
+    shape = (hidden, hidden // config.num_conv_pos_embedding_groups, taps)
     spread = 2.0 / math.sqrt(taps * hidden)
     gain = (f"{name}.parametrizations.weight.original0", f"{name}.weight_g")
     direction = (f"{name}.parametrizations.weight.original1", f"{name}.weight_v")
@@ -126,30 +127,12 @@ def _positional(layout: Wav2Vec2Config) -> Iterator[Weight]:
     yield Weight(f"{path}/bias", (f"{name}.bias",), (hidden,), "vector")
 
 
-def set_path(params: dict[str, Any], path: str, value: Any) -> None:
-    """Puts a value at a path of nested dicts, making those that are missing."""
-    *parents, last = path.split("/")
-    for key in parents:
-        params = params.setdefault(key, {})
-    params[last] = value
-
-
-def get_path(params: dict[str, Any], path: str) -> Any:
-    """Returns what is at a path of nested dicts, None when nothing is."""
-    value: Any = params
-    for key in path.split("/"):
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    return value
-
-
 def init_params(
-    key: jax.Array, layout: Wav2Vec2Config, layers: int | None = None
+    key: jax.Array, config: Wav2Vec2Config, layers: int | None = None
 ) -> dict[str, Any]:
     """Returns random parameters, float32, with the spreads that transformers starts from."""
     params: dict[str, Any] = {}
-    for i, weight in enumerate(weights(layout, layers)):
+    for i, weight in enumerate(weights(config, layers)):
         shape = weight.own_shape
         if weight.spread is None:
             value = jnp.full(shape, weight.start, jnp.float32)

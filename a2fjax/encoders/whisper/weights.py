@@ -2,102 +2,32 @@
 
 What a file holds is checked name by name and shape by shape in the file's own names; nothing is
 left out, made up or reshaped in silence. The decoder's weights are skipped without being read.
-
-Sources: the binary layout of CTranslate2's model.bin is that of `ModelSpec._serialize` in
-github.com/OpenNMT/CTranslate2 (python/ctranslate2/specs/model_spec.py), versions 2 to 6.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import mmap
 import re
-import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from a2fjax.encoders.whisper.ctranslate2 import read_ctranslate2
+from a2fjax.encoders.whisper.weight_names import (
+    HUB,
+    PACKED,
+    WeightNames,
+    WhisperSizes,
+    expected_shapes,
+)
 from a2fjax.errors import InputError
 
 HEAD_WIDTH = 64
 """Width of every published model's attention heads; where a file does not count the heads."""
-
-Shape = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class WhisperSizes:
-    """What the weights' shapes say of an encoder; see `whisper.Encoder`."""
-
-    width: int
-    layers: int
-    heads: int
-    hidden: int
-    mels: int
-    positions: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Names:
-    """How a format calls things; {} is the number of a layer.
-
-    Attributes:
-      layer: pattern whose group 1 is a layer's number.
-      positions: the position encodings.
-      qkv: one fused linear map, or those of query, key and value.
-      linear: other parts -> names, without `.weight` and `.bias`.
-      norms: parts -> names, without the endings of `norm`.
-      norm: endings of a layer norm's scale and bias.
-      unbiased: linear maps without a bias.
-    """
-
-    layer: str
-    positions: str
-    qkv: tuple[str, ...]
-    linear: dict[str, str]
-    norms: dict[str, str]
-    norm: tuple[str, str]
-    unbiased: tuple[str, ...] = ()
-
-
-_HUB = _Names(
-    layer=r"^layers\.(\d+)\.",
-    positions="embed_positions.weight",
-    qkv=tuple(f"layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
-    linear={
-        "out": "layers.{}.self_attn.out_proj",
-        "up": "layers.{}.fc1",
-        "down": "layers.{}.fc2",
-    },
-    norms={
-        "attention_norm": "layers.{}.self_attn_layer_norm",
-        "mlp_norm": "layers.{}.final_layer_norm",
-        "final_norm": "layer_norm",
-    },
-    norm=("weight", "bias"),
-    unbiased=("layers.{}.self_attn.k_proj",),
-)
-_PACKED = _Names(
-    layer=r"^layer_(\d+)\.",
-    positions="position_encodings.encodings",
-    qkv=("layer_{}.self_attention.linear_0",),
-    linear={
-        "out": "layer_{}.self_attention.linear_1",
-        "up": "layer_{}.ffn.linear_0",
-        "down": "layer_{}.ffn.linear_1",
-    },
-    norms={
-        "attention_norm": "layer_{}.self_attention.layer_norm",
-        "mlp_norm": "layer_{}.ffn.layer_norm",
-        "final_norm": "layer_norm",
-    },
-    norm=("gamma", "beta"),
-)
 
 
 def load(path: Path | str) -> tuple[WhisperSizes, dict[str, Any]]:
@@ -124,12 +54,12 @@ def load(path: Path | str) -> tuple[WhisperSizes, dict[str, Any]]:
         if kind == "npz":
             found = _read_npz(file)
         elif kind == "ctranslate2":
-            found = _read_ctranslate2(file)
+            found = read_ctranslate2(file)
         else:
             found, settings = _read_safetensors(file), _read_config(file.parent / "config.json")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
-    names = _HUB if kind == "safetensors" else _PACKED
+    names = HUB if kind == "safetensors" else PACKED
     sizes = _check(file, found, names, settings)
     return sizes, _nest(found, names, sizes)
 
@@ -219,92 +149,8 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     return out
 
 
-_DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")
-_OLD_DTYPES = {4: "<f4", 2: "<i2", 1: "i1"}
-
-
-def _read_ctranslate2(file: Path) -> dict[str, np.ndarray]:
-    """Returns the encoder's variables by their names after "encoder/", "." for "/", dequantised."""
-    if not file.stat().st_size:
-        raise InputError(f"{file}: empty")
-    with open(file, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = {
-            name.removeprefix("encoder/").replace("/", "."): value
-            for name, value in _variables(file, data)
-            if name.startswith("encoder/")
-        }
-    for name in [n for n in found if n.endswith("_scale")]:
-        scale = found.pop(name)
-        weight = found.get(name.removesuffix("_scale"))
-        # One scale for all, one a row, or one a row and tap: the width is what they share.
-        if weight is None or scale.shape not in ((), weight.shape[:1], weight.shape[::2]):
-            raise InputError(f"{file}: encoder's {name} {scale.shape} fits no weight")
-        if weight.ndim == 3 and scale.ndim == 2:
-            scale = scale[:, None, :]
-        elif scale.ndim:
-            scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
-        found[name.removesuffix("_scale")] = weight.astype(np.float32) / scale
-    return found
-
-
-def _variables(file: Path, data: mmap.mmap) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, copy of the value) of the encoder's variables, aliases last."""
-    import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
-
-    place = 0
-
-    def take(form: str) -> int:
-        nonlocal place
-        (value,) = struct.unpack_from("<" + form, data, place)
-        place += struct.calcsize("<" + form)
-        return value
-
-    def text() -> str:
-        nonlocal place
-        size = take("H")
-        raw = data[place : place + size]
-        place += size
-        if len(raw) < size or not size or raw[-1]:
-            raise ValueError(f"no name at byte {place - size}")
-        return raw[:-1].decode()
-
-    try:
-        version = take("I")
-        if not 2 <= version <= 6:
-            raise ValueError(f"version {version}, expected 2 to 6")
-        spec = text()
-        if spec != "WhisperSpec":
-            raise InputError(f"{file}: a CTranslate2 model of {spec!r}, expected 'WhisperSpec'")
-        take("I")  # The layout's revision: names are checked below anyway.
-        kept: dict[str, np.ndarray] = {}
-        for _ in range(take("I")):
-            name = text()
-            shape = tuple(take("I") for _ in range(take("B")))
-            code = take("B")
-            dtype = np.dtype(_DTYPES[code] if version >= 4 else _OLD_DTYPES[code])
-            size = take("I") * (1 if version >= 4 else code)
-            if size != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"{name} has {size} bytes for shape {shape}")
-            if place + size > len(data):
-                raise ValueError(f"it ends inside {name}")
-            if name.startswith("encoder/"):
-                values = np.frombuffer(data[place : place + size], dtype)
-                kept[name] = values.reshape(shape)
-            place += size
-        yield from kept.items()
-        for _ in range(take("I") if version >= 3 else 0):
-            alias, name = text(), text()
-            for ending in ("", "_scale"):
-                if alias.startswith("encoder/") and name + ending in kept:
-                    yield alias + ending, kept[name + ending]
-    except (struct.error, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file}: not a CTranslate2 model, or damaged ({error})") from None
-
-
 def _check(
-    file: Path, found: dict[str, np.ndarray], names: _Names, settings: Mapping[str, Any]
+    file: Path, found: dict[str, np.ndarray], names: WeightNames, settings: Mapping[str, Any]
 ) -> WhisperSizes:
     """Returns the sizes once every weight is there with its shape; drops what is no weight."""
     stem = found.get("conv1.weight")
@@ -343,7 +189,7 @@ def _check(
             raise InputError(f"{file}: the encoder has {key} {value!r}")
     if sizes.width % sizes.heads:
         raise InputError(f"{file}: width {sizes.width} is no multiple of {sizes.heads} heads")
-    expected = dict(_expected(names, sizes))
+    expected = dict(expected_shapes(names, sizes))
     for problem, listed in (
         ("missing", [n for n in expected if n not in found]),
         ("unknown to Whisper's encoder", [n for n in found if n not in expected]),
@@ -365,28 +211,9 @@ def _check(
     return sizes
 
 
-def _expected(names: _Names, sizes: WhisperSizes) -> Iterator[tuple[str, Shape]]:
-    """Yields (name, shape) of every weight."""
-    width, hidden = sizes.width, sizes.hidden
-    for name, depth in (("conv1", sizes.mels), ("conv2", width)):
-        yield f"{name}.weight", (width, depth, 3)
-        yield f"{name}.bias", (width,)
-    yield names.positions, (sizes.positions, width)
-    shapes = {"out": (width, width), "up": (hidden, width), "down": (width, hidden)}
-    shapes |= {name: (3 * width // len(names.qkv), width) for name in names.qkv}
-    linear = names.linear | {name: name for name in names.qkv}
-    for i in range(sizes.layers):
-        for part, name in linear.items():
-            yield f"{name.format(i)}.weight", shapes[part]
-            if name not in names.unbiased:
-                yield f"{name.format(i)}.bias", shapes[part][:1]
-    for name in names.norms.values():
-        for i in range(sizes.layers if "{}" in name else 1):
-            for ending in names.norm:
-                yield f"{name.format(i)}.{ending}", (width,)
-
-
-def _nest(found: Mapping[str, np.ndarray], names: _Names, sizes: WhisperSizes) -> dict[str, Any]:
+def _nest(
+    found: Mapping[str, np.ndarray], names: WeightNames, sizes: WhisperSizes
+) -> dict[str, Any]:
     """Returns the parameters in the order and layout of `whisper.Encoder.init`."""
 
     def f32(name: str) -> np.ndarray:
