@@ -1,7 +1,8 @@
 # make demo [AUDIO=my.wav]   corpus -> shards -> train -> evaluate -> animate a recording
 # make diffusion             after make demo: the diffusion model, a student of it, and a table of both
 #                            beside the regression model (about an hour on two cores)
-# make test                  the tests (heavy ones: make test-slow)
+# make test                  the fast tests (slow ones: make test-slow)
+# make test-jax              the fast tests that depend on the version of jax, flax, orbax or grain
 # make parity                encoders beside PyTorch and CTranslate2, which it installs where it can
 # Both make their own environment first; PYTHON=python3.13 chooses another interpreter.
 
@@ -15,11 +16,13 @@ endif
 BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
+# What is installed beside the package itself: extras of pyproject.toml.
+EXTRAS ?= captures,demo,dev,view
 export PYTHONUNBUFFERED = 1
 # The tests compile much and compute little: two thirds of the time, and the same results.
 FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: setup demo diffusion test test-slow parity lint format types clean-demo
+.PHONY: setup demo diffusion test test-slow test-jax parity lint format types clean-demo
 
 setup: $(VENV)/.installed
 
@@ -27,7 +30,7 @@ $(VENV)/.installed: pyproject.toml setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is $(VERSION)" if sys.version_info < (3, 11) else 0)'
 	@echo "Setting up $(VENV) (Python $(VERSION)); this takes some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[captures,demo,dev,view]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup
@@ -42,11 +45,23 @@ diffusion: demo
 	@$(BIN)/a2fjax evaluate $(DEMO)/diffusion --takes 8 --sample-steps 1,2,4,8,16,50 \
 	  --against $(DEMO)/run --against $(DEMO)/distilled --out $(DEMO)/takes.json
 
+# A file stays on one worker: what its tests share, runs and compiled programs, is made once.
 test: setup
-	@$(FAST) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
+# Schedulers and faults are waited for: a third worker computes meanwhile.
 test-slow: setup
-	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile -m slow $(ARGS)
+
+# One file or more for each use of jax, flax, optax, orbax and grain: loading, networks, tasks, training,
+# checkpoints, devices, compiled programs, inference. The rest was tested on the first Python.
+JAX_TESTS = tests/data/test_dataset.py tests/data/test_loader.py tests/diffusion \
+  tests/encoders/test_wav2vec2.py tests/encoders/test_whisper.py tests/end_to_end/test_init_from.py \
+  tests/infer/test_chunked.py tests/infer/test_predictor.py tests/losses tests/test_losses.py \
+  tests/models/test_audio_features.py tests/models/test_diffusion.py tests/models/test_regression.py \
+  tests/plan tests/sharding tests/tasks tests/train
+test-jax: setup
+	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(wildcard $(JAX_TESTS)) $(ARGS)
 
 # Large and for these tests only: where they cannot be had the tests skip and say why.
 parity: setup

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
+from a2fjax.batch import Batch
 from a2fjax.config import LossConfig
 
 
@@ -68,15 +69,15 @@ def balance(deviation: Array, exponent: float) -> Array:
     return jnp.where(seen, factors * scale, 1.0)
 
 
-def good_frames(batch: Mapping[str, Array]) -> Array:
+def good_frames(batch: Batch) -> Array:
     """Returns [B, T] bool: frames that are neither padding nor marked as bad."""
-    frames = jnp.arange(batch["frame_mask"].shape[1])
-    return batch["frame_mask"] & (frames < batch["length"][:, None])
+    frames = jnp.arange(batch.frame_mask.shape[1])
+    return batch.frame_mask & (frames < batch.length[:, None])
 
 
 def regression_losses(
     prediction: Array,
-    batch: Mapping[str, Array],
+    batch: Batch,
     config: LossConfig,
     factors: Array | None = None,
     items: Array | None = None,
@@ -107,10 +108,10 @@ def regression_losses(
     """
     prediction = prediction.astype(jnp.float32)
     good = good_frames(batch)
-    observed = batch["channel_mask"][:, None, :]
+    observed = batch.channel_mask[:, None, :]
     mask = good[..., None] & observed
     # Both are masked before they meet: an unobserved NaN times zero would still be NaN.
-    error = jnp.where(mask, prediction - batch["motion"], 0.0) / rig.SCALE
+    error = jnp.where(mask, prediction - batch.motion, 0.0) / rig.SCALE
     if items is not None:
         error = error * jnp.sqrt(items)[:, None, None]
     weights = channel_weights(config)
@@ -127,12 +128,12 @@ def regression_losses(
             jnp.sum(balanced * difference**2), jnp.sum(jnp.where(pairs, weights, 0.0))
         )
     if config.aperture or config.closure:
-        known = good & batch["channel_mask"][:, rig.INDEX["jawOpen"], None]
+        known = good & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         square = jnp.where(known, rig.aperture(error), 0.0) ** 2
         if config.aperture:
             terms["aperture"] = WeightedSum(jnp.sum(square), jnp.sum(known.astype(jnp.float32)))
         if config.closure:
-            gap = rig.aperture(jnp.where(mask, batch["motion"], 0.0))
+            gap = rig.aperture(jnp.where(mask, batch.motion, 0.0))
             near = jnp.where(known, jnp.exp(-jnp.maximum(gap, 0.0) / config.closure_width), 0.0)
             terms["closure"] = WeightedSum(jnp.sum(near * square), jnp.sum(near))
     return terms

@@ -138,15 +138,6 @@ class Registry:
         return iter(self._entries[name] for name in self.names())
 
 
-models = Registry("model")
-losses = Registry("loss")
-metrics = Registry("metric")
-encoders = Registry("speech encoder")
-sources = Registry("capture layout")
-schedulers = Registry("scheduler")
-writers = Registry("animation format")
-
-
 def load_plugins(packages: Sequence[str] = ()) -> None:
     """Imports the packages named, and those installed under the entry point group.
 
@@ -184,6 +175,35 @@ def _origin(target: Any) -> str:
     return _path(target).partition(":")[0].partition(".")[0]
 
 
+models = Registry("model")
+losses = Registry("loss")
+metrics = Registry("metric")
+encoders = Registry("speech encoder")
+sources = Registry("capture layout")
+schedulers = Registry("scheduler")
+writers = Registry("animation format")
+
+# The built-in parts, by import path: names and settings are listed without what implements them.
+models.register(
+    "regression",
+    "a2fjax.tasks.regression:build",
+    settings="a2fjax.config.models:RegressionConfig",
+)
+models.register(
+    "diffusion",
+    "a2fjax.tasks.diffusion:build",
+    settings="a2fjax.config.models:DiffusionConfig",
+)
+models.register(
+    "conv_w2v_autocorr",
+    "a2fjax.tasks.nvidia:build_conv_w2v_autocorr",
+    settings="a2fjax.config.nvidia:ConvW2vAutocorrConfig",
+)
+models.register(
+    "diffusion_rnn",
+    "a2fjax.tasks.nvidia:build_diffusion_rnn",
+    settings="a2fjax.config.nvidia:DiffusionRnnConfig",
+)
 encoders.register("wav2vec2", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("hubert", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("whisper", "a2fjax.encoders.whisper.speech_encoder:WhisperSpeechEncoder")

@@ -51,9 +51,9 @@ def load(file: str, variant: str) -> config_lib.Config:
 
 def with_steps(config: config_lib.Config, steps: int) -> config_lib.Config:
     """Returns a diffusion configuration with another number of calls."""
-    own = config.model.diffusion
-    sample = dataclasses.replace(own.sample, steps=steps)
-    model = dataclasses.replace(config.model, diffusion=dataclasses.replace(own, sample=sample))
+    assert isinstance(config.model, config_lib.DiffusionConfig)
+    sample = dataclasses.replace(config.model.sample, steps=steps)
+    model = dataclasses.replace(config.model, sample=sample)
     return dataclasses.replace(config, model=model)
 
 
@@ -72,7 +72,8 @@ def nvidia(frames: int) -> tuple[float, float]:
     from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
 
     network = presets.DiffusionRnn(diffusion.V3)
-    batch: dict[str, Any] = dict(predictor.batch_shapes(load("regression_v2_3.py", ""), 1, frames))
+    shapes = predictor.batch_shapes(load("regression_v2_3.py", ""), 1, frames)
+    batch: dict[str, Any] = {"length": shapes.length, "emotion": shapes.emotion}
     batch["features"] = jax.ShapeDtypeStruct((1, frames, 768), jnp.float32)
     batch["actor"] = jax.ShapeDtypeStruct((1, diffusion.V3.actors), jnp.float32)
     params = jax.eval_shape(lambda b: network.init(jax.random.key(0), b), batch)
@@ -151,8 +152,7 @@ def measured(seconds: float, rounds: int) -> dict[str, float]:
     def add(name: str, config: config_lib.Config) -> None:
         task = tasks.build(config)
         batch = predictor.batch_shapes(config, 1, 64)
-        zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in batch.items()}
-        model = predictor.Predictor(config, task, task.init(jax.random.key(0), zeros))
+        model = predictor.Predictor(config, task, task.init(jax.random.key(0), batch.filled()))
         model(audio, speech_level=0.05)
         runs[name] = lambda: model(audio, speech_level=0.05)
 

@@ -80,7 +80,6 @@ def write_shards(folder: Path, clips: int, seconds: float) -> None:
 def trainer(config: Config, found: Any) -> Callable[[], float]:
     """Returns a function that does one step of training and gives its loss."""
     import jax
-    import jax.numpy as jnp
 
     from a2fjax import tasks
     from a2fjax.data import loader
@@ -94,7 +93,7 @@ def trainer(config: Config, found: Any) -> Callable[[], float]:
         streams = {key: encode.stream(*each) for key, each in found.items()}
     task = tasks.build(config, tasks.constants(config, encoders=found), found)
     optimizer = optimizer_lib.build(config.optim, config.steps, 1.0)
-    zeros = {k: jnp.zeros(*v) for k, v in loader.spec(config, encoded=streams).items()}
+    zeros = loader.spec(config, encoded=streams).filled()
     state = state_lib.create(task, optimizer, zeros, task.pretrained, seed=0, average=True)
     step = jax.jit(step_lib.make_train_step(task, optimizer, config), donate_argnums=0)
     batches = loader.batches(config, encoded=streams)
@@ -194,7 +193,7 @@ def main() -> None:
         stream = encode.stream(encoder, params)
         (key,) = found
         shape = (args.batch, args.window, stream.states, stream.width)
-        batch[f"encoded/{key}"] = jax.ShapeDtypeStruct(shape, np.float16)
+        batch = batch.replace(cached_features={key: jax.ShapeDtypeStruct(shape, np.float16)})
         own = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
 
         def update(own: Any, batch: Any) -> Any:

@@ -21,7 +21,15 @@ import numpy as np
 import optax
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DiffusionConfig, LossConfig, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import (
+    Config,
+    DiffusionConfig,
+    LossConfig,
+    ModelConfig,
+    RegressionConfig,
+    UNetConfig,
+)
 from a2fjax.models import params as trees
 
 FRAMES = 16
@@ -42,34 +50,32 @@ def modes() -> np.ndarray:
     return out
 
 
-def batch(items: int) -> dict[str, np.ndarray]:
+def batch(items: int) -> Batch:
     """Returns so many windows of the same audio, their motions in turn the one and the other."""
     audio = 0.1 * np.random.default_rng(0).normal(size=FRAMES * 320)
     neutral = np.zeros((items, FRAMES, rig.NUM_EMOTIONS), np.float32)
     neutral[..., 0] = 1.0
-    return {
-        "audio": np.tile(audio.astype(np.float32), (items, 1)),
-        "motion": modes()[np.arange(items) % 2],
-        "channel_mask": np.ones((items, rig.NUM_CHANNELS), bool),
-        "frame_mask": np.ones((items, FRAMES), bool),
-        "length": np.full(items, FRAMES, np.int32),
-        "identity": np.zeros((items, 1, 3), np.float32),
-        "identity_mask": np.zeros(items, bool),
-        "emotion": neutral,
-        "start": np.zeros(items, np.int32),
-        "take": np.arange(items, dtype=np.int32),
-    }
+    return Batch.zeros(items, FRAMES, points=1).replace(
+        audio=np.tile(audio.astype(np.float32), (items, 1)),
+        motion=modes()[np.arange(items) % 2],
+        channel_mask=np.ones((items, rig.NUM_CHANNELS), bool),
+        frame_mask=np.ones((items, FRAMES), bool),
+        length=np.full(items, FRAMES, np.int32),
+        emotion=neutral,
+        sample_index=np.arange(items, dtype=np.int32),
+    )
 
 
 def config(kind: str) -> Config:
     """Returns the experiment: models as small as they can be, losses of position and velocity."""
-    own = DiffusionConfig(
-        widths=(32, 32), heads=2, window=8, coarse=1.0, audio_dropout=0.0, pure_noise=0.1
-    )
-    model = ModelConfig(
-        kind=kind, conv_layers=1, conv_width=16, recurrent_width=16, identity="none",
-        emotion_width=4, dropout=0.0, diffusion=own,
+    backbone: dict[str, Any] = dict(
+        conv_layers=1, conv_width=16, recurrent_width=16, identity="none", emotion_width=4,
+        dropout=0.0,
     )  # fmt: skip
+    model: ModelConfig = RegressionConfig(**backbone)
+    if kind == "diffusion":
+        unet = UNetConfig(widths=(32, 32), heads=2, window=8)
+        model = DiffusionConfig(**backbone, unet=unet, audio_dropout=0.0)
     return Config(model=model, loss=LossConfig(aperture=0.0, closure=0.0, balance=1.0))
 
 
@@ -81,7 +87,7 @@ def train(
     from a2fjax.train.state import ema_update
 
     data, settings = batch(items), config(kind)
-    seen = data["motion"].reshape(-1, rig.NUM_CHANNELS)
+    seen = data.motion.reshape(-1, rig.NUM_CHANNELS)
     constants = {
         **default_constants(settings.model),
         "motion_mean": seen.mean(0),

@@ -69,16 +69,16 @@ def child(experiment: str, devices: int, batch: int, steps: int) -> None:
     made = compiled_steps.Programs(config, task, spec, mesh)
     step = made.lower().compile()
     rng = np.random.default_rng(0)
-    values = {}
-    for name, shape in spec.items():
+
+    def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
         if shape.dtype == np.bool_:
-            values[name] = np.ones(shape.shape, bool)
-        elif name == "length":
-            values[name] = np.full(shape.shape, config.data.window_frames, shape.dtype)
-        elif np.issubdtype(shape.dtype, np.integer):
-            values[name] = np.zeros(shape.shape, shape.dtype)
-        else:
-            values[name] = 0.1 * rng.standard_normal(shape.shape).astype(shape.dtype)
+            return np.ones(shape.shape, bool)
+        if np.issubdtype(shape.dtype, np.integer):
+            return np.zeros(shape.shape, shape.dtype)
+        return 0.1 * rng.standard_normal(shape.shape).astype(shape.dtype)
+
+    length = np.full(spec.length.shape, config.data.window_frames, np.int32)
+    values = jax.tree.map(draw, spec).replace(length=length)
     data = jax.device_put(values, made.batch_sharding)
     votes = jax.device_put(np.zeros(made.votes.shape, np.int32), made.batch_sharding)
     with jax.set_mesh(mesh):

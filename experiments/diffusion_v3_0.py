@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "recurrent_width": 512,
                 "emotion_dropout": 0.1,
                 "condition_dropout": 0.1,
-                "diffusion": {"widths": (288, 480, 704), "blocks": 2, "heads": 8, "dropout": 0.1},
+                "unet": {"widths": (288, 480, 704), "blocks": 2, "heads": 8, "dropout": 0.1},
             },
             "loss": {"balance": 1.0},
             "optim": {"learning_rate": 5e-4, "warmup_steps": 2000, "ema_decay": 0.9995},
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     if variant == "large":
         config.name = "diffusion_v3_0_large"
-        config.model.diffusion.update({"widths": (576, 1088, 1408), "remat": True})
+        config.model.unet.update({"widths": (576, 1088, 1408), "remat": True})
     elif variant == "demo":
         config.name = "diffusion_v3_0_demo"
         config.steps = 3000
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "noise_snr_db": (12.0, 50.0),
         }
         config.model.update({"conv_width": 192, "recurrent_width": 192, "dropout": 0.05})
-        config.model.diffusion.update(
+        config.model.unet.update(
             {"widths": (96, 112, 128), "blocks": 1, "heads": 4, "dropout": 0.0}
         )
         config.loss.update({"velocity": 5.0, "aperture": 1.5})
@@ -76,8 +76,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if kind:
         config.name += "_distilled"
         config.steps //= 4
-        config.model.diffusion.distill_steps = 8
-        config.model.diffusion.sample = {"sampler": "consistency", "steps": 2}
+        config.model.distill_steps = 8
+        config.model.sample = {"sampler": "consistency", "steps": 2}
         config.optim.learning_rate *= 0.4
         config.data.augment = {**config.data.get("augment", {}), "noise_prob": 0.0}
     return config

@@ -8,7 +8,7 @@ r"""NVIDIA's two networks on our shards: conv_w2v_autocorr ("v2.3") and diffusio
 Variants: "mark" (1 layer of wav2vec 2.0, 272 + 10 PCA coefficients) and "claire" (4 layers, 140 +
 10), "diffusion" (HuBERT, one actor a training subject); with the rig's 72 channels unless
 
-    --config.model.nvidia.head=geometry --config.model.nvidia.rig=HEAD.npz
+    --config.model.head=geometry --config.model.rig=HEAD.npz
 
 makes the head theirs. "conv_demo" and "diffusion_demo" are small, for two CPU cores and an encoder
 such as Whisper tiny. Learning rates, loss weights and dropout are theirs, per step rather than per
@@ -34,7 +34,7 @@ def get_config(variant: str = "mark") -> ConfigDict:
             "steps": 35_000,
             "audio": {"features": ("wav2vec2:facebook/wav2vec2-base",), "encoder": {}},
             "data": {"batch_size": 16, "window_frames": 128, "augment": {"mirror_prob": 0.0}},
-            "model": {"kind": "conv_w2v_autocorr", "identity": "none", "nvidia": {}},
+            "model": {"kind": "conv_w2v_autocorr"},
             "loss": {"position": 1.0, "velocity": 10.0, "aperture": 0.0, "closure": 1.0},
             "optim": {
                 "learning_rate": 2e-4,
@@ -47,16 +47,16 @@ def get_config(variant: str = "mark") -> ConfigDict:
             "eval": {"every_steps": 1000, "batches": 8},
         }
     )
-    own, encoder = config.model.nvidia, config.audio.encoder
+    model, encoder = config.model, config.audio.encoder
     if variant in ("mark", "claire"):
         encoder.update({"layers": 4, "mix": True} if variant == "claire" else {"layers": 1})
-        own.update({"skin": 140 if variant == "claire" else 272, "tongue": 10})
-        own.update({"implicit": True, "normalise": True, "vol_stab": 100.0})
+        model.update({"skin": 140 if variant == "claire" else 272, "tongue": 10})
+        model.update({"implicit_emotion": True, "normalise": True, "vol_stab": 100.0})
     elif variant == "diffusion":
-        config.model.kind = "diffusion_rnn"
+        model.kind = "diffusion_rnn"
         config.audio.features = ("hubert:facebook/hubert-base-ls960",)
         encoder.update({"train_from": 2, "learning_rate": 1.0})
-        own.update({"actors": 0, "whole_encoder": True, "exp_smooth": 25.0})
+        model.update({"actors": 0, "whole_encoder": True, "exp_smooth": 25.0})
         config.loss.update({"velocity": 0.0, "closure": 1e-5})
         config.steps = 26_000
         config.data.update({"batch_size": 4, "window_frames": 300})
@@ -64,8 +64,7 @@ def get_config(variant: str = "mark") -> ConfigDict:
     else:
         config.steps = 600
         config.audio.features = ("whisper:whisper_tiny_en.npz",)
-        own.update({"standardise": True, "width": 64, "lag_widths": (18, 27, 40, 60)})
-        own.update({"skin": 40, "recurrent_width": 128})
+        model.update({"standardise": True, "width": 64})
         config.data.augment = {"enabled": False}
         config.optim.update({"learning_rate": 1e-3, "warmup_steps": 50, "clip_norm": 1.0})
         config.optim.update({"ema_decay": 0.99})
@@ -74,7 +73,9 @@ def get_config(variant: str = "mark") -> ConfigDict:
         config.data.update({"batch_size": 8, "window_frames": 96})
         encoder.update({"layers": 2, "mix": variant == "conv_demo"})
         if variant == "diffusion_demo":
-            config.model.kind = "diffusion_rnn"
-            own.update({"recurrent_dropout": 0.1})
+            model.update({"kind": "diffusion_rnn", "recurrent_width": 128})
+            model.recurrent_dropout = 0.1
             config.loss.update({"velocity": 0.0, "closure": 0.5})
+        else:
+            model.update({"lag_widths": (18, 27, 40, 60), "skin": 40})
     return config

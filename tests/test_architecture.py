@@ -29,6 +29,7 @@ ALLOWED = {
     "config": {"errors", "rig", "registry"},
     "sharding": {"errors", "config"},
     "audio": FOUNDATION,
+    "batch": {"audio", "rig"},
     "encoders": FOUNDATION | {"audio"},
     "models": FOUNDATION | {"audio", "encoders", "diffusion"},
     "losses": FOUNDATION,
@@ -43,6 +44,8 @@ ALLOWED = {
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "train", "infer", "view"},
 }
+for _name in "models losses data tasks train infer evaluation plan".split():
+    ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}
 

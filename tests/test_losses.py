@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fjax import losses, rig
+from a2fjax.batch import Batch
 from a2fjax.config import LossConfig
 
 
@@ -31,21 +32,19 @@ def scalar_and_gradient(prediction, batch):
 
 def example(seed, items=2, frames=6):
     rng = np.random.default_rng(seed)
-    batch = {
-        "motion": rng.uniform(rig.MIN, rig.MAX, (items, frames, 72)).astype(np.float32),
-        "channel_mask": rng.random((items, 72)) < 0.8,
-        "frame_mask": rng.random((items, frames)) < 0.8,
-        "length": rng.integers(1, frames + 1, items).astype(np.int32),
-    }
-    noise = 0.3 * rng.normal(size=batch["motion"].shape) * rig.SCALE
-    return (batch["motion"] + noise).astype(np.float32), batch
+    batch = Batch.zeros(items, frames, 1).replace(
+        motion=rng.uniform(rig.MIN, rig.MAX, (items, frames, 72)).astype(np.float32),
+        channel_mask=rng.random((items, 72)) < 0.8,
+        frame_mask=rng.random((items, frames)) < 0.8,
+        length=rng.integers(1, frames + 1, items).astype(np.int32),
+    )
+    noise = 0.3 * rng.normal(size=batch.motion.shape) * rig.SCALE
+    return (batch.motion + noise).astype(np.float32), batch
 
 
 def counted(batch):
-    good = batch["frame_mask"] & (
-        np.arange(batch["frame_mask"].shape[1]) < batch["length"][:, None]
-    )
-    return good[..., None] & batch["channel_mask"][:, None]
+    good = batch.frame_mask & (np.arange(batch.frame_mask.shape[1]) < batch.length[:, None])
+    return good[..., None] & batch.channel_mask[:, None]
 
 
 def reference(prediction, batch, config):
@@ -56,7 +55,7 @@ def reference(prediction, batch, config):
         for c in rig.GROUPS[group]:
             weights[c] *= factor
     mask = counted(batch)
-    error = (prediction.astype(np.float64) - batch["motion"]) / rig.SCALE
+    error = (prediction.astype(np.float64) - batch.motion) / rig.SCALE
     for b, t, c in zip(*np.nonzero(mask), strict=True):
         sums["position"][0] += weights[c] * error[b, t, c] ** 2
         sums["position"][1] += weights[c]
@@ -68,7 +67,7 @@ def reference(prediction, batch, config):
             continue
         seen = np.where(mask[b, t], rig.APERTURE, 0.0)
         square = float(error[b, t] @ seen) ** 2
-        near = np.exp(-max(float(batch["motion"][b, t] @ seen), 0.0) / config.closure_width)
+        near = np.exp(-max(float(batch.motion[b, t] @ seen), 0.0) / config.closure_width)
         sums["aperture"][0] += square
         sums["aperture"][1] += 1.0
         sums["closure"][0] += near * square
@@ -92,7 +91,7 @@ def test_terms_are_those_of_the_definitions(seed):
 def test_masked_and_padded_values_count_for_nothing_even_if_not_numbers(seed):
     prediction, batch = example(seed)
     hidden = ~counted(batch)
-    other = {**batch, "motion": np.where(hidden, np.nan, batch["motion"])}
+    other = batch.replace(motion=np.where(hidden, np.nan, batch.motion))
     value, gradient = scalar_and_gradient(prediction, batch)
     value_other, gradient_other = scalar_and_gradient(prediction, other)
     assert value == value_other and jnp.isfinite(value)
@@ -109,7 +108,7 @@ def test_microbatches_add_up(seed, cut):
     prediction, batch = example(seed, items=4)
     whole = compute(prediction, batch, ALL)
     parts = [
-        compute(prediction[part], {k: v[part] for k, v in batch.items()}, ALL)
+        compute(prediction[part], batch.select(part), ALL)
         for part in (slice(0, cut), slice(cut, None))
     ]
     merged = losses.merge(*parts)
@@ -120,17 +119,17 @@ def test_microbatches_add_up(seed, cut):
 
 
 def everything_counts(items=1, frames=4):
-    return {
-        "motion": np.zeros((items, frames, 72), np.float32),
-        "channel_mask": np.ones((items, 72), bool),
-        "frame_mask": np.ones((items, frames), bool),
-        "length": np.full(items, frames, np.int32),
-    }
+    return Batch.zeros(items, frames, 1).replace(
+        motion=np.zeros((items, frames, 72), np.float32),
+        channel_mask=np.ones((items, 72), bool),
+        frame_mask=np.ones((items, frames), bool),
+        length=np.full(items, frames, np.int32),
+    )
 
 
 def test_known_values():
     batch = everything_counts()
-    prediction = batch["motion"].copy()
+    prediction = batch.motion.copy()
     prediction[:, 2, rig.INDEX["jawOpen"]] = 0.5
     terms = losses.regression_losses(prediction, batch, LossConfig())
     np.testing.assert_allclose(terms["position"].value, 0.25 / (4 * 72), rtol=1e-6)
@@ -144,7 +143,7 @@ def test_known_values():
 
 def test_angles_count_in_units_of_thirty_degrees():
     batch = everything_counts()
-    prediction = batch["motion"].copy()
+    prediction = batch.motion.copy()
     prediction[..., rig.INDEX["leftEyeRotX"]] = 30.0
     term = losses.regression_losses(prediction, batch, LossConfig())["position"]
     np.testing.assert_allclose(term.value, 1 / 72, rtol=1e-6)
@@ -152,15 +151,15 @@ def test_angles_count_in_units_of_thirty_degrees():
 
 def test_open_lips_count_little_for_closure():
     batch = everything_counts(frames=1)
-    batch["motion"][..., rig.INDEX["jawOpen"]] = 0.1
-    term = losses.regression_losses(batch["motion"] + 0.1, batch, LossConfig(closure_width=0.05))
+    batch.motion[..., rig.INDEX["jawOpen"]] = 0.1
+    term = losses.regression_losses(batch.motion + 0.1, batch, LossConfig(closure_width=0.05))
     np.testing.assert_allclose(term["closure"].weight, np.exp(-2.0), rtol=1e-5)
 
 
 def test_closed_by_mouth_close_counts_as_closed():
     batch = everything_counts(frames=1)
-    batch["motion"][..., [rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]]] = 0.4
-    term = losses.regression_losses(batch["motion"], batch, LossConfig())["closure"]
+    batch.motion[..., [rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]]] = 0.4
+    term = losses.regression_losses(batch.motion, batch, LossConfig())["closure"]
     np.testing.assert_allclose(term.weight, 1.0, rtol=1e-5)
 
 
@@ -173,7 +172,7 @@ def test_a_term_of_weight_zero_is_not_computed(name):
 
 def test_nothing_observed_is_zero_with_finite_gradient():
     prediction, batch = example(0)
-    batch["frame_mask"][:] = False
+    batch.frame_mask[:] = False
     value, gradient = scalar_and_gradient(prediction, batch)
     assert value == 0 and not gradient.any()
 

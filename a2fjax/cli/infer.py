@@ -85,7 +85,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _sampling_values(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the values of `model.diffusion.sample` that were given.
+    """Returns the values of `model.sample` that were given.
 
     Raises:
       InputError: a strength of guidance that is none.

@@ -216,7 +216,7 @@ def _model(
     import jax.numpy as jnp
 
     from a2fjax import tasks
-    from a2fjax.data import batch as batch_lib
+    from a2fjax.batch import Batch
     from a2fjax.data import loader
     from a2fjax.infer.predictor import batch_shapes
     from a2fjax.models import flops
@@ -229,8 +229,13 @@ def _model(
     cached = config.data.encoder_features == "cached"
     read = {key: (e.num_states, e.width) for key, e in extractor.encoders.items() if cached}
     heard = loader.heard_frames(config)
-    shapes = batch_lib.spec(1, config.data.window_frames, config.data.identity_points, heard, read)
-    example = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+    example = Batch.spec(
+        1,
+        config.data.window_frames,
+        config.data.identity_points,
+        context_frames=heard,
+        cached=read,
+    )
     params = jax.eval_shape(
         lambda b, weights: params_lib.merge(task.init(jax.random.key(0), b), weights),
         batch,

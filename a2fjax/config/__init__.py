@@ -1,25 +1,30 @@
-"""Experiment values become frozen dataclasses, once; an unknown key is an error with near names.
+"""Experiments become frozen dataclasses, once; an unknown key is an error with near names.
 
 An experiment is a Python file with `get_config(variant="") -> ml_collections.ConfigDict` of plain
 values. `load` reads it, applies `--config.path.to.key=value` overrides and returns a `Resolved`:
-the dataclasses every room works from, where each value came from, and a fingerprint.
+the dataclasses, where each value came from, and a fingerprint.
 
-values   the dataclasses
-checks   types, ranges and names
-read     files, overrides and a run's config.json
+experiment                            `Config`, the whole
+audio, data, models, nvidia, train    its groups, with bounds and meaning beside each field
+bounds                                the bounds
+build                                 from plain values to the dataclasses
+read                                  files, overrides and a run's config.json
+reference                             every key with its meaning, for people
 """
 
-from a2fjax.config.checks import (
-    AT_MOST_ONE,
-    BELOW_ONE,
-    CHOICES,
-    NON_NEGATIVE,
-    POSITIVE,
-    SIGNALS,
-    build,
-    check_schedule,
-    check_weights,
+from a2fjax.config.audio import SIGNALS, AudioConfig, EncoderConfig
+from a2fjax.config.build import build, build_config
+from a2fjax.config.data import AugmentConfig, DataConfig, check_weights
+from a2fjax.config.experiment import Config
+from a2fjax.config.models import (
+    BackboneConfig,
+    DiffusionConfig,
+    ModelConfig,
+    RegressionConfig,
+    SampleConfig,
+    UNetConfig,
 )
+from a2fjax.config.nvidia import ConvW2vAutocorrConfig, DiffusionRnnConfig, NvidiaConfig
 from a2fjax.config.read import (
     Resolved,
     digest,
@@ -30,48 +35,43 @@ from a2fjax.config.read import (
     parse_overrides,
     parse_value,
 )
-from a2fjax.config.values import (
-    AudioConfig,
-    AugmentConfig,
+from a2fjax.config.train import (
     CheckpointConfig,
-    Config,
-    DataConfig,
-    DiffusionConfig,
-    EncoderConfig,
     EvalConfig,
     LogConfig,
     LossConfig,
-    ModelConfig,
-    NvidiaConfig,
+    LossTermConfig,
     OptimConfig,
-    SampleConfig,
     ShardingConfig,
+    check_schedule,
 )
 
 __all__ = [
-    "AT_MOST_ONE",
     "AudioConfig",
     "AugmentConfig",
-    "BELOW_ONE",
-    "CHOICES",
+    "BackboneConfig",
     "CheckpointConfig",
     "Config",
+    "ConvW2vAutocorrConfig",
     "DataConfig",
     "DiffusionConfig",
+    "DiffusionRnnConfig",
     "EncoderConfig",
     "EvalConfig",
     "LogConfig",
     "LossConfig",
-    "ShardingConfig",
+    "LossTermConfig",
     "ModelConfig",
-    "NON_NEGATIVE",
     "NvidiaConfig",
     "OptimConfig",
-    "POSITIVE",
+    "RegressionConfig",
     "Resolved",
     "SIGNALS",
     "SampleConfig",
+    "ShardingConfig",
+    "UNetConfig",
     "build",
+    "build_config",
     "check_schedule",
     "check_weights",
     "digest",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax.config import python_file
-from a2fjax.config.checks import build
-from a2fjax.config.values import Config
+from a2fjax.config.build import build_config
+from a2fjax.config.experiment import Config
 from a2fjax.errors import InputError, nearest
 
 
@@ -65,7 +65,7 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
             raise TypeError("config is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name}: not a run's configuration ({error})") from None
-    return Resolved(build(Config, values, where=name), sources)
+    return Resolved(build_config(values, where=name), sources)
 
 
 def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:
@@ -92,7 +92,7 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
     for key, text in (overrides or {}).items():
         _set(values, key, parse_value(text))
         sources[key] = f"--config.{key}"
-    config = build(Config, values, where="config")
+    config = build_config(values, where="config")
     every = flatten(dataclasses.asdict(config))
     return Resolved(config, {key: _source(sources, key) for key in every})
 

@@ -23,19 +23,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
 from a2fjax import signals
+from a2fjax.batch import Batch
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, mixture, records, subjects, window_sampler
-from a2fjax.data import batch as batch_lib
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader as encoded_lib
 from a2fjax.data.identity.points import mesh_points
 from a2fjax.errors import InputError
-
-Batch = dict[str, np.ndarray]
 
 _STEPS = 1 << 40
 """Batches an endless data set is said to have; grain wants a length."""
@@ -50,10 +49,8 @@ Streams = Mapping[str, encoded_lib.Stream]
 """Caches of encoders' states that batches read, by key; see `a2fjax.data.feature_cache.reader`."""
 
 
-def spec(
-    config: Config, hosts: int = 1, encoded: Streams | None = None
-) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Returns shape and dtype of each array of a batch, without reading anything.
+def spec(config: Config, hosts: int = 1, encoded: Streams | None = None) -> Batch:
+    """Returns a batch of `jax.ShapeDtypeStruct`s, without reading anything.
 
     Args:
       config: of the experiment.
@@ -64,15 +61,13 @@ def spec(
       InputError: the batch size cannot be divided over the hosts.
     """
     data = config.data
-    size, heard = _host_batch(config, hosts), heard_frames(config)
-    read = {key: (stream.states, stream.width) for key, stream in (encoded or {}).items()}
-    return batch_lib.spec(
-        size,
+    return Batch.spec(
+        _host_batch(config, hosts),
         data.window_frames,
         data.identity_points,
-        heard,
-        read,
         normals=config.model.identity_normals,
+        context_frames=heard_frames(config),
+        cached={key: (stream.states, stream.width) for key, stream in (encoded or {}).items()},
     )
 
 
@@ -117,7 +112,7 @@ def batches(
       encoded: encoders whose states are read from caches.
 
     Returns:
-      Iterator of dicts as in `spec`, and what could not be read; close it to stop its workers.
+      Iterator of batches as in `spec`, with what could not be read; close it to stop its workers.
 
     Raises:
       InputError: no shards, no such split, weights that do not fit the sets, a damaged mesh, or a
@@ -289,7 +284,7 @@ class Batches:
                 raise InputError(f"{self.source.entries[index].name}: {reason}")
             self.source.note(index, reason)
         # Batches of workers lie in shared memory, which must be free for the next ones.
-        return {k: np.array(v) for k, v in batch.items()} if self._workers else batch
+        return jax.tree.map(np.array, batch) if self._workers else batch
 
     def close(self) -> None:
         """Stops threads and worker processes; there is no next batch then."""
@@ -417,7 +412,8 @@ class _Window:
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
         data = self.config.data
         setting = data.augment if self.train else _NO_AUGMENT
-        extra: Batch = {}
+        context: dict[str, Any] = {}
+        cached: dict[str, np.ndarray] = {}
         wanted = self._clip(index)
         number, clip, bad = self.source.get(wanted)
         if isinstance(self.plan, window_sampler.Plan):
@@ -437,10 +433,10 @@ class _Window:
         window = augment.augment(window, setting, random, rest=rest)
         if heard:
             first = min(round(start / speed), max(window.length - data.window_frames, 0))
-            extra = {
-                "heard": window.audio,
-                "heard_length": np.asarray(window.length, np.int32),
-                "heard_start": np.asarray(first, np.int32),
+            context = {
+                "context_audio": window.audio,
+                "context_length": np.int32(window.length),
+                "context_start": np.int32(first),
             }
             window = augment.part(window, first, data.window_frames)
         if self.encoded is not None:
@@ -453,26 +449,28 @@ class _Window:
                 except InputError as error:
                     shape = (data.window_frames, stream.states, stream.width)
                     read, bad[_CACHE] = np.zeros(shape, np.float16), str(error)
-                extra[f"encoded/{key}"] = read
+                cached[key] = read
         subject = self.identities.subject[number]
         points = self.identities.points[subject]
-        return {
-            "audio": window.audio,
-            "motion": window.motion,
-            "channel_mask": window.channel_mask,
-            "frame_mask": window.frame_mask,
-            "length": np.int32(window.length),
-            "identity": augment.mirror_points(points) if window.mirrored else points,
-            "identity_mask": self.identities.known[subject],
+        item = Batch(
+            audio=window.audio,
+            motion=window.motion,
+            channel_mask=window.channel_mask,
+            frame_mask=window.frame_mask,
+            length=np.int32(window.length),
+            identity=augment.mirror_points(points) if window.mirrored else points,
+            identity_mask=self.identities.known[subject],
             # The mirror image of a person is another person.
-            "subject": np.int32(subjects.UNKNOWN)
-            if window.mirrored
-            else self.identities.trained[subject],
-            "emotion": window.emotion,
-            "clip": np.int32(number),
-            "start": np.int32(start),
-            **extra,
-        }, bad
+            subject=np.int32(
+                subjects.UNKNOWN if window.mirrored else self.identities.trained[subject]
+            ),
+            emotion=window.emotion,
+            clip=np.int32(number),
+            start=np.int32(start),
+            cached_features=cached,
+            **context,
+        )
+        return item, bad
 
     def _clip(self, index: int) -> int:
         if isinstance(self.plan, window_sampler.Plan):
@@ -489,8 +487,7 @@ def _stack(items: list[tuple[Batch, dict[int, str]]]) -> tuple[Batch, dict[int, 
     bad: dict[int, str] = {}
     for _, each in items:
         bad.update(each)
-    names = items[0][0]
-    return {name: np.stack([window[name] for window, _ in items]) for name in names}, bad
+    return Batch.stack([window for window, _ in items]), bad
 
 
 def _start_worker(index: int, count: int) -> None:

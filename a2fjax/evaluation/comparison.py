@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import config as config_lib
 from a2fjax import rig
 from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluation import conditions, eval_clips, eval_data
@@ -118,7 +119,8 @@ def build_rows(
         if not is_sampled(config):
             out.append(Row(name, Predictor.load(run, step), 1))
             continue
-        own = config.model.diffusion
+        own = config.model
+        assert isinstance(own, config_lib.DiffusionConfig)
         # A student knows so many levels to start from and no others.
         most = own.distill_levels if own.distill_steps else None
         counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]

@@ -18,7 +18,7 @@ import numpy as np
 from a2fjax import config as config_lib
 from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
-from a2fjax.data import batch as batch_lib
+from a2fjax.batch import Batch
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
@@ -36,7 +36,7 @@ Mesh = tuple[np.ndarray, np.ndarray | None]
 class Task(Protocol):
     """What a predictor needs of a task."""
 
-    def predict(self, params: Any, batch: dict[str, Any]) -> Any:
+    def predict(self, params: Any, batch: Batch) -> Any:
         """Returns the motion [B, T, 72] of a batch, in rig units."""
 
 
@@ -124,7 +124,7 @@ class Predictor:
         Args:
           run: folder with config.json and checkpoints.
           step: of the checkpoint; the newest if None.
-          sample: values of `model.diffusion.sample` in the place of the run's, by name.
+          sample: values of `model.sample` in the place of the run's, by name.
 
         Raises:
           InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
@@ -212,11 +212,10 @@ class Predictor:
         filled = [*requests, *[requests[-1]] * (size - len(requests))]
         edited = any(request.kept is not None for request in filled)
         rows = [self._row(request, frames, edited) for request in filled]
-        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        motion = np.asarray(self._predict(self.params, batch), np.float32)
-        return [motion[i, : rows[i]["length"]] for i in range(len(requests))]
+        motion = np.asarray(self._predict(self.params, Batch.stack(rows)), np.float32)
+        return [motion[i, : rows[i].length] for i in range(len(requests))]
 
-    def _row(self, request: Request, frames: int, edited: bool) -> dict[str, np.ndarray]:
+    def _row(self, request: Request, frames: int, edited: bool) -> Batch:
         audio = np.asarray(request.audio, np.float32)
         length = num_frames(len(audio))
         speech_level = request.speech_level
@@ -235,37 +234,37 @@ class Predictor:
         emotion[:, 0] = 1.0
         if request.emotion is not None:
             emotion[:length] = request.emotion
-        motion = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
-        extra = {"take": np.asarray(request.take, np.int32)} if self.sampled else {}
+        extra: dict[str, Any] = {}
+        if self.sampled:
+            extra["sample_index"] = np.int32(request.take)
         if edited:
-            extra["kept"] = np.zeros((frames, rig.NUM_CHANNELS), bool)
+            inpaint_mask = np.zeros((frames, rig.NUM_CHANNELS), bool)
+            inpaint_motion = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
             if request.kept is not None and request.motion is not None:
-                extra["kept"][:length] = request.kept
-                motion[:length] = np.where(request.kept, request.motion, 0.0)
-        return {
+                inpaint_mask[:length] = request.kept
+                inpaint_motion[:length] = np.where(request.kept, request.motion, 0.0)
+            extra |= {"inpaint_mask": inpaint_mask, "inpaint_motion": inpaint_motion}
+        return Batch(
+            audio=padded,
+            motion=np.zeros((frames, rig.NUM_CHANNELS), np.float32),
+            channel_mask=np.ones(rig.NUM_CHANNELS, bool),
+            frame_mask=np.arange(frames) < length,
+            length=np.asarray(length, np.int32),
+            identity=points,
+            identity_mask=np.asarray(request.identity is not None),
+            subject=np.asarray(subjects_lib.number(request.subject, self.subjects), np.int32),
+            emotion=emotion,
+            clip=np.zeros((), np.int32),
+            start=np.asarray(request.start, np.int32),
             **extra,
-            "audio": padded,
-            "motion": motion,
-            "channel_mask": np.ones(rig.NUM_CHANNELS, bool),
-            "frame_mask": np.arange(frames) < length,
-            "length": np.asarray(length, np.int32),
-            "identity": points,
-            "identity_mask": np.asarray(request.identity is not None),
-            "subject": np.asarray(subjects_lib.number(request.subject, self.subjects), np.int32),
-            "emotion": emotion,
-            "clip": np.zeros((), np.int32),
-            "start": np.asarray(request.start, np.int32),
-        }
+        )
 
 
-def batch_shapes(
-    config: config_lib.Config, size: int, frames: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shapes and types of a batch of `size` clips padded to `frames`."""
-    shapes = batch_lib.spec(
+def batch_shapes(config: config_lib.Config, size: int, frames: int) -> Batch:
+    """Returns the `Batch.spec` of `size` clips padded to `frames`."""
+    return Batch.spec(
         size, frames, config.data.identity_points, normals=config.model.identity_normals
     )
-    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
 def _check(request: Request, i: int) -> None:

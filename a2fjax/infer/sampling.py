@@ -15,19 +15,19 @@ from a2fjax import rig
 from a2fjax.errors import InputError, nearest
 from a2fjax.infer import postprocess
 
-PREFIX = "model.diffusion.sample."
+PREFIX = "model.sample."
 
 CONDITIONS = ("audio", "emotion", "identity")
-"""Whose strength `model.diffusion.sample` has."""
+"""Whose strength `model.sample` has."""
 
 
 def is_sampled(config: config_lib.Config) -> bool:
     """Whether a model of this configuration draws what it gives, so that there are takes of it."""
-    return config.model.kind == "diffusion"
+    return isinstance(config.model, config_lib.DiffusionConfig)
 
 
 def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> config_lib.Config:
-    """Returns the configuration with other values of `model.diffusion.sample`.
+    """Returns the configuration with other values of `model.sample`.
 
     Raises:
       InputError: the model does not sample, or it cannot sample that way.
@@ -41,18 +41,17 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
         )
     from a2fjax.models import diffusion
 
-    own = config.model.diffusion
+    own = config.model
+    assert isinstance(own, config_lib.DiffusionConfig)
     fixed = [name for name in CONDITIONS if name in values]
     if own.distill_steps and fixed:
         raise InputError(
             f"{', '.join(fixed)}: a student's guidance is what its teacher was given while it "
-            "learnt; distil with other values of model.diffusion.sample"
+            "learnt; distil with other values of model.sample"
         )
     sample = dataclasses.asdict(own.sample) | dict(values)
     built = config_lib.build(config_lib.SampleConfig, sample, where="sampling", prefix=PREFIX)
-    changed = dataclasses.replace(own, sample=built)
-    model = dataclasses.replace(config.model, diffusion=changed)
-    found = dataclasses.replace(config, model=model)
+    found = dataclasses.replace(config, model=dataclasses.replace(own, sample=built))
     diffusion.check_sampling(found)
     return found
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+
+from a2fjax import registry
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
@@ -31,16 +33,5 @@ def build(
     Raises:
       InputError: an encoder cannot be read.
     """
-    if config.model.kind == "regression":
-        from a2fjax.models.regression import Regression
-
-        return Regression(config, constants, encoders)
-    if config.model.kind == "diffusion":
-        from a2fjax.models.diffusion import Diffusion
-
-        return Diffusion(config, constants, encoders)
-    from a2fjax.models.nvidia.configured import ConvW2vAutocorrModel, DiffusionRnnModel
-
-    if config.model.kind == "conv_w2v_autocorr":
-        return ConvW2vAutocorrModel(config, constants, encoders)
-    return DiffusionRnnModel(config, constants, encoders)
+    build_task = registry.models.get(config.model.kind, where="config: model.kind: ").load()
+    return cast("Model", build_task(config, constants, encoders).model)

@@ -1,11 +1,10 @@
 """Audio features of a batch: acoustic signals, and hidden states of pretrained encoders.
 
-Hidden states reach a model in one of three ways (see `a2fjax.data.loader`):
+Hidden states reach a model in one of three ways (see `a2fjax.batch.Batch`):
 
-    encoded/<key> [B, T, S, D]     read from a cache
-    heard [B, H * 320], heard_length [B], heard_start [B]
-                                   the audio of whole clips, of which the batch's frames are a part
-    neither                        `audio` itself is whole clips, as at inference
+    cached_features     read from a feature cache
+    context_audio       computed from whole clips, of which the batch's frames are a part
+    neither             computed from `audio`, which holds whole clips, as at inference
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from jax import Array
 
 from a2fjax.audio import HOP
 from a2fjax.audio.frontend import Frontend
+from a2fjax.batch import Batch
 from a2fjax.config import AudioConfig
 from a2fjax.models import pretrained
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params, merge, nest, paths
 from a2fjax.models.pretrained import Encoders
 from a2fjax.sharding import constraints
@@ -28,9 +27,6 @@ COLLECTION = "encoders"
 """Top-level key of the encoders' weights in a model's parameters; each is under its key."""
 
 PREFIX = f"{COLLECTION}/"
-
-ENCODED = "encoded/"
-"""Beginning of the names of cached states in a batch."""
 
 
 class AudioFeatureExtractor:
@@ -94,8 +90,8 @@ class AudioFeatureExtractor:
 
     def signals(self, batch: Batch) -> Array:
         """Returns the signals [B, T, F] of the batch's audio; padding is heard as silence."""
-        audio = batch["audio"]
-        heard = jnp.arange(audio.shape[1]) < HOP * batch["length"][:, None]
+        audio = batch.audio
+        heard = jnp.arange(audio.shape[1]) < HOP * batch.length[:, None]
         return constraints.per_example(self.frontend.features)(jnp.where(heard, audio, 0.0))
 
     def silence(self) -> Array:
@@ -114,9 +110,9 @@ class AudioFeatureExtractor:
           key: of dropout inside encoders that are trained; None when not training.
         """
         out = {}
-        frames = batch["audio"].shape[1] // HOP
+        frames = batch.audio.shape[1] // HOP
         for i, (name, encoder) in enumerate(self.encoders.items()):
-            cached = batch.get(f"{ENCODED}{name}")
+            cached = batch.cached_features.get(name)
             if cached is not None:
                 out[name] = jnp.asarray(cached).astype(jnp.float32)
                 continue
@@ -125,11 +121,11 @@ class AudioFeatureExtractor:
             if key is not None and self.config.encoder.train_from is not None:
                 inside = jax.random.fold_in(key, i)
             weights = params[COLLECTION][name]
-            if "heard" not in batch:
-                out[name] = encoder.apply(weights, batch["audio"], batch["length"], key=inside)
+            if batch.context_audio is None:
+                out[name] = encoder.apply(weights, batch.audio, batch.length, key=inside)
                 continue
-            whole = encoder.apply(weights, batch["heard"], batch["heard_length"], key=inside)
-            place = batch["heard_start"][:, None] + jnp.arange(frames)
+            whole = encoder.apply(weights, batch.context_audio, batch.context_length, key=inside)
+            place = batch.context_start[:, None] + jnp.arange(frames)
             place = jnp.minimum(place, whole.shape[1] - 1)
             out[name] = jnp.take_along_axis(whole, place[..., None, None], axis=1)
         return out

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.models.audio_features import AudioFeatureExtractor
-from a2fjax.models.base import Batch
 from a2fjax.models.params import FROZEN, Params
 from a2fjax.models.pretrained import Encoders
 
@@ -68,7 +68,7 @@ class AudioModel:
 
     def zero_features(self, batch: Batch) -> tuple[Array, Array, dict[str, Array]]:
         """Returns zeros of the shapes of signals [B, T, F], silence [F] and encoders' states."""
-        frames, width = batch["emotion"].shape[:2], self.audio_features.frontend.width
+        frames, width = batch.emotion.shape[:2], self.audio_features.frontend.width
         states = {
             name: jnp.zeros((*frames, encoder.num_states, encoder.width))
             for name, encoder in self.audio_features.encoders.items()

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from a2fjax.config import AudioConfig, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import AudioConfig, BackboneConfig
 from a2fjax.models import conditioning
-from a2fjax.models.base import Batch
 from a2fjax.models.feature_fusion import FeatureFusion
 from a2fjax.models.gru import GRU, BidirectionalGRU
 
@@ -23,7 +23,7 @@ def frames_per_layer(frames: int, layers: int) -> list[int]:
 
 
 def backbone(
-    config: ModelConfig,
+    config: BackboneConfig,
     audio: AudioConfig,
     features: Array,
     silence: Array,
@@ -61,8 +61,8 @@ def backbone(
         encoder = conditioning.IdentityEncoder(config.identity_width, name="identity")
         conditions.append(
             encoder(
-                batch["identity"],
-                batch["identity_mask"],
+                batch.identity,
+                batch.identity_mask,
                 constants["identity_mean"],
                 constants["identity_projection"],
                 key=keys[0],
@@ -76,9 +76,9 @@ def backbone(
     if config.identity_residual:
         people = constants["subjects"].shape[0]
         own = conditioning.IdentityResidual(people, config.identity_width, name="identity_residual")
-        vector = own(batch["subject"], key=for_residual, dropout=config.residual_dropout)
+        vector = own(batch.subject, key=for_residual, dropout=config.residual_dropout)
         conditions = [conditions[0] + vector] if conditions else [vector]
-    told = batch["emotion"]
+    told = batch.emotion
     if for_emotion is not None and config.emotion_dropout > 0:
         told = conditioning.drop_emotion(for_emotion, told, config.emotion_dropout)
     emotion = conditioning.EmotionEncoder(config.emotion_width, name="emotion")
@@ -87,7 +87,7 @@ def backbone(
     # Outside its clip a frame hears silence, as many frames as the convolutions reach. Then
     # nothing between them needs a mask, and padding, a chunk's edge and the start of a stream
     # are all the same thing.
-    valid = (jnp.arange(features.shape[1]) < batch["length"][:, None])[..., None]
+    valid = (jnp.arange(features.shape[1]) < batch.length[:, None])[..., None]
     if states:
         # Beyond the numbers of `keys`, of which these would otherwise be copies.
         for_mix = None if key is None else jax.random.fold_in(key, config.conv_layers + 1)
@@ -115,9 +115,9 @@ def backbone(
     # Time-major from here: the recurrence then reads contiguous frames.
     x = x.swapaxes(0, 1)
     if config.recurrent == "bidirectional":
-        x = BidirectionalGRU(config.recurrent_width, dtype, name="gru")(x, batch["length"])
+        x = BidirectionalGRU(config.recurrent_width, dtype, name="gru")(x, batch.length)
     else:
-        x = GRU(config.recurrent_width, dtype=dtype, name="gru")(x, batch["length"])
+        x = GRU(config.recurrent_width, dtype=dtype, name="gru")(x, batch.length)
     return x, conditions
 
 

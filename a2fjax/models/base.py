@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from jax import Array
 
+from a2fjax.batch import Batch
 from a2fjax.models.params import Params
 
 if TYPE_CHECKING:
     from a2fjax.models.audio_features import AudioFeatureExtractor
-
-Batch = Mapping[str, Array]
-"""Arrays of a batch by name.
-
-audio [B, T * 320] float32, level-normalised; motion [B, T, 72]; channel_mask [B, 72] bool;
-frame_mask [B, T] bool; length [B] int32; identity [B, P, 3]; identity_mask [B] bool;
-emotion [B, T, 5]; clip [B], start [B] int32. A model reads audio, length, identity,
-identity_mask and emotion; losses read the rest. With speech encoders there may be what
-`a2fjax.models.audio_features` says.
-"""
 
 
 class Model(Protocol):

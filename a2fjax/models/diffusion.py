@@ -17,11 +17,11 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.config import Config, SampleConfig
+from a2fjax.batch import Batch
+from a2fjax.config import Config, DiffusionConfig, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.errors import InputError
 from a2fjax.models.audio_model import AudioModel
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import default_constants
@@ -38,7 +38,7 @@ START_INDEX = 1 << 20
 """Of the noise that samples start from, for `frame_noise`; visits count from 0."""
 
 _TRAINED_WITHOUT = {
-    "audio": "model.diffusion.audio_dropout",
+    "audio": "model.audio_dropout",
     "emotion": "model.emotion_dropout",
     "identity": "model.condition_dropout",
 }
@@ -50,15 +50,17 @@ def check(config: Config) -> None:
     Raises:
       InputError: names the key, its value and what was expected.
     """
-    own = config.model.diffusion
-    if not own.widths or any(w < 1 or w % own.heads for w in own.widths):
+    own = config.model
+    assert isinstance(own, DiffusionConfig)
+    unet = own.unet
+    if not unet.widths or any(w < 1 or w % unet.heads for w in unet.widths):
         raise InputError(
-            f"model.diffusion.widths={own.widths}: expected widths that are multiples of "
-            f"model.diffusion.heads={own.heads}"
+            f"model.unet.widths={unet.widths}: expected widths that are multiples of "
+            f"model.unet.heads={unet.heads}"
         )
     if own.distill_steps and not config.init_from:
         raise InputError(
-            f"model.diffusion.distill_steps={own.distill_steps}: a student needs its teacher; "
+            f"model.distill_steps={own.distill_steps}: a student needs its teacher; "
             "expected init_from=RUN"
         )
     check_sampling(config)
@@ -70,26 +72,27 @@ def check_sampling(config: Config) -> None:
     Raises:
       InputError: names the key, its value and what was expected.
     """
-    own, sample = config.model.diffusion, config.model.diffusion.sample
+    own = config.model
+    assert isinstance(own, DiffusionConfig)
+    sample = own.sample
     if (sample.sampler == "consistency") != bool(own.distill_steps):
         expected = "consistency" if own.distill_steps else "angle, dpm, ddim or ddpm"
         kind = "distilled" if own.distill_steps else "not distilled"
         raise InputError(
-            f"model.diffusion.sample.sampler={sample.sampler!r}: the model is {kind}; "
-            f"expected {expected}"
+            f"model.sample.sampler={sample.sampler!r}: the model is {kind}; expected {expected}"
         )
     if own.distill_steps:
         # Its strengths are its teacher's, and it knows the levels that it was taught.
         if own.distill_levels % sample.steps:
             known = [n for n in range(1, own.distill_levels + 1) if own.distill_levels % n == 0]
             raise InputError(
-                f"model.diffusion.sample.steps={sample.steps}: a student of "
+                f"model.sample.steps={sample.steps}: a student of "
                 f"{own.distill_levels} levels takes {' or '.join(map(str, known))}"
             )
         return
     rates = {
         "audio": own.audio_dropout,
-        "emotion": config.model.emotion_dropout,
+        "emotion": own.emotion_dropout,
         "identity": config.model.condition_dropout,
     }
     if config.model.identity == "none" and not config.model.identity_residual:
@@ -97,7 +100,7 @@ def check_sampling(config: Config) -> None:
     for name in guidance.guided_conditions(guidance_strengths(sample)):
         if not rates[name]:
             raise InputError(
-                f"model.diffusion.sample.{name}={getattr(sample, name)}: guidance needs a model "
+                f"model.sample.{name}={getattr(sample, name)}: guidance needs a model "
                 f"that was trained without {name} at times ({_TRAINED_WITHOUT[name]} above 0); "
                 "expected 1"
             )
@@ -130,8 +133,8 @@ def frame_noise(seed: Array, take: Array, start: Array, frames: int, index: Arra
 class Diffusion(AudioModel):
     """See the module and `a2fjax.models.base.Model`; `apply` samples.
 
-    A batch may hold "take" [B] int32 (0 where it does not), whose noise with `start` is the same in
-    every call, and "kept" [B, T, 72] bool: there the motion is given, and the rest made to fit it.
+    `sample_index` and `start` of a batch choose the noise, the same in every call. Where
+    `inpaint_mask` is set the motion is `inpaint_motion`, and the rest is made to fit it.
 
     Attributes:
       hearing: signals and encoders.
@@ -151,12 +154,12 @@ class Diffusion(AudioModel):
           InputError: values that do not fit together, or an encoder that cannot be read.
         """
         check(config)
+        assert isinstance(config.model, DiffusionConfig)
         super().__init__(config, default_constants(config.model), constants, encoders)
-        self.config = config.model
-        self.own = config.model.diffusion
+        self.config = self.own = config.model
         self.condition_encoder = ConditionEncoder(config.model, config.audio, self.dtype)
         self.unet = UNet(config.model, self.dtype)
-        self.stride = stride(self.own.widths)
+        self.stride = stride(self.own.unet.widths)
         self.last_time = EPS_LAST if self.own.target == "eps" else 1.0
 
     @property
@@ -168,7 +171,7 @@ class Diffusion(AudioModel):
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants under "constants", without the encoders'."""
         constants = self.device_constants()
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         for_condition_encoder, for_unet = jax.random.split(key)
         signals, silence, states = self.zero_features(batch)
         heard, variables = self.condition_encoder.init_with_output(
@@ -278,16 +281,16 @@ class Diffusion(AudioModel):
         parts = [self.hear(params, batch)]
         for name in names:
             if name == "audio":
-                nobody = jnp.ones(batch["length"].shape, bool)
+                nobody = jnp.ones(batch.length.shape, bool)
                 parts.append(self.hear(params, batch, audio_dropped=nobody))
             elif name == "emotion":
-                untold = {**batch, "emotion": jnp.zeros_like(batch["emotion"])}
+                untold = batch.replace(emotion=jnp.zeros_like(batch.emotion))
                 parts.append(self.hear(params, untold))
             else:
-                unknown = jnp.zeros_like(batch["identity_mask"])
-                stranger = jnp.full(batch["length"].shape, -1, jnp.int32)
+                unknown = jnp.zeros_like(batch.identity_mask)
+                stranger = jnp.full(batch.length.shape, -1, jnp.int32)
                 parts.append(
-                    self.hear(params, {**batch, "identity_mask": unknown, "subject": stranger})
+                    self.hear(params, batch.replace(identity_mask=unknown, subject=stranger))
                 )
         plain = parts[0]
         if not names:
@@ -333,20 +336,21 @@ class Diffusion(AudioModel):
     def sample(self, params: Params, batch: Batch, sample: SampleConfig) -> Array:
         """Returns standardised motion [B, T, 72]."""
         own, constants = self.own, params["constants"]
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         distilled = bool(own.distill_steps)
         if distilled:
             sample = dataclasses.replace(sample, audio=1.0, emotion=1.0, identity=1.0)
         heard, names, _ = self.guided(params, batch, sample)
-        take = jnp.asarray(batch.get("take", jnp.zeros(items, jnp.int32)))
+        index = 0 if batch.sample_index is None else batch.sample_index
+        sample_index = jnp.broadcast_to(jnp.asarray(index, jnp.int32), items)
         seed = jax.random.key(sample.seed)
 
         def draw(index: Array | int) -> Array:
-            return frame_noise(seed, take, jnp.asarray(batch["start"]), frames, index)
+            return frame_noise(seed, sample_index, jnp.asarray(batch.start), frames, index)
 
         given = None
-        if "kept" in batch:
-            given = self.standardised(constants, batch["motion"])
+        if batch.inpaint_mask is not None:
+            given = self.standardised(constants, batch.inpaint_motion)
         levels = schedule.levels(own.schedule, sample.steps, self.last_time)
         alphas, sigmas = (jnp.asarray(v, jnp.float32) for v in (levels.alpha, levels.sigma))
 
@@ -355,18 +359,18 @@ class Diffusion(AudioModel):
             clean = self.predict_clean(
                 params, params["unet"], heard, names, sample, x, alpha, sigma
             )
-            return clean if given is None else jnp.where(batch["kept"], given, clean)
+            return clean if given is None else jnp.where(batch.inpaint_mask, given, clean)
 
         # The same for any number of steps: few are then a preview of many.
         start = draw(START_INDEX)
         if given is not None and self.last_time < 1.0:
-            start = jnp.where(batch["kept"], alphas[0] * given + sigmas[0] * start, start)
+            start = jnp.where(batch.inpaint_mask, alphas[0] * given + sigmas[0] * start, start)
         return samplers.sample(sample.sampler, denoise, start, levels, draw, eta=sample.eta)
 
     def apply(
         self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
-        """Returns {"motion": [B, T, 72]}: a sample, as `model.diffusion.sample` says.
+        """Returns {"motion": [B, T, 72]}: a sample, as `model.sample` says.
 
         Training goes through `hear` and `denoise`; here `key` is not read, and `train` only decides
         whether the motion is clipped to the rig's ranges.

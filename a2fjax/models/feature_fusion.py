@@ -78,11 +78,11 @@ class FeatureFusion(nn.Module):
                 x = jnp.where(masked[..., None], out, x)
             parts.append(jnp.where(valid, x, out))
             outside.append(out)
-        if for_parts is not None and config.part_dropout > 0 and len(parts) > 1:
+        if for_parts is not None and config.feature_dropout > 0 and len(parts) > 1:
             which, whether = jax.random.split(for_parts)
             batch = (parts[0].shape[0],)
             left_out = jnp.where(
-                jax.random.bernoulli(whether, config.part_dropout, batch),
+                jax.random.bernoulli(whether, config.feature_dropout, batch),
                 jax.random.randint(which, batch, 0, len(parts)),
                 -1,
             )

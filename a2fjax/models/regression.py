@@ -13,23 +13,23 @@ from jax import Array
 
 from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
-from a2fjax.config import AudioConfig, Config, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import AudioConfig, BackboneConfig, Config
 from a2fjax.models import conditioning
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.backbone import backbone
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 
 
-def default_constants(config: ModelConfig | None = None) -> dict[str, np.ndarray]:
+def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndarray]:
     """Returns constants of the right shapes that say nothing about any data.
 
     "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and
     "identity_projection" of `conditioning.standardisation`; with `model.identity_residual` also
     "subjects", the `conditioning.encode_names` of the people of the training set.
     """
-    config = config or ModelConfig()
+    config = config or BackboneConfig()
     width = mesh_descriptor.width(config.identity_normals)
     mean, projection = conditioning.standardisation(np.zeros((0, width)))
     subjects = {"subjects": conditioning.encode_names([])} if config.identity_residual else {}
@@ -51,7 +51,7 @@ class Network(nn.Module):
       dtype: of activations; parameters, sums, the recurrent state and the output are float32.
     """
 
-    config: ModelConfig
+    config: BackboneConfig
     audio: AudioConfig = AudioConfig()
     dtype: Any = jnp.float32
 
@@ -119,6 +119,7 @@ class Regression(AudioModel):
         Raises:
           InputError: an encoder cannot be read.
         """
+        assert isinstance(config.model, BackboneConfig)
         super().__init__(config, default_constants(config.model), constants, encoders)
         self.config = config.model
         self.network = Network(config.model, config.audio, self.dtype)

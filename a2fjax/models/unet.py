@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.config import AudioConfig, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import AudioConfig, DiffusionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
 from a2fjax.models.backbone import backbone, drop_channels
-from a2fjax.models.base import Batch
 
 STEP_WIDTH = 128
 """Of the embedding of the noise level."""
@@ -90,7 +90,7 @@ class ConditionEncoder(nn.Module):
       dtype: of activations.
     """
 
-    config: ModelConfig
+    config: DiffusionConfig
     audio: AudioConfig = AudioConfig()
     dtype: Any = jnp.float32
 
@@ -116,7 +116,7 @@ class ConditionEncoder(nn.Module):
           states: of encoders by key.
           audio_dropped: [B] bool, items whose audio reaches neither prediction nor features.
         """
-        own = self.config.diffusion
+        own = self.config.unet
         x, conditions = backbone(
             self.config,
             self.audio,
@@ -137,7 +137,7 @@ class ConditionEncoder(nn.Module):
             audio = jnp.where(audio_dropped[:, None, None], nothing.astype(audio.dtype), audio)
 
         step = stride(own.widths)
-        valid = padded(jnp.arange(features.shape[1]) < batch["length"][:, None], step)
+        valid = padded(jnp.arange(features.shape[1]) < batch.length[:, None], step)
         audio, draft = (
             jnp.where(valid[..., None], padded(each, step), 0.0) for each in (audio, draft)
         )
@@ -215,7 +215,7 @@ class UNet(nn.Module):
       dtype: of activations; what comes out is float32.
     """
 
-    config: ModelConfig
+    config: DiffusionConfig
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -231,7 +231,7 @@ class UNet(nn.Module):
           heard: see `Heard`.
           key: of dropout; None when not training.
         """
-        own, dtype = self.config.diffusion, self.dtype
+        own, dtype = self.config.unet, self.dtype
         block_kind = nn.remat(ResidualBlock) if own.remat else ResidualBlock
         levels = range(len(own.widths))
         valid = valid_by_level(heard["valid"], len(own.widths))

@@ -22,6 +22,7 @@ import jax
 
 from a2fjax import config as config_lib
 from a2fjax import tasks
+from a2fjax.batch import Batch
 from a2fjax.data import loader
 from a2fjax.errors import InputError
 from a2fjax.models import flops
@@ -81,8 +82,8 @@ def describe(topology: Topology) -> list[jax.Device]:
     return sorted(described, key=lambda device: device.id)
 
 
-def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns a global batch as shapes and types; no shards are read.
+def batch_spec(config: config_lib.Config, task: Task) -> Batch:
+    """Returns a global batch of `jax.ShapeDtypeStruct`s; no shards are read.
 
     Args:
       config: of the experiment.
@@ -90,8 +91,7 @@ def batch_spec(config: config_lib.Config, task: Task) -> dict[str, jax.ShapeDtyp
     """
     cached = config.data.encoder_features == "cached"
     read: dict[str, Any] = dict(task.model.audio_features.encoders) if cached else {}
-    shapes = loader.spec(config, encoded=read)
-    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+    return loader.spec(config, encoded=read)
 
 
 def find(
@@ -177,7 +177,7 @@ def find(
 def operations(
     config: config_lib.Config,
     task: Task,
-    spec: dict[str, jax.ShapeDtypeStruct],
+    spec: Batch,
     made: compiled_steps.Programs,
 ) -> dict[str, int]:
     """Returns floating point operations of a step on all devices, by kind (`models.cost`).

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+
+from a2fjax import registry
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
@@ -27,16 +29,8 @@ def build(
         parameters come from a checkpoint.
       encoders: see `a2fjax.models.build`.
     """
-    from a2fjax import models
-    from a2fjax.tasks import diffusion, nvidia, regression
-
-    kinds: dict[str, Any] = {
-        "regression": regression.RegressionTask,
-        "diffusion": diffusion.DiffusionTask,
-        "conv_w2v_autocorr": nvidia.RegressionTask,
-        "diffusion_rnn": nvidia.DiffusionTask,
-    }
-    return kinds[config.model.kind](config, models.build(config, constants, encoders))
+    build_task = registry.models.get(config.model.kind, where="config: model.kind: ").load()
+    return cast("Task", build_task(config, constants, encoders))
 
 
 def constants(

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from jax import Array
 
+from a2fjax.batch import Batch
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch, Model
+from a2fjax.models.base import Model
 from a2fjax.models.params import Params
 
 

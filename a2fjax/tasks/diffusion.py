@@ -6,7 +6,7 @@ motion, so what they teach at every level is the mean of what may be: no term pu
 from the data's distribution. With "coarse_" in front they are of the draft, the regression beside
 it.
 
-A student (`model.diffusion.distill_steps`) learns instead, at a few noise levels, where its
+A student (`model.distill_steps`) learns instead, at a few noise levels, where its
 teacher's deterministic path from there ends: consistency distillation (Song et al. 2023) whose
 target is the teacher's whole path rather than the student's own guess one step on. A path is a few
 calls of a small U-Net on what was heard once, so neither a target network nor a schedule of ever
@@ -15,17 +15,21 @@ longer steps is needed, and no errors add up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from a2fjax import losses
-from a2fjax.config import Config
+from a2fjax.batch import Batch
+from a2fjax.config import Config, DiffusionConfig
 from a2fjax.diffusion import schedule, targets
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
 from a2fjax.tasks.base import SingleModelTask
 
 COARSE = "coarse_"
@@ -45,7 +49,8 @@ class DiffusionTask(SingleModelTask):
         """Joins `model` to the losses of `config`."""
         self.model = model
         self.config = config.loss
-        self.own = config.model.diffusion
+        assert isinstance(config.model, DiffusionConfig)
+        self.own = config.model
 
     def warm_start(self, params: Params) -> Params:
         """Returns the parameters that a run with `init_from` starts from."""
@@ -61,8 +66,8 @@ class DiffusionTask(SingleModelTask):
         del step
         constants = params["constants"]
         for_level, for_noise, for_hearing, for_audio_dropout, for_unet = jax.random.split(key, 5)
-        mask = losses.good_frames(batch)[..., None] & batch["channel_mask"][:, None]
-        clean = self.model.standardised(constants, jnp.where(mask, batch["motion"], 0.0))
+        mask = losses.good_frames(batch)[..., None] & batch.channel_mask[:, None]
+        clean = self.model.standardised(constants, jnp.where(mask, batch.motion, 0.0))
         clean = jnp.where(mask, clean, 0.0)
         time = self._times(for_level, clean.shape[0])
         alpha, sigma = self.model.level(time)
@@ -138,7 +143,7 @@ class DiffusionTask(SingleModelTask):
         target = jax.lax.stop_gradient(model.motion(constants, end))
         alpha, sigma = model.level(time)
         found = model.denoise(params["unet"], x, alpha, sigma, own, key=key)
-        told = {**batch, "motion": target}
+        told = batch.replace(motion=target)
         return losses.regression_losses(model.motion(constants, found), told, self.config, factors)
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
@@ -147,3 +152,12 @@ class DiffusionTask(SingleModelTask):
         own = {k: v for k, v in terms.items() if not k.startswith(COARSE)}
         out = losses.total(own, self.config)
         return out + self.own.coarse * losses.total(drafted, self.config)
+
+
+def build(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> DiffusionTask:
+    """Returns the task of model.kind='diffusion'; arguments as `a2fjax.tasks.build`."""
+    return DiffusionTask(config, Diffusion(config, constants, encoders))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.config import Config
+from a2fjax.config import Config, NvidiaConfig
 from a2fjax.data import records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
@@ -43,23 +43,24 @@ def constants(
         `configured.geometry_constants`.
     """
     configured.check(config)
-    own = config.model.nvidia
+    own = config.model
+    assert isinstance(own, NvidiaConfig)
     named = subjects.training(
         [str(f) for f in folders], manifests, config.data.split, config.data.weights
     )
     people = list(named)
     if own.actors not in (0, 1, len(people)):
         raise InputError(
-            f"model.nvidia.actors={own.actors}: the training split has {len(people)} subjects; "
+            f"model.actors={own.actors}: the training split has {len(people)} subjects; "
             f"expected 0 (one each), 1 or {len(people)}"
         )
     out: dict[str, np.ndarray] = {}
-    if own.implicit:
+    if own.implicit_emotion:
         frames = ClipSource(folders, config.data.split).frames
         offset = np.concatenate([[0], np.cumsum(frames)])
         if offset[-1] > np.iinfo(np.int32).max:
             raise InputError(
-                f"model.nvidia.implicit=True: the training split has {offset[-1]} frames, and a "
+                f"model.implicit_emotion=True: the training split has {offset[-1]} frames, and a "
                 "vector each; expected False"
             )
         out["clip_offset"] = offset.astype(np.int32)

@@ -23,6 +23,7 @@ channels' group weights.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,14 +33,15 @@ from jax import Array
 
 from a2fjax import losses, rig
 from a2fjax.audio import HOP
-from a2fjax.config import Config
+from a2fjax.batch import Batch
+from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import schedule
 from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch
 from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
 from a2fjax.models.nvidia.conv_w2v_autocorr import network
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
 from a2fjax.tasks.base import SingleModelTask
 
 NORMALISED = ("position", "velocity", "emo_reg")
@@ -66,11 +68,11 @@ class _Base(SingleModelTask):
         self.model = model
         self.steps = config.steps
         self.config = config.loss
-        self.own = config.model.nvidia
+        assert isinstance(config.model, NvidiaConfig)
+        self.own: Any = config.model
         names = ("position", "velocity", "aperture", "closure")
         self.weights: dict[str, float] = {name: getattr(config.loss, name) for name in names}
-        names = ("vol_stab", "lip_dist", "emo_reg", "exp_smooth")
-        self.weights |= {name: getattr(self.own, name) for name in names}
+        self.weights |= self.own.term_weights
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
@@ -88,7 +90,7 @@ class _Base(SingleModelTask):
     ) -> dict[str, WeightedSum]:
         if not self.own.lip_dist:
             return {}
-        good = losses.good_frames(batch) & batch["channel_mask"][:, rig.INDEX["jawOpen"], None]
+        good = losses.good_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         true = self.model.lips(constants, target)
         near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
         error = near * (self.model.lips(constants, values) - true)
@@ -129,7 +131,7 @@ class RegressionTask(_Base):
     ) -> tuple[Array, dict[str, WeightedSum]]:
         """Returns the scalar and its terms.
 
-        With `model.nvidia.normalise` their normalised terms enter the scalar of training as
+        With `model.normalise` their normalised terms enter the scalar of training as
         l / |l|^e with e falling from 1 to 0 over the run, |l| being the term's size in this batch
         (theirs is its root mean square over the last hundred or so, an average that would be a
         state of its own). `total` has them as they are.
@@ -156,10 +158,10 @@ class RegressionTask(_Base):
         if self.own.vol_stab:
             values = out["frames"] if is_geometry else motion / rig.SCALE
             speed = (_difference(values[..., : -len(rig.EYE_ANGLES)]) ** 2).mean(axis=-1)
-            exists = jnp.arange(batch["audio"].shape[1]) < HOP * batch["length"][:, None]
-            quiet = quietness(jnp.where(exists, batch["audio"], 0.0))
+            exists = jnp.arange(batch.audio.shape[1]) < HOP * batch.length[:, None]
+            quiet = quietness(jnp.where(exists, batch.audio, 0.0))
             terms["vol_stab"] = masked_mean(quiet[:, 1:] * speed, pairs[..., 0])
-        if train and self.own.implicit and self.own.emo_reg:
+        if train and self.own.implicit_emotion and self.own.emo_reg:
             vectors = out["implicit"]
             size = jnp.where(good[..., None], vectors**2, 0.0).sum() / vectors.shape[-1]
             size = size / jnp.maximum(good.sum(), 1) + _TINY
@@ -205,7 +207,7 @@ class DiffusionTask(_Base):
         # What is beyond the mask may be anything, but must not reach good frames as NaN.
         target = jnp.where(good[..., None], target, 0.0)
         items = target.shape[0]
-        t = jax.random.randint(for_step, (items,), 0, self.own.steps)
+        t = jax.random.randint(for_step, (items,), 0, self.own.diffusion_steps)
         noise = jax.random.normal(for_noise, target.shape)
         signal = jnp.asarray(self.model.signal, jnp.float32)[t]
         noisy = schedule.noised(target, noise, jnp.sqrt(signal), jnp.sqrt(1.0 - signal))
@@ -234,3 +236,21 @@ def smooth_l1(error: Array) -> Array:
     """Returns e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick 2015, "Fast R-CNN", eq. 3)."""
     size = jnp.abs(error)
     return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
+
+
+def build_conv_w2v_autocorr(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> RegressionTask:
+    """Returns the task of model.kind='conv_w2v_autocorr'; arguments as `a2fjax.tasks.build`."""
+    return RegressionTask(config, ConvW2vAutocorrModel(config, constants, encoders))
+
+
+def build_diffusion_rnn(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> DiffusionTask:
+    """Returns the task of model.kind='diffusion_rnn'; arguments as `a2fjax.tasks.build`."""
+    return DiffusionTask(config, DiffusionRnnModel(config, constants, encoders))

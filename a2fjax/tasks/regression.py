@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 from jax import Array
 
 from a2fjax import losses
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
-from a2fjax.models.base import Batch, Model
+from a2fjax.models.base import Model
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
+from a2fjax.models.regression import Regression
 from a2fjax.tasks.base import SingleModelTask
 
 
@@ -40,3 +46,12 @@ class RegressionTask(SingleModelTask):
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
         return losses.total(terms, self.config)
+
+
+def build(
+    config: Config,
+    constants: Mapping[str, np.ndarray] | None = None,
+    encoders: Encoders | None = None,
+) -> RegressionTask:
+    """Returns the task of model.kind='regression'; arguments as `a2fjax.tasks.build`."""
+    return RegressionTask(config, Regression(config, constants, encoders))

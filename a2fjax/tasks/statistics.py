@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import mesh_descriptor, rig
-from a2fjax.config import Config, DataConfig
-from a2fjax.data import batch as batch_lib
-from a2fjax.data import mixture, records, subjects
+from a2fjax.config import Config, DataConfig, NvidiaConfig
+from a2fjax.data import mixture, padding, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
 from a2fjax.data.identity import points as identity
@@ -147,7 +146,7 @@ def hidden_state_statistics(
         cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
     # Of one length, so that one program serves all.
-    frames = -(-int(clips.frames[chosen].max()) // batch_lib.BUCKET) * batch_lib.BUCKET
+    frames = -(-int(clips.frames[chosen].max()) // padding.BUCKET) * padding.BUCKET
     out: dict[str, np.ndarray] = {}
     for key, (encoder, params) in found.items():
         # Compiled only when it is called.
@@ -161,7 +160,7 @@ def hidden_state_statistics(
             if cache is not None:
                 states = cache.read(key, clips.entries[number], clip=clip).astype(np.float64)
             else:
-                audio, length = batch_lib.padded_audio(clip, frames)
+                audio, length = padding.padded_audio(clip, frames)
                 states = np.asarray(run(on_device, audio[None], np.array([length])), np.float64)
                 states = states[0, :length]
             count += len(states)
@@ -230,7 +229,7 @@ def constants(
     if found is None:
         found = pretrained.load(config.audio)
     own: dict[str, np.ndarray] = {}
-    if config.model.kind not in ("regression", "diffusion"):
+    if isinstance(config.model, NvidiaConfig):
         own = moments.constants(config, paths, manifests, counts, mean)
     values = {
         "motion_mean": mean,

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.models import flops as cost
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.sharding import mesh as mesh_lib
 from a2fjax.tasks.base import Task
@@ -35,7 +35,7 @@ program: the answer is the same on all, at the same step, and costs no round of 
 def place(
     config: Config,
     task: Task,
-    spec: dict[str, jax.ShapeDtypeStruct],
+    spec: Batch,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """Returns the mesh of a run, its preset resolved, and checks that the batch divides.
@@ -61,7 +61,7 @@ def place(
     return mesh
 
 
-def state_bytes(config: Config, task: Task, spec: dict[str, jax.ShapeDtypeStruct]) -> int:
+def state_bytes(config: Config, task: Task, spec: Batch) -> int:
     """Returns the bytes of a whole state with a gradient; only shapes are computed."""
     state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
     leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
@@ -93,9 +93,7 @@ class Programs:
       count: jitted votes -> result.
     """
 
-    def __init__(
-        self, config: Config, task: Task, spec: dict[str, jax.ShapeDtypeStruct], mesh: Mesh
-    ) -> None:
+    def __init__(self, config: Config, task: Task, spec: Batch, mesh: Mesh) -> None:
         """Traces shapes only.
 
         Args:
@@ -111,7 +109,7 @@ class Programs:
         self.shardings = mesh_lib.state_shardings(abstract, mesh, config.sharding)
         self.abstract: TrainState = mesh_lib.with_shardings(abstract, self.shardings)
         self.batch_sharding = mesh_lib.batch_sharding(mesh)
-        self.batch = mesh_lib.with_shardings(spec, self.batch_sharding)
+        self.batch: Batch = mesh_lib.with_shardings(spec, self.batch_sharding)
         ballots = jax.ShapeDtypeStruct((mesh.size, len(VOTES)), jnp.int32)
         self.votes = mesh_lib.with_shardings(ballots, self.batch_sharding)
         everywhere = mesh_lib.replicated(mesh)
@@ -163,8 +161,7 @@ class Programs:
         """
 
         def create(start: Params) -> TrainState:
-            batch = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.batch.items()}
-            return self._create(batch, start)
+            return self._create(self.batch.filled(), start)
 
         state: TrainState = jax.jit(create, out_shardings=self.shardings)(start)
         return state

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import jax
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.data import loader, records
 
 
-class Closable(Iterator[dict[str, np.ndarray]], Protocol):
+class Closable(Iterator[Batch], Protocol):
     """Batches that stop being read ahead when closed."""
 
     def close(self) -> None:
@@ -26,8 +26,8 @@ class Closable(Iterator[dict[str, np.ndarray]], Protocol):
 class Inputs(Protocol):
     """Batches as a function of (seed, step, host); holds no position of its own."""
 
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns a global batch as shapes and dtypes, without reading anything."""
+    def spec(self) -> Batch:
+        """Returns a global batch of `jax.ShapeDtypeStruct`s, without reading anything."""
 
     def batches(self, start_step: int) -> Closable:
         """Returns this host's training batches number `start_step` and on, without end."""
@@ -43,7 +43,7 @@ class Inputs(Protocol):
           in the same order on every host. Empty when there is only one set.
         """
 
-    def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
+    def describe(self, batch: Batch) -> list[str]:
         """Returns a name for each example of a training batch."""
 
     def fingerprint(self) -> str:
@@ -78,10 +78,9 @@ class ShardInputs:
         self._training: loader.Batches | None = None
         self._sets: tuple[tuple[str, ...], np.ndarray] | None = None
 
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def spec(self) -> Batch:
         """See `Inputs`."""
-        shapes = loader.spec(self._config, encoded=self._encoded)
-        return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+        return loader.spec(self._config, encoded=self._encoded)
 
     def batches(self, start_step: int) -> Closable:
         """See `Inputs`."""
@@ -118,11 +117,11 @@ class ShardInputs:
         own = sets[index][self._host * part : (self._host + 1) * part]
         return {names[k]: own == k for k in np.unique(sets[index])}
 
-    def describe(self, batch: dict[str, np.ndarray]) -> list[str]:
+    def describe(self, batch: Batch) -> list[str]:
         """See `Inputs`; the clip's id and the second it starts at."""
         assert self._training is not None
         entries = self._training.source.entries
-        places = zip(batch["clip"].tolist(), batch["start"].tolist(), strict=True)
+        places = zip(batch.clip.tolist(), batch.start.tolist(), strict=True)
         return [f"{entries[clip].id} from {start / rig.FPS:.2f} s" for clip, start in places]
 
     def fingerprint(self) -> str:

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from a2fjax.batch import Batch
 from a2fjax.models import params as params_lib
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.tasks.base import Task
 

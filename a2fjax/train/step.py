@@ -11,10 +11,10 @@ import optax
 from jax.sharding import Mesh
 
 from a2fjax import losses
+from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models import params as params_lib
-from a2fjax.models.base import Batch
 from a2fjax.models.params import Params
 from a2fjax.sharding import constraints
 from a2fjax.tasks.base import Task
@@ -140,16 +140,13 @@ def _accumulated(
         sharding = jax.sharding.NamedSharding(mesh, spec)
         return jax.lax.with_sharding_constraint(value, sharding)
 
-    stacked = {name: cut(value) for name, value in batch.items()}
+    stacked = jax.tree.map(cut, batch)
     keys = jax.random.split(key, parts)
-
-    def part(index: int) -> Batch:
-        return {name: value[index] for name, value in stacked.items()}
 
     # Not a loop of the program's: what the factors do not depend on is only then left out.
     whole: Terms = {}
     for index in range(parts):
-        found = loss(trained, part(index), keys[index])[1]
+        found = loss(trained, stacked.select(index), keys[index])[1]
         whole = losses.merge(whole, found) if whole else found
     factors = jax.grad(task.total)(jax.lax.stop_gradient(whole))
 

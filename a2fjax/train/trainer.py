@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from a2fjax import config as config_lib
 from a2fjax import files, losses, tasks
+from a2fjax.batch import Batch
 from a2fjax.config import Config, Resolved
 from a2fjax.data.feature_cache import writer
 from a2fjax.data.feature_cache.reader import Stream
@@ -169,7 +170,7 @@ class _Pending(NamedTuple):
     step: int
     metrics: dict[str, jax.Array]
     votes: jax.Array
-    batch: dict[str, np.ndarray]
+    batch: Batch
 
 
 class _Run:
@@ -209,7 +210,7 @@ class _Run:
         self.start = start or self.pretrained
         most = peak(mesh.devices.flat[0].device_kind, config.precision)
         self.clock = Clock(peak=most * mesh.size if most else None)
-        self.silence = self._to_devices({"votes": self._ballots([False] * len(VOTES))})["votes"]
+        self.silence = self._to_devices(self._ballots([False] * len(VOTES)))
 
     # ---- start ------------------------------------------------------------------------------
 
@@ -333,7 +334,7 @@ class _Run:
         asked = [self.stop.requested(), jax.process_index() == 0 and self._overdue()]
         if not any(asked):
             return self.silence
-        return self._to_devices({"votes": self._ballots(asked)})["votes"]
+        return self._to_devices(self._ballots(asked))
 
     def _agreed(self) -> set[str]:
         """Returns what is asked for by any process, for where no program runs anyway."""
@@ -342,11 +343,12 @@ class _Run:
     def _ballots(self, asked: Sequence[bool]) -> np.ndarray:
         return np.tile(np.asarray(asked, np.int32), (self.mesh.local_mesh.size, 1))
 
-    def _to_devices(self, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return {
-            name: jax.make_array_from_process_local_data(self.programs.batch_sharding, value)
-            for name, value in local.items()
-        }
+    def _to_devices(self, local: Any) -> Any:
+        """Returns a batch of all processes, or stop flags, of this process's rows."""
+        sharding = self.programs.batch_sharding
+        return jax.tree.map(
+            lambda value: jax.make_array_from_process_local_data(sharding, value), local
+        )
 
     def _look_at(self, pending: _Pending | None) -> set[str]:
         """Stops on values that are not finite; logs when it is time to.
@@ -472,17 +474,15 @@ def _index(index: int) -> np.ndarray:
     return np.asarray(index, np.int32)
 
 
-def _only(batch: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+def _only(batch: Batch, rows: np.ndarray) -> Batch:
     """Returns the batch with only the frames of some of its examples counted."""
-    return {**batch, "frame_mask": batch["frame_mask"] & rows[:, None]}
+    return batch.replace(frame_mask=batch.frame_mask & rows[:, None])
 
 
-def _frames(batch: dict[str, np.ndarray]) -> int:
-    if "length" in batch:
-        return int(np.sum(batch["length"])) * jax.process_count()
-    return 0
+def _frames(batch: Batch) -> int:
+    return int(np.sum(batch.length)) * jax.process_count()
 
 
-def _finite_example(batch: dict[str, np.ndarray], index: int) -> bool:
-    floats = [v for v in batch.values() if np.issubdtype(v.dtype, np.floating)]
+def _finite_example(batch: Batch, index: int) -> bool:
+    floats = [v for v in jax.tree.leaves(batch) if np.issubdtype(v.dtype, np.floating)]
     return all(np.isfinite(v[index]).all() for v in floats)

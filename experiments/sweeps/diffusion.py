@@ -12,14 +12,10 @@ from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
 def sweep() -> Sweep:
     """Returns one change at a time, and widths with the learning rate that each bears."""
     sizes = zip(
-        grid("model.diffusion.widths", (192, 320, 480), (288, 480, 704)),
+        grid("model.unet.widths", (192, 320, 480), (288, 480, 704)),
         grid("optim.learning_rate", 7e-4, 5e-4),
     )
-    return (
-        sizes
-        + grid("model.diffusion.coarse", 0.0, 0.3)
-        + grid("model.diffusion.audio_dropout", 0.0, 0.2)
-    )
+    return sizes + grid("model.coarse", 0.0, 0.3) + grid("model.audio_dropout", 0.0, 0.2)
 
 
 def search() -> Sweep:
@@ -28,7 +24,7 @@ def search() -> Sweep:
         24,
         {
             "optim.learning_rate": loguniform(1e-4, 2e-3),
-            "model.diffusion.dropout": uniform(0.0, 0.3),
-            "model.diffusion.audio_dropout": choice(0.05, 0.1, 0.2),
+            "model.unet.dropout": uniform(0.0, 0.3),
+            "model.audio_dropout": choice(0.05, 0.1, 0.2),
         },
     )

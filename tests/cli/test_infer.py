@@ -245,10 +245,10 @@ def sampled(tmp_path_factory, random_params, compile_once):
         "model.recurrent_width": "8",
         "model.identity": "none",
         "model.emotion_dropout": "0.1",
-        "model.diffusion.widths": "(8, 8)",
-        "model.diffusion.heads": "2",
-        "model.diffusion.window": "8",
-        "model.diffusion.sample.steps": "2",
+        "model.unet.widths": "(8, 8)",
+        "model.unet.heads": "2",
+        "model.unet.window": "8",
+        "model.sample.steps": "2",
     }
     return write_run(tmp_path_factory.mktemp("sampled") / "run", overrides, random_params)
 

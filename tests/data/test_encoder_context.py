@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,8 +29,8 @@ def rows(config, steps=6, **options):
     batches = loader.batches(config, **options)
     for _ in range(steps):
         batch = next(batches)
-        for i in range(len(batch["clip"])):
-            yield {name: value[i] for name, value in batch.items()}
+        for i in range(len(batch.clip)):
+            yield batch.select(i)
     batches.close()
 
 
@@ -39,17 +40,17 @@ def test_a_window_is_the_part_of_what_is_heard_that_it_says(build, long_set, tra
     augment = AugmentConfig(speed=0.2, silence_prob=0.5, mirror_prob=0.5)
     config = config_of(build, long_set, augment)
     shapes = loader.spec(config)
-    assert shapes["heard"][0] == (8, 288 * 320)
+    assert shapes.context_audio.shape == (8, 288 * 320)
     for row in rows(config, train=train):
-        assert {k: v.shape for k, v in row.items()} == {k: s[1:] for k, (s, _) in shapes.items()}
-        first, length = int(row["heard_start"]), int(row["length"])
-        assert 1 <= length <= 64 and first + length <= row["heard_length"] <= 288
-        audio = row["heard"][320 * first : 320 * (first + 64)]
-        np.testing.assert_array_equal(row["audio"][: len(audio)], audio)
-        assert not row["heard"][320 * row["heard_length"] :].any()
-        assert not row["frame_mask"][length:].any()
+        assert jax.eval_shape(lambda b: b, row) == jax.eval_shape(lambda b: b.select(0), shapes)
+        first, length = int(row.context_start), int(row.length)
+        assert 1 <= length <= 64 and first + length <= row.context_length <= 288
+        audio = row.context_audio[320 * first : 320 * (first + 64)]
+        np.testing.assert_array_equal(row.audio[: len(audio)], audio)
+        assert not row.context_audio[320 * row.context_length :].any()
+        assert not row.frame_mask[length:].any()
         if not train:
-            assert first == row["start"]
+            assert first == row.start
 
 
 def test_slow_clips_are_heard_to_their_end(build, long_set):
@@ -58,16 +59,16 @@ def test_slow_clips_are_heard_to_their_end(build, long_set):
     longest = 0
     source = loader._source(config, None)
     for row in rows(config, steps=30):
-        frames = int(source.frames[row["clip"]])
-        assert frames / 1.21 - 1 <= row["heard_length"] <= frames * 1.21 + 1
-        longest = max(longest, int(row["heard_length"]))
+        frames = int(source.frames[row.clip])
+        assert frames / 1.21 - 1 <= row.context_length <= frames * 1.21 + 1
+        longest = max(longest, int(row.context_length))
         # The window's motion is that of its place in the clip, at the clip's speed.
-        speed = (frames - 1) / max(row["heard_length"] - 1, 1)
-        jaw = source.load(int(row["clip"])).motion[:, 17]
-        place = np.clip((row["heard_start"] + np.arange(row["length"])) * speed, 0, frames - 1)
+        speed = (frames - 1) / max(row.context_length - 1, 1)
+        jaw = source.load(int(row.clip)).motion[:, 17]
+        place = np.clip((row.context_start + np.arange(row.length)) * speed, 0, frames - 1)
         expected = np.interp(place, np.arange(frames), jaw)
-        assert np.abs(row["motion"][: row["length"], 17] - expected).max() < 0.2
-        assert abs(row["heard_start"] * speed - row["start"]) < 3
+        assert np.abs(row.motion[: row.length, 17] - expected).max() < 0.2
+        assert abs(row.context_start * speed - row.start) < 3
     assert longest > 245
 
 
@@ -79,10 +80,10 @@ def test_mirrored_windows_hear_the_same_and_show_the_other_side(build, long_set)
         rows(config_of(build, long_set, flipped)),
         strict=True,
     ):
-        for name in ("heard", "heard_length", "heard_start", "audio"):
-            np.testing.assert_array_equal(one[name], other[name])
-        assert not np.array_equal(one["motion"], other["motion"])
-        np.testing.assert_array_equal(one["identity"] * [-1, 1, 1], other["identity"])
+        for name in ("context_audio", "context_length", "context_start", "audio"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert not np.array_equal(one.motion, other.motion)
+        np.testing.assert_array_equal(one.identity * [-1, 1, 1], other.identity)
 
 
 def test_too_small_for_the_clips_is_said(build, long_set):
@@ -95,4 +96,4 @@ def test_too_small_for_the_clips_is_said(build, long_set):
         config, audio=dataclasses.replace(config.audio, features=("mel",))
     )
     assert loader.heard_frames(signals) == 0
-    assert "heard" not in loader.spec(signals)
+    assert loader.spec(signals).context_audio is None

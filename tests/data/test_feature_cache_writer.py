@@ -374,15 +374,17 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
     run = jax.jit(heard.states)
     params = {"encoders": {key: found[key][1]}}
     live, cached = take(config, 3), take(cached_config(config), 3, encoded=streams)
-    assert {k: (v.shape, v.dtype) for k, v in cached[0].items()} == loader.spec(
+    assert jax.eval_shape(lambda b: b, cached[0]) == loader.spec(
         cached_config(config), encoded=streams
     )
     for a, b in zip(live, cached, strict=True):
-        for name in set(a) & set(b):
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        without = {"context_audio": None, "context_length": None, "context_start": None}
+        jax.tree.map(
+            np.testing.assert_array_equal, a.replace(**without), b.replace(cached_features={})
+        )
         one = np.asarray(run(params, a)[key])
         two = np.asarray(heard.states({}, b)[key])
-        exists = (np.arange(64) < a["length"][:, None])[..., None, None]
+        exists = (np.arange(64) < a.length[:, None])[..., None, None]
         error = np.abs(np.where(exists, one - two, 0)).max()
         assert error <= 2e-3 * np.abs(one).max()
 
@@ -404,13 +406,12 @@ def test_workers_hosts_and_pickling_change_nothing(build, tiny, copy, speed):
         take(config, 3, encoded=streams, start_step=2),
     ):
         for a, b in zip(here[-len(other) :], other, strict=True):
-            for name in a:
-                np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+            jax.tree.map(np.testing.assert_array_equal, a, b)
     parts = [take(config, 5, encoded=streams, host=h, hosts=2) for h in (0, 1)]
     for a, b, c in zip(here, *parts, strict=True):
         np.testing.assert_array_equal(
-            a["encoded/0_whisper"],
-            np.concatenate([b["encoded/0_whisper"], c["encoded/0_whisper"]]),
+            a.cached_features["0_whisper"],
+            np.concatenate([b.cached_features["0_whisper"], c.cached_features["0_whisper"]]),
         )
     # What a worker finds damaged reaches the command as one line, too.
     folder = streams["0_whisper"].folder(copy)
@@ -438,14 +439,14 @@ def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path)
     stream = loader.batches(cached_config(config), encoded=streams)
     sets = set()
     for batch in itertools.islice(stream, 4):
-        for row, (clip, begin) in enumerate(zip(batch["clip"], batch["start"], strict=True)):
+        for row, (clip, begin) in enumerate(zip(batch.clip, batch.start, strict=True)):
             entry = stream.source.entries[clip]
             sets.add(entry.folder)
             place = np.minimum(begin + np.arange(64), entry.frames - 1)
             for key in found:
                 read = reader.Reader([copy, other], stream.source.manifests, streams)
                 np.testing.assert_array_equal(
-                    batch[f"encoded/{key}"][row], read.read(key, entry)[place]
+                    batch.cached_features[key][row], read.read(key, entry)[place]
                 )
     stream.close()
     assert sets == {0, 1}

@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,22 +31,20 @@ def take(config, count, **arguments):
 def same(a, b):
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
-        assert x.keys() == y.keys()
-        for name in x:
-            np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, x, y)
 
 
 def test_batches_are_as_specified(shards, build):
     config = build.config(shards)
     (batch,) = take(config, 1)
-    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == loader.spec(config)
-    assert loader.spec(config, hosts=4)["motion"] == ((2, 64, 72), np.float32)
-    for value in batch.values():
+    assert jax.eval_shape(lambda b: b, batch) == loader.spec(config)
+    assert loader.spec(config, hosts=4).motion == jax.ShapeDtypeStruct((2, 64, 72), np.float32)
+    for value in jax.tree.leaves(batch):
         assert np.isfinite(value).all()
-    assert (batch["length"] > 0).all() and (batch["length"] <= 64).all()
-    padded = np.arange(64) >= batch["length"][:, None]
-    assert not batch["frame_mask"][padded].any()
-    np.testing.assert_allclose(batch["emotion"].sum(-1), 1, rtol=1e-5)
+    assert (batch.length > 0).all() and (batch.length <= 64).all()
+    padded = np.arange(64) >= batch.length[:, None]
+    assert not batch.frame_mask[padded].any()
+    np.testing.assert_allclose(batch.emotion.sum(-1), 1, rtol=1e-5)
 
 
 def test_rows_are_the_clips_they_name(shards, build):
@@ -53,23 +52,23 @@ def test_rows_are_the_clips_they_name(shards, build):
     stream = loader.batches(config)
     source = stream.source
     for batch in itertools.islice(stream, 4):
-        for row, (index, start) in enumerate(zip(batch["clip"], batch["start"], strict=True)):
-            clip, n = source[index], batch["length"][row]
+        for row, (index, start) in enumerate(zip(batch.clip, batch.start, strict=True)):
+            clip, n = source[index], batch.length[row]
             assert n == min(64, clip.frames - start)
-            np.testing.assert_array_equal(batch["motion"][row, :n], clip.motion[start : start + n])
+            np.testing.assert_array_equal(batch.motion[row, :n], clip.motion[start : start + n])
             heard = clip.audio[start * 320 : (start + 64) * 320]
             np.testing.assert_allclose(
-                batch["audio"][row, : len(heard)], heard * 0.1 / clip.speech_level, rtol=1e-6
+                batch.audio[row, : len(heard)], heard * 0.1 / clip.speech_level, rtol=1e-6
             )
-            np.testing.assert_array_equal(batch["channel_mask"][row], clip.channel_mask)
+            np.testing.assert_array_equal(batch.channel_mask[row], clip.channel_mask)
             known = clip.subject != "s2"  # the one without a mesh
-            assert batch["identity_mask"][row] == known
+            assert batch.identity_mask[row] == known
             points = (
                 sample_points(*build.head(16 + 3 * int(clip.subject[1])), 32)
                 if known
                 else np.zeros((32, 3))
             )
-            np.testing.assert_array_equal(batch["identity"][row], points)
+            np.testing.assert_array_equal(batch.identity[row], points)
     stream.close()
 
 
@@ -79,7 +78,7 @@ def test_same_seed_same_batches_other_seed_others(shards, build):
     same(first, take(config, 4))
     same(first, take(config, 4, seed=config.seed, split="train"))
     other = take(config, 4, seed=9)
-    assert any((a["clip"] != b["clip"]).any() for a, b in zip(first, other, strict=True))
+    assert any((a.clip != b.clip).any() for a, b in zip(first, other, strict=True))
 
 
 def test_resumed_equals_uninterrupted(shards, build):
@@ -87,7 +86,7 @@ def test_resumed_equals_uninterrupted(shards, build):
     whole = take(config, 12)  # more than an epoch
     same(whole[5:], take(config, 7, start_step=5))
     # The same clip comes up again, and looks different.
-    audio = [row for batch in whole for row in batch["audio"]]
+    audio = [row for batch in whole for row in batch.audio]
     assert len({row.tobytes() for row in audio}) == len(audio)
 
 
@@ -96,14 +95,12 @@ def test_hosts_share_the_same_global_batches(shards, build, hosts):
     config = build.config(shards)
     parts = [take(config, 3, host=h, hosts=hosts, start_step=2) for h in range(hosts)]
     joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*parts, strict=True)
+        jax.tree.map(lambda *rows: np.concatenate(rows), *step) for step in zip(*parts, strict=True)
     ]
     same(joined, take(config, 3, start_step=2))
     few = [list(loader.eval_batches(config, "val", 2, host=h, hosts=hosts)) for h in range(hosts)]
     joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*few, strict=True)
+        jax.tree.map(lambda *rows: np.concatenate(rows), *step) for step in zip(*few, strict=True)
     ]
     same(joined, list(loader.eval_batches(config, "val", 2)))
 
@@ -145,12 +142,11 @@ def test_bad_records_do_not_shift_the_rest(shards, build, tmp_path, caplog):
     replaced = 0
     for a, b in zip(whole, found, strict=True):
         for row in range(8):
-            if a["clip"][row] in lost:
+            if a.clip[row] in lost:
                 replaced += 1
-                assert b["clip"][row] not in lost
+                assert b.clip[row] not in lost
             else:
-                for name in a:
-                    np.testing.assert_array_equal(a[name][row], b[name][row])
+                jax.tree.map(np.testing.assert_array_equal, a.select(row), b.select(row))
     assert replaced and set(stream.source.bad) <= lost and len(stream.bad) == len(caplog.records)
     assert all(name.startswith(f"{shard}: record ") for name in stream.bad)
     stream.close()
@@ -175,7 +171,7 @@ def test_several_folders_are_mixed_by_length(shards, build, tmp_path):
     stream = loader.batches(config)
     folder = np.array([e.folder for e in stream.source.entries])
     frames = stream.source.frames
-    seen = np.concatenate([folder[b["clip"]] for b in itertools.islice(stream, 24)])
+    seen = np.concatenate([folder[b.clip] for b in itertools.islice(stream, 24)])
     stream.close()
     assert abs(seen.mean() - frames[folder == 1].sum() / frames.sum()) < 0.08
     # Equal subject names of two folders are two subjects.
@@ -188,14 +184,14 @@ def test_no_window_leaks_across_splits(shards, build):
     for split in ("train", "val"):
         stream = loader.batches(config, split=split)
         entries = stream.source.entries
-        clips = np.concatenate([b["clip"] for b in itertools.islice(stream, 8)])
+        clips = np.concatenate([b.clip for b in itertools.islice(stream, 8)])
         seen[split] = {entries[i].id for i in clips}
         stream.close()
     assert seen["train"] and seen["val"] and not seen["train"] & seen["val"]
     assert all("/val" in each for each in seen["val"])
     assert all("/train" in each for each in seen["train"])
     evaluated = loader.eval_batches(config, "val", 2)
-    ids = {evaluated.source.entries[i].id for b in evaluated for i in b["clip"]}
+    ids = {evaluated.source.entries[i].id for b in evaluated for i in b.clip}
     assert ids == {e.id for e in evaluated.source.entries}
 
 
@@ -208,16 +204,16 @@ def test_eval_batches_are_few_fixed_and_plain(shards, build):
     source = loader.eval_batches(config, "val", 1).source
     for batch in first:
         for row in range(8):
-            clip, start, n = source[batch["clip"][row]], batch["start"][row], batch["length"][row]
-            np.testing.assert_array_equal(batch["motion"][row, :n], clip.motion[start : start + n])
+            clip, start, n = source[batch.clip[row]], batch.start[row], batch.length[row]
+            np.testing.assert_array_equal(batch.motion[row, :n], clip.motion[start : start + n])
 
 
 def test_windows_without_augmentation_keep_their_order(shards, build):
     config = build.config(shards)
     a, b = take(config, 4), take(config, 4, train=False)
     for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x["clip"], y["clip"])
-        assert (x["audio"] != y["audio"]).any()
+        np.testing.assert_array_equal(x.clip, y.clip)
+        assert (x.audio != y.audio).any()
 
 
 def test_batch_that_cannot_be_divided(shards, build):
@@ -257,7 +253,7 @@ def test_a_program_that_ends_without_closing_ends_quietly(shards):
         from a2fjax.data import loader
         if __name__ == "__main__":
             data = DataConfig(shards=({str(shards)!r},), batch_size=4, window_frames=32, workers=1)
-            print(next(loader.batches(Config(data=data)))["motion"].shape)
+            print(next(loader.batches(Config(data=data))).motion.shape)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
@@ -269,8 +265,9 @@ def test_a_program_that_ends_without_closing_ends_quietly(shards):
 def test_data_room_needs_no_jax_to_read(shards):
     code = f"""
         import sys
-        from a2fjax.data import augment, identity, records, source, windows
-        clip = source.ClipSource([{str(shards)!r}], "train")[0]
+        from a2fjax.data import augment, dataset, records, window_sampler
+        from a2fjax.data.identity import points
+        clip = dataset.ClipSource([{str(shards)!r}], "train")[0]
         augment.cut(clip, 0, 32)
         print(sorted(m for m in ("jax", "flax", "grain") if m in sys.modules))
     """

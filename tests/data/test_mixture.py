@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,13 +99,12 @@ def test_a_hundred_hours_are_planned_at_once():
 def test_batches_are_mixed_by_weights_for_any_number_of_hosts(shards, small, build):
     config = build.config(shards, small, weights=(1.0, 3.0))
     whole, source = take(config, 12)
-    seen = source.sets[np.concatenate([b["clip"] for b in whole])]
+    seen = source.sets[np.concatenate([b.clip for b in whole])]
     assert abs(seen.mean() - 0.75) < 0.05
     parts = [take(config, 4, host=h, hosts=2, start_step=5)[0] for h in range(2)]
     for step, pair in enumerate(zip(*parts, strict=True)):
-        for name in whole[0]:
-            joined = np.concatenate([part[name] for part in pair])
-            np.testing.assert_array_equal(joined, whole[5 + step][name], err_msg=name)
+        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *pair)
+        jax.tree.map(np.testing.assert_array_equal, joined, whole[5 + step])
 
 
 @pytest.mark.slow
@@ -112,8 +112,7 @@ def test_worker_processes_mix_the_same(shards, small, build):
     first, _ = take(build.config(shards, small, weights=(1.0, 3.0)), 4)
     again, _ = take(build.config(shards, small, weights=(1.0, 3.0), workers=2), 4)
     for a, b in zip(first, again, strict=True):
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_without_weights_and_with_those_of_the_lengths_windows_are_the_same(shards, small, build):
@@ -121,7 +120,7 @@ def test_without_weights_and_with_those_of_the_lengths_windows_are_the_same(shar
     frames = mixture.frames_by_set(source.manifests, "train")
     weighted, _ = take(build.config(shards, small, weights=tuple(map(float, frames))), 6)
     for a, b in zip(plain, weighted, strict=True):
-        np.testing.assert_array_equal(a["clip"], b["clip"])
+        np.testing.assert_array_equal(a.clip, b.clip)
 
 
 def test_a_weight_of_zero_is_as_if_the_folder_were_not_listed(shards, small, build):
@@ -129,9 +128,8 @@ def test_a_weight_of_zero_is_as_if_the_folder_were_not_listed(shards, small, bui
     first, _ = take(build.config(shards, small, weights=(2.0, 0.0)), 6)
     last, source = take(build.config(small, shards, weights=(0.0, 2.0)), 6)
     for a, b, c in zip(alone, first, last, strict=True):
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
-            np.testing.assert_array_equal(a[name], c[name] - 2 * (name == "clip"))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+        jax.tree.map(np.testing.assert_array_equal, a, c.replace(clip=c.clip - 2))
     assert source.sets.tolist() == [0, 0] + [1] * 14
 
 
@@ -141,7 +139,7 @@ def test_the_held_out_loss_is_of_the_mixture_set_by_set(shards, small, build):
     assert names == ("shards", "few") and sets.shape == (2, 8)
     assert sets.ravel().tolist() == [0] * 4 + [1] * 12
     stream = loader.eval_batches(config, "val", 2)
-    found = stream.source.sets[np.stack([b["clip"] for b in stream])]
+    found = stream.source.sets[np.stack([b.clip for b in stream])]
     np.testing.assert_array_equal(found, sets)
     config = dataclasses.replace(config, eval=EvalConfig(batches=2))
     parts = [ShardInputs(config, host=h, hosts=2) for h in (0, 1)]
@@ -210,7 +208,7 @@ def test_bad_records_are_replaced_by_clips_of_their_own_set(shards, small, build
     data[at + 200] ^= 0xFF
     shard.write_bytes(data)
     batches, source = take(build.config(shards, copy, weights=(1.0, 3.0)), 4)
-    seen = source.sets[np.concatenate([b["clip"] for b in batches])]
+    seen = source.sets[np.concatenate([b.clip for b in batches])]
     assert len(source.bad) == 1 and abs(seen.mean() - 0.75) < 0.1
     shard.write_bytes(b"")
     with pytest.raises(InputError, match="no readable clip in split 'train' of .*few; first"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from a2fjax.config import AugmentConfig
@@ -31,14 +32,14 @@ def test_a_window_knows_its_person_unless_it_is_mirrored(build, shards):
     person = [int(e.subject[1]) for e in batches.source.entries]
     drawn = [next(batches) for _ in range(4)]
     batches.close()
-    found = np.concatenate([b["subject"] for b in drawn])
-    clips = np.concatenate([b["clip"] for b in drawn])
+    found = np.concatenate([b.subject for b in drawn])
+    clips = np.concatenate([b.clip for b in drawn])
     own = np.array(person)[clips]
     assert 0.2 < np.mean(found == -1) < 0.8
     np.testing.assert_array_equal(found[found >= 0], own[found >= 0])
     held_out = loader.eval_batches(config, "val", 2)
     named = [int(e.subject[1]) for e in held_out.source.entries]
-    assert all((b["subject"] == np.array(named)[b["clip"]]).all() for b in held_out)
+    assert all((b.subject == np.array(named)[b.clip]).all() for b in held_out)
 
 
 def test_normals_are_part_of_the_points_when_asked_for(build, shards):
@@ -48,9 +49,7 @@ def test_normals_are_part_of_the_points_when_asked_for(build, shards):
     batches = loader.batches(config)
     batch = next(batches)
     batches.close()
-    assert {k: v.shape for k, v in batch.items()} == {
-        k: shape for k, (shape, _) in loader.spec(config).items()
-    }
-    known = batch["identity_mask"]
-    lengths = np.linalg.norm(batch["identity"][known][..., 3:], axis=-1)
-    assert batch["identity"].shape[-1] == 6 and 0.7 < np.median(lengths) < 1.3
+    assert jax.eval_shape(lambda b: b, batch) == loader.spec(config)
+    known = batch.identity_mask
+    lengths = np.linalg.norm(batch.identity[known][..., 3:], axis=-1)
+    assert batch.identity.shape[-1] == 6 and 0.7 < np.median(lengths) < 1.3

@@ -15,16 +15,16 @@ from a2fjax.train import checkpoints
 
 SMALL = (
     "--config.model.kind=diffusion",
-    "--config.model.diffusion.widths=(8,8)",
-    "--config.model.diffusion.heads=2",
-    "--config.model.diffusion.window=8",
-    "--config.model.diffusion.sample.steps=2",
+    "--config.model.unet.widths=(8,8)",
+    "--config.model.unet.heads=2",
+    "--config.model.unet.window=8",
+    "--config.model.sample.steps=2",
     "--config.model.emotion_dropout=0.1",
 )
 STUDENT = (
     *SMALL,
-    "--config.model.diffusion.distill_steps=3",
-    "--config.model.diffusion.sample.sampler=consistency",
+    "--config.model.distill_steps=3",
+    "--config.model.sample.sampler=consistency",
 )
 
 
@@ -105,10 +105,10 @@ def test_both_are_sampled_and_measured_side_by_side(teacher, student, trained, t
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ((*SMALL, "--config.model.diffusion.distill_steps=3"), "expected init_from"),
-        ((*SMALL, "--config.model.diffusion.sample.sampler=consistency"), "not distilled"),
-        ((*SMALL, "--config.model.diffusion.widths=(9,8)"), "multiples of"),
-        ((*SMALL, "--config.model.diffusion.sample.identity=2"), "condition_dropout"),
+        ((*SMALL, "--config.model.distill_steps=3"), "expected init_from"),
+        ((*SMALL, "--config.model.sample.sampler=consistency"), "not distilled"),
+        ((*SMALL, "--config.model.unet.widths=(9,8)"), "multiples of"),
+        ((*SMALL, "--config.model.sample.identity=2"), "condition_dropout"),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(trained, tmp_path, capsys, changes, told):

@@ -59,10 +59,13 @@ def head(tmp_path_factory):
 
 def values_of(kind, encoders, shards, *, steps, head=None, **own):
     conv = kind == "conv_w2v_autocorr"
-    nvidia = {"width": 16, "lag_widths": (4, 4, 4, 4), "recurrent_width": 16}
-    nvidia |= {"standardise": True, "skin": 30, "recurrent_dropout": 0.0, "steps": 100}
+    model = {"kind": kind, "width": 16, "standardise": True}
+    if conv:
+        model |= {"lag_widths": (4, 4, 4, 4), "skin": 30}
+    else:
+        model |= {"recurrent_width": 16, "recurrent_dropout": 0.0, "diffusion_steps": 100}
     if head is not None:
-        nvidia |= {"head": "geometry", "rig": str(head)}
+        model |= {"head": "geometry", "rig": str(head)}
     return {
         "name": kind,
         "steps": steps,
@@ -80,7 +83,7 @@ def values_of(kind, encoders, shards, *, steps, head=None, **own):
             "context_frames": 150,
             "augment": {"enabled": False},
         },
-        "model": {"kind": kind, "identity": "none", "nvidia": {**nvidia, **own}},
+        "model": {**model, **own},
         "optim": {"warmup_steps": 2, "learning_rate": 1e-2, "weight_decay": 0.0},
         "checkpoint": {"every_steps": steps // 2, "keep_best": 0},
         "eval": {"every_steps": steps, "batches": 2},
@@ -97,7 +100,7 @@ def losses(run, name="train/loss"):
 
 
 KINDS = [
-    ("conv_w2v_autocorr", False, {"implicit": True, "vol_stab": 100.0}),
+    ("conv_w2v_autocorr", False, {"implicit_emotion": True, "vol_stab": 100.0}),
     ("conv_w2v_autocorr", True, {"lip_dist": 0.1, "normalise": False}),
     ("diffusion_rnn", False, {"exp_smooth": 0.1, "actors": 0}),
     ("diffusion_rnn", True, {"lip_dist": 0.01, "actors": 0, "sampler": "ddim", "sample_steps": 3}),
@@ -131,8 +134,8 @@ def test_the_loss_falls_and_the_held_out_one_is_finite(run):
     assert np.isfinite(losses(folder, "eval/loss")).all()
     logged = set().union(*tracking.read_metrics(folder))
     for term in ("vol_stab", "lip_dist", "exp_smooth"):
-        assert (f"train/loss/{term}" in logged) == bool(values["model"]["nvidia"].get(term))
-    assert ("train/loss/emo_reg" in logged) == bool(values["model"]["nvidia"].get("implicit"))
+        assert (f"train/loss/{term}" in logged) == bool(values["model"].get(term))
+    assert ("train/loss/emo_reg" in logged) == bool(values["model"].get("implicit_emotion"))
 
 
 @pytest.mark.slow
@@ -148,7 +151,7 @@ def test_the_run_predicts_evaluates_and_inspects(run, setup, tmp_path, capsys):
     long = (0.1 * rng.normal(size=50_000)).astype(np.float32)
     beside = predictor.batch([Request(audio), Request(0.5 * audio), Request(long)])
     np.testing.assert_allclose(beside[0], motion, atol=2e-3)
-    if values["model"]["nvidia"].get("actors") == 0:
+    if values["model"].get("actors") == 0:
         assert predictor.subjects == ("s0", "s1")
         persons = [predictor(audio, subject=s) for s in ("s0", "s1", None)]
         assert np.abs(persons[0] - persons[1]).max() > 1e-4
@@ -161,7 +164,7 @@ def test_the_run_predicts_evaluates_and_inspects(run, setup, tmp_path, capsys):
     assert main.main(["inspect", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "of network and encoders" in said
-    assert ("geometry: skin" in said) == ("rig" in values["model"]["nvidia"])
+    assert ("geometry: skin" in said) == ("rig" in values["model"])
 
 
 @pytest.mark.slow
@@ -195,12 +198,12 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(run, tmp_path):
     [
         ({"audio.features": ("mel",)}, "exactly one speech encoder"),
         ({"audio.encoder.mix": True}, "hears the last state alone"),
-        ({"model.nvidia.vol_stab": 1.0}, "model.nvidia.vol_stab=1.0: only conv_w2v_autocorr"),
-        ({"model.nvidia.sample_steps": 101}, "sample_steps=101: expected at most"),
-        ({"model.nvidia.part_weights": {"tonge": 1.0}}, "did you mean|tongue"),
-        ({"model.nvidia.head": "geometry"}, "model.nvidia.rig=PATH"),
-        ({"model.nvidia.lip_dist": 1.0}, "model.nvidia.head='geometry'"),
-        ({"model.nvidia.actors": 5}, "has 2 subjects; expected 0"),
+        ({"model.vol_stab": 1.0}, "unknown key 'model.vol_stab'"),
+        ({"model.sample_steps": 101}, "sample_steps=101: expected at most"),
+        ({"model.part_weights": {"tonge": 1.0}}, "did you mean|tongue"),
+        ({"model.head": "geometry"}, "model.rig=PATH"),
+        ({"model.lip_dist": 1.0}, "model.head='geometry'"),
+        ({"model.actors": 5}, "has 2 subjects; expected 0"),
         ({"model.kind": "diffusion_rn"}, "diffusion_rnn"),
     ],
 )
@@ -249,7 +252,7 @@ def test_v2_has_the_published_count_through_configuration(tmp_path, variant, lay
     # torchaudio's network, which NVIDIA took, has no vector for masked frames.
     layout = wav2vec2.Wav2Vec2Config(mask_time_prob=0.0)
     head = sized_head(tmp_path / "h.npz", 200, 50)
-    overrides = {"model.nvidia.head": "geometry", "model.nvidia.rig": str(head)}
+    overrides = {"model.head": "geometry", "model.rig": str(head)}
     found, task, params, _ = counted(
         "experiments/nvidia_presets.py:" + variant, overrides, layout, layers, layers
     )
@@ -261,8 +264,8 @@ def test_v2_has_the_published_count_through_configuration(tmp_path, variant, lay
 
 def test_v3_has_the_published_count_through_configuration(tmp_path):
     head = sized_head(tmp_path / "h.npz", 24_002, 5_602)
-    overrides = {"model.nvidia.head": "geometry", "model.nvidia.rig": str(head)}
-    overrides["model.nvidia.actors"] = "3"
+    overrides = {"model.head": "geometry", "model.rig": str(head)}
+    overrides["model.actors"] = "3"
     layout = wav2vec2.Wav2Vec2Config(model_type="hubert")
     found, task, params, weights = counted(
         "experiments/nvidia_presets.py:diffusion", overrides, layout, 12, 12

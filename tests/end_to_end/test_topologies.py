@@ -94,7 +94,7 @@ def test_it_goes_on_elsewhere(setup, undisturbed, tmp_path, checksum):
         if step > 10:
             shutil.rmtree(half / "checkpoints" / str(step))
     assert checkpoints.steps(half)[-1] == 10
-    for name, processes, devices in (("a", 1, 4), ("b", 2, 4)):
+    for name, processes, devices in (("a", 4, 1), ("b", 1, 1), ("c", 2, 4)):
         shutil.copytree(half, tmp_path / name)
         train(setup, tmp_path / name, processes, devices)
         np.testing.assert_allclose(losses(tmp_path / name), losses(undisturbed), rtol=0, atol=1e-6)

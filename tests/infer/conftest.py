@@ -30,13 +30,9 @@ def diffusion_config(**changes):
             "recurrent_width": 12,
             "identity_width": 8,
             "emotion_dropout": 0.1,
-            "diffusion": {
-                "widths": (8, 12),
-                "heads": 2,
-                "window": 8,
-                "sample": {"steps": 3},
-                **changes,
-            },
+            "unet": {"widths": (8, 12), "heads": 2, "window": 8},
+            "sample": {"steps": 3},
+            **changes,
         },
         "data": {"identity_points": 32},
     }

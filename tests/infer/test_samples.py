@@ -159,13 +159,11 @@ def test_what_a_model_cannot_do_is_named(diffusion, values, says):
 
 
 def test_a_student_keeps_to_what_it_was_taught(diffusion):
-    own = dataclasses.replace(diffusion.config.model.diffusion, distill_steps=4)
-    own = dataclasses.replace(
-        own, sample=dataclasses.replace(own.sample, sampler="consistency", steps=2)
-    )
-    model = dataclasses.replace(diffusion.config.model, diffusion=own)
+    own = diffusion.config.model
+    sample = dataclasses.replace(own.sample, sampler="consistency", steps=2)
+    model = dataclasses.replace(own, distill_steps=4, sample=sample)
     student = dataclasses.replace(diffusion.config, model=model)
-    assert sampling.with_sampling(student, {"steps": 4}).model.diffusion.sample.steps == 4
+    assert sampling.with_sampling(student, {"steps": 4}).model.sample.steps == 4
     for values, says in (
         ({"steps": 3}, "takes 1 or 2 or 4"),
         ({"sampler": "dpm"}, "expected consistency"),

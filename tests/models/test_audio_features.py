@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from a2fjax import models
-from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, RegressionConfig
 from a2fjax.errors import InputError
 from a2fjax.models import feature_fusion, pretrained
 from a2fjax.models.params import paths, split
 
-SMALL = ModelConfig(
+SMALL = RegressionConfig(
     conv_layers=1, conv_width=8, recurrent_width=6, identity="none", emotion_width=4
 )
 compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -51,13 +52,13 @@ def make(tiny_encoders):
 
 def batch(items, frames, seed=1):
     rng = np.random.default_rng(seed)
-    return {
-        "audio": (0.1 * rng.normal(size=(items, 320 * frames))).astype(np.float32),
-        "length": np.full(items, frames, np.int32),
-        "identity": np.zeros((items, 4, 3), np.float32),
-        "identity_mask": np.zeros(items, bool),
-        "emotion": np.tile(np.eye(5, dtype=np.float32)[0], (items, frames, 1)),
-    }
+    return Batch.zeros(items, frames, 4).replace(
+        audio=(0.1 * rng.normal(size=(items, 320 * frames))).astype(np.float32),
+        length=np.full(items, frames, np.int32),
+        identity=np.zeros((items, 4, 3), np.float32),
+        identity_mask=np.zeros(items, bool),
+        emotion=np.tile(np.eye(5, dtype=np.float32)[0], (items, frames, 1)),
+    )
 
 
 def predict(model, params, given):
@@ -96,11 +97,11 @@ def test_any_sum_of_features_is_heard_and_each_part_counts(make):
 def test_padding_and_company_change_nothing(make, names):
     model, params = make(*names, mix=True)
     given = batch(2, 40)
-    given["length"] = np.array([40, 23], np.int32)
-    given["audio"][1, 320 * 23 :] = 5.0
+    given = given.replace(length=np.array([40, 23], np.int32))
+    given.audio[1, 320 * 23 :] = 5.0
     together = predict(model, params, given)
-    alone = {name: value[1:] for name, value in given.items()}
-    alone["audio"], alone["emotion"] = alone["audio"][:, : 320 * 23], alone["emotion"][:, :23]
+    alone = given.select(slice(1, None))
+    alone = alone.replace(audio=alone.audio[:, : 320 * 23], emotion=alone.emotion[:, :23])
     np.testing.assert_allclose(together[1, :23], predict(model, params, alone)[0], atol=2e-5)
 
 
@@ -110,26 +111,30 @@ def test_windows_hear_their_whole_clip(make, name):
     model, params = make(name)
     clips = batch(3, 50)
     lengths = np.array([50, 41, 12], np.int32)
-    clips["audio"][np.arange(50 * 320) >= 320 * lengths[:, None]] = 0
-    whole = states_of(model, params, {**clips, "length": lengths})[f"0_{name}"]
+    clips.audio[np.arange(50 * 320) >= 320 * lengths[:, None]] = 0
+    whole = states_of(model, params, clips.replace(length=lengths))[f"0_{name}"]
     starts = np.array([30, 25, 0], np.int32)
     window = batch(3, 20)
     for i, start in enumerate(starts):
-        piece = clips["audio"][i, 320 * start : 320 * (start + 20)]
-        window["audio"][i] = piece
-    heard = {"heard": clips["audio"], "heard_length": lengths, "heard_start": starts}
-    window["length"] = np.minimum(lengths - starts, 20).astype(np.int32)
-    states = states_of(model, params, {**window, **heard})[f"0_{name}"]
+        piece = clips.audio[i, 320 * start : 320 * (start + 20)]
+        window.audio[i] = piece
+    context = {
+        "context_audio": clips.audio,
+        "context_length": lengths,
+        "context_start": starts,
+    }
+    window = window.replace(length=np.minimum(lengths - starts, 20).astype(np.int32))
+    states = states_of(model, params, window.replace(**context))[f"0_{name}"]
     assert states.shape == (3, 20, 1, 16)
-    for i, (start, n) in enumerate(zip(starts, window["length"], strict=True)):
+    for i, (start, n) in enumerate(zip(starts, window.length, strict=True)):
         np.testing.assert_allclose(states[i, :n], whole[i, start : start + n], atol=1e-5)
     # A crop by itself is something else: that is why the clip travels with it.
     crop = states_of(model, params, window)[f"0_{name}"]
     assert np.abs(crop[0] - states[0]).max() > 0.05
     # Past the end of what is heard there is silence, whatever lies there.
-    late = {**heard, "heard_start": np.array([45, 25, 0], np.int32)}
-    window["length"] = np.array([5, 16, 12], np.int32)
-    motion = predict(model, params, {**window, **late})
+    late = {**context, "context_start": np.array([45, 25, 0], np.int32)}
+    window = window.replace(length=np.array([5, 16, 12], np.int32))
+    motion = predict(model, params, window.replace(**late))
     assert np.isfinite(motion).all()
 
 
@@ -139,7 +144,7 @@ def test_cached_states_stand_in_for_the_encoder(make):
     given = batch(2, 20)
     live = predict(model, params, given)
     states = states_of(model, params, given)["1_whisper"]
-    half = {**given, "encoded/1_whisper": np.asarray(states).astype(np.float16)}
+    half = given.replace(cached_features={"1_whisper": np.asarray(states).astype(np.float16)})
     without = {k: v for k, v in params.items() if k != "encoders"}
     cached = predict(model, without, half)
     assert 0 < np.abs(cached - live).max() < 2e-3
@@ -150,7 +155,7 @@ def test_large_states_in_16_bits_stay_finite(make):
     model, params = make("whisper", mix=True)
     states = np.zeros((1, 20, 4, 16), np.float16)
     states[..., 3] = 60000
-    motion = predict(model, params, {**batch(1, 20), "encoded/0_whisper": states})
+    motion = predict(model, params, batch(1, 20).replace(cached_features={"0_whisper": states}))
     assert np.isfinite(motion).all()
 
 
@@ -171,7 +176,7 @@ def mix_of(settings, key, states=None, valid=None, signals=3):
 
 
 def test_without_a_key_nothing_is_drawn():
-    settings = dict(noise=1.0, dropout=0.5, time_mask=0.5, part_dropout=0.5)
+    settings = dict(noise=1.0, dropout=0.5, time_mask=0.5, feature_dropout=0.5)
     plain, _ = mix_of({}, None)
     drawn, _ = mix_of(settings, None)
     np.testing.assert_array_equal(plain, drawn)
@@ -207,12 +212,12 @@ def test_dropout_is_of_channels_for_the_whole_window_and_noise_is_not():
 
 
 def test_parts_are_left_out_one_at_a_time():
-    out, _ = mix_of({"part_dropout": 0.5}, jax.random.key(1))
+    out, _ = mix_of({"feature_dropout": 0.5}, jax.random.key(1))
     signals = (out[..., :4] == 0).all((1, 2))
     encoder = (out[..., 4:] == 9.0).all((1, 2))
     assert not (signals & encoder).any()
     assert 10 < signals.sum() + encoder.sum() < 54 and signals.any() and encoder.any()
-    alone, _ = mix_of({"part_dropout": 1.0}, jax.random.key(1), signals=0)
+    alone, _ = mix_of({"feature_dropout": 1.0}, jax.random.key(1), signals=0)
     assert not (alone == 9.0).any()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from a2fjax import mesh_descriptor
+from a2fjax.batch import Batch
 from a2fjax.data.identity.points import sample_points
 from a2fjax.models import conditioning
 
@@ -188,21 +189,23 @@ def test_a_dropped_emotion_is_the_zero_vector_for_a_whole_window():
 
 def test_the_network_is_told_no_emotion_in_training_only():
     from a2fjax import models
-    from a2fjax.config import Config, ModelConfig
+    from a2fjax.config import Config, RegressionConfig
 
     small = {"conv_layers": 1, "conv_width": 8, "recurrent_width": 6, "dropout": 0.0}
-    model = models.build(Config(model=ModelConfig(**small, identity="none", emotion_dropout=1.0)))
+    model = models.build(
+        Config(model=RegressionConfig(**small, identity="none", emotion_dropout=1.0))
+    )
     rng = np.random.default_rng(0)
-    batch = {
-        "audio": 0.1 * rng.normal(size=(2, 8 * 320)).astype(np.float32),
-        "length": np.full(2, 8, np.int32),
-        "emotion": rng.dirichlet(np.ones(5), (2, 8)).astype(np.float32),
-    }
+    batch = Batch.zeros(2, 8, 1).replace(
+        audio=0.1 * rng.normal(size=(2, 8 * 320)).astype(np.float32),
+        length=np.full(2, 8, np.int32),
+        emotion=rng.dirichlet(np.ones(5), (2, 8)).astype(np.float32),
+    )
     params = jax.tree.map(
         lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32),
         model.init(jax.random.key(0), batch),
     )
-    untold = {**batch, "emotion": np.zeros_like(batch["emotion"])}
+    untold = batch.replace(emotion=np.zeros_like(batch.emotion))
 
     def motion(batch, key=None):
         return model.apply(params, batch, key=key, train=key is not None)["motion"]

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from a2fjax import models, rig
-from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from a2fjax.batch import Batch
+from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, flops
 from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
 from a2fjax.models.params import nest, paths
 
-SMALL = ModelConfig(
-    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
+SMALL = DiffusionConfig(
+    conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
     emotion_width=4, dropout=0.0, condition_dropout=0.1, emotion_dropout=0.1,
-    diffusion=DiffusionConfig(
-        widths=(8, 12, 16), heads=2, window=8, sample=SampleConfig(steps=3)
-    ),
+    unet=UNetConfig(widths=(8, 12, 16), heads=2, window=8), sample=SampleConfig(steps=3),
 )  # fmt: skip
 FRAMES = 22  # no multiple of the four frames that become one
 
@@ -27,30 +26,31 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def config(precision="float32", init_from="", sample=None, model=None, **own):
-    """A small experiment; keys of `model`, of its diffusion, and of how it samples."""
-    sample = dataclasses.replace(SMALL.diffusion.sample, **(sample or {}))
-    diffusion = dataclasses.replace(SMALL.diffusion, sample=sample, **own)
-    changed = dataclasses.replace(SMALL, diffusion=diffusion, **(model or {}))
+    """A small experiment; keys of the model or its U-Net, and of how it samples."""
+    sample = dataclasses.replace(SMALL.sample, **(sample or {}))
+    in_unet = {k: own.pop(k) for k in list(own) if hasattr(SMALL.unet, k)}
+    unet = dataclasses.replace(SMALL.unet, **in_unet)
+    changed = dataclasses.replace(SMALL, unet=unet, sample=sample, **own, **(model or {}))
     return Config(model=changed, precision=precision, init_from=init_from)
 
 
 def example(items=2, frames=FRAMES, seed=0):
     rng = np.random.default_rng(seed)
     emotion = rng.dirichlet(np.ones(5), (items, frames))
-    return {
-        "audio": 0.1 * rng.normal(size=(items, frames * 320)).astype(np.float32),
-        "length": np.full(items, frames, np.int32),
-        "identity": rng.normal(size=(items, 32, 3)).astype(np.float32) / 3**0.5,
-        "identity_mask": np.ones(items, bool),
-        "subject": np.zeros(items, np.int32),
-        "emotion": emotion.astype(np.float32),
-        "start": np.zeros(items, np.int32),
-        "take": np.zeros(items, np.int32),
-    }
+    return Batch.zeros(items, frames, 32).replace(
+        audio=0.1 * rng.normal(size=(items, frames * 320)).astype(np.float32),
+        length=np.full(items, frames, np.int32),
+        identity=rng.normal(size=(items, 32, 3)).astype(np.float32) / 3**0.5,
+        identity_mask=np.ones(items, bool),
+        subject=np.zeros(items, np.int32),
+        emotion=emotion.astype(np.float32),
+        start=np.zeros(items, np.int32),
+        sample_index=np.zeros(items, np.int32),
+    )
 
 
 def constants(batch):
-    described = np.asarray(conditioning.descriptor(batch["identity"]))
+    described = np.asarray(conditioning.descriptor(batch.identity))
     mean, projection = conditioning.standardisation(described)
     return {
         "motion_mean": 0.5 * (rig.MIN + rig.MAX),
@@ -117,21 +117,21 @@ def test_motion_has_the_rigs_shape_type_and_range(plain):
 def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
     batch, _, params, predict = plain
     length = 13
-    batch = {**batch, "length": np.array([FRAMES, length], np.int32)}
-    alone = {name: value[1:] for name, value in batch.items()}
-    alone["audio"] = alone["audio"][:, : length * 320]
-    alone["emotion"] = alone["emotion"][:, :length]
+    batch = batch.replace(length=np.array([FRAMES, length], np.int32))
+    alone = batch.select(slice(1, None))
+    alone = alone.replace(audio=alone.audio[:, : length * 320])
+    alone = alone.replace(emotion=alone.emotion[:, :length])
     expected = predict(params, alone)[0]
     close(predict(params, batch)[1, :length], expected)
-    louder = {**batch, "audio": batch["audio"].copy(), "emotion": batch["emotion"].copy()}
-    louder["audio"][1, length * 320 :] = 0.9
-    louder["emotion"][1, length:] = 7.0
+    louder = batch.replace(audio=batch.audio.copy(), emotion=batch.emotion.copy())
+    louder.audio[1, length * 320 :] = 0.9
+    louder.emotion[1, length:] = 7.0
     close(predict(params, louder)[1, :length], expected)
 
 
 def test_a_clip_of_one_frame_without_the_number_of_a_take_has_a_motion(plain):
     _, _, params, predict = plain
-    batch = {name: v for name, v in example(items=1, frames=1).items() if name != "take"}
+    batch = example(items=1, frames=1).replace(sample_index=None)
     motion = predict(params, batch)
     assert motion.shape == (1, 1, 72) and np.isfinite(motion).all()
 
@@ -141,12 +141,12 @@ def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
     first = np.asarray(predict(params, batch))
     np.testing.assert_array_equal(first, predict(params, batch))
     # What an item becomes does not depend on its place in a batch.
-    swapped = {name: value[::-1] for name, value in batch.items()}
+    swapped = batch.select(slice(None, None, -1))
     close(predict(params, swapped)[::-1], first, 1e-5)
-    other = predict(params, {**batch, "take": np.array([0, 1], np.int32)})
+    other = predict(params, batch.replace(sample_index=np.array([0, 1], np.int32)))
     close(other[0], first[0], 1e-5)
     assert differs(other[1], first[1])
-    assert differs(predict(params, {**batch, "start": batch["start"] + 4}), first)
+    assert differs(predict(params, batch.replace(start=batch.start + 4)), first)
     seeded = dataclasses.replace(model.own.sample, seed=1)
     motion = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, seeded)))
     assert differs(motion(params, batch), first)
@@ -180,17 +180,17 @@ def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, tar
     kept[1, :, rig.GROUPS["brows"]] = True
     rng = np.random.default_rng(4)
     motion = (rng.uniform(0.3, 0.7, kept.shape) * (rig.MAX - rig.MIN) + rig.MIN).astype(np.float32)
-    batch |= {"kept": kept, "motion": motion}
+    batch = batch.replace(inpaint_mask=kept, inpaint_motion=motion)
     sample = quick(lambda p, b: model.sample(p, b, model.own.sample))
     given = np.asarray(model.standardised(model.constants, motion))
     first = np.asarray(sample(params, batch))
-    other = np.asarray(sample(params, {**batch, "take": np.array([3, 4], np.int32)}))
+    other = np.asarray(sample(params, batch.replace(sample_index=np.array([3, 4], np.int32))))
     for found in (first, other):
         np.testing.assert_allclose(found[kept], given[kept], atol=1e-6)
         assert np.abs(found - given)[~kept].max() > 0.1
     assert np.abs(first - other)[~kept].max() > 0.05
     # What is kept is heard by the rest of its neighbourhood.
-    moved = {**batch, "motion": np.where(kept, 0.5 * motion, motion)}
+    moved = batch.replace(inpaint_motion=np.where(kept, 0.5 * motion, motion))
     assert np.abs(np.asarray(sample(params, moved)) - first)[~kept].max() > 1e-3
 
 
@@ -207,7 +207,7 @@ def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
     batch, model, params, predict = plain
     how = dataclasses.replace(model.own.sample, emotion=0.0)
     sampled = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))
-    untold = {**batch, "emotion": np.zeros_like(batch["emotion"])}
+    untold = batch.replace(emotion=np.zeros_like(batch.emotion))
     found = predict(params, untold)
     close(sampled(params, batch), found)
     assert differs(found, predict(params, batch))
@@ -221,8 +221,8 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
     told = {
         "none": batch,
         "audio": batch,
-        "emotion": {**batch, "emotion": np.zeros_like(batch["emotion"])},
-        "identity": {**batch, "identity_mask": np.zeros(2, bool)},
+        "emotion": batch.replace(emotion=np.zeros_like(batch.emotion)),
+        "identity": batch.replace(identity_mask=np.zeros(2, bool)),
     }
     whole = None
     drafts = {}
@@ -249,7 +249,7 @@ def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     batch, model, params, _ = plain
     hear = quick(lambda p, b: model.hear(p, b, audio_dropped=jnp.array([True, False])))
     first = hear(params, batch)
-    second = hear(params, {**batch, "audio": batch["audio"][::-1] * 0.7})
+    second = hear(params, batch.replace(audio=batch.audio[::-1] * 0.7))
     sources = [(k, i) for k in first["sources"] for i in (0, 1)]
     for name, a, b in (
         ("coarse_prediction", first["coarse_prediction"], second["coarse_prediction"]),
@@ -291,28 +291,28 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"widths": (8, 11)}, ("model.diffusion.widths=(8, 11)", "model.diffusion.heads=2")),
-        ({"widths": ()}, ("model.diffusion.widths=()",)),
-        ({"distill_steps": 4}, ("model.diffusion.distill_steps=4", "init_from")),
+        ({"widths": (8, 11)}, ("model.unet.widths=(8, 11)", "model.unet.heads=2")),
+        ({"widths": ()}, ("model.unet.widths=()",)),
+        ({"distill_steps": 4}, ("model.distill_steps=4", "init_from")),
         (
             {"sample": {"sampler": "consistency"}},
-            ("model.diffusion.sample.sampler='consistency'", "not distilled", "dpm"),
+            ("model.sample.sampler='consistency'", "not distilled", "dpm"),
         ),
         (
             {"distill_steps": 4, "init_from": "runs/teacher"},
-            ("model.diffusion.sample.sampler='angle'", "is distilled", "consistency"),
+            ("model.sample.sampler='angle'", "is distilled", "consistency"),
         ),
         (
             {"sample": {"audio": 2.0}, "audio_dropout": 0.0},
-            ("model.diffusion.sample.audio=2.0", "model.diffusion.audio_dropout"),
+            ("model.sample.audio=2.0", "model.audio_dropout"),
         ),
         (
             {"sample": {"emotion": 1.5}, "model": {"emotion_dropout": 0.0}},
-            ("model.diffusion.sample.emotion=1.5", "model.emotion_dropout"),
+            ("model.sample.emotion=1.5", "model.emotion_dropout"),
         ),
         (
             {"sample": {"identity": 0.0}, "model": {"condition_dropout": 0.0}},
-            ("model.diffusion.sample.identity=0.0", "model.condition_dropout"),
+            ("model.sample.identity=0.0", "model.condition_dropout"),
         ),
     ],
 )

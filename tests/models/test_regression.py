@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from a2fjax import models, rig
-from a2fjax.config import AudioConfig, Config, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import AudioConfig, Config, RegressionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.params import paths
 from a2fjax.models.regression import default_constants
 
-SMALL = ModelConfig(
+SMALL = RegressionConfig(
     conv_layers=2, conv_width=8, recurrent_width=6, identity_width=4, emotion_width=4
 )
 FRAMES = 24
@@ -26,17 +27,17 @@ def config(**changes):
 def example(items=3, frames=FRAMES, seed=0):
     rng = np.random.default_rng(seed)
     emotion = rng.dirichlet(np.ones(5), (items, frames))
-    return {
-        "audio": 0.1 * rng.normal(size=(items, frames * 320)).astype(np.float32),
-        "length": np.full(items, frames, np.int32),
-        "identity": rng.normal(size=(items, 32, 3)).astype(np.float32) / 3**0.5,
-        "identity_mask": np.ones(items, bool),
-        "emotion": emotion.astype(np.float32),
-    }
+    return Batch.zeros(items, frames, 32).replace(
+        audio=0.1 * rng.normal(size=(items, frames * 320)).astype(np.float32),
+        length=np.full(items, frames, np.int32),
+        identity=rng.normal(size=(items, 32, 3)).astype(np.float32) / 3**0.5,
+        identity_mask=np.ones(items, bool),
+        emotion=emotion.astype(np.float32),
+    )
 
 
 def constants(batch):
-    described = np.asarray(conditioning.descriptor(batch["identity"]))
+    described = np.asarray(conditioning.descriptor(batch.identity))
     mean, projection = conditioning.standardisation(described)
     return {
         "motion_mean": 0.5 * (rig.MIN + rig.MAX),
@@ -93,18 +94,17 @@ def test_padding_changes_nothing_in_valid_frames(recurrent):
     batch = example()
     _, params, predict = make(batch, recurrent=recurrent)
     padded = example(frames=FRAMES + 9, seed=1)
-    padded["length"] = np.array([FRAMES, FRAMES - 7, 5], np.int32)
-    for name in ("identity", "identity_mask"):
-        padded[name] = batch[name]
-    for item, length in enumerate(padded["length"]):
-        padded["audio"][item, : length * 320] = batch["audio"][item, : length * 320]
-        padded["emotion"][item, :length] = batch["emotion"][item, :length]
+    padded = padded.replace(length=np.array([FRAMES, FRAMES - 7, 5], np.int32))
+    padded = padded.replace(identity=batch.identity, identity_mask=batch.identity_mask)
+    for item, length in enumerate(padded.length):
+        padded.audio[item, : length * 320] = batch.audio[item, : length * 320]
+        padded.emotion[item, :length] = batch.emotion[item, :length]
     together = predict(params, padded)
-    for item, length in enumerate(padded["length"]):
-        alone = {name: value[item : item + 1] for name, value in batch.items()}
-        alone["audio"] = alone["audio"][:, : length * 320]
-        alone["emotion"] = alone["emotion"][:, :length]
-        alone["length"] = padded["length"][item : item + 1]
+    for item, length in enumerate(padded.length):
+        alone = batch.select(slice(item, item + 1))
+        alone = alone.replace(audio=alone.audio[:, : length * 320])
+        alone = alone.replace(emotion=alone.emotion[:, :length])
+        alone = alone.replace(length=padded.length[item : item + 1])
         np.testing.assert_allclose(
             together[item, :length], predict(params, alone)[0], atol=1e-5 * rig.SCALE.max()
         )
@@ -153,8 +153,8 @@ def test_lookahead_of_the_causal_model_is_what_it_states():
     cut = round(model.lookahead_seconds * 16_000)
     frame = 9
     last = 320 * frame + cut  # the last sample that frame 9 may hear
-    later = {**batch, "audio": batch["audio"].copy()}
-    later["audio"][:, last + 1 :] *= -0.3
+    later = batch.replace(audio=batch.audio.copy())
+    later.audio[:, last + 1 :] *= -0.3
     before = predict(params, batch)
     after = predict(params, later)
     np.testing.assert_array_equal(before[:, : frame + 1], after[:, : frame + 1])
@@ -170,9 +170,9 @@ def test_silence_around_a_clip_is_what_a_clip_hears_beyond_its_ends():
     batch = example(items=1)
     _, params, predict = make(batch, recurrent="causal", past_frames=3, future_frames=3)
     # Analysis windows overlap: the frame before the cut is silent too, so none hears the clip.
-    batch["audio"][:, -3 * 320 :] = 0
-    short = {**batch, "audio": batch["audio"][:, : -2 * 320], "emotion": batch["emotion"][:, :-2]}
-    short["length"] = batch["length"] - 2
+    batch.audio[:, -3 * 320 :] = 0
+    short = batch.replace(audio=batch.audio[:, : -2 * 320], emotion=batch.emotion[:, :-2])
+    short = short.replace(length=batch.length - 2)
     np.testing.assert_allclose(
         predict(params, batch)[:, :-2], predict(params, short), atol=1e-5 * rig.SCALE.max()
     )
@@ -182,11 +182,11 @@ def test_order_of_identity_points_does_not_matter_and_identity_does():
     batch = example()
     _, params, predict = make(batch)
     motion = predict(params, batch)
-    shuffled = {**batch, "identity": np.random.default_rng(0).permutation(batch["identity"], 1)}
+    shuffled = batch.replace(identity=np.random.default_rng(0).permutation(batch.identity, 1))
     np.testing.assert_allclose(predict(params, shuffled), motion, atol=1e-2, rtol=1e-3)
-    other = {**batch, "identity": batch["identity"][::-1]}
+    other = batch.replace(identity=batch.identity[::-1])
     assert np.abs(predict(params, other) - motion)[0].max() > 1e-2
-    unknown = {**batch, "identity_mask": np.zeros(3, bool)}
+    unknown = batch.replace(identity_mask=np.zeros(3, bool))
     assert np.abs(predict(params, unknown) - motion).max() > 1e-2
 
 
@@ -216,8 +216,8 @@ def test_slow_motion_has_no_steps_in_bfloat16():
     # A causal model hears one long constant sound: after its start the motion hardly changes, by
     # less from frame to frame than the eight bits of a bfloat16 can say.
     batch = example(items=1, frames=48)
-    batch["audio"] = np.tile(batch["audio"][:, :320], 48)
-    batch["emotion"][:] = 0.2
+    batch = batch.replace(audio=np.tile(batch.audio[:, :320], 48))
+    batch.emotion[:] = 0.2
     model, params, predict = make(batch, precision="bfloat16", recurrent="causal", identity="none")
     params["head"]["bias"] = np.full(72, 3.0, np.float32)  # steps of 1/64 there
     jaw = predict(params, batch)[0, :, rig.INDEX["jawOpen"]] / 0.1

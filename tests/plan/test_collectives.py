@@ -44,8 +44,13 @@ out["product"] = text(product, flat, P(), P(), (24, 24))
 
 
 @pytest.fixture(scope="module")
-def found(programs):
-    return {k: collectives.count(hlo.parse(v), 16) for k, v in programs(CODE).items()}
+def texts(programs):
+    return programs(CODE)
+
+
+@pytest.fixture(scope="module")
+def found(texts):
+    return {k: collectives.count(hlo.parse(v), 16) for k, v in texts.items()}
 
 
 def total(rows, key):
@@ -95,9 +100,8 @@ def test_silence_and_branches(found):
     assert total(found["branches"], "bytes") == 40
 
 
-def test_products_in_loops_are_multiplied(programs):
-    text = programs(CODE)["product"]
-    assert hlo.flops(hlo.parse(text)) == 11 * 2 * 24**3
+def test_products_in_loops_are_multiplied(texts):
+    assert hlo.flops(hlo.parse(texts["product"])) == 11 * 2 * 24**3
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -98,8 +98,10 @@ def test_operations_counted_before_compiling_are_those_compiled(look):
 
 
 def nvidia(tiny_encoders, variant):
-    values = {"audio.features": (tiny_encoders["wav2vec2"],), "model.nvidia.lag_widths": (4,) * 4}
+    values = {"audio.features": (tiny_encoders["wav2vec2"],)}
     values |= {"data.window_frames": 64, "data.context_frames": 100}
+    if variant.startswith("conv"):
+        values["model.lag_widths"] = (4,) * 4
     overrides = config_lib.parse_overrides([f"--config.{k}={v}" for k, v in values.items()])
     return config_lib.load(f"experiments/nvidia_presets.py:{variant}", overrides)
 

@@ -9,16 +9,17 @@ import optax
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from a2fjax.batch import Batch
+from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.diffusion import targets
 from a2fjax.models import params as trees
 from a2fjax.models.regression import default_constants
 
 FRAMES = 16
-SMALL = ModelConfig(
-    kind="diffusion", conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
+SMALL = DiffusionConfig(
+    conv_layers=1, conv_width=8, recurrent_width=6, identity_width=4,
     emotion_width=4, dropout=0.0,
-    diffusion=DiffusionConfig(widths=(8, 12), heads=2, window=6, audio_dropout=0.5),
+    unet=UNetConfig(widths=(8, 12), heads=2, window=6), audio_dropout=0.5,
 )  # fmt: skip
 STUDENT = dict(sample=SampleConfig(sampler="consistency", steps=1))
 
@@ -27,8 +28,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def build(init_from="", **own):
-    diffusion = dataclasses.replace(SMALL.diffusion, **own)
-    model = dataclasses.replace(SMALL, diffusion=diffusion)
+    model = dataclasses.replace(SMALL, **own)
     constants = {
         **default_constants(model),
         "motion_mean": 0.5 * (rig.MIN + rig.MAX),
@@ -45,18 +45,18 @@ def example(items=4):
     audio = 0.2 * np.repeat(loud, 320, 1) * rng.normal(size=(items, FRAMES * 320))
     motion = np.tile(0.5 * (rig.MIN + rig.MAX), (items, FRAMES, 1))
     motion[..., rig.INDEX["jawOpen"]] += 0.3 * (loud - 0.5)
-    return {
-        "audio": audio.astype(np.float32),
-        "motion": motion.astype(np.float32),
-        "channel_mask": np.ones((items, 72), bool),
-        "frame_mask": np.ones((items, FRAMES), bool),
-        "length": np.full(items, FRAMES, np.int32),
-        "identity": rng.normal(size=(items, 8, 3)).astype(np.float32) / 3**0.5,
-        "identity_mask": np.ones(items, bool),
-        "emotion": rng.dirichlet(np.ones(5), (items, FRAMES)).astype(np.float32),
-        "clip": np.arange(items, dtype=np.int32),
-        "start": np.zeros(items, np.int32),
-    }
+    return Batch.zeros(items, FRAMES, 8).replace(
+        audio=audio.astype(np.float32),
+        motion=motion.astype(np.float32),
+        channel_mask=np.ones((items, 72), bool),
+        frame_mask=np.ones((items, FRAMES), bool),
+        length=np.full(items, FRAMES, np.int32),
+        identity=rng.normal(size=(items, 8, 3)).astype(np.float32) / 3**0.5,
+        identity_mask=np.ones(items, bool),
+        emotion=rng.dirichlet(np.ones(5), (items, FRAMES)).astype(np.float32),
+        clip=np.arange(items, dtype=np.int32),
+        start=np.zeros(items, np.int32),
+    )
 
 
 def random_parameters(task, batch, size=1.0):
@@ -143,17 +143,15 @@ def test_the_same_key_gives_the_same_loss_and_another_one_another(teacher):
 
 def test_what_is_masked_or_padded_may_be_no_number_at_all(teacher):
     task, batch, params, run = teacher
-    masked = {name: value.copy() for name, value in batch.items()}
-    masked["channel_mask"][:, 3:40] = False
-    masked["channel_mask"][:, rig.INDEX["jawOpen"]] = True
-    masked["frame_mask"][0, 4:7] = False
-    masked["length"][1] = FRAMES - 5
-    broken = {name: value.copy() for name, value in masked.items()}
-    broken["motion"][~np.broadcast_to(masked["channel_mask"][:, None], broken["motion"].shape)] = (
-        np.nan
-    )
-    broken["motion"][0, 4:7] = np.inf
-    broken["motion"][1, FRAMES - 5 :] = np.nan
+    masked = jax.tree.map(np.copy, batch)
+    masked.channel_mask[:, 3:40] = False
+    masked.channel_mask[:, rig.INDEX["jawOpen"]] = True
+    masked.frame_mask[0, 4:7] = False
+    masked.length[1] = FRAMES - 5
+    broken = jax.tree.map(np.copy, masked)
+    broken.motion[~np.broadcast_to(masked.channel_mask[:, None], broken.motion.shape)] = np.nan
+    broken.motion[0, 4:7] = np.inf
+    broken.motion[1, FRAMES - 5 :] = np.nan
     (value, _), slopes = run(params, masked, jax.random.key(0))
     (other, _), other_slopes = run(params, broken, jax.random.key(0))
     assert np.isfinite(value) and value == other
@@ -205,9 +203,9 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
     """At the start v is guessed as 0, and the weighted error of x_0 is that of v, of variance 1."""
     task, batch = build(pure_noise=0.0, audio_dropout=0.0, snr_limit=1e5), example(items=8)
     rng = np.random.default_rng(0)
-    values = np.clip(rng.normal(size=batch["motion"].shape), -4, 4)
+    values = np.clip(rng.normal(size=batch.motion.shape), -4, 4)
     constants = task.model.constants
-    batch["motion"] = np.asarray(task.model.motion(constants, values), np.float32)
+    batch = batch.replace(motion=np.asarray(task.model.motion(constants, values), np.float32))
     # As `init` leaves them: nothing added to the guess; and a draft that says nothing.
     params = random_parameters(task, batch)
     for part, name in (
@@ -269,7 +267,7 @@ def test_a_students_target_is_where_its_teachers_path_ends(student):
     task, batch, params, _ = student
     only = build(init_from="runs/teacher", distill_steps=4, distill_levels=1, **STUDENT)
     key = jax.random.key(0)
-    noise = jax.random.normal(jax.random.split(key, 5)[1], batch["motion"].shape)
+    noise = jax.random.normal(jax.random.split(key, 5)[1], batch.motion.shape)
     levels = schedule.levels("cosine", 4)
 
     @quick

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import AudioConfig, Config, EncoderConfig, LossConfig, ModelConfig, NvidiaConfig
+from a2fjax.batch import Batch
+from a2fjax.config import (
+    AudioConfig,
+    Config,
+    ConvW2vAutocorrConfig,
+    DiffusionRnnConfig,
+    EncoderConfig,
+    LossConfig,
+)
 from a2fjax.encoders import wav2vec2
 from a2fjax.encoders.wav2vec2.speech_encoder import Wav2Vec2SpeechEncoder
 from a2fjax.tasks import nvidia
@@ -22,11 +30,16 @@ def make(kind, *, loss=None, **own):
     """A task whose encoder's states come with the batch."""
     mix = kind == "conv_w2v_autocorr"
     encoder = Wav2Vec2SpeechEncoder(wav2vec2.Wav2Vec2Encoder(LAYOUT), mix)
-    small = {"width": 8, "lag_widths": (2, 2, 2, 2), "recurrent_width": 8, "steps": 50}
+    if mix:
+        model = ConvW2vAutocorrConfig(**{"width": 8, "lag_widths": (2, 2, 2, 2), **own})
+    else:
+        model = DiffusionRnnConfig(
+            **{"width": 8, "recurrent_width": 8, "diffusion_steps": 50, **own}
+        )
     config = Config(
         steps=100,
         audio=AudioConfig(features=("wav2vec2:none",), encoder=EncoderConfig(mix=mix)),
-        model=ModelConfig(kind=kind, nvidia=NvidiaConfig(**{**small, **own})),
+        model=model,
         loss=loss or LossConfig(),
     )
     task = tasks.build(config, None, {"0_wav2vec2": (encoder, {})})
@@ -36,19 +49,22 @@ def make(kind, *, loss=None, **own):
 def example(encoder, items=3, seed=0):
     rng = np.random.default_rng(seed)
     motion = np.clip(rng.normal(0.2, 0.2, (items, FRAMES, 72)), 0, 1).astype(np.float32)
-    return {
-        "audio": (0.1 * rng.normal(size=(items, FRAMES * 320))).astype(np.float32),
-        "motion": motion,
-        "channel_mask": np.ones((items, 72), bool),
-        "frame_mask": np.ones((items, FRAMES), bool),
-        "length": np.full(items, FRAMES, np.int32),
-        "emotion": np.tile(np.eye(5, dtype=np.float32)[0], (items, FRAMES, 1)),
-        "clip": np.arange(items, dtype=np.int32) % 2,
-        "start": np.zeros(items, np.int32),
-        "encoded/0_wav2vec2": rng.normal(size=(items, FRAMES, encoder.num_states, WIDTH)).astype(
-            np.float16
-        ),
-    }
+    return Batch.zeros(items, FRAMES, 1).replace(
+        audio=(0.1 * rng.normal(size=(items, FRAMES * 320))).astype(np.float32),
+        motion=motion,
+        channel_mask=np.ones((items, 72), bool),
+        frame_mask=np.ones((items, FRAMES), bool),
+        length=np.full(items, FRAMES, np.int32),
+        emotion=np.tile(np.eye(5, dtype=np.float32)[0], (items, FRAMES, 1)),
+        clip=np.arange(items, dtype=np.int32) % 2,
+        start=np.zeros(items, np.int32),
+        subject=np.full(items, -1, np.int32),
+        cached_features={
+            "0_wav2vec2": rng.normal(size=(items, FRAMES, encoder.num_states, WIDTH)).astype(
+                np.float16
+            )
+        },
+    )
 
 
 def quick_key(seed):
@@ -96,7 +112,7 @@ def test_movement_in_silence_costs_and_in_speech_does_not():
     params = start(task, batch)
     loss = compiled(task)
     loud = loss(params, batch, quick_key(1), 0)[1]["vol_stab"].value
-    silent = {**batch, "audio": np.zeros_like(batch["audio"])}
+    silent = batch.replace(audio=np.zeros_like(batch.audio))
     assert loud == 0.0 < loss(params, silent, quick_key(1), 0)[1]["vol_stab"].value
 
 
@@ -115,9 +131,9 @@ def test_normalised_terms_are_of_size_one_at_first_and_themselves_at_the_end():
 
 
 def test_a_training_frame_has_a_learned_emotion_of_its_own():
-    task, encoder = make("conv_w2v_autocorr", implicit=True)
+    task, encoder = make("conv_w2v_autocorr", implicit_emotion=True)
     task.model.constants["clip_offset"] = np.array([0, 25, 60], np.int32)
-    batch = {**example(encoder), "start": np.array([3, 30, 0], np.int32)}
+    batch = example(encoder).replace(start=np.array([3, 30, 0], np.int32))
     params = start(task, batch)
     table = np.arange(60 * 16, dtype=np.float32).reshape(60, 16)
     params["implicit"] = {"table": jnp.asarray(table)}
@@ -132,7 +148,7 @@ def test_actors_are_subjects_and_the_even_mixture_without_one():
     task, encoder = make("diffusion_rnn", actors=3)
     batch = example(encoder)
     np.testing.assert_allclose(task.model.actor(batch), np.full((3, 3), 1 / 3))
-    told = {**batch, "subject": np.array([2, -1, 0], np.int32)}
+    told = batch.replace(subject=np.array([2, -1, 0], np.int32))
     np.testing.assert_allclose(task.model.actor(told), [[0, 0, 1], [1 / 3] * 3, [1, 0, 0]])
 
 
@@ -140,19 +156,19 @@ def test_diffusion_terms_are_their_formulas_and_masked_frames_change_nothing():
     own = {"exp_smooth": 25.0, "part_weights": {"tongue": 0.1}}
     task, encoder = make("diffusion_rnn", loss=LossConfig(velocity=2.0, aperture=0.0), **own)
     batch = example(encoder)
-    batch["frame_mask"][:, 12] = False
-    batch["channel_mask"][:, 5] = False
+    batch.frame_mask[:, 12] = False
+    batch.channel_mask[:, 5] = False
     params = start(task, batch)
     run = compiled(task, train=False)
     total, terms = run(params, batch, quick_key(3), 0)
-    worse = {**batch, "motion": batch["motion"].copy()}
-    worse["motion"][:, 12] = 1e6
-    worse["motion"][..., 5] = np.nan
+    worse = batch.replace(motion=batch.motion.copy())
+    worse.motion[:, 12] = 1e6
+    worse.motion[..., 5] = np.nan
     again, _ = run(params, worse, quick_key(3), 0)
     assert again == pytest.approx(float(total), rel=1e-6)
     # The network starts at the mean frame, so the error is the target itself.
     std = np.asarray(params["constants"]["motion_std"])
-    target = batch["motion"] / std
+    target = batch.motion / std
     weight = np.ones(72)
     weight[52:68] = 0.1
     error = np.abs(weight * target)
@@ -181,7 +197,7 @@ def test_a_sample_is_a_function_of_its_seed_alone():
         predict = jax.jit(task.predict)
         motions[seed, sampler] = np.asarray(predict(params, batch))
         np.testing.assert_array_equal(predict(params, batch), motions[seed, sampler])
-        longer = {k: pad(v, k) for k, v in batch.items()}
+        longer = jax.tree_util.tree_map_with_path(lambda path, v: pad(v, path[0].name), batch)
         np.testing.assert_allclose(predict(params, longer)[:, :FRAMES], motions[seed, sampler],
                                    atol=1e-5)  # fmt: skip
     first = motions[0, "ddpm"]
@@ -192,7 +208,7 @@ def test_a_sample_is_a_function_of_its_seed_alone():
 
 def pad(value, name):
     """Ten frames more, of which nothing counts."""
-    if name in ("channel_mask", "length", "clip", "start"):
+    if value.ndim == 1 or name in ("channel_mask", "identity"):
         return value
     width = 3200 if name == "audio" else 10
     return np.pad(value, ((0, 0), (0, width), *((0, 0),) * (value.ndim - 2)))
@@ -206,7 +222,7 @@ def test_a_few_steps_fit_a_batch(kind):
     own = {"recurrent_dropout": 0.0} if kind == "diffusion_rnn" else {}
     task, encoder = make(kind, loss=LossConfig(velocity=0.0, aperture=0.0, closure=0.0), **own)
     batch = example(encoder)
-    batch["motion"] = np.broadcast_to(batch["motion"][:1, :1], batch["motion"].shape).copy()
+    batch = batch.replace(motion=np.broadcast_to(batch.motion[:1, :1], batch.motion.shape).copy())
     params = start(task, batch)
     fixed = {"constants": params.pop("constants")}
     optimizer = optax.adam(2e-2)

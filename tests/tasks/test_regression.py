@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from a2fjax import rig, tasks
-from a2fjax.config import Config, DataConfig, LossConfig, ModelConfig
+from a2fjax.batch import Batch
+from a2fjax.config import Config, DataConfig, LossConfig, RegressionConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from a2fjax.models import params as trees
@@ -15,7 +16,7 @@ from a2fjax.models import params as trees
 FRAMES = 16
 SUBJECTS = 4
 CONFIG = Config(
-    model=ModelConfig(
+    model=RegressionConfig(
         conv_layers=1, conv_width=16, recurrent_width=12, identity_width=8, emotion_width=4,
         dropout=0.0,
     ),
@@ -77,18 +78,18 @@ def example(items=2 * SUBJECTS):
     motion = np.zeros((items, FRAMES, 72))
     motion[..., rig.INDEX["jawOpen"]] = amplitude[:, None] * loud
     motion[..., rig.INDEX["mouthSmileLeft"]] = emotion[:, 1:2] * 0.5
-    return {
-        "audio": audio.astype(np.float32),
-        "motion": motion.astype(np.float32),
-        "channel_mask": np.ones((items, 72), bool),
-        "frame_mask": np.ones((items, FRAMES), bool),
-        "length": np.full(items, FRAMES, np.int32),
-        "identity": np.stack([sample_points(*mesh(s), 32) for s in subject]),
-        "identity_mask": np.ones(items, bool),
-        "emotion": np.repeat(emotion[:, None], FRAMES, 1).astype(np.float32),
-        "clip": np.arange(items, dtype=np.int32),
-        "start": np.zeros(items, np.int32),
-    }
+    return Batch.zeros(items, FRAMES, 32).replace(
+        audio=audio.astype(np.float32),
+        motion=motion.astype(np.float32),
+        channel_mask=np.ones((items, 72), bool),
+        frame_mask=np.ones((items, FRAMES), bool),
+        length=np.full(items, FRAMES, np.int32),
+        identity=np.stack([sample_points(*mesh(s), 32) for s in subject]),
+        identity_mask=np.ones(items, bool),
+        emotion=np.repeat(emotion[:, None], FRAMES, 1).astype(np.float32),
+        clip=np.arange(items, dtype=np.int32),
+        start=np.zeros(items, np.int32),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +132,16 @@ def test_identity_and_emotion_are_heard_after_training(trained):
     predict = jax.jit(task.predict)
     jaw, smile = rig.INDEX["jawOpen"], rig.INDEX["mouthSmileLeft"]
     own = np.asarray(predict(params, batch))
-    target = batch["motion"]
+    target = batch.motion
     assert np.abs(own - target)[..., jaw].mean() < 0.05
-    other = {**batch, "identity": batch["identity"][[3, 2, 1, 0, 7, 6, 5, 4]]}
+    other = batch.replace(identity=batch.identity[[3, 2, 1, 0, 7, 6, 5, 4]])
     swapped = np.asarray(predict(params, other))
     assert np.abs(swapped - target)[..., jaw].mean() > 2 * np.abs(own - target)[..., jaw].mean()
     # The quiet subject moves more with the body of the lively one, and the reverse.
     assert swapped[0, :, jaw].std() > 1.2 * own[0, :, jaw].std()
     assert swapped[3, :, jaw].std() < own[3, :, jaw].std() / 1.2
-    happy = {**batch, "emotion": np.zeros_like(batch["emotion"])}
-    happy["emotion"][..., 1] = 1.0
+    happy = batch.replace(emotion=np.zeros_like(batch.emotion))
+    happy.emotion[..., 1] = 1.0
     changed = np.asarray(predict(params, happy))
     assert (changed - own)[0, :, smile].mean() > 0.2
 
@@ -210,7 +211,7 @@ def test_a_set_without_meshes_needs_identity_none(tmp_path):
     found = tasks.constants(without, [folder])
     assert not found["identity_projection"].any()
     batch = example()
-    batch["identity_mask"][:] = False
+    batch.identity_mask[:] = False
     task = tasks.build(without, found)
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     assert "identity" not in shapes

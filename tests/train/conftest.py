@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from a2fjax import config as config_lib
+from a2fjax.batch import Batch
 from a2fjax.losses import WeightedSum
 from a2fjax.models.params import FROZEN
 
@@ -38,15 +39,13 @@ class ToyTask:
         self.mean = jnp.full((CHANNELS,), 0.25)
 
     def init(self, key, batch):
-        params = self.net.init(key, batch["audio"], None)["params"]
+        params = self.net.init(key, batch.audio, None)["params"]
         return {"net": params, "constants": {"mean": self.mean}}
 
     def loss(self, params, batch, key, *, step, train):
-        predicted = self.net.apply(
-            {"params": params["net"]}, batch["audio"], key if train else None
-        )
-        error = (predicted + params["constants"]["mean"] - batch["motion"]) ** 2
-        mask = batch["frame_mask"][..., None].astype(jnp.float32)
+        predicted = self.net.apply({"params": params["net"]}, batch.audio, key if train else None)
+        error = (predicted + params["constants"]["mean"] - batch.motion) ** 2
+        mask = batch.frame_mask[..., None].astype(jnp.float32)
         position = WeightedSum((error * mask).sum(), mask.sum() * CHANNELS)
         speed = (jnp.diff(predicted, axis=1) ** 2).sum()
         terms = {"position": position, "smooth": WeightedSum(speed, jnp.float32(predicted.size))}
@@ -68,14 +67,14 @@ class ToyInputs:
         motion = np.cumsum(audio, axis=1)[..., [0, 1, 2, 0]] / 3
         if self.poison == step and name == 0:
             audio[1, 2, 0] = np.nan
-        return {
-            "audio": audio,
-            "motion": motion,
-            "frame_mask": rng.random((size, FRAMES)) < 0.8,
-            "length": np.full((size,), FRAMES, np.int32),
-            "clip": rng.integers(0, 9, size).astype(np.int32),
-            "start": np.zeros((size,), np.int32),
-        }
+        return Batch.zeros(size, FRAMES, 1).replace(
+            audio=audio,
+            motion=motion,
+            frame_mask=rng.random((size, FRAMES)) < 0.8,
+            length=np.full((size,), FRAMES, np.int32),
+            clip=rng.integers(0, 9, size).astype(np.int32),
+            start=np.zeros((size,), np.int32),
+        )
 
     def spec(self):
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self._batch(0, 0))
@@ -95,7 +94,7 @@ class ToyInputs:
         return {}
 
     def describe(self, batch):
-        return [f"toy/{c}" for c in batch["clip"]]
+        return [f"toy/{c}" for c in batch.clip]
 
     def fingerprint(self):
         return "toy"

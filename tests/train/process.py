@@ -64,7 +64,7 @@ def main(run, options):
             def _batch(self, name, step):
                 whole = super()._batch(name, step)
                 rows = config.data.batch_size // setup.processes
-                return {k: v[setup.process * rows :][:rows] for k, v in whole.items()}
+                return whole.select(slice(setup.process * rows, (setup.process + 1) * rows))
 
             def spec(self):
                 return toy.ToyInputs(self.config).spec()

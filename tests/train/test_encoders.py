@@ -121,7 +121,7 @@ def whole_forward(task, made, batch):
     params = params_lib.merge(made.params, made.frozen)
     name, encoder = next(iter(task.model.audio_features.encoders.items()))
     weights = params["encoders"][name]
-    run = flops.flops(encoder.apply, weights, batch["heard"], batch["heard_length"])
+    run = flops.flops(encoder.apply, weights, batch.context_audio, batch.context_length)
     return run["dot"] + run["convolution"]
 
 
@@ -168,7 +168,7 @@ def _forward_of(feature, layers, batch):
     from a2fjax.encoders import storage
 
     encoder, params = storage.load(feature, EncoderConfig(layers=layers))
-    found = flops.flops(encoder.apply, params, batch["heard"], batch["heard_length"])
+    found = flops.flops(encoder.apply, params, batch.context_audio, batch.context_length)
     return found["dot"] + found["convolution"]
 
 
@@ -201,7 +201,7 @@ def tuned(shards, tiny_encoders, tmp_path_factory):
     weights = shutil.copytree(folder_of(tiny_encoders["wav2vec2"]), root / "weights")
     config = make_config(
         shards, "mel", f"wav2vec2:{weights}", train_from=2, mix=True, learning_rate=0.5,
-        noise=0.1, dropout=0.1, time_mask=0.1, part_dropout=0.2,
+        noise=0.1, dropout=0.1, time_mask=0.1, feature_dropout=0.2,
     )  # fmt: skip
     before = pretrained.load(config.audio)["1_wav2vec2"][1]
     done = train(config, root / "run")

@@ -1,8 +1,11 @@
-"""Real processes on this machine: the same numbers however many there are; no fault is silent."""
+"""Real processes on this machine: they stop together, go on to the bit, and no fault is silent.
+
+That any number of processes and devices gives the same run is shown with the real model by
+tests/end_to_end/test_topologies.py.
+"""
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +21,7 @@ from a2fjax.train.distributed import session
 
 HERE = Path(__file__).resolve()
 SMALL = {"sharding__min_mib": 6e-5, "data__batch_size": 8, "log__every_steps": 1}
+THREE = {"data__batch_size": 6}  # What three processes can share.
 
 
 class Job:
@@ -119,6 +123,14 @@ def undisturbed(tmp_path_factory):
     return job.run
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A run of three processes that nothing happened to."""
+    job = Job(tmp_path_factory.mktemp("three") / "run", 3, 1, changes=THREE)
+    assert job.codes() == [0] * 3, [job.text(i) for i in range(3)]
+    return job.run
+
+
 def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(
     start, undisturbed, tmp_path, checksum
 ):
@@ -134,34 +146,6 @@ def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(
 
 
 @pytest.mark.slow
-def test_the_same_run_on_any_processes_and_devices(start, undisturbed, tmp_path, checksum):
-    """Bit for bit on as many devices, and up to the order of sums on others."""
-    finish(start, "one", 1, 4)
-    finish(start, "four", 4, 1)
-    assert checksum(tmp_path / "one") == checksum(tmp_path / "four") == checksum(undisturbed)
-    finish(start, "fsdp", 2, 2, changes={"sharding__fsdp": 2})
-    for run, processes, devices in (("single", 1, 1), ("eight", 1, 8), ("pair", 2, 1)):
-        finish(start, run, processes, devices)
-    for run in ("fsdp", "single", "eight", "pair"):
-        np.testing.assert_allclose(losses(tmp_path / run), losses(undisturbed), rtol=0, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_elsewhere(start, undisturbed, tmp_path, checksum):
-    """Half of it on four devices in two processes, the rest on other shapes."""
-    half = tmp_path / "half"
-    shutil.copytree(undisturbed, half)
-    for step in checkpoints.steps(half)[1:]:
-        shutil.rmtree(half / "checkpoints" / str(step))
-    for name, processes, devices in (("a", 1, 4), ("b", 4, 1), ("c", 1, 1), ("d", 4, 2)):
-        shutil.copytree(half, tmp_path / name)
-        finish(start, name, processes, devices)
-        np.testing.assert_allclose(losses(tmp_path / name), losses(undisturbed), rtol=0, atol=1e-6)
-        if processes * devices == 4:
-            assert checksum(tmp_path / name) == checksum(undisturbed)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "faults", "saved"),
     [
@@ -173,10 +157,10 @@ def test_a_run_goes_on_elsewhere(start, undisturbed, tmp_path, checksum):
     ids=["first", "last", "in a save"],
 )
 def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
-    start, tmp_path, victim, faults, saved, checksum
+    start, three, tmp_path, victim, faults, saved, checksum
 ):
-    run, size = tmp_path / "run", {"data__batch_size": 6}
-    job = start("run", 3, 1, changes=size, faults=faults)
+    run = tmp_path / "run"
+    job = start("run", 3, 1, changes=THREE, faults=faults)
     codes = job.codes(but=(victim,))
     assert codes[victim] == -signal.SIGKILL
     others = [number for number in range(3) if number != victim]
@@ -184,10 +168,9 @@ def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
     for number in others:
         assert f"process {victim} (" in job.text(number) and "is gone" in job.text(number)
     assert checkpoints.steps(run)[-1] in saved
-    finish(start, "run", 3, 1, changes=size)
-    finish(start, "whole", 3, 1, changes=size)
-    assert checksum(run) == checksum(tmp_path / "whole")
-    assert (losses(run) == losses(tmp_path / "whole")).all()
+    finish(start, "run", 3, 1, changes=THREE)
+    assert checksum(run) == checksum(three)
+    assert (losses(run) == losses(three)).all()
 
 
 @pytest.mark.slow

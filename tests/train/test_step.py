@@ -64,10 +64,10 @@ def test_constants_keep_their_bytes_and_the_average_lags(toy):
 def test_values_that_are_not_finite_are_flagged(toy):
     config, task, inputs, tx, start = make(toy)
     batch = inputs._batch(0, 0)
-    batch["audio"][0, 0, 0] = np.nan
+    batch.audio[0, 0, 0] = np.nan
     update = jax.jit(step.make_train_step(task, tx, config))
     assert not bool(update(start, batch)[1]["finite"])
-    batch["audio"][0, 0, 0] = 0.0
+    batch.audio[0, 0, 0] = 0.0
     broken = jax.tree.map(lambda x: x, start.params)
     broken["net"]["Dense_1"]["bias"] = jnp.full((4,), jnp.inf)
     assert not bool(update(start.replace(params=broken), batch)[1]["finite"])
@@ -80,8 +80,8 @@ def test_evaluation_uses_the_average_and_no_dropout(toy):
     batch = inputs._batch(1, 0)
     terms = evaluate(start.replace(ema=zero), batch, 0)
     # All-zero parameters predict the constant mean, 0.25.
-    mask = batch["frame_mask"][..., None]
-    error = ((0.25 - batch["motion"]) ** 2 * mask).sum() / (mask.sum() * 4)
+    mask = batch.frame_mask[..., None]
+    error = ((0.25 - batch.motion) ** 2 * mask).sum() / (mask.sum() * 4)
     np.testing.assert_allclose(terms["position"].value, error, rtol=1e-5)
     assert float(terms["smooth"].value) == 0
 
@@ -96,8 +96,8 @@ def without_dropout(task):
 
 def ragged(batch):
     """Frames that count in the first example only, and in half of another."""
-    batch["frame_mask"][1:] = False
-    batch["frame_mask"][2, :3] = True
+    batch.frame_mask[1:] = False
+    batch.frame_mask[2, :3] = True
     return batch
 
 

@@ -19,8 +19,7 @@ import jax
 import numpy as np
 
 from a2fjax import files
-from a2fjax.data import batch as batch_lib
-from a2fjax.data import records
+from a2fjax.data import padding, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader
 from a2fjax.encoders.param_paths import Params
@@ -258,7 +257,7 @@ class _Work:
         if not clips:
             return iter(())
         size = _padded(max(clip.frames for clip in clips))
-        rows = [batch_lib.padded_audio(clip, size) for clip in clips]
+        rows = [padding.padded_audio(clip, size) for clip in clips]
         rows += [rows[-1]] * (self._count(size) - len(rows))
         audio = np.stack([row[0] for row in rows])
         lengths = np.array([row[1] for row in rows], np.int32)

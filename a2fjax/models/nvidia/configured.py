@@ -19,18 +19,18 @@ import numpy as np
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.config import Config, NvidiaConfig
+from a2fjax.batch import Batch
+from a2fjax.config import Config, ConvW2vAutocorrConfig, NvidiaConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.encoders.wav2vec2.speech_encoder import Wav2Vec2SpeechEncoder
-from a2fjax.errors import InputError, nearest
+from a2fjax.errors import InputError
 from a2fjax.models.audio_features import PREFIX
 from a2fjax.models.audio_model import AudioModel
-from a2fjax.models.base import Batch
 from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
 from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
 from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
 from a2fjax.models.nvidia.geometry import maps, shapes
-from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn
+from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn, Inputs
 from a2fjax.models.params import FROZEN, Params
 from a2fjax.models.pretrained import Encoders
 
@@ -38,10 +38,6 @@ GEOMETRY = "geometry_"
 """Beginning of the names of the geometry's constants."""
 
 _LIMIT = 10.0
-_ONLY = {
-    "conv_w2v_autocorr": ("implicit", "normalise", "vol_stab"),
-    "diffusion_rnn": ("exp_smooth",),
-}
 
 
 def check(config: Config) -> None:
@@ -50,7 +46,8 @@ def check(config: Config) -> None:
     Raises:
       InputError: names the key, its value and what was expected.
     """
-    kind, own = config.model.kind, config.model.nvidia
+    kind = config.model.kind
+    assert isinstance(config.model, NvidiaConfig)
     features = config.audio.features
     if len(features) != 1 or ":" not in features[0]:
         example = "hubert" if kind == "diffusion_rnn" else "wav2vec2"
@@ -58,38 +55,11 @@ def check(config: Config) -> None:
             f"audio.features={features!r}: model.kind={kind!r} hears exactly one speech encoder "
             f"and nothing else; expected for example ('{example}:PATH',)"
         )
-    for other, names in _ONLY.items():
-        for name in names:
-            if other != kind and getattr(own, name):
-                raise InputError(
-                    f"model.nvidia.{name}={getattr(own, name)!r}: only {other} has it; expected "
-                    f"{type(getattr(own, name))()!r} with model.kind={kind!r}"
-                )
-    if kind == "diffusion_rnn":
-        if config.audio.encoder.mix:
-            raise InputError(
-                "audio.encoder.mix=True: diffusion_rnn hears the last state alone; expected False"
-            )
-        if own.sample_steps > own.steps:
-            raise InputError(
-                f"model.nvidia.sample_steps={own.sample_steps}: expected at most "
-                f"model.nvidia.steps={own.steps}"
-            )
-    elif own.actors != 1:
+    if kind == "diffusion_rnn" and config.audio.encoder.mix:
         raise InputError(
-            f"model.nvidia.actors={own.actors}: only diffusion_rnn has actors; expected 1"
+            "audio.encoder.mix=True: diffusion_rnn hears the last state alone; expected False"
         )
-    parts = ("skin", "tongue", "jaw", "eyes")
-    for name in own.part_weights:
-        if name not in parts:
-            raise InputError(
-                f"model.nvidia.part_weights: unknown part {name!r}{nearest(name, parts)}"
-            )
-    if own.head == "rig" and own.lip_dist:
-        raise InputError(
-            f"model.nvidia.lip_dist={own.lip_dist}: the distance of lips' vertices needs "
-            "model.nvidia.head='geometry'; of the rig's channels take loss.closure"
-        )
+    config.model.validate()
 
 
 def geometry_constants(config: Config, moments: maps.Moments) -> dict[str, np.ndarray]:
@@ -98,23 +68,25 @@ def geometry_constants(config: Config, moments: maps.Moments) -> dict[str, np.nd
     Raises:
       InputError: no file given, or one that cannot be read or has no lips where they are needed.
     """
-    own = config.model.nvidia
+    own = config.model
+    assert isinstance(own, NvidiaConfig)
     if own.head != "geometry":
         return {}
     if not own.rig:
         raise InputError(
-            "model.nvidia.head='geometry' needs the shapes of a head: expected "
-            "model.nvidia.rig=PATH of an .npz file with neutral, names and deltas"
+            "model.head='geometry' needs the shapes of a head: expected "
+            "model.rig=PATH of an .npz file with neutral, names and deltas"
         )
     head = shapes.read(own.rig, own.tongue_rig)
     if own.lip_dist and head.lips is None:
         raise InputError(
-            f"model.nvidia.lip_dist={own.lip_dist}: {own.rig} has neither lip_upper nor lip_lower; "
+            f"model.lip_dist={own.lip_dist}: {own.rig} has neither lip_upper nor lip_lower; "
             "expected both, or lip_dist=0"
         )
     if config.model.kind == "diffusion_rnn":
         found = maps.vertex_constants(head, moments, own.solve_error)
     else:
+        assert isinstance(own, ConvW2vAutocorrConfig)
         found = maps.pca_constants(head, moments, own.skin, own.tongue, own.solve_error)
     return {f"{GEOMETRY}{name}": value for name, value in found.items()}
 
@@ -133,7 +105,8 @@ class _Base(AudioModel):
         encoders: Encoders | None,
     ) -> None:
         check(config)
-        self.config: NvidiaConfig = config.model.nvidia
+        assert isinstance(config.model, NvidiaConfig)
+        self.config: Any = config.model
         actors = max(self.config.actors, 1)
         neutral: dict[str, np.ndarray] = {}
         if constants is None:
@@ -182,9 +155,9 @@ class _Base(AudioModel):
         Of the rig's head, channels in deviations about their mean. Of the geometry, where a channel
         was not observed it is taken at its training mean.
         """
-        mask = batch["channel_mask"][:, None]
+        mask = batch.channel_mask[:, None]
         mean = constants["motion_mean"]
-        motion = jnp.where(mask, batch["motion"], mean)
+        motion = jnp.where(mask, batch.motion, mean)
         if self.is_geometry:
             values = maps.head_values(_geometry(constants), motion)
             return values, jnp.ones((values.shape[0], 1, values.shape[-1]), bool)
@@ -211,6 +184,10 @@ class _Base(AudioModel):
 
 def _weights(params: Params) -> Params:
     return {k: v for k, v in params.items() if k not in ("constants", "encoders", "implicit")}
+
+
+def _preset_inputs(batch: Batch, **more: Array) -> dict[str, Array]:
+    return {"audio": batch.audio, "length": batch.length, "emotion": batch.emotion, **more}
 
 
 class ConvW2vAutocorrModel(_Base):
@@ -259,12 +236,12 @@ class ConvW2vAutocorrModel(_Base):
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants, without the encoder's."""
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         size = self.preset.size
         features = jnp.zeros((items, frames, size.encoder_layers, size.encoder_width))
-        params = self.preset.init(key, {**batch, "features": features})
+        params = self.preset.init(key, _preset_inputs(batch, features=features))
         params["constants"] = self.device_constants()
-        if self.config.implicit:
+        if self.config.implicit_emotion:
             rows = int(np.asarray(self.constants["clip_offset"])[-1])
             drawn = regression.implicit_emotions(jax.random.fold_in(key, 1), rows, size.implicit)
             params["implicit"] = {"table": drawn}
@@ -284,25 +261,25 @@ class ConvW2vAutocorrModel(_Base):
             raise ValueError("apply(train=True) needs a key")
         key = key if train else None
         heard = self.states(params, batch, None if key is None else jax.random.fold_in(key, 2))
-        extra: dict[str, Array] = {"features": heard[:, :, -self.preset.size.encoder_layers :]}
-        if self.config.implicit:
-            extra["implicit_emotion"] = self._implicit(params, batch, train)
+        inputs = _preset_inputs(batch, features=heard[:, :, -self.preset.size.encoder_layers :])
+        if self.config.implicit_emotion:
+            inputs["implicit_emotion"] = self._implicit(params, batch, train)
         constants = params["constants"]
-        out = self.preset.run(_weights(params), {**batch, **extra}, key=key, train=train)["frames"]
+        out = self.preset.run(_weights(params), inputs, key=key, train=train)["frames"]
         found = {"motion": self.motion(constants, out, train=train), "frames": out}
-        if self.config.implicit:
-            found["implicit"] = extra["implicit_emotion"]
+        if self.config.implicit_emotion:
+            found["implicit"] = inputs["implicit_emotion"]
         return found
 
     def _implicit(self, params: Params, batch: Batch, train: bool) -> Array:
         """Returns the learned emotion of each training frame, else the mean of all [B, T, E]."""
         table = params["implicit"]["table"]
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         if not train:
             return jnp.broadcast_to(table.mean(axis=0), (items, frames, table.shape[1]))
         offset = params["constants"]["clip_offset"]
-        first, end = offset[batch["clip"]], offset[batch["clip"] + 1]
-        row = (first + batch["start"])[:, None] + jnp.arange(frames)
+        first, end = offset[batch.clip], offset[batch.clip + 1]
+        row = (first + batch.start)[:, None] + jnp.arange(frames)
         return table[jnp.clip(row, first[:, None], end[:, None] - 1)]
 
 
@@ -329,15 +306,15 @@ class DiffusionRnnModel(_Base):
             self.layout,
             actors=self.actors,
             encoder_width=self.encoder.width,
-            steps=own.steps,
+            steps=own.diffusion_steps,
             width=own.width,
             recurrent_width=own.recurrent_width,
             recurrent_layers=own.recurrent_layers,
             dropout=own.recurrent_dropout,
         )
         self.preset = DiffusionRnn(size, None, config.precision)
-        self.signal = schedule.cosine_steps(own.steps)
-        self.visited = schedule.spaced(own.steps, own.sample_steps)
+        self.signal = schedule.cosine_steps(own.diffusion_steps)
+        self.visited = schedule.spaced(own.diffusion_steps, own.sample_steps)
         self._train_from = config.audio.encoder.train_from
 
     @property
@@ -356,36 +333,33 @@ class DiffusionRnnModel(_Base):
 
     def init(self, key: Array, batch: Batch) -> Params:
         """Returns parameters, with the constants, without the encoder's."""
-        items, frames = batch["emotion"].shape[:2]
-        extra = {
-            "features": jnp.zeros((items, frames, self.encoder.width)),
-            "actor": self.actor(batch),
-        }
-        params = self.preset.init(key, {**batch, **extra})
+        items, frames = batch.emotion.shape[:2]
+        features = jnp.zeros((items, frames, self.encoder.width))
+        inputs = _preset_inputs(batch, features=features, actor=self.actor(batch))
+        params = self.preset.init(key, inputs)
         return {**params, "constants": self.device_constants()}
 
     def actor(self, batch: Batch) -> Array:
         """Returns the one-hot actor [B, A]; the even mixture where the subject is not known."""
-        items = batch["emotion"].shape[0]
+        items = batch.emotion.shape[0]
         mixture = jnp.full((items, self.actors), 1.0 / self.actors)
-        subject = batch.get("subject")
-        if subject is None or self.actors == 1:
+        if self.actors == 1:
             return mixture
-        subject = jnp.asarray(subject)
+        subject = jnp.asarray(batch.subject)
         known = (subject >= 0) & (subject < self.actors)
         return jnp.where(known[:, None], jax.nn.one_hot(subject, self.actors), mixture)
 
-    def conditions(self, params: Params, batch: Batch, key: Array | None = None) -> Batch:
-        """Returns the batch with what the network is told beside the noisy motion."""
+    def conditions(self, params: Params, batch: Batch, key: Array | None = None) -> Inputs:
+        """Returns what the network reads beside the noisy motion."""
         heard = self.states(params, batch, key)[:, :, -1]
-        return {**batch, "features": heard, "actor": self.actor(batch)}
+        return _preset_inputs(batch, features=heard, actor=self.actor(batch))
 
     def denoise(
         self,
         params: Params,
         noisy: Array,
         step: Array,
-        conditions: Batch,
+        conditions: Inputs,
         *,
         key: Array | None = None,
     ) -> Array:
@@ -405,13 +379,13 @@ class DiffusionRnnModel(_Base):
     ) -> dict[str, Array]:
         """Samples: "motion" [B, T, 72] and "frames" [B, T, D] of the head.
 
-        The noise is a function of `model.nvidia.sample_seed`, the call and the frame: the same for
+        The noise is a function of `model.sample_seed`, the call and the frame: the same for
         every item, as NVIDIA's service has it, and for any padding. Training goes through
         `denoise`; here `key` and `train` only decide whether the motion is bounded.
         """
         del key
         conditions = self.conditions(params, batch)
-        items, frames = batch["emotion"].shape[:2]
+        items, frames = batch.emotion.shape[:2]
         seed = jax.random.key(self.config.sample_seed)
 
         def draw(index: Array | int) -> Array:

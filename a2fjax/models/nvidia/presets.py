@@ -20,11 +20,13 @@ from jax import Array
 
 from a2fjax import rig
 from a2fjax.audio import HOP
-from a2fjax.models.base import Batch
 from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
 from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
 from a2fjax.models.nvidia.frame_layout import EMOTION_TO_NVIDIA, RIG
 from a2fjax.models.params import Params
+
+Inputs = Mapping[str, Array]
+"""Arrays by the names that each network's class lists."""
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -87,7 +89,7 @@ class ConvW2vAutocorr:
         """None likewise."""
         return None
 
-    def init(self, key: Array, batch: Batch) -> Params:
+    def init(self, key: Array, batch: Inputs) -> Params:
         """Returns parameters, with the constants under "constants"; reads only shapes."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
         variables: Any = self.network.init(
@@ -96,7 +98,7 @@ class ConvW2vAutocorr:
         return {**variables["params"], "constants": constants}
 
     def apply(
-        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+        self, params: Params, batch: Inputs, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
         """Returns {"motion": [B, T, D]}.
 
@@ -116,7 +118,7 @@ class ConvW2vAutocorr:
         return {"motion": motion} | {f"phonemes_{i}": x for i, x in enumerate(spoken)}
 
     def run(
-        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+        self, params: Params, batch: Inputs, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Any]:
         """Returns what the network gives in its own units; see `regression.Network.track`.
 
@@ -134,7 +136,7 @@ class ConvW2vAutocorr:
         )
         return out
 
-    def _inputs(self, batch: Batch) -> tuple[Array, Array, Array, Array]:
+    def _inputs(self, batch: Inputs) -> tuple[Array, Array, Array, Array]:
         audio, length = jnp.asarray(batch["audio"]), jnp.asarray(batch["length"])
         heard = jnp.arange(audio.shape[1]) < HOP * length[:, None]
         lags = regression.track_autocorrelation(
@@ -184,7 +186,7 @@ class DiffusionRnn:
         )
         self.network = diffusion.Network(self.size, _DTYPES[precision])
 
-    def init(self, key: Array, batch: Batch) -> Params:
+    def init(self, key: Array, batch: Inputs) -> Params:
         """Returns parameters, with the constants under "constants"; reads only shapes."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
         items, frames = batch["emotion"].shape[:2]
@@ -200,7 +202,7 @@ class DiffusionRnn:
         params: Params,
         noisy: Array,
         step: Array,
-        batch: Batch,
+        batch: Inputs,
         *,
         state: Array | None = None,
         key: Array | None = None,
@@ -239,7 +241,7 @@ class DiffusionRnn:
         prediction, state = out
         return prediction, state
 
-    def _conditions(self, batch: Batch, frames: int) -> tuple[Array, Array, Array]:
+    def _conditions(self, batch: Inputs, frames: int) -> tuple[Array, Array, Array]:
         length = jnp.asarray(batch["length"])
         stack = self.size.stack
         features = diffusion.resample(

@@ -84,7 +84,7 @@ def read(path: str | Path, tongue: str | Path = "") -> Shapes:
     Raises:
       InputError: no such file, damaged, or shapes that do not fit.
     """
-    data, whole = _read(path, "model.nvidia.rig")
+    data, whole = _read(path, "model.rig")
     count = len(whole.neutral)
     places = _mask(path, data, "tongue", count)
     inside = np.zeros(count, bool)
@@ -97,9 +97,9 @@ def read(path: str | Path, tongue: str | Path = "") -> Shapes:
     if tongue:
         if places is not None:
             raise InputError(
-                f"model.nvidia.tongue_rig={str(tongue)!r}: {path} has a tongue already; expected ''"
+                f"model.tongue_rig={str(tongue)!r}: {path} has a tongue already; expected ''"
             )
-        other = _read(tongue, "model.nvidia.tongue_rig")[1]
+        other = _read(tongue, "model.tongue_rig")[1]
     skin = Part(whole.neutral[place_of_skin], whole.shapes[:, place_of_skin])
     points = _mask(path, data, "jaw", count, KEY_POINTS)
     points = _key_points(skin, place_of_skin) if points is None else points

@@ -1,0 +1,71 @@
+"""A whole experiment as one frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from a2fjax import registry
+from a2fjax.config.audio import AudioConfig
+from a2fjax.config.bounds import Choice, KindOf, Positive
+from a2fjax.config.data import DataConfig
+from a2fjax.config.models import ModelConfig, RegressionConfig
+from a2fjax.config.train import (
+    CheckpointConfig,
+    EvalConfig,
+    LogConfig,
+    LossConfig,
+    OptimConfig,
+    ShardingConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole experiment, resolved.
+
+    Attributes:
+      name: name of the experiment.
+      plugins: importable packages that register parts of their own: encoders, losses, metrics,
+        models, sources, schedulers, writers. Imported before the rest of the configuration is
+        read.
+      seed: seed of parameters, data order, augmentation and dropout.
+      steps: optimiser updates.
+      precision: precision of activations; parameters and losses stay float32.
+      accumulate: number of microbatches that a batch is computed in for its gradient; must divide
+        the batch. Sums are those of the whole batch, whatever is masked where; only the draws of
+        dropout and noise differ from those of another number.
+      remat: what is kept of the forward pass for the backward one: "none" keeps everything,
+        "dots" keeps the results of matrix products and convolutions and recomputes the rest.
+      init_from: run folder whose averaged weights training starts from, with its constants and
+        encoders; "" starts at random.
+      audio: audio features.
+      data: data sets, windows and batches.
+      model: the network; its keys are those of its kind.
+      loss: weights of the loss terms.
+      optim: optimiser and learning rate.
+      sharding: distribution over devices.
+      checkpoint: when states are saved and which are kept.
+      eval: evaluation while training.
+      log: logs and profiles.
+    """
+
+    name: str = "experiment"
+    plugins: tuple[str, ...] = ()
+    seed: int = 0
+    steps: Annotated[int, Positive] = 1000
+    precision: Annotated[str, Choice("float32", "bfloat16")] = "float32"
+    accumulate: Annotated[int, Positive] = 1
+    remat: Annotated[str, Choice("none", "dots")] = "none"
+    init_from: str = ""
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: Annotated[ModelConfig, KindOf(registry.models, ModelConfig, "regression")] = (
+        dataclasses.field(default_factory=RegressionConfig)
+    )
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
