@@ -18,6 +18,7 @@ FOUNDATION = {
     "config",
     "mesh_descriptor",
     "sharding",
+    "user_cache",
 }
 ALLOWED = {
     "errors": set(),
@@ -27,7 +28,8 @@ ALLOWED = {
     "mesh_descriptor": set(),
     "signals": {"errors"},
     "config": {"errors", "rig", "registry"},
-    "sharding": {"errors", "config"},
+    "user_cache": set(),
+    "sharding": {"errors", "config", "user_cache"},
     "audio": FOUNDATION,
     "batch": {"audio", "rig"},
     "encoders": FOUNDATION | {"audio"},

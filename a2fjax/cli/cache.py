@@ -55,7 +55,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         records.read_manifest(folder)
 
     from a2fjax.models import pretrained
+    from a2fjax.sharding import compilation_cache
 
+    compilation_cache.enable()
     if not any(":" in name for name in config.audio.features):
         raise InputError(
             f"audio.features={','.join(config.audio.features)}: no speech encoder among them; name "

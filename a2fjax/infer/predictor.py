@@ -24,6 +24,7 @@ from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.infer import sampling
 from a2fjax.models import conditioning, pretrained
+from a2fjax.sharding import compilation_cache
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
@@ -130,6 +131,7 @@ class Predictor:
           InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
             model that does not.
         """
+        compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
         step, params, _ = checkpoints.load_params(run, step, item="ema")
         found = pretrained.restore(run, config.audio)

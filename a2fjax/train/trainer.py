@@ -24,6 +24,7 @@ from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
 from a2fjax.models import params as params_lib
 from a2fjax.models import pretrained
 from a2fjax.models.params import Params
+from a2fjax.sharding import compilation_cache
 from a2fjax.sharding import mesh as mesh_lib
 from a2fjax.sharding.hardware import peak
 from a2fjax.tasks.base import Task
@@ -77,6 +78,7 @@ def train(
     say = (say or functools.partial(print, flush=True)) if first else _silent
     watch = watch or Watch(0)
     watch.beat("reading data and weights", factor=session.COMPILING)
+    compilation_cache.enable()
     config = resolved.config
     with StopRequest() as stop:
         config_lib.check_schedule(config.optim, config.steps)

@@ -95,12 +95,12 @@ def sample_points(
     if key not in _FOUND:
         while len(_FOUND) >= _MOST_FOUND:
             _FOUND.pop(next(iter(_FOUND)), None)
-        code = disk_cache.code((sys.modules[__name__], canonical_pose, mesh_descriptor))
+        code = disk_cache.code_digest((sys.modules[__name__], canonical_pose, mesh_descriptor))
         name = f"points-{hashlib.sha256(repr((key, code)).encode()).hexdigest()[:32]}"
         found = disk_cache.find(name, (count, 6 if normals else 3))
         if found is None:
             found = _sample(vertices, faces, count, seed, normals)
-            disk_cache.keep(name, found)
+            disk_cache.store(name, found)
         _FOUND[key] = found
     return _FOUND[key].copy()
 

@@ -1,0 +1,103 @@
+"""Compiled programs on disk: a resumed run, a second `infer` and a sweep's next trial load them.
+
+They are in `compiled/` of `a2fjax.user_cache`, one folder for each kind of machine. JAX's key holds
+program, compiler version, flags and accelerator, but neither the CPU's instructions nor the number
+of threads, which decide how the CPU compiler cuts sums: machines that differ in these share nothing
+here, so a loaded program gives the bits that compiling it would give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from a2fjax import user_cache
+
+FOLDER = "compiled"
+MAX_BYTES = 2 << 30
+"""Of one machine's folder; JAX removes the least recently used programs beyond it."""
+
+LEAST_SECONDS = 0.05
+"""Programs that compile faster are not stored."""
+
+UNUSED_DAYS = 30
+"""A machine's folder is removed when it was not used for this long."""
+
+_DAMAGED_SECONDS = 60.0
+_THREADS = ("PJRT_NPROC", "NPROC")
+
+
+def enable() -> Path | None:
+    """Turns the cache on for this process, which must have joined the other processes of its run.
+
+    Does nothing when several processes compute together, since some could load a program that the
+    others wait to compile with them; when the user set `jax_compilation_cache_dir`; and when the
+    folder cannot be written or belongs to somebody else, because JAX runs what it finds there.
+
+    Returns:
+      The folder, None if the cache is off.
+    """
+    root = user_cache.folder()
+    if root is None or jax.process_count() > 1:
+        return None
+    path = root.absolute() / FOLDER / machine()
+    if (current := jax.config.jax_compilation_cache_dir) is not None:
+        return path if current == str(path) else None
+    try:
+        _prepare(path)
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # A process that has compiled anything before has decided to do without.
+    compilation_cache.reset_cache()
+    return path
+
+
+def machine() -> str:
+    """Returns 16 hex digits of what decides the CPU compiler's output beside JAX's own key."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = [f"{name}={os.environ.get(name, '')}" for name in _THREADS]
+    parts = (platform.machine(), _instructions(), str(cores), *threads)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _instructions() -> str:
+    """Returns the instruction sets of the CPU, or its name where they are not listed."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = ("flags", "Features", "model name")
+    first = {key: line for line in reversed(lines) if (key := line.split("\t")[0].strip()) in names}
+    return "\n".join(first.get(name, "") for name in names)
+
+
+def _prepare(path: Path) -> None:
+    """Makes the folder, and removes damaged entries in it and unused folders beside it.
+
+    Raises:
+      OSError: the folder cannot be used.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.stat().st_uid != os.getuid():
+        raise PermissionError(path)
+    now = time.time()
+    # JAX writes the time of use after the program: one without it was cut off while being written.
+    for entry in path.glob("*-cache"):
+        used = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
+        if not used.exists() and now - entry.stat().st_mtime > _DAMAGED_SECONDS:
+            entry.unlink(missing_ok=True)
+    (path / "used").touch()
+    for other in path.parent.iterdir():
+        used = other / "used"
+        if used.exists() and now - used.stat().st_mtime > 86_400 * UNUSED_DAYS:
+            shutil.rmtree(other, ignore_errors=True)
