@@ -14,6 +14,7 @@ import platform
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -48,7 +49,8 @@ def enable() -> Path | None:
     if root is None or jax.process_count() > 1:
         return None
     path = root.absolute() / FOLDER / machine()
-    if (current := jax.config.jax_compilation_cache_dir) is not None:
+    config: Any = jax.config  # Its options are not declared.
+    if (current := config.jax_compilation_cache_dir) is not None:
         return path if current == str(path) else None
     try:
         _prepare(path)
