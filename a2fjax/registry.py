@@ -207,3 +207,7 @@ models.register(
 encoders.register("wav2vec2", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("hubert", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("whisper", "a2fjax.encoders.whisper.speech_encoder:WhisperSpeechEncoder")
+losses.register("position", "a2fjax.losses.channels:position")
+losses.register("velocity", "a2fjax.losses.channels:velocity")
+losses.register("aperture", "a2fjax.losses.lips:aperture")
+losses.register("closure", "a2fjax.losses.lips:closure")

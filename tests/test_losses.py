@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2fjax import losses, rig
+from a2fjax import losses, registry, rig
 from a2fjax.batch import Batch
-from a2fjax.config import LossConfig
+from a2fjax.config import LossConfig, LossTermConfig, load
+from a2fjax.errors import InputError
 
 
 class Frozen(dict):
-    """Group weights that `jax.jit` can tell apart."""
+    """A mapping that `jax.jit` can tell apart."""
 
     def __hash__(self):
         return hash(tuple(self.items()))
 
 
-ALL = LossConfig(group_weights=Frozen(jaw_mouth=2.0, jaw=3.0))
+ALL = LossConfig(group_weights=Frozen(jaw_mouth=2.0, jaw=3.0), terms=Frozen())
 SEEDS = st.integers(0, 2**32 - 1)
 compute = jax.jit(losses.regression_losses, static_argnames="config")
 
@@ -192,3 +193,29 @@ def test_balance_makes_channels_count_alike_and_keeps_what_the_mean_costs():
     small = np.argsort(np.where(seen, variance, np.inf))[0]
     assert 1 < half[small] < full[small]
     np.testing.assert_allclose(np.asarray(losses.balance(jnp.asarray(deviation), 0.0)), 1.0, 1e-5)
+
+
+def test_an_added_term_counts_by_its_weight_and_a_built_in_one_is_refused(monkeypatch):
+    added = registry.Registry("loss")
+    for entry in registry.losses:
+        added.register(entry.name, entry.target, settings=entry.settings)
+    monkeypatch.setattr(registry, "losses", added)
+
+    @added.register("bias")
+    def bias(inputs, config):
+        assert config.weight == 0.25
+        return losses.masked_mean(inputs.error, inputs.mask)
+
+    prediction, batch = example(3)
+    config = LossConfig(terms={"bias": LossTermConfig(weight=0.25)})
+    terms = losses.regression_losses(prediction, batch, config)
+    mask = counted(batch)
+    error = ((prediction - batch.motion) / rig.SCALE)[mask]
+    np.testing.assert_allclose(terms["bias"].value, error.mean(), rtol=1e-4)
+    without = {name: term for name, term in terms.items() if name != "bias"}
+    difference = losses.total(terms, config) - losses.total(without, LossConfig())
+    np.testing.assert_allclose(difference, 0.25 * error.mean(), rtol=1e-2)
+    with pytest.raises(InputError, match="loss.terms.velocity: a built-in term; set loss.velocity"):
+        load(None, {"loss.terms": "{'velocity': {'weight': 1.0}}"})
+    with pytest.raises(InputError, match="unknown loss 'velocty'; did you mean 'velocity'"):
+        load(None, {"loss.terms": "{'velocty': {}}"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from a2fjax import registry, rig
 from a2fjax.config.bounds import (
@@ -51,6 +51,8 @@ class LossConfig:
       terms: further terms by registered name, each with its settings: {"jerk": {"weight": 0.1}}.
     """
 
+    BUILT_IN: ClassVar[tuple[str, ...]] = ("position", "velocity", "aperture", "closure")
+
     position: Annotated[float, NonNegative] = 1.0
     velocity: Annotated[float, NonNegative] = 1.0
     aperture: Annotated[float, NonNegative] = 1.0
@@ -63,6 +65,16 @@ class LossConfig:
     terms: Annotated[
         Mapping[str, LossTermConfig], NamedSettings(registry.losses, LossTermConfig)
     ] = dataclasses.field(default_factory=dict)
+
+    def validate(self, where: str = "config") -> None:
+        """Checks that `terms` names no built-in term.
+
+        Raises:
+          InputError: names the key that weights it.
+        """
+        for name in self.BUILT_IN:
+            if name in self.terms:
+                raise InputError(f"{where}: loss.terms.{name}: a built-in term; set loss.{name}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from a2fjax.batch import Batch
 from a2fjax.config import Config, NvidiaConfig
 from a2fjax.diffusion import schedule
 from a2fjax.errors import InputError
-from a2fjax.losses import WeightedSum
+from a2fjax.losses import WeightedSum, masked_mean
 from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
 from a2fjax.models.nvidia.conv_w2v_autocorr import network
 from a2fjax.models.params import Params
@@ -70,9 +70,7 @@ class _Base(SingleModelTask):
         self.config = config.loss
         assert isinstance(config.model, NvidiaConfig)
         self.own: Any = config.model
-        names = ("position", "velocity", "aperture", "closure")
-        self.weights: dict[str, float] = {name: getattr(config.loss, name) for name in names}
-        self.weights |= self.own.term_weights
+        self.weights = losses.term_weights(config.loss) | self.own.term_weights
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
@@ -95,12 +93,6 @@ class _Base(SingleModelTask):
         near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
         error = near * (self.model.lips(constants, values) - true)
         return {"lip_dist": masked_mean(error**2, good)}
-
-
-def masked_mean(values: Array, mask: Array) -> WeightedSum:
-    """Returns the mean of `values` where `mask`, which is broadcast to their shape."""
-    mask = jnp.broadcast_to(mask, values.shape)
-    return WeightedSum(jnp.sum(jnp.where(mask, values, 0.0)), jnp.sum(mask.astype(jnp.float32)))
 
 
 def _difference(x: Array) -> Array:
