@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, exit code 2, never a traceback."""
+"""Exceptions with a one-line message for the user, and the exit codes that report them."""
 
 import argparse
 import difflib
@@ -9,31 +9,35 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_LOST = 70
-"""A process among several hung or lost a peer: nothing more was learnt, and trying again may do."""
+"""A process of a distributed run hung or lost a peer; a new attempt may succeed."""
 
 EXIT_PREEMPTED = 75
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message says what, what was expected and the fix.
+    """Input that the user must correct.
 
-    The command line prints the message as one line and exits with `EXIT_BAD_INPUT`.
+    The message names the file, key or value, says what was expected and how to correct it. Commands
+    print it as one line and exit with `EXIT_BAD_INPUT`.
     """
 
 
 class WorkFailed(RuntimeError):
-    """The work itself failed (non-finite loss, no disk): one line and `EXIT_FAILED`."""
+    """Work that failed although its input was valid (non-finite loss, full disk).
+
+    Commands print the message as one line and exit with `EXIT_FAILED`.
+    """
 
 
 class Preempted(RuntimeError):
-    """The run was asked to stop and saved its state; started again, it continues."""
+    """A run that was asked to stop and saved its state; started again, it continues."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose complaints are `InputError`s: one line, without the usage before it."""
+    """A parser that raises `InputError` with one line instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises `InputError` where argparse would print its usage and exit.
+        """Raises `InputError`; argparse would print its usage and exit.
 
         Raises:
           InputError: always.
@@ -42,12 +46,26 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the choice closest to `name`, or the list of choices."""
+    """Returns the end of an error message that suggests a valid choice.
+
+    Args:
+      name: what the user wrote.
+      choices: what is valid.
+
+    Returns:
+      The choice closest to `name`; without a close one, up to twelve choices; "" without choices.
+
+    Example:
+        >>> nearest("happpy", ["neutral", "happy"])
+        "; did you mean 'happy'?"
+        >>> nearest("x", ["neutral", "happy"])
+        '; expected one of: neutral, happy'
+    """
     choices = [str(c) for c in choices]
     lower = {c.lower(): c for c in choices}
-    found = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
-    if found:
-        return f"; did you mean {lower[found[0]]!r}?"
+    matches = difflib.get_close_matches(str(name).lower(), list(lower), n=1, cutoff=0.5)
+    if matches:
+        return f"; did you mean {lower[matches[0]]!r}?"
     if not choices:
         return ""
     shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders: atomic writes, locks, and checks before long work."""
 
 from __future__ import annotations
 
@@ -12,25 +12,35 @@ from pathlib import Path
 from a2fjax.errors import InputError, WorkFailed
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""Errors that are the disk's and not the path's."""
+"""Error numbers caused by the disk rather than by the path."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on leaving without error it becomes `path`.
+    """Yields a temporary path that replaces `path` when the block ends without an error.
 
-    An error inside removes the temporary file and leaves an older `path` as it was.
+    Readers see the old file or the new one, never a part. An error in the block removes the
+    temporary file and leaves an existing `path` unchanged.
 
     Raises:
       InputError: the folder does not exist or cannot be written to.
       WorkFailed: the disk is full or fails.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "report.txt"
+        ...     with atomic_write(path) as temporary:
+        ...         _ = temporary.write_text("done")
+        ...     path.read_text()
+        'done'
     """
     path = Path(path)
     check_writable(path)
     # Processes of several machines may write the same path on a shared disk.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        # Touched first, so that an unwritable folder is told before hours of work.
+        # Created first, so that an unwritable folder is reported before hours of work.
         temporary.touch()
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
@@ -47,17 +57,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file whole or not at all.
+    """Writes a UTF-8 text file atomically.
 
     Raises:
-      InputError, WorkFailed: as `whole`.
+      InputError, WorkFailed: as `atomic_write`.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def is_locked(path: Path) -> bool:
-    """Returns whether a process of this or another machine holds the file's lock (`flock`)."""
+    """Returns whether a process on this or another machine holds the file's lock (`flock`)."""
     import fcntl
 
     try:
@@ -71,10 +81,10 @@ def is_locked(path: Path) -> bool:
 
 
 def make_folder(path: str | Path) -> None:
-    """Makes a folder, and those above it, where they are missing.
+    """Makes a folder and its parents; existing ones stay.
 
     Raises:
-      InputError: it cannot be made, or a file is in its place.
+      InputError: the folder cannot be made, or a file has its name.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -83,10 +93,10 @@ def make_folder(path: str | Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Checks that `path` can be a file in its folder.
+    """Checks that a file can be written at `path`; changes nothing.
 
     Raises:
-      InputError: the folder is missing, is a file, cannot be written to, or `path` is a folder.
+      InputError: the folder is missing, is a file or cannot be written to, or `path` is a folder.
     """
     folder = path.parent
     if not folder.exists():

@@ -1,9 +1,9 @@
-"""What is measured of a face's shape: means over its surface, the same for NumPy and JAX.
+"""Shape descriptor of a face mesh: means over its surface, the same in NumPy and JAX.
 
-The surface is given as points (or quadrature points with weights), centred and of unit RMS radius.
-Everything here is an integral over the surface, so neither the order of points nor how the surface
-was meshed enters. `data.identity` chooses points that give these integrals exactly, and
-`models.conditioning` computes them again from the points of a batch.
+The surface is given as points, centred and of unit RMS radius. Every value is an integral over the
+surface, so it depends neither on the order of points nor on the triangulation. `data.identity`
+chooses points that give these integrals exactly; `models.conditioning` computes them from the
+points of a batch.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 VERSION = 2
-"""Changes when the same mesh is described by other numbers; checkpoints remember theirs."""
+"""Increases when the same mesh gets other values; checkpoints store theirs."""
 
 _WIDE = 0.6
-"""Of the two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
+"""Wider of two kernel scales, in RMS radii; the other is half of it, so its kernel is wide ** 4."""
 
 _SHELLS = ((0.6, 12), (1.0, 28), (1.4, 24))
 
@@ -46,12 +46,17 @@ NORMALS_WIDTH = len(CENTRES) * 3
 
 
 def width(normals: bool) -> int:
-    """Returns the number of values of `descriptor` without or with normals."""
+    """Returns the number of values of `descriptor`.
+
+    Example:
+        >>> width(normals=False), width(normals=True)
+        (144, 336)
+    """
     return WIDTH + NORMALS_WIDTH * normals
 
 
 def descriptor(xp: Any, points: Any, dot: Any) -> Any:
-    """Returns means over points [..., P, 3 or 6] as [..., `width`]; columns 3 to 5 are normals.
+    """Returns the shape descriptor [..., `width`] of points [..., P, 3 or 6].
 
     A kernel mean embedding (Smola et al. 2007) at fixed centres and two scales, the moments of
     second and third order, and with normals the kernel means of the normals: the surface as a
@@ -59,17 +64,19 @@ def descriptor(xp: Any, points: Any, dot: Any) -> Any:
 
     Args:
       xp: numpy or jax.numpy.
-      points: centred and of unit RMS radius.
+      points: centred and of unit RMS radius; columns 3 to 5 are unit normals.
       dot: matrix product in full float32 or better; accelerators round the operands by default,
         and standardised components enlarge that a hundredfold.
     """
-    places, normals = points[..., :3], points[..., 3:]
+    positions, normals = points[..., :3], points[..., 3:]
     centres = xp.asarray(CENTRES, points.dtype)
     square = (
-        xp.sum(places**2, -1, keepdims=True) - 2.0 * dot(places, centres.T) + xp.sum(centres**2, -1)
+        xp.sum(positions**2, -1, keepdims=True)
+        - 2.0 * dot(positions, centres.T)
+        + xp.sum(centres**2, -1)
     )
     wide = xp.exp(square / (-2.0 * _WIDE**2))
-    axes = [places[..., i] for i in range(3)]
+    axes = [positions[..., i] for i in range(3)]
     moments = [xp.mean(math.prod(axes[i] for i in powers), axis=-1) for powers in MONOMIALS]
     parts = [xp.mean(wide**4, axis=-2), xp.mean(wide, axis=-2), xp.stack(moments, -1)]
     if normals.shape[-1]:

@@ -1,9 +1,8 @@
-"""The 72 channels of a face: names, groups, units, ranges, mirror pairs, and every other order.
+"""The 72 rig channels: names, groups, units, ranges, mirror pairs, and orders of other tools.
 
-Order: 52 ARKit blendshapes (Apple's order, which is also NVIDIA's), 16 tongue shapes, then four
-eye angles in degrees. Weights live in [0, 1]; angles are signed. Five other orders of the same
-names are in use in the field, so files always carry names and readers map by name, never by
-position: see `Layout`.
+Order: 52 ARKit blendshapes (Apple's order, which is also NVIDIA's), 16 tongue shapes, four eye
+angles. Weights are in [0, 1]; angles are signed degrees. Other tools order the same names
+differently, so files carry names and readers map by name, never by position: see `ChannelOrder`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 from a2fjax.errors import InputError, nearest
 
 FPS = 50
-"""Motion frames a second. Frame `t` is the pose at `t / FPS` seconds."""
+"""Motion frames per second. Frame `t` is the pose at `t / FPS` seconds."""
 
 ARKIT = (
     "eyeBlinkLeft eyeLookDownLeft eyeLookInLeft eyeLookOutLeft eyeLookUpLeft eyeSquintLeft "
@@ -51,13 +50,13 @@ WEIGHT_CHANNELS = np.arange(0, 68)
 ANGLE_CHANNELS = np.arange(68, 72)
 ANGLE_LIMIT = 45.0
 """Eye angles are clipped to +-45 degrees, the limit of the human eye's rotation. X is pitch,
-positive when the eye looks down; Y is yaw, positive when it looks to the person's left."""
+positive when the eye looks down; Y is yaw, positive when it looks to the subject's left."""
 
 MIN = np.array([0.0] * 68 + [-ANGLE_LIMIT] * 4, np.float32)
 MAX = np.array([1.0] * 68 + [ANGLE_LIMIT] * 4, np.float32)
 UNITS = ("weight",) * 68 + ("degree",) * 4
 SCALE = np.array([1.0] * 68 + [30.0] * 4, np.float32)
-"""Divisor that brings a channel to the size of a weight; losses work on `motion / SCALE`."""
+"""Divisor that scales a channel to the size of a weight; losses compare `motion / SCALE`."""
 
 EMOTIONS = ("neutral", "happy", "angry", "sad", "surprised")
 NUM_EMOTIONS = len(EMOTIONS)
@@ -65,7 +64,7 @@ NUM_EMOTIONS = len(EMOTIONS)
 NVIDIA_EMOTIONS = (
     "amazement anger cheekiness disgust fear grief joy outofbreath pain sadness"
 ).split()
-"""The ten explicit emotions of NVIDIA's framework, in its order; neutral is the zero vector."""
+"""The ten emotions of NVIDIA's Audio2Face-3D, in its order; neutral is the zero vector."""
 
 NVIDIA_TO_EMOTION: dict[str, dict[str, float]] = {
     "neutral": {"neutral": 1.0},
@@ -86,29 +85,29 @@ def _indices(names: Sequence[str]) -> np.ndarray:
     return np.array([INDEX[n] for n in names], np.int32)
 
 
-def _starting(*prefixes: str) -> np.ndarray:
+def _with_prefix(*prefixes: str) -> np.ndarray:
     return np.array([i for i, n in enumerate(CHANNELS) if n.startswith(prefixes)], np.int32)
 
 
 GROUPS: dict[str, np.ndarray] = {
     "all": np.arange(NUM_CHANNELS, dtype=np.int32),
-    "jaw_mouth": _starting("jaw", "mouth"),
-    "jaw": _starting("jaw"),
-    "mouth": _starting("mouth"),
+    "jaw_mouth": _with_prefix("jaw", "mouth"),
+    "jaw": _with_prefix("jaw"),
+    "mouth": _with_prefix("mouth"),
     "tongue": _indices(["tongueOut", *TONGUE]),
-    "brows": _starting("brow"),
+    "brows": _with_prefix("brow"),
     "eyes": np.array(
         [i for i, n in enumerate(CHANNELS) if n.startswith("eye") or n in EYE_ANGLES], np.int32
     ),
     "eye_angles": ANGLE_CHANNELS,
-    "blinks": _starting("eyeBlink"),
-    "cheeks_nose": _starting("cheek", "nose"),
+    "blinks": _with_prefix("eyeBlink"),
+    "cheeks_nose": _with_prefix("cheek", "nose"),
     "upper_face": np.array(
         [i for i, n in enumerate(CHANNELS) if n.startswith(("brow", "eye", "cheekSquint"))],
         np.int32,
     ),
 }
-"""Channel groups by name. `upper_face` is what audio predicts badly (blinks, brow beats, gaze)."""
+"""Channel groups by name. Audio predicts `upper_face` poorly (blinks, brow beats, gaze)."""
 
 
 def _mirror() -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +118,7 @@ def _mirror() -> tuple[np.ndarray, np.ndarray]:
                 source[i] = INDEX[name.replace(a, b)]
                 break
     sign = np.ones(NUM_CHANNELS, np.float32)
-    # Seen in a mirror, an eye that looks to its left looks to its right: yaw changes sign.
+    # In a mirror, an eye that looks to its left looks to its right: yaw changes sign.
     sign[[INDEX["rightEyeRotY"], INDEX["leftEyeRotY"]]] = -1.0
     return source.astype(np.int32), sign
 
@@ -133,8 +132,8 @@ APERTURE = np.zeros(NUM_CHANNELS, np.float32)
 """Lip aperture as a linear map of the channels, `aperture = motion @ APERTURE` (weight units).
 
 jawOpen - mouthClose + the mean lowering of the lower lip and raising of the upper lip, half each.
-ARKit's mouthClose is relative to an open jaw, so the two must be read together. Rolling the lips
-in is left out: it hides the lips without moving the gap.
+ARKit's mouthClose is relative to an open jaw, so the two must be combined. Rolling the lips in is
+left out: it hides the lips without moving the gap.
 """
 for _name, _weight in {
     "jawOpen": 1.0,
@@ -147,14 +146,18 @@ for _name, _weight in {
     APERTURE[INDEX[_name]] = _weight
 
 FINGERPRINT = hashlib.sha256(json.dumps([CHANNELS, UNITS, EMOTIONS, FPS]).encode()).hexdigest()[:16]
-"""Names the rig in shards, checkpoints and bundles; another rig is refused by name."""
+"""Identifies the rig in shards, checkpoints and bundles; readers refuse another one."""
 
 
 def channel_index(name: str) -> int:
-    """Returns the index of a channel by its name, in any case.
+    """Returns the index of a channel; case does not matter.
 
     Raises:
-      InputError: the name is not a channel; names the nearest one.
+      InputError: the name is not a channel; suggests the nearest one.
+
+    Example:
+        >>> channel_index("jawOpen")
+        17
     """
     try:
         return _LOWER[name.lower()]
@@ -163,12 +166,19 @@ def channel_index(name: str) -> int:
 
 
 def mirror(motion: np.ndarray) -> np.ndarray:
-    """Returns the motion [..., 72] as seen in a mirror: sides swapped, yaw negated."""
+    """Returns the mirrored motion [..., 72]: sides swapped, yaw negated.
+
+    Example:
+        >>> motion = np.zeros(NUM_CHANNELS)
+        >>> motion[channel_index("mouthSmileLeft")] = 0.5
+        >>> float(mirror(motion)[channel_index("mouthSmileRight")])
+        0.5
+    """
     return motion[..., MIRROR_SOURCE] * MIRROR_SIGN
 
 
 def clip(motion: np.ndarray) -> np.ndarray:
-    """Returns the motion [..., 72] limited to each channel's range."""
+    """Returns the motion [..., 72] clipped to each channel's range."""
     return np.clip(motion, MIN, MAX)
 
 
@@ -178,14 +188,18 @@ def aperture(motion: Any) -> Any:
 
 
 def emotion_vector(weights: dict[str, float]) -> np.ndarray:
-    """Returns the emotion vector [5] for weights by name; what is missing to one is neutral.
+    """Returns the emotion vector [5] float32 for weights by name; neutral completes the sum to 1.
 
     Args:
-      weights: of names in `EMOTIONS` (or NVIDIA's names), each in [0, 1], summing to at most 1
-        and to more than 0.
+      weights: by names of `EMOTIONS` or `NVIDIA_EMOTIONS`, each in [0, 1], with a sum above 0 and
+        at most 1.
 
     Raises:
       InputError: unknown name, weight out of range, or a sum of zero or above one.
+
+    Example:
+        >>> emotion_vector({"happy": 0.75}).tolist()
+        [0.25, 0.75, 0.0, 0.0, 0.0]
     """
     vector = np.zeros(NUM_EMOTIONS, np.float32)
     for name, value in weights.items():
@@ -210,11 +224,11 @@ def emotion_vector(weights: dict[str, float]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column of another order: its name, the channel it holds (None: none) and a factor.
+    """One column of a `ChannelOrder`.
 
     Attributes:
-      name: as written in files of that order.
-      channel: name in `CHANNELS`, or None for what the rig does not hold (head rotation).
+      name: as written in files.
+      channel: name in `CHANNELS`, or None for a quantity that the rig lacks (head rotation).
       scale: rig value = column value * scale (radians to degrees: 180 / pi).
     """
 
@@ -225,11 +239,17 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelOrder:
-    """Another order of the channels, with maps both ways.
+    """The channels in the order, names and units of another tool, with maps both ways.
 
     Attributes:
-      name: of the order, such as "livelink61".
-      columns: in the order of its files.
+      name: such as "livelink61".
+      columns: in the order of files.
+
+    Example:
+        >>> order = channel_order("arkit52")
+        >>> motion, observed = order.to_rig(np.full((1, 52), 0.5))
+        >>> motion.shape, int(observed.sum())
+        ((1, 72), 52)
     """
 
     name: str
@@ -243,19 +263,19 @@ class ChannelOrder:
     def to_rig(
         self, values: np.ndarray, names: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Maps values [..., N] of this order to (motion [..., 72], observed [72] bool).
+        """Maps values [..., N] in this order to (motion [..., 72], observed [72] bool).
 
-        Several columns of one channel (browInnerUp_L and _R) are averaged. Channels that no column
-        holds are zero and not observed.
+        Several columns of one channel (browInnerUp_L and _R) are averaged. Channels without a
+        column are zero and not observed.
 
         Args:
           values: [..., N].
-          names: of the values' columns, in any order and any case; this layout's order if None.
+          names: column names of the values, in any order and case; this order's when None.
 
         Raises:
           InputError: an unknown or repeated name, or a count that does not match.
         """
-        columns = self.columns if names is None else self._find(names)
+        columns = self.columns if names is None else self._columns_named(names)
         values = np.asarray(values)
         if values.shape[-1] != len(columns):
             raise InputError(
@@ -271,7 +291,10 @@ class ChannelOrder:
         return motion / np.maximum(count, 1), count > 0
 
     def from_rig(self, motion: np.ndarray) -> np.ndarray:
-        """Maps motion [..., 72] to values [..., N] of this order; unknown columns are zero."""
+        """Maps motion [..., 72] to values [..., N] in this order.
+
+        Columns without a channel are zero.
+        """
         out = np.zeros((*motion.shape[:-1], len(self.columns)), np.float32)
         for i, column in enumerate(self.columns):
             if column.channel is not None:
@@ -279,21 +302,21 @@ class ChannelOrder:
                 out[..., i] = motion[..., INDEX[column.channel]] / column.scale + 0.0
         return out
 
-    def _find(self, names: Sequence[str]) -> list[Column]:
-        known = {c.name.lower(): c for c in self.columns}
-        found, seen = [], set()
+    def _columns_named(self, names: Sequence[str]) -> list[Column]:
+        by_name = {c.name.lower(): c for c in self.columns}
+        columns, used = [], set()
         for name in names:
-            column = known.get(name.lower())
+            column = by_name.get(name.lower())
             if column is None:
                 raise InputError(f"{self.name}: unknown column {name!r}{nearest(name, self.names)}")
-            if column.name in seen:
+            if column.name in used:
                 raise InputError(f"{self.name}: column {name!r} appears twice")
-            seen.add(column.name)
-            found.append(column)
-        return found
+            used.add(column.name)
+            columns.append(column)
+        return columns
 
 
-def _same(names: Sequence[str], rename=lambda n: n) -> tuple[Column, ...]:
+def _columns(names: Sequence[str], rename=lambda n: n) -> tuple[Column, ...]:
     return tuple(Column(rename(n), n) for n in names)
 
 
@@ -314,7 +337,7 @@ def _swapped(names: Sequence[str]) -> list[str]:
 
 _DEGREES = 180.0 / np.pi
 
-# Live Link's yaw is positive to the person's right, the rig's to the left.
+# Live Link's yaw is positive to the subject's right, the rig's to the left.
 _LIVELINK_ROTATIONS = (
     Column("HeadYaw", None),
     Column("HeadPitch", None),
@@ -351,17 +374,17 @@ def _ict_columns() -> tuple[Column, ...]:
 
 
 CHANNEL_ORDERS: dict[str, ChannelOrder] = {
-    layout.name: layout
-    for layout in (
-        ChannelOrder("rig72", _same(CHANNELS)),
-        ChannelOrder("arkit52", _same(ARKIT)),
-        ChannelOrder("nvidia68", _same([*ARKIT, *TONGUE], _pascal)),
-        ChannelOrder("livelink61", _same(_swapped(ARKIT), _pascal) + _LIVELINK_ROTATIONS),
-        ChannelOrder("alphabetical52", _same(sorted(ARKIT))),
-        ChannelOrder("alphabetical51", _same(sorted(n for n in ARKIT if n != "tongueOut"))),
+    order.name: order
+    for order in (
+        ChannelOrder("rig72", _columns(CHANNELS)),
+        ChannelOrder("arkit52", _columns(ARKIT)),
+        ChannelOrder("nvidia68", _columns([*ARKIT, *TONGUE], _pascal)),
+        ChannelOrder("livelink61", _columns(_swapped(ARKIT), _pascal) + _LIVELINK_ROTATIONS),
+        ChannelOrder("alphabetical52", _columns(sorted(ARKIT))),
+        ChannelOrder("alphabetical51", _columns(sorted(n for n in ARKIT if n != "tongueOut"))),
         ChannelOrder(
             "said32",
-            _same([n for n in ARKIT if n.startswith(("jaw", "mouth", "cheek", "nose"))]),
+            _columns([n for n in ARKIT if n.startswith(("jaw", "mouth", "cheek", "nose"))]),
         ),
         ChannelOrder("ict57", _ict_columns()),
     )
@@ -369,10 +392,10 @@ CHANNEL_ORDERS: dict[str, ChannelOrder] = {
 
 
 def channel_order(name: str) -> ChannelOrder:
-    """Returns the layout of that name.
+    """Returns a channel order by name, such as "arkit52".
 
     Raises:
-      InputError: no such layout; names the nearest.
+      InputError: no such order; suggests the nearest.
     """
     if name not in CHANNEL_ORDERS:
         raise InputError(f"unknown channel order {name!r}{nearest(name, CHANNEL_ORDERS)}")
@@ -380,22 +403,22 @@ def channel_order(name: str) -> ChannelOrder:
 
 
 def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Maps named values [..., N] in any order to (motion [..., 72], observed [72] bool).
+    """Maps named values [..., N] to (motion [..., 72], observed [72] bool).
 
-    Accepts every name of every layout, in any case.
+    Accepts the names of all channel orders, in any case.
 
     Raises:
       InputError: an unknown or repeated name, or a count that does not match.
     """
-    return _EVERY.to_rig(values, names)
+    return _ALL_NAMES.to_rig(values, names)
 
 
-def _every_name() -> ChannelOrder:
+def _all_names() -> ChannelOrder:
     columns: dict[str, Column] = {}
-    for each in CHANNEL_ORDERS.values():
-        for column in each.columns:
+    for order in CHANNEL_ORDERS.values():
+        for column in order.columns:
             columns.setdefault(column.name.lower(), column)
     return ChannelOrder("channel names", tuple(columns.values()))
 
 
-_EVERY = _every_name()
+_ALL_NAMES = _all_names()

@@ -1,4 +1,4 @@
-"""Signals by which schedulers and people end a process, and work that is simply cut off by them."""
+"""Stop signals of schedulers and users, and how a process reacts to them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from types import FrameType
 from a2fjax.errors import Preempted
 
 SCHEDULER_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-"""Of schedulers."""
+"""Signals that schedulers send before they end a process."""
 STOP_SIGNALS = (*SCHEDULER_SIGNALS, signal.SIGINT)
-"""And Ctrl-C."""
+"""All signals that ask a process to stop, Ctrl-C included."""
 
 
 def ignore(signals: Iterable[signal.Signals] = SCHEDULER_SIGNALS) -> None:
-    """From here on the process hears none of the signals: it is about to end in its own way.
+    """Ignores signals until the process ends.
 
-    Schedulers repeat theirs, and the interpreter takes handlers away before it is gone, but leaves
-    what is ignored. Outside the main thread, which alone may say so, nothing is done.
+    For a process that is about to exit by itself: schedulers repeat their signals, and the
+    interpreter removes handlers before it exits, but keeps ignored signals ignored. Does nothing
+    outside the main thread, since only that one can set handlers.
     """
     if threading.current_thread() is threading.main_thread():
         for number in signals:
@@ -28,24 +29,30 @@ def ignore(signals: Iterable[signal.Signals] = SCHEDULER_SIGNALS) -> None:
 
 
 def preempted(name: str) -> Preempted:
-    """Returns what a signal raises by default."""
+    """Returns the exception that `raise_on_signal` raises by default, for a signal's name."""
     return Preempted(f"{name}; run it again to go on")
 
 
 @contextlib.contextmanager
 def raise_on_signal(stop: Callable[[str], BaseException] = preempted) -> Iterator[None]:
-    """In its body, the first of the signals raises what `stop` makes of the signal's name.
+    """Raises an exception in the block at the first stop signal of a scheduler.
 
-    The others are not heard, to the end of the process: what is tidied up on the way out must not
-    be cut off. Outside the main thread, where Python can install no handlers, signals are left
-    alone.
+    Later signals are ignored until the process ends, so that they do not interrupt cleanup. Does
+    nothing outside the main thread, where Python cannot install handlers.
+
+    Args:
+      stop: makes the exception from the signal's name.
+
+    Example:
+        >>> with raise_on_signal():
+        ...     pass
     """
-    told = False
+    received = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal received
+        if not received:
+            received = True
             raise stop(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():
@@ -55,7 +62,7 @@ def raise_on_signal(stop: Callable[[str], BaseException] = preempted) -> Iterato
     try:
         yield
     finally:
-        if told:
+        if received:
             ignore()
         else:
             for number, handler in before.items():
