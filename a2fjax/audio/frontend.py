@@ -1,8 +1,8 @@
-"""The signals a model hears: log-mel, pitch or both, scaled by fixed constants.
+"""Signals for a model: log-mel, pitch or both, scaled by fixed constants.
 
-All levels are relative to speech at `level.TARGET`, so audio must have been brought there with
-`level.normalise`. Below a soft floor nothing is heard: silence, a quiet room and the noise of a
-16-bit recording look alike.
+All levels are relative to speech at `level.TARGET`, so audio must first go through
+`level.normalise`. A soft floor makes silence, a quiet room and the noise of a 16-bit recording look
+alike.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from a2fjax.errors import InputError, nearest
 # then has mean 0.0 and standard deviation 1.0.
 SPAN = 1.64
 
-# F0 is heard as a distance from 150 Hz, between the usual voices of men and women, in units of
-# half an octave; periodicity as a distance from 0.6, in units of its standard deviation 0.3.
+# F0 is given as the distance from 150 Hz, between the usual voices of men and women, in units of
+# half an octave; periodicity as the distance from 0.6, in units of its standard deviation 0.3.
 F0_CENTRE_HZ = 150.0
 F0_SCALE = 0.5 * float(np.log(2.0))
 VOICING_CENTRE = 0.6
@@ -40,10 +40,15 @@ _LOOKBACK = {"mel": mel.LOOKBACK, "pitch": pitch.LOOKBACK}
 class Frontend:
     """Waveform to signals, a pure function of the audio.
 
-    Speech encoders among the configuration's features are not its matter: see `audio.encoders`.
+    Speech encoders among the configured features are ignored here: see `a2fjax.encoders`.
 
     Attributes:
       config: which features, in their order, and the floor.
+
+    Example:
+        >>> frontend = Frontend(AudioConfig(features=("mel", "pitch")))
+        >>> frontend.features(jnp.zeros((1, 3200))).shape
+        (1, 10, 83)
     """
 
     config: AudioConfig
@@ -52,7 +57,7 @@ class Frontend:
         """Checks the configuration.
 
         Raises:
-          InputError: no feature, an unknown or repeated one, or a floor that is not below 0 dB.
+          InputError: no feature, an unknown or repeated one, or a floor outside -200 to 0 dB.
         """
         names = self.config.features
         known = [*SIGNALS, *(f"{kind}:PATH" for kind in registry.encoders.names())]
@@ -71,28 +76,28 @@ class Frontend:
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """The features that are signals, in their order."""
+        """Features that are signals, in their order."""
         return tuple(name for name in self.config.features if name in _WIDTH)
 
     @property
     def width(self) -> int:
-        """Features a frame."""
+        """Number of signal values per frame."""
         return sum(_WIDTH[name] for name in self.signals)
 
     @property
     def lookahead_samples(self) -> int:
-        """How far beyond its centre (sample 320 * t) a frame's features depend on the audio."""
+        """Samples after its centre (sample 320 * t) that a frame depends on."""
         return max((_LOOKAHEAD[name] for name in self.signals), default=0)
 
     @property
     def lookback_samples(self) -> int:
-        """How far before its centre (sample 320 * t) a frame's features depend on the audio."""
+        """Samples before its centre (sample 320 * t) that a frame depends on."""
         return max((_LOOKBACK[name] for name in self.signals), default=0)
 
     def features(self, audio: jax.Array) -> jax.Array:
-        """Returns the features of every frame.
+        """Returns the signals of every frame.
 
-        Zeros after the end of a clip change nothing in its frames.
+        Zeros after the end of a clip do not change its frames.
 
         Args:
           audio: [B, S] float, 16 kHz, speech at `level.TARGET`, zeros outside the clip.

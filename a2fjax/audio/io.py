@@ -1,9 +1,9 @@
-"""Sound files in and out: any rate, any number of channels, WAV, FLAC, OGG, MP3 and what else
-libsndfile reads, and the sound of films (MP4, M4A, MOV; needs the extra `captures`).
+"""Reads and writes audio files of any rate and number of channels.
 
-Behind this module sound is 16 kHz mono; `native` is for those who judge a recording as it is.
-`load` and `blocks` run the same stream of decode, mix and resample, so they give the same samples;
-`blocks` holds one block in memory, whatever the length of the file.
+Formats are those of libsndfile (WAV, FLAC, OGG, MP3 and others), and the audio tracks of MP4, M4A
+and MOV files with the extra `captures`. `load` and `blocks` return 16 kHz mono from the same stream
+of decoding, mixing and resampling, so they give the same samples; `blocks` holds one block in
+memory. `native_blocks` returns a recording unchanged, for quality checks.
 """
 
 from __future__ import annotations
@@ -27,39 +27,46 @@ if TYPE_CHECKING:
     import soundfile
 
 FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
-"""What `save` writes, by file name extension."""
+"""Formats that `save` writes, by file name extension."""
 
-_CHUNK = 1 << 16  # Sample frames decoded at a time; bounds memory, changes no sample.
-_LOUDEST = 2.0**31  # Of samples; floats that are whole numbers of 32 bits are the largest in use.
-_UNKNOWN = 0x7FFF0000  # Sizes from here on are what encoders write when they cannot seek back.
+_CHUNK = 1 << 16  # Sample frames decoded at a time; bounds memory.
+_LOUDEST = 2.0**31  # Largest sample; some files hold 32-bit integers as floats.
+_UNKNOWN = 0x7FFF0000  # Encoders that cannot seek write sizes from here on.
 
 
 def load(path: str | Path) -> np.ndarray:
-    """Reads a whole sound file.
+    """Reads an audio file as 16 kHz mono.
 
     Args:
-      path: of a sound file at any rate, with any number of channels.
+      path: audio file of any rate and number of channels.
 
     Returns:
-      [samples] float32, 16 kHz, the mean of the channels. Full scale is 1.
+      [samples] float32, 16 kHz, the mean of the channels; full scale is 1.
 
     Raises:
-      InputError: no such file, a folder, not a sound file, fewer than two samples, samples that
-        are not finite or beyond 2**31, or the file ends before its header says.
+      InputError: no such file, a folder, not an audio file, fewer than two samples, samples that
+        are not finite or beyond 2**31, or less data than the header states.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(f"{folder}/tone.wav", np.zeros((48_000, 2)), rate=48_000)
+        ...     load(f"{folder}/tone.wav").shape
+        (16000,)
     """
     return np.concatenate(list(_stream(Path(path))))
 
 
 def blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
-    """Reads a sound file in consecutive blocks: the samples of `load`, in bounded memory.
+    """Reads an audio file in consecutive blocks: the samples of `load`, in bounded memory.
 
     Args:
-      path: of a sound file.
-      seconds: length of each block but the last; rounded to whole samples at 16 kHz.
+      path: audio file.
+      seconds: length of each block but the last, rounded to whole samples at 16 kHz.
 
     Returns:
-      An iterator of [samples] float32 blocks. What is wrong with the file's beginning is raised at
-      once, what is wrong further on when the iterator gets there.
+      An iterator of [samples] float32 blocks. Errors at the beginning of the file are raised at
+      once, later ones when the iterator reaches them.
 
     Raises:
       InputError: as `load`.
@@ -72,10 +79,10 @@ def blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
 
 
 def info(path: str | Path) -> tuple[float, int, int]:
-    """Returns (seconds, sample rate in Hz, channels) of a sound file from its header.
+    """Returns (duration in s, sample rate in Hz, channels) of an audio file from its header.
 
     Raises:
-      InputError: as `load`, as far as the header shows it.
+      InputError: as `load`, for errors that the header shows.
     """
     path = Path(path)
     _check(path)
@@ -86,14 +93,14 @@ def info(path: str | Path) -> tuple[float, int, int]:
 
 
 def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
-    """Writes a sound file, whole or not at all; the format follows the extension (`FORMATS`).
+    """Writes an audio file atomically, in the format of its extension (`FORMATS`).
 
     WAV and FLAC hold 16-bit integers; values beyond full scale are clipped.
 
     Args:
-      path: of the file; an existing one is replaced.
-      audio: [samples] or [samples, channels], full scale is 1.
-      rate: samples a second.
+      path: an existing file is replaced.
+      audio: [samples] or [samples, channels]; full scale is 1.
+      rate: samples per second.
 
     Raises:
       InputError: unknown extension, no such folder, or the file cannot be written.
@@ -117,14 +124,14 @@ def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
 
 
 def native_blocks(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Reads a sound file as it is, in bounded memory.
+    """Reads an audio file at its own rate and with its own channels, in bounded memory.
 
     Args:
-      path: of a sound file or a film.
+      path: audio file, or MP4 or QuickTime file with an audio track.
 
     Yields:
-      (rate in Hz, [n, channels] float32), consecutive pieces of no particular size; the rate and
-      the number of channels are the same in all.
+      (rate in Hz, [n, channels] float32), consecutive pieces of varying length with one rate and
+      number of channels.
 
     Raises:
       InputError: as `load`.
@@ -135,21 +142,21 @@ def native_blocks(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def recording_start(path: str | Path) -> float | None:
-    """Returns the time of day in s at which a file says that its first sample was recorded.
+    """Returns the time of day of a file's first sample in s, None where the file has none.
 
-    Said by the `bext` chunk of a broadcast WAV (samples since midnight; EBU Tech 3285), or by the
-    timecode track of a film (frames counted at the whole rate above the film's; drop-frame
-    numbering as SMPTE ST 12-1). None where it says nothing; a `bext` time of 0 is what recorders
-    without a clock write, so it says nothing.
+    Sources are the `bext` chunk of a broadcast WAV (samples since midnight; EBU Tech 3285) and the
+    timecode track of an MP4 or QuickTime file (frames counted at the next whole frame rate;
+    drop-frame numbering as in SMPTE ST 12-1). A `bext` time of 0 counts as none, since recorders
+    without a clock write it.
 
     Raises:
-      InputError: as `load`, as far as the header shows it.
+      InputError: as `load`, for errors that the header shows.
     """
     path = Path(path)
     _check(path)
     if mp4.is_mp4(path):
-        said = mp4.timecode(path)
-        return None if said is None else _time_of_day(*said)
+        timecode = mp4.timecode(path)
+        return None if timecode is None else _time_of_day(*timecode)
     samples = _time_reference(path)
     return samples / info(path)[1] if samples else None
 
@@ -161,18 +168,18 @@ def _time_of_day(text: str, rate: Fraction) -> float | None:
     hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
     if hours > 23 or minutes > 59 or seconds > 59:
         return None
-    whole = math.ceil(rate - Fraction(1, 1000))
+    nominal = math.ceil(rate - Fraction(1, 1000))
     if match[4] == ":":
-        return ((hours * 60 + minutes) * 60 + seconds) + float(match[5]) / whole
-    # The first numbers of each minute but the tenth are dropped: 2 at 30, 4 at 60 a second.
+        return ((hours * 60 + minutes) * 60 + seconds) + float(match[5]) / nominal
+    # Drop-frame: each minute but the tenth skips its first numbers, 2 at 30 and 4 at 60 fps.
     minutes += hours * 60
-    count = (minutes * 60 + seconds) * whole + float(match[5])
-    count -= whole // 15 * (minutes - minutes // 10)
+    count = (minutes * 60 + seconds) * nominal + float(match[5])
+    count -= nominal // 15 * (minutes - minutes // 10)
     return float(count / rate)
 
 
 def _time_reference(path: Path) -> int:
-    """Returns TimeReference of a WAV's bext chunk (EBU Tech 3285, 2.3), 0 where there is none."""
+    """Returns TimeReference of a WAV's bext chunk (EBU Tech 3285, 2.3), 0 without one."""
     with path.open("rb") as file:
         head = file.read(12)
         if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
@@ -187,26 +194,25 @@ def _time_reference(path: Path) -> int:
 
 
 def _stream(path: Path) -> Iterator[np.ndarray]:
-    """Yields the file's samples at 16 kHz, mono, in pieces of no particular size."""
+    """Yields the file's samples at 16 kHz, mono, in pieces of varying length."""
     import soxr
 
     read = written = rate = 0
     resampler = None
-    for found, piece in native_blocks(path):
-        if not read and found != SAMPLE_RATE:
-            resampler = soxr.ResampleStream(found, SAMPLE_RATE, 1, dtype="float32")
-        rate = found
-        with np.errstate(invalid="ignore", over="ignore"):  # told below
+    for rate, piece in native_blocks(path):
+        if not read and rate != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        with np.errstate(invalid="ignore", over="ignore"):  # Checked below.
             mono = piece.mean(axis=1, dtype=np.float32)
         finite = np.isfinite(mono)
         if not finite.all():
-            at = (read + int(np.argmin(finite))) / rate
-            raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+            time_s = (read + int(np.argmin(finite))) / rate
+            raise InputError(f"audio {path}: sample at {time_s:.4f} s is not a finite number")
         if len(mono) and np.abs(mono).max() > _LOUDEST:
-            at = (read + int(np.argmax(np.abs(mono)))) / rate
+            time_s = (read + int(np.argmax(np.abs(mono)))) / rate
             raise InputError(
-                f"audio {path}: sample at {at:.4f} s is {np.abs(mono).max():.3g}: damaged, full "
-                "scale is 1"
+                f"audio {path}: sample at {time_s:.4f} s is {np.abs(mono).max():.3g}: damaged, "
+                "full scale is 1"
             )
         read += len(mono)
         if resampler is not None:
@@ -222,52 +228,52 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
 
 
 def _sound(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields what libsndfile decodes, as `native`."""
+    """Yields what libsndfile decodes; see `native_blocks`."""
     import soundfile
 
     with _open(path) as file:
-        rate, promised = file.samplerate, file.frames
+        rate, stated = file.samplerate, file.frames
         exact = file.format != "MP3" or _mp3_states_length(path)
         read = 0
-        while read < promised:
+        while read < stated:
             try:
                 chunk = file.read(_CHUNK, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
                 raise InputError(
                     f"audio {path}: damaged or cut short after {read / rate:.2f} s"
-                    f" of {promised / rate:.2f} s ({_reason(error)})"
+                    f" of {stated / rate:.2f} s ({_reason(error)})"
                 ) from None
             if not len(chunk):
                 break
             read += len(chunk)
             yield rate, chunk
-        if exact and read < promised:
+        if exact and read < stated:
             raise InputError(
-                f"audio {path}: cut short, has {read / rate:.2f} s of {promised / rate:.2f} s"
+                f"audio {path}: cut short, has {read / rate:.2f} s of {stated / rate:.2f} s"
             )
 
 
 def _reblock(pieces: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    held: list[np.ndarray] = []
+    pending: list[np.ndarray] = []
     count = 0
     for piece in pieces:
-        held.append(piece)
+        pending.append(piece)
         count += len(piece)
         if count < size:
             continue
-        joined = np.concatenate(held)
-        whole = count - count % size
-        # Copies, so that a block that is kept does not keep its neighbours alive.
-        yield from (joined[i : i + size].copy() for i in range(0, whole, size))
-        held, count = [joined[whole:]], count - whole
+        joined = np.concatenate(pending)
+        end = count - count % size
+        # Copies, so that a block does not keep the memory of its neighbours.
+        yield from (joined[i : i + size].copy() for i in range(0, end, size))
+        pending, count = [joined[end:]], count - end
     if count:
-        yield np.concatenate(held)
+        yield np.concatenate(pending)
 
 
 def _check(path: Path) -> None:
-    """Checks that there is a file with something in it."""
+    """Checks that the path is a readable file that is not empty."""
     if path.is_dir():
-        raise InputError(f"audio {path}: is a folder, expected a sound file")
+        raise InputError(f"audio {path}: is a folder, expected an audio file")
     if not path.exists():
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise InputError(f"audio {path}: no such file{nearest(path.name, near)}")
@@ -288,7 +294,7 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
         missing = _missing_bytes(path)
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"audio {path}: not a sound file ({_reason(error)})") from None
+        raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
     with file:
         if file.frames < 2:
             raise InputError(f"audio {path}: holds {file.frames} samples, expected at least 2")
@@ -303,7 +309,7 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
 def _missing_bytes(path: Path) -> int:
     """Returns how many bytes of sample data a WAV or AIFF header states beyond the file's end.
 
-    libsndfile silently plays what is left of such a file. Chunk layout: Microsoft "Multimedia
+    libsndfile decodes the rest of such a file without an error. Chunk layout: Microsoft "Multimedia
     Programming Interface and Data Specifications 1.0" (RIFF), Apple AIFF 1.3 (FORM).
     """
     size = path.stat().st_size
@@ -324,7 +330,7 @@ def _missing_bytes(path: Path) -> int:
 
 
 def _mp3_states_length(path: Path) -> bool:
-    """Returns whether an MP3's first frame has a Xing or Info header; else lengths are guesses."""
+    """Returns whether an MP3's first frame has a Xing or Info header with its length."""
     with path.open("rb") as file:
         head = file.read(10)
         start = 0

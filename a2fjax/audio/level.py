@@ -1,6 +1,6 @@
-"""How loud the speech in a recording is, and bringing it to one level without raising silence.
+"""Speech level of a recording, and normalisation to one level that does not amplify silence.
 
-NumPy only: data workers import this without jax.
+NumPy only, so that data workers import it without jax.
 """
 
 from __future__ import annotations
@@ -10,30 +10,33 @@ import numpy as np
 from a2fjax.audio import HOP
 
 TARGET = 0.1
-"""RMS level that speech is brought to: -20 dB of full scale."""
+"""RMS level of normalised speech: -20 dB of full scale."""
 
 FLOOR = 10 ** (-50 / 20)
-"""No recording is raised as if its speech were quieter than this (-50 dB of full scale)."""
+"""Lowest speech level: quieter speech is amplified as if it had this one (-50 dB of full scale)."""
 
-_INAUDIBLE = 10 ** (-100 / 20)  # Below what 16 bits hold: digital silence.
-_CONTRAST = 10 ** (6 / 20)  # Speech rises and falls; what stays within 6 dB is noise or hum.
-_ENOUGH = 10  # Frames (0.2 s) of speech from which its level is believed in full.
+_INAUDIBLE = 10 ** (-100 / 20)  # Below the resolution of 16 bits: digital silence.
+_CONTRAST = 10 ** (6 / 20)  # Speech rises and falls; noise and hum stay within 6 dB.
+_ENOUGH = 10  # Frames of speech (0.2 s) from which its level counts in full.
 _ROWS = 1 << 14
 
 
 def frame_levels(audio: np.ndarray) -> np.ndarray:
-    """Returns how loud each whole 20 ms frame is, with and without its low frequencies.
+    """Returns the level of each whole 20 ms frame, with and without its low frequencies.
 
-    Levels of the blocks of a long recording, joined, are those of the whole when every block but
-    the last is a multiple of 20 ms.
+    The levels of a long recording are those of its blocks, concatenated, when every block but the
+    last is a multiple of 20 ms.
 
     Args:
       audio: [samples] float, 16 kHz.
 
     Returns:
       [frames, 2] float64: the RMS about the frame's mean (a constant offset is not loudness), and
-      the RMS of the first difference, where rumble counts little. One row for a recording shorter
-      than a frame, none for an empty one.
+      the RMS of the first difference, which attenuates rumble. One row for a recording shorter than
+      a frame, none for an empty one.
+
+    Raises:
+      ValueError: audio has another shape.
     """
     audio = np.asarray(audio)
     if audio.ndim != 1:
@@ -59,18 +62,28 @@ def speech_level(audio: np.ndarray) -> float:
 
     Returns:
       RMS of the loud parts of speech, at least `FLOOR`; see `speech_level_of_frames`.
+
+    Example:
+        >>> time_s = np.arange(16_000) / 16_000
+        >>> envelope = np.clip(np.sin(2 * np.pi * 2 * time_s), 0, None)
+        >>> voice = 0.3 * envelope * np.sin(2 * np.pi * 140 * time_s)
+        >>> round(speech_level(voice), 2)
+        0.21
+        >>> normalised = normalise(voice, speech_level(voice))
+        >>> round(speech_level(normalised), 2)
+        0.1
     """
     return speech_level_of_frames(frame_levels(audio))
 
 
 def speech_level_of_frames(levels: np.ndarray) -> float:
-    """Returns the level of speech from `frame_levels`, for recordings too long to hold.
+    """Returns the level of speech from `frame_levels`, for recordings that do not fit in memory.
 
-    Speech is the frames whose differences are 6 dB or more above the noise floor (10th percentile
-    of the frames that are not digital silence); its level is their 95th percentile, so neither
-    pauses nor a knock count. Where nothing rises above the floor there is no speech to go by, and a
-    recording that is quieter than `TARGET` is left as it is instead of being raised: a level of
-    `TARGET`. Between none and 0.2 s of speech the two are mixed in dB.
+    Speech frames are those whose differences are 6 dB or more above the noise floor (10th
+    percentile of the frames that are not digital silence). The level is their 95th percentile, so
+    neither pauses nor a knock count. A recording without speech frames keeps its level unless it is
+    louder than `TARGET`: the result is at least `TARGET`. With less than 0.2 s of speech the two
+    levels are mixed in dB.
 
     Args:
       levels: [frames, 2], linear.
@@ -91,5 +104,5 @@ def speech_level_of_frames(levels: np.ndarray) -> float:
 
 
 def normalise(audio: np.ndarray, speech_level: float) -> np.ndarray:
-    """Returns the audio, any shape, with speech brought from `speech_level` to `TARGET`."""
+    """Returns audio of any shape as float32, scaled from `speech_level` to `TARGET`."""
     return np.asarray(audio, np.float32) * np.float32(TARGET / speech_level)

@@ -1,8 +1,8 @@
-"""Log-mel spectrogram in JAX: 80 bins, 50 frames a second.
+"""Log-mel spectrogram in JAX: 80 bins, 50 frames per second.
 
 Hann window of 640 samples (40 ms), hop 320, power spectrum of 1024 points, Slaney's mel scale with
 triangles of equal area from 0 to 8 kHz. Frame t is the window centred on sample 320 * t, with zeros
-outside the clip, so it looks ahead `LOOKAHEAD` samples and back `LOOKBACK`.
+outside the clip. It depends on `LOOKAHEAD` samples after its centre and `LOOKBACK` before it.
 
 Sources: M. Slaney, "Auditory Toolbox", Interval Research Technical Report 1998-010 (scale and
 filters, as librosa's default `htk=False, norm="slaney"`).
@@ -23,25 +23,25 @@ WINDOW = 2 * HOP
 FFT = 1024
 
 LOOKAHEAD = HOP - 1
-"""Last sample that frame t depends on, counted from its centre 320 * t."""
+"""Last sample that frame t depends on, relative to its centre 320 * t."""
 
 LOOKBACK = HOP - 1
-"""First sample that frame t depends on, counted back from its centre (the window starts at 0)."""
+"""First sample that frame t depends on, before its centre (the window is 0 at its start)."""
 
-_LINEAR_STEP = 200.0 / 3.0  # Hz a mel below the break.
+_LINEAR_STEP = 200.0 / 3.0  # Hz per mel below the break.
 _BREAK_HZ = 1000.0
-_LOG_STEP = np.log(6.4) / 27.0  # Natural log of frequency a mel above it.
+_LOG_STEP = np.log(6.4) / 27.0  # Natural log of frequency per mel above it.
 
 
 def hz_to_mel(hz: np.ndarray) -> np.ndarray:
-    """Returns mels of Slaney's scale: linear below 1 kHz, logarithmic above."""
+    """Converts Hz to mels of Slaney's scale: linear below 1 kHz, logarithmic above."""
     hz = np.asarray(hz, np.float64)
     above = _BREAK_HZ / _LINEAR_STEP + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
     return np.where(hz < _BREAK_HZ, hz / _LINEAR_STEP, above)
 
 
 def mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    """Returns frequencies in Hz, the inverse of `hz_to_mel`."""
+    """Converts mels to Hz; the inverse of `hz_to_mel`."""
     mel = np.asarray(mel, np.float64)
     over = np.maximum(mel - _BREAK_HZ / _LINEAR_STEP, 0.0)
     return np.where(over > 0, _BREAK_HZ * np.exp(over * _LOG_STEP), mel * _LINEAR_STEP)
@@ -49,7 +49,7 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def filterbank() -> np.ndarray:
-    """Returns [513, 80] float32 weights from power spectrum to mel bins; do not write into it."""
+    """Returns the weights [513, 80] float32 from power spectrum to mel bins, read-only."""
     edges = mel_to_hz(np.linspace(0.0, hz_to_mel(np.array(SAMPLE_RATE / 2)), BINS + 2))
     frequency = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)[:, None]
     rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -62,21 +62,21 @@ def filterbank() -> np.ndarray:
 
 @functools.cache
 def window() -> np.ndarray:
-    """Returns the [640] float32 periodic Hann window; its peak is on the frame's centre."""
+    """Returns the periodic Hann window [640] float32, read-only; it peaks at the frame's centre."""
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
     hann.flags.writeable = False
     return hann
 
 
 def white_noise_power(rms: float) -> np.ndarray:
-    """Returns the [80] expected power in each mel bin of white noise of that RMS level."""
+    """Returns the expected power [80] of each mel bin for white noise of an RMS level."""
     energy = float(np.sum(window().astype(np.float64) ** 2))
     return rms**2 * energy * filterbank().astype(np.float64).sum(axis=0)
 
 
 @jax.jit
 def log_mel(audio: jax.Array, *, floor: float | jax.Array = 1e-10) -> jax.Array:
-    """Returns the natural log of mel power, softly floored: `log(mel + floor)`.
+    """Returns the natural log of mel power with a soft floor: `log(mel + floor)`.
 
     Args:
       audio: [B, S] float, 16 kHz.
@@ -87,11 +87,15 @@ def log_mel(audio: jax.Array, *, floor: float | jax.Array = 1e-10) -> jax.Array:
 
     Raises:
       ValueError: audio is not [B, S] with at least one sample.
+
+    Example:
+        >>> log_mel(jnp.zeros((1, 1600))).shape
+        (1, 5, 80)
     """
     if audio.ndim != 2 or audio.shape[1] == 0:
         raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
     frames = num_frames(audio.shape[1])
-    # The window spans two hops, so frames are pairs of neighbouring blocks: no gather is needed.
+    # The window spans two hops, so frames are pairs of neighbouring blocks, without a gather.
     padded = jnp.pad(
         audio.astype(jnp.float32), ((0, 0), (HOP, frames * HOP - audio.shape[1]))
     ).reshape(audio.shape[0], frames + 1, HOP)

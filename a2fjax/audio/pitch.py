@@ -1,12 +1,12 @@
-"""Pitch by autocorrelation in JAX: F0, voicing and log energy, 50 frames a second.
+"""Pitch by autocorrelation in JAX: F0, voicing and log energy, 50 frames per second.
 
-Normalised autocorrelation of a 60 ms Hann window by FFT, divided by that of the window (P. Boersma,
-"Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
-sampled sound", IFA Proceedings 17, 1993), band-limited; the strongest peaks, refined by a parabola,
-are candidates, and a path over a few frames chooses among them and "unvoiced" with Boersma's costs
-against octave errors and jumps. His path spans the recording; this one spans `PAST` frames before
-and `FUTURE` after, so that a frame depends on a bounded stretch of audio: `LOOKBACK` and
-`LOOKAHEAD` samples around its centre 320 * t. Outside the clip are zeros.
+The tracker computes the normalised autocorrelation of a 60 ms Hann window by FFT, band-limited and
+divided by that of the window (P. Boersma, "Accurate short-term analysis of the fundamental
+frequency and the harmonics-to-noise ratio of a sampled sound", IFA Proceedings 17, 1993). The
+strongest peaks, refined by a parabola, are candidates. A path over a few frames chooses among them
+and "unvoiced" with Boersma's costs against octave errors and jumps. Boersma's path spans the
+recording; this one spans `PAST` frames before and `FUTURE` after, so that a frame depends on
+`LOOKBACK` and `LOOKAHEAD` samples around its centre 320 * t. Outside the clip are zeros.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PAST = 4
 FUTURE = 2
 
 LOOKAHEAD = FUTURE * HOP + WINDOW // 2 - 1
-"""Last sample that frame t depends on, counted from its centre 320 * t (70 ms)."""
+"""Last sample that frame t depends on, relative to its centre 320 * t (70 ms)."""
 
 LOOKBACK = PAST * HOP + WINDOW // 2 - 1
-"""First sample that frame t depends on, counted back from its centre (110 ms)."""
+"""First sample that frame t depends on, before its centre (110 ms)."""
 
 ENERGY_FLOOR = 1e-10
 """Mean square added before the log: -100 dB of full scale."""
@@ -56,7 +56,7 @@ def _window() -> np.ndarray:
 
 @functools.cache
 def _window_correlation() -> np.ndarray:
-    """Autocorrelation of the window at the lags searched, over that at lag 0."""
+    """Returns the window's autocorrelation at the searched lags, relative to lag 0."""
     spectrum = np.abs(np.fft.rfft(_window().astype(np.float64), n=_FFT)) ** 2
     correlation = np.fft.irfft(spectrum, n=_FFT)
     return (correlation[_SHORTEST - 1 : _LONGEST + 2] / correlation[0]).astype(np.float32)
@@ -64,7 +64,7 @@ def _window_correlation() -> np.ndarray:
 
 @functools.cache
 def _band() -> np.ndarray:
-    """Weight of each power bin: voices' low harmonics; no offset, rumble or hiss."""
+    """Returns the weight of each power bin: low harmonics of voices, no offset, rumble or hiss."""
     hz = np.fft.rfftfreq(_FFT, 1 / SAMPLE_RATE)
     low = np.clip((hz - 30.0) / 30.0, 0.0, 1.0)
     high = np.clip((2500.0 - hz) / 1500.0, 0.0, 1.0)
@@ -76,8 +76,8 @@ def track(audio: jax.Array) -> jax.Array:
     """Returns F0, voicing and log energy of every frame.
 
     Args:
-      audio: [B, S] float, 16 kHz, speech near `level.TARGET`: what is 50 dB quieter counts as half
-        as periodic as it is.
+      audio: [B, S] float, 16 kHz, speech near `level.TARGET`. The periodicity of audio 50 dB below
+        that is halved.
 
     Returns:
       [B, T, 3] float32 with T = ceil(S / 320):
@@ -87,12 +87,18 @@ def track(audio: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: audio is not [B, S] with at least one sample.
+
+    Example:
+        >>> tone = 0.1 * np.sin(2 * np.pi * 200 * np.arange(3200) / 16_000)
+        >>> f0, voicing, energy = track(tone[None])[0, 5]
+        >>> round(float(f0))
+        200
     """
     if audio.ndim != 2 or audio.shape[1] == 0:
         raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
     frames = num_frames(audio.shape[1])
-    # Frames just outside the clip still see its ends: they are part of the path, as they would be
-    # were the zeros written out.
+    # Windows of frames just outside the clip still cover its ends, so the path includes them, as if
+    # the zeros outside were part of the audio.
     framed = _frames(audio.astype(jnp.float32), first=-PAST, last=frames + FUTURE)
     windowed = framed * _window()
     energy = jnp.sum(windowed**2, axis=-1) / float(np.sum(_window().astype(np.float64) ** 2))
@@ -110,7 +116,7 @@ def track(audio: jax.Array) -> jax.Array:
 
 
 def _frames(audio: jax.Array, *, first: int, last: int) -> jax.Array:
-    """[B, S] -> [B, last - first, WINDOW], frame t centred on sample HOP * t, zeros outside."""
+    """Returns frames [B, last - first, WINDOW] of audio [B, S]; frame t is centred on HOP * t."""
     before = WINDOW // 2 - first * HOP
     blocks = last - first + WINDOW // HOP - 1
     after = blocks * HOP - before - audio.shape[1]
@@ -121,7 +127,7 @@ def _frames(audio: jax.Array, *, first: int, last: int) -> jax.Array:
 
 
 def _correlation(windowed: jax.Array) -> jax.Array:
-    """[B, N, WINDOW] -> normalised autocorrelation [B, N, L] at lags _SHORTEST - 1 and up."""
+    """Returns the normalised autocorrelation [B, N, L] at lags from _SHORTEST - 1 on."""
     spectrum = jnp.fft.rfft(windowed, n=_FFT)
     power = (spectrum.real**2 + spectrum.imag**2) * _band()
     correlation = jnp.fft.irfft(power, n=_FFT)
@@ -131,15 +137,15 @@ def _correlation(windowed: jax.Array) -> jax.Array:
 
 
 def _candidates(correlation: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns (Hz, height) [B, N, K] of the strongest peaks; height 0 where there are fewer."""
+    """Returns (Hz, height) [B, N, K] of the strongest peaks; missing peaks have height 0."""
     left, middle, right = correlation[..., :-2], correlation[..., 1:-1], correlation[..., 2:]
     lags = np.arange(_SHORTEST, _LONGEST + 1, dtype=np.float32)
     octaves = np.log2(lags * (MIN_HZ / SAMPLE_RATE)).astype(np.float32)
     peak = (middle > left) & (middle >= right) & (middle > 0)
     strength = jnp.where(peak, middle - _OCTAVE_COST * octaves, -1.0)
     strength, index = jax.lax.top_k(strength, _CANDIDATES)
-    at = functools.partial(jnp.take_along_axis, indices=index, axis=-1)
-    a, b, c = at(left), at(middle), at(right)
+    pick = functools.partial(jnp.take_along_axis, indices=index, axis=-1)
+    a, b, c = pick(left), pick(middle), pick(right)
     curvature = a - 2 * b + c
     safe = jnp.where(curvature < -1e-9, curvature, -1.0)
     offset = jnp.clip(0.5 * (a - c) / safe, -0.5, 0.5)
@@ -149,7 +155,7 @@ def _candidates(correlation: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _choose(hz: jax.Array, height: jax.Array, frames: int) -> jax.Array:
-    """Returns [B, T] the state of each frame on the best path over its neighbourhood.
+    """Returns the state [B, T] of each frame on the best path over its neighbourhood.
 
     States are the candidates, then "unvoiced" (index K). The best path through frame t over frames
     t - PAST to t + FUTURE is found by passing messages from both ends towards t (max-sum; Viterbi's

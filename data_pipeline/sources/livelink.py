@@ -278,7 +278,7 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
         try:
             io.info(path)
         except InputError as error:
-            if "without sound" not in str(error):
+            if "no audio track" not in str(error):
                 return path, ""  # What is wrong with it is said when it is read.
             why = str(error)
         else:

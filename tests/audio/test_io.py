@@ -92,9 +92,9 @@ def test_what_is_no_recording_is_named(tmp_path):
     refuses(tmp_path / "nowhere" / "a.wav", "no such file")
     refuses(tmp_path / "speech.wav", "empty file")
     for name in ("text.wav", "text.txt", "text.raw", "text"):
-        (tmp_path / name).write_bytes(b"this is not a sound file " * 40)
-        refuses(tmp_path / name, "not a sound file")
-        refuses(tmp_path / name, "not a sound file", read=io.info)
+        (tmp_path / name).write_bytes(b"this is not an audio file " * 40)
+        refuses(tmp_path / name, "not an audio file")
+        refuses(tmp_path / name, "not an audio file", read=io.info)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_file_cut_short_is_refused(tmp_path, extension, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refuses(path)
-    with pytest.raises(InputError, match="cut short|not a sound file|holds 0 samples"):
+    with pytest.raises(InputError, match="cut short|not an audio file|holds 0 samples"):
         list(io.blocks(path, 0.1))
 
 

@@ -1,4 +1,4 @@
-"""The sound of films, written by PyAV and read back at the same place in time."""
+"""Audio tracks of MP4 and QuickTime files, written by PyAV and read back in sync."""
 
 import datetime
 import struct
@@ -32,27 +32,27 @@ def sound(seconds=1.0, rate=RATE, channels=1, seed=0):
 
 
 def write(path, wave, rate=RATE, codec="aac", picture=True, timecode="", late=0, frame_rate=30):
-    """A film with a moving picture and `wave` [n, channels], which starts `late` samples in."""
+    """Writes a video with audio `wave` [n, channels] that starts `late` samples in."""
     layout = {1: "mono", 2: "stereo"}[wave.shape[1]]
     form = "fltp" if codec == "aac" else {"pcm_s16le": "s16", "pcm_f32le": "flt"}[codec]
-    with av.open(str(path), "w") as film:
+    with av.open(str(path), "w") as container:
         video = None
         if picture:
-            video = film.add_stream("mpeg4", rate=frame_rate)
+            video = container.add_stream("mpeg4", rate=frame_rate)
             video.width = video.height = 32
             video.pix_fmt = "yuv420p"
             if timecode:
                 video.metadata["timecode"] = timecode
-        track = film.add_stream(codec, rate=rate)
+        track = container.add_stream(codec, rate=rate)
         track.layout, track.format = layout, form
         if video is not None:
             for i in range(30):
                 picture_frame = av.VideoFrame(32, 32, "yuv420p")
                 picture_frame.pts = i
                 for packet in video.encode(picture_frame):
-                    film.mux(packet)
+                    container.mux(packet)
             for packet in video.encode():
-                film.mux(packet)
+                container.mux(packet)
         for i in range(0, len(wave), 1024):
             block = wave[i : i + 1024]
             if form == "s16":
@@ -61,9 +61,9 @@ def write(path, wave, rate=RATE, codec="aac", picture=True, timecode="", late=0,
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), form, layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, i + late, Fraction(1, rate)
             for packet in track.encode(frame):
-                film.mux(packet)
+                container.mux(packet)
         for packet in track.encode():
-            film.mux(packet)
+            container.mux(packet)
     return path
 
 
@@ -77,7 +77,7 @@ def lag(found, expected):
 
 @pytest.mark.parametrize(("codec", "steps"), [("pcm_s16le", 32767), ("pcm_f32le", None)])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_pcm_in_a_film_is_the_same_samples(tmp_path, codec, steps, channels):
+def test_pcm_track_keeps_its_samples(tmp_path, codec, steps, channels):
     wave = sound(channels=channels)
     path = write(tmp_path / "a.mov", wave, codec=codec)
     expected = wave if steps is None else (wave * steps).astype(np.int16) / np.float32(32768)
@@ -120,7 +120,7 @@ def test_blocks_are_the_samples_of_load(tmp_path):
     assert len(whole) == round(1.7 * SAMPLE_RATE)
 
 
-def test_a_film_is_known_by_its_content(tmp_path):
+def test_content_identifies_the_format(tmp_path):
     path = write(tmp_path / "a.mp4", sound())
     named_wrong = tmp_path / "a.wav"
     path.rename(named_wrong)
@@ -130,21 +130,21 @@ def test_a_film_is_known_by_its_content(tmp_path):
     assert len(io.load(tmp_path / "b.mov")) == SAMPLE_RATE
 
 
-def test_films_without_sound_are_refused(tmp_path):
+def test_files_without_an_audio_track_are_refused(tmp_path):
     path = tmp_path / "silent.mp4"
-    with av.open(str(path), "w") as film:
-        video = film.add_stream("mpeg4", rate=30)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=30)
         video.width = video.height = 32
         for packet in [*video.encode(av.VideoFrame(32, 32, "yuv420p")), *video.encode()]:
-            film.mux(packet)
+            container.mux(packet)
     for read in (io.load, io.info, lambda p: next(io.native_blocks(p))):
-        with pytest.raises(InputError, match="silent.mp4: is a film without sound"):
+        with pytest.raises(InputError, match="silent.mp4: has no audio track"):
             read(path)
 
 
 @pytest.mark.parametrize("name", ["a.mov", "a.mp4", "a.m4a"])
 @pytest.mark.parametrize("faststart", [False, True])
-def test_a_film_cut_anywhere_is_refused(tmp_path, name, faststart):
+def test_a_file_cut_anywhere_is_refused(tmp_path, name, faststart):
     path = write(tmp_path / name, sound(0.6), picture=name != "a.m4a")
     if faststart:  # the index comes first, so that a cut file still opens
         first = tmp_path / f"first{path.suffix}"
@@ -231,10 +231,10 @@ def test_the_time_of_day_of_broadcast_wavs(tmp_path):
         ("01:00:00;00", Fraction(60000, 1001), 215784 * 1001 / 60000),
     ],
 )
-def test_the_time_of_day_of_films(tmp_path, text, rate, seconds):
+def test_time_of_day_of_the_timecode(tmp_path, text, rate, seconds):
     path = write(tmp_path / "a.mov", sound(0.2), timecode=text, frame_rate=rate)
     assert io.recording_start(path) == pytest.approx(seconds, abs=1e-6)
 
 
-def test_films_without_a_timecode_say_nothing(tmp_path):
+def test_no_timecode_gives_no_time_of_day(tmp_path):
     assert io.recording_start(write(tmp_path / "a.mov", sound(0.2))) is None

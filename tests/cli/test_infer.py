@@ -160,7 +160,7 @@ CASES = {
     "empty audio": (["--audio", "{bad}/empty.wav"], "empty.wav: holds 0 samples"),
     "one sample": (["--audio", "{bad}/one.wav"], "one.wav: holds 1 samples"),
     "NaN samples": (["--audio", "{bad}/nan.wav"], "nan.wav: sample at 0.2500 s is not a finite"),
-    "not audio": (["--audio", "{bad}/text.wav"], "text.wav: not a sound file"),
+    "not audio": (["--audio", "{bad}/text.wav"], "text.wav: not an audio file"),
     "empty file": (["--audio", "{bad}/zero.wav"], "zero.wav: "),
     "emotion zero": (["--emotion", "happy=0"], "emotion weights sum to 0"),
     "emotion over one": (["--emotion", "happy=0.8,sad=0.8"], "emotion weights sum to 1.6"),

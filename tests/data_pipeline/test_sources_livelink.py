@@ -223,7 +223,7 @@ def test_without_sound_the_option_is_named(tmp_path):
     assert name == "a_1_Ann" and "--config.missing_audio=silence" in reason and not actor.takes
     film(tmp_path / "a_1_Ann.mov", sound=False)
     _, actor = only(tmp_path)
-    assert "is a film without sound" in actor.rejected[0][1]
+    assert "has no audio track" in actor.rejected[0][1]
     _, actor = only(tmp_path, SILENT)
     assert actor.takes[0].audio is None and actor.takes[0].offset is None
 

@@ -195,9 +195,9 @@ LISTED = {
     "empty file": (f"{INFER} --audio={{world}}/zero.wav", "zero.wav: is an empty file"),
     "one sample": (f"{INFER} --audio={{world}}/one.wav", "one.wav: holds 1 samples, expected"),
     "NaN samples": (f"{INFER} --audio={{world}}/nan.wav", "nan.wav: sample at 0.2500 s is not"),
-    "no sound": (f"{INFER} --audio={{world}}/bytes.wav", "bytes.wav: not a sound file"),
+    "no sound": (f"{INFER} --audio={{world}}/bytes.wav", "bytes.wav: not an audio file"),
     "cut audio": (f"{INFER} --audio={{world}}/cut.wav", "cut.wav: cut short"),
-    "a folder as audio": (f"{INFER} --audio={{world}}", "is a folder, expected a sound file"),
+    "a folder as audio": (f"{INFER} --audio={{world}}", "is a folder, expected an audio file"),
 }
 GOOD = f"{INFER} --audio={{world}}/good.wav"
 INFERRING = {
@@ -358,7 +358,7 @@ OTHER_COMMANDS = {
     "whole demo: NaN": ("whole --folder={tmp}/d --audio={world}/nan.wav", "is not a finite number"),
     "whole demo: no sound": (
         "whole --folder={tmp}/d --audio={world}/bytes.wav",
-        "not a sound file",
+        "not an audio file",
     ),
     "whole demo: into a file": ("whole --folder={world}/file", "file; expected a folder"),
     "whole demo: below a file": ("whole --folder={world}/file/d", "cannot be made"),
