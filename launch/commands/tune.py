@@ -15,9 +15,12 @@ from pathlib import Path
 from a2fjax import config as config_lib
 from a2fjax import errors, files
 from a2fjax.errors import InputError, WorkFailed
-from launch.jobs import array_spec, run_spec
-from launch.monitor import status
-from launch.schedulers import last_line
+from launch import schedulers
+from launch.jobs import folders, outcome, record
+from launch.jobs.formats import last_line
+from launch.monitor import cancel, states
+from launch.monitor.wait import PATIENCE
+from launch.submission import flags
 from launch.sweeps import Trial, parse, sweep
 from launch.tuning import driver
 
@@ -50,7 +53,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
     metric = args.metric.removeprefix("-")
     settings = driver.Settings(
         runs=args.trials,
-        max_parallel=args.max_parallel or 1,
+        max_parallel=flags.value(args, "max_parallel") or 1,
         better="lower" if metric == args.metric else "higher",
         seed=args.seed,
         pruner=args.pruner,
@@ -58,17 +61,17 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
         last_step=config.steps,
         poll_seconds=args.poll,
     )
-    folder = Path(args.runs).absolute() / run_spec.check_name(args.name)
-    if run_spec.is_run(folder):
+    folder = Path(args.runs).absolute() / folders.check_name(args.name)
+    if record.is_job(folder):
         raise InputError(f"--name {args.name}: is a run; take another name")
-    files.make_folder(run_spec.launch(folder))
-    if not run_spec.is_sweep(folder):
-        run_spec.write_json(run_spec.launch(folder) / "sweep.json", {"trials": []})
+    files.make_folder(record.launch(folder))
+    if not record.is_sweep(folder):
+        record.write_sweep(folder, [])
     words = _without(argv[1:], _OWN)
-    local = (args.backend or "local") == "local" and not args.profile
-    runs = _Runs(folder, words, metric, wait=local)
+    scheduler = schedulers.get(args.scheduler or schedulers.DEFAULT)
+    runs = _Runs(folder, words, metric, wait=scheduler.capabilities.foreground)
     found = driver.tune(
-        run_spec.launch(folder) / "study", space, runs, settings, say=lambda t: print(t, flush=True)
+        record.launch(folder) / "study", space, runs, settings, say=lambda t: print(t, flush=True)
     )
     sign = 1 if settings.better == "lower" else -1
     done = [(sign * r.value, r) for r in found if r.value is not None and r.state == "done"]
@@ -96,7 +99,7 @@ class _Runs:
           wait: whether submitting lasts as long as the run, as on this machine.
         """
         self._folder, self._words, self._metric, self._wait = folder, list(words), metric, wait
-        self._numbers = run_spec.launch(folder) / "numbers"
+        self._numbers = record.launch(folder) / "numbers"
         self._silent, self._lost = 0, Counter[str]()
         files.make_folder(self._numbers)
 
@@ -130,12 +133,12 @@ class _Runs:
         """See `tuning.Runs`."""
         with contextlib.suppress(OSError, ValueError, KeyError):  # InputError is a ValueError
             key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
-            for run in run_spec.trials(self._folder):
+            for run in record.trials(self._folder):
                 # Written before it is handed over, and then submitted by a name.
                 if (
-                    run_spec.is_run(run)
-                    and run_spec.read(run).key == key
-                    and run_spec.submission(run)
+                    record.is_job(run)
+                    and record.read(run).key == key
+                    and record.submission(run)
                 ):
                     return str(run)
         return None
@@ -153,21 +156,21 @@ class _Runs:
     def _state(self, run: Path) -> str:
         """Returns a run's state; schedulers are restarted, and exit codes show late, at times."""
         try:
-            state = status.states([run])[run].name
+            state = states.one(run).name
         except WorkFailed as error:
             self._silent += 1
-            if self._silent == status.PATIENCE:
+            if self._silent == PATIENCE:
                 raise
             print(f"{error}; looking again", flush=True)
-            return array_spec.RUNNING
+            return outcome.RUNNING
         self._silent = 0
-        self._lost[run.name] = self._lost[run.name] + 1 if state == array_spec.LOST else 0
-        return array_spec.RUNNING if 0 < self._lost[run.name] < status.PATIENCE else state
+        self._lost[run.name] = self._lost[run.name] + 1 if state == outcome.LOST else 0
+        return outcome.RUNNING if 0 < self._lost[run.name] < PATIENCE else state
 
     def cancel(self, run: str) -> None:
         """See `tuning.Runs`."""
-        if status.states([Path(run)])[Path(run)].name in array_spec.ACTIVE:
-            status.cancel(Path(run))
+        if states.one(Path(run)).active:
+            cancel.cancel(Path(run))
 
 
 def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The data of a run as they were when it was submitted: by digests of the shards' manifests."""
+"""Digests of a run's datasets on submission, so that it trains on no others."""
 
 from __future__ import annotations
 
@@ -8,61 +8,64 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from launch.jobs import run_spec as spec
+from launch.jobs import record
+from launch.jobs.spec import JobSpec
 
 NAME = "data.json"
 
 
-def take(shards: Iterable[str], but: Collection[str] = (), directory: str = ".") -> dict[str, str]:
-    """Returns the SHA-256 of each set's manifest, which names all clips.
+def digests(
+    shards: Iterable[str], pending: Collection[str] = (), directory: str = "."
+) -> dict[str, str]:
+    """Returns the SHA-256 of each dataset's manifest, which names all clips.
 
     Args:
-      shards: folders.
-      but: real paths of those that something else has yet to fill.
-      directory: that relative paths start from.
+      shards: dataset folders.
+      pending: real paths of datasets that other work has yet to write.
+      directory: base of relative paths.
 
     Returns:
-      "" for what is not here, or not yet.
+      Digest by folder; "" for a dataset that is not on this machine, or not yet.
     """
-    out = {}
+    result = {}
     for name in shards:
         folder = Path(directory) / name
-        out[name] = ""
+        result[name] = ""
         with contextlib.suppress(OSError):
-            if str(folder.resolve()) not in but:
+            if str(folder.resolve()) not in pending:
                 text = (folder / "manifest.json").read_bytes()
-                out[name] = hashlib.sha256(text).hexdigest()
-    return out
+                result[name] = hashlib.sha256(text).hexdigest()
+    return result
 
 
-def of(run: Path, run_spec: spec.RunSpec) -> dict[str, str]:
-    """Returns the digests of a run; those that its desk could not know as its first start saw them.
+def pinned(run: Path, spec: JobSpec) -> dict[str, str]:
+    """Returns a run's digests, with those of its first start where submission could not know them.
 
-    Those are in RUN/launch/data.json from then on.
+    RUN/launch/data.json holds the latter.
     """
-    seen: dict[str, str] = {}
+    first: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads((spec.launch(run) / NAME).read_text())
-        seen = {k: v for k, v in values.items() if isinstance(v, str)}
-    return {name: digest or seen.get(name, "") for name, digest in run_spec.data.items()}
+        values = json.loads((record.launch(run) / NAME).read_text())
+        first = {k: v for k, v in values.items() if isinstance(v, str)}
+    return {name: digest or first.get(name, "") for name, digest in spec.data.items()}
 
 
-def check(run: Path, run_spec: spec.RunSpec, *, first: bool) -> str:
-    """Returns what is wrong with the data that are about to be read, or "".
+def check(run: Path, spec: JobSpec, *, first: bool) -> str:
+    """Returns an error where the data differ from those that were submitted, or "".
 
     Args:
-      run: the run's folder.
-      run_spec: what it is.
-      first: whether this is the process that writes what could not be known at the desk.
+      run: folder of the run.
+      spec: its specification.
+      first: whether this process writes the digests that were unknown on submission.
     """
-    known = of(run, run_spec)
-    found = take(known, directory=run_spec.directory)
+    known = pinned(run, spec)
+    current = digests(known, directory=spec.directory)
     for name, digest in known.items():
-        if digest and found[name] and digest != found[name]:
+        if digest and current[name] and digest != current[name]:
             return (
-                f"{name}: is another set than when {run_spec.id} was submitted (its manifest.json "
-                f"differs); `submit.py resume {run_spec.id}` takes it as it is now"
+                f"{name}: is another dataset than when {spec.id} was submitted (its manifest.json "
+                f"differs); `submit.py resume {spec.id}` accepts it as it is now"
             )
-    if first and "" in run_spec.data.values():
-        spec.write_json(spec.launch(run) / NAME, found)
+    if first and "" in spec.data.values():
+        record.write_json(record.launch(run) / NAME, current)
     return ""

@@ -1,4 +1,4 @@
-"""How far a run is, from the files that it writes."""
+"""Progress of a run, from the files that it writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax.train.tracking import duration
-from launch.jobs import run_spec
+from launch.jobs.record import launch
 
 _TAIL = 1 << 18
 SHOWN = ("eval/loss", "train/loss")
@@ -22,7 +22,7 @@ SHOWN = ("eval/loss", "train/loss")
 def last(run: Path) -> tuple[int | None, dict[str, float]]:
     """Returns the last step of metrics.jsonl and the last value of each of its keys.
 
-    Only the end of the file is read; a line that is being written is left out.
+    Reads only the end of the file; leaves out a line that is being written.
     """
     try:
         with (run / "metrics.jsonl").open("rb") as file:
@@ -43,7 +43,7 @@ def last(run: Path) -> tuple[int | None, dict[str, float]]:
 
 
 def checkpoint(run: Path) -> int:
-    """Returns the newest step that was saved whole, 0 before the first."""
+    """Returns the step of the newest complete checkpoint, 0 before the first."""
     try:
         names = [p.name for p in (run / "checkpoints").iterdir()]
     except OSError:
@@ -52,9 +52,9 @@ def checkpoint(run: Path) -> int:
 
 
 def event(run: Path, what: str, **values: Any) -> None:
-    """Appends a line to events.jsonl; several machines may do so at once."""
+    """Appends a line to events.jsonl; safe from several machines at once."""
     line = {"time": now(), "event": what, **values}
-    with contextlib.suppress(OSError), (run_spec.launch(run) / "events.jsonl").open("ab") as file:
+    with contextlib.suppress(OSError), (launch(run) / "events.jsonl").open("ab") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         file.write((json.dumps(line) + "\n").encode())
@@ -62,45 +62,45 @@ def event(run: Path, what: str, **values: Any) -> None:
 
 def events(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of events.jsonl; a torn one is left out."""
-    out = []
+    entries = []
     try:
-        text = (run_spec.launch(run) / "events.jsonl").read_text(errors="replace")
+        text = (launch(run) / "events.jsonl").read_text(errors="replace")
     except OSError:
         return []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
             value = json.loads(line)
-            if isinstance(value, dict):
-                out.append(value)
-    return out
+            if isinstance(value, dict) and "event" in value:
+                entries.append(value)
+    return entries
 
 
 def result(run: Path) -> dict[str, Any]:
-    """Returns result.json of the last time that a run ended; {} before that."""
+    """Returns result.json of the last attempt that ended; {} before that."""
     try:
-        values = json.loads((run_spec.launch(run) / "result.json").read_text())
+        values = json.loads((launch(run) / "result.json").read_text())
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def seconds(run: Path) -> float:
-    """Returns how long a run has been at work, over all its attempts."""
+    """Returns the seconds that a run has been running, over all its attempts."""
     begun: dict[Any, float] = {}
     total = 0.0
     for line in events(run):
-        at = line.get("unix")
-        if line.get("rank") != 0 or not isinstance(at, (int, float)):
+        unix = line.get("unix")
+        if line.get("rank") != 0 or not isinstance(unix, (int, float)):
             continue
         if line["event"] == "started":
-            begun[line.get("pid")] = at
+            begun[line.get("pid")] = unix
         elif line["event"] == "ended":
-            total += max(0.0, at - begun.pop(line.get("pid"), at))
+            total += max(0.0, unix - begun.pop(line.get("pid"), unix))
     return total
 
 
 def line(run: Path, steps: int | None) -> str:
-    """Returns how far a run is, in words: step, rate, what is left, held-out loss."""
+    """Returns the progress of a run as text: step, rate, ETA, held-out loss."""
     step, values = last(run)
     if step is None:
         return ""
@@ -115,15 +115,15 @@ def line(run: Path, steps: int | None) -> str:
 
 
 def now() -> str:
-    """Returns the time in UTC, ISO 8601."""
+    """Returns the current UTC time, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 def host() -> str:
-    """Returns the name of this machine, the scheduler's where there is one."""
+    """Returns the name of this machine, Slurm's where it has one."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def metrics(values: Mapping[str, float]) -> dict[str, float]:
-    """Returns those of a run's numbers that say how good it is."""
+    """Returns the quality metrics among a run's values."""
     return {k: v for k, v in values.items() if k.startswith("eval/") or k == "train/loss"}

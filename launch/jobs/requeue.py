@@ -1,7 +1,7 @@
-"""Decides whether a run that ended is requeued: `python -m launch.jobs.requeue RUN CODE ...`.
+"""Decides whether what ended is requeued: `python -m launch.jobs.requeue FOLDER CODE ...`.
 
-Prints "again CODE" when the run is to go back into the queue, "end CODE" when not, and keeps the
-final exit code in RUN/launch/exit.
+Prints "again CODE" when the run or element returns to the queue, "end CODE" when not, and then
+writes the final exit code to FOLDER/launch/exit.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from a2fjax import errors, files
-from launch.jobs import array_spec, data_pins, progress, worker
-from launch.jobs import run_spec as spec
+from launch.jobs import data_pins, outcome, progress, record, worker
+from launch.jobs.formats import as_json
+from launch.jobs.spec import JobSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What becomes of a run.
+class Decision:
+    """Whether a run or element that ended starts again.
 
     Attributes:
-      code: the run's exit code.
-      again: whether it is to be started again.
-      why: in words.
+      code: its exit code.
+      again: whether it starts again.
+      why: the reason, as text.
     """
 
     code: int
@@ -35,111 +36,110 @@ class Verdict:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0 where a verdict was found."""
+    """Runs the command line; returns 0 where a decision was made."""
     parser = errors.ArgumentParser(prog="launch.jobs.requeue", description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("code", type=int, help="exit code of srun")
-    parser.add_argument("--ended", action="store_true", help="the whole job was told to end")
-    parser.add_argument("--restarts", type=int, default=0, help="how often it came back already")
+    parser.add_argument("code", type=int, help="exit code of its processes")
+    parser.add_argument("--ended", action="store_true", help="the whole job was asked to end")
+    parser.add_argument("--restarts", type=int, default=0, help="how often it was requeued already")
     try:
         args = parser.parse_args(argv)
-        run_spec = spec.read(args.run)
-        verdict = decide(args.run, run_spec, args.code, ended=args.ended, restarts=args.restarts)
-        close(args.run, run_spec, verdict)
+        spec = record.read(args.run)
+        decision = decide(args.run, spec, args.code, ended=args.ended, restarts=args.restarts)
+        close(args.run, spec, decision)
     except (errors.InputError, errors.WorkFailed, argparse.ArgumentError, OSError) as error:
         print(f"launch.jobs.requeue: error: {error}", file=sys.stderr)
         return errors.EXIT_FAILED
-    print(f"{'again' if verdict.again else 'end'} {verdict.code}")
+    print(f"{'again' if decision.again else 'end'} {decision.code}")
     return errors.EXIT_OK
 
 
-def decide(run: Path, run_spec: spec.RunSpec, code: int, *, ended: bool, restarts: int) -> Verdict:
-    """Returns whether a run that ended is to be started again.
+def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -> Decision:
+    """Decides whether a run or element that ended starts again.
 
     Args:
       run: its folder.
-      run_spec: what it is.
-      code: exit code of what started its processes.
-      ended: whether the whole job was told to end, by its owner or the time limit.
-      restarts: how often it came back already.
+      spec: its specification.
+      code: exit code of its processes.
+      ended: whether the whole job was asked to end, by its owner or the time limit.
+      restarts: how often it was requeued already.
     """
-    code = first_code(run, code, run_spec.resources.hosts)
+    code = first_code(run, code, spec.resources.hosts)
     if code == errors.EXIT_OK:
-        return Verdict(code, False, "done")
-    if (spec.launch(run) / "cancelled").exists():
-        return Verdict(code, False, "cancelled")
+        return Decision(code, False, "done")
+    if (record.launch(run) / "cancelled").exists():
+        return Decision(code, False, "cancelled")
     if ended:
-        return Verdict(code, False, "the job was told to end")
-    stopped = code in array_spec.STOP_CODES
+        return Decision(code, False, "the job was asked to end")
+    stopped = code in outcome.STOP_CODES
     # Killed processes and lost peers are the machine's doing as often as the program's.
-    lost = code == errors.EXIT_LOST or code > 128
-    if not stopped and not lost:
-        return Verdict(code, False, array_spec.state_of(code))
-    if restarts >= run_spec.max_requeues:
-        return Verdict(code, False, f"came back {restarts} times, which --max-requeues allows")
+    failed = code == errors.EXIT_LOST or code > 128
+    failed |= spec.retry_failures and outcome.state_of(code) == outcome.FAILED
+    if not stopped and not failed:
+        return Decision(code, False, outcome.state_of(code))
+    if restarts >= spec.max_requeues:
+        return Decision(code, False, f"requeued {restarts} times, as often as --max-requeues allows")
     if stopped:
-        return Verdict(code, True, "told to stop")
+        return Decision(code, True, "asked to stop")
     failures = _failures(run)
-    if failures > run_spec.retries:
-        return Verdict(code, False, f"failed {failures} times without a new checkpoint")
-    return Verdict(code, True, f"failure {failures} of at most {run_spec.retries} retries")
+    if failures > spec.retries:
+        return Decision(code, False, f"failed {failures} times without a new checkpoint")
+    return Decision(code, True, f"failure {failures} of at most {spec.retries} retries")
 
 
-def close(run: Path, run_spec: spec.RunSpec, verdict: Verdict) -> None:
-    """Writes what was decided."""
-    place = spec.launch(run)
-    submitted = spec.submission(run)
+def close(run: Path, spec: JobSpec, decision: Decision) -> None:
+    """Records a decision."""
+    submitted = record.submission(run)
     attempt = submitted.attempt if submitted else 1
     progress.event(
         run,
-        "again" if verdict.again else "end",
-        exit_code=verdict.code,
-        why=verdict.why,
+        "again" if decision.again else "end",
+        exit_code=decision.code,
+        why=decision.why,
         attempt=attempt,
     )
-    if not verdict.again:
-        if progress.result(run).get("exit_code") != verdict.code:
-            worker.write_result(run, run_spec, verdict.code, attempt)
-        files.write_text(place / "exit", f"{verdict.code}\n")
+    if not decision.again:
+        if progress.result(run).get("exit_code") != decision.code:
+            worker.write_result(run, spec, decision.code, attempt)
+        files.write_text(record.launch(run) / "exit", f"{decision.code}\n")
 
 
 def first_code(run: Path, code: int, processes: int) -> int:
     """Returns the exit code of the process that ended first with another than 0.
 
-    The others are stopped then, and end with 75 although there was nothing to stop for.
+    The others are stopped then, and end with 75 although they had no reason of their own.
     """
-    found: list[tuple[float, int]] = []
+    ended: list[tuple[float, int]] = []
     for rank in range(processes):
         # By name: a network disk may show an old list of a folder for a minute.
-        path = spec.launch(run) / "ranks" / f"{rank}.json"
+        path = record.launch(run) / "ranks" / f"{rank}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(path.read_text())
             if values["exit_code"]:
-                found.append((float(values["unix"]), int(values["exit_code"])))
-    return min(found)[1] if found else code
+                ended.append((float(values["unix"]), int(values["exit_code"])))
+    return min(ended)[1] if ended else code
 
 
 def forget(run: Path) -> None:
-    """Removes what the last attempt left, before the next one."""
-    place = spec.launch(run)
+    """Removes the outcome of the last attempt, before the next one."""
     for name in ("exit", "cancelled", "failures.json", data_pins.NAME):
-        (place / name).unlink(missing_ok=True)
+        (record.launch(run) / name).unlink(missing_ok=True)
     clear_ranks(run)
 
 
 def clear_ranks(run: Path) -> None:
     """Removes the exit codes of processes, before they start again."""
-    for path in (spec.launch(run) / "ranks").glob("*.json"):
+    for path in (record.launch(run) / "ranks").glob("*.json"):
         path.unlink(missing_ok=True)
 
 
 def _failures(run: Path) -> int:
-    """Returns how often the run has failed since its last checkpoint, this time included."""
-    path, step, count = spec.launch(run) / "failures.json", progress.checkpoint(run), 0
+    """Returns the number of failures since the last checkpoint, including this one."""
+    path, step, count = record.launch(run) / "failures.json", progress.checkpoint(run), 0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         before = json.loads(path.read_text())
         count = int(before["count"]) if int(before["step"]) >= step else 0
-    files.write_text(path, array_spec.as_json({"step": step, "count": count + 1}))
+    files.write_text(path, as_json({"step": step, "count": count + 1}))
     return count + 1
 
 

@@ -1,1 +1,1 @@
-"""Status, logs and result tables of submitted jobs."""
+"""What became of jobs: states, logs, tables; waiting for them and stopping them."""

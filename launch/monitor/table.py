@@ -10,13 +10,12 @@ import csv as writer
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from a2fjax import config, files
+from a2fjax import config
 from a2fjax.errors import InputError, nearest
 from a2fjax.view import text as words
-from launch.jobs.array_spec import DONE
+from launch.jobs.outcome import DONE
 from launch.sweeps.sweep import overrides
 
 METRIC = "eval/loss"
@@ -37,7 +36,7 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     Raises:
       InputError: there are metrics, but none of this name.
     """
-    name, sign = _metric(metric)
+    name, sign = parse_metric(metric)
     known = {k for row in rows for k in row.get("metrics") or {}}
     if known and name not in known:
         raise InputError(f"metric {name}: no run has it{nearest(name, sorted(known))}")
@@ -49,6 +48,18 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     finished = [r for r in rows if r.get("state") == DONE]
     others = [r for r in rows if r.get("state") != DONE]
     return sorted(finished, key=place) + sorted(others, key=place)
+
+
+def parse_metric(metric: str) -> tuple[str, int]:
+    """Returns a metric's name, and -1 where a "-" before it says that more is better, else 1.
+
+    Raises:
+      InputError: no name.
+    """
+    name = metric.removeprefix("-")
+    if not name.strip():
+        raise InputError(f"--metric {metric!r}: expected a name, or -name where more is better")
+    return name, -1 if metric.startswith("-") else 1
 
 
 def score(row: Row, name: str) -> float | None:
@@ -92,7 +103,7 @@ def text(rows: Sequence[Row], metric: str, width: int = 28) -> str:
 
 def csv(rows: Sequence[Row], metric: str) -> str:
     """Returns comma-separated values with all digits, every override and every metric."""
-    name, _ = _metric(metric)
+    name, _ = parse_metric(metric)
     keys = list(dict.fromkeys(k for row in rows for k in row.get("overrides") or {}))
     metrics = list(dict.fromkeys(k for row in rows for k in row.get("metrics") or {} if k != name))
     out = io.StringIO()
@@ -109,30 +120,6 @@ def csv(rows: Sequence[Row], metric: str) -> str:
     return out.getvalue()
 
 
-def page(rows: Sequence[Row], metric: str, title: str = "Sweep") -> str:
-    """Returns one self-contained page: parallel coordinates and a table that sorts."""
-    from launch.monitor import table_html
-
-    return table_html.render(ordered(rows, metric), *_metric(metric), title)
-
-
-def write(path: str | Path, rows: Sequence[Row], metric: str, title: str = "Sweep") -> None:
-    """Writes a table whole, in the form that the file's ending says.
-
-    Raises:
-      InputError, WorkFailed: no such form or metric, or as `files.write_text`.
-    """
-    forms: dict[str, Callable[[], str]] = {
-        ".csv": lambda: csv(rows, metric),
-        ".html": lambda: page(rows, metric, title),
-        ".txt": lambda: text(rows, metric),
-    }
-    ending = Path(path).suffix.lower()
-    if ending not in forms:
-        raise InputError(f"{path}: the ending says the form: expected one of: {', '.join(forms)}")
-    files.write_text(path, forms[ending]())
-
-
 def progress(row: Row) -> str:
     """Returns how far a run is."""
     step, steps = row.get("step"), row.get("steps")
@@ -147,7 +134,7 @@ def shown(value: Any) -> str:
 def _columns(
     rows: Sequence[Row], metric: str, number: Callable[[float], str]
 ) -> tuple[list[str], list[list[str]]]:
-    name, _ = _metric(metric)
+    name, _ = parse_metric(metric)
     keys = swept(rows)
     header = ["run", name, *keys, "state", "step", "time"]
     cells = []
@@ -164,13 +151,6 @@ def _columns(
             ]
         )
     return header, cells
-
-
-def _metric(metric: str) -> tuple[str, int]:
-    name = metric.removeprefix("-")
-    if not name.strip():
-        raise InputError(f"--metric {metric!r}: expected a name, or -name where more is better")
-    return name, -1 if metric.startswith("-") else 1
 
 
 def _say(value: Any) -> str:

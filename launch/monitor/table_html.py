@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from a2fjax.view.text import duration, short
-from launch.jobs.array_spec import DONE
+from launch.jobs.outcome import DONE
 from launch.monitor.table import UNSET, Row, progress, score, setting, shown, swept
 
 _TOP, _BOTTOM, _SIDE, _GAP, _HEIGHT = 64, 28, 90, 170, 420

@@ -1,4 +1,4 @@
-"""What must have ended before work starts: runs, sweeps, builds of shards, caches of encoders."""
+"""Dependencies of a job: runs, sweeps, builds and caches that must have ended before it starts."""
 
 from __future__ import annotations
 
@@ -10,174 +10,158 @@ from pathlib import Path
 
 from a2fjax.errors import InputError, nearest
 from launch import schedulers
-from launch.jobs import array_spec, run_spec
-from launch.monitor import status
-from launch.schedulers import Id
+from launch.jobs import folders, outcome, record
+from launch.jobs.record import Submission
+from launch.monitor import states
+from launch.schedulers.base import Dependencies
 
-HOW = ("ok", "any")
-"""Conditions: it ended well, or in whatever way."""
+CONDITIONS = ("ok", "any")
+"""It ended well, or it ended at all."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """One thing that is waited for.
+class Dependency:
+    """One run, or the last command of one array, that is waited for.
 
     Attributes:
       name: for messages.
-      state: of `job.STATES`.
-      backend: where it is.
-      slurm: its job and place in the array there; None elsewhere.
+      state: one of `outcome.STATES`.
+      submitted: how it was submitted; None for a run that never was.
     """
 
     name: str
     state: str
-    backend: str
-    slurm: Id | None
+    submitted: Submission | None
 
     @property
     def active(self) -> bool:
-        """Whether it is at work or waits to be."""
-        return self.state in array_spec.ACTIVE
+        """Whether it runs or waits."""
+        return self.state in outcome.ACTIVE
 
 
 def check(given: Sequence[str], root: str | Path) -> tuple[str, ...]:
     """Returns `--after` with paths in place of names and the condition spelt out.
 
     Args:
-      given: RUN, SWEEP or SWEEP/TRIAL (names below ROOT or paths), or the folder that a build or a
+      given: RUN, SWEEP or SWEEP/TRIAL (names below ROOT or paths), or the folder that a build or
         cache fills, or its `--record`; ":ok" or ":any" may follow.
       root: folder of all runs.
 
     Raises:
       InputError: nothing of that name was submitted, or no such condition.
     """
-    out = []
+    result = []
     for text in given:
-        name, _, how = text.rpartition(":")
-        if not name or (how not in HOW and _place(text, root)):
-            name, how = text, "ok"
-        if how not in HOW:
-            raise InputError(f"--after {text}: {how!r}{nearest(how, HOW)}")
-        place = _place(name, root)
-        if place is None and Path(name).exists():
+        name, _, condition = text.rpartition(":")
+        if not name or (condition not in CONDITIONS and _path(text, root)):
+            name, condition = text, "ok"
+        if condition not in CONDITIONS:
+            raise InputError(f"--after {text}: {condition!r}{nearest(condition, CONDITIONS)}")
+        path = _path(name, root)
+        if path is None and Path(name).exists():
             raise InputError(
-                f"--after {text}: nothing was submitted that fills this folder (say its --record "
+                f"--after {text}: nothing was submitted that fills this folder (give its --record "
                 "where that is another)"
             )
-        out.append(f"{place or run_spec.find(name, root)}:{how}")
-    return tuple(out)
+        result.append(f"{path or folders.find(name, root)}:{condition}")
+    return tuple(result)
 
 
-def of(text: str) -> list[Work]:
+def named(text: str) -> list[Dependency]:
     """Returns what one of `check`'s texts waits for.
 
     Raises:
       InputError, WorkFailed: files are damaged, or the scheduler does not answer.
     """
     folder = Path(text.rpartition(":")[0])
-    base = _base(folder)
-    if base is not None:
-        record = array_spec.read(base)
-        assert record is not None
-        last = schedulers.get(record.backend).states(record, base)[array_spec.FINISH]
-        number = record.jobs.get(array_spec.FINISH) if record.backend == "slurm" else None
-        return [Work(folder.name, last, record.backend, (number, None) if number else None)]
-    out = []
-    for run, found in status.states(run_spec.runs(folder)).items():
-        submitted = run_spec.submission(run)
-        backend = submitted.backend if submitted else run_spec.read(run).backend
-        at = (submitted.job, submitted.index) if submitted and backend == "slurm" else None
-        out.append(Work(run_spec.read(run).id, found.name, backend, at))
-    return out
+    array = _array(folder)
+    if array is not None:
+        members, names = [record.finalize(array)], [folder.name]
+    else:
+        members = record.members(folder)
+        names = [record.read(run).id for run in members]
+    current, submitted = states.query(members), record.submissions(members)
+    return [
+        Dependency(name, current[member].name, submitted[member])
+        for name, member in zip(names, members, strict=True)
+    ]
 
 
-def pending(after: Sequence[str]) -> list[tuple[str, Work]]:
+def pending(after: Sequence[str]) -> list[tuple[str, Dependency]]:
     """Returns what has not ended yet, each with its condition.
 
     Raises:
       InputError: one has ended badly that should have ended well.
     """
-    out = []
+    result = []
     for text in after:
-        folder, _, how = text.rpartition(":")
-        for work in of(text):
-            if work.active:
-                out.append((how, work))
-            elif how == "ok" and work.state != array_spec.DONE:
+        folder, _, condition = text.rpartition(":")
+        for dependency in named(text):
+            if dependency.active:
+                result.append((condition, dependency))
+            elif condition == "ok" and dependency.state != outcome.DONE:
+                name = Path(folder).name
                 raise InputError(
-                    f"--after {Path(folder).name}: {work.name} is {work.state}; mend it, or say "
-                    f"--after {Path(folder).name}:any"
+                    f"--after {name}: {dependency.name} is {dependency.state}; mend it, or give "
+                    f"--after {name}:any"
                 )
-    return out
+    return result
 
 
 def wait(after: Sequence[str], poll: float) -> None:
-    """Waits at the desk, where the backend knows no "after that".
+    """Waits here, for a scheduler that does not queue dependencies.
 
     Raises:
       InputError: as `pending`.
     """
-    said = ""
-    while found := pending(after):
-        line = ", ".join(work.name for _, work in found)
-        if line != said:
+    shown = ""
+    while unfinished := pending(after):
+        line = ", ".join(dependency.name for _, dependency in unfinished)
+        if line != shown:
             print(f"waits for {line}", flush=True)
-            said = line
+            shown = line
         time.sleep(poll)
 
 
-def in_vain(after: Sequence[str]) -> str:
-    """Returns what has ended badly so that what waits for it never starts, or ""."""
-    try:
-        pending(after)
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def needs(after: Sequence[str], backend: str) -> dict[str, list[Id]]:
-    """Returns Slurm's jobs that must have ended, by how.
+def resolve(after: Sequence[str], scheduler: str) -> Dependencies:
+    """Returns dependencies as a scheduler takes them.
 
     Raises:
-      InputError: one has ended badly, or is none of Slurm's.
+      InputError: one has ended badly, or runs on another scheduler than the one that queues.
     """
-    found = pending(after)
-    out: dict[str, list[Id]] = {"ok": [], "any": []}
-    for how, work in found if backend == "slurm" else ():
-        if work.slurm is None:
-            raise InputError(
-                f"--after {work.name}: is at work on {work.backend}, for which Slurm cannot wait; "
-                "submit when it has ended"
-            )
-        out[how].append(work.slurm)
-    return out
+    queued: dict[str, list[Submission]] = {condition: [] for condition in CONDITIONS}
+    unfinished = pending(after)
+    if schedulers.get(scheduler).capabilities.queues_dependencies:
+        for condition, dependency in unfinished:
+            submitted = dependency.submitted
+            if submitted is None or submitted.scheduler != scheduler or not submitted.job:
+                other = "another machine" if submitted is None else submitted.scheduler
+                raise InputError(
+                    f"--after {dependency.name}: runs on {other}, for which {scheduler} cannot "
+                    "wait; submit when it has ended"
+                )
+            queued[condition].append(submitted)
+    return Dependencies(queued, ready=lambda: not pending(after))
 
 
-def fills(after: Sequence[str]) -> frozenset[str]:
-    """Returns the folders, as real paths, that builds and caches among `after` have yet to fill."""
-    out = []
+def unfilled(after: Sequence[str]) -> frozenset[str]:
+    """Returns real paths of the folders that builds and caches among `after` have yet to fill."""
+    result = []
     for text in after:
-        base = _base(Path(text.rpartition(":")[0]))
-        if base is not None and any(work.state != array_spec.DONE for work in of(text)):
-            record = array_spec.read(base)
-            assert record is not None
-            out.append(os.path.realpath(record.out))
-    return frozenset(out)
+        array = _array(Path(text.rpartition(":")[0]))
+        if array is not None and any(d.state != outcome.DONE for d in named(text)):
+            output = record.read(array).output
+            if output is not None:
+                result.append(os.path.realpath(output))
+    return frozenset(result)
 
 
-def _place(name: str, root: str | Path) -> Path | None:
-    found = run_spec.lookup(name, root)
-    if found is not None:
-        return found
-    return Path(name).absolute() if name and _base(Path(name)) is not None else None
+def _path(name: str, root: str | Path) -> Path | None:
+    folder = folders.lookup(name, root)
+    if folder is not None:
+        return folder
+    return Path(name).absolute() if name and folders.lookup_array(name) is not None else None
 
 
-def _base(folder: Path) -> Path | None:
-    """Returns the folder of the record of a build or cache, or None where there is none."""
-    for base in (folder / ".build", folder):
-        try:
-            if array_spec.record_path(base).is_file():
-                return base
-        except (OSError, ValueError):
-            return None
-    return None
+def _array(folder: Path) -> Path | None:
+    return folders.lookup_array(str(folder))

@@ -1,76 +1,95 @@
-"""What can be told at the desk about a training, before it waits in a queue for hours."""
+"""Checks of a training on submission, before it waits in a queue for hours."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import re
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from a2fjax import config as config_lib
 from a2fjax.cli import train
 from a2fjax.config import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.sharding import mesh_shape
-from launch.jobs import array_spec
-from launch.jobs.run_spec import Resources
-from launch.schedulers import last_line
+from launch import schedulers
+from launch.jobs.formats import last_line
+from launch.jobs.spec import JobSpec, Resources
+from launch.submission import dependencies
+from launch.submission.snapshot import CODE
+from launch.submission.target import Target
 
-_UNITS = {"m": 1, "h": 60, "d": 1440}
-
-
-def minutes(text: str) -> int:
-    """Returns minutes, rounded up, of "90m", "24h", "2d" and Slurm's m, m:s, h:m:s, d-h, d-h:m:s.
+def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
+    """Checks the configurations of a submission; what several share is checked once.
 
     Raises:
-      InputError: of another form.
+      InputError: as `training`.
     """
-    short = re.fullmatch(r"(\d+)([mhd])", text)
-    if short:
-        total = float(int(short[1]) * _UNITS[short[2]])
-    else:
-        try:
-            total = array_spec.minutes(text)
-        except InputError as error:
-            raise InputError(f"{error}, or such as 24h") from None
-    if not total:
-        raise InputError(f"--time {text}: expected more than nothing")
-    return math.ceil(total)
+    seen = set()
+    for resolved in resolved_all:
+        config = resolved.config
+        schedule = (config.steps, config.optim.warmup_steps)
+        text = repr((config.data, config.eval, config.sharding, config.init_from, schedule))
+        if text not in seen:
+            seen.add(text)
+            training(
+                resolved,
+                target.resources,
+                remote=target.capabilities.remote,
+                dependent=bool(target.after),
+                unfilled=dependencies.unfilled(target.after),
+            )
+
+
+def again(spec: JobSpec) -> None:
+    """Checks the configuration of a training that is submitted again.
+
+    Raises:
+      InputError: as `training`.
+    """
+    training(
+        config_lib.from_json(json.dumps(spec.config)),
+        spec.resources,
+        remote=schedulers.get(spec.scheduler).capabilities.remote,
+        dependent=bool(spec.after),
+        unfilled=dependencies.unfilled(spec.after),
+    )
 
 
 def training(
     resolved: Resolved,
     resources: Resources,
     *,
-    here: bool,
-    chained: bool,
+    remote: bool,
+    dependent: bool,
     unfilled: Collection[str],
 ) -> None:
-    """Checks a configuration against the machines it is to run on, and its files.
+    """Checks a configuration against the machines it will run on, and its files.
 
     Args:
-      resolved: what is to be trained.
-      resources: where.
-      here: whether paths are those of this machine rather than of a container.
-      chained: whether other work goes before it and may make what is missing now.
-      unfilled: real paths of shards that are not looked at, as that work has yet to make them.
+      resolved: the configuration.
+      resources: of the run.
+      remote: whether paths are those of a container, which this machine cannot check.
+      dependent: whether the run has dependencies, which may make what is missing now.
+      unfilled: real paths of datasets that dependencies have yet to write; they are not checked.
 
     Raises:
-      InputError: names the key, what was expected and the nearest that fits.
+      InputError: names the key, what was expected and the nearest valid value.
     """
     config = resolved.config
     check_schedule(config.optim, config.steps)
     batch(config, resources)
-    if not here:
+    if remote:
         for folder in config.data.shards:
             if not folder.startswith("/"):
                 raise InputError(
                     f"config: data.shards: {folder}: expected the absolute path inside the "
                     "containers"
                 )
-    if here:
+    else:
         there = [s for s in config.data.shards if os.path.realpath(s) not in unfilled]
         if len(there) == len(config.data.shards):
             train.check_shards(config)
@@ -78,17 +97,17 @@ def training(
             for folder in there:
                 records.read_manifest(folder)
         start = config.init_from
-        if start and not chained and not (Path(start) / "config.json").is_file():
-            raise InputError(f"config: init_from={start!r}: no run is there (no config.json)")
+        if start and not dependent and not (Path(start) / "config.json").is_file():
+            raise InputError(f"config: init_from={start!r}: is no run (it has no config.json)")
 
 
 def batch(config: Config, resources: Resources) -> None:
-    """Checks that the mesh fits the devices and the batch can be cut evenly.
+    """Checks that the device mesh fits the devices and that they divide the batch.
 
-    As `a2fjax.sharding.mesh` does once the devices are there; no jax on a login node.
+    The same check as of `a2fjax.sharding.mesh`, without jax, which a login node may not have.
 
     Raises:
-      InputError: names the key and what would fit.
+      InputError: names the key and the nearest valid value.
     """
     mesh = ShardingConfig() if config.sharding.preset else config.sharding
     used = math.prod(mesh_shape.shape(mesh, resources.devices, hosts=resources.hosts))
@@ -97,22 +116,26 @@ def batch(config: Config, resources: Resources) -> None:
     )
 
 
-def compiles(
-    python: str, code: str, experiment: str, overrides: Mapping[str, str], devices: int
-) -> str:
-    """Has `a2fjax inspect` compile the training step for so many devices; returns its last line.
+def compiles(target: Target, experiment: str, overrides: Mapping[str, str]) -> str:
+    """Compiles the training step for pretended devices; returns the last line printed.
+
+    Args:
+      target: where the run goes.
+      experiment: file, as of `config.load`.
+      overrides: values of `--config.` by key.
 
     Raises:
-      InputError: it does not compile; the message is the command's.
+      InputError: it does not compile; the message is that of `a2fjax inspect`.
       WorkFailed: it took too long.
     """
+    devices = target.resources.devices
     words = ["-m", "a2fjax.cli.main", "inspect", experiment, "--devices", f"cpu:{devices}"]
     words += [f"--config.{k}={v}" for k, v in overrides.items()]
-    paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        found = subprocess.run(
-            [python, *words],
+        done = subprocess.run(
+            [target.python, *words],
             capture_output=True,
             text=True,
             env=environment,
@@ -121,6 +144,6 @@ def compiles(
         )
     except subprocess.TimeoutExpired:
         raise WorkFailed("--check-compile: did not end within 30 minutes") from None
-    if found.returncode != EXIT_OK:
-        raise InputError(f"--check-compile: {last_line(found.stderr or found.stdout)}")
-    return last_line(found.stdout)
+    if done.returncode != EXIT_OK:
+        raise InputError(f"--check-compile: {last_line(done.stderr or done.stdout)}")
+    return last_line(done.stdout)

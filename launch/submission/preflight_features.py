@@ -1,4 +1,4 @@
-"""What can be told at the desk about caches of speech encoders, before anything is queued."""
+"""Checks of a feature cache on submission, before anything is queued."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def files(shards: str) -> int:
-    """Returns how many files a set of shards has, each of which is work for a part.
+    """Returns how many files a dataset has, each of which is work for one element.
 
     Raises:
-      InputError: no set is there, or it is damaged.
+      InputError: there is no dataset, or it is damaged.
     """
     return len(records.read_manifest(shards).shards)
 
 
 def check(
-    features: str | None, experiment: str | None, settings: Mapping[str, str], *, here: bool
+    features: str | None, experiment: str | None, settings: Mapping[str, str], *, remote: bool
 ) -> list[str]:
-    """Checks what is to be cached, as far as that takes neither jax nor reading weights.
+    """Checks the encoders to cache, without jax and without reading weights.
 
     Args:
-      features: of `--features`, as on the command line.
-      experiment: of `--config`.
-      settings: of `--config.` by name.
-      here: whether paths are those of this machine rather than of a container.
+      features: value of `--features`.
+      experiment: value of `--config`.
+      settings: values of `--config.` by name.
+      remote: whether paths are those of a container, which this machine cannot check.
 
     Returns:
       The paths that the job must see.
 
     Raises:
-      InputError: no such experiment or setting, no encoder among the features, or its weights are
-        not there.
+      InputError: no such experiment or setting, no encoder among the features, or its weights do
+        not exist.
     """
     overrides = dict(settings)
     if features:
         overrides["audio.features"] = features
     file = (experiment or "").partition(":")[0]
-    paths = [_seen(file, "--config", here)] if file else []
-    if file and not here and not Path(file).is_file():
+    paths = [_absolute(file, "--config", remote)] if file else []
+    if file and remote and not Path(file).is_file():
         if not features:
-            return paths  # Known inside the image only.
+            return paths  # The experiment exists inside the image only.
         experiment = None
     audio = config.load(experiment, overrides).config.audio
     encoders = [name for name in audio.features if ":" in name]
@@ -62,22 +62,22 @@ def check(
         path = name.partition(":")[2]
         if not path:
             raise InputError(f"feature {name!r}: expected {name}PATH")
-        if here and Path(path).exists():
+        if not remote and Path(path).exists():
             continue
         if _HUB_NAME.fullmatch(path):
-            if here and not _in_hub(path):
+            if not remote and not _in_hub(path):
                 raise InputError(
                     f"feature {name!r}: no such file or folder, nor a model in the hub's cache"
                 )
             continue
-        if here:
+        if not remote:
             raise InputError(f"feature {name!r}: {path} does not exist")
-        paths.append(_seen(path, f"feature {name!r}", here))
+        paths.append(_absolute(path, f"feature {name!r}", remote))
     return paths
 
 
-def _seen(path: str, what: str, here: bool) -> str:
-    if not here and not path.startswith("/"):
+def _absolute(path: str, what: str, remote: bool) -> str:
+    if remote and not path.startswith("/"):
         raise InputError(f"{what}: {path}: expected the absolute path inside the containers")
     return path
 

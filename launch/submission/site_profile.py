@@ -1,7 +1,7 @@
-"""What is particular to a site, in one TOML file that its owner writes.
+"""Defaults of a site, in one TOML file that its users share.
 
 partition = "h100"              also account, qos, constraint, time, mem, array_limit
-gpus = 8                        of a node, unless --gpus says otherwise
+gpus = 8                        GPUs of a node, unless --gpus is given
 gpu_option = "gres"             --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
 "gpus-per-node"
 cpus_per_node = 96
@@ -9,14 +9,16 @@ layout = "per-node"             or "per-gpu"
 notice_seconds = 300            before the time limit and preemption
 python = "/shared/venv/bin/python"
 container = "/shared/a2fjax.sqsh"
-setup = ["module load cuda"]    lines of the job's script, put there as they are
+setup = ["module load cuda"]    lines of the job's script, verbatim
 sbatch = ["--exclusive"]        options of sbatch
 srun = ["--cpu-bind=cores"]     options of srun
-pass = ["WANDB_API_KEY"]        variables that jobs need; their values are written nowhere
+pass = ["WANDB_API_KEY"]        variables that jobs need; their values are never written
 [environment]
 NCCL_SOCKET_IFNAME = "ib0"
-[kubernetes]                    image, namespace, queue, volume, and what
-                                launch.schedulers.kubernetes.jobset takes
+[kubernetes]                    image, namespace, queue, volume, and other options of
+                                launch.schedulers.kubernetes.jobset
+
+Another scheduler's options are a table of its name.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax.errors import InputError, nearest
-from launch.jobs import run_spec
+from launch import schedulers
+from launch.jobs.spec import LAYOUTS
 
 KEYS: dict[str, Any] = {
     "partition": str,
@@ -51,7 +54,6 @@ KEYS: dict[str, Any] = {
     "srun": list,
     "pass": list,
     "environment": dict,
-    "kubernetes": dict,
 }
 GPU_OPTIONS = ("gpus-per-node", "gres")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
@@ -62,7 +64,7 @@ _KINDS = {str: "a string", int: "a whole number", list: "a list of strings", dic
 
 
 def read(path: str | None) -> dict[str, Any]:
-    """Returns what a profile says; {} without one.
+    """Returns the content of a profile; {} without one.
 
     Raises:
       InputError: names the file, the key, what was expected and the nearest valid key.
@@ -85,16 +87,17 @@ def read(path: str | None) -> dict[str, Any]:
 
 def _check(path: str, key: str, value: Any) -> None:
     where = f"--profile {path}: {key}"
-    if key not in KEYS:
-        raise InputError(f"{where}: is no key of a profile{nearest(key, KEYS)}")
-    kind = KEYS[key]
+    keys = {**dict.fromkeys(schedulers.names(), dict), **KEYS}
+    if key not in keys:
+        raise InputError(f"{where}: is no key of a profile{nearest(key, keys)}")
+    kind = keys[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InputError(f"{where} = {value!r}: expected {_KINDS[kind]}")
     if kind is list and not all(isinstance(v, str) and "\0" not in v for v in value):
         raise InputError(f"{where} = {value!r}: expected a list of strings")
     if kind is int and value < 0:
         raise InputError(f"{where} = {value}: expected 0 or more")
-    choices = {"layout": run_spec.LAYOUTS, "gpu_option": GPU_OPTIONS}.get(key)
+    choices = {"layout": LAYOUTS, "gpu_option": GPU_OPTIONS}.get(key)
     if choices and value not in choices:
         raise InputError(f"{where} = {value!r}{nearest(value, choices)}")
     if key == "environment":
@@ -105,7 +108,7 @@ def _check(path: str, key: str, value: Any) -> None:
 
 
 def check_environment(values: Mapping[str, Any], where: str) -> None:
-    """Checks names and values that are to be written into jobs.
+    """Checks names and values of variables that jobs will contain.
 
     Raises:
       InputError: one is no variable, or looks like a secret.
@@ -117,15 +120,15 @@ def check_environment(values: Mapping[str, Any], where: str) -> None:
         if _SECRET.search(name):
             raise InputError(
                 f"{where}.{name}: looks like a secret, and values are written to files; set it in "
-                f'your environment and say pass = ["{name}"]'
+                f'your environment and set pass = ["{name}"]'
             )
 
 
 def check_variable(name: str, where: str) -> str:
-    """Returns the name of a variable of the environment.
+    """Returns the name of an environment variable, checked.
 
     Raises:
-      InputError: it cannot be one.
+      InputError: it is not valid.
     """
     if not _VARIABLE.fullmatch(name):
         raise InputError(f"{where} {name!r}: expected a variable, such as WANDB_API_KEY")

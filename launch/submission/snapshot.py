@@ -1,19 +1,20 @@
-"""The code of a run as it was when it was submitted: later edits do not change what is queued.
+"""The code of a run as it was on submission: later edits do not change what is queued.
 
-Files that git tracks are taken as they are on disk. Contents lie once in ROOT/.code/files/, and a
-snapshot is a folder of hard links to them, so that many runs and many states of the code cost
-little more than one.
+A snapshot holds the files that git tracks, as they are on disk, and the packages of
+`config.plugins`. Contents are stored once in ROOT/.code/files/, and a snapshot is a folder of hard
+links to them, so that many runs and many states of the code cost little more than one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,55 +41,62 @@ def git_state(code: Path = CODE) -> dict[str, Any] | None:
     return {"commit": commit.decode().strip(), "dirty": bool(changed.strip())}
 
 
-def take(root: Path, *, code: Path = CODE, keep: bool = True) -> tuple[str, str | None]:
+def take(
+    root: Path, *, code: Path = CODE, plugins: Sequence[str] = (), keep: bool = True
+) -> tuple[str, str | None]:
     """Returns the folder that a run imports from, and the digest of its files.
 
-    Without git, that is where this module was imported from, and no digest: nothing is copied.
+    Without git that is the folder of this module without a digest, and nothing is copied.
 
     Args:
       root: folder of all runs.
       code: the checkout.
-      keep: whether to write the snapshot; without, only the digest is found.
+      plugins: importable packages of `config.plugins`, which the snapshot includes.
+      keep: whether to write the snapshot; otherwise only its digest is computed.
 
     Raises:
-      InputError, WorkFailed: ROOT cannot be written to, or a file cannot be read.
+      InputError, WorkFailed: ROOT cannot be written to, a file cannot be read, or a plugin is not
+        importable.
     """
     names = _tracked(code)
     if names is None:
         return str(code), None
+    sources = {name: code / name for name in names if _is_file(code / name)}
+    for plugin in plugins:
+        sources |= _plugin_files(plugin, sources, code)
     try:
-        found = {name: _look(code / name) for name in names if _is_file(code / name)}
+        entries = {name: _entry(path) for name, path in sources.items()}
     except OSError as error:
         raise WorkFailed(f"{error.filename}: could not be read ({error.strerror})") from None
-    text = "".join(f"{name}\0{kind}\0{value}\n" for name, (kind, value) in sorted(found.items()))
+    text = "".join(f"{name}\0{kind}\0{value}\n" for name, (kind, value) in sorted(entries.items()))
     digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
     folder = root.absolute() / FOLDER / digest
     if keep and not folder.is_dir():
         try:
-            _write(code, found, folder)
+            _write(sources, entries, folder)
         except OSError as error:
             raise WorkFailed(f"{folder}: could not be written ({error.strerror})") from None
     return str(folder), digest
 
 
 def untracked(code: Path = CODE) -> list[str]:
-    """Returns modules that git neither tracks nor ignores: a snapshot is without them."""
+    """Returns modules that git neither tracks nor ignores, which a snapshot lacks."""
     listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")
     return [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
 
 
 def packages(python: str) -> dict[str, str]:
-    """Returns what an interpreter has installed: distribution -> version, and "python".
+    """Returns the distributions that an interpreter has, with versions, and "python".
 
     Raises:
       InputError: it does not run.
     """
     try:
-        # Isolated: what is asked for is installed and not what lies in this folder.
-        found = subprocess.run(
+        # Isolated: only what is installed counts, not what is in this folder.
+        done = subprocess.run(
             [python, "-I", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
         )
-        values = json.loads(found.stdout)
+        values = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise InputError(f"--python {python}: does not run ({_why(error)})") from None
     return {name: values[name] for name in sorted(values, key=str.lower)}
@@ -102,12 +110,12 @@ def _why(error: Exception) -> str:
 
 def _git(code: Path, *words: str) -> bytes | None:
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(code), *words], capture_output=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout if found.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _tracked(code: Path) -> list[str] | None:
@@ -121,21 +129,45 @@ def _is_file(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
 
 
-def _look(path: Path) -> tuple[str, str]:
-    """Returns the kind of a file and its digest, or where a link points."""
+def _plugin_files(plugin: str, sources: Mapping[str, Path], code: Path) -> dict[str, Path]:
+    """Returns the files of a plugin's top-level package by their path in the snapshot."""
+    top = plugin.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        raise InputError(f"plugins: {plugin!r} cannot be imported, so its code cannot be pinned")
+    if not spec.submodule_search_locations:
+        path = Path(str(spec.origin))
+        return {} if path.parent == code else {path.name: path}
+    contents: dict[str, Path] = {}
+    for location in map(Path, spec.submodule_search_locations):
+        if location.parent == code and any(n.startswith(f"{top}/") for n in sources):
+            continue  # git tracks it as a part of the checkout
+        for path in sorted(location.rglob("*")):
+            if _is_file(path) and "__pycache__" not in path.parts:
+                contents[f"{top}/{path.relative_to(location)}"] = path
+    return contents
+
+
+def _entry(path: Path) -> tuple[str, str]:
+    """Returns the kind of a file and its digest, or the target of a link."""
     if path.is_symlink():
         return "link", os.readlink(path)
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     return ("program" if os.access(path, os.X_OK) else "file"), content
 
 
-def _write(code: Path, found: Mapping[str, tuple[str, str]], folder: Path) -> None:
+def _write(
+    sources: Mapping[str, Path], entries: Mapping[str, tuple[str, str]], folder: Path
+) -> None:
     store = folder.parent / "files"
     files.make_folder(store)
     # Two submissions may write the same snapshot; the folder appears whole.
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
-        for name, (kind, value) in found.items():
+        for name, (kind, value) in entries.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "link":
@@ -144,8 +176,8 @@ def _write(code: Path, found: Mapping[str, tuple[str, str]], folder: Path) -> No
             stored = store / (value + ("-x" if kind == "program" else ""))
             if not stored.exists():
                 with files.atomic_write(stored) as temporary:
-                    shutil.copyfile(code / name, temporary)
-                    # Linked from many places: nobody may write through one of them.
+                    shutil.copyfile(sources[name], temporary)
+                    # Linked from many snapshots: none may be written through.
                     temporary.chmod(0o555 if kind == "program" else 0o444)
             try:
                 path.hardlink_to(stored)

@@ -1,133 +1,215 @@
-"""Hands runs over: everything is on disk before anything is queued."""
+"""Submits jobs: everything is on disk before anything is queued."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from a2fjax import errors, files
-from launch.jobs import progress, requeue
-from launch.jobs import run_spec as spec
-from launch.jobs.run_spec import RunSpec, Submission
-from launch.monitor import status
-from launch.schedulers.kubernetes import run as runs_kubernetes
-from launch.schedulers.local import run as runs_local
-from launch.schedulers.slurm import run as runs_slurm
+from a2fjax import errors
+from launch import schedulers
+from launch.jobs import formats, outcome, progress, record, requeue
+from launch.jobs.record import Submission
+from launch.jobs.spec import JobSpec
+from launch.monitor import causes
+from launch.monitor.wait import wait as wait_for
+from launch.schedulers.base import Element, Job
 from launch.submission import dependencies
-from launch.submission.target import Place
 
-Entries = Sequence[tuple[Path, RunSpec]]
-
-
-def show(place: Place, folder: Path, entries: Entries, chosen: Sequence[int]) -> None:
-    """Prints what would be submitted, and writes nothing."""
-    picked = _picked(entries, chosen)
-    values = dataclasses.asdict(picked[0][1])
-    print(json.dumps(values, indent=1))
-    if len(picked) > 1:
-        print("# and the same for", ", ".join(run.name for run, _ in picked[1:]))
-    if place.backend == "slurm":
-        print(runs_slurm.render(folder, entries, chosen))
-    elif place.backend == "kubernetes":
-        for run, run_spec in picked:
-            print(runs_kubernetes.render(run, run_spec, 1))
+Entries = Sequence[tuple[Path, JobSpec]]
 
 
-def start(
-    place: Place,
-    folder: Path,
-    entries: Entries,
-    chosen: Sequence[int],
-    *,
-    handed_over: Callable[[], None],
-    wait: bool,
-    poll: float,
-) -> int:
-    """Submits; returns the exit code, of the runs where they are waited for.
+def run_job(folder: Path, root: Path, entries: Entries, indices: Sequence[int] | None) -> Job:
+    """Returns the job of a run or of trials of a sweep.
 
     Args:
-      place: where they go.
       folder: of the run or the sweep.
-      entries: the run, or all trials of the sweep in its order.
-      chosen: places in `entries` of those to run, from 1; () for a run alone.
-      handed_over: called once other commands can see that it is at work or waits.
-      wait: whether to return only when all have ended; on this machine that is always so.
-      poll: seconds between looks.
+      root: folder of all runs.
+      entries: the run, or all trials of the sweep in its order, with their specifications.
+      indices: places in `entries` of those to run, from 1; None for a run alone.
     """
-    picked = _picked(entries, chosen)
-    for name in place.passed:
-        if name not in os.environ:
-            print(f"{folder.name}: {name} is not set in this environment", flush=True)
-    needs = dependencies.needs(place.after, place.backend)
-    if place.backend == "slurm":
-        # Before anything that says how the last attempt went is removed.
-        runs_slurm.check(folder, entries, chosen)
-    numbers = {run: index for index, (run, _) in enumerate(entries, 1)} if chosen else {}
-    attempts = {}
-    for run, run_spec in picked:
-        before = spec.submission(run)
-        attempts[run] = before.attempt + 1 if before else 1
-        spec.write(run, run_spec)
-        requeue.forget(run)
-        files.make_folder(spec.launch(run) / "ranks")
-    if chosen:
-        files.make_folder(spec.launch(folder))
-        names = {"trials": [run.name for run, _ in entries]}
-        spec.write_json(spec.launch(folder) / "sweep.json", names)
-
-    runs = [run for run, _ in picked]
-
-    def submitted(name: str, those: Sequence[Path] = runs) -> None:
-        for run in those:
-            found = Submission(
-                backend=place.backend,
-                job=name,
-                index=numbers.get(run) if place.backend == "slurm" else None,
-                attempt=attempts[run],
-                time=progress.now(),
-            )
-            spec.write_json(spec.launch(run) / "job.json", dataclasses.asdict(found))
-        if name:
-            handed_over()
-
-    # Once without a name: a job may start before its number has come back.
-    submitted("")
-    if place.backend == "local":
-        print(f"{folder.name}: runs here; `submit.py logs {folder.name} -f` shows it", flush=True)
-        return _local(place, picked, submitted)
-    if place.backend == "slurm":
-        number = runs_slurm.submit(folder, entries, chosen, needs)
-        submitted(number)
-        print(f"{folder.name}: Slurm job {number}", flush=True)
-    else:
-        dependencies.wait(place.after, poll)
-        for run, run_spec in picked:
-            one = runs_kubernetes.submit(run, run_spec, attempts[run])
-            submitted(one, [run])
-            print(f"{run_spec.id}: JobSet {one}", flush=True)
-    if not wait:
-        print(f"`submit.py status {folder.name}` says how far it is", flush=True)
-        return errors.EXIT_OK
-    return status.wait(folder, runs, poll)
-
-
-def _picked(entries: Entries, chosen: Sequence[int]) -> Entries:
-    return [entries[i - 1] for i in chosen] if chosen else list(entries)
-
-
-def _local(place: Place, picked: Entries, submitted: Callable[[str], None]) -> int:
-    codes = runs_local.execute(
-        place.root,
-        picked,
-        submitted,
-        at_a_time=place.options.get("max_parallel") or 1,
-        ready=lambda: not dependencies.pending(place.after),
+    submitted = record.submissions(path for path, _ in entries)
+    elements = tuple(
+        Element(
+            folder=path,
+            spec=spec,
+            attempt=_attempt(submitted[path]),
+            index=None if indices is None else index,
+        )
+        for index, (path, spec) in enumerate(entries, 1)
     )
-    for run, code in codes.items():
-        if code:
-            said = status.why(run)
-            print(f"{spec.read(run).id}: {said}", flush=True)
-    return runs_local.exit_code(list(codes.values()))
+    chosen = elements if indices is None else tuple(elements[i - 1] for i in indices)
+    return Job(
+        folder=folder,
+        root=root,
+        name=formats.slug(folder.name, str(folder)),
+        spec=chosen[0].spec,
+        elements=elements,
+        chosen=chosen,
+    )
+
+
+def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: bool = True) -> Job:
+    """Returns the job of a build or cache.
+
+    Args:
+      folder: of its record.
+      spec: of the array.
+      indices: elements to run, from 1.
+      again: whether it is another attempt, rather than the last one.
+    """
+    before = record.submission(folder)
+    attempt = _attempt(before) if again or before is None else before.attempt
+    elements = tuple(
+        Element(
+            folder=record.element(folder, i), spec=spec.element(i), attempt=attempt, index=i
+        )
+        for i in range(1, spec.elements + 1)
+    )
+    return Job(
+        folder=folder,
+        root=folder,
+        name=spec.name or formats.slug(folder.name, str(folder)),
+        spec=spec,
+        elements=elements,
+        chosen=tuple(elements[i - 1] for i in indices),
+        finalize=Element(folder=record.finalize(folder), spec=spec.last(), attempt=attempt),
+    )
+
+
+def _show(job: Job) -> None:
+    """Prints what would be submitted, and writes nothing."""
+    print(json.dumps(dataclasses.asdict(job.spec), indent=1))
+    if job.finalize is None and len(job.chosen) > 1:
+        print("# and the same for", ", ".join(e.folder.name for e in job.chosen[1:]))
+    print(schedulers.get(job.spec.scheduler).render(job))
+
+
+def submit(
+    job: Job, *, release: Callable[[], None], wait: bool, poll: float, dry_run: bool = False
+) -> int:
+    """Submits a job; returns the exit code, that of the job where it is waited for.
+
+    Args:
+      job: what to submit.
+      release: called once other commands can see that it runs or waits.
+      wait: whether to return only when all has ended; always so for a foreground scheduler.
+      poll: seconds between queries.
+      dry_run: whether to show the job and write nothing.
+
+    Raises:
+      InputError, WorkFailed: the scheduler refuses or does not answer, or a dependency failed.
+    """
+    if dry_run:
+        _show(job)
+        return errors.EXIT_OK
+    spec, name = job.spec, job.folder.name if job.finalize is None else job.spec.id
+    scheduler = schedulers.get(spec.scheduler)
+    for variable in spec.passed:
+        if variable not in os.environ:
+            print(f"{name}: {variable} is not set in this environment", flush=True)
+    after = dependencies.resolve(spec.after, spec.scheduler)
+    capabilities = scheduler.capabilities
+    if job.finalize is not None and not capabilities.foreground:
+        _wait_for_dependencies(job, poll)
+    scheduler.check(job)
+    _write(job)
+    submitted = _recorder(job, release)
+    if capabilities.foreground:
+        print(f"{name}: runs here; `submit.py logs {name} -f` shows it", flush=True)
+    elif job.finalize is None:
+        _wait_for_dependencies(job, poll)
+    codes = scheduler.submit(job, after, submitted)
+    if codes is not None:
+        return _ended(job, codes)
+    if not wait:
+        print(f"`submit.py status {name}` shows the progress", flush=True)
+        return errors.EXIT_OK
+    members = [e.folder for e in job.chosen]
+    if job.finalize is not None:
+        members = [*(e.folder for e in job.elements), job.finalize.folder]
+    return wait_for(job.folder, members, poll, finalize=lambda: scheduler.finalize(job))
+
+
+def _wait_for_dependencies(job: Job, poll: float) -> None:
+    if not schedulers.get(job.spec.scheduler).capabilities.queues_dependencies:
+        dependencies.wait(job.spec.after, poll)
+
+
+def _write(job: Job) -> None:
+    """Writes specifications and removes the outcome of the last attempt."""
+    if job.finalize is not None:
+        record.write(job.folder, job.spec)
+    for element in [*job.chosen, *([job.finalize] if job.finalize else [])]:
+        if job.finalize is None:
+            record.write(element.folder, element.spec)
+        requeue.forget(element.folder)
+    if job.finalize is None and job.indices:
+        record.write_sweep(job.folder, [e.folder.name for e in job.elements])
+    # Once without a name: a job may start before its name has come back.
+    time = progress.now()
+    if job.finalize is not None:
+        blank = _submission(job, job.finalize, "", time)
+        record.write_submission(job.folder, dataclasses.replace(blank, finalize=""))
+        return
+    for element in job.chosen:
+        record.write_submission(element.folder, _submission(job, element, "", time))
+
+
+def _recorder(job: Job, release: Callable[[], None]) -> Callable[[str, Sequence[Element]], None]:
+    """Returns the function by which a scheduler names the job of some elements."""
+    time = progress.now()
+    array = _submission(job, job.finalize, "", time) if job.finalize else None
+    announced = not schedulers.get(job.spec.scheduler).capabilities.foreground
+
+    def submitted(name: str, elements: Sequence[Element]) -> None:
+        nonlocal array
+        if array is None:
+            for element in elements:
+                entry = _submission(job, element, name, time)
+                record.write_submission(element.folder, entry)
+        else:
+            if any(e.index is not None for e in elements):
+                array = dataclasses.replace(array, job=name)
+            if any(e.index is None for e in elements):
+                array = dataclasses.replace(array, finalize=name)
+            record.write_submission(job.folder, array)
+        if announced:
+            what = _described(job, elements)
+            print(f"{what}: {job.spec.scheduler} job {name}", flush=True)
+        release()
+
+    return submitted
+
+
+def _described(job: Job, elements: Sequence[Element]) -> str:
+    if len(elements) > 1 or job.finalize is not None:
+        what = "finalize" if elements[0].index is None else f"{len(elements)} elements"
+        name = job.folder.name if job.finalize is None else job.spec.id
+        return f"{name}: {what}"
+    return elements[0].spec.id
+
+
+def _submission(job: Job, element: Element, name: str, time: str) -> Submission:
+    return Submission(
+        scheduler=job.spec.scheduler,
+        job=name,
+        index=element.index,
+        attempt=element.attempt,
+        time=time,
+    )
+
+
+def _attempt(before: Submission | None) -> int:
+    return before.attempt + 1 if before else 1
+
+
+def _ended(job: Job, codes: Mapping[Path, int]) -> int:
+    """Says what failed of a job that ran here; returns its exit code."""
+    elements = [job.finalize] if job.finalize else list(job.chosen)
+    for element in elements:
+        if codes.get(element.folder):
+            print(f"{element.spec.id}: {causes.why(element.folder)}", flush=True)
+    return outcome.worst([codes[e.folder] for e in elements if e.folder in codes])

@@ -1,147 +1,150 @@
-"""Where a run goes and with what: the command line over the site's profile, checked."""
+"""Where a job goes and with what resources: the command line over the site's profile, checked."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from a2fjax.errors import InputError, nearest
 from launch import schedulers
-from launch.jobs import array_spec, data_pins, run_spec
-from launch.jobs.run_spec import Resources, RunSpec
-from launch.monitor import status
-from launch.schedulers.kubernetes import run as runs_kubernetes
-from launch.schedulers.local import gpu_locks
-from launch.schedulers.slurm import run as runs_slurm
-from launch.submission import dependencies, flags, preflight, site_profile
+from launch.jobs import data_pins, folders, formats
+from launch.jobs.spec import LAYOUTS, JobSpec, Resources
+from launch.schedulers.base import Capabilities, Option
+from launch.submission import dependencies, flags, site_profile, snapshot
 
-RETRIES = 3
 MAX_REQUEUES = 50
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "nodes": ("slurm", "kubernetes"),
-    "processes": ("local", "slurm"),
-    "max_parallel": ("local", "slurm"),
-    "layout": ("slurm",),
-    "cpus": ("slurm", "kubernetes"),
-    "mem": ("slurm", "kubernetes"),
-    "time": ("slurm",),
-    "partition": ("slurm",),
-    "account": ("slurm",),
-    "qos": ("slurm",),
-    "constraint": ("slurm",),
-    "array_limit": ("slurm",),
-    "sbatch": ("slurm",),
-    "image": ("kubernetes",),
-    "namespace": ("kubernetes",),
-    "queue": ("kubernetes",),
-    "volume": ("kubernetes",),
-}
-"""Options that only some backends understand."""
-
 _MANAGED = ("PYTHONPATH", "PYTHONUNBUFFERED", "A2F_LOCAL_DEVICES")
 _CPU = {"JAX_PLATFORMS": "cpu"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where runs go; fields as `RunSpec`'s, `root` is the folder of all runs."""
+class Target:
+    """Where a job goes; fields as of `JobSpec`.
+
+    Attributes:
+      root: folder of all runs.
+      given: options of the command line by name.
+      profile: defaults for the scheduler from the site's profile.
+    """
 
     root: Path
-    backend: str
+    scheduler: str
     python: str
     resources: Resources
     environment: Mapping[str, str]
     passed: tuple[str, ...]
-    options: Mapping[str, Any]
+    given: Mapping[str, Any]
+    profile: Mapping[str, Any]
     retries: int
     max_requeues: int
     after: tuple[str, ...]
 
-    @functools.cached_property
-    def unfilled(self) -> frozenset[str]:
-        """Real paths of the folders that builds and caches among `after` have yet to fill."""
-        return dependencies.fills(self.after)
+    @property
+    def capabilities(self) -> Capabilities:
+        """Capabilities of the scheduler."""
+        return schedulers.get(self.scheduler).capabilities
+
+    def options(self, array: int | None = None) -> dict[str, Any]:
+        """Returns the options of the scheduler, checked; `array` is the number of elements.
+
+        Raises:
+          InputError: one has the wrong form.
+        """
+        return schedulers.get(self.scheduler).options(
+            self.given, self.profile, self.resources, array=array
+        )
 
 
-def choose(args: argparse.Namespace) -> Place:
+def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) -> Target:
     """Returns what the command line and its profile say.
 
+    Args:
+      args: parsed arguments.
+      arrays: whether a build or cache is submitted rather than a run.
+      retries: default of `--retries`.
+
     Raises:
-      InputError: an option of another backend, of the wrong form, or that fits no machine.
+      InputError: an option of another scheduler, of the wrong form, or that fits no machine.
     """
-    args.backend = args.backend or "local"
-    if args.backend not in schedulers.NAMES:
-        raise InputError(f"--backend {args.backend}{nearest(args.backend, schedulers.NAMES)}")
-    site = site_profile.read(args.profile)
-    given = _given(args, args.backend)
+    name = args.scheduler or schedulers.DEFAULT
+    scheduler = schedulers.get(name)
+    values = site_profile.read(args.profile)
+    given = _given(args, name, arrays=arrays)
+    profile = scheduler.profile(values)
     root = Path(args.runs).absolute()
-    array_spec.utf8(str(root), "--runs")
+    formats.utf8(str(root), "--runs")
     if os.pathsep in str(root):
-        raise InputError(f"--runs {root}: holds {os.pathsep!r}, which paths of modules cannot")
-    python = args.python or site.get("python")
-    python = python or ("python" if args.backend == "kubernetes" else sys.executable)
-    return Place(
+        raise InputError(f"--runs {root}: holds {os.pathsep!r}, which separates paths of modules")
+    chosen = Target(
         root=root,
-        backend=args.backend,
-        python=python,
-        resources=_resources(given, site, args.backend, None),
-        environment=site.get("environment", {}),
-        passed=_passed([*site.get("pass", []), *(args.pass_ or [])]),
-        options=_options(given, site, args.backend),
-        retries=RETRIES if args.retries is None else args.retries,
+        scheduler=name,
+        python=args.python or values.get("python") or scheduler.python,
+        resources=_resources(given, profile, name, None, arrays=arrays),
+        environment=values.get("environment", {}),
+        passed=_passed([*values.get("pass", []), *(args.pass_ or [])]),
+        given=given,
+        profile=profile,
+        retries=retries if args.retries is None else args.retries,
         max_requeues=MAX_REQUEUES if args.max_requeues is None else args.max_requeues,
         after=dependencies.check(args.after or (), root),
     )
+    if not arrays:
+        chosen.options()  # An error is found before anything is written.
+    return chosen
 
 
-def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
-    """Returns a specification with what the command line changes; its code and values stay.
+def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
+    """Returns a specification with what the command line changes; code and values stay.
+
+    Args:
+      args: parsed arguments.
+      before: the specification of the last submission.
+      folder: of the run or array.
 
     Raises:
       InputError: as `choose`.
     """
-    backend = args.backend or before.backend
-    if backend not in schedulers.NAMES:
-        raise InputError(f"--backend {backend}{nearest(backend, schedulers.NAMES)}")
-    given = _given(args, backend)
-    # Without another profile, what was asked for before stands in for one.
-    kept = {k: v for k, v in before.options.items() if v is not None}
-    site = (
-        site_profile.read(args.profile)
-        if args.profile
-        else kept
-        if backend == before.backend
-        else {}
+    name, arrays = args.scheduler or before.scheduler, bool(before.finalize)
+    scheduler = schedulers.get(name)
+    remote = scheduler.capabilities.remote
+    given = _given(args, name, arrays=arrays)
+    values = site_profile.read(args.profile)
+    # Without another profile, the options of the last submission stand in for one.
+    same = {k: v for k, v in before.options.items() if v is not None}
+    profile = (
+        scheduler.profile(values) if args.profile else same if name == before.scheduler else {}
     )
-    resources = _resources(given, site, backend, before.resources)
-    own = site.get("environment", {}) if args.profile else _own(before.environment)
-    code, snap = before.code, before.snapshot
+    resources = _resources(given, profile, name, before.resources, arrays=arrays)
+    own = values.get("environment", {}) if args.profile else _unmanaged(before.environment)
+    root = folders.root(folder)
+    code, digest = before.code, before.snapshot
     if getattr(args, "new_code", False):
-        from launch.submission import snapshot
-
-        code, snap = snapshot.take(status.root(folder), keep=not args.dry_run)
-    passed = [*before.passed, *site.get("pass", []), *(args.pass_ or [])]
-    needs = dependencies.check(args.after or (), status.root(folder))
+        code, digest = snapshot.take(root, keep=not args.dry_run)
+    needs = dependencies.check(args.after or (), args.runs if arrays else root)
     data = before.data
-    if backend != "kubernetes":
-        data = data_pins.take(data, but=dependencies.fills(needs), directory=before.directory)
-    options = _options(given, site, backend)
-    if args.max_parallel is None:
+    if data and not remote:
+        pending = dependencies.unfilled(needs)
+        data = data_pins.digests(data, pending=pending, directory=before.directory)
+    array = before.elements if arrays else None
+    options = scheduler.options(given, profile, resources, array=array)
+    if "max_parallel" not in given and array is None:
         options["max_parallel"] = before.options.get("max_parallel")
+    if code is not None:
+        environment_ = environment(code, resources, own, remote=remote)
+    else:
+        environment_ = dict(before.environment)
     return dataclasses.replace(
         before,
-        backend=backend,
+        scheduler=name,
         resources=resources,
-        environment=environment(code, resources, own, here=backend != "kubernetes"),
+        environment=environment_,
         code=code,
-        snapshot=snap,
-        passed=_passed(passed),
+        snapshot=digest,
+        passed=_passed([*before.passed, *values.get("pass", []), *(args.pass_ or [])]),
         data=data,
         options=options,
         retries=before.retries if args.retries is None else args.retries,
@@ -150,73 +153,107 @@ def again(args: argparse.Namespace, before: RunSpec, folder: Path) -> RunSpec:
     )
 
 
-def of(args: argparse.Namespace, run: RunSpec, folder: Path) -> Place:
-    """Returns the place of a specification."""
-    return Place(
-        root=folder.parent if run_spec.is_sweep(folder) else status.root(folder),
-        backend=run.backend,
-        python=run.python,
-        resources=run.resources,
-        environment=_own(run.environment),
-        passed=run.passed,
-        options=run.options,
-        retries=run.retries,
-        max_requeues=run.max_requeues,
-        after=run.after,
-    )
-
-
 def environment(
-    code: str, resources: Resources, site: Mapping[str, str], *, here: bool
+    code: str | None, resources: Resources, site: Mapping[str, str], *, remote: bool
 ) -> dict[str, str]:
-    """Returns what is set for a run's processes, the code it imports first.
+    """Returns the variables that are set for a job's processes.
 
-    The values of other variables are never written down. Where it runs elsewhere, this machine's
-    paths mean nothing.
+    Args:
+      code: folder that they import from first; None leaves PYTHONPATH alone.
+      resources: of one element.
+      site: variables of the profile.
+      remote: whether they run in containers, where this machine's PYTHONPATH means nothing.
     """
-    paths = [code, *filter(None, [os.environ.get("PYTHONPATH") if here else None])]
-    out = {**site, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    array_spec.utf8(out["PYTHONPATH"], "PYTHONPATH")
+    result = {**site, "PYTHONUNBUFFERED": "1"}
+    if code is not None:
+        paths = [code, *filter(None, [None if remote else os.environ.get("PYTHONPATH")])]
+        result["PYTHONPATH"] = formats.utf8(os.pathsep.join(paths), "PYTHONPATH")
     if resources.local_devices:
-        out["A2F_LOCAL_DEVICES"] = str(resources.local_devices)
+        result["A2F_LOCAL_DEVICES"] = str(resources.local_devices)
     if resources.cpu_devices and not resources.gpus:
-        out |= _CPU | {"JAX_NUM_CPU_DEVICES": str(resources.cpu_devices)}
-    return out
+        result |= _CPU | {"JAX_NUM_CPU_DEVICES": str(resources.cpu_devices)}
+    return result
 
 
-def _own(environment: Mapping[str, str]) -> dict[str, str]:
+def _unmanaged(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that came from a profile."""
     cpu = "JAX_NUM_CPU_DEVICES" in environment
     managed = (*_MANAGED, *(("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES") if cpu else ()))
     return {k: v for k, v in environment.items() if k not in managed}
 
 
-def _given(args: argparse.Namespace, backend: str) -> dict[str, Any]:
-    given = flags.given(args, [*OPTIONS, "gpus", "cpu_devices", "max_parallel"])
-    for name in given:
-        if backend not in OPTIONS.get(name, schedulers.NAMES):
-            where = " or ".join(OPTIONS[name])
-            raise InputError(f"--{name.replace('_', '-')}: is for --backend {where}")
-    for name in ("nodes", "processes", "cpus", "cpu_devices", "max_parallel", "array_limit"):
-        if name in given and int(given[name]) < 1:  # type: ignore[call-overload]
-            raise InputError(f"--{name.replace('_', '-')} {given[name]}: expected 1 or more")
-    for name in ("gpus", "retries", "max_requeues"):
+def _given(args: argparse.Namespace, scheduler: str, *, arrays: bool) -> dict[str, Any]:
+    """Returns the scheduler's options that were given, checked for their range."""
+    options = flags.options()
+    given = {k: getattr(args, flags.attribute(k)) for k in options if _is_given(args, k)}
+    schedulers.check_options(list(given), scheduler, arrays=arrays)
+    for name, value in given.items():
+        _check_least(options[name], value)
+    for name in ("retries", "max_requeues"):
         value = getattr(args, name)
         if value is not None and value < 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
-    return dict(given)
+    return given
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    return getattr(args, flags.attribute(name), None) not in (None, [])
+
+
+def _check_least(option: Option, value: Any) -> None:
+    if option.kind is int and value < option.least:
+        flag = option.name.replace("_", "-")
+        raise InputError(f"--{flag} {value}: expected {option.least} or more")
 
 
 def _resources(
-    given: Mapping[str, Any], site: Mapping[str, Any], backend: str, before: Resources | None
+    given: Mapping[str, Any],
+    profile: Mapping[str, Any],
+    scheduler: str,
+    before: Resources | None,
+    *,
+    arrays: bool,
 ) -> Resources:
+    """Returns the resources of an element; what the scheduler has no option for has its default."""
     old = before or Resources()
-    slurm = backend == "slurm"
-    nodes = 1 if backend == "local" else given.get("nodes", old.nodes)
-    gpus = given.get("gpus", site.get("gpus") if slurm and old.gpus is None else old.gpus) or None
-    layout = given.get("layout", site.get("layout", old.layout) if slurm else "per-node")
-    if layout not in run_spec.LAYOUTS:
-        raise InputError(f"--layout {layout}{nearest(layout, run_spec.LAYOUTS)}")
-    processes = given.get("processes", old.processes if layout == old.layout else 1)
+    names = {
+        o.name for o in schedulers.get(scheduler).flags if (o.arrays if arrays else o.runs)
+    }
+
+    def value(name: str, key: str, otherwise: Any) -> Any:
+        if name not in names:
+            return getattr(Resources(), key, None)
+        return given.get(name, otherwise)
+
+    nodes = value("nodes", "nodes", old.nodes)
+    gpus = value("gpus", "gpus", profile.get("gpus") if old.gpus is None else old.gpus) or None
+    layout = value("layout", "layout", profile.get("layout", old.layout))
+    if layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}{nearest(layout, LAYOUTS)}")
+    default = old.processes if "processes" in names and layout == old.layout else 1
+    processes = _processes(given, gpus, layout, default)
+    if gpus and given.get("cpu_devices"):
+        raise InputError("--cpu-devices: is for runs without --gpus")
+    cpu_devices = None if gpus else value("cpu_devices", "cpu_devices", old.cpu_devices)
+    if cpu_devices is None and not gpus and nodes * processes > 1:
+        cpu_devices = 1
+    mem = given.get("mem", profile.get("mem") if "mem" in names else None)
+    time = given.get("time", profile.get("time") if "time" in names else None)
+    return Resources(
+        nodes=nodes,
+        gpus=gpus,
+        layout=layout,
+        processes=processes,
+        cpu_devices=cpu_devices,
+        cpus=value("cpus", "cpus", profile.get("cpus_per_node", old.cpus)) or (1 if arrays else None),
+        mem_mib=formats.memory_mib(mem) if mem else old.mem_mib if "mem" in names else None,
+        minutes=formats.minutes(time) if time else old.minutes if "time" in names else None,
+    )
+
+
+def _processes(given: Mapping[str, Any], gpus: int | None, layout: str, default: int) -> int:
+    """Returns the processes on each machine."""
+    processes = given.get("processes", default)
     if layout == "per-gpu":
         if not gpus:
             raise InputError("--layout per-gpu: needs --gpus, those of each machine")
@@ -231,37 +268,8 @@ def _resources(
             f"--processes {processes}: does not divide --gpus {gpus}; the nearest below that does "
             f"is {fits}"
         )
-    if gpus and given.get("cpu_devices"):
-        raise InputError("--cpu-devices: is for runs without --gpus")
-    if gpus and backend == "local":
-        gpu_locks.check(gpus)
-    cpu_devices = None if gpus else given.get("cpu_devices", old.cpu_devices)
-    if cpu_devices is None and not gpus and nodes * processes > 1:
-        cpu_devices = 1
-    time, mem = given.get("time", site.get("time")), given.get("mem", site.get("mem"))
-    away = backend != "local"
-    return Resources(
-        nodes=nodes,
-        gpus=gpus,
-        layout=layout,
-        processes=processes,
-        cpu_devices=cpu_devices,
-        cpus=given.get("cpus", site.get("cpus_per_node", old.cpus)) if away else None,
-        mem_mib=(array_spec.memory_mib(mem) if mem else old.mem_mib) if away else None,
-        minutes=(preflight.minutes(time) if time else old.minutes) if slurm else None,
-    )
+    return int(processes)
 
 
-def _options(given: Mapping[str, Any], site: Mapping[str, Any], backend: str) -> dict[str, Any]:
-    out: dict[str, Any] = {"max_parallel": given.get("max_parallel")}
-    if backend == "slurm":
-        out |= runs_slurm.options(given, site)
-    if backend == "kubernetes":
-        # What a run was submitted with stands in for a table: its options are the table's.
-        kept = {k: v for k, v in site.items() if k not in (*site_profile.KEYS, "max_parallel")}
-        out |= runs_kubernetes.options(given, site.get("kubernetes", kept))
-    return out
-
-
-def _passed(names: list[str]) -> tuple[str, ...]:
+def _passed(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(site_profile.check_variable(name, "--pass") for name in names))

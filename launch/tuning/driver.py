@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from a2fjax.errors import InputError
-from launch.jobs.array_spec import ACTIVE, DONE, STOPPED
+from launch.jobs.outcome import ACTIVE, DONE, STOPPED
 from launch.sweeps import sweep
 from launch.sweeps.spaces import Space
 from launch.tuning.study import JOURNAL, PRUNERS, Points, Result, Settings, Study, held
@@ -36,7 +36,7 @@ class Runs(Protocol):
         ...
 
     def poll(self, run: str) -> tuple[str, Points]:
-        """Returns a state of `launch.jobs.array_spec.STATES` and all (step, value) so far."""
+        """Returns a state of `launch.jobs.outcome.STATES` and all (step, value) so far."""
         ...
 
     def cancel(self, run: str) -> None:

@@ -1,7 +1,7 @@
-"""Training on Kubernetes: one JobSet a run, queued by Kueue where a queue is named.
+"""Manifests of runs: one JobSet per run, queued by Kueue where a queue is named.
 
-A run is one replicated job of one Job with as many indexed pods as there are nodes. Ranks and the
-coordinator are said in the environment, so pods need no access to the API. What becomes of it:
+A run is one replicated job of one Job with as many indexed pods as nodes. The environment holds rank
+and coordinator, so pods need no access to the API. How a pod ends decides what follows:
 
     exit code 0                   done
     75 or SIGTERM (preemption)    the pod is started again, not counted
@@ -19,15 +19,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from a2fjax.errors import EXIT_BAD_INPUT, InputError
-from launch.jobs import array_spec
+from launch.jobs import formats, outcome
 from launch.schedulers.kubernetes import manifests
 
 WORKERS = "w"
-"""Name of the one replicated job; short, as it is a part of every pod's name."""
+"""Name of the only replicated job; short, because every pod's name contains it."""
 
 PORT = 55527
 GRACE_SECONDS = 300
-"""Between SIGTERM and SIGKILL: a step, and a checkpoint of it."""
+"""From SIGTERM to SIGKILL: enough for a step and its checkpoint."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
@@ -51,15 +51,15 @@ _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSetRun:
-    """What runs; words are data and never pass through a shell.
+    """A run; words of the command are data and never pass through a shell.
 
     Attributes:
       name: of the JobSet: lower-case letters, digits and "-", a letter first.
-      command: of every process, one a node.
-      directory: where it runs.
-      nodes: pods, each with its own node's devices.
-      gpus: a pod; 0 trains on CPUs.
-      environment: set in every pod.
+      command: command of every process, one per node.
+      directory: working folder.
+      nodes: number of pods, each with the devices of its own node.
+      gpus: GPUs of each pod; 0 trains on CPUs.
+      environment: variables of every pod.
       secrets: names of Secrets, all keys of which become environment variables.
       secret_keys: "SECRET/KEY" by environment variable.
     """
@@ -78,17 +78,17 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Checks options of the command line and returns all of them, as JSON.
 
     Args:
-      given: of `OPTIONS`; what is missing or None has its default.
+      given: values by the names of `OPTIONS`; missing or None is the default.
 
     Raises:
-      InputError: one is missing or of the wrong form.
+      InputError: one is missing or has the wrong form.
     """
     values = {k: v for k, v in given.items() if v is not None}
     for label in ("queue", "priority", "kueue_priority"):
         if values.get(label) and not manifests.NAME.fullmatch(str(values[label])):
             flag = "--" + label.replace("_", "-")
             raise InputError(f"{flag} {values[label]!r}: expected the name of an object")
-    # Values may come from a file, where they are of any kind.
+    # Values from a file may have any type.
     for label, least in (("max_restarts", 0), ("keep_seconds", 0), ("cpus", 1)):
         number = values.get(label, least)
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
@@ -101,10 +101,10 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "image": _image(values.get("image"), bool(values.get("allow_tag"))),
         "namespace": manifests.namespace(values.get("namespace")),
-        "volume": [list(v) for v in manifests.volumes(values.get("volume", []))],
+        "volume": manifests.volume_texts(values.get("volume", [])),
         "cpus": values.get("cpus", 1),
-        "mem": f"{array_spec.memory_mib(values['mem'])}Mi" if "mem" in values else None,
-        "shm": f"{_mib('--shm', values.get('shm', '16G'))}Mi",
+        "mem": f"{formats.memory_mib(values['mem'])}Mi" if "mem" in values else None,
+        "shm": f"{formats.memory_mib(values.get('shm', '16G'), '--shm')}Mi",
         "queue": values.get("queue"),
         "priority": values.get("priority"),
         "kueue_priority": values.get("kueue_priority"),
@@ -119,11 +119,11 @@ def manifest(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the JobSet of a run.
 
     Args:
-      run: what runs.
+      run: the run.
       options: as `options` returned them.
 
     Raises:
-      InputError: a name is too long or has other characters, or numbers are out of range.
+      InputError: a name is too long or has invalid characters, or a number is out of range.
     """
     _check(run, options)
     labels = {"app.kubernetes.io/name": "a2fjax", "app.kubernetes.io/instance": run.name}
@@ -134,7 +134,7 @@ def manifest(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     policy = {
         "maxRestarts": options["max_restarts"],
-        # All pods of an attempt are gone before those of the next meet under the same names.
+        # All pods of an attempt are gone before those of the next get the same names.
         "restartStrategy": "BlockingRecreate",
         "rules": [
             {
@@ -152,7 +152,7 @@ def manifest(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
             {"name": WORKERS, "replicas": 1, "template": {"spec": _job(run, options, labels)}}
         ],
     }
-    # Kueue holds what it queues, and lets it go, by this very field.
+    # Kueue holds and releases what it queues by this field.
     if options["suspend"] or options["queue"]:
         spec["suspend"] = True
     return {
@@ -173,16 +173,16 @@ def render(run: JobSetRun, options: Mapping[str, Any]) -> str:
 
 
 def longest_name(nodes: int) -> int:
-    """Returns how many characters a run's name may have.
+    """Returns the largest length of a run's name.
 
-    A pod is named NAME-w-0-INDEX-xxxxx, which must fit in 63 characters, as must all labels of it.
+    Pods are named NAME-w-0-INDEX-xxxxx, which must fit in 63 characters, as must their labels.
     """
     return 63 - len(f"-{WORKERS}-0-{nodes - 1}-xxxxx")
 
 
 def _job(run: JobSetRun, options: Mapping[str, Any], labels: dict[str, str]) -> dict[str, Any]:
     exits = {"containerName": "main", "operator": "In"}
-    stopped = sorted(map(int, array_spec.STOP_CODES))
+    stopped = sorted(map(int, outcome.STOP_CODES))
     rules = [
         {"action": "FailJob", "onExitCodes": {**exits, "values": [EXIT_BAD_INPUT]}},
         {"action": "Ignore", "onExitCodes": {**exits, "values": stopped}},
@@ -201,7 +201,7 @@ def _job(run: JobSetRun, options: Mapping[str, Any], labels: dict[str, str]) -> 
         "completionMode": "Indexed",
         "completions": run.nodes,
         "parallelism": run.nodes,
-        # Ranks that lost one of them cannot go on: any counted failure is all of theirs.
+        # Ranks cannot go on without one of them: any counted failure fails all.
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": rules},
@@ -210,8 +210,8 @@ def _job(run: JobSetRun, options: Mapping[str, Any], labels: dict[str, str]) -> 
 
 
 def _pod(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
-    mounts, volumes = manifests.mounted(options["volume"])
-    # The loader's processes pass batches through shared memory; a container has 64 MiB by default.
+    mounts, volumes = manifests.mounted(manifests.volumes(options["volume"]))
+    # The loader's processes pass batches through shared memory; containers have 64 MiB by default.
     mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     memory = {"medium": "Memory", "sizeLimit": options["shm"]}
     volumes.append({"name": "shm", "emptyDir": memory})
@@ -265,7 +265,8 @@ def _check(run: JobSetRun, options: Mapping[str, Any]) -> None:
     most = longest_name(run.nodes)
     if len(run.name) > most:
         raise InputError(f"name {run.name!r}: {len(run.name)} characters; at most {most} fit")
-    inside = [v for v in options["volume"] if PurePosixPath(run.directory).is_relative_to(v[1])]
+    volumes = manifests.volumes(options["volume"])
+    inside = [v for v in volumes if PurePosixPath(run.directory).is_relative_to(v[1])]
     if not PurePosixPath(run.directory).is_absolute():
         raise InputError(f"{run.directory}: expected an absolute path inside the containers")
     if inside and max(inside, key=lambda v: len(v[1]))[2]:
@@ -276,7 +277,7 @@ def _check(run: JobSetRun, options: Mapping[str, Any]) -> None:
         if variable in _RANKS:
             raise InputError(f"environment {variable}: is set by the launcher")
     for both in sorted(run.environment.keys() & run.secret_keys.keys()):
-        raise InputError(f"environment {both}: is a value and a secret; say it once")
+        raise InputError(f"environment {both}: is a value and a secret; give it once")
     for variable, text in run.secret_keys.items():
         name, slash, key = text.partition("/")
         if not slash or not manifests.NAME.fullmatch(name) or not _SECRET_KEY.fullmatch(key):
@@ -293,24 +294,17 @@ def _image(image: str | None, allow_tag: bool) -> str:
         raise InputError(f"--image {image!r}: expected a name without spaces")
     if not _DIGEST.fullmatch(image) and not allow_tag:
         raise InputError(
-            f"--image {image}: expected NAME@sha256:DIGEST; what a tag stands for can change "
-            "between a run's restarts (--allow-tag takes it all the same)"
+            f"--image {image}: expected NAME@sha256:DIGEST; the image of a tag can change "
+            "between a run's restarts (--allow-tag accepts it)"
         )
     return image
 
 
 def _selector(texts: Sequence[str]) -> dict[str, str]:
-    found = {}
+    selector = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise InputError(f"--node-selector {text}: expected LABEL=VALUE")
-        found[key] = value
-    return found
-
-
-def _mib(flag: str, text: str) -> int:
-    try:
-        return array_spec.memory_mib(text)
-    except InputError as error:
-        raise InputError(str(error).replace("--mem", flag, 1)) from None
+        selector[key] = value
+    return selector

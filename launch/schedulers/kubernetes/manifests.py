@@ -1,4 +1,4 @@
-"""What manifests of Kubernetes have in common, whatever kind they are."""
+"""Parts of manifests that all kinds of Kubernetes objects share."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 from a2fjax.errors import InputError
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""Of most objects: a DNS subdomain."""
+"""Names of most objects: a DNS subdomain."""
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-"""Of namespaces and hosts: one word of a DNS name."""
+"""Names of namespaces and hosts: one label of a DNS name."""
 
 DISRUPTED = {
     "action": "Ignore",
     "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
 }
-"""Rule of a pod failure policy: evictions, preemptions and drained nodes are not counted."""
+"""Rule of a pod failure policy: evictions, preemptions and drained nodes do not count."""
 
 Volume = tuple[str, str, bool]
-"""Claim, path in the container, and whether it is only read."""
+"""Claim, path in the container, and whether it is read-only."""
 
 
 def literal(word: str) -> str:
-    """Returns a word that arrives as it is: $(NAME) is expanded, and "$$" stands for one "$"."""
+    """Escapes a word against expansion: $(NAME) would be expanded, and "$$" stands for one "$"."""
     return word.replace("$", "$$")
 
 
 def volume(text: str) -> Volume:
-    """Returns what "CLAIM:/PATH" or "CLAIM:/PATH:ro" says.
+    """Reads "CLAIM:/PATH" or "CLAIM:/PATH:ro".
 
     Raises:
-      InputError: of another form.
+      InputError: another form.
     """
     claim, _, rest = text.partition(":")
     path, _, mode = rest.partition(":")
@@ -47,20 +47,30 @@ def volumes(texts: Sequence[str]) -> list[Volume]:
     """Returns the volumes of a job.
 
     Raises:
-      InputError: one is of another form, or two have the same path.
+      InputError: one has another form, or two have the same path.
     """
-    found = [volume(text) for text in texts]
-    if len({v[1] for v in found}) < len(found):
+    result = [volume(text) for text in texts]
+    if len({v[1] for v in result}) < len(result):
         raise InputError("--volume: two volumes have the same path")
-    return found
+    return result
+
+
+def volume_texts(texts: Sequence[str]) -> list[str]:
+    """Returns volumes as texts after checking them.
+
+    Raises:
+      InputError: as `volumes`.
+    """
+    volumes(texts)
+    return list(texts)
 
 
 def mounted(
-    found: Sequence[Sequence[Any]],
+    volumes: Sequence[Volume],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns `volumeMounts` of a container and `volumes` of its pod."""
     mounts, claims = [], []
-    for number, (claim, path, read_only) in enumerate(found):
+    for number, (claim, path, read_only) in enumerate(volumes):
         mounts.append({"name": f"volume-{number}", "mountPath": path, "readOnly": read_only})
         claims.append({"name": f"volume-{number}", "persistentVolumeClaim": {"claimName": claim}})
     return mounts, claims
@@ -77,14 +87,14 @@ def namespace(text: str | None) -> str:
     Raises:
       InputError: it cannot be one.
     """
-    found = text or "default"
-    if not LABEL.fullmatch(found) or len(found) > 63:
-        raise InputError(f"--namespace {found!r}: expected lower-case letters, digits and '-'")
-    return found
+    name = text or "default"
+    if not LABEL.fullmatch(name) or len(name) > 63:
+        raise InputError(f"--namespace {name!r}: expected lower-case letters, digits and '-'")
+    return name
 
 
 def to_yaml(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Returns manifests as one text.
+    """Returns manifests as one YAML text.
 
     Raises:
       InputError: the extra `launch` is not installed.

@@ -1,4 +1,4 @@
-"""GPUs of this machine, each held by one run at a time: files that are locked below ROOT."""
+"""GPUs of this machine, each held by one run at a time through a locked file below ROOT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 from a2fjax import files
 from a2fjax.errors import InputError
 
-FOLDER = ".slots"
+FOLDER = ".gpus"
 
 
 def present() -> list[str]:
@@ -22,29 +22,29 @@ def present() -> list[str]:
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return [name.strip() for name in allowed.split(",") if name.strip()]
-    numbers = [re.fullmatch(r"nvidia(\d+)", p.name) for p in Path("/dev").glob("nvidia*")]
-    return sorted((found[1] for found in numbers if found), key=int)
+    matches = [re.fullmatch(r"nvidia(\d+)", p.name) for p in Path("/dev").glob("nvidia*")]
+    return sorted((match[1] for match in matches if match), key=int)
 
 
 def check(count: int) -> None:
-    """Checks that the machine has so many GPUs at all.
+    """Checks that the machine has at least `count` GPUs, busy or not.
 
     Raises:
-      InputError: it has not; names how many there are.
+      InputError: it has fewer; says how many.
     """
-    have = present()
-    if count > len(have):
+    names = present()
+    if count > len(names):
         raise InputError(
-            f"--gpus {count}: this machine has {len(have)}"
-            + (f" ({', '.join(have)})" if have else "; leave it out, or say --cpu-devices")
+            f"--gpus {count}: this machine has {len(names)}"
+            + (f" ({', '.join(names)})" if names else "; leave it out, or use --cpu-devices")
         )
 
 
-class Slots:
-    """GPUs that a run holds; its processes inherit the locks, so a killed desk frees none early."""
+class Gpus:
+    """GPUs that a run holds. Its processes inherit the locks and keep them until they end."""
 
     def __init__(self, names: Sequence[str], held: Sequence[IO[str]]) -> None:
-        """Keeps what `take` got."""
+        """Takes the result of `acquire`."""
         self.names, self._held = list(names), list(held)
 
     def handles(self) -> list[int]:
@@ -52,30 +52,30 @@ class Slots:
         return [file.fileno() for file in self._held]
 
     def free(self) -> None:
-        """Gives them back; processes that still hold them keep them."""
+        """Releases them; processes that still run keep theirs."""
         for file in self._held:
             file.close()
 
 
-def take(root: Path, count: int) -> Slots | None:
-    """Returns so many free GPUs, or None where there are not as many free at the moment."""
+def acquire(root: Path, count: int) -> Gpus | None:
+    """Returns `count` free GPUs, or None where fewer are free at the moment."""
     folder = root / FOLDER
     files.make_folder(folder)
     names: list[str] = []
     with contextlib.ExitStack() as held:
-        got: list[IO[str]] = []
+        locks: list[IO[str]] = []
         for name in present():
             if len(names) == count:
                 break
-            where = re.sub(r"[^\w.-]", "_", f"{socket.gethostname()}-{name}")
-            file = held.enter_context((folder / where).open("a"))
+            file_name = re.sub(r"[^\w.-]", "_", f"{socket.gethostname()}-{name}")
+            file = held.enter_context((folder / file_name).open("a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
             names.append(name)
-            got.append(file)
+            locks.append(file)
         if len(names) < count:
             return None
         held.pop_all()
-        return Slots(names, got)
+        return Gpus(names, locks)

@@ -1,0 +1,90 @@
+"""States of what was submitted, as far as its own files tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PREEMPTED
+from launch.jobs import progress
+from launch.jobs.record import Submission, launch
+
+WAITING, RUNNING, DONE = "waiting", "running", "done"
+FAILED, BAD_INPUT, STOPPED, LOST = "failed", "bad input", "stopped", "lost"
+ACTIVE = (WAITING, RUNNING)
+WRONG = (FAILED, BAD_INPUT, STOPPED, LOST)
+STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, BAD_INPUT, LOST)
+"""States of a run or element. "stopped" can be resumed; "lost" left no exit code."""
+
+STOP_CODES = (EXIT_PREEMPTED, 128 + signal.SIGTERM)
+"""Exit codes of a command that was asked to stop; the second is that of one without a handler."""
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """State of a run or element.
+
+    Attributes:
+      name: one of `STATES`.
+      reason: why it waits, in the scheduler's words; "" otherwise.
+      blocked: whether it waits for work that ended badly, and so never starts.
+    """
+
+    name: str
+    reason: str = ""
+    blocked: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs or waits."""
+        return self.name in ACTIVE
+
+
+def state_of(code: int) -> str:
+    """Returns the state that an exit code stands for."""
+    known = {EXIT_OK: DONE, EXIT_BAD_INPUT: BAD_INPUT, **dict.fromkeys(STOP_CODES, STOPPED)}
+    return known.get(code, FAILED)
+
+
+def exit_code(run: Path) -> int | None:
+    """Returns the final exit code, or None where none was written yet."""
+    try:
+        return int((launch(run) / "exit").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def last_code(run: Path, submission: Submission | None) -> int | None:
+    """Returns the exit code, or that of the first process where its scheduler was killed."""
+    code, result = exit_code(run), progress.result(run)
+    if code is None and (launch(run) / "cancelled").exists():
+        return EXIT_PREEMPTED  # it never started
+    if code is None and submission is not None and result.get("attempt") == submission.attempt:
+        value = result.get("exit_code")
+        return value if isinstance(value, int) else None
+    return code
+
+
+def recorded(run: Path, submission: Submission | None) -> State:
+    """Returns the state that the files tell, for something that its scheduler no longer has."""
+    code = last_code(run, submission)
+    return State(LOST if code is None else state_of(code))
+
+
+def started(run: Path, submission: Submission) -> bool:
+    """Returns whether a process of the last submission has started."""
+    return any(
+        e["event"] == "started" and e.get("attempt") == submission.attempt
+        for e in progress.events(run)
+    )
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Returns the exit code of several runs: a failure before bad input before a stop."""
+    for state in (FAILED, BAD_INPUT, STOPPED):
+        for code in codes:
+            if state_of(code) == state and code:
+                return code
+    return EXIT_OK

@@ -1,0 +1,239 @@
+"""Files of a job: its specification, how it was submitted, and the folders of its elements.
+
+ROOT/RUN/                   folder that the command fills; the run folder of a training
+    launch/spec.json        `JobSpec`
+    launch/config.json      configuration that training reads, unaffected by later edits of files
+    launch/job.json         `Submission`: how it was last submitted
+    launch/data.json        digests of data that did not exist yet on submission
+    launch/events.jsonl, logs/rank-0.log, result.json, exit
+ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ as a run
+OUTPUT/.build/              array: build or cache that fills OUTPUT (or the folder of --record)
+    launch/spec.json, job.json
+    elements/1/launch/      state of an element as of a run: events, logs, result, exit
+    finalize/launch/        the same of the last command
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from a2fjax import files
+from a2fjax.errors import InputError
+from launch.jobs.formats import as_json
+from launch.jobs.spec import JobSpec, Resources
+
+VERSION = 1
+ARRAY = ".build"
+ELEMENTS = "elements"
+FINALIZE = "finalize"
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Submission:
+    """How a job, or an element of one, was last submitted.
+
+    Attributes:
+      scheduler: registered name of the scheduler.
+      job: the scheduler's name of it: Slurm's number, the process, the JobSet; "" before that.
+      index: place in an array of the scheduler, from 1; None for a job of its own.
+      attempt: counts submissions from 1.
+      time: UTC time, ISO 8601.
+      finalize: for an array, the scheduler's name of the last command's job.
+    """
+
+    scheduler: str
+    job: str
+    index: int | None
+    attempt: int
+    time: str
+    finalize: str | None = None
+
+
+def launch(folder: Path) -> Path:
+    """Returns the folder of launch files of a run, sweep, array or element."""
+    return folder / "launch"
+
+
+def write(folder: Path, spec: JobSpec) -> None:
+    """Writes the specification, and the configuration that training reads.
+
+    Raises:
+      InputError, WorkFailed: as `files.write_text`.
+    """
+    files.make_folder(launch(folder))
+    if spec.config is not None:
+        files.write_text(
+            launch(folder) / "config.json", json.dumps(spec.config, indent=2) + "\n"
+        )
+    write_json(launch(folder) / "spec.json", dataclasses.asdict(spec))
+
+
+def read(folder: Path) -> JobSpec:
+    """Returns the specification of a run, array, or element of an array.
+
+    Raises:
+      InputError: there is none, or it is damaged or of another version.
+    """
+    array = array_of(folder)
+    if array is not None:
+        spec = read(array)
+        return spec.last() if folder.name == FINALIZE else spec.element(int(folder.name))
+    path = launch(folder) / "spec.json"
+    values = _read(path)
+    resources = values.get("resources")
+    values["resources"] = _make(Resources, path, resources if isinstance(resources, dict) else {})
+    for name in ("command", "finalize", "passed", "after"):
+        values[name] = tuple(values.get(name) or ())
+    config = values.get("config")
+    complete = isinstance(config, dict) and {"config", "fingerprint"} <= set(config)
+    if config is not None and not complete:
+        raise InputError(f"{path}: damaged (config); delete it and submit again")
+    return _make(JobSpec, path, values)
+
+
+def write_submission(folder: Path, submission: Submission) -> None:
+    """Writes how a run or array was submitted."""
+    write_json(launch(folder) / "job.json", dataclasses.asdict(submission))
+
+
+def submission(folder: Path) -> Submission | None:
+    """Returns how a run, array or element was last submitted; None before that.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    return submissions([folder])[folder]
+
+
+def submissions(folders: Iterable[Path]) -> dict[Path, Submission | None]:
+    """Returns how several were last submitted; the record of an array is read once.
+
+    Raises:
+      InputError: a file is damaged.
+    """
+    arrays: dict[Path, Submission | None] = {}
+    result: dict[Path, Submission | None] = {}
+    for folder in folders:
+        array = array_of(folder)
+        if array is None:
+            result[folder] = _submission(folder)
+            continue
+        if array not in arrays:
+            arrays[array] = _submission(array)
+        entry = arrays[array]
+        if entry is not None and folder.name == FINALIZE:
+            entry = dataclasses.replace(entry, job=entry.finalize or "", finalize=None)
+        elif entry is not None:
+            entry = dataclasses.replace(entry, index=int(folder.name), finalize=None)
+        result[folder] = entry
+    return result
+
+
+def is_job(folder: Path) -> bool:
+    """Returns whether a folder is a run or an array that was submitted."""
+    return (launch(folder) / "spec.json").is_file()
+
+
+def is_sweep(folder: Path) -> bool:
+    """Returns whether a folder is a sweep."""
+    return (launch(folder) / "sweep.json").is_file()
+
+
+def is_array(folder: Path) -> bool:
+    """Returns whether a folder is the record of an array.
+
+    Raises:
+      InputError: its specification is damaged.
+    """
+    return is_job(folder) and (folder.name == ARRAY or bool(read(folder).finalize))
+
+
+def array_of(folder: Path) -> Path | None:
+    """Returns the array that an element's folder belongs to; None for anything else."""
+    if folder.parent.name == ELEMENTS:
+        array = folder.parent.parent
+    elif folder.name == FINALIZE:
+        array = folder.parent
+    else:
+        return None
+    return array if is_job(array) and not is_job(folder) else None
+
+
+def element(array: Path, index: int) -> Path:
+    """Returns the folder of an element of an array, from 1."""
+    return array / ELEMENTS / str(index)
+
+
+def finalize(array: Path) -> Path:
+    """Returns the folder of the last command of an array."""
+    return array / FINALIZE
+
+
+def trials(sweep: Path) -> list[Path]:
+    """Returns the folders of a sweep's trials, in its order.
+
+    Raises:
+      InputError: the sweep's file is damaged.
+    """
+    path = launch(sweep) / "sweep.json"
+    names = _read(path).get("trials")
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise InputError(f"{path}: damaged (trials); delete it and submit again")
+    return [sweep / name for name in names]
+
+
+def write_sweep(sweep: Path, names: Sequence[str]) -> None:
+    """Writes the names of a sweep's trials."""
+    files.make_folder(launch(sweep))
+    write_json(launch(sweep) / "sweep.json", {"trials": list(names)})
+
+
+def members(folder: Path) -> list[Path]:
+    """Returns what runs: a run itself, a sweep's trials, an array's elements and last command.
+
+    Raises:
+      InputError: a file is damaged.
+    """
+    if is_sweep(folder):
+        return trials(folder)
+    if is_array(folder):
+        count = read(folder).elements
+        return [*(element(folder, i) for i in range(1, count + 1)), finalize(folder)]
+    return [folder]
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes values with the version, atomically."""
+    files.write_text(path, as_json({"version": VERSION, **values}))
+
+
+def _submission(folder: Path) -> Submission | None:
+    path = launch(folder) / "job.json"
+    return _make(Submission, path, _read(path)) if path.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("version")
+    except FileNotFoundError:
+        raise InputError(f"{path}: does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and submit again") from None
+    if version != VERSION:
+        raise InputError(f"{path}: version {version}: expected {VERSION}; submit again")
+    return dict(values)
+
+
+def _make(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and submit again") from None

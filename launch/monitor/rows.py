@@ -1,0 +1,37 @@
+"""Rows of a sweep's table, from the files of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import progress, record
+from launch.monitor import states
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """Returns a row for each trial of a sweep, or one of a run alone.
+
+    Keys: run, state, step, steps, seconds, overrides (values of the sweep by key), metrics (the last
+    value of each of eval/* and train/loss).
+
+    Raises:
+      InputError, WorkFailed: as `states.query`.
+    """
+    runs = record.members(folder)
+    current, rows = states.query(runs), []
+    for run in runs:
+        spec = record.read(run)
+        step, values = progress.last(run)
+        rows.append(
+            {
+                "run": run.name,
+                "state": current[run].name,
+                "step": step,
+                "steps": spec.steps,
+                "seconds": progress.seconds(run),
+                "overrides": dict(spec.trial or {}),
+                "metrics": progress.metrics(values),
+            }
+        )
+    return rows

@@ -1,0 +1,69 @@
+"""States of runs and elements, from their schedulers and their files."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from a2fjax.errors import InputError, WorkFailed
+from launch import schedulers
+from launch.jobs import direct, folders, outcome, record
+from launch.jobs.outcome import State
+from launch.jobs.record import Submission
+
+
+def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
+    """Returns the states of runs and elements; each scheduler is asked once.
+
+    Args:
+      runs: folders of runs, trials or elements; runs made by `a2fjax train` alone are valid.
+      lenient: whether the files decide where a scheduler cannot be asked on this machine.
+
+    Raises:
+      InputError: a file is damaged, or a scheduler's programs are not on this machine.
+      WorkFailed: a scheduler does not answer.
+    """
+    result: dict[Path, State] = {}
+    groups: dict[str, dict[Path, Submission]] = {}
+    for run, submitted in record.submissions(runs).items():
+        if submitted is None or not submitted.job:
+            unknown = submitted is None and folders.is_training(run)
+            result[run] = direct.state(run) if unknown else outcome.recorded(run, submitted)
+        else:
+            groups.setdefault(submitted.scheduler, {})[run] = submitted
+    for name, group in groups.items():
+        try:
+            result |= schedulers.get(name).states(group)
+        except (InputError, WorkFailed) as error:
+            if not lenient:
+                raise
+            print(f"{name} cannot be asked here: {error}", file=sys.stderr)
+            result |= {run: outcome.recorded(run, entry) for run, entry in group.items()}
+    return {run: result[run] for run in runs}
+
+
+def one(run: Path) -> State:
+    """Returns the state of a run or element.
+
+    Raises:
+      InputError, WorkFailed: as `query`.
+    """
+    return query([run])[run]
+
+
+def counts(states: Iterable[State]) -> str:
+    """Returns how many are in each state, such as "3 done, 1 failed"."""
+    numbers = Counter(state.name for state in states)
+    return ", ".join(f"{numbers[s]} {s}" for s in outcome.STATES if numbers[s])
+
+
+def blocked(states: Mapping[Path, State]) -> bool:
+    """Returns whether all that is active waits for work that ended badly, and so never starts.
+
+    The last command of an array waits for its elements, which are blocked themselves.
+    """
+    active = {run: state for run, state in states.items() if state.active}
+    elements = {run: s for run, s in active.items() if run.name != record.FINALIZE} or active
+    return bool(active) and all(state.blocked for state in elements.values())

@@ -1,0 +1,90 @@
+"""Jobs as processes of this machine: to try a job before it goes elsewhere, or to train here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import folders, outcome, progress
+from launch.jobs.outcome import State
+from launch.jobs.record import Submission, launch
+from launch.jobs.spec import Resources
+from launch.schedulers import base
+from launch.schedulers.base import Capabilities, Dependencies, Job, Submitted
+from launch.schedulers.local import executor, gpu_locks
+
+
+class Local(base.Scheduler):
+    """See `base.Scheduler`."""
+
+    capabilities = Capabilities(foreground=True)
+    flags = (base.GPUS, base.PROCESSES, base.CPU_DEVICES, base.MAX_PARALLEL)
+    python = sys.executable
+
+    def options(
+        self,
+        given: Mapping[str, Any],
+        profile: Mapping[str, Any],
+        resources: Resources,
+        *,
+        array: int | None,
+    ) -> dict[str, Any]:
+        """See `base.Scheduler`."""
+        if resources.gpus:
+            gpu_locks.check(resources.gpus)
+        return {"max_parallel": given.get("max_parallel")}
+
+    def render(self, job: Job) -> str:
+        """Returns the commands, one a line, as a shell would take them."""
+        elements = [*job.chosen, *([job.finalize] if job.finalize else [])]
+        return "\n".join(shlex.join(e.spec.command) for e in elements)
+
+    def submit(self, job: Job, after: Dependencies, submitted: Submitted) -> Mapping[Path, int]:
+        """Runs everything to its end.
+
+        Raises:
+          Preempted: SIGTERM came; the processes were stopped, and saved their state.
+          KeyboardInterrupt: Ctrl-C came; the same.
+        """
+        return executor.execute(job, submitted, ready=after.ready)
+
+    def states(self, submitted: Mapping[Path, Submission]) -> dict[Path, State]:
+        """See `base.Scheduler`."""
+        return {folder: _state(folder, entry) for folder, entry in submitted.items()}
+
+    def cancel(self, submitted: Mapping[Path, Submission]) -> str:
+        """Leaves it to the process that submitted; where that is gone, stops the workers."""
+        for folder, entry in submitted.items():
+            if executor.abandoned(entry.job):
+                _stop_workers(folder, entry.attempt)
+        return f"asked {len(submitted)} to stop"
+
+    def logs(self, folder: Path, submitted: Submission) -> str:
+        """See `base.Scheduler`."""
+        return base.read_log(launch(folder) / "job.log")
+
+
+def _state(folder: Path, submitted: Submission) -> State:
+    if outcome.exit_code(folder) is not None:
+        return outcome.recorded(folder, submitted)
+    if not executor.running(folders.root(folder), submitted.job):
+        return outcome.recorded(folder, submitted)
+    started = outcome.started(folder, submitted)
+    return State(outcome.RUNNING if started else outcome.WAITING)
+
+
+def _stop_workers(folder: Path, attempt: int) -> None:
+    events = [e for e in progress.events(folder) if e.get("attempt") == attempt]
+    ended = {e.get("pid") for e in events if e["event"] == "ended"}
+    for pid in {e.get("pid") for e in events if e["event"] == "started"} - ended:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if isinstance(pid, int):
+                os.kill(pid, signal.SIGTERM)
+
+

@@ -1,0 +1,136 @@
+"""Specifications of runs: configuration, code, packages and data as they are on submission."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax.config import Resolved
+from launch.jobs import data_pins, formats, progress, record
+from launch.jobs.spec import JobSpec
+from launch.submission import dependencies, snapshot, target
+from launch.submission.target import Target
+
+PROGRAM = ("-m", "a2fjax.cli.main")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pins:
+    """What all runs of a submission share, found once.
+
+    Attributes:
+      target: where they go.
+      program: command of `a2fjax`, after the interpreter.
+      code: folder that they import from.
+      snapshot: digest of its files; None where the installed code runs.
+      git: "commit" and "dirty"; None without git.
+      packages: installed distribution -> version.
+      options: of the scheduler.
+      unfilled: real paths of datasets that dependencies have yet to write.
+    """
+
+    target: Target
+    program: Sequence[str]
+    code: str
+    snapshot: str | None
+    git: Mapping[str, Any] | None
+    packages: Mapping[str, str]
+    options: Mapping[str, Any]
+    unfilled: frozenset[str]
+
+    def training(
+        self, folder: Path, experiment: str, resolved: Resolved, overrides: Mapping[str, str]
+    ) -> JobSpec:
+        """Returns the specification of a training in a folder."""
+        command = ["train", "--config", str(record.launch(folder) / "config.json")]
+        return dataclasses.replace(
+            self.command(folder, [*command, "--workdir", str(folder)]),
+            experiment=experiment,
+            experiment_sha256=_digest(experiment),
+            overrides=dict(overrides),
+            config=json.loads(resolved.to_json()),
+            data=data_pins.digests(resolved.config.data.shards, pending=self.unfilled),
+        )
+
+    def command(self, folder: Path, words: Sequence[str]) -> JobSpec:
+        """Returns the specification of a command of `a2fjax` with a folder of its own."""
+        chosen = self.target
+        command = [chosen.python, *self.program, *words]
+        for word in command:
+            formats.utf8(word, "argument")
+        remote = chosen.capabilities.remote
+        return JobSpec(
+            id=str(folder.relative_to(chosen.root)),
+            command=tuple(command),
+            directory=formats.utf8(str(chosen.root if remote else Path.cwd()), "folder"),
+            python=chosen.python,
+            environment=target.environment(
+                self.code, chosen.resources, chosen.environment, remote=remote
+            ),
+            passed=chosen.passed,
+            code=self.code,
+            snapshot=self.snapshot,
+            git=self.git,
+            packages=self.packages,
+            scheduler=chosen.scheduler,
+            resources=chosen.resources,
+            options=self.options,
+            retries=chosen.retries,
+            max_requeues=chosen.max_requeues,
+            after=chosen.after,
+            created=progress.now(),
+        )
+
+
+def pins(
+    chosen: Target,
+    program: Sequence[str] | None,
+    *,
+    plugins: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Pins:
+    """Takes the snapshot of the code and returns what the runs of a submission share.
+
+    Args:
+      chosen: where they go.
+      program: command in place of `a2fjax`, after the interpreter.
+      plugins: packages whose code belongs to the snapshot.
+      dry_run: whether to write nothing.
+
+    Raises:
+      InputError, WorkFailed: as `snapshot.take` and `snapshot.packages`.
+    """
+    options = chosen.options()
+    code, digest = snapshot.take(chosen.root, plugins=plugins, keep=not dry_run)
+    missing = snapshot.untracked()
+    if missing:
+        some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        print(f"not in the snapshot, as git does not track them: {some}", file=sys.stderr)
+    # An image holds its packages, and its digest names them.
+    packages = {} if chosen.capabilities.remote else snapshot.packages(chosen.python)
+    return Pins(
+        target=chosen,
+        program=program or PROGRAM,
+        code=code,
+        snapshot=digest,
+        git=snapshot.git_state(),
+        packages=packages,
+        options=options,
+        unfilled=dependencies.unfilled(chosen.after),
+    )
+
+
+def plugins(*resolved: Resolved) -> list[str]:
+    """Returns the packages that configurations name in `config.plugins`."""
+    names = (name for one in resolved for name in getattr(one.config, "plugins", ()))
+    return list(dict.fromkeys(names))
+
+
+def _digest(experiment: str) -> str:
+    file = experiment if experiment.endswith(".json") else experiment.partition(":")[0]
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
