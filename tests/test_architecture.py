@@ -103,6 +103,7 @@ LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.feature_cache.
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.cli.train", "a2fjax.train"}
 LAUNCH_MAY |= {
+    "a2fjax.registry",
     "a2fjax.signals",
     "a2fjax.config.python_file",
     "a2fjax.train.run_dir",

@@ -16,11 +16,11 @@ from data_pipeline import sources
 from launch import schedulers
 from launch.jobs import folders, formats, progress, record
 from launch.jobs.spec import JobSpec
+from launch.monitor import states
 from launch.submission import dependencies, flags, preflight_features, target
 from launch.submission import submit as submission
 from launch.submission.snapshot import CODE
 from launch.submission.target import Target
-from launch.monitor import states
 
 PROGRAMS = {
     "build": ("-m", "data_pipeline.build"),

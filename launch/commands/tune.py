@@ -135,11 +135,7 @@ class _Runs:
             key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
             for run in record.trials(self._folder):
                 # Written before it is handed over, and then submitted by a name.
-                if (
-                    record.is_job(run)
-                    and record.read(run).key == key
-                    and record.submission(run)
-                ):
+                if record.is_job(run) and record.read(run).key == key and record.submission(run):
                     return str(run)
         return None
 
@@ -161,7 +157,7 @@ class _Runs:
             self._silent += 1
             if self._silent == PATIENCE:
                 raise
-            print(f"{error}; looking again", flush=True)
+            print(f"{error}; asking again", flush=True)
             return outcome.RUNNING
         self._silent = 0
         self._lost[run.name] = self._lost[run.name] + 1 if state == outcome.LOST else 0

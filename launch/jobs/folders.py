@@ -132,9 +132,7 @@ def check_name(name: str, flag: str = "--name") -> str:
 
 
 @contextlib.contextmanager
-def exclusive(
-    root: Path, name: str, *, dry_run: bool = False
-) -> Iterator[Callable[[], None]]:
+def exclusive(root: Path, name: str, *, dry_run: bool = False) -> Iterator[Callable[[], None]]:
     """Keeps other commands from submitting under a name; yields the function that releases it.
 
     Of two commands that submit the same at once, the second sees what the first has written.

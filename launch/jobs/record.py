@@ -67,9 +67,7 @@ def write(folder: Path, spec: JobSpec) -> None:
     """
     files.make_folder(launch(folder))
     if spec.config is not None:
-        files.write_text(
-            launch(folder) / "config.json", json.dumps(spec.config, indent=2) + "\n"
-        )
+        files.write_text(launch(folder) / "config.json", json.dumps(spec.config, indent=2) + "\n")
     write_json(launch(folder) / "spec.json", dataclasses.asdict(spec))
 
 

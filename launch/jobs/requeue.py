@@ -78,7 +78,7 @@ def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -
     if not stopped and not failed:
         return Decision(code, False, outcome.state_of(code))
     if restarts >= spec.max_requeues:
-        return Decision(code, False, f"requeued {restarts} times, as often as --max-requeues allows")
+        return Decision(code, False, f"requeued {restarts} times, which --max-requeues allows")
     if stopped:
         return Decision(code, True, "asked to stop")
     failures = _failures(run)

@@ -1,8 +1,9 @@
 """What a job is, as plain data that is written before anything is queued.
 
-A run is a job with one element. A build or a cache is an array: N elements that know nothing of each
-other, and a last command that runs when all of them have ended, however they ended. All commands are
-idempotent: an element that runs twice, or is killed and started again, leaves the same files.
+A run is a job with one element. A build or a cache is an array: N elements that know nothing of
+each other, and a last command that runs when all of them have ended, however they ended. All
+commands are idempotent: an element that runs twice, or is killed and started again, leaves the same
+files.
 """
 
 from __future__ import annotations

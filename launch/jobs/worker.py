@@ -133,8 +133,8 @@ class _Process:
             self._code = errors.EXIT_BAD_INPUT
             return
         try:
-            # In a process group of its own: signals to a shared group would reach the command twice,
-            # and a second Ctrl-C means something else than the first.
+            # In a process group of its own: signals to a shared group would reach the command
+            # twice, and a second Ctrl-C means something else than the first.
             self._child = subprocess.Popen(
                 list(spec.command),
                 stdin=subprocess.DEVNULL,

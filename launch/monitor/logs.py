@@ -60,7 +60,9 @@ def _choose(folder: Path, element: int | None) -> Path:
         found = states.query(members)
         return next((m for m in members if found[m].name in outcome.WRONG), members[-1])
     if element is not None:
-        raise InputError("--element: is for builds and caches; a run has --rank, a sweep SWEEP/TRIAL")
+        raise InputError(
+            "--element: is for builds and caches; runs have --rank, sweeps SWEEP/TRIAL"
+        )
     if record.is_sweep(folder):
         runs = record.trials(folder)
         found = states.query(runs)

@@ -12,8 +12,8 @@ from launch.monitor import states
 def collect(folder: Path) -> list[dict[str, Any]]:
     """Returns a row for each trial of a sweep, or one of a run alone.
 
-    Keys: run, state, step, steps, seconds, overrides (values of the sweep by key), metrics (the last
-    value of each of eval/* and train/loss).
+    Keys: run, state, step, steps, seconds, overrides (values of the sweep by key), metrics (the
+    last value of each of eval/* and train/loss).
 
     Raises:
       InputError, WorkFailed: as `states.query`.

@@ -65,7 +65,7 @@ def _submit(commands: _Commands[argparse.ArgumentParser]) -> None:
         allow_abbrev=False,
     )
     submit.add_argument("experiment", metavar="EXPERIMENT.py[:variant]", help="or a config.json")
-    submit.add_argument("--name", help="name of the run or sweep (default: the experiment's + time)")
+    submit.add_argument("--name", help="name of the run or sweep (default: experiment, time)")
     submit.add_argument("--sweep", metavar="EXPR", help="one run for each of these trials")
     submit.add_argument(
         "--check-compile", action="store_true", help="compile here first, on pretended devices"

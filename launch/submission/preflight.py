@@ -22,6 +22,7 @@ from launch.submission import dependencies
 from launch.submission.snapshot import CODE
 from launch.submission.target import Target
 
+
 def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
     """Checks the configurations of a submission; what several share is checked once.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -63,9 +64,7 @@ def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: boo
     before = record.submission(folder)
     attempt = _attempt(before) if again or before is None else before.attempt
     elements = tuple(
-        Element(
-            folder=record.element(folder, i), spec=spec.element(i), attempt=attempt, index=i
-        )
+        Element(folder=record.element(folder, i), spec=spec.element(i), attempt=attempt, index=i)
         for i in range(1, spec.elements + 1)
     )
     return Job(
@@ -211,5 +210,5 @@ def _ended(job: Job, codes: Mapping[Path, int]) -> int:
     elements = [job.finalize] if job.finalize else list(job.chosen)
     for element in elements:
         if codes.get(element.folder):
-            print(f"{element.spec.id}: {causes.why(element.folder)}", flush=True)
+            print(f"{element.spec.id}: {causes.why(element.folder)}", file=sys.stderr)
     return outcome.worst([codes[e.folder] for e in elements if e.folder in codes])

@@ -216,9 +216,7 @@ def _resources(
 ) -> Resources:
     """Returns the resources of an element; what the scheduler has no option for has its default."""
     old = before or Resources()
-    names = {
-        o.name for o in schedulers.get(scheduler).flags if (o.arrays if arrays else o.runs)
-    }
+    names = {o.name for o in schedulers.get(scheduler).flags if (o.arrays if arrays else o.runs)}
 
     def value(name: str, key: str, otherwise: Any) -> Any:
         if name not in names:
@@ -237,6 +235,7 @@ def _resources(
     cpu_devices = None if gpus else value("cpu_devices", "cpu_devices", old.cpu_devices)
     if cpu_devices is None and not gpus and nodes * processes > 1:
         cpu_devices = 1
+    cpus = value("cpus", "cpus", profile.get("cpus_per_node", old.cpus))
     mem = given.get("mem", profile.get("mem") if "mem" in names else None)
     time = given.get("time", profile.get("time") if "time" in names else None)
     return Resources(
@@ -245,7 +244,7 @@ def _resources(
         layout=layout,
         processes=processes,
         cpu_devices=cpu_devices,
-        cpus=value("cpus", "cpus", profile.get("cpus_per_node", old.cpus)) or (1 if arrays else None),
+        cpus=cpus or (1 if arrays else None),
         mem_mib=formats.memory_mib(mem) if mem else old.mem_mib if "mem" in names else None,
         minutes=formats.minutes(time) if time else old.minutes if "time" in names else None,
     )

@@ -12,7 +12,9 @@ import pytest
 
 from launch import schedulers, submit
 from launch.jobs import progress
-from launch.jobs.array_spec import Record, Spec, slug
+from launch.jobs.formats import memory_mib, minutes, slug
+from launch.jobs.spec import JobSpec, Resources
+from launch.submission import submit as submission
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -27,7 +29,7 @@ class Job:
 
     def __call__(self, command, *arguments):
         if command == "build":
-            arguments = ("--out", str(self.out), "--parts", str(self.parts), *arguments)
+            arguments = ("--out", str(self.out), "--elements", str(self.parts), *arguments)
             return submit.main([command, str(self.source), *arguments], program=[str(STAND_IN)])
         return submit.main([command, str(self.out), *arguments])
 
@@ -44,6 +46,14 @@ class Job:
     @property
     def launch(self) -> Path:
         return self.out / ".build" / "launch"
+
+    @property
+    def record(self) -> Path:
+        return self.out / ".build"
+
+    def log(self, which) -> Path:
+        """The log that the scheduler keeps of an element."""
+        return self.launch / f"job-{which}.log"
 
     @property
     def done(self) -> list[int]:
@@ -83,28 +93,35 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture
-def make_record():
-    """A record as `submit.py build` makes it, of any command."""
+def make_array(tmp_path):
+    """An array as `submit.py build` makes it, of any command."""
 
-    def make(backend, command, parts=4, *, out="/data/out", **given):
-        spec = Spec(
+    def make(scheduler, command, count=4, *, folder=None, out="/data/out", chosen=None, **given):
+        folder = folder or tmp_path / ".build"
+        resources = Resources(
+            cpus=given.pop("cpus", 1),
+            mem_mib=memory_mib(given.pop("mem")) if given.get("mem") else None,
+            minutes=minutes(given.pop("time")) if given.get("time") else None,
+        )
+        found = schedulers.get(scheduler)
+        spec = JobSpec(
+            id=out,
             name=slug("build-out", out),
             command=tuple(command),
-            finish=(*command, "--finish"),
-            parts=parts,
+            finalize=(*command, "--finish"),
+            elements=count,
+            output=out,
             directory="/",
-            environment={"PYTHONUNBUFFERED": "1"},
+            python=sys.executable,
+            environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+            scheduler=scheduler,
+            resources=resources,
+            options=found.options(given, {}, resources, array=count),
+            retries=2,
+            retry_failures=True,
+            created="2026-01-01T00:00:00+00:00",
         )
-        return Record(
-            backend=backend,
-            out=out,
-            spec=spec,
-            options=schedulers.get(backend).options(given, spec),
-            attempt=1,
-            parts=tuple(range(1, parts + 1)),
-            jobs={},
-            submitted="2026-01-01T00:00:00+00:00",
-        )
+        return submission.array_job(folder, spec, chosen or range(1, count + 1))
 
     return make
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launch import submit
-from launch.jobs import data_pins, progress, run_spec
-from launch.monitor import status
+from launch.jobs import data_pins, progress, record
+from launch.monitor.wait import wait
 from launch.submission import dependencies
 
 ROOT = Path(__file__).parents[2]
@@ -34,31 +34,31 @@ def test_what_is_waited_for_is_named_or_refused(make_job, tmp_path, capsys):
     assert job("build", "--after", str(job.out)) == 2
     assert "nothing was submitted that fills this folder" in capsys.readouterr().err
     assert job("build", "--after", "nothing") == 2
-    assert "no run or sweep in runs" in capsys.readouterr().err
+    assert f"no run or sweep in {Path('runs').absolute()}" in capsys.readouterr().err
     job.say("bad-1")
     assert job("build", "--retries", "0") != 0
     capsys.readouterr()
     assert dependencies.check([f"{job.out}:any"], tmp_path) == (f"{job.out}:any",)
-    assert dependencies.fills(dependencies.check([str(job.out)], tmp_path)) == {
+    assert dependencies.unfilled(dependencies.check([str(job.out)], tmp_path)) == {
         str(job.out.resolve())
     }
     second = ["build", str(job.source), "--out", str(tmp_path / "second")]
     run = [str(STAND_IN)]
     assert submit.main([*second, "--after", str(job.out)], program=run) == 2
-    assert "say --after my öut'$(touch x):any" in capsys.readouterr().err
+    assert "give --after my öut'$(touch x):any" in capsys.readouterr().err
     assert not (tmp_path / "second").exists()
     assert submit.main([*second, "--after", f"{job.out}:and"], program=run) == 2
     assert "did you mean 'any'?" in capsys.readouterr().err
     job.unsay("bad-1")
     assert submit.main([*second, "--after", f"{job.out}:any"], program=run) == 0
     assert job("retry") == 0
-    assert dependencies.fills(dependencies.check([str(job.out)], tmp_path)) == frozenset()
+    assert dependencies.unfilled(dependencies.check([str(job.out)], tmp_path)) == frozenset()
 
 
 def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, capsys):
     job = make_job(1)
     job.say("slow-1")
-    waiting = begin(STAND_IN, "build", job.source, "--out", job.out, "--parts", "1")
+    waiting = begin(STAND_IN, "build", job.source, "--out", job.out, "--elements", "1")
     job.until(lambda: job.runs(1) == 1)
     there = f"--config.data.shards={job.out}"
     words = ["submit", desk.experiment, there, "--name", "one"]
@@ -66,7 +66,7 @@ def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, caps
     assert "manifest.json" in capsys.readouterr().err
     second = begin(desk.program, *words, "--after", job.out, *desk.to)
     job.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
-    assert run_spec.read(desk.runs / "one").data == {str(job.out): ""}
+    assert record.read(desk.runs / "one").data == {str(job.out): ""}
     assert not desk.starts("one")
     job.unsay("slow-1")
     assert waiting.wait(30) == 0 and second.wait(30) == 0
@@ -74,7 +74,7 @@ def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, caps
     digest = hashlib.sha256((job.out / "manifest.json").read_bytes()).hexdigest()
     run = desk.runs / "one"
     assert json.loads((run / "launch" / "data.json").read_text())[str(job.out)] == digest
-    assert data_pins.of(run, run_spec.read(run)) == {str(job.out): digest}
+    assert data_pins.pinned(run, record.read(run)) == {str(job.out): digest}
 
 
 def test_a_run_does_not_train_on_other_shards_than_were_submitted(
@@ -95,7 +95,7 @@ def test_a_run_does_not_train_on_other_shards_than_were_submitted(
     capsys.readouterr()
     assert desk("status", "one") == 0
     out = capsys.readouterr().out
-    assert "one: bad input" in out and "`submit.py resume one` takes it as it is now" in out
+    assert "one: bad input" in out and "`submit.py resume one` accepts it as it is now" in out
     assert desk("resume", "one") == 0
     assert len(desk.starts("one")) == 1
 
@@ -126,12 +126,12 @@ def test_captures_to_a_report_are_queued_at_once(
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     shards, runs = tmp_path / "the shards", ["--runs", str(tmp_path / "runs")]
-    queue = ["--backend", "slurm", "--time", "20"]
+    queue = ["--scheduler", "slurm", "--time", "20"]
     features = f"--config.audio.features=mel,{tiny_encoder}"
     steps = [
-        ["build", str(captures), "--out", str(shards), "--parts", "2", "--workers", "1", *queue],
-        ["cache", str(shards), "--features", tiny_encoder, "--parts", "2", "--after", str(shards),
-         *queue],
+        ["build", str(captures), "--out", str(shards), "--elements", "2", "--workers", "1", *queue],
+        ["cache", str(shards), "--features", tiny_encoder, "--elements", "2",
+         "--after", str(shards), *queue],
         ["submit", str(ROOT / "experiments" / "regression_v2_3.py"), "--name", "one", features,
          f"--config.data.shards={shards}", *(f"--config.{k}={v}" for k, v in SMALL.items()),
          "--after", str(shards / "encoded"), "--after", str(shards), *runs, *queue],
@@ -142,29 +142,29 @@ def test_captures_to_a_report_are_queued_at_once(
         assert submit.main(words) == 0, capsys.readouterr().err
     assert not (shards / "manifest.json").exists()
     one, report = tmp_path / "runs" / "one", tmp_path / "runs" / "report"
-    assert run_spec.read(one).data == {str(shards): ""}
-    assert status.wait(report, [report], 0.5) == 0, capsys.readouterr().err
+    assert record.read(one).data == {str(shards): ""}
+    assert wait(report, [report], 0.5) == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "report.json").read_text())
     assert progress.result(one)["step"] == 6
     digest = hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest()
-    assert data_pins.of(one, run_spec.read(one)) == {str(shards): digest}
+    assert data_pins.pinned(one, record.read(one)) == {str(shards): digest}
 
 
 @pytest.mark.slow
 def test_a_build_that_waits_in_vain_says_so(slurm, make_job, tmp_path, capsys):
-    job, queue = make_job(1), ["--backend", "slurm", "--time", "20"]
+    job, queue = make_job(1), ["--scheduler", "slurm", "--time", "20"]
     run, out = [str(STAND_IN)], tmp_path / "second"
     job.say("slow-1")
     job.say("bad-1")
     assert job("build", *queue, "--retries", "0") == 0
-    second = ["build", str(job.source), "--out", str(out), "--parts", "1", *queue]
+    second = ["build", str(job.source), "--out", str(out), "--elements", "1", *queue]
     assert submit.main([*second, "--after", str(job.out)], program=run) == 0
     assert submit.main(["status", str(out)]) == 0
     assert "1 of 1 waiting" in capsys.readouterr().out
     job.until(lambda: job.runs(1) == 1)
     job.unsay("slow-1")
-    assert submit.main(["finish", str(out), "--poll", "0.2"]) == 1
-    assert "waits for ever" in capsys.readouterr().err
+    assert submit.main(["wait", str(out), "--poll", "0.2"]) == 1
+    assert "never starts" in capsys.readouterr().err
     assert submit.main(["status", str(out)]) == 0
     assert f"`submit.py cancel {out}`" in capsys.readouterr().out
     assert submit.main(["cancel", str(out)]) == 0

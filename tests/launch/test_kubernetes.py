@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from a2fjax.errors import InputError
-from launch import submit
-from launch.schedulers.kubernetes import array
+from launch import schedulers, submit
+from launch.schedulers.kubernetes import indexed_job
 
 WORDS = ["with space", "it's", "$(JOB_COMPLETION_INDEX)", "$$(X)", "$HOME", "`x`", "ü\nü", "$", ""]
 OPTIONS = {"image": "example.org/a2fjax@sha256:" + "0" * 64, "volume": ["scans:/data"]}
@@ -35,10 +35,10 @@ def expand(word: str, environment: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
-def test_manifests_are_valid(make_record, version):
+def test_manifests_are_valid(make_array, version):
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    record = make_record("kubernetes", WORDS, 64, mem="8G", cpus=4, max_parallel=16, **OPTIONS)
-    text = array.render(record, None)
+    job = make_array("kubernetes", WORDS, 64, mem="8G", cpus=4, max_parallel=16, **OPTIONS)
+    text = schedulers.get("kubernetes").render(job)
     assert "&id" not in text  # aliases would be legal, and unreadable
     jobs = list(yaml.safe_load_all(text))
     assert [j["kind"] for j in jobs] == ["Job", "Job"]
@@ -49,9 +49,9 @@ def test_manifests_are_valid(make_record, version):
         validate.validate(jobs[0], version, strict=True)
 
 
-def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_record):
-    record = make_record("kubernetes", ["/usr/bin/printf", "%s\\0", *WORDS], 5, **OPTIONS)
-    parts, last = array.parts_manifest(record), array.finish_manifest(record)
+def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_array):
+    job = make_array("kubernetes", ["/usr/bin/printf", "%s\\0", *WORDS], 5, **OPTIONS)
+    parts, last = indexed_job.elements(job), indexed_job.finalize(job)
     assert parts["spec"]["completions"] == 5 and parts["spec"]["completionMode"] == "Indexed"
 
     def run(manifest, environment):
@@ -65,9 +65,9 @@ def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_rec
     assert run(last, {}) == [*WORDS, "--finish"]
 
 
-def test_what_is_counted_as_a_failure(make_record):
-    record = make_record("kubernetes", ["x"], **OPTIONS)
-    spec = array.parts_manifest(record)["spec"]
+def test_what_is_counted_as_a_failure(make_array):
+    job = make_array("kubernetes", ["x"], **OPTIONS)
+    spec = indexed_job.elements(job)["spec"]
     assert spec["backoffLimitPerIndex"] == 2 and "maxFailedIndexes" not in spec
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     rules = {
@@ -77,12 +77,12 @@ def test_what_is_counted_as_a_failure(make_record):
     assert rules == {"Ignore", "FailIndex[2]", "Ignore[75, 143]"}
 
 
-def test_names_fit_and_change_with_every_attempt(make_record):
+def test_names_fit_and_change_with_every_attempt(make_array):
     out = "/data/" + "A very long NAME ünd more " * 5
-    record = make_record("kubernetes", ["x"], 100_000, out=out, **OPTIONS)
-    name = array.parts_manifest(record)["metadata"]["name"]
+    job = make_array("kubernetes", ["x"], 100_000, out=out, **OPTIONS)
+    name = indexed_job.elements(job)["metadata"]["name"]
     assert len(f"{name}-99999") <= 63
-    assert name != array.finish_manifest(record)["metadata"]["name"]
+    assert name != indexed_job.finalize(job)["metadata"]["name"]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_names_fit_and_change_with_every_attempt(make_record):
         ({"volume": ["a:/data", "b:/data"]}, "same path"),
     ],
 )
-def test_wrong_options_are_named(make_record, given, word):
+def test_wrong_options_are_named(make_array, given, word):
     with pytest.raises(InputError, match=word):
-        make_record("kubernetes", ["x"], **{**OPTIONS, **given})
+        make_array("kubernetes", ["x"], **{**OPTIONS, **given})
 
 
 def build(*more, out="/data/out", source="/data/in"):
-    start = ["build", source, "--out", out, "--backend", "kubernetes", "--image", "x"]
+    start = ["build", source, "--out", out, "--scheduler", "kubernetes", "--image", "x"]
     return submit.main([*start, *more])
 
 
@@ -150,9 +150,9 @@ def kubectl(tmp_path, monkeypatch):
 
 def test_from_build_to_finish(make_job, tmp_path, kubectl, capsys):
     record = ["--record", str(tmp_path / "record")]
-    assert build("--volume", "c:/data", "--parts", "5", "--namespace", "faces", *record) == 0
+    assert build("--volume", "c:/data", "--elements", "5", "--namespace", "faces", *record) == 0
     assert kubectl.asked()[0][:2] == ["apply", "-f"]
-    manifest = yaml.safe_load((tmp_path / "record" / "launch" / "parts.yaml").read_text())
+    manifest = yaml.safe_load((tmp_path / "record" / "launch" / "elements.yaml").read_text())
     assert manifest["spec"]["completions"] == 5 and manifest["metadata"]["namespace"] == "faces"
 
     def status():
@@ -160,27 +160,29 @@ def test_from_build_to_finish(make_job, tmp_path, kubectl, capsys):
         assert submit.main(["status", "/data/out", *record]) == 0
         return capsys.readouterr().out
 
-    kubectl(parts={"active": 2, "completedIndexes": "0,2", "failedIndexes": "4"})
+    kubectl(elements={"active": 2, "completedIndexes": "0,2", "failedIndexes": "4"})
     out = status()
     assert "2 of 5 running: 2, 4" in out and "2 of 5 done" in out and "1 of 5 failed: 5" in out
-    assert "finish: waiting" in out
+    assert "finalize: waiting" in out
     again = build("--volume", "c:/data", *record)
-    assert again == 2 and "at work" in capsys.readouterr().err
+    assert again == 2 and "run or wait" in capsys.readouterr().err
 
     ended = {"conditions": [{"type": "Failed", "status": "True"}]}
     kubectl(
-        parts={"completedIndexes": "0-3", "failedIndexes": "4", **ended},
-        finish={"conditions": [{"type": "Complete", "status": "True"}]},
+        elements={"completedIndexes": "0-3", "failedIndexes": "4", **ended},
+        finalize={"conditions": [{"type": "Complete", "status": "True"}]},
     )
-    assert submit.main(["finish", "/data/out", "--poll", "0.01", *record]) == 0
+    assert submit.main(["wait", "/data/out", "--poll", "0.01", *record]) == 0
     applied = [a for a in kubectl.asked() if a[0] == "apply"]
-    assert [a[2].rpartition("/")[2] for a in applied] == ["parts.yaml", "finish.yaml"]
-    assert submit.main(["finish", "/data/out", "--poll", "0.01", *record]) == 0
+    assert [a[2].rpartition("/")[2] for a in applied] == ["elements.yaml", "finalize.yaml"]
+    assert submit.main(["wait", "/data/out", "--poll", "0.01", *record]) == 0
     assert len([a for a in kubectl.asked() if a[0] == "apply"]) == 2
-    assert submit.main(["logs", "/data/out", "--part", "5", *record]) == 0
+    assert submit.main(["logs", "/data/out", "--element", "5", *record]) == 0
     assert "job-completion-index=4" in kubectl.asked()[-1][3]
     assert submit.main(["retry", "/data/out", *record]) == 0
-    names = yaml.safe_load((tmp_path / "record" / "launch" / "parts.yaml").read_text())["metadata"]
-    assert names["name"].endswith("-2-parts")
+    names = yaml.safe_load((tmp_path / "record" / "launch" / "elements.yaml").read_text())[
+        "metadata"
+    ]
+    assert names["name"].endswith("-2-elements")
     assert submit.main(["cancel", "/data/out", *record]) == 0
-    assert kubectl.asked()[-1][1] == "delete"
+    assert kubectl.asked()[-1][0] == "delete"

@@ -1,16 +1,14 @@
 """Trainings: what the desk refuses, in one line each, and what it needs."""
 
 import os
-import sys
-import types
 from pathlib import Path
 
 import pytest
 
 from a2fjax import errors
 from launch import submit
-from launch.jobs import run_spec
-from launch.submission import preflight, site_profile, snapshot
+from launch.jobs import formats, record
+from launch.submission import site_profile, snapshot
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +17,7 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "says"),
     [
         (["--config.sed=1"], "did you mean 'seed'?"),
-        (["--backend", "slrum"], "did you mean 'slurm'?"),
+        (["--scheduler", "slrum"], "did you mean 'slurm'?"),
         (["--config.data.batch_size=6", "--processes", "4"], "the nearest that can is 8"),
         (["--config.sharding.fsdp=3", "--cpu-devices", "4"], "the nearest that does is 2"),
         (["--config.sharding.data=8"], "leave sharding.data=-1"),
@@ -29,13 +27,13 @@ ROOT = Path(__file__).parents[2]
         (["--config.init_from=none"], "init_from='none'"),
         (["--config.optim.warmup_steps=3"], "expected fewer than steps=3"),
         (["--sweep", 'grid("steps", 3, 1)'], "optim.warmup_steps=1: expected fewer than steps=1"),
-        (["--nodes", "2"], "--nodes: is for --backend slurm or kubernetes"),
-        (["--time", "1:00"], "--time: is for --backend slurm"),
-        (["--backend", "slurm", "--time", "soon"], "--time soon: expected"),
-        (["--backend", "slurm", "--nodes", "0"], "--nodes 0: expected 1 or more"),
-        (["--backend", "slurm", "--layout", "per-gpus", "--gpus", "2"], "'per-gpu'"),
-        (["--backend", "slurm", "--layout", "per-gpu"], "needs --gpus"),
-        (["--backend", "slurm", "--gpus", "8", "--processes", "3"], "below that does is 2"),
+        (["--nodes", "2"], "--nodes: is for --scheduler kubernetes or slurm"),
+        (["--time", "1:00"], "--time: is for --scheduler slurm"),
+        (["--scheduler", "slurm", "--time", "soon"], "--time soon: expected"),
+        (["--scheduler", "slurm", "--nodes", "0"], "--nodes 0: expected 1 or more"),
+        (["--scheduler", "slurm", "--layout", "per-gpus", "--gpus", "2"], "'per-gpu'"),
+        (["--scheduler", "slurm", "--layout", "per-gpu"], "needs --gpus"),
+        (["--scheduler", "slurm", "--gpus", "8", "--processes", "3"], "below that does is 2"),
         (["--gpus", "9"], "this machine has"),
         (["--name", "../x"], "--name '../x'"),
         (["--pass", "a b"], "--pass 'a b'"),
@@ -74,7 +72,7 @@ def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, a
 def test_wrong_profiles_are_one_line(desk, capsys, text, says):
     file = desk.folder / "site.toml"
     file.write_text(text)
-    words = ["--profile", str(file), "--backend", "slurm"]
+    words = ["--profile", str(file), "--scheduler", "slurm"]
     assert desk("submit", desk.experiment, *words) == 2
     err = capsys.readouterr().err
     assert says in err and "site.toml" in err and err.count("\n") == 1
@@ -120,18 +118,17 @@ def test_unknown_runs_are_named(desk, capsys):
         assert "did you mean 'one'?" in capsys.readouterr().err
     assert desk("list", "--state", "runing") == 2
     assert "did you mean 'running'?" in capsys.readouterr().err
-    assert desk("finish", "one") == 2
-    assert "ends by itself" in capsys.readouterr().err
+    assert desk("wait", "one") == 0
     (desk.folder / "some").mkdir()
     for words in (["retry", "--nodes", "2"], ["logs", "--rank", "1"], ["logs", "-f"]):
         assert desk(words[0], str(desk.folder / "some"), *words[1:]) == 2
-        assert "is for runs and sweeps" in capsys.readouterr().err
+        assert "nothing was submitted for this folder" in capsys.readouterr().err
     assert desk("logs", "one", "--rank", "7") == 2
     assert "--rank 7: one has 0" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(desk, capsys):
-    dry = ["--dry-run", "--name", "dry", "--backend", "slurm", "--nodes", "2", "--gpus", "4"]
+    dry = ["--dry-run", "--name", "dry", "--scheduler", "slurm", "--nodes", "2", "--gpus", "4"]
     assert desk("submit", desk.experiment, *dry, "--config.data.batch_size=8") == 0
     out = capsys.readouterr().out
     assert '"id": "dry"' in out and "#SBATCH --gpus-per-node=4" in out
@@ -140,12 +137,12 @@ def test_a_dry_run_writes_nothing(desk, capsys):
 
 
 def test_times():
-    assert [preflight.minutes(t) for t in ("90m", "24h", "2d", "1-0", "0:30", "5")] == [
+    assert [formats.minutes(t) for t in ("90m", "24h", "2d", "1-0", "0:30", "5")] == [
         90, 1440, 2880, 1440, 1, 5,
     ]  # fmt: skip
     for text in ("0", "soon", "1.5h", "-1"):
         with pytest.raises(errors.InputError, match="--time"):
-            preflight.minutes(text)
+            formats.minutes(text)
 
 
 def test_the_desk_needs_no_jax(desk, tmp_path, loaded):
@@ -167,26 +164,22 @@ def test_what_does_not_compile_is_told_before_anything_is_written(desk, capsys):
     assert not desk.runs.exists()
 
 
-def test_kubernetes_is_asked_of_its_module(desk, monkeypatch, capsys):
-    module = types.ModuleType("launch.schedulers.kubernetes.jobset")
-    module.OPTIONS = {"image", "namespace", "queue", "volume", "cpus", "mem"}
-    module.JobSetRun = types.SimpleNamespace
-    module.options = lambda given: dict(given)
-    module.render = lambda run, options: f"kind: JobSet # {run.name} {run.nodes} {options}"
-    monkeypatch.setitem(sys.modules, "launch.schedulers.kubernetes.jobset", module)
-    words = ["--name", "k", "--backend", "kubernetes", "--image", "x", "--nodes", "2"]
+def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(desk, monkeypatch, capsys):
+    pytest.importorskip("yaml")
+    image = "example.org/a2fjax@sha256:" + "0" * 64
+    words = ["--name", "k", "--scheduler", "kubernetes", "--image", image, "--nodes", "2"]
     assert desk("submit", desk.experiment, *words, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "kind: JobSet # a2f-k-" in out and " 2 {'image': 'x'}" in out
+    assert "kind: JobSet" in out and "name: a2f-k-" in out and "completions: 2" in out
     program = desk.folder / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>"{desk.folder}/calls"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     assert desk("submit", desk.experiment, *words) == 0
-    assert run_spec.submission(desk.runs / "k").job.startswith("a2f-k-")
+    assert record.submission(desk.runs / "k").job.startswith("a2f-k-")
     assert desk("status", "k") == 0
-    assert "k: lost" in capsys.readouterr().out  # kubectl found no such JobSet
+    assert "k: lost" in capsys.readouterr().out  # kubectl knows no such JobSet
     assert desk("submit", desk.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
     assert "absolute path inside the containers" in capsys.readouterr().err
     calls = (desk.folder / "calls").read_text().splitlines()

@@ -66,7 +66,7 @@ def cache(shards, encoder, *arguments):
 
 
 def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, capsys):
-    assert cache(shards, encoder, "--parts", "2", "--max-parallel", "2") == 0
+    assert cache(shards, encoder, "--elements", "2", "--max-parallel", "2") == 0
     folder = shards / "encoded"
     manifest = records.read_manifest(shards)
     (found,) = reader.caches(shards, manifest)
@@ -76,19 +76,19 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
     capsys.readouterr()
     assert submit.main(["status", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "2 of 2 done" in out and "finish: done" in out
-    assert submit.main(["logs", str(folder), "--part", "1"]) == 0
+    assert "2 of 2 done" in out and "finalize: done" in out
+    assert submit.main(["logs", str(folder), "--element", "1"]) == 0
     assert "100 %" in capsys.readouterr().out
     assert submit.main(["cancel", str(folder)]) == 0
     assert "nothing runs" in capsys.readouterr().out
     assert submit.main(["status", str(shards)]) == 2
     err = capsys.readouterr().err
-    assert f"of its caches something was: say {folder}" in err
+    assert f"something was for {folder}" in err
     # A file is lost, and the weights are for a while: a part fails with 2, `retry` goes on.
     lost = found.folder / manifest.shards[1].file
     lost.unlink()
     weights = Path(encoder.partition(":")[2])
-    (folder / ".build" / "launch" / "part-2.exit").write_text("1\n")
+    (folder / ".build" / "elements" / "2" / "launch" / "exit").write_text("1\n")
     hidden = weights.rename(weights.with_name("away"))
     try:
         assert submit.main(["retry", str(folder)]) == 2
@@ -110,12 +110,12 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
         (["{shards}", "--features", "hubert:"], "did you mean 'hubert:PATH'?"),
         (["{shards}", "--features", "whisper:none.npz"], "none.npz does not exist"),
         (["{shards}", "--features", "hubert:some/model"], "nor a model in the hub's cache"),
-        (["{shards}", "--features", "{encoder}", "--parts", "9"], "say --parts 3"),
+        (["{shards}", "--features", "{encoder}", "--elements", "9"], "use --elements 3"),
         (["{shards}", "--features", "{encoder}", "--config.audio.encodr.mix=1"], "'encoder'"),
         (["{shards}", "--features", "{encoder}", "--config.audio.encoder.mix=7"], "mix"),
         (["{shards}", "--features", "{encoder}", "--layout", "x"], "--layout"),
-        (["{shards}", "--features", "{encoder}", "--backend", "slrum"], "'slurm'"),
-        (["{shards}", "--features", "{encoder}", "--mem", "8G"], "is for --backend slurm"),
+        (["{shards}", "--features", "{encoder}", "--scheduler", "slrum"], "'slurm'"),
+        (["{shards}", "--features", "{encoder}", "--mem", "8G"], "is for --scheduler kubernetes or slurm"),
         (["{shards}", "--config", "none.py"], "none.py"),
         (["{shards}/none", "--features", "{encoder}"], "does not exist"),
         (["{shards}/encoded", "--features", "{encoder}"], "does not exist"),
@@ -134,7 +134,7 @@ def test_what_would_be_submitted(shards, encoder, capsys, tmp_path):
     out = capsys.readouterr().out
     assert [f"--part {i}/3" in out for i in (1, 2, 3)] == [True] * 3 and "--finish" in out
     assert not (shards / "encoded").exists()
-    extra = ("--backend", "slurm", "--mem", "4G", "--config.audio.encoder.layers=0", "--dry-run")
+    extra = ("--scheduler", "slurm", "--mem", "4G", "--config.audio.encoder.layers=0", "--dry-run")
     assert cache(shards, encoder, *extra, "--array-limit", "99") == 0
     out = capsys.readouterr().out
     assert "#SBATCH --array=1-3\n" in out and "#SBATCH --mem=4096M" in out
@@ -143,7 +143,7 @@ def test_what_would_be_submitted(shards, encoder, capsys, tmp_path):
 
 def test_in_a_container(shards, capsys):
     pytest.importorskip("yaml")
-    words = ["cache", "/data/set", "--backend", "kubernetes", "--image", "x", "--dry-run"]
+    words = ["cache", "/data/set", "--scheduler", "kubernetes", "--image", "x", "--dry-run"]
     words += ["--record", str(shards / "record"), "--volume", "scans:/data"]
     assert submit.main([*words, "--features", "whisper:/data/w.npz,hubert:org/model"]) == 0
     out = capsys.readouterr().out

@@ -5,23 +5,33 @@ import json
 import os
 import subprocess
 
-from launch import schedulers
-from launch.jobs import requeue, run_spec
-from launch.schedulers.slurm import run as runs_slurm
+from launch.jobs import record, requeue
+from launch.jobs.spec import Resources
+from launch.schedulers import base
+from launch.schedulers.slurm import queue
 
 
 def script_of(desk, capsys, *arguments):
-    words = ["submit", desk.experiment, "--name", "s", "--backend", "slurm", "--array-limit", "100"]
-    monkey = schedulers.NotInstalled("no Slurm here")
+    words = [
+        "submit",
+        desk.experiment,
+        "--name",
+        "s",
+        "--scheduler",
+        "slurm",
+        "--array-limit",
+        "100",
+    ]
+    monkey = base.NotInstalled("no Slurm here")
 
     def refuse(*_, **__):
         raise monkey
 
-    before, runs_slurm.call = runs_slurm.call, refuse
+    before, queue.call = queue.call, refuse
     try:
         assert desk(*words, "--dry-run", *arguments) == 0
     finally:
-        runs_slurm.call = before
+        queue.call = before
     return capsys.readouterr().out.partition("#!/bin/bash")[2]
 
 
@@ -65,13 +75,13 @@ def test_the_script_runs_the_worker_and_keeps_the_first_exit_code(desk, capsys):
             desk.unsay(f"{name}-s")
 
 
-# ---- verdicts -------------------------------------------------------------------------------
+# ---- requeue decisions ----------------------------------------------------------------------
 
 
-def test_verdicts(desk):
+def test_requeue_decisions(desk):
     assert desk("submit", desk.experiment, "--name", "one", "--retries", "1") == 0
     run, ranks = desk.runs / "one", desk.runs / "one" / "launch" / "ranks"
-    two = dataclasses.replace(run_spec.read(run), resources=run_spec.Resources(processes=2))
+    two = dataclasses.replace(record.read(run), resources=Resources(processes=2))
 
     def judge(code, *codes, **given):
         requeue.clear_ranks(run)

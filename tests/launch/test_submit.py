@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from launch import submit
+from launch.jobs import record
+from launch.monitor import states
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +36,15 @@ def start(job, *arguments) -> subprocess.Popen:
         "sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))"
     )
     stand_in = str(Path(__file__).with_name("stand_in.py"))
-    argv = ["build", str(job.source), "--out", str(job.out), "--parts", str(job.parts), *arguments]
+    argv = [
+        "build",
+        str(job.source),
+        "--out",
+        str(job.out),
+        "--elements",
+        str(job.parts),
+        *arguments,
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", code, stand_in, *argv],
         cwd=ROOT,
@@ -68,9 +78,9 @@ def test_what_failed_is_named_and_retried(make_job, capsys):
     assert [job.runs(i) for i in range(1, 5)] == [1, 1, 1, 2]
     assert job("status") == 0
     out = capsys.readouterr().out
-    assert "1 of 4 bad input: 2" in out and "1 of 4 failed: 4" in out and "finish: failed" in out
+    assert "1 of 4 bad input: 2" in out and "1 of 4 failed: 4" in out and "finalize: failed" in out
     assert job("logs") == 0
-    assert "part 2" in capsys.readouterr().out
+    assert "element 2/4" in capsys.readouterr().out
     job.unsay("bad-2")
     job.unsay("fail-4")
     assert job("retry") == 0
@@ -118,9 +128,9 @@ def test_parts_that_outlive_a_killed_run_are_not_run_twice(make_job, capsys):
     process.kill()
     process.wait()
     assert job("build") == 2
-    assert "at work" in capsys.readouterr().err
+    assert "run or wait" in capsys.readouterr().err
     job.unsay("slow-1")
-    job.until(lambda: not any(map(alive, pids(job))))
+    job.until(lambda: not any(s.active for s in states.query(record.members(job.record)).values()))
     assert job("build") == 0
     assert job.runs(1) == 2 and job.done == [1, 2]
 
@@ -128,15 +138,15 @@ def test_parts_that_outlive_a_killed_run_are_not_run_twice(make_job, capsys):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--backend", "slrum"], "did you mean 'slurm'?"),
+        (["--scheduler", "slrum"], "did you mean 'slurm'?"),
         (["--layout", "nvidea"], "did you mean 'nvidia'?"),
         (["--config.sed=1"], "did you mean 'seed'?"),
         (["--config.val=7"], "val + test"),
-        (["--parts", "0"], "--parts 0"),
-        (["--partition", "x"], "is for --backend slurm"),
-        (["--cpus", "4"], "is for --backend slurm or kubernetes"),
+        (["--elements", "0"], "--elements 0"),
+        (["--partition", "x"], "is for --scheduler slurm"),
+        (["--cpus", "4"], "is for --scheduler kubernetes or slurm"),
         (["--sead=1"], "--sead=1"),
-        (["--parts", "many"], "--parts"),
+        (["--elements", "many"], "--elements"),
     ],
 )
 def test_wrong_words_are_one_line(make_job, capsys, arguments, word):
@@ -161,11 +171,11 @@ def test_wrong_folders_are_one_line(tmp_path, capsys, make_job):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 9}', "\0"])
 def test_a_damaged_record_is_named(make_job, capsys, text):
     job = make_job()
-    (job.out / ".build").mkdir(parents=True)
-    (job.out / ".build" / "launch.json").write_text(text)
+    job.launch.mkdir(parents=True)
+    (job.launch / "spec.json").write_text(text)
     assert job("status") == 2
     err = capsys.readouterr().err
-    assert "launch.json" in err and err.count("\n") == 1
+    assert "spec.json" in err and err.count("\n") == 1
 
 
 def test_dry_run_leaves_nothing(make_job, capsys):
@@ -183,7 +193,7 @@ def test_it_starts_anywhere_and_without_jax(tmp_path, loaded):
     subprocess.run(module, cwd=ROOT, check=True, capture_output=True)
     code = (
         "from launch import schedulers\n"
-        "[schedulers.get(n) for n in schedulers.NAMES]\n"
+        "[schedulers.get(n) for n in schedulers.names()]\n"
         f"folder = {str(tmp_path)!r}\n"
         "submit.main(['build', folder, '--out', folder + '/o', '--dry-run'])"
     )

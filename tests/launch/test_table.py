@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fjax.errors import InputError
-from launch.monitor import table, table_html
+from launch.monitor import table, table_files, table_html
 from launch.sweeps import sweep
 
 
@@ -81,7 +81,7 @@ class Page(html.parser.HTMLParser):
 
 def test_the_page_needs_nothing_else_and_names_cannot_break_it(tmp_path):
     rows = [*ROWS, row("</td><script>alert(1)</script>@table@", 0.2, kind="\"'<")]
-    table.write(tmp_path / "t.html", rows, "error", "<i>@plot@</i>")
+    table_files.write(tmp_path / "t.html", rows, "error", "<i>@plot@</i>")
     text = (tmp_path / "t.html").read_text()
     page = Page(text)
     assert not [a for _, a in page.tags if {"src", "href"} & set(a)] and "http" not in text
@@ -98,9 +98,9 @@ def test_the_page_needs_nothing_else_and_names_cannot_break_it(tmp_path):
 
 
 def test_a_page_without_a_plot_says_why():
-    assert "no value differs" in table.page([row("a", 0.3)], "error")
-    assert "no run has the metric" in table.page([row("a", lr=1), row("b", lr=2)], "error")
-    assert "0 runs" in table.page([], "error")
+    assert "no value differs" in table_files.page([row("a", 0.3)], "error")
+    assert "no run has the metric" in table_files.page([row("a", lr=1), row("b", lr=2)], "error")
+    assert "0 runs" in table_files.page([], "error")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_any_numbers_have_an_axis(values):
 
 def test_the_ending_says_the_form(tmp_path):
     for ending in ("csv", "txt", "html"):
-        table.write(tmp_path / f"t.{ending}", ROWS, "error")
+        table_files.write(tmp_path / f"t.{ending}", ROWS, "error")
     with pytest.raises(InputError, match="expected one of: .csv, .html, .txt"):
-        table.write(tmp_path / "t.pdf", ROWS, "error")
+        table_files.write(tmp_path / "t.pdf", ROWS, "error")
     with pytest.raises(InputError):
-        table.write(tmp_path / "u.csv", ROWS, "eror")
+        table_files.write(tmp_path / "u.csv", ROWS, "eror")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "t.html", "t.txt"]

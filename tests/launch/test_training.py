@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from launch import submit
-from launch.jobs import progress
-from launch.jobs import run_spec as spec
-from launch.monitor import status
+from launch import schedulers, submit
+from launch.jobs import folders, progress
+from launch.jobs import record as spec
+from launch.monitor import rows as table_rows
+from launch.monitor import states
 from launch.schedulers.local import gpu_locks
-from launch.schedulers.slurm import run as runs_slurm
+from launch.schedulers.slurm import script
 from launch.submission import snapshot
+from launch.submission import submit as submission
 
 ROOT = Path(__file__).parents[2]
 NASTY = 'it\'s $(touch hacked) "x"\n#SBATCH --y `touch hacked`'
@@ -62,7 +64,7 @@ def test_a_run_is_pinned_trained_and_told_of(desk, capsys):
     assert found.git["commit"] and found.snapshot
     (begun,) = desk.starts("one")
     assert begun["code"] == found.code and begun["cwd"] == os.getcwd()
-    assert (Path(found.code) / "launch" / "worker.py").is_file()
+    assert (Path(found.code) / "launch" / "jobs" / "worker.py").is_file()
     assert exit_codes(run) == [0]
     result = read(run / "launch" / "result.json")
     assert result["step"] == 4 and result["metrics"] == {"train/loss": 0.25, "eval/loss": 0.5}
@@ -234,9 +236,9 @@ def test_gpus_are_held_by_one_run_at_a_time(desk, monkeypatch, capsys):
     assert desk("submit", desk.experiment, "--name", "two", *two) == 0
     mine = {s["rank"]: s["env"]["CUDA_VISIBLE_DEVICES"] for s in desk.starts("two")}
     assert mine == {0: "3", 1: "5"}
-    first = gpu_locks.take(desk.runs, 1)
-    second = gpu_locks.take(desk.runs, 1)
-    assert (first.names, second.names) == (["3"], ["5"]) and gpu_locks.take(desk.runs, 1) is None
+    first = gpu_locks.acquire(desk.runs, 1)
+    second = gpu_locks.acquire(desk.runs, 1)
+    assert (first.names, second.names) == (["3"], ["5"]) and gpu_locks.acquire(desk.runs, 1) is None
     process = start(desk, "submit", desk.experiment, "--name", "one", "--gpus", "1", *desk.to)
     desk.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
     time.sleep(0.5)
@@ -259,9 +261,10 @@ def test_values_of_secrets_are_written_nowhere(desk, monkeypatch):
     found = [p for p in desk.runs.rglob("*") if p.is_file() and planted.encode() in p.read_bytes()]
     assert found == []
     run, run_spec = desk.runs / "one", spec.read(desk.runs / "one")
-    options = runs_slurm.options({}, {})
-    slurm = dataclasses.replace(run_spec, options={**options, "max_parallel": None})
-    assert planted not in runs_slurm.script(run, [(run, slurm)], ())
+    options = schedulers.get("slurm").options({}, {}, run_spec.resources, array=None)
+    slurm = dataclasses.replace(run_spec, scheduler="slurm", options=options)
+    job = submission.run_job(run, desk.runs, [(run, slurm)], None)
+    assert planted not in script.of_elements(job)
 
 
 def test_one_run_after_another(desk, capsys):
@@ -300,7 +303,7 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, caps
     assert desk(*words) == 1
     names = [f"seed-{i}" for i in range(4)]
     assert [len(desk.starts(n)) for n in names] == [1, 1, 1, 1]
-    rows = status.collect(desk.runs / "sw")
+    rows = table_rows.collect(desk.runs / "sw")
     assert [r["state"] for r in rows] == ["done", "done", "failed", "done"]
     assert rows[1]["overrides"] == {"seed": 1} and rows[1]["step"] == rows[1]["steps"] == 3
     assert rows[1]["metrics"]["eval/loss"] == pytest.approx(2 / 3) and rows[1]["seconds"] > 0
@@ -320,7 +323,7 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, caps
     assert desk("submit", desk.experiment, "--name", "sw", "--sweep", more) == 0
     assert [len(desk.starts(f"seed-{i}")) for i in range(5)] == [1, 1, 1, 1, 1]
     assert desk("submit", desk.experiment, "--name", "sw", "--sweep", FOUR, "--config.steps=9") == 2
-    assert "of another configuration" in capsys.readouterr().err
+    assert "has another configuration" in capsys.readouterr().err
     desk.unsay("fail-seed-2")
     assert desk("retry", "sw", "--processes", "3") == 2
     assert "the nearest that can is 3" in capsys.readouterr().err
@@ -345,7 +348,7 @@ def test_a_killed_desk_leaves_a_run_that_can_be_cancelled(desk, capsys):
     assert desk("resume", "one") == 2
     assert desk("cancel", "one") == 0
     run = desk.runs / "one"
-    desk.until(lambda: not status.states([run])[run].active)
+    desk.until(lambda: not states.one(run).active)
     assert exit_codes(run) == [75]
     desk.unsay("slow-one")
     assert desk("resume", "one") == 0
@@ -370,15 +373,15 @@ def test_of_commands_given_at_once_each_sees_what_the_others_did(desk):
     desk.unsay("slow-one")
     assert sorted(process.wait(60) for process in again) == [0, 2]
     assert len(desk.starts("one")) == 2
-    before = spec.everything(desk.runs)
+    before = folders.everything(desk.runs)
     unnamed = [start(desk, "submit", desk.experiment, *desk.to) for _ in range(3)]
     assert [process.wait(60) for process in unnamed] == [0, 0, 0]
-    assert len(spec.everything(desk.runs)) == len(before) + 3
+    assert len(folders.everything(desk.runs)) == len(before) + 3
 
 
 def test_a_name_that_is_held_for_long_is_told(desk, monkeypatch, capsys):
-    monkeypatch.setattr(spec, "_OTHERS_SECONDS", 0.2)
-    with spec.alone(desk.runs, "one"):
+    monkeypatch.setattr(folders, "_LOCK_SECONDS", 0.2)
+    with folders.exclusive(desk.runs, "one"):
         assert desk("submit", desk.experiment, "--name", "one") == 2
         assert "one: another command has been submitting it" in capsys.readouterr().err
         assert desk("submit", desk.experiment, "--name", "one", "--dry-run") == 0

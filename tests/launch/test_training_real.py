@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from launch import submit
-from launch.jobs import progress, run_spec
-from launch.monitor import status
+from launch.jobs import progress, record
+from launch.monitor import causes
+from launch.monitor.wait import wait
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ SMALL = [
     "--config.steps=60", "--config.data.batch_size=4", "--config.checkpoint.every_steps=20",
     "--config.eval.every_steps=20",
 ]  # fmt: skip
-SLURM = ["--backend", "slurm", "--partition", "main", "--time", "20"]
+SLURM = ["--scheduler", "slurm", "--partition", "main", "--time", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def numbers(run):
 def wait_for_steps(runs, count):
     end = time.monotonic() + 180
     while min(progress.last(run)[0] or 0 for run in runs) < count:
-        assert time.monotonic() < end, [status.why(run) for run in runs]
+        assert time.monotonic() < end, [causes.why(run) for run in runs]
         time.sleep(0.05)
 
 
@@ -85,9 +86,9 @@ def started(run):
 
 
 def test_a_sweep_of_several_processes_is_one_array_and_its_table_names_the_best(sweep, capsys):
-    runs = run_spec.trials(sweep.runs / "sweep")
+    runs = record.trials(sweep.runs / "sweep")
     assert [run.name for run in runs] == [f"seed-{i}" for i in range(2)]
-    assert len({run_spec.submission(run).job for run in runs}) == 1
+    assert len({record.submission(run).job for run in runs}) == 1
     for run in runs:
         assert sorted(e["rank"] for e in started(run)) == [0, 1, 2, 3]
         assert len({e["host"] for e in started(run)}) == 2
@@ -108,18 +109,18 @@ def test_elements_of_an_array_that_are_preempted_end_with_the_bytes_of_undisturb
     # As many devices as the undisturbed ones, of half as many processes.
     words = ["--name", "pre", "--sweep", "seeds(2)", "--nodes", "2", "--cpu-devices", "2"]
     assert sweep("submit", *words, *SLURM) == 0
-    runs = run_spec.trials(sweep.runs / "pre")
+    runs = record.trials(sweep.runs / "pre")
     wait_for_steps(runs, 3)
     subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
-    assert status.wait(sweep.runs / "pre", runs, 0.5) == 0
-    assert len({run_spec.submission(run).job for run in runs}) == 1
+    assert wait(sweep.runs / "pre", runs, 0.5) == 0
+    assert len({record.submission(run).job for run in runs}) == 1
     for run in runs:
         codes = [e["exit_code"] for e in progress.events(run) if e["event"] == "ended"]
         assert sorted(codes) == [0, 0, 75, 75], run
         whole = sweep.runs / "sweep" / run.name
         assert numbers(run) == numbers(whole)
         assert checksum(run) == checksum(whole)
-        assert json.loads((run / "config.json").read_text()) == run_spec.read(run).config
+        assert json.loads((run / "config.json").read_text()) == record.read(run).config
     # What comes after a run takes its folder.
     report = runs[0] / "report.json"
     words = ["run", "report", "--after", "pre", *SLURM, "--wait", "--poll", "0.5"]
@@ -136,7 +137,7 @@ def test_a_node_that_dies_costs_the_steps_since_the_last_state(slurm, sweep, che
     second = next(e["host"] for e in started(run) if e["rank"] == 1)
     began = time.monotonic()
     with slurm(second):
-        assert status.wait(run, [run], 0.5) == 0
+        assert wait(run, [run], 0.5) == 0
         print(f"node {second} died: done {time.monotonic() - began:.0f} s later")
     assert len(started(run)) == 4 and second not in [e["host"] for e in started(run)[2:]]
     whole = sweep.runs / "sweep" / "seed-1"
@@ -168,9 +169,9 @@ def test_values_are_chosen_and_the_best_is_named(make, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "study: best is trial" in said
     assert make("tune", *words, "--trials", "3") == 0
-    runs = run_spec.trials(make.runs / "study")
+    runs = record.trials(make.runs / "study")
     assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
-    rates = {run_spec.read(run).trial["optim.learning_rate"] for run in runs}
+    rates = {record.read(run).trial["optim.learning_rate"] for run in runs}
     assert len(rates) == 3
     # Each was started once, whichever driver it was.
     assert [len(started(run)) for run in runs] == [1, 1, 1]
@@ -195,11 +196,11 @@ def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, capsys):
     words += ["--space", '{"optim.learning_rate": loguniform(1e-4, 1e-2)}', "--config.steps=20"]
     assert make("tune", *words, "--trials", "3") == 0
     said = capsys.readouterr().out
-    runs = run_spec.trials(make.runs / "study")
+    runs = record.trials(make.runs / "study")
     assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
     assert all(progress.result(run)["state"] == "done" for run in runs)
-    assert len({run_spec.submission(run).job for run in runs}) == 3
-    assert {run_spec.submission(run).backend for run in runs} == {"slurm"}
+    assert len({record.submission(run).job for run in runs}) == 3
+    assert {record.submission(run).scheduler for run in runs} == {"slurm"}
     assert [len(started(run)) for run in runs] == [1, 1, 1]
     best = min(runs, key=lambda run: progress.last(run)[1]["eval/loss"])
     assert f": {best}\n" in said

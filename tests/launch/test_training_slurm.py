@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from launch.jobs import progress, run_spec
-from launch.monitor import status
+from launch.jobs import progress, record
+from launch.monitor import rows as table_rows
+from launch.monitor import states
 
 pytestmark = pytest.mark.slow
 QUICK = ["--wait", "--poll", "0.2"]
@@ -28,13 +29,13 @@ def desk(desk, slurm):
 
 
 def submit(desk, name, *arguments):
-    words = ["--name", name, "--backend", "slurm", "--time", "20", *arguments]
+    words = ["--name", name, "--scheduler", "slurm", "--time", "20", *arguments]
     return desk("submit", desk.experiment, *words)
 
 
 def state(desk, name):
     run = desk.runs / name
-    return status.states([run])[run].name
+    return states.one(run).name
 
 
 def test_every_script_passes_the_scheduler(desk, capsys):
@@ -110,9 +111,9 @@ def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
     four = json.dumps([{"seed": i} for i in range(4)])
     two = ["--nodes", "2", "--processes", "2", "--config.data.batch_size=8", "--max-parallel", "2"]
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 1
-    runs = run_spec.trials(desk.runs / "sw")
-    assert len({run_spec.submission(run).job for run in runs}) == 1
-    rows = status.collect(desk.runs / "sw")
+    runs = record.trials(desk.runs / "sw")
+    assert len({record.submission(run).job for run in runs}) == 1
+    rows = table_rows.collect(desk.runs / "sw")
     assert [r["state"] for r in rows] == ["done", "done", "failed", "done"]
     for i in (0, 1, 3):
         assert sorted(s["rank"] for s in desk.starts(f"seed-{i}")) == [0, 1, 2, 3]
@@ -123,7 +124,7 @@ def test_a_sweep_is_one_array_and_one_that_fails_stops_no_other(desk, capsys):
     desk.unsay("fail-seed-2")
     assert desk("retry", "sw", *QUICK) == 0
     before = len(desk.starts("seed-1"))
-    assert before == 4 and run_spec.submission(runs[2]).index == 3
+    assert before == 4 and record.submission(runs[2]).index == 3
     assert submit(desk, "sw", "--sweep", four, *two, *QUICK) == 0
     assert len(desk.starts("seed-1")) == before
 
@@ -141,9 +142,7 @@ def test_what_is_cancelled_stays_so(desk, how, capsys):
         assert state(desk, "sw/seed-0") == "running"
         assert desk("cancel", "sw") == 0
     else:
-        subprocess.run(
-            ["scancel", run_spec.submission(desk.runs / "sw" / "seed-0").job], check=True
-        )
+        subprocess.run(["scancel", record.submission(desk.runs / "sw" / "seed-0").job], check=True)
     desk.until(lambda: not squeue().strip())
     time.sleep(1)
     assert not squeue().strip()
@@ -153,7 +152,7 @@ def test_what_is_cancelled_stays_so(desk, how, capsys):
     for i in range(4):
         desk.unsay(f"slow-seed-{i}")
     assert desk("retry", "sw", *QUICK) == 0
-    assert [r["state"] for r in status.collect(desk.runs / "sw")] == ["done"] * 4
+    assert [r["state"] for r in table_rows.collect(desk.runs / "sw")] == ["done"] * 4
     assert desk.starts("seed-0")[-1]["step"] == 3
 
 
@@ -182,16 +181,16 @@ def test_a_run_waits_for_another_and_says_when_in_vain(desk, capsys):
         assert desk("status", "never") == 0
         return capsys.readouterr().out
 
-    desk.until(lambda: "for ever" in says())
+    desk.until(lambda: "never starts" in says())
     assert desk("cancel", "never") == 0
     desk.until(lambda: state(desk, "never") == "stopped")
     # Another command, chained.
-    words = ["run", "report", "--after", "first", "--backend", "slurm", "--time", "20", *QUICK]
+    words = ["run", "report", "--after", "first", "--scheduler", "slurm", "--time", "20", *QUICK]
     from launch import submit as command
 
     argv = [*words, *desk.to, "--", "a2fjax", "inspect", str(desk.shards)]
     assert command.main(argv) in (0, 1, 2)
-    assert run_spec.read(desk.runs / "report").command[-2:] == ("inspect", str(desk.shards))
+    assert record.read(desk.runs / "report").command[-2:] == ("inspect", str(desk.shards))
     assert (desk.runs / "report" / "launch" / "logs" / "rank-0.log").read_text().count("\n") > 1
 
 

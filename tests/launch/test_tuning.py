@@ -11,7 +11,8 @@ import pytest
 
 from a2fjax.errors import InputError, WorkFailed
 from launch.commands import tune as studies
-from launch.monitor import status
+from launch.jobs.outcome import State
+from launch.monitor import states
 from launch.sweeps import sweep
 from launch.sweeps.spaces import choice, integer, loguniform, uniform
 from launch.tuning.driver import Settings, results, tune
@@ -223,13 +224,13 @@ def test_a_scheduler_that_is_silent_and_a_code_that_shows_late_are_waited_for(
 ):
     said = []
 
-    def states(runs):
+    def one(run):
         found = said.pop(0)
         if found is None:
             raise WorkFailed("squeue: does not answer")
-        return dict.fromkeys(runs, status.State(found))
+        return State(found)
 
-    monkeypatch.setattr(status, "states", states)
+    monkeypatch.setattr(states, "one", one)
     runs = studies._Runs(tmp_path, [], "eval/loss", wait=False)
 
     def looks(*found):
@@ -237,7 +238,7 @@ def test_a_scheduler_that_is_silent_and_a_code_that_shows_late_are_waited_for(
         return [runs.poll(str(tmp_path / "run"))[0] for _ in found]
 
     assert looks(None, "lost", None, "lost", "done") == ["running"] * 4 + ["done"]
-    assert "does not answer; looking again" in capsys.readouterr().out
+    assert "does not answer; asking again" in capsys.readouterr().out
     assert looks("lost", "lost", "lost", "lost") == ["running"] * 3 + ["lost"]
     assert looks(None, None, None) == ["running"] * 3
     with pytest.raises(WorkFailed, match="does not answer"):

@@ -1,7 +1,7 @@
 """Manifests of runs: one JobSet per run, queued by Kueue where a queue is named.
 
-A run is one replicated job of one Job with as many indexed pods as nodes. The environment holds rank
-and coordinator, so pods need no access to the API. How a pod ends decides what follows:
+A run is one replicated job of one Job with as many indexed pods as nodes. The environment holds
+rank and coordinator, so pods need no access to the API. How a pod ends decides what follows:
 
     exit code 0                   done
     75 or SIGTERM (preemption)    the pod is started again, not counted

@@ -86,5 +86,3 @@ def _stop_workers(folder: Path, attempt: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if isinstance(pid, int):
                 os.kill(pid, signal.SIGTERM)
-
-

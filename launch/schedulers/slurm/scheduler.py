@@ -1,7 +1,7 @@
 """Jobs on Slurm: a run is a job, a sweep or build one array, a last command a job behind it.
 
-submitit is not used: see docs/architecture.md. Exit codes are kept in files, because `sacct` needs a
-database that many sites do not run. What is asked to stop (exit code 75, preemption, the notice
+submitit is not used: see docs/architecture.md. Exit codes are kept in files, because `sacct` needs
+a database that many sites do not run. What is asked to stop (exit code 75, preemption, the notice
 before the time limit) returns to the queue by itself; what is cancelled does not.
 `launch.jobs.requeue` decides.
 """

@@ -155,7 +155,7 @@ case "$decision" in
   *) # The interpreter is only inside a container, or the disk is gone.
     final=$code
     case "$code" in
-      {stopped}) if [ -z "${{ended[*]}}" ] && [ "$restarts" -lt {most} ]; then decision="again"; fi ;;
+      {stopped}) if [ -z "${{ended[*]}}" ] && [ "$restarts" -lt {most} ]; then decision=again; fi ;;
     esac
     ;;
 esac
