@@ -69,7 +69,7 @@ def _sweep(args: argparse.Namespace, runs: Path) -> float:
     rates = ", ".join(f"{1e-3 * (i + 1):g}" for i in range(args.trials // 2))
     submit = [
         "submit", str(ROOT / "experiments" / "regression_v2_3.py:demo"), "--name", "sweep",
-        "--sweep", f'grid("optim.learning_rate", {rates}) * seeds(2)', "--backend", "slurm",
+        "--sweep", f'grid("optim.learning_rate", {rates}) * seeds(2)', "--scheduler", "slurm",
         "--max-parallel", str(args.parallel), "--cpu-devices", "1", "--wait", "--poll", "1",
         f"--config.data.shards={args.shards.absolute()}", f"--config.steps={STEPS}",
         "--config.optim.warmup_steps=5", "--config.data.batch_size=8",

@@ -115,7 +115,10 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
         (["{shards}", "--features", "{encoder}", "--config.audio.encoder.mix=7"], "mix"),
         (["{shards}", "--features", "{encoder}", "--layout", "x"], "--layout"),
         (["{shards}", "--features", "{encoder}", "--scheduler", "slrum"], "'slurm'"),
-        (["{shards}", "--features", "{encoder}", "--mem", "8G"], "is for --scheduler kubernetes or slurm"),
+        (
+            ["{shards}", "--features", "{encoder}", "--mem", "8G"],
+            "is for --scheduler kubernetes or slurm",
+        ),
         (["{shards}", "--config", "none.py"], "none.py"),
         (["{shards}/none", "--features", "{encoder}"], "does not exist"),
         (["{shards}/encoded", "--features", "{encoder}"], "does not exist"),
