@@ -14,6 +14,7 @@ COMMANDS = {
     "cache": "write what speech encoders make of shards beside them, to train from",
     "evaluate": "measure a run on held-out sentences and people, beside the baselines",
     "infer": "turn a recording into curves",
+    "config": "print every key of an experiment with its value, default, meaning and bounds",
     "inspect": "say what is in a run, a set of shards or an experiment",
 }
 """Commands and their one-line help. Each is a module of this package with `add_arguments(parser)`

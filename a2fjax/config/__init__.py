@@ -8,6 +8,7 @@ experiment                            `Config`, the whole
 audio, data, models, nvidia, train    its groups, with bounds and meaning beside each field
 bounds                                the bounds
 build                                 from plain values to the dataclasses
+plugins                               digests of plugins' code
 read                                  files, overrides and a run's config.json
 reference                             every key with its meaning, for people
 """
@@ -25,6 +26,7 @@ from a2fjax.config.models import (
     UNetConfig,
 )
 from a2fjax.config.nvidia import ConvW2vAutocorrConfig, DiffusionRnnConfig, NvidiaConfig
+from a2fjax.config.plugins import warn as warn_plugin_changes
 from a2fjax.config.read import (
     Resolved,
     digest,
@@ -81,4 +83,5 @@ __all__ = [
     "load",
     "parse_overrides",
     "parse_value",
+    "warn_plugin_changes",
 ]

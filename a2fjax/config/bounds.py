@@ -53,7 +53,7 @@ class Range:
     @property
     def text(self) -> str:
         """The range in a phrase."""
-        return " and ".join(text for _, text in self._limits())
+        return ", ".join(text.removeprefix("of ") for _, text in self._limits())
 
     def problem(self, value: Any) -> str:
         """Returns "" or the limit that the value violates."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 from a2fjax import registry
 from a2fjax.config.audio import AudioConfig
@@ -28,7 +28,8 @@ class Config:
       name: name of the experiment.
       plugins: importable packages that register parts of their own: encoders, losses, metrics,
         models, sources, schedulers, writers. Imported before the rest of the configuration is
-        read.
+        read; a digest of their code is saved with the run.
+      allow_plugin_changes: continues a run although the code of its plugins has changed.
       seed: seed of parameters, data order, augmentation and dropout.
       steps: optimiser updates.
       precision: precision of activations; parameters and losses stay float32.
@@ -52,6 +53,7 @@ class Config:
 
     name: str = "experiment"
     plugins: tuple[str, ...] = ()
+    allow_plugin_changes: bool = False
     seed: int = 0
     steps: Annotated[int, Positive] = 1000
     precision: Annotated[str, Choice("float32", "bfloat16")] = "float32"
@@ -69,3 +71,12 @@ class Config:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Imports the plugins where a pickled configuration is read: in loaders' worker processes.
+
+        Raises:
+          InputError: one cannot be imported there.
+        """
+        registry.load_plugins(state["plugins"])
+        self.__dict__.update(state)

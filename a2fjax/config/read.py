@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax.config import python_file
+from a2fjax.config import plugins, python_file
 from a2fjax.config.build import build_config
 from a2fjax.config.experiment import Config
 from a2fjax.errors import InputError, nearest
@@ -23,10 +23,13 @@ class Resolved:
     Attributes:
       config: the dataclasses.
       sources: where each value was set, by dotted key ("default", a file, an override).
+      plugins: digest of the code of each plugin, by package: that of now, or for a configuration
+        read by `from_json` the one saved with it.
     """
 
     config: Config
     sources: dict[str, str]
+    plugins: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """Returns the text of a run's config.json; `from_json` reads it back."""
@@ -34,6 +37,7 @@ class Resolved:
             {
                 "config": dataclasses.asdict(self.config),
                 "sources": self.sources,
+                "plugins": self.plugins,
                 "fingerprint": fingerprint(self.config),
             },
             indent=2,
@@ -61,11 +65,12 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     try:
         data = json.loads(text)
         values, sources = data["config"], dict(data["sources"])
+        pinned = dict(data.get("plugins", {}))
         if not isinstance(values, dict):
             raise TypeError("config is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name}: not a run's configuration ({error})") from None
-    return Resolved(build_config(values, where=name), sources)
+    return Resolved(build_config(values, where=name), sources, pinned)
 
 
 def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:
@@ -78,6 +83,13 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
 
     Raises:
       InputError: names the file or key, what was expected and the nearest valid key.
+
+    Example:
+        >>> resolved = load(None, {"optim.learning_rate": "1e-3", "model.kind": "diffusion"})
+        >>> resolved.config.model.unet.heads
+        4
+        >>> resolved.sources["optim.learning_rate"]
+        '--config.optim.learning_rate'
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -94,7 +106,8 @@ def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = No
         sources[key] = f"--config.{key}"
     config = build_config(values, where="config")
     every = flatten(dataclasses.asdict(config))
-    return Resolved(config, {key: _source(sources, key) for key in every})
+    where = {key: _source(sources, key) for key in every}
+    return Resolved(config, where, plugins.digests(config))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

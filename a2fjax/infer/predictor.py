@@ -307,4 +307,6 @@ def read_config(run: str | Path) -> config_lib.Resolved:
     if not path.is_file():
         what = "is not a run folder (no config.json)" if run.is_dir() else "does not exist"
         raise InputError(f"run {run} {what}; expected what `a2fjax train --workdir` wrote")
-    return config_lib.from_json(path.read_bytes(), name=str(path))
+    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
+    config_lib.warn_plugin_changes(f"run {run}", resolved.plugins, resolved.config)
+    return resolved

@@ -12,10 +12,11 @@ from typing import Any
 
 from a2fjax import config as config_lib
 from a2fjax import files
-from a2fjax.config import Config, Resolved
+from a2fjax.config import Config, Resolved, plugins
 from a2fjax.errors import InputError
 
 FREE = (
+    "allow_plugin_changes",
     "steps",
     "accumulate",
     "remat",
@@ -80,8 +81,8 @@ def check(workdir: Path, resolved: Resolved) -> None:
         raise InputError(f"--workdir {workdir}: is a file, expected a folder")
     path = workdir / "config.json"
     if path.is_file():
-        before = config_lib.from_json(path.read_bytes(), name=str(path)).config
-        changed = differences(before, resolved.config)
+        before = config_lib.from_json(path.read_bytes(), name=str(path))
+        changed = differences(before.config, resolved.config)
         bound = {k: v for k, v in changed.items() if not _is_free(k)}
         if bound:
             shown = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in list(bound.items())[:5])
@@ -89,6 +90,12 @@ def check(workdir: Path, resolved: Resolved) -> None:
             raise InputError(
                 f"--workdir {workdir} holds a run of another configuration: {shown}{more}; "
                 "take another folder, or the old values to continue it"
+            )
+        code = plugins.changes(before.plugins, resolved.plugins)
+        if code and not resolved.config.allow_plugin_changes:
+            raise InputError(
+                f"--workdir {workdir}: {code}; expected the code that the run was trained with, or "
+                "--config.allow_plugin_changes=true to continue with this one"
             )
         return
     for name in ("checkpoints", "encoders"):
