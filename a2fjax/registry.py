@@ -211,3 +211,5 @@ losses.register("position", "a2fjax.losses.channels:position")
 losses.register("velocity", "a2fjax.losses.channels:velocity")
 losses.register("aperture", "a2fjax.losses.lips:aperture")
 losses.register("closure", "a2fjax.losses.lips:closure")
+for _name in ("Fidelity", "Lips", "Timing", "Dynamics", "Energy", "Silence"):
+    metrics.register(_name.lower(), f"a2fjax.metrics.built_in:{_name}")

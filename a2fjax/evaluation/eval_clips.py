@@ -11,7 +11,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.metrics import suite
+from a2fjax.metrics.reference import Reference, reference, with_thresholds
 
 CHUNK_CLIPS = 64
 CHUNK_FRAMES = 30_000
@@ -37,7 +37,7 @@ class EvalClip:
     folder: int
     subject: str
     emotion: str
-    truth: suite.Reference
+    truth: Reference
 
 
 @dataclasses.dataclass
@@ -97,13 +97,13 @@ class SplitClips:
             subject = self.subject(entry.folder, entry.subject)
             found.append(EvalClip(clip, entry.folder, subject, emotion, truth))
         others = list(self._companions({s.subject for s in found}))
-        truths = suite.with_thresholds(
+        truths = with_thresholds(
             [s.truth for s in found] + [truth for truth, _ in others],
             [s.subject for s in found] + [name for _, name in others],
         )[: len(found)]
         return [dataclasses.replace(s, truth=t) for s, t in zip(found, truths, strict=True)]
 
-    def _companions(self, people: set[str]) -> Iterator[tuple[suite.Reference, str]]:
+    def _companions(self, people: set[str]) -> Iterator[tuple[Reference, str]]:
         for source in self.companions:
             own: dict[str, list[int]] = {}
             for i, entry in enumerate(source.entries):
@@ -124,8 +124,8 @@ def unique_subject(folder: int, subject: str, folders: int) -> str:
     return subject if folders == 1 else f"{folder}:{subject}"
 
 
-def _reference(clip: records.Clip) -> suite.Reference:
-    return suite.reference(
+def _reference(clip: records.Clip) -> Reference:
+    return reference(
         clip.motion,
         clip.audio,
         channel_mask=clip.channel_mask,

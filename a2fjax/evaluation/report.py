@@ -26,7 +26,9 @@ from typing import Any
 
 from a2fjax import files
 from a2fjax.errors import InputError
+from a2fjax.metrics import suite
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
+from a2fjax.metrics.metric import Column
 
 SCHEMA = 1
 
@@ -43,25 +45,6 @@ CLIP_METRICS = (
     "amp_ratio/jaw_mouth",
 )
 
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("ratio", "rmse_ratio", "{:.3f}"),
-    ("rmse", "bs_rmse/jaw_mouth", "{:.4f}"),
-    ("mae", "bs_mae/jaw_mouth", "{:.4f}"),
-    ("vel_mae", "vel_mae/jaw_mouth", "{:.3f}"),
-    ("corr", "corr/jaw_mouth", "{:.3f}"),
-    ("mod", "mod", "{:.4f}"),
-    ("recall", "closure_recall", "{:.3f}"),
-    ("prec", "closure_precision", "{:.3f}"),
-    ("resid", "closure_residual", "{:+.3f}"),
-    ("closed", "closed_ratio", "{:.2f}"),
-    ("lag_ms", "xcorr_lag_ms", "{:+.1f}"),
-    ("at_r", "xcorr_peak", "{:.2f}"),
-    ("amp", "amp_ratio/jaw_mouth", "{:.2f}"),
-    ("acc", "acc_ratio", "{:.2f}"),
-    ("hf", "hf_ratio", "{:.2f}"),
-    ("slcc", "slcc", "{:+.2f}"),
-    ("pause", "pause_aperture", "{:.2f}"),
-)
 LEGEND = (
     "jaw and mouth unless said: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
     "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
@@ -71,12 +54,23 @@ LEGEND = (
 )
 
 
+def columns() -> list[Column]:
+    """Returns the columns of the table: the ratio, then those of every registered metric."""
+    return [Column("rmse_ratio", "ratio"), *suite.columns()]
+
+
+def legend() -> str:
+    """Returns what the columns mean; those of packages say it themselves."""
+    added = [f"{column.label} = {column.meaning}" for column in suite.columns() if column.meaning]
+    return "; ".join([LEGEND, *added])
+
+
 def table(result: dict[str, Any]) -> str:
     """Returns the report as aligned text."""
     what = result["run"] or "model"
     kind = "synthetic data" if result["synthetic"] else "recorded data"
     quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
-    lines = [f"{what}, step {result['step']}, on {kind}{quick}", LEGEND]
+    lines = [f"{what}, step {result['step']}, on {kind}{quick}", legend()]
     for split, part in result["splits"].items():
         lines += ["", *_split_table(split, part)]
     lines += ["", *result["headline"]]
@@ -164,7 +158,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
         f"{part['seconds']:.0f} s"
         + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
     ]
-    lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
+    lines += _table(rows)
     lines += _change_table(split, part)
     lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
     lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
@@ -174,7 +168,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
         rows = [(f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in shown]
         more = f" (the worst {SHOWN} of {len(every)})" if len(every) > SHOWN else ""
         lines += ["", f"{split}, {kind.replace('_', ' ')}{more}"]
-        lines += _align(["", *(c[0] for c in COLUMNS)], [_cells(name, row) for name, row in rows])
+        lines += _table(rows)
     return lines
 
 
@@ -206,8 +200,10 @@ def _group_rows(model: dict[str, Any]) -> list[list[str]]:
     return [*rows, ["eye_angles*", *angles, "", "", ""]]
 
 
-def _cells(name: str, row: dict[str, Any]) -> list[str]:
-    return [name, *(_show(row[key], form) for _, key, form in COLUMNS)]
+def _table(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    shown = columns()
+    cells = [[name, *(_show(row.get(c.value), c.form) for c in shown)] for name, row in rows]
+    return _align(["", *(c.label for c in shown)], cells)
 
 
 def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from a2fjax import rig
 from a2fjax.data.records import Clip
 from a2fjax.metrics import bootstrap, energy, lips, silence, suite, timing
+from a2fjax.metrics.reference import reference, with_thresholds
 from a2fjax.metrics.sums import merge
 
 JAW = rig.INDEX["jawOpen"]
@@ -54,7 +55,7 @@ def clip_of(motion, subject="a", pause=None):
 
 
 def see(clip):
-    return suite.reference(
+    return reference(
         clip.motion,
         clip.audio,
         channel_mask=clip.channel_mask,
@@ -64,7 +65,7 @@ def see(clip):
 
 
 def measure(prediction, clip):
-    (truth,) = suite.with_thresholds([see(clip)], [clip.subject])
+    (truth,) = with_thresholds([see(clip)], [clip.subject])
     return {k: float(v) for k, v in suite.values(suite.sums(prediction, truth)).items()}
 
 
@@ -248,7 +249,7 @@ def test_long_rests_do_not_move_the_threshold():
     audio = clip.audio.copy()
     audio[: 300 * 320] = audio[700 * 320 :] = 0
     clip = dataclasses.replace(clip, audio=audio)
-    (truth,) = suite.with_thresholds([see(clip)], ["a"])
+    (truth,) = with_thresholds([see(clip)], ["a"])
     assert truth.threshold == pytest.approx(np.percentile(opening, 10), abs=5e-3)
     assert np.percentile(padded, 10) == 0, "the trap is there"
 
@@ -256,7 +257,7 @@ def test_long_rests_do_not_move_the_threshold():
 def test_thresholds_are_each_subject_s_own():
     loud, quiet = motion_of(0.1 + talk()), motion_of(0.02 + 0.3 * talk())
     references = [see(clip_of(m)) for m in (loud, quiet, loud)]
-    thresholds = [r.threshold for r in suite.with_thresholds(references, ["a", "b", "a"])]
+    thresholds = [r.threshold for r in with_thresholds(references, ["a", "b", "a"])]
     assert thresholds[0] == thresholds[2] == pytest.approx(0.1, abs=0.03)
     assert thresholds[1] == pytest.approx(0.02, abs=0.01)
 
@@ -311,7 +312,7 @@ def test_loudness_that_drives_the_mouth_is_found():
 def test_sums_of_parts_are_the_sums_of_the_whole(rich):
     rng = np.random.default_rng(0)
     clips = [clip_of(rich + i * 0.01, subject=f"s{i % 2}", pause=(50, 80)) for i in range(4)]
-    references = suite.with_thresholds([see(c) for c in clips], [c.subject for c in clips])
+    references = with_thresholds([see(c) for c in clips], [c.subject for c in clips])
     parts = [suite.sums(r.motion + 0.05 * rng.standard_normal((400, 72)), r) for r in references]
     one = suite.values(merge(parts))
     two = suite.values(merge([merge(parts[:1]), merge(parts[1:])]))
@@ -343,7 +344,7 @@ def test_bootstrap_intervals_cover_the_truth_and_repeat():
 
 def test_bootstrap_takes_the_whole_suite(rich):
     clip = clip_of(rich)
-    (truth,) = suite.with_thresholds([see(clip)], ["a"])
+    (truth,) = with_thresholds([see(clip)], ["a"])
     noisy = [
         suite.sums(rich + 0.05 * np.random.default_rng(i).standard_normal(rich.shape), truth)
         for i in range(5)

@@ -1,0 +1,100 @@
+"""A clip's truth beside which predictions are measured."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from a2fjax.metrics import energy, lips, silence
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A clip's truth with what the metrics derive from it alone, computed once.
+
+    Attributes:
+      motion: [T, 72] in rig units.
+      channel_mask: [72] bool.
+      frame_mask: [T] bool.
+      aperture: [T]; see `lips.aperture`.
+      speech, rest: [T] bool; see `silence.segment`.
+      loudness: [T] dB; see `energy.log_level`.
+      threshold: closure threshold of the subject; NaN where it is not known.
+    """
+
+    motion: np.ndarray
+    channel_mask: np.ndarray
+    frame_mask: np.ndarray
+    aperture: np.ndarray
+    speech: np.ndarray
+    rest: np.ndarray
+    loudness: np.ndarray
+    threshold: float = float("nan")
+
+    @property
+    def aperture_mask(self) -> np.ndarray:
+        """[T] bool, frames whose aperture counts; none where jawOpen was not observed."""
+        if lips.has_aperture(self.channel_mask):
+            return self.frame_mask
+        return np.zeros_like(self.frame_mask)
+
+
+def reference(
+    motion: np.ndarray,
+    audio: np.ndarray,
+    *,
+    channel_mask: np.ndarray,
+    frame_mask: np.ndarray,
+    speech_level: float,
+) -> Reference:
+    """Returns a clip's truth, still without the subject's closure threshold.
+
+    Args:
+      motion: [T, 72] in rig units.
+      audio: [samples] at 16 kHz; frame t is at sample 320 * t.
+      channel_mask: [72] bool, observed channels.
+      frame_mask: [T] bool, frames that count.
+      speech_level: linear RMS level of the speech in `audio`.
+    """
+    level = silence.frame_level(audio, len(motion))
+    speech, rest = silence.segment(level, speech_level)
+    return Reference(
+        motion=np.asarray(motion),
+        channel_mask=np.asarray(channel_mask, bool),
+        frame_mask=np.asarray(frame_mask, bool),
+        aperture=lips.aperture(motion, channel_mask),
+        speech=speech,
+        rest=rest,
+        loudness=energy.log_level(level, speech_level),
+    )
+
+
+def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Reference]:
+    """Returns the references with each subject's closure threshold, from all of its clips here.
+
+    More clips of a subject give a better threshold: one sentence may have no closure at all.
+
+    Args:
+      references: one for each clip.
+      subjects: subject of each clip.
+    """
+    thresholds = {}
+    for subject in set(subjects):
+        clips = [
+            r
+            for r, name in zip(references, subjects, strict=True)
+            if name == subject and lips.has_aperture(r.channel_mask)
+        ]
+        thresholds[subject] = (
+            lips.closure_threshold(
+                np.concatenate([r.aperture[r.frame_mask] for r in clips]),
+                np.concatenate([r.speech[r.frame_mask] for r in clips]),
+            )
+            if clips
+            else float("nan")
+        )
+    return [
+        dataclasses.replace(r, threshold=thresholds[name])
+        for r, name in zip(references, subjects, strict=True)
+    ]
