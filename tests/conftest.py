@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Before NumPy is imported. BLAS threads that wait for a core which another worker of the tests uses
-# spin: solving systems of 144 unknowns took 17 times as long with two threads on two busy cores.
+# spin: the points of one mesh took 5.6 s of processor time instead of 0.33 s on two busy cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 if "A2F_CACHE" not in os.environ:
@@ -25,8 +25,8 @@ import pytest  # noqa: E402
 from a2fjax import signals  # noqa: E402
 
 # The same examples everywhere, at any speed of the machine: a change is judged by what it changes.
-# HYPOTHESIS_PROFILE=search looks for new ones.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+# HYPOTHESIS_PROFILE=search looks for new ones, and for twice as many.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 

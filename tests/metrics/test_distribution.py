@@ -1,5 +1,7 @@
 """Distances of distributions against closed forms, and features that see what they must."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,7 @@ def motion(rng, frames=600, scale=0.3, rate=3.0):
     return out
 
 
+@functools.cache
 def many(seed, count=30, **changes):
     rng = np.random.default_rng(seed)
     good = np.ones(600, bool)

@@ -17,11 +17,14 @@ def inputs():
 
 def parameters(module, inputs):
     """Parameters with no zero among them, so that a bias left out shows."""
-    tree = module.init(jax.random.key(1), inputs)["params"]
-    leaves, form = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noise = [jax.random.normal(k, x.shape) * 0.3 for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(form, [x + n for x, n in zip(leaves, noise, strict=True)])
+    shapes = jax.eval_shape(module.init, jax.random.key(1), inputs)["params"]
+    rng = np.random.default_rng(2)
+    return jax.tree.map(lambda x: 0.4 * rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def quick(function):
+    """Values, what comes with them, and gradients by parameters and inputs."""
+    return jax.jit(jax.value_and_grad(function, (0, 1), has_aux=True))
 
 
 def weighted(states, length=None):
@@ -44,19 +47,20 @@ def test_states_and_gradients_are_those_of_flax(inputs, reverse, length):
     params = parameters(module, inputs)
 
     def ours(params, inputs):
-        return weighted(module.apply({"params": params}, inputs, length), length)
+        states = module.apply({"params": params}, inputs, length)
+        return weighted(states, length), states
 
     def theirs(params, inputs):
-        return weighted(stock(params, inputs, reverse, length), length)
+        states = stock(params, inputs, reverse, length)
+        return weighted(states, length), states
 
-    value, gradients = jax.value_and_grad(ours, (0, 1))(params, inputs)
-    expected, expected_gradients = jax.value_and_grad(theirs, (0, 1))(params, inputs)
+    # Compiled as a whole: one operation at a time, each would be a program of its own.
+    (value, states), gradients = quick(ours)(params, inputs)
+    (expected, other), expected_gradients = quick(theirs)(params, inputs)
     np.testing.assert_allclose(value, expected, atol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradients, expected_gradients
     )
-    states = module.apply({"params": params}, inputs, length)
-    other = stock(params, inputs, reverse, length)
     for item, valid in enumerate([FRAMES] * BATCH if length is None else length.tolist()):
         np.testing.assert_allclose(states[:valid, item], other[:valid, item], atol=1e-5)
 
