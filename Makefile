@@ -42,8 +42,8 @@ diffusion: demo
 	@$(BIN)/a2fjax train --config experiments/diffusion_v3_0.py:demo+distilled \
 	  --workdir $(DEMO)/distilled --config.data.shards=$(DEMO)/shards \
 	  --config.init_from=$(DEMO)/diffusion
-	@$(BIN)/a2fjax evaluate $(DEMO)/diffusion --takes 8 --sample-steps 1,2,4,8,16,50 \
-	  --against $(DEMO)/run --against $(DEMO)/distilled --out $(DEMO)/takes.json
+	@$(BIN)/a2fjax evaluate $(DEMO)/diffusion --samples 8 --sample-steps 1,2,4,8,16,50 \
+	  --against $(DEMO)/run --against $(DEMO)/distilled --out $(DEMO)/samples.json
 
 # A file stays on one worker: what its tests share, runs and compiled programs, is made once.
 test: setup

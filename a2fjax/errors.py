@@ -19,6 +19,12 @@ class InputError(ValueError):
 
     The message names the file, key or value, says what was expected and how to correct it. Commands
     print it as one line and exit with `EXIT_BAD_INPUT`.
+
+    Example:
+        >>> raise InputError(f"in.wv: unknown format 'wv'{nearest('wv', ['wav', 'flac'])}")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: in.wv: unknown format 'wv'; did you mean 'wav'?
     """
 
 

@@ -1,6 +1,6 @@
-"""Emotion as written by the user: one name, a blend, a track over time, or not told.
+"""Emotions as users give them: a name, a blend, a track over time, or unspecified.
 
-Nothing here listens: which emotion a voice has is not estimated from the audio.
+The emotion is never estimated from the audio.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,25 @@ TRACK_ENDINGS = (".json", ".csv")
 
 
 BLEND_SECONDS = 0.3
-"""Nothing changes faster than from one emotion to another in this time: 0.067 a frame."""
+"""Seconds of the fastest change from one emotion to another: 0.067 a frame."""
 
 UNSPECIFIED = "none"
+"""Name of the zero vector, which leaves the emotion to the model."""
+
 INTERPOLATIONS = ("linear", "step")
 
 
 @dataclasses.dataclass(frozen=True)
 class EmotionTrack:
-    """Emotion weights at points in time, held outside.
+    """Emotion weights at points in time; the first and last are held before and after them.
 
-    Between its points a track is linear, or holds each emotion until the next one is due. Steps,
-    and points so close that a weight would change faster than by one in `blend` seconds, are
+    Between its points a track is linear, or holds each emotion until the next point. Steps, and
+    points so close that a weight would change faster than by one in `blend` seconds, are
     cross-faded: the whole track is then averaged over `blend` seconds around each moment.
 
     Attributes:
       times: [K] seconds, strictly increasing.
-      weights: [K, 5] non-negative, each row sums to 1; or one row of zeros for "not told".
+      weights: [K, 5] non-negative, each row sums to at most 1; zeros for an unspecified emotion.
       step: hold each emotion until the next.
       blend: seconds that the fastest change takes, above 0.
     """
@@ -88,6 +91,9 @@ class EmotionTrack:
         return inside + before + after
 
 
+Emotion = str | Path | Mapping[str, float] | Sequence[float] | np.ndarray | EmotionTrack | None
+
+
 def parse(text: str | None) -> EmotionTrack:
     """Reads "happy", "happy=0.7,sad=0.3" or the path of a track (.json or .csv).
 
@@ -96,7 +102,7 @@ def parse(text: str | None) -> EmotionTrack:
     {"times": [seconds, ...], "weights": [{"happy": 0.7}, ...]}, where a row of weights may also be
     the five numbers in the order of `rig.EMOTIONS`, with "interpolation" ("linear" or "step") and
     "blend" (seconds) if wanted; a CSV track has the header `time,<emotion>,...`. None means
-    neutral; "none" means that the emotion is not told: the zero vector.
+    neutral; "none" leaves the emotion unspecified: the zero vector.
 
     Raises:
       InputError: unknown emotion, weights that sum to zero or over one, times that do not increase,
@@ -125,15 +131,57 @@ def parse(text: str | None) -> EmotionTrack:
     return _constant(weights)
 
 
+def as_track(emotion: Emotion) -> EmotionTrack:
+    """Returns the track of an emotion in any form that the API takes.
+
+    Example:
+        >>> as_track({"happy": 0.75}).weights.tolist()
+        [[0.25, 0.75, 0.0, 0.0, 0.0]]
+
+    Args:
+      emotion: None for neutral; text or the path of a track, see `parse`; weights by name, which
+        are filled up with neutral; weights [5] in the order of `rig.EMOTIONS`; weights [T, 5] of
+        each frame at 50 frames a second; or a track.
+
+    Raises:
+      InputError: as `parse`, or an array that is not such weights.
+    """
+    if isinstance(emotion, EmotionTrack):
+        return emotion
+    if emotion is None or isinstance(emotion, str):
+        return parse(emotion)
+    if isinstance(emotion, Path):
+        return read(emotion)
+    if isinstance(emotion, Mapping):
+        return _constant({str(name): float(weight) for name, weight in emotion.items()})
+    try:
+        weights = np.atleast_2d(np.asarray(emotion, np.float32))
+    except (TypeError, ValueError):
+        weights = np.zeros((0, 0), np.float32)
+    if weights.ndim != 2 or weights.shape[1] != rig.NUM_EMOTIONS or not len(weights):
+        raise InputError(
+            f"emotion has shape {np.shape(emotion)}, expected [{rig.NUM_EMOTIONS}] or "
+            f"[frames, {rig.NUM_EMOTIONS}] in the order {', '.join(rig.EMOTIONS)}"
+        )
+    # Negated, so that NaN is refused as well.
+    if not (weights.min() >= 0 and weights.sum(-1).max() <= 1 + 1e-3):
+        raise InputError(
+            f"emotion weights from {weights.min():g}, sums up to {weights.sum(-1).max():g}; "
+            "expected weights of at least 0 that sum to at most 1"
+        )
+    # Blending over one frame leaves the weights of each frame as they are.
+    return EmotionTrack(np.arange(len(weights)) / rig.FPS, weights, blend=1 / rig.FPS)
+
+
 def check_unspecified(track: EmotionTrack, dropout: float) -> None:
-    """Checks that a model can do without being told the emotion, where it is not told.
+    """Checks that a model can predict an unspecified emotion, where the track leaves it so.
 
     Args:
       track: for the model.
       dropout: `model.emotion_dropout` of its training.
 
     Raises:
-      InputError: the emotion is not told and the model never learnt that.
+      InputError: the emotion is unspecified and the model was always given one.
     """
     if not track.weights.any() and dropout <= 0:
         raise InputError(

@@ -1,8 +1,25 @@
-"""Which file ending is which format, for reading and for writing."""
+"""Animation files by ending, for reading and for writing; `registry.writers` holds the formats.
+
+A format is a class that is registered under the ending of its files:
+
+    from a2fjax import registry
+
+    @registry.writers.register(".txt")
+    class TextFormat:
+        def __init__(self, path, header): ...      # header: a2fjax.animation.formats.Header
+        def write(self, motion): ...               # [N, 72] in rig units, as it comes
+        def close(self): ...                       # all frames are written
+        def abandon(self): ...                     # after an error: the file will be removed
+
+        @staticmethod
+        def read(path): ...                        # returns a tracks.Track; left out by formats
+                                                   # that are only written
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,38 +27,67 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from a2fjax import files, rig
-from a2fjax.animation import livelink, named_curves, tracks
+from a2fjax import files, registry, rig
+from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
-ENDINGS = {
-    ".csv": "Live Link Face CSV",
-    ".channels.csv": "CSV of time and one column a channel",
-    ".json": "JSON with names",
-    ".npz": "NumPy archive",
-}
+registry.writers.register(".csv", "a2fjax.animation.livelink:LiveLinkFormat")
+registry.writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
+registry.writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
+registry.writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
+
+
+CSV_ENDINGS = (".csv", ".channels.csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What is known of a motion before its first frame is written.
+
+    Attributes:
+      fps: frames a second of the motion to come.
+      frames: number of frames to come.
+      start: timecode HH:MM:SS:FF.fff of the first frame.
+      metadata: small values for formats that keep some.
+    """
+
+    fps: Fraction
+    frames: int
+    start: str
+    metadata: dict[str, Any]
 
 
 class Writer(Protocol):
-    """Takes motion as it comes."""
+    """Writes motion to an open file as it comes."""
 
     def write(self, motion: np.ndarray) -> None:
-        """Appends motion [N, 72] in rig units at the writer's frame rate."""
+        """Appends motion [N, 72] in rig units at the header's frame rate."""
+
+    def close(self) -> None:
+        """Ends the file after the last frame."""
+
+    def abandon(self) -> None:
+        """Closes a file that will not be completed and is removed."""
 
 
 def ending(path: str | Path) -> str:
-    """Returns which of `ENDINGS` a file name has, in lower case.
+    """Returns the registered ending of a file name, in lower case.
+
+    Example:
+        >>> ending("out/line1.channels.csv")
+        '.channels.csv'
 
     Raises:
-      InputError: none of them; names the nearest.
+      InputError: no format has that ending; names the nearest.
     """
     name = Path(path).name.lower()
-    for known in sorted(ENDINGS, key=len, reverse=True):
+    endings = registry.writers.names()
+    for known in sorted(endings, key=len, reverse=True):
         if name.endswith(known):
             return known
     suffix = Path(path).suffix
-    what = f"unknown ending {suffix!r}" if suffix else "no ending"
-    raise InputError(f"{path}: {what} of an output file{nearest(suffix or '?', ENDINGS)}")
+    problem = f"unknown ending {suffix!r}" if suffix else "no ending"
+    raise InputError(f"{path}: {problem} of an output file{nearest(suffix or '?', endings)}")
 
 
 @contextlib.contextmanager
@@ -56,38 +102,25 @@ def writer(
     """Opens a file to write motion to as it comes; an error inside leaves no file.
 
     Args:
-      path: its ending names the format.
-      fps: of the motion that will be written.
-      frames: how many will be written.
-      start: timecode of the first frame, Live Link only.
+      path: file; its ending selects the format.
+      fps: frames a second of the motion that will be written.
+      frames: number of frames that will be written.
+      start: timecode of the first frame, for Live Link Face files.
       metadata: small values kept by the formats that can (JSON, npz).
 
     Raises:
       InputError: unknown ending, the file cannot be written, or a wrong start timecode.
     """
-    kind = ending(path)
-    metadata = metadata or {}
+    format_class = registry.writers.get(ending(path)).load()
+    header = Header(tracks.rate(fps), frames, start, dict(metadata or {}))
     with files.atomic_write(path) as temporary:
-        if kind == ".npz":
-            with open(temporary, "wb") as file:
-                archive = named_curves.NpzWriter(file, fps=fps, frames=frames, **metadata)
-                try:
-                    yield archive
-                except BaseException:
-                    archive.abandon()
-                    raise
-                archive.close()
-            return
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            text: livelink.Writer | named_curves.ChannelsWriter | named_curves.JsonWriter
-            if kind == ".csv":
-                text = livelink.Writer(file, fps=fps, start=start)
-            elif kind == ".channels.csv":
-                text = named_curves.ChannelsWriter(file, fps=fps)
-            else:
-                text = named_curves.JsonWriter(file, fps=fps, **metadata)
-            yield text
-            text.close()
+        file = format_class(temporary, header)
+        try:
+            yield file
+        except BaseException:
+            file.abandon()
+            raise
+        file.close()
 
 
 def write(
@@ -108,21 +141,23 @@ def write(
 
 
 def read(path: str | Path) -> tracks.Track:
-    """Reads any of the formats; a CSV tells by its header which one it is.
+    """Reads a file of any format; the header of a CSV shows which of the two it is.
 
     Raises:
-      InputError: unknown ending, or what the format's reader raises.
+      InputError: unknown ending, a format that is only written, or what its reader raises.
     """
     path = Path(path)
     kind = ending(path)
-    if kind == ".npz":
-        return named_curves.read_npz(path)
-    if kind == ".json":
-        return named_curves.read_json(path)
+    entry = registry.writers.get(_csv_kind(path) if kind in CSV_ENDINGS else kind)
+    reader = getattr(entry.load(), "read", None)
+    if reader is None:
+        raise InputError(f"{path}: files ending in {entry.name} are written, not read")
+    return reader(path)
+
+
+def _csv_kind(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with open(path, "rb") as file:
         head = file.readline(200).decode("utf-8", "replace").lstrip("\ufeff").lower()
-    if head.startswith("timecode,blendshapecount"):
-        return livelink.read(path).track()
-    return named_curves.read_csv(path)
+    return ".csv" if head.startswith("timecode,blendshapecount") else ".channels.csv"

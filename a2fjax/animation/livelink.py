@@ -23,13 +23,16 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from a2fjax.animation.formats import Header
 
 LAYOUT = rig.channel_order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
@@ -413,29 +416,32 @@ def check_start(start: str, fps: float | Fraction) -> None:
     _TimecodeCounter(fps, start)
 
 
-class Writer:
-    """Writes motion to an open file as it comes."""
+class LiveLinkFormat:
+    """Writes motion as a Live Link Face CSV, as it comes."""
 
-    def __init__(self, file: IO[str], *, fps: float | Fraction, start: str = "00:00:00:00.000"):
-        """Writes the header.
-
-        Args:
-          file: open for text, without newline translation.
-          fps: of the motion to come.
-          start: timecode of the first frame.
+    def __init__(self, path: Path, header: Header):
+        """Writes the line of names.
 
         Raises:
-          InputError: `start` is not a timecode at this rate.
+          InputError: the header's start is not a timecode at its rate.
         """
-        self._rows = _TimecodeCounter(fps, start)
-        self._file = file
-        file.write(",".join(HEADER) + "\n")
+        self._counter = _TimecodeCounter(header.fps, header.start)
+        self._file = open(path, "w", newline="", encoding="utf-8")
+        self._file.write(",".join(HEADER) + "\n")
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
         values = LAYOUT.from_rig(motion)
-        for timecode, row in zip(self._rows.timecodes(len(values)), values, strict=True):
+        for timecode, row in zip(self._counter.timecodes(len(values)), values, strict=True):
             self._file.write(_row(timecode, row) + "\n")
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Closes the file."""
+        self._file.close()
+
+    abandon = close
+
+    @staticmethod
+    def read(path: Path) -> tracks.Track:
+        """Reads a file as a track; see `read` of the module."""
+        return read(path).track()

@@ -1,7 +1,7 @@
-"""Named curves as JSON, NumPy archives and CSV: names and units travel with every file.
+"""Named curves as JSON, NumPy archives and CSV; every file states names and units.
 
-JSON is made for web players and scripts, npz for Python, and the CSV of named channels (ending in
-`.channels.csv`) for spreadsheets and for players that take one column a curve. All three are in rig
+JSON is meant for web players and scripts, npz for Python, and the CSV of named channels (ending in
+`.channels.csv`) for spreadsheets and for players that read one column a curve. All three are in rig
 units: weights in [0, 1], eye angles in degrees.
 """
 
@@ -12,15 +12,17 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from a2fjax import rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError
+
+if TYPE_CHECKING:
+    from a2fjax.animation.formats import Header
 
 FORMAT = "a2fjax-animation"
 VERSION = 1
@@ -171,31 +173,26 @@ def read_csv(path: str | Path) -> tracks.Track:
     return _track(path, values[:, 1:], names, times=values[:, 0])
 
 
-class JsonWriter:
+class JsonFormat:
     """Writes one JSON object, its frames as they come; numbers have six decimals."""
 
-    def __init__(self, file: IO[str], *, fps: float | Fraction, **metadata: Any):
-        """Writes all but the frames.
+    read = staticmethod(read_json)
 
-        Args:
-          file: open for text.
-          fps: of the motion to come.
-          **metadata: further JSON values to keep, such as the audio file's name.
-        """
-        fps = tracks.rate(fps)
+    def __init__(self, path: Path, header: Header):
+        """Writes everything before the frames; the metadata become keys of the object."""
         head = {
             "format": FORMAT,
             "version": VERSION,
             "rig": rig.FINGERPRINT,
-            "fps": float(fps),
-            "fps_exact": str(fps),
-            **metadata,
+            "fps": float(header.fps),
+            "fps_exact": str(header.fps),
+            **header.metadata,
             "names": list(rig.CHANNELS),
             "units": list(rig.UNITS),
         }
-        self._file = file
+        self._file = open(path, "w", newline="", encoding="utf-8")
         self._empty = True
-        file.write(json.dumps(head)[:-1] + ', "frames": [')
+        self._file.write(json.dumps(head)[:-1] + ', "frames": [')
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
@@ -206,20 +203,23 @@ class JsonWriter:
     def close(self) -> None:
         """Ends the object."""
         self._file.write("\n]}\n")
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
-class ChannelsWriter:
+class ChannelsFormat:
     """Writes a CSV of `time` and one column a channel, six decimals."""
 
-    def __init__(self, file: IO[str], *, fps: float | Fraction):
-        """Writes the header.
+    read = staticmethod(read_csv)
 
-        Args:
-          file: open for text, without newline translation.
-          fps: of the motion to come.
-        """
-        self._file, self._fps, self._next = file, tracks.rate(fps), 0
-        file.write(",".join(("time", *rig.CHANNELS)) + "\n")
+    def __init__(self, path: Path, header: Header):
+        """Writes the line of names."""
+        self._fps, self._next = header.fps, 0
+        self._file = open(path, "w", newline="", encoding="utf-8")
+        self._file.write(",".join(("time", *rig.CHANNELS)) + "\n")
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
@@ -229,45 +229,33 @@ class ChannelsWriter:
             self._next += 1
 
     def close(self) -> None:
-        """Nothing is left to write."""
+        """Closes the file."""
+        self._file.close()
+
+    abandon = close
 
 
-class NpzWriter:
+class NpzFormat:
     """Writes an archive whose `motion` is stored as it comes, without holding it in memory.
 
     Arrays: motion [T, 72] float32, names [72], units [72], fps, fps_exact (text of the fraction),
     audio_rate (Hz), rig (fingerprint) and the metadata.
     """
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        *,
-        fps: float | Fraction,
-        frames: int,
-        audio_rate: int = 16_000,
-        **metadata: Any,
-    ):
-        """Writes the small arrays and the header of the motion.
+    read = staticmethod(read_npz)
 
-        Args:
-          file: open for binary writing.
-          fps: of the motion to come.
-          frames: how many will come; the shape stands at the head of the array.
-          audio_rate: samples a second of the audio the motion was made from.
-          **metadata: further values to keep, each as an array.
-        """
-        fps = tracks.rate(fps)
-        self._frames, self._written = frames, 0
-        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+    def __init__(self, path: Path, header: Header):
+        """Writes the small arrays and the header of the motion, which states its shape."""
+        self._frames, self._written = header.frames, 0
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
         arrays = {
             "names": np.array(rig.CHANNELS),
             "units": np.array(rig.UNITS),
-            "fps": np.float64(float(fps)),
-            "fps_exact": np.array(str(fps)),
-            "audio_rate": np.int64(audio_rate),
+            "fps": np.float64(float(header.fps)),
+            "fps_exact": np.array(str(header.fps)),
+            "audio_rate": np.int64(16_000),
             "rig": np.array(rig.FINGERPRINT),
-            **{k: np.asarray(v) for k, v in metadata.items()},
+            **{k: np.asarray(v) for k, v in header.metadata.items()},
         }
         for name, value in arrays.items():
             with self._zip.open(zipfile.ZipInfo(f"{name}.npy"), "w") as entry:
@@ -275,7 +263,7 @@ class NpzWriter:
         self._entry = self._zip.open(zipfile.ZipInfo("motion.npy"), "w", force_zip64=True)
         np.lib.format.write_array_header_1_0(
             self._entry,
-            {"descr": "<f4", "fortran_order": False, "shape": (frames, rig.NUM_CHANNELS)},
+            {"descr": "<f4", "fortran_order": False, "shape": (self._frames, rig.NUM_CHANNELS)},
         )
 
     def write(self, motion: np.ndarray) -> None:
@@ -284,7 +272,7 @@ class NpzWriter:
         self._entry.write(np.ascontiguousarray(motion, "<f4").tobytes())
 
     def abandon(self) -> None:
-        """Lets go of a file that will not be finished."""
+        """Closes the archive."""
         self._entry.close()
         self._zip.close()
 

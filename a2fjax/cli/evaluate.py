@@ -11,113 +11,111 @@ from a2fjax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's flags."""
-    parser.add_argument("run", metavar="RUN", help="run folder that `a2fjax train` wrote")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
-    parser.add_argument(
+    """Adds the arguments of `a2fjax evaluate`."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="run folder that `a2fjax train` wrote")
+    add("--step", type=int, help="checkpoint; default: the newest")
+    add(
         "--data",
         metavar="SHARDS",
         action="append",
-        help="shards to measure on (default: those of the run); may be repeated",
+        help="shards to measure on; default: those of the training; may be repeated",
     )
-    parser.add_argument(
+    add(
         "--split",
         metavar="A,B",
-        help="splits (default: test_sentences,test_subjects as far as there are clips)",
+        help="splits; default: test_sentences,test_subjects as far as there are clips",
     )
-    parser.add_argument("--out", metavar="JSON", help="report (default: RUN/eval/<step>.json)")
-    parser.add_argument("--seed", type=int, default=0, help="of shuffles, noise and bootstrap")
-    parser.add_argument(
-        "--quick", action="store_true", help="a dozen clips a split, without altered conditions"
-    )
-    parser.add_argument(
-        "--takes", type=int, metavar="K", help="of diffusion runs: K takes of every line, a table"
-    )
-    parser.add_argument(
-        "--sample-steps", metavar="1,2,8", help="with --takes: calls of the network, a row each"
-    )
-    parser.add_argument(
+    add("--out", metavar="JSON", help="report; default: RUN/eval/STEP.json")
+    add("--seed", type=int, default=0, help="seed of shuffles, noise and bootstrap; default: 0")
+    add("--quick", action="store_true", help="a dozen clips a split, without altered conditions")
+    add("--show", metavar="JSON", help="print a report that was written before; measure nothing")
+    group = parser.add_argument_group("samples of diffusion runs, beside other runs")
+    add = group.add_argument
+    add("--samples", type=int, metavar="K", help="compare K samples of every clip, in one table")
+    add("--sample-steps", metavar="1,2,8", help="with --samples: calls of the network, a row each")
+    add(
         "--against",
         metavar="RUN",
         action="append",
         default=[],
-        help="with --takes: another run in the same table; may be repeated",
+        help="with --samples: another run in the same table; may be repeated",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="with --takes: clips a split")
-    parser.add_argument(
-        "--show", metavar="JSON", help="print a report that was written before; measure nothing"
-    )
+    add("--limit", type=int, metavar="N", help="with --samples: clips a split")
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
-    """Runs the command.
+    """Runs `a2fjax evaluate`.
 
     Raises:
-      InputError: a run, step, folder, split or report that is not there, or unknown arguments.
+      InputError: a run, step, folder, split or report that does not exist, or unknown arguments.
     """
     if extra:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
-    from a2fjax.evaluation import report
+    from a2fjax.api import evaluation
 
     if args.show:
-        print(report.table(report.read(args.show)))
+        print(evaluation.Report.read(args.show))
         return 0
     if args.out:
-        _check_place(Path(args.out))
-    splits = [name for name in args.split.split(",") if name] if args.split else None
-    if args.takes is not None:
-        return _takes(args, splits)
+        _check_writable(Path(args.out))
+    split = [name for name in args.split.split(",") if name] if args.split else None
+    if args.samples is not None:
+        return _compare(args, split)
     for flag in ("sample_steps", "against", "limit"):
         if getattr(args, flag):
-            raise InputError(f"--{flag.replace('_', '-')}: is of --takes; give --takes K as well")
-    from a2fjax.evaluation.evaluator import evaluate
-
-    result = evaluate(
+            name = flag.replace("_", "-")
+            raise InputError(f"--{name}: goes with --samples; give --samples K as well")
+    report = evaluation.evaluate(
         args.run,
         args.data,
-        splits,
+        split,
         step=args.step,
         seed=args.seed,
         quick=args.quick,
-        progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+        say=_progress,
     )
-    out = Path(args.out) if args.out else Path(args.run) / "eval" / f"{result['step']}.json"
-    report.write(out, result)
-    print(report.table(result))
-    print(f"\nreport: {out}")
+    path = args.out or Path(args.run) / "eval" / f"{report.values['step']}.json"
+    report.save(path)
+    print(report)
+    print(f"\nreport: {path}")
     return 0
 
 
-def _takes(args: argparse.Namespace, splits: list[str] | None) -> int:
-    """Measures several takes of every line, of one run or of several."""
-    from a2fjax.evaluation import comparison, report
+def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
+    from a2fjax.api import evaluation
+    from a2fjax.evaluation.comparison import LEGEND
 
-    if args.takes < 1:
-        raise InputError(f"--takes {args.takes}: expected at least 1")
     try:
         steps = [int(text) for text in (args.sample_steps or "").split(",") if text]
     except ValueError:
-        steps = [0]
-    if any(count < 1 for count in steps):
-        raise InputError(f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8")
-    rows = comparison.build_rows([args.run, *args.against], steps, args.takes, checkpoint=args.step)
-    result = comparison.compare(
-        rows,
-        args.data,
-        splits,
+        raise InputError(
+            f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8"
+        ) from None
+    comparison = evaluation.compare(
+        args.run,
+        *args.against,
+        shards=args.data,
+        split=split,
+        samples=args.samples,
+        sample_steps=steps,
+        step=args.step,
         limit=12 if args.quick else args.limit,
-        progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+        say=_progress,
     )
-    place = Path(args.run) / "eval" / f"takes_{rows[0].model.step}.json"
-    out = Path(args.out) if args.out else place
-    report.write(out, result)
-    print(comparison.LEGEND)
-    print(comparison.table(result))
-    print(f"\nreport: {out}")
+    path = args.out or Path(args.run) / "eval" / f"samples_{comparison.step}.json"
+    comparison.save(path)
+    print(LEGEND)
+    print(comparison)
+    print(f"\nreport: {path}")
     return 0
 
 
-def _check_place(path: Path) -> None:
+def _progress(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def _check_writable(path: Path) -> None:
     """Raises `InputError` where no report can be written, before minutes of measuring."""
     if path.is_dir():
         raise InputError(f"--out {path}: is a folder, expected a file to write")

@@ -101,12 +101,11 @@ def sets(args: argparse.Namespace) -> list[str]:
             raise InputError(f"--weights {args.weights}: expected numbers, such as 1,2.5")
         return dataset_summary.mixture_lines(args.what, [float(w) for w in weights])
 
-    from a2fjax.infer import plot
-    from a2fjax.view import page, take
+    from a2fjax.view import drawing, page, take
 
     if args.out:
-        page.check_format(args.out)
-    part = plot.parse_range(args.range)
+        drawing.check_format(args.out, page.FORMATS)
+    part = drawing.parse_range(args.range)
     found = take.read(*take.find_take(args.what, args.take))
     start = 0.0
     if part is not None:

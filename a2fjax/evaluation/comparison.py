@@ -1,16 +1,16 @@
-"""Several takes of every line beside the truth: how close, how alike, and as how real motion is.
+"""Runs side by side: how close their samples are to the truth, how diverse, and how realistic.
 
-A row is a model with a number of sampling steps; a model that does not sample has one take. Figures
-of jaw and mouth unless said:
+A row is a model with a number of sampling steps; a model that is no diffusion model has one sample.
+Figures of jaw and mouth unless stated otherwise:
 
-    mean       RMSE of the mean of the takes over the constant mean's
-    take       RMSE of a single take over the constant mean's
-    best       RMSE of each clip's best take over the constant mean's
-    amp, hf    amplitude and power above 10 Hz of single takes over the truth's
-    recall, prec   lip closures of single takes
+    mean       RMSE of the mean of the samples over the constant mean's
+    single     RMSE of a single sample over the constant mean's
+    best       RMSE of each clip's best sample over the constant mean's
+    amp, hf    amplitude and power above 10 Hz of single samples over the truth's
+    recall, prec   lip closures of single samples
     fd, fd_mouth   Fréchet distance to the clips' true motion; `metrics.distribution`
     multi      multimodality
-    mouth, upper, blink    spread of the takes over the truth's deviation over time
+    mouth, upper, blink    spread of the samples over the truth's deviation over time
     pause      opening in pauses over that in speech
 """
 
@@ -28,18 +28,19 @@ from a2fjax import config as config_lib
 from a2fjax import rig
 from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluation import conditions, eval_clips, eval_data
-from a2fjax.infer.predictor import Predictor, read_config
+from a2fjax.infer.predictor import Predictor
+from a2fjax.infer.run_config import read_config
 from a2fjax.infer.sampling import is_sampled
 from a2fjax.metrics import distribution, suite
 from a2fjax.metrics.groups import WEIGHT_GROUPS
 from a2fjax.metrics.sums import Sums, divide, merge
 
 LEGEND = (
-    "RMSE over the constant mean's: mean = of the mean of the takes, take = of one, best = of each "
-    "clip's best; amp, hf = amplitude, power above 10 Hz over the truth's; recall, prec = lip "
-    "closures; fd = Frechet distance to the true motion, all weights and mouth; multi = distance "
-    "of two takes over that of any two windows; mouth, upper, blink = spread of takes over the "
-    "truth's deviation; pause = opening in pauses over that in speech"
+    "RMSE over the constant mean's: mean = of the mean of the samples, single = of one sample, "
+    "best = of each clip's best; amp, hf = amplitude, power above 10 Hz over the truth's; recall, "
+    "prec = lip closures; fd = Frechet distance to the true motion, all weights and mouth; multi = "
+    "distance of two samples over that of any two windows; mouth, upper, blink = spread of samples "
+    "over the truth's deviation; pause = opening in pauses over that in speech"
 )
 
 SCHEMA = 1
@@ -51,7 +52,7 @@ SPREADS = {
 }
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("mean", "{:.3f}"),
-    ("take", "{:.3f}"),
+    ("single", "{:.3f}"),
     ("best", "{:.3f}"),
     ("amp", "{:.2f}"),
     ("hf", "{:.2f}"),
@@ -69,22 +70,22 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model as it is measured.
+    """A row of the table.
 
     Attributes:
-      name: shown.
+      name: shown in the table.
       model: the predictor.
-      takes: motions of each line.
+      samples: number of samples of each clip.
     """
 
     name: str
     model: eval_data.Model
-    takes: int
+    samples: int
 
 
 @dataclasses.dataclass
 class _Sums:
-    """What a row's clips add up to."""
+    """Sums over the clips of a row."""
 
     single: list[Sums] = dataclasses.field(default_factory=list)
     mean: list[Sums] = dataclasses.field(default_factory=list)
@@ -96,18 +97,18 @@ class _Sums:
 def build_rows(
     runs: Sequence[str | Path],
     steps: Sequence[int] = (),
-    takes: int = 8,
+    samples: int = 8,
     *,
     checkpoint: int | None = None,
 ) -> list[Row]:
     """Returns the rows of a table.
 
     Args:
-      runs: folders; the first names the shards.
-      steps: of sampling, one row each, of the runs that sample; () for the runs' own. Distilled
-        ones take those that divide the number of levels they know.
-      takes: motions of each line, of the runs that sample.
-      checkpoint: of the first run; the newest if None.
+      runs: run folders; the first one names the shards.
+      steps: numbers of sampling steps, a row each, of diffusion runs; () for the runs' own.
+        Distilled runs skip numbers that do not divide the number of levels they know.
+      samples: number of samples of each clip, of diffusion runs.
+      checkpoint: step of the first run's checkpoint; the newest if None.
 
     Raises:
       InputError: no such run or step.
@@ -121,13 +122,13 @@ def build_rows(
             continue
         own = config.model
         assert isinstance(own, config_lib.DiffusionConfig)
-        # A student knows so many levels to start from and no others.
+        # A student can start from the levels it was distilled at only.
         most = own.distill_levels if own.distill_steps else None
         counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]
         for count in counts:
             model = Predictor.load(run, step, sample={"steps": count})
             calls = f"{count} step{'s' if count > 1 else ''}"
-            out.append(Row(f"{name}, {calls}", model, takes))
+            out.append(Row(f"{name}, {calls}", model, samples))
     return out
 
 
@@ -142,11 +143,11 @@ def compare(
     """Measures all rows on the same clips.
 
     Args:
-      table_rows: what is measured; the first one's run names shards and training set.
+      table_rows: rows to measure; the first one's run names shards and training set.
       shards: folders of the clips; None for those of the first row's run.
-      splits: of the manifests; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
-      limit: measure at most this many clips a split, taken evenly; None for all.
-      progress: is told what is being done.
+      splits: names; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
+      limit: largest number of clips a split, taken evenly; None for all.
+      progress: called with each line of progress.
 
     Returns:
       {"schema", "features", "splits": {split: {"clips", "rows": {name: {metric: value}}}}}.
@@ -156,22 +157,22 @@ def compare(
     """
     say = progress or (lambda line: None)
     first = table_rows[0].model
-    told = eval_data.load(first, shards, splits, say=say)
+    data = eval_data.load(first, shards, splits, say=say)
     say("fitting features of the training motion")
     features = {}
     for name, group in _feature_groups().items():
         try:
-            features[name] = _features(told, group)
+            features[name] = _features(data, group)
         except ValueError as error:
-            say(f"no {name} and no distance of takes: {error}")
-    # Rows of one run differ in how they sample, not in what they are told.
-    settings = {_data_key(first): told}
+            say(f"no {name} and no distance of samples: {error}")
+    # Rows of one run differ in how they sample, not in their data.
+    data_by_key = {_data_key(first): data}
     out: dict[str, Any] = {}
-    for split in told.splits:
-        found = {row.name: _Sums() for row in table_rows}
+    for split in data.splits:
+        sums = {row.name: _Sums() for row in table_rows}
         truth: list[np.ndarray] = []
         clips = 0
-        chosen = told.clips(split, limit)
+        chosen = data.clips(split, limit)
         for chunk in chosen.chunks():
             clips += len(chunk)
             truth += [
@@ -179,32 +180,32 @@ def compare(
                 for s in chunk
             ]
             for row in table_rows:
-                say(f"{split}: {len(chunk)} clips, {row.takes} take(s) of {row.name}")
+                say(f"{split}: {len(chunk)} clips, {row.samples} sample(s) of {row.name}")
                 key = _data_key(row.model)
-                if key not in settings:
-                    settings[key] = eval_data.load(row.model, told.folders, told.splits)
-                _measure(row, chunk, settings[key], found[row.name])
+                if key not in data_by_key:
+                    data_by_key[key] = eval_data.load(row.model, data.folders, data.splits)
+                _measure(row, chunk, data_by_key[key], sums[row.name])
         if not clips:
-            raise told.nothing(split, chosen)
+            raise data.nothing(split, chosen)
         true = np.concatenate(truth)
         out[split] = {
             "clips": clips,
             "windows": len(true),
-            "rows": {row.name: _values(found[row.name], true, features) for row in table_rows},
+            "rows": {row.name: _values(sums[row.name], true, features) for row in table_rows},
             "floor": _floor(truth, features),
         }
     return {
         "schema": SCHEMA,
         "features": {name: f.fingerprint for name, f in features.items()},
-        "takes": {row.name: row.takes for row in table_rows},
+        "samples": {row.name: row.samples for row in table_rows},
         "models": {row.name: row.model.fingerprint for row in table_rows},
-        "synthetic": any(m.synthetic for m in told.manifests),
+        "synthetic": any(m.synthetic for m in data.manifests),
         "splits": out,
     }
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns what `compare` found as aligned text."""
+    """Returns the figures of `compare` as aligned text."""
     lines = []
     for split, part in result["splits"].items():
         kind = "synthetic data" if result["synthetic"] else "recorded data"
@@ -220,9 +221,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _data_key(model: eval_data.Model) -> tuple[Any, ...]:
-    """What the setting of a model depends on."""
-    own = model.config.model
-    return model.config.data, own.identity, own.identity_normals, model.subjects
+    """Returns everything that the evaluation data of a model depend on."""
+    config = model.config.model
+    return model.config.data, config.identity, config.identity_normals, model.subjects
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -233,38 +234,40 @@ def _feature_groups() -> dict[str, np.ndarray]:
     return {"fd": WEIGHT_GROUPS["all"], "fd_mouth": WEIGHT_GROUPS["jaw_mouth"]}
 
 
-def _features(told: eval_data.EvalData, group: np.ndarray) -> distribution.Features:
-    source: ClipSource = told.known.takes
+def _features(data: eval_data.EvalData, group: np.ndarray) -> distribution.Features:
+    source: ClipSource = data.known.takes
     wanted = np.linspace(0, len(source) - 1, min(len(source), distribution.MOST)).astype(int)
-    found = []
+    windows = []
     for i in np.unique(wanted):
         clip = source[int(i)]
-        found.append(distribution.windows(clip.motion, clip.frame_mask, TRAINING_HOP))
-    return distribution.fit(np.concatenate(found), group)
+        windows.append(distribution.windows(clip.motion, clip.frame_mask, TRAINING_HOP))
+    return distribution.fit(np.concatenate(windows), group)
 
 
 def _fully_observed(sample: eval_clips.EvalClip) -> np.ndarray:
-    """Frames count for a distribution only where every weight was observed."""
+    """Returns [T] bool, true if every weight was observed; other clips count in no distribution."""
     return np.full(sample.clip.frames, bool(sample.clip.channel_mask[rig.WEIGHT_CHANNELS].all()))
 
 
 def _measure(
-    row: Row, chunk: Sequence[eval_clips.EvalClip], told: eval_data.EvalData, out: _Sums
+    row: Row, chunk: Sequence[eval_clips.EvalClip], data: eval_data.EvalData, out: _Sums
 ) -> None:
-    requests = [conditions.request(s, told.points, told.trained) for s in chunk]
-    takes = [
-        row.model.batch([dataclasses.replace(r, take=k) for r in requests] if k else requests)
-        for k in range(row.takes)
+    requests = [conditions.request(s, data.points, data.trained) for s in chunk]
+    samples = [
+        row.model.batch(
+            [dataclasses.replace(r, sample_index=k) for r in requests] if k else requests
+        )
+        for k in range(row.samples)
     ]
     for i, sample in enumerate(chunk):
-        motions = np.stack([take[i] for take in takes]).astype(np.float64)
-        mean = np.broadcast_to(told.known.mean, sample.truth.motion.shape)
+        motions = np.stack([motions[i] for motions in samples]).astype(np.float64)
+        mean = np.broadcast_to(data.known.mean, sample.truth.motion.shape)
         constant = suite.sums(mean, sample.truth)
 
         def sums(motion: np.ndarray, sample=sample, constant=constant) -> Sums:
-            found = suite.sums(motion, sample.truth)
-            eval_data.add_reference(found, constant)
-            return found
+            totals = suite.sums(motion, sample.truth)
+            eval_data.add_reference(totals, constant)
+            return totals
 
         each = [sums(motion) for motion in motions]
         out.single += each
@@ -272,31 +275,31 @@ def _measure(
         errors = [float(eval_data.values(s)["rmse_ratio"]) for s in each]
         out.best.append(each[int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0])
         out.spread.append(_spread(motions, sample))
-        good = sample.clip.frame_mask & _fully_observed(sample)
-        out.windows.append([distribution.windows(motion, good) for motion in motions])
+        valid_mask = sample.clip.frame_mask & _fully_observed(sample)
+        out.windows.append([distribution.windows(motion, valid_mask) for motion in motions])
 
 
 def _spread(motions: np.ndarray, sample: eval_clips.EvalClip) -> Sums:
-    """Variance over takes, and of the truth over time, by channel."""
-    good = sample.clip.frame_mask
+    """Returns the variance over samples, and of the truth over time, by channel."""
+    valid_mask = sample.clip.frame_mask
     mask = np.asarray(sample.clip.channel_mask, np.float64)
-    over_takes = np.zeros(rig.NUM_CHANNELS)
+    over_samples = np.zeros(rig.NUM_CHANNELS)
     if len(motions) > 1:
-        over_takes = motions[:, good].var(0, ddof=1).sum(0)
-    truth = sample.clip.motion[good].astype(np.float64)
-    over_time = ((truth - truth.mean(0)) ** 2).sum(0) if len(truth) else np.zeros_like(over_takes)
-    return {"takes": over_takes * mask, "truth": over_time * mask}
+        over_samples = motions[:, valid_mask].var(0, ddof=1).sum(0)
+    truth = sample.clip.motion[valid_mask].astype(np.float64)
+    over_time = ((truth - truth.mean(0)) ** 2).sum(0) if len(truth) else np.zeros_like(over_samples)
+    return {"samples": over_samples * mask, "truth": over_time * mask}
 
 
 def _values(
-    found: _Sums, truth: np.ndarray, features: dict[str, distribution.Features]
+    sums: _Sums, truth: np.ndarray, features: dict[str, distribution.Features]
 ) -> dict[str, float | None]:
-    single = eval_data.values(merge(found.single))
-    spread = merge(found.spread)
+    single = eval_data.values(merge(sums.single))
+    spread = merge(sums.spread)
     out: dict[str, Any] = {
-        "mean": eval_data.values(merge(found.mean))["rmse_ratio"],
-        "take": single["rmse_ratio"],
-        "best": eval_data.values(merge(found.best))["rmse_ratio"],
+        "mean": eval_data.values(merge(sums.mean))["rmse_ratio"],
+        "single": single["rmse_ratio"],
+        "best": eval_data.values(merge(sums.best))["rmse_ratio"],
         "amp": single["amp_ratio/jaw_mouth"],
         "hf": single["hf_ratio"],
         "acc": single["acc_ratio"],
@@ -305,22 +308,22 @@ def _values(
         "lag_ms": single["xcorr_lag_ms"],
         "pause": single["pause_aperture"],
     }
-    takes = len(found.windows[0])
-    made = [np.concatenate([clip[k] for clip in found.windows]) for k in range(takes)]
+    samples = len(sums.windows[0])
+    drawn = [np.concatenate([clip[k] for clip in sums.windows]) for k in range(samples)]
     for name, feature in features.items():
-        codes = [feature.encode(x) for x in made]
+        codes = [feature.encode(x) for x in drawn]
         out[name] = _distance(feature.encode(truth), codes)
         if name == "fd":
             out["multi"] = distribution.multimodality(codes, feature)
-    if takes > 1:
+    if samples > 1:
         for name, group in SPREADS.items():
-            ratio = divide(spread["takes"][group].sum(), spread["truth"][group].sum())
+            ratio = divide(spread["samples"][group].sum(), spread["truth"][group].sum())
             out[name] = np.sqrt(ratio)
     return {k: float(v) if math.isfinite(float(v)) else None for k, v in out.items()}
 
 
 def _distance(truth: np.ndarray, codes: Sequence[np.ndarray]) -> float:
-    """Mean over takes: as many windows as the truth has, whose number biases a distance."""
+    """Returns the mean over samples; each has as many windows as the truth, which sets the bias."""
     if len(truth) < 2:
         return float("nan")
     return float(np.mean([distribution.frechet(truth, code) for code in codes]))
@@ -329,7 +332,7 @@ def _distance(truth: np.ndarray, codes: Sequence[np.ndarray]) -> float:
 def _floor(
     truth: Sequence[np.ndarray], features: dict[str, distribution.Features]
 ) -> dict[str, float | None]:
-    """The distance of the odd from the even clips: what as many windows cannot tell apart."""
+    """Returns the distance of odd from even clips: the resolution at this number of windows."""
     halves = [np.concatenate(list(truth[k::2]) or [np.zeros((0,))]) for k in (0, 1)]
     if min(len(half) for half in halves) < 2:
         return dict.fromkeys(features)

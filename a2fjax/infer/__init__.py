@@ -1,1 +1,1 @@
-"""Audio in, curves out: a run becomes a predictor, for clips and for recordings of any length."""
+"""Inference: a run becomes a predictor of motion, for clips, long recordings and live audio."""

@@ -1,9 +1,9 @@
-"""What may follow the model: smoothing, gain and offset by channel, and the ranges of the rig."""
+"""Postprocessing of motion: smoothing, gain and offset by channel, and the ranges of the rig."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,31 +30,43 @@ class Adjustment:
     smooth_ms: float = 0.0
 
 
-def adjustment(
-    gains: Sequence[str] = (), offsets: Sequence[str] = (), smooth_ms: float = 0.0
-) -> Adjustment:
-    """Reads `name=value` settings, where a name is a channel or a group of `rig.GROUPS`.
+Settings = Mapping[str, float] | Sequence[str]
+"""Values by channel or group, or texts `name=value`"""
 
-    Settings that touch the same channel multiply (gains) or add (offsets).
+
+def adjustment(gains: Settings = (), offsets: Settings = (), smooth_ms: float = 0.0) -> Adjustment:
+    """Returns the adjustment of settings by channel, or by group of `rig.GROUPS`.
+
+    Settings of the same channel multiply (gains) or add (offsets).
+
+    Example:
+        >>> float(adjustment({"jawOpen": 1.5}).gain[rig.INDEX["jawOpen"]])
+        1.5
 
     Raises:
       InputError: unknown name, not a finite number, a negative gain or smoothing over 500 ms.
     """
-    found = Adjustment(smooth_ms=smooth_ms)
+    result = Adjustment(smooth_ms=smooth_ms)
     if not 0 <= smooth_ms <= 500:
         raise InputError(f"smoothing {smooth_ms:g} ms: expected between 0 and 500")
-    for text in gains:
-        channels, value = _setting("gain", text)
+    for text in _texts(gains):
+        indices, value = _setting("gain", text)
         if value < 0:
             raise InputError(f"gain {text}: expected a factor of at least 0")
-        found.gain[channels] *= value
-    for text in offsets:
-        channels, value = _setting("offset", text)
-        found.offset[channels] += value
-    return found
+        result.gain[indices] *= value
+    for text in _texts(offsets):
+        indices, value = _setting("offset", text)
+        result.offset[indices] += value
+    return result
 
 
-def _setting(what: str, text: str) -> tuple[np.ndarray, float]:
+def _texts(settings: Settings) -> Sequence[str]:
+    if isinstance(settings, Mapping):
+        return [f"{name}={value}" for name, value in settings.items()]
+    return settings
+
+
+def _setting(kind: str, text: str) -> tuple[np.ndarray, float]:
     name, _, number = text.partition("=")
     name = name.strip()
     try:
@@ -62,15 +74,15 @@ def _setting(what: str, text: str) -> tuple[np.ndarray, float]:
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise InputError(f"{what} {text!r}: expected name=number, such as jawOpen=1.2")
-    return channels(name, where=f"{what} {text!r}"), value
+        raise InputError(f"{kind} {text!r}: expected name=number, such as jawOpen=1.2")
+    return channels(name, where=f"{kind} {text!r}"), value
 
 
 def channels(name: str, *, where: str) -> np.ndarray:
     """Returns the indices of a channel, or of a group of `rig.GROUPS`.
 
     Raises:
-      InputError: neither; says where the name stood and what comes near.
+      InputError: neither; names the nearest choice after `where`.
     """
     if name in rig.GROUPS:
         return rig.GROUPS[name]
@@ -96,17 +108,17 @@ class Postprocess:
         self._reach = int(np.ceil(3 * sigma))
         taps = np.arange(-self._reach, self._reach + 1)
         self._taps = np.exp(-0.5 * (taps / sigma) ** 2) if self._reach else np.ones(1)
-        self._kept = np.zeros((0, rig.NUM_CHANNELS), np.float32)
-        self._done = 0  # frames of `_kept` that were returned and stay as context
+        self._pending = np.zeros((0, rig.NUM_CHANNELS), np.float32)
+        self._done = 0  # Frames of `_pending` that were returned and stay as context.
 
     def push(self, motion: np.ndarray) -> np.ndarray:
-        """Takes [N, 72] frames and returns the [M, 72] frames now known."""
-        self._kept = np.concatenate([self._kept, np.asarray(motion, np.float32)])
-        return self._emit(len(self._kept) - self._reach)
+        """Adds [N, 72] frames and returns the [M, 72] frames that are now known."""
+        self._pending = np.concatenate([self._pending, np.asarray(motion, np.float32)])
+        return self._emit(len(self._pending) - self._reach)
 
     def finish(self) -> np.ndarray:
-        """Returns the frames that are left."""
-        return self._emit(len(self._kept))
+        """Returns the remaining frames."""
+        return self._emit(len(self._pending))
 
     def _emit(self, stop: int) -> np.ndarray:
         if stop <= self._done:
@@ -116,11 +128,11 @@ class Postprocess:
         weight = np.zeros((len(rows), 1))
         for shift, tap in zip(range(-self._reach, self._reach + 1), self._taps, strict=True):
             source = rows + shift
-            inside = (source >= 0) & (source < len(self._kept))
-            total[inside] += tap * self._kept[source[inside]]
+            inside = (source >= 0) & (source < len(self._pending))
+            total[inside] += tap * self._pending[source[inside]]
             weight[inside] += tap
         drop = max(0, stop - self._reach)
-        self._kept, self._done = self._kept[drop:], stop - drop
+        self._pending, self._done = self._pending[drop:], stop - drop
         out = (total / weight).astype(np.float32) * self._settings.gain + self._settings.offset
         return rig.clip(out).astype(np.float32)
 

@@ -1,7 +1,7 @@
-"""A run folder becomes a function: audio, identity, emotion to curves.
+"""The predictor: maps audio, identity and emotion to motion with one checkpoint of a run.
 
-The same object serves the command line, evaluation and export. Clips are padded to a few lengths,
-so that few programs are compiled; models honour `length`, so padding changes nothing.
+The same object serves the API, evaluation and streaming. Clips are padded to a few lengths, so that
+few programs are compiled; models honour `length`, so padding changes nothing.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.infer import sampling
+from a2fjax.infer.run_config import read_config
 from a2fjax.models import conditioning, pretrained
 from a2fjax.sharding import compilation_cache
 from a2fjax.train import checkpoints
 
 MIN_BUCKET = 64
 MAX_BATCH_FRAMES = 16_384
-"""Frames of one padded batch at most; bounds the memory of `Predictor.batch`."""
+"""Most frames of one padded batch; bounds the memory of `Predictor.batch`."""
 
 Mesh = tuple[np.ndarray, np.ndarray | None]
 
 
 class Task(Protocol):
-    """What a predictor needs of a task."""
+    """The part of a task that a predictor uses."""
 
     def predict(self, params: Any, batch: Batch) -> Any:
         """Returns the motion [B, T, 72] of a batch, in rig units."""
@@ -49,16 +50,17 @@ class Request:
       audio: [S] float, 16 kHz mono, as recorded (not level-normalised).
       identity: neutral mesh (vertices [V, 3], faces [F, 3] or None), or points [P, 3 or 6] that
         `Predictor.points` returned; None for the mean identity of training.
-      emotion: [5], or [T, 5] by frame: weights of at least 0 that sum to at most 1, as they were
-        trained on; all zero for "not told" (see `model.emotion_dropout`); None for neutral.
+      emotion: [5], or [T, 5] by frame: weights of at least 0 that sum to at most 1, as in training;
+        all zero for an unspecified emotion (see `model.emotion_dropout`); None for neutral.
       speech_level: RMS of the speech; estimated from `audio` if None.
-      subject: name of a person of the training set, of whom more than the mesh may have been
-        learnt (`Predictor.subjects`); None, or any other name, for somebody new.
-      take: of models that sample, which of the motions that fit the audio; 0, 1, 2, ...
-      start: number of the clip's first frame in its recording, a multiple of `Predictor.stride`:
-        chunks of a take then agree where they overlap.
-      motion: [T, 72] in rig units, of models that sample: read where `kept`.
-      kept: [T, 72] bool, what of `motion` stays as it is; the rest is made to fit it.
+      subject: name of a subject of the training set with a learned residual
+        (`Predictor.subjects`); None, or any other name, for an unknown subject.
+      sample_index: number of the sample a diffusion model draws: 0, 1, 2, ...
+      start: index of the clip's first frame in its recording, a multiple of `Predictor.stride`:
+        chunks of a sample then agree where they overlap.
+      inpaint_motion: [T, 72] in rig units, given motion of a diffusion model; read where
+        `inpaint_mask`.
+      inpaint_mask: [T, 72] bool, true where `inpaint_motion` is kept; the rest is predicted to fit.
     """
 
     audio: np.ndarray
@@ -66,18 +68,18 @@ class Request:
     emotion: np.ndarray | None = None
     speech_level: float | None = None
     subject: str | None = None
-    take: int = 0
+    sample_index: int = 0
     start: int = 0
-    motion: np.ndarray | None = None
-    kept: np.ndarray | None = None
+    inpaint_motion: np.ndarray | None = None
+    inpaint_mask: np.ndarray | None = None
 
 
 def padded_length(frames: int, most: int | None = None) -> int:
     """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames.
 
     Args:
-      frames: of the clip.
-      most: frames that the model hears at once; a clip that fits is not padded beyond it.
+      frames: length of the clip.
+      most: longest clip that the model encodes at once; a clip that fits is not padded beyond it.
     """
     size = MIN_BUCKET
     while size < frames:
@@ -89,23 +91,23 @@ def padded_length(frames: int, most: int | None = None) -> int:
 
 
 class Predictor:
-    """Audio to motion with one checkpoint.
+    """Maps audio to motion with one checkpoint.
 
     Attributes:
       config: the run's configuration.
       step: of the checkpoint.
       fingerprint: of configuration and step, 16 hex digits and the step.
-      params: with the constants.
+      params: parameters, constants included.
       task: see `a2fjax.tasks`.
-      most_frames: longest clip that the model's encoders hear at once; None without such a limit.
-      stride: chunks of a recording start at multiples of so many frames.
+      most_frames: longest clip that the model's encoders take at once; None without a limit.
+      stride: chunks of a recording start at multiples of this number of frames.
     """
 
     def __init__(self, config: config_lib.Config, task: Task, params: Any, *, step: int = 0):
         """Wraps a task and its parameters; `load` reads both from a run folder."""
         self.config = config
         self.task = task
-        # Once: arrays on the host would travel to the device with every call.
+        # Put on the device once: arrays on the host would be copied with every call.
         self.params = jax.device_put(params)
         self.step = step
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
@@ -125,11 +127,11 @@ class Predictor:
         Args:
           run: folder with config.json and checkpoints.
           step: of the checkpoint; the newest if None.
-          sample: values of `model.sample` in the place of the run's, by name.
+          sample: values that replace those of `model.sample`, by name.
 
         Raises:
           InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
-            model that does not.
+            model that is no diffusion model.
         """
         compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
@@ -139,7 +141,7 @@ class Predictor:
         return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
 
     def points(self, mesh: Mesh) -> np.ndarray:
-        """Returns the identity points [P, 3] of a neutral mesh; sampled once, used for many clips.
+        """Returns the identity points [P, 3] of a neutral mesh, to be used for many clips.
 
         [P, 6], with normals, where `model.identity_normals` says so.
 
@@ -152,12 +154,12 @@ class Predictor:
 
     @property
     def sampled(self) -> bool:
-        """Whether there are several takes of a recording."""
+        """Whether the model draws different samples for one recording."""
         return sampling.is_sampled(self.config)
 
     @functools.cached_property
     def subjects(self) -> tuple[str, ...]:
-        """Names of the people of whom a residual was learnt; none without `identity_residual`."""
+        """Names of the subjects with a learned residual; none without `identity_residual`."""
         names = self.params.get("constants", {}).get("subjects")
         return () if names is None else conditioning.decode_names(names)
 
@@ -169,10 +171,10 @@ class Predictor:
         emotion: np.ndarray | None = None,
         speech_level: float | None = None,
         subject: str | None = None,
-        take: int = 0,
+        sample_index: int = 0,
         start: int = 0,
-        motion: np.ndarray | None = None,
-        kept: np.ndarray | None = None,
+        inpaint_motion: np.ndarray | None = None,
+        inpaint_mask: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns the motion [T, 72] float32 in rig units, T = ceil(S / 320); see `Request`.
 
@@ -180,7 +182,15 @@ class Predictor:
           InputError: as `batch`.
         """
         request = Request(
-            audio, identity, emotion, speech_level, subject, take, start, motion, kept
+            audio,
+            identity,
+            emotion,
+            speech_level,
+            subject,
+            sample_index,
+            start,
+            inpaint_motion,
+            inpaint_mask,
         )
         return self.batch([request])[0]
 
@@ -193,9 +203,9 @@ class Predictor:
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             _check(request, i)
-            if request.kept is not None and not self.sampled:
+            if request.inpaint_mask is not None and not self.sampled:
                 raise InputError(
-                    f"clip {i}: only a diffusion model can fit motion to what is kept of it"
+                    f"clip {i}: inpaint_mask: only a diffusion model can inpaint motion"
                 )
             length = num_frames(len(request.audio))
             groups.setdefault(padded_length(length, self.most_frames), []).append(i)
@@ -209,15 +219,15 @@ class Predictor:
         return [out[i] for i in range(len(requests))]
 
     def _run(self, requests: Sequence[Request], frames: int) -> list[np.ndarray]:
-        # A batch size is compiled once: sizes are powers of two, filled up with the last clip.
+        # Batch sizes are powers of two, filled up with the last clip, so that few are compiled.
         size = 1 << (len(requests) - 1).bit_length()
         filled = [*requests, *[requests[-1]] * (size - len(requests))]
-        edited = any(request.kept is not None for request in filled)
-        rows = [self._row(request, frames, edited) for request in filled]
+        inpainted = any(request.inpaint_mask is not None for request in filled)
+        rows = [self._row(request, frames, inpainted) for request in filled]
         motion = np.asarray(self._predict(self.params, Batch.stack(rows)), np.float32)
         return [motion[i, : rows[i].length] for i in range(len(requests))]
 
-    def _row(self, request: Request, frames: int, edited: bool) -> Batch:
+    def _row(self, request: Request, frames: int, inpainted: bool) -> Batch:
         audio = np.asarray(request.audio, np.float32)
         length = num_frames(len(audio))
         speech_level = request.speech_level
@@ -238,13 +248,15 @@ class Predictor:
             emotion[:length] = request.emotion
         extra: dict[str, Any] = {}
         if self.sampled:
-            extra["sample_index"] = np.int32(request.take)
-        if edited:
+            extra["sample_index"] = np.int32(request.sample_index)
+        if inpainted:
             inpaint_mask = np.zeros((frames, rig.NUM_CHANNELS), bool)
             inpaint_motion = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
-            if request.kept is not None and request.motion is not None:
-                inpaint_mask[:length] = request.kept
-                inpaint_motion[:length] = np.where(request.kept, request.motion, 0.0)
+            if request.inpaint_mask is not None and request.inpaint_motion is not None:
+                inpaint_mask[:length] = request.inpaint_mask
+                inpaint_motion[:length] = np.where(
+                    request.inpaint_mask, request.inpaint_motion, 0.0
+                )
             extra |= {"inpaint_mask": inpaint_mask, "inpaint_motion": inpaint_motion}
         return Batch(
             audio=padded,
@@ -275,38 +287,27 @@ def _check(request: Request, i: int) -> None:
         raise InputError(f"clip {i}: audio has shape {audio.shape}, expected [samples]")
     if not np.isfinite(audio).all():
         raise InputError(f"clip {i}: audio has samples that are not finite")
-    if (request.kept is None) != (request.motion is None):
-        raise InputError(f"clip {i}: motion and kept belong together; give both or neither")
-    if request.kept is not None and request.motion is not None:
+    if (request.inpaint_mask is None) != (request.inpaint_motion is None):
+        raise InputError(
+            f"clip {i}: inpaint_motion and inpaint_mask belong together; give both or neither"
+        )
+    if request.inpaint_mask is not None and request.inpaint_motion is not None:
         expected = (num_frames(len(audio)), rig.NUM_CHANNELS)
-        found = np.shape(request.motion), np.shape(request.kept)
-        if found != (expected, expected):
-            raise InputError(f"clip {i}: motion and kept have shapes {found}, expected {expected}")
+        shapes = np.shape(request.inpaint_motion), np.shape(request.inpaint_mask)
+        if shapes != (expected, expected):
+            raise InputError(
+                f"clip {i}: inpaint_motion and inpaint_mask have shapes {shapes}, "
+                f"expected {expected}"
+            )
     if request.emotion is not None:
         shape = np.shape(request.emotion)
         allowed = ((rig.NUM_EMOTIONS,), (num_frames(len(audio)), rig.NUM_EMOTIONS))
         if shape not in allowed:
             raise InputError(f"clip {i}: emotion has shape {shape}, expected one of {allowed}")
         weights = np.asarray(request.emotion)
-        # Not (a <= b), so that what is no number is refused as well.
+        # Negated comparisons, so that NaN is refused as well.
         if not (weights.min() >= -1e-4 and weights.sum(-1).max() <= 1.0 + 1e-3):
             raise InputError(
                 f"clip {i}: emotion weights from {weights.min():g}, sums up to "
                 f"{weights.sum(-1).max():g}; expected weights of at least 0 that sum to at most 1"
             )
-
-
-def read_config(run: str | Path) -> config_lib.Resolved:
-    """Returns the configuration of a run folder.
-
-    Raises:
-      InputError: no such folder, or it is not a run.
-    """
-    run = Path(run)
-    path = run / "config.json"
-    if not path.is_file():
-        what = "is not a run folder (no config.json)" if run.is_dir() else "does not exist"
-        raise InputError(f"run {run} {what}; expected what `a2fjax train --workdir` wrote")
-    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
-    config_lib.warn_plugin_changes(f"run {run}", resolved.plugins, resolved.config)
-    return resolved

@@ -1,9 +1,10 @@
-"""Motion from audio that is still coming, with a stated look-ahead and bounded state.
+"""Predicts motion from live audio, with a stated look-ahead and bounded state.
 
-A chunk of motion is predicted once its audio and `lookahead` frames beyond have come, from those
-and `context` frames before; of neighbouring chunks, what both predicted is cross-faded. The motion
-of a frame is thus known `Stream.latency` seconds after its audio at most. Models that sample draw
-noise that belongs to frames of the stream, so chunks of a take go on from one another.
+A chunk of motion is predicted once its audio and `lookahead` frames beyond it have arrived, from
+these and `context` frames before it; neighbouring chunks are cross-faded where they overlap. The
+motion of a frame is thus known at most `StreamingPredictor.latency` seconds after its audio.
+Diffusion models draw noise that is a function of the frame's place in the stream, so the chunks of
+one sample continue each other.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from a2fjax.errors import InputError
 from a2fjax.infer.predictor import Mesh, Predictor
 
 LEVEL_SECONDS = 60.0
-"""Of the latest audio, over which the level of the speech is measured."""
+"""Seconds of the latest audio over which the speech level is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunking:
-    """How a stream is cut; frames of 20 ms.
+    """Lengths of the chunks of a stream, in frames of 20 ms.
 
     Attributes:
-      chunk: frames that come out at once.
-      lookahead: frames of audio beyond a chunk that its prediction hears.
-      context: frames of audio before it; the sum of all three is predicted each time.
-      fade: frames over which the chunk before goes over into this one, at most `lookahead`.
+      chunk: frames that are returned at once.
+      lookahead: frames of audio after a chunk that its prediction depends on.
+      context: frames of audio before it; each prediction covers the sum of all three.
+      fade: frames over which neighbouring chunks are cross-faded, at most `lookahead`.
     """
 
     chunk: int = 8
@@ -39,10 +40,14 @@ class Chunking:
 
 
 class StreamingPredictor:
-    """One recording, or one speaker's microphone, on its way.
+    """Predicts the motion of one live stream of audio.
 
-    State is `context + chunk + lookahead` frames of audio, `fade` frames of motion and levels of
-    the last minute, however long the stream.
+    The state holds `context + chunk + lookahead` frames of audio, `fade` frames of motion and the
+    levels of the last minute, however long the stream is.
+
+    Attributes:
+      chunking: lengths of the chunks.
+      emotion: [5], for the chunks to come; may be changed at any time.
     """
 
     def __init__(
@@ -53,72 +58,74 @@ class StreamingPredictor:
         identity: Mesh | np.ndarray | None = None,
         emotion: np.ndarray | None = None,
         subject: str | None = None,
-        take: int = 0,
+        sample_index: int = 0,
         speech_level: float | None = None,
     ):
         """Starts at frame 0.
 
         Args:
           predictor: audio to motion.
-          chunking: see `Chunking`.
-          identity: see `Predictor`; a mesh is sampled once.
-          emotion: [5], of the whole stream until `emotion` is set anew; None for neutral.
-          subject: see `Predictor`.
-          take: likewise.
-          speech_level: RMS of the speech as recorded; None measures it over what has come, at most
-            the last minute.
+          chunking: lengths of the chunks.
+          identity: see `Request`; a mesh is sampled once.
+          emotion: [5]; None for neutral.
+          subject: see `Request`.
+          sample_index: see `Request`.
+          speech_level: RMS of the speech as recorded; None measures it over the audio so far, at
+            most the last minute.
 
         Raises:
-          InputError: numbers of frames that do not fit together.
+          InputError: lengths that do not fit together or do not fit the model.
         """
-        self.chunking = chunking or Chunking()
-        own = self.chunking
+        self.chunking = lengths = chunking or Chunking()
         stride = predictor.stride
-        if own.chunk < 1 or own.lookahead < 0 or own.context < 0 or own.fade < 0:
-            raise InputError(f"{own}: expected a chunk of at least 1 frame and no negative number")
-        if own.chunk % stride or own.context % stride:
+        if lengths.chunk < 1 or lengths.lookahead < 0 or lengths.context < 0 or lengths.fade < 0:
             raise InputError(
-                f"chunk={own.chunk}, context={own.context}: this model's lower levels hold "
+                f"{lengths}: expected a chunk of at least 1 frame and no negative number"
+            )
+        if lengths.chunk % stride or lengths.context % stride:
+            raise InputError(
+                f"chunk={lengths.chunk}, context={lengths.context}: this model's lower levels hold "
                 f"{stride} frames each; expected multiples of {stride}"
             )
-        if own.fade > min(own.lookahead, own.chunk):
+        if lengths.fade > min(lengths.lookahead, lengths.chunk):
             raise InputError(
-                f"fade={own.fade}: expected at most lookahead={own.lookahead} and "
-                f"chunk={own.chunk}: both chunks must know the frames"
+                f"fade={lengths.fade}: expected at most lookahead={lengths.lookahead} and "
+                f"chunk={lengths.chunk}: both chunks must know the frames"
             )
         self.emotion = emotion
-        self._predictor, self._take, self._subject = predictor, take, subject
+        self._predictor, self._subject = predictor, subject
+        self._sample_index = sample_index
         self._identity = predictor.points(identity) if isinstance(identity, tuple) else identity
         self._given_level = speech_level
         self._levels = np.zeros((0, 2))
-        self._rest = np.zeros(0, np.float32)
+        self._partial_frame = np.zeros(0, np.float32)
         self._audio = np.zeros(0, np.float32)
         self._first = 0  # Frame at which `_audio` starts.
-        self._next = 0  # Frame that comes out next.
+        self._next = 0  # Frame that is returned next.
         self._tail = np.zeros((0, rig.NUM_CHANNELS), np.float32)
 
     @property
     def latency(self) -> float:
-        """Seconds from a frame's audio to its motion at most, computing not counted."""
+        """Longest time from a frame's audio to its motion in seconds, without computing time."""
         return (self.chunking.chunk + self.chunking.lookahead) / rig.FPS
 
     def push(self, audio: np.ndarray) -> np.ndarray:
-        """Takes samples [S] float, 16 kHz, of any number and returns the motion [N, 72] now known.
+        """Adds samples [S] float, 16 kHz mono, and returns the motion [N, 72] that is now known.
 
         Raises:
-          InputError: not samples, or not finite.
+          InputError: the array is not one-dimensional or not finite.
         """
         audio = np.asarray(audio, np.float32)
         if audio.ndim != 1 or not np.isfinite(audio).all():
             raise InputError(f"audio has shape {audio.shape}, expected finite samples [S]")
-        self._hear(audio)
-        own, out = self.chunking, []
-        while self._known() >= self._next + own.chunk + own.lookahead:
-            out.append(self._step(own.chunk, own.lookahead))
+        self._append(audio)
+        lengths, out = self.chunking, []
+        while self._complete_frames() >= self._next + lengths.chunk + lengths.lookahead:
+            out.append(self._step(lengths.chunk, lengths.lookahead))
         return _joined(out)
 
     def finish(self) -> np.ndarray:
-        """Returns the motion of what is left, ceil(S / 320) frames in all; the stream has ended."""
+        """Ends the stream and returns the remaining motion; ceil(S / 320) frames in all."""
         out = []
         total = self._first + -(-len(self._audio) // HOP)
         while self._next < total:
@@ -127,23 +134,23 @@ class StreamingPredictor:
             out.append(self._step(chunk, after))
         return _joined(out)
 
-    def _known(self) -> int:
-        """Returns the number of frames whose audio has come whole."""
+    def _complete_frames(self) -> int:
+        """Returns the number of frames whose audio has arrived completely."""
         return self._first + len(self._audio) // HOP
 
-    def _hear(self, audio: np.ndarray) -> None:
+    def _append(self, audio: np.ndarray) -> None:
         self._audio = np.concatenate([self._audio, audio])
-        whole = np.concatenate([self._rest, audio])
-        count = len(whole) // HOP * HOP
-        self._rest = whole[count:]
+        pending = np.concatenate([self._partial_frame, audio])
+        count = len(pending) // HOP * HOP
+        self._partial_frame = pending[count:]
         if count:
-            kept = round(LEVEL_SECONDS * rig.FPS)
-            heard = level.frame_levels(whole[:count])
-            self._levels = np.concatenate([self._levels, heard])[-kept:]
+            window = round(LEVEL_SECONDS * rig.FPS)
+            levels = level.frame_levels(pending[:count])
+            self._levels = np.concatenate([self._levels, levels])[-window:]
 
     def _step(self, chunk: int, after: int) -> np.ndarray:
-        own, stride = self.chunking, self._predictor.stride
-        first = max(0, self._next - own.context) // stride * stride
+        lengths, stride = self.chunking, self._predictor.stride
+        first = max(0, self._next - lengths.context) // stride * stride
         begin, end = (first - self._first) * HOP, (self._next + chunk + after - self._first) * HOP
         speech_level = self._given_level
         if speech_level is None:
@@ -154,18 +161,18 @@ class StreamingPredictor:
             emotion=self.emotion,
             speech_level=speech_level,
             subject=self._subject,
-            take=self._take,
+            sample_index=self._sample_index,
             start=first,
         )[self._next - first :].copy()
         fade = min(len(self._tail), len(motion))
         rising = (np.arange(fade, dtype=np.float32)[:, None] + 0.5) / max(1, fade)
         motion[:fade] = self._tail[:fade] * (1 - rising) + motion[:fade] * rising
-        self._tail = motion[chunk : chunk + own.fade]
+        self._tail = motion[chunk : chunk + lengths.fade]
         self._next += chunk
-        # What no later chunk hears is dropped.
-        gone = max(0, self._next - own.context) // stride * stride - self._first
-        if gone > 0:
-            self._audio, self._first = self._audio[gone * HOP :], self._first + gone
+        # Audio that no later chunk depends on is dropped.
+        unused = max(0, self._next - lengths.context) // stride * stride - self._first
+        if unused > 0:
+            self._audio, self._first = self._audio[unused * HOP :], self._first + unused
         return motion[:chunk]
 
 

@@ -1,4 +1,4 @@
-"""A take as a file: a picture, or a page that plays the sound and moves a line over the picture."""
+"""Files that show a take: a picture, or a page that plays the audio with a cursor on the figure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from a2fjax import files, rig
 from a2fjax.audio import SAMPLE_RATE
-from a2fjax.errors import InputError, nearest
-from a2fjax.view.figure import Picture, picture
+from a2fjax.view import drawing
 from a2fjax.view.take import Take, summary_lines
+from a2fjax.view.take_figure import Picture, picture
 
 _WIDEST_PICTURE, _WIDEST_PAGE = 20.0, 90.0
 """Inches. A page scrolls; beyond 65,000 pixels browsers and libpng give up."""
 
-FORMATS = (".png", ".pdf", ".svg", ".html")
+FORMATS = (*drawing.FORMATS, ".html")
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -52,22 +52,8 @@ _PAGE = """<!doctype html>
 """
 
 
-def check_format(path: str | Path) -> str:
-    """Returns the ending that a file name asks for, one of `FORMATS`.
-
-    Raises:
-      InputError: it asks for another one.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise InputError(
-            f"{path}: unknown ending {ending!r} of a picture{nearest(ending, FORMATS)}"
-        )
-    return ending
-
-
 def write(path: str | Path, take: Take, *, start: float = 0.0) -> None:
-    """Writes a take as .png, .pdf, .svg or .html; a page holds the picture and the sound.
+    """Writes a take as .png, .pdf, .svg or .html; a page holds the figure and the audio.
 
     Args:
       path: of the file.
@@ -75,9 +61,9 @@ def write(path: str | Path, take: Take, *, start: float = 0.0) -> None:
       start: second at which the drawn part starts.
 
     Raises:
-      InputError: unknown ending, the file cannot be written, or matplotlib is not there.
+      InputError: unknown ending, the file cannot be written, or matplotlib is not installed.
     """
-    ending = check_format(path)
+    ending = drawing.check_format(path, FORMATS)
     page = ending == ".html"
     drawn = picture(
         take,

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from a2fjax import config as config_lib
-from a2fjax.cli import train
 from a2fjax.config import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.sharding import mesh_shape
+from a2fjax.train import preflight as training_preflight
 from launch import schedulers
 from launch.jobs.formats import last_line
 from launch.jobs.spec import JobSpec, Resources
@@ -93,7 +93,7 @@ def training(
     else:
         there = [s for s in config.data.shards if os.path.realpath(s) not in unfilled]
         if len(there) == len(config.data.shards):
-            train.check_shards(config)
+            training_preflight.check_shards(config)
         else:
             for folder in there:
                 records.read_manifest(folder)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fjax import rig
-from a2fjax.animation import livelink, tracks
+from a2fjax.animation import formats, livelink, tracks
 from a2fjax.errors import InputError
 
 RATES = ["23.976", "24", "25", "29.97", "30", "48", "50", "59.94", "60", "100", "120"]
@@ -133,8 +133,8 @@ def test_eyes_of_real_captures_are_radians_and_look_the_same_way(shared):
 
 def test_a_writer_in_blocks_writes_what_the_table_holds(tmp_path):
     curves = motion(77)
-    with open(tmp_path / "a.csv", "w", newline="") as file:
-        writer = livelink.Writer(file, fps="59.94", start="12:00:00:00.500")
+    start = "12:00:00:00.500"
+    with formats.writer(tmp_path / "a.csv", fps="59.94", frames=77, start=start) as writer:
         for part in np.split(curves, [10, 11, 50]):
             writer.write(part)
     livelink.write(

@@ -253,28 +253,28 @@ def sampled(tmp_path_factory, random_params, compile_once):
     return write_run(tmp_path_factory.mktemp("sampled") / "run", overrides, random_params)
 
 
-def test_takes_have_a_file_each_and_are_the_same_every_time(sampled, wav, tmp_path, capsys):
+def test_samples_have_a_file_each_and_are_the_same_every_time(sampled, wav, tmp_path, capsys):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         out = tmp_path / folder / "x.json"
-        assert infer(sampled, "--audio", wav, "--out", out, "--takes", 2) == 0
-    names = ["x.take0.json", "x.take1.json"]
+        assert infer(sampled, "--audio", wav, "--out", out, "--samples", 2) == 0
+    names = ["x.sample0.json", "x.sample1.json"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == names
     first, second = (formats.read(tmp_path / "a" / name).motion for name in names)
     assert np.abs(first - second).max() > 0.01
     assert np.array_equal(second, formats.read(tmp_path / "b" / names[1]).motion)
-    assert json.loads((tmp_path / "a" / names[1]).read_text())["take"] == "1"
-    assert "x.take1.json: 75 frames" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / names[1]).read_text())["sample"] == "1"
+    assert "x.sample1.json: 75 frames" in capsys.readouterr().out
 
 
-def test_seed_steps_sampler_and_guidance_change_a_take(sampled, wav, tmp_path):
+def test_seed_steps_sampler_and_guidance_change_a_sample(sampled, wav, tmp_path):
     def made(*flags):
         assert infer(sampled, "--audio", wav, "--out", tmp_path / "x.npz", *flags) == 0
         return formats.read(tmp_path / "x.npz").motion
 
     plain = made()
     for flags in (
-        ("--seed-of-takes", 3),
+        ("--sample-seed", 3),
         ("--sample-steps", 5),
         ("--sampler", "ddpm"),
         ("--guidance", "audio=2,emotion=0"),
@@ -282,11 +282,18 @@ def test_seed_steps_sampler_and_guidance_change_a_take(sampled, wav, tmp_path):
         assert np.abs(made(*flags) - plain).max() > 1e-4, flags
 
 
-def test_an_edit_keeps_all_but_what_is_made_anew(sampled, wav, tmp_path):
+def test_inpainting_keeps_all_but_what_is_predicted(sampled, wav, tmp_path):
     first, second = tmp_path / "a.npz", tmp_path / "b.npz"
     assert infer(sampled, "--audio", wav, "--out", first) == 0
-    edit = ("--edit", first, "--remake", "brows,jawOpen", "--remake-range", "0.5:1")
-    assert infer(sampled, "--audio", wav, "--out", second, "--seed-of-takes", 9, *edit) == 0
+    inpaint = (
+        "--inpaint",
+        first,
+        "--inpaint-channels",
+        "brows,jawOpen",
+        "--inpaint-range",
+        "0.5:1",
+    )
+    assert infer(sampled, "--audio", wav, "--out", second, "--sample-seed", 9, *inpaint) == 0
     before, after = (formats.read(p).motion for p in (first, second))
     changed = np.zeros(before.shape, bool)
     changed[25:50, [*rig.GROUPS["brows"], rig.INDEX["jawOpen"]]] = True
@@ -297,14 +304,14 @@ def test_an_edit_keeps_all_but_what_is_made_anew(sampled, wav, tmp_path):
 @pytest.mark.parametrize(
     "which, flags, says",
     [
-        ("run", ("--takes", 2), "--takes: "),
+        ("run", ("--samples", 2), "samples: "),
         ("run", ("--guidance", "audio=2"), "audio: "),
-        ("sampled", ("--takes", 0), "--takes 0"),
+        ("sampled", ("--samples", 0), "samples=0"),
         ("sampled", ("--guidance", "voice=2"), "voice"),
         ("sampled", ("--guidance", "identity=2"), "condition_dropout"),
         ("sampled", ("--sampler", "euler"), "euler"),
-        ("sampled", ("--remake", "brows"), "give --edit"),
-        ("sampled", ("--edit", "missing.npz", "--remake", "brows"), "missing.npz"),
+        ("sampled", ("--inpaint-channels", "brows"), "--inpaint FILE"),
+        ("sampled", ("--inpaint", "missing.npz", "--inpaint-channels", "brows"), "missing.npz"),
     ],
 )
 def test_what_cannot_be_sampled_is_one_line_and_no_file(

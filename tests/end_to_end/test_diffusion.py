@@ -84,12 +84,12 @@ def test_both_are_sampled_and_measured_side_by_side(teacher, student, trained, t
     io.save(wav, 0.1 * np.random.default_rng(0).standard_normal(12_000).astype(np.float32))
     for run in (teacher, student):
         out = tmp_path / "x.npz"
-        arguments = ["infer", str(run), "--audio", str(wav), "--out", str(out), "--takes", "2"]
+        arguments = ["infer", str(run), "--audio", str(wav), "--out", str(out), "--samples", "2"]
         assert main.main([*arguments, "--sample-steps", "1"]) == 0
-        takes = [formats.read(tmp_path / f"x.take{k}.npz").motion for k in (0, 1)]
-        assert takes[0].shape == (38, 72) and np.abs(takes[0] - takes[1]).max() > 1e-4
-    report = tmp_path / "takes.json"
-    arguments = ["evaluate", str(teacher), "--takes", "2", "--sample-steps", "1,16"]
+        samples = [formats.read(tmp_path / f"x.sample{k}.npz").motion for k in (0, 1)]
+        assert samples[0].shape == (38, 72) and np.abs(samples[0] - samples[1]).max() > 1e-4
+    report = tmp_path / "samples.json"
+    arguments = ["evaluate", str(teacher), "--samples", "2", "--sample-steps", "1,16"]
     arguments += ["--split", "test_sentences", "--out", str(report)]
     for other in (student, trained.run):
         arguments += ["--against", str(other)]

@@ -373,10 +373,10 @@ def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_
 
 
 def drawn(jaw, upper):
-    """A model whose takes stray from the truth by so much, in the jaw and in an eyelid."""
+    """A model whose samples stray from the truth by so much, in the jaw and in an eyelid."""
 
     def change(truth, request):
-        rng = np.random.default_rng([request.take, len(truth)])
+        rng = np.random.default_rng([request.sample_index, len(truth)])
         out = truth.copy()
         out[:, rig.INDEX["jawOpen"]] += jaw * rng.standard_normal()
         out[:, rig.INDEX["eyeBlinkLeft"]] += upper * rng.standard_normal(len(truth))
@@ -391,10 +391,10 @@ def compared(shards, *rows):
     )
 
 
-def test_takes_that_are_the_truth_are_perfect_and_all_alike(shards):
+def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
     result = compared(shards, ("truth", lambda g, r: g, 4))
     row = result["splits"]["test_subjects"]["rows"]["truth"]
-    assert row["mean"] == row["take"] == row["best"] == 0
+    assert row["mean"] == row["single"] == row["best"] == 0
     assert row["fd"] == pytest.approx(0, abs=1e-6) and row["multi"] == 0
     assert row["mouth"] == row["upper"] == row["blink"] == 0
     assert row["amp"] == pytest.approx(1) and row["recall"] == 1
@@ -402,14 +402,14 @@ def test_takes_that_are_the_truth_are_perfect_and_all_alike(shards):
     assert result["splits"]["test_subjects"]["floor"]["fd"] > 0
 
 
-def test_means_and_best_takes_beat_single_ones_and_spreads_are_told_apart(shards):
+def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards):
     rows = compared(
         shards,
         ("jaw", drawn(0.05, 0.0), 8),
         ("lids", drawn(0.0, 0.1), 8),
         ("one", drawn(0.05, 0.0), 1),
     )["splits"]["test_subjects"]["rows"]
-    assert rows["jaw"]["best"] < rows["jaw"]["mean"] < rows["jaw"]["take"]
+    assert rows["jaw"]["best"] < rows["jaw"]["mean"] < rows["jaw"]["single"]
     assert rows["jaw"]["mouth"] > 0.1 and rows["jaw"]["upper"] == 0
     assert rows["lids"]["mouth"] == 0 and rows["lids"]["upper"] > 0.1
     assert rows["lids"]["mean"] == 0 and rows["lids"]["multi"] > 0
@@ -420,7 +420,7 @@ def test_means_and_best_takes_beat_single_ones_and_spreads_are_told_apart(shards
     assert found["fd_mouth"] > 2 * rows["lids"]["fd_mouth"] and found["amp"] == 0
 
 
-def test_the_table_of_takes_has_a_line_a_row(shards):
+def test_the_table_of_samples_has_a_line_a_row(shards):
     result = compared(shards, ("a", lambda g, r: g, 2), ("b", drawn(0.1, 0.1), 2))
     lines = comparison.table(result).splitlines()
     assert sum(line.startswith("a ") for line in lines) == 2
@@ -431,12 +431,12 @@ def test_the_table_of_takes_has_a_line_a_row(shards):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--against", "x"], "--against: is of --takes"),
-        (["--limit", "3"], "--limit: is of --takes"),
-        (["--takes", "0"], "--takes 0"),
-        (["--takes", "2", "--sample-steps", "1,b"], "--sample-steps 1,b"),
+        (["--against", "x"], "--against: goes with --samples"),
+        (["--limit", "3"], "--limit: goes with --samples"),
+        (["--samples", "0"], "samples=0"),
+        (["--samples", "2", "--sample-steps", "1,b"], "--sample-steps 1,b"),
     ],
 )
-def test_flags_of_takes_are_checked_before_anything_is_read(arguments, says, capsys):
+def test_flags_of_samples_are_checked_before_anything_is_read(arguments, says, capsys):
     assert cli.main(["evaluate", "nowhere", *arguments]) == 2
     assert says in capsys.readouterr().err

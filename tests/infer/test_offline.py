@@ -6,7 +6,7 @@ import pytest
 
 from a2fjax.animation import emotion as emotion_lib
 from a2fjax.audio import level
-from a2fjax.infer import offline
+from a2fjax.infer import offline, progress, recording
 
 
 def cut(audio, seconds):
@@ -15,18 +15,18 @@ def cut(audio, seconds):
 
 
 def run(model, audio, block=1.0, **keywords):
-    survey = offline.RecordingStats(cut(audio, block))
-    return np.concatenate(list(offline.predict(model, cut(audio, block), survey, **keywords)))
+    stats = recording.RecordingStats(cut(audio, block))
+    return np.concatenate(list(offline.predict(model, cut(audio, block), stats, **keywords)))
 
 
 @pytest.mark.parametrize("samples", [2, 300, 319, 320, 321, 16000, 16001, 16319, 40000])
-def test_the_survey_measures_what_the_whole_recording_has(speech, samples):
+def test_the_stats_measures_what_the_whole_recording_has(speech, samples):
     audio = speech(2.5)[:samples]
-    survey = offline.RecordingStats(cut(audio, 0.4))
-    assert survey.samples == samples and survey.frames == -(-samples // 320)
-    assert survey.speech_level == level.speech_level(audio)
-    assert len(survey.low) == len(survey.high) == survey.frames
-    assert survey.high.max() == audio.max() and survey.low.min() == audio.min()
+    stats = recording.RecordingStats(cut(audio, 0.4))
+    assert stats.samples == samples and stats.frames == -(-samples // 320)
+    assert stats.speech_level == level.speech_level(audio)
+    assert len(stats.low) == len(stats.high) == stats.frames
+    assert stats.high.max() == audio.max() and stats.low.min() == audio.min()
 
 
 def test_short_recordings_are_predicted_whole(model, speech):
@@ -75,7 +75,7 @@ def test_an_hour_is_read_as_it_is_needed(speech):
     class Echo:
         most_frames, stride = None, 1
 
-        def __call__(self, audio, *, identity, emotion, speech_level, subject, take, start):
+        def __call__(self, audio, *, identity, emotion, speech_level, subject, sample_index, start):
             held.append(len(audio))
             frames = -(-len(audio) // 320)
             padded = np.pad(audio, (0, frames * 320 - len(audio)))
@@ -85,27 +85,27 @@ def test_an_hour_is_read_as_it_is_needed(speech):
         for i in range(count):
             yield block + np.float32(i)
 
-    survey = offline.RecordingStats(blocks())
+    stats = recording.RecordingStats(blocks())
     stream, frames, read = blocks(), 0, itertools.count()
     counted = (b for b in stream if next(read) >= 0)
-    for part in offline.predict(Echo(), counted, survey):
+    for part in offline.predict(Echo(), counted, stats):
         first = frames // 500
         expected = block.reshape(-1, 320).mean(1)[frames % 500] + first
         assert part[0, 0] == pytest.approx(expected, abs=2e-3)
         frames += len(part)
-    assert frames == survey.frames == 180_000
+    assert frames == stats.frames == 180_000
     assert max(held) <= 1536 * 320
     assert next(read) == 360
 
 
 def test_progress_says_what_is_left():
     out = io.StringIO()
-    progress = offline.Progress(180_000, out=out, after=0.0)
-    progress(90_000)
-    progress._start -= 60
-    progress._shown -= 60
-    progress(90_000)
-    progress(180_000)
+    line = progress.ProgressLine(out=out, after=0.0)
+    line(90_000, 180_000)
+    line._start -= 60
+    line._shown -= 60
+    line(90_000, 180_000)
+    line(180_000, 180_000)
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("30:00 of 1:00:00 done (50 %), 30 x real time, 1:00 left")
     assert len(lines) == 2 and "(100 %)" in lines[1]

@@ -1,4 +1,4 @@
-"""Several takes of a line, edits by mask, guidance and steps of a model that samples."""
+"""Several samples of a line, inpainting by mask, guidance and steps of a model that samples."""
 
 import dataclasses
 
@@ -8,28 +8,37 @@ import pytest
 from a2fjax import rig, tasks
 from a2fjax.animation import formats
 from a2fjax.errors import InputError
-from a2fjax.infer import offline, predictor, sampling
+from a2fjax.infer import inpainting, offline, predictor, recording, sampling
 
 
 def blocks(audio):
     return [audio[i : i + 16000] for i in range(0, len(audio), 16000)]
 
 
+def read(path, channels=(), seconds=None):
+    return inpainting.from_track(formats.read(path), channels, seconds)
+
+
+def inpaint_arguments(frames):
+    motion = np.zeros((frames, 72), np.float32)
+    return {"inpaint_motion": motion, "inpaint_mask": np.ones((frames, 72), bool)}
+
+
 def whole(model, audio, **keywords):
-    survey = offline.RecordingStats(blocks(audio))
-    return np.concatenate(list(offline.predict(model, blocks(audio), survey, **keywords)))
+    stats = recording.RecordingStats(blocks(audio))
+    return np.concatenate(list(offline.predict(model, blocks(audio), stats, **keywords)))
 
 
-def test_a_take_is_the_same_every_time_and_no_other(diffusion, speech):
+def test_a_sample_is_the_same_every_time_and_no_other(diffusion, speech):
     audio = speech(2.0)
-    first = diffusion(audio, take=1)
-    np.testing.assert_array_equal(first, diffusion(audio, take=1))
-    assert np.abs(first - diffusion(audio, take=2)).max() > 0.02
+    first = diffusion(audio, sample_index=1)
+    np.testing.assert_array_equal(first, diffusion(audio, sample_index=1))
+    assert np.abs(first - diffusion(audio, sample_index=2)).max() > 0.02
 
 
-def test_a_take_does_not_depend_on_what_shares_its_batch(diffusion, speech):
+def test_a_sample_does_not_depend_on_what_shares_its_batch(diffusion, speech):
     requests = [
-        predictor.Request(speech(1.0, seed=s), speech_level=0.05, take=k)
+        predictor.Request(speech(1.0, seed=s), speech_level=0.05, sample_index=k)
         for s, k in ((1, 0), (2, 1), (1, 1))
     ]
     together = diffusion.batch(requests)
@@ -38,11 +47,11 @@ def test_a_take_does_not_depend_on_what_shares_its_batch(diffusion, speech):
 
 
 @pytest.mark.parametrize("seconds", [9.0, 10.02])
-def test_chunks_of_a_take_join_without_a_seam(diffusion, speech, seconds):
+def test_chunks_of_a_sample_join_without_a_seam(diffusion, speech, seconds):
     audio = speech(seconds)
-    survey = offline.RecordingStats(blocks(audio))
-    alone = diffusion(audio, speech_level=survey.speech_level, take=2)
-    joined = whole(diffusion, audio, take=2, chunk_seconds=2.0, context_seconds=1.5)
+    stats = recording.RecordingStats(blocks(audio))
+    alone = diffusion(audio, speech_level=stats.speech_level, sample_index=2)
+    joined = whole(diffusion, audio, sample_index=2, chunk_seconds=2.0, context_seconds=1.5)
     assert joined.shape == alone.shape
     assert np.abs(joined - alone).max() < 5e-3
     # No frame moves faster at a join than it does in one piece.
@@ -53,73 +62,83 @@ def test_chunks_of_a_take_join_without_a_seam(diffusion, speech, seconds):
 def test_without_shared_noise_there_would_be_a_seam(diffusion, speech):
     """The check above can fail: chunks that draw their own noise disagree."""
     audio = speech(9.0)
-    other = diffusion(audio[: 4 * 16000], take=2, start=400)
-    assert np.abs(other - diffusion(audio[: 4 * 16000], take=2, start=0)).max() > 0.02
+    other = diffusion(audio[: 4 * 16000], sample_index=2, start=400)
+    assert np.abs(other - diffusion(audio[: 4 * 16000], sample_index=2, start=0)).max() > 0.02
 
 
-def test_what_is_kept_stays_and_the_rest_fits_a_new_take(diffusion, speech, tmp_path):
+def test_what_is_kept_stays_and_the_rest_fits_a_new_sample(diffusion, speech, tmp_path):
     audio = speech(2.0)
-    motion = whole(diffusion, audio, take=0)
-    path = tmp_path / "take0.npz"
+    motion = whole(diffusion, audio, sample_index=0)
+    path = tmp_path / "sample0.npz"
     formats.write(path, motion)
-    edit = sampling.read_inpainting(path, ["upper_face"])
-    remade = whole(diffusion, audio, take=5, edit=edit)
+    given = read(path, ["upper_face"])
+    inpainted = whole(diffusion, audio, sample_index=5, inpainting=given)
     upper = np.zeros(72, bool)
     upper[rig.GROUPS["upper_face"]] = True
-    np.testing.assert_allclose(remade[:, ~upper], motion[:, ~upper], atol=1e-6)
-    assert np.abs(remade[:, upper] - motion[:, upper]).max() > 0.01
+    np.testing.assert_allclose(inpainted[:, ~upper], motion[:, ~upper], atol=1e-6)
+    assert np.abs(inpainted[:, upper] - motion[:, upper]).max() > 0.01
 
-    edit = sampling.read_inpainting(path, [], (0.5, 1.0))
-    remade = whole(diffusion, audio, take=5, edit=edit)
+    given = read(path, [], (0.5, 1.0))
+    inpainted = whole(diffusion, audio, sample_index=5, inpainting=given)
     outside = np.r_[0:25, 50:100]
-    np.testing.assert_allclose(remade[outside], motion[outside], atol=1e-6)
-    assert np.abs(remade[25:50] - motion[25:50]).max() > 0.01
+    np.testing.assert_allclose(inpainted[outside], motion[outside], atol=1e-6)
+    assert np.abs(inpainted[25:50] - motion[25:50]).max() > 0.01
 
 
-def test_edits_of_long_recordings_reach_every_chunk(diffusion, speech, tmp_path):
+def test_inpainting_of_long_recordings_reach_every_chunk(diffusion, speech, tmp_path):
     audio = speech(7.0)
     motion = whole(diffusion, audio)
     formats.write(tmp_path / "a.npz", motion)
-    edit = sampling.read_inpainting(tmp_path / "a.npz", ["jawOpen"])
-    remade = whole(diffusion, audio, take=1, edit=edit, chunk_seconds=1.5, context_seconds=1.0)
+    given = read(tmp_path / "a.npz", ["jawOpen"])
+    inpainted = whole(
+        diffusion, audio, sample_index=1, inpainting=given, chunk_seconds=1.5, context_seconds=1.0
+    )
     others = np.delete(np.arange(72), rig.INDEX["jawOpen"])
-    np.testing.assert_allclose(remade[:, others], motion[:, others], atol=1e-6)
+    np.testing.assert_allclose(inpainted[:, others], motion[:, others], atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "remake, seconds, says",
+    "channels, seconds, says",
     [
-        ([], None, "nothing to make anew"),
+        ([], None, "nothing to predict anew"),
         (["jawOpenn"], None, "jawOpen"),
         ([], (50.0, 60.0), "curves from 0 to 1 s"),
     ],
 )
-def test_edits_that_mean_nothing_are_refused(tmp_path, remake, seconds, says):
+def test_inpainting_of_nothing_are_refused(tmp_path, channels, seconds, says):
     formats.write(tmp_path / "a.npz", np.zeros((50, 72), np.float32))
     with pytest.raises(InputError, match=says):
-        sampling.read_inpainting(tmp_path / "a.npz", remake, seconds)
+        read(tmp_path / "a.npz", channels, seconds)
 
 
-def test_channels_that_a_file_lacks_are_made_anew(tmp_path):
+def test_channels_that_a_file_lacks_are_predicted(tmp_path):
     path = tmp_path / "a.channels.csv"
     path.write_text("time,jawOpen\n0,0.5\n0.02,0.5\n0.04,0.5\n")
-    edit = sampling.read_inpainting(path, ["browInnerUp"])
-    assert edit.kept[:, rig.INDEX["jawOpen"]].all() and edit.kept.sum() == len(edit.kept)
+    given = read(path, ["browInnerUp"])
+    assert given.inpaint_mask[:, rig.INDEX["jawOpen"]].all() and given.inpaint_mask.sum() == len(
+        given.inpaint_mask
+    )
 
 
-def test_only_a_model_that_samples_has_takes_to_keep_from(model, speech):
+def test_only_a_diffusion_model_inpaints(model, speech):
     audio = speech(1.0)
-    edit = {"motion": np.zeros((50, 72), np.float32), "kept": np.ones((50, 72), bool)}
+    given = {
+        "inpaint_motion": np.zeros((50, 72), np.float32),
+        "inpaint_mask": np.ones((50, 72), bool),
+    }
     with pytest.raises(InputError, match="only a diffusion model"):
-        model(audio, **edit)
+        model(audio, **given)
     with pytest.raises(InputError, match="gives one motion"):
         sampling.with_sampling(model.config, {"steps": 4})
 
 
-def test_shapes_of_edits_are_checked(diffusion, speech):
+def test_shapes_of_inpainting_are_checked(diffusion, speech):
     with pytest.raises(InputError, match="belong together"):
-        diffusion(speech(1.0), kept=np.ones((50, 72), bool))
-    wrong = {"motion": np.zeros((49, 72), np.float32), "kept": np.ones((49, 72), bool)}
+        diffusion(speech(1.0), inpaint_mask=np.ones((50, 72), bool))
+    wrong = {
+        "inpaint_motion": np.zeros((49, 72), np.float32),
+        "inpaint_mask": np.ones((49, 72), bool),
+    }
     with pytest.raises(InputError, match="expected"):
         diffusion(speech(1.0), **wrong)
 
@@ -177,5 +196,5 @@ def test_strengths_are_read_as_written():
     assert sampling.parse_guidance("audio=1.5, emotion=2") == {"audio": 1.5, "emotion": 2.0}
     assert sampling.parse_guidance(None) == {}
     for text in ("audo=1", "audio", "audio=-1", "audio=nan"):
-        with pytest.raises(InputError, match="--guidance"):
+        with pytest.raises(InputError, match="guidance"):
             sampling.parse_guidance(text)

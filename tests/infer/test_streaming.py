@@ -29,12 +29,12 @@ def test_what_comes_out_does_not_depend_on_the_blocks(any_model, speech):
 
 def test_with_enough_around_it_a_chunk_is_what_the_whole_gives(any_model, speech):
     audio = speech(3.0)
-    whole = any_model(audio, speech_level=0.05, take=3)
+    whole = any_model(audio, speech_level=0.05, sample_index=3)
     wide = streaming.Chunking(chunk=16, lookahead=48, context=64, fade=4)
-    motion, _ = streamed(any_model, audio, chunking=wide, speech_level=0.05, take=3)
+    motion, _ = streamed(any_model, audio, chunking=wide, speech_level=0.05, sample_index=3)
     assert np.abs(motion - whole).max() < 5e-3
     narrow = streaming.Chunking(chunk=16, lookahead=0, context=0, fade=0)
-    motion, _ = streamed(any_model, audio, chunking=narrow, speech_level=0.05, take=3)
+    motion, _ = streamed(any_model, audio, chunking=narrow, speech_level=0.05, sample_index=3)
     assert np.abs(motion - whole).max() > 0.02
 
 

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from a2fjax.view import figure, page, take
+from a2fjax.view import page, take, take_figure
 
 JAW, SMILES = rig.INDEX["jawOpen"], [rig.INDEX[f"mouthSmile{s}"] for s in ("Left", "Right")]
 
@@ -140,12 +140,12 @@ def test_words_on_a_take(shards):
 
 def test_the_curves_that_move_are_chosen_and_twins_become_one(shards):
     found = take.read(*take.find_take([shards], "zoë/long"))
-    mouth = figure.main_curves(found, rig.GROUPS["mouth"], 5)
+    mouth = take_figure.main_curves(found, rig.GROUPS["mouth"], 5)
     assert [c.label for c in mouth] == ["mouthSmile (both)"]
     np.testing.assert_allclose(mouth[0].values, found.motion[:, SMILES].mean(1), rtol=1e-6)
-    assert figure.main_curves(found, rig.GROUPS["brows"], 5) == []  # still
-    assert figure.main_curves(found, rig.GROUPS["tongue"], 5) == []  # not observed
-    blinks = figure.main_curves(found, rig.GROUPS["blinks"], 5)
+    assert take_figure.main_curves(found, rig.GROUPS["brows"], 5) == []  # still
+    assert take_figure.main_curves(found, rig.GROUPS["tongue"], 5) == []  # not observed
+    blinks = take_figure.main_curves(found, rig.GROUPS["blinks"], 5)
     assert [c.label for c in blinks] == ["eyeBlinkLeft"]
 
 
@@ -169,7 +169,7 @@ def test_pictures_show_every_row_and_the_masked_frames(shards, tmp_path):
     text = (tmp_path / "u.svg").read_text()
     assert "of the solve" not in text and "masked" not in text
     # The middle half of the time axis is grey in the gap and white beside it, in the lips' row.
-    drawn = figure.picture(found)
+    drawn = take_figure.picture(found)
     shot = pixels(drawn.data)
     height, width = shot.shape[:2]
     left, right = drawn.left * width, drawn.right * width

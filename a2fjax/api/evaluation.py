@@ -1,0 +1,296 @@
+"""Evaluation: a run is measured on held-out clips, alone or beside other runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from a2fjax.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from a2fjax.api.model import Model
+    from a2fjax.api.training import Run
+    from a2fjax.evaluation.eval_data import Model as Predicts
+
+Say = Callable[[str], None]
+Shards = str | Path | Sequence[str | Path] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Figures of one run.
+
+    Example:
+        >>> Report.read("runs/none/eval/10.json")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: report runs/none/eval/10.json: no such file
+
+    Attributes:
+      values: nested dictionaries, as in the JSON; `a2fjax.evaluation.report` documents them.
+    """
+
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Report:
+        """Reads a report that `save` wrote.
+
+        Raises:
+          InputError: no such file, or not a report of this version.
+        """
+        from a2fjax.evaluation import report
+
+        return cls(report.read(path))
+
+    @property
+    def headline(self) -> list[str]:
+        """The main figures of every split as lines of text."""
+        return list(self.values["headline"])
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """Figures by split: "model", "interval", "baselines", "robustness", "by_subject", ..."""
+        return self.values["splits"]
+
+    def metrics(self, split: str | None = None) -> dict[str, float | None]:
+        """Returns the model's figures by metric name; None where nothing could be measured.
+
+        Args:
+          split: None for the only or first split.
+
+        Raises:
+          InputError: no such split was measured.
+        """
+        from a2fjax.errors import nearest
+
+        name = next(iter(self.splits)) if split is None else split
+        if name not in self.splits:
+            raise InputError(f"split {name!r} was not measured{nearest(name, self.splits)}")
+        return self.splits[name]["model"]
+
+    def table(self) -> str:
+        """Returns the whole report as aligned text."""
+        from a2fjax.evaluation import report
+
+        return report.table(self.values)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a table with a row for each split and row of the report, a column a metric.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        rows: dict[tuple[str, str], Any] = {}
+        for split, part in self.splits.items():
+            rows[split, "model"] = part["model"]
+            rows |= {(split, name): row for name, row in part["baselines"].items()}
+            rows |= {(split, f"model, {name}"): row for name, row in part["robustness"].items()}
+        return _data_frame(rows, ("split", "row"))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report as JSON, completely or not at all, and returns the path.
+
+        Raises:
+          InputError: the file cannot be written.
+        """
+        from a2fjax.evaluation import report
+
+        report.write(path, self.values)
+        return Path(path)
+
+    def __str__(self) -> str:
+        """Returns the table."""
+        return self.table()
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Figures of several runs, or ways of sampling, on the same clips.
+
+    Example:
+        >>> comparison = Comparison({"splits": {"test_subjects": {"rows": {}}}}, step=100)
+        >>> list(comparison.splits)
+        ['test_subjects']
+
+    Attributes:
+      values: nested dictionaries; `a2fjax.evaluation.comparison` documents the figures.
+      step: checkpoint of the first run.
+    """
+
+    values: dict[str, Any]
+    step: int
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """By split: "rows" with the figures by row name, and "clips"."""
+        return self.values["splits"]
+
+    def table(self) -> str:
+        """Returns the comparison as aligned text."""
+        from a2fjax.evaluation import comparison
+
+        return comparison.table(self.values)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a table with a row for each split and model, a column a figure.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        rows = {
+            (split, name): row
+            for split, part in self.splits.items()
+            for name, row in part["rows"].items()
+        }
+        return _data_frame(rows, ("split", "model"))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the figures as JSON, completely or not at all, and returns the path.
+
+        Raises:
+          InputError: the file cannot be written.
+        """
+        from a2fjax.evaluation import report
+
+        report.write(path, self.values)
+        return Path(path)
+
+    def __str__(self) -> str:
+        """Returns the table."""
+        return self.table()
+
+
+def evaluate(
+    run: str | Path | Run | Model | Predicts,
+    shards: Shards = None,
+    split: str | Sequence[str] | None = None,
+    *,
+    step: int | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    say: Say | None = None,
+) -> Report:
+    """Measures a model on whole held-out clips, beside baselines and altered conditions.
+
+    Example:
+        >>> evaluate("runs/none", "shards")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run runs/none does not exist; expected a folder that...
+
+    Args:
+      run: run folder, `Run`, `Model`, or any object with the methods of
+        `a2fjax.evaluation.eval_data.Model`.
+      shards: folder or folders of the clips; None for those of the training.
+      split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
+      step: of the checkpoint; None for the newest.
+      seed: of shuffles, noise, the choice of other takes and the bootstrap.
+      resamples: bootstrap draws of the 95 % intervals over subjects.
+      quick: a dozen clips a split, few draws, no altered conditions.
+      say: called with each line of progress.
+
+    Raises:
+      InputError: no such run, step, folder or split.
+      WorkFailed: the model predicts values that are not finite.
+    """
+    from a2fjax.evaluation import evaluator
+
+    return Report(
+        evaluator.evaluate(
+            _model(run, step),
+            _list(shards),
+            _names(split),
+            step=step,
+            seed=seed,
+            resamples=resamples,
+            quick=quick,
+            progress=say,
+        )
+    )
+
+
+def compare(
+    *runs: str | Path | Run | Model,
+    shards: Shards = None,
+    split: str | Sequence[str] | None = None,
+    samples: int = 8,
+    sample_steps: Sequence[int] = (),
+    step: int | None = None,
+    limit: int | None = None,
+    say: Say | None = None,
+) -> Comparison:
+    """Measures several runs on the same clips; of diffusion runs several samples of every clip.
+
+    Example:
+        >>> compare("runs/none", "runs/other")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run runs/none does not exist; expected a folder that...
+
+    Args:
+      *runs: run folders, `Run`s or `Model`s; the first one names the shards.
+      shards: folder or folders of the clips; None for those of the first run's training.
+      split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
+      samples: drawn of each clip by diffusion runs, at least 1.
+      sample_steps: calls of the network a sample, a row each, of diffusion runs; () for their own.
+      step: checkpoint of the first run; None for the newest.
+      limit: largest number of clips a split, taken evenly; None for all.
+      say: called with each line of progress.
+
+    Raises:
+      InputError: no run, no such run, step, folder or split, or numbers below 1.
+    """
+    from a2fjax.evaluation import comparison
+
+    if not runs:
+        raise InputError("compare: expected at least one run")
+    if samples < 1:
+        raise InputError(f"samples={samples}: expected at least 1")
+    if any(count < 1 for count in sample_steps):
+        raise InputError(f"sample_steps={list(sample_steps)}: expected numbers such as 1,2,8")
+    rows = comparison.build_rows([_folder(r) for r in runs], sample_steps, samples, checkpoint=step)
+    values = comparison.compare(rows, _list(shards), _names(split), limit=limit, progress=say)
+    return Comparison(values, rows[0].model.step)
+
+
+def _folder(run: Any) -> Path:
+    from a2fjax.api.model import Model
+
+    return run.run if isinstance(run, Model) else Path(run)
+
+
+def _model(run: Any, step: int | None) -> Any:
+    """Returns a path or a predictor."""
+    from a2fjax.api.model import Model
+
+    if isinstance(run, Model):
+        return run.run if step is not None else run.predictor()
+    return str(os.fspath(run)) if isinstance(run, str | os.PathLike) else run
+
+
+def _list(shards: Shards) -> list[str | Path] | None:
+    if shards is None:
+        return None
+    return [shards] if isinstance(shards, str | Path) else list(shards)
+
+
+def _names(split: str | Sequence[str] | None) -> list[str] | None:
+    if split is None:
+        return None
+    return [split] if isinstance(split, str) else list(split)
+
+
+def _data_frame(rows: dict[tuple[str, str], Any], names: tuple[str, str]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ImportError:
+        raise InputError("to_pandas needs pandas: pip install pandas") from None
+    index = pandas.MultiIndex.from_tuples(list(rows), names=names)
+    return pandas.DataFrame(list(rows.values()), index=index)

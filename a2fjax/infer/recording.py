@@ -1,0 +1,131 @@
+"""Audio to animate: files of any format and arrays at any rate, as blocks of 16 kHz mono."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
+from a2fjax.errors import InputError
+
+BLOCK_SECONDS = 10.0
+"""Length of the blocks; a whole number of motion frames."""
+
+Audio = str | Path | tuple[np.ndarray, float]
+"""Path of a sound file or film, or (samples, rate in Hz)."""
+
+
+class RecordingStats:
+    """Statistics of a first pass over a recording, measured in bounded memory.
+
+    Attributes:
+      samples: number of samples at 16 kHz.
+      speech_level: RMS of the speech; equals `level.speech_level` of the whole recording.
+      low, high: [frames] smallest and largest sample of each motion frame, for plots.
+    """
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        """Reads all blocks; every block but the last holds a whole number of motion frames."""
+        levels, low, high = [], [], []
+        self.samples = 0
+        for block in blocks:
+            # A last piece shorter than a frame does not count, unless there is nothing else.
+            if len(block) >= HOP or not self.samples:
+                levels.append(level.frame_levels(block))
+            self.samples += len(block)
+            starts = np.arange(0, len(block), HOP)
+            low.append(np.minimum.reduceat(block, starts))
+            high.append(np.maximum.reduceat(block, starts))
+        self.speech_level = level.speech_level_of_frames(np.concatenate(levels))
+        self.low, self.high = np.concatenate(low), np.concatenate(high)
+
+    @property
+    def frames(self) -> int:
+        """Number of motion frames that cover the recording."""
+        return num_frames(self.samples)
+
+
+class Recording:
+    """A recording that is read from its start as often as needed, a block at a time.
+
+    Example:
+        >>> recording = Recording((np.zeros(44_100), 44_100))
+        >>> recording.stats.frames, [len(block) for block in recording.blocks()]
+        (50, [16000])
+
+    Attributes:
+      name: file name without its folder; "audio" for samples.
+    """
+
+    def __init__(self, audio: Audio) -> None:
+        """Checks the audio; of a file only the header is read.
+
+        Args:
+          audio: path of a WAV, FLAC, OGG, MP3 file or a film, at any rate and with any number of
+            channels, or a pair (samples [S] or [S, channels] float in [-1, 1], rate in Hz).
+
+        Raises:
+          InputError: not such a file, fewer than two samples, samples that are not finite or not
+            floating point, or a rate that is not positive.
+        """
+        if isinstance(audio, str | Path):
+            self.name = Path(audio).name
+            self._path: Path | None = Path(audio)
+            io.info(audio)
+        else:
+            self.name = "audio"
+            self._path = None
+            self._samples = _mono_16_khz(audio)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Returns the samples [n] float32, 16 kHz mono, in blocks of `BLOCK_SECONDS`.
+
+        Raises:
+          InputError: damage further on in the file, when the iterator gets there.
+        """
+        if self._path is not None:
+            return io.blocks(self._path, BLOCK_SECONDS)
+        size = round(BLOCK_SECONDS * SAMPLE_RATE)
+        return (self._samples[i : i + size] for i in range(0, len(self._samples), size))
+
+    @functools.cached_property
+    def stats(self) -> RecordingStats:
+        """Statistics of the whole recording; the first access reads it once."""
+        return RecordingStats(self.blocks())
+
+
+def _mono_16_khz(audio: tuple[np.ndarray, float]) -> np.ndarray:
+    """Returns (samples, rate) as [S] float32 at 16 kHz."""
+    import soxr
+
+    try:
+        given, rate = audio
+        samples, rate = np.asarray(given), float(rate)
+    except (TypeError, ValueError):
+        raise InputError(
+            "audio: expected a path or a pair (samples, rate), such as (samples, 48000)"
+        ) from None
+    if samples.ndim not in (1, 2) or len(samples) < 2 or 0 in samples.shape:
+        raise InputError(
+            f"audio has shape {samples.shape}, expected [samples] or [samples, channels]"
+        )
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(
+            f"audio has type {samples.dtype}, expected floats in [-1, 1]; divide 16-bit samples by "
+            "32768"
+        )
+    if not rate > 0:
+        raise InputError(f"audio rate {rate:g}: expected samples a second, such as 48000")
+    samples = samples.astype(np.float32)
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        seconds = int(np.argmin(np.isfinite(mono))) / rate
+        raise InputError(f"audio: sample at {seconds:.4f} s is not a finite number")
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+    if len(mono) < 2:
+        raise InputError(f"audio: is too short, {len(samples)} samples at {rate:g} Hz")
+    return mono

@@ -1,0 +1,24 @@
+"""The configuration of a run folder, read without JAX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from a2fjax import config as config_lib
+from a2fjax.errors import InputError
+
+
+def read_config(run: str | Path) -> config_lib.Resolved:
+    """Returns the configuration of a run folder.
+
+    Raises:
+      InputError: no such folder, or it is not a run.
+    """
+    run = Path(run)
+    path = run / "config.json"
+    if not path.is_file():
+        problem = "is not a run folder (no config.json)" if run.is_dir() else "does not exist"
+        raise InputError(f"run {run} {problem}; expected a folder that `a2fjax train` wrote")
+    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
+    config_lib.warn_plugin_changes(f"run {run}", resolved.plugins, resolved.config)
+    return resolved
