@@ -157,9 +157,10 @@ def test_the_run_predicts_evaluates_and_inspects(run, setup, tmp_path, capsys):
         assert np.abs(persons[0] - persons[1]).max() > 1e-4
         assert np.abs(persons[0] - persons[2]).max() > 1e-5
 
-    out = tmp_path / "report.json"
-    assert main.main(["evaluate", str(folder), "--quick", f"--out={out}"]) == 0
-    assert "test_sentences" in json.loads(out.read_text())["splits"]
+    if folder.parent.name in ("conv_rig", "diffusion_geometry"):  # each network and each head once
+        out = tmp_path / "report.json"
+        assert main.main(["evaluate", str(folder), "--quick", f"--out={out}"]) == 0
+        assert "test_sentences" in json.loads(out.read_text())["splits"]
     capsys.readouterr()
     assert main.main(["inspect", str(folder)]) == 0
     said = capsys.readouterr().out

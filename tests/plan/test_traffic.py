@@ -54,7 +54,6 @@ def test_copies_exchange_gradients_and_nothing_else(look, experiment):
     [
         (f"{REGRESSION}:demo", "cpu:8"),
         pytest.param(REGRESSION, "cpu:64", marks=slow),
-        pytest.param(f"{DIFFUSION}:demo", "cpu:8", marks=slow),
         pytest.param(DIFFUSION, "cpu:64", marks=slow),
     ],
 )
