@@ -35,13 +35,25 @@ def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
             groups.setdefault(submitted.scheduler, {})[run] = submitted
     for name, group in groups.items():
         try:
-            result |= schedulers.get(name).states(group)
+            result |= _asked(name, group)
         except (InputError, WorkFailed) as error:
             if not lenient:
                 raise
             print(f"{name} cannot be asked here: {error}", file=sys.stderr)
             result |= {run: outcome.recorded(run, entry) for run, entry in group.items()}
     return {run: result[run] for run in runs}
+
+
+def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:
+    scheduler = schedulers.get(name)
+    result = scheduler.states(group)
+    if not scheduler.capabilities.starts_finalize:
+        # What nobody has started yet cannot be stopped but by its file.
+        for run, state in result.items():
+            cancelled = (record.launch(run) / "cancelled").exists()
+            if run.name == record.FINALIZE and state.name == outcome.WAITING and cancelled:
+                result[run] = outcome.recorded(run, group[run])
+    return result
 
 
 def one(run: Path) -> State:

@@ -38,12 +38,13 @@ def wait(
     Raises:
       WorkFailed: the scheduler does not answer `PATIENCE` times in a row.
     """
+    array = members[-1].name == record.FINALIZE
+    name = record.read(folder).id if array else folder.name
     shown, silent, lost = "", 0, 0
     while True:
         try:
             current = states.query(members)
-            elements = [m for m in members if m.name != record.FINALIZE]
-            if len(elements) < len(members) and not any(current[m].active for m in elements):
+            if _awaits_finalize(members, current):
                 finalize()
                 current = states.query(members)
         except WorkFailed as error:
@@ -57,16 +58,22 @@ def wait(
         silent = 0
         line = _line(members, current)
         if line != shown:
-            print(f"{folder.name}: {line}", flush=True)
+            print(f"{name}: {line}", flush=True)
             shown = line
         ended = not any(s.active for s in current.values()) or states.blocked(current)
         # On a network disk an exit code may appear seconds after its job has left the queue.
-        decisive = members[-1:] if members[-1].name == record.FINALIZE else members
+        decisive = members[-1:] if array else members
         lost = lost + 1 if any(current[m].name == outcome.LOST for m in decisive) else 0
         if ended and (lost == 0 or lost >= PATIENCE):
             break
         time.sleep(poll)
     return _report(members, current)
+
+
+def _awaits_finalize(members: Sequence[Path], current: dict[Path, State]) -> bool:
+    """Returns whether all that an array still waits for is its last command."""
+    active = [m for m in members if current[m].active]
+    return [m.name for m in active] == [record.FINALIZE]
 
 
 def _line(members: Sequence[Path], current: dict[Path, State]) -> str:

@@ -127,7 +127,7 @@ def pins(
 
 def plugins(*resolved: Resolved) -> list[str]:
     """Returns the packages that configurations name in `config.plugins`."""
-    names = (name for one in resolved for name in getattr(one.config, "plugins", ()))
+    names = (name for one in resolved for name in one.config.plugins)
     return list(dict.fromkeys(names))
 
 

@@ -123,7 +123,8 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
     root = folders.root(folder)
     code, digest = before.code, before.snapshot
     if getattr(args, "new_code", False):
-        code, digest = snapshot.take(root, keep=not args.dry_run)
+        plugins = before.config["config"].get("plugins", ()) if before.config else ()
+        code, digest = snapshot.take(root, plugins=plugins, keep=not args.dry_run)
     needs = dependencies.check(args.after or (), args.runs if arrays else root)
     data = before.data
     if data and not remote:

@@ -98,7 +98,8 @@ def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_j
     assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 2]
     assert job("retry") == 0
     assert "all is done" in capsys.readouterr().out
-    (job.record / "finalize" / "launch" / "exit").unlink()
+    for name in ("exit", "result.json"):
+        (job.record / "finalize" / "launch" / name).unlink()
     (job.out / "manifest.json").unlink()
     assert job("retry", "--wait", "--poll", "0.2") == 0
     assert ": finalize: slurm job" in capsys.readouterr().out
@@ -136,7 +137,7 @@ def test_one_element_killed_by_hand_is_named_by_the_last_job_and_redone(slurm, m
     job.say("slow-2")
     assert job("build", "--scheduler", "slurm") == 0
     job.until(lambda: job.done == [1, 3] and job.runs(2))
-    scancel("--signal=KILL", f"{slurm_id(job, 'parts')}_2")
+    scancel("--signal=KILL", f"{slurm_id(job, 'job')}_2")
     assert job("wait", "--poll", "0.2") == 1
     assert "missing: [2]" in capsys.readouterr().err
     assert not (job.out / "manifest.json").exists()

@@ -1,6 +1,7 @@
 """Trainings through the desk: what is pinned, what is refused, and runs on this machine."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from a2fjax.errors import InputError
 from launch import schedulers, submit
 from launch.jobs import folders, progress
 from launch.jobs import record as spec
@@ -121,6 +123,64 @@ def test_later_edits_change_nothing_that_was_submitted(desk, capsys):
     plain.mkdir()
     assert snapshot.take(desk.runs, code=plain) == (str(plain), None)
     assert snapshot.git_state(plain) is None
+
+
+def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch):
+    package = desk.folder / "site" / "launch_test_plugin"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("VALUE = 1\n")
+    (package / "part.txt").write_text("data of it\n")
+    monkeypatch.syspath_prepend(package.parent)
+    words = ["submit", desk.experiment, "--config.plugins=launch_test_plugin"]
+    assert desk(*words, "--name", "one") == 0
+    first = spec.read(desk.runs / "one")
+    (package / "__init__.py").write_text("VALUE = 2\n")
+    assert desk(*words, "--name", "two") == 0
+    second = spec.read(desk.runs / "two")
+    assert first.snapshot != second.snapshot
+    for found, text in ((first, "VALUE = 1\n"), (second, "VALUE = 2\n")):
+        copied = Path(found.code) / "launch_test_plugin"
+        assert (copied / "__init__.py").read_text() == text
+        assert sorted(p.name for p in copied.iterdir()) == ["__init__.py", "part.txt"]
+    # It comes before what is on PYTHONPATH now.
+    code = "import launch_test_plugin as p; print(p.VALUE)"
+    environment = {**os.environ, **first.environment}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout == b"1\n"
+    run = desk.runs / "one"
+    (run / "config.json").write_text((run / "launch" / "config.json").read_text())
+    assert desk("resume", "one", "--new-code", "--config.steps=6") == 0
+    assert spec.read(desk.runs / "one").snapshot == second.snapshot
+    with pytest.raises(InputError, match="no_such_plugin"):
+        snapshot.take(desk.runs, plugins=["no_such_plugin"])
+
+
+def test_runs_of_the_training_command_alone_are_listed_and_compared(desk, capsys):
+    assert desk("submit", desk.experiment, "--name", "one") == 0
+    config = read(desk.runs / "one" / "launch" / "config.json")
+    for name, step in (("complete", 3), ("partial", 2)):
+        run = desk.runs / name
+        (run / "checkpoints" / str(step)).mkdir(parents=True)
+        values = {**config, "config": {**config["config"], "seed": step}}
+        (run / "config.json").write_text(json.dumps(values))
+    capsys.readouterr()
+    assert desk("list") == 0
+    out = capsys.readouterr().out
+    assert "complete: done" in out and "partial: stopped" in out and "one: done" in out
+    lock = (desk.runs / "partial" / "lock").open("a")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert desk("list", "--state", "running") == 0
+    assert capsys.readouterr().out.startswith("partial: running")
+    lock.close()
+    assert desk("diff", "complete", str(desk.runs / "partial")) == 0
+    assert "config.seed: 3 -> 2\n" in capsys.readouterr().out
+    assert desk("diff", "one", "complete") == 0
+    out = capsys.readouterr().out
+    assert "config.seed: 0 -> 3\n" in out and "package" not in out
+    assert desk("status", "complete") == 2
+    (desk.runs / "partial" / "config.json").write_text("{")
+    assert desk("diff", "one", "partial") == 2
+    assert "is not the configuration of a run" in capsys.readouterr().err
 
 
 def test_words_reach_the_command_as_they_are(desk, monkeypatch):
