@@ -114,6 +114,9 @@ def _continued(
         if before.config is None:
             raise InputError(f"{before.id}: is no training and has no --config.{[*overrides][0]}")
         resolved = config.load(record.launch(folder) / "config.json", overrides)
+        if not args.new_code:
+            # The run imports plugins from its snapshot, whatever they are here by now.
+            resolved = dataclasses.replace(resolved, plugins=dict(before.config["plugins"]))
         run_dir.check(folder, resolved)
         spec = dataclasses.replace(
             spec,

@@ -126,9 +126,8 @@ def pins(
 
 
 def plugins(*resolved: Resolved) -> list[str]:
-    """Returns the packages that configurations name in `config.plugins`."""
-    names = (name for one in resolved for name in one.config.plugins)
-    return list(dict.fromkeys(names))
+    """Returns the packages of others that configurations take parts from."""
+    return list(dict.fromkeys(name for one in resolved for name in one.plugins))
 
 
 def _digest(experiment: str) -> str:

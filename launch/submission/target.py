@@ -123,7 +123,7 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
     root = folders.root(folder)
     code, digest = before.code, before.snapshot
     if getattr(args, "new_code", False):
-        plugins = before.config["config"].get("plugins", ()) if before.config else ()
+        plugins = list(before.config.get("plugins", ())) if before.config else []
         code, digest = snapshot.take(root, plugins=plugins, keep=not args.dry_run)
     needs = dependencies.check(args.after or (), args.runs if arrays else root)
     data = before.data

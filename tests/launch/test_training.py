@@ -125,7 +125,7 @@ def test_later_edits_change_nothing_that_was_submitted(desk, capsys):
     assert snapshot.git_state(plain) is None
 
 
-def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch):
+def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch, capsys):
     package = desk.folder / "site" / "launch_test_plugin"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("VALUE = 1\n")
@@ -149,8 +149,14 @@ def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch):
     assert done.stdout == b"1\n"
     run = desk.runs / "one"
     (run / "config.json").write_text((run / "launch" / "config.json").read_text())
-    assert desk("resume", "one", "--new-code", "--config.steps=6") == 0
-    assert spec.read(desk.runs / "one").snapshot == second.snapshot
+    assert desk("resume", "one", "--config.steps=5") == 0
+    assert spec.read(run).snapshot == first.snapshot
+    (run / "config.json").write_text((run / "launch" / "config.json").read_text())
+    words = ["resume", "one", "--new-code", "--config.steps=6"]
+    assert desk(*words) == 2
+    assert "plugin 'launch_test_plugin' has other code" in capsys.readouterr().err
+    assert desk(*words, "--config.allow_plugin_changes=true") == 0
+    assert spec.read(run).snapshot == second.snapshot
     with pytest.raises(InputError, match="no_such_plugin"):
         snapshot.take(desk.runs, plugins=["no_such_plugin"])
 
