@@ -64,3 +64,7 @@ def test_even_windows_cover_the_split():
     for c, s in found:
         seen[c][s : s + 100] = True
     assert all(each.all() for each in seen)
+
+
+def test_even_windows_stand_about_the_middles_of_equal_parts():
+    assert window_sampler.even(np.array([100]), 10, 4) == [(0, 8), (0, 32), (0, 58), (0, 82)]

@@ -227,12 +227,13 @@ def test_truth_events_are_those_written():
     opening[80:82] = opening[83:85] = 0.0  # one event with a gap of one frame
     opening[120:160] = 0.0  # a rest of 0.8 s in speech
     opening[200:230] = 0.0  # a pause
+    opening[260:262] = 0.0  # two frames are enough
     speech = np.ones(300, bool)
     speech[195:235] = False
     events = lips.closure_events(
         opening, 0.01, speech=speech, frame_mask=np.ones(300, bool), cut_long=False
     )
-    assert [(e.start, e.stop) for e in events] == [(20, 24), (80, 85)]
+    assert [(e.start, e.stop) for e in events] == [(20, 24), (80, 85), (260, 262)]
     assert events[0].centre in (21, 22)
     pieces = lips.closure_events(
         opening, 0.01, speech=speech, frame_mask=np.ones(300, bool), cut_long=True

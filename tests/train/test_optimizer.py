@@ -28,11 +28,13 @@ def test_decay_falls_on_matrices_only():
         "dense": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones((4,))},
         "norm": {"scale": jnp.ones((4,)), "bias": jnp.ones((4,))},
         "gru": {"input": jnp.ones((2, 3, 4)), "hidden_bias": jnp.ones((2, 4))},
+        "vector": {"initial_state": jnp.ones((4,))},
     }
     assert optimizer.decayed(params) == {
         "dense": {"kernel": True, "bias": False},
         "norm": {"scale": False, "bias": False},
         "gru": {"input": True, "hidden_bias": False},
+        "vector": {"initial_state": False},
     }
 
 
