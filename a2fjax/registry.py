@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -33,7 +34,8 @@ class Entry:
 
     Attributes:
       name: what configurations and flags call it.
-      target: the implementation, or its import path "package.module:attribute".
+      target: the implementation, or its import path "package.module:attribute"; without an
+        attribute the module itself.
       settings: dataclass of its settings, its import path, or None where it has none.
       origin: top-level package that registered it.
     """
@@ -89,7 +91,7 @@ class Registry:
 
         Args:
           name: unique within the kind.
-          target: the implementation or "package.module:attribute".
+          target: the implementation, "package.module:attribute" or "package.module".
           settings: frozen dataclass of its settings, or the import path of one.
 
         Raises:
@@ -158,9 +160,10 @@ def _resolve(target: Any, entry: Entry) -> Any:
         return target
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
     except (ImportError, AttributeError) as error:
-        if entry.origin == "a2fjax":
+        if entry.origin in ("a2fjax", "data_pipeline"):
             raise
         raise InputError(f"plugin {entry.origin}: {target!r} cannot be loaded ({error})") from None
 
@@ -168,6 +171,8 @@ def _resolve(target: Any, entry: Entry) -> Any:
 def _path(target: Any) -> str:
     if isinstance(target, str):
         return target
+    if isinstance(target, types.ModuleType):
+        return target.__name__
     return f"{target.__module__}:{target.__qualname__}"
 
 

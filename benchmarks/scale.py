@@ -49,9 +49,9 @@ def made_up_rig() -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def read_rig(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    from data_pipeline.mesh import rigs
+    from data_pipeline.mesh import blendshapes, rigs
 
-    face = rigs.make_blendshapes(rigs.read_rig(path), name=str(path))
+    face = blendshapes.make_blendshapes(rigs.read_rig(path), name=str(path))
     scale = 10.0  # written in cm
     return face.neutral / scale, face.deltas / scale, list(face.channels)
 

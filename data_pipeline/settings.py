@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from a2fjax import config
 from a2fjax.errors import InputError
-from data_pipeline.quality.measures import Thresholds
+from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.sources import SourceOptions
 
 _Part = TypeVar("_Part", SourceOptions, Thresholds)
@@ -36,6 +36,7 @@ class BuildSettings(Thresholds, SourceOptions):
       held_out_share: expected share of people drawn.
       segment_seconds: longer takes are cut into clips of at most this length, in pauses.
       files: number of shard files; 0 for one in about 64 MB.
+      plugins: packages to import that register capture layouts.
     """
 
     offset: str = "auto"
@@ -58,6 +59,7 @@ class BuildSettings(Thresholds, SourceOptions):
     held_out_share: float = 0.08
     segment_seconds: float = 20.0
     files: int = 0
+    plugins: tuple[str, ...] = ()
 
     def source_options(self) -> SourceOptions:
         """Returns the part that sources look at."""

@@ -1,4 +1,4 @@
-"""One build at a time writes a set; parts of one build may work side by side."""
+"""Locks a build folder: one build writes a dataset; array elements share the lock."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from a2fjax.errors import InputError
 from data_pipeline.execution.console import WriteLine
 
-_NONE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def hold(work: Path, *, shared: bool = False, say: WriteLine = lambda line: None) -> Iterator[bool]:
-    """Holds the lock of a build's folder.
+def hold(work: Path, *, shared: bool = False, log: WriteLine = lambda line: None) -> Iterator[bool]:
+    """Context in which the lock of a build folder is held.
 
     Args:
       work: the folder.
-      shared: with others that share it.
-      say: takes a warning where the disk has no locks.
+      shared: other holders may share it too.
+      log: takes a warning where the disk has no locks.
 
     Yields:
-      Whether it is held; False on disks that have no locks. Two builds can then work side by side:
-      takes have names by content and appear whole, so they lose time, but only one may finish.
+      Whether the lock is held; False on disks without locks. Two builds can then run at once: takes
+      are named by content and written atomically, so they lose time, but only one may finish.
 
     Raises:
-      InputError: another build has it.
+      InputError: another build holds it.
     """
     import fcntl
 
@@ -40,10 +40,10 @@ def hold(work: Path, *, shared: bool = False, say: WriteLine = lambda line: None
         except BlockingIOError:
             raise InputError(f"{work.parent}: another build is writing there") from None
         except OSError as error:
-            if error.errno not in _NONE:
+            if error.errno not in _NO_LOCKS:
                 raise
             held = False
-            say(
+            log(
                 f"warning: {work.parent}: its disk has no locks ({error.strerror}): see to it that "
                 "no other build writes there"
             )

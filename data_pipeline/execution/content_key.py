@@ -1,7 +1,7 @@
-"""Names for work by what it is made from: contents of files, settings, and this code.
+"""Content keys: digests of file contents, settings and code that intermediate results depend on.
 
-Names hold no absolute path and no time, so that work is found again after captures were moved or
-copied, and on another machine. Contents are read once for each `stamp` of the files.
+Keys hold no absolute path and no time, so that results are found again after captures were moved or
+copied, and on another machine. File contents are read once for each `stamp` of the files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import re
@@ -18,14 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files
+from a2fjax import files, registry
 from a2fjax.errors import InputError, WorkFailed
 
-_DISK = (
+_MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOMEM),
     *(errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENXIO),
 )
-"""Of a machine in trouble, whatever the take."""
+"""Errors of the machine, whatever the take."""
 
 _HERE = Path(__file__).parents[1]
 _OURS = (_HERE, Path(files.__file__).parent)
@@ -33,17 +35,22 @@ _IMPORT = re.compile(r"^\s*from (data_pipeline[\w.]*) import (\([^)]*\)|.*)", re
 
 
 def digest(values: Any) -> str:
-    """Returns a name of 32 hexadecimal digits for JSON values."""
+    """Returns 32 hexadecimal digits that identify JSON values.
+
+    Example:
+        >>> digest([1, "a"]) == digest([1, "a"]), len(digest(None))
+        (True, 32)
+    """
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)
 class FilesStat:
-    """Files as they are now.
+    """The state of some files on disk.
 
     Attributes:
-      stamp: name for their paths below a folder, sizes, permissions and times of change.
-      size: bytes in all.
+      stamp: digest of their relative paths, sizes, permissions and times of change.
+      size: total bytes.
     """
 
     stamp: str
@@ -51,35 +58,34 @@ class FilesStat:
 
 
 def stat_files(paths: Sequence[Path], root: Path) -> FilesStat:
-    """Returns what there is, reading nothing.
+    """Returns the state of files without reading their contents.
 
     Args:
       paths: files, and folders that stand for all files in them.
       root: paths below it are taken relative to it.
 
     Raises:
-      InputError: one has gone.
+      InputError: a file is missing.
     """
-    found, size = [], 0
+    rows, size = [], 0
     try:
         for path in list_files(paths):
             now = path.stat()
             name = path.relative_to(root) if path.is_relative_to(root) else path
             # Permissions too: a file that could not be read may be readable now.
-            found.append([str(name), now.st_size, now.st_mtime_ns, now.st_mode])
+            rows.append([str(name), now.st_size, now.st_mtime_ns, now.st_mode])
             size += now.st_size
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from None
-    return FilesStat(digest(found), size)
+    return FilesStat(digest(rows), size)
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """Returns the files, those of folders in order."""
+    """Returns the files themselves and, sorted, all files in the folders among `paths`."""
     out: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [Path(at) / name for at, _, names in os.walk(path) for name in names]
-            out += sorted(inside)
+            out += sorted(Path(root) / n for root, _, names in os.walk(path) for n in names)
         else:
             out.append(path)
     return out
@@ -87,7 +93,7 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class ContentDigest:
-    """What is in files.
+    """Digests of the contents of some files.
 
     Attributes:
       named: digest of their names and bytes, in order.
@@ -98,25 +104,25 @@ class ContentDigest:
     bytes: str
 
 
-def read_cached_digest(known: Path) -> ContentDigest | None:
-    """Returns what was found before, kept in the file `known`."""
+def read_cached_digest(cache: Path) -> ContentDigest | None:
+    """Returns the digest that an earlier call kept in the file `cache`, or None."""
     try:
-        named, alone = known.read_text(encoding="utf-8").split()
+        named, alone = cache.read_text(encoding="utf-8").split()
     except (FileNotFoundError, ValueError):
         return None
     return ContentDigest(named, alone)
 
 
-def digest_contents(paths: Sequence[Path], known: Path) -> ContentDigest:
-    """Returns the digests of files; reads the bytes only when `known` does not hold them.
+def digest_contents(paths: Sequence[Path], cache: Path) -> ContentDigest:
+    """Returns the digests of files; reads the bytes only when `cache` does not hold them.
 
     Raises:
       InputError: a file cannot be read.
       OSError: the disk fails.
     """
-    found = read_cached_digest(known)
-    if found is not None:
-        return found
+    cached = read_cached_digest(cache)
+    if cached is not None:
+        return cached
     names, alone = hashlib.blake2b(digest_size=16), []
     try:
         for path in list_files(paths):
@@ -125,39 +131,39 @@ def digest_contents(paths: Sequence[Path], known: Path) -> ContentDigest:
             names.update(f"{path.name}\0{each.hexdigest()}\n".encode())
             alone.append(each.hexdigest())
     except OSError as error:
-        if error.errno in _DISK:
+        if error.errno in _MACHINE_ERRORS:
             raise
         raise InputError(f"{error.filename}: {error.strerror}") from None
-    found = ContentDigest(names.hexdigest(), digest(sorted(alone)))
-    files.write_text(known, f"{found.named} {found.bytes}\n")
-    return found
+    content = ContentDigest(names.hexdigest(), digest(sorted(alone)))
+    files.write_text(cache, f"{content.named} {content.bytes}\n")
+    return content
 
 
 def rejection_reason(error: Exception) -> tuple[str, bool]:
-    """Returns in one line why a take is left out, and whether it may go well another time.
+    """Returns in one line why a take is left out, and whether a retry may succeed.
 
     Raises:
-      Exception: `error`, when it says something of the machine and not of the take.
+      Exception: `error`, when the machine is at fault and not the take.
     """
     line = next(iter(str(error).splitlines()), "")
     if isinstance(error, InputError):
         return line, False
     if isinstance(error, (MemoryError, WorkFailed)):
         raise error
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         raise error
     if isinstance(error, PermissionError):
         return f"{error.filename}: {error.strerror}", True
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if any(p in Path(f.filename).parents for p in _OURS)] or frames
-    place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
-    said = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    return f"unexpected {said} (a defect of this program{place}; please report it)", True
+    ours = [f for f in frames if any(p in Path(f.filename).parents for p in _OURS)] or frames
+    location = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    message = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return f"unexpected {message} (a defect of this program{location}; please report it)", True
 
 
 @functools.lru_cache
 def code_digest(module: str) -> str:
-    """Returns a digest of the code that `data_pipeline.<module>` imports, and of all sources."""
+    """Returns a digest of what `data_pipeline.<module>` imports from here, and of all sources."""
     needed: dict[Path, bytes] = {}
     start = _HERE.joinpath(*module.split(".")).with_suffix(".py")
     if not start.is_file():
@@ -176,3 +182,37 @@ def code_digest(module: str) -> str:
     for path in sorted(needed):
         digest.update(needed[path])
     return digest.hexdigest()
+
+
+def layout_digest(layout: str) -> str:
+    """Returns a digest of the package that registered a capture layout; "" for a built-in one.
+
+    `code_digest` covers the built-in ones.
+    """
+    origin = registry.sources.get(layout).origin
+    return "" if origin == _HERE.name else package_digest(origin)
+
+
+def package_digest(package: str) -> str:
+    """Returns a digest of the Python and extension modules of an importable package or module.
+
+    Raises:
+      InputError: its files cannot be found.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        raise InputError(f"plugin {package}: its files cannot be found")
+    suffixes = (".py", *importlib.machinery.EXTENSION_SUFFIXES)
+    modules: dict[str, Path] = {}
+    if not spec.submodule_search_locations:
+        modules[package] = Path(str(spec.origin))
+    for folder in map(Path, spec.submodule_search_locations or ()):
+        for path in folder.rglob("*"):
+            if path.name.endswith(suffixes) and path.is_file():
+                modules[path.relative_to(folder).as_posix()] = path
+    return digest(
+        [[n, hashlib.sha256(modules[n].read_bytes()).hexdigest()] for n in sorted(modules)]
+    )

@@ -1,4 +1,4 @@
-"""Where the work on takes is done: in processes of this machine, or on a Ray cluster."""
+"""Executors of jobs: processes on this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Run(Protocol):
     def __call__(
         self, function: Callable[[Job], Any], jobs: Sequence[Job]
     ) -> Generator[tuple[Job, Any], None, None]:
-        """Works on jobs; picklable, as is the function."""
+        """Runs `function` on each of `jobs`; both must be picklable."""
         ...
 
 
 def parse_engine(text: str, workers: int | None) -> tuple[str, str]:
-    """Returns the name of an engine and an address, "" for none.
+    """Returns the name of an engine and its address, "" for none.
 
     Raises:
-      InputError: there is no such engine, or it does not go with `workers`.
+      InputError: there is no such engine, or it cannot be combined with `workers`.
     """
     name, colon, address = text.partition(":")
     if name not in ENGINES:
@@ -46,14 +46,14 @@ def parse_engine(text: str, workers: int | None) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def open_executor(text: str, workers: int | None) -> Iterator[Run]:
-    """Yields what runs jobs on an engine; nothing is started before there are jobs.
+    """Yields a function that runs jobs on an engine; it starts nothing before there are jobs.
 
     Args:
       text: "processes", "ray" (a cluster of this machine's cores) or "ray:ADDRESS".
       workers: jobs at the same time; None for as many as there are cores.
 
     Raises:
-      InputError: as `check`; Ray is not installed or its cluster does not answer.
+      InputError: as `parse_engine`; Ray is not installed or its cluster does not answer.
     """
     name, address = parse_engine(text, workers)
     if name == PROCESSES:

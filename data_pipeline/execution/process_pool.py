@@ -1,4 +1,4 @@
-"""Work in several processes, each with one thread; a process that dies takes only its own work."""
+"""Runs jobs in processes of one thread each; a process that dies loses only its own job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from a2fjax.errors import EXIT_FAILED, WorkFailed
 Job = TypeVar("Job")
 
 GRACE = 5.0
-"""Seconds that work may go on for when everything is to stop."""
+"""Seconds that running jobs are given to end when the pool stops."""
 
 SINGLE_THREAD = {
     # The processes are the parallelism, and sums come out the same whatever the number of
@@ -28,7 +28,7 @@ SINGLE_THREAD = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
-"""Environment of processes that work on jobs."""
+"""Environment of worker processes."""
 
 
 class ProcessDied(WorkFailed):
@@ -47,15 +47,16 @@ def run_jobs(
 ) -> Generator[tuple[Job, Any], None, None]:
     """Yields (job, result or the exception that stopped it) in the order in which they end.
 
-    When a process dies (out of memory, a crash in a library), what it and its neighbours were at is
-    done again, one job a process, so that only the job that kills its process is lost: its result
-    is `ProcessDied`. When the iterator is closed, or an exception such as KeyboardInterrupt passes
-    through it, processes are killed that do not end within `GRACE`.
+    When a process dies (out of memory, a crash in a library), the jobs that were running are run
+    again, one job a process, so that only the job that kills its process is lost: its result is
+    `ProcessDied`. When the iterator is closed, or an exception such as KeyboardInterrupt passes
+    through it, processes that do not end within `GRACE` are killed.
 
     Args:
-      function: of the job alone; picklable.
-      jobs: picklable, in the order in which they are to begin.
-      workers: processes, None for one a core; 0 works in this process and raises what is raised.
+      function: takes a job; picklable.
+      jobs: picklable, in the order in which they start.
+      workers: processes, None for one a core; 0 runs jobs in this process and lets exceptions
+        pass.
     """
     if workers == 0:
         for job in jobs:
@@ -64,18 +65,18 @@ def run_jobs(
     todo, count = list(jobs), max(1, min(workers or available_cores(), len(jobs)))
     while todo:
         lost = []
-        with contextlib.closing(_pooled(function, todo, count)) as found:
-            for place, result in found:
+        with contextlib.closing(_pooled(function, todo, count)) as results:
+            for index, result in results:
                 if isinstance(result, BrokenProcessPool):
-                    lost.append(place)
+                    lost.append(index)
                 else:
-                    yield todo[place], result
-        todo = [todo[place] for place in sorted(lost)]
-        # One of those that had been handed out killed its process: the first of the queue.
+                    yield todo[index], result
+        todo = [todo[index] for index in sorted(lost)]
+        # One of the jobs that were submitted killed its process: they are the first of the queue.
         suspects, todo = todo[: 2 * count + 1], todo[2 * count + 1 :]
         for job in suspects:
-            with contextlib.closing(_pooled(function, [job], 1)) as found:
-                for _, result in found:
+            with contextlib.closing(_pooled(function, [job], 1)) as results:
+                for _, result in results:
                     if isinstance(result, BrokenProcessPool):
                         result = ProcessDied("its process died; out of memory?")
                     yield job, result
@@ -84,7 +85,7 @@ def run_jobs(
 def _pooled(
     function: Callable[[Job], Any], jobs: Sequence[Job], count: int
 ) -> Generator[tuple[int, Any], None, None]:
-    """Yields (place of the job, result or exception)."""
+    """Yields (index of the job, result or exception)."""
     if not jobs:
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -100,7 +101,7 @@ def _pooled(
         )
         try:
             # Processes start as work is submitted and take the environment as it is now.
-            futures = {pool.submit(function, job): place for place, job in enumerate(jobs)}
+            futures = {pool.submit(function, job): index for index, job in enumerate(jobs)}
             for future in as_completed(futures):
                 error = future.exception()
                 yield futures[future], error if error is not None else future.result()
@@ -119,14 +120,14 @@ def _end(processes: Iterable[BaseProcess]) -> None:
             time.sleep(0.05)
     finally:
         for process in processes:
-            process.kill()  # what they were writing never takes its place
-            # The pool's own thread may be told of the end, and say so a moment later.
+            process.kill()  # a file they were writing is never renamed into place
+            # The pool's own thread may reap the process first and report it a moment later.
             while process.is_alive():
                 time.sleep(0.001)
 
 
 def _start(parent: int) -> None:
-    """Leaves Ctrl-C to the parent, and ends with it: a killed build must not leave workers."""
+    """Leaves Ctrl-C to the parent and ends with it: a killed build must leave no workers."""
 
     def watch() -> None:
         while os.getppid() == parent:

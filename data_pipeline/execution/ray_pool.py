@@ -1,4 +1,4 @@
-"""Jobs as tasks of Ray: those whose node is lost are done again elsewhere."""
+"""Runs jobs as Ray tasks; those of a lost node run again on another one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from data_pipeline.execution import process_pool
 Job = TypeVar("Job")
 
 RETRIES = 3
-"""How often a job is begun again whose process or node is gone."""
+"""How often a job is restarted when its process or node is lost."""
 
 _AHEAD = 2
-"""Jobs handed over for each core, so that none waits for this process."""
+"""Jobs submitted for each core, so that no core waits for this process."""
 
 
 class Cluster:
-    """A cluster that is connected to when there are jobs, and left by `close`."""
+    """A Ray cluster; connects when there are jobs and disconnects in `close`."""
 
     def __init__(self, address: str, workers: int | None) -> None:
-        """See `engines.opened`; an address of "" is a cluster of this process's own."""
+        """Takes the arguments of `executor.open_executor`; "" starts a cluster in this process."""
         try:
             import ray
         except ImportError:
@@ -38,7 +38,7 @@ class Cluster:
     def run(
         self, function: Callable[[Job], Any], jobs: Sequence[Job]
     ) -> Generator[tuple[Job, Any], None, None]:
-        """Yields as `pool.run` does; every job once, however often it was begun."""
+        """Yields as `process_pool.run_jobs` does; every job once, however often it was started."""
         if not jobs:
             return
         self._connect()
@@ -47,45 +47,45 @@ class Cluster:
             num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": process_pool.SINGLE_THREAD}
         )
         shared, waiting = ray.put(function), list(enumerate(jobs))[::-1]
-        at_work: dict[Any, int] = {}
+        running: dict[Any, int] = {}
         try:
-            while waiting or at_work:
-                # Nodes come and go.
-                room = self._workers or _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
-                while waiting and len(at_work) < room:
-                    place, job = waiting.pop()
-                    at_work[task.remote(shared, job)] = place
-                for done in ray.wait(list(at_work), timeout=5.0)[0]:
-                    place = at_work.pop(done)
-                    yield jobs[place], self._result(done)
+            while waiting or running:
+                # Nodes join and leave.
+                limit = self._workers or _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+                while waiting and len(running) < limit:
+                    index, job = waiting.pop()
+                    running[task.remote(shared, job)] = index
+                for done in ray.wait(list(running), timeout=5.0)[0]:
+                    index = running.pop(done)
+                    yield jobs[index], self._result(done)
         finally:
-            for left in at_work:
+            for unfinished in running:
                 with contextlib.suppress(Exception):
-                    ray.cancel(left, force=True)
+                    ray.cancel(unfinished, force=True)
 
     def close(self) -> None:
-        """Leaves the cluster, and ends it where it is this process's own."""
+        """Disconnects, and shuts the cluster down where this process started it."""
         if self._connected:
             self._connected = False
             with _handlers():
                 self._ray.shutdown()
 
-    def _knock(self) -> None:
-        """Sees whether anybody is there: Ray itself tries for minutes."""
+    def _check_reachable(self) -> None:
+        """Checks that the port accepts connections: Ray itself tries for minutes."""
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
         except (OSError, OverflowError, UnicodeError) as error:
-            said = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"--engine ray:{self._address}: no cluster answers there ({said})"
+                f"--engine ray:{self._address}: no cluster answers there ({reason})"
             ) from None
 
     def _result(self, done: Any) -> Any:
         errors = self._ray.exceptions
         try:
-            said, result = self._ray.get(done)
-            return result if said == "result" else pickle.loads(result)
+            kind, result = self._ray.get(done)
+            return result if kind == "result" else pickle.loads(result)
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             return process_pool.ProcessDied(
                 f"its process died {RETRIES + 1} times; {_short(error)}"
@@ -96,17 +96,17 @@ class Cluster:
     def _connect(self) -> None:
         if self._connected:
             return
-        # Nothing of a build is anybody else's business.
+        # A build reports nothing to anybody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        own: dict[str, Any] = {"include_dashboard": False}
+        local: dict[str, Any] = {"include_dashboard": False}
         if not self._address:
-            own["num_cpus"] = self._workers or process_pool.available_cores()
+            local["num_cpus"] = self._workers or process_pool.available_cores()
         if self._address not in ("", "auto"):
-            self._knock()
-        where = {"address": self._address} if self._address else {"address": "local", **own}
+            self._check_reachable()
+        arguments = {"address": self._address} if self._address else {"address": "local", **local}
         try:
             with _handlers():
-                self._ray.init(**where, log_to_driver=False, logging_level="ERROR")
+                self._ray.init(**arguments, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             if not self._address:
                 raise WorkFailed(f"Ray does not start: {_short(error)}") from None
@@ -117,11 +117,11 @@ class Cluster:
 
 
 def _outcome(function: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
-    """Returns what is to be told from what Ray raises: exceptions of the work are results of it."""
+    """Returns ("result", value) or ("error", pickled): so that Ray's own errors are told apart."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return "result", function(job)
-    except Exception as error:  # noqa: BLE001 - whoever asked for the job judges what stopped it
+    except Exception as error:  # noqa: BLE001 - the caller judges what stopped the job
         try:
             return "error", pickle.dumps(error)
         except Exception:  # noqa: BLE001 - any can come from an object that does not pickle
@@ -130,7 +130,7 @@ def _outcome(function: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def _handlers() -> Iterator[None]:
-    """Keeps this process's handlers: Ray puts its own in the place of that of SIGTERM."""
+    """Restores this process's signal handlers: Ray replaces that of SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

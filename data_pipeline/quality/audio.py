@@ -37,14 +37,15 @@ _HUM_SECONDS = 2.0
 _PILE = 3.0  # A sine's top level holds 2.4 times the samples of the one below; clipping far more.
 
 
-def measure_audio(path: str | Path) -> dict[str, Any]:
+def measure_audio(path: str | Path | None) -> dict[str, Any]:
     """Measures a sound file, or a film's sound track.
 
     Args:
-      path: of the file, which is measured at its own rate.
+      path: of the file, which is measured at its own rate; None for a take without audio.
 
     Returns:
-      A dict that JSON can hold; None stands for what cannot be had (no speech, digital silence).
+      A dict that JSON can hold, empty without a file; None stands for what is undefined (no
+      speech, digital silence).
 
       seconds, rate (Hz), channels: as stored.
       peak (1 is full scale), dc (largest mean of a channel).
@@ -62,6 +63,8 @@ def measure_audio(path: str | Path) -> dict[str, Any]:
     Raises:
       InputError: as `a2fjax.audio.io.load`.
     """
+    if path is None:
+        return {}
     path = Path(path)
     tally: _Tally | None = None
     for rate, frame, block in _blocks(io.native_blocks(path)):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,65 +11,14 @@ from typing import Any
 import numpy as np
 
 from a2fjax import files
-from data_pipeline.quality import findings, fingerprints
+from data_pipeline.quality import findings, report_html
+from data_pipeline.quality.duplicates import find_duplicates
+from data_pipeline.quality.report_measures import MEASURES, Measure
 
 SCHEMA = 1
 VERDICTS = ("rejected", "quarantined", "used")
 MAX_THUMBNAILS = 60
 _BINS = 24
-_MOST_DUPLICATES = 2000
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A number that every take may have.
-
-    Attributes:
-      name: key in the report.
-      path: of keys inside a take; the last may be "*" for the largest of a dict's values.
-      label, unit: for people.
-      threshold: name in `quality.Thresholds`, or "".
-      share: in [0, 1], shown in percent.
-    """
-
-    name: str
-    path: tuple[str, ...]
-    label: str
-    unit: str = ""
-    threshold: str = ""
-    share: bool = False
-
-    def of(self, take: Mapping[str, Any]) -> float | None:
-        """Returns the value for a take, or None."""
-        value: Any = take
-        for key in self.path:
-            if not isinstance(value, Mapping):
-                return None
-            value = max(value.values(), default=0.0) if key == "*" else value.get(key)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return float(value)
-        return None
-
-
-MEASURES = (
-    Measure("snr_db", ("audio", "snr_db"), "signal to noise", "dB", "least_snr_db"),
-    Measure("noise_db", ("audio", "noise_db"), "noise floor", "dB"),
-    Measure("speech_db", ("audio", "speech_db"), "speech level", "dB"),
-    Measure("clipping", ("audio", "clipping"), "clipped", "%", "most_clipping", True),
-    Measure("silence", ("audio", "silence"), "silence", "%", "most_silence", True),
-    Measure("band_hz", ("audio", "band_hz"), "band limit", "Hz", "least_band_hz"),
-    Measure("lips", ("lips", "correlation"), "lips with sound", "", "least_lip_correlation"),
-    Measure("offset", ("clock", "seconds"), "offset", "s"),
-    Measure("drift", ("clock", "drift"), "drift", "s/s", "most_drift"),
-    Measure("residual", ("motion", "residual_mm", "median"), "residual", "mm", "most_residual_mm"),
-    Measure("frozen", ("motion", "frozen"), "frozen", "%", "most_frozen", True),
-    Measure("jumps", ("motion", "jumps"), "jumps", "%", "most_jumps", True),
-    Measure("missing", ("motion", "missing"), "missing", "%", "most_missing", True),
-    Measure("saturated", ("motion", "saturated", "*"), "saturated", "%", "most_saturated", True),
-    Measure("motion_noise", ("motion", "noise"), "motion noise", ""),
-    Measure("fps", ("motion", "fps"), "frame rate", "fps"),
-    Measure("seconds", ("seconds",), "length", "s"),
-)
 
 
 def assemble_report(
@@ -139,8 +86,6 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
     Raises:
       InputError, WorkFailed: as `a2fjax.files.atomic_write`.
     """
-    from data_pipeline.quality import report_html
-
     folder = Path(folder)
     text = json.dumps(report, allow_nan=False, separators=(",", ":"))
     # One take a line: readable with grep, and no larger for it.
@@ -155,7 +100,7 @@ def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> 
     """Returns how near a take is to its worst threshold: 1 is at it, more is beyond."""
     worst = 0.0
     for measure in MEASURES:
-        limit, value = thresholds.get(measure.threshold) or 0.0, measure.of(take)
+        limit, value = thresholds.get(measure.threshold) or 0.0, measure.value(take)
         unsure = take["audio"].get(f"{measure.name.partition('_')[0]}_sure") is False
         if not limit or value is None or unsure:
             continue
@@ -165,44 +110,6 @@ def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> 
             worst = max(worst, min(abs(value) / limit, 100.0))
     errors = sum(r.severity == "error" for r in findings.take_findings(take))
     return worst + len(take.get("reasons") or ()) + errors
-
-
-def find_duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Finds takes with the same sound or motion.
-
-    Returns:
-      Of each group "kind" ("same sound", "same motion": exactly; "shared sound": at another level,
-      in another format, or in parts), "takes", "sentences" (their keys), and for shared sound
-      "seconds" of it, "shift" (s by which it is later in the second) and "differing" (share of
-      bits; see `fingerprints`).
-    """
-    out: list[dict[str, Any]] = []
-    for kind, part in (("same sound", "audio"), ("same motion", "motion")):
-        groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for take in takes:
-            digest = (take.get(part) or {}).get("digest")
-            still = part == "motion" and len(take[part].get("dead") or ()) == len(
-                take[part].get("range") or ()
-            )
-            silent = part == "audio" and take[part].get("speech_db", 0.0) is None
-            if digest and not still and not silent:
-                groups[digest].append(take)
-        out += [_group(kind, g) for g in groups.values() if len(g) > 1]
-    heard = [t for t in takes if (t.get("audio") or {}).get("fingerprint")]
-    for match in fingerprints.find_matches([t["audio"]["fingerprint"] for t in heard]):
-        pair = [heard[match.first], heard[match.second]]
-        if pair[0]["audio"].get("digest") == pair[1]["audio"].get("digest"):
-            continue
-        out.append(
-            _group("shared sound", pair)
-            | {"seconds": match.seconds, "shift": match.shift, "differing": match.differing}
-        )
-    return out[:_MOST_DUPLICATES]
-
-
-def _group(kind: str, takes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sentences = sorted({str(t.get("sentence", "")) for t in takes})
-    return {"kind": kind, "takes": [t["take"] for t in takes], "sentences": sentences}
 
 
 def _complete(take: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,7 +188,7 @@ def _reasons(takes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _distribution(
     measure: Measure, takes: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
 ) -> dict[str, Any] | None:
-    values = np.array([v for t in takes if (v := measure.of(t)) is not None])
+    values = np.array([v for t in takes if (v := measure.value(t)) is not None])
     if not len(values):
         return None
     low, high = float(values.min()), float(values.max())

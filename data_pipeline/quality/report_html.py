@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.quality import sparklines
-from data_pipeline.quality.report import MEASURES
+from data_pipeline.quality.report_measures import MEASURES
 from data_pipeline.quality.sparklines import escape, format_number
 
 MAX_ROWS = 1000
@@ -191,7 +191,7 @@ def _take_row(take: Mapping[str, Any], columns: Sequence[Any], thresholds: Mappi
         f'<td class="l why">{why}</td>',
     ]
     for measure in columns:
-        value, limit = measure.of(take), thresholds.get(measure.threshold)
+        value, limit = measure.value(take), thresholds.get(measure.threshold)
         bad = ""
         if (
             value is not None

@@ -1,18 +1,15 @@
-"""Opposite shapes: at most one of a pair above zero in a frame.
+"""Solves with opposite shapes: at most one of a pair is above zero in a frame.
 
-That makes the solver's problem (`solve`) non-convex: one of each pair is held at zero in each
+This makes the solver's problem (`solve`) non-convex: one shape of each pair is held at zero in each
 frame, and for a given choice the problem is the convex one with an upper bound of 0 there. The
-choice is made from the free solution and improved as long as the objective falls: a local optimum.
+choice starts from the free solution and is improved while the objective falls, to a local optimum.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from data_pipeline.solver.solve import Problem
+from data_pipeline.solver.problem import Problem
 
 EXCLUSIVE_PAIRS = (
     ("jawLeft", "jawRight"),
@@ -23,27 +20,27 @@ EXCLUSIVE_PAIRS = (
     ("eyeLookUpRight", "eyeLookDownRight"),
 )
 """Channels that are the two directions of one motion: of the jaw, of the mouth, of an eye's gaze.
-Apple's tracker never gives both at once. Shapes that merely oppose each other (smile and frown,
-blink and wide, the tongue's) can be there together and are not in it."""
+Apple's tracker never reports both at once. Shapes that merely oppose each other (smile and frown,
+blink and wide, those of the tongue) can be active together and are not listed."""
 
 _SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # of a pair's difference, over 9 frames
-_CLOSE = 0.5  # noise may decide which is larger where the smaller is more than this of it
+_CLOSE = 0.5  # noise may decide which is larger where the smaller is more than this share of it
 _DOUBT = 0.2  # the choice may be wrong where the smaller is more than this of the larger,
-_SEEN = 0.03  # and matters where it is more than this
-_SWAP = 1e-3  # a shape that would rise by less beside a partner at zero is not let in
-_REACH = 16  # frames on both sides that a decision about a run of frames is judged on
-_ROUNDS = 4  # most rounds of improving which shape of a pair is held
+_VISIBLE = 0.03  # and matters where it is more than this
+_SWAP = 1e-3  # a held shape is released beside a partner at zero if it would rise by more
+_REACH = 16  # frames on both sides that the choice for a run of frames is judged on
+_ROUNDS = 4  # maximum of rounds that improve which shape of a pair is held
 
 
 def solve_exclusive(
     problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]
 ) -> tuple[float, int]:
-    """Solves again with at most one of each pair above zero, in place; as `converge`.
+    """Solves again, in place, with at most one of each pair above zero; returns as `converge`.
 
-    The smaller of the free solution is held; where they are close, the one that is smaller over the
-    frames around, so that noise does not make the two take turns. Then a shape that is held is let
-    in where its partner came out at zero anyway and the gradient wants it, and other choices are
-    tried where there is doubt; both only lower the objective.
+    The shape that is smaller in the free solution is held; where they are close, the one that is
+    smaller over the frames around, so that noise does not make them alternate. Then a held shape is
+    released where its partner came out at zero anyway and the gradient wants it to rise, and other
+    choices are tried in doubtful frames; both only lower the objective.
     """
     # 0 no doubt, else 1 + which one is smaller in this frame.
     doubt = np.zeros((len(w), len(exclusive)), np.int8)
@@ -55,7 +52,7 @@ def solve_exclusive(
         held[:, p] = a >= b
         violated |= bool(((a > 0.0) & (b > 0.0)).any())
         smaller, larger = np.minimum(a, b), np.maximum(a, b)
-        close, unsure = smaller > _CLOSE * larger, smaller > np.maximum(_DOUBT * larger, _SEEN)
+        close, unsure = smaller > _CLOSE * larger, smaller > np.maximum(_DOUBT * larger, _VISIBLE)
         doubt[unsure, p] = 1 + held[unsure, p]
         for lo, hi in zip(cuts[:-1], cuts[1:], strict=True):
             difference = np.convolve(a[lo:hi] - b[lo:hi], _SMOOTH)[len(_SMOOTH) // 2 :]
@@ -73,7 +70,7 @@ def solve_exclusive(
         worst, more = _settle(problem, w)
         done += more
         value = problem.objective(w)
-        if value > best:  # decisions that each looked better do not go together
+        if value > best:  # choices that were better one by one are worse together
             problem.held = previous
             worst, more = _settle(problem, w)
             done += more
@@ -83,9 +80,9 @@ def solve_exclusive(
 
 
 def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
-    """Converges, and lets in shapes that are held beside a partner at zero, while that helps."""
+    """Converges, and releases shapes held beside a partner at zero as long as that helps."""
     done = 0
-    zero = 10.0 * problem.settings.tolerance  # what is that small is zero but for rounding
+    zero = 10.0 * problem.settings.tolerance  # weights this small are zero up to rounding
     for lo, hi in problem.spans():
         np.minimum(w[lo:hi], problem.upper(lo, hi), out=w[lo:hi])
     for _ in range(_ROUNDS):
@@ -108,10 +105,10 @@ def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
 
 
 def _try_others(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
-    """Takes other choices for doubtful frames where that lowers the objective; False if for none.
+    """Changes the choice in doubtful frames where that lowers the objective; False if nowhere.
 
-    A span is solved with a pair's choice changed everywhere, the other spans standing still, and
-    each part of it is judged on its own frames and those near.
+    A span is solved with a pair's choice changed everywhere and the other spans fixed; each part of
+    it is then judged on its own frames and those near.
     """
     changed = False
     reach = _REACH if problem.tau else 0
@@ -145,10 +142,10 @@ def _try_others(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
 
 
 def _choice(kind: int, held: np.ndarray, doubt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns another choice [n] of which to hold, and the parts [n] it is judged in; 0 is none.
+    """Returns another choice [n] of the held shape and the parts [n] it is judged in (0: none).
 
-    -1 turns each doubtful frame and 0 each run of them, the same held and the same smaller; 1 turns
-    runs of the same held; 2 and 3 hold one for the whole of a stretch of doubt.
+    Kind -1 swaps each doubtful frame, 0 each run with the same held and the same smaller shape, 1
+    each run with the same held shape; 2 and 3 hold one shape throughout a doubtful stretch.
     """
     if kind <= 1:
         part = (np.arange(1, len(held) + 1), 2 * doubt + held, 1 + held)[kind + 1]

@@ -1,45 +1,58 @@
-"""What can be built from: one small protocol, and a module for each layout on disk.
+"""Capture sources: the protocol that a build reads from, and the layouts on disk that implement it.
 
-A source lists actors and their takes cheaply, then gives the capture of a take when asked: moving
-vertices or curves with real-valued times. It reads and checks; it decides nothing about alignment,
+A source lists actors and their takes cheaply and reads the capture of a take on request: moving
+vertices or curves, with real-valued times. It reads and checks; it decides nothing about alignment,
 solving or splits.
+
+A layout is a module with two functions:
+
+    recognise(path: Path) -> str | None           why the folder has this layout, in words, or None
+    open_source(path: Path, options: SourceOptions) -> Source
+
+Other packages add layouts without a change here (docs/extending.md):
+
+    from a2fjax import registry
+
+    registry.sources.register("my_layout", "my_package.source")
+
+Example:
+    >>> from data_pipeline import sources
+    >>> sources.layout_names()
+    ['nvidia', 'livelink', 'vertices', 'meshes', 'table']
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import unicodedata
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from a2fjax import registry
 from a2fjax.errors import InputError, nearest
+from data_pipeline.mesh.blendshapes import Blendshapes as Blendshapes
 from data_pipeline.mesh.geometry import Vertices
 
-LAYOUTS = {
-    "nvidia": "data_pipeline.sources.nvidia",
-    "livelink": "data_pipeline.sources.livelink",
-    "vertices": "data_pipeline.sources.vertices",
-    "meshes": "data_pipeline.sources.meshes",
-    "table": "data_pipeline.sources.tables",
-}
-"""Module by layout, in the order in which "auto" tries them; each has `recognise(path) -> str |
-None` (why it is one, in words) and `open_source(path, options) -> Source`."""
+LAYOUTS = ("nvidia", "livelink", "vertices", "meshes", "table")
+"""Built-in layouts in the order in which "auto" tries them: from the most specific to the least."""
 
+for _name in LAYOUTS:
+    _module = "tables" if _name == "table" else _name
+    registry.sources.register(_name, f"data_pipeline.sources.{_module}")
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
-"""Where a take's sound is looked for, best first."""
+"""Suffixes of audio files and films, in order of preference."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """What the user knows about a capture that its files do not say.
+    """What the user states about a capture that its files do not.
 
     Attributes:
-      fps: frames a second of captures; 0 takes what the files say.
-      subject: name of the person; "" takes the folder's.
+      fps: frames a second of captures; 0 uses what the files say.
+      subject: name of the actor; "" uses the name of the folder.
       language: BCP-47 code for takes that do not say; "" for unknown.
       emotion: weights such as "happy=0.7,sad=0.3" for takes that do not say; "" for neutral.
       units: of vertices: "mm", "cm", "m"; "auto" goes by what the files say, by the template rig,
@@ -48,10 +61,10 @@ class SourceOptions:
         with its sign: "+x+y+z" is the rig's own, "+x+z-y" a capture with z up; "auto" goes by what
         the files say, else by the template rig.
       mouth_close: "arkit" (mouthClose is relative to an open jaw), "nvidia" (it includes
-        jawOpen), or "auto" (seen from the shapes).
-      rig: file or folder of a template rig (see `rigs.read`) for people without shapes of their
-        own; its topology must be theirs.
-      missing_audio: "reject" leaves out takes without a sound file; "silence" takes them as
+        jawOpen), or "auto" (read from the shapes).
+      rig: file or folder of a template rig (see `rigs.read_rig`) for actors without
+        blendshapes; its topology must be that of their meshes.
+      missing_audio: "reject" leaves out takes without an audio file; "silence" treats them as
         performed in silence.
     """
 
@@ -68,24 +81,23 @@ class SourceOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Take:
-    """One recorded performance, before it is read.
+    """A recorded performance, before it is read.
 
     Attributes:
-      subject: who.
+      subject: name of the actor.
       name: unique for the subject.
-      audio: the sound file (or a film with a sound track); None where the take was performed in
-        silence.
+      audio: audio file, or a film with a sound track; None for a take performed in silence.
       data: the files with motion; a folder stands for all files in it.
-      sentence: key of what is said; equal keys never cross splits.
+      sentence: key of the spoken sentence; equal keys never cross splits.
       language: BCP-47 code or "".
       emotion: [5] on `rig.EMOTIONS`, constant.
       emotion_track: None, or (times [N] in s on the audio clock, weights [N, 5]) instead.
       slate: lip pops for alignment, not speech.
       synthetic: no person was recorded.
-      held_out: True or False where the capture says; None leaves it to the draw.
+      held_out: True or False where the capture states it; None leaves it to the draw.
       fps: rate of the capture; 0 where the motion's file has its own times.
-      text: what is said, if known.
-      offset: audio time minus capture time in s where the files say it (timecodes), else None.
+      text: transcript, if known.
+      offset: audio time minus capture time in s where the files state it (timecodes), else None.
     """
 
     subject: str
@@ -104,7 +116,7 @@ class Take:
     offset: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks that its words can be written.
+        """Checks that names and texts can be encoded.
 
         Raises:
           InputError: a name with control characters, or one that is not Unicode (file names on
@@ -129,11 +141,11 @@ class Capture:
       times: [F] seconds on the capture's clock, increasing; frames that are missing leave a hole.
       skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
         that dropped out are NaN.
-      tongue: the same of the tongue.
+      tongue: the same for the tongue.
       curves: [F, 72] in rig units, or None.
-      observed: [72] channels that `curves` holds, or None.
+      observed: [72] which channels `curves` holds, or None.
       eyes: [F, 4] degrees, rig order, or None.
-      notes: what was decided in reading, in words.
+      notes: decisions made in reading, in words.
     """
 
     times: np.ndarray
@@ -146,42 +158,14 @@ class Capture:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Blendshapes:
-    """Neutral mesh and named shapes of a part (skin or tongue) of an actor.
-
-    Attributes:
-      neutral: [V, 3] mm.
-      deltas: [K, V, 3] mm.
-      channels: [K] names in `rig.CHANNELS`.
-      keep: [M] indices of the vertices to solve on.
-      stable: [N] indices for rigid motion, or None to find them.
-      millimetres: in one unit of the capture's files.
-      notes: what was decided, in words.
-      axes: [3, 3] signed permutation: a point p of the capture's files is `millimetres * axes @ p`
-        in the rig's axes.
-      transferred: the shapes are another head's, carried over to this neutral.
-    """
-
-    neutral: np.ndarray
-    deltas: np.ndarray
-    channels: tuple[str, ...]
-    keep: np.ndarray
-    stable: np.ndarray | None
-    millimetres: float
-    notes: tuple[str, ...] = ()
-    axes: np.ndarray = dataclasses.field(default_factory=lambda: np.eye(3))
-    transferred: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Actor:
-    """A person and the takes of them.
+    """An actor and their takes.
 
     Attributes:
       name: subject id.
       takes: in order of their names.
-      files: all that belongs to the person and no take (rig, neutral mesh, shot list).
-      rejected: (take, reason) of what listing already had to leave out.
+      files: files of the actor that belong to no take (rig, neutral mesh, shot list).
+      rejected: (take, reason) for each take that could not be listed.
     """
 
     name: str
@@ -190,23 +174,28 @@ class Actor:
     rejected: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Makes names and reasons of what is left out readable, whatever bytes files are named."""
-        said = tuple(
+        """Escapes unprintable characters in the names and reasons of rejected takes."""
+        escaped = tuple(
             (escape_unprintable(take), escape_unprintable(reason)) for take, reason in self.rejected
         )
-        object.__setattr__(self, "rejected", said)
-        if not self.takes:  # those of takes were checked
+        object.__setattr__(self, "rejected", escaped)
+        if not self.takes:  # names of takes were checked
             object.__setattr__(self, "name", escape_unprintable(self.name))
 
 
 class Source(Protocol):
-    """A set of captures; picklable, so that worker processes can read their part of it."""
+    """A set of captures; picklable, so that worker processes can read their share of it.
+
+    Attributes:
+      layout: name that the layout is registered under.
+      path: folder of the captures.
+    """
 
     layout: str
     path: Path
 
     def actors(self) -> list[Actor]:
-        """Returns everyone in the set, sorted by name."""
+        """Returns the actors, sorted by name."""
 
     def capture(self, take: Take) -> Capture:
         """Returns the motion of a take.
@@ -215,8 +204,8 @@ class Source(Protocol):
           InputError: a file is missing, damaged or of the wrong shape.
         """
 
-    def face(self, actor: str, part: str) -> Blendshapes | None:
-        """Returns the shapes of "skin" or "tongue", or None where the actor has none.
+    def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
+        """Returns the blendshapes of "skin" or "tongue", or None where the actor has none.
 
         Raises:
           InputError: the file is damaged or names unknown shapes.
@@ -225,43 +214,59 @@ class Source(Protocol):
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral mesh (vertices [V, 3], faces [F, 3]), or None where there is none.
 
-        The unit is the files', the axes are the rig's.
+        In the unit of the files and the axes of the rig.
 
         Raises:
           InputError: the file is damaged.
         """
 
 
+def layout_names() -> list[str]:
+    """Returns the registered layouts in the order in which "auto" tries them.
+
+    Layouts of plugins come first: a built-in one recognises much, such as any table of curves
+    beside a sound file.
+    """
+    return [*(name for name in registry.sources.names() if name not in LAYOUTS), *LAYOUTS]
+
+
+def check_layout(layout: str) -> None:
+    """Checks a value of `--layout`.
+
+    Raises:
+      InputError: it is neither "auto" nor registered; names the nearest and how to register one.
+    """
+    if layout != "auto":
+        registry.sources.get(layout, where="--layout: ")
+
+
 def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[Source, str]:
-    """Opens a folder of captures; returns the source and, in words, why it is of that layout.
+    """Opens a folder of captures; returns the source and the reason for its layout, in words.
 
     Args:
       path: the folder.
-      layout: of `LAYOUTS`, or "auto" to recognise it.
-      options: see there.
+      layout: a registered layout, or "auto" to recognise it.
+      options: what the user knows about the capture.
 
     Raises:
-      InputError: no such folder, unknown layout, or one that nothing recognises.
+      InputError: there is no such folder, the layout is unknown, or no layout recognises it.
     """
     path = Path(path)
     if not path.is_dir():
-        what = "is not a folder" if path.exists() else "does not exist"
-        near = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{path} {what}{nearest(str(path), near[:200])}")
+        problem = "is not a folder" if path.exists() else "does not exist"
+        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path} {problem}{nearest(str(path), siblings[:200])}")
     if escape_unprintable(str(path)) != str(path):
         raise InputError(
             f"{escape_unprintable(str(path))}: has characters that cannot be written; rename it"
         )
     if layout != "auto":
-        if layout not in LAYOUTS:
-            raise InputError(f"--layout {layout!r}{nearest(layout, [*LAYOUTS, 'auto'])}")
-        source = importlib.import_module(LAYOUTS[layout]).open_source(path, options)
-        return source, "as asked for"
-    for module in LAYOUTS.values():
-        loaded = importlib.import_module(module)
-        reason = loaded.recognise(path)
+        check_layout(layout)
+        return _open(layout, path, options), "as asked for"
+    for name in layout_names():
+        reason = registry.sources.get(name).load().recognise(path)
         if reason:
-            return loaded.open_source(path, options), reason
+            return _open(name, path, options), reason
     raise InputError(
         f"{path}: no known layout: expected folders of actors with audio/ and cache/skin/ "
         "(nvidia), Live Link Face recordings (livelink), vertex arrays (vertices), folders of OBJ "
@@ -269,8 +274,18 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
     )
 
 
+def _open(layout: str, path: Path, options: SourceOptions) -> Source:
+    source: Source = registry.sources.get(layout).load().open_source(path, options)
+    if source.layout != layout:
+        # Content keys depend on the code behind the layout's name.
+        raise InputError(
+            f"layout {layout!r}: its source says layout={source.layout!r}, expected {layout!r}"
+        )
+    return source
+
+
 def escape_unprintable(text: str) -> str:
-    """Returns text in one line that can be written: what cannot is escaped."""
+    """Returns text on one line in which characters that cannot be encoded or shown are escaped."""
     return "".join(
         c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
         for c in text
@@ -282,7 +297,7 @@ def _encodable(text: str) -> bool:
 
 
 def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the sound file of that stem in a folder, WAV first and films last, or None."""
+    """Returns the audio file of that stem in a folder, WAV first and films last, or None."""
     for suffix in AUDIO_SUFFIXES:
         for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
             if (folder / name).is_file():

@@ -79,7 +79,7 @@ class CurveSource:
         self.path = path
         self.options = options
 
-    def face(self, actor: str, part: str) -> Blendshapes | None:
+    def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
         """Returns None: curves need no solving."""
         return None
 

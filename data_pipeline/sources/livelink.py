@@ -189,9 +189,9 @@ class LiveLinkSource(CurveSource):
     def _take(self, subject: str, shot: str, recording: Recording, list_path: Path) -> Take:
         listed = shot_list.read_shot_list(list_path)
         slate = recording.parts[0]
-        said = listed.shots.get(shot, listed.shots.get(recording.base, {}))
+        entry = listed.shots.get(shot, listed.shots.get(recording.base, {}))
         # The name of a person or a device says nothing of emotion ("Joyce").
-        says = shot if {"emotion", "emotion_track"} & said.keys() else slate
+        says = shot if {"emotion", "emotion_track"} & entry.keys() else slate
         file = recording.files[recording.kind]
         table = livelink.read_timecodes(file)
         audio, silent = _sound(recording)
@@ -202,15 +202,15 @@ class LiveLinkSource(CurveSource):
         line = shot if slate.lower() in _DEFAULT_SLATES else slate
         return shot_list.make_take(
             listed,
-            said,
+            entry,
             self.options,
             where=list_path,
             subject=subject,
             name=shot,
             audio=audio,
             data=(file,),
-            acted=says,
-            line=shot_list.sentence_from_name(line),
+            emotion_name=says,
+            sentence=shot_list.sentence_from_name(line),
             slate=slate.lower() == shot_list.SLATE,
             offset=None if audio is None else _offset(recording, audio, table),
         )
@@ -279,7 +279,7 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
             io.info(path)
         except InputError as error:
             if "no audio track" not in str(error):
-                return path, ""  # What is wrong with it is said when it is read.
+                return path, ""  # The error is reported when it is read.
             why = str(error)
         else:
             return path, ""
@@ -298,7 +298,7 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
             return None
         seconds = io.info(audio)[0]
     except InputError:
-        return None  # What is wrong with the sound is said when it is read.
+        return None  # What is wrong with the sound is entry when it is read.
     offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
     length = float(table.times()[-1])
     # Clocks that were never set together say nothing of when the sound was made.

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from a2fjax.errors import InputError
 from data_pipeline.sources import SourceOptions, gltf, usd
-from data_pipeline.sources.folder_source import (
+from data_pipeline.sources.folder_source import FolderSource
+from data_pipeline.sources.sequences import MotionFile, has_frames, read_folder
+from data_pipeline.sources.subject_folders import (
     AUDIO_FOLDERS,
     RESERVED,
-    FolderSource,
     Recording,
     check_unique,
     find_take_audio,
 )
-from data_pipeline.sources.sequences import MotionFile, has_frames, read_folder
 
 CONTAINERS = ("tracked_mesh", "meshes", "mesh")
 """Folders of takes inside a person's, as Multiface has them."""
@@ -34,7 +34,7 @@ _NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrap
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds mesh sequences, or None."""
-    people = MeshSource(path, SourceOptions()).find_people()
+    people = MeshSource(path, SourceOptions()).find_subjects()
     # A lone USD or glTF file may be a model; one with a sound beside it is a take.
     counted = [
         [r.data[0] for r in person.recordings if r.audio is not None or r.data[0].is_dir()]
@@ -64,7 +64,7 @@ def open_source(path: Path, options: SourceOptions) -> MeshSource:
             "or in its folders"
         )
     source = MeshSource(path, options)
-    check_unique(path, [person.name for person in source.find_people()])
+    check_unique(path, [person.name for person in source.find_subjects()])
     return source
 
 

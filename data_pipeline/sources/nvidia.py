@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh import rest, rigs
+from data_pipeline.mesh import blendshapes, rest, rigs
+from data_pipeline.mesh.conventions import guess_units
 from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
 from data_pipeline.sources import (
     Actor,
@@ -32,7 +33,7 @@ from data_pipeline.sources import (
     caches,
     find_audio,
 )
-from data_pipeline.sources.folder_source import read_vertex_list
+from data_pipeline.sources.neutral import read_vertex_list
 from data_pipeline.sources.shot_list import (
     SLATE,
     ShotList,
@@ -142,21 +143,21 @@ class NvidiaSource:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
         require_audio(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
-        said = listed.shots.get(full, listed.shots.get(shot, {}))
+        entry = listed.shots.get(full, listed.shots.get(shot, {}))
         tongue = caches.find_cache(folder / "cache" / "tongue", shot)
         data = [*caches.cache_files(skin), *(caches.cache_files(tongue) if tongue else [])]
         data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
         return make_take(
             listed,
-            said,
+            entry,
             self.options,
             where=folder / "shots.json",
             subject=name,
             name=full,
             audio=audio,
             data=tuple(data),
-            acted=shot,
-            line=sentence_from_name(shot),
+            emotion_name=shot,
+            sentence=sentence_from_name(shot),
             slate=shot == SLATE,
             fps=self.options.fps or listed.fps,
         )
@@ -204,8 +205,8 @@ class NvidiaSource:
             return None  # Said where the mesh itself is read.
         return None
 
-    def face(self, actor: str, part: str) -> Blendshapes | None:
-        """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source.face`."""
+    def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
+        """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source`."""
         folder = self._folder(actor)
         path = folder / "bs_data" / f"bs_{part}.npz"
         neutral = None
@@ -217,7 +218,7 @@ class NvidiaSource:
         if path.parent.name != "bs_data":
             neutral = self._neutral(folder, shapes)
         rigid = folder / "geom" / part / "rigid_vertex_list.json"
-        found = rigs.make_blendshapes(
+        found = blendshapes.make_blendshapes(
             shapes,
             neutral=neutral,
             units=self._units(folder, part),
@@ -266,14 +267,14 @@ class NvidiaSource:
         mesh = folder / "bs_data" / "bs_skin.npz"
         if not unit and part != "skin" and mesh.is_file():
             # The tongue has no size of its own to go by: the head's decides.
-            unit = rigs.guess_units(rigs.read_rig(mesh).neutral)
+            unit = guess_units(rigs.read_rig(mesh).neutral)
         return unit or "auto"
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""
         folder = self._folder(actor)
         pose, faces_file = folder / "geom/skin/neutral_pose.npy", folder / "geom/skin/faces.npy"
-        face = self.face(actor, "skin")
+        face = self.blendshapes(actor, "skin")
         if pose.is_file():
             vertices = _array(pose)
             if face is not None:

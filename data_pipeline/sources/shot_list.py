@@ -1,4 +1,4 @@
-"""shots.json: what is known of a person's takes that file names cannot say.
+"""shots.json: sentences, emotions and other facts about takes that file names cannot hold.
 
 {"fps": 60, "units": "cm", "synthetic": false, "shots": {"take_01": {
     "sentence": "key", "text": "...", "language": "en",
@@ -22,12 +22,12 @@ from data_pipeline.mesh.file_checks import FRAME_RATE_RANGE
 from data_pipeline.sources import SourceOptions, Take
 
 SLATE = "slate"
-"""Name of a take of lip pops, by which clocks are aligned."""
+"""Name of the take of lip pops that clocks are aligned by."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ShotList:
-    """What shots.json says: {"fps", "units", "synthetic", "shots": {shot: {...}}}, all optional.
+    """The contents of shots.json: {"fps", "units", "synthetic", "shots": {shot: {...}}}, optional.
 
     A shot may have "sentence" (key), "text", "language", "held_out", and "emotion" ({name: weight})
     or "emotion_track" ({"times": [s on the audio clock], "weights": [[5], ...]}).
@@ -40,7 +40,7 @@ class ShotList:
 
 
 def read_shot_list(path: Path) -> ShotList:
-    """Reads an actor's shots.json; an empty list where there is none.
+    """Reads shots.json; returns an empty list where there is none.
 
     Raises:
       InputError: not JSON, or a value of the wrong kind.
@@ -64,15 +64,15 @@ def read_shot_list(path: Path) -> ShotList:
 
 
 def require_audio(audio: Path | None, options: SourceOptions, missing: str) -> None:
-    """Checks that a take has a sound file, or may be taken as performed in silence.
+    """Checks that a take has an audio file, or that silence is allowed.
 
     Args:
       audio: the file, or None.
       options: of the user.
-      missing: which file is not there, in words.
+      missing: message that names the missing file.
 
     Raises:
-      InputError: neither.
+      InputError: neither is the case.
     """
     if audio is None and options.missing_audio != "silence":
         raise InputError(
@@ -82,7 +82,7 @@ def require_audio(audio: Path | None, options: SourceOptions, missing: str) -> N
 
 def make_take(
     listed: ShotList,
-    said: dict[str, Any],
+    entry: dict[str, Any],
     options: SourceOptions,
     *,
     where: Path,
@@ -90,62 +90,66 @@ def make_take(
     name: str,
     audio: Path | None,
     data: tuple[Path, ...],
-    acted: str,
-    line: str,
+    emotion_name: str,
+    sentence: str,
     slate: bool,
     fps: float = 0.0,
     offset: float | None = None,
 ) -> Take:
-    """Returns a take: what its list says of it, else the user's options, else its name.
+    """Returns a take from its entry in the shot list, else the user's options, else its name.
 
     Args:
       listed: the list.
-      said: what it says of the take.
+      entry: of the take in the list.
       options: of the user.
       where: file, for messages.
-      subject: who.
+      subject: name of the actor.
       name: of the take.
-      audio: its sound file, or None.
+      audio: its audio file, or None.
       data: its files of motion.
-      acted: name that says the emotion where nothing else does.
-      line: key of the sentence where the list has none.
+      emotion_name: text whose words give the emotion where nothing else does.
+      sentence: key of the sentence where the list has none.
       slate: lip pops, not speech.
       fps: of the capture; 0 where its file has times.
-      offset: audio time minus capture time in s where the files say it.
+      offset: audio time minus capture time in s where the files state it.
 
     Raises:
-      InputError: emotions that are none.
+      InputError: the emotion is not valid.
     """
-    weights, track = read_emotion(where, acted, said, options.emotion)
-    held_out = said.get("held_out")
+    weights, track = read_emotion(where, emotion_name, entry, options.emotion)
+    held_out = entry.get("held_out")
     return Take(
         subject=subject,
         name=name,
         audio=audio,
         data=data,
-        sentence=str(said.get("sentence") or line),
-        language=str(said.get("language") or options.language),
+        sentence=str(entry.get("sentence") or sentence),
+        language=str(entry.get("language") or options.language),
         emotion=weights,
         emotion_track=track,
         slate=slate,
         synthetic=listed.synthetic,
         held_out=None if held_out is None else bool(held_out),
         fps=fps,
-        text=str(said.get("text") or ""),
+        text=str(entry.get("text") or ""),
         offset=offset,
     )
 
 
 def sentence_from_name(shot: str) -> str:
-    """Returns the sentence key of a shot that has no other: its name without the emotion.
+    """Returns the sentence key that a shot's name implies: the name without the emotion.
 
-    The same line is often played in several emotions ("cp1_neutral", "cp1_joy"); those readings
-    must not fall on two sides of a split.
+    The same sentence is often performed in several emotions ("cp1_neutral", "cp1_joy"); these takes
+    must not fall into different splits.
+
+    Example:
+        >>> sentence_from_name("cp1_joy"), sentence_from_name("cp1_neutral")
+        ('cp1', 'cp1')
     """
     parts = [p for p in shot.replace("-", "_").split("_") if p]
     emotions = {"neutral", *rig.NVIDIA_EMOTIONS}
-    kept = [p for p in parts if p.lower() not in emotions]
-    return "_".join(kept) or shot
+    words = [p for p in parts if p.lower() not in emotions]
+    return "_".join(words) or shot
 
 
 def emotion_from_name(shot: str) -> str:
@@ -154,23 +158,23 @@ def emotion_from_name(shot: str) -> str:
 
 
 def read_emotion(
-    path: Path, shot: str, said: dict[str, Any], otherwise: str = ""
+    path: Path, shot: str, entry: dict[str, Any], otherwise: str = ""
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """Returns the emotion [5] of a shot, and (times [N] s, weights [N, 5]) where it changes.
 
     Args:
       path: of the shot list, for messages.
-      shot: its name; says the emotion where nothing else does.
-      said: what the shot list says of the shot.
-      otherwise: weights such as "happy=0.7" for shots whose list and name say none.
+      shot: its name; gives the emotion where nothing else does.
+      entry: of the shot in the list.
+      otherwise: weights such as "happy=0.7" for shots whose list and name give none.
 
     Raises:
-      InputError: unknown emotions, or weights that are none.
+      InputError: unknown emotions or invalid weights.
     """
     try:
-        if "emotion_track" in said:
-            times = np.asarray(said["emotion_track"]["times"], np.float64)
-            weights = np.asarray(said["emotion_track"]["weights"], np.float64)
+        if "emotion_track" in entry:
+            times = np.asarray(entry["emotion_track"]["times"], np.float64)
+            weights = np.asarray(entry["emotion_track"]["weights"], np.float64)
             if (
                 times.ndim != 1
                 or weights.shape != (len(times), rig.NUM_EMOTIONS)
@@ -183,8 +187,8 @@ def read_emotion(
                 raise InputError("emotion_track: expected rising times [N] and weights [N, 5] >= 0")
             weights = weights / weights.sum(axis=1, keepdims=True)
             return weights.mean(axis=0).astype(np.float32), (times, weights)
-        if "emotion" in said:
-            given = said["emotion"]
+        if "emotion" in entry:
+            given = entry["emotion"]
             given = {given: 1.0} if isinstance(given, str) else dict(given)
             return rig.emotion_vector({str(k): float(v) for k, v in given.items()}), None
     except (InputError, KeyError, TypeError, ValueError) as error:

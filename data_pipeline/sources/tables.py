@@ -114,18 +114,18 @@ class TableSource(curves.CurveSource):
         audio = find_audio(folder, stem)
         shot_list.require_audio(audio, self.options, f"{file}: no sound file {stem}.wav beside it")
         listed = shot_list.read_shot_list(folder / "shots.json")
-        said = {**curves.read_metadata(file), **listed.shots.get(stem, {})}
+        entry = {**curves.read_metadata(file), **listed.shots.get(stem, {})}
         return shot_list.make_take(
             listed,
-            said,
+            entry,
             self.options,
             where=file,
-            subject=str(said.get("subject") or subject),
+            subject=str(entry.get("subject") or subject),
             name=stem,
             audio=audio,
             data=(file,),
-            acted=stem,
-            line=shot_list.sentence_from_name(stem),
+            emotion_name=stem,
+            sentence=shot_list.sentence_from_name(stem),
             slate=stem.lower() == shot_list.SLATE,
             fps=self.options.fps or listed.fps,
         )

@@ -23,15 +23,15 @@ import numpy as np
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
-from data_pipeline.sources.folder_source import (
+from data_pipeline.sources.folder_source import FolderSource
+from data_pipeline.sources.sequences import MotionFile, frame_numbers
+from data_pipeline.sources.subject_folders import (
     AUDIO_FOLDERS,
     RESERVED,
-    FolderSource,
     Recording,
     check_unique,
     find_take_audio,
 )
-from data_pipeline.sources.sequences import MotionFile, frame_numbers
 from data_pipeline.timing import align
 
 SUFFIXES = (".npy", ".npz")
@@ -73,7 +73,7 @@ def open_source(path: Path, options: SourceOptions) -> VertexSource:
         hint = f"; pickles ({pickles[0]}) are refused: save arrays with np.save" if pickles else ""
         raise InputError(f"{path}: no .npy or .npz of vertices in it or in its folders{hint}")
     source = VertexSource(path, options)
-    check_unique(path, [person.name for person in source.find_people()])
+    check_unique(path, [person.name for person in source.find_subjects()])
     return source
 
 

@@ -1,8 +1,7 @@
-"""Solved takes of a person become clips: one clock, 50 frames a second, cut in pauses.
+"""Stage 2: cuts solved takes into clips on the audio clock, at 50 frames a second, in pauses.
 
-The clocks' offset is read from all takes of a person together, so a person is the unit of this
-work. Each take's clips are a file named after all that they depend on; what is there is not made
-again.
+The clocks' offset is estimated from all takes of an actor together, so a job is an actor. The clips
+of a take are a file named by a content key; a file that exists is not made again.
 """
 
 from __future__ import annotations
@@ -21,30 +20,31 @@ from a2fjax.data import records
 from a2fjax.errors import InputError
 from data_pipeline.execution import content_key
 from data_pipeline.execution.content_key import digest
-from data_pipeline.quality import measures
+from data_pipeline.quality.lips import measure_lips
+from data_pipeline.quality.thumbnail import make_thumbnail
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Take
-from data_pipeline.stages.solve_take import SolvedTake
+from data_pipeline.stages.solved_take import SolvedTake
 from data_pipeline.timing import align, clocks
 
 MIN_FRAMES = 10
-"""A take with fewer frames under its audio is no clip (0.2 s)."""
+"""Fewest frames of a take that overlap its audio (0.2 s)."""
 
 SILENCE = clocks.Clock(0.0, "silence", 1.0)
-"""Of a take that was performed in silence: there is no other clock."""
+"""Clock of a take that was performed in silence: there is no other one."""
 
 _SETTINGS = "offset clock drift largest_offset least_confidence segment_seconds".split()
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A person whose takes are solved.
+    """An actor whose takes are solved.
 
     Attributes:
       actor: name.
-      takes: with the mark of what was solved.
+      takes: each with the content key of its solution.
       settings: of the build.
-      work: folder of what is done.
+      work: folder of intermediate results.
     """
 
     actor: str
@@ -54,58 +54,59 @@ class Job:
 
 
 def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
-    """Makes the clips of a person; returns the name of this work and a summary of each take.
+    """Cuts the clips of an actor; returns the result's content key and a summary of each take.
 
     A summary holds what is known of the take ("take", "subject", "sentence", "language",
-    "emotion", "synthetic", "slate"), the measures of `quality` ("audio", "motion", "lips",
+    "emotion", "synthetic", "slate"), its quality measures ("audio", "motion", "lips",
     "thumbnail"), "clock", "fit", "warnings", "notes", "solved", "kkt", "moving" and "observed"
     [72], and its clips: "file" in WORK/clips, "entries" ([id, sentence, seconds] of each), "bytes",
-    "seconds", "rejected", why there are none, or "", and "again", whether there may be another
-    time.
+    "seconds", "rejected" (why there are none, or ""), and "retry" (a retry may succeed).
 
     Raises:
       OSError, WorkFailed, MemoryError: the disk or the machine fails.
     """
-    used = {k: getattr(job.settings, k) for k in _SETTINGS}
-    base = [content_key.code_digest("stages.cut_clips"), used]
-    whole = digest([base, [[take_metadata(t), mark] for t, mark in job.takes]])
-    summary = job.work / "actors" / f"{whole}.json"
-    if summary.is_file():
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        if all((job.work / "clips" / t["file"]).is_file() for t in found if t["file"]):
-            return whole, [_packed(said) for said in found]
-    refused, again = "", False
-    times = dict.fromkeys((take.name for take, _ in job.takes), SILENCE)
+    base = [
+        content_key.code_digest("stages.cut_clips"),
+        {k: getattr(job.settings, k) for k in _SETTINGS},
+    ]
+    actor_key = digest([base, [[take_metadata(take), key] for take, key in job.takes]])
+    summary_file = job.work / "actors" / f"{actor_key}.json"
+    if summary_file.is_file():
+        summaries = json.loads(summary_file.read_text(encoding="utf-8"))
+        if all((job.work / "clips" / s["file"]).is_file() for s in summaries if s["file"]):
+            return actor_key, [_packed(s) for s in summaries]
+    refused, retry = "", False
+    by_take = dict.fromkeys((take.name for take, _ in job.takes), SILENCE)
     try:
-        times = read_clocks(job)
+        by_take = read_clocks(job)
     except Exception as error:
-        refused, again = content_key.rejection_reason(error)
-    out = []
-    for take, mark in job.takes:
-        clock = times[take.name]
-        name = digest([base, take_metadata(take), mark, dataclasses.asdict(clock), refused])
-        out.append(_work_on_take(job, take, mark, clock, name, refused, again))
-    if not any(said["again"] for said in out):
-        files.write_text(summary, json.dumps(out))
-    return whole, [_packed(said) for said in out]
+        refused, retry = content_key.rejection_reason(error)
+    summaries = []
+    for take, solved_key in job.takes:
+        clock = by_take[take.name]
+        key = digest([base, take_metadata(take), solved_key, dataclasses.asdict(clock), refused])
+        summaries.append(_cut_take(job, take, solved_key, clock, key, refused, retry))
+    if not any(s["retry"] for s in summaries):
+        files.write_text(summary_file, json.dumps(summaries))
+    return actor_key, [_packed(s) for s in summaries]
 
 
-def _packed(said: dict[str, Any]) -> dict[str, Any]:
-    """Returns a summary that takes a quarter of the memory: the last step holds those of all takes.
+def _packed(summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns a summary in a quarter of the memory: the last stage holds those of all takes.
 
-    Lists of numbers in it become arrays; None becomes NaN.
+    Lists of numbers become arrays; None becomes NaN.
     """
-    out = {**said, **{k: np.array(said[k], bool) for k in ("moving", "observed")}}
-    if "thumbnail" in said:
-        out["thumbnail"] = {
+    packed = {**summary, **{k: np.array(summary[k], bool) for k in ("moving", "observed")}}
+    if "thumbnail" in summary:
+        packed["thumbnail"] = {
             k: np.array(v, np.float32) if isinstance(v, list) else v
-            for k, v in said["thumbnail"].items()
+            for k, v in summary["thumbnail"].items()
         }
-    return out
+    return packed
 
 
 def take_metadata(take: Take) -> list[Any]:
-    """Returns what is known of a take that is not in its files of motion."""
+    """Returns what is known of a take beside the contents of its files, as JSON values."""
     track = take.emotion_track
     return [
         *(take.subject, take.name, take.audio is None, take.sentence, take.language, take.text),
@@ -114,17 +115,17 @@ def take_metadata(take: Take) -> list[Any]:
     ]
 
 
-def _path(job: Job, mark: str) -> Path:
-    return job.work / "takes" / f"{mark}.npz"
+def _solved_file(job: Job, key: str) -> Path:
+    return job.work / "takes" / f"{key}.npz"
 
 
 def read_clocks(job: Job) -> dict[str, clocks.Clock]:
     """Returns the clock of each take by name."""
     signals = []
-    for take, mark in job.takes:
+    for take, solved_key in job.takes:
         if take.audio is None:
             continue
-        solved = SolvedTake.load(_path(job, mark))
+        solved = SolvedTake.load(_solved_file(job, solved_key))
         signals.append(
             clocks.Signals(
                 name=take.name,
@@ -133,11 +134,11 @@ def read_clocks(job: Job) -> dict[str, clocks.Clock]:
                 clicks=solved.clicks,
                 times=solved.times,
                 aperture=rig.aperture(solved.curves),
-                said=take.offset,
+                stated_offset=take.offset,
             )
         )
     settings = job.settings
-    found = clocks.estimate_clocks(
+    estimates = clocks.estimate_clocks(
         signals,
         given=settings.given_offset(),
         limit=settings.largest_offset,
@@ -145,29 +146,29 @@ def read_clocks(job: Job) -> dict[str, clocks.Clock]:
         per_take=settings.clock == "take",
         correct_drift=settings.drift == "correct",
     )
-    named = {s.name: clock for s, clock in zip(signals, found, strict=True)}
-    return {take.name: named.get(take.name, SILENCE) for take, _ in job.takes}
+    by_name = {s.name: clock for s, clock in zip(signals, estimates, strict=True)}
+    return {take.name: by_name.get(take.name, SILENCE) for take, _ in job.takes}
 
 
-def _work_on_take(
+def _cut_take(
     job: Job,
     take: Take,
-    mark: str,
+    solved_key: str,
     clock: clocks.Clock,
-    name: str,
+    key: str,
     refused: str = "",
-    again: bool = False,
+    retry: bool = False,
 ) -> dict[str, Any]:
-    said: dict[str, Any]
-    described = job.work / "clips" / f"{name}.json"
-    clips_file = job.work / "clips" / f"{name}.clips"
-    if described.is_file():
-        said = json.loads(described.read_text(encoding="utf-8"))
-        if clips_file.is_file() or not said["file"]:
-            return said
-    solved = SolvedTake.load(_path(job, mark))
-    said = {
-        "work": name,
+    summary: dict[str, Any]
+    summary_file = job.work / "clips" / f"{key}.json"
+    clips_file = job.work / "clips" / f"{key}.clips"
+    if summary_file.is_file():
+        summary = json.loads(summary_file.read_text(encoding="utf-8"))
+        if clips_file.is_file() or not summary["file"]:
+            return summary
+    solved = SolvedTake.load(_solved_file(job, solved_key))
+    summary = {
+        "key": key,
         "take": f"{take.subject}/{take.name}",
         "subject": take.subject,
         "sentence": take.sentence,
@@ -183,36 +184,37 @@ def _work_on_take(
         "bytes": 0,
         "seconds": 0.0,
         "rejected": refused,
-        "again": again,
+        "retry": retry,
         **solved.facts,
     }
-    said["warnings"] = [*said["warnings"], *clock.notes]
+    summary["warnings"] = [*summary["warnings"], *clock.notes]
     if len(solved.residual):
-        said["fit"] = {"residual_mm": round(float(solved.residual.mean()), 5)}
+        summary["fit"] = {"residual_mm": round(float(solved.residual.mean()), 5)}
     if not take.slate and not refused:
         try:
-            _write_clips(clips_file, make_clips(take, solved, clock, job.settings, said), said)
-            said["file"] = clips_file.name
+            clips = make_clips(take, solved, clock, job.settings, summary)
+            _write_clips(clips_file, clips, summary)
+            summary["file"] = clips_file.name
         except Exception as error:
-            said |= {"entries": [], "bytes": 0, "seconds": 0.0}
-            said["rejected"], said["again"] = content_key.rejection_reason(error)
-    if not said["again"]:
-        # Last: it says that all is there.
-        files.write_text(described, json.dumps(said))
-    return said
+            summary |= {"entries": [], "bytes": 0, "seconds": 0.0}
+            summary["rejected"], summary["retry"] = content_key.rejection_reason(error)
+    if not summary["retry"]:
+        # Last: this file says that the others are complete.
+        files.write_text(summary_file, json.dumps(summary))
+    return summary
 
 
-def _write_clips(path: Path, found: Iterator[records.Clip], said: dict[str, Any]) -> None:
+def _write_clips(path: Path, clips: Iterator[records.Clip], summary: dict[str, Any]) -> None:
     import msgpack
 
     with files.atomic_write(path) as temporary, temporary.open("wb") as file:
-        for clip in found:
+        for clip in clips:
             record = records.encode(clip)
             file.write(msgpack.packb(record))
-            said["bytes"] += len(record)
+            summary["bytes"] += len(record)
             seconds = len(clip.audio) / SAMPLE_RATE
-            said["entries"].append([clip.id, clip.sentence, seconds])
-            said["seconds"] += seconds
+            summary["entries"].append([clip.id, clip.sentence, seconds])
+            summary["seconds"] += seconds
 
 
 def make_clips(
@@ -220,16 +222,16 @@ def make_clips(
     solved: SolvedTake,
     clock: clocks.Clock,
     settings: BuildSettings,
-    said: dict[str, Any],
+    summary: dict[str, Any],
 ) -> Iterator[records.Clip]:
     """Yields the clips of a take: its curves at 50 frames a second on the audio's clock.
 
     Args:
-      take: what is known of it.
+      take: the take.
       solved: its curves.
       clock: of its audio.
       settings: of the build.
-      said: "warnings" and the measures "lips" and "thumbnail" are added to it.
+      summary: gets warnings and the measures "lips" and "thumbnail".
 
     Raises:
       InputError: the audio cannot be read, or lies outside the capture.
@@ -242,69 +244,69 @@ def make_clips(
     else:
         audio = io.load(take.audio)
     frames = num_frames(len(audio))
-    at = np.arange(frames) / rig.FPS
-    good = align.covered_by_capture(times, at)
+    frame_times = np.arange(frames) / rig.FPS
+    valid = align.covered_by_capture(times, frame_times)
     seconds, captured = len(audio) / SAMPLE_RATE, times[-1] - times[0]
-    if good.sum() < min(MIN_FRAMES, frames):
+    if valid.sum() < min(MIN_FRAMES, frames):
         raise InputError(
             f"{take.audio}: {seconds:.2f} s of audio and {captured:.2f} s of capture do not overlap"
         )
     if abs(seconds - captured) > 0.1 + 0.04 * max(seconds, captured):
-        said["warnings"].append(
+        summary["warnings"].append(
             f"{seconds:.2f} s of audio, {captured:.2f} s of capture: is the frame rate right?"
         )
-    motion = rig.clip(align.resample(times, solved.curves, at)).astype(np.float32)
-    emotion = emotion_on_frames(take, at)
+    motion = rig.clip(align.resample(times, solved.curves, frame_times)).astype(np.float32)
+    emotion = emotion_on_frames(take, frame_times)
     loudness = level.speech_level(audio)
     residual = None
     if len(solved.residual):
-        residual = np.interp(at, times, solved.residual)
+        residual = np.interp(frame_times, times, solved.residual)
     aperture = rig.aperture(solved.curves)
-    said["lips"] = measures.measure_lips(solved.envelope, times, aperture) if take.audio else {}
-    said["thumbnail"] = measures.thumbnail(
+    summary["lips"] = measure_lips(solved.envelope, times, aperture) if take.audio else {}
+    summary["thumbnail"] = make_thumbnail(
         solved.envelope, times, aperture, solved.residual if len(solved.residual) else None
     )
-    cuts = cut_points(audio, round(settings.segment_seconds * rig.FPS))
-    for number, (a, b) in enumerate(cuts):
-        if not good[a:b].any():
+    ranges = cut_points(audio, round(settings.segment_seconds * rig.FPS))
+    for number, (start, end) in enumerate(ranges):
+        if not valid[start:end].any():
             continue
         extra: dict[str, Any] = {
             "offset_s": round(clock.seconds, 5),
             "offset_method": clock.method,
             "offset_confidence": round(clock.confidence, 3),
             "drift": round(clock.drift, 7),
-            "start_s": a / rig.FPS,
+            "start_s": start / rig.FPS,
         }
         if residual is not None:
-            fit = residual[a:b]
+            fit = residual[start:end]
             extra["residual"] = [round(float(r), 4) for r in fit]
-            extra["residual_mm"] = round(float(fit[good[a:b]].mean()), 4)
-            extra["residual_mm_p95"] = round(float(np.percentile(fit[good[a:b]], 95)), 4)
-        if take.text and len(cuts) == 1:
+            extra["residual_mm"] = round(float(fit[valid[start:end]].mean()), 4)
+            extra["residual_mm_p95"] = round(float(np.percentile(fit[valid[start:end]], 95)), 4)
+        if take.text and len(ranges) == 1:
             extra["text"] = take.text
         yield records.Clip(
-            id=f"{take.subject}/{take.name}" + (f"#{number}" if len(cuts) > 1 else ""),
+            id=f"{take.subject}/{take.name}" + (f"#{number}" if len(ranges) > 1 else ""),
             subject=take.subject,
             sentence=take.sentence,
             language=take.language,
             split="unused",
-            audio=audio[a * HOP : b * HOP],
-            motion=motion[a:b],
+            audio=audio[start * HOP : end * HOP],
+            motion=motion[start:end],
             channel_mask=solved.observed,
-            frame_mask=good[a:b],
-            emotion=emotion[a:b],
+            frame_mask=valid[start:end],
+            emotion=emotion[start:end],
             speech_level=loudness,
             synthetic=take.synthetic,
             extra=extra,
         )
 
 
-def emotion_on_frames(take: Take, at: np.ndarray) -> np.ndarray:
+def emotion_on_frames(take: Take, frame_times: np.ndarray) -> np.ndarray:
     """Returns the emotion [T, 5] at times [T] on the audio's clock; rows sum to 1."""
     if take.emotion_track is None:
-        return np.tile(take.emotion.astype(np.float32), (len(at), 1))
+        return np.tile(take.emotion.astype(np.float32), (len(frame_times), 1))
     times, weights = take.emotion_track
-    rows = np.stack([np.interp(at, times, w) for w in weights.T], axis=1)
+    rows = np.stack([np.interp(frame_times, times, w) for w in weights.T], axis=1)
     return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -320,12 +322,12 @@ def cut_points(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
     power = (padded.reshape(frames, -1).astype(np.float64) ** 2).mean(axis=1)
     # Quiet for a fifth of a second, not for one frame between two sounds.
     power = np.convolve(np.pad(power, 5, "edge"), np.ones(11), "valid")
-    out, start = [], 0
+    ranges, start = [], 0
     while frames - start > longest:
         lo = start + longest // 2
-        # What is left after this cut and the next need not be shorter than half a clip.
+        # The rest after this cut and the next need not be shorter than half a clip.
         hi = min(start + longest, frames - longest // 4)
         cut = lo + int(np.argmin(power[lo:hi])) if hi > lo else start + longest
-        out.append((start, cut))
+        ranges.append((start, cut))
         start = cut
-    return [*out, (start, frames)]
+    return [*ranges, (start, frames)]

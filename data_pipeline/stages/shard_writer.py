@@ -1,7 +1,7 @@
-"""Clips become a set of shards: splits, masks, statistics, files and the manifest, in that order.
+"""Writes clips as shards with statistics, meshes and a manifest.
 
-Readers see a whole set or none: files are written beside, the old manifest goes before the first
-file is replaced, the new one comes after the last.
+Readers see a complete dataset or none: files are written under temporary names, the old manifest is
+removed before the first file is replaced, and the new one is written after the last.
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ class Statistics:
         if clip.split != "train":
             return
         motion = clip.motion[clip.frame_mask].astype(np.float64)
-        seen = clip.channel_mask.astype(np.float64)
-        self.count += len(motion) * seen
-        self.total += motion.sum(axis=0) * seen
-        self.square += (motion**2).sum(axis=0) * seen
+        observed = clip.channel_mask.astype(np.float64)
+        self.count += len(motion) * observed
+        self.total += motion.sum(axis=0) * observed
+        self.square += (motion**2).sum(axis=0) * observed
         emotion = clip.emotion[clip.frame_mask].astype(np.float64)
-        self.emotion_count += emotion.sum(axis=0)[:, None] * seen
-        self.emotion_total += (emotion.T @ motion) * seen
+        self.emotion_count += emotion.sum(axis=0)[:, None] * observed
+        self.emotion_total += (emotion.T @ motion) * observed
 
     def result(self) -> dict[str, Any]:
-        """Returns the manifest's "statistics"; an emotion nobody showed has the overall mean."""
+        """Returns the manifest's "statistics"; an emotion without frames has the overall mean."""
         mean = self.total / np.maximum(self.count, 1.0)
         variance = np.maximum(self.square / np.maximum(self.count, 1.0) - mean**2, 0.0)
-        shown = self.emotion_count > 1e-6
-        each = np.where(shown, self.emotion_total / np.where(shown, self.emotion_count, 1.0), mean)
+        has_frames = self.emotion_count > 1e-6
+        each = np.where(
+            has_frames, self.emotion_total / np.where(has_frames, self.emotion_count, 1.0), mean
+        )
         return {
             "motion_mean": _numbers(mean),
             "motion_std": _numbers(np.sqrt(variance)),
@@ -80,23 +82,23 @@ def write_shards(
     subjects: list[records.Subject],
     meshes: dict[str, tuple[np.ndarray, np.ndarray]],
     source: Callable[[dict[str, Any]], dict[str, Any]],
-    before: Callable[[records.Manifest], None] = lambda manifest: None,
+    before_manifest: Callable[[records.Manifest], None] = lambda manifest: None,
 ) -> records.Manifest:
-    """Writes the shards, the neutral meshes and the manifest of a set.
+    """Writes the shards, the neutral meshes and the manifest of a dataset.
 
     Args:
-      out: folder of the set.
-      clips: gives the clips in their final order, with their splits and masks.
+      out: folder of the dataset.
+      clips: yields the clips in their final order, with their splits and masks.
       count: how many there are.
-      size: bytes of all records, about.
+      size: approximate bytes of all records.
       files: number of shards; 0 for one in `BYTES_PER_FILE`.
       subjects: of the manifest.
       meshes: (vertices, faces) by subject.
       source: makes the manifest's "source" from its statistics.
-      before: writes what must be there before the manifest is.
+      before_manifest: writes files that must exist before the manifest does.
 
     Raises:
-      InputError: no clips, or two of one name.
+      InputError: there are no clips, or two have the same name.
       WorkFailed: there are not `count` clips, or a file does not hold as many records as were
         written to it.
     """
@@ -137,35 +139,36 @@ def write_shards(
             writer.close()
     if len(ids) != count:
         raise WorkFailed(f"{out}: {len(ids)} of the {count} clips that takes were cut into")
-    found = statistics.result()
+    values = statistics.result()
     manifest = records.Manifest(
         subjects=subjects,
         shards=[records.Shard(n, c) for n, c in zip(names, index, strict=True)],
         channel_mask=mask.tolist(),
-        statistics=found,
+        statistics=values,
         synthetic=bool(synthetic),
-        source=json.loads(json.dumps(source(found))),  # as a reader of the file will see it
+        source=json.loads(json.dumps(source(values))),  # as a reader of the file will see it
     )
     for name, entries in zip(names, index, strict=True):
         reader = array_record_module.ArrayRecordReader(str(out / f"{name}.partial"))
-        there = reader.num_records()
+        count_read = reader.num_records()
         reader.close()
-        if there != len(entries):
-            raise WorkFailed(f"{out / name}: holds {there} records, {len(entries)} were written")
+        if count_read != len(entries):
+            raise WorkFailed(
+                f"{out / name}: holds {count_read} records, {len(entries)} were written"
+            )
     (out / "manifest.json").unlink(missing_ok=True)
     for name, (vertices, faces) in meshes.items():
         records.write_mesh(out / "subjects" / f"{name}.npz", vertices, faces)
     for name in names:
         (out / f"{name}.partial").replace(out / name)
-    kept = set(names)
     for old in out.glob("clips-*.arrayrecord*"):
-        if old.name not in kept:
+        if old.name not in names:
             old.unlink()
     for old in [*out.glob(".*.partial"), *out.glob("subjects/.*.partial")]:
         old.unlink()  # of a build that was killed
     for old in (out / "subjects").glob("*.npz"):
         if old.stem not in meshes:
             old.unlink()
-    before(manifest)
+    before_manifest(manifest)
     records.write_manifest(out, manifest)
     return manifest

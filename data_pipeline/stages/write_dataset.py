@@ -1,4 +1,4 @@
-"""The last step of a build: judge every take, divide, write shards, report and manifest."""
+"""Stage 3: judges every take, assigns splits and writes shards, report and manifest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
-from data_pipeline.quality import measures, report
+from data_pipeline.quality import report
+from data_pipeline.quality.thresholds import quarantine_reasons
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
 from data_pipeline.stages import shard_writer, splits
 
-_OWN = "work file entries bytes moving observed slate rejected again".split()
-"""Of a take's summary, what only the build needs."""
+_NOT_REPORTED = "key file entries bytes moving observed slate rejected retry".split()
+"""Keys of a take's summary that only the build needs."""
 
 
 def write_dataset(
@@ -31,13 +32,13 @@ def write_dataset(
     held_out: set[str],
     settings: BuildSettings,
 ) -> records.Manifest:
-    """Writes the set.
+    """Judges takes and writes the dataset.
 
     Args:
-      out: its folder.
+      out: folder of the dataset.
       source: for the neutral meshes.
       actors: everyone.
-      summaries: of all takes that were solved; see `clips.work_on`.
+      summaries: of all takes that were solved; see `cut_clips.run_job`.
       content: digest of the bytes of each take's files, by "subject/take".
       rejected: why the others were left out, by "subject/take".
       held_out: people kept out of training.
@@ -50,34 +51,38 @@ def write_dataset(
     used = [s for s in judged if s["verdict"] == "used"]
     refused = dict(rejected)
     refused |= {s["take"]: s["rejected"] for s in judged if s["verdict"] == "rejected"}
-    aside = {s["take"]: "; ".join(s["reasons"]) for s in judged if s["verdict"] == "quarantined"}
+    quarantined = {
+        s["take"]: "; ".join(s["reasons"]) for s in judged if s["verdict"] == "quarantined"
+    }
     if not used:
-        takes = len(refused) + len(aside)
-        first = next(iter(sorted({**refused, **aside}.items())), None)
+        takes = len(refused) + len(quarantined)
+        first = next(iter(sorted({**refused, **quarantined}.items())), None)
         why = f"; first: {first[0]}: {first[1]}" if first else ""
         if judged:
             warnings = [f"{s['take']}: {w}" for s in judged for w in s["warnings"]]
             _report(out, source, judged, refused, settings, {"warnings": warnings})
             why += f"; {out / 'quality.html'} says more"
         raise InputError(f"{source.path}: none of {takes} takes could be used{why}")
-    division = _divide({e[1] for s in used for e in s["entries"]}, settings)
+    split_by_sentence = _assign_splits({e[1] for s in used for e in s["entries"]}, settings)
     # A curve that is zero in all takes was not captured: there is no face so still.
     moving = np.zeros(rig.NUM_CHANNELS, bool)
-    for said in used:
-        if not said["solved"]:
-            moving |= np.array(said["moving"])
+    for summary in used:
+        if not summary["solved"]:
+            moving |= np.array(summary["moving"])
 
-    def split_of(said: dict[str, Any]) -> str:
-        return splits.clip_split(said["subject"] in held_out, division[said["sentence"]])
+    def split_of(summary: dict[str, Any]) -> str:
+        return splits.clip_split(
+            summary["subject"] in held_out, split_by_sentence[summary["sentence"]]
+        )
 
     def clips() -> Iterator[records.Clip]:
-        for said in used:
-            for clip in _read_clips(out / ".build" / "clips" / said["file"], said["entries"]):
+        for summary in used:
+            for clip in _read_clips(out / ".build" / "clips" / summary["file"], summary["entries"]):
                 mask = clip.channel_mask
                 yield dataclasses.replace(
                     clip,
-                    split=split_of(said),
-                    channel_mask=mask if said["solved"] else mask & moving,
+                    split=split_of(summary),
+                    channel_mask=mask if summary["solved"] else mask & moving,
                 )
 
     names = {s["subject"] for s in used}
@@ -100,45 +105,47 @@ def write_dataset(
         for a in actors
         if a.name in names
     ]
-    still = all(s["solved"] for s in used)
-    unseen = [] if still else [rig.CHANNELS[i] for i in np.flatnonzero(~moving)]
+    unobserved = (
+        [] if all(s["solved"] for s in used) else [rig.CHANNELS[i] for i in np.flatnonzero(~moving)]
+    )
 
     def describe(statistics: dict[str, Any]) -> dict[str, Any]:
         empty = [k for k in ("train", "val", "test_sentences") if not statistics["hours"][k]]
         if empty:
             warnings.append(
-                f"no clip in {', '.join(empty)}: of {len(division)} sentences the draw gave it "
-                "none; name some with --config.val_sentences=... or --config.test_sentences=..."
+                f"no clip in {', '.join(empty)}: of {len(split_by_sentence)} sentences the draw "
+                "gave it none; name some with --config.val_sentences=... or "
+                "--config.test_sentences=..."
             )
         clocks: dict[str, Any] = {}
         notes: dict[str, list[str]] = {}
-        for said in judged:
-            clocks.setdefault(said["subject"], said["clock"])
-            if said["notes"]:
-                notes.setdefault(said["subject"], said["notes"])
+        for summary in judged:
+            clocks.setdefault(summary["subject"], summary["clock"])
+            if summary["notes"]:
+                notes.setdefault(summary["subject"], summary["notes"])
         fits = [(s["fit"]["residual_mm"], s["seconds"]) for s in used if "fit" in s]
         return {
             "input": str(source.path),
             "layout": source.layout,
             "settings": dataclasses.asdict(settings),
             "rejected": [{"take": k, "reason": v} for k, v in sorted(refused.items())],
-            "quarantined": [{"take": k, "reason": v} for k, v in sorted(aside.items())],
+            "quarantined": [{"take": k, "reason": v} for k, v in sorted(quarantined.items())],
             "warnings": warnings,
             "notes": notes,
             "offsets": clocks,
             "residual_mm": sum(mm * s for mm, s in fits) / (sum(s for _, s in fits) or 1.0),
             "kkt": max(s["kkt"] for s in used),
-            "unobserved_zero_channels": unseen,
+            "unobserved_zero_channels": unobserved,
         }
 
-    for said in judged:
-        said["split"] = split_of(said) if said["verdict"] == "used" else ""
+    for summary in judged:
+        summary["split"] = split_of(summary) if summary["verdict"] == "used" else ""
 
-    def page(manifest: records.Manifest) -> None:
+    def write_report_files(manifest: records.Manifest) -> None:
         facts = {
             "warnings": manifest.source["warnings"],
             "statistics": manifest.statistics,
-            "unobserved_zero_channels": unseen,
+            "unobserved_zero_channels": unobserved,
         }
         _report(out, source, judged, refused, settings, facts)
 
@@ -151,7 +158,7 @@ def write_dataset(
         subjects=subjects,
         meshes=meshes,
         source=describe,
-        before=page,
+        before_manifest=write_report_files,
     )
 
 
@@ -169,9 +176,9 @@ def _report(
         for k, v in sorted(refused.items())
     ]
     takes = [
-        {k: v for k, v in said.items() if k not in _OWN}
-        for said in judged
-        if said["verdict"] in ("used", "quarantined")
+        {k: v for k, v in summary.items() if k not in _NOT_REPORTED}
+        for summary in judged
+        if summary["verdict"] in ("used", "quarantined")
     ]
     facts = {
         "name": source.path.resolve().name,
@@ -206,49 +213,49 @@ def _read_clips(path: Path, entries: list[Any]) -> Iterator[records.Clip]:
 def judge_takes(
     summaries: list[dict[str, Any]], content: dict[str, str], settings: BuildSettings
 ) -> list[dict[str, Any]]:
-    """Returns the summaries with "verdict" and "reasons", in their order.
+    """Returns the summaries, in order, with "verdict" and "reasons" added.
 
     Args:
-      summaries: see `clips.work_on`.
+      summaries: see `cut_clips.run_job`.
       content: digest of the bytes of each take's files, by "subject/take".
       settings: of the build.
 
     Returns:
-      Verdicts are "used", "quarantined" (readable, but beyond a threshold or there twice),
-      "rejected" (it became no clip) and "slate".
+      Verdicts are "used", "quarantined" (readable, but beyond a threshold or a duplicate),
+      "rejected" (no clip came of it) and "slate".
     """
     thresholds = settings.thresholds()
     first: dict[Any, str] = {}
     out = []
-    for said in summaries:
+    for summary in summaries:
         reasons = []
-        if said["slate"]:
+        if summary["slate"]:
             verdict = "slate"
-        elif said["rejected"] or not said["entries"]:
-            verdict, reasons = "rejected", [said["rejected"] or "no frame under its audio"]
-            said = {**said, "rejected": reasons[0]}
+        elif summary["rejected"] or not summary["entries"]:
+            verdict, reasons = "rejected", [summary["rejected"] or "no frame under its audio"]
+            summary = {**summary, "rejected": reasons[0]}
         else:
-            reasons = measures.quarantine_reasons(said, thresholds)
-            for key, what in _identity(said, content[said["take"]]):
-                twin = first.setdefault(key, said["take"])
-                if twin != said["take"]:
+            reasons = quarantine_reasons(summary, thresholds)
+            for key, what in _fingerprints(summary, content[summary["take"]]):
+                twin = first.setdefault(key, summary["take"])
+                if twin != summary["take"]:
                     reasons.append(f"{what} as {twin}")
                     break
             verdict = "quarantined" if reasons else "used"
-        out.append({**said, "verdict": verdict, "reasons": reasons})
+        out.append({**summary, "verdict": verdict, "reasons": reasons})
     return out
 
 
-def _identity(said: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
-    """Yields what no two takes can have in common, and how to say it."""
+def _fingerprints(summary: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
+    """Yields (value that no two takes may share, what it means in words)."""
     yield content, "the same files"
-    audio, motion = said.get("audio") or {}, said.get("motion") or {}
+    audio, motion = summary.get("audio") or {}, summary.get("motion") or {}
     still = len(motion.get("dead") or ()) == len(motion.get("range") or ())
     if audio.get("digest") and motion.get("digest") and not still:
         yield (audio["digest"], motion["digest"]), "the same sound and motion"
 
 
-def _divide(keys: set[str], settings: BuildSettings) -> dict[str, str]:
+def _assign_splits(keys: set[str], settings: BuildSettings) -> dict[str, str]:
     """Returns the split of each sentence."""
     return {
         key: splits.split_with_named(

@@ -33,16 +33,16 @@ _NEAR_NOMINAL = 0.0015  # searched around a mistaken rate
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-    """What a take tells about its clocks.
+    """The signals of a take that its clocks are estimated from.
 
     Attributes:
-      name: of the take, unique for the person.
+      name: of the take, unique for the actor.
       slate: the take holds lip pops, not speech.
       envelope: [N] loudness in dB at 200 Hz, see `align.envelope`.
       clicks: [M] s, see `align.click_times`; only a slate's are used.
       times: [F] s on the capture's clock, increasing.
       aperture: [F] of the lips, any unit; NaN where unknown.
-      said: offset in s that the files say (timecodes), or None.
+      stated_offset: offset in s that the files state (timecodes), or None.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Signals:
     clicks: np.ndarray
     times: np.ndarray
     aperture: np.ndarray
-    said: float | None = None
+    stated_offset: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """How a take's two clocks stand. Everything in it can be written as JSON.
+    """The relation of a take's two clocks; all fields can be written as JSON.
 
     Attributes:
       seconds: audio time minus capture time: at capture time 0 if `corrected`, otherwise the
@@ -70,12 +70,12 @@ class Clock:
         a slate over its pops; 0 for given offsets and timecodes.
       drift: s of audio gained per s of capture; 0 while `drift_confidence` is 0.
       drift_confidence: in [0, 1], that the clocks do run apart; 0.5 as above.
-      drift_spread: standard error of the drift, s/s, found or not; 0 where nothing can be said.
+      drift_spread: standard error of the drift, s/s, also where none is reported; 0 where unknown.
         Drift that is not reported is within about twice this.
-      own: what this take alone says its offset is, s, or None; comparable with `seconds`.
-      own_confidence: of that.
-      corrected: `audio_times` takes the drift out.
-      notes: what stands out, in words.
+      own: offset estimated from this take alone, s, or None; comparable with `seconds`.
+      own_confidence: of `own`.
+      corrected: `audio_times` removes the drift.
+      notes: remarkable findings, in words.
     """
 
     seconds: float
@@ -98,7 +98,7 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True)
 class _Speech:
-    """What lips and sound say of a take; `at(t)` is the offset at capture time t."""
+    """Estimates from the lips and the sound of a take."""
 
     seconds: float  # at the pivot
     pivot: float
@@ -114,11 +114,11 @@ class _Speech:
     shared: bool = False
 
     def offset(self, *, corrected: bool) -> float:
-        """Returns the offset: at time 0 of a drift that is taken out, or half way through."""
+        """Returns the offset at time 0 where drift is corrected, else half way through the take."""
         return self.seconds + self.drift * ((0.0 if corrected else self.middle) - self.pivot)
 
     def alone(self, *, corrected: bool) -> float | None:
-        """Returns the take's own offset, told like `offset`."""
+        """Returns the offset from this take alone, at the same time as `offset`."""
         if self.own is None:
             return None
         return self.offset(corrected=corrected) - self.seconds + self.own
@@ -133,37 +133,48 @@ def estimate_clocks(
     per_take: bool = False,
     correct_drift: bool = False,
 ) -> list[Clock]:
-    """Returns the clocks of a person's takes, in their order.
+    """Estimates the clocks of an actor's takes, in their order.
 
-    What is believed first: a given offset; a timecode, unless speech contradicts it confidently; a
-    slate's lip pops; speech; nothing. All takes of a person share an offset and a drift, because
-    one device recorded them, unless `per_take`: then they share the drift, and a take that speech
-    alone cannot place falls back on the others' offset. Takes with timecodes share only the error
-    of these.
+    In order of precedence: a given offset; a timecode, unless speech contradicts it confidently; a
+    slate's lip pops; speech; an offset of 0. All takes of an actor share an offset and a drift,
+    because one device recorded them, unless `per_take`: then they share the drift, and a take whose
+    own speech is not enough falls back on the others' offset. Takes with timecodes share only the
+    error of these.
 
     Args:
-      signals: of all takes of the person, slates included.
+      signals: of all takes of the actor, slates included.
       given: offset for every take, s.
       limit: largest offset that is believed, s (for timecodes: largest error).
-      least_confidence: of an offset from a slate or from speech; below it it is not used.
+      least_confidence: offsets from a slate or from speech below it are not used.
       per_take: each take has an offset of its own.
-      correct_drift: take out drift that is at least as confident as that.
+      correct_drift: remove drift that is at least as confident as `least_confidence`.
+
+    Example:
+        >>> import numpy as np
+        >>> times, zeros = np.arange(120) / 60, np.zeros(120)
+        >>> still = Signals("a", False, np.zeros(400), np.zeros(0), times, zeros)
+        >>> [(clock.method, clock.seconds) for clock in estimate_clocks([still])]
+        [('none', 0.0)]
+        >>> estimate_clocks([still], given=0.1)[0].audio_times(np.array([1.0]))
+        array([1.1])
     """
     pairs = [
         pair
         for n, s in enumerate(signals)
         if not s.slate
-        and (pair := lags.make_pair(n, s.envelope, s.times, s.aperture, s.said)) is not None
+        and (pair := lags.make_pair(n, s.envelope, s.times, s.aperture, s.stated_offset))
+        is not None
     ]
-    found: dict[int, _Speech] = {}
+    estimates: dict[int, _Speech] = {}
     if per_take:
         for pair in pairs:
-            found |= _speech([pair], limit)
-        found = _share(pairs, found, limit)
+            estimates |= _speech([pair], limit)
+        estimates = _share(pairs, estimates, limit)
     else:
         for timecode in (False, True):
-            found |= _speech(
-                [p for p in pairs if (signals[p.index].said is not None) == timecode], limit
+            estimates |= _speech(
+                [p for p in pairs if (signals[p.index].stated_offset is not None) == timecode],
+                limit,
             )
     slates = [
         align.offset_from_slate(s.clicks, s.times, s.aperture, limit=limit) if s.slate else None
@@ -175,7 +186,7 @@ def estimate_clocks(
         slate = slates[n] if per_take else best
         if slate is not None and slate.confidence < least_confidence:
             slate = None
-        out.append(_decide(signal, found.get(n), slate, given, least_confidence, correct_drift))
+        out.append(_decide(signal, estimates.get(n), slate, given, least_confidence, correct_drift))
     return out
 
 
@@ -198,8 +209,8 @@ def _decide(
     spread = 0.0
     if given is not None:
         seconds, method, confidence = given, "given", 1.0
-    elif signal.said is not None:
-        seconds, method, confidence = signal.said, "timecode", max(0.5, sure)
+    elif signal.stated_offset is not None:
+        seconds, method, confidence = signal.stated_offset, "timecode", max(0.5, sure)
     elif slate is not None:
         seconds, method, confidence = slate.seconds, "slate", slate.confidence
         spread = slate.spread
@@ -254,9 +265,9 @@ def describe_clock(drift: float, fps: float, spread: float = 0.0) -> str:
     for rate in FRAME_RATES:
         if abs(rate / fps - 1) > near and abs(fps / rate - 1.0 - drift) <= near:
             return f"{text}: looks like {rate:.6g} fps taken for {fps:.6g}"
-    for real, taken in (SAMPLE_RATES, SAMPLE_RATES[::-1]):
-        if abs(real / taken - 1.0 - drift) <= near:
-            return f"{text}: looks like sound of {real:.0f} Hz taken for {taken:.0f}"
+    for real, assumed in (SAMPLE_RATES, SAMPLE_RATES[::-1]):
+        if abs(real / assumed - 1.0 - drift) <= near:
+            return f"{text}: looks like sound of {real:.0f} Hz taken for {assumed:.0f}"
     return text
 
 

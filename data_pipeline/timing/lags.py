@@ -75,7 +75,11 @@ class LineFit:
 
 
 def make_pair(
-    index: int, envelope: np.ndarray, times: np.ndarray, aperture: np.ndarray, said: float | None
+    index: int,
+    envelope: np.ndarray,
+    times: np.ndarray,
+    aperture: np.ndarray,
+    stated_offset: float | None,
 ) -> LipSoundPair | None:
     """Returns what is to be correlated, or None where lips or sound say nothing.
 
@@ -84,7 +88,7 @@ def make_pair(
       envelope: [N] loudness in dB at 200 Hz.
       times: [F] s on the capture's clock.
       aperture: [F], NaN where unknown.
-      said: offset around which to search, s.
+      stated_offset: offset around which to search, s.
     """
     times = np.asarray(times, np.float64)
     aperture = np.asarray(aperture, np.float64)
@@ -101,7 +105,7 @@ def make_pair(
     lips = _speed(align.resample(times, aperture[:, None], grid)[:, 0])
     lips[~align.covered_by_capture(times, grid)] = 0.0
     lips, sound = _even(lips), _even(_speed(level))
-    base = 0 if said is None else round(said * ENVELOPE_RATE)
+    base = 0 if stated_offset is None else round(stated_offset * ENVELOPE_RATE)
     if min(first + base + len(lips), len(sound)) - max(first + base, 0) < ENVELOPE_RATE:
         return None  # the two were not recorded at the same time
     chance = _chance(lips, sound[max(first + base, 0) :]) * len(lips)

@@ -48,7 +48,7 @@ def built(captures, tmp_path_factory):
     """The shards of `captures` and what was said while they were made."""
     out, lines = tmp_path_factory.mktemp("shards") / "set", []
     settings = BuildSettings(test_sentences=("line 2",))
-    manifest = build.build(captures[0], out, settings=settings, workers=0, say=lines.append)
+    manifest = build.build(captures[0], out, settings=settings, workers=0, log=lines.append)
     return out, manifest, lines
 
 
@@ -131,18 +131,18 @@ def test_second_run_reuses_and_changed_input_is_done_again(captures, tmp_path):
     first = build.build(folder, tmp_path / "out", settings=settings, workers=0)
     before = contents(tmp_path / "out")
     lines = []
-    again = build.build(folder, tmp_path / "out", settings=settings, workers=0, say=lines.append)
+    again = build.build(folder, tmp_path / "out", settings=settings, workers=0, log=lines.append)
     assert lines[-1].endswith("is up to date") and again == first
     # Another split needs no solving; another audio file needs that take alone.
     other = dataclasses.replace(settings, test_sentences=("line 1",), files=2)
     lines.clear()
-    moved = build.build(folder, tmp_path / "out", settings=other, workers=0, say=lines.append)
+    moved = build.build(folder, tmp_path / "out", settings=other, workers=0, log=lines.append)
     assert "9 of 9 takes are done already" in lines
     assert len(moved.shards) == 2 and len(list((tmp_path / "out").glob("clips-*"))) == 2
     audio, rate = soundfile.read(folder / "ann/audio/joy_00.wav")
     soundfile.write(folder / "ann/audio/joy_00.wav", audio * 0.5, rate)
     lines.clear()
-    build.build(folder, tmp_path / "out", settings=settings, workers=0, say=lines.append)
+    build.build(folder, tmp_path / "out", settings=settings, workers=0, log=lines.append)
     assert "8 of 9 takes are done already" in lines
     assert contents(tmp_path / "out") != before
 
@@ -306,7 +306,7 @@ def test_disks_without_locks_are_warned_of(captures, tmp_path, monkeypatch):
         tmp_path / "out",
         settings=BuildSettings(offset="0"),
         workers=0,
-        say=lines.append,
+        log=lines.append,
     )
     assert any("no locks (No locks available)" in line for line in lines)
     assert records.read_manifest(tmp_path / "out").shards

@@ -202,14 +202,14 @@ def test_what_is_given_or_said_comes_first():
     given_ = one(wrong, given=0.01)
     assert given_.method == "given" and given_.seconds == 0.01 and given_.confidence == 1
     assert "given offset is +0.010 s, lips and sound say +0.1" in given_.notes[0]
-    said = one(dataclasses.replace(wrong, said=0.14))
+    said = one(dataclasses.replace(wrong, stated_offset=0.14))
     assert said.method == "timecode" and said.seconds == 0.14 and not said.notes
-    far = one(dataclasses.replace(talk(1, 20.0, 30.0, 3.15), said=3.14))
+    far = one(dataclasses.replace(talk(1, 20.0, 30.0, 3.15), stated_offset=3.14))
     assert far.method == "timecode" and abs(far.own - 3.15) <= 0.01
-    denied = one(dataclasses.replace(wrong, said=-0.01))
+    denied = one(dataclasses.replace(wrong, stated_offset=-0.01))
     assert denied.method == "speech" and abs(denied.seconds - 0.15) <= 0.01
     assert "timecode offset is -0.010 s" in denied.notes[0]
-    silent = dataclasses.replace(wrong, envelope=np.full(4000, -40.0), said=0.3)
+    silent = dataclasses.replace(wrong, envelope=np.full(4000, -40.0), stated_offset=0.3)
     assert one(silent).method == "timecode" and one(silent).confidence == 0.5
 
 

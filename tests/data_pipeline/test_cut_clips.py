@@ -171,7 +171,7 @@ def test_a_defect_in_cutting_one_take_leaves_it_out_and_is_not_kept(
     with monkeypatch.context() as patch:
         patch.setattr(cut_clips.level, "speech_level", broken)
         _, (said,) = cut_clips.run_job(one)
-    assert "unexpected ZeroDivisionError: boom" in said["rejected"] and said["again"]
+    assert "unexpected ZeroDivisionError: boom" in said["rejected"] and said["retry"]
     assert said["entries"] == [] and not list((one.work / "clips").iterdir())
     assert cut_clips.run_job(one)[1][0]["rejected"] == ""
 
@@ -185,7 +185,7 @@ def test_a_defect_in_reading_clocks_leaves_the_persons_takes_out(tmp_path, make_
     with monkeypatch.context() as patch:
         patch.setattr(cut_clips.clocks, "estimate_clocks", broken)
         _, (said,) = cut_clips.run_job(one)
-    assert "unexpected IndexError: boom" in said["rejected"] and said["again"]
+    assert "unexpected IndexError: boom" in said["rejected"] and said["retry"]
     assert cut_clips.run_job(one)[1][0]["rejected"] == ""
 
 

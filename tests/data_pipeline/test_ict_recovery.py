@@ -7,7 +7,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.data import records
 from data_pipeline import build
-from data_pipeline.mesh import rigs
+from data_pipeline.mesh import blendshapes, rigs
 from data_pipeline.settings import read_settings
 from data_pipeline.solver import solve
 
@@ -53,7 +53,9 @@ def scans(rng, neutral, deltas, weights, fps):
 def test_weights_come_back_at_every_rate(shared, tmp_path):
     with np.load(shared / "ict" / "ict_facekit.npz") as data:
         identity = data["identity_deltas"].astype(np.float64)
-    face = rigs.make_blendshapes(rigs.read_rig(shared / "ict" / "ict_facekit.npz"), name="ict")
+    face = blendshapes.make_blendshapes(
+        rigs.read_rig(shared / "ict" / "ict_facekit.npz"), name="ict"
+    )
     names, deltas = list(face.channels), face.deltas / 10.0  # cm
     truth = {}
     for number, (label, fps) in enumerate(RATES.items()):

@@ -10,7 +10,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.quality import audio, fingerprints, measures
+from data_pipeline.quality import audio, fingerprints, lips, motion, thresholds, thumbnail
 from data_pipeline.settings import BuildSettings
 from data_pipeline.timing import align
 
@@ -65,7 +65,7 @@ def test_noise_alone_has_no_speech_in_it_and_fails(tmp_path):
     assert found["snr_db"] < 3
     assert any(
         "least_snr_db" in r
-        for r in measures.quarantine_reasons({"audio": found}, measures.Thresholds())
+        for r in thresholds.quarantine_reasons({"audio": found}, thresholds.Thresholds())
     )
     buried = speech(6.0)
     buried += np.random.default_rng(1).normal(size=len(buried)) * np.sqrt(active(buried))
@@ -89,7 +89,7 @@ def test_silence_is_said_and_gives_no_ratio(tmp_path):
     assert found["snr_db"] is None
     assert found["band_hz"] is None
     assert found["silence"] == found["digital_silence"] == 1.0
-    assert measures.quarantine_reasons({"audio": found}, measures.Thresholds()) == [
+    assert thresholds.quarantine_reasons({"audio": found}, thresholds.Thresholds()) == [
         "share of silence 1 is above 0.9 (most_silence)"
     ]
 
@@ -259,13 +259,13 @@ def test_damaged_sound_is_one_line(tmp_path):
         bad = tmp_path / f"{name}-ü.wav"
         bad.write_bytes(content)
         with pytest.raises(InputError, match=f"{name}-ü.wav") as error:
-            measures.measure_audio(bad)
+            audio.measure_audio(bad)
         assert "\n" not in str(error.value)
     nan = speech(3.0)
     nan[30000] = np.nan
     with pytest.raises(InputError, match="1.8750 s is not a finite number"):
-        measures.measure_audio(save(tmp_path / "n.wav", nan, subtype="FLOAT"))
-    assert measures.measure_audio(None) == {}
+        audio.measure_audio(save(tmp_path / "n.wav", nan, subtype="FLOAT"))
+    assert audio.measure_audio(None) == {}
 
 
 # Motion
@@ -297,12 +297,12 @@ ALL = np.ones(72, bool)
 
 
 def test_a_healthy_performance_has_nothing_to_report():
-    found = measures.measure_motion(*performance(), ALL, np.full(600, 0.3))
+    found = motion.measure_motion(*performance(), ALL, np.full(600, 0.3))
     assert found["jumps"] == found["frozen"] == found["missing"] == 0
     assert found["fps"] == 60 and found["fps_name"] == "60" and found["true_fps"] is None
     assert found["mirrored"] == 0 and not found["dead"]
     assert found["residual_mm"] == {"median": 0.3, "p95": 0.3, "max": 0.3}
-    assert measures.quarantine_reasons({"motion": found}, measures.Thresholds()) == []
+    assert thresholds.quarantine_reasons({"motion": found}, thresholds.Thresholds()) == []
     json.dumps(found, allow_nan=False)
 
 
@@ -321,7 +321,7 @@ def test_rates_by_their_true_names_with_frames_missing_and_times_in_milliseconds
     times = np.round(np.arange(900) / fps, 3)
     keep = np.ones(900, bool)
     keep[100:130] = keep[500] = False
-    found = measures.measure_motion(times[keep], curves[keep], ALL)
+    found = motion.measure_motion(times[keep], curves[keep], ALL)
     assert found["fps_name"] == name
     assert found["fps"] == pytest.approx(fps, rel=1e-6)
     assert found["missing"] == pytest.approx(31 / 900, abs=1e-4)
@@ -332,9 +332,9 @@ def test_rates_by_their_true_names_with_frames_missing_and_times_in_milliseconds
 def test_frames_without_numbers_are_missing():
     times, curves = performance()
     curves[50:110, 17] = np.nan
-    found = measures.measure_motion(times, curves, ALL)
+    found = motion.measure_motion(times, curves, ALL)
     assert found["missing"] == pytest.approx(0.1, abs=1e-4)
-    empty = measures.measure_motion(times, np.full((600, 72), np.nan), ALL)
+    empty = motion.measure_motion(times, np.full((600, 72), np.nan), ALL)
     assert empty["missing"] == 1.0
     json.dumps(empty, allow_nan=False)
 
@@ -343,13 +343,13 @@ def test_frozen_frames_and_regular_repeats():
     times, curves = performance()
     held = curves.copy()
     held[200:260] = held[199]
-    found = measures.measure_motion(times, held, ALL)
+    found = motion.measure_motion(times, held, ALL)
     assert found["frozen"] == pytest.approx(60 / 599, abs=1e-4)
     assert found["longest_frozen_s"] == pytest.approx(1.0, abs=0.001)
     assert found["true_fps"] is None
-    twice = measures.measure_motion(times, np.repeat(curves[:300], 2, axis=0), ALL)
+    twice = motion.measure_motion(times, np.repeat(curves[:300], 2, axis=0), ALL)
     assert twice["true_fps"] == pytest.approx(30.0)
-    pulled = measures.measure_motion(times, curves[(np.arange(600) * 24 // 60)], ALL)
+    pulled = motion.measure_motion(times, curves[(np.arange(600) * 24 // 60)], ALL)
     assert pulled["true_fps"] == pytest.approx(24.0, rel=0.02)
 
 
@@ -358,7 +358,7 @@ def test_jumps_are_single_frames_and_not_blinks_or_gaze():
     for at in (77, 300, 420):
         curves[at, rig.INDEX["jawOpen"]] += 0.4
     curves[500:] += np.where(np.arange(72) < 68, 0.9, 0.0)
-    found = measures.measure_motion(times, curves, ALL)
+    found = motion.measure_motion(times, curves, ALL)
     assert found["jump_times"] == [round(times[i], 4) for i in (77, 300, 420, 500)]
     assert found["jumps"] == pytest.approx(4 / 600, abs=1e-5)
 
@@ -370,7 +370,7 @@ def test_limits_ranges_and_what_lies_beyond():
     curves[:30, 21] = -0.2
     curves[:, 30] = 0.25
     curves[:90, 70] = -45.0
-    found = measures.measure_motion(times, curves, ALL)
+    found = motion.measure_motion(times, curves, ALL)
     saturated = found["saturated"]
     assert saturated["jawOpen"] == pytest.approx(0.25)
     assert saturated["mouthPucker"] == pytest.approx(0.1)
@@ -387,10 +387,10 @@ def test_limits_ranges_and_what_lies_beyond():
 def test_the_noise_is_that_which_was_added():
     times, curves = performance(3000)
     rng = np.random.default_rng(0)
-    base = measures.measure_motion(times, curves, ALL)["noise"]
+    base = motion.measure_motion(times, curves, ALL)["noise"]
     for level in (0.01, 0.03):
         noisy = curves + level * rng.normal(size=curves.shape) * rig.SCALE
-        assert measures.measure_motion(times, noisy, ALL)["noise"] == pytest.approx(level, rel=0.2)
+        assert motion.measure_motion(times, noisy, ALL)["noise"] == pytest.approx(level, rel=0.2)
     assert base < 0.005
 
 
@@ -399,28 +399,28 @@ def test_left_that_equals_right():
     equal = curves.copy()
     for a, b in rig.MIRROR_PAIRS:
         equal[:, rig.INDEX[b]] = equal[:, rig.INDEX[a]]
-    assert measures.measure_motion(times, equal, ALL)["mirrored"] == 1.0
+    assert motion.measure_motion(times, equal, ALL)["mirrored"] == 1.0
     equal[7, rig.INDEX["mouthSmileLeft"]] += 0.01
-    found = measures.measure_motion(times, equal, ALL)
+    found = motion.measure_motion(times, equal, ALL)
     assert 0.9 < found["mirrored"] < 1.0
     assert found["unequal"] == ["mouthSmileLeft"]
 
 
 def test_copies_of_motion_have_one_digest():
     times, curves = performance()
-    first = measures.measure_motion(times, curves, ALL)["digest"]
-    assert measures.measure_motion(times + 3, curves.astype(np.float32), ALL)["digest"] == first
-    assert measures.measure_motion(times, performance(seed=1)[1], ALL)["digest"] != first
+    first = motion.measure_motion(times, curves, ALL)["digest"]
+    assert motion.measure_motion(times + 3, curves.astype(np.float32), ALL)["digest"] == first
+    assert motion.measure_motion(times, performance(seed=1)[1], ALL)["digest"] != first
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 4, 6])
 def test_very_short_motion(frames):
     times, curves = performance(10)
     for seen in (ALL, ~ALL):
-        found = measures.measure_motion(times[:frames], curves[:frames], seen, np.ones(frames))
+        found = motion.measure_motion(times[:frames], curves[:frames], seen, np.ones(frames))
         json.dumps(found, allow_nan=False)
         assert found["frames"] == frames
-        measures.quarantine_reasons({"motion": found}, measures.Thresholds())
+        thresholds.quarantine_reasons({"motion": found}, thresholds.Thresholds())
 
 
 # Lips
@@ -433,22 +433,19 @@ def talking(seed, seconds=20.0):
     times = np.arange(int(seconds * 60)) / 60
     loud = np.interp(times + 0.03, np.arange(len(envelope)) / 200, envelope)
     smooth = np.convolve(np.pad(loud, 4, "edge"), np.ones(9) / 9, "valid")
-    lips = (smooth - smooth.min()) / np.ptp(smooth)
+    opening = (smooth - smooth.min()) / np.ptp(smooth)
     rng = np.random.default_rng(seed + 100)
     wander = np.interp(
         times, np.arange(0, seconds + 1, 0.25), rng.normal(size=int(seconds * 4) + 4)
     )
-    return envelope, times, 0.6 * lips + 0.1 * wander
+    return envelope, times, 0.6 * opening + 0.1 * wander
 
 
 def test_swapped_sound_is_caught():
     takes = [talking(seed) for seed in range(8)]
-    own = [measures.measure_lips(e, t, a) for e, t, a in takes]
+    own = [lips.measure_lips(e, t, a) for e, t, a in takes]
     swapped = [
-        measures.measure_lips(takes[i][0], *takes[j][1:])
-        for i in range(8)
-        for j in range(8)
-        if i != j
+        lips.measure_lips(takes[i][0], *takes[j][1:]) for i in range(8) for j in range(8) if i != j
     ]
     assert all(m["belongs"] for m in own)
     assert min(m["correlation"] for m in own) > max(m["correlation"] for m in swapped)
@@ -461,29 +458,29 @@ def test_swapped_sound_is_caught():
 def test_lips_that_say_nothing_are_not_judged():
     envelope, times, aperture = talking(0)
     for nothing in (
-        measures.measure_lips(envelope, times, np.full(len(times), 0.2)),
-        measures.measure_lips(np.full(len(envelope), -50.0), times, aperture),
-        measures.measure_lips(envelope[:300], times, aperture),
-        measures.measure_lips(envelope, times[:5], aperture[:5]),
-        measures.measure_lips(envelope, times + 1000, aperture),
-        measures.measure_lips(envelope, times, np.full(len(times), np.nan)),
+        lips.measure_lips(envelope, times, np.full(len(times), 0.2)),
+        lips.measure_lips(np.full(len(envelope), -50.0), times, aperture),
+        lips.measure_lips(envelope[:300], times, aperture),
+        lips.measure_lips(envelope, times[:5], aperture[:5]),
+        lips.measure_lips(envelope, times + 1000, aperture),
+        lips.measure_lips(envelope, times, np.full(len(times), np.nan)),
     ):
         assert nothing["correlation"] is None and nothing["belongs"] is None
-        limits = measures.Thresholds(least_lip_correlation=0.5)
-        assert measures.quarantine_reasons({"lips": nothing}, limits) == []
+        limits = thresholds.Thresholds(least_lip_correlation=0.5)
+        assert thresholds.quarantine_reasons({"lips": nothing}, limits) == []
 
 
 # Verdicts
 
 
 def test_a_reason_names_the_value_the_threshold_and_the_key():
-    reasons = measures.quarantine_reasons(
+    reasons = thresholds.quarantine_reasons(
         {
             "audio": {"snr_db": 6.2, "snr_sure": True, "band_hz": 2500.0, "band_sure": True},
             "motion": {"saturated": {"jawOpen": 0.7, "cheekPuff": 0.1}, "jumps": 0.5},
             "clock": {"drift": -0.01, "drift_confidence": 0.9},
         },
-        measures.Thresholds(),
+        thresholds.Thresholds(),
     )
     assert reasons == [
         "signal-to-noise ratio 6.2 dB is below 10 (least_snr_db)",
@@ -500,9 +497,12 @@ def test_what_is_not_sure_or_not_there_fails_nobody():
         "clock": {"drift": 0.5, "drift_confidence": 0.1},
         "motion": {"residual_mm": None, "frozen": None},
     }
-    assert measures.quarantine_reasons(unsure, measures.Thresholds()) == []
-    assert measures.quarantine_reasons({}, measures.Thresholds()) == []
-    assert measures.quarantine_reasons({"audio": None, "motion": None}, measures.Thresholds()) == []
+    assert thresholds.quarantine_reasons(unsure, thresholds.Thresholds()) == []
+    assert thresholds.quarantine_reasons({}, thresholds.Thresholds()) == []
+    assert (
+        thresholds.quarantine_reasons({"audio": None, "motion": None}, thresholds.Thresholds())
+        == []
+    )
 
 
 BAD = {
@@ -519,17 +519,17 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(measures.Thresholds)])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(thresholds.Thresholds)])
 def test_every_threshold_can_be_used_alone_and_switched_off(name):
-    off = dict.fromkeys((f.name for f in dataclasses.fields(measures.Thresholds)), 0.0)
-    assert measures.quarantine_reasons(BAD, measures.Thresholds(**off)) == []
-    (reason,) = measures.quarantine_reasons(BAD, measures.Thresholds(**off | {name: 0.5}))
+    off = dict.fromkeys((f.name for f in dataclasses.fields(thresholds.Thresholds)), 0.0)
+    assert thresholds.quarantine_reasons(BAD, thresholds.Thresholds(**off)) == []
+    (reason,) = thresholds.quarantine_reasons(BAD, thresholds.Thresholds(**off | {name: 0.5}))
     assert reason.endswith(f"({name})")
 
 
 def test_thresholds_are_the_settings_of_a_build():
     settings = BuildSettings()
-    for field in dataclasses.fields(measures.Thresholds):
+    for field in dataclasses.fields(thresholds.Thresholds):
         assert getattr(settings, field.name) == field.default
 
 
@@ -537,14 +537,14 @@ def test_a_thumbnail_is_small_and_keeps_the_peaks():
     envelope, times, aperture = talking(0)
     residual = np.full(len(times), 0.2)
     residual[700] = 5.0
-    small = measures.thumbnail(envelope, times, aperture, residual)
+    small = thumbnail.make_thumbnail(envelope, times, aperture, residual)
     assert len(small["loudness"]) == len(small["aperture"]) == len(small["residual"]) == 240
     assert max(small["residual"]) == 5.0
     assert max(small["aperture"]) == pytest.approx(aperture.max(), abs=1e-3)
     assert len(json.dumps(small, allow_nan=False)) < 6000
-    silent = measures.thumbnail(None, times[:1], aperture[:1])
+    silent = thumbnail.make_thumbnail(None, times[:1], aperture[:1])
     assert silent["loudness"] == [] and len(silent["aperture"]) == 1
-    assert measures.thumbnail(envelope, times[:0], aperture[:0])["aperture"] == []
+    assert thumbnail.make_thumbnail(envelope, times[:0], aperture[:0])["aperture"] == []
 
 
 # Real recordings
@@ -579,4 +579,4 @@ def test_mandarin_takes_belong_to_their_own_sound(shared):
         takes.append((envelope, capture.times - 1 / 30, rig.aperture(capture.curves)))
     for i, (envelope, _, _) in enumerate(takes):
         for j, (_, times, aperture) in enumerate(takes):
-            assert measures.measure_lips(envelope, times, aperture)["belongs"] is (i == j)
+            assert lips.measure_lips(envelope, times, aperture)["belongs"] is (i == j)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from a2fjax.errors import InputError
-from data_pipeline.quality import findings as remarks
-from data_pipeline.quality import measures, report, report_html, sparklines
+from data_pipeline.quality import findings as findings_lib
+from data_pipeline.quality import report, report_html, sparklines, thresholds
 
-THRESHOLDS = dataclasses.asdict(measures.Thresholds())
+THRESHOLDS = dataclasses.asdict(thresholds.Thresholds())
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -166,7 +166,7 @@ def test_what_is_wrong_is_said_in_words_worst_first():
     assert any(t.startswith("all 5 takes hold 8 kHz sound stored at a higher") for _, t in said)
     assert any(s == "error" and t.startswith("1 of 5 takes have lips that do not") for s, t in said)
     assert ("note", "1 of 2 observed channels move in no take: cheekPuff") in said
-    order = [remarks.SEVERITIES.index(w["severity"]) for w in found["warnings"]]
+    order = [findings_lib.SEVERITIES.index(w["severity"]) for w in found["warnings"]]
     assert order == sorted(order)
     assert found["takes"][0]["take"] == "a/0"
     tags = parse(report_html.render_html(found))

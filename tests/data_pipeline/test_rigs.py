@@ -13,7 +13,7 @@ from a2fjax import rig as channels
 from a2fjax.errors import InputError
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
-from data_pipeline.mesh import conventions, rigs
+from data_pipeline.mesh import blendshapes, conventions, rigs
 
 
 @pytest.fixture(scope="module")
@@ -223,20 +223,24 @@ def test_what_is_no_rig_is_named(tmp_path):
 def test_shapes_become_channels(tmp_path):
     neutral, deltas, _, _ = small()
     names = ("browInnerUp_L", "cheekRaiser_L", "browInnerUp_R")
-    face = rigs.make_blendshapes(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="cm")
+    face = blendshapes.make_blendshapes(
+        rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="cm"
+    )
     assert face.channels == ("browInnerUp",) and not face.transferred
     np.testing.assert_allclose(face.deltas[0], 10 * (deltas[0] + deltas[2]))
     assert any("left out: cheekRaiser_L" in note for note in face.notes)
     with pytest.raises(InputError, match="ann: unknown channel 'jawOpne'; did you mean 'jawOpen'"):
-        rigs.make_blendshapes(
+        blendshapes.make_blendshapes(
             rigs.Rig(neutral=neutral, deltas=deltas[:1], names=("jawOpne",)), name="ann"
         )
     with pytest.raises(InputError, match="ann: holds no shape of the rig"):
-        rigs.make_blendshapes(
+        blendshapes.make_blendshapes(
             rigs.Rig(neutral=neutral, deltas=deltas[:1], names=names[1:2]), name="ann"
         )
     with pytest.raises(InputError, match="units='inch'"):
-        rigs.make_blendshapes(rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="inch")
+        blendshapes.make_blendshapes(
+            rigs.Rig(neutral=neutral, deltas=deltas, names=names), units="inch"
+        )
 
 
 def test_own_shapes_in_other_axes_are_turned(template):
@@ -244,21 +248,21 @@ def test_own_shapes_in_other_axes_are_turned(template):
     turned = rigs.Rig(
         neutral=template.neutral @ z_up, deltas=template.deltas @ z_up, names=template.names
     )
-    plain = rigs.make_blendshapes(template)
+    plain = blendshapes.make_blendshapes(template)
     for axes in ("auto", "+x+z-y"):
-        face = rigs.make_blendshapes(turned, axes=axes)
+        face = blendshapes.make_blendshapes(turned, axes=axes)
         np.testing.assert_array_equal(face.axes, z_up)
         np.testing.assert_allclose(face.neutral, plain.neutral, atol=1e-9)
         np.testing.assert_allclose(face.deltas, plain.deltas, atol=1e-9)
-    kept = rigs.make_blendshapes(turned, axes="+x+y+z")
+    kept = blendshapes.make_blendshapes(turned, axes="+x+y+z")
     np.testing.assert_allclose(kept.neutral, turned.neutral * 10)
 
 
 def test_the_template_itself_is_not_transferred(template):
     pose = Rotation.from_euler("xyz", [10, -5, 3], degrees=True).as_matrix()
     capture = (template.neutral @ pose.T + [3.0, 150.0, -20.0]) / 100
-    face = rigs.make_blendshapes(template, neutral=capture)
-    plain = rigs.make_blendshapes(template)
+    face = blendshapes.make_blendshapes(template, neutral=capture)
+    plain = blendshapes.make_blendshapes(template)
     assert face.millimetres == 1000.0 and not face.transferred
     np.testing.assert_allclose(face.neutral, plain.neutral, atol=1e-6)
     np.testing.assert_array_equal(face.deltas, plain.deltas)
@@ -269,7 +273,7 @@ def test_a_person_without_shapes_gets_the_templates(template):
     mirrored = conventions.parse_axes("-x+z-y")
     capture = person.vertices @ mirrored * 10
     capture[[3, 200]] = np.nan
-    face = rigs.make_blendshapes(template, neutral=capture, name="ann")
+    face = blendshapes.make_blendshapes(template, neutral=capture, name="ann")
     np.testing.assert_array_equal(face.axes, mirrored)
     assert face.transferred and face.millimetres == 1.0
     assert set(face.keep) == set(range(422)) - {3, 200} and np.isfinite(face.neutral).all()
@@ -278,7 +282,7 @@ def test_a_person_without_shapes_gets_the_templates(template):
     assert "2 vertices of the neutral are not known" in notes
     # The neutral lies on the template's: no rotation is left between them.
     known = np.delete(np.arange(422), [3, 200])
-    a, b = face.neutral[known], rigs.make_blendshapes(template).neutral[known]
+    a, b = face.neutral[known], blendshapes.make_blendshapes(template).neutral[known]
     left, _ = Rotation.align_vectors(b - b.mean(axis=0), a - a.mean(axis=0))
     assert left.magnitude() < 1e-6
     # A hole is filled from its neighbours: nearer to the truth than the template's own vertex.
@@ -287,13 +291,13 @@ def test_a_person_without_shapes_gets_the_templates(template):
     expected = at.apply(truth - truth[known].mean(axis=0)) + b.mean(axis=0)
     assert np.linalg.norm(face.neutral[[3, 200]] - expected[[3, 200]], axis=1).max() < 10.0
     with pytest.raises(InputError, match="ann: 400 vertices, the template rig has 422"):
-        rigs.make_blendshapes(template, neutral=capture[:400], name="ann")
+        blendshapes.make_blendshapes(template, neutral=capture[:400], name="ann")
 
 
 @pytest.mark.parametrize("name", ["ict_facekit", "ict_lite"])
 def test_ict_facekit_is_a_template(shared, name):
     found = rigs.read_rig(shared / "ict" / f"{name}.npz")
-    face = rigs.make_blendshapes(found, name=name)
+    face = blendshapes.make_blendshapes(found, name=name)
     assert len(face.channels) == 51 and "tongueOut" not in face.channels
     assert face.millimetres == 10.0 and np.array_equal(face.axes, np.eye(3))
     brow = face.deltas[face.channels.index("browInnerUp")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
 from a2fjax import rig
-from data_pipeline.solver import framewise, solve
+from data_pipeline.solver import solve
 
 PLAIN = dict(l2=0.0, l1=0.0, smoothness=0.0, symmetry=0.0)
 
@@ -365,89 +365,45 @@ def test_memory_beyond_the_sequence_does_not_grow_with_it():
     assert (extra[1] - extra[0]) / (6 - 1) < 0.5 * 12 * 8
 
 
-def nvidias(deltas, moved, s, scale, pairs, exclusive, first):
-    """NVIDIA's solve as its formula is written down, by scipy."""
+def nvidia_framewise(deltas, frames, strengths, pairs):
+    """NVIDIA's frame-by-frame solve as its formula is written, by scipy.
+
+    A = D D' + 0.25 L1^2 11' + (10 L2 + 100 temporal) I + 10 symmetry S'S,
+    w_t = argmin |A w - D d_t - 100 temporal w_(t-1)|^2, 0 <= w <= 1.
+    """
     flat = deltas.reshape(len(deltas), -1)
     count = len(flat)
     rows = np.zeros((len(pairs), count))
     for row, (i, j) in zip(rows, pairs, strict=True):
         row[i], row[j] = 1, -1
-    a = flat @ flat.T + s.l1**2 * 0.25 * scale * np.ones((count, count))
-    a = a + (s.l2 * 10 * scale + s.temporal * 100 * scale) * np.eye(count)
-    a = a + s.symmetry * 10 * scale * rows.T @ rows
-    out, previous = [], np.zeros(count)
-    for t, m in enumerate(moved):
-        if t in first:
-            previous = np.zeros(count)
-        b = flat @ m.ravel() + s.temporal * s.temporal_target * scale * previous
-        lower, upper = np.zeros(count), np.ones(count)
-        x = lsq_linear(a, b, (lower, upper), method="bvls", tol=1e-14).x
-        for i, j in exclusive:
-            upper[j if x[i] >= x[j] else i] = 1e-10
-        if exclusive:
-            x = lsq_linear(a, b, (lower, upper), method="bvls", tol=1e-14).x
-        out.append(x)
-        previous = x
-    return np.array(out)
+    a = flat @ flat.T + strengths["l1"] ** 2 * 0.25 * np.ones((count, count))
+    a = a + (strengths["l2"] * 10 + strengths["temporal"] * 100) * np.eye(count)
+    a = a + strengths["symmetry"] * 10 * rows.T @ rows
+    weights = [np.zeros(count)]
+    for frame in frames:
+        b = flat @ frame.ravel() + strengths["temporal"] * 100 * weights[-1]
+        weights.append(lsq_linear(a, b, (0, 1), method="bvls", tol=1e-14).x)
+    return np.array(weights[1:])
 
 
-@pytest.mark.parametrize("target", [100.0, 1.0])
-@pytest.mark.parametrize("exclusive", [[], [(2, 3), (6, 7)]])
-def test_parity_with_nvidias_solve(target, exclusive):
-    rng = np.random.default_rng(20)
-    neutral = rng.normal(size=(40, 3)) * [4, 6, 5]
-    deltas, _, moved = problem(rng, shapes=10, vertices=40, frames=25, noise=0.5)
-    s = framewise.NvidiaStrengths(l1=0.7, l2=0.3, temporal=0.2, symmetry=1.5, template_size=30.0)
-    s = framewise.dataclasses.replace(s, temporal_target=target)
-    box = np.linalg.norm(neutral.max(axis=0) - neutral.min(axis=0))
-    scale = s.scale(neutral)
-    assert scale == pytest.approx((box / 30.0) ** 2)
-    pairs, first = [(0, 1), (4, 5)], (0, 11)
-    expected = nvidias(deltas, moved, s, scale, pairs, exclusive, first)
-    linear, energy = solve.correlate(deltas, moved)
-    found = framewise.solve_framewise(
-        solve.gram(deltas),
-        linear,
-        energy,
-        40,
-        s,
-        scale,
-        first=first,
-        pairs=pairs,
-        exclusive=exclusive,
-    )
-    assert found.converged
-    assert np.abs(found.weights - expected).max() <= 1e-6
-    fit = np.einsum("fk,kvi->fvi", found.weights, deltas) - moved
-    np.testing.assert_allclose(found.residual, np.sqrt((fit**2).sum(axis=(1, 2)) / 40), rtol=1e-6)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), rank=st.integers(2, 8), noise=st.sampled_from([0.0, 0.3]))
-def test_active_sets_reach_scipys_minimum(seed, rank, noise):
-    rng = np.random.default_rng(seed)
-    a = rng.normal(size=(9, rank)) @ rng.normal(size=(rank, 8))
-    b = a @ rng.choice([0.0, 0.4, 1.0], 8) + noise * rng.normal(size=9)
-    upper = np.where(rng.random(8) < 0.2, 0.0, 1.0)
-    x, _ = framewise.bounded_least_squares(a, b, upper, rng.uniform(-0.5, 1.5, 8))
-    best = lsq_linear(a, b, (0, np.maximum(upper, 1e-13)), method="bvls", tol=1e-15)
-    assert (x >= 0).all() and (x <= upper).all()
-    assert ((a @ x - b) ** 2).sum() <= 2 * best.cost + 1e-9 * (b @ b) + 1e-12
-
-
-def test_nvidias_strengths_become_ours():
+def test_strengths_of_nvidias_solver_have_equivalents():
     """Where no bound is active and nothing moves in time, both find nearly the same weights."""
     rng = np.random.default_rng(21)
     deltas = rng.normal(size=(6, 60, 3))
     truth = np.tile(rng.uniform(0.3, 0.7, 6), (30, 1))
     moved = np.einsum("fk,kvi->fvi", truth, deltas) + 0.05 * rng.normal(size=(30, 60, 3))
-    s = framewise.NvidiaStrengths(l1=1.0, l2=0.5, temporal=0.1, symmetry=0.7)
-    linear, energy = solve.correlate(deltas, moved)
-    gram, pairs = solve.gram(deltas), [(0, 1)]
-    theirs = framewise.solve_framewise(gram, linear, energy, 60, s, 1.0, pairs=pairs)
-    ours = solve.solve(
-        gram, linear, energy, 60, s.settings(1.0, total=float(truth[0].sum())), pairs=pairs
+    strengths = dict(l1=1.0, l2=0.5, temporal=0.1, symmetry=0.7)
+    pairs = [(0, 1)]
+    theirs = nvidia_framewise(deltas, moved, strengths, pairs)
+    ours = run(
+        deltas,
+        moved,
+        l2=10.0 * strengths["l2"],
+        l1=0.5 * strengths["l1"] ** 2 * float(truth[0].sum()),
+        smoothness=100.0 * strengths["temporal"],
+        symmetry=10.0 * strengths["symmetry"],
+        pairs=pairs,
     )
     # Theirs starts from zero and has to come up first.
-    assert np.abs(theirs.weights[15:] - ours.weights[15:]).max() < 0.01
+    assert np.abs(theirs[15:] - ours.weights[15:]).max() < 0.01
     assert np.abs(ours.weights - truth).max() > 0.02  # the strengths do something

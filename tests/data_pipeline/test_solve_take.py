@@ -172,7 +172,7 @@ def test_permissions_count_as_a_change(tmp_path, make_talk):
     def last_line(mode):
         lines = []
         (tmp_path / "ann/a.npz").chmod(mode)
-        build.build(tmp_path / "ann", tmp_path / "out", workers=0, say=lines.append)
+        build.build(tmp_path / "ann", tmp_path / "out", workers=0, log=lines.append)
         return lines[1]
 
     last_line(0o644)
@@ -223,7 +223,7 @@ def solved(folder, tmp_path, name, **said):
     (take,) = [t for t in actor.takes if t.name == name]
     done = solve_take.run_job(solve_take.Job(source, take, settings, work, "stamp" + name, "actor"))
     assert not done.failed, done.failed
-    return solve_take.SolvedTake.load(work / "takes" / f"{done.mark}.npz")
+    return solve_take.SolvedTake.load(work / "takes" / f"{done.key}.npz")
 
 
 def test_a_tongue_is_solved_beside_the_face(tmp_path, head, make_actor):

@@ -9,7 +9,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.errors import InputError
 from data_pipeline import sources
-from data_pipeline.mesh import rigs
+from data_pipeline.mesh import blendshapes
 from data_pipeline.sources import SourceOptions, caches, shot_list
 
 PLAIN = SourceOptions()
@@ -111,10 +111,10 @@ def test_nvidia_source_lists_takes_and_reads_them(tmp_path, head, make_actor):
     capture = source.capture(take)
     assert capture.skin.shape == (len(capture.times), 450, 3)
     np.testing.assert_allclose(capture.eyes[3], [1, 2, 3, 4])
-    face = source.face("ann", "skin")
+    face = source.blendshapes("ann", "skin")
     assert face.millimetres == 10.0 and face.channels == tuple(rig.ARKIT)
     np.testing.assert_allclose(face.neutral, head.neutral * 10, atol=1e-4)
-    assert source.face("ann", "tongue") is None
+    assert source.blendshapes("ann", "tongue") is None
     alone, why = sources.open_source(tmp_path / "set" / "bob", "auto", PLAIN)
     assert "one actor" in why and [a.name for a in alone.actors()] == ["bob"]
     assert alone.capture(alone.actors()[0].takes[0]).skin.shape[1] == 450
@@ -173,9 +173,9 @@ def test_mouth_close_that_includes_the_jaw_is_made_relative(head):
     channels = ["jawOpen", "mouthClose"]
     jaw, close = head.deltas[[rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]]]
     deltas = np.stack([jaw, close + jaw])
-    assert "subtracted" in rigs.relative_mouth_close(channels, deltas, "auto")
+    assert "subtracted" in blendshapes.relative_mouth_close(channels, deltas, "auto")
     np.testing.assert_allclose(deltas[1], close, atol=1e-12)
-    assert "relative" in rigs.relative_mouth_close(channels, deltas, "auto")
+    assert "relative" in blendshapes.relative_mouth_close(channels, deltas, "auto")
     np.testing.assert_allclose(deltas[1], close, atol=1e-12)
 
 
@@ -193,12 +193,12 @@ def test_shapes_of_other_names_and_halves(tmp_path, head, make_actor):
         JawOpen=head.deltas[1],
     )
     source, _ = sources.open_source(folder, "auto", PLAIN)
-    face = source.face("ann", "skin")
+    face = source.blendshapes("ann", "skin")
     assert face.channels == ("jawOpen", "browInnerUp")
     np.testing.assert_allclose(face.deltas[1], 30 * brow)
     np.savez(path, poseNames=np.array(["neutral", "jawOpne"]), neutral=head.neutral, jawOpne=brow)
     with pytest.raises(InputError, match="bs_skin.npz: unknown channel 'jawOpne'.*jawOpen"):
-        source.face("ann", "skin")
+        source.blendshapes("ann", "skin")
 
 
 def table(folder, stem, **arrays):

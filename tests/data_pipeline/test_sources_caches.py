@@ -292,13 +292,13 @@ def test_without_shapes_a_template_of_the_same_topology_serves(tmp_path, head, m
     options = SourceOptions(rig=str(template))
     source, found = opened(folder, options)
     assert found.files[-1] == template
-    face = source.face("ann", "skin")
+    face = source.blendshapes("ann", "skin")
     assert face.channels == tuple(rig.ARKIT) and face.millimetres == 10.0
     np.testing.assert_allclose(face.neutral, head.neutral * 10, atol=0.01)
     vertices, _ = source.mesh("ann")
     assert vertices.shape == head.neutral.shape
     np.testing.assert_allclose(vertices * 10, face.neutral, atol=1e-3)
-    assert opened(folder)[0].face("ann", "skin") is None
+    assert opened(folder)[0].blendshapes("ann", "skin") is None
 
 
 def test_pose_deltas_and_jaw_keypoints_are_checked(tmp_path, head, make_actor):
@@ -313,7 +313,7 @@ def test_pose_deltas_and_jaw_keypoints_are_checked(tmp_path, head, make_actor):
     np.savez(jaw, joy_00=np.zeros((frames, 5, 3)))
     (note,) = source.capture(take).notes
     assert note == "5 jaw keypoints agree in number of frames; the jaw is solved from the skin"
-    wrong = [n for n in source.face("ann", "skin").notes if "pose" in n]
+    wrong = [n for n in source.blendshapes("ann", "skin").notes if "pose" in n]
     assert len(wrong) == 1 and "eye_close_pose_delta.npy: 449 vertices, expected 450" in wrong[0]
     for shape in [(frames - 1, 5, 3), (frames, 4, 3), (frames, 15)]:
         np.savez(jaw, joy_00=np.zeros(shape))

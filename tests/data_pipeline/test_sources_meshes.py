@@ -220,8 +220,8 @@ def test_without_a_rate_or_a_rig(tmp_path, face):
     (actor,) = source.actors()
     with pytest.raises(InputError, match="frame rate.*--config.fps"):
         source.capture(actor.takes[0])
-    assert source.face(actor.name, "skin") is None and source.mesh(actor.name) is None
-    assert source.face(actor.name, "tongue") is None
+    assert source.blendshapes(actor.name, "skin") is None and source.mesh(actor.name) is None
+    assert source.blendshapes(actor.name, "tongue") is None
 
 
 def test_the_shot_list_is_honoured(tmp_path, face):
@@ -254,7 +254,7 @@ def test_own_shapes_solve_the_frames(tmp_path, face):
     write_rig(tmp_path / "rig.npz", face)
     source, _ = sources.open_source(tmp_path, "auto", SourceOptions(fps=30, units="cm"))
     (actor,) = source.actors()
-    shapes = source.face(actor.name, "skin")
+    shapes = source.blendshapes(actor.name, "skin")
     blocks = geometry.displacements(
         source.capture(actor.takes[0]).skin, shapes.neutral, shapes.keep, None,
         scale=shapes.millimetres, name="one",
@@ -519,9 +519,9 @@ def test_interpolation_as_the_file_asks(tmp_path, face):
 def test_a_missing_library_is_named(tmp_path, monkeypatch, module, file):
     (tmp_path / file).write_bytes(b"x")
     monkeypatch.setitem(sys.modules, module, None)
-    reader = usd if module == "pxr" else gltf
+    read = usd.read_usd if module == "pxr" else gltf.read_gltf
     with pytest.raises(InputError, match=r"a2fjax\[captures\]"):
-        reader.read(tmp_path / file)
+        read(tmp_path / file)
 
 
 def damaged(data, rng):

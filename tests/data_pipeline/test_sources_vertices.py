@@ -125,10 +125,10 @@ def test_the_tree_faceformer_prepares(tmp_path, face):
     capture = source.capture(one.takes[0])
     np.testing.assert_allclose(capture.times, np.arange(20) / 25)
     np.testing.assert_array_equal(capture.skin[3:9], points[3:9])
-    shapes = source.face("F1", "skin")
+    shapes = source.blendshapes("F1", "skin")
     np.testing.assert_allclose(shapes.neutral, 10 * face[0].vertices, atol=1e-3)
     assert any("templates/F1.npy" in note.replace("\\", "/") for note in shapes.notes)
-    guessed = source.face(other.name, "skin")
+    guessed = source.blendshapes(other.name, "skin")
     assert any("pickles are refused: give templates/" in note for note in guessed.notes)
 
 
@@ -159,10 +159,10 @@ def test_a_template_serves_people_without_shapes(tmp_path, face, given):
     source, _ = sources.open_source(capture, "auto", options)
     (actor,) = source.actors()
     assert tmp_path / "template.npz" in actor.files
-    shapes = source.face(actor.name, "skin")
+    shapes = source.blendshapes(actor.name, "skin")
     assert shapes.transferred and shapes.millimetres == 1000
     again, _ = sources.open_source(capture, "auto", options)
-    np.testing.assert_array_equal(again.face(actor.name, "skin").neutral, shapes.neutral)
+    np.testing.assert_array_equal(again.blendshapes(actor.name, "skin").neutral, shapes.neutral)
     blocks = geometry.displacements(
         source.capture(actor.takes[0]).skin, shapes.neutral, shapes.keep,
         geometry.stable_vertices(shapes.neutral, shapes.deltas),
@@ -186,7 +186,7 @@ def test_no_neutral_among_other_heads(tmp_path, face):
     options = SourceOptions(fps=60, rig=str(tmp_path / "template.npz"))
     source = vertices.open_source(tmp_path, options)
     with pytest.raises(InputError, match=r"417 vertices, the rig has 422"):
-        source.face(tmp_path.name, "skin")
+        source.blendshapes(tmp_path.name, "skin")
 
 
 def test_a_tongue_beside_the_skin(tmp_path, face):

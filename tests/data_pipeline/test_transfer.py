@@ -9,6 +9,7 @@ from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
 from data_pipeline.mesh import rigs
 from data_pipeline.mesh import transfer as module
+from data_pipeline.mesh.rest import estimate_neutral
 from data_pipeline.mesh.transfer import size_ratio, transfer
 
 
@@ -144,7 +145,7 @@ TEMPLATE = heads.make_head(np.zeros(8)).vertices
 def test_the_neutral_is_found_among_frames(share, runs):
     for seed in range(2):
         truth, frames = performance(seed, share, runs=runs)
-        found = rigs.estimate_neutral(frames, TEMPLATE)
+        found = estimate_neutral(frames, TEMPLATE)
         assert distances(found, truth).max() < 0.3
 
 
@@ -160,7 +161,7 @@ def test_the_neutral_keeps_unit_and_axes_and_survives_gaps():
     z_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     with np.errstate(invalid="ignore"):
         capture = (frames @ z_up / 1000).astype(np.float32)
-    found = rigs.estimate_neutral(capture, TEMPLATE)
+    found = estimate_neutral(capture, TEMPLATE)
     assert np.isnan(found).any(axis=1).nonzero()[0].tolist() == [17]
     keep = np.arange(len(truth)) != 17
     assert distances(found[keep] * 1000 @ z_up.T, truth[keep]).max() < 0.45  # 3 sigma of 30 frames
@@ -170,7 +171,7 @@ def test_the_neutral_keeps_unit_and_axes_and_survives_gaps():
 def test_a_head_between_two_axes_has_a_neutral():
     truth, frames = performance(6, 0.2)
     turned = frames @ Rotation.from_euler("y", 45, degrees=True).as_matrix()
-    assert distances(rigs.estimate_neutral(turned, TEMPLATE), truth).max() < 0.3
+    assert distances(estimate_neutral(turned, TEMPLATE), truth).max() < 0.3
 
 
 def test_an_open_mouth_that_is_held_is_not_the_neutral():
@@ -179,7 +180,7 @@ def test_an_open_mouth_that_is_held_is_not_the_neutral():
     shapes = expressions.skin_shapes(person) * 10
     gape = truth + 0.8 * shapes[24]
     held = gape + np.random.default_rng(0).normal(size=(40, *truth.shape)) * 0.1
-    found = rigs.estimate_neutral(np.concatenate([frames, held]), TEMPLATE)
+    found = estimate_neutral(np.concatenate([frames, held]), TEMPLATE)
     assert distances(found, truth).max() < 0.3
 
 
@@ -187,10 +188,10 @@ def test_without_a_pose_that_is_held_there_is_no_neutral():
     for seed in range(2):
         _, frames = performance(seed, 0.0)
         with pytest.raises(InputError, match="ann: no pose is held in 16 of 200 frames"):
-            rigs.estimate_neutral(frames, TEMPLATE, name="ann")
+            estimate_neutral(frames, TEMPLATE, name="ann")
     with pytest.raises(InputError, match=r"frames of shape \(200, 400, 3\), expected"):
-        rigs.estimate_neutral(frames[:, :400], TEMPLATE)
+        estimate_neutral(frames[:, :400], TEMPLATE)
     with pytest.raises(InputError, match="no frame has half of its vertices"):
-        rigs.estimate_neutral(frames * np.nan, TEMPLATE)
+        estimate_neutral(frames * np.nan, TEMPLATE)
     with pytest.raises(InputError, match="N >= 1"):
-        rigs.estimate_neutral(frames[:0], TEMPLATE)
+        estimate_neutral(frames[:0], TEMPLATE)

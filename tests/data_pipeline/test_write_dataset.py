@@ -36,8 +36,8 @@ def talks(tmp_path_factory, make_talk):
     return folder
 
 
-def made(folder, out, say=lambda line: None, **said):
-    return build.build(folder, out, "table", read_settings(said), workers=0, say=say)
+def made(folder, out, log=lambda line: None, **said):
+    return build.build(folder, out, "table", read_settings(said), workers=0, log=log)
 
 
 def aside(manifest):

@@ -1,0 +1,212 @@
+"""Blendshapes of a face in the unit, axes and channels of the rig, made from rig files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from a2fjax import rig as channel_rig
+from a2fjax.errors import InputError, nearest
+from data_pipeline.mesh import conventions
+from data_pipeline.mesh.conventions import MILLIMETRES, guess_units
+from data_pipeline.mesh.rigs import Rig
+from data_pipeline.mesh.transfer import size_ratio, transfer
+
+_SAME_MM = 0.02  # root mean square; float32 in metres is rounded by 1e-5
+_COLUMNS = {
+    column.name.lower(): column.channel
+    for layout in channel_rig.CHANNEL_ORDERS.values()
+    for column in layout.columns
+    if column.channel is None or channel_rig.INDEX[column.channel] < 68
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blendshapes:
+    """The neutral mesh and the named shapes of a part (skin or tongue) of an actor's face.
+
+    Attributes:
+      neutral: [V, 3] mm.
+      deltas: [K, V, 3] mm.
+      channels: [K] names in `rig.CHANNELS`.
+      keep: [M] indices of the vertices to solve on.
+      stable: [N] indices of the vertices that only move with the head, or None to find them.
+      millimetres: one unit of the capture's files in mm.
+      notes: what was decided, in words.
+      axes: [3, 3] signed permutation: a point p of the capture's files is `millimetres * axes @ p`
+        in the rig's axes.
+      transferred: the shapes were transferred from another head to this neutral.
+    """
+
+    neutral: np.ndarray
+    deltas: np.ndarray
+    channels: tuple[str, ...]
+    keep: np.ndarray
+    stable: np.ndarray | None
+    millimetres: float
+    notes: tuple[str, ...] = ()
+    axes: np.ndarray = dataclasses.field(default_factory=lambda: np.eye(3))
+    transferred: bool = False
+
+
+def make_blendshapes(
+    rig: Rig,
+    *,
+    neutral: np.ndarray | None = None,
+    units: str = "auto",
+    axes: str = "auto",
+    mouth_close: str = "auto",
+    stable: np.ndarray | None = None,
+    part: str = "skin",
+    name: str = "rig",
+) -> Blendshapes:
+    """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
+
+    Without `neutral` the rig is the person's own, in the capture's unit and axes. With it, units
+    and axes are found from the likeness of the two heads (`conventions.find`), the neutral is laid
+    on the rig's, and if it is another head the shapes are carried over (`transfer`).
+
+    Args:
+      rig: see `read`.
+      neutral: [V, 3] the person's neutral mesh in the capture's unit and axes; vertices that are
+        not finite are taken from the rig and not solved on.
+      units: of the capture: "mm", "cm" or "m"; "auto" finds them, else goes by the rig's, else by
+        the size of a head.
+      axes: of the capture, see `conventions.parse_axes`; "auto" finds them on the
+        template, or from what the shapes are called (`conventions.axes_of_shapes`), else takes the
+        rig's own.
+      mouth_close: "arkit", "nvidia" or "auto"; see `sources.SourceOptions`.
+      stable: [N] indices of vertices that only move with the head, or None to find them.
+      part: "skin" or "tongue", for notes.
+      name: for messages.
+
+    Raises:
+      InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
+        topology.
+    """
+    own = rig.units or guess_units(rig.neutral)
+    keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
+    channels, deltas, notes = _solvable(name, rig, mouth_close)
+    told = conventions.axes_from_shapes(rig.neutral, channels, deltas)
+    transferred = False
+    if neutral is None:
+        unit = own if units == "auto" else units
+        if unit not in MILLIMETRES:
+            raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
+        turn = np.eye(3) if told is None else told
+        if axes != "auto":
+            turn = conventions.parse_axes(axes)
+        elif not np.array_equal(turn, np.eye(3)):
+            notes.append(f"axes {conventions.axes_name(turn)}, as the names of shapes tell")
+        matrix = MILLIMETRES[unit] * turn
+        rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
+    else:
+        matrix = MILLIMETRES[own] * (np.eye(3) if told is None else told)
+        template, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
+        found = conventions.find_convention(neutral, template, units=units, axes=axes, name=name)
+        unit, turn = found.units, found.axes
+        rest = found.aligned(np.asarray(neutral, np.float64))
+        holes = np.logical_not(np.isfinite(rest).all(axis=1))
+        notes.append(
+            f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
+            f"{found.margin:.1f} over the next, {100 * found.residual:.1f} % of the head's radius "
+            "from the template"
+        )
+        if holes.any():
+            rest[holes] = _filled(rest, template, holes)
+            keep = keep[~holes[keep]]
+            notes.append(f"{holes.sum()} vertices of the neutral are not known: left out")
+        transferred = bool(np.sqrt(((rest - template) ** 2).sum(axis=1).mean()) > _SAME_MM)
+        if transferred:
+            deltas = transfer(template, deltas, rig.faces, rest)
+            way = "deformation transfer" if len(rig.faces) else "scaling"
+            size = size_ratio(template, rest)
+            notes.append(f"shapes of the template carried over by {way}: size {size:.3f} of it")
+    return Blendshapes(
+        neutral=rest,
+        deltas=deltas,
+        channels=tuple(channels),
+        keep=keep,
+        stable=stable,
+        millimetres=MILLIMETRES[unit],
+        axes=turn,
+        transferred=transferred,
+        notes=(f"{part}: vertices in {unit}, {len(channels)} shapes", *notes),
+    )
+
+
+def _solvable(name: str, rig: Rig, mouth_close: str) -> tuple[list[str], np.ndarray, list[str]]:
+    """Returns channels, their shapes in the rig's own unit and axes, and notes."""
+    channels, merged = merge_channels(name, rig.names, rig.deltas)
+    dropped = [n for n in rig.names if _COLUMNS.get(n.lower(), n) is None]
+    notes = [f"shapes without a channel, left out: {', '.join(dropped)}"] if dropped else []
+    note = relative_mouth_close(channels, merged, mouth_close)
+    return channels, merged, [*notes, note] if note else notes
+
+
+def _filled(rest: np.ndarray, template: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Returns the template's vertices of the holes, moved as the nearest known one is."""
+    from scipy.spatial import cKDTree
+
+    known = np.flatnonzero(~holes)
+    _, near = cKDTree(template[known]).query(template[holes])
+    return template[holes] + (rest - template)[known[near]]
+
+
+def merge_channels(
+    name: str, poses: Sequence[str], shapes: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Returns channels [K] and their shapes [K, V, 3]: halves of one channel are added up.
+
+    Args:
+      name: for messages.
+      poses: names of any order of `rig.CHANNEL_ORDERS`, in any case.
+      shapes: [len(poses), V, 3].
+
+    Raises:
+      InputError: a name that no layout has, or no shape of the rig at all.
+    """
+    merged: dict[str, np.ndarray] = {}
+    for pose, shape in zip(poses, shapes, strict=True):
+        key = pose.lower()
+        if key not in _COLUMNS:
+            try:
+                channel_rig.channel_index(pose)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        channel = _COLUMNS.get(key)
+        if channel is not None:
+            merged[channel] = merged.get(channel, 0.0) + shape
+    if not merged:
+        raise InputError(f"{name}: holds no shape of the rig")
+    channels = sorted(merged, key=channel_rig.INDEX.__getitem__)
+    return channels, np.stack([merged[c] for c in channels])
+
+
+def relative_mouth_close(channels: Sequence[str], deltas: np.ndarray, convention: str) -> str:
+    """Makes mouthClose relative to an open jaw, as ARKit has it, in place; says what was done.
+
+    NVIDIA's includes jawOpen. Told apart by how much of jawOpen is in it: about 1 there, below 0
+    where it only brings the lips together.
+
+    Args:
+      channels: [K] names.
+      deltas: [K, V, 3], changed.
+      convention: "arkit", "nvidia" or "auto".
+
+    Raises:
+      InputError: another convention.
+    """
+    if convention not in ("auto", "arkit", "nvidia"):
+        raise InputError(f"--config.mouth_close={convention!r}: expected auto, arkit or nvidia")
+    if not {"mouthClose", "jawOpen"} <= set(channels):
+        return ""
+    place = list(channels)
+    close, jaw = deltas[place.index("mouthClose")], deltas[place.index("jawOpen")]
+    share = float((close * jaw).sum() / max((jaw * jaw).sum(), 1e-12))
+    if convention == "nvidia" or (convention == "auto" and share > 0.4):
+        close -= jaw
+        return f"mouthClose includes jawOpen (share {share:.2f}): subtracted"
+    return f"mouthClose is relative to an open jaw (share of jawOpen {share:.2f})"
