@@ -298,7 +298,7 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
             return None
         seconds = io.info(audio)[0]
     except InputError:
-        return None  # What is wrong with the sound is entry when it is read.
+        return None  # The error is reported when it is read.
     offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
     length = float(table.times()[-1])
     # Clocks that were never set together say nothing of when the sound was made.

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from a2fjax import config, errors
+from a2fjax import config, registry
 from a2fjax.errors import InputError
 from data_pipeline import settings as pipeline_settings
 from data_pipeline import sources
@@ -107,10 +107,11 @@ def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
         raise InputError(f"--workers {args.workers}: expected 0 or more")
     values = config.parse_overrides(extra)
     # Typing errors are found here rather than in the queue.
-    pipeline_settings.read_settings(values)
-    layouts = ["auto", *sources.LAYOUTS]
-    if args.layout not in layouts:
-        raise InputError(f"--layout {args.layout}{errors.nearest(args.layout, layouts)}")
+    settings = pipeline_settings.read_settings(values)
+    if not chosen.capabilities.remote:
+        registry.load_plugins(settings.plugins)
+    if not (chosen.capabilities.remote and settings.plugins):
+        sources.check_layout(args.layout)  # otherwise a plugin in the image may register it
     remote = chosen.capabilities.remote
     source, output = _path(args.input, "INPUT", remote), _path(args.out, "--out", remote)
     # A dependency may be what makes the captures.

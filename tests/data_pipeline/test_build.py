@@ -26,6 +26,7 @@ from data_pipeline import build
 from data_pipeline.execution import build_lock
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.stages import cut_clips as clips_of
+from data_pipeline.stages import take_list
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFSETS = {"ann": 0.08, "bob": -0.11, "cat": 0.03}
@@ -314,8 +315,8 @@ def test_disks_without_locks_are_warned_of(captures, tmp_path, monkeypatch):
 
 @given(st.lists(st.one_of(st.just(0), st.integers(0, 10**12)), max_size=40), st.integers(1, 70))
 def test_parts_cover_each_take_once_and_are_about_equal(sizes, count):
-    entries = [build._Entry(None, None, str(i), "", size) for i, size in enumerate(sizes)]
-    shares = [build._share(entries, i + 1, count) for i in range(count)]
+    entries = [take_list.TakeEntry(None, None, str(i), "", size) for i, size in enumerate(sizes)]
+    shares = [take_list.array_element(entries, i + 1, count) for i in range(count)]
     assert [e for share in shares for e in share] == entries
     fair = sum(sizes) / count
     for share in shares:
