@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says about its network, with the hub's names and defaults."""
+"""Architecture of wav2vec 2.0 and HuBERT, with the names and defaults of the hub's config.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIVATIONS = (
     "swish",
     "tanh",
 )
-"""Activations a config.json may name."""
+"""Supported activations."""
 
 _CHOICES = {
     "model_type": ("wav2vec2", "hubert"),
@@ -42,49 +42,49 @@ _SHARES = (
     "mask_feature_prob",
 )
 _MAY_BE_ZERO = (*_SHARES, "num_hidden_layers", "mask_time_min_masks", "mask_feature_min_masks")
-# What changes the network in a way that is not here, by the value that is.
+# Options that change the network in an unsupported way, with the supported value.
 _UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None, "conv_pos_batch_norm": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Wav2Vec2Config:
-    """Shape of a wav2vec 2.0 or HuBERT network; the fields are the keys of config.json.
+    """Architecture of a wav2vec 2.0 or HuBERT network; the fields are the keys of config.json.
 
     Sources: Baevski et al. 2020, "wav2vec 2.0"; Hsu et al. 2021, "HuBERT".
 
     Attributes:
       model_type: "wav2vec2" or "hubert".
       conv_dim: channels of each layer of the feature encoder.
-      conv_kernel: its taps.
-      conv_stride: its strides; their product is `hop`.
+      conv_kernel: kernel sizes of its layers.
+      conv_stride: strides of its layers; their product is `hop`.
       conv_bias: whether its convolutions have a bias.
       feat_extract_norm: "group" (only the first layer, each channel over time) or "layer" (every
         layer, each frame over channels).
       feat_extract_activation: one of `ACTIVATIONS`, also of the positional convolution.
-      feat_proj_layer_norm: whether features are normalised before their projection.
-      hidden_size: width of the features that come out.
-      num_hidden_layers: of the transformer.
+      feat_proj_layer_norm: whether features are normalised before the projection.
+      hidden_size: width of the output features.
+      num_hidden_layers: transformer layers.
       num_attention_heads: divides `hidden_size`.
       intermediate_size: width inside a feed-forward block.
-      hidden_act: its activation, one of `ACTIVATIONS`.
-      layer_norm_eps: of all layer norms outside the feature encoder (there it is 1e-5).
-      do_stable_layer_norm: norms before the blocks and one at the end, rather than after each.
-      num_conv_pos_embeddings: taps of the positional convolution.
-      num_conv_pos_embedding_groups: its groups.
-      hidden_dropout: rate after blocks, while training; so are the following.
-      attention_dropout: on attention weights.
-      activation_dropout: inside feed-forward blocks.
-      feat_proj_dropout: after the projection.
-      layerdrop: probability that a layer is skipped (Fan et al. 2020).
+      hidden_act: activation of feed-forward blocks, one of `ACTIVATIONS`.
+      layer_norm_eps: epsilon of layer norms outside the feature encoder (which has 1e-5).
+      do_stable_layer_norm: whether norms precede the blocks (with one at the end) or follow them.
+      num_conv_pos_embeddings: kernel size of the positional convolution.
+      num_conv_pos_embedding_groups: groups of the positional convolution.
+      hidden_dropout: dropout rate after blocks; this and the following apply in training.
+      attention_dropout: dropout rate of attention weights.
+      activation_dropout: dropout rate inside feed-forward blocks.
+      feat_proj_dropout: dropout rate after the projection.
+      layerdrop: probability of skipping a layer (Fan et al. 2020).
       apply_spec_augment: whether training masks features (Park et al. 2019).
       mask_time_prob: share of frames that masked spans would cover if none overlapped.
-      mask_time_length: frames a span.
-      mask_time_min_masks: least number of spans.
-      mask_feature_prob: the same over the features' channels.
-      mask_feature_length: channels a span.
-      mask_feature_min_masks: least number of spans.
-      do_normalize: whether audio is brought to zero mean and unit variance before the network;
-        the hub keeps it in preprocessor_config.json.
+      mask_time_length: frames per span.
+      mask_time_min_masks: minimum number of spans.
+      mask_feature_prob: the same for feature channels.
+      mask_feature_length: channels per span.
+      mask_feature_min_masks: minimum number of spans.
+      do_normalize: whether audio is normalised to zero mean and unit variance; the hub stores it
+        in preprocessor_config.json.
     """
 
     model_type: str = "wav2vec2"
@@ -119,10 +119,10 @@ class Wav2Vec2Config:
     do_normalize: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the values, each alone and together.
+        """Checks types, ranges and combinations of values.
 
         Raises:
-          InputError: a value is of the wrong type or range, or two do not fit together.
+          InputError: a value has the wrong type or range, or two values are inconsistent.
         """
         for field in dataclasses.fields(self):
             self._check(field.name, getattr(self, field.name), field.default)
@@ -142,35 +142,39 @@ class Wav2Vec2Config:
 
     def _check(self, key: str, value: Any, default: Any) -> None:
         if isinstance(default, tuple):
-            good = isinstance(value, tuple) and all(type(v) is int and v > 0 for v in value)
+            valid = isinstance(value, tuple) and all(type(v) is int and v > 0 for v in value)
             expected = "a list of whole numbers above 0"
         elif isinstance(default, (bool, str)):
-            good, expected = type(value) is type(default), type(default).__name__
+            valid, expected = type(value) is type(default), type(default).__name__
         else:
             least = 0 if key in _MAY_BE_ZERO else 1 if isinstance(default, int) else 1e-30
             most = 1.0 if key in _SHARES else math.inf
             kinds = (int,) if isinstance(default, int) else (int, float)
-            good = type(value) in kinds and least <= value <= most and math.isfinite(value)
+            valid = type(value) in kinds and least <= value <= most and math.isfinite(value)
             expected = f"{'a whole number' if kinds == (int,) else 'a number'} from {least:g}" + (
                 "" if most == math.inf else f" to {most:g}"
             )
-        if not good:
+        if not valid:
             raise InputError(f"{key}={value!r}: expected {expected}")
-        known = _CHOICES.get(key)
-        if known and value not in known:
-            raise InputError(f"{key}={value!r} is not supported{nearest(str(value), known)}")
+        choices = _CHOICES.get(key)
+        if choices and value not in choices:
+            raise InputError(f"{key}={value!r} is not supported{nearest(str(value), choices)}")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str = "config.json") -> Wav2Vec2Config:
-        """Returns the layout a config.json describes; keys it leaves out have the hub's defaults.
+        """Returns the architecture in a config.json; missing keys have the hub's defaults.
 
         Args:
-          config: the file's contents, with `do_normalize` of preprocessor_config.json if known.
-          name: of the file, for messages.
+          config: contents of the file, with `do_normalize` of preprocessor_config.json if known.
+          name: file name for messages.
 
         Raises:
-          InputError: another kind of model, a value out of range, or a part that is not here
-            (adapters, batch norm in the positional convolution).
+          InputError: another kind of model, a value out of range, or an unsupported part (adapters,
+            batch norm in the positional convolution).
+
+        Example:
+            >>> Wav2Vec2Config.from_config({"model_type": "hubert"}).hidden_size
+            768
         """
         if "model_type" not in config:
             raise InputError(f"{name}: no model_type, expected wav2vec2 or hubert")
@@ -190,7 +194,7 @@ class Wav2Vec2Config:
             raise InputError(f"{name}: {error}") from None
 
     def to_config(self) -> dict[str, Any]:
-        """Returns the contents of a config.json that transformers reads."""
+        """Returns the contents of a config.json for transformers."""
         architecture = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel"}[self.model_type]
         values = dataclasses.asdict(self)
         del values["do_normalize"]
@@ -201,12 +205,12 @@ class Wav2Vec2Config:
 
     @property
     def hop(self) -> int:
-        """Samples from one frame to the next: 320 in all published models."""
+        """Samples between neighbouring frames: 320 in all published models."""
         return math.prod(self.conv_stride)
 
     @property
     def receptive(self) -> int:
-        """Samples a frame of the feature encoder sees: 400; frame i sees `hop * i` and on."""
+        """Receptive field of a frame of the feature encoder in samples: 400, from `hop * i` on."""
         samples = 1
         for kernel, stride in zip(self.conv_kernel[::-1], self.conv_stride[::-1], strict=True):
             samples = (samples - 1) * stride + kernel
@@ -218,18 +222,18 @@ class Wav2Vec2Config:
         return self.mask_time_prob > 0 or self.mask_feature_prob > 0
 
     def frames(self, samples: Any, depth: int | None = None) -> Any:
-        """Returns the frames that come out of so many samples; whole numbers or arrays of them.
+        """Returns the number of frames for a number of samples; integers or integer arrays.
 
         Args:
-          samples: of audio.
-          depth: layers of the feature encoder to go through; all when None.
+          samples: number of audio samples.
+          depth: convolutions of the feature encoder to apply; all when None.
         """
         for kernel, stride in list(zip(self.conv_kernel, self.conv_stride, strict=True))[:depth]:
             samples = (samples - kernel) // stride + 1
         return samples
 
     def samples(self, frames: int) -> int:
-        """Returns the least number of samples from which so many frames come."""
+        """Returns the smallest number of samples that gives a number of frames."""
         return self.hop * (frames - 1) + self.receptive
 
 

@@ -39,11 +39,11 @@ class EncoderOutput(NamedTuple):
 
 
 def normalise(audio: Array, lengths: Array | None = None) -> Array:
-    """Brings each waveform to zero mean and unit variance, as the hub's feature extractor does.
+    """Normalises each waveform to zero mean and unit variance, like the hub's feature extractor.
 
     Args:
       audio: [B, S] float.
-      lengths: [B] samples that exist in each; all when None. What is beyond them becomes 0.
+      lengths: [B] valid samples of each; all when None. The rest becomes 0.
 
     Returns:
       [B, S] float32: (x - mean) / sqrt(variance + 1e-7).
@@ -61,15 +61,23 @@ def normalise(audio: Array, lengths: Array | None = None) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Wav2Vec2Encoder:
-    """wav2vec 2.0 or HuBERT: pure functions of parameters and audio, hashable.
+    """wav2vec 2.0 or HuBERT as pure functions of parameters and audio; hashable.
 
     Attributes:
-      config: of the network.
-      layers: how many of the transformer's layers `apply` runs when not told otherwise; all when
-        None.
+      config: architecture.
+      layers: number of transformer layers that `apply` runs by default; all when None.
       precision: of activations, "float32" or "bfloat16"; parameters, norms, attention weights and
-        what comes out are float32. With base and random weights bfloat16 differs by 1.3 % RMS.
-      remat: whether training keeps only each layer's input and computes the rest again.
+        outputs are float32. With base and random weights bfloat16 differs by 1.3 % RMS.
+      remat: whether training keeps only the inputs of layers and recomputes the rest.
+
+    Example:
+        >>> config = Wav2Vec2Config(num_hidden_layers=1, conv_dim=(8,) * 7, hidden_size=32,
+        ...                         intermediate_size=32, num_attention_heads=2)
+        >>> encoder = Wav2Vec2Encoder(config)
+        >>> params = jax.eval_shape(encoder.init, jax.random.key(0))
+        >>> audio = jnp.zeros((1, 16_000))
+        >>> jax.eval_shape(encoder.motion_features, params, audio).features.shape
+        (1, 50, 32)
     """
 
     config: Wav2Vec2Config = Wav2Vec2Config()
@@ -81,7 +89,7 @@ class Wav2Vec2Encoder:
         """Checks the options.
 
         Raises:
-          InputError: a number of layers that there are not, or an unknown precision.
+          InputError: more layers than the network has, or an unknown precision.
         """
         self._depth(self.layers)
         if self.precision not in _DTYPES:
@@ -91,11 +99,11 @@ class Wav2Vec2Encoder:
     def load(
         cls, source: str | Path, *, layers: int | None = None, **options: Any
     ) -> tuple[Wav2Vec2Encoder, dict[str, Any]]:
-        """Reads a checkpoint; see `hub.load`, which also says which weights it left out.
+        """Reads a checkpoint; see `hub.load`.
 
         Args:
-          source: a folder or the name of a model in the hub's cache.
-          layers: read and run only so many layers.
+          source: a folder, or the name of a model in the hub's cache.
+          layers: number of layers to read and run; all when None.
           **options: `precision`, `remat`.
 
         Returns:
@@ -106,7 +114,7 @@ class Wav2Vec2Encoder:
 
     @property
     def width(self) -> int:
-        """Features a frame."""
+        """Values per frame, D."""
         return self.config.hidden_size
 
     def _depth(self, layers: int | None) -> int:
@@ -119,7 +127,7 @@ class Wav2Vec2Encoder:
         return layers
 
     def init(self, key: Array) -> dict[str, Any]:
-        """Returns random parameters of the layers that are run."""
+        """Returns random parameters of the layers that run."""
         return weight_map.init_params(key, self.config, self._depth(None))
 
     def apply(
@@ -135,29 +143,28 @@ class Wav2Vec2Encoder:
         key: Array | None = None,
         train: bool = False,
     ) -> EncoderOutput:
-        """Runs the network on audio as it wants it; `motion_features` is what most callers need.
+        """Applies the network to normalised audio; most callers need `motion_features`.
 
         Args:
-          params: as `init` or `load` give them.
-          values: [B, S] 16 kHz, normalised where the config says so.
-          layers: run the first so many layers, no more; all (or the encoder's) when None. Zero
-            gives what goes into the first.
+          params: of `init` or `load`.
+          values: [B, S] 16 kHz, normalised with `do_normalize`.
+          layers: number of layers to run; `self.layers` when None. 0 gives the input of the first.
           all_layers: whether to return all hidden states.
-          lengths: [B] samples that exist in each item, at least `config.receptive`; zeros must
-            follow. An item then has the features it has alone. All exist when None.
-          count_padding: with `lengths`, let the group norm of base layouts count the zeros, as
-            transformers does with an attention mask; features then depend on the padding.
-          statistics: of the group norm, to use instead of the audio's own.
-          key: of dropout, layer drop and SpecAugment, as the config says.
+          lengths: [B] valid samples of each example, at least `config.receptive`; zeros must
+            follow. An example then has the features that it has alone. All when None.
+          count_padding: whether the group norm of base architectures includes the zeros beyond
+            `lengths`, as in transformers; features then depend on the padding.
+          statistics: statistics of the group norm to use instead of the audio's own.
+          key: random key of dropout, layer drop and SpecAugment.
           train: whether those are on.
 
         Returns:
           Features [B, T', D] on the network's frames, T' = config.frames(S), about 50 a second.
-          With `do_stable_layer_norm` the final norm is applied only after the last layer of all.
+          With `do_stable_layer_norm` the final norm applies only after the network's last layer.
 
         Raises:
-          ValueError: values are not [B, S] with a frame in them, training without a key, or
-            parameters without the layers asked for.
+          ValueError: values are not [B, S] with at least one frame, training without a key, or
+            parameters without the requested layers.
         """
         if values.ndim != 2 or values.shape[1] < self.config.receptive:
             raise ValueError(
@@ -192,17 +199,17 @@ class Wav2Vec2Encoder:
     def align_to_motion(
         self, audio: Array, lengths: Array | None = None
     ) -> tuple[Array, Array | None]:
-        """Prepares audio so that the network's frame t is centred on motion frame t.
+        """Pads audio so that the network's frame t is centred on motion frame t.
 
         Args:
           audio: [B, S] float, 16 kHz.
-          lengths: [B] samples that exist in each item; all when None.
+          lengths: [B] valid samples of each example; all when None.
 
         Returns:
-          (values, lengths) for `apply`, which gives ceil(S / 320) frames of them.
+          (values, lengths) for `apply`, which returns ceil(S / 320) frames.
 
         Raises:
-          ValueError: the config's frames are not 320 samples apart, or audio is empty.
+          ValueError: frames are not 320 samples apart, or audio is empty.
         """
         if self.config.hop != HOP:
             raise ValueError(f"frames every {self.config.hop} samples, motion has {HOP}")
@@ -213,7 +220,7 @@ class Wav2Vec2Encoder:
             values = normalise(values, lengths)
         before = self.config.receptive // 2
         total = self.config.samples(num_frames(audio.shape[1]))
-        # May cut: the last frame's half window can end before the clip does.
+        # May be negative: the last frame's window can end before the clip does.
         after = total - before - audio.shape[1]
         values = jax.lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), (before, after, 0)])
         if lengths is not None:
@@ -234,14 +241,13 @@ class Wav2Vec2Encoder:
         """Returns features of every motion frame.
 
         Args:
-          params: as `init` or `load` give them.
-          audio: [B, S] float, 16 kHz; any level where the config normalises.
-          lengths: [B] samples that exist in each item, at least 1; zeros must follow. All when
-            None.
-          layers: as `apply`.
-          all_layers: as `apply`.
-          key: as `apply`.
-          train: as `apply`.
+          params: of `init` or `load`.
+          audio: [B, S] float, 16 kHz; any level with `do_normalize`.
+          lengths: [B] valid samples of each example, at least 1; zeros must follow. All when None.
+          layers: see `apply`.
+          all_layers: see `apply`.
+          key: see `apply`.
+          train: see `apply`.
 
         Returns:
           Features [B, ceil(S / 320), D]; frame t is centred on sample 320 t.
@@ -261,13 +267,13 @@ class Wav2Vec2Encoder:
 def frozen_patterns(
     config: Wav2Vec2Config, trained_from: int | None = None, prefix: str = ""
 ) -> tuple[str, ...]:
-    """Returns patterns of the parameters that stay as they are, for `params.split`.
+    """Returns regular expressions of the paths of frozen parameters, for `params.split`.
 
     Args:
-      config: of the network.
-      trained_from: first layer of the transformer that is trained, counted from 0; -1 trains the
-        projection and the positional convolution as well, but never the feature encoder, whose
-        training is not worth its cost; None freezes everything.
+      config: architecture.
+      trained_from: first transformer layer that is trained, counted from 0; -1 also trains the
+        projection and the positional convolution, but never the feature encoder, whose training is
+        not worth its cost; None freezes everything.
       prefix: path of the encoder's parameters in the whole tree, with its "/".
 
     Raises:
@@ -282,7 +288,7 @@ def frozen_patterns(
         )
     patterns = [f"^{prefix}feature_extractor/"]
     if trained_from >= 0:
-        # The mask's vector enters before the layers: its gradient would run back through them.
+        # The mask's vector enters before the layers: its gradient would pass through them all.
         patterns += [f"^{prefix}feature_projection/", f"^{prefix}masked_spec_embed$"]
         patterns += [f"^{prefix}encoder/pos_conv_embed/"]
         if not config.do_stable_layer_norm:
@@ -301,7 +307,7 @@ def apply_jit(
     layers: int | None = None,
     all_layers: bool = False,
 ) -> EncoderOutput:
-    """Is `Encoder.apply` compiled, without training."""
+    """Calls `Wav2Vec2Encoder.apply`, compiled, without training."""
     return encoder.apply(
         params, values, layers=layers, all_layers=all_layers, statistics=statistics
     )

@@ -1,7 +1,7 @@
-"""Checkpoints as the hub keeps them: a folder with config.json and safetensors, read and written.
+"""Reads and writes checkpoints in the hub's format: config.json and safetensors.
 
-What is read is checked against the table of weights: one that is missing, unknown or of another
-shape is named, so that nothing is left at a random start.
+Weights are checked against the weight map: errors name those that are missing, unknown or of
+another shape, so that none keeps its random initialisation.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ HEADS = (
     "final_proj.",
     "masked_spec_embed",
 )
-"""Beginnings of what a checkpoint may hold beside the encoder: it is left out, and reported."""
+"""Prefixes of weights that do not belong to the encoder: `load` skips and reports them."""
 
 _PREFIXED_HEADS = ("feature_extractor.weight", "feature_extractor.bias", "tdnn.", "objective.")
-_SHOWN = 6
+_LISTED = 6  # Names in a message.
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -54,10 +54,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_config(source: str | Path) -> Wav2Vec2Config:
-    """Returns the config of a checkpoint, from config.json and preprocessor_config.json.
+    """Returns the architecture of a checkpoint, from config.json and preprocessor_config.json.
+
+    Args:
+      source: a folder, or the name of a model in the hub's cache.
 
     Raises:
-      InputError: there is no such folder or model, or its configuration is not one of ours.
+      InputError: no such folder or model, or an unsupported configuration.
     """
     path = find_file(source, CONFIG)
     if path is None:
@@ -110,10 +113,10 @@ def _shards(source: str | Path) -> list[Path]:
 
 
 class _Tensors:
-    """Tensors of several safetensors files by name, each read when asked for."""
+    """Tensors of several safetensors files by name, read on demand."""
 
     def __init__(self, paths: Sequence[Path]):
-        import ml_dtypes  # noqa: F401 - teaches numpy the name "bfloat16".
+        import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy.
         from safetensors import SafetensorError, safe_open
 
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -123,7 +126,7 @@ class _Tensors:
         for path in paths:
             try:
                 file = safe_open(path, framework="numpy")
-                for name in file.keys():  # noqa: SIM118 - no mapping, it only has keys().
+                for name in file.keys():  # noqa: SIM118 - not a mapping.
                     self.shapes[name] = tuple(file.get_slice(name).get_shape())
                     self.files[name], self.paths[name] = file, path
             except (SafetensorError, OSError) as error:
@@ -144,9 +147,9 @@ class _Tensors:
         return value
 
 
-def _shown(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def load(
@@ -164,7 +167,7 @@ def load(
 
     Raises:
       InputError: no such checkpoint, a damaged file, or weights that are missing, unknown, not
-        finite or of another shape than the configuration says; they are named.
+        finite or of another shape than the configuration says.
     """
     config = read_config(source)
     if layers is not None and not 0 <= layers <= config.num_hidden_layers:
@@ -194,13 +197,13 @@ def load(
     ignored = [n for n in rest if n.startswith(heads) or n == f"{prefix}masked_spec_embed"]
     extra = sorted(set(rest) - set(ignored))
     problems = [
-        f"{len(found)} {what} ({_shown(found)})"
-        for what, found in (
+        f"{len(names)} {problem} ({_listed(names)})"
+        for problem, names in (
             ("weights are missing", missing),
             ("are of another shape", shapes),
             ("are unknown", extra),
         )
-        if found
+        if names
     ]
     if problems:
         raise InputError(f"{source}: the weights do not fit {CONFIG}: " + "; ".join(problems))
@@ -225,28 +228,28 @@ def _present(
         value = get_path(params, weight.path)
         if value is None:
             raise ValueError(f"parameter {weight.path!r} is missing")
-        if tuple(value.shape) != weight.own_shape:
+        if tuple(value.shape) != weight.param_shape:
             raise ValueError(
-                f"parameter {weight.path!r} has shape {value.shape}, expected {weight.own_shape}"
+                f"parameter {weight.path!r} has shape {value.shape}, expected {weight.param_shape}"
             )
         yield weight, value
 
 
 def num_layers(params: dict[str, Any]) -> int:
-    """Returns how many of the transformer's layers the parameters hold."""
+    """Returns the number of transformer layers in the parameters."""
     return len(params["encoder"].get("layers", {}))
 
 
 def save(folder: str | Path, config: Wav2Vec2Config, params: dict[str, Any]) -> None:
     """Writes a checkpoint that `load` and transformers' `from_pretrained` read.
 
-    Parameters of the first layers only become a smaller model. With `do_stable_layer_norm`, what
-    transformers then gives as its output has the final norm; its last hidden state is ours.
+    Parameters of the first layers only become a smaller model. With `do_stable_layer_norm`, the
+    output of transformers then has the final norm; its last hidden state is the output here.
 
     Args:
-      folder: made where it is missing.
-      config: of the network.
-      params: its parameters.
+      folder: made when missing.
+      config: architecture.
+      params: parameters.
 
     Raises:
       InputError, WorkFailed: the folder or a file cannot be written.
@@ -263,14 +266,14 @@ def save(folder: str | Path, config: Wav2Vec2Config, params: dict[str, Any]) -> 
         "feature_size": 1,
         "padding_side": "right",
         "padding_value": 0.0,
-        # Group norm counts padding, so those models were trained without a mask.
+        # Group norm includes padding, so those models were trained without a mask.
         "return_attention_mask": config.feat_extract_norm == "layer",
         "sampling_rate": 16_000,
     }
     tensors = {w.names[0]: w.to_hub(value) for w, value in _present(config, params, layers)}
     files.make_folder(folder)
     with files.atomic_write(folder / SINGLE) as temporary:
-        # transformers refuses files that do not say which framework's names they hold.
+        # transformers refuses files without this key.
         save_file(tensors, temporary, metadata={"format": "pt"})
     files.write_text(folder / PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")
     files.write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")

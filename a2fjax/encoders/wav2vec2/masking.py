@@ -1,6 +1,6 @@
-"""Masks of training: SpecAugment as wav2vec 2.0 has it.
+"""SpecAugment as in wav2vec 2.0: masks over frames and channels in training.
 
-Source: Park et al. 2019, "SpecAugment"; Baevski et al. 2020, "wav2vec 2.0".
+Sources: Park et al. 2019, "SpecAugment"; Baevski et al. 2020, "wav2vec 2.0".
 """
 
 from __future__ import annotations
@@ -17,22 +17,27 @@ from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 def sample_mask_spans(
     key: Array, size: int, lengths: Array, share: float, length: int, least: int = 0
 ) -> Array:
-    """Draws masked spans, as SpecAugment's variant in wav2vec 2.0 has them.
+    """Samples masked spans along an axis.
 
-    The number of spans is `share * lengths / length`, rounded up or down at random so that its
-    mean is exact, and at least `least`; their starts are drawn without replacement, so spans may
-    overlap but do not begin together.
+    The number of spans is `share * lengths / length`, rounded up or down at random so that its mean
+    is exact, and at least `least`. Starts are drawn without replacement, so spans may overlap but
+    do not begin together.
 
     Args:
-      key: of randomness.
-      size: of the axis.
-      lengths: [B] how much of the axis exists in each item.
-      share: of the axis that the spans would cover if none overlapped.
-      length: of a span; an axis shorter than it is not masked.
-      least: number of spans.
+      key: random key.
+      size: size of the axis.
+      lengths: [B] valid size of the axis in each example.
+      share: share of the axis that the spans would cover if none overlapped.
+      length: length of a span; a shorter axis is not masked.
+      least: minimum number of spans.
 
     Returns:
       [B, size] bool, True where masked.
+
+    Example:
+        >>> mask = sample_mask_spans(jax.random.key(0), 100, jnp.array([100]), 0.2, 10)
+        >>> mask.shape, bool(mask.any())
+        ((1, 100), True)
     """
     most = min(max(int(share * size / length) + 1, least), size // length)
     if most == 0:
@@ -46,14 +51,14 @@ def sample_mask_spans(
     score = jnp.where(jnp.arange(size) < starts[:, None], score, -1.0)
     chosen = jax.lax.top_k(score, most)[1][..., None]
     drawn = (jnp.arange(most) < count[:, None])[..., None]
-    place = jnp.arange(size)
-    return jnp.any(drawn & (chosen <= place) & (place < chosen + length), axis=1)
+    index = jnp.arange(size)
+    return jnp.any(drawn & (chosen <= index) & (index < chosen + length), axis=1)
 
 
 def spec_augment(
     config: Wav2Vec2Config, params: dict[str, Any], x: Array, lengths: Array, keys: list[Array]
 ) -> Array:
-    """Masks spans of frames by the learned vector and spans of channels by zero."""
+    """Replaces spans of frames by the learned vector and spans of channels by zero."""
     batch, frames, width = x.shape
     if config.mask_time_prob > 0:
         masked = sample_mask_spans(

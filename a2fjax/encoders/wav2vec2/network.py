@@ -1,8 +1,8 @@
 """wav2vec 2.0 and HuBERT as pure functions of parameters and audio.
 
-Arithmetic as transformers' PyTorch models have it, which is what checkpoints were made for: exact
-(erf) GELU, epsilon 1e-5, weight norm for each tap, a positional convolution that looks one frame
-further back than ahead.
+The arithmetic follows transformers' PyTorch models, which published checkpoints were made with:
+exact (erf) GELU, epsilon 1e-5, weight norm with one gain per tap, a positional convolution that
+covers one more frame before than after its centre.
 
 Sources: Baevski et al. 2020, "wav2vec 2.0"; Hsu et al. 2021, "HuBERT"; Park et al. 2019,
 "SpecAugment"; Fan et al. 2020, "Reducing Transformer Depth on Demand with Structured Dropout".
@@ -22,7 +22,7 @@ from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
 from a2fjax.encoders.wav2vec2.masking import spec_augment
 from a2fjax.sharding import constraints
 
-_CONV_EPS = 1e-5  # Of the norms in the feature encoder; config.json does not rule it.
+_CONV_EPS = 1e-5  # Epsilon of norms in the feature encoder, independent of config.json.
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -42,14 +42,14 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Statistics(NamedTuple):
-    """What the first layer's group norm divides out: of each channel over time, float32 [B, C]."""
+    """Statistics of each channel over time for the first layer's group norm, float32 [B, C]."""
 
     mean: Array
     variance: Array
 
 
 def _precision(x: Array) -> jax.lax.Precision:
-    """Returns full precision for float32, which accelerators multiply with fewer bits unasked."""
+    """Returns full precision for float32; accelerators use fewer bits by default."""
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
@@ -103,8 +103,8 @@ def _keys(key: Array | None, count: int) -> list[Array | None]:
 
 def first_convolution(config: Wav2Vec2Config, params: dict[str, Any], values: Array) -> Array:
     """Returns the first convolution [B, frames, C] of audio [B, S], before its norm."""
-    at = params["feature_extractor"]["conv_layers"]["0"]["conv"]
-    return _conv(at["kernel"], at.get("bias"), values[..., None], stride=config.conv_stride[0])
+    conv = params["feature_extractor"]["conv_layers"]["0"]["conv"]
+    return _conv(conv["kernel"], conv.get("bias"), values[..., None], stride=config.conv_stride[0])
 
 
 def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
@@ -112,7 +112,7 @@ def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
 
     Args:
       x: what `first_layer` gives.
-      counted: [B, T] bool, frames that count; all when None.
+      counted: [B, T] bool, frames to include; all when None.
     """
     wide = x.astype(jnp.float32)
     if counted is None:
@@ -134,9 +134,9 @@ def encode_waveform(
     """Runs the feature encoder.
 
     Args:
-      config: of the network.
-      params: its parameters.
-      values: [B, S] audio as the network wants it, in the dtype of the activations.
+      config: architecture.
+      params: parameters.
+      values: [B, S] normalised audio in the dtype of the activations.
       lengths: [B] samples over which the group norm takes its statistics; all when None.
       given: statistics to use instead.
 
@@ -167,11 +167,11 @@ def encode_waveform(
 
 
 def _position(config: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
-    """Returns the positional convolution of [B, T, D]."""
+    """Applies the positional convolution to x [B, T, D]."""
     direction, taps = params["v"], config.num_conv_pos_embeddings
     norm = jnp.sqrt(jnp.sum(direction**2, (1, 2), keepdims=True))
     kernel = direction / norm * params["g"][:, None, None]
-    # PyTorch pads both sides by half and drops the last frame if that is one too many.
+    # PyTorch pads both sides by half the taps and drops the last frame when their number is even.
     ahead = taps // 2 - (taps % 2 == 0)
     groups = config.num_conv_pos_embedding_groups
 
@@ -209,7 +209,7 @@ def _attention(
 def _layer(
     config: Wav2Vec2Config, params: dict[str, Any], x: Array, valid: Array | None, key: Array | None
 ) -> Array:
-    """Returns one transformer layer of [B, T, D]; `valid` [B, T] says what may be attended to."""
+    """Applies one transformer layer to x [B, T, D]; `valid` [B, T] marks frames to attend to."""
     keys = _keys(key, 4)
     eps, rate = config.layer_norm_eps, config.hidden_dropout
 
@@ -241,22 +241,22 @@ def hidden_states(
     key: Array | None = None,
     remat: bool = False,
 ) -> list[Array]:
-    """Runs the network as far as layer `layers`.
+    """Returns the hidden states of the first `layers` layers.
 
     Args:
-      config: of the network.
-      params: its parameters; layers beyond `layers` may be missing.
-      values: [B, S] audio as the network wants it.
-      layers: of the transformer to run.
-      dtype: of activations; norms and attention weights are computed in float32.
-      lengths: [B] samples that exist in each item; all when None.
-      count_padding: whether the group norm counts what is beyond `lengths`.
+      config: architecture.
+      params: parameters; layers beyond `layers` may be missing.
+      values: [B, S] normalised audio.
+      layers: number of transformer layers to run.
+      dtype: dtype of activations; norms and attention weights are computed in float32.
+      lengths: [B] valid samples of each example; all when None.
+      count_padding: whether the group norm includes samples beyond `lengths`.
       given: statistics of the group norm; see `Statistics`.
-      key: of dropout and masking; None when not training.
-      remat: whether a layer's activations are computed again in the backward pass.
+      key: random key of dropout and masking; None when not training.
+      remat: whether the backward pass recomputes the activations of layers.
 
     Returns:
-      `layers + 1` arrays [B, T', D]: what goes into the first layer, then what comes out of each;
+      `layers + 1` arrays [B, T', D]: the input of the first layer, then the output of each layer,
       without the final norm of `do_stable_layer_norm`.
     """
     keys = _keys(key, 5)
@@ -291,21 +291,21 @@ def hidden_states(
     if remat:
         run = jax.checkpoint(run)
     hidden = [x]
-    for i, at in enumerate(_keys(keys[4], layers)):
+    for i, layer_key in enumerate(_keys(keys[4], layers)):
         layer = encoder["layers"][str(i)]
-        if at is None or config.layerdrop == 0:
-            x = run(layer, x, valid, at)
+        if layer_key is None or config.layerdrop == 0:
+            x = run(layer, x, valid, layer_key)
         else:
-            skip = jax.random.bernoulli(jax.random.fold_in(at, 1), config.layerdrop)
+            skip = jax.random.bernoulli(jax.random.fold_in(layer_key, 1), config.layerdrop)
             x = jax.lax.cond(
-                skip, lambda x, *_: x, lambda x, p, k: run(p, x, valid, k), x, layer, at
+                skip, lambda x, *_: x, lambda x, p, k: run(p, x, valid, k), x, layer, layer_key
             )
         hidden.append(x)
     return hidden
 
 
 def final_norm(config: Wav2Vec2Config, params: dict[str, Any], x: Array) -> Array:
-    """Returns the norm after the last layer, where the config has one."""
+    """Applies the norm after the last layer where the architecture has one."""
     if not config.do_stable_layer_norm:
         return x
     return _layer_norm(params["encoder"]["layer_norm"], x, config.layer_norm_eps)

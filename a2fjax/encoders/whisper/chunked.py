@@ -31,22 +31,22 @@ def encode_chunked(
 ) -> np.ndarray:
     """Returns the features of audio of any length.
 
-    What is longer than a window is encoded in windows of equal length that overlap (the last is
-    moved back to end with the audio). In the middle of an overlap they are cross-faded over at most
-    0.2 s; before and after, the window with more context counts.
+    Audio longer than a window is encoded in overlapping windows of equal length; the last one ends
+    with the audio. They are cross-faded over at most 0.2 s in the middle of an overlap; before and
+    after, the window with more context counts.
 
     Args:
-      encoder: from `load`.
-      params: its parameters.
+      encoder: of `load`.
+      params: parameters.
       audio: [B, S] float, 16 kHz.
-      window_s: at most 30 s.
-      overlap_s: of neighbouring windows, less than half a window.
-      layers: see `Encoder.apply`.
-      all_layers: see `Encoder.apply`.
-      dtype: see `Encoder.apply`.
+      window_s: length of a window in s, at most 30.
+      overlap_s: overlap of neighbouring windows in s, below half of a window.
+      layers: see `WhisperEncoder.apply`.
+      all_layers: see `WhisperEncoder.apply`.
+      dtype: see `WhisperEncoder.apply`.
 
     Returns:
-      [B, T, D] float32, or [layers + 1, B, T, D]; see `Encoder.apply`.
+      [B, T, D] float32, or [layers + 1, B, T, D]; see `WhisperEncoder.apply`.
 
     Raises:
       InputError: a window above 30 s, or an overlap that is not within 0 to half of it.
@@ -63,7 +63,7 @@ def encode_chunked(
     )
     frames = num_frames(audio.shape[1])
     if frames <= window:
-        # Silence up to a few lengths that are compiled once; `length` keeps it unheard.
+        # Silence up to one of a few compiled lengths; `length` masks it.
         room = min(window, -(-frames // _STEP) * _STEP)
         if encoder.pad:
             room = window
@@ -93,7 +93,7 @@ def encode_chunked(
 
 
 def _ramp(frames: int, most: int = 10) -> np.ndarray:
-    """Returns [frames] weights of the later window: 0, a rise in the middle of an overlap, 1."""
+    """Returns the weights [frames] of the later window: 0, a rise in the middle, 1."""
     fade = max(1, min(frames, most))
     return np.clip((np.arange(frames) + 0.5 - (frames - fade) / 2) / fade, 0.0, 1.0).astype("f4")
 
@@ -102,5 +102,5 @@ def _ramp(frames: int, most: int = 10) -> np.ndarray:
     jax.jit, static_argnums=0, static_argnames=("layers", "all_layers", "dtype", "remat")
 )
 def apply_jit(encoder: WhisperEncoder, params: Params, audio: Array, **options: Any) -> Array:
-    """Is `WhisperEncoder.apply` compiled."""
+    """Calls `WhisperEncoder.apply`, compiled."""
     return encoder.apply(params, audio, **options)

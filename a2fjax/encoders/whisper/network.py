@@ -26,7 +26,7 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
 
 
 def _precision(dtype: Any) -> jax.lax.Precision:
-    """Returns full precision for float32, which accelerators multiply with fewer bits unasked."""
+    """Returns full precision for float32; accelerators use fewer bits by default."""
     full = jnp.dtype(dtype) == jnp.float32
     return jax.lax.Precision.HIGHEST if full else jax.lax.Precision.DEFAULT
 
@@ -50,8 +50,8 @@ class Layer(nn.Module):
         batch, frames, width = x.shape
 
         def norm(name: str) -> nn.LayerNorm:
-            # A few of Whisper's units are thousands of times the others: their variance must not
-            # be a difference of two large numbers.
+            # A few of Whisper's units are thousands of times larger than the others: a variance as
+            # a difference of two large numbers would lose all digits.
             return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
 
         def linear(features: int, name: str) -> nn.Dense:
@@ -119,7 +119,7 @@ class WhisperNetwork(nn.Module):
                 precision=_precision(self.dtype),
                 name=name,
             )
-            if valid is not None:  # As the zeros that a convolution has beyond its input.
+            if valid is not None:  # Equal to the zeros that a convolution has beyond its input.
                 x = x * valid[:, :, None]
             return nn.gelu(layer(x), approximate=False)
 

@@ -22,7 +22,7 @@ _LEAST_POWER = 1e-10
 
 @functools.cache
 def filterbank(bins: int = 80) -> np.ndarray:
-    """Returns [201, bins] float32 Slaney weights from power to mel bins; do not write into it."""
+    """Returns the Slaney weights [201, bins] float32 from power to mel bins, read-only."""
     edges = mel.mel_to_hz(np.linspace(0.0, mel.hz_to_mel(np.array(SAMPLE_RATE / 2)), bins + 2))
     frequency = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)[:, None]
     rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -44,19 +44,22 @@ def log_mel(
 ) -> Array:
     """Returns Whisper's log-mel spectrogram: `(max(log10 mel, peak - 8) + 4) / 4`.
 
-    Hann windows of 400 samples, hop 160; spectrum j is centred on sample 160 * j. The first 200
-    samples are mirrored in front, as in the original.
+    Hann windows of 400 samples, hop 160; spectrum j is centred on sample 160 * j. As in the
+    original, the first 200 samples are mirrored before the clip.
 
     Args:
       audio: [B, S] float, 16 kHz, S a multiple of 320.
       bins: mel bins.
       reflect_end: mirrors the last samples too, as the original does after 30 s; otherwise digital
         silence follows.
-      valid: [B, S / 160] bool, spectra that may set the peak; None: all.
-      peak: log10 of mel power that counts as the loudest; None for each clip's own.
+      valid: [B, S / 160] bool, spectra that may set the peak; all when None.
+      peak: log10 of the mel power that counts as the loudest; None for each clip's own.
 
     Returns:
       [B, S / 160, bins] float32.
+
+    Raises:
+      ValueError: S is no multiple of 320, or 0.
     """
     batch, samples = audio.shape
     if not samples or samples % HOP:
@@ -64,7 +67,7 @@ def log_mel(
     audio = jnp.pad(audio.astype(jnp.float32), ((0, 0), (FFT // 2, 0)), mode="reflect")
     after = FFT // 2 - MEL_HOP
     audio = jnp.pad(audio, ((0, 0), (0, after)), mode="reflect" if reflect_end else "constant")
-    # Windows are five blocks of 80 samples and start every second one: no gather is needed.
+    # Windows are five blocks of 80 samples and start every second block, without a gather.
     block = MEL_HOP // 2
     count = samples // MEL_HOP
     blocks = audio.reshape(batch, 2 * count + 3, block)
@@ -78,8 +81,8 @@ def log_mel(
     power = jnp.matmul(power, weights, precision=jax.lax.Precision.HIGHEST)
     log_power = jnp.log10(jnp.maximum(power, _LEAST_POWER))
     if peak is None:
-        heard = log_power if valid is None else jnp.where(valid[..., None], log_power, -jnp.inf)
-        loudest = heard.max(axis=(1, 2), keepdims=True)
+        counted = log_power if valid is None else jnp.where(valid[..., None], log_power, -jnp.inf)
+        loudest = counted.max(axis=(1, 2), keepdims=True)
     else:
         loudest = jnp.float32(peak)
     return (jnp.maximum(log_power, loudest - RANGE) + 4.0) / 4.0

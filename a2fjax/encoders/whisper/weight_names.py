@@ -10,7 +10,7 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class WhisperSizes:
-    """What the weights' shapes say of an encoder; see `whisper.Encoder`."""
+    """Architecture of an encoder as its weights have it; see `WhisperEncoder`."""
 
     width: int
     layers: int
@@ -22,15 +22,15 @@ class WhisperSizes:
 
 @dataclasses.dataclass(frozen=True)
 class WeightNames:
-    """How a format calls things; {} is the number of a layer.
+    """Names of weights in a file format; {} stands for the number of a layer.
 
     Attributes:
-      layer: pattern whose group 1 is a layer's number.
-      positions: the position encodings.
-      qkv: one fused linear map, or those of query, key and value.
-      linear: other parts -> names, without `.weight` and `.bias`.
-      norms: parts -> names, without the endings of `norm`.
-      norm: endings of a layer norm's scale and bias.
+      layer: regular expression whose group 1 is the number of a layer.
+      positions: name of the position encodings.
+      qkv: name of one fused linear map, or names of query, key and value.
+      linear: names of the other linear maps by part, without `.weight` and `.bias`.
+      norms: names of layer norms by part, without the suffixes of `norm`.
+      norm: suffixes of a layer norm's scale and bias.
       unbiased: linear maps without a bias.
     """
 

@@ -1,7 +1,7 @@
-"""Weights of Whisper's encoder from files: the hub's safetensors, CTranslate2 folders, .npz.
+"""Reads weights of Whisper's encoder: safetensors of the hub, CTranslate2 folders, .npz.
 
-What a file holds is checked name by name and shape by shape in the file's own names; nothing is
-left out, made up or reshaped in silence. The decoder's weights are skipped without being read.
+Every name and shape is checked; errors use the file's own names. The decoder's weights are skipped
+without being read.
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ from a2fjax.encoders.whisper.weight_names import (
 from a2fjax.errors import InputError
 
 HEAD_WIDTH = 64
-"""Width of every published model's attention heads; where a file does not count the heads."""
+"""Width of an attention head in all published models, for files without a number of heads."""
 
 
 def load(path: Path | str) -> tuple[WhisperSizes, dict[str, Any]]:
     """Reads an encoder's weights.
 
     Args:
-      path: a folder of the hub (model.safetensors, or its shards and index; config.json where
-        present), of CTranslate2 (model.bin), or one file: .safetensors, model.bin or an .npz with
+      path: a folder of the hub (model.safetensors, or its shards and index; config.json if
+        present) or of CTranslate2 (model.bin), or one file: .safetensors, model.bin or an .npz with
         CTranslate2's names, "." for "/".
 
     Returns:
-      (sizes, params): nested dicts of float32 as `whisper.Encoder.init` makes them.
+      (sizes, params): nested dicts of float32 arrays in the structure of `WhisperEncoder.init`.
 
     Raises:
-      InputError: no such file, not of these formats, damaged, or a weight that is missing, unknown,
-        of another shape or not finite.
+      InputError: no such file, another format, a damaged file, or a weight that is missing,
+        unknown, of another shape or not finite.
     """
     path = Path(path)
     settings: dict[str, Any] = {}
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    file, kind = _find(path)
+    file, kind = _locate(path)
     try:
         if kind == "npz":
-            found = _read_npz(file)
+            tensors = _read_npz(file)
         elif kind == "ctranslate2":
-            found = read_ctranslate2(file)
+            tensors = read_ctranslate2(file)
         else:
-            found, settings = _read_safetensors(file), _read_config(file.parent / "config.json")
+            tensors, settings = _read_safetensors(file), _read_config(file.parent / "config.json")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
     names = HUB if kind == "safetensors" else PACKED
-    sizes = _check(file, found, names, settings)
-    return sizes, _nest(found, names, sizes)
+    sizes = _check(file, tensors, names, settings)
+    return sizes, _nest(tensors, names, sizes)
 
 
-def _find(path: Path) -> tuple[Path, str]:
-    """Returns (file, format) of a path that exists."""
+def _locate(path: Path) -> tuple[Path, str]:
+    """Returns (file, format) of an existing path."""
     if path.is_dir():
         for name, kind in (
             ("model.safetensors.index.json", "safetensors"),
@@ -100,12 +100,12 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
             return {short: arrays[name] for short, name in names.items()}
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from None
-    except (AttributeError, TypeError):  # np.load of a lone .npy under that name.
+    except (AttributeError, TypeError):  # np.load of an .npy file with that name.
         raise InputError(f"{file}: not an .npz archive") from None
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """Returns what config.json says, {} where there is none."""
+    """Returns the contents of config.json, {} without one."""
     if not file.is_file():
         return {}
     try:
@@ -121,8 +121,8 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """Returns the encoder's tensors by their names after "encoder."."""
-    import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16)
+    """Returns the encoder's tensors by names without "encoder."."""
+    import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy.
     from safetensors import SafetensorError, safe_open
 
     files = [file]
@@ -137,23 +137,23 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
         if not part.is_file():
             raise InputError(f"{part}: no such file, but {file.name} names it")
         try:
-            with safe_open(part, framework="np") as tensors:
-                names = list(tensors.keys())
+            with safe_open(part, framework="np") as opened:
+                names = list(opened.keys())
                 for name in names:
                     short = re.sub(r"^(model\.)?encoder\.", "", name)
-                    # A lone encoder's file has no prefix at all.
+                    # A file with an encoder only has no prefix.
                     if short != name or not re.match(r"(model\.)?decoder\.|proj_out\.", name):
-                        out[short] = tensors.get_tensor(name)
+                        out[short] = opened.get_tensor(name)
         except (SafetensorError, ValueError, TypeError) as error:
             raise InputError(f"{part}: not safetensors, or damaged ({error})") from None
     return out
 
 
 def _check(
-    file: Path, found: dict[str, np.ndarray], names: WeightNames, settings: Mapping[str, Any]
+    file: Path, tensors: dict[str, np.ndarray], names: WeightNames, settings: Mapping[str, Any]
 ) -> WhisperSizes:
-    """Returns the sizes once every weight is there with its shape; drops what is no weight."""
-    stem = found.get("conv1.weight")
+    """Returns the sizes after checking every weight; removes entries that are not weights."""
+    stem = tensors.get("conv1.weight")
     if stem is None or stem.ndim != 3:
         raise InputError(
             f"{file}: no encoder of Whisper: "
@@ -164,16 +164,16 @@ def _check(
             )
         )
     width, mels = stem.shape[:2]
-    numbers = {int(m[1]) for m in (re.match(names.layer, n) for n in found) if m}
+    numbers = {int(m[1]) for m in (re.match(names.layer, n) for n in tensors) if m}
     layers = settings.get("encoder_layers", max(numbers, default=-1) + 1)
-    counted = found.pop("num_heads", None)
+    counted = tensors.pop("num_heads", None)
     heads = settings.get("encoder_attention_heads", max(1, width // HEAD_WIDTH))
     if counted is not None:
         if counted.shape or counted.dtype.kind not in "iu":
             raise InputError(f"{file}: num_heads is {counted!r}, expected one whole number")
         heads = int(counted)
-    up = found.get(names.linear["up"].format(0) + ".bias")
-    table = found.get(names.positions)
+    up = tensors.get(names.linear["up"].format(0) + ".bias")
+    table = tensors.get(names.positions)
     sizes = WhisperSizes(
         width=settings.get("d_model", width),
         layers=layers,
@@ -191,33 +191,33 @@ def _check(
         raise InputError(f"{file}: width {sizes.width} is no multiple of {sizes.heads} heads")
     expected = dict(expected_shapes(names, sizes))
     for problem, listed in (
-        ("missing", [n for n in expected if n not in found]),
-        ("unknown to Whisper's encoder", [n for n in found if n not in expected]),
+        ("missing", [n for n in expected if n not in tensors]),
+        ("unknown to Whisper's encoder", [n for n in tensors if n not in expected]),
         (
             "of another shape",
             [
-                f"{n} {found[n].shape} for {shape}"
+                f"{n} {tensors[n].shape} for {shape}"
                 for n, shape in expected.items()
-                if n in found and found[n].shape != shape
+                if n in tensors and tensors[n].shape != shape
             ],
         ),
         (
             "not finite floating-point numbers",
-            [n for n in expected if n in found and not _is_finite(found[n])],
+            [n for n in expected if n in tensors and not _is_finite(tensors[n])],
         ),
     ):
         if listed:
-            raise InputError(f"{file}: {_count(listed)} {problem}: {_some(listed)}")
+            raise InputError(f"{file}: {_count(listed)} {problem}: {_listed(listed)}")
     return sizes
 
 
 def _nest(
-    found: Mapping[str, np.ndarray], names: WeightNames, sizes: WhisperSizes
+    tensors: Mapping[str, np.ndarray], names: WeightNames, sizes: WhisperSizes
 ) -> dict[str, Any]:
-    """Returns the parameters in the order and layout of `whisper.Encoder.init`."""
+    """Returns the parameters in the structure of `WhisperEncoder.init`."""
 
     def f32(name: str) -> np.ndarray:
-        return np.asarray(found[name], np.float32)
+        return np.asarray(tensors[name], np.float32)
 
     def norm(part: str, i: int = 0) -> dict[str, np.ndarray]:
         scale, bias = (f32(f"{names.norms[part].format(i)}.{ending}") for ending in names.norm)
@@ -227,7 +227,7 @@ def _nest(
         weights, biases = [], []
         for name in parts:
             weights.append(f32(f"{name.format(i)}.weight"))
-            # A key's bias shifts a query's scores all alike, so it is nought in every model.
+            # A key's bias shifts all scores of a query equally, so models have none.
             zero = np.zeros(len(weights[-1]), np.float32)
             biases.append(zero if name in names.unbiased else f32(f"{name.format(i)}.bias"))
         kernel = np.ascontiguousarray(np.concatenate(weights).T)
@@ -262,5 +262,5 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} weight{'s' if len(names) > 1 else ''}"
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
