@@ -1,17 +1,17 @@
-"""Parity and speed of audio encoders beside the runtimes their checkpoints come from.
+"""Parity and speed of speech encoders compared with the runtimes of their checkpoints.
 
     python benchmarks/encoders.py [--encoders wav2vec2-base ...] [--seconds 0.4 2 10] [--rounds 3]
                                   [--precision float32] [--whisper FOLDER] [--json FILE]
 
-wav2vec 2.0 and HuBERT stand beside transformers' PyTorch models, with random weights, each moved
-off where it starts, so what is compared is the arithmetic. Whisper stands beside CTranslate2, with
-the weights of FOLDER (model.bin and its config.json; A2FJAX_WHISPER_CT2 by default), from the same
-spectrogram, whose computation is in our time only.
+wav2vec 2.0 and HuBERT are compared with transformers' PyTorch models. Weights are random, each
+shifted from its initial value, so the comparison is one of arithmetic. Whisper is compared with
+CTranslate2, with the weights of FOLDER (model.bin and its config.json; A2FJAX_WHISPER_CT2 by
+default) and the same spectrogram, whose computation counts for a2fjax only.
 
-Errors are the largest absolute differences in the features that come out, of two items; with a
-mask, the second has five eighths of the audio (CTranslate2 knows no mask: it runs that item alone).
-Time is CPU time of the process (all threads): the two take turns, so that other work on the machine
-hits both alike; medians of the rounds. Needs the extra `torch`.
+Errors are the largest absolute differences of features, for two examples; with a mask, the second
+has five eighths of the audio (CTranslate2 has no mask: it runs that example alone). Time is CPU
+time of the process (all threads). The two alternate, so that other work on the machine affects both
+equally; figures are medians of the rounds. Needs the extra `torch`.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from a2fjax.audio import HOP, SAMPLE_RATE
 from a2fjax.encoders import wav2vec2, whisper
 
 ENCODERS = {
-    f"{kind}-{size}": dataclasses.replace(layout, model_type=kind)
+    f"{kind}-{size}": dataclasses.replace(config, model_type=kind)
     for kind in ("wav2vec2", "hubert")
-    for size, layout in (("base", wav2vec2.BASE), ("large", wav2vec2.LARGE))
+    for size, config in (("base", wav2vec2.BASE), ("large", wav2vec2.LARGE))
 }
 WHISPER = "whisper"
 BOUND = 2e-5
-"""Of random weights; trained ones of Whisper reach further, and so does rounding."""
+"""Largest error with random weights; trained Whisper has larger values, and larger rounding."""
 
 
-def torch_model(layout: wav2vec2.Wav2Vec2Config, folder: Path) -> Any:
-    """Returns a random model of transformers and leaves its checkpoint in `folder`."""
+def torch_model(config: wav2vec2.Wav2Vec2Config, folder: Path) -> Any:
+    """Returns a random model of transformers and saves its checkpoint in `folder`."""
     import torch
     import transformers
 
-    (folder / "config.json").write_text(json.dumps(layout.to_config()))
+    (folder / "config.json").write_text(json.dumps(config.to_config()))
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
     with torch.no_grad():
@@ -86,7 +86,7 @@ def row(
     masked: bool,
     rounds: int,
 ) -> dict[str, Any]:
-    """Compares both on one length, with or without a mask."""
+    """Compares both for one length, with or without a mask."""
     import jax
     import jax.numpy as jnp
     import torch
@@ -96,40 +96,40 @@ def row(
     mask, options = None, {}
     if masked:
         lengths = np.array([samples, samples * 5 // 8])
-        exists = np.arange(samples) < lengths[:, None]
-        audio = np.where(exists, audio, 0).astype(np.float32)
-        mask = torch.tensor(exists.astype(np.int64))
+        valid = np.arange(samples) < lengths[:, None]
+        audio = np.where(valid, audio, 0).astype(np.float32)
+        mask = torch.tensor(valid.astype(np.int64))
         options = {"lengths": jnp.asarray(lengths), "count_padding": True}
 
-    def theirs() -> np.ndarray:
+    def reference() -> np.ndarray:
         with torch.no_grad():
             return model(torch.tensor(audio), attention_mask=mask).last_hidden_state.numpy()
 
     apply = jax.jit(lambda p, a: encoder.apply(p, a, **options).features)
 
-    def ours() -> np.ndarray:
+    def jax_output() -> np.ndarray:
         return np.asarray(apply(params, audio))
 
-    return compared(name, seconds, masked, theirs, ours, rounds)
+    return compared(name, seconds, masked, reference, jax_output, rounds)
 
 
 def compared(
     name: str,
     seconds: float,
     masked: bool,
-    theirs: Callable[[], np.ndarray],
-    ours: Callable[[], np.ndarray],
+    reference: Callable[[], np.ndarray],
+    jax_output: Callable[[], np.ndarray],
     rounds: int,
 ) -> dict[str, Any]:
-    expected, got = theirs(), ours()
-    times = [(clock(theirs), clock(ours)) for _ in range(rounds)]
+    expected, got = reference(), jax_output()
+    times = [(clock(reference), clock(jax_output)) for _ in range(rounds)]
     return {
         "encoder": name,
         "seconds": seconds,
         "mask": masked,
         "largest": float(np.abs(expected).max()),
         "error": float(np.abs(got - expected).max()),
-        "their_cpu_s": statistics.median(t for t, _ in times),
+        "reference_cpu_s": statistics.median(t for t, _ in times),
         "jax_cpu_s": statistics.median(o for _, o in times),
         "ratio": statistics.median(o / t for t, o in times),
     }
@@ -143,7 +143,7 @@ def whisper_row(
     masked: bool,
     rounds: int,
 ) -> dict[str, Any]:
-    """Compares Whisper's encoder with CTranslate2's on one length."""
+    """Compares Whisper's encoder with CTranslate2's for one length."""
     import ctranslate2
     import jax
 
@@ -156,20 +156,20 @@ def whisper_row(
         for row in (rows if masked else [audio])
     ]
 
-    def theirs() -> np.ndarray:
-        found = [
+    def reference() -> np.ndarray:
+        result = [
             np.array(model.encode(ctranslate2.StorageView.from_array(each))) for each in spectra
         ]
-        return np.concatenate([each.reshape(-1, encoder.width) for each in found])
+        return np.concatenate([each.reshape(-1, encoder.width) for each in result])
 
     options = {"length": lengths} if masked else {}
     apply = jax.jit(lambda p, a: encoder.apply(p, a, **options))
 
-    def ours() -> np.ndarray:
+    def jax_output() -> np.ndarray:
         features = np.asarray(apply(params, audio))
         return np.concatenate([features[i, : n // HOP] for i, n in enumerate(lengths)])
 
-    return compared(WHISPER, seconds, masked, theirs, ours, rounds)
+    return compared(WHISPER, seconds, masked, reference, jax_output, rounds)
 
 
 def whisper_rows(
@@ -177,7 +177,7 @@ def whisper_rows(
     cases: list[tuple[float, bool]],
     show: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Compares Whisper on all lengths, or says why it cannot."""
+    """Compares Whisper for all lengths, or prints why it cannot."""
     import jax
 
     if args.whisper is None:
@@ -218,15 +218,15 @@ def main() -> None:
 
     torch.set_num_threads(args.torch_threads)
     print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}, PyTorch {torch.__version__}")
-    print(f"{'encoder':15} {'s':>5} mask  {'error':>8} {'of':>5}  their s  jax s  jax/theirs")
+    print(f"{'encoder':15} {'s':>5} mask  {'error':>8} {'of':>5}  ref. s  jax s  jax/ref.")
     rows = []
 
-    def show(found: dict[str, Any]) -> None:
-        rows.append(found)
+    def show(result: dict[str, Any]) -> None:
+        rows.append(result)
         print(
-            f"{found['encoder']:15} {found['seconds']:5.1f} {'yes' if found['mask'] else 'no':4}  "
-            f"{found['error']:8.1e} {found['largest']:5.1f}  {found['their_cpu_s']:7.2f} "
-            f"{found['jax_cpu_s']:6.2f}  {found['ratio']:9.2f}",
+            f"{result['encoder']:15} {result['seconds']:5.1f} {'yes' if result['mask'] else 'no':4}"
+            f"  {result['error']:8.1e} {result['largest']:5.1f}  {result['reference_cpu_s']:7.2f} "
+            f"{result['jax_cpu_s']:6.2f}  {result['ratio']:9.2f}",
             flush=True,
         )
 

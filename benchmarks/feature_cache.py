@@ -1,17 +1,17 @@
-"""Training with a frozen wav2vec 2.0 base: live, from the cache, and encoded once for every frame.
+"""Speed of training with frozen wav2vec 2.0 base: live, cached, and one encoding per frame.
 
     python benchmarks/feature_cache.py [--clips 24] [--seconds 6] [--batch 8] [--rounds 5]
                                        [--json FILE]
 
-The encoder has random weights in the published base layout, the model is the regression model with
-its default sizes, clips are synthetic; a step is everything from the shards on: reading, batching,
-(encoding,) update. Live and cached take turns in one process, so that other work on the machine
-hits both alike; medians of the rounds, and of their ratios.
+The encoder has random weights in the published base architecture, the model is the regression model
+with default sizes, clips are synthetic. A step includes reading, batching, encoding (live) and the
+update. Live and cached steps alternate in one process, so that other work on the machine affects
+both equally; figures are medians of the rounds and of their ratios.
 
-NVIDIA's framework encodes 0.52 s of audio (8,320 samples) anew for every supervised frame. Its row
-is on paper: operations are counted from the same encoder's program, and the frames a second are
-what live training would reach if it had as many more operations to do at the same speed. Audio
-encoded per audio supervised is 0.52 s a frame, 15.6 at its 30 frames a second and 26 at 50.
+NVIDIA's framework encodes 0.52 s of audio (8,320 samples) for every supervised frame. Its row is an
+estimate: operations are counted from the same encoder's program, and the frames per second are
+those of live training with as many more operations at the same speed. The audio encoded per
+supervised audio is 0.52 s per frame: 15.6 times at its 30 frames per second, 26 times at 50.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def write_shards(folder: Path, clips: int, seconds: float) -> None:
     records.write_manifest(folder, manifest)
 
 
-def trainer(config: Config, found: Any) -> Callable[[], float]:
-    """Returns a function that does one step of training and gives its loss."""
+def trainer(config: Config, encoders: Any) -> Callable[[], float]:
+    """Returns a function that runs one training step and returns its loss."""
     import jax
 
     from a2fjax import tasks
@@ -90,24 +90,24 @@ def trainer(config: Config, found: Any) -> Callable[[], float]:
 
     streams = None
     if config.data.encoder_features == "cached":
-        streams = {key: encode.stream(*each) for key, each in found.items()}
-    task = tasks.build(config, tasks.constants(config, encoders=found), found)
+        streams = {key: encode.stream(*each) for key, each in encoders.items()}
+    task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
     optimizer = optimizer_lib.build(config.optim, config.steps, 1.0)
     zeros = loader.spec(config, encoded=streams).filled()
     state = state_lib.create(task, optimizer, zeros, task.pretrained, seed=0, average=True)
     step = jax.jit(step_lib.make_train_step(task, optimizer, config), donate_argnums=0)
     batches = loader.batches(config, encoded=streams)
-    held = [state]
+    current = [state]
 
-    def one() -> float:
-        held[0], metrics = step(held[0], next(batches))
+    def train_step() -> float:
+        current[0], metrics = step(current[0], next(batches))
         return float(metrics["loss"])
 
-    return one
+    return train_step
 
 
 def clock(run: Callable[[], float], times: int) -> tuple[float, float]:
-    """Returns seconds and CPU seconds a call."""
+    """Returns seconds and CPU seconds per call."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(times):
         run()
@@ -115,7 +115,7 @@ def clock(run: Callable[[], float], times: int) -> tuple[float, float]:
 
 
 def encoder_flops(encoder: Any, params: Any, samples: int) -> int:
-    """Returns operations to encode one stretch of audio."""
+    """Returns the floating-point operations for encoding some samples."""
     import jax
 
     from a2fjax.models import flops as cost
@@ -169,46 +169,46 @@ def main() -> None:
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, identity="none")
         )
-        found = pretrained.load(config.audio)
-        ((encoder, params),) = found.values()
+        encoders = pretrained.load(config.audio)
+        ((encoder, params),) = encoders.values()
         start = time.perf_counter()
-        place = encode.write(folder / "shards", encoder, params)
+        cache_folder = encode.write(folder / "shards", encoder, params)
         writing = args.clips * frames / (time.perf_counter() - start)
-        size = sum(p.stat().st_size for p in place.glob("*.arrayrecord"))
+        size = sum(p.stat().st_size for p in cache_folder.glob("*.arrayrecord"))
         per_hour = size / (args.clips * args.seconds / 3600)
 
         cached_config = dataclasses.replace(
             config, data=dataclasses.replace(config.data, encoder_features="cached")
         )
-        live, cached = trainer(config, found), trainer(cached_config, found)
+        live, cached = trainer(config, encoders), trainer(cached_config, encoders)
         differ = max(abs(live() / cached() - 1) for _ in range(2))  # Compiles as well.
         rows = [(clock(live, 1), clock(cached, args.cached_steps)) for _ in range(args.rounds)]
         supervised = args.batch * args.window
 
         # Operations a supervised frame; the model's own are the same for all.
-        one = encoder_flops(encoder, params, NVIDIA_SAMPLES)
+        per_frame = encoder_flops(encoder, params, NVIDIA_SAMPLES)
         clip = encoder_flops(encoder, params, frames * HOP) * args.batch / supervised
-        task = tasks.build(config, None, found)
+        task = tasks.build(config, None, encoders)
         batch = batch_shapes(config, args.batch, args.window)
         stream = encode.stream(encoder, params)
-        (key,) = found
+        (key,) = encoders
         shape = (args.batch, args.window, stream.states, stream.width)
         batch = batch.replace(cached_features={key: jax.ShapeDtypeStruct(shape, np.float16)})
-        own = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
+        shapes = jax.eval_shape(lambda b: task.init(jax.random.key(0), b), batch)
 
-        def update(own: Any, batch: Any) -> Any:
+        def update(params: Any, batch: Any) -> Any:
             return jax.grad(
                 lambda p: task.loss(p, batch, jax.random.key(0), step=0, train=True)[0]
-            )(own)
+            )(params)
 
-        model = sum(cost.flops(update, own, batch).values()) / supervised
+        model = sum(cost.flops(update, shapes, batch).values()) / supervised
 
     median = statistics.median
     rate = {
         "live": supervised / median(a[0] for a, _ in rows),
         "cached": supervised / median(b[0] for _, b in rows),
     }
-    paper = rate["live"] * (model + clip) / (model + one)
+    paper = rate["live"] * (model + clip) / (model + per_frame)
     faster = median(a[0] / b[0] for a, b in rows)
     faster_cpu = median(a[1] / b[1] for a, b in rows)
     print(
@@ -221,12 +221,12 @@ def main() -> None:
     )
     print(f"{'encoded':34} {'encoder':>9} {'model':>7} {'frames/s':>9} {'of live':>8}")
     print(f"{'':34} {'MFLOP a frame':>17}")
-    for what, flops, speed, times in (
-        ("0.52 s for every frame (on paper)", one, paper, paper / rate["live"]),
+    for label, flops, speed, times in (
+        ("0.52 s for every frame (estimate)", per_frame, paper, paper / rate["live"]),
         ("once a window's clip, live", clip, rate["live"], 1.0),
         ("once, read from the cache", 0, rate["cached"], faster),
     ):
-        print(f"{what:34} {flops / 1e6:9,.0f} {model / 1e6:7.1f} {speed:9,.1f} {times:8.3g}")
+        print(f"{label:34} {flops / 1e6:9,.0f} {model / 1e6:7.1f} {speed:9,.1f} {times:8.3g}")
     print(
         f"cached is {faster:.1f} times as fast as live by the clock, {faster_cpu:.1f} by CPU time, "
         f"and {rate['cached'] / paper:,.0f} times as fast as 0.52 s for every frame"
@@ -240,7 +240,11 @@ def main() -> None:
             "frames_per_second": {**rate, "per_frame_on_paper": paper},
             "times_live": faster,
             "times_live_cpu": faster_cpu,
-            "mflop_per_frame": {"per_frame": one / 1e6, "live": clip / 1e6, "model": model / 1e6},
+            "mflop_per_frame": {
+                "per_frame": per_frame / 1e6,
+                "live": clip / 1e6,
+                "model": model / 1e6,
+            },
             "bytes_per_hour": per_hour,
             "rounds": rows,
             "load": load,

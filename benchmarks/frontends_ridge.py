@@ -1,20 +1,20 @@
-r"""What can be read off each front end: ridge regression on real takes, leave one take out.
+r"""Ridge regression from each front end to real takes, leaving one take out at a time.
 
     python benchmarks/frontends_ridge.py FOLDER WEIGHTS... --workdir DIR [--pad] [--out JSON]
 
 FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`), WEIGHTS are
-Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is the test:
+Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is the test take:
 
   - inputs: log-mel (13 frames within +-0.24 s), every state of every encoder (5 frames within
     +-0.12 s), and log-mel with the state that the training takes choose; each feature is divided by
     its deviation over the training takes;
-  - penalty, and state, chosen by leaving out one training take at a time;
-  - clocks as the files have them (no offset is estimated: the context covers it).
+  - penalty and state are chosen by leaving out one training take at a time;
+  - time offsets are those of the files (none is estimated: the context covers it).
 
-Every second frame is fitted (the curves were filmed at 30 a second). Figures are R^2 about the test
-take's own mean and Pearson's r, over its good frames at 50 a second. The state that the training
-takes choose is also read off crops of 2.56 s by the regression that was fitted on whole clips: with
-the crop at the window's start, and with the crop at its own place.
+Every second frame is fitted (the curves were filmed at 30 frames per second). Figures are R^2 about
+the test take's mean and Pearson's r, over its valid frames at 50 per second. The chosen state is
+also evaluated on crops of 2.56 s, with the regression fitted on whole clips: with the crop at the
+window's start, and with the crop at its original position.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from a2fjax.errors import InputError
 MEL_TAPS = tuple(range(-12, 13, 2))
 STATE_TAPS = (-6, -3, 0, 3, 6)
 PENALTIES = tuple(float(10**e) for e in (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5))
-"""Times the number of frames: a feature's own variance is 1."""
+"""Relative to the number of frames; the variance of every feature is 1."""
 
 CROP = 128  # Frames, 2.56 s.
 
 
 def _sibling(name: str) -> Any:
-    """Returns another benchmark as a module; the folder is no package."""
+    """Imports another benchmark; the folder is not a package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,7 +64,7 @@ def stack(features: np.ndarray, taps: Sequence[int]) -> np.ndarray:
 
 
 class Ridge:
-    """Ridge regression on scaled features from sums of products, one set of sums a take."""
+    """Ridge regression on scaled features from sums of products, one set of sums per take."""
 
     def __init__(self, takes: Sequence[tuple[np.ndarray, np.ndarray]]):
         """Reduces takes: inputs [N, F] and targets [N, C] each; every second frame is fitted."""

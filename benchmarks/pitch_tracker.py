@@ -2,9 +2,9 @@
 
     python benchmarks/pitch_tracker.py RECORDINGS [--reference dio|harvest] [--bound 0.05]
 
-Over the frames that both trackers call voiced: a gross error is an F0 more than 20 % from the
-reference's, a fine error is the mean distance of the others. Speakers are read from the column
-`speaker` of RECORDINGS/manifest.tsv (with `path`), else from the names of the subfolders. Needs
+Errors are over the frames that both trackers call voiced: a gross error is an F0 more than 20 % off
+the reference, the fine error is the mean distance of the other frames. Speakers come from the
+column `speaker` of RECORDINGS/manifest.tsv (with `path`), else from the names of subfolders. Needs
 pyworld. Exits with 1 when the gross error over all recordings is above the bound.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 GROSS = 0.2
 ROUND = 4 * 16_000
-"""Recordings are padded to multiples of this many samples, so that few lengths are compiled."""
+"""Recordings are padded to multiples of this number of samples, so that few lengths compile."""
 
 
 def recordings(folder: Path) -> list[tuple[Path, str]]:
@@ -51,8 +51,8 @@ def reference(audio: np.ndarray, tracker: str) -> np.ndarray:
 def compare(path: Path, tracker: str) -> np.ndarray:
     """Returns counts of one recording.
 
-    [frames, voiced by the reference, by ours, by both, gross errors, of those too high, sum of the
-    fine errors].
+    [frames, frames voiced in the reference, in a2fjax, in both, gross errors, gross errors that are
+    too high, sum of fine errors].
     """
     from a2fjax.audio import io, level, num_frames, pitch
 
@@ -60,25 +60,27 @@ def compare(path: Path, tracker: str) -> np.ndarray:
     frames = num_frames(len(audio))
     normal = level.normalise(audio, level.speech_level(audio))
     padded = np.pad(normal, (0, -len(normal) % ROUND))
-    ours = np.asarray(pitch.track(padded[None]))[0, :frames, 0]
-    theirs = reference(audio, tracker)[:frames]
-    ours = ours[: len(theirs)]
-    both = (ours > 0) & (theirs > 0)
-    error = ours[both] / theirs[both] - 1.0
+    f0 = np.asarray(pitch.track(padded[None]))[0, :frames, 0]
+    reference_f0 = reference(audio, tracker)[:frames]
+    f0 = f0[: len(reference_f0)]
+    both = (f0 > 0) & (reference_f0 > 0)
+    error = f0[both] / reference_f0[both] - 1.0
     gross = np.abs(error) > GROSS
-    voiced = (theirs > 0).sum(), (ours > 0).sum(), both.sum()
+    voiced = (reference_f0 > 0).sum(), (f0 > 0).sum(), both.sum()
     fine = np.abs(error[~gross]).sum()
-    return np.array([len(ours), *voiced, gross.sum(), (error > GROSS).sum(), fine])
+    return np.array([len(f0), *voiced, gross.sum(), (error > GROSS).sum(), fine])
 
 
 def row(name: str, counts: np.ndarray) -> str:
     """Returns a line of the table."""
-    frames, theirs, ours, both, gross, high, fine = counts
-    some = max(both, 1)
+    frames, in_reference, in_a2fjax, in_both, gross, high, fine = counts
+    compared = max(in_both, 1)
     return (
-        f"{name[:22]:22s} {frames:7.0f} {theirs / frames:7.1%} {ours / frames:7.1%} {both:7.0f} "
-        f"{gross / some:7.2%} {high / some:7.2%} {(gross - high) / some:7.2%} "
-        f"{fine / max(both - gross, 1):7.2%}"
+        f"{name[:22]:22s} {frames:7.0f} {in_reference / frames:7.1%} {in_a2fjax / frames:7.1%} "
+        f"{in_both:7.0f} "
+        f"{gross / compared:7.2%} {high / compared:7.2%} "
+        f"{(gross - high) / compared:7.2%} "
+        f"{fine / max(in_both - gross, 1):7.2%}"
     )
 
 
@@ -89,17 +91,17 @@ def main() -> int:
     parser.add_argument("--reference", choices=("dio", "harvest"), default="dio")
     parser.add_argument("--bound", type=float, default=0.05, help="of the gross error")
     args = parser.parse_args()
-    found = recordings(args.recordings) if args.recordings.is_dir() else []
-    if not found:
+    files = recordings(args.recordings) if args.recordings.is_dir() else []
+    if not files:
         print(f"{args.recordings}: no sound files there", file=sys.stderr)
         return 2
     speakers: dict[str, np.ndarray] = {}
-    for i, (path, speaker) in enumerate(found):
+    for i, (path, speaker) in enumerate(files):
         speakers[speaker] = speakers.get(speaker, np.zeros(7)) + compare(path, args.reference)
         if sys.stderr.isatty():
-            end = "\n" if i + 1 == len(found) else ""
-            print(f"\r{i + 1}/{len(found)} recordings", end=end, file=sys.stderr, flush=True)
-    columns = "  frames  voiced    ours    both   gross    high     low    fine"
+            end = "\n" if i + 1 == len(files) else ""
+            print(f"\r{i + 1}/{len(files)} recordings", end=end, file=sys.stderr, flush=True)
+    columns = "  frames  voiced  a2fjax    both   gross    high     low    fine"
     print(f"{'against ' + args.reference:22s}{columns}")
     for speaker, counts in sorted(speakers.items()):
         print(row(speaker, counts))

@@ -137,8 +137,8 @@ def test_a_wav_of_unknown_length_is_read(tmp_path):
     audio = noise(1600)
     soundfile.write(path, audio, SAMPLE_RATE, subtype="FLOAT")
     data = bytearray(path.read_bytes())
-    at = data.index(b"data") + 4
-    data[at : at + 4] = b"\xff\xff\xff\xff"
+    start = data.index(b"data") + 4
+    data[start : start + 4] = b"\xff\xff\xff\xff"
     data[4:8] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
     np.testing.assert_array_equal(io.load(path), audio)
@@ -163,7 +163,7 @@ def test_native_is_the_recording_as_it_is(tmp_path, name, rate):
     audio = noise(3 * rate + 5, 2)
     soundfile.write(tmp_path / name, audio, rate, "PCM_16")
     pieces = list(io.native_blocks(tmp_path / name))
-    assert {found for found, _ in pieces} == {rate}
+    assert {rate_read for rate_read, _ in pieces} == {rate}
     whole = np.concatenate([piece for _, piece in pieces])
     assert whole.dtype == np.float32
     np.testing.assert_array_equal(whole, soundfile.read(tmp_path / name, dtype="float32")[0])

@@ -14,11 +14,13 @@ def speech_like(seconds=6.0, rms=0.05, pause_db=-40.0, seed=0):
 
 def test_level_is_that_of_the_loud_parts_whatever_the_share_of_pauses():
     audio = speech_like()
-    found = level.speech_level(audio)
-    assert found == pytest.approx(0.05, rel=0.1)
+    measured = level.speech_level(audio)
+    assert measured == pytest.approx(0.05, rel=0.1)
     pause = np.random.default_rng(1).normal(size=60 * 16000) * 5e-5
-    assert level.speech_level(np.concatenate([audio, pause])) == pytest.approx(found, rel=0.02)
-    assert level.speech_level(np.concatenate([audio, 0 * pause])) == pytest.approx(found, rel=0.02)
+    assert level.speech_level(np.concatenate([audio, pause])) == pytest.approx(measured, rel=0.02)
+    assert level.speech_level(np.concatenate([audio, 0 * pause])) == pytest.approx(
+        measured, rel=0.02
+    )
 
 
 @pytest.mark.parametrize("gain", [0.15, 0.5, 3.0])
@@ -33,10 +35,10 @@ def test_level_follows_gain_and_normalising_removes_it(gain):
 
 def test_offset_and_a_knock_do_not_count():
     audio = speech_like()
-    found = level.speech_level(audio)
-    assert level.speech_level(audio + 0.3) == pytest.approx(found, rel=0.02)
+    measured = level.speech_level(audio)
+    assert level.speech_level(audio + 0.3) == pytest.approx(measured, rel=0.02)
     audio[20000:20800] = 1.0 * np.sign(audio[20000:20800])
-    assert level.speech_level(audio) == pytest.approx(found, rel=0.1)
+    assert level.speech_level(audio) == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize("rms", [0.0, 1e-6, 1e-4, 1e-3, 1e-2])
@@ -66,8 +68,8 @@ def test_frame_levels_of_blocks_are_those_of_the_whole():
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 319, 320, 321])
 def test_short_audio_has_a_level(samples):
-    found = level.speech_level(np.full(samples, 0.1))
-    assert np.isfinite(found) and found >= level.FLOOR
+    measured = level.speech_level(np.full(samples, 0.1))
+    assert np.isfinite(measured) and measured >= level.FLOOR
     with pytest.raises(ValueError, match="shape"):
         level.speech_level(np.zeros((2, samples)))
 
@@ -75,7 +77,7 @@ def test_short_audio_has_a_level(samples):
 def test_real_speech_reaches_the_target(shared):
     path = shared / "speech" / "ljspeech" / "LJ001-0001.flac"
     audio = io.load(path)
-    found = level.speech_level(audio)
-    assert 0.03 < found < 0.3
+    measured = level.speech_level(audio)
+    assert 0.03 < measured < 0.3
     quiet = level.speech_level(audio * 0.05)
-    assert quiet == pytest.approx(found * 0.05, rel=1e-3)
+    assert quiet == pytest.approx(measured * 0.05, rel=1e-3)

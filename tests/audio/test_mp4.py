@@ -67,10 +67,10 @@ def write(path, wave, rate=RATE, codec="aac", picture=True, timecode="", late=0,
     return path
 
 
-def lag(found, expected):
+def lag(decoded, expected):
     """Samples by which `found` comes later, from the peak of their correlation."""
-    size = 1 << (len(found) + len(expected) - 1).bit_length()
-    product = np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size))
+    size = 1 << (len(decoded) + len(expected) - 1).bit_length()
+    product = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(expected, size))
     peak = int(np.argmax(np.fft.irfft(product, size)))
     return peak - size if peak > size // 2 else peak
 
@@ -94,9 +94,9 @@ def test_pcm_track_keeps_its_samples(tmp_path, codec, steps, channels):
 def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
     wave = sound(rate=rate)
     path = write(tmp_path / name, wave, rate=rate, picture=name != "a.m4a")
-    found = np.concatenate([p for _, p in io.native_blocks(path)])
-    assert abs(lag(found[:, 0], wave[:, 0])) <= 1e-3 * rate
-    assert len(found) == len(wave)
+    decoded = np.concatenate([p for _, p in io.native_blocks(path)])
+    assert abs(lag(decoded[:, 0], wave[:, 0])) <= 1e-3 * rate
+    assert len(decoded) == len(wave)
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
     plain = io.load(tmp_path / "a.wav")
     assert abs(lag(io.load(path), plain)) <= 1e-3 * SAMPLE_RATE
@@ -107,10 +107,10 @@ def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
 def test_sound_that_begins_after_the_picture_stays_there(tmp_path, codec):
     wave = sound()
     path = write(tmp_path / "a.mov", wave, codec=codec, late=RATE // 5)
-    found = np.concatenate([p for _, p in io.native_blocks(path)])[:, 0]
-    assert abs(lag(found, wave[:, 0]) - RATE // 5) <= 1e-3 * RATE
-    assert not found[: RATE // 5 - 2048].any()
-    assert abs(len(found) - len(wave) - RATE // 5) <= 1e-3 * RATE
+    decoded = np.concatenate([p for _, p in io.native_blocks(path)])[:, 0]
+    assert abs(lag(decoded, wave[:, 0]) - RATE // 5) <= 1e-3 * RATE
+    assert not decoded[: RATE // 5 - 2048].any()
+    assert abs(len(decoded) - len(wave) - RATE // 5) <= 1e-3 * RATE
 
 
 def test_blocks_are_the_samples_of_load(tmp_path):
@@ -176,14 +176,14 @@ def test_bytes_that_are_overwritten_raise_one_line_or_read(tmp_path, name, codec
     refused = 0
     for n in range(120):
         damaged = bytearray(data)
-        at = int(rng.integers(index if n % 3 else 8, len(data) - 8))
+        start = int(rng.integers(index if n % 3 else 8, len(data) - 8))
         size = int(rng.integers(1, 9))
-        damaged[at : at + size] = rng.bytes(size)
+        damaged[start : start + size] = rng.bytes(size)
         path.write_bytes(damaged)
         for read in (io.load, io.info, io.recording_start):
             try:
-                found = read(path)
-                assert found is None or np.isfinite(found).all()
+                decoded = read(path)
+                assert decoded is None or np.isfinite(decoded).all()
             except InputError as error:
                 refused += 1
                 assert "\n" not in str(error) and name in str(error)

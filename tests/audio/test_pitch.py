@@ -24,18 +24,18 @@ def glide(start, end, *, harmonics, noise_db=None, seconds=1.28, tilt=1.0, rms=l
 @pytest.mark.parametrize("ends", [(80, 400), (400, 80), (80, 80), (400, 400), (110, 220)])
 def test_glides_are_followed_within_1_percent(ends, harmonics, noise_db):
     audio, f0 = glide(*ends, harmonics=harmonics, noise_db=noise_db)
-    found = np.asarray(pitch.track(audio[None]))[0]
-    assert found.shape == (64, 3) and found.dtype == np.float32
+    tracked = np.asarray(pitch.track(audio[None]))[0]
+    assert tracked.shape == (64, 3) and tracked.dtype == np.float32
     inner = slice(2, -2)  # Half a window of silence beyond the ends has no period.
-    assert np.abs(found[inner, 0] / f0[inner] - 1).max() < 0.01
-    assert found[inner, 1].min() > 0.9
+    assert np.abs(tracked[inner, 0] / f0[inner] - 1).max() < 0.01
+    assert tracked[inner, 1].min() > 0.9
 
 
 @pytest.mark.parametrize("hz", [65, 100, 250, 480])
 def test_a_pure_tone_has_no_octave_errors(hz):
     audio, _ = glide(hz, hz, harmonics=[1], noise_db=20)
-    found = np.asarray(pitch.track(audio[None]))[0]
-    assert np.abs(found[2:-2, 0] / hz - 1).max() < 0.03
+    tracked = np.asarray(pitch.track(audio[None]))[0]
+    assert np.abs(tracked[2:-2, 0] / hz - 1).max() < 0.03
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "quiet noise", "offset", "click"])
@@ -48,10 +48,10 @@ def test_what_has_no_pitch_is_unvoiced(kind):
         "offset": np.full(20480, 0.1),
         "click": np.eye(1, 20480, 10000)[0],
     }[kind]
-    found = np.asarray(pitch.track(audio[None].astype(np.float32)))[0]
-    assert np.isfinite(found).all()
-    assert np.mean(found[:, 0] > 0) < 0.05
-    assert np.mean(found[:, 1]) < 0.45
+    tracked = np.asarray(pitch.track(audio[None].astype(np.float32)))[0]
+    assert np.isfinite(tracked).all()
+    assert np.mean(tracked[:, 0] > 0) < 0.05
+    assert np.mean(tracked[:, 1]) < 0.45
 
 
 def test_voicing_falls_with_noise_and_below_the_room():
@@ -98,8 +98,8 @@ def test_a_frame_depends_on_the_stated_stretch_of_audio():
     inside = slice(320 * t - pitch.LOOKBACK, 320 * t + pitch.LOOKAHEAD + 1)
     changed = (rng.normal(size=len(audio)) * 0.3).astype(np.float32)
     changed[inside] = audio[inside]
-    found = np.asarray(pitch.track(np.stack([audio, changed])))
-    np.testing.assert_allclose(found[1, t], found[0, t], atol=2e-3)
+    tracked = np.asarray(pitch.track(np.stack([audio, changed])))
+    np.testing.assert_allclose(tracked[1, t], tracked[0, t], atol=2e-3)
 
 
 def test_rows_of_a_batch_are_independent():
@@ -111,8 +111,8 @@ def test_rows_of_a_batch_are_independent():
 
 @pytest.mark.parametrize("samples", [1, 320, 321])
 def test_short_clips(samples):
-    found = np.asarray(pitch.track(np.full((1, samples), 0.1, np.float32)))
-    assert found.shape == (1, -(-samples // 320), 3) and np.isfinite(found).all()
+    tracked = np.asarray(pitch.track(np.full((1, samples), 0.1, np.float32)))
+    assert tracked.shape == (1, -(-samples // 320), 3) and np.isfinite(tracked).all()
     with pytest.raises(ValueError, match="shape"):
         pitch.track(np.zeros(samples, np.float32))
 

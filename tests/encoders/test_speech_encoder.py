@@ -70,15 +70,15 @@ def test_states_are_those_of_the_encoder_itself(load, name):
         network = encoder.network
 
         @compile_fast
-        def own(params, audio, network=network, count=count, mix=mix):
+        def direct(params, audio, network=network, count=count, mix=mix):
             if isinstance(network, whisper.WhisperEncoder):
                 return network.apply(
                     params, audio, length=np.full(2, 9600), layers=count, all_layers=mix
                 )
-            found = network.motion_features(params, audio, all_layers=mix)
-            return found.hidden_states if mix else found.features
+            centre = network.motion_features(params, audio, all_layers=mix)
+            return centre.hidden_states if mix else centre.features
 
-        expected = np.asarray(own(params, audio))
+        expected = np.asarray(direct(params, audio))
         expected = np.moveaxis(expected, 0, 2) if mix else expected[:, :, None]
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
@@ -91,11 +91,11 @@ def test_the_forward_stops_at_a_layer(load, name):
     audio = noise(1, 40)
     whole, all_params = load(name, mix=True)
     states = run(whole, all_params, audio)
-    spent, held = [], []
+    flop_counts, param_counts = [], []
     for layers in (0, 1, 2, 3):
         encoder, params = load(name, layers=layers)
-        spent.append(sum(flops.flops(encoder.apply, params, audio).values()))
-        held.append(sum(leaf.size for _, leaf in paths(params)))
+        flop_counts.append(sum(flops.flops(encoder.apply, params, audio).values()))
+        param_counts.append(sum(leaf.size for _, leaf in paths(params)))
         if layers < 3:  # After the last, networks of the large layout and Whisper have a norm.
             np.testing.assert_allclose(
                 run(encoder, params, audio)[:, :, 0], states[:, :, layers], atol=1e-5
@@ -103,9 +103,9 @@ def test_the_forward_stops_at_a_layer(load, name):
         expected = jax.eval_shape(encoder.init, jax.random.key(0))
         shapes = {path: leaf.shape for path, leaf in paths(expected)}
         assert {path: leaf.shape for path, leaf in paths(params)} == shapes
-    steps = np.diff(spent)
+    steps = np.diff(flop_counts)
     assert (steps > 0).all() and steps[0] == steps[1]
-    assert (np.diff(held) > 0).all()
+    assert (np.diff(param_counts) > 0).all()
 
 
 # ---- padding and lengths ------------------------------------------------------------------------
@@ -166,22 +166,22 @@ def test_audio_of_half_a_frame_is_refused(load):
 # ---- time ---------------------------------------------------------------------------------------
 
 
-def centre_of_clicks(hear, frame, reach=1100, step=20, level=0.5, background=None):
+def centre_of_clicks(respond, frame, reach=1100, step=20, level=0.5, background=None):
     """Where the audio is that frame `frame` of `hear(audio) [B, T, D]` hears, in samples.
 
     A click at each of many places about the frame: the mean place, weighted by how much the frame
     changes.
     """
     middle = 320 * frame
-    places = np.arange(middle - reach, middle + reach + 1, step)
+    positions = np.arange(middle - reach, middle + reach + 1, step)
     base = np.zeros(320 * (2 * frame + 1), np.float32) if background is None else background
-    clicks = np.tile(base, (len(places) + 1, 1))
-    clicks[np.arange(len(places)), places] += level
-    states = np.asarray(hear(clicks), np.float64)[:, frame]
+    clicks = np.tile(base, (len(positions) + 1, 1))
+    clicks[np.arange(len(positions)), positions] += level
+    states = np.asarray(respond(clicks), np.float64)[:, frame]
     change = np.square(states[:-1] - states[-1]).sum(-1)
     assert change.max() > 1e-8
     change = np.where(change > 1e-3 * change.max(), change, 0.0)
-    return float((places * change).sum() / change.sum()), places[change > 0][[0, -1]]
+    return float((positions * change).sum() / change.sum()), positions[change > 0][[0, -1]]
 
 
 @pytest.mark.parametrize("feature", ["mel", "pitch"])
@@ -196,13 +196,13 @@ def test_signals_are_centred_on_motion_frames_within_1_ms(feature):
         # Over faint noise: below the floor clicks of a window's flanks would not show at all.
         base = (1e-4 * rng.normal(size=320 * (2 * frame + 1))).astype(np.float32)
 
-        def hear(audio):
+        def respond(audio):
             # Of pitch, log energy: a click has no period.
             return jnp.exp(compile_fast(frontend.features)(audio)[..., first:])
 
-        found, heard = centre_of_clicks(hear, frame, background=base, step=8)
-        assert abs(found - 320 * frame) <= 16, found / 16 - 20 * frame
-        assert heard[0] < 320 * frame < heard[1]
+        centre, extent = centre_of_clicks(respond, frame, background=base, step=8)
+        assert abs(centre - 320 * frame) <= 16, centre / 16 - 20 * frame
+        assert extent[0] < 320 * frame < extent[1]
 
 
 def mirrored(encoder, params):
@@ -245,12 +245,12 @@ def test_encoders_are_centred_on_motion_frames_within_1_ms(load, name):
             # Far louder ones, too far away to be heard, keep the group norm's statistics in place.
             base[[100, 320 * 2 * frame]] = 20.0
 
-        def hear(audio):
+        def respond(audio):
             return run(encoder, params, audio)[:, :, 0]
 
-        found, heard = centre_of_clicks(hear, frame, background=base, step=8)
-        assert abs(found - 320 * frame) <= 16, (found - 320 * frame) / 16
-        assert heard[0] < 320 * frame < heard[1]
+        centre, extent = centre_of_clicks(respond, frame, background=base, step=8)
+        assert abs(centre - 320 * frame) <= 16, (centre - 320 * frame) / 16
+        assert extent[0] < 320 * frame < extent[1]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -280,28 +280,32 @@ def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
     for layers in (-1, 2):
         encoder, params = load(name, layers=layers)
         tree = {"encoders": {"0_x": params}}
-        kept = {}
+        trained_paths = {}
         for first in (None, -1, 0, 1):
             trained = split(tree, encoder.frozen_patterns(first, "encoders/0_x/"))[0]
-            kept[first] = {path.removeprefix("encoders/0_x/") for path, _ in paths(trained)}
-        assert kept[None] == set()
+            trained_paths[first] = {
+                path.removeprefix("encoders/0_x/") for path, _ in paths(trained)
+            }
+        assert trained_paths[None] == set()
         layer = "layers_{}/" if name == "whisper" else "encoder/layers/{}/"
         for first in (0, 1):
-            assert not any(path.startswith(layer.format(first - 1)) for path in kept[first])
+            assert not any(
+                path.startswith(layer.format(first - 1)) for path in trained_paths[first]
+            )
             for i in range(first, encoder.num_layers):
-                own = {path for path, _ in paths(params) if path.startswith(layer.format(i))}
-                assert own and own <= kept[first]
-        assert kept[1] < kept[0] <= kept[-1]
-        assert not any("feature_extractor" in path or "conv1" in path for path in kept[-1])
+                direct = {path for path, _ in paths(params) if path.startswith(layer.format(i))}
+                assert direct and direct <= trained_paths[first]
+        assert trained_paths[1] < trained_paths[0] <= trained_paths[-1]
+        assert not any("feature_extractor" in path or "conv1" in path for path in trained_paths[-1])
         # Every trained weight has a gradient: none is carried along by optimiser and checkpoints.
         slopes = dict(paths(slopes_of(encoder, params)))
-        idle = {path for path in kept[-1] if not np.abs(slopes[path]).max() > 0}
+        idle = {path for path in trained_paths[-1] if not np.abs(slopes[path]).max() > 0}
         # Masks are drawn in training only; a bias of keys shifts a query's logits all alike.
         assert {p for p in idle if "k_proj/bias" not in p} <= {"masked_spec_embed"}
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "first", "said"),
+    ("name", "layers", "first", "message"),
     [
         ("wav2vec2", -1, 3, "train_from=3: wav2vec2 runs 3 layers; expected -1 to 2"),
         ("wav2vec2", 2, 2, "train_from=2: wav2vec2 runs 2 layers; expected -1 to 1"),
@@ -310,9 +314,9 @@ def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
         ("whisper", 0, -1, "runs 0 layers; expected None"),
     ],
 )
-def test_layers_that_there_are_not_cannot_be_trained(load, name, layers, first, said):
+def test_layers_that_there_are_not_cannot_be_trained(load, name, layers, first, message):
     encoder, _ = load(name, layers=layers)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         encoder.frozen_patterns(first)
 
 
@@ -383,9 +387,9 @@ def test_another_kind_than_the_name_says(tiny_encoders):
 
 
 @pytest.mark.parametrize("name", ["hubert", "whisper"])
-@pytest.mark.parametrize(("layers", "said"), [(4, "has 3 layers; expected 0 to 3"), (-2, "-1")])
-def test_layers_beyond_the_encoder(load, name, layers, said):
-    with pytest.raises(InputError, match=f"audio.encoder.layers={layers}: .*{said}"):
+@pytest.mark.parametrize(("layers", "message"), [(4, "has 3 layers; expected 0 to 3"), (-2, "-1")])
+def test_layers_beyond_the_encoder(load, name, layers, message):
+    with pytest.raises(InputError, match=f"audio.encoder.layers={layers}: .*{message}"):
         load(name, layers=layers)
 
 
@@ -445,7 +449,7 @@ def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
     layout = dataclasses.replace(encoder.network.config, hidden_act="relu")
     relu = dataclasses.replace(encoder, network=wav2vec2.Wav2Vec2Encoder(layout))
     prints["layout"] = relu.fingerprint(params)
-    prints["hubert"] = (lambda found: found[0].fingerprint(found[1]))(load("hubert"))
+    prints["hubert"] = (lambda centre: centre[0].fingerprint(centre[1]))(load("hubert"))
     assert len(set(prints.values())) == len(prints)
 
 
@@ -457,8 +461,8 @@ def test_files_that_are_damaged(load, tmp_path):
     storage.save(path, encoder, params)
     whole = path.read_bytes()
 
-    def refused(said):
-        with pytest.raises(InputError, match=said) as error:
+    def refused(message):
+        with pytest.raises(InputError, match=message) as error:
             storage.restore(path, EncoderConfig(), "whisper")
         assert str(path) in str(error.value) and "\n" not in str(error.value)
 

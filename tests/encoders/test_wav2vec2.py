@@ -22,54 +22,54 @@ def reference(layout, params, audio, lengths=None, whole_norm=True):
     gelu = act[layout.feat_extract_activation]
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
-    def conv(x, at, stride, groups=1):
-        kernel = at["kernel"]
+    def conv(x, layer, stride, groups=1):
+        kernel = layer["kernel"]
         taps, width, out = kernel.shape
         y = np.zeros((1 + (len(x) - taps) // stride, out))
         for i in range(len(y)):
-            seen = x[i * stride : i * stride + taps]
+            window = x[i * stride : i * stride + taps]
             for g in range(groups):
                 cut = slice(g * out // groups, (g + 1) * out // groups)
-                part = seen[:, g * width : (g + 1) * width]
+                part = window[:, g * width : (g + 1) * width]
                 y[i, cut] = np.einsum("kc,kco->o", part, kernel[:, :, cut])
-        return y + at.get("bias", 0.0)
+        return y + layer.get("bias", 0.0)
 
-    def norm(x, at, eps, axis=-1, seen=None):
-        seen = x if seen is None else seen
-        mean, var = seen.mean(axis, keepdims=True), seen.var(axis, keepdims=True)
-        return (x - mean) / np.sqrt(var + eps) * at["scale"] + at["bias"]
+    def norm(x, layer, eps, axis=-1, window=None):
+        window = x if window is None else window
+        mean, var = window.mean(axis, keepdims=True), window.var(axis, keepdims=True)
+        return (x - mean) / np.sqrt(var + eps) * layer["scale"] + layer["bias"]
 
-    def dense(x, at):
-        return x @ at["kernel"] + at["bias"]
+    def dense(x, layer):
+        return x @ layer["kernel"] + layer["bias"]
 
-    def attention(x, at, valid):
-        parts = [dense(x, at[n]) for n in ("q_proj", "k_proj", "v_proj")]
+    def attention(x, layer, valid):
+        parts = [dense(x, layer[n]) for n in ("q_proj", "k_proj", "v_proj")]
         out = []
         for q, k, v in zip(
             *(np.split(x, layout.num_attention_heads, -1) for x in parts), strict=True
         ):
             e = np.exp(q @ k.T / np.sqrt(q.shape[-1])) * valid
             out.append(e / e.sum(-1, keepdims=True) @ v)
-        return dense(np.concatenate(out, -1), at["out_proj"])
+        return dense(np.concatenate(out, -1), layer["out_proj"])
 
-    def feed(x, at):
-        x = act[layout.hidden_act](dense(x, at["intermediate_dense"]))
-        return dense(x, at["output_dense"])
+    def feed(x, layer):
+        x = act[layout.hidden_act](dense(x, layer["intermediate_dense"]))
+        return dense(x, layer["output_dense"])
 
     def one(audio, length):
         x = audio[:, None].astype(np.float64)
         for i in range(len(layout.conv_dim)):
-            at = p["feature_extractor"]["conv_layers"][str(i)]
-            x = conv(x, at["conv"], layout.conv_stride[i])
+            layer = p["feature_extractor"]["conv_layers"][str(i)]
+            x = conv(x, layer["conv"], layout.conv_stride[i])
             if layout.feat_extract_norm == "layer":
-                x = norm(x, at["layer_norm"], 1e-5)
+                x = norm(x, layer["layer_norm"], 1e-5)
             elif i == 0:
-                seen = (
+                window = (
                     x
                     if whole_norm
                     else x[: (length - layout.conv_kernel[0]) // layout.conv_stride[0] + 1]
                 )
-                x = norm(x, at["layer_norm"], 1e-5, 0, seen)
+                x = norm(x, layer["layer_norm"], 1e-5, 0, window)
             x = gelu(x)
         eps = layout.layer_norm_eps
         if layout.feat_proj_layer_norm:
@@ -77,15 +77,15 @@ def reference(layout, params, audio, lengths=None, whole_norm=True):
         x = dense(x, p["feature_projection"]["projection"])
         valid = np.arange(len(x)) < (length - 400) // 320 + 1
         x = x * valid[:, None]
-        at = p["encoder"]["pos_conv_embed"]["conv"]
+        layer = p["encoder"]["pos_conv_embed"]["conv"]
         taps = layout.num_conv_pos_embeddings
         kernel = np.stack(
-            [g * v / np.linalg.norm(v) for g, v in zip(at["g"], at["v"], strict=True)]
+            [g * v / np.linalg.norm(v) for g, v in zip(layer["g"], layer["v"], strict=True)]
         )
         padded = np.pad(x, ((taps // 2, taps // 2), (0, 0)))
         positions = conv(
             padded,
-            {"kernel": kernel, "bias": at["bias"]},
+            {"kernel": kernel, "bias": layer["bias"]},
             1,
             layout.num_conv_pos_embedding_groups,
         )[: len(x)]
@@ -95,14 +95,14 @@ def reference(layout, params, audio, lengths=None, whole_norm=True):
         x = x if stable else norm(x, top, eps)
         states = [x]
         for i in range(layout.num_hidden_layers):
-            at = p["encoder"]["layers"][str(i)]
-            first, second = at["layer_norm"], at["final_layer_norm"]
+            layer = p["encoder"]["layers"][str(i)]
+            first, second = layer["layer_norm"], layer["final_layer_norm"]
             if stable:
-                x = x + attention(norm(x, first, eps), at["attention"], valid)
-                x = x + feed(norm(x, second, eps), at["feed_forward"])
+                x = x + attention(norm(x, first, eps), layer["attention"], valid)
+                x = x + feed(norm(x, second, eps), layer["feed_forward"])
             else:
-                x = norm(x + attention(x, at["attention"], valid), first, eps)
-                x = norm(x + feed(x, at["feed_forward"]), second, eps)
+                x = norm(x + attention(x, layer["attention"], valid), first, eps)
+                x = norm(x + feed(x, layer["feed_forward"]), second, eps)
             states.append(x)
         return np.stack(states), norm(x, top, eps) if stable else x
 
@@ -253,7 +253,7 @@ def test_bfloat16_is_near_and_comes_out_as_float32(tiny, name):
 @pytest.mark.slow
 def test_remat_gives_the_same_gradient_and_keeps_less(tiny):
     params, audio = tiny.random_params(tiny.BASE), tiny.noise(1, 32000)
-    slopes, kept = [], []
+    slopes, sizes = [], []
     for remat in (False, True):
         encoder = wav2vec2.Wav2Vec2Encoder(tiny.BASE, remat=remat)
 
@@ -262,12 +262,12 @@ def test_remat_gives_the_same_gradient_and_keeps_less(tiny):
 
         slopes.append(tiny.compiled(jax.grad(loss))(params))
         # What a backward pass holds on to are the leaves of its function.
-        held = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
-        kept.append(sum(leaf.size for leaf in jax.tree.leaves(held)))
+        residuals = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(residuals)))
     for one, other in zip(*map(jax.tree.leaves, slopes), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     attention = tiny.BASE.num_hidden_layers * tiny.BASE.num_attention_heads * 99**2
-    assert kept[0] - kept[1] > 2 * attention
+    assert sizes[0] - sizes[1] > 2 * attention
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
@@ -283,18 +283,18 @@ def test_frozen_parts_cost_no_gradient(tiny, name):
         trained, fixed = split(
             {"enc": params}, wav2vec2.frozen_patterns(layout, trained_from, "enc/")
         )
-        kept = {path for path, _ in paths(trained)}
+        sizes = {path for path, _ in paths(trained)}
         assert all(
-            f"enc/encoder/layers/{i}/" in "".join(kept) for i in range(max(trained_from, 0), 4)
+            f"enc/encoder/layers/{i}/" in "".join(sizes) for i in range(max(trained_from, 0), 4)
         )
-        assert not any("feature_extractor" in path for path in kept)
+        assert not any("feature_extractor" in path for path in sizes)
 
         def loss(t, f):
             return jnp.sum(encoder.apply(merge(t, f)["enc"], audio).features ** 2)
 
         flops = flops_of(jax.grad(loss), trained, fixed)
         slopes = jax.eval_shape(jax.grad(loss), trained, fixed)
-        assert {path for path, _ in paths(slopes)} == kept
+        assert {path for path, _ in paths(slopes)} == sizes
         extra[trained_from] = flops - forward
     # Two products a layer go back for each that went forward; nothing runs below the layer.
     layer = (extra[0] - extra[2]) / 2

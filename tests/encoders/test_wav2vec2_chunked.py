@@ -41,9 +41,9 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
     layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
     encoder, params = wav2vec2.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
     frame = 5
-    places = np.arange(320 * frame - 560, 320 * frame + 561, 8)
-    clicks = np.zeros((len(places) + 1, 3600), np.float32)
-    clicks[np.arange(len(places)), places] = 0.5
+    positions = np.arange(320 * frame - 560, 320 * frame + 561, 8)
+    clicks = np.zeros((len(positions) + 1, 3600), np.float32)
+    clicks[np.arange(len(positions)), positions] = 0.5
     # Far louder ones, too far away to be heard, keep the group norm's statistics in place.
     clicks[:, [100, 3100]] = 20.0
 
@@ -51,17 +51,17 @@ def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
         """Centre of the change a click makes to the frame, and its first and last place."""
         change = np.sqrt(np.sum((features - features[-1]) ** 2, -1))[:-1]
         change = np.where(change > 0.2 * change.max(), change, 0.0)
-        return change, places[change > 0][[0, -1]]
+        return change, positions[change > 0][[0, -1]]
 
     got = np.asarray(tiny.motion_features(encoder, params, clicks).features)[:, frame]
     change, (first, last) = centre(got)
-    assert abs(np.sum(places * change) / change.sum() / 16000 - frame / 50) < 5e-4
+    assert abs(np.sum(positions * change) / change.sum() / 16000 - frame / 50) < 5e-4
     assert 320 * frame - 200 <= first < last < 320 * frame + 200
 
-    own = np.asarray(tiny.run(encoder, params, clicks).features)
-    change, _ = centre(own[:, frame - 1])
-    found = np.sum(places * change) / change.sum()
-    assert abs(found - (320 * (frame - 1) + 199.5)) < 8
+    separate = np.asarray(tiny.run(encoder, params, clicks).features)
+    change, _ = centre(separate[:, frame - 1])
+    centre_sample = np.sum(positions * change) / change.sum()
+    assert abs(centre_sample - (320 * (frame - 1) + 199.5)) < 8
 
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 321, 399, 400, 640, 7999, 8000, 8001])
@@ -73,10 +73,10 @@ def test_every_motion_frame_has_features(tiny, samples):
     # Frames of a longer clip are those of the network on a window around each centre.
     values, _ = encoder.align_to_motion(jnp.asarray(audio))
     assert tiny.BASE.frames(values.shape[1]) == num_frames(samples)
-    heard = np.asarray(wav2vec2.normalise(jnp.asarray(audio)))[0]
-    kept = min(samples, values.shape[1] - 200)
-    np.testing.assert_array_equal(values[0, 200 : 200 + kept], heard[:kept])
-    assert not np.asarray(values[0, :200]).any() and not np.asarray(values[0, 200 + kept :]).any()
+    normalised = np.asarray(wav2vec2.normalise(jnp.asarray(audio)))[0]
+    copied = min(samples, values.shape[1] - 200)
+    np.testing.assert_array_equal(values[0, 200 : 200 + copied], normalised[:copied])
+    assert not np.asarray(values[0, :200]).any() and not np.asarray(values[0, 200 + copied :]).any()
 
 
 def test_lengths_are_those_of_the_convolutions(tiny):
@@ -127,8 +127,8 @@ def test_below_attention_nothing_depends_on_windows(tiny, name):
     joined = chunked.encode_chunked(encoder, params, audio, layers=0, **LONG)
     assert joined.shape == whole.shape == (2, 201, 32)
     np.testing.assert_allclose(joined, whole, atol=2e-5)
-    own = chunked.encode_chunked(encoder, params, audio, layers=0, own_statistics=True, **LONG)
-    assert (np.abs(own - whole).max() > 1e-2) == (name == "base")
+    separate = chunked.encode_chunked(encoder, params, audio, layers=0, own_statistics=True, **LONG)
+    assert (np.abs(separate - whole).max() > 1e-2) == (name == "base")
 
 
 @pytest.mark.slow

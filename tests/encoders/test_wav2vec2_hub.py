@@ -100,10 +100,10 @@ def test_weights_are_put_where_they_belong(folder, tensors):
     layer = params["encoder"]["layers"]["1"]
     name = "encoder.layers.1.feed_forward.output_dense.weight"
     np.testing.assert_array_equal(layer["feed_forward"]["output_dense"]["kernel"], tensors[name].T)
-    at = params["encoder"]["pos_conv_embed"]["conv"]
+    conv = params["encoder"]["pos_conv_embed"]["conv"]
     name = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
-    np.testing.assert_array_equal(at["g"], tensors[f"{name}0"][0, 0])
-    np.testing.assert_array_equal(at["v"], tensors[f"{name}1"].transpose(2, 1, 0))
+    np.testing.assert_array_equal(conv["g"], tensors[f"{name}0"][0, 0])
+    np.testing.assert_array_equal(conv["v"], tensors[f"{name}1"].transpose(2, 1, 0))
     expected = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(TINY).init, jax.random.key(0))
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected)
 
@@ -126,9 +126,11 @@ def test_names_of_the_hub(folder, tensors, old, prefix, sharded):
     if sharded:
         names = list(renamed)
         parts = {"a.safetensors": names[:20], "b.safetensors": names[20:]}
-        for part, held in parts.items():
-            save_file({name: renamed[name] for name in held}, folder / part)
-        index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+        for part, part_names in parts.items():
+            save_file({name: renamed[name] for name in part_names}, folder / part)
+        index = {
+            "weight_map": {name: part for part, part_names in parts.items() for name in part_names}
+        }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     else:
         save_file(renamed, folder / "model.safetensors")
@@ -172,12 +174,12 @@ def test_written_and_read_again(tmp_path, layout):
     assert not (tmp_path / "second").exists()
 
 
-def refused(folder, *said):
+def refused(folder, *messages):
     with pytest.raises(InputError) as error:
         wav2vec2.load(folder)
     message = str(error.value)
     assert "\n" not in message
-    for part in said:
+    for part in messages:
         assert part in message, message
 
 
@@ -237,7 +239,7 @@ def test_damaged_files(folder, tensors):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             {"model_type": "hubertt"},
@@ -258,9 +260,9 @@ def test_damaged_files(folder, tensors):
         ({"conv_bias": 1}, "conv_bias=1: expected bool"),
     ],
 )
-def test_configurations_that_are_not_ours(folder, change, said):
+def test_configurations_that_are_not_ours(folder, change, messages):
     (folder / "config.json").write_text(json.dumps({**TINY.to_config(), **change}))
-    refused(folder, "config.json: ", said)
+    refused(folder, "config.json: ", messages)
 
 
 def test_other_sample_rates_are_refused(folder):

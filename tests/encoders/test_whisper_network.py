@@ -61,8 +61,8 @@ def test_fixed_peak_makes_a_crops_spectrogram_a_crop(case):
     whole = whisper.log_mel(audio[None], peak=0.0)
     crop = whisper.log_mel(audio[None, 6400:16000], peak=0.0)
     np.testing.assert_allclose(crop[:, 2:-2], whole[:, 42:98], atol=1e-5)
-    own = whisper.log_mel(audio[None, 6400:16000])
-    assert np.abs(own[:, 2:-2] - whisper.log_mel(audio[None])[:, 42:98]).max() > 0.05
+    relative_peak = whisper.log_mel(audio[None, 6400:16000])
+    assert np.abs(relative_peak[:, 2:-2] - whisper.log_mel(audio[None])[:, 42:98]).max() > 0.05
 
 
 @pytest.mark.parametrize("loud", [0.0, 0.9])
@@ -98,8 +98,8 @@ def test_clicks_show_where_motion_frames_are(case, frame):
     silence = np.zeros((1, 16000), np.float32)
     click = silence.copy()
     click[0, 320 * frame] = 0.5
-    hear = dataclasses.replace(case.SMALL, peak=1.0)
-    states = [apply_jit(hear, params, a, layers=0)[0] for a in (click, silence)]
+    fixed_peak = dataclasses.replace(case.SMALL, peak=1.0)
+    states = [apply_jit(fixed_peak, params, a, layers=0)[0] for a in (click, silence)]
     energy = np.square(np.asarray(states[0] - states[1], np.float64)).sum(-1)
     centre = (energy * np.arange(50)).sum() / energy.sum() / 50
     assert energy.sum() > 1e-3
@@ -110,11 +110,11 @@ def test_whole_network_hears_a_click_at_its_frame(case):
     """Blocks add what attention sees anywhere; the greatest change stays at the click's frame."""
     params = case.random_params()
     noise = 1e-3 * np.random.default_rng(0).normal(size=(1, 32000)).astype(np.float32)
-    hear = dataclasses.replace(case.SMALL, peak=1.0)
+    fixed_peak = dataclasses.replace(case.SMALL, peak=1.0)
     for frame in (10, 50, 83):
         click = noise.copy()
         click[0, 320 * frame] += 0.5
-        change = apply_jit(hear, params, click) - apply_jit(hear, params, noise)
+        change = apply_jit(fixed_peak, params, click) - apply_jit(fixed_peak, params, noise)
         assert int(jnp.square(change[0]).sum(-1).argmax()) == frame
 
 

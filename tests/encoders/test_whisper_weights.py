@@ -23,10 +23,10 @@ def packed(params, heads=2, dot="."):
     norms = {"layer_norm": params["final_norm"]}
     for i in range(sum(k.startswith("layers_") for k in params)):
         layer = params[f"layers_{i}"]
-        at = f"layer_{i}."
+        prefix = f"layer_{i}."
         norms |= {
-            f"{at}self_attention.layer_norm": layer["attention_norm"],
-            f"{at}ffn.layer_norm": layer["mlp_norm"],
+            f"{prefix}self_attention.layer_norm": layer["attention_norm"],
+            f"{prefix}ffn.layer_norm": layer["mlp_norm"],
         }
         for part, name in (
             ("qkv", "self_attention.linear_0"),
@@ -34,8 +34,8 @@ def packed(params, heads=2, dot="."):
             ("up", "ffn.linear_0"),
             ("down", "ffn.linear_1"),
         ):
-            out[f"{at}{name}.weight"] = layer[part]["kernel"].T
-            out[f"{at}{name}.bias"] = layer[part]["bias"]
+            out[f"{prefix}{name}.weight"] = layer[part]["kernel"].T
+            out[f"{prefix}{name}.bias"] = layer[part]["bias"]
     for name, norm in norms.items():
         out[f"{name}.gamma"], out[f"{name}.beta"] = norm["scale"], norm["bias"]
     return {f"encoder.{k}".replace(".", dot): np.asarray(v) for k, v in out.items()}
@@ -83,10 +83,10 @@ def test_every_format_gives_the_same_encoder(case, tmp_path, hub):
     write_hub(tmp_path / "hub", tensors)
     write_hub(tmp_path / "bare", hub(params))
     for path in ("a.npz", "ct2", "ct2/model.bin", "hub", "hub/model.safetensors", "bare"):
-        encoder, found = whisper.load(tmp_path / path)
+        encoder, loaded = whisper.load(tmp_path / path)
         assert encoder == case.SMALL, path
-        case.same(found, params)
-        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+        case.same(loaded, params)
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(loaded))
     encoder, _ = whisper.load(tmp_path / "hub", pad=True, peak=1.0)
     assert encoder == dataclasses.replace(case.SMALL, pad=True, peak=1.0)
     init = jax.eval_shape(case.SMALL.init, jax.random.key(0))
@@ -102,8 +102,8 @@ def test_hub_in_shards_and_bfloat16(case, tmp_path, hub):
     folder = write_hub(
         tmp_path / "hub", {k: v.astype(ml_dtypes.bfloat16) for k, v in tensors.items()}
     )
-    _, found = whisper.load(folder)
-    case.same(found, params, rtol=2**-8)
+    _, loaded = whisper.load(folder)
+    case.same(loaded, params, rtol=2**-8)
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
     index = {}
@@ -140,9 +140,9 @@ def test_ctranslate2_quantised_half_and_aliased(case, tmp_path):
         else:
             quantised[name] = value
     write_ctranslate2(file, quantised, aliases)
-    found = whisper.load(file)[1]
-    case.same(found["layers_1"]["mlp_norm"], params["layers_0"]["mlp_norm"])
-    case.same(found, params, atol=0.02)
+    loaded = whisper.load(file)[1]
+    case.same(loaded["layers_1"]["mlp_norm"], params["layers_0"]["mlp_norm"])
+    case.same(loaded, params, atol=0.02)
     quantised["encoder/conv2/weight_scale"] = np.ones(7, "f4")
     write_ctranslate2(file, quantised, aliases)
     with pytest.raises(InputError, match=r"conv2.weight_scale \(7,\) fits no weight"):
@@ -154,7 +154,7 @@ def drop(d, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda d: drop(d, "layers.1.fc2.bias"), "1 weight missing: layers.1.fc2.bias"),
         (lambda d: [drop(d, k) for k in list(d) if "layers.1" in k], "15 weights missing"),
@@ -170,17 +170,17 @@ def drop(d, name):
         (lambda d: d.update({"conv1.weight": d["conv1.bias"]}), "conv1.weight has shape"),
     ],
 )
-def test_weights_that_are_wrong_are_named(case, tmp_path, hub, change, said):
+def test_weights_that_are_wrong_are_named(case, tmp_path, hub, change, message):
     tensors = hub(case.random_params())
     change(tensors)
     folder = write_hub(tmp_path / "hub", tensors, encoder_layers=2)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         whisper.load(folder)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"model_type": "wav2vec2"}, "model_type is 'wav2vec2', expected 'whisper'"),
         ({"activation_function": "relu"}, "activation_function is 'relu'"),
@@ -190,9 +190,9 @@ def test_weights_that_are_wrong_are_named(case, tmp_path, hub, change, said):
         ({"max_source_positions": 1499}, "embed_positions.weight"),
     ],
 )
-def test_config_that_does_not_fit(case, tmp_path, hub, config, said):
+def test_config_that_does_not_fit(case, tmp_path, hub, config, message):
     folder = write_hub(tmp_path / "hub", hub(case.random_params()), **config)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         whisper.load(folder)
 
 
@@ -274,7 +274,7 @@ def test_files_of_ctranslate2s_own_writer(case, tmp_path, quantization):
     spec.validate()
     spec.optimize(quantization=quantization)
     spec._serialize(tmp_path / "model.bin")
-    encoder, found = whisper.load(tmp_path)
+    encoder, loaded = whisper.load(tmp_path)
     assert encoder == case.SMALL
     loss = {"float32": 0, "float16": 1e-3, "int8": 0.03}[quantization]
-    case.same(found, params, rtol=min(loss, 1e-3), atol=loss)
+    case.same(loaded, params, rtol=min(loss, 1e-3), atol=loss)
