@@ -65,8 +65,8 @@ def child(experiment: str, devices: int, batch: int, steps: int) -> None:
     config = load(experiment, data__batch_size=batch * devices).config
     task = tasks.build(config)
     spec = compile_stats.batch_spec(config, task)
-    mesh = compiled_steps.place(config, task, spec)
-    made = compiled_steps.Programs(config, task, spec, mesh)
+    mesh = compiled_steps.build_mesh(config, task, spec)
+    made = compiled_steps.CompiledSteps(config, task, spec, mesh)
     step = made.lower().compile()
     rng = np.random.default_rng(0)
 
@@ -80,13 +80,13 @@ def child(experiment: str, devices: int, batch: int, steps: int) -> None:
     length = np.full(spec.length.shape, config.data.window_frames, np.int32)
     values = jax.tree.map(draw, spec).replace(length=length)
     data = jax.device_put(values, made.batch_sharding)
-    votes = jax.device_put(np.zeros(made.votes.shape, np.int32), made.batch_sharding)
+    stop_flags = jax.device_put(np.zeros(made.stop_flags.shape, np.int32), made.batch_sharding)
     with jax.set_mesh(mesh):
         state = made.initialise(task.pretrained)
     times = []
     for _ in range(steps + 2):
         began = time.perf_counter()
-        state, metrics, _ = step(state, data, votes)
+        state, metrics, _ = step(state, data, stop_flags)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - began)
     print(json.dumps(times[2:]))

@@ -142,12 +142,13 @@ def train(
     """
     resolved = config if isinstance(config, Resolved) else _resolved(config)
     from a2fjax.train import preflight
-    from a2fjax.train.distributed import session
+    from a2fjax.train.distributed import process_setup, session
+    from a2fjax.train.distributed.watchdog import Watchdog
 
-    setup = session.detect(os.environ)
+    setup = process_setup.detect(os.environ)
     if setup.processes == 1:
         preflight.check_shards(resolved.config)
-    watchdog = session.Watch(60 * resolved.config.log.hang_minutes)
+    watchdog = Watchdog(60 * resolved.config.log.hang_minutes)
     _silence_libraries()
     with session.session(setup, watchdog):
         from a2fjax.train import trainer
@@ -157,7 +158,7 @@ def train(
         if ends_process:
             # Training handles signals itself and then restores what is set here.
             signals.ignore()
-        trainer.train(resolved, Path(workdir), task=task, watch=watchdog, say=say)
+        trainer.train(resolved, Path(workdir), task=task, watchdog=watchdog, say=say)
     return Run(Path(workdir))
 
 

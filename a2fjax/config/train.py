@@ -138,7 +138,7 @@ class ShardingConfig:
       preset: "" uses the two numbers above. "replicate" is a copy on each device, "host" one shared
         by the devices of a host, whose links are fast, "all" one shared by all, and "auto" the
         first of these that leaves most of each device's memory to activations
-        (`sharding.mesh.choose`).
+        (`sharding.device_mesh.resolve_preset`).
       rules: sharding of arrays by path (as the parameter table writes them) instead of along the
         longest axis: regular expression -> "replicate", or the number of the axis to shard. The
         first expression found in a path applies.

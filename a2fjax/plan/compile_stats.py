@@ -29,7 +29,7 @@ from a2fjax.models import flops
 from a2fjax.models import params as params_lib
 from a2fjax.plan import collectives, hlo
 from a2fjax.plan.topologies import ANSWER, PER_HOST, Topology
-from a2fjax.sharding import mesh as mesh_lib
+from a2fjax.sharding import device_mesh
 from a2fjax.tasks.base import Task
 from a2fjax.train import compiled_steps
 
@@ -123,10 +123,10 @@ def find(
             for i in range(len(devices))
         ]
         size = compiled_steps.state_bytes(config, task, spec)
-        chosen = mesh_lib.choose(config.sharding, hosts, size)  # type: ignore[arg-type]
+        chosen = device_mesh.resolve_preset(config.sharding, hosts, size)  # type: ignore[arg-type]
         config = dataclasses.replace(config, sharding=chosen)
-    mesh = compiled_steps.place(config, task, spec, devices)
-    made = compiled_steps.Programs(config, task, spec, mesh)
+    mesh = compiled_steps.build_mesh(config, task, spec, devices)
+    made = compiled_steps.CompiledSteps(config, task, spec, mesh)
     began = time.perf_counter()
     lowered = made.lower()
     traced = time.perf_counter()
@@ -178,14 +178,14 @@ def operations(
     config: config_lib.Config,
     task: Task,
     spec: Batch,
-    made: compiled_steps.Programs,
+    made: compiled_steps.CompiledSteps,
 ) -> dict[str, int]:
     """Returns floating point operations of a step on all devices, by kind (`models.cost`).
 
     Counted before compiling, with the batch in one part: a compiled program for GPUs does not say,
     and a batch in parts takes the same (a test compares them).
     """
-    whole = compiled_steps.Programs(
+    whole = compiled_steps.CompiledSteps(
         dataclasses.replace(config, accumulate=1), task, spec, made.mesh
     )
     return dict(flops.flops(whole.update, whole.abstract, whole.batch))
@@ -206,7 +206,7 @@ def main() -> None:
     try:
         config = config_lib.from_json(request["resolved"]).config
         if request["batch_per_device"]:
-            taken = math.prod(mesh_lib.shape(config.sharding, topology.devices))
+            taken = math.prod(device_mesh.shape(config.sharding, topology.devices))
             size = request["batch_per_device"] * (
                 topology.devices if config.sharding.preset else taken
             )

@@ -1,7 +1,6 @@
-"""The programs of a run and what they take, as shapes and shardings: nothing here needs a device.
+"""Jitted initialisation, training and evaluation steps of a run, from shapes and shardings alone.
 
-Training compiles them for the devices it has; planning compiles the same ones for devices that are
-only described.
+Training compiles them for real devices; `a2fjax.plan` compiles them for described topologies.
 """
 
 from __future__ import annotations
@@ -14,37 +13,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from a2fjax.batch import Batch
 from a2fjax.config import Config
 from a2fjax.models import flops as cost
 from a2fjax.models.params import Params
-from a2fjax.sharding import mesh as mesh_lib
+from a2fjax.sharding import device_mesh
 from a2fjax.tasks.base import Task
 from a2fjax.train import optimizer as optimizer_lib
 from a2fjax.train import state as state_lib
 from a2fjax.train import step as step_lib
 from a2fjax.train.state import TrainState
 
-VOTES = ("stop", "save")
-"""What any process may ask of all. Whether any device's row asks for it comes out of the step's own
-program: the answer is the same on all, at the same step, and costs no round of its own."""
+STOP_FLAGS = ("stop", "save")
+"""Requests that any process may make of all. Each step's program reduces them over the devices, so
+every process sees a request at the same step, without a collective of its own."""
 
 
-def place(
+def build_mesh(
     config: Config,
     task: Task,
     spec: Batch,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Returns the mesh of a run, its preset resolved, and checks that the batch divides.
+    """Resolves the sharding preset, builds the mesh, and checks that the batch divides evenly.
 
     Args:
       config: of the run.
       task: what is trained.
       spec: a global batch.
-      devices: all devices by default; those of a topology that is not there, for planning.
+      devices: all devices by default; those of a described topology for planning.
 
     Raises:
       InputError: names the key, its value and the nearest that works.
@@ -52,17 +52,17 @@ def place(
     devices = list(jax.devices() if devices is None else devices)
     chosen = config.sharding
     if chosen.preset:
-        chosen = mesh_lib.choose(chosen, devices, state_bytes(config, task, spec))
-    mesh = mesh_lib.make(chosen, devices)
+        chosen = device_mesh.resolve_preset(chosen, devices, state_bytes(config, task, spec))
+    mesh = device_mesh.build(chosen, devices)
     hosts = len({device.process_index for device in mesh.devices.flat})
-    mesh_lib.check_batch_size(
+    device_mesh.check_batch_size(
         config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate
     )
     return mesh
 
 
 def state_bytes(config: Config, task: Task, spec: Batch) -> int:
-    """Returns the bytes of a whole state with a gradient; only shapes are computed."""
+    """Returns the bytes of a training state and a gradient, from shapes alone."""
     state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
     leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
@@ -77,20 +77,20 @@ def _creation(config: Config, task: Task) -> tuple[Callable[..., TrainState], An
     return create, optimizer
 
 
-class Programs:
-    """Initialisation, update and held-out measurement of one run on one mesh.
+class CompiledSteps:
+    """Initialisation, training step and evaluation step of one run on one mesh.
 
     Attributes:
       mesh: the devices.
       abstract: the state as `ShapeDtypeStruct`s with their shardings.
       shardings: those of the state, as a tree.
       batch: a global batch as `ShapeDtypeStruct`s with their shardings.
-      update: (state, batch) -> (state, metrics), neither jitted nor with votes.
-      votes: what processes ask for at a step (`VOTES`), one row a device, with its sharding.
-      train_step: jitted (state, batch, votes) -> (state, metrics, result of the votes); takes the
+      update: (state, batch) -> (state, metrics), not jitted and without stop flags.
+      stop_flags: shape and sharding of [devices, `STOP_FLAGS`] int32 requests.
+      train_step: jitted (state, batch, stop_flags) -> (state, metrics, combined flags); donates the
         state's memory.
-      eval_step: jitted (state, batch, index, votes) -> (terms, result of the votes).
-      count: jitted votes -> result.
+      eval_step: jitted (state, batch, index, stop_flags) -> (terms, combined flags).
+      combine_flags: jitted stop_flags -> combined flags [`STOP_FLAGS`].
     """
 
     def __init__(self, config: Config, task: Task, spec: Batch, mesh: Mesh) -> None:
@@ -100,33 +100,37 @@ class Programs:
           config: of the run.
           task: what is trained.
           spec: a global batch without shardings.
-          mesh: as `place` gives it.
+          mesh: as `build_mesh` returns it.
         """
         self.mesh = mesh
         self._create, optimizer = _creation(config, task)
         self._config, self._task, self._optimizer = config, task, optimizer
         abstract = jax.eval_shape(self._create, spec, task.pretrained)
-        self.shardings = mesh_lib.state_shardings(abstract, mesh, config.sharding)
-        self.abstract: TrainState = mesh_lib.with_shardings(abstract, self.shardings)
-        self.batch_sharding = mesh_lib.batch_sharding(mesh)
-        self.batch: Batch = mesh_lib.with_shardings(spec, self.batch_sharding)
-        ballots = jax.ShapeDtypeStruct((mesh.size, len(VOTES)), jnp.int32)
-        self.votes = mesh_lib.with_shardings(ballots, self.batch_sharding)
-        everywhere = mesh_lib.replicated(mesh)
+        self.shardings = device_mesh.state_shardings(abstract, mesh, config.sharding)
+        self.abstract: TrainState = device_mesh.with_shardings(abstract, self.shardings)
+        self.batch_sharding = device_mesh.batch_sharding(mesh)
+        self.batch: Batch = device_mesh.with_shardings(spec, self.batch_sharding)
+        stop_flags = jax.ShapeDtypeStruct((mesh.size, len(STOP_FLAGS)), jnp.int32)
+        self.stop_flags = device_mesh.with_shardings(stop_flags, self.batch_sharding)
+        everywhere = device_mesh.replicated(mesh)
         update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings.params)
         self.update = update
-        measure = step_lib.make_eval_step(task, config)
+        measure = step_lib.make_eval_step(task, config.seed)
 
-        def count(votes: jax.Array) -> jax.Array:
-            return votes.max(axis=0)
+        def combine(stop_flags: jax.Array) -> jax.Array:
+            return stop_flags.max(axis=0)
 
-        def train_step(state: TrainState, batch: Batch, votes: jax.Array) -> Any:
-            return *update(state, batch), count(votes)
+        def train_step(state: TrainState, batch: Batch, stop_flags: jax.Array) -> Any:
+            return *update(state, batch), combine(stop_flags)
 
-        def eval_step(state: TrainState, batch: Batch, index: jax.Array, votes: jax.Array) -> Any:
-            return measure(state, batch, index), count(votes)
+        def eval_step(
+            state: TrainState, batch: Batch, index: jax.Array, stop_flags: jax.Array
+        ) -> Any:
+            return measure(state, batch, index), combine(stop_flags)
 
-        self.count = jax.jit(count, in_shardings=self.batch_sharding, out_shardings=everywhere)
+        self.combine_flags = jax.jit(
+            combine, in_shardings=self.batch_sharding, out_shardings=everywhere
+        )
         self.train_step = jax.jit(
             train_step,
             in_shardings=(self.shardings, self.batch_sharding, self.batch_sharding),
@@ -140,14 +144,14 @@ class Programs:
         )
 
     def lower(self) -> Any:
-        """Returns the update, lowered for the mesh: what `.compile()` makes a program of."""
+        """Returns the training step lowered for the mesh; `.compile()` compiles it."""
         with jax.set_mesh(self.mesh):
-            return self.train_step.lower(self.abstract, self.batch, self.votes)
+            return self.train_step.lower(self.abstract, self.batch, self.stop_flags)
 
     def flops(self) -> float:
-        """Returns the operations of an update of the whole batch, on all devices together.
+        """Returns the model's operations for one update of the global batch.
 
-        Those of the model alone: what `accumulate` and `remat` compute again does not count.
+        Operations that `accumulate` and `remat` repeat are not counted.
         """
         config = dataclasses.replace(self._config, accumulate=1, remat="none")
         update = step_lib.make_train_step(self._task, self._optimizer, config)
@@ -157,7 +161,7 @@ class Programs:
         """Returns the state before the first update, on the devices.
 
         Args:
-          start: weights that are not to start at random.
+          start: weights that replace random initial values.
         """
 
         def create(start: Params) -> TrainState:
@@ -165,3 +169,14 @@ class Programs:
 
         state: TrainState = jax.jit(create, out_shardings=self.shardings)(start)
         return state
+
+
+def requested(stop_flags: jax.Array) -> set[str]:
+    """Returns the names of `STOP_FLAGS` that are set in combined flags.
+
+    Example:
+      >>> requested(jnp.array([0, 1]))
+      {'save'}
+    """
+    pairs = zip(STOP_FLAGS, np.asarray(stop_flags), strict=True)
+    return {name for name, flag in pairs if flag}

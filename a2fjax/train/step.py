@@ -165,7 +165,7 @@ def _accumulated(
     return task.total(terms), terms, grads
 
 
-def make_eval_step(task: Task, config: Config) -> Callable[[TrainState, Batch, jax.Array], Terms]:
+def make_eval_step(task: Task, seed: int) -> Callable[[TrainState, Batch, jax.Array], Terms]:
     """Returns (state, batch, index) -> loss terms of the averaged parameters, as sums.
 
     Batch number `index` always gets the same key, so that losses that draw noise are comparable
@@ -173,7 +173,7 @@ def make_eval_step(task: Task, config: Config) -> Callable[[TrainState, Batch, j
     """
 
     def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:
-        key = stream(config.seed, "eval", index)
+        key = stream(seed, "eval", index)
         params = constraints.replicate(state.merged(average=True))
         return task.loss(params, batch, key, step=state.step, train=False)[1]
 

@@ -48,11 +48,11 @@ def happen(what):
 
 def main(run, options):
     from a2fjax.config import Resolved
-    from a2fjax.train.distributed import session
+    from a2fjax.train.distributed import process_setup, session, watchdog
 
-    setup = session.detect(os.environ)
-    watch = session.Watch(options.get("limit", 60))
-    with session.session(setup, watch):
+    setup = process_setup.detect(os.environ)
+    dog = watchdog.Watchdog(options.get("limit", 60))
+    with session.session(setup, dog):
         toy = load_toy()
         from a2fjax.train import trainer
 
@@ -77,7 +77,7 @@ def main(run, options):
                     happen(what)
 
         inputs.on_batch = on_batch
-        trainer.train(Resolved(config, {}), run, task=toy.ToyTask(), inputs=inputs, watch=watch)
+        trainer.train(Resolved(config, {}), run, task=toy.ToyTask(), inputs=inputs, watchdog=dog)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from a2fjax import rig
 from a2fjax.config import CheckpointConfig, Resolved, ShardingConfig
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.sharding import mesh
+from a2fjax.sharding import device_mesh
 from a2fjax.train import checkpoints, optimizer, state
 
 
@@ -20,7 +20,7 @@ def made(toy):
     config = toy.config()
     tx = optimizer.build(config.optim, config.steps)
     batch = toy.Inputs(config)._batch(0, 0)
-    one = mesh.make(config.sharding)
+    one = device_mesh.build(config.sharding)
 
     def create(width):
         start = state.create(toy.Task(width), tx, batch, seed=0, average=True)
@@ -28,7 +28,9 @@ def made(toy):
 
     def abstract(width):
         shapes = jax.eval_shape(lambda: create(width))
-        return mesh.with_shardings(shapes, mesh.state_shardings(shapes, one, ShardingConfig()))
+        return device_mesh.with_shardings(
+            shapes, device_mesh.state_shardings(shapes, one, ShardingConfig())
+        )
 
     return jax.jit(lambda: create(8))(), abstract(8), abstract(9)
 

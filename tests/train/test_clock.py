@@ -5,7 +5,7 @@ import pytest
 from a2fjax.config import LogConfig
 from a2fjax.sharding import hardware
 from a2fjax.train import clock, profiler
-from a2fjax.train.distributed import session
+from a2fjax.train.distributed import process_setup, session, watchdog
 
 
 def test_shares_add_up_and_speeds_leave_out_what_is_no_training(monkeypatch):
@@ -63,11 +63,11 @@ def test_a_window_of_updates_is_traced(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_watch_ends_what_does_not_move(monkeypatch):
+def test_a_watchdog_ends_a_process_without_progress(monkeypatch):
     ended = []
-    monkeypatch.setattr(session, "_leave", lambda text, code: ended.append((text, code)))
-    watch = session.Watch(0.2)
-    watch.beat("doing step 9")
+    monkeypatch.setattr(watchdog, "exit_process", lambda text, code: ended.append((text, code)))
+    dog = watchdog.Watchdog(0.2)
+    dog.beat("doing step 9")
     end = time.monotonic() + 30
     while not ended:
         assert time.monotonic() < end
@@ -77,27 +77,27 @@ def test_a_watch_ends_what_does_not_move(monkeypatch):
 
 def test_a_limit_counts_from_the_last_beat(monkeypatch):
     now = [100.0]
-    watch = session.Watch(0)
-    monkeypatch.setattr(watch, "_limit", 10.0)
-    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
-    assert not watch.overdue()
+    dog = watchdog.Watchdog(0)
+    monkeypatch.setattr(dog, "_limit", 10.0)
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    assert not dog.overdue()
     for seconds, factor, late in ((9, 1, False), (11, 1, True), (99, 10, False), (101, 10, True)):
-        watch.beat("compiling", factor=factor)
+        dog.beat("compiling", factor=factor)
         now[0] += seconds
-        assert bool(watch.overdue()) == late
-    watch.rest()
-    assert not watch.overdue()
+        assert bool(dog.overdue()) == late
+    dog.stop()
+    assert not dog.overdue()
 
 
-def test_a_watch_rests_after_its_session_however_that_ended(monkeypatch):
+def test_a_watchdog_stops_with_its_session_however_that_ends(monkeypatch):
     ended = []
-    monkeypatch.setattr(session, "_leave", lambda text, code: ended.append(text))
-    monkeypatch.setattr(session, "_initialise", lambda setup, peers: None)
+    monkeypatch.setattr(watchdog, "exit_process", lambda text, code: ended.append(text))
+    monkeypatch.setattr(session, "_initialise", lambda setup, detector: None)
     for error in (session.InputError("x"), session.Preempted("x"), KeyError("x")):
-        watch = session.Watch(0.2)
+        dog = watchdog.Watchdog(0.2)
         with pytest.raises(type(error)):
-            with session.session(session.Setup(source="single"), watch):
-                watch.beat("working")
+            with session.session(process_setup.ProcessSetup(source="single"), dog):
+                dog.beat("working")
                 raise error
     time.sleep(0.6)
     assert not ended

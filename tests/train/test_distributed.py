@@ -3,8 +3,8 @@ import re
 import pytest
 
 from a2fjax.errors import InputError
-from a2fjax.train.distributed import session
-from a2fjax.train.distributed.session import Setup, detect
+from a2fjax.train.distributed import process_setup
+from a2fjax.train.distributed.process_setup import ProcessSetup, detect
 
 STEP = {
     "SLURM_JOB_ID": "5000",
@@ -27,7 +27,7 @@ POD = {
 
 
 def test_nothing_said_is_a_single_process():
-    assert detect({}) == Setup(source="single")
+    assert detect({}) == ProcessSetup(source="single")
     # A shell inside an allocation is one task; so is a job of one process.
     assert detect({**STEP, "SLURM_STEP_NUM_TASKS": "1"}).source == "single"
     assert detect({"A2F_NUM_PROCESSES": "1"}).processes == 1
@@ -38,7 +38,7 @@ def test_slurm_with_a_process_a_node_takes_all_cards_of_the_node():
     found = detect({**STEP, "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"})
     assert (found.source, found.processes, found.process, found.host) == ("slurm", 4, 2, "gpu007")
     assert found.visible == tuple(range(8)) and found.local_devices == 8
-    assert found.port in session.PORTS and found.session == "slurm 5000.0 restart 3"
+    assert found.port in process_setup.PORTS and found.session == "slurm 5000.0 restart 3"
 
 
 @pytest.mark.parametrize(("cards", "visible"), [("0,1,2,3", (3,)), ("3", (0,))])
@@ -68,7 +68,7 @@ def test_steps_and_jobs_do_not_share_a_port():
     ],
 )
 def test_the_first_host_of_a_list(nodes, first):
-    assert session.first_host(nodes) == first
+    assert process_setup.first_host(nodes) == first
 
 
 def test_tasks_of_uneven_nodes():
@@ -102,22 +102,25 @@ def test_pods_and_variables():
         ({**POD, "JOB_COMPLETION_INDEX": "0"}, "A2F_PROCESS_ID=1: but JOB_COMPLETION_INDEX=0"),
     ],
 )
-def test_what_does_not_fit_is_named(changes, says):
+def test_inconsistent_variables_are_named(changes, says):
     with pytest.raises(InputError, match=says):
         detect({**EXPLICIT, **changes})
 
 
-def test_the_devices_that_were_promised_are_asserted(tmp_path):
+def test_a_missing_device_is_an_error(tmp_path):
     import os
     import subprocess
     import sys
 
     code = (
-        "from a2fjax.train import distributed as d\n"
+        "from a2fjax.errors import InputError\n"
+        "from a2fjax.train.distributed.process_setup import detect\n"
+        "from a2fjax.train.distributed.session import session\n"
+        "from a2fjax.train.distributed.watchdog import Watchdog\n"
         "import os\n"
         "try:\n"
-        "    with d.session(d.detect(os.environ), d.Watch(0)): pass\n"
-        "except d.InputError as error: print(error)\n"
+        "    with session(detect(os.environ), Watchdog(0)): pass\n"
+        "except InputError as error: print(error)\n"
     )
     environment = {
         **os.environ,

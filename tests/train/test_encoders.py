@@ -23,7 +23,7 @@ from a2fjax.infer.predictor import Predictor
 from a2fjax.models import flops, pretrained
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import paths
-from a2fjax.train import checkpoints, optimizer, state, step, trainer
+from a2fjax.train import checkpoints, optimizer, starting_point, state, step, trainer
 from a2fjax.train.inputs import ShardInputs
 from data_pipeline.stages import shard_writer as shards_lib
 
@@ -137,7 +137,7 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     forward = whole_forward(task, states[0], batch)
     # The same model on states that were computed before costs what it costs less the encoder.
     config = make_config(shards, feature)
-    encoded = trainer._streams(pretrained.load(config.audio))
+    encoded = starting_point.feature_streams(pretrained.load(config.audio))
     cached = make_config(shards, feature, data={"encoded": "cached"})
     spec = ShardInputs(cached, encoded=encoded).spec()
     task = tasks.build(cached)

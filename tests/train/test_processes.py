@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from a2fjax.train import checkpoints, tracking
-from a2fjax.train.distributed import session
+from a2fjax.train.distributed import process_setup, session, watchdog
 
 HERE = Path(__file__).resolve()
 SMALL = {"sharding__min_mib": 6e-5, "data__batch_size": 8, "log__every_steps": 1}
@@ -210,11 +210,11 @@ def test_who_does_not_come_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("A2F_RENDEZVOUS_SECONDS", "1")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    setup = session.Setup(
+    setup = process_setup.ProcessSetup(
         source="explicit", processes=3, process=0, host="127.0.0.1", port=port, session="x"
     )
     with (
         pytest.raises(session.WorkFailed, match="1 of 3 processes came .* missing: 1, 2"),
-        session.session(setup, session.Watch(0)),
+        session.session(setup, watchdog.Watchdog(0)),
     ):
         pass

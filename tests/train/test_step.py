@@ -76,7 +76,7 @@ def test_values_that_are_not_finite_are_flagged(toy):
 def test_evaluation_uses_the_average_and_no_dropout(toy):
     config, task, inputs, tx, start = make(toy)
     zero = jax.tree.map(jnp.zeros_like, start.params)
-    evaluate = step.make_eval_step(task, config)
+    evaluate = step.make_eval_step(task, config.seed)
     batch = inputs._batch(1, 0)
     terms = evaluate(start.replace(ema=zero), batch, 0)
     # All-zero parameters predict the constant mean, 0.25.

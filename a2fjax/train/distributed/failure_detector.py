@@ -31,7 +31,7 @@ Ended = Callable[[str, int], None]
 """Called from a thread, once, with what happened to which process and the exit code to end with."""
 
 
-class Peers:
+class FailureDetector:
     """This process's part of the connections; see the module."""
 
     def __init__(

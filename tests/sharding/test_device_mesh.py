@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from a2fjax.config import ShardingConfig
 from a2fjax.errors import InputError
-from a2fjax.sharding import mesh
+from a2fjax.sharding import device_mesh
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from a2fjax.sharding import mesh
     [(-1, 1, 8, (8, 1)), (-1, 4, 8, (2, 4)), (2, -1, 8, (2, 4)), (1, 1, 8, (1, 1))],
 )
 def test_shape_takes_what_is_left(data, fsdp, devices, expected):
-    assert mesh.shape(ShardingConfig(data=data, fsdp=fsdp), devices) == expected
+    assert device_mesh.shape(ShardingConfig(data=data, fsdp=fsdp), devices) == expected
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_shape_takes_what_is_left(data, fsdp, devices, expected):
 )
 def test_shape_says_what_does_not_fit(data, fsdp, says):
     with pytest.raises(InputError, match=re.escape(says)):
-        mesh.shape(ShardingConfig(data=data, fsdp=fsdp), 8)
+        device_mesh.shape(ShardingConfig(data=data, fsdp=fsdp), 8)
 
 
 def abstract_mesh(data, fsdp):
-    return AbstractMesh((data, fsdp), mesh.AXES, axis_types=(AxisType.Auto,) * 2)
+    return AbstractMesh((data, fsdp), device_mesh.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
@@ -48,7 +48,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
     }
 
     def specs(**config):
-        found = mesh.state_shardings(tree, abstract_mesh(4, 2), ShardingConfig(**config))
+        found = device_mesh.state_shardings(tree, abstract_mesh(4, 2), ShardingConfig(**config))
         return jax.tree.map(lambda s: s.spec, found)
 
     assert specs() == {
@@ -58,7 +58,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides():
         "small": PartitionSpec(),
         "step": PartitionSpec(),
     }
-    whole = mesh.state_shardings(tree, abstract_mesh(8, 1), ShardingConfig())
+    whole = device_mesh.state_shardings(tree, abstract_mesh(8, 1), ShardingConfig())
     assert {s.spec for s in jax.tree.leaves(whole)} == {PartitionSpec()}
     assert specs(min_mib=0.01)["small"] == PartitionSpec("fsdp")
     ruled = specs(rules={"^larg": "0", "odd|large": "replicate"})
@@ -81,19 +81,21 @@ class Device:
 )
 def test_a_preset_cuts_until_the_state_fits(preset, gigabytes, fsdp):
     devices = [Device(n) for n in range(16)]
-    chosen = mesh.choose(ShardingConfig(preset=preset), devices, int(gigabytes * 1e9))
+    chosen = device_mesh.resolve_preset(
+        ShardingConfig(preset=preset), devices, int(gigabytes * 1e9)
+    )
     assert (chosen.data, chosen.fsdp) == (-1, fsdp)
 
 
 def test_batch_that_cannot_be_cut_names_the_nearest():
-    mesh.check_batch_size(16, abstract_mesh(4, 2))
+    device_mesh.check_batch_size(16, abstract_mesh(4, 2))
     with pytest.raises(InputError, match=r"batch_size=22 .* 8 devices; .* nearest that can is 24"):
-        mesh.check_batch_size(22, abstract_mesh(4, 2))
+        device_mesh.check_batch_size(22, abstract_mesh(4, 2))
     with pytest.raises(InputError, match="nearest that can is 8"):
-        mesh.check_batch_size(1, abstract_mesh(4, 2))
+        device_mesh.check_batch_size(1, abstract_mesh(4, 2))
 
 
 def test_axes_are_automatic():
-    made = mesh.make(ShardingConfig())
-    assert made.axis_names == mesh.AXES
+    made = device_mesh.build(ShardingConfig())
+    assert made.axis_names == device_mesh.AXES
     assert set(made.axis_types) == {AxisType.Auto}

@@ -1,6 +1,6 @@
-"""Devices as a mesh of two axes, `data` and `fsdp`, and how arrays lie on it.
+"""Builds device meshes with the axes `data` and `fsdp`, and shards arrays over them.
 
-The only maker of meshes: `jax.make_mesh` defaults to explicit axis types, under which Linen's
+All meshes are built here: `jax.make_mesh` defaults to explicit axis types, under which Linen's
 scanned recurrent cells fail, so the axes are set to automatic here.
 """
 
@@ -15,20 +15,20 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from a2fjax.config import Config, ShardingConfig
+from a2fjax.config import ShardingConfig
 from a2fjax.errors import InputError
 from a2fjax.sharding.constraints import AXES
 from a2fjax.sharding.hardware import MEMORY
 from a2fjax.sharding.mesh_shape import check_batch, shape
 
 STATE_SHARE = 0.3
-"""Of a device's memory, for the state and a gradient: the preset "auto" cuts until they fit."""
+"""Share of a device's memory for state and gradient; the preset "auto" shards until they fit."""
 
 
-def make(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh of a configuration over `devices` (all of them by default).
+def build(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of a configuration over `devices`; all devices by default.
 
-    When the axes take fewer devices than there are, the first ones are used.
+    If the axes need fewer devices than there are, the first ones are used.
 
     Raises:
       InputError: as `shape`.
@@ -39,18 +39,22 @@ def make(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) ->
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
 
 
-def check(config: Config) -> None:
-    """Checks mesh and batch on this machine's devices, as far as that needs no model.
+def check(config: ShardingConfig, batch_size: int, accumulate: int) -> None:
+    """Checks mesh and batch on this machine's devices, before a model is built.
+
+    Args:
+      config: of the mesh; a preset is checked as one copy of the state per device.
+      batch_size: of the global batch.
+      accumulate: number of microbatches.
 
     Raises:
       InputError: as `shape` and `check_batch_size`.
     """
-    numbers = config.sharding if not config.sharding.preset else ShardingConfig()
-    mesh, hosts = make(numbers), jax.process_count()
-    check_batch_size(config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate)
+    mesh = build(ShardingConfig() if config.preset else config)
+    check_batch_size(batch_size, mesh, hosts=jax.process_count(), accumulate=accumulate)
 
 
-def choose(
+def resolve_preset(
     config: ShardingConfig, devices: Sequence[jax.Device], state_bytes: int
 ) -> ShardingConfig:
     """Returns the configuration with its preset replaced by numbers.
@@ -75,18 +79,18 @@ def choose(
 
 
 def device_bytes(device: jax.Device) -> float:
-    """Returns the memory of a device; infinite where nothing is known of it, as of a CPU's."""
+    """Returns the memory of a device in bytes; infinity if unknown, as for a CPU."""
     for part, size in MEMORY.items():
         if re.search(rf"\b{part}\b", device.device_kind):
             return size
     try:
         return float((device.memory_stats() or {}).get("bytes_limit", math.inf))
     except (jax.errors.JaxRuntimeError, NotImplementedError, AttributeError):
-        return math.inf  # One that is only described.
+        return math.inf  # A device of a topology description.
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, *, hosts: int = 1, accumulate: int = 1) -> None:
-    """Checks that the global batch can be cut evenly.
+    """Checks that the global batch divides evenly.
 
     Raises:
       InputError: names the value and the nearest that works.
@@ -100,7 +104,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -123,21 +127,21 @@ def state_shardings(abstract: Any, mesh: Mesh, config: ShardingConfig) -> Any:
         if fsdp == 1 or size < least:
             return replicated(mesh)
         name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
-        found = next((r for p, r in config.rules.items() if re.search(p, name)), None)
-        if found == "replicate":
+        rule_value = next((r for p, r in config.rules.items() if re.search(p, name)), None)
+        if rule_value == "replicate":
             return replicated(mesh)
-        if found is not None:
-            axis = int(found)
+        if rule_value is not None:
+            axis = int(rule_value)
             if axis >= len(leaf.shape) or leaf.shape[axis] % fsdp:
                 raise InputError(
                     f"config: sharding.rules: axis {axis} of {name} {list(leaf.shape)} cannot be "
                     f"cut in {fsdp}"
                 )
             return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
-        fits = [axis for axis, n in enumerate(leaf.shape) if n % fsdp == 0 and n > 0]
-        if not fits:
+        divisible = [axis for axis, n in enumerate(leaf.shape) if n % fsdp == 0 and n > 0]
+        if not divisible:
             return replicated(mesh)
-        longest = max(fits, key=lambda axis: leaf.shape[axis])
+        longest = max(divisible, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
     return jax.tree_util.tree_map_with_path(rule, abstract)

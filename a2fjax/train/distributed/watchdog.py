@@ -1,0 +1,79 @@
+"""A watchdog thread that ends a process which makes no progress."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from a2fjax.errors import EXIT_LOST
+
+COMPILING = 10.0
+"""Factor of the limit while reading weights, compiling, or starting the data loader."""
+
+
+class Watchdog:
+    """Ends this process, and with it the others, when `beat` was not called for too long.
+
+    A process that hangs in Python keeps all others waiting in a collective while every heartbeat
+    goes on. Only the training loop knows that no step finishes.
+
+    Attributes:
+      notify: sends a message and an exit code to the other processes; False if the end of another
+        process is already being handled.
+    """
+
+    def __init__(self, limit: float) -> None:
+        """Starts watching at the first call of `beat`.
+
+        Args:
+          limit: seconds without a call of `beat`; 0 for no limit.
+        """
+        self._limit = limit
+        self._activity, self._deadline = "", float("inf")
+        self._done = threading.Event()
+        self.notify: Callable[[str, int], bool] | None = None
+        if limit:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def beat(self, activity: str, *, factor: float = 1.0) -> None:
+        """Reports progress.
+
+        Args:
+          activity: what starts now, for the message.
+          factor: multiplies the limit until the next call.
+        """
+        self._activity, self._deadline = activity, time.monotonic() + self._limit * factor
+
+    def stop(self) -> None:
+        """Stops watching."""
+        self._deadline = float("inf")
+        self._done.set()
+
+    def overdue(self) -> str:
+        """Returns a message if the limit has passed, "" otherwise."""
+        if time.monotonic() <= self._deadline:
+            return ""
+        return f"no progress for {self._limit:g} s or more while {self._activity}"
+
+    def _watch(self) -> None:
+        while not (message := self.overdue()):
+            if self._done.wait(min(1.0, self._limit / 4)):
+                return
+        if self.notify is None or self.notify(message, EXIT_LOST):
+            exit_process(message, EXIT_LOST)
+
+
+def exit_process(message: str, code: int) -> None:
+    """Ends the process at once, from any thread; `EXIT_LOST` prints the stacks of all threads."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        if code == EXIT_LOST:
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        print(f"a2fjax train: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # Not sys.exit: the main thread may be in a collective that never returns.
+    os._exit(code)
