@@ -105,7 +105,7 @@ def training(
 def batch(config: Config, resources: Resources) -> None:
     """Checks that the device mesh fits the devices and that they divide the batch.
 
-    The same check as of `a2fjax.sharding.device_mesh`, without jax, which a login node may not have.
+    The check of `a2fjax.sharding.device_mesh`, without jax, which a login node may not have.
 
     Raises:
       InputError: names the key and the nearest valid value.
