@@ -63,7 +63,7 @@ def test_the_words_mean_the_same_in_python_and_on_the_command_line():
         ('grid("a", b)', 'write "b" for text'),
         ('grid("a", 1e999)', "finite"),
         ('grid("a", 1, *[2])', "* before a value"),
-        ('grid("a", **{})', "** is not understood"),
+        ('grid("a", **{})', "** is not valid"),
         ('grid("a", 1).pop()', "is not a sweep"),
         ('grid("a", __import__("os").getpid())', "expected a value"),
         ('grid("a", 1 + 1)', "expected a value"),
@@ -87,7 +87,7 @@ def test_the_words_mean_the_same_in_python_and_on_the_command_line():
         ("random(3, {})", "a search space"),
         ("random(0, {'a': uniform(0, 1)})", "1 or more"),
         ("random(3, {'a': unifrom(0, 1)})", "did you mean 'uniform'?"),
-        ("random(3, {'a': 5})", "5 is no space"),
+        ("random(3, {'a': 5})", "5 is not a distribution"),
         ("random(3, {'a': uniform(1, 0)})", "the smaller number first"),
         ("random(3, {'a': uniform(0)})", "expected uniform(LOW, HIGH)"),
         ("random(3, {'a': loguniform(0, 1)})", "above 0"),
@@ -129,7 +129,7 @@ def test_files(tmp_path):
     for name, message in {
         "othr": "did you mean 'other'?",
         "bad": "b: <object",
-        "none": "gave NoneType, expected a list of trials",
+        "none": "returned NoneType, expected a list of trials",
         "late": "line 7: ZeroDivisionError",
         "twice": "set by two",
     }.items():

@@ -103,7 +103,7 @@ def test_known_values_are_not_run_again(tmp_path):
     found = tune(tmp_path, space, runs, settings(40, pruner="none"), report=said.append)
     keys = [sweep.key(r.trial) for r in found if r.same_as is None]
     assert len(keys) == len(set(keys)) == len(runs.given) <= 8
-    assert any("nothing new is left" in line for line in said)
+    assert any("no new values are left" in line for line in said)
     for again in (r for r in found if r.same_as is not None):
         first = found[again.same_as]
         assert (again.value, again.state, again.run) == (first.value, first.state, first.run)
