@@ -191,22 +191,22 @@ writers = Registry("animation format")
 # The built-in parts, by import path: names and settings are listed without what implements them.
 models.register(
     "regression",
-    "a2fjax.tasks.regression:build",
+    "a2fjax.tasks.regression:RegressionTask",
     settings="a2fjax.config.models:RegressionConfig",
 )
 models.register(
     "diffusion",
-    "a2fjax.tasks.diffusion:build",
+    "a2fjax.tasks.diffusion:DiffusionTask",
     settings="a2fjax.config.models:DiffusionConfig",
 )
 models.register(
     "conv_w2v_autocorr",
-    "a2fjax.tasks.nvidia:build_conv_w2v_autocorr",
+    "a2fjax.tasks.nvidia:ConvW2vAutocorrTask",
     settings="a2fjax.config.nvidia:ConvW2vAutocorrConfig",
 )
 models.register(
     "diffusion_rnn",
-    "a2fjax.tasks.nvidia:build_diffusion_rnn",
+    "a2fjax.tasks.nvidia:DiffusionRnnTask",
     settings="a2fjax.config.nvidia:DiffusionRnnConfig",
 )
 encoders.register("wav2vec2", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")

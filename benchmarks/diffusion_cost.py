@@ -68,14 +68,14 @@ def counted(config: config_lib.Config, frames: int) -> tuple[float, int]:
 
 def nvidia(frames: int) -> tuple[float, float]:
     """Returns (one call, trained values) of diffusion_rnn at the released size."""
-    from a2fjax.models.nvidia import presets
-    from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+    from a2fjax.models.nvidia.diffusion_rnn.network import V3
+    from a2fjax.models.nvidia.diffusion_rnn.on_features import DiffusionRnnOnFeatures
 
-    network = presets.DiffusionRnn(diffusion.V3)
+    network = DiffusionRnnOnFeatures(V3)
     shapes = predictor.batch_shapes(load("regression_v2_3.py", ""), 1, frames)
     batch: dict[str, Any] = {"length": shapes.length, "emotion": shapes.emotion}
     batch["features"] = jax.ShapeDtypeStruct((1, frames, 768), jnp.float32)
-    batch["actor"] = jax.ShapeDtypeStruct((1, diffusion.V3.actors), jnp.float32)
+    batch["actor"] = jax.ShapeDtypeStruct((1, V3.actors), jnp.float32)
     params = jax.eval_shape(lambda b: network.init(jax.random.key(0), b), batch)
     noisy = jax.ShapeDtypeStruct((1, frames, network.size.layout.width), jnp.float32)
     step = jax.ShapeDtypeStruct((1,), jnp.int32)

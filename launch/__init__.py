@@ -1,4 +1,4 @@
-"""Jobs on one machine or many: one specification, and schedulers that run it.
+"""Work on many machines: one job description, and backends that run it where it is to run.
 
-Nothing here imports jax, so that login nodes and laptops can submit.
+Nothing here imports jax: submitting is done from login nodes and laptops.
 """

@@ -126,8 +126,8 @@ def train(
       config: experiment, as `a2f.config` returns it.
       workdir: run folder; made if it does not exist.
       task: class of the task to train instead of the one of `model.kind`, or its import path
-        "package.module:Class"; called as `task(config, model)`. It is recorded in the run, so that
-        loading, evaluating and `init_from` use it as well.
+        "package.module:Class"; see `a2fjax.tasks.resolve`. It is recorded in the run's
+        configuration as `task`, so that loading, evaluating and `init_from` use it as well.
       say: called with each line of progress; None prints it.
       ends_process: ignore SIGTERM and SIGUSR2 from the end of the training on, for a process that
         ends with it: schedulers repeat their signals while JAX shuts down.
@@ -141,6 +141,8 @@ def train(
       Preempted: a signal asked to stop; the state is saved.
     """
     resolved = config if isinstance(config, Resolved) else _resolved(config)
+    if task is not None:
+        resolved = _with_task(resolved, task)
     from a2fjax.train import preflight
     from a2fjax.train.distributed import process_setup, session
     from a2fjax.train.distributed.watchdog import Watchdog
@@ -158,13 +160,24 @@ def train(
         if ends_process:
             # Training handles signals itself and then restores what is set here.
             signals.ignore()
-        trainer.train(resolved, Path(workdir), task=task, watchdog=watchdog, say=say)
+        trainer.train(resolved, Path(workdir), watchdog=watchdog, say=say)
     return Run(Path(workdir))
 
 
 def _resolved(config: Config) -> Resolved:
     keys = config_lib.flatten(dataclasses.asdict(config))
     return Resolved(config, dict.fromkeys(keys, "Python"))
+
+
+def _with_task(resolved: Resolved, task: Any) -> Resolved:
+    """Returns the configuration with a task, given as a class or its import path."""
+    name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
+    from a2fjax import tasks
+
+    tasks.resolve(name, where="task: ")
+    config = dataclasses.replace(resolved.config, task=name)
+    sources = {**resolved.sources, "task": "Python"}
+    return dataclasses.replace(resolved, config=config, sources=sources)
 
 
 def _text(value: Any) -> str:

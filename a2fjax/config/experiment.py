@@ -38,6 +38,8 @@ class Config:
         dropout and noise differ from those of another number.
       remat: what is kept of the forward pass for the backward one: "none" keeps everything,
         "dots" keeps the results of matrix products and convolutions and recomputes the rest.
+      task: class that joins model and losses, "package.module:Class", in the place of the one of
+        the model's kind; see `a2fjax.tasks.resolve`.
       init_from: run folder whose averaged weights training starts from, with its constants and
         encoders; "" starts at random.
       audio: audio features.
@@ -59,6 +61,7 @@ class Config:
     precision: Annotated[str, Choice("float32", "bfloat16")] = "float32"
     accumulate: Annotated[int, Positive] = 1
     remat: Annotated[str, Choice("none", "dots")] = "none"
+    task: str = ""
     init_from: str = ""
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -26,7 +26,7 @@ class NvidiaConfig(ModelConfig):
     Attributes:
       head: "rig" gives the 72 channels; "geometry" gives what NVIDIA's does: skin, tongue, jaw and
         eyes, from which the channels are solved. Keys of the other head are not read.
-      rig: .npz file of shapes for the geometry head; see `models.nvidia.shapes`.
+      rig: .npz file of shapes for the geometry head; see `models.nvidia.geometry.shapes`.
       tongue_rig: .npz file of the tongue's shapes where they are in a file of their own.
       solve_error: error to expect of a geometry's numbers, as a share of their RMS deviation over
         the training frames: the larger, the more the channels solved from them keep to what

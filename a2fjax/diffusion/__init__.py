@@ -1,7 +1,7 @@
-"""Noise and its removal: schedules, and samplers that call any denoiser; no parameters.
+"""Diffusion: noise schedules, and samplers that call any denoiser; no parameters.
 
-schedule   how much signal is left at each noise level, and which levels a sampler visits
-targets    what a network puts out, and the clean value that it means
-guidance   how much more a condition shall matter
+schedule   share of signal at each noise level, and the levels that a sampler visits
+targets    what a network predicts, and the clean value that follows from it
+guidance   strengthens the influence of a condition
 samplers   from noise to a sample, by a function that predicts the clean value
 """

@@ -50,16 +50,16 @@ def ddim(
     a, s = levels.alpha[:-1], levels.sigma[:-1]
     a_next, s_next = levels.alpha[1:], levels.sigma[1:]
     fresh = eta * (s_next / s) * np.sqrt(np.maximum(1.0 - (a / a_next) ** 2, 0.0))
-    kept = np.sqrt(np.maximum(s_next**2 - fresh**2, 0.0)) / s
+    noisy = np.sqrt(np.maximum(s_next**2 - fresh**2, 0.0)) / s
 
     def visit(x: Array, step: tuple[Array, ...]) -> tuple[Array, None]:
-        i, of_clean, of_noisy, of_fresh = step
-        out = of_clean * denoise(x, i) + of_noisy * x
+        i, clean_share, noisy_share, fresh_share = step
+        out = clean_share * denoise(x, i) + noisy_share * x
         if draw is not None and eta > 0.0:
-            out = out + of_fresh * draw(i)
+            out = out + fresh_share * draw(i)
         return out, None
 
-    return _run(visit, start, (a_next - a * kept, kept, fresh))
+    return _run(visit, start, (a_next - a * noisy, noisy, fresh))
 
 
 def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
@@ -81,14 +81,14 @@ def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
     """
     with np.errstate(divide="ignore"):
         length = np.diff(np.log(levels.alpha) - np.log(levels.sigma))
-    kept = levels.sigma[1:] / levels.sigma[:-1]
-    of_clean = levels.alpha[1:] - levels.alpha[:-1] * kept
+    noisy = levels.sigma[1:] / levels.sigma[:-1]
+    clean = levels.alpha[1:] - levels.alpha[:-1] * noisy
     ratio = np.zeros(levels.count)
     finite = np.isfinite(length)
     both = finite[1:] & finite[:-1]
     ratio[1:][both] = 0.5 * length[1:][both] / length[:-1][both]
 
-    return _extrapolated(denoise, start, (of_clean, kept, ratio))
+    return _extrapolated(denoise, start, (clean, noisy, ratio))
 
 
 def angle(denoise: Denoise, start: Array, levels: Levels) -> Array:
@@ -111,41 +111,42 @@ def angle(denoise: Denoise, start: Array, levels: Levels) -> Array:
       x_0, of the shape of `start`.
     """
     a, s = levels.alpha, levels.sigma
-    kept = s[1:] / s[:-1]
-    of_clean = a[1:] - a[:-1] * kept
+    noisy = s[1:] / s[:-1]
+    clean = a[1:] - a[:-1] * noisy
     phi = np.arctan2(s, a)
     ratio = np.zeros(levels.count)
     for i in range(1, levels.count):
-        # Mean over the step, by r, of how far the line is from where it was known last.
-        gone = phi[i] ** 2
+        # Mean over the step, in r, of the change of phi^2 since the last known point.
+        change = phi[i] ** 2
         if phi[i + 1] > 0.0:
-            at = 0.5 * (phi[i] + phi[i + 1]) + 0.5 * (phi[i] - phi[i + 1]) * _NODES
-            by_r = _WEIGHTS / np.sin(at) ** 2
-            gone = float(np.sum(by_r * (phi[i] ** 2 - at**2)) / np.sum(by_r))
-        ratio[i] = gone / (phi[i - 1] ** 2 - phi[i] ** 2)
-    return _extrapolated(denoise, start, (of_clean, kept, ratio))
+            nodes = 0.5 * (phi[i] + phi[i + 1]) + 0.5 * (phi[i] - phi[i + 1]) * _NODES
+            weights = _WEIGHTS / np.sin(nodes) ** 2
+            change = float(np.sum(weights * (phi[i] ** 2 - nodes**2)) / np.sum(weights))
+        ratio[i] = change / (phi[i - 1] ** 2 - phi[i] ** 2)
+    return _extrapolated(denoise, start, (clean, noisy, ratio))
 
 
 def _extrapolated(
     denoise: Denoise, start: Array, coefficients: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> Array:
-    """Runs steps of (share of D, share of x, share of D's last change in what stands for D)."""
+    """Runs steps with coefficients (share of D, share of x, extrapolation of D's last change)."""
 
     def visit(
         carry: tuple[Array, Array], step: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], None]:
-        x, before = carry
+        x, previous = carry
         i, clean_share, noisy_share, more = step
         clean = denoise(x, i)
-        return (clean_share * (clean + more * (clean - before)) + noisy_share * x, clean), None
+        guess = clean + more * (clean - previous)
+        return (clean_share * guess + noisy_share * x, clean), None
 
     return _run(visit, (start, jnp.zeros_like(start)), coefficients)[0]
 
 
 def consistency(denoise: Denoise, start: Array, levels: Levels, draw: Draw) -> Array:
-    """Samples by a network that predicts where a level's path ends, not the mean of all ends.
+    """Samples by a network that predicts the end of a level's path, not the mean of all ends.
 
-    After each call noise of the next level is put on anew (Song et al. 2023, "Consistency Models",
+    After each call fresh noise of the next level is added (Song et al. 2023, "Consistency Models",
     algorithm 1).
 
     Args:
@@ -168,10 +169,30 @@ def consistency(denoise: Denoise, start: Array, levels: Levels, draw: Draw) -> A
 def sample(
     name: str, denoise: Denoise, start: Array, levels: Levels, draw: Draw, *, eta: float = 0.0
 ) -> Array:
-    """Samples by the sampler of that name; `eta` is of "ddim", for "ddpm" it is 1.
+    """Samples by the sampler of that name.
+
+    Args:
+      name: one of `NAMES`.
+      denoise: see `Denoise`.
+      start: x at the first level, N(0, 1).
+      levels: to visit.
+      draw: gives fresh noise.
+      eta: of "ddim"; "ddpm" is "ddim" with 1.
+
+    Returns:
+      x_0, of the shape of `start`.
 
     Raises:
       ValueError: no such sampler.
+
+    Example:
+        >>> from a2fjax.diffusion import schedule
+        >>> levels = schedule.levels("cosine", 4)
+        >>> def denoise(x, visit):  # knows the clean value
+        ...     return 0.5 * jnp.ones_like(x)
+        >>> x = sample("angle", denoise, jnp.ones(3), levels, draw=lambda visit: jnp.zeros(3))
+        >>> x.round(3).tolist()
+        [0.5, 0.5, 0.5]
     """
     if name in ("angle", "dpm"):
         return (angle if name == "angle" else dpm)(denoise, start, levels)

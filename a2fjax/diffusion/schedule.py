@@ -1,6 +1,6 @@
-"""How much signal and how much noise there is at each noise level of a diffusion.
+"""Noise schedules: the shares of signal and noise at each noise level.
 
-At a level a clean value x_0 has become x = alpha x_0 + sigma noise, noise ~ N(0, 1), with
+At a noise level a clean value x_0 becomes x = alpha x_0 + sigma noise, noise ~ N(0, 1), with
 alpha^2 + sigma^2 = 1. Levels come in two kinds: a real time in [0, 1] (`level`), 0 clean and 1 pure
 noise, or one of so many discrete steps (`cosine_steps`, as NVIDIA's network has them).
 
@@ -23,7 +23,7 @@ from jax import Array
 
 MAX_BETA = 0.999
 LINEAR_BETAS = (0.1, 20.0)
-"""Of the linear schedule in real time, whose 1,000 steps are those of Ho et al."""
+"""First and last beta of the linear schedule in real time; 1,000 steps of it are Ho et al.'s."""
 
 NAMES = ("cosine", "linear")
 
@@ -51,8 +51,8 @@ def level(name: str, time: Any, xp: Any = jnp) -> tuple[Any, Any]:
 
     "cosine": alpha = cos(pi t / 2), which reaches 0 at t = 1 as it is. "linear": the variance
     preserving process of beta(t) = 0.1 + 19.9 t, its alpha shifted and scaled to be 1 at 0 and 0 at
-    1 (Lin et al. 2024, algorithm 1). Both end in pure noise, as every sample begins: a network that
-    was never shown it would be asked there for what it has not learnt.
+    1 (Lin et al. 2024, algorithm 1). Both end in pure noise, where every sample begins: a network
+    must have been trained on it.
 
     Args:
       name: of the schedule.
@@ -64,7 +64,7 @@ def level(name: str, time: Any, xp: Any = jnp) -> tuple[Any, Any]:
     """
     if name == "cosine":
         angle = 0.5 * math.pi * time
-        # Exactly 0, which cos gives only up to rounding: no rest of the truth is left at t = 1.
+        # Exactly 0, which cos gives only up to rounding: at t = 1 nothing of the signal is left.
         alpha = xp.where(time >= 1.0, 0.0, xp.cos(angle))
     elif name == "linear":
         low, high = LINEAR_BETAS
@@ -118,7 +118,7 @@ def cosine_steps(steps: int) -> np.ndarray:
 
 
 def spaced(steps: int, count: int) -> np.ndarray:
-    """Returns which of `steps` steps a sampler of `count` calls visits [count] int, rising.
+    """Returns the steps that a sampler with `count` of `steps` calls visits [count] int, rising.
 
     Even from the first to the last, as `space_timesteps` of Nichol and Dhariwal's code; 2 of 1,000
     are 0 and 999. A single one is the last (theirs is the first, which leaves the noise as it is).

@@ -1,15 +1,14 @@
-"""What a denoising network puts out, and the clean value it means.
+"""Prediction targets of a denoising network, and the clean value that follows from each.
 
-With x = alpha x_0 + sigma noise (alpha^2 + sigma^2 = 1) one of three numbers tells the other two:
+With x = alpha x_0 + sigma noise (alpha^2 + sigma^2 = 1) each of three targets gives the others:
 
     "x0"    the clean value
-    "eps"   the noise; says nothing of the clean value in pure noise (alpha = 0)
+    "eps"   the noise; does not determine the clean value in pure noise (alpha = 0)
     "v"     alpha noise - sigma x_0 (Salimans and Ho 2022, "Progressive Distillation", appendix D)
 
-A network need not start from nothing. Where a draft m of the clean value is known before any noise
-is seen, and the truth is taken to lie about it with unit variance, the best guess of x_0 from x is
-alpha x + sigma^2 m (the posterior mean of a Gaussian). The network adds what is missing, in its
-target's unit; drafts of 0 give the usual preconditioning by standardised data.
+A coarse prediction m of the clean value helps the network: if x_0 is normal about m with unit
+variance, the best guess of x_0 from x is alpha x + sigma^2 m (the posterior mean). The network adds
+a correction in its target's unit; m = 0 is the usual preconditioning for standardised data.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ NAMES = ("v", "x0", "eps")
 
 
 def target_value(name: str, clean: Array, noise: Array, alpha: Array, sigma: Array) -> Array:
-    """Returns the target of that name; all arrays are broadcast.
+    """Returns the value of the target `name`; all arrays are broadcast.
 
     Raises:
       ValueError: no such target.
@@ -36,7 +35,7 @@ def target_value(name: str, clean: Array, noise: Array, alpha: Array, sigma: Arr
 
 
 def clean(name: str, value: Array, x: Array, alpha: Array, sigma: Array) -> Array:
-    """Returns the x_0 that a target's value means at x; of "eps" alpha must be above 0.
+    """Returns the x_0 that follows from a target's value at x; for "eps" alpha must be above 0.
 
     Raises:
       ValueError: no such target.
@@ -51,7 +50,7 @@ def clean(name: str, value: Array, x: Array, alpha: Array, sigma: Array) -> Arra
 
 
 def noise(name: str, value: Array, x: Array, alpha: Array, sigma: Array) -> Array:
-    """Returns the noise that a target's value means at x; of "x0" sigma must be above 0.
+    """Returns the noise that follows from a target's value at x; for "x0" sigma must be above 0.
 
     Raises:
       ValueError: no such target.
@@ -65,14 +64,14 @@ def noise(name: str, value: Array, x: Array, alpha: Array, sigma: Array) -> Arra
     raise ValueError(f"target {name!r}: expected one of {NAMES}")
 
 
-def coarse_guess(name: str, draft: Array, x: Array, alpha: Array, sigma: Array) -> Array:
-    """Returns the target's value of the best guess from a draft and x; see the module.
+def coarse_guess(name: str, coarse: Array, x: Array, alpha: Array, sigma: Array) -> Array:
+    """Returns the target's value at the best guess from a coarse prediction and x; see the module.
 
     Raises:
       ValueError: no such target.
     """
-    guess = alpha * x + sigma**2 * draft
-    return target_value(name, guess, sigma * (x - alpha * draft), alpha, sigma)
+    guess = alpha * x + sigma**2 * coarse
+    return target_value(name, guess, sigma * (x - alpha * coarse), alpha, sigma)
 
 
 def weight(alpha: Array, limit: float) -> Array:

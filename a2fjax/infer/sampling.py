@@ -46,9 +46,9 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
         )
     merged = dataclasses.asdict(settings.sample) | dict(values)
     sample = config_lib.build(config_lib.SampleConfig, merged, where="sampling", prefix=PREFIX)
-    changed = dataclasses.replace(config, model=dataclasses.replace(settings, sample=sample))
-    diffusion.check_sampling(changed)
-    return changed
+    model = dataclasses.replace(settings, sample=sample)
+    diffusion.check_sampling(model)
+    return dataclasses.replace(config, model=model)
 
 
 def parse_guidance(guidance: str | Mapping[str, float] | None) -> dict[str, float]:

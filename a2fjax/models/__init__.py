@@ -24,14 +24,24 @@ def build(
 
     Args:
       config: whole experiment; `model`, `audio` and `precision` matter here.
-      constants: statistics of the training data that `init` puts into the parameters, as
-        `a2fjax.tasks.constants` computes them; None where `init` is not used for its values,
-        because parameters come from a checkpoint.
-      encoders: by key, as `a2fjax.models.pretrained.load` or `restore` give them; None reads
+      constants: statistics of the training data that `init` returns as the collection "constants",
+        as `a2fjax.tasks.constants` computes them; None where the variables come from a checkpoint.
+      encoders: by key, as `a2fjax.models.pretrained.load` or `restore` return them; None reads
         those that the configuration names.
 
     Raises:
       InputError: an encoder cannot be read.
+
+    Example:
+        >>> import jax
+        >>> from a2fjax.batch import Batch
+        >>> from a2fjax.config import Config
+        >>> model = build(Config())
+        >>> batch = Batch.spec(size=2, frames=50, points=64)
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+        >>> jax.eval_shape(model.apply, variables, batch)["motion"].shape
+        (2, 50, 72)
     """
-    build_task = registry.models.get(config.model.kind, where="config: model.kind: ").load()
-    return cast("Model", build_task(config, constants, encoders).model)
+    target = registry.models.get(config.model.kind, where="config: model.kind: ").load()
+    make = getattr(target, "build", target)
+    return cast("Model", make(config, constants, encoders).model)

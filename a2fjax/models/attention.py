@@ -1,4 +1,4 @@
-"""Attention among neighbouring frames: memory and work grow with length, not with its square."""
+"""Local attention: memory and work grow with the length, not with its square."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def local_attention(
 ) -> Array:
     """Attends to the frames at most `window` away.
 
-    Frames are taken in blocks of `window`, each with the block before and the one after (as
-    Beltagy et al. 2020, "Longformer"). Which block a frame falls into changes nothing.
+    Frames are processed in blocks of `window`, each with the block before and the one after (as
+    Beltagy et al. 2020, "Longformer"). The result does not depend on the block boundaries.
 
     Args:
       query: [B, T, H, D].
@@ -27,15 +27,15 @@ def local_attention(
       value: likewise.
       valid: [B, T] bool, frames that may be attended to.
       bias: [H, 2 window + 1] added to the logits, by distance of key from query.
-      window: frames either way.
+      window: frames in either direction.
 
     Returns:
-      [B, T, H, D], zero for frames that have nothing to attend to.
+      [B, T, H, D], zero for frames without a valid frame in reach.
     """
     items, frames, heads, depth = query.shape
     blocks = -(-frames // window)
     if blocks == 1:
-        # All of it is in reach, or masked by its distance.
+        # One block covers the clip; distant frames are masked.
         distance = jnp.arange(frames)[None] - jnp.arange(frames)[:, None]
         query, key, value = (x[:, None] for x in (query, key, value))
         near = valid[:, None]
@@ -64,13 +64,13 @@ def local_attention(
 class Attention(nn.Module):
     """Pre-norm multi-head attention to near frames, with a residual connection.
 
-    What stands how far away is learnt as a bias by distance and head, so no length is special.
-    Beyond `reach` every frame costs a learned amount, above 0.
+    Positions enter as a learned bias by distance and head, so clips may have any length. Beyond
+    `reach` every frame lowers the logit by a learned amount above 0.
 
     Attributes:
       heads: divides the channels.
       window: see `local_attention`.
-      reach: frames at no cost.
+      reach: frames without that reduction.
       dtype: of activations.
     """
 
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, source: tuple[Array, Array] | None = None) -> Array:
-        """Returns x [B, T, C] with what was attended to.
+        """Returns x [B, T, C] plus the attention's output.
 
         Args:
           x: [B, T, C].

@@ -1,51 +1,58 @@
-"""Base class of the models that take audio features."""
+"""Base class of the models that read audio features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax.batch import Batch
-from a2fjax.config import Config
+from a2fjax.config import AudioConfig
+from a2fjax.models import rngs
 from a2fjax.models.audio_features import AudioFeatureExtractor
 from a2fjax.models.params import FROZEN, Params
 from a2fjax.models.pretrained import Encoders
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+"""Types of activations by `precision`."""
+
 
 class AudioModel:
-    """What models have in common that hear through `Hearing`: by default, whole clips.
+    """Audio features, constants and precision of a model; by default it needs whole clips.
 
     Attributes:
-      hearing: signals and encoders.
-      constants: that `init` puts into the parameters.
+      audio_features: signals and encoders.
+      constants: statistics that `init` returns as the collection "constants".
       dtype: of activations.
     """
 
     def __init__(
         self,
-        config: Config,
+        audio: AudioConfig,
+        precision: str,
         default: Mapping[str, np.ndarray],
         constants: Mapping[str, np.ndarray] | None,
         encoders: Encoders | None,
     ) -> None:
-        """Makes the hearing.
+        """Makes the feature extractor.
 
         Args:
-          config: whole experiment.
-          default: constants that say nothing, for None in their place.
+          audio: which features, and how encoders are used.
+          precision: of activations, a key of `DTYPES`.
+          default: constants that depend on no data, used where `constants` is None.
           constants: of the training data or of a checkpoint.
-          encoders: by key; None reads those that `config.audio` names.
+          encoders: by key; None reads those that `audio` names.
 
         Raises:
           InputError: an encoder cannot be read.
         """
-        self.audio_features = AudioFeatureExtractor(config.audio, encoders)
+        self.audio_features = AudioFeatureExtractor(audio, encoders)
         neutral = {**default, **self.audio_features.default_constants()}
         self.constants = dict(neutral if constants is None else constants)
-        self.dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+        self.dtype = DTYPES[precision]
 
     @property
     def lookahead_frames(self) -> int | None:
@@ -63,14 +70,36 @@ class AudioModel:
         return (*FROZEN, *self.audio_features.frozen)
 
     def device_constants(self) -> Params:
-        """Returns the constants as arrays of jax."""
+        """Returns the constants as JAX arrays."""
         return {name: jnp.asarray(value) for name, value in self.constants.items()}
 
-    def zero_features(self, batch: Batch) -> tuple[Array, Array, dict[str, Array]]:
-        """Returns zeros of the shapes of signals [B, T, F], silence [F] and encoders' states."""
-        frames, width = batch.emotion.shape[:2], self.audio_features.frontend.width
-        states = {
-            name: jnp.zeros((*frames, encoder.num_states, encoder.width))
-            for name, encoder in self.audio_features.encoders.items()
-        }
-        return jnp.zeros((*frames, width)), jnp.zeros(width), states
+    def draw_params(self, module: nn.Module, key: Array, *args: Any, **kwargs: Any) -> Params:
+        """Returns initial parameters of a module that reads the collection "constants".
+
+        Args:
+          module: the network.
+          key: of the initial values.
+          *args: arguments of the module; only their shapes matter.
+          **kwargs: likewise.
+        """
+        _, created = module.apply(
+            {"constants": self.device_constants()},
+            *args,
+            **kwargs,
+            mutable=["params"],
+            rngs={"params": key},
+        )
+        params: Params = created["params"]
+        return params
+
+    def streams(self, key: Array | None, train: bool) -> dict[str, Array]:
+        """Returns the streams of random numbers of a call; none unless training.
+
+        Raises:
+          ValueError: training without a key.
+        """
+        if not train:
+            return {}
+        if key is None:
+            raise ValueError("apply(train=True) needs a key")
+        return rngs.streams(key)

@@ -1,4 +1,4 @@
-"""What every model is to the rest of the house: two pure functions, whatever is behind them."""
+"""Interface of a model: two pure functions, `init` and `apply`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,45 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """Audio and conditions in, motion out.
 
+    The variables of a model are nested dicts by collection, as `flax.linen` has them:
+
+        params      weights of the network
+        constants   statistics of the training data; never trained
+        encoders    weights of speech encoders, by key; trained from `audio.encoder.train_from` on
+
+    `a2fjax.models.audio_model.AudioModel` has all of it but `init` and `apply`. A model of a
+    package of its own (docs/extending.md):
+
+        class Tiny(AudioModel):
+            def __init__(self, config, audio, precision, constants=None, encoders=None):
+                default = {"motion_mean": np.zeros(72), "motion_std": np.ones(72)}
+                super().__init__(audio, precision, default, constants, encoders)
+                self.network = MyModule(config.width)  # reads self.variables["constants"]
+
+            def init(self, key, batch):
+                params = self.draw_params(self.network, key, self.audio_features.zeros(batch))
+                return {"params": params, "constants": self.device_constants()}
+
+            def apply(self, variables, batch, *, key=None, train=False):
+                rngs = self.streams(key, train)
+                features = self.audio_features(variables, batch, rng=rngs.get("encoders"))
+                motion = self.network.apply(variables, features, train=train, rngs=rngs)
+                return {"motion": motion if train else jnp.clip(motion, rig.MIN, rig.MAX)}
+
     Attributes:
-      audio_features: signals and encoders; its `pretrained` weights complete what `init` gives.
+      audio_features: signals and encoders; its `pretrained` weights complete what `init` returns.
     """
 
     audio_features: AudioFeatureExtractor
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the parameters that are not trained, for `params.split`."""
+        """Patterns of the variables that are not trained, for `params.split`."""
         ...
 
     @property
     def lookahead_frames(self) -> int | None:
-        """Frames ahead that an output frame depends on; None when on the whole clip."""
+        """Frames ahead that an output frame depends on; None for the whole clip."""
         ...
 
     @property
@@ -38,19 +63,20 @@ class Model(Protocol):
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters that start at random, and constants.
+        """Returns the collections "params", drawn from `key`, and "constants".
 
-        The weights of encoders are added by `audio_features.with_pretrained`.
-        Reads only the shapes of `batch`, so it runs under `eval_shape`.
+        `audio_features.with_pretrained` adds the encoders. Reads only the shapes of `batch`, so it
+        runs under `eval_shape`.
         """
         ...
 
     def apply(
-        self, params: Params, batch: Batch, *, key: Array | None = None, train: bool = False
+        self, variables: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
         """Returns {"motion": [B, T, 72]} in rig units.
 
         With `train=False` the motion is inside `rig.MIN` and `rig.MAX`. With `train=True` it is
-        not clipped (a clipped channel would have no gradient), and `key` drives dropout.
+        not clipped (a clipped channel would have no gradient), and `key` seeds dropout and noise:
+        the same key gives the same numbers, on any number of devices.
         """
         ...

@@ -1,13 +1,13 @@
-"""Who speaks and how: a face's neutral mesh and an emotion become embeddings and modulations.
+"""Conditioning on identity (neutral mesh) and emotion: embeddings, and FiLM by them.
 
-A set holds some tens of people, so what the network learns about identity must carry over to
-faces it never saw. The mesh therefore enters as a few smooth, standardised numbers: a fixed
-descriptor of its point cloud, projected on the leading components of the training subjects'
-descriptors. A free encoder of the points fits the training subjects and nobody else.
+A dataset has some tens of subjects, so what the network learns about identity must carry over to
+unseen faces. The mesh therefore enters as a few smooth, standardised numbers: a fixed descriptor
+of its point cloud, projected on the leading components of the training subjects' descriptors. A
+learned encoder of the points would fit the training subjects only.
 
-How much of the demo heads' eight shape parameters is left in the components, as R2 of a ridge
-regression from 40 training heads on 20 unseen ones, 384 points: 0.98-1.00 for six of them, width of
-the mouth 0.97, height of the brows 0.95. With normals 0.98-1.00, 0.89 and 0.95.
+R2 of a ridge regression from the components to the demo heads' eight shape parameters, from 40
+training heads on 20 unseen ones, 384 points: 0.98-1.00 for six of them, width of the mouth 0.97,
+height of the brows 0.95. With normals 0.98-1.00, 0.89 and 0.95.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jax import Array
 from a2fjax import mesh_descriptor
 
 COMPONENTS = 16
-"""Principal components of the descriptor that the network sees; unused ones are zero."""
+"""Principal components of the descriptor that the network reads; unused ones are zero."""
 
 NOISE = 0.1
 """Standard deviation of the noise on each standardised component while training."""
@@ -39,20 +39,20 @@ _RESIDUAL_START = 0.1
 
 
 DESCRIPTOR_WIDTH = mesh_descriptor.WIDTH
-"""Values of a descriptor without normals; `shape.width` tells both."""
+"""Values of a descriptor without normals; see `mesh_descriptor.width`."""
 
 
 def descriptor(points: Array) -> Array:
-    """Describes a cloud of surface points by means over it; see `shape.descriptor`.
+    """Describes a cloud of surface points by means over it; see `mesh_descriptor.descriptor`.
 
-    No order of the points enters, and it tends to an integral over the surface as their number
-    grows, so the mesh's topology does not enter either.
+    It does not depend on the order of the points and tends to an integral over the surface as
+    their number grows, so it does not depend on the mesh's topology either.
 
     Args:
       points: [B, P, 3], centred and of unit RMS radius, or [B, P, 6] with normals.
 
     Returns:
-      [B, shape.width(normals)] float32.
+      [B, mesh_descriptor.width(normals)] float32.
     """
     return mesh_descriptor.descriptor(jnp, points.astype(jnp.float32), _dot)
 
@@ -67,16 +67,16 @@ def standardisation(
     """Fits the projection that whitens the descriptors of the training subjects.
 
     Args:
-      descriptors: [N, D], one row a subject; N may be 0 or 1.
-      repeated: [N, D], of the same subjects from other points on their meshes: what differs is
-        noise of the sampling.
+      descriptors: [N, D], one row per subject; N may be 0 or 1.
+      repeated: [N, D], of the same subjects from other points on their meshes: the difference is
+        sampling noise.
 
     Returns:
       mean [D] and projection [D, COMPONENTS]: the leading principal
       components, each divided by its standard deviation over the subjects. A component is a zero
       column where its variance is below a hundred-thousandth of the first one's or mostly noise:
-      divided by its deviation, it would be as loud as shape. And there are at most 0.4 times as
-      many as subjects (but three): of few people's styles, no more can be told from chance.
+      divided by its deviation, noise would be as large as shape. At most 0.4 components per subject
+      are used (at least three): with few subjects, more cannot be told from chance.
     """
     descriptors = np.asarray(descriptors, np.float64)
     width = descriptors.shape[-1]
@@ -90,8 +90,8 @@ def standardisation(
     variance = singular**2 / max(len(descriptors) - 1, 1)
     used = variance > max(_VARIANCE_FLOOR * variance[0], 1e-12)
     if repeated is not None:
-        # Noise is not the same twice, so what correlates between two samplings is shape. Means of
-        # squares would not tell: the axes were chosen for the noise of the first as well.
+        # Noise differs between samplings, so what correlates between two is shape. Mean squares
+        # would not show it: the axes were chosen for the noise of the first sampling as well.
         first, second = ((x - np.mean(x, axis=0)) @ axes.T for x in (descriptors, repeated))
         scale = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
         used &= np.sum(first * second, axis=0) > _RELIABILITY * scale
@@ -107,9 +107,11 @@ class IdentityEncoder(nn.Module):
 
     Attributes:
       width: of the embedding.
+      dropout: share of training items whose identity is replaced by the mean one.
     """
 
     width: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -119,8 +121,7 @@ class IdentityEncoder(nn.Module):
         mean: Array,
         projection: Array,
         *,
-        key: Array | None = None,
-        dropout: float = 0.0,
+        train: bool = False,
     ) -> Array:
         """Returns the embedding [B, width].
 
@@ -129,58 +130,66 @@ class IdentityEncoder(nn.Module):
           known: [B] bool; False stands for the mean identity, whatever the points hold.
           mean: [D], of `standardisation`.
           projection: [D, COMPONENTS], of `standardisation`.
-          key: draws the training noise and the dropout; None for neither.
-          dropout: share of items whose identity becomes the mean one.
+          train: adds noise and dropout, from the streams "noise" and "dropout".
         """
-        # Unknown identities may hold anything, also what is not a number.
+        # The points of unknown identities may hold anything, including NaN.
         points = jnp.where(known[:, None, None], points, 0.0)
         code = _dot(descriptor(points) - mean, projection)
-        # A face far outside the training faces is read as one at their edge.
+        # A face far from the training faces is read as one at their edge.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
-        if key is not None:
-            for_noise, for_dropout = jax.random.split(key)
+        if train:
             used = jnp.any(projection != 0.0, axis=0)
-            code = code + NOISE * used * jax.random.normal(for_noise, code.shape)
-            known = known & ~jax.random.bernoulli(for_dropout, dropout, known.shape)
+            code = code + NOISE * used * jax.random.normal(self.make_rng("noise"), code.shape)
+            if self.dropout > 0:
+                rng = self.make_rng("dropout")
+                known = known & ~jax.random.bernoulli(rng, self.dropout, known.shape)
         code = jnp.where(known[:, None], code, 0.0)
         hidden = nn.gelu(nn.Dense(self.width, name="hidden")(code))
         return nn.Dense(self.width, name="out")(hidden)
 
 
 class IdentityResidual(nn.Module):
-    """What is learnt of the people of the training set beyond what their meshes tell.
+    """Learned vector of each training subject, for what the mesh does not show.
 
-    Zero for people who were not trained on. Dropped from a share of the windows, the embedding
+    Zero for other subjects. It is dropped from a share of the windows, so that the embedding
     without it stays the best guess from the mesh.
 
     Attributes:
-      people: number of people of the training set.
+      subjects: number of training subjects.
       width: of the embedding.
+      dropout: share of training items without a residual.
     """
 
-    people: int
+    subjects: int
     width: int
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, subject: Array, *, key: Array | None = None, dropout: float = 0.0) -> Array:
+    def __call__(self, subject: Array, *, train: bool = False) -> Array:
         """Returns the residuals [B, width].
 
         Args:
-          subject: [B] int32, number of the person; out of range for an unknown one.
-          key: draws the dropout; None for none.
-          dropout: share of items without a residual.
+          subject: [B] int32, number of the training subject; out of range for others.
+          train: adds dropout, from the stream "dropout".
         """
-        rows = max(self.people, 1)
-        # Not zeros: what multiplies it starts at zero, and two zeros would never leave each other.
+        rows = max(self.subjects, 1)
+        # Not zeros: FiLM multiplies it by kernels that start at zero, and neither would get a
+        # gradient.
         table = self.param("table", nn.initializers.normal(_RESIDUAL_START), (rows, self.width))
-        known = (subject >= 0) & (subject < self.people)
-        if key is not None:
-            known = known & ~jax.random.bernoulli(key, dropout, known.shape)
+        known = (subject >= 0) & (subject < self.subjects)
+        if train and self.dropout > 0:
+            rng = self.make_rng("dropout")
+            known = known & ~jax.random.bernoulli(rng, self.dropout, known.shape)
         return jnp.where(known[:, None], table[jnp.clip(subject, 0, rows - 1)], 0.0)
 
 
 def encode_names(names: Sequence[str]) -> np.ndarray:
-    """Returns names as an array [N, longest in UTF-8] uint8, so that they are kept with weights."""
+    """Returns names as an array [N, longest in UTF-8] uint8, to be stored beside weights.
+
+    Example:
+        >>> decode_names(encode_names(["ann", "bo"]))
+        ('ann', 'bo')
+    """
     lines = [name.encode() for name in names]
     longest = max((len(line) for line in lines), default=1)
     padded = [list(line.ljust(longest, b"\0")) for line in lines]
@@ -192,36 +201,36 @@ def decode_names(array: np.ndarray) -> tuple[str, ...]:
     return tuple(bytes(row).rstrip(b"\0").decode() for row in np.asarray(array, np.uint8))
 
 
-def drop_emotion(key: Array, emotion: Array, rate: float) -> Array:
-    """Returns the emotion [B, T, 5], of a share `rate` of the items the zero vector, "not told"."""
-    kept = ~jax.random.bernoulli(key, rate, emotion.shape[:1])
-    return emotion * kept[:, None, None]
-
-
 class EmotionEncoder(nn.Module):
     """Embeds the emotion of every frame.
 
-    Neutral is an emotion like the others, the first unit vector. The zero vector stands for "not
-    told", which a model knows when some of its training windows were (`model.emotion_dropout`): it
-    then predicts what is best without knowing the emotion.
+    Neutral is an emotion like the others, the first unit vector. The zero vector means that the
+    emotion is not given: a model whose training windows lacked it at times
+    (`model.emotion_dropout`) then predicts without it.
 
     Attributes:
       width: of the embedding.
+      dropout: share of training items whose emotion becomes the zero vector.
     """
 
     width: int
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, emotion: Array) -> Array:
+    def __call__(self, emotion: Array, *, train: bool = False) -> Array:
         """Returns the embedding [B, T, width] of `emotion` [B, T, 5]."""
+        if train and self.dropout > 0:
+            rng = self.make_rng("dropout")
+            given = ~jax.random.bernoulli(rng, self.dropout, emotion.shape[:1])
+            emotion = emotion * given[:, None, None]
         return nn.gelu(nn.Dense(self.width, name="hidden")(emotion))
 
 
 class FiLM(nn.Module):
     """Feature-wise linear modulation (FiLM, Perez et al. 2018): y = x * (1 + scale) + shift.
 
-    Scale and shift are sums of linear maps of the conditions, zero at the start. A speaker's
-    style is mostly a matter of amplitude, which an added condition alone cannot express.
+    Scale and shift are sums of linear maps of the conditions that start at zero. A speaker's style
+    is mostly amplitude, which an added condition alone cannot express.
     """
 
     @nn.compact

@@ -1,8 +1,7 @@
 """Fusion of acoustic signals and encoders' hidden states into one vector per frame.
 
-Source of the mix of layers: Peters et al. 2018, "Deep contextualized word representations"; as
-used on speech encoders by Yang et al. 2021, "SUPERB". Of the masks: Park et al. 2019,
-"SpecAugment".
+Learned mix of layers: Peters et al. 2018, "Deep contextualized word representations"; for speech
+encoders Yang et al. 2021, "SUPERB". Time masks: Park et al. 2019, "SpecAugment".
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -17,18 +17,32 @@ from jax import Array
 from a2fjax.config import EncoderConfig
 from a2fjax.encoders.wav2vec2.masking import sample_mask_spans
 
-_LIMIT = 10.0  # Deviations: a few of Whisper's units stray by far more on single frames.
+_LIMIT = 10.0  # Standard deviations: some of Whisper's units exceed it by far on single frames.
+
+
+class AudioFeatures(flax.struct.PyTreeNode):
+    """Audio features of a batch.
+
+    Attributes:
+      signals: [B, T, F] float32 acoustic signals; F may be 0.
+      silence: [F] float32 signals of a silent frame, which stands before and after each clip.
+      hidden_states: [B, T, S, D] float32 by encoder key.
+    """
+
+    signals: Array
+    silence: Array
+    hidden_states: Mapping[str, Array]
 
 
 class FeatureFusion(nn.Module):
-    """States and signals to one vector a frame.
+    """Projects signals and hidden states to one vector per frame.
 
-    Each encoder: standardised by constants → learned mix of its states → linear. Signals: linear.
-    All side by side. Outside its clip a frame hears silence of the signals and, of an encoder, a
-    learned vector.
+    Each encoder: standardisation by constants → learned mix of its hidden states → linear.
+    Signals: linear. The projections are concatenated. Frames outside a clip get the signals of
+    silence and, for each encoder, a learned vector.
 
     Attributes:
-      config: widths and what training adds.
+      config: widths and regularisation.
     """
 
     config: EncoderConfig
@@ -36,79 +50,67 @@ class FeatureFusion(nn.Module):
     @nn.compact
     def __call__(
         self,
-        signals: Array,
-        silence: Array,
-        states: Mapping[str, Array],
+        features: AudioFeatures,
         valid: Array,
         constants: Mapping[str, Array],
-        key: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Array, Array]:
-        """Returns the features [B, T, W] and those of a frame outside its clip [W].
+        """Returns the fused features [B, T, W] and those of a frame outside its clip [W].
 
         Args:
-          signals: [B, T, F]; F may be 0.
-          silence: [F], signals of silence.
-          states: by key, [B, T, S, D].
-          valid: [B, T, 1] bool, frames that exist.
-          constants: "<key>_mean" and "<key>_std" [S, D] of the states.
-          key: of noise, masks and dropout; None when not training.
+          features: signals and hidden states.
+          valid: [B, T, 1] bool, frames inside their clip.
+          constants: "<key>_mean" and "<key>_std" [S, D] of each encoder's hidden states.
+          train: adds noise, masks and dropout, from the streams "noise" and "dropout".
         """
         config = self.config
-        parts: list[Array] = []
-        outside: list[Array] = []
-        names = [*(["signals"] if signals.shape[-1] else []), *states]
-        for_parts = None if key is None else jax.random.fold_in(key, len(names))
-        for i, name in enumerate(names):
-            for_part = None if key is None else jax.random.fold_in(key, i)
-            if name == "signals":
-                linear = nn.Dense(config.width, name="signals")
-                x, out = linear(signals), linear(silence)
-            else:
-                x = self._mixed(states[name], name, constants, for_part)
-                x = nn.Dense(config.width, name=name)(x)
-                out = self.param(f"{name}_outside", nn.initializers.zeros_init(), (config.width,))
-            if for_part is not None and config.time_mask > 0:
+        projections: list[Array] = []
+        fillers: list[Array] = []
+        if features.signals.shape[-1]:
+            linear = nn.Dense(config.width, name="signals")
+            projections.append(linear(features.signals))
+            fillers.append(linear(features.silence))
+        for key, hidden_states in features.hidden_states.items():
+            mixed = self._mix(hidden_states, key, constants, train)
+            projections.append(nn.Dense(config.width, name=key)(mixed))
+            fillers.append(
+                self.param(f"{key}_outside", nn.initializers.zeros_init(), (config.width,))
+            )
+        if train and config.time_mask > 0:
+            length = jnp.sum(valid[..., 0], axis=1)
+            for i, filler in enumerate(fillers):
                 masked = sample_mask_spans(
-                    jax.random.fold_in(for_part, 2),
-                    x.shape[1],
-                    jnp.sum(valid[..., 0], axis=1),
+                    self.make_rng("dropout"),
+                    projections[i].shape[1],
+                    length,
                     config.time_mask,
                     config.time_mask_frames,
                 )
-                x = jnp.where(masked[..., None], out, x)
-            parts.append(jnp.where(valid, x, out))
-            outside.append(out)
-        if for_parts is not None and config.feature_dropout > 0 and len(parts) > 1:
-            which, whether = jax.random.split(for_parts)
-            batch = (parts[0].shape[0],)
-            left_out = jnp.where(
-                jax.random.bernoulli(whether, config.feature_dropout, batch),
-                jax.random.randint(which, batch, 0, len(parts)),
-                -1,
-            )
-            for i, out in enumerate(outside):
-                parts[i] = jnp.where((left_out == i)[:, None, None], out, parts[i])
-        return jnp.concatenate(parts, axis=-1), jnp.concatenate(outside)
+                projections[i] = jnp.where(masked[..., None], filler, projections[i])
+        projections = [
+            jnp.where(valid, x, filler) for x, filler in zip(projections, fillers, strict=True)
+        ]
+        if train and config.feature_dropout > 0 and len(projections) > 1:
+            items = (valid.shape[0],)
+            drops = jax.random.bernoulli(self.make_rng("dropout"), config.feature_dropout, items)
+            choice = jax.random.randint(self.make_rng("dropout"), items, 0, len(projections))
+            for i, filler in enumerate(fillers):
+                dropped = (drops & (choice == i))[:, None, None]
+                projections[i] = jnp.where(dropped, filler, projections[i])
+        return jnp.concatenate(projections, axis=-1), jnp.concatenate(fillers)
 
-    def _mixed(
-        self, states: Array, name: str, constants: Mapping[str, Array], key: Array | None
+    def _mix(
+        self, hidden_states: Array, key: str, constants: Mapping[str, Array], train: bool
     ) -> Array:
-        """Returns [B, T, D] of states [B, T, S, D]."""
+        """Returns [B, T, D], the standardised and mixed `hidden_states` [B, T, S, D]."""
         config = self.config
-        states = (states - constants[f"{name}_mean"]) / constants[f"{name}_std"]
-        states = jnp.clip(states, -_LIMIT, _LIMIT)
-        x = states[:, :, 0]
-        if states.shape[2] > 1:
-            logits = self.param(f"{name}_mix", nn.initializers.zeros_init(), (states.shape[2],))
-            x = jnp.einsum("btsd,s->btd", states, jax.nn.softmax(logits))
-        if key is None:
-            return x
-        for_noise, for_dropout = jax.random.split(key)
-        if config.noise > 0:
-            x = x + config.noise * jax.random.normal(for_noise, x.shape)
-        if config.dropout > 0:
-            keep = jax.random.bernoulli(
-                for_dropout, 1 - config.dropout, (x.shape[0], 1, x.shape[2])
-            )
-            x = x * keep / (1 - config.dropout)
-        return x
+        scaled = (hidden_states - constants[f"{key}_mean"]) / constants[f"{key}_std"]
+        scaled = jnp.clip(scaled, -_LIMIT, _LIMIT)
+        x = scaled[:, :, 0]
+        if scaled.shape[2] > 1:
+            logits = self.param(f"{key}_mix", nn.initializers.zeros_init(), (scaled.shape[2],))
+            x = jnp.einsum("btsd,s->btd", scaled, jax.nn.softmax(logits))
+        if train and config.noise > 0:
+            x = x + config.noise * jax.random.normal(self.make_rng("noise"), x.shape)
+        return nn.Dropout(config.dropout, broadcast_dims=(1,), deterministic=not train)(x)

@@ -1,7 +1,7 @@
-"""How many floating point operations a function takes, counted from its program.
+"""Floating point operations of a function, counted from its jaxpr.
 
 Nothing is compiled or run. XLA's own estimate counts the body of a loop once, which leaves out
-nearly all of a recurrence (a quarter of the default model's work), so loops are multiplied out.
+nearly all of a recurrence (a quarter of the default model's work); here loops are multiplied out.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ def flops(function: Callable[..., Any], *args: Any) -> Counter[str]:
     """Returns operations by kind: "dot", "convolution", "fft" and "elementwise".
 
     A multiply and an add are two operations. Elementwise operations, reductions and comparisons
-    are one for each input or output value, whichever are more; moving data is none. A
-    `while_loop`, whose length no program states, counts once; of a `cond`, the dearest branch.
+    are one for each input or output value, whichever are more; moving data is free. A
+    `while_loop`, whose length is unknown, counts once; a `cond` counts its most expensive branch.
 
     Args:
       function: pure function of arrays.
       *args: arrays, or `jax.ShapeDtypeStruct`s in their place.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> flops(jnp.dot, jnp.ones((3, 4)), jnp.ones((4, 5)))["dot"]
+        120
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -84,15 +89,15 @@ def _complex(equation: Any) -> bool:
 
 
 def _jaxprs(params: dict[str, Any]) -> list[Any]:
-    found = []
+    out = []
     for key, value in params.items():
-        # A custom derivative keeps its rules beside the function; only the function runs.
+        # A custom derivative has its rules beside the function; only the function runs.
         if key in ("fwd_jaxpr_thunk", "jvp_jaxpr_fun", "bwd", "update_jaxpr"):
             continue
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "eqns") or hasattr(item, "jaxpr"):
-                found.append(item)
-    return found
+                out.append(item)
+    return out
 
 
 def _open(jaxpr: Any) -> Any:

@@ -8,10 +8,10 @@ where the reset gate multiplies the recurrent term after its matrix product):
     n = tanh(x W_in + b_in + r * (h W_hn + b_hn))
     h' = (1 - z) * n + z * h
 
-What makes it fast (figures: `benchmarks/gru.py`): the projections of the inputs are matrix
-products outside the scan, one array a gate, because slicing gates out of one array inside the
-scan costs more than the hoisting gains. The backward scan carries only what is sequential, the
-gradient of the state; all gate gradients and one weight product a gate follow outside it.
+Why it is fast (figures: `benchmarks/gru.py`): the projections of the inputs are matrix products
+outside the scan, one array per gate, because slicing gates out of one array inside the scan costs
+more than the hoisting gains. The backward scan carries only the sequential part, the gradient of
+the state; all gate gradients and one weight product per gate follow outside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Gates = tuple[Array, Array, Array]
 """One array each for the reset gate, the update gate and the candidate."""
 
 _HOLD = 1e4
-"""Added to the update gate's input: its sigmoid is then exactly 1 and the state stays as it is.
+"""Added to the update gate's input: its sigmoid is then exactly 1, and the state does not change.
 
 Every gradient of the step is multiplied by 1 - z = 0, so held frames need no mask in the scan.
 """
@@ -40,8 +40,8 @@ def _dot(a: Array, b: Array, dtype: Any) -> Array:
 
 def _outer(a: Array, b: Array, dtype: Any) -> Array:
     """Returns the sum over time and items of a [T, B, H] times b [T, B, K]: [H, K]."""
-    # Both axes at once. As rows [T * B, H], a batch that is cut over devices would be gathered:
-    # its items then lie apart.
+    # Contracts both axes at once: reshaped to rows [T * B, H], a batch that is sharded over devices
+    # would be gathered.
     return jnp.tensordot(
         a.astype(dtype), b.astype(dtype), ((0, 1), (0, 1)), preferred_element_type=jnp.float32
     )
@@ -84,7 +84,7 @@ def recurrence(
       dtype: of the operands of matrix products; state and sums stay float32.
 
     Returns:
-      States [T, B, H] float32, in the order of time whatever the direction.
+      States [T, B, H] float32, in order of time in both directions.
     """
     return _scan(inputs, weights, bias, initial, reverse, dtype)[0]
 
@@ -149,6 +149,14 @@ class GRU(nn.Module):
 
     Its parameters are those of `flax.linen.GRUCell`, name by name.
 
+    Example:
+        >>> import jax
+        >>> gru = GRU(width=8)
+        >>> inputs = jnp.zeros((5, 2, 3))  # [T, B, D]
+        >>> params = gru.init(jax.random.key(0), inputs)
+        >>> gru.apply(params, inputs, length=jnp.array([5, 3])).shape
+        (5, 2, 8)
+
     Attributes:
       width: units H.
       reverse: runs from each sequence's last valid frame to its first.
@@ -172,7 +180,7 @@ class GRU(nn.Module):
           initial: [B, H] state; None for zero.
 
         Returns:
-          States [T, B, H] float32. With `reverse=False` the last one is the state to go on from.
+          States [T, B, H] float32. With `reverse=False` the last one continues the sequence.
         """
         frames, batch, depth = inputs.shape
 

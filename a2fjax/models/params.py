@@ -1,6 +1,6 @@
-"""Parameter trees as nested dicts: what is trained, what is fixed, what they count.
+"""Trees of variables as nested dicts: paths, trained and frozen parts, counts.
 
-Fixed parts are split off before the gradient is taken rather than masked in the optimiser, so
+Frozen parts are split off before the gradient is taken rather than masked in the optimiser, so
 that they cost no gradient and stay out of the clipped norm.
 """
 
@@ -15,7 +15,7 @@ Params = dict[str, Any]
 """Nested dicts of arrays; a path is its keys joined by "/"."""
 
 FROZEN = (r"^constants/",)
-"""Patterns of what is never trained: statistics of the training data inside the parameters."""
+"""Patterns of variables that are never trained: the collection "constants"."""
 
 
 def paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -28,14 +28,18 @@ def paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Params]:
-    """Splits parameters by path.
+    """Splits variables by path.
 
     Args:
       params: nested dicts.
       frozen: regular expressions; a leaf whose path any of them finds is frozen.
 
     Returns:
-      (trainable, frozen), each without empty dicts; `merge` puts them together again.
+      (trainable, frozen), each without empty dicts; `merge` undoes it.
+
+    Example:
+        >>> split({"params": {"w": 1}, "constants": {"mean": 2}})
+        ({'params': {'w': 1}}, {'constants': {'mean': 2}})
     """
     patterns = [re.compile(p) for p in frozen]
     out: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
@@ -45,7 +49,12 @@ def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Param
 
 
 def nest(leaves: Mapping[str, Any]) -> Params:
-    """Returns the nested dicts whose `paths` are these."""
+    """Returns nested dicts with these `paths`.
+
+    Example:
+        >>> nest({"a/b": 1, "a/c": 2})
+        {'a': {'b': 1, 'c': 2}}
+    """
     out: Params = {}
     for path, leaf in leaves.items():
         branch = out
@@ -69,7 +78,7 @@ def restrict(params: Params, like: Params) -> Params:
 
 
 def overlay(params: Params, given: Params) -> Params:
-    """Returns `params` with the leaves of `given` in the place of its own, and beside them."""
+    """Returns `params` with the leaves of `given` replaced or added."""
     return nest({**dict(paths(params)), **dict(paths(given))})
 
 
@@ -91,12 +100,12 @@ def merge(first: Params, second: Params) -> Params:
 
 
 def count(params: Params) -> int:
-    """Returns the number of values; arrays or anything with a shape."""
+    """Returns the number of values; leaves are arrays or anything with a shape."""
     return sum(math.prod(leaf.shape) for _, leaf in paths(params))
 
 
 def table(params: Params, frozen: Sequence[str] = FROZEN) -> str:
-    """Returns one line a parameter (path, shape, dtype, count) and totals, for a console."""
+    """Returns one line per leaf (path, shape, dtype, count) and totals, for a console."""
     patterns = [re.compile(p) for p in frozen]
     rows = [("parameter", "shape", "dtype", "values")]
     totals = [0, 0]

@@ -28,23 +28,23 @@ def load(config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:
     """Reads the encoders that a configuration names, by key; empty where it names none.
 
     Raises:
-      InputError: as `encoders.load`, or nothing to train of an encoder.
+      InputError: an encoder cannot be read, or `train_from` leaves nothing of it to train.
     """
-    found = {
+    encoders = {
         key: storage.load(name, config.encoder)
         for key, name in feature_keys(config.features).items()
     }
-    for encoder, _ in found.values():
+    for encoder, _ in encoders.values():
         encoder.frozen_patterns(config.encoder.train_from)
-    return found
+    return encoders
 
 
-def save(run: Path, found: Encoders) -> None:
-    """Keeps encoders in a run folder, which is then all that its users need.
+def save(run: Path, encoders: Encoders) -> None:
+    """Writes encoders into a run folder, so that using the run needs no other files.
 
-    Files that are there stay: training starts from them only once.
+    Existing files stay: they hold the weights before training.
     """
-    for key, (encoder, params) in found.items():
+    for key, (encoder, params) in encoders.items():
         path = _path(run, key)
         if not path.is_file():
             files.make_folder(path.parent)
@@ -66,30 +66,30 @@ def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[SpeechEncod
 def load_or_restore(
     run: str | Path, config: AudioConfig, init_from: str | Path = ""
 ) -> dict[str, tuple[SpeechEncoder, Params]]:
-    """Reads the encoders of a run that has no state yet: those it keeps, or else those named.
+    """Reads the encoders of a run without checkpoints: from its folder, else from their source.
 
-    A run that was ended while it was keeping its encoders has some of them, or none.
+    A run that was ended while it wrote its encoders has some of them, or none.
 
     Args:
       run: its folder.
-      config: which features, and how.
-      init_from: folder of another run, whose encoders stand in for those named; "" for none.
+      config: which features, and how encoders are used.
+      init_from: folder of another run, whose encoders replace those named; "" for none.
 
     Raises:
       InputError: as `restore` and `load`.
     """
-    found = {}
+    encoders = {}
     for key, name in feature_keys(config.features).items():
         path = _path(Path(run), key)
         if init_from and not path.is_file():
             path = _path(Path(init_from), key)
-        found[key] = (
+        encoders[key] = (
             storage.restore(path, config.encoder, parse(name)[0])
             if init_from or path.is_file()
             else storage.load(name, config.encoder)
         )
-        found[key][0].frozen_patterns(config.encoder.train_from)
-    return found
+        encoders[key][0].frozen_patterns(config.encoder.train_from)
+    return encoders
 
 
 def _path(run: Path, key: str) -> Path:
@@ -97,11 +97,11 @@ def _path(run: Path, key: str) -> Path:
 
 
 def check_feature_source(config: Config) -> None:
-    """Checks that encoders can be had the way the data say.
+    """Checks that hidden states may come from a feature cache, where the configuration says so.
 
     Raises:
-      InputError: states are to come from a cache, but the encoder is trained, so that what it gave
-        before is not what it gives; or pauses are to be inserted, which no cache has heard.
+      InputError: the encoder is trained, so that cached hidden states go stale; or augmentation
+        inserts pauses, which are not in the cache.
     """
     if config.data.encoder_features != "cached" or not feature_keys(config.audio.features):
         return

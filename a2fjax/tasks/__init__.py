@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from a2fjax import registry
+from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from a2fjax.config import Config
@@ -20,17 +22,73 @@ def build(
     config: Config,
     constants: Mapping[str, np.ndarray] | None = None,
     encoders: Encoders | None = None,
+    *,
+    task: str = "",
 ) -> Task:
     """Returns the task of a configuration.
 
     Args:
-      config: whole experiment.
-      constants: of `constants`, which `Task.init` puts into the parameters; None where the
-        parameters come from a checkpoint.
-      encoders: see `a2fjax.models.build`.
+      config: whole experiment; `task` of it, or else its model's kind, names the task.
+      constants: of `constants`, which `Task.init` puts into the variables; None where these come
+        from a checkpoint.
+      encoders: by key; None reads those that the configuration names.
+      task: as `resolve`, in the place of the configured one.
+
+    Raises:
+      InputError: no such task, settings that contradict each other, or an encoder that cannot be
+        read.
+
+    Example:
+        >>> from a2fjax.config import Config
+        >>> task = build(Config())
+        >>> type(task).__name__, type(task.model).__name__
+        ('RegressionTask', 'Regression')
     """
-    build_task = registry.models.get(config.model.kind, where="config: model.kind: ").load()
-    return cast("Task", build_task(config, constants, encoders))
+    name = task or config.task
+    if name:
+        make = resolve(name, where="" if task else "config: task: ")
+    else:
+        make = resolve(config.model.kind, where="config: model.kind: ")
+    return make(config, constants, encoders)
+
+
+def resolve(name: str, *, where: str = "") -> Callable[..., Task]:
+    """Returns the function (config, constants, encoders) -> `Task` that a name stands for.
+
+    Args:
+      name: a registered kind of model, or "package.module:attribute" of a class with `build`, as
+        `tasks.base.SingleModelTask` has it, or of such a function.
+      where: prefix of errors, such as the configuration key that holds the name.
+
+    Raises:
+      InputError: nothing is registered or importable under that name.
+
+    Example:
+        >>> resolve("regression").__self__.__name__
+        'RegressionTask'
+        >>> resolve("a2fjax.tasks.diffusion:DiffusionTask").__self__.__name__
+        'DiffusionTask'
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        target = registry.models.get(name, where=where).load()
+    else:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise InputError(
+                f"{where}{name!r}: {module_name} cannot be imported ({error})"
+            ) from None
+        target = getattr(module, attribute, None)
+        if target is None:
+            raise InputError(
+                f"{where}{name!r}: {module_name} has no {attribute!r}"
+                f"{nearest(attribute, [n for n in vars(module) if not n.startswith('_')])}"
+            )
+    make: Any = getattr(target, "build", target)
+    if not callable(make):
+        raise InputError(f"{where}{name!r}: expected a class with `build`, or a function")
+    return cast("Callable[..., Task]", make)
 
 
 def constants(
@@ -38,7 +96,7 @@ def constants(
     folders: Sequence[str | Path] | None = None,
     encoders: Encoders | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns what the model takes from its training data; see `a2fjax.tasks.statistics`."""
+    """Measures a model's constants on its training data; see `a2fjax.tasks.statistics`."""
     from a2fjax.tasks import statistics
 
     return statistics.constants(config, folders, encoders)

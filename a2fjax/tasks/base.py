@@ -1,19 +1,33 @@
-"""What training, evaluation and inference know of a model and its losses."""
+"""Interface of a task, a model joined to its losses, for training, evaluation and inference."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
+import numpy as np
 from jax import Array
 
 from a2fjax.batch import Batch
+from a2fjax.config import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Model
 from a2fjax.models.params import Params
+from a2fjax.models.pretrained import Encoders
+
+T = TypeVar("T", bound="SingleModelTask")
 
 
 class Task(Protocol):
     """A model joined to its losses: pure functions of their arguments.
+
+    A task of a package of its own usually changes the loss of one that is here. An experiment names
+    it as `config.task = "my_pkg.module:Smooth"`:
+
+        class Smooth(RegressionTask):
+            def loss(self, variables, batch, key, *, step, train):
+                total, terms = super().loss(variables, batch, key, step=step, train=train)
+                ...
 
     Attributes:
       model: the network.
@@ -23,7 +37,7 @@ class Task(Protocol):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the parameters that are not trained, for `params.split`."""
+        """Patterns of the variables that are not trained, for `params.split`."""
         ...
 
     @property
@@ -32,28 +46,28 @@ class Task(Protocol):
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters, constants included, without `pretrained`; runs under `eval_shape`."""
+        """Returns the variables, constants included, without `pretrained`; see `Model`."""
         ...
 
-    def warm_start(self, params: Params) -> Params:
-        """Returns the parameters that a run with `init_from` begins with, of those found there."""
+    def warm_start(self, variables: Params) -> Params:
+        """Returns the variables that a run starts with, given those of its `init_from`."""
         ...
 
     def loss(
-        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+        self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
         """Returns the scalar to minimise and its terms, not yet divided, by name.
 
         Args:
-          params: as `init` returns them.
-          batch: see `a2fjax.models.base.Batch`.
-          key: of dropout and noise; unused when not training.
+          variables: of the model; see `a2fjax.models.base.Model`.
+          batch: see `a2fjax.batch.Batch`.
+          key: seeds dropout and noise.
           step: number of finished updates, for terms that change while training.
           train: whether dropout and noise are on.
         """
         ...
 
-    def predict(self, params: Params, batch: Batch) -> Array:
+    def predict(self, variables: Params, batch: Batch) -> Array:
         """Returns the motion [B, T, 72] in rig units, inside the rig's ranges."""
         ...
 
@@ -63,7 +77,7 @@ class Task(Protocol):
 
 
 class SingleModelTask:
-    """What every task does that has one model and hears through it.
+    """Base class of tasks with one model that reads audio features.
 
     Attributes:
       model: the network.
@@ -71,24 +85,34 @@ class SingleModelTask:
 
     model: Model
 
+    @classmethod
+    def build(
+        cls: type[T],
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> T:
+        """Returns the task of a configuration; arguments as `a2fjax.tasks.build`."""
+        raise NotImplementedError(f"{cls.__qualname__}.build")
+
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the parameters that are not trained."""
+        """Patterns of the variables that are not trained."""
         return self.model.frozen
 
     @property
     def pretrained(self) -> Params:
-        """Weights of encoders as read."""
+        """Weights of the encoders as read."""
         return self.model.audio_features.pretrained
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns parameters of the model, without `pretrained`."""
+        """Returns the variables of the model, without `pretrained`."""
         return self.model.init(key, batch)
 
-    def warm_start(self, params: Params) -> Params:
-        """Returns the parameters as they are."""
-        return params
+    def warm_start(self, variables: Params) -> Params:
+        """Returns the variables as they are."""
+        return variables
 
-    def predict(self, params: Params, batch: Batch) -> Array:
+    def predict(self, variables: Params, batch: Batch) -> Array:
         """Returns the motion [B, T, 72]."""
-        return self.model.apply(params, batch)["motion"]
+        return self.model.apply(variables, batch)["motion"]

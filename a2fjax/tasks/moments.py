@@ -1,4 +1,4 @@
-"""What NVIDIA's networks take from the motion of training clips: moments, actors, places."""
+"""Measures the constants of NVIDIA's networks on training motion: moments, actors, clip offsets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from a2fjax.data import records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning
-from a2fjax.models.nvidia import configured
+from a2fjax.models.nvidia import model as nvidia_model
 from a2fjax.models.nvidia.geometry import maps
 
 MOTION_CLIPS = 4000
-"""Clips over which motion is measured at most, spread evenly over each subject's."""
+"""Maximum number of clips on which motion is measured, spread evenly over each subject's."""
 
 
 def constants(
@@ -35,27 +35,28 @@ def constants(
       config: with one of NVIDIA's kinds.
       folders: of shards.
       manifests: of each.
-      amounts: what each counts for in statistics; one of 0 is left out.
+      amounts: weight of each in statistics; a dataset of weight 0 is left out.
       mean: [72] of the training split, which stands in for channels that were not observed.
 
     Raises:
       InputError: a number of actors that the split does not have, or as
-        `configured.geometry_constants`.
+        `models.nvidia.model.geometry_constants`.
     """
-    configured.check(config)
-    own = config.model
-    assert isinstance(own, NvidiaConfig)
+    settings = config.model
+    assert isinstance(settings, NvidiaConfig)
+    nvidia_model.check(settings, config.audio)
     named = subjects.training(
         [str(f) for f in folders], manifests, config.data.split, config.data.weights
     )
-    people = list(named)
-    if own.actors not in (0, 1, len(people)):
+    training_subjects = list(named)
+    count = len(training_subjects)
+    if settings.actors not in (0, 1, count):
         raise InputError(
-            f"model.actors={own.actors}: the training split has {len(people)} subjects; "
-            f"expected 0 (one each), 1 or {len(people)}"
+            f"model.actors={settings.actors}: the training split has {count} subjects; "
+            f"expected 0 (one each), 1 or {count}"
         )
     out: dict[str, np.ndarray] = {}
-    if own.implicit_emotion:
+    if settings.implicit_emotion:
         frames = ClipSource(folders, config.data.split).frames
         offset = np.concatenate([[0], np.cumsum(frames)])
         if offset[-1] > np.iinfo(np.int32).max:
@@ -66,56 +67,60 @@ def constants(
         out["clip_offset"] = offset.astype(np.int32)
     else:
         out["clip_offset"] = np.array([0, 1], np.int32)
-    wanted = own.actors != 1
-    if not wanted and own.head != "geometry":
+    has_actors = settings.actors != 1
+    if not has_actors and settings.head != "geometry":
         return {**out, "actor_mean": mean[None].astype(np.float32)}
-    found = measure_moments(ClipSource(folders, config.data.split), people, amounts, mean)
-    if not wanted:
-        found = maps.Moments(found.mean, found.covariance, found.mean[None])
-    if wanted:
-        # So that a predictor finds the actor of a name.
+    clips = ClipSource(folders, config.data.split)
+    moments = measure_moments(clips, training_subjects, amounts, mean)
+    if not has_actors:
+        moments = maps.Moments(moments.mean, moments.covariance, moments.mean[None])
+    if has_actors:
+        # A predictor looks up actors by these names.
         out["subjects"] = conditioning.encode_names(list(named.values()))
     return {
         **out,
-        "actor_mean": found.actors.astype(np.float32),
-        **configured.geometry_constants(config, found),
+        "actor_mean": moments.actors.astype(np.float32),
+        **nvidia_model.geometry_constants(settings, moments),
     }
 
 
 def measure_moments(
     clips: ClipSource,
-    people: Sequence[tuple[int, str]],
+    training_subjects: Sequence[tuple[int, str]],
     amounts: Sequence[float] | np.ndarray,
     mean: np.ndarray,
 ) -> maps.Moments:
-    """Measures the motion of good frames; a channel that was not observed counts as `mean`.
+    """Measures the motion of valid frames; a channel that was not observed counts as `mean`.
 
     Args:
       clips: of the training split.
-      people: of `subjects.training`; an actor is the place here, as "subject" of a batch has it.
-      amounts: of each set; clips of a set of amount 0 are left out of mean and covariance, and the
-        frames of the others count so that the sets come out as their amounts.
+      training_subjects: of `subjects.training`; their order numbers the actors, as `Batch.subject`
+        does.
+      amounts: weight of each dataset; clips of a dataset of weight 0 are left out of mean and
+        covariance, and frames of the others are weighted to match the amounts.
       mean: [72].
     """
-    by_person: dict[tuple[int, str], list[int]] = {person: [] for person in people}
+    by_subject: dict[tuple[int, str], list[int]] = {subject: [] for subject in training_subjects}
     for index, entry in enumerate(clips.entries):
-        by_person[entry.folder, entry.subject].append(index)
-    most = max(MOTION_CLIPS // max(len(people), 1), 1)
+        by_subject[entry.folder, entry.subject].append(index)
+    most = max(MOTION_CLIPS // max(len(training_subjects), 1), 1)
     size = rig.NUM_CHANNELS
     count = np.zeros(len(amounts))
     first, second = np.zeros((len(amounts), size)), np.zeros((len(amounts), size, size))
-    actors = np.zeros((len(people), size))
-    for a, (person, own) in enumerate(by_person.items()):
+    actors = np.zeros((len(training_subjects), size))
+    for a, (subject, indices) in enumerate(by_subject.items()):
         total, frames = np.zeros(size), 0
-        for i in np.unique(np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(int)):
-            clip = clips[own[i]]
+        for i in np.unique(
+            np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int)
+        ):
+            clip = clips[indices[i]]
             motion = np.where(clip.channel_mask, clip.motion, mean)[clip.frame_mask] - mean
             motion = motion.astype(np.float64)
             total, frames = total + motion.sum(axis=0), frames + len(motion)
-            second[person[0]] += motion.T @ motion
+            second[subject[0]] += motion.T @ motion
         actors[a] = mean + total / max(frames, 1)
-        first[person[0]] += total
-        count[person[0]] += frames
+        first[subject[0]] += total
+        count[subject[0]] += frames
     share = np.where(count > 0, np.asarray(amounts) / np.maximum(count, 1), 0.0)
     share = share / max(float(np.sum(share * count)), 1e-12)
     shift = np.einsum("s,sc->c", share, first)

@@ -1,4 +1,4 @@
-"""NVIDIA's two networks joined to losses: ours, and theirs where ours have no such term.
+"""Losses of NVIDIA's two networks: ours, and theirs where ours have no such term.
 
 Formulas are those of `train_regression.train_step` and `gaussian_diffusion.training_losses` of the
 Audio2Face-3D Training Framework 1.0.1, with masked means: bad and padded frames count for nothing.
@@ -9,7 +9,7 @@ Audio2Face-3D Training Framework 1.0.1, with masked means: bad and padded frames
     aperture, closure
                 as `losses`, of the channels; those of geometry by unbounded least squares
     vol_stab    mean over frames of exp(-5000 mean|audio|) mean(dy'^2), without the eyes; audio of
-                the half second that the frame hears
+                the half second that the frame depends on
     lip_dist    mean (w dist' - w dist)^2, w = exp(-max(dist, 0)) (diffusion: -10 max), dist of the
                 lips' vertices in the unit of the shapes' file
     emo_reg     mean(d e^2) / mean(e^2) of the learned emotions
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +34,21 @@ from jax import Array
 from a2fjax import losses, rig
 from a2fjax.audio import HOP
 from a2fjax.batch import Batch
-from a2fjax.config import Config, NvidiaConfig
+from a2fjax.config import (
+    Config,
+    ConvW2vAutocorrConfig,
+    DiffusionRnnConfig,
+    LossConfig,
+    NvidiaConfig,
+)
 from a2fjax.diffusion import schedule
 from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum, masked_mean
-from a2fjax.models.nvidia.configured import GEOMETRY, ConvW2vAutocorrModel, DiffusionRnnModel
-from a2fjax.models.nvidia.conv_w2v_autocorr import network
+from a2fjax.models import rngs as rngs_lib
+from a2fjax.models.nvidia.conv_w2v_autocorr.autocorrelation import BUFFER
+from a2fjax.models.nvidia.conv_w2v_autocorr.model import ConvW2vAutocorr
+from a2fjax.models.nvidia.diffusion_rnn.model import DiffusionRnn
+from a2fjax.models.nvidia.model import GEOMETRY
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.tasks.base import SingleModelTask
@@ -48,29 +57,37 @@ NORMALISED = ("position", "velocity", "emo_reg")
 _QUIETER = 5000.0
 _TINY = 1e-8
 
+ConvTask = TypeVar("ConvTask", bound="ConvW2vAutocorrTask")
+RnnTask = TypeVar("RnnTask", bound="DiffusionRnnTask")
 
-class _Base(SingleModelTask):
-    """What both tasks share; see `a2fjax.tasks.base.Task`."""
+
+class _NvidiaTask(SingleModelTask):
+    """Losses that both networks have; see `a2fjax.tasks.base.Task`."""
 
     model: Any
 
-    def __init__(self, config: Config, model: Any) -> None:
+    def __init__(self, config: LossConfig, settings: NvidiaConfig, model: Any, steps: int) -> None:
         """Joins `model` to the losses of `config`.
+
+        Args:
+          config: weights of the loss terms.
+          settings: of the network, with weights of terms of its own.
+          model: the network.
+          steps: updates of the run.
 
         Raises:
           InputError: a setting of losses that these networks do not have.
         """
-        if config.loss.balance:
+        if config.balance:
             raise InputError(
-                f"loss.balance={config.loss.balance}: model.kind={config.model.kind!r} has units "
+                f"loss.balance={config.balance}: model.kind={settings.kind!r} has units "
                 "of its own for every number; expected 0"
             )
         self.model = model
-        self.steps = config.steps
-        self.config = config.loss
-        assert isinstance(config.model, NvidiaConfig)
-        self.own: Any = config.model
-        self.weights = losses.term_weights(config.loss) | self.own.term_weights
+        self.steps = steps
+        self.config = config
+        self.settings: Any = settings
+        self.weights = losses.term_weights(config) | settings.term_weights
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
@@ -86,7 +103,7 @@ class _Base(SingleModelTask):
     def _lip_dist(
         self, constants: Params, values: Array, target: Array, batch: Batch, exponent: float
     ) -> dict[str, WeightedSum]:
-        if not self.own.lip_dist:
+        if not self.settings.lip_dist:
             return {}
         good = losses.good_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         true = self.model.lips(constants, target)
@@ -106,20 +123,39 @@ def quietness(audio: Array) -> Array:
       audio: [B, 320 T], zeros beyond the end of an item.
     """
     loud = jnp.abs(audio).reshape(audio.shape[0], -1, HOP).mean(axis=-1)
-    half = network.BUFFER // HOP // 2
+    half = BUFFER // HOP // 2
     frames = loud.shape[1]
     sums = jnp.cumsum(jnp.pad(loud, ((0, 0), (half + 1, half))), axis=1)
     mean = (sums[:, 2 * half : 2 * half + frames] - sums[:, :frames]) / (2 * half)
     return jnp.exp(-_QUIETER * jnp.maximum(mean, 0.0))
 
 
-class RegressionTask(_Base):
+class ConvW2vAutocorrTask(_NvidiaTask):
     """`conv_w2v_autocorr`: one motion for one recording."""
 
-    model: ConvW2vAutocorrModel
+    model: ConvW2vAutocorr
+
+    @classmethod
+    def build(
+        cls: type[ConvTask],
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> ConvTask:
+        """Returns the task with the network; arguments as `a2fjax.tasks.build`."""
+        settings = config.model
+        assert isinstance(settings, ConvW2vAutocorrConfig)
+        model = ConvW2vAutocorr(
+            settings,
+            config.audio,
+            precision=config.precision,
+            constants=constants,
+            encoders=encoders,
+        )
+        return cls(config.loss, settings, model, config.steps)
 
     def loss(
-        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+        self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
         """Returns the scalar and its terms.
 
@@ -128,10 +164,10 @@ class RegressionTask(_Base):
         (theirs is its root mean square over the last hundred or so, an average that would be a
         state of its own). `total` has them as they are.
         """
-        constants = params["constants"]
-        out = self.model.apply(params, batch, key=key if train else None, train=train)
+        constants = variables["constants"]
+        out = self.model.apply(variables, batch, key=key, train=train)
         is_geometry = self.model.is_geometry
-        # What a loss sees of geometry is linear also when not training, so that both are the same.
+        # Losses see a linear function of the geometry also when not training, so both are the same.
         motion = out["motion"]
         if is_geometry and not train:
             motion = self.model.motion(constants, out["frames"], train=True)
@@ -147,19 +183,19 @@ class RegressionTask(_Base):
             if self.config.velocity:
                 terms["velocity"] = masked_mean(_difference(error) ** 2, pairs)
             terms |= self._lip_dist(constants, out["frames"], target, batch, 1.0)
-        if self.own.vol_stab:
+        if self.settings.vol_stab:
             values = out["frames"] if is_geometry else motion / rig.SCALE
             speed = (_difference(values[..., : -len(rig.EYE_ANGLES)]) ** 2).mean(axis=-1)
             exists = jnp.arange(batch.audio.shape[1]) < HOP * batch.length[:, None]
             quiet = quietness(jnp.where(exists, batch.audio, 0.0))
             terms["vol_stab"] = masked_mean(quiet[:, 1:] * speed, pairs[..., 0])
-        if train and self.own.implicit_emotion and self.own.emo_reg:
+        if train and self.settings.implicit_emotion and self.settings.emo_reg:
             vectors = out["implicit"]
             size = jnp.where(good[..., None], vectors**2, 0.0).sum() / vectors.shape[-1]
             size = size / jnp.maximum(good.sum(), 1) + _TINY
             change = masked_mean(_difference(vectors) ** 2, pairs)
             terms["emo_reg"] = WeightedSum(change.total / size, change.weight)
-        if not (train and self.own.normalise):
+        if not (train and self.settings.normalise):
             return self.total(terms), terms
         exponent = jnp.clip(1.0 - step / self.steps, 0.0, 1.0)
         total = jnp.zeros(())
@@ -172,41 +208,64 @@ class RegressionTask(_Base):
         return total, terms
 
 
-class DiffusionTask(_Base):
+class DiffusionRnnTask(_NvidiaTask):
     """`diffusion_rnn`: noisy motion of a random step to clean motion."""
 
-    model: DiffusionRnnModel
+    model: DiffusionRnn
 
-    def __init__(self, config: Config, model: DiffusionRnnModel) -> None:
-        """Joins `model` to the losses of `config`."""
-        super().__init__(config, model)
+    def __init__(
+        self, config: LossConfig, settings: NvidiaConfig, model: DiffusionRnn, steps: int
+    ) -> None:
+        """Joins `model` to the losses of `config`; arguments as `ConvW2vAutocorrTask`."""
+        super().__init__(config, settings, model, steps)
         weight = np.ones(model.layout.width, np.float32)
-        for name, place in model.layout.parts.items():
-            weight[place] = self.own.part_weights.get(name, 1.0)
+        for name, columns in model.layout.parts.items():
+            weight[columns] = self.settings.part_weights.get(name, 1.0)
         self.part_weights = weight
         self.upper = np.zeros(rig.NUM_CHANNELS, np.float32)
         self.upper[rig.GROUPS["upper_face"]] = 1.0
 
+    @classmethod
+    def build(
+        cls: type[RnnTask],
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> RnnTask:
+        """Returns the task with the network; arguments as `a2fjax.tasks.build`."""
+        settings = config.model
+        assert isinstance(settings, DiffusionRnnConfig)
+        model = DiffusionRnn(
+            settings,
+            config.audio,
+            precision=config.precision,
+            constants=constants,
+            encoders=encoders,
+        )
+        return cls(config.loss, settings, model, config.steps)
+
     def loss(
-        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+        self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar and its terms: of one step an item, uniform, with noise of its own."""
+        """Returns the scalar and its terms, at one uniformly drawn step per item."""
         del step
-        constants = params["constants"]
-        for_step, for_noise, for_network, for_encoder = jax.random.split(key, 4)
+        constants = variables["constants"]
+        streams = rngs_lib.streams(key)
         target, counts = self.model.target(constants, batch)
         good = losses.good_frames(batch)
-        # What is beyond the mask may be anything, but must not reach good frames as NaN.
+        # Values outside the mask may be anything, but must not reach good frames as NaN.
         target = jnp.where(good[..., None], target, 0.0)
         items = target.shape[0]
-        t = jax.random.randint(for_step, (items,), 0, self.own.diffusion_steps)
-        noise = jax.random.normal(for_noise, target.shape)
+        t = jax.random.randint(streams["noise_level"], (items,), 0, self.settings.diffusion_steps)
+        noise = jax.random.normal(streams["motion_noise"], target.shape)
         signal = jnp.asarray(self.model.signal, jnp.float32)[t]
         noisy = schedule.noised(target, noise, jnp.sqrt(signal), jnp.sqrt(1.0 - signal))
-        conditions = self.model.conditions(params, batch, for_encoder if train else None)
-        values = self.model.denoise(
-            params, noisy, t, conditions, key=for_network if train else None
-        ).astype(jnp.float32)
+        rngs = streams if train else None
+        conditions = self.model.conditions(
+            variables, batch, rng=streams["encoders"] if train else None
+        )
+        values = self.model.denoise(variables, noisy, t, conditions, rngs=rngs)
+        values = values.astype(jnp.float32)
         mask = good[..., None] & counts
         pairs = mask[:, 1:] & mask[:, :-1]
         error = jnp.where(mask, values - target, 0.0)
@@ -218,7 +277,7 @@ class DiffusionTask(_Base):
             skin = self.model.layout.parts["skin"]
             terms["velocity"] = masked_mean(_difference(error[..., skin]) ** 2, pairs[..., skin])
         terms |= self._lip_dist(constants, values, target, batch, 10.0)
-        if self.own.exp_smooth:
+        if self.settings.exp_smooth:
             upper = constants.get(f"{GEOMETRY}upper", self.upper)
             terms["exp_smooth"] = masked_mean((upper * _difference(values)) ** 2, pairs)
         return self.total(terms), terms
@@ -228,21 +287,3 @@ def smooth_l1(error: Array) -> Array:
     """Returns e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick 2015, "Fast R-CNN", eq. 3)."""
     size = jnp.abs(error)
     return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
-
-
-def build_conv_w2v_autocorr(
-    config: Config,
-    constants: Mapping[str, np.ndarray] | None = None,
-    encoders: Encoders | None = None,
-) -> RegressionTask:
-    """Returns the task of model.kind='conv_w2v_autocorr'; arguments as `a2fjax.tasks.build`."""
-    return RegressionTask(config, ConvW2vAutocorrModel(config, constants, encoders))
-
-
-def build_diffusion_rnn(
-    config: Config,
-    constants: Mapping[str, np.ndarray] | None = None,
-    encoders: Encoders | None = None,
-) -> DiffusionTask:
-    """Returns the task of model.kind='diffusion_rnn'; arguments as `a2fjax.tasks.build`."""
-    return DiffusionTask(config, DiffusionRnnModel(config, constants, encoders))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from jax import Array
 
 from a2fjax import losses
 from a2fjax.batch import Batch
-from a2fjax.config import Config
+from a2fjax.config import BackboneConfig, Config, LossConfig
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Model
 from a2fjax.models.params import Params
@@ -17,41 +18,53 @@ from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import Regression
 from a2fjax.tasks.base import SingleModelTask
 
+T = TypeVar("T", bound="RegressionTask")
+
 
 class RegressionTask(SingleModelTask):
-    """See `a2fjax.tasks.base.Task`.
+    """Any model that gives one motion; see `a2fjax.tasks.base.Task`.
 
     Attributes:
       model: the network.
       config: weights of the loss terms.
     """
 
-    def __init__(self, config: Config, model: Model) -> None:
+    def __init__(self, config: LossConfig, model: Model) -> None:
         """Joins `model` to the losses of `config`."""
         self.model = model
-        self.config = config.loss
+        self.config = config
+
+    @classmethod
+    def build(
+        cls: type[T],
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> T:
+        """Returns the task with the regression model; arguments as `a2fjax.tasks.build`."""
+        assert isinstance(config.model, BackboneConfig)
+        model = Regression(
+            config.model,
+            config.audio,
+            precision=config.precision,
+            constants=constants,
+            encoders=encoders,
+        )
+        return cls(config.loss, model)
 
     def loss(
-        self, params: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
+        self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
         """Returns the scalar and its terms; `step` changes nothing here."""
         del step
-        motion = self.model.apply(params, batch, key=key if train else None, train=train)["motion"]
+        motion = self.model.apply(variables, batch, key=key, train=train)["motion"]
         factors = None
         if self.config.balance > 0:
-            factors = losses.balance(params["constants"]["motion_std"], self.config.balance)
+            std = variables["constants"]["motion_std"]
+            factors = losses.balance(std, self.config.balance)
         terms = losses.regression_losses(motion, batch, self.config, factors)
         return self.total(terms), terms
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
         return losses.total(terms, self.config)
-
-
-def build(
-    config: Config,
-    constants: Mapping[str, np.ndarray] | None = None,
-    encoders: Encoders | None = None,
-) -> RegressionTask:
-    """Returns the task of model.kind='regression'; arguments as `a2fjax.tasks.build`."""
-    return RegressionTask(config, Regression(config, constants, encoders))

@@ -1,4 +1,4 @@
-"""Constants that a model takes from its training data, from manifests and neutral meshes."""
+"""Measures a model's constants on its training data, from manifests and neutral meshes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def motion_statistics(
     split: str,
     amounts: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """Pools the motion statistics of several sets.
+    """Pools the motion statistics of several datasets.
 
     Args:
-      manifests: of the sets.
-      split: the part of the sets that counts.
-      amounts: what each set counts for, such as its share of the windows (`mixture.shares`); None
+      manifests: of the datasets.
+      split: the split that counts.
+      amounts: weight of each dataset, such as its share of the windows (`mixture.shares`); None
         for its frames in `split`.
 
     Returns:
-      mean [72] and standard deviation [72] in rig units. A channel counts in the sets that
+      mean [72] and standard deviation [72] in rig units. A channel counts in the datasets that
       observed it; one that none observed has mean and deviation 0, so a model leaves it at rest.
     """
     weight = np.zeros(rig.NUM_CHANNELS)
@@ -49,7 +49,7 @@ def motion_statistics(
     for manifest, amount in zip(manifests, amounts, strict=True):
         share = amount * np.asarray(manifest.channel_mask, np.float64)
         if not share.any():
-            continue  # A set without clips of the split need not have statistics of it.
+            continue  # A dataset without clips of the split need not have statistics of it.
         mean = np.asarray(manifest.statistics["motion_mean"], np.float64)
         std = np.asarray(manifest.statistics["motion_std"], np.float64)
         weight += share
@@ -68,11 +68,11 @@ def emotion_means(
     split: str,
     amounts: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pools the mean pose of each emotion over several sets; arguments as `motion_statistics`.
+    """Pools the mean pose of each emotion over datasets; arguments as `motion_statistics`.
 
     Returns:
-      [5, 72] in rig units. A set counts for an emotion by the part of its frames whose strongest
-      emotion it is; a channel that no set observed with it has the mean over all emotions.
+      [5, 72] in rig units. A dataset counts for an emotion by the frames whose strongest emotion
+      it is; a channel that no dataset observed with it has the mean over all emotions.
     """
     total = np.zeros((rig.NUM_EMOTIONS, rig.NUM_CHANNELS))
     weight = np.zeros_like(total)
@@ -96,7 +96,7 @@ def emotion_means(
 def dataset_weights(
     data: DataConfig, folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
 ) -> np.ndarray:
-    """Returns what each set counts for in statistics of the training split [S].
+    """Returns the weight of each dataset in statistics of the training split [S].
 
     Raises:
       InputError: as `mixture.shares`.
@@ -114,21 +114,21 @@ def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> lis
 
 
 STATISTICS_CLIPS = 24
-"""Clips over which the states of an encoder are measured, spread evenly over the training split."""
+"""Clips on which hidden states are measured, spread evenly over the training split."""
 
 
 def hidden_state_statistics(
-    data: DataConfig, folders: Sequence[str | Path], found: Encoders
+    data: DataConfig, folders: Sequence[str | Path], encoders: Encoders
 ) -> dict[str, np.ndarray]:
-    """Measures what encoders give on training clips, on good and padded frames alike.
+    """Measures encoders' hidden states on training clips, whether their frames are masked or not.
 
     With `data.encoder_features="cached"` their states are read, and no encoder runs: the same
     numbers up to the rounding of the cache.
 
     Args:
-      data: names the split, and where states come from.
+      data: names the split, and the source of the hidden states.
       folders: of shards.
-      found: encoders with their parameters, by key.
+      encoders: with their parameters, by key.
 
     Returns:
       "<key>_mean" and "<key>_std" [S, D] by encoder, over at most `STATE_CLIPS` clips; deviations
@@ -137,19 +137,18 @@ def hidden_state_statistics(
     Raises:
       InputError: no clip in the split, or a cache that is missing, stale or damaged.
     """
-    if not found:
+    if not encoders:
         return {}
     clips = ClipSource(folders, data.split)
     cache = None
     if data.encoder_features == "cached":
-        streams = {key: writer.stream(*each) for key, each in found.items()}
+        streams = {key: writer.stream(*each) for key, each in encoders.items()}
         cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
-    # Of one length, so that one program serves all.
+    # Padded to one length, so that one compiled program serves all clips.
     frames = -(-int(clips.frames[chosen].max()) // padding.BUCKET) * padding.BUCKET
     out: dict[str, np.ndarray] = {}
-    for key, (encoder, params) in found.items():
-        # Compiled only when it is called.
+    for key, (encoder, params) in encoders.items():
         run, on_device = (
             compiled_apply(encoder),
             params if cache else jax.device_put(params),
@@ -175,20 +174,20 @@ def hidden_state_statistics(
 def constants(
     config: Config,
     folders: Sequence[str | Path] | None = None,
-    found: Encoders | None = None,
+    encoders: Encoders | None = None,
 ) -> dict[str, np.ndarray]:
     """Computes the constants of a model from its training split.
 
     Args:
       config: `data`, `audio` and `model` are read.
       folders: of shards; None for `config.data.shards`.
-      found: encoders with their parameters, by key; None reads those of `config.audio`.
+      encoders: with their parameters, by key; None reads those of `config.audio`.
 
     Returns:
       "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
       `conditioning.standardisation` over the split's subjects with a mesh; of encoders as
-      `state_statistics`; of NVIDIA's networks as `moments.constants`. Sets count by `data.weights`,
-      subjects all alike: the shape of a head does not depend on how much was said.
+      `state_statistics`; of NVIDIA's networks as `moments.constants`. Datasets count by
+      `data.weights`, subjects all alike: the shape of a head does not depend on how much was said.
       With `model.identity_residual` also "subjects", the `conditioning.encode_names` of
       `subjects.training`.
 
@@ -210,7 +209,7 @@ def constants(
                 continue
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
-                # The second sampling tells shape from noise of the first.
+                # A second sampling separates shape from the sampling noise of the first.
                 count, normals = config.data.identity_points, config.model.identity_normals
                 points = [
                     identity.mesh_points(mesh, count, normals=normals),
@@ -226,22 +225,22 @@ def constants(
             )
     rows = np.array(described).reshape(-1, 2, mesh_descriptor.width(config.model.identity_normals))
     identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
-    if found is None:
-        found = pretrained.load(config.audio)
-    own: dict[str, np.ndarray] = {}
+    if encoders is None:
+        encoders = pretrained.load(config.audio)
+    network: dict[str, np.ndarray] = {}
     if isinstance(config.model, NvidiaConfig):
-        own = moments.constants(config, paths, manifests, counts, mean)
+        network = moments.constants(config, paths, manifests, counts, mean)
     values = {
         "motion_mean": mean,
         "motion_std": std,
         "identity_mean": identity_mean,
         "identity_projection": projection,
-        **hidden_state_statistics(config.data, paths, found),
-        **own,
+        **hidden_state_statistics(config.data, paths, encoders),
+        **network,
     }
     if config.model.identity_residual:
-        people = subjects.training(
+        names = subjects.training(
             [str(p) for p in paths], manifests, config.data.split, config.data.weights
         )
-        values["subjects"] = conditioning.encode_names(list(people.values()))
+        values["subjects"] = conditioning.encode_names(list(names.values()))
     return values

@@ -97,11 +97,14 @@ def make_train_step(
 
 
 def _norms(name: str, tree: Params) -> Metrics:
-    """Returns the norm of a tree and those of its groups: what stands below each name at the top.
+    """Returns the norm of a tree and those of its groups, the modules at the top.
 
-    A lone top name gives way to the names below it, as long as there is only one.
+    The modules of the collection "params" stand beside other collections, such as "encoders". A
+    lone top name is replaced by the names below it, as long as there is only one.
     """
-    groups: Params = tree
+    groups: Params = {**tree, **tree["params"]} if "params" in tree else tree
+    if groups is not tree:
+        del groups["params"]
     while isinstance(groups, Mapping) and len(groups) == 1:
         (groups,) = groups.values()
     out = {name: optax.tree.norm(tree)}

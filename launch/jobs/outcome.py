@@ -1,4 +1,4 @@
-"""States of runs and elements, and what their own files tell of them."""
+"""States of what was submitted, as far as its own files tell."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Submitted jobs: states, logs, tables; waiting for them and stopping them."""
+"""What became of jobs: states, logs, tables; waiting for them and stopping them."""

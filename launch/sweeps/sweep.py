@@ -1,4 +1,4 @@
-"""Trials: a few configuration values by dotted key each; their products, names and checks."""
+"""Trials: a few configuration values by dotted key each, how they are joined and how named."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from launch.sweeps.spaces import SPACES, Space
 Trial = dict[str, Any]
 
 MOST = 10_000
-"""Trials of a sweep at most; more is a typing error rather than a plan."""
+"""Trials of a sweep; more is a slip of the keyboard rather than a plan."""
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _NAME_LENGTH = 60
 
 
 class Sweep(list[Trial]):
-    """Trials that join with others: `*` gives all pairs, `+` concatenates."""
+    """Trials that can be joined with others: `*` for all pairs, `+` for one after another."""
 
     def __mul__(self, other: object) -> Sweep:  # type: ignore[override]
         """Returns every trial of this sweep with every trial of another."""
@@ -51,14 +51,10 @@ class Sweep(list[Trial]):
 
 
 def grid(key: str, *values: Any) -> Sweep:
-    """Makes one trial for each value of a key.
+    """Returns a trial for each value of a key.
 
     Raises:
-      InputError: an invalid key or value, or no values.
-
-    Example:
-        >>> grid("optim.learning_rate", 1e-3, 3e-4) * seeds(1)
-        [{'optim.learning_rate': 0.001, 'seed': 0}, {'optim.learning_rate': 0.0003, 'seed': 0}]
+      InputError: not a key, no values, or something that is no value.
     """
     check_key(key)
     if not values:
@@ -67,7 +63,7 @@ def grid(key: str, *values: Any) -> Sweep:
 
 
 def seeds(count: int, first: int = 0) -> Sweep:
-    """Makes trials that differ in their seed.
+    """Returns trials that differ in their seed.
 
     Raises:
       InputError: `count` is not 1 or more, or `first` below 0.
@@ -80,58 +76,58 @@ def seeds(count: int, first: int = 0) -> Sweep:
     return Sweep({"seed": first + i} for i in range(count))
 
 
-def zip(*sweeps: Sequence[Trial]) -> Sweep:
-    """Merges the first trials of all sweeps into one, then the second ones, and so on.
+def zip(*parts: Sequence[Trial]) -> Sweep:
+    """Returns the first trials of all parts as one trial, the second ones, and so on.
 
     Raises:
-      InputError: sweeps of different lengths, or that set the same key.
+      InputError: parts of different lengths, or which set the same key.
     """
-    lists = [as_sweep(s) for s in sweeps]
-    if not lists:
+    sweeps = [as_sweep(p) for p in parts]
+    if not sweeps:
         raise InputError("zip: expected sweeps, such as zip(grid(...), grid(...))")
-    lengths = [len(s) for s in lists]
+    lengths = [len(s) for s in sweeps]
     if len(set(lengths)) > 1:
         raise InputError(
             f"zip: sweeps of {', '.join(map(str, lengths))} trials; expected as many in each"
         )
-    out = lists[0]
-    for other in lists[1:]:
+    out = sweeps[0]
+    for other in sweeps[1:]:
         out = Sweep(_merge(a, b) for a, b in builtins.zip(out, other, strict=True))
     return out
 
 
 def random(n: int, spaces: Mapping[str, Space], seed: int = 0) -> Sweep:
-    """Draws `n` trials from a search space.
+    """Returns `n` draws from a search space.
 
-    The draws of a key depend on `seed`, its name and their number only: more draws continue the
-    earlier ones, and another key does not change the others.
+    A key's draws depend on `seed`, its name and their number only: more draws continue those
+    before, and another key changes nothing of the others.
 
     Raises:
-      InputError: `n` is below 1, or there is no key, or a key without a distribution.
+      InputError: `n` is not 1 or more, no key, or a key without a space.
     """
     if not _is_int(n) or n < 1:
         raise InputError(f"random: {n!r}: expected how many draws, 1 or more")
     if not _is_int(seed):
         raise InputError(f"random: seed={seed!r}: expected a whole number")
     _bounded(n)
-    checked = space(spaces)
-    draws = {k: s.draws(n, f"{seed}/{k}") for k, s in checked.items()}
-    return Sweep({k: draws[k][i] for k in checked} for i in range(n))
+    found = space(spaces)
+    draws = {k: s.draws(n, f"{seed}/{k}") for k, s in found.items()}
+    return Sweep({k: draws[k][i] for k in found} for i in range(n))
 
 
 def space(spaces: Mapping[str, Space]) -> dict[str, Space]:
-    """Checks a search space and returns it.
+    """Returns a search space after checking it.
 
     Raises:
-      InputError: it has no key, or a key without a distribution.
+      InputError: it has no key, or a key without a space.
     """
     if not isinstance(spaces, Mapping) or not spaces:
         raise InputError('a search space: expected such as {"optim.learning_rate": uniform(0, 1)}')
-    for key, one in spaces.items():
+    for key, found in spaces.items():
         check_key(key)
-        if not isinstance(one, Space):
-            raise InputError(f"{key}: {one!r}: expected one of: {', '.join(SPACES)}")
-        for value in one.values:
+        if not isinstance(found, Space):
+            raise InputError(f"{key}: {found!r}: expected one of: {', '.join(SPACES)}")
+        for value in found.values:
             _value(key, value)
     return dict(spaces)
 
@@ -142,16 +138,16 @@ def overrides(trial: Trial) -> dict[str, str]:
 
 
 def key(trial: Trial) -> str:
-    """Returns 16 hex digits of the values of a trial, independent of their order."""
+    """Returns 16 hex digits of what a trial sets, in whatever order it says so."""
     return config.digest({k: _plain(v) for k, v in trial.items()})
 
 
 def name(trial: Trial, among: Iterable[str] = ()) -> str:
-    """Returns a short name of a trial, of letters, digits, ".", "_" and "-".
+    """Returns a short name of what a trial sets, of letters, digits, ".", "_" and "-".
 
     Args:
-      trial: the trial; its keys are named by their last words.
-      among: keys of other trials, from which the name must distinguish them.
+      trial: of which; keys are named by their last words.
+      among: keys that those of the trial must not be taken for.
     """
     if not trial:
         return "base"
@@ -164,7 +160,7 @@ def name(trial: Trial, among: Iterable[str] = ()) -> str:
 
 
 def names(trials: Sequence[Trial]) -> list[str]:
-    """Returns names of all trials that are distinct on any file system."""
+    """Returns names of all trials, of which no two are the same, on any file system."""
     every = {k for t in trials for k in t}
     out = [name(t, every) for t in trials]
     count: dict[str, int] = {}
@@ -177,16 +173,16 @@ def names(trials: Sequence[Trial]) -> list[str]:
 
 
 def distinct(
-    trials: Sequence[Trial], report: Callable[[str], None] = lambda line: None
+    trials: Sequence[Trial], say: Callable[[str], None] = lambda line: None
 ) -> list[Trial]:
-    """Returns the trials without repetitions; calls `report` with how many there were."""
+    """Returns the trials without those that repeat an earlier one; `say` is told how many."""
     first: dict[str, Trial] = {}
     for trial in trials:
         first.setdefault(key(trial), trial)
     again = len(trials) - len(first)
     if again:
         some = "1 trial that repeats" if again == 1 else f"{again} trials that repeat"
-        report(f"sweep: left out {some} another; {len(first)} are left")
+        say(f"sweep: left out {some} another; {len(first)} are left")
     return list(first.values())
 
 
@@ -200,7 +196,7 @@ def check(
     Args:
       trials: of a sweep.
       experiment: file, as of `config.load`.
-      settings: overrides that all trials share.
+      settings: overrides that all trials have in common.
 
     Raises:
       InputError: names the trial, the key and what was expected; or a key is set twice.
@@ -208,7 +204,7 @@ def check(
     config.load(experiment, settings)
     for number, trial in enumerate(trials, 1):
         for both in sorted(trial.keys() & (settings or {}).keys()):
-            raise InputError(f"{both}: set by the sweep and by --config.{both}; give it once")
+            raise InputError(f"{both}: set by the sweep and by --config.{both}; say it once")
         try:
             config.load(experiment, {**(settings or {}), **overrides(trial)})
         except InputError as error:
@@ -216,7 +212,7 @@ def check(
 
 
 def as_sweep(trials: object) -> Sweep:
-    """Checks a list of trials and returns it as a sweep.
+    """Returns a list of trials after checking what is in it.
 
     Raises:
       InputError: names the trial, the key and the value.
@@ -252,17 +248,17 @@ def _bounded(count: int) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Checks a dotted key.
+    """Checks that something can be a dotted key.
 
     Raises:
-      InputError: it is not valid.
+      InputError: it cannot.
     """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InputError(f'{key!r}: expected a key such as "optim.learning_rate"')
 
 
 def _value(key: str, value: Any) -> Any:
-    """Returns a value as plain Python, after checking that the command line can express it."""
+    """Returns a value as plain Python, after checking that the command line can say it."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
@@ -290,7 +286,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value such that equivalent values are equal."""
+    """Returns a value such that those that configure the same are the same."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list | tuple):
@@ -301,7 +297,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(key: str, every: Iterable[str]) -> str:
-    """Returns the fewest last words of a key that distinguish it from all others."""
+    """Returns the last words of a key, as many as tell it from all others."""
     words = key.split(".")
     for count in range(1, len(words)):
         tail = "." + ".".join(words[-count:])

@@ -1,4 +1,4 @@
-"""A study of Optuna by trial numbers: chosen values, results, and known values."""
+"""A study of Optuna by trial numbers: what was chosen, what it reached, what is known already."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Points = list[tuple[int, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of a search.
+    """How to search.
 
     Attributes:
-      runs: total number of runs, including those of earlier drivers.
-      max_parallel: largest number at the same time.
-      better: whether "lower" or "higher" values are better.
-      seed: determines the choices, with the trial's number and the known results.
-      pruner: one of `PRUNERS`; halving and hyperband stop runs that are behind at a step.
-      first_step: step of the first comparison.
-      last_step: last step of a run; hyperband only.
-      factor: one of `factor` compared runs continues, for `factor` times the steps.
-      poll_seconds: seconds between queries of the runs.
+      runs: how many runs are started in all, those of earlier drivers counted.
+      max_parallel: at the same time.
+      better: "lower" or "higher" values.
+      seed: of the choices; what is chosen depends on it, the trial's number and what is known.
+      pruner: of `PRUNERS`; halving and hyperband stop runs that are behind the others at a step.
+      first_step: at which runs are compared first.
+      last_step: of a whole run; hyperband only.
+      factor: of the runs that are compared, one of so many goes on, for so many times the steps.
+      poll_seconds: between looks at the runs.
     """
 
     runs: int
@@ -70,14 +70,14 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """Result of a trial.
+    """What became of a trial.
 
     Attributes:
-      number: number of the trial.
+      number: of the trial.
       trial: its values.
       run: id, or that of the run with the same values; "" where none was started.
       state: "done", "pruned", "failed" or "running".
-      value: last known value.
+      value: last one that is known.
       same_as: number of the trial with the same values, whose run this is.
     """
 
@@ -115,12 +115,8 @@ class Study:
           InputError: it is not.
         """
         assert self._spaces is not None
-        space = {k: _plain(s) for k, s in sorted(self._spaces.items())}
-        now = {
-            "space": config.digest(space),
-            "keys": sorted(space),
-            "better": self._settings.better,
-        }
+        said = {k: _plain(s) for k, s in sorted(self._spaces.items())}
+        now = {"space": config.digest(said), "keys": sorted(said), "better": self._settings.better}
         before = self._study.user_attrs
         for name, value in now.items():
             if name not in before:
@@ -138,7 +134,7 @@ class Study:
         return [t.number for t in self._trials() if t.state in (states.RUNNING, states.WAITING)]
 
     def with_runs(self, numbers: list[int]) -> list[int]:
-        """Returns the trials with their own run."""
+        """Returns those that have a run of their own."""
         return [n for n in numbers if "same_as" not in self.notes(n)]
 
     def started(self) -> int:
@@ -147,8 +143,8 @@ class Study:
 
     def trial(self, number: int) -> Trial:
         """Returns the values of a trial, as they are run."""
-        trial = self._trials()[number]
-        text: dict[str, str] = trial.user_attrs.get("overrides", {})
+        found = self._trials()[number]
+        text: dict[str, str] = found.user_attrs.get("overrides", {})
         return {k: config.parse_value(v) for k, v in text.items()}
 
     def notes(self, number: int) -> dict[str, Any]:
@@ -156,19 +152,19 @@ class Study:
         return dict(self._trials()[number].user_attrs)
 
     def note(self, number: int, name: str, value: Any) -> None:
-        """Stores a note on a trial."""
+        """Notes something of a trial, on disk."""
         self._live(number).set_user_attr(name, value)
 
     def last(self, number: int) -> float | None:
-        """Returns the value of the last known step."""
+        """Returns the value of the last step that is known."""
         points = self._trials()[number].intermediate_values
         return points[max(points)] if points else None
 
     def ask(self) -> tuple[int, int | None]:
-        """Returns a new trial, and an earlier one with the same values, if any."""
+        """Returns a new trial, and the earlier one with the same values if there is one."""
         assert self._spaces is not None
         samplers = self._optuna.samplers
-        # A sampler per number, so that another driver makes the same choices.
+        # A sampler for each number, so that a driver that takes over chooses as this one would.
         self._study.sampler = samplers.TPESampler(
             seed=(1_000_003 * self._settings.seed + len(self._trials())) % 2**31,
             constant_liar=True,
@@ -180,7 +176,7 @@ class Study:
             for t in reversed(self._trials())
             if "key" in t.user_attrs
             and "same_as" not in t.user_attrs
-            # Without values that a driver chose and was killed before it started a run.
+            # Not what was chosen by a driver that was killed before it started a run.
             and ("starting" in t.user_attrs or not t.state.is_finished())
         }.get(sweep.key(chosen))
         if known is not None:
@@ -192,22 +188,22 @@ class Study:
         return asked.number, known
 
     def settle_same(self) -> None:
-        """Ends trials with the values of another trial as that one ended."""
+        """Ends trials whose values another trial has run, as that one ended."""
         running = set(self.running())
         for number in sorted(running):
             other = self.notes(number).get("same_as")
             if other is None or other in running:
                 continue
-            same = self._trials()[other]
-            points = sorted(same.intermediate_values.items())
+            found = self._trials()[other]
+            points = sorted(found.intermediate_values.items())
             live = self._live(number)
             for step, value in points:
                 if step not in self._trials()[number].intermediate_values:
                     live.report(value, step)
-            self.end(number, _state(same.state.name))
+            self.end(number, _state(found.state.name))
 
     def report(self, number: int, points: Points) -> bool:
-        """Reports new values; returns whether the run is behind the others."""
+        """Notes new values; returns whether the run is behind the others."""
         before = self._trials()[number].intermediate_values
         live, behind = self._live(number), False
         for step, value in sorted(points):
@@ -228,11 +224,11 @@ class Study:
 
     def results(self) -> list[Result]:
         """Returns all trials, by number."""
-        trials = self._trials()
+        found = self._trials()
         out = []
-        for t in trials:
+        for t in found:
             same = t.user_attrs.get("same_as")
-            run = trials[t.number if same is None else same].user_attrs.get("run", "")
+            run = found[t.number if same is None else same].user_attrs.get("run", "")
             out.append(
                 Result(
                     number=t.number,
@@ -249,7 +245,7 @@ class Study:
         return list(self._study.get_trials(deepcopy=False))
 
     def _live(self, number: int) -> Any:
-        # Optuna offers no other way to an earlier driver's trial.
+        # Of a trial that an earlier driver asked for there is no object to be had otherwise.
         return self._optuna.trial.Trial(self._study, self._trials()[number]._trial_id)
 
     def _distribution(self, space: Space) -> Any:
@@ -271,7 +267,7 @@ class Study:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a study's folder, and repairs the journal of a driver that was killed."""
+    """Holds a study's folder, and mends what a driver that was killed left of its journal."""
     files.make_folder(folder)
     try:
         lock = (folder / LOCK).open("a")
@@ -281,15 +277,15 @@ def held(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{folder}: another driver is running") from None
+            raise InputError(f"{folder}: another driver is at work") from None
         (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal = folder / JOURNAL
         if journal.is_file():
             text = journal.read_bytes()
-            complete = text.rfind(b"\n") + 1
-            if complete < len(text):  # the next line would continue an incomplete one
+            whole = text.rfind(b"\n") + 1
+            if whole < len(text):  # what comes next would be appended to half a line
                 with journal.open("r+b") as file:
-                    file.truncate(complete)
+                    file.truncate(whole)
         yield
 
 
@@ -313,10 +309,10 @@ def _texts(space: Space) -> list[str]:
     return list(dict.fromkeys(sweep.overrides({"": v})[""] for v in space.values))
 
 
-def _value(space: Space, chosen: Any) -> Any:
+def _value(space: Space, found: Any) -> Any:
     if space.kind == "choice":
-        return config.parse_value(chosen)
-    return int(chosen) if space.kind == "int" else space.rounded(chosen)
+        return config.parse_value(found)
+    return int(found) if space.kind == "int" else space.rounded(found)
 
 
 def _plain(space: Space) -> dict[str, Any]:

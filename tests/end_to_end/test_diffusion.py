@@ -1,5 +1,6 @@
 """A diffusion run and its student by the command line: train, stop, distil, sample, compare."""
 
+import functools
 import json
 import shutil
 
@@ -60,12 +61,11 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(trained, teacher, tmp_path
 def test_a_student_keeps_its_teacher_and_hears_as_it_does(teacher, student):
     average = checkpoints.load_params(teacher, 3, "ema")[1]
     found = checkpoints.load_params(student, 3)[1]
-    for mine, theirs in (
-        ("teacher", "unet"),
-        ("condition_encoder", "condition_encoder"),
-        ("constants", "constants"),
-    ):
-        assert jax.tree.all(jax.tree.map(np.array_equal, found[mine], average[theirs])), mine
+    same = functools.partial(jax.tree.map, np.array_equal)
+    assert jax.tree.all(same(found["constants"], average["constants"]))
+    found, average = found["params"], average["params"]
+    for mine, theirs in (("teacher", "unet"), ("condition_encoder", "condition_encoder")):
+        assert jax.tree.all(same(found[mine], average[theirs])), mine
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), found["unet"], average["unet"])
     assert max(jax.tree.leaves(moved)) > 1e-5
 

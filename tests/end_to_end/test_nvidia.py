@@ -258,7 +258,7 @@ def test_v2_has_the_published_count_through_configuration(tmp_path, variant, lay
         "experiments/nvidia_presets.py:" + variant, overrides, layout, layers, layers
     )
     assert task.model.layout.width == {"mark": 301, "claire": 169}[variant]
-    assert params["w2v_feature_coeffs"].shape == (layers,)
+    assert params["params"]["w2v_feature_coeffs"].shape == (layers,)
     if count is not None:
         assert found == count
 

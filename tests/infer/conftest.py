@@ -44,7 +44,7 @@ def diffusion(random_params, compile_once):
     config = diffusion_config()
     params = random_params(config)
     # What a trained U-Net adds to draft and noise is of their size, not many times larger.
-    params["unet"]["leave"]["kernel"] *= 0.2
+    params["params"]["unet"]["output"]["kernel"] *= 0.2
     return predictor.Predictor(config, tasks.build(config), params, step=7)
 
 

@@ -12,7 +12,7 @@ from a2fjax import models
 from a2fjax.batch import Batch
 from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, RegressionConfig
 from a2fjax.errors import InputError
-from a2fjax.models import feature_fusion, pretrained
+from a2fjax.models import feature_fusion, pretrained, rngs
 from a2fjax.models.params import paths, split
 
 SMALL = RegressionConfig(
@@ -42,7 +42,7 @@ def make(tiny_encoders):
             return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)
 
         params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), batch(1, 20)))
-        params["norm_0"]["scale"] += 1.0
+        params["params"]["backbone"]["norm_0"]["scale"] += 1.0
         constants = {**model.constants, "motion_mean": np.full(72, 0.5, np.float32)}
         params = {**params, "constants": constants}
         return model, model.audio_features.with_pretrained(params)
@@ -81,16 +81,21 @@ def test_any_sum_of_features_is_heard_and_each_part_counts(make):
     run = compile_fast(lambda p, b: model.apply(p, b)["motion"])
     whole = np.asarray(run(params, given))
     assert whole.shape == (2, 20, 72) and np.isfinite(whole).all()
-    mixed = params["feature_fusion"]
+    mixed = params["params"]["backbone"]["feature_fusion"]
+
+    def with_fusion(fusion):
+        backbone = {**params["params"]["backbone"], "feature_fusion": fusion}
+        return {**params, "params": {**params["params"], "backbone": backbone}}
+
     assert mixed["signals"]["kernel"].shape == (83, 8)
     for name in model.audio_features.encoders:
         assert mixed[name]["kernel"].shape == (16, 8) and mixed[f"{name}_mix"].shape == (4,)
-        audio_dropped = {**mixed, name: jax.tree.map(np.zeros_like, mixed[name])}
-        assert np.abs(run({**params, "feature_fusion": audio_dropped}, given) - whole).max() > 1e-3
+        without = {**mixed, name: jax.tree.map(np.zeros_like, mixed[name])}
+        assert np.abs(run(with_fusion(without), given) - whole).max() > 1e-3
         # The mix is learned: shifting it to the first state changes what is heard.
         first = np.array([9.0, 0, 0, 0], np.float32)
         shifted = {**mixed, f"{name}_mix": first}
-        assert np.abs(run({**params, "feature_fusion": shifted}, given) - whole).max() > 1e-4
+        assert np.abs(run(with_fusion(shifted), given) - whole).max() > 1e-4
 
 
 @pytest.mark.parametrize("names", [("mel", "whisper"), ("wav2vec2",)])
@@ -169,10 +174,15 @@ def mix_of(settings, key, states=None, valid=None, signals=3):
     valid = np.ones((len(states), frames, 1), bool) if valid is None else valid
     constants = {"0_x_mean": np.zeros((1, 8)), "0_x_std": np.ones((1, 8))}
     mix = feature_fusion.FeatureFusion(config)
-    args = (np.ones((len(states), frames, signals)), np.zeros(signals), {"0_x": states}, valid)
-    params = mix.init(jax.random.key(0), *args, constants, None)
+    features = feature_fusion.AudioFeatures(
+        np.ones((len(states), frames, signals)), np.zeros(signals), {"0_x": states}
+    )
+    params = mix.init(jax.random.key(0), features, valid, constants)
     params["params"]["0_x_outside"] = jnp.full(4, 9.0)
-    return np.asarray(jax.jit(lambda k: mix.apply(params, *args, constants, k)[0])(key)), params
+    train = key is not None
+    streams = rngs.streams(key) if train else {}
+    fuse = jax.jit(lambda r: mix.apply(params, features, valid, constants, train=train, rngs=r)[0])
+    return np.asarray(fuse(streams)), params
 
 
 def test_without_a_key_nothing_is_drawn():
@@ -230,7 +240,7 @@ def test_frozen_encoders_are_the_same_in_training(make):
             encoder=dataclasses.replace(model.audio_features.config.encoder, train_from=first),
         )
         found = compile_fast(
-            lambda key, given=given: model.audio_features.hidden_states(params, given, key=key)[
+            lambda key, given=given: model.audio_features.hidden_states(params, given, rng=key)[
                 "0_wav2vec2"
             ]
         )(jax.random.key(0))
@@ -246,7 +256,11 @@ def test_what_is_trained(make):
         model, params = make("mel", "whisper", train_from=first)
         trained, fixed = split(params, model.frozen)
         assert set(trained.get("encoders", {}).get("1_whisper", {})) == expected
-        assert "constants" in fixed and "encoders" in fixed and "feature_fusion" in trained
+        assert (
+            "constants" in fixed
+            and "encoders" in fixed
+            and "feature_fusion" in trained["params"]["backbone"]
+        )
         # The model's own start leaves the encoder out, and is completed by what was read.
         own = jax.eval_shape(model.init, jax.random.key(0), batch(1, 20))
         assert "encoders" not in own

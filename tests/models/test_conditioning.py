@@ -6,7 +6,7 @@ import pytest
 from a2fjax import mesh_descriptor
 from a2fjax.batch import Batch
 from a2fjax.data.identity.points import sample_points
-from a2fjax.models import conditioning
+from a2fjax.models import conditioning, rngs
 
 
 def cloud(seed, count=64, stretch=(1.0, 1.0, 1.0)):
@@ -104,11 +104,12 @@ def test_standardisation_of_few_subjects_is_finite(count):
 def encoder():
     rows = np.stack([cloud(i, stretch=(1, 1 + 0.1 * i, 1 + 0.02 * i * i)) for i in range(5)])
     mean, projection = conditioning.standardisation(conditioning.descriptor(rows))
-    module = conditioning.IdentityEncoder(8)
+    module = conditioning.IdentityEncoder(8, dropout=0.0)
     known = jnp.ones(5, bool)
     params = module.init(jax.random.key(0), rows, known, mean, projection)
 
-    def encode(points, known, **kwargs):
+    def encode(points, known, dropout=0.0, **kwargs):
+        module = conditioning.IdentityEncoder(8, dropout)
         return np.asarray(module.apply(params, points, known, mean, projection, **kwargs))
 
     return rows, encode
@@ -140,9 +141,10 @@ def test_a_face_unlike_any_other_gives_a_bounded_embedding(encoder):
 def test_training_adds_noise_and_drops_identities(encoder):
     rows, encode = encoder
     known = jnp.ones(5, bool)
-    noisy = encode(rows, known, key=jax.random.key(1))
+    streams = rngs.streams(jax.random.key(1))
+    noisy = encode(rows, known, train=True, rngs=streams)
     assert 0 < np.abs(noisy - encode(rows, known)).max() < 1
-    dropped = encode(rows, known, key=jax.random.key(1), dropout=1.0)
+    dropped = encode(rows, known, dropout=1.0, train=True, rngs=streams)
     np.testing.assert_array_equal(dropped, encode(rows, ~known))
 
 
@@ -165,7 +167,8 @@ def test_a_residual_is_of_those_who_were_trained_on_only():
     np.testing.assert_array_equal(value[:2], params["params"]["table"][jnp.array([0, 2])])
     assert np.abs(value[:2]).max() > 0 and not value[2:].any()
     many = jnp.zeros(4000, jnp.int32)
-    dropped = module.apply(params, many, key=jax.random.key(1), dropout=0.3)
+    dropping = conditioning.IdentityResidual(3, 4, dropout=0.3)
+    dropped = dropping.apply(params, many, train=True, rngs={"dropout": jax.random.key(1)})
     assert np.mean(~np.asarray(dropped).any(-1)) == pytest.approx(0.3, abs=0.03)
     nobody = conditioning.IdentityResidual(0, 4)
     params = nobody.init(jax.random.key(0), subject)
@@ -181,10 +184,14 @@ def test_names_are_kept_as_numbers(names):
 
 def test_a_dropped_emotion_is_the_zero_vector_for_a_whole_window():
     emotion = jax.random.dirichlet(jax.random.key(0), jnp.ones(5), (2000, 3))
-    dropped = np.asarray(conditioning.drop_emotion(jax.random.key(1), emotion, 0.25))
-    gone = ~dropped.any(axis=(1, 2))
+    module = conditioning.EmotionEncoder(4, dropout=0.25)
+    params = module.init(jax.random.key(2), emotion)
+    streams = {"dropout": jax.random.key(1)}
+    dropped = np.asarray(module.apply(params, emotion, train=True, rngs=streams))
+    plain, zero = module.apply(params, emotion), module.apply(params, jnp.zeros((1, 1, 5)))
+    gone = (dropped == np.asarray(zero)).all(axis=(1, 2))
     assert gone.mean() == pytest.approx(0.25, abs=0.03)
-    np.testing.assert_array_equal(dropped[~gone], np.asarray(emotion)[~gone])
+    np.testing.assert_array_equal(dropped[~gone], np.asarray(plain)[~gone])
 
 
 def test_the_network_is_told_no_emotion_in_training_only():

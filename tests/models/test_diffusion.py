@@ -108,8 +108,9 @@ def test_motion_has_the_rigs_shape_type_and_range(plain):
     assert motion.shape == (2, FRAMES, 72) and motion.dtype == jnp.float32
     assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
     assert np.ptp(motion, axis=1).max() > 0.05
-    leave = {**params["unet"], "leave": jax.tree.map(lambda v: 30 * v, params["unet"]["leave"])}
-    motion = predict({**params, "unet": leave}, batch)
+    unet = params["params"]["unet"]
+    unet = {**unet, "output": jax.tree.map(lambda v: 30 * v, unet["output"])}
+    motion = predict({**params, "params": {**params["params"], "unet": unet}}, batch)
     assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
     assert (motion == rig.MIN).any() and (motion == rig.MAX).any()
 
@@ -147,7 +148,7 @@ def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
     close(other[0], first[0], 1e-5)
     assert differs(other[1], first[1])
     assert differs(predict(params, batch.replace(start=batch.start + 4)), first)
-    seeded = dataclasses.replace(model.own.sample, seed=1)
+    seeded = dataclasses.replace(model.config.sample, seed=1)
     motion = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, seeded)))
     assert differs(motion(params, batch), first)
 
@@ -181,7 +182,7 @@ def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, tar
     rng = np.random.default_rng(4)
     motion = (rng.uniform(0.3, 0.7, kept.shape) * (rig.MAX - rig.MIN) + rig.MIN).astype(np.float32)
     batch = batch.replace(inpaint_mask=kept, inpaint_motion=motion)
-    sample = quick(lambda p, b: model.sample(p, b, model.own.sample))
+    sample = quick(lambda p, b: model.sample(p, b, model.config.sample))
     given = np.asarray(model.standardised(model.constants, motion))
     first = np.asarray(sample(params, batch))
     other = np.asarray(sample(params, batch.replace(sample_index=np.array([3, 4], np.int32))))
@@ -205,7 +206,7 @@ def test_guidance_of_strength_one_is_none_and_costs_nothing(plain):
 
 def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
     batch, model, params, predict = plain
-    how = dataclasses.replace(model.own.sample, emotion=0.0)
+    how = dataclasses.replace(model.config.sample, emotion=0.0)
     sampled = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))
     untold = batch.replace(emotion=np.zeros_like(batch.emotion))
     found = predict(params, untold)
@@ -217,7 +218,9 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
     batch, model, params, _ = plain
     how = SampleConfig(identity=2.0, audio=2.0, emotion=0.0)
     parts = quick(lambda p, b: model.guided(p, b, how)[0])(params, batch)
-    hear = quick(lambda p, b, audio_dropped: model.hear(p, b, audio_dropped=audio_dropped))
+    hear = quick(
+        lambda p, b, audio_dropped: model.encode_conditions(p, b, audio_dropped=audio_dropped)
+    )
     told = {
         "none": batch,
         "audio": batch,
@@ -247,7 +250,7 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
 
 def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     batch, model, params, _ = plain
-    hear = quick(lambda p, b: model.hear(p, b, audio_dropped=jnp.array([True, False])))
+    hear = quick(lambda p, b: model.encode_conditions(p, b, audio_dropped=jnp.array([True, False])))
     first = hear(params, batch)
     second = hear(params, batch.replace(audio=batch.audio[::-1] * 0.7))
     sources = [(k, i) for k in first["sources"] for i in (0, 1)]
@@ -261,7 +264,7 @@ def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     assert not first["coarse_prediction"][0].any()
     np.testing.assert_allclose(
         first["audio"][0, :FRAMES],
-        np.tile(params["condition_encoder"]["audio_dropped"], (FRAMES, 1)),
+        np.tile(params["params"]["condition_encoder"]["audio_dropped"], (FRAMES, 1)),
         rtol=1e-6,
     )
 
@@ -277,10 +280,10 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
         how = SampleConfig(steps=steps, **strengths)
         return matrices(lambda p, b: model.sample(p, b, how), params, batch)
 
-    heard = jax.eval_shape(model.hear, params, batch)
+    heard = jax.eval_shape(model.encode_conditions, params, batch)
     x, level = np.zeros((2, FRAMES, 72), np.float32), np.ones(2, np.float32)
-    one = matrices(model.denoise, params["unet"], x, level, level, heard)
-    hearing = matrices(model.hear, params, batch)
+    one = matrices(model.denoise, params["params"]["unet"], x, level, level, heard)
+    hearing = matrices(model.encode_conditions, params, batch)
     assert hearing > 0.1 * one
     assert sampling(8) - sampling(4) == 4 * one
     assert sampling(4) == hearing + 4 * one
@@ -330,10 +333,12 @@ def test_a_student_has_its_teachers_guidance_and_needs_no_dropout_of_its_own():
         audio_dropout=0.0,
         sample={"sampler": "consistency", "steps": 2, "audio": 2.0},
     )
-    check_sampling(student)
+    check_sampling(student.model)
     with pytest.raises(InputError, match="identity=2.0"):
         check_sampling(
-            config(model={"identity": "none", "condition_dropout": 0.1}, sample={"identity": 2.0})
+            config(
+                model={"identity": "none", "condition_dropout": 0.1}, sample={"identity": 2.0}
+            ).model
         )
 
 
@@ -342,8 +347,8 @@ def one_call(model, batch):
     alpha, sigma = model.level(jnp.array([0.3, 0.9]))
 
     def call(params):
-        heard = model.hear(params, batch)
-        return model.denoise(params["unet"], x, alpha, sigma, heard)
+        heard = model.encode_conditions(params, batch)
+        return model.denoise(params["params"]["unet"], x, alpha, sigma, heard)
 
     return call
 
@@ -353,7 +358,7 @@ def test_computing_blocks_again_changes_neither_values_nor_gradients():
     model, params, _ = make(batch, widths=(8,))
     again, other, _ = make(batch, widths=(8,), remat=True)
     assert jax.tree.structure(other) == jax.tree.structure(params)
-    heard = quick(model.hear)(params, batch)
+    heard = quick(model.encode_conditions)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
     level = model.level(jnp.array([0.3, 0.9]))
 
@@ -361,7 +366,7 @@ def test_computing_blocks_again_changes_neither_values_nor_gradients():
         def scalar(unet):
             return jnp.mean(model.denoise(unet, x, *level, heard) ** 2)
 
-        return quick(jax.value_and_grad(scalar))(params["unet"])
+        return quick(jax.value_and_grad(scalar))(params["params"]["unet"])
 
     (a, slopes_a), (b, slopes_b) = run(model), run(again)
     np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -384,13 +389,15 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
 def test_the_unet_sees_level_audio_emotion_and_identity(plain):
     """Of the U-Net itself, with the draft as it was."""
     batch, model, params, _ = plain
-    heard = quick(model.hear)(params, batch)
+    heard = quick(model.encode_conditions)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
 
     @jax.jit
     def unet(alpha, heard):
         alpha = jnp.full(2, alpha)
-        return model.unet.apply({"params": params["unet"]}, x, alpha, jnp.sqrt(1 - alpha**2), heard)
+        return model.unet.apply(
+            {"params": params["params"]["unet"]}, x, alpha, jnp.sqrt(1 - alpha**2), heard
+        )
 
     own = unet(0.5, heard)
     assert np.abs(unet(0.1, heard) - own).max() > 1e-3
@@ -403,7 +410,7 @@ def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
     batch = example()
     model = models.build(config(widths=(8,)), CONSTANTS)
     params = quick(model.init)(jax.random.key(0), batch)
-    call, hear = one_call(model, batch), model.hear
+    call, hear = one_call(model, batch), model.encode_conditions
     found, draft = quick(lambda p: (call(p), hear(p, batch)["coarse_prediction"][:, :FRAMES]))(
         params
     )
@@ -433,12 +440,13 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
         sample={"sampler": "consistency", "steps": 1},
         widths=(8, 12),
     )
-    assert {path.split("/")[0] for path, _ in paths(params)} == {
-        "constants", "condition_encoder", "unet", "teacher"
-    }  # fmt: skip
+    assert set(params) == {"params", "constants"}
+    assert set(params["params"]) == {"condition_encoder", "unet", "teacher"}
     motion = predict(params, batch)
     # One call in pure noise, of the student.
-    other = {**params, "teacher": jax.tree.map(np.zeros_like, params["teacher"])}
+    network = params["params"]
+    other = {**network, "teacher": jax.tree.map(np.zeros_like, network["teacher"])}
+    other = {**params, "params": other}
     np.testing.assert_array_equal(motion, predict(other, batch))
     noise = frame_noise(
         jax.random.key(0), jnp.zeros(2, int), jnp.zeros(2, int), FRAMES, START_INDEX
@@ -447,7 +455,9 @@ def test_a_student_is_its_teacher_twice_and_samples_in_one_step():
 
     @quick
     def call(params):
-        return model.denoise(params["unet"], noise, zero, one, model.hear(params, batch))
+        return model.denoise(
+            params["params"]["unet"], noise, zero, one, model.encode_conditions(params, batch)
+        )
 
     clean = call(params)
     close(motion, np.clip(model.motion(model.constants, clean), rig.MIN, rig.MAX))

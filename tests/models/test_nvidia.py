@@ -8,14 +8,17 @@ import optax
 import pytest
 
 from a2fjax import rig
-from a2fjax.encoders.wav2vec2 import config as encoder_layout
-from a2fjax.encoders.wav2vec2 import weight_map as encoder_table
+from a2fjax.encoders.wav2vec2 import config as encoder_config
+from a2fjax.encoders.wav2vec2 import weight_map
 from a2fjax.errors import InputError
-from a2fjax.models.nvidia import frame_layout, layers, weights
+from a2fjax.models.nvidia import layers, weights
+from a2fjax.models.nvidia.conv_w2v_autocorr import autocorrelation
 from a2fjax.models.nvidia.conv_w2v_autocorr import network as regression
+from a2fjax.models.nvidia.conv_w2v_autocorr.on_features import ConvW2vAutocorrOnFeatures
 from a2fjax.models.nvidia.diffusion_rnn import network as diffusion
+from a2fjax.models.nvidia.diffusion_rnn.on_features import DiffusionRnnOnFeatures
+from a2fjax.models.nvidia.emotions import EMOTION_TO_NVIDIA, explicit_emotion
 from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout
-from a2fjax.models.nvidia.presets import ConvW2vAutocorr, DiffusionRnn, explicit_emotion
 from a2fjax.models.params import count, paths, split
 
 GEOMETRY = FrameLayout(6, 5, 15, 4)
@@ -81,8 +84,8 @@ def random_parameters(model, batch, seed=7):
         return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(leaf.dtype)
 
     params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), batch))
-    if "w2v_feature_coeffs" in params:
-        params["w2v_feature_coeffs"] = np.array([0.7, 1.6], np.float32)
+    if "w2v_feature_coeffs" in params["params"]:
+        params["params"]["w2v_feature_coeffs"] = np.array([0.7, 1.6], np.float32)
     return {**params, "constants": model.constants}
 
 
@@ -90,8 +93,8 @@ def random_parameters(model, batch, seed=7):
 
 
 def encoder_shapes(kind, transformer_layers):
-    layout = encoder_layout.Wav2Vec2Config(model_type=kind)
-    init = functools.partial(encoder_table.init_params, layout=layout, layers=transformer_layers)
+    config = encoder_config.Wav2Vec2Config(model_type=kind)
+    init = functools.partial(weight_map.init_params, config=config, layers=transformer_layers)
     shapes = jax.eval_shape(init, jax.random.key(0))
     if kind == "wav2vec2":
         # NVIDIA takes torchaudio's, which has no vector that stands for masked frames.
@@ -197,12 +200,12 @@ def test_frames_hear_the_autocorrelation_of_half_a_second(loud):
     rng = np.random.default_rng(0)
     audio = np.cumsum(rng.normal(size=12_000)) + rng.normal(size=12_000)
     audio = (loud * audio / np.abs(audio).max()).astype(np.float32)
-    factor = regression.norm_factor(audio)
+    factor = autocorrelation.norm_factor(audio)
     assert factor == pytest.approx(1.0 if loud < 0.01 else loud)
     centres = np.array([round((i + 0.5) / 30 * 16_000) for i in (0, 1, 10, 22)])
-    cut = regression.buffers(jnp.asarray(audio)[None], jnp.asarray(centres))
+    cut = autocorrelation.buffers(jnp.asarray(audio)[None], jnp.asarray(centres))
     assert cut.shape == (1, 4, 8320)
-    value = regression.buffer_autocorrelation(cut, jnp.array([factor], jnp.float32))
+    value = autocorrelation.buffer_autocorrelation(cut, jnp.array([factor], jnp.float32))
     assert value.shape == (1, 4, 25, 32)
     for i, centre in enumerate(centres):
         windows = numpy_windows(audio, centre) / factor * 8.912028121636435
@@ -213,18 +216,18 @@ def test_frames_hear_the_autocorrelation_of_half_a_second(loud):
 def test_a_tracks_windows_are_those_of_its_frames():
     audio = 0.2 * np.random.default_rng(0).normal(size=(2, 320 * 6)).astype(np.float32)
     factor = jnp.array([0.5, 2.0])
-    track = jax.jit(regression.track_autocorrelation)(audio, factor)
+    track = jax.jit(autocorrelation.track_autocorrelation)(audio, factor)
     assert track.shape == (2, 6 + 24, 32)
-    cut = regression.buffers(jnp.asarray(audio), 320 * jnp.arange(6))
-    frames = jax.jit(regression.buffer_autocorrelation)(cut, factor)
+    cut = autocorrelation.buffers(jnp.asarray(audio), 320 * jnp.arange(6))
+    frames = jax.jit(autocorrelation.buffer_autocorrelation)(cut, factor)
     for t in range(6):
         np.testing.assert_allclose(track[:, t : t + 25], frames[:, t], rtol=1e-4, atol=1e-6)
 
 
 def test_silence_gives_zero_and_a_tone_its_period():
-    assert not np.asarray(regression.autocorrelation(jnp.ones((2, 640)))).round(9).any()
+    assert not np.asarray(autocorrelation.autocorrelation(jnp.ones((2, 640)))).round(9).any()
     tone = np.sin(2 * np.pi * 800 / 16_000 * np.arange(640))  # A period of 20 samples.
-    lags = np.asarray(regression.autocorrelation(tone))
+    lags = np.asarray(autocorrelation.autocorrelation(tone))
     assert lags[1:].argmax() + 1 == 20 and lags.argmin() == 10
     assert lags[0] == pytest.approx(0.5 * 3 / 8, rel=0.01)  # Power times the mean of Hann squared.
 
@@ -236,15 +239,14 @@ def test_a_track_is_its_frames_one_by_one():
     lags = rng.normal(size=(2, FRAMES + 24, 32)).astype(np.float32)
     features = rng.normal(size=(2, FRAMES + 24, 2, 7)).astype(np.float32)
     implicit, explicit = (rng.normal(size=(2, FRAMES, n)).astype("f4") for n in (4, 10))
-    model = ConvW2vAutocorr(size)
+    model = ConvW2vAutocorrOnFeatures(size)
     params = random_parameters(model, example(size))
-    del params["constants"]
     index = np.arange(FRAMES)[:, None] + np.arange(25)
     one = jax.jit(network.apply)(
-        {"params": params}, lags[:, index], features[:, index], implicit, explicit
+        {"params": params["params"]}, lags[:, index], features[:, index], implicit, explicit
     )
     all_at_once = jax.jit(lambda *x: network.apply(*x, method=regression.Network.track))(
-        {"params": params}, lags, features, implicit, explicit
+        {"params": params["params"]}, lags, features, implicit, explicit
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, all_at_once)
     assert one["phonemes"][0].shape == (2, FRAMES, 25, 5)
@@ -255,17 +257,17 @@ def test_a_track_is_its_frames_one_by_one():
 
 def run(model, params, batch, **kwargs):
     """The output [B, T, D] of either model."""
-    if isinstance(model, ConvW2vAutocorr):
+    if isinstance(model, ConvW2vAutocorrOnFeatures):
         return model.apply(params, batch, **kwargs)["motion"]
     return model.apply(params, batch["noisy"], batch["step"], batch, **kwargs)[0]
 
 
 def either(kind, out, **changes):
     if kind == "regression":
-        model = ConvW2vAutocorr(small_regression(out, **changes))
+        model = ConvW2vAutocorrOnFeatures(small_regression(out, **changes))
         batch = example(model.size)
     else:
-        model = DiffusionRnn(small_diffusion(out, **changes))
+        model = DiffusionRnnOnFeatures(small_diffusion(out, **changes))
         batch = example(model.size)
         rng = np.random.default_rng(1)
         noisy = rng.normal(size=(3, FRAMES, out.width)).astype(np.float32)
@@ -393,15 +395,19 @@ def test_a_few_steps_fit_a_batch():
 
 def test_noise_is_one_number_a_channel_and_keeps_an_items_loudness():
     x = np.ones((50, 3, 4, 400), np.float32)
-    noisy = np.asarray(layers.channel_noise(jax.random.key(0), jnp.asarray(x)))
+    noise = layers.ChannelNoise()
+
+    def noised(x, train=True):
+        return noise.apply({}, jnp.asarray(x), train=train, rngs={"noise": jax.random.key(0)})
+
+    noisy = np.asarray(noised(x))
     assert (noisy == noisy[:, :1, :1]).all()
-    noise = noisy[:, 0, 0]
-    np.testing.assert_allclose((noise**2).mean(-1), 1.0, rtol=1e-4)
-    spread = np.log(noise) / np.log(1.4)
+    drawn = noisy[:, 0, 0]
+    np.testing.assert_allclose((drawn**2).mean(-1), 1.0, rtol=1e-4)
+    spread = np.log(drawn) / np.log(1.4)
     assert spread.std() == pytest.approx(1.0, abs=0.02)
-    assert np.asarray(layers.channel_noise(None, jnp.asarray(x))) is not None
-    np.testing.assert_array_equal(layers.channel_noise(None, jnp.asarray(x)), x)
-    alone = layers.channel_noise(jax.random.key(0), jnp.ones((5, 7, 1)))
+    np.testing.assert_array_equal(noised(x, train=False), x)
+    alone = noised(jnp.ones((5, 7, 1)))
     np.testing.assert_allclose(alone, 1.0, rtol=1e-5)  # Why the input has no noise.
 
 
@@ -430,18 +436,18 @@ def test_at_30_a_second_two_features_stand_side_by_side():
         pairs[:, 1], jnp.concatenate([features[:, 2], features[:, 3]], -1)
     )
     model, batch, params = either("diffusion", GEOMETRY, stack=2)
-    assert params["proj_hubert"]["kernel"].shape == (14, 8)
+    assert params["params"]["proj_hubert"]["kernel"].shape == (14, 8)
     out = jax.eval_shape(lambda b: run(model, params, b), batch)
     assert out.shape == (3, FRAMES, GEOMETRY.width)
 
 
 def test_it_starts_as_the_actors_mean_frame():
     mean = np.random.default_rng(0).normal(size=(2, GEOMETRY.width)).astype(np.float32)
-    model = DiffusionRnn(small_diffusion(GEOMETRY, actors=2), {"mean_geometry": mean})
+    model = DiffusionRnnOnFeatures(small_diffusion(GEOMETRY, actors=2), {"mean_geometry": mean})
     batch = example(model.size) | {"actor": np.array([[0, 1], [1, 0], [0.5, 0.5]], np.float32)}
     params = random_parameters(model, batch)
     for part in GEOMETRY.parts:
-        head = params[f"final_layer_{part}"]["linear_2"]
+        head = params["params"][f"final_layer_{part}"]["linear_2"]
         head |= {name: np.zeros_like(value) for name, value in head.items()}
     noisy = np.random.default_rng(1).normal(size=(3, FRAMES, GEOMETRY.width)).astype("f4")
     out, _ = jax.jit(model.apply)(params, noisy, np.zeros(3, np.int32), batch)
@@ -515,9 +521,7 @@ def test_emotions_of_ours_are_heard_as_theirs():
     assert names == ["joy", "anger", "sadness", "amazement"]
     assert not np.asarray(theirs[0]).any()  # Neutral is the zero vector.
     # Their word for ours means ours again.
-    for name, row in zip(
-        rig.EMOTIONS[1:], np.asarray(frame_layout.EMOTION_TO_NVIDIA[1:]), strict=True
-    ):
+    for name, row in zip(rig.EMOTIONS[1:], np.asarray(EMOTION_TO_NVIDIA[1:]), strict=True):
         assert rig.NVIDIA_TO_EMOTION[rig.NVIDIA_EMOTIONS[row.argmax()]] == {name: 1.0}
     given = jnp.eye(10)
     assert explicit_emotion(given, 10) is given

@@ -8,7 +8,7 @@ from scipy.optimize import lsq_linear
 
 from a2fjax import rig
 from a2fjax.errors import InputError
-from a2fjax.models.nvidia.geometry import maps, shapes
+from a2fjax.models.nvidia.geometry import maps, shapes, solver
 
 VERTICES, TONGUE = 90, 30
 
@@ -64,18 +64,18 @@ def test_channels_come_back_where_the_geometry_tells_them(head, kind):
     else:
         constants = maps.vertex_constants(head, moments(motion), error=0.001)
     assert maps.undetermined(constants) == {}
-    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
-    found, violation = jax.jit(lambda v: maps.solve(constants, v))(values)
-    assert violation <= maps.TOLERANCE
+    values = solver.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, violation = jax.jit(lambda v: solver.solve(constants, v))(values)
+    assert violation <= solver.TOLERANCE
     assert np.abs((found - motion) / rig.SCALE).max() < 1e-3
-    free = maps.rig_channels(constants, values)
+    free = solver.rig_channels(constants, values)
     assert np.abs((free - motion) / rig.SCALE).max() < 1e-3
 
 
 def test_vertices_of_the_head_are_those_of_its_shapes(head):
     motion = motions(5)
     constants = maps.vertex_constants(head, moments(motions(), actors=3))
-    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    values = np.asarray(solver.head_values(constants, jnp.asarray(motion, jnp.float32)))
     parts = maps.frame_layout(constants).parts
     for name, part in {"skin": head.skin, "tongue": head.tongue}.items():
         posed = part.neutral + np.einsum("tc,cvi->tvi", motion, part.shapes)
@@ -85,7 +85,7 @@ def test_vertices_of_the_head_are_those_of_its_shapes(head):
         np.testing.assert_allclose(values[:, parts[name]], expected, atol=1e-5)
     np.testing.assert_allclose(values[:, parts["eyes"]], motion[:, 68:] / 30, atol=1e-6)
     jaw_only = np.where(np.isin(np.arange(72), shapes.JAW), motion, 0.0)
-    alone = np.asarray(maps.head_values(constants, jnp.asarray(jaw_only, jnp.float32)))
+    alone = np.asarray(solver.head_values(constants, jnp.asarray(jaw_only, jnp.float32)))
     np.testing.assert_allclose(values[:, parts["jaw"]], alone[:, parts["jaw"]], atol=1e-6)
     assert constants["mean_geometry"].shape == (3, values.shape[1])
     assert 0 <= constants["upper"].min() and constants["upper"].max() <= 1
@@ -113,10 +113,10 @@ def test_outside_the_box_the_answer_is_scipys(head):
     motion = motions(6, seed=4) + rng.normal(0, 0.5, (6, 72)) * rig.SCALE
     known = moments(motions())
     constants = maps.vertex_constants(head, known, error=0.2)
-    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    values = np.asarray(solver.head_values(constants, jnp.asarray(motion, jnp.float32)))
     values = values + 0.02 * rng.normal(size=values.shape).astype(np.float32)
-    found, violation = maps.solve(constants, jnp.asarray(values))
-    assert violation <= maps.TOLERANCE
+    found, violation = solver.solve(constants, jnp.asarray(values))
+    assert violation <= solver.TOLERANCE
     matrix = constants["matrix"].astype(np.float64)
     spread = np.sqrt(np.mean(np.diag(matrix.T @ known.covariance @ matrix)))
     covariance = known.covariance + 1e-4 * np.diag(np.diag(known.covariance))
@@ -142,8 +142,8 @@ def test_what_the_geometry_does_not_tell_is_named_and_is_what_goes_with_the_rest
     assert set(names) == {"cheekPuff", "tongueIn", "browInnerUp", "mouthPucker"}
     assert names["cheekPuff"].startswith("nothing moves with it")
     assert names["mouthPucker"].startswith("others together look the same")
-    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
-    found, _ = maps.solve(constants, values)
+    values = solver.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, _ = solver.solve(constants, values)
     still = rig.INDEX["cheekPuff"]
     np.testing.assert_allclose(found[:, still], motion[:, still].mean(), atol=1e-6)
     told = [i for i, n in enumerate(rig.CHANNELS) if n not in ("cheekPuff", "tongueIn")]
@@ -157,9 +157,9 @@ def test_few_components_give_back_motion_as_it_is_distributed(head):
     patterns[:, 52:] = 0.0
     motion = rng.uniform(0, 1, (400, 10)) @ patterns / 2
     constants = maps.pca_constants(head, moments(motion), 12, 0, error=0.001)
-    values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
-    found, violation = maps.solve(constants, values)
-    assert violation <= maps.TOLERANCE
+    values = solver.head_values(constants, jnp.asarray(motion, jnp.float32))
+    found, violation = solver.solve(constants, values)
+    assert violation <= solver.TOLERANCE
     assert np.abs(found - motion).max() < 0.01
 
 
@@ -172,10 +172,10 @@ def test_what_never_moved_in_training_is_left_alone_and_rounding_is_not_blown_up
     assert len(names) == 70 and names["jawLeft"].startswith("it never moved in training")
     # A part that never moves has no component.
     assert names["tongueUp"].startswith("nothing moves with it")
-    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
-    found, _ = maps.solve(constants, values)
+    values = np.asarray(solver.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    found, _ = solver.solve(constants, values)
     np.testing.assert_allclose(found, motion, atol=1e-4)
-    other, _ = maps.solve(constants, values * (1 + 1e-6))
+    other, _ = solver.solve(constants, values * (1 + 1e-6))
     np.testing.assert_allclose(found, other, atol=1e-4)
 
 
@@ -185,13 +185,13 @@ def test_a_frame_does_not_depend_on_those_beside_it(tmp_path):
     motion = motions()
     constants = maps.pca_constants(head, moments(motion), 12, 5)
     assert len(maps.undetermined(constants)) > 40
-    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    values = np.asarray(solver.head_values(constants, jnp.asarray(motion, jnp.float32)))
     rng = np.random.default_rng(5)
     values = values + rng.normal(0, 0.1, values.shape).astype(np.float32)
-    whole, violation = maps.solve(constants, values)
-    assert violation <= maps.TOLERANCE
+    whole, violation = solver.solve(constants, values)
+    assert violation <= solver.TOLERANCE
     for i in (0, 17):
-        alone, _ = maps.solve(constants, values[i : i + 1] * (1 + 3e-7))
+        alone, _ = solver.solve(constants, values[i : i + 1] * (1 + 3e-7))
         np.testing.assert_allclose(alone[0], whole[i], atol=2e-3)
 
 
@@ -208,10 +208,10 @@ def test_on_a_real_head_it_converges_inside_and_outside_the_box(shared, noise):
         motion = motion + np.random.default_rng(2).normal(0, 0.4, motion.shape) * rig.SCALE
     constants = maps.vertex_constants(head, known, error=0.1 if noise else 0.001)
     assert set(maps.undetermined(constants)) == {"tongueOut", *rig.TONGUE}
-    values = np.asarray(maps.head_values(constants, jnp.asarray(motion, jnp.float32)))
+    values = np.asarray(solver.head_values(constants, jnp.asarray(motion, jnp.float32)))
     values = values + noise * np.random.default_rng(3).normal(size=values.shape)
-    found, violation = jax.jit(lambda v: maps.solve(constants, v))(values.astype(np.float32))
-    assert violation <= maps.TOLERANCE
+    found, violation = jax.jit(lambda v: solver.solve(constants, v))(values.astype(np.float32))
+    assert violation <= solver.TOLERANCE
     if not noise:
         told = [i for i, n in enumerate(rig.CHANNELS) if n not in rig.TONGUE and n != "tongueOut"]
         assert np.abs((found - motion)[:, told] / rig.SCALE[told]).max() < 1e-3
@@ -228,7 +228,7 @@ def test_the_lips_distance_is_that_of_the_vertices(tmp_path):
         maps.pca_constants(head, known, 60, 20),
         maps.vertex_constants(head, known),
     ):
-        values = maps.head_values(constants, jnp.asarray(motion, jnp.float32))
+        values = solver.head_values(constants, jnp.asarray(motion, jnp.float32))
         got = values @ constants["lips"] + constants["lips_rest"]
         np.testing.assert_allclose(got, expected, atol=2e-4)
 

@@ -10,6 +10,7 @@ from a2fjax.batch import Batch
 from a2fjax.config import AudioConfig, Config, RegressionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.backbone import frames_per_layer
+from a2fjax.models.feature_fusion import AudioFeatures
 from a2fjax.models.params import paths
 from a2fjax.models.regression import default_constants
 
@@ -57,7 +58,7 @@ def random_parameters(model, batch):
 
     params = jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), batch))
     for i in range(model.config.conv_layers):
-        params[f"norm_{i}"]["scale"] += 1.0
+        params["params"]["backbone"][f"norm_{i}"]["scale"] += 1.0
     return {**params, "constants": model.constants}
 
 
@@ -81,8 +82,9 @@ def make(batch, **changes):
 def test_motion_has_the_rigs_shape_type_and_range(changes):
     batch = example()
     _, params, predict = make(batch, **changes)
-    large = {"head": jax.tree.map(lambda x: 30.0 * x, params["head"])}
-    motion = predict({**params, **large}, batch)
+    network = params["params"]
+    large = {**network, "head": jax.tree.map(lambda x: 30.0 * x, network["head"])}
+    motion = predict({**params, "params": large}, batch)
     assert motion.shape == (3, FRAMES, 72) and motion.dtype == jnp.float32
     assert (motion >= rig.MIN).all() and (motion <= rig.MAX).all()
     assert (motion == rig.MIN).any() and (motion == rig.MAX).any()
@@ -121,13 +123,15 @@ def test_convolutions_reach_exactly_as_far_as_configured(past, future, layers):
         recurrent="causal",
     )
     # With its recurrence cut the network sees what the convolutions see.
+    gru = params["params"]["backbone"]["gru"]
     for gate in ("hr", "hz", "hn"):
-        params["gru"][gate] = jax.tree.map(np.zeros_like, params["gru"][gate])
-    params["gru"]["iz"]["kernel"][:] = 0.0
-    params["gru"]["iz"]["bias"][:] = -1e4
+        gru[gate] = jax.tree.map(np.zeros_like, gru[gate])
+    gru["iz"]["kernel"][:] = 0.0
+    gru["iz"]["bias"][:] = -1e4
 
     @jax.jit
-    def apply(features):
+    def apply(signals):
+        features = AudioFeatures(signals, model.audio_features.silence(), {})
         return model.apply_features(params, features, batch)["motion"][0]
 
     shape = (1, FRAMES, model.audio_features.frontend.width)
@@ -195,7 +199,7 @@ def test_training_needs_a_key_repeats_with_it_and_is_not_clipped():
     model, params, _ = make(batch, dropout=0.3, identity="none")
     with pytest.raises(ValueError, match="key"):
         model.apply(params, batch, train=True)
-    params["head"]["bias"] = params["head"]["bias"] + 10.0
+    params["params"]["head"]["bias"] = params["params"]["head"]["bias"] + 10.0
     run = jax.jit(lambda key: model.apply(params, batch, key=key, train=True)["motion"])
     first, again, other = run(jax.random.key(0)), run(jax.random.key(0)), run(jax.random.key(1))
     np.testing.assert_array_equal(first, again)
@@ -219,7 +223,7 @@ def test_slow_motion_has_no_steps_in_bfloat16():
     batch = batch.replace(audio=np.tile(batch.audio[:, :320], 48))
     batch.emotion[:] = 0.2
     model, params, predict = make(batch, precision="bfloat16", recurrent="causal", identity="none")
-    params["head"]["bias"] = np.full(72, 3.0, np.float32)  # steps of 1/64 there
+    params["params"]["head"]["bias"] = np.full(72, 3.0, np.float32)  # steps of 1/64 there
     jaw = predict(params, batch)[0, :, rig.INDEX["jawOpen"]] / 0.1
     steps = np.abs(np.diff(jaw))[20:40]
     assert (steps[steps > 0] < 1 / 64).any()

@@ -13,6 +13,7 @@ from a2fjax.batch import Batch
 from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.diffusion import targets
 from a2fjax.models import params as trees
+from a2fjax.models import rngs
 from a2fjax.models.regression import default_constants
 
 FRAMES = 16
@@ -173,27 +174,27 @@ def test_the_draft_is_moved_by_its_own_loss_alone(teacher):
     _, slopes = with_slopes(task)(params, batch, jax.random.key(0))
     drafts = [
         leaf
-        for path, leaf in trees.paths(slopes["condition_encoder"])
+        for path, leaf in trees.paths(slopes["params"]["condition_encoder"])
         if path.startswith("coarse_prediction")
     ]
     assert len(drafts) >= 3
     for leaf in drafts:
         assert not np.abs(leaf).any()
-    assert np.abs(slopes["condition_encoder"]["conv_0"]["kernel"]).max() > 0
+    assert np.abs(slopes["params"]["condition_encoder"]["backbone"]["conv_0"]["kernel"]).max() > 0
 
 
 def test_levels_are_even_over_a_batch_and_some_are_pure_noise():
     task = build(pure_noise=0.25)
-    draw = quick(task._times, static_argnums=1)
+    draw = quick(task.sample_times, static_argnums=1)
     times = np.stack([draw(jax.random.key(i), 8) for i in range(60)])
     assert (times > 0).all() and (times <= 1).all()
     assert np.mean(times == 1.0) == pytest.approx(0.25, abs=0.06)
     for row in times:
         places = np.floor(row[row < 1.0] * 8)
         assert len(set(places)) == len(places)
-    assert build(target="eps")._times(jax.random.key(0), 8).max() <= 0.98
+    assert build(target="eps").sample_times(jax.random.key(0), 8).max() <= 0.98
     student = build(init_from="runs/teacher", distill_steps=4, distill_levels=4, **STUDENT)
-    times = np.concatenate([student._times(jax.random.key(i), 8) for i in range(10)])
+    times = np.concatenate([student.sample_times(jax.random.key(i), 8) for i in range(10)])
     found, counts = np.unique(times, return_counts=True)
     np.testing.assert_allclose(found, [0.25, 0.5, 0.75, 1.0])
     assert (np.abs(counts - 20) <= 10).all()
@@ -209,11 +210,12 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
     # As `init` leaves them: nothing added to the guess; and a draft that says nothing.
     params = random_parameters(task, batch)
     for part, name in (
-        ("unet", "leave"),
+        ("unet", "output"),
         ("condition_encoder", "coarse_prediction"),
         ("condition_encoder", "coarse_prediction_film"),
     ):
-        params[part][name] = jax.tree.map(jnp.zeros_like, params[part][name])
+        network = params["params"][part]
+        network[name] = jax.tree.map(jnp.zeros_like, network[name])
     loss = quick(lambda p, b, k: task.loss(p, b, k, step=0, train=True)[1])
     terms = [loss(params, batch, jax.random.key(i)) for i in range(3)]
     position = np.mean([float(t["position"].value) for t in terms])
@@ -224,11 +226,9 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
 def test_a_student_trains_its_u_net_and_nothing_else(student):
     task, batch, params, run = student
     trainable, frozen = trees.split(params, task.frozen)
-    assert set(trainable) == {"unet"} and set(frozen) == {
-        "condition_encoder",
-        "teacher",
-        "constants",
-    }
+    assert set(trainable) == {"params"} and set(trainable["params"]) == {"unet"}
+    assert set(frozen) == {"params", "constants"}
+    assert set(frozen["params"]) == {"condition_encoder", "teacher"}
     (value, terms), slopes = run(params, batch, jax.random.key(0))
     assert np.isfinite(value) and value > 0
     assert set(terms) == {"position", "velocity", "aperture", "closure"}
@@ -239,9 +239,11 @@ def test_a_student_starts_as_its_teacher(teacher, student):
     learnt, batch, params, _ = teacher
     task, *_ = student
     started = task.warm_start(params)
-    assert set(started) == {"condition_encoder", "unet", "teacher", "constants"}
-    jax.tree.map(np.testing.assert_array_equal, started["teacher"], params["unet"])
-    jax.tree.map(np.testing.assert_array_equal, started["unet"], params["unet"])
+    assert set(started) == {"params", "constants"}
+    started_params, unet = started["params"], params["params"]["unet"]
+    assert set(started_params) == {"condition_encoder", "unet", "teacher"}
+    jax.tree.map(np.testing.assert_array_equal, started_params["teacher"], unet)
+    jax.tree.map(np.testing.assert_array_equal, started_params["unet"], unet)
     assert learnt.warm_start(params) is params
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     assert jax.tree.structure(shapes) == jax.tree.structure(started)
@@ -252,8 +254,9 @@ def test_a_path_of_one_step_is_the_teachers_own_prediction(teacher, student):
     _, batch, params, _ = teacher
     *_, run = student
     # Predictions stay inside the rig's limits, where they are not clipped.
-    unet = {**params["unet"], "leave": jax.tree.map(lambda v: 0.3 * v, params["unet"]["leave"])}
-    params = {**params, "unet": unet, "teacher": unet}
+    unet = params["params"]["unet"]
+    unet = {**unet, "output": jax.tree.map(lambda v: 0.3 * v, unet["output"])}
+    params = {**params, "params": {**params["params"], "unet": unet, "teacher": unet}}
     task = build(init_from="runs/teacher", distill_steps=1, **STUDENT)
     one = quick(lambda p, b: task.loss(p, b, jax.random.key(0), step=0, train=True)[0])
     (four, _), _ = run(params, batch, jax.random.key(0))
@@ -267,22 +270,22 @@ def test_a_students_target_is_where_its_teachers_path_ends(student):
     task, batch, params, _ = student
     only = build(init_from="runs/teacher", distill_steps=4, distill_levels=1, **STUDENT)
     key = jax.random.key(0)
-    noise = jax.random.normal(jax.random.split(key, 5)[1], batch.motion.shape)
+    noise = jax.random.normal(rngs.streams(key)["motion_noise"], batch.motion.shape)
     levels = schedule.levels("cosine", 4)
 
     @quick
     def both(params):
-        heard = only.model.hear(params, batch)
+        heard = only.model.encode_conditions(params, batch)
         ones = jnp.ones(4)
 
         def denoise(x, i):
             a, s = (jnp.asarray(v, jnp.float32)[i] * ones for v in (levels.alpha, levels.sigma))
             return only.model.predict_clean(
-                params, params["teacher"], heard, (), SampleConfig(), x, a, s
+                params, params["params"]["teacher"], heard, (), SampleConfig(), x, a, s
             )
 
         end = samplers.ddim(denoise, noise, levels)
-        own = only.model.denoise(params["unet"], noise, 0 * ones, ones, heard)
+        own = only.model.denoise(params["params"]["unet"], noise, 0 * ones, ones, heard)
         terms = only.loss(params, batch, key, step=0, train=True)[1]
         return jnp.mean((own - end) ** 2), terms["position"].value
 
@@ -308,10 +311,10 @@ def test_the_loss_of_a_tiny_batch_under_the_same_noise_falls(teacher):
 def test_patterns_of_what_is_frozen_name_whole_parts(student):
     task, *_ = student
     for path, fixed in (
-        ("teacher/leave/kernel", True),
-        ("condition_encoder/coarse_prediction/bias", True),
+        ("params/teacher/output/kernel", True),
+        ("params/condition_encoder/coarse_prediction/bias", True),
         ("constants/motion_mean", True),
-        ("unet/leave/kernel", False),
-        ("unet/teacher/kernel", False),
+        ("params/unet/output/kernel", False),
+        ("params/unet/teacher/kernel", False),
     ):
         assert any(re.search(pattern, path) for pattern in task.frozen) == fixed

@@ -77,15 +77,16 @@ def start(task, batch, seed=0):
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        names = [k.key for k in path]
+        names = [k.key for k in path][1:]
         if names[0].startswith("final_layer") and names[1] == "linear_2":
             return np.zeros(leaf.shape, np.float32)
         fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100.0
         return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(task.init, quick_key(0), batch))
-    if "w2v_feature_coeffs" in params:
-        params["w2v_feature_coeffs"] = np.ones_like(params["w2v_feature_coeffs"])
+    network = params["params"]
+    if "w2v_feature_coeffs" in network:
+        network["w2v_feature_coeffs"] = np.ones_like(network["w2v_feature_coeffs"])
     return {**params, "constants": task.model.constants}
 
 
@@ -189,11 +190,11 @@ def test_a_sample_is_a_function_of_its_seed_alone():
         task, encoder = make("diffusion_rnn", sample_seed=seed, sampler=sampler, sample_steps=calls)
         batch = example(encoder) if batch is None else batch
         params = start(task, batch)
-        head = params["final_layer_skin"]["linear_2"]
+        head = params["params"]["final_layer_skin"]["linear_2"]
         head["kernel"] = np.random.default_rng(2).normal(size=head["kernel"].shape)
         head["kernel"] = head["kernel"].astype(np.float32)
-        params["skin_embedding"]["linear_0"]["kernel"] *= 5
-        params["gru"]["ih_l0"]["kernel"] *= 3
+        params["params"]["skin_embedding"]["linear_0"]["kernel"] *= 5
+        params["params"]["gru"]["ih_l0"]["kernel"] *= 3
         predict = jax.jit(task.predict)
         motions[seed, sampler] = np.asarray(predict(params, batch))
         np.testing.assert_array_equal(predict(params, batch), motions[seed, sampler])

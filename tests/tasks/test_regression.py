@@ -214,7 +214,7 @@ def test_a_set_without_meshes_needs_identity_none(tmp_path):
     batch.identity_mask[:] = False
     task = tasks.build(without, found)
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
-    assert "identity" not in shapes
+    assert "identity" not in shapes["params"]["backbone"]
     motion = jax.eval_shape(task.predict, shapes, batch)
     assert motion.shape == (8, FRAMES, 72)
 

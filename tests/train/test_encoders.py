@@ -217,7 +217,8 @@ def test_only_the_trained_layers_move(tuned):
         moved = not np.array_equal(np.asarray(now), value)
         assert moved == path.startswith("encoder/layers/2/"), path
     assert not np.array_equal(
-        np.asarray(done.params["feature_fusion"]["1_wav2vec2_mix"]), np.zeros(4)
+        np.asarray(done.params["params"]["backbone"]["feature_fusion"]["1_wav2vec2_mix"]),
+        np.zeros(4),
     )
 
 

@@ -1,10 +1,8 @@
-"""What the networks give a frame: skin, tongue, jaw and eyes, in NVIDIA's order."""
+"""Layout of an output frame of the networks: skin, tongue, jaw and eyes, in NVIDIA's order."""
 
 from __future__ import annotations
 
 import dataclasses
-
-import numpy as np
 
 from a2fjax import rig
 from a2fjax.errors import InputError
@@ -17,6 +15,10 @@ class FrameLayout:
     In the regression network, skin and tongue are PCA coefficients; in the diffusion network,
     coordinates of vertices, three each. The jaw is five key points in space (15), the eyes are two
     angles each (4). A part of width 0 is left out, and so are its layers.
+
+    Example:
+        >>> FrameLayout(skin=52, tongue=16, jaw=0, eyes=4).parts["eyes"]
+        slice(68, 72, None)
 
     Attributes:
       skin: PCA coefficients, vertices' coordinates, or blendshape weights.
@@ -44,12 +46,12 @@ class FrameLayout:
 
     @property
     def width(self) -> int:
-        """Numbers a frame."""
+        """Numbers per frame."""
         return self.skin + self.tongue + self.jaw + self.eyes
 
     @property
     def parts(self) -> dict[str, slice]:
-        """Where each part is in a frame; parts of width 0 are left out."""
+        """Columns of each part in a frame; parts of width 0 are left out."""
         out, start = {}, 0
         for part in dataclasses.fields(self):
             width = getattr(self, part.name)
@@ -62,20 +64,5 @@ class FrameLayout:
 RIG = FrameLayout(skin=len(rig.ARKIT), tongue=len(rig.TONGUE), jaw=0, eyes=len(rig.EYE_ANGLES))
 """The 72 channels: 52 weights of the skin, 16 of the tongue, 4 angles, as `rig.CHANNELS` has them.
 
-An assumption [?]: NVIDIA's networks give geometry, and weights come from a solver after them.
-"""
-
-
-def _emotions() -> np.ndarray:
-    alike = {"happy": "joy", "angry": "anger", "sad": "sadness", "surprised": "amazement"}
-    matrix = np.zeros((rig.NUM_EMOTIONS, len(rig.NVIDIA_EMOTIONS)), np.float32)
-    for ours, theirs in alike.items():
-        matrix[rig.EMOTIONS.index(ours), rig.NVIDIA_EMOTIONS.index(theirs)] = 1.0
-    return matrix
-
-
-EMOTION_TO_NVIDIA = _emotions()
-"""[5, 10]: an emotion of `rig.EMOTIONS` times this is one of NVIDIA's; neutral is the zero vector.
-
-An assumption [?] for sets labelled with our five; sets labelled with NVIDIA's ten need no map.
+An assumption [?]: NVIDIA's networks give geometry, and a solver after them gives weights.
 """

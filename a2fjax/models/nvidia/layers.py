@@ -1,4 +1,4 @@
-"""Building blocks with PyTorch's conventions, as NVIDIA's networks were made of them."""
+"""Building blocks of NVIDIA's networks, with PyTorch's conventions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROPOUT_STRENGTH = 0.4
 def uniform(fan_in: int) -> nn.initializers.Initializer:
     """Returns PyTorch's default initial values, uniform in ±1/sqrt(fan_in), biases included.
 
-    Its Kaiming initialisation with a = sqrt(5) (He et al. 2015) comes down to that.
+    Kaiming initialisation with a = sqrt(5) (He et al. 2015) reduces to that.
     """
     bound = 1.0 / math.sqrt(fan_in)
 
@@ -58,22 +58,23 @@ def norm_relu(x: Array) -> Array:
     return jax.nn.relu(x) * math.sqrt(2.0)
 
 
-def channel_noise(key: Array | None, x: Array) -> Array:
+class ChannelNoise(nn.Module):
     """Multiplies each channel of an item by noise ("GDropout"): 1.4 ** N(0, 1).
 
-    One number for each item and channel, the same for all frames of the item, divided by the root
-    of its mean square over the channels, so that an item stays as loud as it was.
-
-    Args:
-      key: of the noise; None when not training, which changes nothing.
-      x: [B, ..., C].
+    One number per item and channel, the same for all frames of the item, divided by the root of its
+    mean square over the channels, so that an item keeps its power. Without `train` it changes
+    nothing. Draws from the stream "noise".
     """
-    if key is None:
-        return x
-    shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-    noise = (1.0 + DROPOUT_STRENGTH) ** jax.random.normal(key, shape)
-    noise = noise / (1e-6 + jnp.sqrt(jnp.mean(noise**2, axis=-1, keepdims=True)))
-    return x * noise.astype(x.dtype)
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Returns `x` [B, ..., C] times noise."""
+        if not train:
+            return x
+        shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+        noise = (1.0 + DROPOUT_STRENGTH) ** jax.random.normal(self.make_rng("noise"), shape)
+        noise = noise / (1e-6 + jnp.sqrt(jnp.mean(noise**2, axis=-1, keepdims=True)))
+        return x * noise.astype(x.dtype)
 
 
 class _Projection(nn.Module):
@@ -92,13 +93,13 @@ class _Projection(nn.Module):
 class GRU(nn.Module):
     """Unidirectional recurrent layers with `torch.nn.GRU`'s parameters.
 
-    Of a layer `i` there are `ih_l<i>` and `hh_l<i>`, gates r, z, n side by side, each with a bias;
-    `a2fjax.models.gru.GRU` has one bias where these have two that only ever act as their sum.
+    Layer `i` has `ih_l<i>` and `hh_l<i>`, gates r, z, n side by side, each with a bias;
+    `a2fjax.models.gru.GRU` has one bias where these have two that only act as their sum.
 
     Attributes:
       width: units H.
-      layers: how many, one upon the other.
-      dropout: share of the values that is dropped between layers in training.
+      layers: number of stacked layers.
+      dropout: share of the values that training drops between layers.
       dtype: of the operands of matrix products; the state is float32.
     """
 
@@ -109,24 +110,28 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Array, length: Array, initial: Array | None = None, key: Array | None = None
+        self,
+        inputs: Array,
+        length: Array,
+        initial: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Array, Array]:
         """Runs over `inputs`.
 
         Args:
           inputs: [B, T, D].
-          length: [B] int, frames that count; a later one changes nothing before it.
-          initial: [layers, B, H] state to go on from; None for zero.
-          key: of the dropout; None when not training.
+          length: [B] int, valid frames; later frames change nothing before them.
+          initial: [layers, B, H] state before the first frame; None for zero.
+          train: whether dropout is on.
 
         Returns:
           States of the last layer [B, T, H] float32, and the states [layers, B, H] after frame
-          `length - 1`, those to go on from (the initial ones where `length` is 0).
+          `length - 1` (the initial ones where `length` is 0).
         """
         batch, frames, _ = inputs.shape
         if initial is None:
             initial = jnp.zeros((self.layers, batch, self.width))
-        keys = [None] * self.layers if key is None else list(jax.random.split(key, self.layers))
         x = inputs.swapaxes(0, 1)
         last = jnp.maximum(length - 1, 0)
         final = []
@@ -147,8 +152,6 @@ class GRU(nn.Module):
             ended = jnp.take_along_axis(states, last[None, :, None], axis=0)[0]
             final.append(jnp.where(length[:, None] > 0, ended, initial[i]))
             x = states
-            for_dropout = keys[i]
-            if for_dropout is not None and self.dropout and i < self.layers - 1:
-                keep = jax.random.bernoulli(for_dropout, 1.0 - self.dropout, x.shape)
-                x = jnp.where(keep, x / (1.0 - self.dropout), 0.0)
+            if i < self.layers - 1:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x.swapaxes(0, 1), jnp.stack(final)

@@ -1,11 +1,11 @@
-"""Parameters of networks trained in NVIDIA's framework, as ours.
+"""Converts parameters of networks trained in NVIDIA's framework.
 
 Their training writes `weights.pth`, a state dict of PyTorch. With PyTorch installed,
 
     state = {k: v.numpy() for k, v in torch.load(path, weights_only=True).items()}
 
-makes it what `convert` reads; nothing here needs PyTorch. The models that NVIDIA released are ONNX
-files, whose names and layouts are another matter.
+gives the input of `convert`; nothing here needs PyTorch. The models that NVIDIA released are ONNX
+files with other names and layouts, which this does not read.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from a2fjax.errors import InputError, nearest
 from a2fjax.models.params import Params, paths
 
 ENCODERS = ("w2v.", "audio_model.")
-"""Where the speech encoder is in a state dict: torchaudio's wav2vec 2.0, transformers' HuBERT."""
+"""Prefixes of the speech encoder in a state dict: torchaudio's wav2vec 2.0, and HuBERT."""
 
 _EMBEDDING = re.compile(r"^((?:skin|tongue|jaw|eyes)_embedding|final)/(?:linear|conv)_(\d)/")
 _HEAD = re.compile(r"^(final_layer_\w+)/linear_(\d)/")
 
 
 def convert(state: Mapping[str, np.ndarray], expected: Params) -> Params:
-    """Returns the parameters of a `regression.Network` or `diffusion.Network`.
+    """Returns the parameters of the `Network` of `conv_w2v_autocorr` or `diffusion_rnn`.
 
     Args:
-      state: a state dict of NVIDIA's `conv_w2v_autocorr` or `diffusion_rnn`; what belongs to the
-        speech encoder is left out.
+      state: a state dict of NVIDIA's `conv_w2v_autocorr` or `diffusion_rnn`; the speech encoder is
+        left out.
       expected: the network's parameters or their shapes, of `jax.eval_shape` of its `init`.
 
     Raises:

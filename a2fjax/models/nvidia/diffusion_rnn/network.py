@@ -1,7 +1,7 @@
 """`diffusion_rnn`, the network of the v3.0 models: noisy motion and a step to clean motion.
 
-Known from NVIDIA's source: everything in `Network` and `resample`. What predicts is here; the
-schedule of noise (1,000 steps, cosine) and the sampler are not.
+Everything in `Network` and `resample` is known from NVIDIA's source. The noise schedule (1,000
+steps, cosine) and the sampler are elsewhere (`a2fjax.diffusion`).
 
     HuBERT-base's last hidden state, resampled to the motion's frames → linear → 256 ┐
     noisy frame: skin → 512, tongue → 20, jaw → 30, eyes → 8 → two linear layers → 285 │
@@ -31,7 +31,7 @@ ENCODER_LAYERS = 12
 """Transformer layers of HuBERT-base, of which the last one's output is the feature."""
 
 FROZEN_ENCODER = (r"^feature_extractor/", r"^feature_projection/", r"^encoder/layers/[01]/")
-"""Patterns, for `params.split`, of what NVIDIA does not train of HuBERT (`encoders.wav2vec2`).
+"""Patterns, for `params.split`, of the weights of HuBERT that NVIDIA does not train.
 
 The positional convolution and the norm between projection and first layer are trained, so its
 gradient runs through the frozen layers; `encoders.wav2vec2.frozen_patterns` stops it before them.
@@ -108,14 +108,14 @@ def resample(features: Array, feature_length: Array, length: Array, frames: int)
     gaps = jnp.maximum(length - 1, 1).astype(jnp.float32)
     ratio = jnp.where(length > 1, (feature_length - 1).astype(jnp.float32) / gaps, 0.0)
     last = (feature_length - 1)[:, None]
-    place = jnp.arange(frames) * ratio[:, None]
-    place = jnp.minimum(place, last.astype(jnp.float32))
-    below = jnp.floor(place).astype(jnp.int32)
+    position = jnp.arange(frames) * ratio[:, None]
+    position = jnp.minimum(position, last.astype(jnp.float32))
+    below = jnp.floor(position).astype(jnp.int32)
     above = jnp.minimum(below + 1, last)
-    weight = (place - below)[..., None].astype(features.dtype)
+    weight = (position - below)[..., None].astype(features.dtype)
     first = jnp.take_along_axis(features, below[..., None], axis=1)
     second = jnp.take_along_axis(features, above[..., None], axis=1)
-    # Not a weighted sum of both: where the weight is 0, what lies beyond must not count.
+    # Not a weighted sum of both: where the weight is 0, the frame beyond must not count (NaN).
     return first + weight * jnp.where(weight > 0, second - first, 0.0)
 
 
@@ -171,7 +171,7 @@ class Smoothed(nn.Module):
 
 
 class Layered(nn.Module):
-    """Linear → ReLU → linear, and a ReLU after that where told.
+    """Linear → ReLU → linear, and another ReLU if `closed`.
 
     Attributes:
       depth: of the input.
@@ -246,7 +246,8 @@ class Network(nn.Module):
         mean: Array,
         length: Array | None = None,
         state: Array | None = None,
-        key: Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Array, Array]:
         """Predicts the clean motion.
 
@@ -258,14 +259,14 @@ class Network(nn.Module):
           emotion: [B, explicit] or [B, T, explicit]; zeros for neutral. Training has one vector an
             item, streaming may have one a frame.
           mean: [actors, D], each actor's mean frame; constants, not learned.
-          length: [B] int, frames that count; None for all.
-          state: [recurrent_layers, B, recurrent_width] to go on from, of the same step; None for
-            zero.
-          key: of the dropout; None when not training.
+          length: [B] int, valid frames; None for all.
+          state: [recurrent_layers, B, recurrent_width] before the first frame, of the same step;
+            None for zero.
+          train: whether dropout is on.
 
         Returns:
           The prediction [B, T, D] float32, and the state after the last valid frame. A frame
-          depends on itself, earlier ones, and what `features` heard.
+          depends on itself, earlier ones, and the audio that `features` depend on.
         """
         batch, frames = noisy.shape[:2]
         if length is None:
@@ -273,8 +274,8 @@ class Network(nn.Module):
         if emotion.ndim == 2:
             emotion = emotion[:, None]
         embedding = {
-            part: getattr(self, f"{part}_embedding")(noisy[..., place])
-            for part, place in self.size.layout.parts.items()
+            part: getattr(self, f"{part}_embedding")(noisy[..., columns])
+            for part, columns in self.size.layout.parts.items()
         }
         geometry = self.final(jnp.concatenate(list(embedding.values()), axis=-1))
         time = jax.nn.mish(self.proj_time(jax.nn.one_hot(step, self.size.steps)))
@@ -286,6 +287,6 @@ class Network(nn.Module):
             self.embed_emo_vector(emotion),
         ]
         tokens = [jnp.broadcast_to(x, (batch, frames, x.shape[-1])) for x in tokens]
-        states, state = self.gru(jnp.concatenate(tokens, axis=-1), length, state, key)
-        parts = [getattr(self, f"final_layer_{part}")(states) for part in self.size.layout.parts]
+        hidden, state = self.gru(jnp.concatenate(tokens, axis=-1), length, state, train=train)
+        parts = [getattr(self, f"final_layer_{part}")(hidden) for part in self.size.layout.parts]
         return jnp.concatenate(parts, axis=-1) + (actor @ mean)[:, None], state

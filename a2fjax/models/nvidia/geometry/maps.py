@@ -1,6 +1,6 @@
-"""Between the rig's 72 channels and the numbers that NVIDIA's heads give.
+"""Linear maps from the rig's 72 channels to the numbers that NVIDIA's heads give.
 
-Everything here is linear in the channels, so a frame of the head is `base + motion @ matrix`:
+A frame of the head is `base + motion @ matrix`:
 
     conv_w2v_autocorr   PCA coefficients of skin and tongue over the training frames, the jaw's key
                         points, the eyes' angles; each part in units of its largest deviation
@@ -11,12 +11,7 @@ PCA needs no frame of vertices: with displacements `w M` of channels w with cova
 the components are those of R^T M, whose Gram matrix R^T (M M^T) R is 72 by 72. Memory depends on
 neither the number of frames nor, beyond the shapes themselves, on that of vertices.
 
-Channels come back as the most probable motion inside the rig's ranges, where the head's numbers are
-told with an error of `error` times their RMS deviation and motion is distributed as in training
-(normal, with its mean and covariance). So what the geometry tells comes back as it was, and what it
-does not tell is what usually goes with the rest; noise in directions that hardly show is not blown
-up. A channel without a shape, or one that never moved in training, stays at the training mean.
-`undetermined` names what the geometry alone does not tell.
+`solver` maps back. `undetermined` lists the channels that the geometry alone does not determine.
 """
 
 from __future__ import annotations
@@ -24,10 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from a2fjax import rig
 from a2fjax.models.nvidia.frame_layout import FrameLayout
@@ -36,19 +28,18 @@ from a2fjax.models.nvidia.geometry.shapes import Part, Shapes
 ERROR = 0.1
 """Default error of a head's numbers, as a share of their RMS deviation over the training frames."""
 
+STEP = 0.1
+"""Step of the solver, for which `_constants` factorises the system."""
+
 _ALONE = 1e-4  # Share of a channel's variance that no other channel is taken to explain.
 _NEW = 1e-4
 _RANK = 1e-10
 _NOTHING = 1e-12
-_STEP = 0.1
-_ROUNDS = 1000
-TOLERANCE = 1e-4
-"""Largest violation of the optimality conditions at which the solver stops, in scaled channels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """What is known of the motion of a training set.
+    """Moments of the motion of a training set.
 
     Attributes:
       mean: [72].
@@ -62,7 +53,7 @@ class Moments:
 
     @classmethod
     def unknown(cls, actors: int = 1) -> Moments:
-        """Returns moments that say nothing of any data: a tenth of each channel's size."""
+        """Returns moments that depend on no data: deviations of a tenth of each channel's size."""
         covariance = np.diag((0.1 * rig.SCALE.astype(np.float64)) ** 2)
         zeros = np.zeros(rig.NUM_CHANNELS)
         return cls(zeros, covariance, np.zeros((actors, rig.NUM_CHANNELS)))
@@ -84,16 +75,16 @@ def components(part: np.ndarray, moments: Moments, count: int) -> tuple[np.ndarr
     gram = part @ part.T
     power, directions = np.linalg.eigh(root.T @ gram @ root)
     power, directions = power[::-1], directions[:, ::-1]
-    kept = min(int(np.sum(power > _RANK * max(power[0], 1e-300))), count)
-    deviation = np.sqrt(np.maximum(power[:kept], 0.0))
-    found = gram @ root @ directions[:, :kept] / np.where(deviation > 0, deviation, 1.0)
-    # Components have no sign of their own: the channel that shows most in one moves it up.
-    largest = np.argmax(np.abs(found), axis=0)
-    found = found * np.where(found[largest, np.arange(kept)] < 0, -1.0, 1.0)
+    rank = min(int(np.sum(power > _RANK * max(power[0], 1e-300))), count)
+    deviation = np.sqrt(np.maximum(power[:rank], 0.0))
+    coefficients = gram @ root @ directions[:, :rank] / np.where(deviation > 0, deviation, 1.0)
+    # The sign of a component is arbitrary: its largest channel gets a positive coefficient.
+    largest = np.argmax(np.abs(coefficients), axis=0)
+    signs = np.where(coefficients[largest, np.arange(rank)] < 0, -1.0, 1.0)
     out = np.zeros((rig.NUM_CHANNELS, count))
-    out[:, :kept] = found
+    out[:, :rank] = coefficients * signs
     deviations = np.zeros(count)
-    deviations[:kept] = deviation
+    deviations[:rank] = deviation
     return out, deviations
 
 
@@ -103,8 +94,8 @@ def pca_constants(
     """Returns the constants of conv_w2v_autocorr's geometry head, float32 but for "layout".
 
     "matrix" [72, D] and "base" [D] of frames, "layout" [4] int32 widths of the parts, "inverse" and
-    what `solve` reads; "lips" [D] and "lips_rest" [] of the lips' distance where it is known, in
-    the unit of the shapes' file.
+    the others that `solver` reads; "lips" [D] and "lips_rest" [] of the lips' distance where it is
+    known, in the unit of the shapes' file.
 
     Args:
       shapes: of the head.
@@ -113,20 +104,20 @@ def pca_constants(
       tongue: likewise; none where the head has no tongue.
       error: see the module.
     """
-    found = []
+    scaled = []
     sizes = {"skin": skin, "tongue": tongue if shapes.tongue.shapes.any() else 0}
     for name, count in sizes.items():
         if count:
             part = getattr(shapes, name).matrix
             values, deviation = components(part, moments, count)
             scale = max(float(deviation[0]), 1e-9)
-            found.append((values / scale, scale))
+            scaled.append((values / scale, scale))
     for values in (shapes.jaw.matrix, _eyes()):
         variance = np.einsum("cd,ce,ed->d", values, moments.covariance, values)
         scale = float(np.sqrt(variance.max()))
         scale = scale if scale > 0 else 1.0
-        found.append((values / scale, scale))
-    matrix = np.concatenate([values for values, _ in found], axis=1)
+        scaled.append((values / scale, scale))
+    matrix = np.concatenate([values for values, _ in scaled], axis=1)
     out = _constants(matrix, -moments.mean @ matrix, moments, error)
     out["layout"] = np.array([*sizes.values(), shapes.jaw.matrix.shape[1], 4], np.int32)
     if shapes.lips is not None:
@@ -137,7 +128,7 @@ def pca_constants(
         weight = np.zeros(matrix.shape[1])
         # U = M^T a with map = M M^T a, hence l U = (l M^T) a.
         a = np.linalg.lstsq(gram, values, rcond=1e-12)[0]
-        weight[:skin] = (per_channel @ a) * found[0][1]
+        weight[:skin] = (per_channel @ a) * scaled[0][1]
         out["lips"] = weight.astype(np.float32)
         out["lips_rest"] = np.asarray(rest + moments.mean @ per_channel, np.float32)
     return out
@@ -161,7 +152,7 @@ def vertex_constants(
         centred = part.neutral - part.neutral.mean(axis=0)
         size = float(np.abs(centred).max()) or 1.0
         matrices.append(part.matrix / size)
-        # Of the jaw there are displacements of key points, of the others positions of vertices.
+        # The jaw has displacements of key points, the other parts have positions of vertices.
         bases.append(np.zeros(part.neutral.size) if name == "jaw" else centred.reshape(-1) / size)
         uppers.append(_upper(part) if name == "skin" else np.zeros(part.neutral.size))
         skin_size = size if name == "skin" else skin_size
@@ -189,7 +180,7 @@ def frame_layout(constants: Mapping[str, np.ndarray]) -> FrameLayout:
 
 
 def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns channel -> why the geometry alone does not tell it."""
+    """Returns, by channel, why the geometry alone does not determine it."""
     matrix = np.asarray(constants["matrix"], np.float64)
     free = np.asarray(constants["free"]) > 0
     size = np.sqrt(np.einsum("cd,cd->c", matrix, matrix))
@@ -211,82 +202,10 @@ def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
     return out
 
 
-def head_values(constants: Mapping[str, Array], motion: Array) -> Array:
-    """Returns the head's numbers [..., D] of a motion [..., 72]."""
-    return constants["base"] + jnp.matmul(
-        motion, constants["matrix"], precision=jax.lax.Precision.HIGHEST
-    )
-
-
-def rig_channels(constants: Mapping[str, Array], values: Array) -> Array:
-    """Returns the most probable motion [..., 72] of frames [..., D], not bounded, differentiable.
-
-    It is linear: what losses on channels see of a geometry head while it is trained.
-    """
-    target = _target(constants, values)
-    scaled = jnp.matmul(target, constants["inverse"], precision=jax.lax.Precision.HIGHEST)
-    return constants["mean"] + scaled * constants["unscale"]
-
-
-def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
-    """Returns the most probable motion [..., 72] inside the rig's ranges of frames [..., D].
-
-    The convex problem min |base + w matrix - frame|^2 / e^2 + (w - mean) C^-1 (w - mean) over the
-    rig's box, e being the error of a number and C the covariance of training motion, by the
-    alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels scaled
-    to weight 1, all frames at once with one factorised matrix. A frame is done when it is optimal
-    itself: the others change nothing of it.
-
-    Returns:
-      motion, and the largest violation of the optimality conditions over frames and channels [],
-      |v - clip(v - gradient)| in scaled channels: at most `TOLERANCE` when it converged.
-    """
-    target = _target(constants, values)
-    system, factor = constants["system"], constants["factor"]
-    low, high = constants["low"], constants["high"]
-    exact = jax.lax.Precision.HIGHEST
-
-    def violation(v: Array) -> Array:
-        gradient = jnp.matmul(v, system, precision=exact) - target
-        off = jnp.abs(v - jnp.clip(v - gradient, low, high))
-        return jnp.max(off, axis=-1, keepdims=True)
-
-    def proceed(state: tuple[Array, Array, Array, Array]) -> Array:
-        return (state[2] < _ROUNDS) & jnp.any(state[3] > TOLERANCE)
-
-    def rounds(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        v, dual, count, off = state
-        going = off > TOLERANCE
-
-        def once(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-            v, dual = pair
-            free = jnp.matmul(target + _STEP * (v - dual), factor, precision=exact)
-            relaxed = 1.6 * free - 0.6 * v
-            after = jnp.clip(relaxed + dual, low, high)
-            return jnp.where(going, after, v), jnp.where(going, dual + relaxed - after, dual)
-
-        v, dual = jax.lax.fori_loop(0, 25, once, (v, dual))
-        return v, dual, count + 25, violation(v)
-
-    start = jnp.clip(jnp.matmul(target, constants["inverse"], precision=exact), low, high)
-    state = (start, jnp.zeros_like(start), jnp.int32(0), violation(start))
-    v, _, _, residual = jax.lax.while_loop(proceed, rounds, state)
-    motion = constants["mean"] + v * constants["unscale"]
-    return jnp.clip(motion, rig.MIN, rig.MAX), jnp.max(residual, initial=0.0)
-
-
-def _target(constants: Mapping[str, Array], values: Array) -> Array:
-    """Returns the right side of the least squares [..., 72], in scaled channels about the mean."""
-    exact = jax.lax.Precision.HIGHEST
-    difference = values - constants["base"] - constants["mean"] @ constants["matrix"]
-    found = jnp.matmul(difference, constants["matrix"].T, precision=exact)
-    return found * constants["unscale"]
-
-
 def _constants(
     matrix: np.ndarray, base: np.ndarray, moments: Moments, error: float
 ) -> dict[str, np.ndarray]:
-    """Returns what `frames`, `channels` and `solve` read; computed in float64."""
+    """Returns the constants that `solver` reads; computed in float64."""
     weight = np.einsum("cd,cd->c", matrix, matrix)
     free = (weight > _NOTHING * weight.max()) & (np.diag(moments.covariance) > 0)
     shown = np.einsum("cd,ce,ed->d", matrix, moments.covariance, matrix)
@@ -297,7 +216,7 @@ def _constants(
     precision = np.zeros_like(moments.covariance)
     precision[np.ix_(free, free)] = variance * np.linalg.inv(covariance)
     system = matrix @ matrix.T + precision
-    # A channel that nothing tells has unscale 0: whatever is solved for it, it stays at the mean.
+    # Undetermined channels have unscale 0: whatever the solution, they stay at the mean.
     scale = np.sqrt(np.where(free, np.diag(system), 0.0))
     unscale = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
     system = system * unscale * unscale[:, None] + np.diag(np.where(free, 0.0, 1.0))
@@ -310,7 +229,7 @@ def _constants(
         "unscale": unscale,
         "system": system,
         "inverse": np.linalg.inv(system),
-        "factor": np.linalg.inv(system + _STEP * eye),
+        "factor": np.linalg.inv(system + STEP * eye),
         "low": np.minimum((rig.MIN - moments.mean) * scale, 0.0),
         "high": np.maximum((rig.MAX - moments.mean) * scale, 0.0),
     }

@@ -1,9 +1,9 @@
-"""Shapes of a head as the geometry heads need them: displacements of vertices for each channel.
+"""Shapes of a head for the geometry heads: displacements of vertices for each channel.
 
 An .npz file of plain arrays, in one of three forms, lengths in any one unit, y up:
 
     neutral [V, 3], names [K], deltas [K, V, 3]                          ours
-    neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as passed on
+    neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as converted
     neutral [V, 3], poseNames [K], an array [V, 3] for each pose         NVIDIA's bs_skin.npz
 
 Names are those of any order of `rig.CHANNEL_ORDERS`, in any case; halves of one channel are added
@@ -11,7 +11,7 @@ up.
 Optional, as vertex numbers or one 0 or 1 a vertex:
 
     skin, tongue         which vertices belong to which part; without them all are skin
-    jaw [5]              key points that move with the jaw alone
+    jaw [5]              key points that only the jaw moves
     lip_upper, lip_lower [n]    vertices whose distance in y is that of the lips, in pairs
 
 The tongue may be a file of its own (NVIDIA's bs_tongue.npz), of which every vertex counts.
@@ -60,7 +60,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """What the geometry of a frame is made of.
+    """Shapes of all parts of a head.
 
     Attributes:
       skin, tongue: parts; the tongue may have no vertices.
@@ -84,28 +84,29 @@ def read(path: str | Path, tongue: str | Path = "") -> Shapes:
     Raises:
       InputError: no such file, damaged, or shapes that do not fit.
     """
-    data, whole = _read(path, "model.rig")
-    count = len(whole.neutral)
-    places = _mask(path, data, "tongue", count)
-    inside = np.zeros(count, bool)
-    inside[[] if places is None else places] = True
-    chosen = _mask(path, data, "skin", count)
-    place_of_skin = np.flatnonzero(~inside) if chosen is None else chosen
-    if not len(place_of_skin):
+    data, head = _read(path, "model.rig")
+    count = len(head.neutral)
+    tongue_index = _mask(path, data, "tongue", count)
+    is_tongue = np.zeros(count, bool)
+    is_tongue[[] if tongue_index is None else tongue_index] = True
+    skin_index = _mask(path, data, "skin", count)
+    skin_index = np.flatnonzero(~is_tongue) if skin_index is None else skin_index
+    if not len(skin_index):
         raise InputError(f"{path}: skin names no vertex, expected at least one")
-    other = Part(whole.neutral[inside], whole.shapes[:, inside])
+    tongue_part = Part(head.neutral[is_tongue], head.shapes[:, is_tongue])
     if tongue:
-        if places is not None:
+        if tongue_index is not None:
             raise InputError(
                 f"model.tongue_rig={str(tongue)!r}: {path} has a tongue already; expected ''"
             )
-        other = _read(tongue, "model.tongue_rig")[1]
-    skin = Part(whole.neutral[place_of_skin], whole.shapes[:, place_of_skin])
+        tongue_part = _read(tongue, "model.tongue_rig")[1]
+    skin = Part(head.neutral[skin_index], head.shapes[:, skin_index])
     points = _mask(path, data, "jaw", count, KEY_POINTS)
-    points = _key_points(skin, place_of_skin) if points is None else points
+    points = _key_points(skin, skin_index) if points is None else points
     jaw = np.zeros((channels_of_rig.NUM_CHANNELS, KEY_POINTS, 3))
-    jaw[JAW] = whole.shapes[JAW][:, points]
-    return Shapes(skin, other, Part(whole.neutral[points], jaw), _lips(path, data, place_of_skin))
+    jaw[JAW] = head.shapes[JAW][:, points]
+    lips = _lips(path, data, skin_index)
+    return Shapes(skin, tongue_part, Part(head.neutral[points], jaw), lips)
 
 
 def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
@@ -199,31 +200,30 @@ def _mask(
 def _lips(
     path: str | Path, data: dict[str, np.ndarray], skin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns places within the skin of the lips' vertices."""
+    """Returns the indices within the skin of the lips' vertices."""
     count = int(skin.max()) + 1
-    found = [_mask(path, data, f"lip_{side}", count) for side in ("upper", "lower")]
-    upper, lower = found
+    upper, lower = (_mask(path, data, f"lip_{side}", count) for side in ("upper", "lower"))
     if upper is None or lower is None:
         return None
-    place = {int(v): i for i, v in enumerate(skin)}
-    if len(upper) != len(lower) or not len(upper) or not {*upper, *lower} <= set(place):
+    index = {int(v): i for i, v in enumerate(skin)}
+    if len(upper) != len(lower) or not len(upper) or not {*upper, *lower} <= set(index):
         raise InputError(
             f"{path}: lip_upper and lip_lower name {len(upper)} and {len(lower)} vertices; "
             "expected as many, at least one, all of the skin"
         )
     return (
-        np.array([place[int(v)] for v in upper]),
-        np.array([place[int(v)] for v in lower]),
+        np.array([index[int(v)] for v in upper]),
+        np.array([index[int(v)] for v in lower]),
     )
 
 
-def _key_points(skin: Part, places: np.ndarray) -> np.ndarray:
+def _key_points(skin: Part, skin_index: np.ndarray) -> np.ndarray:
     """Returns five vertices far apart among those that jawOpen moves most."""
     moved = np.linalg.norm(skin.shapes[channels_of_rig.INDEX["jawOpen"]], axis=-1)
-    among = np.flatnonzero(moved >= 0.7 * moved.max())
-    points = skin.neutral[among]
-    chosen = [int(np.argmax(moved[among]))]
+    candidates = np.flatnonzero(moved >= 0.7 * moved.max())
+    points = skin.neutral[candidates]
+    chosen = [int(np.argmax(moved[candidates]))]
     while len(chosen) < KEY_POINTS:
-        away = np.linalg.norm(points[:, None] - points[chosen], axis=-1).min(axis=1)
-        chosen.append(int(np.argmax(away)))
-    return places[among[chosen]]
+        distance = np.linalg.norm(points[:, None] - points[chosen], axis=-1).min(axis=1)
+        chosen.append(int(np.argmax(distance)))
+    return skin_index[candidates[chosen]]

@@ -1,0 +1,40 @@
+"""This package's five emotions as NVIDIA's ten."""
+
+from __future__ import annotations
+
+import numpy as np
+from jax import Array
+
+from a2fjax import rig
+
+
+def _matrix() -> np.ndarray:
+    pairs = {"happy": "joy", "angry": "anger", "sad": "sadness", "surprised": "amazement"}
+    matrix = np.zeros((rig.NUM_EMOTIONS, len(rig.NVIDIA_EMOTIONS)), np.float32)
+    for ours, theirs in pairs.items():
+        matrix[rig.EMOTIONS.index(ours), rig.NVIDIA_EMOTIONS.index(theirs)] = 1.0
+    return matrix
+
+
+EMOTION_TO_NVIDIA = _matrix()
+"""[5, 10]: an emotion of `rig.EMOTIONS` times this is one of NVIDIA's; neutral is the zero vector.
+
+An assumption [?] for data labelled with our five; data labelled with NVIDIA's ten need no map.
+"""
+
+
+def explicit_emotion(emotion: Array, width: int) -> Array:
+    """Returns emotions in the form that a network with `width` explicit emotions takes.
+
+    Args:
+      emotion: [..., 5] of `rig.EMOTIONS`, or [..., width].
+      width: number of explicit emotions of the network.
+
+    Raises:
+      ValueError: neither fits.
+    """
+    if emotion.shape[-1] == width:
+        return emotion
+    if emotion.shape[-1] == rig.NUM_EMOTIONS and width == len(rig.NVIDIA_EMOTIONS):
+        return emotion @ EMOTION_TO_NVIDIA
+    raise ValueError(f"emotions have {emotion.shape[-1]} numbers, the network takes {width}")

@@ -1,0 +1,32 @@
+"""Named streams of random numbers for `flax.linen` modules."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import jax
+from jax import Array
+
+STREAMS = ("dropout", "noise", "encoders", "noise_level", "motion_noise")
+"""Streams of a training step.
+
+"dropout" and "noise" are read inside networks (`Module.make_rng`), "encoders" seeds the dropout of
+speech encoders that are trained; "noise_level" and "motion_noise" are a diffusion task's.
+"""
+
+
+def named_keys(key: Array, names: Iterable[str]) -> dict[str, Array]:
+    """Returns one key for each name, a function of `key` and that name alone."""
+    return {name: jax.random.fold_in(key, zlib.crc32(name.encode())) for name in names}
+
+
+def streams(key: Array) -> dict[str, Array]:
+    """Returns the key of each of `STREAMS`, the `rngs` of `Module.apply`.
+
+    Example:
+        >>> import jax
+        >>> sorted(streams(jax.random.key(0)))
+        ['dropout', 'encoders', 'motion_noise', 'noise', 'noise_level']
+    """
+    return named_keys(key, STREAMS)
