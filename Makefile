@@ -66,8 +66,9 @@ test-jax: setup
 parity: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]' \
 	  || echo "the extra torch cannot be installed here: what needs it is skipped"
-	@$(BIN)/python -m pytest -q -n 2 -rs tests/encoders/test_wav2vec2_parity.py tests/encoders/test_whisper.py \
-	  -k "torch or transformers or ctranslate2" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 -rs tests/encoders/test_wav2vec2_parity.py \
+	  tests/encoders/test_whisper_parity.py tests/encoders/test_whisper_weights.py \
+	  -k "wav2vec2 or transformers or ctranslate2" $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

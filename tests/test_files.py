@@ -7,7 +7,7 @@ from a2fjax import files
 from a2fjax.errors import InputError, WorkFailed
 
 
-def test_a_file_appears_whole_and_replaces_the_one_before(tmp_path):
+def test_write_replaces_the_file_atomically(tmp_path):
     path = tmp_path / "a.txt"
     for text in ("first\n", "zweites ü\n"):
         with files.atomic_write(path) as temporary:
@@ -36,7 +36,7 @@ def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path, raised, seen)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_places_where_no_file_can_be(tmp_path):
+def test_paths_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path, says in (
         (tmp_path / "none" / "a", "does not exist"),

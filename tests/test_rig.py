@@ -118,12 +118,12 @@ def test_emotion_vector():
         assert sum(mix.values()) == pytest.approx(1), name
 
 
-def test_real_live_link_header_is_our_order(shared):
+def test_real_live_link_header_has_the_known_order(shared):
     file = next((shared / "livelink").glob("*.csv"))
     header = file.open().readline().strip().split(",")
     assert tuple(header[2:]) == rig.CHANNEL_ORDERS["livelink61"].names
 
 
-def test_real_ict_names_are_our_names(shared):
+def test_real_ict_names_are_known(shared):
     data = np.load(shared / "ict" / "ict_lite.npz")
     assert tuple(data["expression_names"].tolist()) == rig.CHANNEL_ORDERS["ict57"].names

@@ -10,7 +10,7 @@ from a2fjax.errors import Preempted
 pytestmark = pytest.mark.parametrize("number", signals.SCHEDULER_SIGNALS)
 
 
-def test_the_first_signal_ends_the_body_and_none_disturbs_what_follows(number):
+def test_the_first_signal_ends_the_block_and_later_ones_are_ignored(number):
     done = []
     with pytest.raises(Preempted, match=f"{number.name}; run it again"), signals.raise_on_signal():
         try:
@@ -32,7 +32,7 @@ def test_without_signals_the_handlers_return(number):
     assert signal.getsignal(number) is before
 
 
-def test_another_thread_is_left_alone(number):
+def test_other_threads_set_no_handlers(number):
     before, seen = signal.getsignal(number), []
 
     def work():

@@ -45,7 +45,7 @@ def test_lookahead_is_the_largest_of_the_features():
     np.testing.assert_allclose(got[0], got[1], atol=1e-3)
 
 
-def test_silence_and_quiet_rooms_look_alike_and_unlike_speech():
+def test_silence_and_quiet_rooms_are_alike_and_unlike_speech():
     rng = np.random.default_rng(0)
     room = np.convolve(rng.normal(size=16199), np.exp(-np.arange(200) / 20.0), "valid")
     room *= level.TARGET * 10 ** (-63 / 20) / room.std()

@@ -59,7 +59,7 @@ def test_blocks_are_exactly_the_samples_of_load(tmp_path, rate, seconds):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_an_hour_goes_through_in_bounded_memory(tmp_path):
+def test_an_hour_is_read_in_bounded_memory(tmp_path):
     import tracemalloc
 
     path = tmp_path / "hour.wav"
@@ -75,7 +75,7 @@ def test_an_hour_goes_through_in_bounded_memory(tmp_path):
     assert peak < 8e6
 
 
-def test_a_click_stays_where_it_is_after_resampling(tmp_path):
+def test_resampling_keeps_the_time_of_a_click(tmp_path):
     for rate in (7000, 44100):
         audio = np.zeros(rate, np.float32)
         audio[rate // 2] = 0.9
@@ -83,7 +83,7 @@ def test_a_click_stays_where_it_is_after_resampling(tmp_path):
         assert np.argmax(np.abs(io.load(tmp_path / "a.wav"))) == SAMPLE_RATE // 2
 
 
-def test_what_is_no_recording_is_named(tmp_path):
+def test_files_that_are_no_audio_are_refused(tmp_path):
     folder = tmp_path / "folder.wav"
     folder.mkdir()
     refuses(folder, "folder")
@@ -159,7 +159,7 @@ def test_loud_samples_are_clipped_not_wrapped(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "rate"), [("a.wav", 44_100), ("a.flac", 8000), ("a.wav", 16_000)])
-def test_native_is_the_recording_as_it_is(tmp_path, name, rate):
+def test_native_blocks_return_the_recording_unchanged(tmp_path, name, rate):
     audio = noise(3 * rate + 5, 2)
     soundfile.write(tmp_path / name, audio, rate, "PCM_16")
     pieces = list(io.native_blocks(tmp_path / name))

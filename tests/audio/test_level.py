@@ -42,7 +42,7 @@ def test_offset_and_a_knock_do_not_count():
 
 
 @pytest.mark.parametrize("rms", [0.0, 1e-6, 1e-4, 1e-3, 1e-2])
-def test_silence_and_steady_noise_are_not_raised(rms):
+def test_silence_and_steady_noise_are_not_amplified(rms):
     rng = np.random.default_rng(0)
     noise = rng.normal(size=5 * 16000) * rms
     hum = np.convolve(noise, np.exp(-np.arange(200) / 40.0), "same") * 0.2
@@ -52,7 +52,7 @@ def test_silence_and_steady_noise_are_not_raised(rms):
         assert np.abs(level.normalise(audio, level.speech_level(audio))).max() <= 6 * rms + 1e-12
 
 
-def test_very_quiet_speech_is_raised_by_at_most_30_db():
+def test_very_quiet_speech_is_amplified_by_at_most_30_db():
     audio = speech_like(rms=4e-4, pause_db=-20.0)
     assert level.speech_level(audio) == pytest.approx(level.FLOOR)
     assert level.FLOOR == pytest.approx(level.TARGET * 10 ** (-30 / 20))

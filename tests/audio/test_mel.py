@@ -90,7 +90,7 @@ def test_frame_centres_are_20_ms_apart_within_1_ms():
     assert abs(places[np.argmax(power)] - 320 * frame) <= 16
 
 
-def test_a_frame_sees_its_own_window_only():
+def test_a_frame_depends_on_its_window_only():
     audio = speech_like(16000)[None]
     whole = np.asarray(mel.log_mel(audio))
     t = 20
@@ -113,7 +113,7 @@ def test_written_out_zeros_change_nothing():
     np.testing.assert_allclose(before[:, 2:], short, atol=1e-5)
 
 
-def test_white_noise_power_is_what_white_noise_has():
+def test_white_noise_power_is_that_of_white_noise():
     noise = np.random.default_rng(0).normal(size=(8, 64000)).astype(np.float32) * 0.01
     power = np.exp(np.asarray(mel.log_mel(noise)))[:, 1:-1].mean(axis=(0, 1))
     np.testing.assert_allclose(power, mel.white_noise_power(0.01), rtol=0.08)

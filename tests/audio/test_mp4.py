@@ -91,7 +91,7 @@ def test_pcm_track_keeps_its_samples(tmp_path, codec, steps, channels):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.m4a"])
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
+def test_encoder_priming_does_not_shift_audio(tmp_path, name, rate):
     wave = sound(rate=rate)
     path = write(tmp_path / name, wave, rate=rate, picture=name != "a.m4a")
     decoded = np.concatenate([p for _, p in io.native_blocks(path)])
@@ -104,7 +104,7 @@ def test_an_encoders_priming_does_not_shift_the_sound(tmp_path, name, rate):
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "aac"])
-def test_sound_that_begins_after_the_picture_stays_there(tmp_path, codec):
+def test_a_late_audio_track_begins_with_silence(tmp_path, codec):
     wave = sound()
     path = write(tmp_path / "a.mov", wave, codec=codec, late=RATE // 5)
     decoded = np.concatenate([p for _, p in io.native_blocks(path)])[:, 0]
@@ -190,7 +190,7 @@ def test_bytes_that_are_overwritten_raise_one_line_or_read(tmp_path, name, codec
     assert refused > 10
 
 
-def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", sound(0.2))
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"extra `captures`: pip install 'a2fjax\[captures\]'"):
@@ -208,7 +208,7 @@ def broadcast(path, samples_since_midnight, rate=RATE):
     path.write_bytes(whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:])
 
 
-def test_the_time_of_day_of_broadcast_wavs(tmp_path):
+def test_time_of_day_of_broadcast_wavs(tmp_path):
     path = tmp_path / "a.wav"
     seconds = datetime.timedelta(hours=18, minutes=43, seconds=58, milliseconds=250)
     broadcast(path, round(seconds.total_seconds() * RATE))

@@ -39,7 +39,7 @@ def test_a_pure_tone_has_no_octave_errors(hz):
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "quiet noise", "offset", "click"])
-def test_what_has_no_pitch_is_unvoiced(kind):
+def test_audio_without_pitch_is_unvoiced(kind):
     rng = np.random.default_rng(0)
     audio = {
         "silence": np.zeros(20480),

@@ -1,4 +1,4 @@
-"""Encoders behind their one interface: padding, lengths, windows, time, names, files."""
+"""The interface of speech encoders: padding, lengths, windows, timing, names, files."""
 
 import dataclasses
 import functools
@@ -113,7 +113,7 @@ def test_the_forward_stops_at_a_layer(load, name):
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_beyond_a_clips_end_changes_nothing(load, name, precision):
+def test_audio_beyond_a_clips_end_changes_nothing(load, name, precision):
     """At any bucket, whatever lies there and whoever else is in the batch."""
     encoder, params = load(name, mix=True, precision=precision)
     audio = noise(3, 100)
@@ -130,9 +130,10 @@ def test_what_is_beyond_a_clips_end_changes_nothing(load, name, precision):
                 np.testing.assert_allclose(got[i, :n], alone[i][0], atol=atol)
 
 
-def test_clips_beyond_whispers_window_do_not_depend_on_their_padding(load):
+def test_long_clips_do_not_depend_on_their_padding(load):
     """The windows of a clip are its own, in a batch with longer ones and at any bucket."""
-    encoder, params = load("whisper")
+    # One layer is enough to see what is in a window.
+    encoder, params = load("whisper", layers=1)
     short = dataclasses.replace(encoder.network, positions=300)
     params = {**params, "positions": whisper.sinusoids(300, 16)}
     encoder = dataclasses.replace(encoder, network=short)
@@ -147,8 +148,8 @@ def test_clips_beyond_whispers_window_do_not_depend_on_their_padding(load):
         for i, n in enumerate(lengths):
             np.testing.assert_allclose(together[i, :n], alone[i][0], atol=2e-5)
     # As `whisper.encode_chunked` has them: the last window is moved back to end with the clip.
-    first = chunked.apply_jit(short, params, audio[2:3, : 320 * 300])[0]
-    last = chunked.apply_jit(short, params, audio[2:3, 320 * 100 : 320 * 400])[0]
+    first = chunked.apply_jit(short, params, audio[2:3, : 320 * 300], layers=1)[0]
+    last = chunked.apply_jit(short, params, audio[2:3, 320 * 100 : 320 * 400], layers=1)[0]
     got = alone[2][0, :, 0]
     np.testing.assert_allclose(got[:195], first[:195], atol=1e-4)
     np.testing.assert_allclose(got[205:], last[105:], atol=1e-4)
@@ -167,10 +168,17 @@ def test_audio_of_half_a_frame_is_refused(load):
 
 
 def centre_of_clicks(respond, frame, reach=1100, step=20, level=0.5, background=None):
-    """Where the audio is that frame `frame` of `hear(audio) [B, T, D]` hears, in samples.
+    """Returns the centre and extent, in samples, of the audio that one frame responds to.
 
-    A click at each of many places about the frame: the mean place, weighted by how much the frame
-    changes.
+    The centre is the mean position of clicks about the frame, weighted by how much they change it.
+
+    Args:
+      respond: audio [B, S] -> features [B, T, D].
+      frame: index of the frame.
+      reach: largest distance of a click from the frame's centre.
+      step: distance of neighbouring clicks.
+      level: amplitude of clicks.
+      background: audio under the clicks.
     """
     middle = 320 * frame
     positions = np.arange(middle - reach, middle + reach + 1, step)
@@ -192,13 +200,14 @@ def test_signals_are_centred_on_motion_frames_within_1_ms(feature):
     frontend = Frontend(AudioConfig(features=(feature,), mel_floor_db=-100.0))
     rng = np.random.default_rng(0)
     first = 0 if feature == "mel" else -1
+    features = compile_fast(frontend.features)
     for frame in (8, 13):
         # Over faint noise: below the floor clicks of a window's flanks would not show at all.
-        base = (1e-4 * rng.normal(size=320 * (2 * frame + 1))).astype(np.float32)
+        base = (1e-4 * rng.normal(size=320 * 27)).astype(np.float32)
 
         def respond(audio):
             # Of pitch, log energy: a click has no period.
-            return jnp.exp(compile_fast(frontend.features)(audio)[..., first:])
+            return jnp.exp(features(audio)[..., first:])
 
         centre, extent = centre_of_clicks(respond, frame, background=base, step=8)
         assert abs(centre - 320 * frame) <= 16, centre / 16 - 20 * frame
@@ -206,10 +215,9 @@ def test_signals_are_centred_on_motion_frames_within_1_ms(feature):
 
 
 def mirrored(encoder, params):
-    """Weights whose filters are the same backwards, in which a frame hears only its own audio.
+    """Returns weights with symmetric filters, under which a frame depends on its own audio only.
 
-    Then what a frame hears on one side of its centre it hears alike on the other, and the centre of
-    the response is where the layout puts the frame, whatever the weights are.
+    The response is then symmetric about the centre of the frame, whatever the weights are.
     """
     params = jax.tree.map(np.array, params)
     if encoder.kind == "whisper":
@@ -234,16 +242,16 @@ def test_encoders_are_centred_on_motion_frames_within_1_ms(load, name):
         encoder = dataclasses.replace(
             encoder, network=dataclasses.replace(encoder.network, peak=1.0)
         )
-    else:  # The whole clip's level would let every frame hear every click.
+    else:  # Normalisation over the clip would let every frame depend on every click.
         layout = dataclasses.replace(encoder.network.config, do_normalize=False)
         network = dataclasses.replace(encoder.network, config=layout)
         encoder = dataclasses.replace(encoder, network=network)
     params = mirrored(encoder, params)
-    for frame in (8, 13):
-        base = np.zeros(320 * (2 * frame + 1), np.float32)
+    for frame in (8, 13):  # In clips of one length: one program.
+        base = np.zeros(320 * 27, np.float32)
         if encoder.kind != "whisper":
-            # Far louder ones, too far away to be heard, keep the group norm's statistics in place.
-            base[[100, 320 * 2 * frame]] = 20.0
+            # Louder clicks outside the frame's reach keep the group norm's statistics constant.
+            base[[100, 320 * 26]] = 20.0
 
         def respond(audio):
             return run(encoder, params, audio)[:, :, 0]
@@ -276,7 +284,7 @@ def slopes_of(encoder, params):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
+def test_trained_weights_are_those_of_running_layers(load, name):
     for layers in (-1, 2):
         encoder, params = load(name, layers=layers)
         tree = {"encoders": {"0_x": params}}
@@ -314,7 +322,7 @@ def test_what_is_trained_is_what_runs_from_the_layer_on(load, name):
         ("whisper", 0, -1, "runs 0 layers; expected None"),
     ],
 )
-def test_layers_that_there_are_not_cannot_be_trained(load, name, layers, first, message):
+def test_training_of_missing_layers_is_refused(load, name, layers, first, message):
     encoder, _ = load(name, layers=layers)
     with pytest.raises(InputError, match=message):
         encoder.frozen_patterns(first)
@@ -368,7 +376,7 @@ def test_names():
         feature_names.parse("hubert:")
 
 
-def test_another_kind_than_the_name_says(tiny_encoders):
+def test_weights_of_another_kind_are_refused(tiny_encoders):
     folders = {name: text.partition(":")[2] for name, text in tiny_encoders.items()}
     for name, holds in (
         (f"hubert:{folders['wav2vec2']}", "wav2vec2"),
@@ -388,26 +396,26 @@ def test_another_kind_than_the_name_says(tiny_encoders):
 
 @pytest.mark.parametrize("name", ["hubert", "whisper"])
 @pytest.mark.parametrize(("layers", "message"), [(4, "has 3 layers; expected 0 to 3"), (-2, "-1")])
-def test_layers_beyond_the_encoder(load, name, layers, message):
+def test_more_layers_than_the_encoder_has_are_refused(load, name, layers, message):
     with pytest.raises(InputError, match=f"audio.encoder.layers={layers}: .*{message}"):
         load(name, layers=layers)
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "whisper"])
-def test_weights_that_are_not_there(tmp_path, kind):
+def test_missing_weights_are_refused(tmp_path, kind):
     for path in (str(tmp_path / "none"), "someone/nothing"):
         with pytest.raises(InputError, match="hub's cache") as error:
             storage.load(f"{kind}:{path}", EncoderConfig())
         assert path in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_home_folder(tiny_encoders, tmp_path, monkeypatch):
+def test_tilde_is_the_home_folder(tiny_encoders, tmp_path, monkeypatch):
     shutil.copytree(tiny_encoders["whisper"].partition(":")[2], tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage.load("whisper:~/mine", EncoderConfig())[0].num_layers == 3
 
 
-def test_frames_that_are_not_the_motions(tiny_encoders, tmp_path):
+def test_other_frame_rates_are_refused(tiny_encoders, tmp_path):
     folder = shutil.copytree(tiny_encoders["hubert"].partition(":")[2], tmp_path / "other")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "conv_stride": [40, 4]}))

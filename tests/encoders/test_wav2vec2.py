@@ -173,7 +173,7 @@ def test_every_weight_matters(tiny, name):
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("large", marks=pytest.mark.slow)])
-def test_padding_changes_nothing_unless_asked_to(tiny, name):
+def test_padding_changes_features_only_with_count_padding(tiny, name):
     layout = dataclasses.replace(tiny.LAYOUTS[name], num_hidden_layers=1)
     encoder, params = wav2vec2.Wav2Vec2Encoder(layout), tiny.random_params(layout)
     audio = tiny.noise(2, 8000)
@@ -330,7 +330,7 @@ def test_spans(tiny):
     assert (again != masked).any()
 
 
-def test_a_masked_frame_is_not_heard(tiny):
+def test_a_masked_frame_does_not_depend_on_audio(tiny):
     layout = dataclasses.replace(
         tiny.BASE,
         **{**tiny.PLAIN, "mask_time_prob": 1.0, "mask_time_length": 1, "num_hidden_layers": 1},
@@ -349,7 +349,7 @@ def test_a_masked_frame_is_not_heard(tiny):
 
 
 @pytest.mark.slow
-def test_training_masks_and_drops_what_the_layout_says(tiny):
+def test_training_masks_and_drops_as_configured(tiny):
     small = dataclasses.replace(tiny.BASE, num_hidden_layers=1)
     params, audio = tiny.random_params(small), tiny.noise(2, 8000)
     key = jax.random.key(0)

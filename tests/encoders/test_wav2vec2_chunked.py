@@ -36,7 +36,7 @@ def symmetric(tiny, layout):
 
 
 @pytest.mark.parametrize("name", ["base", "large"])
-def test_clicks_are_heard_at_motion_frames_within_1_ms(tiny, name):
+def test_clicks_are_centred_on_motion_frames_within_1_ms(tiny, name):
     """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
     layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
     encoder, params = wav2vec2.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
@@ -152,7 +152,7 @@ def test_long_audio_in_windows(tiny, name):
     assert errors[0] < 1e-4 < errors[1] and errors[2] < 0.5
 
 
-def test_join_error_is_a_share_of_what_moves(tiny):
+def test_join_error_is_relative_to_the_variation_over_time(tiny):
     whole = tiny.noise(1, 400).reshape(1, 100, 4) + 50
     error = chunked.join_error(whole, whole + 0.1 * whole.std())
     assert error["rms"] == pytest.approx(0.1, rel=0.1) and error["max"] == pytest.approx(

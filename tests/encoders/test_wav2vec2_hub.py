@@ -94,7 +94,7 @@ def same(one, other):
     )
 
 
-def test_weights_are_put_where_they_belong(folder, tensors):
+def test_weights_are_assigned_to_their_parameters(folder, tensors):
     layout, params, ignored = wav2vec2.load(folder)
     assert layout == TINY and ignored == []
     layer = params["encoder"]["layers"]["1"]
@@ -260,7 +260,7 @@ def test_damaged_files(folder, tensors):
         ({"conv_bias": 1}, "conv_bias=1: expected bool"),
     ],
 )
-def test_configurations_that_are_not_ours(folder, change, messages):
+def test_unsupported_configurations_are_refused(folder, change, messages):
     (folder / "config.json").write_text(json.dumps({**TINY.to_config(), **change}))
     refused(folder, "config.json: ", messages)
 
@@ -270,7 +270,7 @@ def test_other_sample_rates_are_refused(folder):
     refused(folder, "preprocessor_config.json: sampling_rate=8000, expected 16000")
 
 
-def test_the_hubs_cache_is_found_and_nothing_is_fetched(folder, tmp_path):
+def test_models_of_the_hub_cache_are_read_without_network(folder, tmp_path):
     """A cache as huggingface_hub lays it out, in a process that only knows HF_HOME."""
     commit = "0" * 40
     model = tmp_path / "home" / "hub" / "models--someone--tiny"

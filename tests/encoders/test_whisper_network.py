@@ -29,7 +29,7 @@ def test_parity_with_numpy_any_length(case, samples):
         np.testing.assert_allclose(inner[0], expected[1], atol=2e-5)
 
 
-def test_padded_clips_are_heard_in_30_s_of_silence(case):
+def test_pad_encodes_clips_in_30_s_of_silence(case):
     params, audio = case.random_params(), case.voice(12345)
     expected = case.numpy_encoder(case.SMALL, params, case.numpy_mel(audio, case.SMALL.mels, 1500))
     padded = dataclasses.replace(case.SMALL, pad=True)
@@ -55,7 +55,7 @@ def test_log_mel_is_that_of_whispers_feature_extractor(case, seconds, bins):
     np.testing.assert_allclose(got[0].T, expected[0], atol=1e-4)
 
 
-def test_fixed_peak_makes_a_crops_spectrogram_a_crop(case):
+def test_a_fixed_peak_makes_the_spectrogram_of_a_crop_a_crop(case):
     audio = case.voice(32000)
     audio[:16000] *= 0.01
     whole = whisper.log_mel(audio[None], peak=0.0)
@@ -66,7 +66,7 @@ def test_fixed_peak_makes_a_crops_spectrogram_a_crop(case):
 
 
 @pytest.mark.parametrize("loud", [0.0, 0.9])
-def test_what_is_beyond_a_clips_end_changes_nothing(case, loud):
+def test_audio_beyond_a_clips_end_changes_nothing(case, loud):
     params = case.random_params()
     audio = np.stack([case.voice(16000), case.voice(16000, 1)])
     length = np.array([7001, 16000])
@@ -78,7 +78,7 @@ def test_what_is_beyond_a_clips_end_changes_nothing(case, loud):
         np.testing.assert_allclose(got[:, i : i + 1, : num_frames(n)], alone, atol=1e-5)
 
 
-def test_first_is_the_place_in_the_window(case):
+def test_first_is_the_position_in_the_window(case):
     params, audio = case.random_params(), case.voice(9600)
     expected = [
         case.numpy_encoder(case.SMALL, params, case.numpy_mel(audio, 20), f)[-1] for f in (3, 1470)
@@ -106,7 +106,7 @@ def test_clicks_show_where_motion_frames_are(case, frame):
     assert abs(centre - frame / 50) < 1e-3
 
 
-def test_whole_network_hears_a_click_at_its_frame(case):
+def test_a_click_changes_most_the_frame_at_its_time(case):
     """Blocks add what attention sees anywhere; the greatest change stays at the click's frame."""
     params = case.random_params()
     noise = 1e-3 * np.random.default_rng(0).normal(size=(1, 32000)).astype(np.float32)
@@ -184,7 +184,7 @@ def test_long_audio_is_encoded_in_windows_that_overlap(case):
     np.testing.assert_allclose(states[-1], got, atol=1e-5)
 
 
-def test_windows_that_cannot_be(case):
+def test_impossible_windows_are_refused(case):
     params, audio = case.random_params(), case.voice(16000)[None]
     with pytest.raises(InputError, match="window_s=31: expected above 0 to 30 s"):
         whisper.encode_chunked(case.SMALL, params, audio, window_s=31)

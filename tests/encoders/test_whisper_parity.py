@@ -53,7 +53,7 @@ def test_real_weights_against_numpy(case, shared, name, sizes, values):
 
 
 @pytest.mark.slow
-def test_how_far_crops_and_joins_are_off_on_real_speech(shared):
+def test_documented_errors_of_crops_and_joins_on_real_speech(shared):
     """The figures of the module's text: RMS differences in deviations of the last state."""
     encoder, params = whisper.load(real(shared, "tiny_en"))
     audio = speech(shared, 80.0)
