@@ -63,7 +63,7 @@ def test_parity_with_librosa_on_other_signals(kind):
 
 
 def test_parity_with_librosa_on_recordings(shared):
-    """What is left is float32's rounding, seen 90 dB below the loudest bin of a frame."""
+    """The difference is rounding of float32, 90 dB below the loudest bin of a frame."""
     floor = mel.white_noise_power(level.TARGET * 10 ** (-60 / 20))
     errors = []
     for path in sorted((shared / "speech").glob("*/*.flac"))[::16]:
@@ -79,7 +79,7 @@ def test_parity_with_librosa_on_recordings(shared):
 
 
 def test_frame_centres_are_20_ms_apart_within_1_ms():
-    """A click's loudness over its place inside the window peaks where the frame is centred."""
+    """The level of a click over its position in the window peaks at the frame's centre."""
     frame = 5
     places = np.arange(320 * frame - 320, 320 * frame + 320, 4)
     clicks = np.zeros((len(places), 320 * 11), np.float32)

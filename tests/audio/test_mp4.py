@@ -68,7 +68,7 @@ def write(path, wave, rate=RATE, codec="aac", picture=True, timecode="", late=0,
 
 
 def lag(decoded, expected):
-    """Samples by which `found` comes later, from the peak of their correlation."""
+    """Returns the samples by which `decoded` is late, from the peak of their correlation."""
     size = 1 << (len(decoded) + len(expected) - 1).bit_length()
     product = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(expected, size))
     peak = int(np.argmax(np.fft.irfft(product, size)))

@@ -81,7 +81,7 @@ def test_frames_are_centred_on_their_time():
 
 
 def test_written_out_zeros_change_nothing():
-    """The last frames know nothing of whether the clip goes on with silence or ends."""
+    """The last frames are the same whether silence follows or the clip ends."""
     audio, _ = glide(90, 300, harmonics=range(1, 20), noise_db=20, seconds=0.64)
     audio = audio[None, :10100]
     short = np.asarray(pitch.track(audio))

@@ -1,4 +1,4 @@
-"""Small wav2vec 2.0 and HuBERT networks, and what runs them quickly."""
+"""Small encoders, random weights, and independent NumPy implementations."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from scipy.special import erf
 from a2fjax.audio import num_frames
 from a2fjax.encoders import wav2vec2, whisper
 
-# Two convolutions with the reach and hop of the published seven: quick to compile.
+# Two convolutions with the receptive field and hop of the published seven: quick to compile.
 TINY = wav2vec2.Wav2Vec2Config(
     conv_dim=(12, 12),
     conv_kernel=(40, 10),
@@ -52,7 +52,7 @@ PLAIN = dict(
 )
 
 
-# Nothing here runs long enough to be worth optimising.
+# Nothing here runs long enough to benefit from optimisation.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -70,7 +70,7 @@ def motion_features(encoder, params, audio, **options):
 
 @functools.cache
 def random_params(layout, seed=0):
-    """Parameters none of which is at a value that hides its being left out."""
+    """Returns random parameters, none at a value that would hide a missing one."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(wav2vec2.Wav2Vec2Encoder(layout).init, jax.random.key(0))
 
@@ -94,7 +94,7 @@ def noise(batch, samples, seed=1):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """Layouts by name (base, large, and odd, which is neither), and functions of them."""
+    """Architectures by name (base, large, and odd, which is neither), and functions of them."""
     return types.SimpleNamespace(
         BASE=TINY,
         LAYOUTS=LAYOUTS,
@@ -114,7 +114,7 @@ SMALL_WHISPER = whisper.WhisperEncoder(width=16, layers=2, heads=2, hidden=24, m
 
 
 def whisper_params(encoder=SMALL_WHISPER, seed=0):
-    """Weights large enough that every part shows in the output."""
+    """Returns weights large enough that every part changes the output."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(encoder.init, jax.random.key(0))
 
@@ -200,7 +200,7 @@ def same(a, b, **tolerance):
 
 @pytest.fixture(scope="session")
 def case():
-    """A small Whisper encoder, random weights, a voice, and an independent one in float64."""
+    """A small Whisper encoder with random weights, and an independent one in float64."""
     return types.SimpleNamespace(
         SMALL=SMALL_WHISPER,
         random_params=whisper_params,

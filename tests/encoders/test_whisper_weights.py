@@ -1,4 +1,4 @@
-"""Files of Whisper's weights: every format, and every way a file can be wrong."""
+"""Files of Whisper's weights: all formats, and all errors of files."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from a2fjax.errors import InputError
 
 
 def packed(params, heads=2, dot="."):
-    """Names and layout of CTranslate2."""
+    """Returns parameters with CTranslate2's names and layout."""
     out = {"num_heads": np.int16(heads), "position_encodings.encodings": params["positions"]}
     for name in ("conv1", "conv2"):
         out[f"{name}.weight"] = params[name]["kernel"].transpose(2, 1, 0)
