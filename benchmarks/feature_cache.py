@@ -90,13 +90,13 @@ def trainer(config: Config, encoders: Any) -> Callable[[], float]:
 
     streams = None
     if config.data.encoder_features == "cached":
-        streams = {key: encode.stream(*each) for key, each in encoders.items()}
+        streams = {key: encode.feature_spec(*each) for key, each in encoders.items()}
     task = tasks.build(config, tasks.constants(config, encoders=encoders), encoders)
     optimizer = optimizer_lib.build(config.optim, config.steps, 1.0)
-    zeros = loader.spec(config, encoded=streams).filled()
+    zeros = loader.spec(config, cached=streams).filled()
     state = state_lib.create(task, optimizer, zeros, task.pretrained, seed=0, average=True)
     step = jax.jit(step_lib.make_train_step(task, optimizer, config), donate_argnums=0)
-    batches = loader.batches(config, encoded=streams)
+    batches = loader.batches(config, cached=streams)
     current = [state]
 
     def train_step() -> float:
@@ -190,7 +190,7 @@ def main() -> None:
         clip = encoder_flops(encoder, params, frames * HOP) * args.batch / supervised
         task = tasks.build(config, None, encoders)
         batch = batch_shapes(config, args.batch, args.window)
-        stream = encode.stream(encoder, params)
+        stream = encode.feature_spec(encoder, params)
         (key,) = encoders
         shape = (args.batch, args.window, stream.states, stream.width)
         batch = batch.replace(cached_features={key: jax.ShapeDtypeStruct(shape, np.float16)})

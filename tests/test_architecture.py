@@ -99,7 +99,7 @@ def test_the_pipeline_sees_only_what_it_may():
 
 LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.config", "data_pipeline"}
 LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
-LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.feature_cache.reader"}
+LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.feature_cache.format"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.train", "a2fjax.train.preflight"}
 LAUNCH_MAY |= {

@@ -227,7 +227,7 @@ def _model(
     # Training encodes the whole clip of a window, or reads what is in a cache.
     cached = config.data.encoder_features == "cached"
     read = {key: (e.num_states, e.width) for key, e in extractor.encoders.items() if cached}
-    heard = loader.heard_frames(config)
+    heard = loader.context_frames(config)
     example = Batch.spec(
         1,
         config.data.window_frames,

@@ -32,7 +32,8 @@ from a2fjax.batch import Batch
 from a2fjax.config import AugmentConfig, Config
 from a2fjax.data import augment, mixture, records, subjects, window_sampler
 from a2fjax.data.dataset import ClipSource
-from a2fjax.data.feature_cache import reader as encoded_lib
+from a2fjax.data.feature_cache.format import FeatureSpec
+from a2fjax.data.feature_cache.reader import Reader
 from a2fjax.data.identity.points import mesh_points
 from a2fjax.errors import InputError
 
@@ -45,17 +46,17 @@ _CACHE = -1
 """Among bad records: states that cannot be read, which no other clip's stand in for."""
 
 
-Streams = Mapping[str, encoded_lib.Stream]
-"""Caches of encoders' states that batches read, by key; see `a2fjax.data.feature_cache.reader`."""
+FeatureSpecs = Mapping[str, FeatureSpec]
+"""Encoders whose hidden states are read from feature caches, by key."""
 
 
-def spec(config: Config, hosts: int = 1, encoded: Streams | None = None) -> Batch:
+def spec(config: Config, hosts: int = 1, cached: FeatureSpecs | None = None) -> Batch:
     """Returns a batch of `jax.ShapeDtypeStruct`s, without reading anything.
 
     Args:
       config: of the experiment.
       hosts: over which the global batch is divided; 1 gives the global batch.
-      encoded: encoders whose states are read.
+      cached: encoders whose hidden states are read from feature caches, by key.
 
     Raises:
       InputError: the batch size cannot be divided over the hosts.
@@ -66,8 +67,8 @@ def spec(config: Config, hosts: int = 1, encoded: Streams | None = None) -> Batc
         data.window_frames,
         data.identity_points,
         normals=config.model.identity_normals,
-        context_frames=heard_frames(config),
-        cached={key: (stream.states, stream.width) for key, stream in (encoded or {}).items()},
+        context_frames=context_frames(config),
+        cached={key: (spec.states, spec.width) for key, spec in (cached or {}).items()},
     )
 
 
@@ -76,7 +77,7 @@ def encoder_names(config: Config) -> list[str]:
     return [name for name in config.audio.features if ":" in name]
 
 
-def heard_frames(config: Config) -> int:
+def context_frames(config: Config) -> int:
     """Returns how many frames live encoders hear at once; 0 where there are none.
 
     Room for the longest clip, played as slowly as augmentation plays it.
@@ -97,7 +98,7 @@ def batches(
     hosts: int = 1,
     train: bool = True,
     seed: int | None = None,
-    encoded: Streams | None = None,
+    cached: FeatureSpecs | None = None,
 ) -> Batches:
     """Returns the endless batches of a host from a step on.
 
@@ -109,7 +110,7 @@ def batches(
       hosts: number of hosts; each gets `batch_size / hosts` windows a step.
       train: False leaves the windows as they are, in the same order.
       seed: None for `config.seed`.
-      encoded: encoders whose states are read from caches.
+      cached: encoders whose hidden states are read from feature caches, by key.
 
     Returns:
       Iterator of batches as in `spec`, with what could not be read; close it to stop its workers.
@@ -135,7 +136,7 @@ def batches(
         config,
         plan,
         train,
-        _reader(source, encoded),
+        _reader(source, cached),
     )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(start_step * size, _STEPS * size).map(place).map(make)
@@ -149,7 +150,7 @@ def eval_batches(
     *,
     host: int = 0,
     hosts: int = 1,
-    encoded: Streams | None = None,
+    cached: FeatureSpecs | None = None,
 ) -> Batches:
     """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
 
@@ -162,7 +163,7 @@ def eval_batches(
       batches: number of batches.
       host: index of this host.
       hosts: as in `batches`.
-      encoded: as in `batches`.
+      cached: as in `batches`.
 
     Raises:
       InputError: as `batches`.
@@ -176,7 +177,7 @@ def eval_batches(
         config,
         places,
         False,
-        _reader(source, encoded),
+        _reader(source, cached),
     )
     place = _HostPlace(config.data.batch_size, size, host)
     data = grain.MapDataset.range(0, batches * size).map(place).map(make)
@@ -311,20 +312,20 @@ def _source(config: Config, split: str | None) -> ClipSource:
     # Bad records travel with the batches and `Batches` raises: an exception in a worker process
     # would come back as another kind.
     source = ClipSource(config.data.shards, split or config.data.split)
-    _check_heard(source, config)
+    _check_context(source, config)
     return source
 
 
-def _reader(source: ClipSource, encoded: Streams | None) -> encoded_lib.Reader | None:
-    if not encoded:
+def _reader(source: ClipSource, cached: FeatureSpecs | None) -> Reader | None:
+    if not cached:
         return None
-    return encoded_lib.Reader(source.folders, source.manifests, encoded)
+    return Reader(source.folders, source.manifests, cached)
 
 
-def _check_heard(source: ClipSource, config: Config) -> None:
+def _check_context(source: ClipSource, config: Config) -> None:
     """Raises `InputError` where a clip is longer than live encoders would hear."""
     longest = max(source.entries, key=lambda entry: entry.frames)
-    if heard_frames(config) and longest.frames > config.data.context_frames:
+    if context_frames(config) and longest.frames > config.data.context_frames:
         raise InputError(
             f"data.context_frames={config.data.context_frames}: clip {longest.id} of "
             f"{source.folders[longest.folder]} has {longest.frames} frames; expected at least that"
@@ -406,14 +407,14 @@ class _Window:
     config: Config
     plan: window_sampler.Plan | list[tuple[int, int]]
     train: bool
-    encoded: encoded_lib.Reader | None = None
+    cached: Reader | None = None
     rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
 
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
         data = self.config.data
         setting = data.augment if self.train else _NO_AUGMENT
         context: dict[str, Any] = {}
-        cached: dict[str, np.ndarray] = {}
+        hidden_states: dict[str, np.ndarray] = {}
         wanted = self._clip(index)
         number, clip, bad = self.source.get(wanted)
         if isinstance(self.plan, window_sampler.Plan):
@@ -426,7 +427,7 @@ class _Window:
             middle = self.plan[index][1] + data.window_frames / 2
             start = window_sampler.start_at(middle, clip.frames, data.window_frames)
         # Encoders hear the whole clip, changed as a whole, and the window is a part of that.
-        heard = heard_frames(self.config)
+        heard = context_frames(self.config)
         begin = 0 if heard else start
         window = augment.cut(clip, begin, heard or data.window_frames, speed)
         rest = self._rest(number, clip) if setting.enabled and setting.silence_prob else None
@@ -439,17 +440,17 @@ class _Window:
                 "context_start": np.int32(first),
             }
             window = augment.part(window, first, data.window_frames)
-        if self.encoded is not None:
+        if self.cached is not None:
             entry = self.source.entries[number]
-            for key, stream in self.encoded.streams.items():
+            for key, spec in self.cached.specs.items():
                 try:
-                    read = self.encoded.window(
+                    states = self.cached.window(
                         key, entry, start, data.window_frames, speed, clip=clip
                     )
                 except InputError as error:
-                    shape = (data.window_frames, stream.states, stream.width)
-                    read, bad[_CACHE] = np.zeros(shape, np.float16), str(error)
-                cached[key] = read
+                    shape = (data.window_frames, spec.states, spec.width)
+                    states, bad[_CACHE] = np.zeros(shape, np.float16), str(error)
+                hidden_states[key] = states
         subject = self.identities.subject[number]
         points = self.identities.points[subject]
         item = Batch(
@@ -467,7 +468,7 @@ class _Window:
             emotion=window.emotion,
             clip=np.int32(number),
             start=np.int32(start),
-            cached_features=cached,
+            cached_features=hidden_states,
             **context,
         )
         return item, bad

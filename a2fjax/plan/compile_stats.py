@@ -91,7 +91,7 @@ def batch_spec(config: config_lib.Config, task: Task) -> Batch:
     """
     cached = config.data.encoder_features == "cached"
     read: dict[str, Any] = dict(task.model.audio_features.encoders) if cached else {}
-    return loader.spec(config, encoded=read)
+    return loader.spec(config, cached=read)
 
 
 def find(

@@ -142,8 +142,8 @@ def hidden_state_statistics(
     clips = ClipSource(folders, data.split)
     cache = None
     if data.encoder_features == "cached":
-        streams = {key: writer.stream(*each) for key, each in encoders.items()}
-        cache = reader.Reader(clips.folders, clips.manifests, streams, cache_bytes=0)
+        specs = {key: writer.feature_spec(*each) for key, each in encoders.items()}
+        cache = reader.Reader(clips.folders, clips.manifests, specs, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
     # Padded to one length, so that one compiled program serves all clips.
     frames = -(-int(clips.frames[chosen].max()) // padding.BUCKET) * padding.BUCKET

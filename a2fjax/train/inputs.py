@@ -62,7 +62,7 @@ class ShardInputs:
         *,
         host: int = 0,
         hosts: int = 1,
-        encoded: loader.Streams | None = None,
+        cached: loader.FeatureSpecs | None = None,
     ) -> None:
         """Reads nothing yet.
 
@@ -70,9 +70,9 @@ class ShardInputs:
           config: of the run.
           host: number of this process.
           hosts: number of processes.
-          encoded: encoders whose states are read from caches beside the shards, by key.
+          cached: encoders whose hidden states are read from feature caches, by key.
         """
-        self._encoded = encoded
+        self._cached = cached
         self._config = config
         self._host, self._hosts = host, hosts
         self._training: loader.Batches | None = None
@@ -80,7 +80,7 @@ class ShardInputs:
 
     def spec(self) -> Batch:
         """See `Inputs`."""
-        return loader.spec(self._config, encoded=self._encoded)
+        return loader.spec(self._config, cached=self._cached)
 
     def batches(self, start_step: int) -> Closable:
         """See `Inputs`."""
@@ -89,7 +89,7 @@ class ShardInputs:
             start_step=start_step,
             host=self._host,
             hosts=self._hosts,
-            encoded=self._encoded,
+            cached=self._cached,
         )
         return self._training
 
@@ -102,7 +102,7 @@ class ShardInputs:
             held_out.batches,
             host=self._host,
             hosts=self._hosts,
-            encoded=self._encoded,
+            cached=self._cached,
         )
 
     def eval_sets(self, index: int) -> dict[str, np.ndarray]:

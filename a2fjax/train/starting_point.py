@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from a2fjax import tasks
 from a2fjax.config import Config
 from a2fjax.data.feature_cache import writer
-from a2fjax.data.feature_cache.reader import Stream
+from a2fjax.data.feature_cache.format import FeatureSpec
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import params as params_lib
 from a2fjax.models import pretrained
@@ -66,9 +66,9 @@ def has_checkpoint(workdir: Path) -> bool:
     return (workdir / "config.json").is_file() and bool(checkpoints.steps(workdir))
 
 
-def feature_streams(encoders: Encoders) -> dict[str, Stream]:
-    """Returns what feature caches must hold for encoders, by key."""
-    return {key: writer.stream(*loaded) for key, loaded in encoders.items()}
+def feature_specs(encoders: Encoders) -> dict[str, FeatureSpec]:
+    """Returns the identity of each encoder's hidden states in feature caches, by key."""
+    return {key: writer.feature_spec(*loaded) for key, loaded in encoders.items()}
 
 
 def check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:

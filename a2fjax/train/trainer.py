@@ -100,7 +100,7 @@ def train(
                 config,
                 host=jax.process_index(),
                 hosts=jax.process_count(),
-                encoded=starting_point.feature_streams(encoders) if cached else None,
+                cached=starting_point.feature_specs(encoders) if cached else None,
             )
         mesh = build_mesh(config, task, inputs.spec())
         starting_point.check_best_metric(config, task, inputs)

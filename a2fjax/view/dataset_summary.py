@@ -16,7 +16,7 @@ from a2fjax import rig
 from a2fjax.config import DataConfig, check_weights
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.data.feature_cache import reader
+from a2fjax.data.feature_cache import inventory
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
 MOST_RECORDS = 200
@@ -280,9 +280,9 @@ def _provenance(found: DatasetSummary) -> list[str]:
 def _caches(found: DatasetSummary) -> list[str]:
     """Returns a table of what speech encoders were cached, if any were."""
     rows = []
-    for cache in reader.caches(found.folder, found.manifest):
+    for cache in inventory.caches(found.folder, found.manifest):
         kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
-        shape = f"{cache.stream.states} x {cache.stream.width}" if cache.stream else "?"
+        shape = f"{cache.spec.states} x {cache.spec.width}" if cache.spec else "?"
         size = f"{cache.size / 1e6:.1f} MB"
         rows.append((cache.folder.name, kind, layers, shape, size, cache.state))
     if not rows:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from a2fjax import config
 from a2fjax.data import records
-from a2fjax.data.feature_cache import reader
+from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.errors import InputError
 
-FOLDER = reader.FOLDER
+FOLDER = cache_format.FOLDER
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -95,5 +95,5 @@ def test_too_small_for_the_clips_is_said(build, long_set):
     signals = dataclasses.replace(
         config, audio=dataclasses.replace(config.audio, features=("mel",))
     )
-    assert loader.heard_frames(signals) == 0
+    assert loader.context_frames(signals) == 0
     assert loader.spec(signals).context_audio is None

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from a2fjax.data import augment, records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.data.feature_cache import reader as encoded
+from a2fjax.data.feature_cache import format as cache_format
+from a2fjax.data.feature_cache import inventory
+from a2fjax.data.feature_cache import reader as cache_reader
 from a2fjax.errors import InputError
 
-STREAM = encoded.Stream("0123456789abcdef", 3, 5)
+SPEC = cache_format.FeatureSpec("0123456789abcdef", 3, 5)
 DESCRIPTION = {"kind": "whisper", "layers": 2, "network": {"width": 5}}
 
 
@@ -28,22 +30,22 @@ def states_of(clip_id: str, frames: int) -> np.ndarray:
     return own + np.arange(frames, dtype=np.float32)[:, None, None] / 8 + np.zeros((1, 3, 5))
 
 
-def write(shards: Path, stream=STREAM) -> Path:
+def write(shards: Path, spec=SPEC) -> Path:
     """A cache as `encode.write` makes one, of states that are known."""
     manifest = records.read_manifest(shards)
-    folder = stream.folder(shards)
+    folder = spec.folder(shards)
     folder.mkdir(parents=True)
     for shard in manifest.shards:
-        writer = ArrayRecordWriter(str(folder / shard.file), encoded.WRITER_OPTIONS)
+        writer = ArrayRecordWriter(str(folder / shard.file), cache_format.WRITER_OPTIONS)
         places, first = {}, 0
         for clip in shard.clips:
-            for record in encoded.encode(clip["id"], states_of(clip["id"], clip["frames"])):
+            for record in cache_format.encode(clip["id"], states_of(clip["id"], clip["frames"])):
                 writer.write(record)
-            places[clip["id"]] = encoded.Place(clip["frames"], clip["sound"], first)
-            first += encoded.stretches(clip["frames"])
-        writer.write(encoded.encode_header(encoded.Header(stream, DESCRIPTION, places)))
+            places[clip["id"]] = cache_format.ClipRecords(clip["frames"], clip["sound"], first)
+            first += cache_format.chunk_count(clip["frames"])
+        writer.write(cache_format.encode_header(cache_format.Header(spec, DESCRIPTION, places)))
         writer.close()
-    encoded.write_manifest(shards, stream, DESCRIPTION, manifest)
+    cache_format.write_manifest(shards, spec, DESCRIPTION, manifest)
     return folder
 
 
@@ -54,9 +56,9 @@ def cached(shards, tmp_path):
     return copy
 
 
-def reader(*folders, stream=STREAM, **options):
+def reader(*folders, spec=SPEC, **options):
     manifests = [records.read_manifest(f) for f in folders]
-    return encoded.Reader([str(f) for f in folders], manifests, {"0_x": stream}, **options)
+    return cache_reader.Reader([str(f) for f in folders], manifests, {"0_x": spec}, **options)
 
 
 @given(
@@ -69,10 +71,10 @@ def reader(*folders, stream=STREAM, **options):
 def test_records_bring_back_what_was_written(frames, states, width, name, scale):
     random = np.random.default_rng(frames)
     values = (scale * random.uniform(-1, 1, (frames, states, width))).astype(np.float32)
-    found = [encoded.decode(record) for record in encoded.encode(name, values)]
-    assert len(found) == encoded.stretches(frames)
+    found = [cache_format.decode(record) for record in cache_format.encode(name, values)]
+    assert len(found) == cache_format.chunk_count(frames)
     assert [clip for clip, _, _ in found] == [name] * len(found)
-    assert [start for _, start, _ in found] == list(range(0, frames, encoded.CHUNK))
+    assert [start for _, start, _ in found] == list(range(0, frames, cache_format.CHUNK))
     if found:
         joined = np.concatenate([part for _, _, part in found])
         assert joined.dtype == np.float16
@@ -81,9 +83,11 @@ def test_records_bring_back_what_was_written(frames, states, width, name, scale)
 
 @given(st.binary(max_size=60), st.integers(0, 1000), st.integers(1, 255))
 def test_any_damage_is_a_bad_record(noise, place, change):
-    (good,) = encoded.encode("a/1", np.ones((7, 2, 3)))
-    header = encoded.encode_header(encoded.Header(STREAM, {}, {"a": encoded.Place(7, "x", 0)}))
-    for data, decode in ((good, encoded.decode), (header, encoded.decode_header)):
+    (good,) = cache_format.encode("a/1", np.ones((7, 2, 3)))
+    header = cache_format.encode_header(
+        cache_format.Header(SPEC, {}, {"a": cache_format.ClipRecords(7, "x", 0)})
+    )
+    for data, decode in ((good, cache_format.decode), (header, cache_format.decode_header)):
         bad = bytearray(data)
         bad[place % len(data)] ^= change
         for damaged in (bytes(bad), data[: place % len(data)], noise):
@@ -94,29 +98,29 @@ def test_any_damage_is_a_bad_record(noise, place, change):
 @pytest.mark.parametrize("wrong", [7e4, np.nan, np.inf])
 def test_what_16_bits_cannot_hold_is_refused(wrong):
     with pytest.raises(ValueError, match="a/1: a state of .* is beyond 16-bit"):
-        list(encoded.encode("a/1", np.full((2, 1, 1), wrong)))
+        list(cache_format.encode("a/1", np.full((2, 1, 1), wrong)))
 
 
 def test_a_header_says_whose_the_file_is(cached):
     manifest = records.read_manifest(cached)
     shard = manifest.shards[1]
-    path = STREAM.folder(cached) / shard.file
-    header = encoded.read_header(path)
-    assert header.stream == STREAM and header.encoder == DESCRIPTION
+    path = SPEC.folder(cached) / shard.file
+    header = cache_format.read_header(path)
+    assert header.spec == SPEC and header.encoder == DESCRIPTION
     assert list(header.clips) == [clip["id"] for clip in shard.clips]
-    assert encoded.is_current(header, STREAM, shard)
+    assert cache_format.is_current(header, SPEC, shard)
     for change in ({"fingerprint": "f" * 16}, {"states": 2}):
-        assert not encoded.is_current(header, dataclasses.replace(STREAM, **change), shard)
+        assert not cache_format.is_current(header, dataclasses.replace(SPEC, **change), shard)
     first = shard.clips[0]
     for change in ({"id": "other"}, {"frames": first["frames"] + 1}, {"sound": "00000000"}):
         other = records.Shard(shard.file, [{**first, **change}, *shard.clips[1:]])
-        assert not encoded.is_current(header, STREAM, other), change
+        assert not cache_format.is_current(header, SPEC, other), change
     # Of sets that do not say their sounds, they are measured.
     plain = [{k: v for k, v in clip.items() if k != "sound"} for clip in shard.clips]
     sounds = [clip["sound"] for clip in shard.clips]
     old = records.Shard(shard.file, plain)
-    assert encoded.is_current(header, STREAM, old, sounds)
-    assert not encoded.is_current(header, STREAM, old, ["x", *sounds[1:]])
+    assert cache_format.is_current(header, SPEC, old, sounds)
+    assert not cache_format.is_current(header, SPEC, old, ["x", *sounds[1:]])
 
 
 def test_a_sound_changes_with_audio_and_level_only(build):
@@ -168,15 +172,15 @@ def test_readers_may_be_pickled_and_shared_by_threads(cached):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(400)))
-    assert sum(a.nbytes for a in second._kept.values()) == second._bytes <= 3000
+    assert sum(a.nbytes for a in second._chunks.values()) == second._bytes <= 3000
 
 
 def test_a_window_reads_little_more_than_its_frames(cached):
     source, read = ClipSource([cached], "train"), reader(cached)
     entry = max(source.entries, key=lambda e: e.frames)
-    assert entry.frames > 2 * encoded.CHUNK
+    assert entry.frames > 2 * cache_format.CHUNK
     read.window("0_x", entry, 10, 50)
-    assert read._bytes == encoded.CHUNK * 3 * 5 * 2
+    assert read._bytes == cache_format.CHUNK * 3 * 5 * 2
 
 
 def damage(name):
@@ -214,7 +218,7 @@ def damage(name):
     ],
 )
 def test_what_is_wrong_with_a_cache_is_told_with_the_way_out(cached, name, says):
-    damage(name)(STREAM.folder(cached))
+    damage(name)(SPEC.folder(cached))
     with pytest.raises(InputError) as error:
         reader(cached)
     message = str(error.value)
@@ -223,14 +227,14 @@ def test_what_is_wrong_with_a_cache_is_told_with_the_way_out(cached, name, says)
         f"`a2fjax cache {cached} --features ...`" in message
         and "data.encoder_features='live'" in message
     )
-    (listed,) = encoded.caches(cached, records.read_manifest(cached)) or [None]
+    (listed,) = inventory.caches(cached, records.read_manifest(cached)) or [None]
     assert listed is None or listed.state != "complete"
 
 
 def test_another_encoder_is_named_with_those_there_are(cached):
-    other = dataclasses.replace(STREAM, fingerprint="f" * 16)
-    with pytest.raises(InputError, match=rf"is missing \(there: {STREAM.name}\)"):
-        reader(cached, stream=other)
+    other = dataclasses.replace(SPEC, fingerprint="f" * 16)
+    with pytest.raises(InputError, match=rf"is missing \(there: {SPEC.name}\)"):
+        reader(cached, spec=other)
 
 
 def rebuilt(build, shards, folder, change):
@@ -248,14 +252,14 @@ def test_a_rebuild_that_changes_sounds_is_never_read(build, shards, tmp_path):
     louder = rebuilt(
         build, shards, tmp_path / "b", lambda c: dataclasses.replace(c, audio=c.audio * 0.99)
     )
-    shutil.copytree(old, STREAM.folder(louder))
+    shutil.copytree(old, SPEC.folder(louder))
     with pytest.raises(InputError, match="was made of other clips or sounds"):
         reader(louder)
     # What is learnt may change, what is heard is the same: nothing is encoded again.
     solved = rebuilt(
         build, shards, tmp_path / "c", lambda c: dataclasses.replace(c, motion=c.motion * 0.5)
     )
-    shutil.copytree(old, STREAM.folder(solved))
+    shutil.copytree(old, SPEC.folder(solved))
     reader(solved)
 
 
@@ -270,7 +274,7 @@ def test_states_of_another_sound_are_found_while_reading(build, cached, tmp_path
                 del clip["sound"]
         records.write_manifest(cached, manifest)
         source = ClipSource([cached], "train")
-    encoded.write_manifest(cached, STREAM, DESCRIPTION, manifest)
+    cache_format.write_manifest(cached, SPEC, DESCRIPTION, manifest)
     read = reader(cached)
     entry, clip = source.entries[0], source[0]
     read.window("0_x", entry, 0, 9, clip=clip)
@@ -285,7 +289,7 @@ def test_states_of_another_sound_are_found_while_reading(build, cached, tmp_path
 
 
 def test_damage_inside_a_file_is_one_line_with_the_way_out(cached):
-    source, folder = ClipSource([cached], "train"), STREAM.folder(cached)
+    source, folder = ClipSource([cached], "train"), SPEC.folder(cached)
     entry = source.entries[0]
     path = folder / Path(entry.file).name
     data = bytearray(path.read_bytes())
@@ -300,11 +304,11 @@ def test_damage_inside_a_file_is_one_line_with_the_way_out(cached):
     with pytest.raises(InputError, match="remove the file"):
         reader(cached).read("0_x", entry)
     with pytest.raises(records.BadRecord):
-        encoded.read_header(path)
+        cache_format.read_header(path)
 
 
 def test_files_are_whole_arrays_of_records(cached):
-    for path in STREAM.folder(cached).glob("*.arrayrecord"):
-        header = encoded.read_header(path)
-        count = sum(encoded.stretches(p.frames) for p in header.clips.values())
+    for path in SPEC.folder(cached).glob("*.arrayrecord"):
+        header = cache_format.read_header(path)
+        count = sum(cache_format.chunk_count(p.frames) for p in header.clips.values())
         assert ArrayRecordReader(str(path)).num_records() == count + 1

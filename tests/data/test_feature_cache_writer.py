@@ -98,7 +98,7 @@ def test_a_fingerprint_is_of_all_that_states_depend_on(tiny, build, tmp_path):
             leaf = leaf[key.key]
         leaf.reshape(-1)[-1] += 1e-3
         assert encoder.fingerprint(bent) != own, jax.tree_util.keystr(path)
-    all_states = writer.stream(*load(name, mix=True))
+    all_states = writer.feature_spec(*load(name, mix=True))
     assert (all_states.states, all_states.name) == (3, f"{own}-3")
 
 
@@ -111,7 +111,7 @@ def test_states_are_those_of_the_whole_clip(tiny, copy):
     place = writer.write(copy, encoder, params, say=said.append)
     assert "100 %" in said[-1]
     manifest = records.read_manifest(copy)
-    read = reader.Reader([str(copy)], [manifest], {"0_x": writer.stream(encoder, params)})
+    read = reader.Reader([str(copy)], [manifest], {"0_x": writer.feature_spec(encoder, params)})
     assert sorted(p.name for p in place.iterdir()) == sorted(
         ["manifest.json", *(s.file for s in manifest.shards)]
     )
@@ -131,7 +131,7 @@ def test_parts_and_finish_are_the_whole_to_the_byte(tiny, copy, tmp_path):
     encoder, params = load(tiny["whisper"])
     whole = writer.write(copy, encoder, params)
     expected = bytes_of(whole)
-    shutil.rmtree(copy / "encoded")
+    shutil.rmtree(copy / "feature_cache")
     for part in ((2, 2), (1, 2)):
         with pytest.raises(InputError, match=r"is missing.*; run the part"):
             writer.write(copy, encoder, params, finish=True)
@@ -150,7 +150,7 @@ def test_parts_and_finish_are_the_whole_to_the_byte(tiny, copy, tmp_path):
 def test_memory_follows_the_states_not_the_shards(tiny, copy, monkeypatch):
     encoder, params = load(tiny["base"], mix=True)
     expected = bytes_of(writer.write(copy, encoder, params))
-    shutil.rmtree(copy / "encoded")
+    shutil.rmtree(copy / "feature_cache")
     most = []
     plain = writer._Work._encode
 
@@ -194,15 +194,15 @@ def test_after_a_rebuild_only_what_sounds_otherwise_is_encoded_again(build, tiny
     clips[1] = dataclasses.replace(clips[1], audio=clips[1].audio * 0.9)
     clips = [dataclasses.replace(c, motion=c.motion * 0.9) for c in clips]
     again = build.write(tmp_path / "again", clips)
-    shutil.copytree(folder / "encoded", again / "encoded")
+    shutil.copytree(folder / "feature_cache", again / "feature_cache")
     config = cached_config(configure(build, [again], [tiny["whisper"]]))
-    streams = {"0_whisper": writer.stream(encoder, params)}
+    specs = {"0_whisper": writer.feature_spec(encoder, params)}
     with pytest.raises(InputError, match="was made of other clips or sounds"):
-        loader.batches(config, encoded=streams)
+        loader.batches(config, cached=specs)
     place = writer.write(again, encoder, params)
     changed = {p.name for p in place.iterdir() if p.stat().st_mtime_ns != before[p.name]}
     assert changed == {"manifest.json", "clips-00001-of-00003.arrayrecord"}
-    loader.batches(config, encoded=streams).close()
+    loader.batches(config, cached=specs).close()
 
 
 def test_a_damaged_clip_is_left_out_as_training_does(build, tiny, copy):
@@ -218,7 +218,7 @@ def test_a_damaged_clip_is_left_out_as_training_does(build, tiny, copy):
     writer.write(copy, encoder, params, say=said.append)
     assert said == ["3 of 3 files were there already"]
     config = cached_config(configure(build, [copy], [tiny["whisper"]]))
-    stream = loader.batches(config, encoded={"0_whisper": writer.stream(encoder, params)})
+    stream = loader.batches(config, cached={"0_whisper": writer.feature_spec(encoder, params)})
     list(itertools.islice(stream, 9))
     assert len(stream.bad) == 1
     stream.close()
@@ -232,7 +232,7 @@ def test_states_beyond_16_bits_leave_nothing(tiny, copy):
         WorkFailed, match="beyond 16-bit floating point; train with data.encoder_features="
     ):
         writer.write(copy, encoder, huge)
-    assert list(writer.stream(encoder, huge).folder(copy).iterdir()) == []
+    assert list(writer.feature_spec(encoder, huge).folder(copy).iterdir()) == []
 
 
 def start(shards, name, *arguments, slow=False):
@@ -270,8 +270,8 @@ def start(shards, name, *arguments, slow=False):
 def test_killed_in_the_middle_it_goes_on(tiny, copy, tell_again, sign):
     encoder, params = load(tiny["whisper"])
     expected = bytes_of(writer.write(copy, encoder, params))
-    folder = writer.stream(encoder, params).folder(copy)
-    shutil.rmtree(copy / "encoded")
+    folder = writer.feature_spec(encoder, params).folder(copy)
+    shutil.rmtree(copy / "feature_cache")
     process = start(copy, tiny["whisper"], slow=True)
     end = time.monotonic() + 60
     while not (list(folder.glob("clips-*")) and list(folder.glob(".clips-*.partial"))):
@@ -340,7 +340,7 @@ def test_wrong_words_are_one_line(tiny, shards, tmp_path, capsys, arguments, say
     assert main.main(["cache", *(a.format(**values) for a in arguments)]) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
-    assert not (shards / "encoded").exists()
+    assert not (shards / "feature_cache").exists()
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -369,13 +369,13 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
     config = configure(build, [copy], [tiny[kind]], encoder=options, context_frames=300)
     found = cache(config)
     (key,) = found
-    streams = {key: writer.stream(*found[key])}
+    specs = {key: writer.feature_spec(*found[key])}
     heard = audio_features.AudioFeatureExtractor(config.audio, found)
     run = jax.jit(heard.states)
     params = {"encoders": {key: found[key][1]}}
-    live, cached = take(config, 3), take(cached_config(config), 3, encoded=streams)
+    live, cached = take(config, 3), take(cached_config(config), 3, cached=specs)
     assert jax.eval_shape(lambda b: b, cached[0]) == loader.spec(
-        cached_config(config), encoded=streams
+        cached_config(config), cached=specs
     )
     for a, b in zip(live, cached, strict=True):
         without = {"context_audio": None, "context_length": None, "context_start": None}
@@ -398,29 +398,29 @@ def test_workers_hosts_and_pickling_change_nothing(build, tiny, copy, speed):
     )
     encoder, params = load(tiny["whisper"])
     writer.write(copy, encoder, params)
-    streams = {"0_whisper": writer.stream(encoder, params)}
-    here = take(config, 5, encoded=streams)
+    specs = {"0_whisper": writer.feature_spec(encoder, params)}
+    here = take(config, 5, cached=specs)
     far = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=2))
     for other in (
-        take(far, 5, encoded=streams),
-        take(config, 3, encoded=streams, start_step=2),
+        take(far, 5, cached=specs),
+        take(config, 3, cached=specs, start_step=2),
     ):
         for a, b in zip(here[-len(other) :], other, strict=True):
             jax.tree.map(np.testing.assert_array_equal, a, b)
-    parts = [take(config, 5, encoded=streams, host=h, hosts=2) for h in (0, 1)]
+    parts = [take(config, 5, cached=specs, host=h, hosts=2) for h in (0, 1)]
     for a, b, c in zip(here, *parts, strict=True):
         np.testing.assert_array_equal(
             a.cached_features["0_whisper"],
             np.concatenate([b.cached_features["0_whisper"], c.cached_features["0_whisper"]]),
         )
     # What a worker finds damaged reaches the command as one line, too.
-    folder = streams["0_whisper"].folder(copy)
+    folder = specs["0_whisper"].folder(copy)
     for path in folder.glob("*.arrayrecord"):
         data = bytearray(path.read_bytes())
         data[len(data) // 8 : len(data) // 4] = bytes(len(data) // 4 - len(data) // 8)
         path.write_bytes(data)
     with pytest.raises(InputError, match="write it again with `a2fjax cache"):
-        take(far, 9, encoded=streams)
+        take(far, 9, cached=specs)
 
 
 def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path):
@@ -429,14 +429,14 @@ def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path)
     config = configure(build, [copy, other], names, weights=(1.0, 3.0))
     found = pretrained.load(config.audio)
     assert list(found) == ["0_wav2vec2", "2_whisper", "3_wav2vec2"]
-    streams = {key: writer.stream(*each) for key, each in found.items()}
+    specs = {key: writer.feature_spec(*each) for key, each in found.items()}
     for encoder, params in found.values():
         writer.write(copy, encoder, params)
     with pytest.raises(InputError, match=f"{other}.*the cache of encoder 0_wav2vec2 is missing"):
-        take(cached_config(config), 1, encoded=streams)
+        take(cached_config(config), 1, cached=specs)
     for encoder, params in found.values():
         writer.write(other, encoder, params)
-    stream = loader.batches(cached_config(config), encoded=streams)
+    stream = loader.batches(cached_config(config), cached=specs)
     sets = set()
     for batch in itertools.islice(stream, 4):
         for row, (clip, begin) in enumerate(zip(batch.clip, batch.start, strict=True)):
@@ -444,7 +444,7 @@ def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path)
             sets.add(entry.folder)
             place = np.minimum(begin + np.arange(64), entry.frames - 1)
             for key in found:
-                read = reader.Reader([copy, other], stream.source.manifests, streams)
+                read = reader.Reader([copy, other], stream.source.manifests, specs)
                 np.testing.assert_array_equal(
                     batch.cached_features[key][row], read.read(key, entry)[place]
                 )

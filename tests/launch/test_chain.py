@@ -134,7 +134,7 @@ def test_captures_to_a_report_are_queued_at_once(
          "--after", str(shards), *queue],
         ["submit", str(ROOT / "experiments" / "regression_v2_3.py"), "--name", "one", features,
          f"--config.data.shards={shards}", *(f"--config.{k}={v}" for k, v in SMALL.items()),
-         "--after", str(shards / "encoded"), "--after", str(shards), *runs, *queue],
+         "--after", str(shards / "feature_cache"), "--after", str(shards), *runs, *queue],
         ["run", "report", "--after", "one", *runs, *queue, "--", "a2fjax", "evaluate",
          str(tmp_path / "runs" / "one"), "--quick", "--out", str(tmp_path / "report.json")],
     ]  # fmt: skip

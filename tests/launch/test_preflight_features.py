@@ -8,7 +8,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from a2fjax.data import records
-from a2fjax.data.feature_cache import reader
+from a2fjax.data.feature_cache import inventory
 from launch import submit
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +67,9 @@ def cache(shards, encoder, *arguments):
 
 def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, capsys):
     assert cache(shards, encoder, "--elements", "2", "--max-parallel", "2") == 0
-    folder = shards / "encoded"
+    folder = shards / "feature_cache"
     manifest = records.read_manifest(shards)
-    (found,) = reader.caches(shards, manifest)
+    (found,) = inventory.caches(shards, manifest)
     assert found.state == "complete"
     files = {p.name: p.read_bytes() for p in found.folder.iterdir()}
     assert len(files) == 4
@@ -121,7 +121,7 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
         ),
         (["{shards}", "--config", "none.py"], "none.py"),
         (["{shards}/none", "--features", "{encoder}"], "does not exist"),
-        (["{shards}/encoded", "--features", "{encoder}"], "does not exist"),
+        (["{shards}/feature_cache", "--features", "{encoder}"], "does not exist"),
     ],
 )
 def test_wrong_words_are_one_line_at_the_desk(shards, encoder, capsys, arguments, says):
@@ -129,14 +129,14 @@ def test_wrong_words_are_one_line_at_the_desk(shards, encoder, capsys, arguments
     assert submit.main(["cache", *(a.format(**values) for a in arguments)]) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
-    assert not (shards / "encoded").exists()
+    assert not (shards / "feature_cache").exists()
 
 
 def test_what_would_be_submitted(shards, encoder, capsys, tmp_path):
     assert cache(shards, encoder, "--max-parallel", "9", "--dry-run") == 0
     out = capsys.readouterr().out
     assert [f"--part {i}/3" in out for i in (1, 2, 3)] == [True] * 3 and "--finish" in out
-    assert not (shards / "encoded").exists()
+    assert not (shards / "feature_cache").exists()
     extra = ("--scheduler", "slurm", "--mem", "4G", "--config.audio.encoder.layers=0", "--dry-run")
     assert cache(shards, encoder, *extra, "--array-limit", "99") == 0
     out = capsys.readouterr().out

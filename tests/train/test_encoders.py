@@ -137,9 +137,9 @@ def test_frozen_layers_cost_no_gradient(shards, tiny_encoders, name, remat):
     forward = whole_forward(task, states[0], batch)
     # The same model on states that were computed before costs what it costs less the encoder.
     config = make_config(shards, feature)
-    encoded = starting_point.feature_streams(pretrained.load(config.audio))
-    cached = make_config(shards, feature, data={"encoded": "cached"})
-    spec = ShardInputs(cached, encoded=encoded).spec()
+    encoded = starting_point.feature_specs(pretrained.load(config.audio))
+    cached = make_config(shards, feature, data={"encoder_features": "cached"})
+    spec = ShardInputs(cached, cached=encoded).spec()
     task = tasks.build(cached)
     tx = optimizer.build(cached.optim, cached.steps)
     made = jax.eval_shape(

@@ -21,7 +21,8 @@ import numpy as np
 from a2fjax import files
 from a2fjax.data import padding, records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.data.feature_cache import reader
+from a2fjax.data.feature_cache import format as cache_format
+from a2fjax.data.feature_cache import inventory
 from a2fjax.encoders.param_paths import Params
 from a2fjax.encoders.speech_encoder import SpeechEncoder, compiled_apply
 from a2fjax.errors import InputError, WorkFailed
@@ -38,9 +39,9 @@ _LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
 _SAY_SECONDS = 10.0
 
 
-def stream(encoder: SpeechEncoder, params: Params) -> reader.Stream:
+def feature_spec(encoder: SpeechEncoder, params: Params) -> cache_format.FeatureSpec:
     """Returns what a cache of an encoder holds."""
-    return reader.Stream(encoder.fingerprint(params), encoder.num_states, encoder.width)
+    return cache_format.FeatureSpec(encoder.fingerprint(params), encoder.num_states, encoder.width)
 
 
 def write(
@@ -76,7 +77,7 @@ def write(
     if part is not None and not 1 <= part[0] <= part[1]:
         raise InputError(f"--part {part[0]}/{part[1]}: expected I/N with I from 1 to N")
     manifest = records.read_manifest(shards)
-    what = stream(encoder, params)
+    what = feature_spec(encoder, params)
     folder = what.folder(shards)
     if finish and not folder.is_dir():
         raise InputError(f"{folder}: is missing; run the parts, or the command without --finish")
@@ -102,28 +103,28 @@ def write(
         if alone():
             _clean(folder, {shard.file for shard in manifest.shards})
         try:
-            before = reader.read_manifest(folder)["clips"]
+            before = cache_format.read_manifest(folder)["clips"]
         except InputError:
             before = ""
-        if todo or before != reader.digest(manifest):
-            reader.write_manifest(shards, what, encoder.describe(), manifest)
-        reader.check(shards, what, manifest, encoder.kind)
+        if todo or before != cache_format.clips_digest(manifest):
+            cache_format.write_manifest(shards, what, encoder.describe(), manifest)
+        inventory.check(shards, what, manifest, encoder.kind)
     return folder
 
 
-def _wrong(shards: Path, shard: records.Shard, folder: Path, what: reader.Stream) -> str:
+def _wrong(shards: Path, shard: records.Shard, folder: Path, what: cache_format.FeatureSpec) -> str:
     """Returns what is wrong with a file of a cache, "" if nothing is."""
     path = folder / shard.file
     if not path.is_file():
         return "is missing"
     try:
-        header = reader.read_header(path)
+        header = cache_format.read_header(path)
     except records.BadRecord as error:
         return f"is damaged ({error})"
     sounds: list[str] = []
     if not all(clip.get("sound") for clip in shard.clips):
         sounds = list(_sounds(shards / shard.file, len(shard.clips)))
-    if not reader.is_current(header, what, shard, sounds):
+    if not cache_format.is_current(header, what, shard, sounds):
         return "was made of other clips or sounds than the shard has now"
     return ""
 
@@ -178,7 +179,7 @@ class _Work:
         shards: Path,
         encoder: SpeechEncoder,
         params: Params,
-        what: reader.Stream,
+        what: cache_format.FeatureSpec,
         say: Callable[[str], None],
     ) -> None:
         self.shards, self.encoder, self.what = shards, encoder, what
@@ -207,9 +208,9 @@ class _Work:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         path = self.folder / shard.file
-        found: dict[int, reader.Place] = {}
+        found: dict[int, cache_format.ClipRecords] = {}
         with files.atomic_write(path) as temporary:
-            writer = ArrayRecordWriter(str(temporary), reader.WRITER_OPTIONS)
+            writer = ArrayRecordWriter(str(temporary), cache_format.WRITER_OPTIONS)
             try:
                 first = 0
                 for members in self._batches([c["frames"] for c in shard.clips]):
@@ -219,26 +220,26 @@ class _Work:
                     for k, clip, values in zip(there, there.values(), states, strict=True):
                         for record in self._records(path, clip, values):
                             writer.write(record)
-                        found[k] = reader.Place(clip.frames, records.sound(clip), first)
-                        first += reader.stretches(clip.frames)
+                        found[k] = cache_format.ClipRecords(clip.frames, records.sound(clip), first)
+                        first += cache_format.chunk_count(clip.frames)
                     for k in set(clips) - set(there):
-                        found[k] = reader.Place(shard.clips[k]["frames"], "", -1)
+                        found[k] = cache_format.ClipRecords(shard.clips[k]["frames"], "", -1)
                     self.done += sum(shard.clips[k]["frames"] for k in members)
                     self._tell()
                 places = {clip["id"]: found[k] for k, clip in enumerate(shard.clips)}
-                header = reader.Header(self.what, self.encoder.describe(), places)
-                writer.write(reader.encode_header(header))
+                header = cache_format.Header(self.what, self.encoder.describe(), places)
+                writer.write(cache_format.encode_header(header))
             finally:
                 writer.close()
             try:
                 # A full disk shows here at the latest: the writer does not always say so.
-                reader.read_header(temporary)
+                cache_format.read_header(temporary)
             except records.BadRecord as error:
                 raise WorkFailed(f"{path}: could not be written ({error})") from None
 
     def _records(self, path: Path, clip: records.Clip, states: np.ndarray) -> Iterator[bytes]:
         try:
-            yield from reader.encode(clip.id, states)
+            yield from cache_format.encode(clip.id, states)
         except ValueError as error:
             raise WorkFailed(f"{path}: {error}; train with data.encoder_features='live'") from None
 

@@ -1,0 +1,253 @@
+"""Format of feature caches: hidden states of frozen speech encoders, stored beside the shards.
+
+    SHARDS/feature_cache/<fingerprint>-<states>/manifest.json   encoder and clips of the cache
+                                               /clips-...       one file a shard, of the same name
+
+The fingerprint covers weights, architecture and precision: another encoder has another folder. A
+file holds records of [CHUNK, S, D] float16 states of its shard's clips, so that a window reads
+little more than its own frames. Its last record is a header with the encoder and each clip's first
+record. A clip is identified by id, frames and sound (`records.sound`): states of another sound are
+never read, while a capture that is solved again keeps its states. NumPy only, because data workers
+run without jax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from a2fjax import files
+from a2fjax.data import records
+from a2fjax.data.dataset import read_record
+from a2fjax.errors import InputError
+
+FOLDER = "feature_cache"
+SCHEMA = 2
+CHUNK = 100
+"""Frames a record: two seconds."""
+
+WRITER_OPTIONS = "group_size:1,uncompressed"
+"""ArrayRecord's: half floats shrink by 8 %, and reading them back would take five times as long."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+    """Identifies the hidden states of an encoder.
+
+    Attributes:
+      fingerprint: of the encoder and its weights.
+      states: number S of states a frame.
+      width: width D of a state.
+    """
+
+    fingerprint: str
+    states: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cache's folder."""
+        return f"{self.fingerprint}-{self.states}"
+
+    def folder(self, shards: str | Path) -> Path:
+        """Returns the folder of the cache in a dataset."""
+        return Path(shards) / FOLDER / self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipRecords:
+    """Location of a clip's states in a file.
+
+    Attributes:
+      frames: T of the clip.
+      sound: `records.sound` of what was encoded.
+      first: index of its first record; -1 if the clip could not be read.
+    """
+
+    frames: int
+    sound: str
+    first: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """Contents of a cache file, from its last record.
+
+    Attributes:
+      spec: identifies the encoder.
+      encoder: `audio.encoders.Encoder.describe`.
+      clips: by id, in the shard's order.
+    """
+
+    spec: FeatureSpec
+    encoder: dict[str, Any]
+    clips: dict[str, ClipRecords]
+
+
+def chunk_count(frames: int) -> int:
+    """Returns the number of records that the states of `frames` frames take."""
+    return -(-frames // CHUNK)
+
+
+def encode(clip: str, states: np.ndarray) -> Iterator[bytes]:
+    """Yields the records of a clip's states [T, S, D], in order.
+
+    Raises:
+      ValueError: they are not finite, or beyond what 16 bits hold.
+    """
+    largest = float(np.abs(states).max(initial=0.0))
+    if not largest <= float(np.finfo(np.float16).max):
+        raise ValueError(f"{clip}: a state of {largest:g} is beyond 16-bit floating point")
+    for start in range(0, len(states), CHUNK):
+        part = states[start : start + CHUNK]
+        body = msgpack.packb([clip, start, list(part.shape)])
+        yield _sealed(len(body).to_bytes(4, "little") + body + part.astype("<f2").tobytes())
+
+
+def decode(data: bytes) -> tuple[str, int, np.ndarray]:
+    """Returns (clip's id, first frame, states [T, S, D] float16) of a record.
+
+    Raises:
+      BadRecord: damaged.
+    """
+    data = _opened(data)
+    try:
+        size = int.from_bytes(data[:4], "little")
+        clip, start, shape = msgpack.unpackb(data[4 : 4 + size])
+        values = np.frombuffer(data, "<f2", offset=4 + size).reshape(shape)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise records.BadRecord(f"not states ({error})") from None
+    return clip, start, values
+
+
+def encode_header(header: Header) -> bytes:
+    """Returns the last record of a file."""
+    clips = [[name, p.frames, p.sound, p.first] for name, p in header.clips.items()]
+    spec = dataclasses.asdict(header.spec)
+    return _sealed(msgpack.packb([SCHEMA, spec, json.dumps(header.encoder), clips]))
+
+
+def decode_header(data: bytes) -> Header:
+    """Returns what `encode_header` encoded.
+
+    Raises:
+      BadRecord: damaged, or of another schema.
+    """
+    try:
+        schema, spec, encoder, clips = msgpack.unpackb(_opened(data))
+        if schema == SCHEMA:
+            places = {name: ClipRecords(*place) for name, *place in clips}
+            return Header(FeatureSpec(**spec), json.loads(encoder), places)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        if isinstance(error, records.BadRecord):
+            raise
+        raise records.BadRecord(f"not the header of a cache ({error})") from None
+    raise records.BadRecord(f"schema {schema}, this version reads {SCHEMA}")
+
+
+def _sealed(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little") + data
+
+
+def _opened(data: bytes) -> bytes:
+    if len(data) < 8 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        raise records.BadRecord("checksum does not match")
+    return data[4:]
+
+
+def read_header(path: str | Path, readers: dict[str, Any] | None = None) -> Header:
+    """Returns the header of a file.
+
+    Args:
+      path: of the file.
+      readers: open files by path, as `dataset.read_record` keeps them; None closes the file.
+
+    Raises:
+      BadRecord: no such file, damaged, cut short, or of another schema.
+    """
+    keep_open = readers is not None
+    readers = {} if readers is None else readers
+    header = decode_header(read_record(readers, str(path), -1))
+    needed = sum(chunk_count(p.frames) for p in header.clips.values() if p.first >= 0)
+    count = readers[str(path)].num_records() - 1
+    if count != needed:
+        raise records.BadRecord(f"holds {count} records of states, its header names {needed}")
+    if not keep_open:
+        readers.pop(str(path)).close()
+    return header
+
+
+def clips_digest(manifest: records.Manifest) -> str:
+    """Returns 16 hex digits that change when the clips of a dataset, or their sound, do."""
+    clips = [
+        [shard.file, *((c["id"], c["frames"], c.get("sound", "")) for c in shard.clips)]
+        for shard in manifest.shards
+    ]
+    return hashlib.sha256(json.dumps(clips).encode()).hexdigest()[:16]
+
+
+def is_current(
+    header: Header, spec: FeatureSpec, shard: records.Shard, sounds: Sequence[str] = ()
+) -> bool:
+    """Returns whether a file holds an encoder's states of a shard's present clips.
+
+    Args:
+      header: of the file.
+      spec: of the encoder.
+      shard: from the dataset's manifest.
+      sounds: of its clips, if the manifest does not have them.
+    """
+    now = [
+        (clip["id"], clip["frames"], clip.get("sound") or (sounds[i] if sounds else ""))
+        for i, clip in enumerate(shard.clips)
+    ]
+    then = [(name, p.frames, p.sound) for name, p in header.clips.items()]
+    if header.spec != spec or len(now) != len(then):
+        return False
+    return all(
+        a[:2] == b[:2] and (a[2] == b[2] or not a[2] or p.first < 0)
+        for a, b, p in zip(now, then, header.clips.values(), strict=True)
+    )
+
+
+def write_manifest(
+    shards: str | Path, spec: FeatureSpec, encoder: Mapping[str, Any], manifest: records.Manifest
+) -> None:
+    """Writes the cache's manifest, which completes the cache."""
+    folder = spec.folder(shards)
+    values = {
+        "schema": SCHEMA,
+        **dataclasses.asdict(spec),
+        "encoder": dict(encoder),
+        "clips": clips_digest(manifest),
+        "files": {s.file: (folder / s.file).stat().st_size for s in manifest.shards},
+    }
+    files.write_text(folder / "manifest.json", json.dumps(values, indent=1) + "\n")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Returns the manifest of a cache's folder.
+
+    Raises:
+      InputError: damaged, or of another schema.
+    """
+    path = Path(folder) / "manifest.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema = values["schema"]
+        if schema == SCHEMA:
+            FeatureSpec(values["fingerprint"], values["states"], values["width"])
+            dict(values["encoder"]), str(values["clips"]), dict(values["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the manifest of a cache ({error})") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema}, this version reads {SCHEMA}")
+    return dict(values)
