@@ -35,6 +35,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
       InputError: an experiment that cannot be read, or a wrong key or value in it.
     """
+    if args.experiment and args.experiment.startswith("--config."):
+        # argparse takes an unknown flag whose value has a space for a positional argument.
+        args.experiment, extra = None, [args.experiment, *extra]
     resolved = config_lib.load(args.experiment, config_lib.parse_overrides(extra))
     rows = [
         (key, origin)
