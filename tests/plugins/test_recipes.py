@@ -215,9 +215,7 @@ def test_changed_code_stops_a_continued_run_and_is_said_of_others(runs, site, tm
         )
     finally:
         file.write_text(before)
-    warned, stopped = (
-        out.splitlines()[::-1] if "stopped" in out.splitlines()[0] else out.splitlines()
-    )
+    stopped, warned = out.splitlines()
     assert "warning: run" in warned and "plugin 'a2f_example_loss' has other code (was" in warned
     assert "stopped: --workdir" in stopped and "allow_plugin_changes=true" in stopped
 
@@ -240,15 +238,14 @@ def test_a_missing_package_is_one_line(runs, tmp_path):
 def test_a_scheduler_runs_jobs_with_its_own_option(runs, site, tmp_path):
     shards = runs[0] / "shards"
     experiment = tmp_path / "x.py"
-    experiment.write_text(
-        f"def get_config():\n    return {{'data': {{'shards': ({str(shards)!r},)}}}}\n"
-    )
+    values = {"data": {"shards": (str(shards),)}, "eval": {"every_steps": 0}}
+    experiment.write_text(f"def get_config():\n    return {values!r}\n")
     job = tmp_path / "job.py"
     job.write_text("import os\nprint('niceness', os.nice(0))\n")
     code = """
         import sys
         from launch import submit
-        sys.exit(submit.main(sys.argv[2:], program=[sys.executable, sys.argv[1]]))
+        sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))
     """
     words = [job, "submit", experiment, "--name", "one", "--scheduler", "nice", "--niceness", "3"]
     words += ["--runs", tmp_path / "runs"]
