@@ -13,26 +13,24 @@ class Network(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, signals, constants):
-        x = nn.Dense(rig.NUM_CHANNELS)(nn.gelu(nn.Conv(self.width, (9,))(signals)))
+    def __call__(self, features):
+        x = nn.Dense(rig.NUM_CHANNELS)(nn.gelu(nn.Conv(self.width, (9,))(features.signals)))
+        constants = self.variables["constants"]
         return constants["motion_mean"] + constants["motion_std"] * x
 
 
 class TinyConv(AudioModel):
-    def __init__(self, config, constants=None, encoders=None):
-        super().__init__(config, default_constants(), constants, encoders)
-        self.network = Network(config.model.width)
-
     def init(self, key, batch):
-        constants = self.device_constants()
-        params = self.network.init(key, self.zero_features(batch)[0], constants)["params"]
-        return {"network": params, "constants": constants}
+        params = self.draw_params(self.network, key, self.audio_features.zeros(batch))
+        return {"params": params, "constants": self.device_constants()}
 
-    def apply(self, params, batch, *, key=None, train=False):
-        signals, constants = self.audio_features.signals(batch), params["constants"]
-        motion = self.network.apply({"params": params["network"]}, signals, constants)
+    def apply(self, variables, batch, *, key=None, train=False):
+        own = {name: variables[name] for name in ("params", "constants")}
+        motion = self.network.apply(own, self.audio_features(variables, batch))
         return {"motion": motion if train else jnp.clip(motion, rig.MIN, rig.MAX)}
 
 
 def build(config, constants=None, encoders=None):
-    return RegressionTask(config, TinyConv(config, constants, encoders))
+    model = TinyConv(config.audio, config.precision, default_constants(), constants, encoders)
+    model.network = Network(config.model.width)
+    return RegressionTask(config.loss, model)
