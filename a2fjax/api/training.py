@@ -170,14 +170,26 @@ def _resolved(config: Config) -> Resolved:
 
 
 def _with_task(resolved: Resolved, task: Any) -> Resolved:
-    """Returns the configuration with a task, given as a class or its import path."""
+    """Returns the configuration with a task, given as a class or its import path.
+
+    Raises:
+      InputError: no such task, or a class that cannot be imported again.
+    """
     name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
+    if name.startswith("__main__:") or "<locals>" in name:
+        raise InputError(
+            f"task: {name!r} cannot be imported when the run is loaded; move the class to the top "
+            "level of a module"
+        )
     from a2fjax import tasks
+    from a2fjax.config import plugins
 
     tasks.resolve(name, where="task: ")
     config = dataclasses.replace(resolved.config, task=name)
     sources = {**resolved.sources, "task": "Python"}
-    return dataclasses.replace(resolved, config=config, sources=sources)
+    return dataclasses.replace(
+        resolved, config=config, sources=sources, plugins=plugins.digests(config)
+    )
 
 
 def _text(value: Any) -> str:

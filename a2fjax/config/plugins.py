@@ -18,7 +18,7 @@ def digests(config: Config) -> dict[str, str]:
     """Returns a digest of the source of every package that a configuration takes parts from.
 
     These are the packages of `config.plugins`, and those installed under the entry point group
-    `a2fjax.plugins` that the model, a loss term or an encoder comes from.
+    `a2fjax.plugins` that the model, the task, a loss term or an encoder comes from.
 
     Returns:
       16 hex digits by top-level package; they change when any of its Python files does.
@@ -28,6 +28,9 @@ def digests(config: Config) -> dict[str, str]:
     kinds = [feature.partition(":")[0] for feature in config.audio.features if ":" in feature]
     used += [registry.encoders.get(kind) for kind in kinds]
     packages = [name.partition(".")[0] for name in config.plugins]
+    task_module = config.task.partition(":")[0]
+    if task_module and not task_module.startswith("a2fjax."):
+        packages.append(task_module.partition(".")[0])
     packages += [entry.origin for entry in used if entry.origin != "a2fjax"]
     return {name: _digest(name) for name in sorted(set(packages))}
 

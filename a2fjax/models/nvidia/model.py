@@ -184,8 +184,10 @@ class NvidiaModel(AudioModel):
         In training it is linear in them: channels of the geometry then are not bounded.
         """
         if self.is_geometry:
-            own = _geometry(constants)
-            return solver.rig_channels(own, values) if train else solver.solve(own, values)[0]
+            geometry = _geometry(constants)
+            if train:
+                return solver.rig_channels(geometry, values)
+            return solver.solve(geometry, values)[0]
         out = constants["motion_mean"] + constants["motion_std"] * values
         return out if train else jnp.clip(out, rig.MIN, rig.MAX)
 
