@@ -163,9 +163,9 @@ def _listed(path: Path, data: dict[str, np.ndarray]) -> tuple[list[str], Any]:
             if absent:
                 raise InputError(f"{path}: poseNames lists {absent[0]!r}, which is not in the file")
             return names, [data[n] for n in names]
-    names = ", ".join(sorted(data)[:8]) or "nothing"
+    held = ", ".join(sorted(data)[:8]) or "nothing"
     raise InputError(
-        f"{path}: holds {names}; expected neutral with names and deltas, expression_names and "
+        f"{path}: holds {held}; expected neutral with names and deltas, expression_names and "
         "expression_deltas, or poseNames and an array a pose"
     )
 
