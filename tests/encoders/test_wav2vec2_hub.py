@@ -239,7 +239,7 @@ def test_damaged_files(folder, tensors):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "messages"),
     [
         (
             {"model_type": "hubertt"},

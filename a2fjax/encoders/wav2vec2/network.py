@@ -111,7 +111,7 @@ def channel_statistics(x: Array, counted: Array | None = None) -> Statistics:
     """Returns mean and variance of each channel of [B, T, C] over time.
 
     Args:
-      x: what `first_layer` gives.
+      x: output of `first_convolution`.
       counted: [B, T] bool, frames to include; all when None.
     """
     wide = x.astype(jnp.float32)
