@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from a2fjax import tasks
-from a2fjax.config import Config
+from a2fjax.config import Config, Resolved
 from a2fjax.data.feature_cache import writer
 from a2fjax.data.feature_cache.format import FeatureSpec
 from a2fjax.errors import InputError, nearest
@@ -20,6 +21,31 @@ from a2fjax.tasks.base import Task
 from a2fjax.train import checkpoints
 from a2fjax.train.distributed import broadcast
 from a2fjax.train.inputs import Inputs
+
+
+def with_task(resolved: Resolved, task: type | str) -> Resolved:
+    """Returns the experiment with `config.task` set to a class or its import path.
+
+    Raises:
+      InputError: it cannot be imported by name.
+
+    Example:
+      >>> from a2fjax import config
+      >>> from a2fjax.tasks.regression import RegressionTask
+      >>> with_task(config.load(None), RegressionTask).config.task
+      'a2fjax.tasks.regression:RegressionTask'
+    """
+    name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
+    if "<locals>" in name or name.startswith("__main__:"):
+        raise InputError(
+            f"task {name}: cannot be imported when the run is loaded; expected a class at the top "
+            "of an importable module"
+        )
+    tasks.resolve(name, where="task: ")
+    config = dataclasses.replace(resolved.config, task=name)
+    return dataclasses.replace(
+        resolved, config=config, sources={**resolved.sources, "task": "task="}
+    )
 
 
 def load_encoders(config: Config, workdir: Path) -> Encoders:

@@ -43,7 +43,7 @@ def train(
     resolved: Resolved,
     workdir: Path,
     *,
-    task: Task | None = None,
+    task: Task | type | str | None = None,
     inputs: Inputs | None = None,
     say: Callable[[str], None] | None = None,
     watchdog: Watchdog | None = None,
@@ -57,8 +57,9 @@ def train(
       resolved: the experiment.
       workdir: run folder; made if it does not exist. The same call on it again continues the run
         and gives the numbers that an uninterrupted run would have given.
-      task: what to train; built from the configuration by default. A task object is not recorded
-        in the run folder: to load the run elsewhere, name the task in the configuration.
+      task: what to train; by default the task of the configuration. A class, or its import path
+        "package.module:Class", is recorded as `config.task`, so that whoever loads the run builds
+        it again. A task object is used as it is, and not recorded.
       inputs: source of batches; the configuration's shards by default.
       say: prints a line of progress; to standard output by default. Only the first process prints.
       watchdog: told about progress; none by default.
@@ -83,6 +84,9 @@ def train(
     watchdog = watchdog or Watchdog(0)
     watchdog.beat("reading data and weights", factor=COMPILING)
     compilation_cache.enable()
+    if isinstance(task, type | str):
+        resolved = starting_point.with_task(resolved, task)
+        task = None
     config = resolved.config
     with StopRequest() as stop:
         config_lib.check_schedule(config.optim, config.steps)

@@ -200,3 +200,34 @@ def test_saving_by_the_clock(toy, tmp_path):
     )  # fmt: skip
     # What is asked for at an update is known to all with the next one.
     assert checkpoints.steps(tmp_path) == [2, 4]
+
+
+def test_a_task_object_starts_from_another_run_too(toy, whole, tmp_path):
+    rate = {"optim__learning_rate": 1e-20, "optim__warmup_steps": 0}
+    done = toy.train(tmp_path / "run", steps=1, init_from=str(whole.run), **rate)
+    _, start, _ = checkpoints.load_params(whole.run)
+    for a, b in zip(*map(jax.tree.leaves, (done.state.params["net"], start["net"])), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    with pytest.raises(InputError, match="init_from=.*: of another model"):
+        toy.train(tmp_path / "other", steps=1, init_from=str(whole.run), width=9, **rate)
+
+
+def test_a_task_class_is_recorded_by_its_import_path(tmp_path):
+    from a2fjax import config
+    from a2fjax.tasks.regression import RegressionTask
+    from a2fjax.train import run_dir, starting_point
+
+    class Local(RegressionTask):
+        pass
+
+    resolved = starting_point.with_task(config.load(None), RegressionTask)
+    assert resolved == starting_point.with_task(config.load(None), resolved.config.task)
+    run_dir.record(tmp_path, resolved)
+    saved = config.from_json((tmp_path / "config.json").read_bytes(), name="config.json")
+    assert saved.config.task == "a2fjax.tasks.regression:RegressionTask"
+    for wrong, message in (
+        (Local, "cannot be imported when the run is loaded"),
+        ("a2fjax.tasks.regression:Nothing", "has no 'Nothing'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            starting_point.with_task(config.load(None), wrong)
