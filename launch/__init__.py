@@ -1,4 +1,4 @@
-"""Work on many machines: one job description, and backends that run it where it is to run.
+"""Jobs on one machine or many: one specification, and schedulers that run it.
 
-Nothing here imports jax: submitting is done from login nodes and laptops.
+Nothing here imports jax, so that login nodes and laptops can submit.
 """

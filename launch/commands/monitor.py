@@ -53,11 +53,11 @@ def _status(args: argparse.Namespace) -> int:
     if record.is_array(folder):
         raise InputError("--sort, --csv, --html: are for runs and sweeps")
     metric = args.sort or table.METRIC
-    found = rows.collect(folder)
-    print(table.text(found, metric))
+    runs = rows.collect(folder)
+    print(table.text(runs, metric))
     for path in filter(None, (args.csv, args.html)):
-        table_files.write(path, found, metric, folder.name)
-        print(f"{path}: {len(found)} runs")
+        table_files.write(path, runs, metric, folder.name)
+        print(f"{path}: {len(runs)} runs")
     return errors.EXIT_OK
 
 

@@ -39,7 +39,7 @@ class _Planned:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What a trial with the same values of the same configuration shares."""
+        """Equal for trials with the same values of the same configuration."""
         return self.key, config.fingerprint(self.resolved.config)
 
 
@@ -79,7 +79,7 @@ def submit(
 
 def _planned(args: argparse.Namespace, overrides: Mapping[str, str]) -> list[_Planned]:
     """Returns the trials of `--sweep` with their configurations, without repetitions."""
-    trials = parse.parse(args.sweep, say=lambda line: print(line, file=sys.stderr))
+    trials = parse.parse(args.sweep, report=lambda line: print(line, file=sys.stderr))
     planned: dict[tuple[str, str], _Planned] = {}
     for name, trial in zip(sweep.names(trials), trials, strict=True):
         texts = {**overrides, **sweep.overrides(trial)}
@@ -96,7 +96,7 @@ def _grown(
     name: str,
     planned: Sequence[_Planned],
 ) -> tuple[list[tuple[Path, JobSpec]], list[int]]:
-    """Returns all runs of a sweep, earlier ones first, and the places of the new ones, from 1."""
+    """Returns all runs of a sweep, earlier ones first, and the indices of the new ones, from 1."""
     folder = chosen.root / name
     if not record.is_sweep(folder):
         folders.new(chosen.root, name)

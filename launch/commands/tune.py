@@ -1,4 +1,4 @@
-"""The command `tune`: trials of a study are runs of one sweep that grows as they are chosen."""
+"""The command `tune`: the trials of a study are runs of a sweep that grows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ from launch.submission import flags
 from launch.sweeps import Trial, parse, sweep
 from launch.tuning import driver
 
-_OWN = ("--space", "--trials", "--metric", "--pruner", "--first-step", "--seed", "--max-parallel")
+_OWN_FLAGS = (
+    "--space",
+    "--trials",
+    "--metric",
+    "--pruner",
+    "--first-step",
+    "--seed",
+    "--max-parallel",
+)
 _PATIENCE = 120.0
 """Seconds for a run's specification to be written."""
 
@@ -34,7 +42,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
 
     Args:
       args: parsed arguments.
-      argv: the same as words, of which those of a single run are handed on.
+      argv: the same as words, from which each run takes its own.
       extra: overrides of the experiment.
 
     Raises:
@@ -44,8 +52,8 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
     overrides = config_lib.parse_overrides(extra)
     space = parse.parse_space(args.space)
     config = config_lib.load(args.experiment, overrides).config
-    # One of the values that may come, to find a wrong key before the first run.
-    sweep.check([{k: s.at(0.5) for k, s in space.items()}], args.experiment, overrides)
+    # A possible trial finds a wrong key before the first run.
+    sweep.check([{k: s.quantile(0.5) for k, s in space.items()}], args.experiment, overrides)
     if args.dry_run:
         raise InputError("--dry-run: is not for tune; `submit` with one of its trials shows a run")
     if args.trials < 1:
@@ -67,19 +75,25 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
     files.make_folder(record.launch(folder))
     if not record.is_sweep(folder):
         record.write_sweep(folder, [])
-    words = _without(argv[1:], _OWN)
+    words = _without(argv[1:], _OWN_FLAGS)
     scheduler = schedulers.get(args.scheduler or schedulers.DEFAULT)
     runs = _Runs(folder, words, metric, wait=scheduler.capabilities.foreground)
-    found = driver.tune(
-        record.launch(folder) / "study", space, runs, settings, say=lambda t: print(t, flush=True)
+    results = driver.tune(
+        record.launch(folder) / "study",
+        space,
+        runs,
+        settings,
+        report=lambda t: print(t, flush=True),
     )
     sign = 1 if settings.better == "lower" else -1
-    done = [(sign * r.value, r) for r in found if r.value is not None and r.state == "done"]
-    for result in found:
+    done = [(sign * r.value, r) for r in results if r.value is not None and r.state == "done"]
+    for result in results:
         value = "-" if result.value is None else f"{result.value:.6g}"
         print(f"  {result.number:4d}  {result.state:8s}  {value:>10s}  {_words(result.trial)}")
     if not done:
-        raise WorkFailed(f"{args.name}: no trial ended well; `submit.py logs {args.name}` says why")
+        raise WorkFailed(
+            f"{args.name}: no trial ended well; `submit.py logs {args.name}` shows why"
+        )
     least, best = min(done, key=lambda pair: pair[0])
     print(f"{args.name}: best is trial {best.number}, {metric} {sign * least:.6g}: {best.run}")
     print(f"`submit.py status {args.name} --sort={args.metric}` has the table")
@@ -87,16 +101,16 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
 
 
 class _Runs:
-    """Trials as runs of the sweep in `folder`, each submitted by the command of its own."""
+    """Trials as runs of the sweep in `folder`, each submitted by its own command."""
 
     def __init__(self, folder: Path, words: Sequence[str], metric: str, *, wait: bool) -> None:
-        """Takes what all runs have in common.
+        """Takes what all runs share.
 
         Args:
-          folder: of the sweep.
-          words: of `submit`, without trial and name.
-          metric: that is looked at.
-          wait: whether submitting lasts as long as the run, as on this machine.
+          folder: folder of the sweep.
+          words: arguments of `submit` but for the trial.
+          metric: key of metrics.jsonl to compare.
+          wait: whether the submission lasts as long as the run, as in the foreground.
         """
         self._folder, self._words, self._metric, self._wait = folder, list(words), metric, wait
         self._numbers = record.launch(folder) / "numbers"
@@ -106,14 +120,14 @@ class _Runs:
     def start(self, number: int, overrides: dict[str, str]) -> str:
         """See `tuning.Runs`."""
         trial = {k: config_lib.parse_value(v) for k, v in overrides.items()}
-        mark = {"key": sweep.key(trial), "trial": trial}
-        # First, so that whoever takes over knows which run is meant.
-        files.write_text(self._numbers / f"{number}.json", json.dumps(mark) + "\n")
+        entry = {"key": sweep.key(trial), "trial": trial}
+        # First, so that another driver knows which run is meant.
+        files.write_text(self._numbers / f"{number}.json", json.dumps(entry) + "\n")
         command = [sys.executable, str(Path(__file__).parents[1] / "submit.py"), "submit"]
         command += [*self._words, "--sweep", repr([trial])]
         log = self._numbers / f"{number}.log"
         with log.open("wb") as out:
-            # In a session of its own: a driver that is interrupted leaves its runs at work.
+            # In its own session: an interrupted driver leaves its runs running.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -124,9 +138,9 @@ class _Runs:
             if run is not None and (self._wait or code is not None):
                 return run
             if code is not None or time.monotonic() > end:
-                said = last_line(log.read_text(errors="replace"))
+                message = last_line(log.read_text(errors="replace"))
                 kind = InputError if code == errors.EXIT_BAD_INPUT else WorkFailed
-                raise kind(f"trial {number}: was not started: {said}")
+                raise kind(f"trial {number}: was not started: {message}")
             time.sleep(0.1)
 
     def find(self, number: int) -> str | None:
@@ -134,7 +148,7 @@ class _Runs:
         with contextlib.suppress(OSError, ValueError, KeyError):  # InputError is a ValueError
             key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
             for run in record.trials(self._folder):
-                # Written before it is handed over, and then submitted by a name.
+                # Specified before it is submitted, and then submitted.
                 if record.is_job(run) and record.read(run).key == key and record.submission(run):
                     return str(run)
         return None
@@ -150,7 +164,7 @@ class _Runs:
         return self._state(folder), points
 
     def _state(self, run: Path) -> str:
-        """Returns a run's state; schedulers are restarted, and exit codes show late, at times."""
+        """Returns a run's state; tolerates restarts and late exit codes."""
         try:
             state = states.one(run).name
         except WorkFailed as error:

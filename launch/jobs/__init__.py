@@ -1,1 +1,1 @@
-"""What runs on a node: job specs, the worker, requeue decisions."""
+"""Jobs: specification, files, states, and the worker that runs them on a node."""

@@ -1,4 +1,4 @@
-"""States of what was submitted, as far as its own files tell."""
+"""States of runs and elements, and what their own files tell of them."""
 
 from __future__ import annotations
 

@@ -104,14 +104,14 @@ def line(run: Path, steps: int | None) -> str:
     step, values = last(run)
     if step is None:
         return ""
-    parts = [f"step {step}/{steps}" if steps else f"step {step}"]
+    words = [f"step {step}/{steps}" if steps else f"step {step}"]
     rate = values.get("perf/steps_per_s")
     if rate is not None:
-        parts.append(f"{rate:.3g} steps/s")
+        words.append(f"{rate:.3g} steps/s")
     if steps and step < steps and "time/step_s" in values:
-        parts.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
-    parts += [f"{key} {values[key]:.4g}" for key in SHOWN if key in values]
-    return "  ".join(parts)
+        words.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
+    words += [f"{key} {values[key]:.4g}" for key in SHOWN if key in values]
+    return "  ".join(words)
 
 
 def now() -> str:

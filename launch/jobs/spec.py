@@ -1,4 +1,4 @@
-"""What a job is, as plain data that is written before anything is queued.
+"""Specification of a job, as plain data that is written before anything is queued.
 
 A run is a job with one element. A build or a cache is an array: N elements that know nothing of
 each other, and a last command that runs when all of them have ended, however they ended. All

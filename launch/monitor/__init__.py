@@ -1,1 +1,1 @@
-"""What became of jobs: states, logs, tables; waiting for them and stopping them."""
+"""Submitted jobs: states, logs, tables; waiting for them and stopping them."""

@@ -44,7 +44,7 @@ def show(folder: Path, *, element: int | None, rank: int | None, follow: bool) -
         raise InputError(f"--rank {rank}: {run.name} has {', '.join(ranks)}")
     submitted = record.submission(run)
     if submitted is None:
-        raise InputError(f"{path}: no log yet; `submit.py status` says what runs")
+        raise InputError(f"{path}: no log yet; `submit.py status` shows what runs")
     text = schedulers.get(submitted.scheduler).logs(run, submitted)
     print(f"== {record.read(run).id}: {submitted.scheduler}", flush=True)
     sys.stdout.write(text)
@@ -57,16 +57,16 @@ def _choose(folder: Path, element: int | None) -> Path:
             record.read(folder).element(element)
             return record.element(folder, element)
         members = record.members(folder)
-        found = states.query(members)
-        return next((m for m in members if found[m].name in outcome.WRONG), members[-1])
+        current = states.query(members)
+        return next((m for m in members if current[m].name in outcome.WRONG), members[-1])
     if element is not None:
         raise InputError(
             "--element: is for builds and caches; runs have --rank, sweeps SWEEP/TRIAL"
         )
     if record.is_sweep(folder):
         runs = record.trials(folder)
-        found = states.query(runs)
-        return next((run for run in runs if found[run].name in outcome.WRONG), runs[0])
+        current = states.query(runs)
+        return next((run for run in runs if current[run].name in outcome.WRONG), runs[0])
     return folder
 
 

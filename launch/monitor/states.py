@@ -48,7 +48,7 @@ def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:
     scheduler = schedulers.get(name)
     result = scheduler.states(group)
     if not scheduler.capabilities.starts_finalize:
-        # What nobody has started yet cannot be stopped but by its file.
+        # A last command that was not started yet is cancelled by its file alone.
         for run, state in result.items():
             cancelled = (record.launch(run) / "cancelled").exists()
             if run.name == record.FINALIZE and state.name == outcome.WAITING and cancelled:

@@ -1,7 +1,7 @@
-"""The table of a sweep: runs by a metric, as text, CSV or a page.
+"""The table of a sweep: rows sorted by a metric, as text or CSV.
 
-A row is a dictionary of `run`, `state`, `step`, `steps`, `seconds`, `overrides` (values or the text
-of them by key) and `metrics` (numbers by name); all but `run` may be missing.
+A row is a dictionary of `run`, `state`, `step`, `steps`, `seconds`, `overrides` (values or their
+texts by key) and `metrics` (numbers by name); all but `run` may be missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from launch.jobs.outcome import DONE
 from launch.sweeps.sweep import overrides
 
 METRIC = "eval/loss"
-"""What rows are sorted by where nothing is said."""
+"""Default key that sorts the rows."""
 
 Row = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     Finished runs come before the others, and those that have the metric before those without.
 
     Args:
-      rows: of a sweep, all of them.
+      rows: all rows of a sweep.
       metric: lower is better; "-name" for one of which more is better.
 
     Raises:
@@ -41,13 +41,13 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     if known and name not in known:
         raise InputError(f"metric {name}: no run has it{nearest(name, sorted(known))}")
 
-    def place(row: Row) -> tuple[bool, bool, float]:
+    def rank(row: Row) -> tuple[bool, bool, float]:
         value = score(row, name)
         return value is None, row.get("state") != DONE, 0.0 if value is None else sign * value
 
     finished = [r for r in rows if r.get("state") == DONE]
     others = [r for r in rows if r.get("state") != DONE]
-    return sorted(finished, key=place) + sorted(others, key=place)
+    return sorted(finished, key=rank) + sorted(others, key=rank)
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
@@ -63,21 +63,21 @@ def parse_metric(metric: str) -> tuple[str, int]:
 
 
 def score(row: Row, name: str) -> float | None:
-    """Returns a row's metric, or None where it is missing or no finite number."""
-    found = (row.get("metrics") or {}).get(name)
-    if not isinstance(found, int | float) or isinstance(found, bool):
+    """Returns a metric of a row; None where it is missing or not a finite number."""
+    value = (row.get("metrics") or {}).get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(found) if math.isfinite(found) else None
+    return float(value) if math.isfinite(value) else None
 
 
 def swept(rows: Sequence[Row]) -> list[str]:
-    """Returns the keys whose values differ between rows, a key that some lack among them."""
+    """Returns the keys whose values differ between rows, including keys that some rows lack."""
     keys = dict.fromkeys(k for row in rows for k in row.get("overrides") or {})
     return [k for k in keys if len({repr(setting(row, k)) for row in rows}) > 1]
 
 
 def setting(row: Row, key: str) -> Any:
-    """Returns what a row sets a key to, or `UNSET`."""
+    """Returns the value of a key in a row, or `UNSET`."""
     given = row.get("overrides") or {}
     if key not in given:
         return UNSET
@@ -90,13 +90,13 @@ class _Unset:
 
 
 UNSET: Any = _Unset()
-"""In place of a value that a run leaves as its experiment has it."""
+"""Stands for a key that a row does not set."""
 
 
 def text(rows: Sequence[Row], metric: str, width: int = 28) -> str:
-    """Returns lines for a terminal, longer values cut to `width`."""
+    """Returns lines for a terminal, with values cut to `width` characters."""
     header, cells = _columns(rows, metric, lambda v: f"{v:.5g}")
-    # Runs are told apart by the middle of their names.
+    # The middle of their names distinguishes runs, so names are not cut.
     short = [[row[0], *(words.short(c, width) for c in row[1:])] for row in cells]
     return "\n".join(words.table(short, [words.short(h, width) for h in header], indent="")) + "\n"
 
@@ -114,20 +114,22 @@ def csv(rows: Sequence[Row], metric: str) -> str:
     lines.writerow([*header, *(f"metric.{m}" for m in named), *(f"config.{k}" for k in keys)])
     for row in ordered(rows, metric):
         given, got = row.get("overrides") or {}, row.get("metrics") or {}
-        said = [v if isinstance(v, str) else repr(v) for v in (row.get(k, "") for k in header[2:])]
-        values = [given[k] if isinstance(given.get(k), str) else _say(given.get(k)) for k in keys]
-        lines.writerow([row["run"], row.get("state", ""), *said, *map(got.get, named), *values])
+        numbers = [
+            v if isinstance(v, str) else repr(v) for v in (row.get(k, "") for k in header[2:])
+        ]
+        values = [given[k] if isinstance(given.get(k), str) else _text(given.get(k)) for k in keys]
+        lines.writerow([row["run"], row.get("state", ""), *numbers, *map(got.get, named), *values])
     return out.getvalue()
 
 
 def progress(row: Row) -> str:
-    """Returns how far a run is."""
+    """Returns the step and the total of a run, such as "5/10"."""
     step, steps = row.get("step"), row.get("steps")
     return f"{'-' if step is None else step}/{'-' if steps is None else steps}"
 
 
 def shown(value: Any) -> str:
-    """Returns a value of a key as people write it."""
+    """Returns a value as the command line writes it."""
     return "-" if value is UNSET else overrides({"": value})[""]
 
 
@@ -153,5 +155,5 @@ def _columns(
     return header, cells
 
 
-def _say(value: Any) -> str:
+def _text(value: Any) -> str:
     return "" if value is None else shown(value)

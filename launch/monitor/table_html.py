@@ -1,4 +1,4 @@
-"""The page of a sweep: parallel coordinates as SVG and a table that sorts, in one file."""
+"""HTML page of a sweep: parallel coordinates as SVG and a sortable table, in one file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Axis:
       kind: "linear", "log" or "words".
       low: number at the bottom.
       high: number at the top.
-      words: of a categorical axis, from the bottom.
-      marks: numbers to label; none for round ones.
-      unset: whether some runs have no value: their place is below the axis.
+      words: categories from the bottom, of kind "words".
+      labels: numbers to label; () for round ones.
+      unset: whether some runs have no value; their lines pass below the axis.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Axis:
     low: float = 0.0
     high: float = 1.0
     words: tuple[str, ...] = ()
-    marks: tuple[float, ...] = ()
+    labels: tuple[float, ...] = ()
     unset: bool = False
 
-    def at(self, value: Any) -> float | None:
-        """Returns the place of a value in [0, 1]; None for a value that is not set."""
+    def position(self, value: Any) -> float | None:
+        """Returns the position of a value in [0, 1]; None for a value that is not set."""
         if value is UNSET or value is None:
             return None
         if self.kind == "words":
@@ -49,22 +49,22 @@ class Axis:
         return 0.5 if high == low else (value - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Returns places and labels."""
+        """Returns positions and labels."""
         if self.kind == "words":
             return [((i + 0.5) / len(self.words), w) for i, w in enumerate(self.words)]
         if self.low == self.high:
             return [(0.5, f"{self.low:.4g}")]
         round_ones = _powers if self.kind == "log" else _round
-        found = self.marks or round_ones(self.low, self.high)
-        inside = [v for v in found if self.low <= v <= self.high]
-        return [(self.at(v) or 0.0, f"{v:.4g}") for v in inside]
+        values = self.labels or round_ones(self.low, self.high)
+        inside = [v for v in values if self.low <= v <= self.high]
+        return [(self.position(v) or 0.0, f"{v:.4g}") for v in inside]
 
     def _map(self, value: float) -> float:
         return math.log10(value) if self.kind == "log" else float(value)
 
 
 def axis(name: str, values: Sequence[Any]) -> Axis:
-    """Returns the axis that values of a key or metric are best seen on."""
+    """Returns the axis that suits the values of a key or metric."""
     given = [v for v in values if v is not UNSET and v is not None]
     unset = len(given) < len(values)
     numbers = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool)]
@@ -72,14 +72,14 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
         return Axis(name, "words", words=tuple(sorted({shown(v) for v in given})), unset=unset)
     low, high = min(numbers), max(numbers)
     kind = "log" if _log_spaced(numbers) else "linear"
-    # Few values were chosen by somebody and are said as they are.
-    marks = tuple(sorted(set(numbers)))
-    marks = marks if len(marks) <= _TICKS else ()
-    return Axis(name, kind, float(low), float(high), marks=marks, unset=unset)
+    # A few values were chosen by hand and are labelled themselves.
+    labels = tuple(sorted(set(numbers)))
+    labels = labels if len(labels) <= _TICKS else ()
+    return Axis(name, kind, float(low), float(high), labels=labels, unset=unset)
 
 
 def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
-    """Returns the page of rows, the best of which comes first."""
+    """Returns the page of rows, which are sorted best first."""
     keys = swept(rows)
     done = sum(r.get("state") == DONE for r in rows)
     better = "lower" if sign > 0 else "higher"
@@ -90,8 +90,8 @@ def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
         "plot": _plot(rows, keys, metric, sign),
         "table": _table(rows, keys, metric),
     }
-    # In one pass: names and values may hold what looks like a place.
-    return re.sub(r"@(title|head|plot|table)@", lambda found: values[found[1]], _PAGE)
+    # In one pass: names and values may contain what looks like a placeholder.
+    return re.sub(r"@(title|head|plot|table)@", lambda match: values[match[1]], _PAGE)
 
 
 def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> str:
@@ -100,12 +100,12 @@ def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> s
         why = "no run has the metric yet" if keys else "no value differs between the runs"
         return f'<p class="none">No plot: {why}.</p>'
     axes = [axis(k, [setting(r, k) for r in rows]) for k in keys]
-    last = dataclasses.replace(axis(metric, [s for s in scores if s is not None]), marks=())
+    last = dataclasses.replace(axis(metric, [s for s in scores if s is not None]), labels=())
     width = 2 * _SIDE + _GAP * len(axes)
     bottom = _HEIGHT - _BOTTOM - (34 if any(a.unset for a in axes) else 0)
 
-    def y(place: float | None) -> float:
-        return _HEIGHT - _BOTTOM if place is None else bottom - place * (bottom - _TOP)
+    def y(position: float | None) -> float:
+        return _HEIGHT - _BOTTOM if position is None else bottom - position * (bottom - _TOP)
 
     parts = [
         f'<svg viewBox="0 0 {width} {_HEIGHT}" width="{width}" height="{_HEIGHT}" role="img" '
@@ -114,45 +114,47 @@ def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> s
     # The best are drawn last, above the others.
     for number in reversed(range(len(rows))):
         row, value = rows[number], scores[number]
-        points = [(_SIDE + _GAP * i, y(a.at(setting(row, a.name)))) for i, a in enumerate(axes)]
-        place = None if value is None else last.at(value)
+        points = [
+            (_SIDE + _GAP * i, y(a.position(setting(row, a.name)))) for i, a in enumerate(axes)
+        ]
+        position = None if value is None else last.position(value)
         style, kind = "", "line"
-        if place is not None:
-            points.append((_SIDE + _GAP * len(axes), y(place)))
-            share = round(100 * (1 - place if sign > 0 else place))
+        if position is not None:
+            points.append((_SIDE + _GAP * len(axes), y(position)))
+            share = round(100 * (1 - position if sign > 0 else position))
             style = f' style="--share:{share}%"'
-        if place is None or row.get("state") != DONE:
+        if position is None or row.get("state") != DONE:
             kind += " open"
         path = "M" + " L".join(f"{x:.1f} {h:.1f}" for x, h in points)
-        said = f"{row['run']}: {metric} {'-' if value is None else f'{value:.5g}'}"
+        tip = f"{row['run']}: {metric} {'-' if value is None else f'{value:.5g}'}"
         parts.append(
-            f'<g class="{kind}" data-row="{number}"{style}><title>{html.escape(said)}</title>'
+            f'<g class="{kind}" data-row="{number}"{style}><title>{html.escape(tip)}</title>'
             f'<path class="wide" d="{path}"/><path class="thin" d="{path}"/></g>'
         )
-    for i, found in enumerate([*axes, last]):
-        parts.append(_axis_svg(found, _SIDE + _GAP * i, y))
+    for i, one in enumerate([*axes, last]):
+        parts.append(_axis_svg(one, _SIDE + _GAP * i, y))
     return "".join([*parts, "</svg>"])
 
 
-def _axis_svg(found: Axis, x: float, y: Callable[[float | None], float]) -> str:
-    name = html.escape(short(found.name.rpartition(".")[2], 22))
-    group = html.escape(short(found.name.rpartition(".")[0], 24))
-    kind = ", ".join(filter(None, [group, "log" if found.kind == "log" else ""]))
+def _axis_svg(axis: Axis, x: float, y: Callable[[float | None], float]) -> str:
+    name = html.escape(short(axis.name.rpartition(".")[2], 22))
+    group = html.escape(short(axis.name.rpartition(".")[0], 24))
+    kind = ", ".join(filter(None, [group, "log" if axis.kind == "log" else ""]))
     parts = [
-        f'<g class="axis"><title>{html.escape(found.name)}</title>',
+        f'<g class="axis"><title>{html.escape(axis.name)}</title>',
         f'<text class="name" x="{x}" y="{_TOP - 34}">{name}</text>',
         f'<text class="group" x="{x}" y="{_TOP - 18}">{kind}</text>',
         f'<line x1="{x}" y1="{y(0):.1f}" x2="{x}" y2="{y(1):.1f}"/>',
     ]
-    ticks = found.ticks()
+    ticks = axis.ticks()
     every = math.ceil(len(ticks) / 12)
-    if found.unset:
-        ticks = [*ticks, (-1.0, "as in the file")]
-    for place, label in [*ticks[::every], *([ticks[-1]] if found.unset and every > 1 else [])]:
-        at = y(None) if place < 0 else y(place)
-        parts.append(f'<line x1="{x - 4}" y1="{at:.1f}" x2="{x + 4}" y2="{at:.1f}"/>')
+    if axis.unset:
+        ticks = [*ticks, (-1.0, "not set")]
+    for position, label in [*ticks[::every], *([ticks[-1]] if axis.unset and every > 1 else [])]:
+        height = y(None) if position < 0 else y(position)
+        parts.append(f'<line x1="{x - 4}" y1="{height:.1f}" x2="{x + 4}" y2="{height:.1f}"/>')
         words = html.escape(short(label, 18))
-        parts.append(f'<text class="tick" x="{x + 8}" y="{at + 4:.1f}">{words}</text>')
+        parts.append(f'<text class="tick" x="{x + 8}" y="{height + 4:.1f}">{words}</text>')
     return "".join([*parts, "</g>"])
 
 
@@ -174,7 +176,8 @@ def _table(rows: Sequence[Row], keys: Sequence[str], metric: str) -> str:
         cells += [(str(row.get("state") or "-"),) * 2, (progress(row), str(row.get("step") or 0))]
         cells.append(("-", "") if seconds is None else (duration(seconds), repr(float(seconds))))
         text = "".join(
-            f'<td data-sort="{html.escape(by)}">{html.escape(said)}</td>' for said, by in cells
+            f'<td data-sort="{html.escape(by)}">{html.escape(content)}</td>'
+            for content, by in cells
         )
         lines.append(f'<tr data-row="{number}">{text}</tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
@@ -185,18 +188,18 @@ def _number(value: float | None) -> tuple[str, str]:
 
 
 def _log_spaced(values: Sequence[float]) -> bool:
-    """Returns whether numbers lie more evenly by their ratios than by their differences."""
-    found = sorted(set(values))
-    if found[0] <= 0 or found[-1] / found[0] < 3:
+    """Returns whether numbers are spaced more evenly by ratio than by difference."""
+    numbers = sorted(set(values))
+    if numbers[0] <= 0 or numbers[-1] / numbers[0] < 3:
         return False
-    if len(found) < 3:
-        return found[-1] / found[0] >= 10
-    logs = [math.log(v) for v in found]
-    return _unevenness(logs) < _unevenness(found)
+    if len(numbers) < 3:
+        return numbers[-1] / numbers[0] >= 10
+    logs = [math.log(v) for v in numbers]
+    return _unevenness(logs) < _unevenness(numbers)
 
 
 def _unevenness(values: Sequence[float]) -> float:
-    """Returns how far sorted numbers are from evenly spaced ones, as a share of their range."""
+    """Returns the largest distance of sorted numbers from even spacing, relative to their range."""
     low, span, count = values[0], values[-1] - values[0], len(values) - 1
     return max(abs((v - low) / span - i / count) for i, v in enumerate(values))
 
@@ -205,17 +208,17 @@ def _round(low: float, high: float) -> list[float]:
     step = 10.0 ** math.floor(math.log10((high - low) / _TICKS * 2))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= _TICKS)
     first = math.ceil(low / step - 1e-9)
-    found = [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    return found or [low, high]
+    values = [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return values or [low, high]
 
 
 def _powers(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5)):
-        found = [float(f"{m}e{d}") for d in decades for m in steps]
-        if sum(low <= v <= high for v in found) >= 3:
-            return found
-    return [low, *found, high] if not any(low <= v <= high for v in found) else found
+        values = [float(f"{m}e{d}") for d in decades for m in steps]
+        if sum(low <= v <= high for v in values) >= 3:
+            return values
+    return [low, *values, high] if not any(low <= v <= high for v in values) else values
 
 
 _PAGE = """<!doctype html>

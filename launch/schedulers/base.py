@@ -20,7 +20,7 @@ class NotInstalled(InputError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What the rest of `launch` must know about a scheduler.
+    """Properties of a scheduler that the rest of `launch` depends on.
 
     Attributes:
       foreground: jobs run on this machine, and `submit` returns when all have ended.
@@ -102,7 +102,7 @@ class Element:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is submitted at once: a run, trials of a sweep, or an array with its last command.
+    """Work that is submitted at once: a run, trials of a sweep, or an array.
 
     Attributes:
       folder: of the run, sweep or array; files of the scheduler belong into `launch(folder)`.
@@ -131,7 +131,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Dependencies:
-    """What must have ended before a job starts.
+    """Work that must have ended before a job starts.
 
     Attributes:
       queued: condition ("ok" or "any") -> submissions of the same scheduler; empty unless it
@@ -277,4 +277,4 @@ def read_log(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        raise InputError(f"{path}: no log yet; `submit.py status` says what runs") from None
+        raise InputError(f"{path}: no log yet; `submit.py status` shows what runs") from None

@@ -126,7 +126,7 @@ def pins(
 
 
 def plugins(*resolved: Resolved) -> list[str]:
-    """Returns the packages of others that configurations take parts from."""
+    """Returns the plugin packages that configurations use."""
     return list(dict.fromkeys(name for one in resolved for name in one.plugins))
 
 

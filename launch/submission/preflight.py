@@ -29,13 +29,13 @@ def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
     Raises:
       InputError: as `training`.
     """
-    seen = set()
+    checked = set()
     for resolved in resolved_all:
         config = resolved.config
         schedule = (config.steps, config.optim.warmup_steps)
         text = repr((config.data, config.eval, config.sharding, config.init_from, schedule))
-        if text not in seen:
-            seen.add(text)
+        if text not in checked:
+            checked.add(text)
             training(
                 resolved,
                 target.resources,

@@ -27,8 +27,8 @@ CODE = Path(__file__).resolve().parents[2]
 
 _ASK = (
     "import importlib.metadata as m, json, platform\n"
-    "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name']}\n"
-    "print(json.dumps({'python': platform.python_version(), **found}))"
+    "versions = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name']}\n"
+    "print(json.dumps({'python': platform.python_version(), **versions}))"
 )
 
 

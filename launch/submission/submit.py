@@ -29,7 +29,7 @@ def run_job(folder: Path, root: Path, entries: Entries, indices: Sequence[int] |
       folder: of the run or the sweep.
       root: folder of all runs.
       entries: the run, or all trials of the sweep in its order, with their specifications.
-      indices: places in `entries` of those to run, from 1; None for a run alone.
+      indices: those of `entries` to run, from 1; None for a run alone.
     """
     submitted = record.submissions(path for path, _ in entries)
     elements = tuple(

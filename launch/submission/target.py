@@ -60,7 +60,7 @@ class Target:
 
 
 def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) -> Target:
-    """Returns what the command line and its profile say.
+    """Reads the target from the command line and its profile.
 
     Args:
       args: parsed arguments.
@@ -119,7 +119,7 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
         scheduler.profile(values) if args.profile else same if name == before.scheduler else {}
     )
     resources = _resources(given, profile, name, before.resources, arrays=arrays)
-    own = values.get("environment", {}) if args.profile else _unmanaged(before.environment)
+    site = values.get("environment", {}) if args.profile else _unmanaged(before.environment)
     root = folders.root(folder)
     code, digest = before.code, before.snapshot
     if getattr(args, "new_code", False):
@@ -135,14 +135,14 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
     if "max_parallel" not in given and array is None:
         options["max_parallel"] = before.options.get("max_parallel")
     if code is not None:
-        environment_ = environment(code, resources, own, remote=remote)
+        variables = environment(code, resources, site, remote=remote)
     else:
-        environment_ = dict(before.environment)
+        variables = dict(before.environment)
     return dataclasses.replace(
         before,
         scheduler=name,
         resources=resources,
-        environment=environment_,
+        environment=variables,
         code=code,
         snapshot=digest,
         passed=_passed([*before.passed, *values.get("pass", []), *(args.pass_ or [])]),

@@ -34,36 +34,36 @@ from launch.sweeps.sweep import (
 _FILE = re.compile(r"(.+\.py)(?::(\w*))?", re.DOTALL)
 
 
-def parse(text: str, say: Callable[[str], None] = lambda line: None) -> list[Trial]:
-    """Returns the trials of an expression or of a file, without repetitions.
+def parse(text: str, report: Callable[[str], None] = lambda line: None) -> list[Trial]:
+    """Reads the trials of an expression or of a file, without repetitions.
 
     Args:
       text: an expression as above, "file.py" or "file.py:function".
-      say: takes a remark on what was left out.
+      report: called with a line where trials were left out.
 
     Raises:
-      InputError: says what is wrong and where.
+      InputError: names the mistake and its position.
     """
     if not text.strip():
         raise InputError('sweep: empty; expected such as grid("optim.learning_rate", 1e-3, 3e-4)')
     file = _FILE.fullmatch(text.strip())
-    found = _from_file(file[1], file[2]) if file else _Reader(text).sweep()
-    if not found:
+    trials = _from_file(file[1], file[2]) if file else _Reader(text).sweep()
+    if not trials:
         raise InputError(f"sweep {_shown(text)}: no trials")
-    return distinct(found, say)
+    return distinct(trials, report)
 
 
 def parse_space(text: str) -> dict[str, Space]:
-    """Returns what {"KEY": loguniform(LOW, HIGH), ...} says to draw from.
+    """Reads a search space: {"KEY": loguniform(LOW, HIGH), ...}.
 
     Raises:
-      InputError: says what is wrong and where.
+      InputError: names the mistake and its position.
     """
     return _Reader(text).space()
 
 
 class _Booleans(ast.NodeTransformer):
-    """Reads true and false as the command line's overrides do."""
+    """Reads true and false as overrides on the command line do."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id not in ("true", "false"):
@@ -72,10 +72,10 @@ class _Booleans(ast.NodeTransformer):
 
 
 class _Reader:
-    """Walks the syntax tree of an expression; what is not on its lists is an error."""
+    """Reads the syntax tree of an expression; anything it does not know is an error."""
 
     def __init__(self, text: str) -> None:
-        # One may be written over several lines.
+        # An expression may span several lines.
         self._text = " ".join(text.split("\n")).strip()
 
     def sweep(self) -> Sweep:
@@ -98,19 +98,19 @@ class _Reader:
             raise InputError(f"sweep {_shown(self._text)}: too deep") from None
 
     def _wrong(self, node: ast.AST, message: object) -> InputError:
-        place = getattr(node, "col_offset", 0) + 1
-        return InputError(f"sweep {_shown(self._text)}, at character {place}: {message}")
+        position = getattr(node, "col_offset", 0) + 1
+        return InputError(f"sweep {_shown(self._text)}, at character {position}: {message}")
 
     def _sweep(self, node: ast.expr) -> Sweep:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Add):
             left, right = self._sweep(node.left), self._sweep(node.right)
             join = operator.mul if isinstance(node.op, ast.Mult) else operator.add
-            return self._told(node, lambda: join(left, right))
+            return self._located(node, lambda: join(left, right))
         if isinstance(node, ast.Call):
             return self._call(node)
         if isinstance(node, ast.List):
-            found = [self._literal(item) for item in node.elts]
-            return self._told(node, lambda: as_sweep(found))
+            trials = [self._literal(item) for item in node.elts]
+            return self._located(node, lambda: as_sweep(trials))
         if isinstance(node, ast.Name) and node.id in _FORMS:
             raise self._wrong(node, f"expected {_FORMS[node.id][1]}")
         raise self._wrong(
@@ -118,7 +118,7 @@ class _Reader:
             f"expected sweeps joined by * or +, each of: {', '.join(_FORMS)} or [{{...}}, ...]",
         )
 
-    def _told(self, node: ast.AST, make: Callable[[], Any]) -> Any:
+    def _located(self, node: ast.AST, make: Callable[[], Any]) -> Any:
         try:
             return make()
         except InputError as error:
@@ -128,7 +128,7 @@ class _Reader:
         called = node.func.id if isinstance(node.func, ast.Name) else "..."
         if called not in _FORMS:
             near = nearest(called, _FORMS) if called != "..." else ""
-            raise self._wrong(node, f"{called}(...) is no sweep{near}")
+            raise self._wrong(node, f"{called}(...) is not a sweep{near}")
         function, form = _FORMS[called]
         read = self._sweep if called == "zip" else self._literal
         arguments = [
@@ -137,12 +137,12 @@ class _Reader:
         ]
         given = {k.arg: self._named(called, k) for k in node.keywords if k.arg}
         if len(given) < len(node.keywords):
-            raise self._wrong(node, "** is not understood here")
+            raise self._wrong(node, "** is not valid here")
         return self._called(node, function, form, arguments, given)
 
     def _called(self, node: ast.AST, function: Any, form: str, args: list[Any], named: Any) -> Any:
         try:
-            return self._told(node, lambda: function(*args, **named))
+            return self._located(node, lambda: function(*args, **named))
         except TypeError:
             raise self._wrong(node, f"expected {form}") from None
 
@@ -154,29 +154,29 @@ class _Reader:
     def _plain(self, nodes: list[ast.expr]) -> list[ast.expr]:
         for node in nodes:
             if isinstance(node, ast.Starred):
-                raise self._wrong(node, "* before a value is not understood here")
+                raise self._wrong(node, "* before a value is not valid here")
         return nodes
 
     def _space(self, node: ast.expr) -> dict[str, Space]:
         if not isinstance(node, ast.Dict):
             raise self._wrong(node, f"expected {_FORMS['random'][1]}")
         out: dict[str, Space] = {}
-        for said, value in builtins.zip(node.keys, node.values, strict=True):
-            if said is None:
-                raise self._wrong(value, "** is not understood here")
+        for name, value in builtins.zip(node.keys, node.values, strict=True):
+            if name is None:
+                raise self._wrong(value, "** is not valid here")
             word = ""
             if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
                 word = value.func.id
             if word not in SPACES or not isinstance(value, ast.Call):
                 near = nearest(word, SPACES)
-                raise self._wrong(value, f"{ast.unparse(value)} is no space to draw from{near}")
+                raise self._wrong(value, f"{ast.unparse(value)} is not a distribution{near}")
             make, form = SPACES[word]
             read = [self._literal(a) for a in self._plain(value.args)]
             named = {k.arg: self._literal(k.value) for k in value.keywords if k.arg}
-            label = self._literal(said)
-            self._told(said, functools.partial(check_key, label))
+            label = self._literal(name)
+            self._located(name, functools.partial(check_key, label))
             if label in out:
-                raise self._wrong(said, f"{label}: given twice")
+                raise self._wrong(name, f"{label}: given twice")
             out[label] = self._called(value, make, form, read, named)
         return out
 
@@ -189,9 +189,9 @@ class _Reader:
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            said = ast.unparse(node)
-            quoted = f'; write "{said}" for text' if isinstance(node, ast.Name) else ""
-            raise self._wrong(node, f"{said}: expected a value{quoted}") from None
+            text = ast.unparse(node)
+            quoted = f'; write "{text}" for text' if isinstance(node, ast.Name) else ""
+            raise self._wrong(node, f"{text}: expected a value{quoted}") from None
 
 
 _FORMS: dict[str, tuple[Callable[..., Sweep], str]] = {
@@ -208,16 +208,16 @@ def _from_file(file: str, function: str | None) -> Sweep:
     made = getattr(module, wanted, None)
     if not callable(made):
         name = module.__name__
-        own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name]
-        raise InputError(f"{file}: no function {wanted}(){nearest(wanted, own)}")
+        functions = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == name]
+        raise InputError(f"{file}: no function {wanted}(){nearest(wanted, functions)}")
     with python_file.guarded(path):
-        found = made()
-    if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
+        trials = made()
+    if not isinstance(trials, Iterable) or isinstance(trials, str | Mapping):
         raise InputError(
-            f"{file}: {wanted}() gave {type(found).__name__}, expected a list of trials"
+            f"{file}: {wanted}() returned {type(trials).__name__}, expected a list of trials"
         )
     try:
-        return as_sweep(list(found))
+        return as_sweep(list(trials))
     except InputError as error:
         raise InputError(f"{file}: {wanted}(): {error}") from None
 

@@ -1,4 +1,4 @@
-"""What a value may be drawn from; for random sweeps and for tuning alike."""
+"""Distributions that random sweeps and tuning draw values from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from a2fjax.errors import InputError
 
 MOST_WHOLE = 2**53
-"""Whole numbers beyond it are not exact as floating-point ones."""
+"""Larger whole numbers are not exact in floating point."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Space:
       low: smallest number.
       high: largest number, included.
       log: whether the logarithm is uniform.
-      values: of a choice.
+      values: alternatives of a choice.
     """
 
     kind: str
@@ -33,44 +33,48 @@ class Space:
     values: tuple[Any, ...] = ()
 
     def draws(self, count: int, seed: str) -> list[Any]:
-        """Returns draws, the same for the same seed in every version of Python."""
+        """Returns draws, the same for a seed in every version of Python."""
         stream = random.Random(seed)
-        return [self.at(stream.random()) for _ in range(count)]
+        return [self.quantile(stream.random()) for _ in range(count)]
 
-    def at(self, share: float) -> Any:
-        """Returns the value below which a share in [0, 1) of the distribution lies."""
+    def quantile(self, share: float) -> Any:
+        """Returns the value below which `share` in [0, 1) of the distribution lies."""
         if self.kind == "choice":
             return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
         if self.kind == "int":
-            # The borders of the cells of the first and last number are half a number away.
+            # The cell of a whole number extends half a number to both sides.
             first, last = self.low - 0.5, self.high + 0.5
             if self.log:
-                found = math.exp(math.log(first) + share * (math.log(last) - math.log(first)))
+                value = math.exp(math.log(first) + share * (math.log(last) - math.log(first)))
             else:
-                found = first + share * (last - first)
-            return int(min(max(math.floor(found + 0.5), self.low), self.high))
+                value = first + share * (last - first)
+            return int(min(max(math.floor(value + 0.5), self.low), self.high))
         if self.log:
             start, end = math.log(self.low), math.log(self.high)
             return self.rounded(math.exp(start + share * (end - start)))
         return self.rounded(self.low + share * (self.high - self.low))
 
     def rounded(self, value: float) -> float:
-        """Returns a value with four digits, which people can read, say and type again."""
+        """Returns a value rounded to four digits, which people can read and type."""
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 def uniform(low: float, high: float) -> Space:
-    """Returns numbers between two others.
+    """Returns uniform numbers between `low` and `high`.
 
     Raises:
       InputError: not finite numbers, or not in this order.
+
+    Example:
+        >>> uniform(0, 1).draws(2, "seed")
+        [0.1382, 0.2367]
     """
     _check("uniform", low, high)
     return Space("float", float(low), float(high))
 
 
 def loguniform(low: float, high: float) -> Space:
-    """Returns numbers between two others, each order of magnitude as likely.
+    """Returns numbers between `low` and `high` with a uniform logarithm.
 
     Raises:
       InputError: not finite numbers above 0, or not in this order.
@@ -81,7 +85,7 @@ def loguniform(low: float, high: float) -> Space:
 
 
 def integer(low: int, high: int, log: bool = False) -> Space:
-    """Returns whole numbers between two others, both included.
+    """Returns whole numbers from `low` to `high`, both included.
 
     Raises:
       InputError: not whole numbers, not in this order, or with `log` not above 0.
@@ -98,7 +102,7 @@ def integer(low: int, high: int, log: bool = False) -> Space:
 
 
 def choice(*values: Any) -> Space:
-    """Returns one of some values, each as likely.
+    """Returns one of several values with equal probability.
 
     Raises:
       InputError: no values.

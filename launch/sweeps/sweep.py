@@ -1,4 +1,4 @@
-"""Trials: a few configuration values by dotted key each, how they are joined and how named."""
+"""Trials: a few configuration values by dotted key each; their products, names and checks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from launch.sweeps.spaces import SPACES, Space
 Trial = dict[str, Any]
 
 MOST = 10_000
-"""Trials of a sweep; more is a slip of the keyboard rather than a plan."""
+"""Trials of a sweep at most; more is a typing error rather than a plan."""
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _NAME_LENGTH = 60
 
 
 class Sweep(list[Trial]):
-    """Trials that can be joined with others: `*` for all pairs, `+` for one after another."""
+    """Trials that join with others: `*` gives all pairs, `+` concatenates."""
 
     def __mul__(self, other: object) -> Sweep:  # type: ignore[override]
         """Returns every trial of this sweep with every trial of another."""
@@ -51,10 +51,14 @@ class Sweep(list[Trial]):
 
 
 def grid(key: str, *values: Any) -> Sweep:
-    """Returns a trial for each value of a key.
+    """Makes one trial for each value of a key.
 
     Raises:
-      InputError: not a key, no values, or something that is no value.
+      InputError: an invalid key or value, or no values.
+
+    Example:
+        >>> grid("optim.learning_rate", 1e-3, 3e-4) * seeds(1)
+        [{'optim.learning_rate': 0.001, 'seed': 0}, {'optim.learning_rate': 0.0003, 'seed': 0}]
     """
     check_key(key)
     if not values:
@@ -63,7 +67,7 @@ def grid(key: str, *values: Any) -> Sweep:
 
 
 def seeds(count: int, first: int = 0) -> Sweep:
-    """Returns trials that differ in their seed.
+    """Makes trials that differ in their seed.
 
     Raises:
       InputError: `count` is not 1 or more, or `first` below 0.
@@ -76,58 +80,58 @@ def seeds(count: int, first: int = 0) -> Sweep:
     return Sweep({"seed": first + i} for i in range(count))
 
 
-def zip(*parts: Sequence[Trial]) -> Sweep:
-    """Returns the first trials of all parts as one trial, the second ones, and so on.
+def zip(*sweeps: Sequence[Trial]) -> Sweep:
+    """Merges the first trials of all sweeps into one, then the second ones, and so on.
 
     Raises:
-      InputError: parts of different lengths, or which set the same key.
+      InputError: sweeps of different lengths, or that set the same key.
     """
-    sweeps = [as_sweep(p) for p in parts]
-    if not sweeps:
+    lists = [as_sweep(s) for s in sweeps]
+    if not lists:
         raise InputError("zip: expected sweeps, such as zip(grid(...), grid(...))")
-    lengths = [len(s) for s in sweeps]
+    lengths = [len(s) for s in lists]
     if len(set(lengths)) > 1:
         raise InputError(
             f"zip: sweeps of {', '.join(map(str, lengths))} trials; expected as many in each"
         )
-    out = sweeps[0]
-    for other in sweeps[1:]:
+    out = lists[0]
+    for other in lists[1:]:
         out = Sweep(_merge(a, b) for a, b in builtins.zip(out, other, strict=True))
     return out
 
 
 def random(n: int, spaces: Mapping[str, Space], seed: int = 0) -> Sweep:
-    """Returns `n` draws from a search space.
+    """Draws `n` trials from a search space.
 
-    A key's draws depend on `seed`, its name and their number only: more draws continue those
-    before, and another key changes nothing of the others.
+    The draws of a key depend on `seed`, its name and their number only: more draws continue the
+    earlier ones, and another key does not change the others.
 
     Raises:
-      InputError: `n` is not 1 or more, no key, or a key without a space.
+      InputError: `n` is below 1, or there is no key, or a key without a distribution.
     """
     if not _is_int(n) or n < 1:
         raise InputError(f"random: {n!r}: expected how many draws, 1 or more")
     if not _is_int(seed):
         raise InputError(f"random: seed={seed!r}: expected a whole number")
     _bounded(n)
-    found = space(spaces)
-    draws = {k: s.draws(n, f"{seed}/{k}") for k, s in found.items()}
-    return Sweep({k: draws[k][i] for k in found} for i in range(n))
+    checked = space(spaces)
+    draws = {k: s.draws(n, f"{seed}/{k}") for k, s in checked.items()}
+    return Sweep({k: draws[k][i] for k in checked} for i in range(n))
 
 
 def space(spaces: Mapping[str, Space]) -> dict[str, Space]:
-    """Returns a search space after checking it.
+    """Checks a search space and returns it.
 
     Raises:
-      InputError: it has no key, or a key without a space.
+      InputError: it has no key, or a key without a distribution.
     """
     if not isinstance(spaces, Mapping) or not spaces:
         raise InputError('a search space: expected such as {"optim.learning_rate": uniform(0, 1)}')
-    for key, found in spaces.items():
+    for key, one in spaces.items():
         check_key(key)
-        if not isinstance(found, Space):
-            raise InputError(f"{key}: {found!r}: expected one of: {', '.join(SPACES)}")
-        for value in found.values:
+        if not isinstance(one, Space):
+            raise InputError(f"{key}: {one!r}: expected one of: {', '.join(SPACES)}")
+        for value in one.values:
             _value(key, value)
     return dict(spaces)
 
@@ -138,16 +142,16 @@ def overrides(trial: Trial) -> dict[str, str]:
 
 
 def key(trial: Trial) -> str:
-    """Returns 16 hex digits of what a trial sets, in whatever order it says so."""
+    """Returns 16 hex digits of the values of a trial, independent of their order."""
     return config.digest({k: _plain(v) for k, v in trial.items()})
 
 
 def name(trial: Trial, among: Iterable[str] = ()) -> str:
-    """Returns a short name of what a trial sets, of letters, digits, ".", "_" and "-".
+    """Returns a short name of a trial, of letters, digits, ".", "_" and "-".
 
     Args:
-      trial: of which; keys are named by their last words.
-      among: keys that those of the trial must not be taken for.
+      trial: the trial; its keys are named by their last words.
+      among: keys of other trials, from which the name must distinguish them.
     """
     if not trial:
         return "base"
@@ -160,7 +164,7 @@ def name(trial: Trial, among: Iterable[str] = ()) -> str:
 
 
 def names(trials: Sequence[Trial]) -> list[str]:
-    """Returns names of all trials, of which no two are the same, on any file system."""
+    """Returns names of all trials that are distinct on any file system."""
     every = {k for t in trials for k in t}
     out = [name(t, every) for t in trials]
     count: dict[str, int] = {}
@@ -173,16 +177,16 @@ def names(trials: Sequence[Trial]) -> list[str]:
 
 
 def distinct(
-    trials: Sequence[Trial], say: Callable[[str], None] = lambda line: None
+    trials: Sequence[Trial], report: Callable[[str], None] = lambda line: None
 ) -> list[Trial]:
-    """Returns the trials without those that repeat an earlier one; `say` is told how many."""
+    """Returns the trials without repetitions; calls `report` with how many there were."""
     first: dict[str, Trial] = {}
     for trial in trials:
         first.setdefault(key(trial), trial)
     again = len(trials) - len(first)
     if again:
         some = "1 trial that repeats" if again == 1 else f"{again} trials that repeat"
-        say(f"sweep: left out {some} another; {len(first)} are left")
+        report(f"sweep: left out {some} another; {len(first)} are left")
     return list(first.values())
 
 
@@ -196,7 +200,7 @@ def check(
     Args:
       trials: of a sweep.
       experiment: file, as of `config.load`.
-      settings: overrides that all trials have in common.
+      settings: overrides that all trials share.
 
     Raises:
       InputError: names the trial, the key and what was expected; or a key is set twice.
@@ -204,7 +208,7 @@ def check(
     config.load(experiment, settings)
     for number, trial in enumerate(trials, 1):
         for both in sorted(trial.keys() & (settings or {}).keys()):
-            raise InputError(f"{both}: set by the sweep and by --config.{both}; say it once")
+            raise InputError(f"{both}: set by the sweep and by --config.{both}; give it once")
         try:
             config.load(experiment, {**(settings or {}), **overrides(trial)})
         except InputError as error:
@@ -212,7 +216,7 @@ def check(
 
 
 def as_sweep(trials: object) -> Sweep:
-    """Returns a list of trials after checking what is in it.
+    """Checks a list of trials and returns it as a sweep.
 
     Raises:
       InputError: names the trial, the key and the value.
@@ -248,17 +252,17 @@ def _bounded(count: int) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Checks that something can be a dotted key.
+    """Checks a dotted key.
 
     Raises:
-      InputError: it cannot.
+      InputError: it is not valid.
     """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InputError(f'{key!r}: expected a key such as "optim.learning_rate"')
 
 
 def _value(key: str, value: Any) -> Any:
-    """Returns a value as plain Python, after checking that the command line can say it."""
+    """Returns a value as plain Python, after checking that the command line can express it."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
@@ -286,7 +290,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value such that those that configure the same are the same."""
+    """Returns a value such that equivalent values are equal."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list | tuple):
@@ -297,7 +301,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(key: str, every: Iterable[str]) -> str:
-    """Returns the last words of a key, as many as tell it from all others."""
+    """Returns the fewest last words of a key that distinguish it from all others."""
     words = key.split(".")
     for count in range(1, len(words)):
         tail = "." + ".".join(words[-count:])

@@ -1,9 +1,9 @@
-"""Tuning: trials that are chosen by what earlier ones found, each an ordinary run.
+"""Tuning: trials chosen from the results of earlier ones, each an ordinary run.
 
-A driver asks Optuna (the extra `tune`) for values, has runs started and stopped, and tells it what
-they reached. All that is known lies in a journal in the study's folder: a driver that was killed is
-started again by the same command, takes up the runs that are still at work, and starts none twice.
-Values that were run before are not run again; what became of them is known.
+A driver asks Optuna (the extra `tune`) for values, has runs started and stopped, and reports their
+results to it. The whole state is a journal in the study's folder: the same command continues after
+a driver was killed, adopts the runs that still run, and starts none twice. Values that were run
+before are not run again; their result is known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAME_IN_A_ROW = 25
 
 
 class Runs(Protocol):
-    """Where trials run. Trial numbers count from 0; a run's folder is named by its number."""
+    """Starts, finds and stops the runs of trials, whose numbers count from 0."""
 
     def start(self, number: int, overrides: dict[str, str]) -> str:
         """Starts the run of a trial and returns its id."""
@@ -40,7 +40,7 @@ class Runs(Protocol):
         ...
 
     def cancel(self, run: str) -> None:
-        """Ends a run; nothing where it has ended."""
+        """Stops a run, unless it has ended."""
         ...
 
 
@@ -50,37 +50,37 @@ def tune(
     runs: Runs,
     settings: Settings,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Result]:
-    """Drives a study to its end, or from where an earlier driver was stopped.
+    """Drives a study to its end, from where an earlier driver stopped.
 
     Args:
-      folder: of the study, on a disk that this machine may lock.
-      spaces: what to choose from, by key.
-      runs: where trials run.
-      settings: how to search.
-      say: takes lines of progress.
-      sleep: waits between looks.
+      folder: folder of the study, on a disk with file locks.
+      spaces: distributions to choose from, by key.
+      runs: starts the runs of trials.
+      settings: settings of the search.
+      report: called with lines of progress.
+      sleep: waits between queries.
 
     Returns:
       All trials, by number.
 
     Raises:
-      InputError: a setting is wrong, Optuna is missing, another driver is at work, or the folder
-        has a study of other keys.
-      WorkFailed: what `runs` raises; the same call goes on later.
+      InputError: a setting is wrong, Optuna is missing, another driver runs, or the folder has a
+        study of other keys.
+      WorkFailed: as `runs`; the same call continues later.
     """
     settings.check()
     with held(Path(folder)):
         study = Study(Path(folder), sweep.space(spaces), settings)
         study.check_same()
-        _Driver(study, runs, settings, say, sleep).drive()
+        _Driver(study, runs, settings, report, sleep).drive()
         return study.results()
 
 
 def results(folder: str | Path) -> list[Result]:
-    """Returns what is known of a study's trials; a driver may be at work.
+    """Returns the trials of a study, which a driver may be running.
 
     Raises:
       InputError: there is no study.
@@ -91,37 +91,37 @@ def results(folder: str | Path) -> list[Result]:
 
 
 class _Driver:
-    """One pass after the other: what became of runs, then new ones where there is room."""
+    """Alternates between the results of runs and starting new ones."""
 
     def __init__(
         self,
         study: Study,
         runs: Runs,
         settings: Settings,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         sleep: Callable[[float], None],
     ) -> None:
         self._study, self._runs, self._settings = study, runs, settings
-        self._say, self._sleep = say, sleep
+        self._report, self._sleep = report, sleep
         self._stopped: set[int] = set()
         self._exhausted = False
 
     def drive(self) -> None:
         for number in self._study.running():
-            self._take_up(number)
+            self._adopt(number)
         while True:
-            for number in self._at_work():
-                self._look_at(number)
+            for number in self._active():
+                self._update(number)
             self._study.settle_same()
             self._fill()
-            if not self._at_work():
+            if not self._active():
                 break
             self._sleep(self._settings.poll_seconds)
         for number in sorted(self._stopped):
-            self._say(f"trial {number} was stopped; when it goes on, tune again")
+            self._report(f"trial {number} was stopped; tune again when it has continued")
 
-    def _at_work(self) -> list[int]:
-        # What waits for a run that was stopped waits with it.
+    def _active(self) -> list[int]:
+        # A trial with the values of a stopped run waits with it.
         return [
             n
             for n in self._study.running()
@@ -129,10 +129,10 @@ class _Driver:
         ]
 
     def _full(self) -> bool:
-        return len(self._study.with_runs(self._at_work())) >= self._settings.max_parallel
+        return len(self._study.with_runs(self._active())) >= self._settings.max_parallel
 
     def _fill(self) -> None:
-        """Starts runs, as many as there is room for and anything new to choose."""
+        """Starts runs up to the limit, as long as there are new values to choose."""
         same = 0
         while self._study.started() < self._settings.runs and not self._full():
             if self._exhausted:
@@ -142,35 +142,35 @@ class _Driver:
                 self._start(number)
                 same = 0
                 continue
-            self._say(f"trial {number}: the same values as trial {known}")
+            self._report(f"trial {number}: the same values as trial {known}")
             same += 1
             if same >= _SAME_IN_A_ROW:
-                self._say(f"{same} choices in a row were known; nothing new is left")
+                self._report(f"{same} choices in a row were known; no new values are left")
                 self._exhausted = True
 
     def _start(self, number: int) -> None:
         given = sweep.overrides(self._study.trial(number))
-        # Said before: a driver killed in between must look for the run before it starts one.
+        # Noted first: after a driver was killed in between, the next one looks for the run.
         self._study.note(number, "starting", True)
         run = self._runs.start(number, given)
         self._study.note(number, "run", run)
-        self._say(f"trial {number}: {', '.join(f'{k}={v}' for k, v in given.items())}")
+        self._report(f"trial {number}: {', '.join(f'{k}={v}' for k, v in given.items())}")
 
-    def _take_up(self, number: int) -> None:
+    def _adopt(self, number: int) -> None:
         notes = self._study.notes(number)
         if "run" in notes or "same_as" in notes:
             return
         if "starting" not in notes:
-            self._study.end(number, "failed")  # killed while it was chosen
+            self._study.end(number, "failed")  # the driver was killed while it chose
             return
         run = self._runs.find(number)
         if run is None:
             self._start(number)
         else:
             self._study.note(number, "run", run)
-            self._say(f"trial {number}: taken up")
+            self._report(f"trial {number}: adopted")
 
-    def _look_at(self, number: int) -> None:
+    def _update(self, number: int) -> None:
         notes = self._study.notes(number)
         run = notes.get("run")
         if run is None:
@@ -184,7 +184,7 @@ class _Driver:
             value = self._study.last(number)
             self._study.end(number, "failed" if value is None else "done")
             reached = "no value" if value is None else f"{value:.6g}"
-            self._say(f"trial {number}: done, {reached}")
+            self._report(f"trial {number}: done, {reached}")
         elif state in ACTIVE and behind:
             self._study.note(number, "pruned", True)
             self._prune(number, run)
@@ -192,9 +192,9 @@ class _Driver:
             self._stopped.add(number)
         elif state not in ACTIVE:
             self._study.end(number, "failed")
-            self._say(f"trial {number}: {state}")
+            self._report(f"trial {number}: {state}")
 
     def _prune(self, number: int, run: str) -> None:
         self._runs.cancel(run)
         self._study.end(number, "pruned")
-        self._say(f"trial {number}: pruned, {self._study.last(number):.6g}")
+        self._report(f"trial {number}: pruned, {self._study.last(number):.6g}")

@@ -1,4 +1,4 @@
-"""A study of Optuna by trial numbers: what was chosen, what it reached, what is known already."""
+"""A study of Optuna by trial numbers: chosen values, results, and known values."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Points = list[tuple[int, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to search.
+    """Settings of a search.
 
     Attributes:
-      runs: how many runs are started in all, those of earlier drivers counted.
-      max_parallel: at the same time.
-      better: "lower" or "higher" values.
-      seed: of the choices; what is chosen depends on it, the trial's number and what is known.
-      pruner: of `PRUNERS`; halving and hyperband stop runs that are behind the others at a step.
-      first_step: at which runs are compared first.
-      last_step: of a whole run; hyperband only.
-      factor: of the runs that are compared, one of so many goes on, for so many times the steps.
-      poll_seconds: between looks at the runs.
+      runs: total number of runs, including those of earlier drivers.
+      max_parallel: largest number at the same time.
+      better: whether "lower" or "higher" values are better.
+      seed: determines the choices, with the trial's number and the known results.
+      pruner: one of `PRUNERS`; halving and hyperband stop runs that are behind at a step.
+      first_step: step of the first comparison.
+      last_step: last step of a run; hyperband only.
+      factor: one of `factor` compared runs continues, for `factor` times the steps.
+      poll_seconds: seconds between queries of the runs.
     """
 
     runs: int
@@ -70,14 +70,14 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of a trial.
+    """Result of a trial.
 
     Attributes:
-      number: of the trial.
+      number: number of the trial.
       trial: its values.
       run: id, or that of the run with the same values; "" where none was started.
       state: "done", "pruned", "failed" or "running".
-      value: last one that is known.
+      value: last known value.
       same_as: number of the trial with the same values, whose run this is.
     """
 
@@ -115,8 +115,12 @@ class Study:
           InputError: it is not.
         """
         assert self._spaces is not None
-        said = {k: _plain(s) for k, s in sorted(self._spaces.items())}
-        now = {"space": config.digest(said), "keys": sorted(said), "better": self._settings.better}
+        space = {k: _plain(s) for k, s in sorted(self._spaces.items())}
+        now = {
+            "space": config.digest(space),
+            "keys": sorted(space),
+            "better": self._settings.better,
+        }
         before = self._study.user_attrs
         for name, value in now.items():
             if name not in before:
@@ -134,7 +138,7 @@ class Study:
         return [t.number for t in self._trials() if t.state in (states.RUNNING, states.WAITING)]
 
     def with_runs(self, numbers: list[int]) -> list[int]:
-        """Returns those that have a run of their own."""
+        """Returns the trials with their own run."""
         return [n for n in numbers if "same_as" not in self.notes(n)]
 
     def started(self) -> int:
@@ -143,8 +147,8 @@ class Study:
 
     def trial(self, number: int) -> Trial:
         """Returns the values of a trial, as they are run."""
-        found = self._trials()[number]
-        text: dict[str, str] = found.user_attrs.get("overrides", {})
+        trial = self._trials()[number]
+        text: dict[str, str] = trial.user_attrs.get("overrides", {})
         return {k: config.parse_value(v) for k, v in text.items()}
 
     def notes(self, number: int) -> dict[str, Any]:
@@ -152,19 +156,19 @@ class Study:
         return dict(self._trials()[number].user_attrs)
 
     def note(self, number: int, name: str, value: Any) -> None:
-        """Notes something of a trial, on disk."""
+        """Stores a note on a trial."""
         self._live(number).set_user_attr(name, value)
 
     def last(self, number: int) -> float | None:
-        """Returns the value of the last step that is known."""
+        """Returns the value of the last known step."""
         points = self._trials()[number].intermediate_values
         return points[max(points)] if points else None
 
     def ask(self) -> tuple[int, int | None]:
-        """Returns a new trial, and the earlier one with the same values if there is one."""
+        """Returns a new trial, and an earlier one with the same values, if any."""
         assert self._spaces is not None
         samplers = self._optuna.samplers
-        # A sampler for each number, so that a driver that takes over chooses as this one would.
+        # A sampler per number, so that another driver makes the same choices.
         self._study.sampler = samplers.TPESampler(
             seed=(1_000_003 * self._settings.seed + len(self._trials())) % 2**31,
             constant_liar=True,
@@ -176,7 +180,7 @@ class Study:
             for t in reversed(self._trials())
             if "key" in t.user_attrs
             and "same_as" not in t.user_attrs
-            # Not what was chosen by a driver that was killed before it started a run.
+            # Without values that a driver chose and was killed before it started a run.
             and ("starting" in t.user_attrs or not t.state.is_finished())
         }.get(sweep.key(chosen))
         if known is not None:
@@ -188,22 +192,22 @@ class Study:
         return asked.number, known
 
     def settle_same(self) -> None:
-        """Ends trials whose values another trial has run, as that one ended."""
+        """Ends trials with the values of another trial as that one ended."""
         running = set(self.running())
         for number in sorted(running):
             other = self.notes(number).get("same_as")
             if other is None or other in running:
                 continue
-            found = self._trials()[other]
-            points = sorted(found.intermediate_values.items())
+            same = self._trials()[other]
+            points = sorted(same.intermediate_values.items())
             live = self._live(number)
             for step, value in points:
                 if step not in self._trials()[number].intermediate_values:
                     live.report(value, step)
-            self.end(number, _state(found.state.name))
+            self.end(number, _state(same.state.name))
 
     def report(self, number: int, points: Points) -> bool:
-        """Notes new values; returns whether the run is behind the others."""
+        """Reports new values; returns whether the run is behind the others."""
         before = self._trials()[number].intermediate_values
         live, behind = self._live(number), False
         for step, value in sorted(points):
@@ -224,11 +228,11 @@ class Study:
 
     def results(self) -> list[Result]:
         """Returns all trials, by number."""
-        found = self._trials()
+        trials = self._trials()
         out = []
-        for t in found:
+        for t in trials:
             same = t.user_attrs.get("same_as")
-            run = found[t.number if same is None else same].user_attrs.get("run", "")
+            run = trials[t.number if same is None else same].user_attrs.get("run", "")
             out.append(
                 Result(
                     number=t.number,
@@ -245,7 +249,7 @@ class Study:
         return list(self._study.get_trials(deepcopy=False))
 
     def _live(self, number: int) -> Any:
-        # Of a trial that an earlier driver asked for there is no object to be had otherwise.
+        # Optuna offers no other way to an earlier driver's trial.
         return self._optuna.trial.Trial(self._study, self._trials()[number]._trial_id)
 
     def _distribution(self, space: Space) -> Any:
@@ -267,7 +271,7 @@ class Study:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a study's folder, and mends what a driver that was killed left of its journal."""
+    """Holds a study's folder, and repairs the journal of a driver that was killed."""
     files.make_folder(folder)
     try:
         lock = (folder / LOCK).open("a")
@@ -277,15 +281,15 @@ def held(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{folder}: another driver is at work") from None
+            raise InputError(f"{folder}: another driver is running") from None
         (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal = folder / JOURNAL
         if journal.is_file():
             text = journal.read_bytes()
-            whole = text.rfind(b"\n") + 1
-            if whole < len(text):  # what comes next would be appended to half a line
+            complete = text.rfind(b"\n") + 1
+            if complete < len(text):  # the next line would continue an incomplete one
                 with journal.open("r+b") as file:
-                    file.truncate(whole)
+                    file.truncate(complete)
         yield
 
 
@@ -309,10 +313,10 @@ def _texts(space: Space) -> list[str]:
     return list(dict.fromkeys(sweep.overrides({"": v})[""] for v in space.values))
 
 
-def _value(space: Space, found: Any) -> Any:
+def _value(space: Space, chosen: Any) -> Any:
     if space.kind == "choice":
-        return config.parse_value(found)
-    return int(found) if space.kind == "int" else space.rounded(found)
+        return config.parse_value(chosen)
+    return int(chosen) if space.kind == "int" else space.rounded(chosen)
 
 
 def _plain(space: Space) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
     assert "Invalid partition" in capsys.readouterr().err
     job.parts = 101
     assert job("build", "--scheduler", "slurm") == 2
-    assert "MaxArraySize=101 takes at most 100; say --elements 100" in capsys.readouterr().err
+    assert "MaxArraySize=101 takes at most 100; use --elements 100" in capsys.readouterr().err
     job.parts = 100
     assert job("build", "--scheduler", "slurm", "--dry-run") == 0
 

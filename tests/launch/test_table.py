@@ -122,13 +122,13 @@ def test_a_page_without_a_plot_says_why():
 def test_axes_are_of_the_kind_of_their_values(values, kind):
     found = table_html.axis("k", values)
     assert found.kind == kind
-    assert all(0 <= found.at(v) <= 1 for v in values) and found.ticks()
+    assert all(0 <= found.position(v) <= 1 for v in values) and found.ticks()
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20))
 def test_any_numbers_have_an_axis(values):
     found = table_html.axis("k", values)
-    assert all(-1e-9 <= found.at(v) <= 1 + 1e-9 for v in values)
+    assert all(-1e-9 <= found.position(v) <= 1 + 1e-9 for v in values)
     assert all(-1e-9 <= place <= 1 + 1e-9 for place, _ in found.ticks()) and found.ticks()
 
 

@@ -100,10 +100,10 @@ def test_more_can_be_better(tmp_path):
 def test_known_values_are_not_run_again(tmp_path):
     runs, said = Instant(lambda given: len(given["k"])), []
     space = {"k": choice((1, 2), "mel", "(1, 2)", None), "n": integer(1, 2)}
-    found = tune(tmp_path, space, runs, settings(40, pruner="none"), say=said.append)
+    found = tune(tmp_path, space, runs, settings(40, pruner="none"), report=said.append)
     keys = [sweep.key(r.trial) for r in found if r.same_as is None]
     assert len(keys) == len(set(keys)) == len(runs.given) <= 8
-    assert any("nothing new is left" in line for line in said)
+    assert any("no new values are left" in line for line in said)
     for again in (r for r in found if r.same_as is not None):
         first = found[again.same_as]
         assert (again.value, again.state, again.run) == (first.value, first.state, first.run)
@@ -149,7 +149,7 @@ def test_runs_that_fail_are_no_end(tmp_path, state):
 
 def test_stopped_runs_are_left_and_taken_up_later(tmp_path):
     runs, said = Instant(bowl, state="stopped"), []
-    found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"), say=said.append)
+    found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"), report=said.append)
     assert [r.state for r in found] == ["running"] * 4 and "was stopped" in said[-1]
     runs.state = "done"
     found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"))

@@ -65,4 +65,4 @@ if __name__ == "__main__":
         here = Path(sys.argv[1])
         settings = driver.Settings(runs=8, max_parallel=3, first_step=2, poll_seconds=0.05)
         space = {"x": spaces.uniform(0, 1)}
-        driver.tune(here, space, Processes(here), settings, say=lambda t: print(t, flush=True))
+        driver.tune(here, space, Processes(here), settings, report=lambda t: print(t, flush=True))

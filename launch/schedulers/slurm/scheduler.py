@@ -89,7 +89,7 @@ class Slurm(base.Scheduler):
         _check(job)
 
     def render(self, job: Job) -> str:
-        """Returns the scripts, and what Slurm says of the first where it is installed."""
+        """Returns the scripts, and Slurm's answer to the first where it is installed."""
         try:
             answer = _check(job)
         except (NotInstalled, WorkFailed) as error:
@@ -113,8 +113,8 @@ class Slurm(base.Scheduler):
         if job.finalize is None:
             return
         if number:
-            own = Submission(scheduler="slurm", job=number, index=None, attempt=1, time="")
-            queued = {"any": [own]}
+            array = Submission(scheduler="slurm", job=number, index=None, attempt=1, time="")
+            queued = {"any": [array]}
         try:
             files.write_text(folder / "finalize.sh", script.of_finalize(job))
             arguments = ["--output=finalize.log", *queue.dependency(queued), *extra]
@@ -156,7 +156,7 @@ def _check(job: Job) -> str:
             if job.finalize is None:
                 many = f"--sweep: {len(job.elements)} runs: {source} takes at most {limit}"
             else:
-                many += f"; say --elements {limit}"
+                many += f"; use --elements {limit}"
             raise InputError(many)
     text = script.of_elements(job) if job.chosen else script.of_finalize(job)
     return queue.test_only(text, lead.options["sbatch"])
