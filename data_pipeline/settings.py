@@ -1,4 +1,4 @@
-"""What a build can be told: one flat set of values, each settable as --config.<name>=<value>."""
+"""Settings of a build: one flat set of values, each set as --config.<name>=<value>."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _Part = TypeVar("_Part", SourceOptions, Thresholds)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildSettings(Thresholds, SourceOptions):
-    """Values of a build, with those that sources look at and those that takes are judged by.
+    """Settings of a build, including source options and quality thresholds.
 
     Attributes:
       offset: audio time minus capture time of every take, s; "auto" to estimate it.
-      clock: "actor" (one offset for all takes of a person) or "take" (each its own).
-      drift: "report" only says how far the clocks run apart, "correct" takes it out where it is
+      clock: "actor" (one offset for all takes of an actor) or "take" (each its own).
+      drift: "report" only reports how far the clocks drift apart, "correct" removes drift that is
         certain.
-      largest_offset: estimates beyond this are not believed, s.
+      largest_offset: larger estimates are not used, s.
       least_confidence: of an offset from speech; below it 0 s is assumed.
       l2, l1, smoothness, symmetry: of the solver, mm^2; see `solve.SolveSettings`.
-      exclusive: of opposite shapes (jawLeft and jawRight) at most one is above zero.
+      exclusive: at most one of two opposite shapes (jawLeft and jawRight) is above zero.
       outlier_mm: residuals of vertices beyond this count as this much; 0 trusts every vertex.
       seed: of the splits.
       val, test: expected shares of sentences.
-      val_sentences, test_sentences: keys that are these splits, instead of a draw.
-      held_out: names of the people kept out of training, instead of a draw.
-      held_out_share: expected share of people drawn.
+      val_sentences, test_sentences: sentence keys of these splits, instead of a draw.
+      held_out: names of the actors kept out of training, instead of a draw.
+      held_out_share: expected share of actors drawn.
       segment_seconds: longer takes are cut into clips of at most this length, in pauses.
       files: number of shard files; 0 for one in about 64 MB.
       plugins: packages to import that register capture layouts.
@@ -62,11 +62,11 @@ class BuildSettings(Thresholds, SourceOptions):
     plugins: tuple[str, ...] = ()
 
     def source_options(self) -> SourceOptions:
-        """Returns the part that sources look at."""
+        """Returns the source options."""
         return self._part(SourceOptions)
 
     def thresholds(self) -> Thresholds:
-        """Returns the part that takes are judged by."""
+        """Returns the quality thresholds."""
         return self._part(Thresholds)
 
     def _part(self, kind: type[_Part]) -> _Part:
@@ -95,6 +95,10 @@ CHOICES = {
 
 def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
     """Returns the settings for values as written on the command line.
+
+    Example:
+        >>> read_settings({"val_sentences": "s1,s2", "offset": "0.04"}).val_sentences
+        ('s1', 's2')
 
     Raises:
       InputError: unknown name, or a value of the wrong kind or range.

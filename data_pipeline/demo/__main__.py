@@ -167,8 +167,8 @@ def _summarise(out: Path, names: list[str]) -> None:
         "(all synthetic)"
     )
     if unknown:
-        found = ", ".join(f"{ipa!r} {count}x" for ipa, count in unknown.most_common())
-        print(f"phones without a target, moved like a reduced vowel: {found}")
+        listed = ", ".join(f"{ipa!r} {count}x" for ipa, count in unknown.most_common())
+        print(f"phones without a target, moved like a reduced vowel: {listed}")
     else:
         print("phones without a target: 0")
 

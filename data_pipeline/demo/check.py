@@ -103,9 +103,9 @@ def _compare(subject: str, clips: list[records.Clip], truth: Path) -> Comparison
                 f"clip {clip.id} has {clip.frames} frames, its truth {len(want)}: built from other "
                 "captures?"
             )
-        good = clip.frame_mask
-        errors.append((clip.motion - want)[good])
-        apertures.append((rig.aperture(clip.motion) - rig.aperture(want))[good])
+        valid = clip.frame_mask
+        errors.append((clip.motion - want)[valid])
+        apertures.append((rig.aperture(clip.motion) - rig.aperture(want))[valid])
     error = np.concatenate(errors)
     each = np.sqrt(np.mean(error**2, axis=0))
     weights = each[rig.WEIGHT_CHANNELS]
@@ -133,25 +133,26 @@ def _place(clip: records.Clip) -> tuple[str, int]:
     return match[1], int(match[2] or 0)
 
 
-def table(found: Sequence[Comparison]) -> str:
+def table(comparisons: Sequence[Comparison]) -> str:
     """Returns the comparisons as a table with a line of means."""
     head = f"{'person':<10}{'clips':>6}{'frames':>8}{'weights':>9}"
     head += "".join(f"{g:>12}" for g in GROUPS)
     head += f"{'aperture':>10}{'eyes deg':>10}{'offset ms':>11}  worst channel"
     lines = [head]
-    for c in found:
+    for c in comparisons:
         line = f"{c.subject:<10}{c.clips:>6}{c.frames:>8}{c.rmse:>9.4f}"
         line += "".join(f"{c.groups[g]:>12.4f}" for g in GROUPS)
         line += f"{c.aperture:>10.4f}{c.eyes:>10.3f}{c.offset_ms:>+11.2f}"
         lines.append(line + f"  {c.worst[0]} {c.worst[1]:.4f}")
-    line = f"{'mean':<10}{sum(c.clips for c in found):>6}{sum(c.frames for c in found):>8}"
-    line += f"{np.mean([c.rmse for c in found]):>9.4f}"
-    line += "".join(f"{np.mean([c.groups[g] for c in found]):>12.4f}" for g in GROUPS)
-    line += (
-        f"{np.mean([c.aperture for c in found]):>10.4f}{np.mean([c.eyes for c in found]):>10.3f}"
+    line = (
+        f"{'mean':<10}{sum(c.clips for c in comparisons):>6}{sum(c.frames for c in comparisons):>8}"
     )
+    line += f"{np.mean([c.rmse for c in comparisons]):>9.4f}"
+    line += "".join(f"{np.mean([c.groups[g] for c in comparisons]):>12.4f}" for g in GROUPS)
+    line += f"{np.mean([c.aperture for c in comparisons]):>10.4f}"
+    line += f"{np.mean([c.eyes for c in comparisons]):>10.3f}"
     # Of errors with signs the mean says little: the largest one is shown.
-    largest = max((c.offset_ms for c in found), key=abs)
+    largest = max((c.offset_ms for c in comparisons), key=abs)
     lines.append(line + f"{largest:>+11.2f}  (largest offset error)")
     return "\n".join(lines)
 
@@ -169,11 +170,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         truth = Path(args.truth) if args.truth else None
-        found = compare(Path(args.captures), Path(args.shards), truth)
-        print(table(found))
+        comparisons = compare(Path(args.captures), Path(args.shards), truth)
+        print(table(comparisons))
         if args.json:
             files.write_text(
-                args.json, json.dumps([dataclasses.asdict(c) for c in found], indent=1)
+                args.json, json.dumps([dataclasses.asdict(c) for c in comparisons], indent=1)
             )
     except (InputError, WorkFailed) as error:
         print(f"python -m data_pipeline.demo.check: error: {error}", file=sys.stderr)

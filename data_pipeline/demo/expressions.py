@@ -158,19 +158,19 @@ def _eyes(face: Head, shapes: dict[str, np.ndarray]) -> None:
     share = where.of("lid") * 1.0 + where.of("crease") * 0.55 + where.of("orbit") * 0.18
     above = np.sin(where.angle)
     for name, sign in _SIDES:
-        own = eye & (np.sign(where.plane[:, 0]) == sign)
-        ring = share * own
+        this_eye = eye & (np.sign(where.plane[:, 0]) == sign)
+        ring = share * this_eye
         upper, lower = ring * np.clip(above, 0.0, 1.0), ring * np.clip(-above, 0.0, 1.0)
         outer = ring * np.clip(sign * np.cos(where.angle), 0.0, 1.0)
         inner = ring * np.clip(-sign * np.cos(where.angle), 0.0, 1.0)
-        folds = own * where.of("crease")
+        folds = this_eye * where.of("crease")
         fold_up, fold_down = folds * np.clip(above, 0, 1), folds * np.clip(-above, 0, 1)
         shapes["eyeBlink" + name] += _vectors(upper, y=-1.00, z=0.15) + _vectors(lower, y=0.10)
         shapes["eyeBlink" + name] += _vectors(fold_up, y=-0.25, z=-0.45)
         under = bump(sign * x, y, (EYE[0], EYE[1] - 1.3), (1.6, 0.7))
         shapes["eyeSquint" + name] += _vectors(lower, y=0.55) + _vectors(upper, y=-0.18)
         shapes["eyeSquint" + name] += _vectors(under, y=0.40, z=0.18)
-        lid = own * where.of("lid") * np.clip(above, 0.0, 1.0)
+        lid = this_eye * where.of("lid") * np.clip(above, 0.0, 1.0)
         shapes["eyeWide" + name] += _vectors(lid, y=0.45, z=-0.45) + _vectors(lower, y=-0.14)
         shapes["eyeWide" + name] += _vectors(ring * np.clip(above, 0, 1) ** 3, y=0.25, z=-0.15)
         over = bump(sign * x, y, (EYE[0], EYE[1] + 1.4), (1.7, 0.6))

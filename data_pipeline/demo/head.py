@@ -28,7 +28,7 @@ _ACROSS, _UP, _DEPTH = 7.6, 11.5, 9.0
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the skin's vertices are on the plane, the same for every head.
+    """Positions of the skin's vertices on the plane, the same for every head.
 
     Attributes:
       plane: [V, 2] cm, with the mouth and eyes open, so that lips and lids do not coincide.

@@ -201,11 +201,11 @@ def segments(phones: tuple[Phone, ...]) -> tuple[tuple[Segment, ...], collection
         for i, (symbol, name) in enumerate(parts):
             if not name:
                 unknown[symbol] += 1
-            found = CLASSES[name or "AX"]
+            phone_class = CLASSES[name or "AX"]
             start, end = float(edges[i]), float(edges[i + 1])
             release = end
             if i == 0 and start < phone.release < end:
                 release = phone.release
-            stress = phone.stress if found.kind == "vowel" else 0
-            out.append(Segment(symbol, found, start, end, release, stress))
+            stress = phone.stress if phone_class.kind == "vowel" else 0
+            out.append(Segment(symbol, phone_class, start, end, release, stress))
     return tuple(out), unknown

@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
 
     _step("4/5 Evaluate on sentences and people that training never met")
     report = folder / "evaluation.json"
-    if _is_of(report, run, shards):
+    if _is_current(report, run, shards):
         print(f"{report} is up to date")
         _call([*a2fjax, "evaluate", str(run), f"--show={report}"])
     else:
@@ -153,10 +153,10 @@ def _call(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def _is_of(report: Path, run: Path, shards: Path) -> bool:
-    """Whether a report was measured on these shards, and after the last line of the run."""
-    of = (run / "metrics.jsonl", shards / "manifest.json")
-    return report.exists() and report.stat().st_mtime >= max(p.stat().st_mtime for p in of)
+def _is_current(report: Path, run: Path, shards: Path) -> bool:
+    """Returns whether a report is newer than the shards and the last line of the run."""
+    inputs = (run / "metrics.jsonl", shards / "manifest.json")
+    return report.exists() and report.stat().st_mtime >= max(p.stat().st_mtime for p in inputs)
 
 
 def _summary(

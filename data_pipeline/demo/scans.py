@@ -1,4 +1,4 @@
-"""Curves -> what a 4D scanner would deliver: moving vertices on its own clock.
+"""Simulates a 4D scanner: curves become moving vertices on the scanner's clock.
 
     skin_n = R_n (neutral + sum_k w_k(t_n) delta_k) + translation_n + noise
 
@@ -51,7 +51,7 @@ class Actor:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What the scanner saw of a take.
+    """The scan of a take.
 
     Attributes:
       skin: [F, V, 3] float32 cm.

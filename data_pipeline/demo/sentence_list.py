@@ -1,4 +1,4 @@
-"""What the demo's voices say: sentences written for it, rich in p b m f v, in five languages.
+"""Sentences of the demo corpus, written for it and rich in p b m f v, in five languages.
 
 They stand in `sentences/<language>.txt`, one a line. Commas are where pauses may be lengthened. A
 sentence's key is its language and first three words, so changing one sentence leaves the keys, and

@@ -1,4 +1,4 @@
-"""Who speaks and how: face shape -> speaking style, and emotion -> pose and amplitude.
+"""Speaking style as a function of face shape; pose and amplitude as functions of emotion.
 
 Speaking style is a smooth, monotone, nearly linear function of the parameters of the neutral
 mesh. It has to be: a network that sees the mesh can only learn of a new person what shape tells,
@@ -21,7 +21,7 @@ SHAPE = (
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How somebody moves when speaking.
+    """Parameters of a subject's speech motion.
 
     Attributes:
       amplitude: of all mouth movement; 0.6 to 1.45, 1 is average.

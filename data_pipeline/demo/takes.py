@@ -1,4 +1,4 @@
-"""What is recorded: people, their voices, takes and emotions, all from one seed."""
+"""The demo's subjects, voices, takes and emotions, all drawn from one seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_OFFSET = 0.12
 
 @dataclasses.dataclass(frozen=True)
 class DemoSubject:
-    """Somebody in the corpus.
+    """A subject of the corpus.
 
     Attributes:
       name: folder name, such as "demo007".
@@ -82,7 +82,7 @@ def make_rng(*parts: object) -> np.random.Generator:
 
 
 def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[DemoSubject]:
-    """Returns everybody in the corpus: first those to train on, then the unseen.
+    """Returns the subjects of the corpus: first those to train on, then the unseen.
 
     Face parameters are a Latin hypercube sample, so that few people cover their range evenly.
 
@@ -111,13 +111,13 @@ def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[D
     groups += [(unseen_languages[i % len(unseen_languages)], True) for i in range(unseen)]
     sizes = collections.Counter(groups)
     before: collections.Counter = collections.Counter()
-    found = []
+    drawn = []
     for i, group in enumerate(groups):
-        own = make_rng("person", seed, i)
+        subject_rng = make_rng("person", seed, i)
         language, held_out = group
         sex = ("female", "male")[(i + i // len(_LANGUAGES)) % 2]
         low, high = (45, 75) if sex == "female" else (20, 60)
-        found.append(
+        drawn.append(
             DemoSubject(
                 name=f"demo{i:03d}",
                 held_out=held_out,
@@ -125,34 +125,34 @@ def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[D
                 shape=shapes[i],
                 voice=Voice(
                     language=language,
-                    variant=str(own.choice(voice.VARIANTS[sex])),
-                    rate=int(own.integers(140, 186)),
-                    pitch=int(own.integers(low, high)),
-                    pitch_range=int(own.integers(35, 70)),
+                    variant=str(subject_rng.choice(voice.VARIANTS[sex])),
+                    rate=int(subject_rng.integers(140, 186)),
+                    pitch=int(subject_rng.integers(low, high)),
+                    pitch_range=int(subject_rng.integers(35, 70)),
                 ),
-                offset=float(own.uniform(-_MAX_OFFSET, _MAX_OFFSET)),
+                offset=float(subject_rng.uniform(-_MAX_OFFSET, _MAX_OFFSET)),
                 seconds=60.0 * minutes / count,
                 turn=before[group] / sizes[group],
                 seed=seed,
             )
         )
         before[group] += 1
-    return found
+    return drawn
 
 
 def sentences_for(person: DemoSubject) -> list[sentence_list.Sentence]:
-    """Returns what a person may say, in the order they say it.
+    """Returns the sentences that a subject may say, in the order they say them.
 
     All who speak a language share one random order of its sentences and begin at places spread
     evenly over it, so that together they say every sentence about equally often. Unseen people
     share an order of only what `data_pipeline.stages.splits` keeps out of training.
     """
-    own = sentence_list.sentences_in(person.language)
+    sentences = sentence_list.sentences_in(person.language)
     if person.held_out:
-        own = tuple(s for s in own if splits.sentence_split(s.key) != "train")
+        sentences = tuple(s for s in sentences if splits.sentence_split(s.key) != "train")
     order = make_rng("sentences", person.seed, person.language, person.held_out)
-    first = int(person.turn * len(own))
-    return [own[i] for i in np.roll(order.permutation(len(own)), -first)]
+    first = int(person.turn * len(sentences))
+    return [sentences[i] for i in np.roll(order.permutation(len(sentences)), -first)]
 
 
 def _emotions(index: int, rng: np.random.Generator, duration: float) -> tuple:
@@ -180,7 +180,7 @@ def emotion_at(times: np.ndarray, knots: np.ndarray, weights: np.ndarray) -> np.
 
 
 def _pauses(
-    audio: np.ndarray, said: tuple[voice.Phone, ...], rng: np.random.Generator
+    audio: np.ndarray, spoken: tuple[voice.Phone, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[voice.Phone]]:
     """Lengthens the pauses inside by splicing in silence, and adds silence at both ends."""
     lead, tail = rng.uniform(0.3, 0.8, 2)
@@ -188,15 +188,15 @@ def _pauses(
     out: list[voice.Phone] = []
     shift = 0.0
     cut = 0
-    inner = range(1, len(said) - 1)
-    for i, p in enumerate(said):
+    inner = range(1, len(spoken) - 1)
+    for i, p in enumerate(spoken):
         extra = 0.0
         # Drawn for every phone: a pause more or less must not change the others.
         wish, chance = float(rng.uniform(0.3, 1.0)), float(rng.uniform())
         length = p.end - p.start
         if not p.ipa and i == 0:
             extra = lead - length
-        elif not p.ipa and i == len(said) - 1:
+        elif not p.ipa and i == len(spoken) - 1:
             extra = tail - length
         elif not p.ipa and i in inner and length > 0.1 and chance < 0.8:
             extra = max(wish - length, 0.0)
@@ -219,14 +219,14 @@ def _pauses(
 
 
 def _with_ends(
-    audio: np.ndarray, said: tuple[voice.Phone, ...]
+    audio: np.ndarray, spoken: tuple[voice.Phone, ...]
 ) -> tuple[np.ndarray, tuple[voice.Phone, ...]]:
     """Makes sure that a take begins and ends with a (perhaps short) silence."""
     gap = int(0.02 * RATE)
     shift = gap / RATE
     moved = [
         dataclasses.replace(p, start=p.start + shift, end=p.end + shift, release=p.release + shift)
-        for p in said
+        for p in spoken
     ]
     audio = np.pad(audio, gap)
     if moved[0].ipa:
@@ -257,22 +257,22 @@ def record_take(person: DemoSubject, index: int, sentence: sentence_list.Sentenc
     rng = make_rng("take", person.seed, person.name, index)
     knots, weights, mood = _emotions(index + _first_emotion(person), rng, 1.0)
     mean = weights.mean(axis=0)
-    own = person.voice
+    neutral_voice = person.voice
     spoken = dataclasses.replace(
-        own,
+        neutral_voice,
         language=sentence.language,
-        rate=int(own.rate * (mean @ style.RATE) * rng.uniform(0.95, 1.05)),
-        pitch=int(np.clip(own.pitch + mean @ style.PITCH, 0, 99)),
-        pitch_range=int(np.clip(own.pitch_range + mean @ style.PITCH_RANGE, 0, 99)),
+        rate=int(neutral_voice.rate * (mean @ style.RATE) * rng.uniform(0.95, 1.05)),
+        pitch=int(np.clip(neutral_voice.pitch + mean @ style.PITCH, 0, 99)),
+        pitch_range=int(np.clip(neutral_voice.pitch_range + mean @ style.PITCH_RANGE, 0, 99)),
     )
     speech = voice.synthesize(sentence.text, spoken)
-    audio, said = _pauses(*_with_ends(speech.audio, speech.phones), rng)
+    audio, spoken_phones = _pauses(*_with_ends(speech.audio, speech.phones), rng)
     frames = -(-len(audio) // FRAME_SAMPLES)
     audio = np.pad(audio, (0, frames * FRAME_SAMPLES - len(audio)))
     duration = len(audio) / RATE
-    said[-1] = dataclasses.replace(said[-1], end=duration)
+    spoken_phones[-1] = dataclasses.replace(spoken_phones[-1], end=duration)
     knots = knots * duration
-    segments, unknown = phones.segments(tuple(said))
+    segments, unknown = phones.segments(tuple(spoken_phones))
     times = np.arange(int(np.ceil(duration * articulation.RATE)) + 1) / articulation.RATE
     emotion = emotion_at(times, knots, weights)
     motion = articulation.articulate(segments, times, emotion, style.draw_style(person.shape))

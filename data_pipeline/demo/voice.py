@@ -47,7 +47,7 @@ _LONGEST_CLOSURE = 0.09
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """How to speak.
+    """Settings of a voice.
 
     Attributes:
       language: key of `LANGUAGES`.
@@ -86,7 +86,7 @@ class Phone:
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-    """What was said: audio [samples] float32 at `RATE`, and its phones without gaps."""
+    """A spoken sentence: audio [samples] float32 at `RATE`, and its phones without gaps."""
 
     audio: np.ndarray
     phones: tuple[Phone, ...]
@@ -164,8 +164,8 @@ class _Library:
         name = LANGUAGES[voice.language] + (f"+{voice.variant}" if voice.variant else "")
         # Of an unknown variant eSpeak NG says nothing and speaks in the plain voice.
         if voice.variant and voice.variant not in self._variants:
-            found = nearest(voice.variant, sorted(self._variants))
-            raise InputError(f"eSpeak NG has no voice variant {voice.variant!r}{found}")
+            suggestion = nearest(voice.variant, sorted(self._variants))
+            raise InputError(f"eSpeak NG has no voice variant {voice.variant!r}{suggestion}")
         if self._dll.espeak_SetVoiceByName(name.encode()) != 0:
             raise InputError(f"eSpeak NG has no voice {name!r}")
         for parameter, value in (

@@ -6,7 +6,7 @@
                          /geom/... /xform/... /bs_data/... /shots.json
     OUT/truth/<person>/<shot>.npz                          never read by the build
 
-A person's folder appears under its name only when it is whole.
+A subject's folder gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def person_folder(out: Path, person: DemoSubject) -> Path:
 
 
 def is_done(out: Path, person: DemoSubject, fingerprint: str) -> bool:
-    """Returns whether a person was written whole, with the settings of this fingerprint."""
+    """Returns whether a subject is complete and has the settings of this fingerprint."""
     return read_origin(person_folder(out, person)) == fingerprint
 
 
@@ -45,7 +45,7 @@ def read_origin(folder: Path) -> str | None:
 
 
 def write_person(out: Path, person: DemoSubject, fingerprint: str) -> dict[str, Any]:
-    """Records a person and writes captures and truth, each folder whole or not at all.
+    """Records a subject and writes captures and truth, each folder atomically.
 
     Returns:
       {"seconds", "shots", "phones", "unknown": {ipa: count}} of what was written.

@@ -1,1 +1,1 @@
-"""How a build runs: executors, process pools, locks, content keys."""
+"""Execution of a build: executors, process pools, locks, content keys."""

@@ -1,1 +1,1 @@
-"""Moving vertices and the shapes they are solved on."""
+"""Meshes, rigs, blendshapes and head motion."""

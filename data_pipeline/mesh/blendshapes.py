@@ -86,16 +86,16 @@ def make_blendshapes(
       InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
         topology.
     """
-    own = rig.units or guess_units(rig.neutral)
+    rig_unit = rig.units or guess_units(rig.neutral)
     keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
     channels, deltas, notes = _solvable(name, rig, mouth_close)
-    told = conventions.axes_from_shapes(rig.neutral, channels, deltas)
+    named_axes = conventions.axes_from_shapes(rig.neutral, channels, deltas)
     transferred = False
     if neutral is None:
-        unit = own if units == "auto" else units
+        unit = rig_unit if units == "auto" else units
         if unit not in MILLIMETRES:
             raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
-        turn = np.eye(3) if told is None else told
+        turn = np.eye(3) if named_axes is None else named_axes
         if axes != "auto":
             turn = conventions.parse_axes(axes)
         elif not np.array_equal(turn, np.eye(3)):
@@ -103,16 +103,18 @@ def make_blendshapes(
         matrix = MILLIMETRES[unit] * turn
         rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
     else:
-        matrix = MILLIMETRES[own] * (np.eye(3) if told is None else told)
+        matrix = MILLIMETRES[rig_unit] * (np.eye(3) if named_axes is None else named_axes)
         template, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
-        found = conventions.find_convention(neutral, template, units=units, axes=axes, name=name)
-        unit, turn = found.units, found.axes
-        rest = found.aligned(np.asarray(neutral, np.float64))
+        convention = conventions.find_convention(
+            neutral, template, units=units, axes=axes, name=name
+        )
+        unit, turn = convention.units, convention.axes
+        rest = convention.aligned(np.asarray(neutral, np.float64))
         holes = np.logical_not(np.isfinite(rest).all(axis=1))
         notes.append(
             f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
-            f"{found.margin:.1f} over the next, {100 * found.residual:.1f} % of the head's radius "
-            "from the template"
+            f"{convention.margin:.1f} over the next, {100 * convention.residual:.1f} % of the "
+            "head's radius from the template"
         )
         if holes.any():
             rest[holes] = _filled(rest, template, holes)
@@ -203,8 +205,8 @@ def relative_mouth_close(channels: Sequence[str], deltas: np.ndarray, convention
         raise InputError(f"--config.mouth_close={convention!r}: expected auto, arkit or nvidia")
     if not {"mouthClose", "jawOpen"} <= set(channels):
         return ""
-    place = list(channels)
-    close, jaw = deltas[place.index("mouthClose")], deltas[place.index("jawOpen")]
+    names = list(channels)
+    close, jaw = deltas[names.index("mouthClose")], deltas[names.index("jawOpen")]
     share = float((close * jaw).sum() / max((jaw * jaw).sum(), 1e-12))
     if convention == "nvidia" or (convention == "auto" and share > 0.4):
         close -= jaw

@@ -1,4 +1,4 @@
-"""Units and axes of a capture: read from words, or found from a mesh of the same topology.
+"""Units and axes of a capture: parsed from text, or found from a mesh of the same topology.
 
 A point p of a capture's files is `MILLIMETRES[unit] * axes @ p` in the rig's axes: x to the
 person's left, y up, z out of the face, in mm.
@@ -22,22 +22,22 @@ MIN_MARGIN = 1.25
 """The second best choice must fit worse than the best by this factor."""
 
 MAX_RESIDUAL = 0.25
-"""Of the template's radius: heads of one topology differ by about 0.05, shuffled vertices by 1."""
+"""Share of the template's radius: heads of one topology differ by 0.05, shuffled vertices by 1."""
 
 SIZES = (0.55, 1.8)
-"""Sizes of heads relative to the template's that are believed; a unit more or less is 10 or 100."""
+"""Accepted head sizes relative to the template; a wrong unit gives a factor of 10 or 100."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """How a capture's files write points, and where the head lies in them.
+    """Units and axes of a capture's files, and the pose of the head in them.
 
     Attributes:
       units: "mm", "cm" or "m".
       axes: [3, 3] signed permutation to the rig's axes.
       rotation: [3, 3] and
-      shift: [3] mm: what is left of the head's pose, so that `rotation @ matrix @ p + shift` lies
-        on the template as well as a rigid motion can bring it there.
+      shift: [3] mm: rest of the head's pose; `rotation @ matrix @ p + shift` lies on the template
+        as well as a rigid motion can place it.
       residual: root mean square distance left after the best similarity, in shares of the
         template's radius.
       margin: distance of the second best choice over the best's; 1 is a draw.
@@ -71,7 +71,7 @@ def signed_permutations() -> np.ndarray:
 
 
 def parse_axes(text: str) -> np.ndarray:
-    """Returns the signed permutation [3, 3] of axes in words.
+    """Returns the signed permutation [3, 3] for axes given as text.
 
     Args:
       text: three signed letters, the capture's axes that point to the person's left, up and out
@@ -94,7 +94,12 @@ def parse_axes(text: str) -> np.ndarray:
 
 
 def axes_name(axes: np.ndarray) -> str:
-    """Returns a signed permutation [3, 3] in words; see `parse_axes`."""
+    """Returns a signed permutation [3, 3] as text; see `parse_axes`.
+
+    Example:
+        >>> axes_name(parse_axes("+x+z-y"))
+        '+x+z-y'
+    """
     columns = np.abs(axes).argmax(axis=1)
     return "".join(("+" if axes[row, c] > 0 else "-") + "xyz"[c] for row, c in enumerate(columns))
 
@@ -123,7 +128,7 @@ def find_convention(
       neutral: [V, 3] in the capture's units and axes; vertices that are not finite are left out.
       template: [V, 3] in mm, in the rig's axes.
       units: "mm", "cm", "m", or "auto".
-      axes: as `parse_axes` has them, or "auto".
+      axes: see `parse_axes`, or "auto".
       least_margin: of the best axes over the next, or they are ambiguous.
       name: for messages.
 
@@ -201,7 +206,7 @@ _SIDEWAYS = ("jaw", "mouthLeft", "mouthRight")  # directions, not sides of the f
 def axes_from_shapes(
     neutral: np.ndarray, channels: Sequence[str], deltas: np.ndarray
 ) -> np.ndarray | None:
-    """Returns the axes [3, 3] that named shapes tell, or None where they do not tell clearly.
+    """Returns the axes [3, 3] implied by named shapes, or None where they are not clear.
 
     Shapes of the left side move vertices to the left of their partners', brows lie above the mouth,
     and jawForward, mouthFunnel, mouthPucker and tongueOut go out of the face.

@@ -1,4 +1,4 @@
-"""What goes wrong in reading files: bytes that are not what their name says, a missing library."""
+"""Checks in reading files: errors of damaged files, frame rates, optional libraries."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ import numpy as np
 from a2fjax.errors import InputError
 
 FRAME_RATE_RANGE = (1.0, 1000.0)
-"""Frames a second that a capture can have."""
+"""Smallest and largest frame rate of a capture."""
 
 READ_ERRORS = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, SyntaxError),
     *(OverflowError, MemoryError, RuntimeError, csv.Error, struct.error, tokenize.TokenError),
     *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
 )
-"""What NumPy, zip, CSV and JSON readers raise for damaged files (deep nesting is a RuntimeError).
+"""Errors of NumPy, zip, CSV and JSON readers for damaged files (deep nesting is a RuntimeError).
 
-`InputError` is a ValueError: it is to be let through before these are caught."""
+`InputError` is a ValueError: let it pass before these are caught."""
 
 
 def check_rate(path: Path, times: np.ndarray) -> None:
-    """Checks that rising times [F] are seconds, and not of a rate that no camera has.
+    """Checks that rising times [F] have a frame rate that a camera can have.
 
     Raises:
-      InputError: they are.
+      InputError: they do not.
     """
     if len(times) < 2:
         return
     step = float(np.median(np.diff(times)))
     if not 1.0 / FRAME_RATE_RANGE[1] <= step * (1 + 1e-6) <= (1 + 2e-6) / FRAME_RATE_RANGE[0]:
-        found = f"{1.0 / step:g}" if step > 0 else "no"
+        rate = f"{1.0 / step:g}" if step > 0 else "no"
         raise InputError(
-            f"{path}: its times are {found} frames a second, expected 1 to 1000: are they in "
+            f"{path}: its times are {rate} frames a second, expected 1 to 1000: are they in "
             "seconds? --config.fps=... takes no notice of them"
         )
 
@@ -66,7 +66,7 @@ def import_extra(name: str, path: Path, kind: str) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an error says, in one line of at most 160 characters."""
+    """Returns the message of an error in one line of at most 160 characters."""
     text = " ".join(str(error).split())[:160].rstrip(".")
     if "allow_pickle" in text or "Object arrays" in text or "Python objects" in text:
         return "it holds pickled objects, which are refused: save plain arrays"

@@ -1,9 +1,9 @@
-"""Taking the head's own motion out of moving vertices, frame by frame.
+"""Removes the rigid motion of the head from moving vertices, frame by frame.
 
-A rig's shapes are displacements of a still head; what a scanner sees also turns and shifts. Each
-frame is brought back onto the neutral mesh by the rigid motion of vertices that speech does not
-move (Kabsch 1976, Acta Cryst. A32), weighted robustly (Geman-McClure) so that a brow or an ear that
-does move, or a stray point of the scan, does not pull the head along.
+Blendshapes are displacements of a still head; a scanned head also turns and shifts. Each frame is
+aligned to the neutral mesh by the rigid motion of vertices that speech does not move (Kabsch 1976,
+Acta Cryst. A32), with robust weights (Geman-McClure) so that a moving brow or ear, or a stray point
+of the scan, does not bias the head's pose.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from a2fjax.errors import InputError
 
 _BUDGET = 48_000_000  # Bytes of one working copy of a block of frames.
-_FURTHEST = 1e6  # mm: nothing that is captured lies a kilometre away
-_LOST = 1.0  # mm: a median distance above this may be a wrong turn, and triples are tried
+_FURTHEST = 1e6  # mm: no captured point lies a kilometre away
+_LOST = 1.0  # mm: a larger median distance may be a wrong rotation, and triples are tried
 _STEP = 1e-5  # mm at the head's rim, between two reweightings
 _TRIPLES = 64  # with 3 vertices in 10 astray and as many missing, one in 8 is good
 _FEWEST = 6  # stable vertices in a frame
@@ -60,7 +60,7 @@ def head_motion(
     source: np.ndarray,
     target: np.ndarray,
     *,
-    seen: np.ndarray | None = None,
+    visible: np.ndarray | None = None,
     iterations: int = 40,
     floor: float = 0.15,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -74,28 +74,32 @@ def head_motion(
     Args:
       source: [F, N, 3] stable vertices of the frames, mm.
       target: [N, 3] the same vertices of the neutral mesh, mm.
-      seen: [F, N] vertices that are there; None for all. Each frame has at least 3.
+      visible: [F, N] which vertices exist; None for all. Each frame has at least 3.
       iterations: most of reweighting; a frame stops earlier when it no longer moves.
       floor: smallest scale of the residuals, mm; below it they are noise and count alike.
     """
-    if seen is None:
-        seen = np.ones(source.shape[:2], bool)
+    if visible is None:
+        visible = np.ones(source.shape[:2], bool)
     else:
-        source = np.where(seen[:, :, None], source, 0.0)
-    # What lies several heads away takes no part in the start; later its distance decides.
+        source = np.where(visible[:, :, None], source, 0.0)
+    # Points several heads away are left out of the start; later their distance decides.
     centre = np.stack(
-        [_middle(np.where(seen, source[:, :, i], np.inf), seen.sum(axis=1)) for i in range(3)], 1
+        [
+            _middle(np.where(visible, source[:, :, i], np.inf), visible.sum(axis=1))
+            for i in range(3)
+        ],
+        1,
     )
     radius = float(np.linalg.norm(target - np.median(target, axis=0), axis=1).max())
-    near = seen & (np.linalg.norm(source - centre[:, None], axis=2) < 4.0 * radius)
+    near = visible & (np.linalg.norm(source - centre[:, None], axis=2) < 4.0 * radius)
     few = near.sum(axis=1) < 3
-    near[few] = seen[few]
+    near[few] = visible[few]
     rotation, shift = rigid_transform(source, target, near.astype(float))
-    rotation, shift, fit = _reweighted(source, target, seen, rotation, shift, iterations, floor)
+    rotation, shift, fit = _reweighted(source, target, visible, rotation, shift, iterations, floor)
     lost = np.flatnonzero(fit > _LOST)
     if len(lost):
-        start = _from_triples(source[lost], target, seen[lost])
-        again = _reweighted(source[lost], target, seen[lost], *start, iterations, floor)
+        start = _from_triples(source[lost], target, visible[lost])
+        again = _reweighted(source[lost], target, visible[lost], *start, iterations, floor)
         better = again[2] < fit[lost]
         rotation[lost[better]], shift[lost[better]] = again[0][better], again[1][better]
     return rotation, shift
@@ -104,14 +108,14 @@ def head_motion(
 def _distances(
     source: np.ndarray,
     target: np.ndarray,
-    seen: np.ndarray,
+    visible: np.ndarray,
     rotation: np.ndarray,
     shift: np.ndarray,
 ) -> np.ndarray:
-    """Returns the distances [F, N] that are left; infinite where a vertex is not seen."""
+    """Returns the remaining distances [F, N]; infinite where a vertex is missing."""
     moved = np.matmul(source, rotation.transpose(0, 2, 1))
     moved += shift[:, None] - target
-    return np.where(seen, np.sqrt(np.einsum("fni,fni->fn", moved, moved)), np.inf)
+    return np.where(visible, np.sqrt(np.einsum("fni,fni->fn", moved, moved)), np.inf)
 
 
 def _middle(values: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -123,20 +127,20 @@ def _middle(values: np.ndarray, count: np.ndarray) -> np.ndarray:
 def _reweighted(
     source: np.ndarray,
     target: np.ndarray,
-    seen: np.ndarray,
+    visible: np.ndarray,
     rotation: np.ndarray,
     shift: np.ndarray,
     iterations: int,
     floor: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the motion refined from a start, and the median distance [F] it leaves, mm."""
+    """Returns the motion refined from a start, and the remaining median distance [F], mm."""
     rotation, shift = rotation.copy(), shift.copy()
-    count = seen.sum(axis=1)
+    count = visible.sum(axis=1)
     fit = np.full(len(source), np.inf)
     radius = float(np.linalg.norm(target, axis=1).max())
     active = np.arange(len(source))
     for _ in range(iterations):
-        points, there = source[active], seen[active]
+        points, there = source[active], visible[active]
         distance = _distances(points, target, there, rotation[active], shift[active])
         fit[active] = _middle(distance, count[active])
         scale = np.maximum(2.0 * fit[active, None], floor)
@@ -152,27 +156,27 @@ def _reweighted(
 
 
 def _from_triples(
-    source: np.ndarray, target: np.ndarray, seen: np.ndarray
+    source: np.ndarray, target: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the motion (R, t) of the triple of vertices that leaves the least median distance."""
-    rng = np.random.default_rng(0)  # the same triples for the same mesh, whatever the frames
+    """Returns the motion (R, t) of the vertex triple with the smallest median distance."""
+    rng = np.random.default_rng(0)  # the same triples for the same mesh, for any frames
     triples = np.array([rng.choice(len(target), 3, replace=False) for _ in range(4 * _TRIPLES)])
     one, two, three = (target[triples[:, i]] for i in range(3))
     area = np.linalg.norm(np.cross(two - one, three - one), axis=1)
     # Small triangles fix a rotation badly.
     triples = triples[np.sort(np.argsort(-area, kind="stable")[:_TRIPLES])]
-    count = seen.sum(axis=1)
+    count = visible.sum(axis=1)
     best = np.full(len(source), np.inf)
     rotation = np.tile(np.eye(3), (len(source), 1, 1))
     shift = np.zeros((len(source), 3))
     for triple in triples:
-        frames = np.flatnonzero(seen[:, triple].all(axis=1))
+        frames = np.flatnonzero(visible[:, triple].all(axis=1))
         if not len(frames):
             continue
         turned, moved = rigid_transform(
             source[np.ix_(frames, triple)], target[triple], np.ones((len(frames), 3))
         )
-        distance = _distances(source[frames], target, seen[frames], turned, moved)
+        distance = _distances(source[frames], target, visible[frames], turned, moved)
         left = _middle(distance, count[frames])
         better = left < best[frames]
         chosen = frames[better]
@@ -181,7 +185,7 @@ def _from_triples(
 
 
 def stable_vertices(neutral: np.ndarray, deltas: np.ndarray, *, share: float = 0.15) -> np.ndarray:
-    """Returns the indices of vertices that no shape moves much: what rigid motion is read from.
+    """Returns the indices of vertices that no shape moves much; rigid motion is estimated on them.
 
     Those moved by at most 2 % of the largest displacement, or by no more than the shapes' noise, if
     they are enough and span the head in two directions at least; otherwise the least moved `share`
@@ -212,11 +216,11 @@ def stable_vertices(neutral: np.ndarray, deltas: np.ndarray, *, share: float = 0
 def spans(neutral: np.ndarray, indices: np.ndarray) -> bool:
     """Returns whether the vertices fix a rotation: they spread over more than a line."""
     points = neutral[indices] - neutral[indices].mean(axis=0)
-    whole = np.linalg.norm(neutral - neutral.mean(axis=0), axis=1).mean()
+    head_radius = np.linalg.norm(neutral - neutral.mean(axis=0), axis=1).mean()
     if len(points) < 3:
         return False
     spread = np.linalg.svd(points, compute_uv=False) / np.sqrt(len(points))
-    return bool(spread[1] > 0.1 * whole)
+    return bool(spread[1] > 0.1 * head_radius)
 
 
 def displacements(
@@ -232,15 +236,15 @@ def displacements(
     """Yields (frames, displacement [n, M, 3] in mm) of stabilised vertices, in bounded memory.
 
     Vertices with a coordinate that is not finite, or is a kilometre from the origin, have dropped
-    out: their displacement is NaN. So is that of a whole frame when more than half of the vertices
-    wanted dropped out, or too few stable ones are left to tell how the head lies. Displacements
+    out: their displacement is NaN. So is that of a whole frame when more than half of the kept
+    vertices dropped out, or too few stable ones are left for the head's pose. Displacements
     have the precision of the capture: float32 for float32 (rounded by less than 1e-4 mm).
 
     Args:
       vertices: [F, V, 3] in the capture's unit and axes.
       neutral: [V, 3] in mm, in the rig's axes.
-      keep: [M] indices of the vertices wanted.
-      stable: [N] indices that rigid motion is read from; None leaves the frames as they are.
+      keep: [M] indices of the vertices to return.
+      stable: [N] indices that rigid motion is estimated on; None leaves frames as they are.
       scale: mm in one unit of the capture.
       axes: [3, 3] signed permutation; a point p of the capture is `scale * axes @ p` in the rig's
         axes. None for the identity.
@@ -258,7 +262,7 @@ def displacements(
     if not shape[0]:
         raise InputError(f"{name}: has no frames")
     turn = scale * (np.eye(3) if axes is None else np.asarray(axes, np.float64))
-    whole = len(keep) == len(neutral) and np.array_equal(keep, np.arange(len(neutral)))
+    keeps_all = len(keep) == len(neutral) and np.array_equal(keep, np.arange(len(neutral)))
     block = max(1, _BUDGET // (len(neutral) * 3 * 8))
     usable = 0
     for start in range(0, shape[0], block):
@@ -270,16 +274,16 @@ def displacements(
             )
         if raw.dtype != np.float64:
             raw = raw.astype(np.float32, copy=False)
-        kept = raw if whole else raw[:, keep]
-        missing = _missing(kept, scale)
+        wanted = raw if keeps_all else raw[:, keep]
+        missing = _missing(wanted, scale)
         lost = missing.mean(axis=1) > 0.5
         matrix = np.broadcast_to(turn, (len(raw), 3, 3))
         shift = np.zeros((len(raw), 3))
         if stable is not None:
-            found, matrix, shift = _stabilised(raw[:, stable], neutral[stable], turn, scale)
-            lost |= ~found
+            stabilised, matrix, shift = _stabilised(raw[:, stable], neutral[stable], turn, scale)
+            lost |= ~stabilised
         usable += int((~lost).sum())
-        yield frames, _applied(kept, missing, lost, matrix, shift, neutral[keep])
+        yield frames, _applied(wanted, missing, lost, matrix, shift, neutral[keep])
     if not usable:
         raise InputError(
             f"{name}: in none of the {shape[0]} frames are there enough vertices that are finite "
@@ -297,17 +301,17 @@ def _missing(points: np.ndarray, scale: float) -> np.ndarray:
 def _stabilised(
     stable: np.ndarray, target: np.ndarray, turn: np.ndarray, scale: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (found [n], matrix A [n, 3, 3], shift b [n, 3]): A p + b in mm lies on the mesh."""
-    seen = ~_missing(stable, scale)
-    found = seen.sum(axis=1) >= min(_FEWEST, len(target))
-    for frame in np.flatnonzero(found & ~seen.all(axis=1)):
-        found[frame] = _second_spread(target[seen[frame]]) > 0.25 * _second_spread(target)
+    """Returns (solvable [n], A [n, 3, 3], b [n, 3]): A p + b in mm lies on the neutral mesh."""
+    visible = ~_missing(stable, scale)
+    solvable = visible.sum(axis=1) >= min(_FEWEST, len(target))
+    for frame in np.flatnonzero(solvable & ~visible.all(axis=1)):
+        solvable[frame] = _second_spread(target[visible[frame]]) > 0.25 * _second_spread(target)
     matrix, shift = np.tile(turn, (len(stable), 1, 1)), np.zeros((len(stable), 3))
-    if found.any():
-        points = np.where(seen[found][:, :, None], stable[found], 0.0) @ turn.T
-        rotation, moved = head_motion(points, target, seen=seen[found])
-        matrix[found], shift[found] = rotation @ turn, moved
-    return found, matrix, shift
+    if solvable.any():
+        points = np.where(visible[solvable][:, :, None], stable[solvable], 0.0) @ turn.T
+        rotation, moved = head_motion(points, target, visible=visible[solvable])
+        matrix[solvable], shift[solvable] = rotation @ turn, moved
+    return solvable, matrix, shift
 
 
 def _second_spread(points: np.ndarray) -> float:
@@ -324,7 +328,7 @@ def _applied(
     shift: np.ndarray,
     neutral: np.ndarray,
 ) -> np.ndarray:
-    """Returns A p + b - neutral [n, M, 3] in the points' precision, NaN where nothing was seen."""
+    """Returns A p + b - neutral [n, M, 3] in the points' precision, NaN where missing."""
     moved = np.empty(points.shape, points.dtype)
     # Float32 keeps what is near zero, so both sides are taken relative to the mesh's centre, and to
     # the point that comes to lie there: A is a rotation times a scale, its inverse a transpose.
@@ -332,7 +336,7 @@ def _applied(
     rest = (neutral - centre).astype(points.dtype)
     size = np.einsum("ij,ij->", matrix[0], matrix[0]) / 3.0
     origins = np.einsum("fji,fj->fi", matrix, centre - shift) / size
-    with np.errstate(invalid="ignore", over="ignore"):  # of what is missing
+    with np.errstate(invalid="ignore", over="ignore"):  # of missing points
         for i in np.flatnonzero(~lost):
             near = points[i] - origins[i].astype(points.dtype)
             np.matmul(near, matrix[i].T.astype(points.dtype), out=moved[i])

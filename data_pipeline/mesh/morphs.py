@@ -78,7 +78,7 @@ class Document:
     """A loaded file. Its methods raise what `sources.damage.DAMAGED` lists where it is damaged."""
 
     def __init__(self, path: Path, gltf: Any):
-        """Keeps what pygltflib read; buffers are read when asked for."""
+        """Stores the parsed document; buffers are read on demand."""
         self.path = path
         self.gltf = gltf
         self._buffers: dict[int, bytes] = {}
@@ -91,16 +91,16 @@ class Document:
         bases: list[np.ndarray] = []
         deltas: list[np.ndarray] = []
         faces: list[np.ndarray] = []
-        at: dict[int, int] = {}  # where an accessor's vertices begin
+        first_vertex: dict[int, int] = {}  # where an accessor's vertices begin
         count = 0
         for primitive in mesh.primitives:
             key = primitive.attributes.POSITION
-            if key not in at:
+            if key not in first_vertex:
                 base = self.accessor(key)
                 moved = [self._target(target, len(base)) for target in primitive.targets or []]
                 if base.shape[1:] != (3,) or any(m.shape != base.shape for m in moved):
                     raise ValueError("positions and targets differ in shape")
-                at[key] = count
+                first_vertex[key] = count
                 count += len(base)
                 bases.append(base)
                 deltas.append(np.array(moved).reshape(len(moved), len(base), 3))
@@ -108,7 +108,7 @@ class Document:
                 corners = np.arange(self.gltf.accessors[key].count)
                 if primitive.indices is not None:
                     corners = self.accessor(primitive.indices).reshape(-1).astype(np.int64)
-                faces.append(corners[: len(corners) // 3 * 3].reshape(-1, 3) + at[key])
+                faces.append(corners[: len(corners) // 3 * 3].reshape(-1, 3) + first_vertex[key])
         if len({len(d) for d in deltas}) != 1 or not len(deltas[0]):
             raise ValueError("its parts have different numbers of morph targets, or none")
         triangles = np.concatenate(faces) if faces else np.zeros((0, 3))

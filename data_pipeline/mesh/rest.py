@@ -48,38 +48,38 @@ def estimate_neutral(
             f"{name}: frames of shape {frames.shape}, expected [N, {len(template)}, 3], N >= 1"
         )
     goal = template * conventions.MILLIMETRES[conventions.guess_units(template)]
-    seen = (np.abs(frames) < _FURTHEST).all(axis=2)  # false for NaN
-    whole = np.flatnonzero(seen.mean(axis=1) > 0.5)
-    if not len(whole):
+    visible = (np.abs(frames) < _FURTHEST).all(axis=2)  # false for NaN
+    usable = np.flatnonzero(visible.mean(axis=1) > 0.5)
+    if not len(usable):
         raise InputError(f"{name}: no frame has half of its vertices")
-    fullest = whole[np.argmax(seen[whole].sum(axis=1))]
-    start = np.where(seen[fullest][:, None], frames[fullest], np.nan).astype(np.float64)
+    fullest = usable[np.argmax(visible[usable].sum(axis=1))]
+    start = np.where(visible[fullest][:, None], frames[fullest], np.nan).astype(np.float64)
     # Any of the likely axes will do: what is found is given back in the frames' own.
-    found = conventions.find_convention(start, goal, least_margin=0.0, name=name)
+    convention = conventions.find_convention(start, goal, least_margin=0.0, name=name)
     rigid = _spread(goal, _RIGID_VERTICES)
     pose = _spread(goal, _POSE_VERTICES)
     # All frames on the fullest one, then on the median of all: one frame may be far from typical.
-    target = found.aligned(start[rigid])
-    some = found.aligned(frames[np.ix_(whole, rigid)].astype(np.float64))
-    there = seen[np.ix_(whole, rigid)] & np.isfinite(target).all(axis=1)
+    target = convention.aligned(start[rigid])
+    some = convention.aligned(frames[np.ix_(usable, rigid)].astype(np.float64))
+    there = visible[np.ix_(usable, rigid)] & np.isfinite(target).all(axis=1)
     target = np.nan_to_num(target)
-    whole, some, there = _enough(name, whole, some, there)
+    usable, some, there = _enough(name, usable, some, there)
     for _ in range(2):
-        rotation, shift = geometry.head_motion(some, target, seen=there)
+        rotation, shift = geometry.head_motion(some, target, visible=there)
         moved = np.matmul(some, rotation.transpose(0, 2, 1)) + shift[:, None]
         target = np.nan_to_num(_median(np.where(there[:, :, None], moved, np.nan)))
-    poses = found.aligned(frames[np.ix_(whole, pose)].astype(np.float64))
-    poses[~seen[np.ix_(whole, pose)]] = np.nan
+    poses = convention.aligned(frames[np.ix_(usable, pose)].astype(np.float64))
+    poses[~visible[np.ix_(usable, pose)]] = np.nan
     poses = np.matmul(poses, rotation.transpose(0, 2, 1)) + shift[:, None]
     chosen = _held(poses, goal[pose], name)
-    still = found.aligned(frames[whole[chosen]].astype(np.float64))
-    still[~seen[whole[chosen]]] = np.nan
+    still = convention.aligned(frames[usable[chosen]].astype(np.float64))
+    still[~visible[usable[chosen]]] = np.nan
     still = np.matmul(still, rotation[chosen].transpose(0, 2, 1)) + shift[chosen, None]
     mean = _robust_mean(still)
     return (
-        (mean - found.shift)
-        @ (found.rotation @ found.matrix)
-        / np.square(conventions.MILLIMETRES[found.units])
+        (mean - convention.shift)
+        @ (convention.rotation @ convention.matrix)
+        / np.square(conventions.MILLIMETRES[convention.units])
     )
 
 
@@ -88,19 +88,19 @@ def _spread(mesh: np.ndarray, count: int) -> np.ndarray:
 
 
 def _enough(
-    name: str, whole: np.ndarray, points: np.ndarray, there: np.ndarray
+    name: str, usable: np.ndarray, points: np.ndarray, there: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    good = there.sum(axis=1) >= min(12, there.shape[1])
-    if not good.any():
+    enough = there.sum(axis=1) >= min(12, there.shape[1])
+    if not enough.any():
         raise InputError(f"{name}: no frame has enough vertices in common with another")
-    return whole[good], np.nan_to_num(points[good]), there[good]
+    return usable[enough], np.nan_to_num(points[enough]), there[enough]
 
 
 def _median(points: np.ndarray) -> np.ndarray:
-    """Returns the median [N, 3] over frames [F, N, 3], NaN where nothing was seen."""
+    """Returns the median [N, 3] over frames [F, N, 3], NaN where none has it."""
     out = np.full(points.shape[1:], np.nan)
-    seen = ~np.isnan(points).all(axis=0)
-    out[seen] = np.nanmedian(points[:, seen], axis=0)
+    known = ~np.isnan(points).all(axis=0)
+    out[known] = np.nanmedian(points[:, known], axis=0)
     return out
 
 
@@ -108,7 +108,7 @@ def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
     """Returns which of the poses [F, N, 3] are the rest pose.
 
     Raises:
-      InputError: no pose comes back.
+      InputError: no pose recurs.
     """
     count = len(poses)
     if count == 1:

@@ -1,4 +1,4 @@
-"""Carrying a head's shapes over to another head of the same topology.
+"""Transfers blendshapes to another head of the same topology.
 
 Two answers bound the truth: displacements that scale with the head as a whole, and displacements
 whose deformation gradient is the same on every triangle (Sumner and Popovic 2004, ACM Trans. Graph.
@@ -77,10 +77,10 @@ def _deformed(
     rest, source_areas = _frames(neutral, faces)
     target, areas = _frames(subject, faces)
     normals = target[:, :, 2]
-    good = areas > _THINNEST * np.median(areas)
-    good &= source_areas > _THINNEST * np.median(source_areas)
-    faces, areas, normals = faces[good], areas[good], normals[good]
-    to_rest = np.linalg.inv(rest[good])
+    solid = areas > _THINNEST * np.median(areas)
+    solid &= source_areas > _THINNEST * np.median(source_areas)
+    faces, areas, normals = faces[solid], areas[solid], normals[solid]
+    to_rest = np.linalg.inv(rest[solid])
     count, shapes = len(faces), len(deltas)
     corners = subject[faces]
     # Gradient of the hat function of a corner: the normal across the opposite edge, over 2 area.

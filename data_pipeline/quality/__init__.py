@@ -1,1 +1,1 @@
-"""What a capture is worth: measures, verdicts and the report."""
+"""Quality of captures: measures, verdicts and the report."""

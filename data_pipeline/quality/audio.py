@@ -1,4 +1,4 @@
-"""What can be heard of a recording's quality: noise, clipping, silence, true bandwidth, hum.
+"""Measures the quality of a recording: noise, clipping, silence, true bandwidth, hum.
 
 One pass over the file's own samples in blocks of ten seconds; what is kept grows by about nine
 kilobytes a second of sound, whatever the rate and the number of channels.
@@ -70,8 +70,8 @@ def measure_audio(path: str | Path | None) -> dict[str, Any]:
     for rate, frame, block in _blocks(io.native_blocks(path)):
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
-            at = ((tally.count if tally else 0) + int(np.argmin(finite))) / rate
-            raise InputError(f"audio {path}: sample at {at:.4f} s is not a finite number")
+            seconds = ((tally.count if tally else 0) + int(np.argmin(finite))) / rate
+            raise InputError(f"audio {path}: sample at {seconds:.4f} s is not a finite number")
         tally = tally or _Tally(rate, block.shape[1], frame)
         tally.add(block)
     if tally is None or tally.count < 2:
@@ -100,10 +100,10 @@ def _blocks(pieces: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, int
         count += len(piece)
         if count >= size:
             joined = np.concatenate(held)
-            whole = count - count % size
-            for i in range(0, whole, size):
+            complete = count - count % size
+            for i in range(0, complete, size):
                 yield rate, frame, joined[i : i + size]
-            held, count = [joined[whole:]], count - whole
+            held, count = [joined[complete:]], count - complete
     if count:
         yield rate, frame, np.concatenate(held)
 
@@ -139,10 +139,10 @@ class _Tally:
         if block.shape[1] > 1:
             apart = float(np.abs(block - block[:, :1]).max())
             self.difference = max(self.difference, apart)
-        whole = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int64)
-        for channel, column in zip(self.values, whole.T, strict=True):
+        levels = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int64)
+        for channel, column in zip(self.values, levels.T, strict=True):
             channel += np.bincount(column + 32768, minlength=1 << 16)
-        self.digest.update(whole.astype("<i2").tobytes())
+        self.digest.update(levels.astype("<i2").tobytes())
         mono = wide.mean(axis=1)
         frames = mono[: len(mono) // self.frame * self.frame].reshape(-1, self.frame)
         if not len(frames) and not self.levels:
@@ -272,10 +272,10 @@ def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
         active = power[power >= max(speech * 10**-1.59, noise * 2.0)]
         if not len(active):
             break
-        found = float(active.mean())
-        if abs(found - speech) < 1e-6 * speech:
+        share = float(active.mean())
+        if abs(share - speech) < 1e-6 * speech:
             break
-        speech = found
+        speech = share
     snr = 10 * float(np.log10(max((speech - noise) / noise, 1e-2)))
     snr = min(snr, HIGHEST_SNR_DB)
     # Half way between the two where they are close, else what cannot be heard beside speech.
@@ -297,7 +297,7 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
     length. Only the first is sure: soft speech may hold nothing high.
 
     Args:
-      power: [bins] mean power of each bin, from 0 Hz to half the rate.
+      power: [bins] mean power of each bin_index, from 0 Hz to half the rate.
       spacing: of the bins, Hz.
       step: of quantisation, 0 where unknown.
 
@@ -315,7 +315,7 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
         return {"band_hz": None, "band_sure": False, "upsampled": False, "true_rate": rate}
     band = float(np.flatnonzero(smooth > 2.0 * floor)[-1] * spacing)
     level = 10 * np.log10(np.maximum(smooth, floor / 10))
-    # The loudest of what lies above each bin.
+    # The loudest of what lies above each bin_index.
     above = np.maximum.accumulate(level[::-1])[::-1]
     lowest, highest = round(1000 / spacing), int(0.93 * (len(power) - 1)) - 1
     # In steps of 0.4 %: a cliff is looked for in windows of a tenth of the frequency.
@@ -353,20 +353,23 @@ def _hum(lows: np.ndarray, spacing: float) -> dict[str, Any]:
         return none
     # Speech comes and goes, hum stays: the lower quartile over time keeps only the hum.
     level = 10 * np.log10(np.percentile(lows, 25, axis=0) + 1e-12)
-    best, found = 0.0, none
+    best, hum = 0.0, none
     reach = max(3, round(18 / spacing))
     for mains in (50.0, 60.0):
         heights = []
         for n in range(1, 7):
-            at = round(n * mains / spacing)
-            if at + reach >= len(level):
+            bin_index = round(n * mains / spacing)
+            if bin_index + reach >= len(level):
                 break
             around = np.concatenate(
-                [level[max(1, at - reach) : at - 2], level[at + 3 : at + reach]]
+                [
+                    level[max(1, bin_index - reach) : bin_index - 2],
+                    level[bin_index + 3 : bin_index + reach],
+                ]
             )
-            heights.append(float(level[at - 1 : at + 2].max() - np.median(around)))
+            heights.append(float(level[bin_index - 1 : bin_index + 2].max() - np.median(around)))
         clear = [h for h in heights if h >= 12.0]
         if len(clear) >= 2 and max(heights[:2]) >= 12.0 and sum(clear) > best:
             best = sum(clear)
-            found = {"hum_hz": mains, "hum_db": round(max(clear), 1)}
-    return found
+            hum = {"hum_hz": mains, "hum_db": round(max(clear), 1)}
+    return hum

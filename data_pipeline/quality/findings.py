@@ -1,4 +1,4 @@
-"""What is worth saying about takes that pass: each finding once, with how many takes show it."""
+"""Findings about takes and the dataset: each once, with the number of takes that show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from a2fjax import rig
 
 SEVERITIES = ("error", "warning", "note")
-"""Spoils what is trained on it; wants a look; good to know."""
+"""Spoils training; should be checked; good to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Finding:
     Attributes:
       key: equal for the same finding in other takes.
       severity: of `SEVERITIES`.
-      text: of the take alone, such as "upsampled from 8 kHz".
-      every: of the set, after "n of m takes ".
+      text: about the take alone, such as "upsampled from 8 kHz".
+      every: about the dataset, after "n of m takes ".
     """
 
     key: str
@@ -30,14 +30,14 @@ class Finding:
 
 
 def take_findings(take: Mapping[str, Any]) -> list[Finding]:
-    """Returns the findings about a take; see `report.assemble` for what a take is."""
+    """Returns the findings about a take; see `report.assemble_report` for what a take is."""
     parts = (
         (_sound, take.get("audio") or {}),
         (_motion, take.get("motion") or {}),
         (_lips, take.get("lips") or {}),
         (_clock, take.get("clock") or {}),
     )
-    return [remark for find, measures in parts for remark in find(measures)]
+    return [finding for find, measures in parts for finding in find(measures)]
 
 
 def _sound(m: Mapping[str, Any]) -> list[Finding]:
@@ -171,20 +171,20 @@ def dataset_findings(
     duplicates: Sequence[Mapping[str, Any]],
     warnings: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Returns what to say of a set, worst first.
+    """Returns the findings about a dataset, worst first.
 
     Args:
       takes: all, with their verdicts.
       hours: by "split", "subject", "language" and "emotion" of the takes in use.
-      duplicates: as `report.duplicates` gives them.
+      duplicates: of `duplicates.find_duplicates`.
       warnings: of the build, in words.
 
     Returns:
-      Of each: severity, text, count (takes that show it) and takes (the first five).
+      For each: severity, text, count (takes that show it) and takes (the first five).
     """
     out: list[dict[str, Any]] = []
 
-    def say(severity: str, text: str, names: Sequence[str] = ()) -> None:
+    def add(severity: str, text: str, names: Sequence[str] = ()) -> None:
         out.append(
             {"severity": severity, "text": text, "count": len(names), "takes": list(names[:5])}
         )
@@ -192,41 +192,41 @@ def dataset_findings(
     total = len(takes)
     used = [t for t in takes if t["verdict"] == "used"]
     if takes and not used:
-        say("error", "no take can be used")
+        add("error", "no take can be used")
     for verdict, words in (("rejected", "could not be read"), ("quarantined", "are put aside")):
         names = [t["take"] for t in takes if t["verdict"] == verdict]
         if names:
-            say("error", f"{count_text(len(names), total)} {words}", names)
+            add("error", f"{count_text(len(names), total)} {words}", names)
     for line in warnings:
-        say("warning", line)
-    _each_finding(takes, say)
-    _copies(duplicates, say)
-    _channels(used, say)
-    _balance(hours, say)
+        add("warning", line)
+    _each_finding(takes, add)
+    _copies(duplicates, add)
+    _channels(used, add)
+    _balance(hours, add)
     synthetic = [t["take"] for t in used if t.get("synthetic")]
     if synthetic:
-        say("note", f"{count_text(len(synthetic), len(used))} are synthetic", synthetic)
+        add("note", f"{count_text(len(synthetic), len(used))} are synthetic", synthetic)
     rates = sorted(
         {t["motion"]["fps_name"] for t in used if (t.get("motion") or {}).get("fps_name")}
     )
     if len(rates) > 1:
-        say("note", f"takes run at {len(rates)} frame rates: {', '.join(rates[:8])}")
+        add("note", f"takes run at {len(rates)} frame rates: {', '.join(rates[:8])}")
     return sorted(out, key=lambda w: SEVERITIES.index(w["severity"]))
 
 
-_Say = Callable[..., None]
+_Add = Callable[..., None]
 
 
-def _each_finding(takes: Sequence[Mapping[str, Any]], say: _Say) -> None:
-    found: dict[str, tuple[Finding, list[str]]] = {}
+def _each_finding(takes: Sequence[Mapping[str, Any]], add: _Add) -> None:
+    by_key: dict[str, tuple[Finding, list[str]]] = {}
     for take in takes:
-        for remark in take_findings(take):
-            found.setdefault(remark.key, (remark, []))[1].append(take["take"])
-    for remark, names in sorted(found.values(), key=lambda f: (-len(f[1]), f[0].key)):
-        say(remark.severity, f"{count_text(len(names), len(takes))} {remark.every}", names)
+        for finding in take_findings(take):
+            by_key.setdefault(finding.key, (finding, []))[1].append(take["take"])
+    for finding, names in sorted(by_key.values(), key=lambda f: (-len(f[1]), f[0].key)):
+        add(finding.severity, f"{count_text(len(names), len(takes))} {finding.every}", names)
 
 
-def _copies(duplicates: Sequence[Mapping[str, Any]], say: _Say) -> None:
+def _copies(duplicates: Sequence[Mapping[str, Any]], add: _Add) -> None:
     for kind, words in (
         ("same sound", "hold exactly the same sound as another"),
         ("same motion", "hold exactly the same motion as another"),
@@ -234,44 +234,44 @@ def _copies(duplicates: Sequence[Mapping[str, Any]], say: _Say) -> None:
     ):
         names = sorted({n for d in duplicates if d["kind"] == kind for n in d["takes"]})
         if names:
-            say("warning", f"{len(names)} takes {words}", names)
+            add("warning", f"{len(names)} takes {words}", names)
     leaks = [d for d in duplicates if d["kind"] != "same motion" and len(d["sentences"]) > 1]
     if leaks:
         text = (
             f"{len(leaks)} groups of takes share sound under different sentence keys: copies may "
             "be trained on and tested on"
         )
-        say("error", text, sorted({n for d in leaks for n in d["takes"]}))
+        add("error", text, sorted({n for d in leaks for n in d["takes"]}))
 
 
-def _channels(used: Sequence[Mapping[str, Any]], say: _Say) -> None:
+def _channels(used: Sequence[Mapping[str, Any]], add: _Add) -> None:
     motions = [t["motion"] for t in used if (t.get("motion") or {}).get("range")]
     if not motions:
         return
-    seen = {c for m in motions for c in m["range"]}
+    observed = {c for m in motions for c in m["range"]}
     moving = {c for m in motions for c in m["range"] if c not in m["dead"]}
-    dead = [c for c in rig.CHANNELS if c in seen - moving]
+    dead = [c for c in rig.CHANNELS if c in observed - moving]
     if dead:
         names = ", ".join(dead[:8]) + (", ..." if len(dead) > 8 else "")
-        say("note", f"{len(dead)} of {len(seen)} observed channels move in no take: {names}")
+        add("note", f"{len(dead)} of {len(observed)} observed channels move in no take: {names}")
 
 
-def _balance(hours: Mapping[str, Mapping[str, float]], say: _Say) -> None:
+def _balance(hours: Mapping[str, Mapping[str, float]], add: _Add) -> None:
     for kind in ("subject", "language", "emotion"):
         each = hours.get(kind) or {}
-        whole = sum(each.values())
-        if whole <= 0:
+        total = sum(each.values())
+        if total <= 0:
             continue
         name, most = max(sorted(each.items()), key=lambda item: item[1])
         if len(each) == 1:
             text = f"there is one {kind} only: {name or 'not known'}"
-            say("note", text)
-        elif most > 0.7 * whole:
-            say(
-                "warning", f"{100 * most / whole:.0f} % of the hours are {kind} {name or 'unknown'}"
+            add("note", text)
+        elif most > 0.7 * total:
+            add(
+                "warning", f"{100 * most / total:.0f} % of the hours are {kind} {name or 'unknown'}"
             )
-        if kind == "language" and 0 < each.get("", 0.0) < whole:
-            say("note", f"{each['']:.2g} hours have no language")
+        if kind == "language" and 0 < each.get("", 0.0) < total:
+            add("note", f"{each['']:.2g} hours have no language")
 
 
 def count_text(count: int, total: int) -> str:

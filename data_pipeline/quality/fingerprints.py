@@ -136,17 +136,17 @@ def find_matches(fingerprints: Sequence[str | None]) -> list[Match]:
     word = np.concatenate(tracks)
     lengths = [len(t) for t in tracks]
     owner = np.repeat(np.arange(len(tracks)), lengths)
-    place = np.concatenate([np.arange(n) for n in lengths])
+    position = np.concatenate([np.arange(n) for n in lengths])
     # The long window makes neighbours alike: the first of equal words in a row stands for all.
     keep = (word != 0) & ~((np.diff(word, prepend=0) == 0) & (np.diff(owner, prepend=-1) == 0))
-    word, owner, place = word[keep], owner[keep], place[keep]
-    order = np.lexsort((place, owner, word))
-    word, owner, place = word[order], owner[order], place[order]
+    word, owner, position = word[keep], owner[keep], position[keep]
+    order = np.lexsort((position, owner, word))
+    word, owner, position = word[order], owner[order], position[order]
     starts = np.flatnonzero(np.diff(word, prepend=word[:1] + np.uint32(1)))
     sizes = np.diff(np.append(starts, len(word)))
     # A candidate is one number: (first, second, shift).
     longest = max(lengths)
-    found: list[np.ndarray] = []
+    candidates: list[np.ndarray] = []
     for gap in range(1, _COMMON):
         # Of words in many places only neighbours are paired: twenty copies still make a chain.
         usable = (sizes > gap) & ((sizes <= _COMMON) | (gap == 1))
@@ -154,9 +154,9 @@ def find_matches(fingerprints: Sequence[str | None]) -> list[Match]:
         a = np.repeat(first, room) + _ramp(room)
         a = a[owner[a] != owner[a + gap]]
         b = a + gap
-        shift = place[b] - place[a] + longest
-        found.append((owner[a] * len(tracks) + owner[b]) * (2 * longest + 1) + shift)
-    keys, votes = np.unique(np.concatenate(found), return_counts=True)
+        shift = position[b] - position[a] + longest
+        candidates.append((owner[a] * len(tracks) + owner[b]) * (2 * longest + 1) + shift)
+    keys, votes = np.unique(np.concatenate(candidates), return_counts=True)
     # One word in common at some distance is nothing among millions.
     keys, votes = keys[votes >= 2], votes[votes >= 2]
     pair, shift = np.divmod(keys, 2 * longest + 1)
@@ -173,7 +173,7 @@ def _ramp(sizes: np.ndarray) -> np.ndarray:
 def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> list[Match]:
     # By votes, so that a pair's best shift is tried first, and not too many of the others.
     order = np.lexsort((keys[:, 2], -votes, keys[:, 1], keys[:, 0]))
-    heard = [int(np.count_nonzero(t)) for t in tracks]
+    sounding = [int(np.count_nonzero(t)) for t in tracks]
     out: list[Match] = []
     pair, tried = (-1, -1), 0
     for a, b, lag in keys[order].tolist():
@@ -185,7 +185,7 @@ def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> li
         options = [(*compare(tracks[a], tracks[b], s), s) for s in (lag - 1, lag, lag + 1)]
         differing, count, best = min(options)
         # A held vowel is like another; a second of sound, or all of a short word, is not.
-        need = min(_LEAST, max(_FEWEST, 0.8 * min(heard[a], heard[b])))
+        need = min(_LEAST, max(_FEWEST, 0.8 * min(sounding[a], sounding[b])))
         if count >= need and differing < MAX_BIT_ERROR:
             seconds, by = count / WORDS_A_SECOND, best / WORDS_A_SECOND
             out.append(Match(a, b, round(by, 3), round(seconds, 2), round(differing, 4)))

@@ -49,18 +49,18 @@ def measure_lips(
     last = min(len(envelope) - 1, int(np.floor(times[-1] * rate)))
     if last - first < 2 * rate:
         return none
-    at = np.arange(first, last + 1)
-    mouth = _band(np.interp(at / rate, times, aperture))
+    grid = np.arange(first, last + 1)
+    mouth = _band(np.interp(grid / rate, times, aperture))
     sound = _band(np.asarray(envelope, np.float64)[first : last + 1])
     norm = float(np.sqrt((mouth @ mouth) * (sound @ sound)))
-    if norm <= 1e-9 * len(at) or float(np.ptp(aperture)) <= _DEAD:
+    if norm <= 1e-9 * len(grid) or float(np.ptp(aperture)) <= _DEAD:
         return none
     # Circular, so that every shift compares the same samples.
-    every = np.fft.irfft(np.fft.rfft(sound) * np.conj(np.fft.rfft(mouth)), len(at)) / norm
+    every = np.fft.irfft(np.fft.rfft(sound) * np.conj(np.fft.rfft(mouth)), len(grid)) / norm
     reach = round(search * rate)
-    near = np.concatenate([every[len(at) - reach :], every[: reach + 1]])
+    near = np.concatenate([every[len(grid) - reach :], every[: reach + 1]])
     best = int(np.argmax(near))
-    far = every[rate // 2 : len(at) - rate // 2]
+    far = every[rate // 2 : len(grid) - rate // 2]
     # Chance may look around as far as we do.
     tops = np.lib.stride_tricks.sliding_window_view(far, 2 * reach + 1).max(axis=1)
     z = (float(near[best]) - float(tops.mean())) / max(float(tops.std()), 1e-9)

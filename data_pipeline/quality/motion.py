@@ -57,37 +57,37 @@ def measure_motion(
     times = np.asarray(times, np.float64)
     curves = np.asarray(curves, np.float64)
     observed = np.asarray(observed, bool)
-    seen = np.flatnonzero(observed)
-    values = curves[:, seen] / rig.SCALE[seen]
-    good: np.ndarray = np.asarray(np.isfinite(values).all(axis=1))
-    out = _timing(times, good)
-    if len(seen):
+    channels = np.flatnonzero(observed)
+    values = curves[:, channels] / rig.SCALE[channels]
+    valid: np.ndarray = np.asarray(np.isfinite(values).all(axis=1))
+    out = _timing(times, valid)
+    if len(channels):
         steps = np.round(np.nan_to_num(values) * 1000).astype("<i4")
-        out["digest"] = hashlib.sha256(steps.tobytes() + seen.tobytes()).hexdigest()[:24]
-    times, values = times[good], values[good]
-    if not len(seen) or not len(values):
+        out["digest"] = hashlib.sha256(steps.tobytes() + channels.tobytes()).hexdigest()[:24]
+    times, values = times[valid], values[valid]
+    if not len(channels) or not len(values):
         return out | {"range": {}, "dead": [], "saturated": {}, "residual_mm": _spread(residual)}
     span = np.ptp(values, axis=0)
     moving = span > _DEAD
     out |= _frozen(times, values, out["fps"])
-    steady = moving & _STEADY[seen]
+    steady = moving & _STEADY[channels]
     jumps = find_jumps(values[:, steady])
     out["jumps"] = round(float(jumps.mean()), 5)
     out["jump_times"] = [round(float(t), 4) for t in times[jumps][:20]]
     out["noise"] = _roughness(values[:, moving])
-    out |= _limits(values, seen)
-    out["dead"] = [rig.CHANNELS[c] for c, m in zip(seen, moving, strict=True) if not m]
-    low, middle, high = np.percentile(values * rig.SCALE[seen], [1, 50, 99], axis=0)
+    out |= _limits(values, channels)
+    out["dead"] = [rig.CHANNELS[c] for c, m in zip(channels, moving, strict=True) if not m]
+    low, middle, high = np.percentile(values * rig.SCALE[channels], [1, 50, 99], axis=0)
     out["range"] = {
         rig.CHANNELS[c]: [round(float(v), 4) for v in row]
-        for c, *row in zip(seen, low, middle, high, strict=True)
+        for c, *row in zip(channels, low, middle, high, strict=True)
     }
-    out |= _mirrored(values, seen, moving)
+    out |= _mirrored(values, channels, moving)
     out["residual_mm"] = _spread(residual)
     return out
 
 
-def _timing(times: np.ndarray, good: np.ndarray) -> dict[str, Any]:
+def _timing(times: np.ndarray, valid: np.ndarray) -> dict[str, Any]:
     frames = len(times)
     out: dict[str, Any] = {
         "frames": frames,
@@ -104,19 +104,21 @@ def _timing(times: np.ndarray, good: np.ndarray) -> dict[str, Any]:
     # The median is a multiple of the clock's tick where times are rounded; mean and slope are not.
     single = float(gaps[gaps < 1.5 * np.median(gaps)].mean())
     steps = np.maximum(np.round(gaps / single), 1.0)
-    place = np.concatenate([[0.0], np.cumsum(steps)])
-    period = float(np.polyfit(place, times, 1)[0]) if frames > 2 else float(gaps[0])
+    position = np.concatenate([[0.0], np.cumsum(steps)])
+    period = float(np.polyfit(position, times, 1)[0]) if frames > 2 else float(gaps[0])
     fps = align.exact_rate(1.0 / period)
     for rate in (24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 100.0, 120.0):
         # Of a take this short, the two ends' rounding is all the difference there is.
         fps = rate if abs(fps - rate) < 1e-4 * rate and fps not in RATE_NAMES else fps
-    apart = times - np.polyval(np.polyfit(place, times, 1), place) if frames > 2 else np.zeros(1)
-    should = float(place[-1]) + 1.0
+    apart = (
+        times - np.polyval(np.polyfit(position, times, 1), position) if frames > 2 else np.zeros(1)
+    )
+    should = float(position[-1]) + 1.0
     return out | {
         "fps": round(fps, 6),
         "fps_name": RATE_NAMES.get(fps, f"{fps:.6g}"),
         "jitter_ms": round(1000 * float(apart.std()), 4),
-        "missing": round(1.0 - float(good.sum()) / should, 5),
+        "missing": round(1.0 - float(valid.sum()) / should, 5),
         "longest_gap_s": round(float(gaps.max()), 4),
     }
 
@@ -192,34 +194,36 @@ def _roughness(values: np.ndarray) -> float | None:
     return round(float(1.4826 * np.median(each) / np.sqrt(18.0 / 35.0)), 6)
 
 
-def _limits(values: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
-    weight = np.isin(seen, rig.WEIGHT_CHANNELS)
-    low, high = rig.MIN[seen] / rig.SCALE[seen], rig.MAX[seen] / rig.SCALE[seen]
-    at = values >= high - _LIMIT
-    at[:, ~weight] |= values[:, ~weight] <= low[~weight] + _LIMIT
-    share = at.mean(axis=0)
+def _limits(values: np.ndarray, channels: np.ndarray) -> dict[str, Any]:
+    weight = np.isin(channels, rig.WEIGHT_CHANNELS)
+    low, high = rig.MIN[channels] / rig.SCALE[channels], rig.MAX[channels] / rig.SCALE[channels]
+    at_limit = values >= high - _LIMIT
+    at_limit[:, ~weight] |= values[:, ~weight] <= low[~weight] + _LIMIT
+    share = at_limit.mean(axis=0)
     below, above = (values < -_LIMIT) & weight, (values > 1 + _LIMIT) & weight
     outside = (below | above).mean(axis=0)
     worst = sorted(np.flatnonzero(outside).tolist(), key=lambda i: (-outside[i], i))[:5]
     count = max(1, int(weight.sum())) * len(values)
     return {
         "saturated": {
-            rig.CHANNELS[c]: round(float(s), 5) for c, s in zip(seen, share, strict=True) if s > 0
+            rig.CHANNELS[c]: round(float(s), 5)
+            for c, s in zip(channels, share, strict=True)
+            if s > 0
         },
         "below": round(float(below.sum()) / count, 5),
         "above": round(float(above.sum()) / count, 5),
-        "outside": {rig.CHANNELS[seen[i]]: round(float(outside[i]), 5) for i in worst},
+        "outside": {rig.CHANNELS[channels[i]]: round(float(outside[i]), 5) for i in worst},
     }
 
 
-def _mirrored(values: np.ndarray, seen: np.ndarray, moving: np.ndarray) -> dict[str, Any]:
-    place = {rig.CHANNELS[c]: i for i, c in enumerate(seen)}
+def _mirrored(values: np.ndarray, channels: np.ndarray, moving: np.ndarray) -> dict[str, Any]:
+    column = {rig.CHANNELS[c]: i for i, c in enumerate(channels)}
     apart = {
-        a: float(np.abs(values[:, place[a]] - values[:, place[b]]).max())
+        a: float(np.abs(values[:, column[a]] - values[:, column[b]]).max())
         for a, b in rig.MIRROR_PAIRS
         # Sideways motion of jaw, mouth or tongue is not a pair of sides.
-        if a in place and b in place and a not in _SIDEWAYS and "EyeRot" not in a
-        if moving[place[a]] or moving[place[b]]
+        if a in column and b in column and a not in _SIDEWAYS and "EyeRot" not in a
+        if moving[column[a]] or moving[column[b]]
     }
     unequal = [a for a, most in apart.items() if most > _STILL]
     share = 1.0 - len(unequal) / len(apart) if apart else None

@@ -1,4 +1,4 @@
-"""The quality report of a set: what the takes' measures say together, as JSON and as a page."""
+"""The quality report of a dataset, as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _BINS = 24
 def assemble_report(
     takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Returns the report of a set; it depends on the takes alone, not on their order or the time.
+    """Returns the report of a dataset; it depends on the takes alone, not on order or time.
 
     Args:
-      takes: of each "take" ("subject/name"), "subject", "sentence", "language", "emotion" (name),
+      takes: for each "take" ("subject/name"), "subject", "sentence", "language", "emotion" (name),
         "seconds", "synthetic", "verdict" (of `VERDICTS`) and "reasons"; where there are any
-        "audio", "motion" and "lips" (see `quality`), "clock" (fields of `clocks.Clock`), "fit",
-        "thumbnail", and "split", or "splits" {split: seconds}.
-      facts: of the set, copied: "name", "layout", "settings", "thresholds" {name: value};
-        "warnings" of the build, in words, are added to what is found; "hours" {split: hours} where
-        takes do not say their split.
+        "audio", "motion" and "lips" (see the modules of those names), "clock" (fields of
+        `clocks.Clock`), "fit", "thumbnail", and "split", or "splits" {split: seconds}.
+      facts: about the dataset, copied: "name", "layout", "settings", "thresholds" {name: value};
+        "warnings" of the build, in words, are added to the findings; "hours" {split: hours} where
+        takes have no split.
 
     Returns:
       A dict that JSON can hold: the facts; "summary"; "warnings" (worst first); "reasons" (how many
-      takes each threshold put aside); "hours" by split, subject, language and emotion of the takes
-      in use; "balance" of each ("count", and "effective": the exponential of the entropy, Hill's
+      takes each threshold quarantined); "hours" by split, subject, language and emotion of used
+      takes; "balance" of each ("count", and "effective": the exponential of the entropy, Hill's
       number of order 1); "duplicates"; "measures" (percentiles and a histogram of each); "takes",
-      worst first. Thumbnails stay with the `MOST_PICTURES` worst; fingerprints go.
+      worst first. Thumbnails stay with the `MAX_THUMBNAILS` worst; fingerprints are dropped.
     """
     facts = dict(facts or {})
     thresholds = dict(facts.get("thresholds") or {})
@@ -75,20 +75,20 @@ def assemble_report(
 
 
 def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
-    """Writes quality.json and quality.html, each whole or not at all.
+    """Writes quality.json and quality.html, each atomically.
 
     Equal reports give equal bytes.
 
     Args:
-      folder: an existing one, such as that of the shards.
-      report: of `assemble`.
+      folder: existing folder, such as that of the shards.
+      report: of `assemble_report`.
 
     Raises:
       InputError, WorkFailed: as `a2fjax.files.atomic_write`.
     """
     folder = Path(folder)
     text = json.dumps(report, allow_nan=False, separators=(",", ":"))
-    # One take a line: readable with grep, and no larger for it.
+    # One take a line: easy to grep, at no cost in size.
     text = text.replace('},{"take":', '},\n{"take":').replace(
         '"takes":[{"take"', '"takes":[\n{"take"'
     )
@@ -97,7 +97,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
 
 
 def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
-    """Returns how near a take is to its worst threshold: 1 is at it, more is beyond."""
+    """Returns how near a take is to its worst threshold: 1 is at the threshold, more is beyond."""
     worst = 0.0
     for measure in MEASURES:
         limit, value = thresholds.get(measure.threshold) or 0.0, measure.value(take)
@@ -113,7 +113,7 @@ def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> 
 
 
 def _complete(take: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the take with what a rejected one lacks."""
+    """Returns the take with defaults for the keys that a rejected take lacks."""
     out = {
         "subject": str(take["take"]).partition("/")[0],
         "sentence": "",
@@ -193,7 +193,7 @@ def _distribution(
         return None
     low, high = float(values.min()), float(values.max())
     limit = thresholds.get(measure.threshold) or None
-    # The threshold belongs in the picture, unless it would squeeze the values into a corner.
+    # The threshold is shown, unless that would squeeze the values into a corner.
     left, right = low, high
     if limit is not None:
         for edge in (limit, -limit) if measure.name == "drift" else (limit,):
@@ -221,8 +221,8 @@ def _distribution(
 def _row(take: Mapping[str, Any], picture: bool) -> dict[str, Any]:
     row = {k: v for k, v in take.items() if k != "thumbnail" or picture}
     row["audio"] = {k: v for k, v in take["audio"].items() if k != "fingerprint"}
-    row["remarks"] = [r.text for r in findings.take_findings(take)]
-    first = ("take", "verdict", "reasons", "remarks")
+    row["findings"] = [r.text for r in findings.take_findings(take)]
+    first = ("take", "verdict", "reasons", "findings")
     return {k: row[k] for k in first} | {k: row[k] for k in sorted(row) if k not in first}
 
 

@@ -1,6 +1,6 @@
-"""The quality report as one page: what is wrong first, every name escaped, nothing from outside.
+"""Renders the quality report as one HTML page: findings first, names escaped, no external files.
 
-Readable without scripts; a few lines of one sort the table.
+The page is readable without scripts; a short one sorts the table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from data_pipeline.quality.report_measures import MEASURES
 from data_pipeline.quality.sparklines import escape, format_number
 
 MAX_ROWS = 1000
-"""Of the table of takes; the JSON has all."""
+"""Rows of the table of takes; the JSON has all."""
 
 _MOST_LINES = 100
 _MOST_BARS = 16
@@ -89,15 +89,15 @@ body.appendChild(x[2])})}});
 
 
 def render_html(report: Mapping[str, Any]) -> str:
-    """Returns the page of a report (`report.assemble`): valid HTML, equal for equal reports."""
+    """Returns the page of a report: valid HTML, equal for equal reports."""
     title = f"Quality of {escape(report.get('name') or 'a set')}"
     sections = (
         _head(title, report),
-        _found(report),
-        _aside(report),
+        _findings(report),
+        _quarantine_reasons(report),
         _measures(report),
         _hours(report),
-        _copies(report),
+        _duplicates(report),
         _pictures(report),
         _takes(report),  # last but one: it may have hundreds of rows
         _settings(report),
@@ -133,11 +133,11 @@ def _head(title: str, report: Mapping[str, Any]) -> str:
     )
 
 
-def _found(report: Mapping[str, Any]) -> str:
+def _findings(report: Mapping[str, Any]) -> str:
     rows = []
     for item in report["warnings"][:_MOST_LINES]:
         names, count = item["takes"], item["count"]
-        # That all do it says which.
+        # Where all takes show it, names add nothing.
         few = names and count < report["summary"]["takes"]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         which = f'<div class="soft">{_names(names)}{more}</div>' if few else ""
@@ -152,7 +152,7 @@ def _found(report: Mapping[str, Any]) -> str:
     return f'<h2>What is wrong</h2><ul class="found">{"".join(rows)}</ul>'
 
 
-def _aside(report: Mapping[str, Any]) -> str:
+def _quarantine_reasons(report: Mapping[str, Any]) -> str:
     if not report["reasons"]:
         return ""
     rows = sparklines.bar_chart(list(report["reasons"].items())[:_MOST_BARS], "takes")
@@ -184,7 +184,7 @@ def _th(label: str, style: str, unit: str = "") -> str:
 
 def _take_row(take: Mapping[str, Any], columns: Sequence[Any], thresholds: Mapping) -> str:
     reasons = "".join(f"<b>{escape(r)}</b><br>" for r in take["reasons"])
-    why = reasons + escape("; ".join(take["remarks"]))
+    why = reasons + escape("; ".join(take["findings"]))
     cells = [
         f'<td class="l take"><bdi>{escape(take["take"])}</bdi></td>',
         f'<td class="l"><span class="tag {take["verdict"]}">{_WORDS[take["verdict"]]}</span></td>',
@@ -259,7 +259,7 @@ def _hours(report: Mapping[str, Any]) -> str:
     return f'<h2>What is used</h2><div class="grid">{"".join(boxes)}</div>'
 
 
-def _copies(report: Mapping[str, Any]) -> str:
+def _duplicates(report: Mapping[str, Any]) -> str:
     rows = []
     for item in report["duplicates"][:_MOST_LINES]:
         names = item["takes"]
@@ -280,7 +280,7 @@ def _pictures(report: Mapping[str, Any]) -> str:
     for take in report["takes"]:
         if not (take.get("thumbnail") or {}).get("aperture"):
             continue
-        why = "; ".join([*take["reasons"], *take["remarks"]])
+        why = "; ".join([*take["reasons"], *take["findings"]])
         boxes.append(
             f'<div class="plot"><h3><bdi>{escape(take["take"])}</bdi></h3>'
             f"{sparklines.take_sparkline(take['thumbnail'], take['take'])}"

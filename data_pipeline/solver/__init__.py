@@ -1,1 +1,1 @@
-"""Moving vertices to weights of named shapes."""
+"""Solves moving vertices for the weights of blendshapes."""

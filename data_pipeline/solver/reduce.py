@@ -165,23 +165,23 @@ class Reducer:
         dense = np.array([i for i, (where, _) in enumerate(far) if len(where) > many], int)
         if len(dense):
             mask = None if missing is None else missing[dense]
-            found = self._dense(d[dense], w[dense], mask)
-            linear[dense], energy[dense], outliers[dense] = found
+            solution = self._dense(d[dense], w[dense], mask)
+            linear[dense], energy[dense], outliers[dense] = solution
         for i in range(frames):
             if i in dense:
                 continue
             if len(gone[i]):
-                at = self._rows[gone[i]] @ w[i]
-                linear[i] += np.tensordot(at, self._rows[gone[i]])
-                energy[i] += (at**2).sum()
+                fitted = self._rows[gone[i]] @ w[i]
+                linear[i] += np.tensordot(fitted, self._rows[gone[i]])
+                energy[i] += (fitted**2).sum()
             if far and len(far[i][0]):
                 where = far[i][0]
                 rows, old = self._rows[where], d[i].reshape(-1, 3)[where]
-                at = rows @ w[i]
-                r = old - at
+                fitted = rows @ w[i]
+                r = old - fitted
                 length = np.linalg.norm(r, axis=1, keepdims=True)
                 short = length > self.outlier_mm
-                new = at + r * np.where(short, self.outlier_mm / np.maximum(length, 1e-9), 1.0)
+                new = fitted + r * np.where(short, self.outlier_mm / np.maximum(length, 1e-9), 1.0)
                 linear[i] += np.tensordot(new - old, rows)
                 energy[i] += (new**2).sum() - (old**2).sum()
                 outliers[i] = np.count_nonzero(short)
@@ -191,13 +191,13 @@ class Reducer:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns D d~, |d~|^2 and the number of outliers of frames with many of them."""
         for _ in range(_DENSE):
-            at = w @ self._flat
-            r = (d - at).reshape(len(d), -1, 3)
+            fitted = w @ self._flat
+            r = (d - fitted).reshape(len(d), -1, 3)
             length = np.sqrt(np.vecdot(r, r))
             r *= (self.outlier_mm / np.maximum(length, self.outlier_mm))[..., None]
             if missing is not None:
                 r[missing], length[missing] = 0.0, 0.0
-            full = at + r.reshape(len(d), -1)
+            full = fitted + r.reshape(len(d), -1)
             linear = full @ self._flat.T
             w = self._fit(linear, None, w, _NEXT)
         return linear, np.vecdot(full, full), np.count_nonzero(length > self.outlier_mm, axis=1)
@@ -214,11 +214,11 @@ class Reducer:
         square += r[:, :, 2]
         if missing is not None:
             square[missing] = 0.0
-        found = []
+        blocks = []
         for row in square:
             where = np.flatnonzero(row > np.float32(self.outlier_mm**2))
-            found.append((where, self.outlier_mm / np.sqrt(row[where], dtype=np.float64)))
-        return found
+            blocks.append((where, self.outlier_mm / np.sqrt(row[where], dtype=np.float64)))
+        return blocks
 
 
 class _Fit:

@@ -1,4 +1,4 @@
-"""Moving vertices on disk: NumPy, PC2 and Maya caches, read a block of frames at a time."""
+"""Reads vertex caches (NumPy, PC2, Maya) a block of frames at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import maya
 
 SUFFIXES = (".npy", ".pc2", *maya.SUFFIXES)
-"""Of caches in one file, best first; a Maya cache in one file a frame is named by its .xml."""
+"""Suffixes of caches in one file, best first; a Maya cache of many files is named by its .xml."""
 
 _PC2 = struct.Struct("<12siiffi")
 _PC2_SIGNATURE = b"POINTCACHE2\0"
@@ -108,12 +108,12 @@ def _read_pc2(path: Path) -> tuple[Vertices, np.ndarray | None]:
     if count <= 0 or frames <= 0:
         raise InputError(f"{path}: says {count} vertices and {frames} frames")
     expected = _PC2.size + frames * count * 12
-    found = path.stat().st_size
-    if found < expected:
-        raise InputError(f"{path}: truncated: {found} bytes of {expected}")
-    if found > expected:
+    size = path.stat().st_size
+    if size < expected:
+        raise InputError(f"{path}: truncated: {size} bytes of {expected}")
+    if size > expected:
         raise InputError(
-            f"{path}: {found - expected} bytes more than its {frames} frames of {count} vertices: "
+            f"{path}: {size - expected} bytes more than its {frames} frames of {count} vertices: "
             "its header is not the data's"
         )
     data = np.memmap(path, "<f4", "r", _PC2.size, (frames, count, 3))

@@ -60,10 +60,10 @@ TIME_COLUMNS = {
     "frame_number": "frame",
     "frame_index": "frame",
 }
-"""Columns that say when a row is: in s or ms, a timecode (or s), or a frame at the file's rate."""
+"""Columns that hold the time of a row: s, ms, a timecode (or s), or a frame number."""
 
 NO_CHANNELS = ("_neutral", "neutral", "blendshapecount")
-"""Columns of trackers that are no channel of a face, left out beside head rotation and pupils."""
+"""Columns of trackers that are not channels, ignored as are head rotation and pupils."""
 
 _MOST = 3.0
 _PREFIX = "blendshapes."
@@ -72,10 +72,10 @@ _NESTED = ("blendshapes", "weights", "values", "channels")
 
 
 class CurveSource:
-    """What sources of curves have in common: nothing to solve on, and no mesh."""
+    """Base class of sources of curves: nothing to solve, and no mesh."""
 
     def __init__(self, path: Path, options: SourceOptions):
-        """Keeps where and how; reads nothing."""
+        """Stores the arguments; reads nothing."""
         self.path = path
         self.options = options
 
@@ -90,7 +90,7 @@ class CurveSource:
 
 @dataclasses.dataclass(frozen=True)
 class NamedCurves:
-    """What a file holds.
+    """The curves in a file.
 
     Attributes:
       curves: [F, 72] float32, rig units.
@@ -121,8 +121,8 @@ def read_curves(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> NamedCu
 
     Args:
       path: of a .csv, .json or .npz.
-      fps: frames a second; 0 takes what the file says.
-      otherwise: frames a second of files that say neither a rate nor times; 0 refuses them.
+      fps: frames a second; 0 uses what the file states.
+      otherwise: frames a second of files that state neither a rate nor times; 0 refuses them.
 
     Raises:
       InputError: names the file and what is wrong: unknown column, values that are not finite or
@@ -144,26 +144,26 @@ def read_curves(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> NamedCu
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns what an .npz says of its take (sentence, language, subject, text, emotion).
+    """Returns the metadata of a take in an .npz (sentence, language, subject, text, emotion).
 
     Raises:
       InputError: not a NumPy archive.
     """
     if path.suffix.lower() != ".npz":
         return {}
-    found = {}
+    metadata = {}
     with _archive(path) as data:
         for key in _WORDS:
             try:
                 if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
-                    found[key] = str(data[key].item())
+                    metadata[key] = str(data[key].item())
             except READ_ERRORS as error:
                 raise InputError(f"{path}: {key}: damaged ({one_line(error)})") from None
-    return found
+    return metadata
 
 
 def looks_like_curves(path: Path) -> bool:
-    """Returns whether a file without a sound beside it is meant as curves.
+    """Returns whether a file without audio beside it holds curves.
 
     Archives always are; a CSV whose header names a channel, and JSON of one of the known forms.
     """
@@ -186,8 +186,8 @@ def _checked(path: Path, rows: _Rows, fps: float, otherwise: float) -> NamedCurv
     if not len(values):
         raise InputError(f"{path}: has no frames")
     names = [n[len(_PREFIX) :] if n.lower().startswith(_PREFIX) else n for n in rows.names]
-    kept = [i for i, name in enumerate(names) if name.lower() not in NO_CHANNELS]
-    names, values = [names[i] for i in kept], values[:, kept]
+    columns = [i for i, name in enumerate(names) if name.lower() not in NO_CHANNELS]
+    names, values = [names[i] for i in columns], values[:, columns]
     if not np.isfinite(values).all():
         frame, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise InputError(f"{path}: frame {frame}: {names[column]} is not finite")
@@ -248,7 +248,7 @@ def _read_csv(path: Path) -> _Rows:
     while table and not any(cell.strip() for cell in table[-1]):
         table.pop()
     clocks = [i for i, name in enumerate(header) if name.lower() in TIME_COLUMNS]
-    # "frame" beside "time" says the same less well.
+    # "frame" beside "time" is the less exact of the two.
     clocks.sort(key=lambda i: "s ms timecode frame".split().index(_kind(header[i])))
     columns = [i for i in range(len(header)) if i not in clocks]
     if len(table) < 2:
@@ -340,12 +340,12 @@ def _rate(path: Path, data: dict[str, Any]) -> float:
             text = str(data[key])
             try:
                 above, _, below = text.partition("/")
-                found = float(above) / float(below or 1)
+                rate = float(above) / float(below or 1)
             except (ValueError, ZeroDivisionError):
-                found = np.nan
-            if not (np.isfinite(found) and found > 0):
+                rate = np.nan
+            if not (np.isfinite(rate) and rate > 0):
                 raise InputError(f"{path}: {key} is {text[:40]!r}, expected frames a second")
-            return found
+            return rate
     return 0.0
 
 
@@ -363,11 +363,11 @@ def _records(path: Path, rows: list, head: dict[str, Any]) -> _Rows:
     for n, row in enumerate(rows):
         if not isinstance(row, dict):
             raise InputError(f"{path}: frame {n} is not an object of names and values")
-        own = {k: v for k, v in row.items() if not isinstance(v, (dict, list, str))}
+        values_by_name = {k: v for k, v in row.items() if not isinstance(v, (dict, list, str))}
         for key, value in row.items():
             if key.lower() in _NESTED and isinstance(value, dict):
-                own.update(value)
-        flat.append(own)
+                values_by_name.update(value)
+        flat.append(values_by_name)
     if not flat:
         raise InputError(f"{path}: has no frames")
     first = list(flat[0])
@@ -389,28 +389,28 @@ def _records(path: Path, rows: list, head: dict[str, Any]) -> _Rows:
 
 def _archive(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        found = np.load(path, allow_pickle=False)
+        archive = np.load(path, allow_pickle=False)
     except READ_ERRORS as error:
         raise InputError(f"{path}: not a NumPy archive ({one_line(error)})") from None
-    if not isinstance(found, np.lib.npyio.NpzFile):
+    if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError(f"{path}: is one array, expected an archive with names and values")
-    return found
+    return archive
 
 
 def _read_npz(path: Path) -> _Rows:
     with _archive(path) as data:
         for values, names in PAIRS:
             if values in data.files and names in data.files:
-                found = [str(n) for n in np.asarray(data[names]).reshape(-1)]
+                columns = [str(n) for n in np.asarray(data[names]).reshape(-1)]
                 table = np.asarray(data[values], np.float64)
-                if table.ndim != 2 or table.shape[1] != len(found):
+                if table.ndim != 2 or table.shape[1] != len(columns):
                     raise InputError(
                         f"{path}: {values} has shape {table.shape}, expected [frames, "
-                        f"{len(found)}] for the {len(found)} {names}"
+                        f"{len(columns)}] for the {len(columns)} {names}"
                     )
                 rate = float(np.asarray(data["fps"]).item()) if "fps" in data.files else 0.0
                 times = np.asarray(data["times"], np.float64) if "times" in data.files else None
-                return _Rows(found, table, fps=rate, times=times)
+                return _Rows(columns, table, fps=rate, times=times)
         keys = [v for v, _ in PAIRS]
         have = ", ".join(sorted(data.files)[:8]) or "nothing"
         hint = nearest(data.files[0], keys) if data.files else ""

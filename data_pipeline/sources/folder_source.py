@@ -202,8 +202,10 @@ class FolderSource(abc.ABC):
 
     def _rig_path(self, subject: SubjectFolder) -> Path | None:
         """Returns the rig file that the skin is solved with, or None."""
-        own = subject.folders[0] / "rig.npz"
-        return own if own.is_file() else self._template() or subject.extra("rig.npz")
+        subject_rig = subject.folders[0] / "rig.npz"
+        return (
+            subject_rig if subject_rig.is_file() else self._template() or subject.extra("rig.npz")
+        )
 
     def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
         """Returns the subject's blendshapes, else a template's transferred to their neutral.
@@ -217,10 +219,10 @@ class FolderSource(abc.ABC):
         return self._blendshapes[key]
 
     def _read_blendshapes(self, subject: SubjectFolder, part: str) -> Blendshapes | None:
-        own = subject.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
-        if part != "skin" and not own.is_file():
+        subject_rig = subject.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
+        if part != "skin" and not subject_rig.is_file():
             return None
-        path = own if own.is_file() else self._rig_path(subject)
+        path = subject_rig if subject_rig.is_file() else self._rig_path(subject)
         if path is None:
             return None  # a take of curves needs none
         rig = rigs.read_rig(path)
@@ -233,7 +235,7 @@ class FolderSource(abc.ABC):
                 neutral, stated = self._rest(subject, len(rig.neutral))
                 units = stated or units
             # A subject's rig is in the capture's unit and axes, unless the files state theirs.
-            if neutral is None and (path != own or stated):
+            if neutral is None and (path != subject_rig or stated):
                 neutral = self._estimated_neutral(subject, rig)
                 note = "neutral: estimated from frames at rest"
                 if subject.extra("templates.pkl"):

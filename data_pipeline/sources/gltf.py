@@ -25,14 +25,14 @@ _BAKED = 0.05  # s: with linear keys closer than this, the keys are the frames
 
 
 class MorphedVertices:
-    """Moving vertices as weights and targets; made a block at a time.
+    """Moving vertices computed from weights and morph targets, a block at a time.
 
     Attributes:
       shape: (frames, vertices, 3).
     """
 
     def __init__(self, base: np.ndarray, deltas: np.ndarray, weights: np.ndarray):
-        """Keeps base [V, 3], deltas [K, V, 3] and weights [F, K]."""
+        """Stores base [V, 3], deltas [K, V, 3] and weights [F, K]."""
         self.base, self.deltas, self.weights = base, deltas, weights
         self.shape = (len(weights), *base.shape)
 
@@ -63,22 +63,22 @@ def read_gltf(path: Path) -> MotionFile:
 
 
 def _read(document: morphs.Document) -> MotionFile:
-    """Returns what the file holds; raises all that damage can raise."""
+    """Reads the animation; raises whatever a damaged file can raise."""
     node, sampler = _animated(document)
     mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
     base, deltas, faces = document.geometry(mesh)
-    place = _place(document.gltf.nodes, node)
-    base = 1000.0 * (base @ place[:3, :3].T + place[:3, 3])
-    deltas = 1000.0 * (deltas @ place[:3, :3].T)
+    transform = _place(document.gltf.nodes, node)
+    base = 1000.0 * (base @ transform[:3, :3].T + transform[:3, 3])
+    deltas = 1000.0 * (deltas @ transform[:3, :3].T)
     keys = document.accessor(sampler.input).reshape(-1)
     values = document.accessor(sampler.output).reshape(-1)
     mode = sampler.interpolation or "LINEAR"
     times, weights = _sample(document.path, keys, values, len(deltas), mode)
     numbers = frame_numbers(times)
     names = morphs.target_names(mesh)
-    found = named_curves(weights, names, document.path) if len(names) == len(deltas) else None
-    if found is not None:
-        curves, observed = found
+    named = named_curves(weights, names, document.path) if len(names) == len(deltas) else None
+    if named is not None:
+        curves, observed = named
         return MotionFile(
             numbers=numbers, times=times, curves=curves, observed=observed,
             rest=base, faces=faces, units="mm",
@@ -91,7 +91,7 @@ def _read(document: morphs.Document) -> MotionFile:
 
 def _animated(document: morphs.Document) -> tuple[int, Any]:
     """Returns the node whose morph weights move and the sampler: that with most targets."""
-    found = []
+    candidates = []
     animations = set()
     for which, animation in enumerate(document.gltf.animations or []):
         for channel in animation.channels:
@@ -101,14 +101,14 @@ def _animated(document: morphs.Document) -> tuple[int, Any]:
             mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
             targets = len(mesh.primitives[0].targets or [])
             animations.add(which)
-            found.append((targets, -node, animation.samplers[channel.sampler]))
-    if not found:
+            candidates.append((targets, -node, animation.samplers[channel.sampler]))
+    if not candidates:
         raise InputError(f"{document.path}: no animation of morph target weights in it")
     if len(animations) > 1:
         raise InputError(
             f"{document.path}: {len(animations)} animations in it; expected one a file, the take's"
         )
-    _, node, sampler = max(found, key=lambda each: each[:2])
+    _, node, sampler = max(candidates, key=lambda each: each[:2])
     return -node, sampler
 
 

@@ -62,7 +62,7 @@ class Recording:
 
     @property
     def kind(self) -> str:
-        """Of the file that is read."""
+        """Kind of the file that is read."""
         return next(k for k in _KINDS if k in self.files)
 
     def named_after_it(self, folder: str) -> bool:
@@ -74,12 +74,12 @@ class Recording:
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds Live Link Face recordings, or None."""
-    found = [
+    recordings = [
         r for r in _recordings(path) if any(livelink.is_recording(p) for p in r.files.values())
     ]
-    if not found:
+    if not recordings:
         return None
-    return f"{len(found)} Live Link Face recordings"
+    return f"{len(recordings)} Live Link Face recordings"
 
 
 def open_source(path: Path, options: SourceOptions) -> LiveLinkSource:
@@ -94,14 +94,14 @@ def open_source(path: Path, options: SourceOptions) -> LiveLinkSource:
 
 
 def _recordings(path: Path) -> list[Recording]:
-    found: dict[tuple[Path, str], dict[str, Path]] = {}
+    grouped: dict[tuple[Path, str], dict[str, Path]] = {}
     for file in _tables(path, _DEEPEST):
         stem = file.stem
         kind = next((k for k in ("cal", "raw", "neutral") if stem.lower().endswith(f"_{k}")), "")
         base = stem[: -len(kind) - 1] if kind else stem
         if kind != "neutral" and base:
-            found.setdefault((file.parent, base), {})[kind] = file
-    return [Recording(folder, base, files) for (folder, base), files in found.items()]
+            grouped.setdefault((file.parent, base), {})[kind] = file
+    return [Recording(folder, base, files) for (folder, base), files in grouped.items()]
 
 
 def _tables(folder: Path, depth: int) -> list[Path]:
@@ -261,18 +261,18 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
     if take:
         stems.append(f"{slate}_{take}")
     inside = {p.name.lower(): p for p in sorted(recording.folder.iterdir()) if p.is_file()}
-    found = [
+    candidates = [
         inside[f"{stem}{suffix}".lower()]
         for suffix in AUDIO_SUFFIXES
         for stem in stems
         if f"{stem}{suffix}".lower() in inside
     ]
-    if not found and recording.named_after_it(recording.folder.name):
+    if not candidates and recording.named_after_it(recording.folder.name):
         # Sound that was put into the take's own folder is the take's, whatever its name.
         sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO_SUFFIXES]
-        found = sounds if len(sounds) == 1 else []
+        candidates = sounds if len(sounds) == 1 else []
     why = ""
-    for path in found:
+    for path in candidates:
         if path.suffix.lower() not in _FILMS:
             return path, ""
         try:

@@ -24,7 +24,7 @@ from data_pipeline.mesh.geometry import Vertices
 
 SUFFIXES = (".mc", ".mcx")
 TICKS_PER_SECOND = 6000
-"""Of Maya's time unit in caches; 200 ticks are a frame at 30 a second."""
+"""Time unit of Maya caches; 200 ticks are a frame at 30 a second."""
 
 _FRAME = re.compile(r"(?P<shot>.+)Frame(?P<frame>\d+)(?:Tick(?P<tick>\d+))?", re.DOTALL)
 _VECTORS: dict[bytes, np.dtype[Any]] = {b"FVCA": np.dtype(">f4"), b"DVCA": np.dtype(">f8")}
@@ -33,11 +33,11 @@ _GROUPS = (b"FOR4", b"FOR8")
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What an .xml says.
+    """The contents of an .xml description.
 
     Attributes:
       per_frame: every frame has a file of its own.
-      ticks: in a frame, 0 where it is not said.
+      ticks: per frame, 0 where not given.
       positions: names of channels that are interpreted as positions.
     """
 
@@ -48,7 +48,7 @@ class Description:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Where the numbers of a channel of a frame are."""
+    """Location of the values of a channel in a frame."""
 
     file: int
     offset: int
@@ -57,14 +57,14 @@ class _Block:
 
 
 class MayaCache:
-    """Frames of a Maya cache: blocks found once, read when asked for.
+    """Frames of a Maya cache: blocks are located once and read on demand.
 
     Attributes:
       shape: (frames, vertices, 3).
     """
 
     def __init__(self, files: Sequence[Path], blocks: Sequence[_Block]):
-        """Keeps where each frame's numbers start."""
+        """Stores where each frame's values start."""
         self.files = tuple(files)
         self.blocks = tuple(blocks)
         self.shape = (len(blocks), blocks[0].count, 3)
@@ -95,12 +95,12 @@ class MayaCache:
 
 def frame_files(description: Path) -> list[Path]:
     """Returns the files of a one-file-a-frame cache, in order of time, from its .xml."""
-    found = []
+    numbered = []
     for path in description.parent.iterdir():
         match = _FRAME.fullmatch(path.stem)
         if match and match["shot"] == description.stem and path.suffix.lower() in SUFFIXES:
-            found.append((int(match["frame"]), int(match["tick"] or 0), path))
-    return [path for _, _, path in sorted(found)]
+            numbered.append((int(match["frame"]), int(match["tick"] or 0), path))
+    return [path for _, _, path in sorted(numbered)]
 
 
 def is_frame_file(path: Path) -> bool:
@@ -110,7 +110,7 @@ def is_frame_file(path: Path) -> bool:
 
 
 def read_description(path: Path) -> Description:
-    """Reads an .xml description; one that says nothing where there is no file.
+    """Reads an .xml description; an empty one where there is no file.
 
     Raises:
       InputError: not XML, or not of a cache.
@@ -130,10 +130,12 @@ def read_description(path: Path) -> Description:
         )
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not a description of a Maya cache ({error})") from None
-    said = "OneFile" if kind is None else kind.get("Type", "OneFile")
-    if said not in ("OneFile", "OneFilePerFrame"):
-        raise InputError(f"{path}: cache of type {said}, expected OneFile or OneFilePerFrame")
-    return Description(said == "OneFilePerFrame", ticks if np.isfinite(ticks) else 0.0, positions)
+    cache_type = "OneFile" if kind is None else kind.get("Type", "OneFile")
+    if cache_type not in ("OneFile", "OneFilePerFrame"):
+        raise InputError(f"{path}: cache of type {cache_type}, expected OneFile or OneFilePerFrame")
+    return Description(
+        cache_type == "OneFilePerFrame", ticks if np.isfinite(ticks) else 0.0, positions
+    )
 
 
 def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
@@ -146,13 +148,13 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
     Raises:
       InputError: missing, truncated, of another kind, no channel that fits, or several.
     """
-    said = read_description(path.with_suffix(".xml"))
+    description = read_description(path.with_suffix(".xml"))
     files = [path]
     if path.suffix.lower() == ".xml":
         files = frame_files(path)
         if not files:
             raise InputError(f"{path}: no {path.stem}Frame<number>.mc beside it")
-    elif said.per_frame:
+    elif description.per_frame:
         raise InputError(
             f"{path.with_suffix('.xml')}: cache of type OneFilePerFrame, expected OneFile for "
             f"{path.name}, or {path.stem}Frame<number>.mc in its place"
@@ -163,14 +165,14 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
         for ticks, channels in _frames(file, number):
             if ticks is None:
                 match = _FRAME.fullmatch(file.stem)
-                if match is None or not said.ticks:
+                if match is None or not description.ticks:
                     raise InputError(f"{file}: frame {len(frames)} has no time")
-                ticks = int(match["frame"]) * said.ticks + int(match["tick"] or 0)
+                ticks = int(match["frame"]) * description.ticks + int(match["tick"] or 0)
             times.append(ticks)
             frames.append(channels)
     if not frames:
         raise InputError(f"{path}: has no frames")
-    name = _choose(path, frames, said, vertices)
+    name = _choose(path, frames, description, vertices)
     blocks = []
     for n, channels in enumerate(frames):
         block = channels.get(name)
@@ -186,7 +188,7 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
 
 
 def _choose(
-    path: Path, frames: Sequence[dict[str, _Block]], said: Description, vertices: int | None
+    path: Path, frames: Sequence[dict[str, _Block]], description: Description, vertices: int | None
 ) -> str:
     """Returns the name of the mesh's channel."""
     first = frames[0]
@@ -194,7 +196,9 @@ def _choose(
         raise InputError(f"{path}: frame 0 has no channel of vectors")
     fits = [n for n, b in first.items() if b.count and vertices in (None, b.count)]
     meant = [
-        n for n in fits if n in said.positions or n.lower().endswith(("positions", "position"))
+        n
+        for n in fits
+        if n in description.positions or n.lower().endswith(("positions", "position"))
     ]
     if len(fits) == 1 or len(meant) == 1:
         return (meant or fits)[0]
@@ -230,20 +234,22 @@ def _frames(path: Path, number: int) -> Iterator[tuple[float | None, dict[str, _
             at = end
 
 
-def _group(path: Path, file: BinaryIO, at: int, size: int, frame: int) -> tuple[bytes, int, int]:
+def _group(
+    path: Path, file: BinaryIO, offset: int, size: int, frame: int
+) -> tuple[bytes, int, int]:
     """Returns (tag, start and end of the content) of the block at `at`, padding included."""
-    file.seek(at)
+    file.seek(offset)
     head = file.read(16)
     tag = head[:4]
     if tag not in _GROUPS:
-        if not at:
+        if not offset:
             raise InputError(f"{path}: not a Maya cache")
-        raise InputError(f"{path}: truncated or damaged at byte {at} (frame {frame})")
+        raise InputError(f"{path}: truncated or damaged at byte {offset} (frame {frame})")
     wide = tag == b"FOR8"
     if len(head) < (16 if wide else 8):
         raise InputError(f"{path}: truncated: frame {frame} is not whole")
     length = struct.unpack(">q", head[8:16])[0] if wide else struct.unpack(">I", head[4:8])[0]
-    content = at + (16 if wide else 8)
+    content = offset + (16 if wide else 8)
     if length < 4 or content + length > size:
         raise InputError(f"{path}: truncated: frame {frame} is not whole")
     end = content + length
@@ -256,23 +262,23 @@ def _group(path: Path, file: BinaryIO, at: int, size: int, frame: int) -> tuple[
 
 
 def _blocks(
-    path: Path, file: BinaryIO, at: int, end: int, wide: bool, frame: int
+    path: Path, file: BinaryIO, offset: int, end: int, wide: bool, frame: int
 ) -> list[tuple[bytes, int, int]]:
-    """Returns (tag, start, length) of the blocks between two places."""
-    header, found = (16 if wide else 8), []
-    while at + header <= end:
-        file.seek(at)
+    """Returns (tag, start, length) of the blocks between two offsets."""
+    header, blocks = (16 if wide else 8), []
+    while offset + header <= end:
+        file.seek(offset)
         head = file.read(header)
         if wide and head[:4] == b"\0\0\0\0":
-            at += 4
+            offset += 4
             continue
         length = struct.unpack(">q" if wide else ">I", head[-8:] if wide else head[4:])[0]
-        if not head[:4].isalnum() or length < 0 or at + header + length > end:
-            raise InputError(f"{path}: damaged at byte {at} (frame {frame})")
-        found.append((head[:4], at + header, length))
-        at += header + length
-        at += -length % (8 if wide else 4)
-    return found
+        if not head[:4].isalnum() or length < 0 or offset + header + length > end:
+            raise InputError(f"{path}: damaged at byte {offset} (frame {frame})")
+        blocks.append((head[:4], offset + header, length))
+        offset += header + length
+        offset += -length % (8 if wide else 4)
+    return blocks
 
 
 def _channels(

@@ -6,7 +6,7 @@
 
 as VOCASET ships its scans (<person>/<sentence>/<sentence>.000001.ply, audio/<person>/) and
 Multiface its meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For rigs, neutral meshes
-and shot lists see `people`. A tongue's frames are in <take>/tongue/.
+and shot lists see `folder_source`. A tongue's frames are in <take>/tongue/.
 """
 
 from __future__ import annotations
@@ -69,36 +69,36 @@ def open_source(path: Path, options: SourceOptions) -> MeshSource:
 
 
 def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
-    """Returns (name, folder, takes) of everyone: the folder itself, and the folders in it."""
-    found = []
+    """Returns (name, folder, takes) of the folder itself and of the folders in it."""
+    subjects = []
     here = _takes(path)
     if here:
-        found.append((path.resolve().name, path, here))
+        subjects.append((path.resolve().name, path, here))
     taken = set(here)
     for folder in sorted(p for p in path.iterdir() if p.is_dir() and p not in taken):
         if folder.name[0] != "." and folder.name.lower() not in _NO_TAKES:
             takes = _takes(folder)
             if takes:
-                found.append((folder.name, folder, takes))
-    return found
+                subjects.append((folder.name, folder, takes))
+    return subjects
 
 
 def _takes(folder: Path) -> list[Path]:
-    found = []
-    for place in [folder, *(folder / name for name in CONTAINERS)]:
-        if not place.is_dir():
+    takes = []
+    for container in [folder, *(folder / name for name in CONTAINERS)]:
+        if not container.is_dir():
             continue
-        for path in sorted(place.iterdir()):
+        for path in sorted(container.iterdir()):
             if path.name[0] == "." or path.stem.lower() in _NO_TAKES:
                 continue
-            # What has such a name and is no file is a take too: one that cannot be read.
+            # A folder with such a suffix is a take too: one that cannot be read.
             if path.suffix.lower() in FILES or (path.is_dir() and has_frames(path)):
-                found.append(path)
-    return found
+                takes.append(path)
+    return takes
 
 
 class MeshSource(FolderSource):
-    """People with mesh sequences; see the module."""
+    """Subjects with mesh sequences; see the module."""
 
     layout = "meshes"
 

@@ -7,7 +7,7 @@
            /xform/eye_rotations_all.npz                           {shot: [frames, 2, 2] degrees}
            /xform/jaw_keypoints_{neutral.npy,cache_all.npz}       [K, 3], {shot: [frames, K, 3]}
            /bs_data/{bs_skin,bs_tongue}.npz           poseNames, neutral, <pose> deltas, frontalMask
-           /shots.json                                            optional: see `shots.ShotList`
+           /shots.json                                            optional: see `shot_list.ShotList`
 
 Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide. Pose deltas and
 jaw keypoints are checked and not needed: the rig's jaw channels are solved from the skin.
@@ -50,12 +50,12 @@ _NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are a
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder is in NVIDIA's layout, or None."""
-    found = _actor_folders(path)
-    if not found:
+    actors = _actor_folders(path)
+    if not actors:
         return None
-    if found == [path]:
+    if actors == [path]:
         return "audio/ and cache/skin/ of one actor"
-    return f"{len(found)} folders with audio/ and cache/skin/"
+    return f"{len(actors)} folders with audio/ and cache/skin/"
 
 
 def open_source(path: Path, options: SourceOptions) -> NvidiaSource:
@@ -85,17 +85,17 @@ class NvidiaSource:
     layout = "nvidia"
 
     def __init__(self, path: Path, options: SourceOptions):
-        """Keeps where and how; reads nothing."""
+        """Stores the arguments; reads nothing."""
         self.path = path
         self.options = options
 
     def actors(self) -> list[Actor]:
-        """Returns everyone; see `Source.actors`."""
+        """Returns the actors; see `Source.actors`."""
         return [self._actor(folder) for folder in _actor_folders(self.path)]
 
     def _folder(self, actor: str) -> Path:
-        found = _actor_folders(self.path)
-        return self.path if found == [self.path] else self.path / actor
+        folders = _actor_folders(self.path)
+        return self.path if folders == [self.path] else self.path / actor
 
     def _actor(self, folder: Path) -> Actor:
         name = folder.resolve().name
@@ -106,7 +106,7 @@ class NvidiaSource:
         except InputError as error:
             return Actor(name=name, takes=(), rejected=((name, str(error)),))
         caches_of = set(caches.list_caches(folder / "cache" / "skin"))
-        heard = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
+        audio_stems = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
         takes, rejected = [], []
         for shot in sorted(caches_of | set(listed.shots)):
             voices = {"": find_audio(folder / "audio", shot), **_voices(folder, shot)}
@@ -118,7 +118,7 @@ class NvidiaSource:
                     takes.append(self._take(folder, name, shot, full, listed, audio))
                 except InputError as error:
                     rejected.append((full, str(error)))
-        for shot in sorted(heard - caches_of - set(listed.shots)):
+        for shot in sorted(audio_stems - caches_of - set(listed.shots)):
             where = folder / "cache" / "skin" / shot
             rejected.append((shot, f"{where}: no cache of type {', '.join(caches.SUFFIXES)}"))
         named = (
@@ -294,10 +294,10 @@ class NvidiaSource:
 
 def _voices(folder: Path, shot: str) -> dict[str, Path]:
     """Returns the sound files of a shot in cloned voices, by voice."""
-    place = folder / "audio" / "aug"
-    if not place.is_dir():
+    augmented = folder / "audio" / "aug"
+    if not augmented.is_dir():
         return {}
-    named = {p.name: find_audio(p, shot) for p in sorted(place.iterdir()) if p.is_dir()}
+    named = {p.name: find_audio(p, shot) for p in sorted(augmented.iterdir()) if p.is_dir()}
     return {voice: path for voice, path in named.items() if path is not None}
 
 
@@ -362,12 +362,12 @@ def _pose_notes(folder: Path, vertices: int) -> tuple[str, ...]:
 def _array(path: Path) -> np.ndarray:
     """Returns finite points [N, 3] float64 of a .npy."""
     try:
-        found = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except READ_ERRORS as error:
         raise InputError(f"{path}: damaged ({one_line(error)})") from None
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1:] != (3,):
-        shape = getattr(found, "shape", "of an archive")
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1:] != (3,):
+        shape = getattr(array, "shape", "of an archive")
         raise InputError(f"{path}: shape {shape}, expected [N, 3]")
-    if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise InputError(f"{path}: its points are not finite numbers")
-    return found.astype(np.float64)
+    return array.astype(np.float64)

@@ -1,7 +1,7 @@
-"""Moving vertices one frame at a time: folders of OBJ or PLY files, and readers like them.
+"""Reads moving vertices a frame at a time: folders of OBJ or PLY files, and similar readers.
 
-A frame that cannot be used (truncated, another topology) is one that dropped out, NaN, as long as
-there are few of them; a capture stage loses a frame now and then.
+Frames that cannot be used (truncated, another topology) count as dropped out (NaN) while they are
+few; a capture stage loses a frame now and then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionFile:
-    """What a file or folder of animation holds.
+    """The contents of an animation file or folder.
 
     Attributes:
       numbers: [F] frames since the first, increasing; a hole is a missing frame.
@@ -57,8 +57,8 @@ def named_curves(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns (curves [F, 72], observed [72]) of weights by name, or None where it has other names.
 
-    Names nobody knows do not matter as long as they never move. What stands before a dot in a
-    name is the node's that an exporter put there.
+    Unknown names are ignored as long as they never move. Text before a dot in a name is the node
+    name that an exporter added.
 
     Args:
       weights: [F, N].
@@ -103,14 +103,14 @@ def _is_channel(name: str) -> bool:
 
 
 class FrameSequence:
-    """Vertices read when asked for, a frame at a time; frames that cannot be used are NaN.
+    """Vertices read on demand, a frame at a time; frames that cannot be used are NaN.
 
     Attributes:
       shape: (frames, vertices, 3).
     """
 
     def __init__(self, shape: tuple[int, int, int], read: Callable[[int], np.ndarray], name: str):
-        """Keeps how to read.
+        """Stores the reader.
 
         Args:
           shape: (frames, vertices, 3).
@@ -132,10 +132,10 @@ class FrameSequence:
         out = np.full((len(chosen), *self.shape[1:]), np.nan, np.float32)
         for row, frame in enumerate(chosen):
             try:
-                found = self._read(frame)
-                if found.shape != self.shape[1:]:
+                vertices = self._read(frame)
+                if vertices.shape != self.shape[1:]:
                     raise InputError(
-                        f"{self.name}: frame {frame} has {len(found)} vertices, "
+                        f"{self.name}: frame {frame} has {len(vertices)} vertices, "
                         f"the first has {self.shape[1]}"
                     )
             except InputError as error:
@@ -145,7 +145,7 @@ class FrameSequence:
                         f"{error}; {len(self._lost)} of {self.shape[0]} frames cannot be used"
                     ) from None
                 continue
-            out[row] = found
+            out[row] = vertices
         out[~np.isfinite(out).all(axis=2)] = np.nan
         return out
 
@@ -158,7 +158,7 @@ class ScaledVertices:
     """
 
     def __init__(self, vertices: Vertices, scale: float):
-        """Keeps [F, V, 3] vertices and what they are to be multiplied by."""
+        """Stores vertices [F, V, 3] and their factor."""
         self.vertices, self.scale = vertices, scale
         self.shape = vertices.shape
 
@@ -187,16 +187,16 @@ def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
     Raises:
       InputError: there is none, or two have the same number.
     """
-    found: dict[str, list[tuple[int, str]]] = {}
+    by_suffix: dict[str, list[tuple[int, str]]] = {}
     for name in os.listdir(folder):
         if _is_frame(name):
             stem, ending = os.path.splitext(name)
-            found.setdefault(ending.lower(), []).append((int(_NUMBER.findall(stem)[-1]), name))
-    if not found:
+            by_suffix.setdefault(ending.lower(), []).append((int(_NUMBER.findall(stem)[-1]), name))
+    if not by_suffix:
         raise InputError(f"{folder}: no .obj or .ply file with a frame number in its name")
     # Where a folder has both, the kind of most files is the sequence, PLY (faster) before OBJ.
-    kind = max((e for e in MESHES if e in found), key=lambda e: len(found[e]))
-    frames = sorted(found[kind])
+    kind = max((e for e in MESHES if e in by_suffix), key=lambda e: len(by_suffix[e]))
+    frames = sorted(by_suffix[kind])
     for (number, name), (again, other) in zip(frames, frames[1:], strict=False):
         if number == again:
             raise InputError(f"{folder}: {name} and {other} are both frame {number}")

@@ -1,7 +1,7 @@
-"""Curves that someone else solved: a .npz, .json or .csv of named channels beside a sound file of
-the same stem, in one folder or in a folder for each person.
+"""Layout of curves solved elsewhere: a .npz, .json or .csv of named channels beside an audio file
+of the same stem, in one folder or in a folder for each subject.
 
-What the files may look like: `curves`. An optional shots.json in the folder says what file names
+The formats are those of `curves`. An optional shots.json in the folder holds what file names
 cannot, and an .npz may hold the strings sentence, language, subject, text and emotion.
 """
 
@@ -48,24 +48,24 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
-    """Returns tables by stem, the best kind first; those without sound only if they seem meant."""
-    found: dict[str, list[Path]] = {}
+    """Returns tables by stem, best format first; without audio only those that look like curves."""
+    by_stem: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in curves.ENDINGS:
             continue
         if path.name != "shots.json":
-            found.setdefault(_stem(path), []).append(path)
-    kept = {}
-    for stem, files in found.items():
+            by_stem.setdefault(_stem(path), []).append(path)
+    tables = {}
+    for stem, files in by_stem.items():
         if find_audio(folder, stem) is None:
             files = [f for f in files if curves.looks_like_curves(f)]
         if files:
-            kept[stem] = sorted(files, key=lambda f: curves.ENDINGS.index(f.suffix.lower()))
-    return kept
+            tables[stem] = sorted(files, key=lambda f: curves.ENDINGS.index(f.suffix.lower()))
+    return tables
 
 
 def _stem(path: Path) -> str:
-    """Returns a table's name without the ending that `a2fjax infer` gives its own."""
+    """Returns a table's name without the suffix that `a2fjax infer` adds."""
     return path.stem.removesuffix(".channels")
 
 
@@ -75,8 +75,8 @@ class TableSource(curves.CurveSource):
     layout = "table"
 
     def actors(self) -> list[Actor]:
-        """Returns one person a folder; see `Source.actors`."""
-        found: list[tuple[Path, Take]] = []
+        """Returns an actor for each folder; see `Source.actors`."""
+        listed_takes: list[tuple[Path, Take]] = []
         rejected: dict[str, list[tuple[str, str]]] = {}
         listed: dict[str, list[Path]] = {}
         for folder in _folders(self.path):
@@ -89,14 +89,14 @@ class TableSource(curves.CurveSource):
                 except InputError as error:
                     rejected.setdefault(subject, []).append((stem, str(error)))
                     continue
-                found.append((folder, take))
+                listed_takes.append((folder, take))
                 list_path = folder / "shots.json"
                 if list_path.is_file() and list_path not in listed.get(take.subject, []):
                     listed.setdefault(take.subject, []).append(list_path)
         # Files of one person may lie in several folders, and be called the same there.
-        often = Counter((take.subject, take.name) for _, take in found)
+        often = Counter((take.subject, take.name) for _, take in listed_takes)
         grouped: dict[str, list[Take]] = {}
-        for folder, take in found:
+        for folder, take in listed_takes:
             if often[take.subject, take.name] > 1:
                 take = dataclasses.replace(take, name=f"{folder.resolve().name}_{take.name}")
             grouped.setdefault(take.subject, []).append(take)
@@ -133,11 +133,11 @@ class TableSource(curves.CurveSource):
     def capture(self, take: Take) -> Capture:
         """Returns curves in rig order; see `Source.capture`."""
         file = take.data[0]
-        found = curves.read_curves(file, self.options.fps, otherwise=take.fps)
-        notes = list(found.notes)
+        table = curves.read_curves(file, self.options.fps, otherwise=take.fps)
+        notes = list(table.notes)
         others = [p.name for p in _tables(file.parent).get(_stem(file), []) if p != file]
         if others:
             notes.append(f"{file.name} is taken before {', '.join(others)}")
         return Capture(
-            times=found.times, curves=found.curves, observed=found.observed, notes=tuple(notes)
+            times=table.times, curves=table.curves, observed=table.observed, notes=tuple(notes)
         )

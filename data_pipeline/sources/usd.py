@@ -39,7 +39,7 @@ def read_usd(path: Path) -> MotionFile:
     import_extra("pxr", path, "USD")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    _look_first(path)
+    _probe_in_process(path)
     return _read(path)
 
 
@@ -50,24 +50,24 @@ def _read(path: Path) -> MotionFile:
         stage = Usd.Stage.Open(str(path))
         meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
         moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
-        found = _points(path, stage, _choose(moving)) if moving else _weights(path, stage, meshes)
+        motion = _points(path, stage, _choose(moving)) if moving else _weights(path, stage, meshes)
     except InputError:
         raise
     except (Tf.ErrorException, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise InputError(f"{path}: not a readable USD file ({_reason(error)})") from None
-    if found is None:
+    if motion is None:
         raise InputError(
             f"{path}: no mesh whose points have time samples, and no blend shape weights with "
             f"names of the rig; it holds {len(meshes)} meshes"
         )
-    return found
+    return motion
 
 
-def _look_first(path: Path) -> None:
-    """Reads a binary file once in a process of its own, with bounded memory.
+def _probe_in_process(path: Path) -> None:
+    """Reads a binary file once in a separate process with bounded memory.
 
-    What a damaged crate says of its sizes is believed by the library: it can take all memory or
-    crash, and the whole build with it.
+    The library trusts the sizes in a damaged crate: it can take all memory or crash, and the whole
+    build with it.
 
     Raises:
       InputError: it could not be read there.
@@ -95,15 +95,15 @@ def _look_first(path: Path) -> None:
     except subprocess.TimeoutExpired:
         raise InputError(f"{path}: damaged: it could not be read in {_PATIENCE:g} s") from None
     if done.returncode:
-        said = done.stdout.decode("utf-8", "replace").strip().splitlines()
+        output = done.stdout.decode("utf-8", "replace").strip().splitlines()
         reason = (
-            said[-1] if done.returncode == 2 and said else f"its reader ended {done.returncode}"
+            output[-1] if done.returncode == 2 and output else f"its reader ended {done.returncode}"
         )
         raise InputError(reason if str(path) in reason else f"{path}: damaged: {reason}")
 
 
 def probe(path: str, memory: str) -> None:
-    """Reads all of a file and ends the process: with 0, or with 2 and a line that says why not.
+    """Reads a whole file and exits the process: with 0, or with 2 and a line with the reason.
 
     Args:
       path: of the file.
@@ -145,13 +145,13 @@ def _choose(meshes: list[Any]) -> Any:
 
 
 class _PointCache:
-    """Reads the points of a mesh at a time sample, in the scene's place, unit and axes."""
+    """Reads the points of a mesh at a time sample, in the scene's frame, unit and axes."""
 
     def __init__(self, path: Path, stage: Any, mesh: Any, codes: np.ndarray):
         from pxr import Tf
 
         self.path = path
-        self.stage = stage  # meshes of a stage that is let go are dead
+        self.stage = stage  # meshes die with their stage
         self.mesh = mesh
         self.codes = codes
         self.turn, self.units = _convention(stage)
@@ -175,17 +175,17 @@ class _PointCache:
             if points is None:
                 return None
             cache = UsdGeom.XformCache(code)
-            place = np.array(cache.GetLocalToWorldTransform(self.mesh.GetPrim()))
+            transform = np.array(cache.GetLocalToWorldTransform(self.mesh.GetPrim()))
             points = np.asarray(points, np.float64).reshape(-1, 3)
         except self.damage as error:
             raise InputError(f"{self.path}: time code {code}: {_reason(error)}") from None
         # Points are rows in USD: p' = p M. Those that are infinite become NaN.
         with np.errstate(invalid="ignore", over="ignore"):
-            return (points @ place[:3, :3] + place[3, :3]) @ self.turn.T
+            return (points @ transform[:3, :3] + transform[3, :3]) @ self.turn.T
 
 
 def _convention(stage: Any) -> tuple[np.ndarray, str]:
-    """Returns the matrix [3, 3] to y up and mm, and "mm"; no scale and "" where no unit is said."""
+    """Returns the matrix [3, 3] to y up and mm, and "mm"; unscaled and "" without a unit."""
     from pxr import UsdGeom
 
     turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
@@ -252,9 +252,9 @@ def _weights(path: Path, stage: Any, meshes: list[Any]) -> MotionFile | None:
                 f"{path}: time code {codes[wrong]:g} has {len(rows[wrong])} weights, expected "
                 f"{len(names)}"
             )
-        found = named_curves(np.array(rows), names, path)
-        if found is not None:
-            curves, observed = found
+        named = named_curves(np.array(rows), names, path)
+        if named is not None:
+            curves, observed = named
             rest, faces, units = _rest(path, stage, meshes)
             return MotionFile(
                 numbers=frame_numbers(codes),

@@ -3,10 +3,10 @@
     [<person>/]<take>.npy|.npz and <take>.wav           or audio/<take>.wav
     vertices_npy/<person>_<sentence>.npy and wav/<person>_<sentence>.wav
 
-the second as FaceFormer and those after it prepare VOCASET and BIWI. An archive holds the vertices
-under `vertices`, `verts`, `points` or as its only such array, and may hold `fps`, `times` [frames]
-in seconds and `faces`. For rigs, neutral meshes and shot lists see `people`; a tongue's vertices
-are in <take>.tongue.npy. Pickles are refused.
+the second is how FaceFormer and its successors prepare VOCASET and BIWI. An archive holds the
+vertices under `vertices`, `verts`, `points` or as its only such array, and may hold `fps`, `times`
+[frames] in seconds and `faces`. For rigs, neutral meshes and shot lists see `folder_source`; the
+vertices of a tongue are in <take>.tongue.npy. Pickles are refused.
 
 A .npy file is read a block of frames at a time; an .npz is decompressed as a whole.
 """
@@ -49,7 +49,7 @@ def recognise(path: Path) -> str | None:
         return f"{_RAW} of VOCASET"
     people = _people(path)
     files = [file for _, _, found in people for file in found]
-    # A few headers of each person tell; terabytes are not looked through.
+    # A few headers of each subject are enough; do not scan terabytes.
     if not any(_holds_vertices(file) for _, _, found in people for file in found[:8]):
         return None
     who = f"{len(people)} people" if len(people) > 1 else "one person"
@@ -85,10 +85,10 @@ def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
             for file in _arrays(path / container):
                 person = file.stem.rpartition("_")[0] or path.resolve().name
                 grouped.setdefault(person, []).append(file)
-    found = [(name, path / name, files) for name, files in sorted(grouped.items())]
+    subjects = [(name, path / name, files) for name, files in sorted(grouped.items())]
     here = _arrays(path)
     if here:
-        found.append((path.resolve().name, path, here))
+        subjects.append((path.resolve().name, path, here))
     for folder in sorted(p for p in path.iterdir() if p.is_dir()):
         lower = folder.name.lower()
         if folder.name[0] == "." or lower in (*RESERVED, *AUDIO_FOLDERS, *CONTAINERS):
@@ -97,8 +97,8 @@ def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
         for container in CONTAINERS:
             files += _arrays(folder / container) if (folder / container).is_dir() else []
         if files:
-            found.append((folder.name, folder, files))
-    return found
+            subjects.append((folder.name, folder, files))
+    return subjects
 
 
 def _arrays(folder: Path) -> list[Path]:
@@ -113,7 +113,7 @@ def _arrays(folder: Path) -> list[Path]:
 
 
 def _holds_vertices(path: Path) -> bool:
-    """Returns whether an array is vertices beyond doubt; reads headers only."""
+    """Returns whether an array certainly holds vertices; reads headers only."""
     try:
         if path.suffix == ".npy":
             return _are_vertices(np.load(path, mmap_mode="r", allow_pickle=False).shape)
@@ -139,7 +139,7 @@ def _are_vertices(shape: tuple[int, ...]) -> bool:
 
 
 class VertexSource(FolderSource):
-    """People with vertex arrays; see the module."""
+    """Subjects with vertex arrays; see the module."""
 
     layout = "vertices"
 
@@ -152,12 +152,12 @@ class VertexSource(FolderSource):
         shared = take.parent.parent == self.path and folder != take.parent
         name = take.stem.rpartition("_")[2] if shared else take.stem
         if shared:
-            places = [self.path / place for place in AUDIO_FOLDERS]
-            heard = (find_audio(p, take.stem) for p in places if p.is_dir())
-            audio = next((a for a in heard if a is not None), None)
+            places = [self.path / folder_name for folder_name in AUDIO_FOLDERS]
+            audio_files = (find_audio(p, take.stem) for p in places if p.is_dir())
+            audio = next((a for a in audio_files if a is not None), None)
         else:
             audio = find_take_audio(folder, self.path, name)
-        # BIWI's e01 is its sentence 01 again, with emotion: they must not fall on two sides.
+        # BIWI's e01 is its sentence 01 with emotion: they must not fall into different splits.
         again = re.fullmatch(r"e(\d\d)", name) if shared else None
         tongues = [take.with_name(f"{take.stem}.tongue{s}") for s in SUFFIXES]
         tongue = next((t for t in tongues if t.is_file()), None)

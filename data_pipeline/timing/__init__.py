@@ -1,1 +1,1 @@
-"""One clock for sound and picture."""
+"""Aligns the clocks of sound and picture."""

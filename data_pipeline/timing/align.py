@@ -1,7 +1,7 @@
-"""What the clocks of sound and picture are read from, and resampling by time stamps.
+"""Signals that clocks are aligned by (loudness, clicks, lip openings), and resampling.
 
-Loudness and clicks are taken from the sound, instants at which lips pop open from the picture; a
-slate (three lip pops) gives the offset. `clocks` joins them with what speech itself tells.
+A slate (three lip pops) gives the offset of the clocks; `clocks` combines it with estimates from
+speech.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NTSC_RATES = tuple(n * 1000 / 1001 for n in (24, 30, 48, 60, 120, 240))
 
 @dataclasses.dataclass(frozen=True)
 class SlateOffset:
-    """How the two clocks of a slate stand.
+    """The offset of the two clocks, from a slate.
 
     Attributes:
       seconds: audio time minus capture time.
@@ -46,7 +46,8 @@ def exact_rate(fps: float) -> float:
 def longest_bridged_gap(frame: float) -> float:
     """Returns the longest gap between frames, in s, that is bridged; a longer one is a hole.
 
-    One frame may be missing at 24 a second; at high rates it is what lips do not do in the time.
+    At 24 frames a second one frame may be missing; at high rates the limit is a time in which lips
+    hardly move.
 
     Args:
       frame: usual time from frame to frame, s.
@@ -54,7 +55,7 @@ def longest_bridged_gap(frame: float) -> float:
     return max(2.5 * frame, 0.055)
 
 
-def resample(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
+def resample(times: np.ndarray, values: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Returns values [F, C], taken at real-valued times [F], at other times [T, C].
 
     Through a windowed sinc (Lanczos, 4 lobes, weights normalised to 1) whose cutoff is half the
@@ -67,7 +68,7 @@ def resample(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarra
     Args:
       times: [F] seconds, increasing.
       values: [F, C]; what is not finite counts as missing, in its own channel only.
-      at: [T] seconds, increasing.
+      targets: [T] seconds, increasing.
 
     Returns:
       [T, C] float64; NaN only in channels that have no finite value at all.
@@ -77,53 +78,56 @@ def resample(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarra
     """
     times = np.asarray(times, np.float64)
     values = np.asarray(values, np.float64)
-    at = np.asarray(at, np.float64)
+    targets = np.asarray(targets, np.float64)
     if len(times) > 1 and not (np.diff(times) > 0).all():
         raise ValueError("capture times do not increase")
-    good = np.isfinite(values)
-    if good.all():
-        return _resample_finite(times, values, at)
-    out = np.full((len(at), values.shape[1]), np.nan)
-    patterns, which = np.unique(good, axis=1, return_inverse=True)
+    finite = np.isfinite(values)
+    if finite.all():
+        return _resample_finite(times, values, targets)
+    out = np.full((len(targets), values.shape[1]), np.nan)
+    patterns, which = np.unique(finite, axis=1, return_inverse=True)
     for n, pattern in enumerate(patterns.T):
         if pattern.any():
             columns = np.flatnonzero(which.reshape(-1) == n)
             part = values[np.ix_(pattern, columns)]
-            out[:, columns] = _resample_finite(times[pattern], part, at)
+            out[:, columns] = _resample_finite(times[pattern], part, targets)
     return out
 
 
-def _resample_finite(times: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _resample_finite(times: np.ndarray, values: np.ndarray, targets: np.ndarray) -> np.ndarray:
     if len(times) == 1:
-        return np.repeat(values, len(at), axis=0)
+        return np.repeat(values, len(targets), axis=0)
     gaps = np.diff(times)
     frame = float(np.median(gaps))
-    target = float(np.median(np.diff(at))) if len(at) > 1 else frame
-    at = np.clip(at, times[0], times[-1])
+    target = float(np.median(np.diff(targets))) if len(targets) > 1 else frame
+    targets = np.clip(targets, times[0], times[-1])
     ends = np.append(np.flatnonzero(gaps > longest_bridged_gap(frame)), len(times) - 1)
     if len(ends) == 1:
-        return _resample_run(times, values, at, frame, target)
-    out = np.empty((len(at), values.shape[1]))
+        return _resample_run(times, values, targets, frame, target)
+    out = np.empty((len(targets), values.shape[1]))
     first = 0
     for last in ends:
-        lo, hi = np.searchsorted(at, times[first]), np.searchsorted(at, times[last], "right")
+        lo, hi = (
+            np.searchsorted(targets, times[first]),
+            np.searchsorted(targets, times[last], "right"),
+        )
         run = slice(first, last + 1)
         if hi > lo:
-            out[lo:hi] = _resample_run(times[run], values[run], at[lo:hi], frame, target)
+            out[lo:hi] = _resample_run(times[run], values[run], targets[lo:hi], frame, target)
         if last + 1 < len(times):
-            then = np.searchsorted(at, times[last + 1])
-            part = ((at[hi:then] - times[last]) / (times[last + 1] - times[last]))[:, None]
+            then = np.searchsorted(targets, times[last + 1])
+            part = ((targets[hi:then] - times[last]) / (times[last + 1] - times[last]))[:, None]
             out[hi:then] = (1.0 - part) * values[last] + part * values[last + 1]
         first = last + 1
     return out
 
 
 def _resample_run(
-    times: np.ndarray, values: np.ndarray, at: np.ndarray, frame: float, target: float
+    times: np.ndarray, values: np.ndarray, targets: np.ndarray, frame: float, target: float
 ) -> np.ndarray:
     """Resamples frames without holes."""
     if len(times) == 1:
-        return np.repeat(values, len(at), axis=0)
+        return np.repeat(values, len(targets), axis=0)
     number = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(np.diff(times) / frame), 1.0))])
     # The straight line through all time stamps: their rounding averages out.
     centre = number - number.mean()
@@ -138,7 +142,7 @@ def _resample_run(
         times = start + spacing * number
     if uneven or count > len(times):
         values = _even_frames(times, values, start, spacing, count)
-    return _sinc(values, (at - start) / spacing, max(1.0, target / spacing))
+    return _sinc(values, (targets - start) / spacing, max(1.0, target / spacing))
 
 
 def _even_frames(
@@ -183,25 +187,25 @@ def _sinc(values: np.ndarray, position: np.ndarray, stretch: float) -> np.ndarra
 
 
 def covered_by_capture(
-    times: np.ndarray, at: np.ndarray, seen: np.ndarray | None = None
+    times: np.ndarray, targets: np.ndarray, valid: np.ndarray | None = None
 ) -> np.ndarray:
     """Returns which times [T] lie inside a capture [F], to half a frame at its ends and holes.
 
     Args:
       times: [F] seconds, increasing.
-      at: [T] seconds.
-      seen: [F] which frames hold something; those that do not count as dropped. None: all.
+      targets: [T] seconds.
+      valid: [F] which frames hold data; others count as dropped. None: all.
     """
-    times, at = np.asarray(times, np.float64), np.asarray(at, np.float64)
+    times, targets = np.asarray(times, np.float64), np.asarray(targets, np.float64)
     frame = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
-    if seen is not None:
-        times = times[np.asarray(seen, bool)]
+    if valid is not None:
+        times = times[np.asarray(valid, bool)]
     if not len(times):
-        return np.zeros(len(at), bool)
-    right = np.clip(np.searchsorted(times, at), 0, len(times) - 1)
+        return np.zeros(len(targets), bool)
+    right = np.clip(np.searchsorted(times, targets), 0, len(times) - 1)
     left = np.maximum(right - 1, 0)
-    near = np.minimum(np.abs(at - times[left]), np.abs(at - times[right])) <= 0.5 * frame
-    between = (at >= times[0]) & (at <= times[-1])
+    near = np.minimum(np.abs(targets - times[left]), np.abs(targets - times[right])) <= 0.5 * frame
+    between = (targets >= times[0]) & (targets <= times[-1])
     return near | (between & (times[right] - times[left] <= longest_bridged_gap(frame)))
 
 
@@ -268,7 +272,7 @@ def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
     low, high = np.percentile(aperture, [20, 99.5])
     if high - low <= 1e-6:
         return np.zeros((0, 3))
-    found: list[tuple[float, float, float]] = []
+    instants: list[tuple[float, float, float]] = []
     for i in np.flatnonzero((aperture[1:] > low) & (aperture[:-1] <= (low + high) / 2)) + 1:
         # Each opening has its own height.
         near = (times >= times[i]) & (times <= times[i] + 0.1)
@@ -281,10 +285,10 @@ def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
         if not steep or not aperture[i - 1] < half <= aperture[i]:
             continue
         part = (half - aperture[i - 1]) / (aperture[i] - aperture[i - 1])
-        at = times[i - 1] + part * (times[i] - times[i - 1])
-        if not found or at - found[-1][0] > 0.1:
-            found.append((at, times[i - 1], times[i]))
-    return np.array(found).reshape(-1, 3)
+        instant = times[i - 1] + part * (times[i] - times[i - 1])
+        if not instants or instant - instants[-1][0] > 0.1:
+            instants.append((instant, times[i - 1], times[i]))
+    return np.array(instants).reshape(-1, 3)
 
 
 def offset_from_slate(

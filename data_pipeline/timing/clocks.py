@@ -229,13 +229,13 @@ def _decide(
                 seconds, method, confidence, spread = spoken, "speech", sure, speech.spread
     clock = Clock(seconds, method, confidence, spread, corrected=corrected)
     if speech is not None:
-        own = speech.alone(corrected=corrected)
+        own_offset = speech.alone(corrected=corrected)
         if (
-            own is not None
+            own_offset is not None
             and speech.own_confidence >= CONFIDENT
-            and abs(own - seconds) > MAX_DISAGREEMENT
+            and abs(own_offset - seconds) > MAX_DISAGREEMENT
         ):
-            text = f"by itself it says {own:+.3f} s, not {seconds:+.3f} s"
+            text = f"by itself it says {own_offset:+.3f} s, not {seconds:+.3f} s"
             if not any("lips and sound" in n for n in notes):
                 notes.append(text)
         if speech.drift_confidence >= 0.5:
@@ -245,7 +245,7 @@ def _decide(
             drift=speech.drift,
             drift_confidence=speech.drift_confidence,
             drift_spread=speech.drift_spread,
-            own=own,
+            own=own_offset,
             own_confidence=speech.own_confidence,
         )
     return dataclasses.replace(clock, notes=tuple(notes))
@@ -313,7 +313,7 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
         spread = float(np.sqrt((len(left) - 1) * np.var(left)))
     out = {}
     for pair, curve in zip(pairs, curves, strict=True):
-        own, own_confidence, _ = lags.find_peak(curve, pair.chance)
+        own_offset, own_confidence, _ = lags.find_peak(curve, pair.chance)
         base = pair.base / ENVELOPE_RATE
         out[pair.index] = _Speech(
             seconds=seconds + base,
@@ -324,7 +324,7 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
             drift=fit.drift,
             drift_confidence=apart,
             drift_spread=float(np.hypot(fit.drift_spread, lags.spurious_drift(pairs))),
-            own=own + base,
+            own=own_offset + base,
             own_confidence=own_confidence,
             frame=pair.frame,
         )
@@ -332,25 +332,27 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
 
 
 def _share(
-    pairs: list[lags.LipSoundPair], found: dict[int, _Speech], limit: float
+    pairs: list[lags.LipSoundPair], estimates: dict[int, _Speech], limit: float
 ) -> dict[int, _Speech]:
     """Returns the same, where takes have offsets of their own, with what others know of drift."""
-    placed = [p for p in pairs if found[p.index].confidence >= CONFIDENT]
+    placed = [p for p in pairs if estimates[p.index].confidence >= CONFIDENT]
     if len(placed) < 2:
-        return found
+        return estimates
     pinned = []
     for pair in placed:
-        at = found[pair.index].offset(corrected=False)
-        pinned.append(dataclasses.replace(pair, base=round(at * ENVELOPE_RATE), pivot=pair.middle))
+        offset = estimates[pair.index].offset(corrected=False)
+        pinned.append(
+            dataclasses.replace(pair, base=round(offset * ENVELOPE_RATE), pivot=pair.middle)
+        )
     shared = next(iter(_speech(pinned, 0.03).values()))
     common = _speech(pairs, limit)
     out = {}
     for pair in pairs:
-        speech = found[pair.index]
+        speech = estimates[pair.index]
         if speech.confidence < min(CONFIDENT, common[pair.index].confidence):
-            own, sure = speech.offset(corrected=False), speech.confidence
+            own_offset, sure = speech.offset(corrected=False), speech.confidence
             speech = dataclasses.replace(
-                common[pair.index], own=own, own_confidence=sure, shared=True
+                common[pair.index], own=own_offset, own_confidence=sure, shared=True
             )
         if (shared.drift_confidence, -shared.drift_spread) > (
             speech.drift_confidence,

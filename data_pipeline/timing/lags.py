@@ -1,4 +1,4 @@
-"""How far sound lags behind lips, and how that changes: correlations summed along straight lines.
+"""Estimates the lag of sound behind lips and its drift, from correlations summed along lines.
 
 The speed of the lips' aperture and of the loudness are cross-correlated in windows of two seconds,
 and the correlations are summed along every line lag = offset + drift * time (a slant stack, Schultz
@@ -93,10 +93,10 @@ def make_pair(
     times = np.asarray(times, np.float64)
     aperture = np.asarray(aperture, np.float64)
     level = np.asarray(envelope, np.float64)
-    seen = np.isfinite(aperture)
-    if seen.sum() < 30 or len(level) < 2 * ENVELOPE_RATE:
+    valid = np.isfinite(aperture)
+    if valid.sum() < 30 or len(level) < 2 * ENVELOPE_RATE:
         return None
-    times, aperture = times[seen], aperture[seen]
+    times, aperture = times[valid], aperture[valid]
     first = int(np.ceil(times[0] * ENVELOPE_RATE))
     grid = np.arange(first, int(np.floor(times[-1] * ENVELOPE_RATE)) + 1) / ENVELOPE_RATE
     level = np.maximum(level, np.percentile(level, 95) - _FLOOR_DB)
@@ -180,10 +180,10 @@ def slant_stack(pair: LipSoundPair, ratio: float, drifts: np.ndarray, reach: int
         spectrum = np.fft.rfft(sound, size) * np.conj(np.fft.rfft(lips[part], size))
         rows = np.fft.irfft(spectrum, size)[:, : span + 1]
         for n, line in enumerate(shift[:, part]):
-            at = line - low[part] - reach
-            whole = np.floor(at).astype(np.int64)
-            piece = np.take_along_axis(rows, whole[:, None] + np.arange(2 * reach + 2), axis=1)
-            rest = at - whole
+            position = line - low[part] - reach
+            sample = np.floor(position).astype(np.int64)
+            piece = np.take_along_axis(rows, sample[:, None] + np.arange(2 * reach + 2), axis=1)
+            rest = position - sample
             out[n] += (1.0 - rest) @ piece[:, :-1] + rest @ piece[:, 1:]
     return out
 
@@ -197,10 +197,10 @@ def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -
     step = 0.03 / longest
     half = max(1, int(np.ceil(most / step)))
     drifts = np.linspace(-most, most, 2 * half + 1)
-    whole = sum(slant_stack(p, ratio, drifts, reach) for p in pairs)
-    assert not isinstance(whole, int)
+    stacked = sum(slant_stack(p, ratio, drifts, reach) for p in pairs)
+    assert not isinstance(stacked, int)
     noise = float(np.sqrt(sum(p.chance**2 for p in pairs) * ratio))
-    best = whole.max(axis=1)
+    best = stacked.max(axis=1)
     n = int(np.argmax(best))
     fine = np.linspace(drifts[max(n - 1, 0)], drifts[min(n + 1, 2 * half)], 17)
     lines = sum(slant_stack(p, ratio, fine, reach) for p in pairs)
@@ -214,7 +214,7 @@ def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -
     if bend < 0 and tops[m] > 0:
         spread = noise / float(np.sqrt(tops[m] * -2.0 * bend))
     tries = np.log(max(1.0, 2.0 * most * longest / 0.06))
-    steady = whole[half]
+    steady = stacked[half]
     return LineFit(
         seconds=find_peak(lines[m], noise)[0],
         drift=ratio * (1.0 + drift) - 1.0,
@@ -240,8 +240,8 @@ def spurious_drift(pairs: list[LipSoundPair]) -> float:
 
 def lengths_differ(pair: LipSoundPair, ratio: float) -> bool:
     """Returns whether capture and sound are of different length, as a wrong rate makes them."""
-    heard = len(pair.sound) / ENVELOPE_RATE
-    return abs(len(pair.lips) / ENVELOPE_RATE * ratio - heard) > 0.1 + 0.01 * heard
+    sound_length = len(pair.sound) / ENVELOPE_RATE
+    return abs(len(pair.lips) / ENVELOPE_RATE * ratio - sound_length) > 0.1 + 0.01 * sound_length
 
 
 def log_likelihood(top: float, noise: float) -> float:
