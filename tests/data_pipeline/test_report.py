@@ -301,21 +301,21 @@ def test_numbers_for_people(value, shown):
     assert sparklines.format_number(value) == shown
 
 
-def test_twenty_thousand_takes_fit_on_one_page(tmp_path):
+def test_thousands_of_takes_fit_on_one_page(tmp_path):
     rng = np.random.default_rng(0)
     takes = []
-    for i in range(20_000):
+    for i in range(5_000):
         verdict = "quarantined" if i % 50 == 0 else "used"
         audio = take()["audio"] | {"snr_db": float(rng.normal(30, 8))}
         takes.append(take(f"p{i % 60}/take_{i:05d}", audio=audio, verdict=verdict))
     start = time.process_time()
     report.write_report(tmp_path, assemble(takes))
-    assert time.process_time() - start < 30
+    assert time.process_time() - start < 4
     size = (tmp_path / "quality.html").stat().st_size
-    assert size < 20e6
+    assert size < 5e6
     text = (tmp_path / "quality.html").read_text()
-    assert f"The worst {report_html.MAX_ROWS} of 20000 are shown" in text
+    assert f"The worst {report_html.MAX_ROWS} of 5000 are shown" in text
     assert text.count("<tr>") == report_html.MAX_ROWS + 1
     lines = (tmp_path / "quality.json").read_text()
-    assert lines.count('{"take":') == 20_000
+    assert lines.count('{"take":') == 5_000
     assert lines.count('"thumbnail":') == report.MAX_THUMBNAILS

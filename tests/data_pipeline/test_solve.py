@@ -142,7 +142,7 @@ def test_whole_objective_is_scipys_on_the_stacked_system():
     assert found.objective == pytest.approx(value, rel=1e-8)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), copies=st.integers(1, 3), near=st.sampled_from([0.0, 1e-3]))
 def test_shapes_that_cannot_be_told_apart_reach_scipys_objective(seed, copies, near):
     rng = np.random.default_rng(seed)
@@ -348,7 +348,7 @@ def test_memory_beyond_the_sequence_does_not_grow_with_it():
     gram = solve.gram(deltas)
     solver = solve.SolveSettings(chunk=256)
     extra = []
-    for frames in (1_000, 6_000):
+    for frames in (500, 3_000):
         truth = np.clip(np.sin(np.arange(frames)[:, None] / rng.uniform(5, 40, 12)) * 0.5, 0, 1)
         linear, energy = truth @ gram, np.einsum("fk,fk->f", truth @ gram, truth)
         linear += rng.normal(size=linear.shape)
@@ -362,7 +362,7 @@ def test_memory_beyond_the_sequence_does_not_grow_with_it():
         assert found.converged
         extra.append((peak - found.weights.nbytes) / 1e3)
     # A handful of numbers a frame (bounds of takes, residual, which of a pair), no copy [F, K].
-    assert (extra[1] - extra[0]) / (6 - 1) < 0.5 * 12 * 8
+    assert (extra[1] - extra[0]) / (3 - 0.5) < 0.5 * 12 * 8
 
 
 def nvidia_framewise(deltas, frames, strengths, pairs):
