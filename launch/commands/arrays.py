@@ -72,6 +72,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     schedulers.get(chosen.scheduler).check_paths(options, work.reads, work.writes)
     folder = _record_folder(args, work.output)
     spec = _spec(args, work, program or PROGRAMS[args.command], chosen, count, options)
+    dependencies.pending(chosen.after)  # One that failed is an error before anything is written.
     with folders.exclusive(folder, "array", dry_run=args.dry_run) as release:
         if not args.dry_run:
             check_idle(folder)

@@ -33,10 +33,10 @@ class Job:
             return submit.main([command, str(self.source), *arguments], program=[str(STAND_IN)])
         return submit.main([command, str(self.out), *arguments])
 
-    def say(self, name: str) -> None:
+    def set(self, name: str) -> None:
         (self.source / name).touch()
 
-    def unsay(self, name: str) -> None:
+    def unset(self, name: str) -> None:
         (self.source / name).unlink()
 
     def runs(self, part: int) -> int:
@@ -78,7 +78,7 @@ def make_job(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """A Slurm of four nodes of two cores; returns what takes one's power away: with slurm(node)."""
+    """A Slurm of four nodes of two cores; returns a context that kills a node: with slurm(node)."""
     found = importlib.util.spec_from_file_location(
         "private_slurm", Path(__file__).with_name("private_slurm.py")
     )
@@ -138,8 +138,8 @@ def get_config(variant=""):
 """
 
 
-class Desk:
-    """Trainings by the stand-in: `desk("submit", ...)`, `desk("status", "one")`."""
+class Cli:
+    """Trainings by the stand-in: `cli("submit", ...)`, `cli("status", "one")`."""
 
     program = Path(__file__).with_name("stand_in_training.py")
     program_words = [str(program)]
@@ -148,21 +148,21 @@ class Desk:
         self.folder, self.shards, self.runs = folder, shards, folder / "my rüns"
         file = folder / "exp eriment.py"
         file.write_text(EXPERIMENT.replace("SHARDS", repr(str(shards))))
-        self.experiment, self.told = str(file), folder / "told"
-        self.told.mkdir()
+        self.experiment, self.steering = str(file), folder / "steering"
+        self.steering.mkdir()
         self.to = ["--runs", str(self.runs)]
 
     def __call__(self, command, *arguments):
         return submit.main([command, *arguments, *self.to], program=self.program_words)
 
-    def say(self, name):
-        (self.told / name).touch()
+    def set(self, name):
+        (self.steering / name).touch()
 
-    def unsay(self, name):
-        (self.told / name).unlink()
+    def unset(self, name):
+        (self.steering / name).unlink()
 
     def starts(self, run):
-        path = self.told / f"{run}.starts"
+        path = self.steering / f"{run}.starts"
         return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
 
     def steps(self, run):
@@ -221,11 +221,11 @@ def loaded():
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, tiny_shards):
-    folder = tmp_path / "desk"
+def cli(tmp_path, monkeypatch, tiny_shards):
+    folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    made = Desk(folder, tiny_shards)
-    monkeypatch.setenv("A2F_STAND_IN", str(made.told))
+    made = Cli(folder, tiny_shards)
+    monkeypatch.setenv("A2F_STAND_IN", str(made.steering))
     return made

@@ -20,25 +20,25 @@ def main(argv):
     config = json.loads(Path(argv[argv.index("--config") + 1]).read_text())["config"]
     run = Path(argv[argv.index("--workdir") + 1])
     rank = int(os.environ.get("A2F_PROCESS_ID", os.environ.get("SLURM_PROCID", "0")))
-    desk = Path(os.environ["A2F_STAND_IN"])
+    cli = Path(os.environ["A2F_STAND_IN"])
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     step = max((int(p.name) for p in (run / "checkpoints").glob("*")), default=0)
     names = [n for n in os.environ if n.startswith(("A2F_", "JAX_", "CUDA_", "SLURM_PROCID"))]
-    with (desk / f"{run.name}.starts").open("a") as file:
+    with (cli / f"{run.name}.starts").open("a") as file:
         file.write(json.dumps({"rank": rank, "step": step, "argv": argv, "cwd": os.getcwd(),
                                "code": os.environ["PYTHONPATH"].split(os.pathsep)[0],
                                "env": {n: os.environ[n] for n in names},
                                "key": len(os.environ.get("SITE_KEY", ""))}) + "\n")  # fmt: skip
     print(f"rank {rank} starts at {step}", flush=True)
-    if rank == 0 and (desk / f"kill-{run.name}").exists():
-        (desk / f"kill-{run.name}").unlink()
+    if rank == 0 and (cli / f"kill-{run.name}").exists():
+        (cli / f"kill-{run.name}").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     for name, code in (("fail", 1), ("bad", 2), ("lost", 70)):
-        if (desk / f"{name}-{run.name}").exists() and rank == 0:
+        if (cli / f"{name}-{run.name}").exists() and rank == 0:
             print(f"a2fjax train: error: {name}", file=sys.stderr)
             return code
-    while step < config["steps"] or (desk / f"slow-{run.name}").exists():
+    while step < config["steps"] or (cli / f"slow-{run.name}").exists():
         if step < config["steps"]:
             step += 1
             if rank == 0:

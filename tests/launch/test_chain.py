@@ -24,18 +24,18 @@ sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))
 
 
 def begin(program, *words):
-    """Starts a desk that stays where its work is: another process, as in another terminal."""
+    """Starts the command line in another process, as in another terminal."""
     return subprocess.Popen([sys.executable, "-c", SCRIPT, program, *words], cwd=ROOT)
 
 
-def test_what_is_waited_for_is_named_or_refused(make_job, tmp_path, capsys):
+def test_dependencies_are_checked(make_job, tmp_path, capsys):
     job = make_job(1)
     (job.out).mkdir()
     assert job("build", "--after", str(job.out)) == 2
     assert "nothing was submitted that fills this folder" in capsys.readouterr().err
     assert job("build", "--after", "nothing") == 2
     assert f"no run or sweep in {Path('runs').absolute()}" in capsys.readouterr().err
-    job.say("bad-1")
+    job.set("bad-1")
     assert job("build", "--retries", "0") != 0
     capsys.readouterr()
     assert dependencies.check([f"{job.out}:any"], tmp_path) == (f"{job.out}:any",)
@@ -49,55 +49,55 @@ def test_what_is_waited_for_is_named_or_refused(make_job, tmp_path, capsys):
     assert not (tmp_path / "second").exists()
     assert submit.main([*second, "--after", f"{job.out}:and"], program=run) == 2
     assert "did you mean 'any'?" in capsys.readouterr().err
-    job.unsay("bad-1")
+    job.unset("bad-1")
     assert submit.main([*second, "--after", f"{job.out}:any"], program=run) == 0
     assert job("retry") == 0
     assert dependencies.unfilled(dependencies.check([str(job.out)], tmp_path)) == frozenset()
 
 
-def test_a_training_waits_for_the_shards_that_a_build_makes(desk, make_job, capsys):
+def test_a_training_waits_for_the_shards_that_a_build_makes(cli, make_job, capsys):
     job = make_job(1)
-    job.say("slow-1")
+    job.set("slow-1")
     waiting = begin(STAND_IN, "build", job.source, "--out", job.out, "--elements", "1")
     job.until(lambda: job.runs(1) == 1)
     there = f"--config.data.shards={job.out}"
-    words = ["submit", desk.experiment, there, "--name", "one"]
-    assert desk(*words) == 2
+    words = ["submit", cli.experiment, there, "--name", "one"]
+    assert cli(*words) == 2
     assert "manifest.json" in capsys.readouterr().err
-    second = begin(desk.program, *words, "--after", job.out, *desk.to)
-    job.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
-    assert record.read(desk.runs / "one").data == {str(job.out): ""}
-    assert not desk.starts("one")
-    job.unsay("slow-1")
+    second = begin(cli.program, *words, "--after", job.out, *cli.to)
+    job.until(lambda: (cli.runs / "one" / "launch" / "job.json").exists())
+    assert record.read(cli.runs / "one").data == {str(job.out): ""}
+    assert not cli.starts("one")
+    job.unset("slow-1")
     assert waiting.wait(30) == 0 and second.wait(30) == 0
-    assert len(desk.starts("one")) == 1 and progress.result(desk.runs / "one")["exit_code"] == 0
+    assert len(cli.starts("one")) == 1 and progress.result(cli.runs / "one")["exit_code"] == 0
     digest = hashlib.sha256((job.out / "manifest.json").read_bytes()).hexdigest()
-    run = desk.runs / "one"
+    run = cli.runs / "one"
     assert json.loads((run / "launch" / "data.json").read_text())[str(job.out)] == digest
     assert data_pins.pinned(run, record.read(run)) == {str(job.out): digest}
 
 
 def test_a_run_does_not_train_on_other_shards_than_were_submitted(
-    desk, tiny_shards, tmp_path, capsys
+    cli, tiny_shards, tmp_path, capsys
 ):
     shards = tmp_path / "own"
     shutil.copytree(tiny_shards, shards)
-    desk.say("slow-first")
-    first = begin(desk.program, "submit", desk.experiment, "--name", "first", *desk.to)
-    desk.until(lambda: desk.steps("first") == 3)
-    words = ["submit", desk.experiment, f"--config.data.shards={shards}", "--name", "one"]
-    second = begin(desk.program, *words, "--after", "first", *desk.to)
-    desk.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
+    cli.set("slow-first")
+    first = begin(cli.program, "submit", cli.experiment, "--name", "first", *cli.to)
+    cli.until(lambda: cli.steps("first") == 3)
+    words = ["submit", cli.experiment, f"--config.data.shards={shards}", "--name", "one"]
+    second = begin(cli.program, *words, "--after", "first", *cli.to)
+    cli.until(lambda: (cli.runs / "one" / "launch" / "job.json").exists())
     text = (shards / "manifest.json").read_text()
     (shards / "manifest.json").write_text(text + "\n")
-    desk.unsay("slow-first")
-    assert first.wait(30) == 0 and second.wait(30) == 2 and not desk.starts("one")
+    cli.unset("slow-first")
+    assert first.wait(30) == 0 and second.wait(30) == 2 and not cli.starts("one")
     capsys.readouterr()
-    assert desk("status", "one") == 0
+    assert cli("status", "one") == 0
     out = capsys.readouterr().out
     assert "one: bad input" in out and "`submit.py resume one` accepts it as it is now" in out
-    assert desk("resume", "one") == 0
-    assert len(desk.starts("one")) == 1
+    assert cli("resume", "one") == 0
+    assert len(cli.starts("one")) == 1
 
 
 @pytest.fixture(scope="module")
@@ -151,24 +151,24 @@ def test_captures_to_a_report_are_queued_at_once(
 
 
 @pytest.mark.slow
-def test_a_build_that_waits_in_vain_says_so(slurm, make_job, tmp_path, capsys):
+def test_a_build_that_never_starts_says_so(slurm, make_job, tmp_path, capsys):
     job, queue = make_job(1), ["--scheduler", "slurm", "--time", "20"]
     run, out = [str(STAND_IN)], tmp_path / "second"
-    job.say("slow-1")
-    job.say("bad-1")
+    job.set("slow-1")
+    job.set("bad-1")
     assert job("build", *queue, "--retries", "0") == 0
     second = ["build", str(job.source), "--out", str(out), "--elements", "1", *queue]
     assert submit.main([*second, "--after", str(job.out)], program=run) == 0
     assert submit.main(["status", str(out)]) == 0
     assert "1 of 1 waiting" in capsys.readouterr().out
     job.until(lambda: job.runs(1) == 1)
-    job.unsay("slow-1")
+    job.unset("slow-1")
     assert submit.main(["wait", str(out), "--poll", "0.2"]) == 1
     assert "never starts" in capsys.readouterr().err
     assert submit.main(["status", str(out)]) == 0
     assert f"`submit.py cancel {out}`" in capsys.readouterr().out
     assert submit.main(["cancel", str(out)]) == 0
-    job.unsay("bad-1")
+    job.unset("bad-1")
     for folder in (job.out, out):
         assert submit.main(["retry", str(folder), "--wait", "--poll", "0.2"]) == 0
     assert (out / "manifest.json").exists()

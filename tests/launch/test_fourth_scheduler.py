@@ -40,33 +40,33 @@ def command(tmp_path):
     return call
 
 
-def test_runs_and_sweeps(desk, command):
+def test_runs_and_sweeps(cli, command):
     def call(*words, code=0):
-        return command(desk.program, *words, *desk.to, code=code)
+        return command(cli.program, *words, *cli.to, code=code)
 
     own = ["--scheduler", "background", "--niceness", "1"]
     assert "--niceness" in call("submit", "--help")
-    text = call("submit", desk.experiment, "--name", "dry", *own, "--dry-run")
+    text = call("submit", cli.experiment, "--name", "dry", *own, "--dry-run")
     assert '"scheduler": "background"' in text and "nice -n 1" in text
-    call("submit", desk.experiment, "--name", "one", *own, "--wait", "--poll", "0.2")
+    call("submit", cli.experiment, "--name", "one", *own, "--wait", "--poll", "0.2")
     assert "one: done  step 3/3" in call("status", "one")
     assert "rank 0 starts at 0" in call("logs", "one")
     assert "one: done" in call("list")
     # It returns at once, is seen at work, and stops when it is asked to.
-    desk.say("slow-two")
-    call("submit", desk.experiment, "--name", "two", "--after", "one", *own)
-    desk.until(lambda: desk.steps("two") == 3)
+    cli.set("slow-two")
+    call("submit", cli.experiment, "--name", "two", "--after", "one", *own)
+    cli.until(lambda: cli.steps("two") == 3)
     assert "two: running  step 3/3" in call("status", "two")
     assert "asked 1 to stop" in call("cancel", "two")
     assert "two: stopped" in call("wait", "two", "--poll", "0.2", code=75) + call("status", "two")
-    desk.unsay("slow-two")
+    cli.unset("slow-two")
     call("resume", "two", "--wait", "--poll", "0.2")
-    assert [b["step"] for b in desk.starts("two")] == [0, 3]
-    desk.say("fail-seed-1")
+    assert [b["step"] for b in cli.starts("two")] == [0, 3]
+    cli.set("fail-seed-1")
     sweep = ["--sweep", json.dumps([{"seed": 0}, {"seed": 1}]), "--name", "sw", *own, "--wait"]
-    call("submit", desk.experiment, *sweep, "--poll", "0.2", code=1)
+    call("submit", cli.experiment, *sweep, "--poll", "0.2", code=1)
     assert "sw: 2 runs: 1 done, 1 failed" in call("status", "sw")
-    desk.unsay("fail-seed-1")
+    cli.unset("fail-seed-1")
     call("retry", "sw", "--wait", "--poll", "0.2")
     assert "sw: 2 runs: 2 done" in call("status", "sw")
 
@@ -82,8 +82,8 @@ def test_arrays(make_job, command, tmp_path):
     site.write_text("[background]\nniceness = 2\n")
     build = ["build", job.source, "--out", job.out, "--elements", "3", "--scheduler", "background"]
     assert "nice -n 2" in call(*build, "--profile", site, "--dry-run")
-    job.say("slow-2")
-    job.say("bad-3")
+    job.set("slow-2")
+    job.set("bad-3")
     call(*build)
     job.until(lambda: job.runs(2) and job.done == [1])
     assert "run or wait" in call(*build, code=2)
@@ -92,16 +92,16 @@ def test_arrays(make_job, command, tmp_path):
     assert "1 of 3 running: 2" in text and "1 of 3 done" in text and "finalize: waiting" in text
     call("cancel", job.out)
     assert "stopped" in call("wait", job.out, "--poll", "0.2", code=75)
-    job.unsay("slow-2")
-    job.unsay("bad-3")
+    job.unset("slow-2")
+    job.unset("bad-3")
     call("retry", job.out, "--wait", "--poll", "0.2")
     assert "3 of 3 done" in call("status", job.out) and (job.out / "manifest.json").exists()
     assert [job.runs(i) for i in (1, 2, 3)] == [1, 2, 2]
     assert "element 2/3" in call("logs", job.out, "--element", "2")
 
 
-def test_without_the_plugin_it_is_unknown(desk, capsys):
-    assert desk("submit", desk.experiment, "--scheduler", "backgroud") == 2
+def test_without_the_plugin_it_is_unknown(cli, capsys):
+    assert cli("submit", cli.experiment, "--scheduler", "backgroud") == 2
     err = capsys.readouterr().err
     assert "unknown scheduler 'backgroud'" in err and err.count("\n") == 1
 

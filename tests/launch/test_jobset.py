@@ -1,4 +1,4 @@
-"""JobSets and Kueue's queues, without a cluster: the APIs' schemas, and what pods would be told."""
+"""JobSets and Kueue's queues, without a cluster: the APIs' schemas, and the environment of pods."""
 
 import copy
 import json
@@ -140,7 +140,7 @@ def pod(made):
     return made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
 
-def test_ranks_are_said_and_found():
+def test_ranks_and_coordinator_are_in_the_environment():
     made = jobset.manifest(run(), options())
     work = made["spec"]["replicatedJobs"][0]
     assert work["replicas"] == 1 and work["template"]["spec"]["completionMode"] == "Indexed"
@@ -170,7 +170,7 @@ def test_shared_memory_is_as_large_as_asked():
     assert {"name": "shm", "mountPath": "/dev/shm"} in found["containers"][0]["volumeMounts"]
 
 
-def test_what_is_counted_as_a_failure():
+def test_failures_that_count():
     spec = jobset.manifest(run(), options(max_restarts=3))["spec"]
     work = spec["replicatedJobs"][0]["template"]["spec"]
     rules = [
@@ -186,7 +186,7 @@ def test_what_is_counted_as_a_failure():
     assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
 
 
-def test_secrets_are_named_and_never_said():
+def test_secrets_are_named_and_never_written():
     container = pod(jobset.manifest(run(**SECRETS), options()))["containers"][0]
     assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
     token = {e["name"]: e for e in container["env"]}["HF_TOKEN"]

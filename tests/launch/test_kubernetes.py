@@ -1,4 +1,4 @@
-"""Kubernetes' manifests, without Kubernetes: the API's own schemas, and what a container would run.
+"""Manifests of arrays without a cluster: the API's schemas, and the commands of containers.
 
 No cluster was at hand: what is shown here is that manifests are valid and that `kubectl`, for which
 a program stands in, is asked for the right things.
@@ -21,7 +21,7 @@ OPTIONS = {"image": "example.org/a2fjax@sha256:" + "0" * 64, "volume": ["scans:/
 
 
 def expand(word: str, environment: dict[str, str]) -> str:
-    """What Kubernetes does to a word: $$ is $, $(NAME) is the value where there is one."""
+    """Expands a word as Kubernetes does: $$ is $, $(NAME) the value where there is one."""
     out, rest = "", word
     while rest:
         if rest.startswith("$$"):
@@ -49,7 +49,7 @@ def test_manifests_are_valid(make_array, version):
         validate.validate(jobs[0], version, strict=True)
 
 
-def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_array):
+def test_every_index_runs_its_element_and_words_arrive_unchanged(make_array):
     job = make_array("kubernetes", ["/usr/bin/printf", "%s\\0", *WORDS], 5, **OPTIONS)
     parts, last = indexed_job.elements(job), indexed_job.finalize(job)
     assert parts["spec"]["completions"] == 5 and parts["spec"]["completionMode"] == "Indexed"
@@ -65,7 +65,7 @@ def test_every_index_works_on_its_own_part_and_words_arrive_as_they_are(make_arr
     assert run(last, {}) == [*WORDS, "--finish"]
 
 
-def test_what_is_counted_as_a_failure(make_array):
+def test_failures_that_count(make_array):
     job = make_array("kubernetes", ["x"], **OPTIONS)
     spec = indexed_job.elements(job)["spec"]
     assert spec["backoffLimitPerIndex"] == 2 and "maxFailedIndexes" not in spec
@@ -124,7 +124,7 @@ def test_paths_must_lie_on_volumes(make_job, tmp_path, capsys):
 
 @pytest.fixture
 def kubectl(tmp_path, monkeypatch):
-    """A program of this name that writes down what it was asked, and answers from a file."""
+    """A program of this name that records its arguments and answers from a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "kubectl"

@@ -1,4 +1,4 @@
-"""Trainings: what the desk refuses, in one line each, and what it needs."""
+"""Preflight of trainings: mistakes are one line each, and jax is not needed."""
 
 import os
 from pathlib import Path
@@ -45,14 +45,14 @@ ROOT = Path(__file__).parents[2]
         (["--poll", "nan"], "--poll nan: expected seconds"),
     ],
 )
-def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, arguments, says):
+def test_wrong_words_are_one_line_and_leave_nothing(cli, capsys, monkeypatch, arguments, says):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     # Who works on this project has files of their own beside it, which is remarked on.
     monkeypatch.setattr(snapshot, "untracked", lambda: [])
-    assert desk("submit", desk.experiment, *arguments) == 2
+    assert cli("submit", cli.experiment, *arguments) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
-    assert not [p for p in desk.runs.glob("*")] or "--python" in arguments
+    assert not [p for p in cli.runs.glob("*")] or "--python" in arguments
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_wrong_words_are_one_line_and_leave_nothing(desk, capsys, monkeypatch, a
         ("= 3", "not TOML"),
     ],
 )
-def test_wrong_profiles_are_one_line(desk, capsys, text, says):
-    file = desk.folder / "site.toml"
+def test_wrong_profiles_are_one_line(cli, capsys, text, says):
+    file = cli.folder / "site.toml"
     file.write_text(text)
     words = ["--profile", str(file), "--scheduler", "slurm"]
-    assert desk("submit", desk.experiment, *words) == 2
+    assert cli("submit", cli.experiment, *words) == 2
     err = capsys.readouterr().err
     assert says in err and "site.toml" in err and err.count("\n") == 1
     assert site_profile.read(None) == {}
@@ -89,7 +89,7 @@ def test_wrong_profiles_are_one_line(desk, capsys, text, says):
         (["x y", "--", "a2fjax", "evaluate", "r"], "NAME 'x y'"),
     ],
 )
-def test_wrong_commands_are_one_line(desk, capsys, words, says):
+def test_wrong_commands_are_one_line(cli, capsys, words, says):
     assert submit.main(["run", *words, *[]]) == 2
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
@@ -97,43 +97,43 @@ def test_wrong_commands_are_one_line(desk, capsys, words, says):
 
 @pytest.mark.parametrize("name", ["spec.json", "job.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 9}', "\0"])
-def test_a_damaged_file_is_named(desk, capsys, name, text):
-    assert desk("submit", desk.experiment, "--name", "one") == 0
-    (desk.runs / "one" / "launch" / name).write_text(text)
+def test_a_damaged_file_is_named(cli, capsys, name, text):
+    assert cli("submit", cli.experiment, "--name", "one") == 0
+    (cli.runs / "one" / "launch" / name).write_text(text)
     capsys.readouterr()
-    assert desk("status", "one") == 2
+    assert cli("status", "one") == 2
     err = capsys.readouterr().err
     assert name in err and err.count("\n") == 1
 
 
-def test_unknown_runs_are_named(desk, capsys):
-    assert desk("list") == 0
-    assert capsys.readouterr().out == f"{desk.runs}: no runs\n"
-    assert desk("submit", desk.experiment, "--name", "one") == 0
+def test_unknown_runs_are_named(cli, capsys):
+    assert cli("list") == 0
+    assert capsys.readouterr().out == f"{cli.runs}: no runs\n"
+    assert cli("submit", cli.experiment, "--name", "one") == 0
     capsys.readouterr()
-    assert desk("list", "--state", "failed") == 0
-    assert capsys.readouterr().out == f"{desk.runs}: no runs are failed\n"
+    assert cli("list", "--state", "failed") == 0
+    assert capsys.readouterr().out == f"{cli.runs}: no runs are failed\n"
     for words in (["resume", "onee"], ["diff", "one", "onee"], ["status", "onee"]):
-        assert desk(*words) == 2
+        assert cli(*words) == 2
         assert "did you mean 'one'?" in capsys.readouterr().err
-    assert desk("list", "--state", "runing") == 2
+    assert cli("list", "--state", "runing") == 2
     assert "did you mean 'running'?" in capsys.readouterr().err
-    assert desk("wait", "one") == 0
-    (desk.folder / "some").mkdir()
+    assert cli("wait", "one") == 0
+    (cli.folder / "some").mkdir()
     for words in (["retry", "--nodes", "2"], ["logs", "--rank", "1"], ["logs", "-f"]):
-        assert desk(words[0], str(desk.folder / "some"), *words[1:]) == 2
+        assert cli(words[0], str(cli.folder / "some"), *words[1:]) == 2
         assert "nothing was submitted for this folder" in capsys.readouterr().err
-    assert desk("logs", "one", "--rank", "7") == 2
+    assert cli("logs", "one", "--rank", "7") == 2
     assert "--rank 7: one has 0" in capsys.readouterr().err
 
 
-def test_a_dry_run_writes_nothing(desk, capsys):
+def test_a_dry_run_writes_nothing(cli, capsys):
     dry = ["--dry-run", "--name", "dry", "--scheduler", "slurm", "--nodes", "2", "--gpus", "4"]
-    assert desk("submit", desk.experiment, *dry, "--config.data.batch_size=8") == 0
+    assert cli("submit", cli.experiment, *dry, "--config.data.batch_size=8") == 0
     out = capsys.readouterr().out
     assert '"id": "dry"' in out and "#SBATCH --gpus-per-node=4" in out
     assert "sbatch --test-only" in out or "to start at" in out or "refuses" in out
-    assert not desk.runs.exists()
+    assert not cli.runs.exists()
 
 
 def test_times():
@@ -145,42 +145,42 @@ def test_times():
             formats.minutes(text)
 
 
-def test_the_desk_needs_no_jax(desk, tmp_path, loaded):
+def test_submitting_needs_no_jax(cli, tmp_path, loaded):
     code = (
-        f"argv = ['submit', {desk.experiment!r}, '--runs', {str(tmp_path / 'r')!r}, '--dry-run',\n"
-        f"        '--config.data.shards={desk.shards}']\n"
+        f"argv = ['submit', {cli.experiment!r}, '--runs', {str(tmp_path / 'r')!r}, '--dry-run',\n"
+        f"        '--config.data.shards={cli.shards}']\n"
         "assert submit.main(argv) == 0"
     )
     assert loaded(code) == "[]"
 
 
-def test_what_does_not_compile_is_told_before_anything_is_written(desk, capsys):
-    python = desk.folder / "python"
+def test_compile_errors_are_reported_before_anything_is_written(cli, capsys):
+    python = cli.folder / "python"
     python.write_text("#!/bin/sh\necho a2fjax inspect: error: needs 90 GB >&2\nexit 2\n")
     python.chmod(0o755)
     words = ["--check-compile", "--python", str(python)]
-    assert desk("submit", desk.experiment, *words) == 2
+    assert cli("submit", cli.experiment, *words) == 2
     assert "--check-compile: a2fjax inspect: error: needs 90 GB" in capsys.readouterr().err
-    assert not desk.runs.exists()
+    assert not cli.runs.exists()
 
 
-def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(desk, monkeypatch, capsys):
+def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(cli, monkeypatch, capsys):
     pytest.importorskip("yaml")
     image = "example.org/a2fjax@sha256:" + "0" * 64
     words = ["--name", "k", "--scheduler", "kubernetes", "--image", image, "--nodes", "2"]
-    assert desk("submit", desk.experiment, *words, "--dry-run") == 0
+    assert cli("submit", cli.experiment, *words, "--dry-run") == 0
     out = capsys.readouterr().out
     assert "kind: JobSet" in out and "name: a2f-k-" in out and "completions: 2" in out
-    program = desk.folder / "bin" / "kubectl"
+    program = cli.folder / "bin" / "kubectl"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >>"{desk.folder}/calls"\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >>"{cli.folder}/calls"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    assert desk("submit", desk.experiment, *words) == 0
-    assert record.submission(desk.runs / "k").job.startswith("a2f-k-")
-    assert desk("status", "k") == 0
+    assert cli("submit", cli.experiment, *words) == 0
+    assert record.submission(cli.runs / "k").job.startswith("a2f-k-")
+    assert cli("status", "k") == 0
     assert "k: lost" in capsys.readouterr().out  # kubectl knows no such JobSet
-    assert desk("submit", desk.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
+    assert cli("submit", cli.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
     assert "absolute path inside the containers" in capsys.readouterr().err
-    calls = (desk.folder / "calls").read_text().splitlines()
+    calls = (cli.folder / "calls").read_text().splitlines()
     assert calls[0].startswith("apply -f ") and calls[1].startswith("get jobset a2f-k-")

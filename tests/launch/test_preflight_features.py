@@ -1,4 +1,4 @@
-"""Caches of speech encoders through the desk: what is refused there, and the real work here."""
+"""Feature caches through the command line: preflight, and the real work on this machine."""
 
 import shutil
 from pathlib import Path
@@ -65,7 +65,7 @@ def cache(shards, encoder, *arguments):
     return submit.main(["cache", str(shards), "--features", encoder, *arguments])
 
 
-def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, capsys):
+def test_an_array_writes_the_same_files_as_the_command_alone(shards, encoder, capsys):
     assert cache(shards, encoder, "--elements", "2", "--max-parallel", "2") == 0
     folder = shards / "feature_cache"
     manifest = records.read_manifest(shards)
@@ -124,7 +124,9 @@ def test_parts_then_the_last_command_are_the_command_alone(shards, encoder, caps
         (["{shards}/feature_cache", "--features", "{encoder}"], "does not exist"),
     ],
 )
-def test_wrong_words_are_one_line_at_the_desk(shards, encoder, capsys, arguments, says):
+def test_mistakes_are_one_line_before_anything_is_queued(
+    shards, encoder, capsys, arguments, says
+):
     values = {"shards": shards, "encoder": encoder}
     assert submit.main(["cache", *(a.format(**values) for a in arguments)]) == 2
     err = capsys.readouterr().err
@@ -132,7 +134,7 @@ def test_wrong_words_are_one_line_at_the_desk(shards, encoder, capsys, arguments
     assert not (shards / "feature_cache").exists()
 
 
-def test_what_would_be_submitted(shards, encoder, capsys, tmp_path):
+def test_dry_runs_show_what_would_be_submitted(shards, encoder, capsys, tmp_path):
     assert cache(shards, encoder, "--max-parallel", "9", "--dry-run") == 0
     out = capsys.readouterr().out
     assert [f"--part {i}/3" in out for i in (1, 2, 3)] == [True] * 3 and "--finish" in out
@@ -162,6 +164,6 @@ def test_in_a_container(shards, capsys):
     assert "mounted read-only" in capsys.readouterr().err
 
 
-def test_the_desk_loads_neither_jax_nor_weights(shards, encoder, loaded):
+def test_submitting_a_cache_loads_neither_jax_nor_weights(shards, encoder, loaded):
     code = f"submit.main(['cache', {str(shards)!r}, '--features', {encoder!r}, '--dry-run'])"
     assert loaded(code) == "[]"

@@ -1,4 +1,4 @@
-"""Scripts of runs without a Slurm, and whether what ended goes back into the queue."""
+"""Slurm scripts of runs without a Slurm, and requeue decisions."""
 
 import dataclasses
 import json
@@ -11,10 +11,10 @@ from launch.schedulers import base
 from launch.schedulers.slurm import queue
 
 
-def script_of(desk, capsys, *arguments):
+def script_of(cli, capsys, *arguments):
     words = [
         "submit",
-        desk.experiment,
+        cli.experiment,
         "--name",
         "s",
         "--scheduler",
@@ -29,21 +29,21 @@ def script_of(desk, capsys, *arguments):
 
     before, queue.call = queue.call, refuse
     try:
-        assert desk(*words, "--dry-run", *arguments) == 0
+        assert cli(*words, "--dry-run", *arguments) == 0
     finally:
         queue.call = before
     return capsys.readouterr().out.partition("#!/bin/bash")[2]
 
 
-def test_layouts_and_the_profile(desk, capsys):
-    site = desk.folder / "site.toml"
+def test_layouts_and_the_profile(cli, capsys):
+    site = cli.folder / "site.toml"
     site.write_text(
         'partition = "h100"\ngpus = 8\ngpu_option = "gres"\ngpu_type = "h100"\ncpus_per_node = 96\n'
         'setup = ["module load cuda"]\nsbatch = ["--exclusive"]\nsrun = ["--cpu-bind=cores"]\n'
         'time = "24h"\nmem = "64G"\nnotice_seconds = 300\n[environment]\nNCCL_X = "it\'s"\n'
     )
     batch = "--config.data.batch_size=16"
-    lines = script_of(desk, capsys, "--profile", str(site), "--nodes", "2", batch).splitlines()
+    lines = script_of(cli, capsys, "--profile", str(site), "--nodes", "2", batch).splitlines()
     wanted = "nodes=2 ntasks-per-node=1 cpus-per-task=96 gres=gpu:h100:8 partition=h100 time=1440"
     for word in f"{wanted} mem=65536M signal=TERM@300 requeue".split():
         assert f"#SBATCH --{word}" in lines, word
@@ -52,35 +52,35 @@ def test_layouts_and_the_profile(desk, capsys):
     assert "  --cpu-bind=cores" in lines and "export A2F_LOCAL_DEVICES=8" in lines
     assert "export NCCL_X='it'\"'\"'s'" in lines
     per = ["--gpus", "4", "--layout", "per-gpu", "--nodes", "2", "--time", "5", batch]
-    lines = script_of(desk, capsys, *per).splitlines()
+    lines = script_of(cli, capsys, *per).splitlines()
     for word in ("ntasks-per-node=4", "gpus-per-node=4", "time=5"):
         assert f"#SBATCH --{word}" in lines, word
     assert "  --ntasks=8" in lines and "export A2F_LOCAL_DEVICES=1" in lines
-    assert not [line for line in lines if "--signal" in line]  # too short to be told in time
+    assert not [line for line in lines if "--signal" in line]  # too short for a notice
 
 
-def test_the_script_runs_the_worker_and_keeps_the_first_exit_code(desk, capsys):
-    text = script_of(desk, capsys)
-    assert desk("submit", desk.experiment, "--name", "s") == 0
-    path = desk.folder / "job.sh"
+def test_the_script_runs_the_worker_and_keeps_the_first_exit_code(cli, capsys):
+    text = script_of(cli, capsys)
+    assert cli("submit", cli.experiment, "--name", "s") == 0
+    path = cli.folder / "job.sh"
     path.write_text("#!/bin/bash" + text)
     env = {"PATH": os.environ["PATH"], "A2F_STAND_IN": os.environ["A2F_STAND_IN"]}
     for name, code in ((None, 0), ("fail", 1), ("bad", 2), ("lost", 70)):
         if name:
-            desk.say(f"{name}-s")
+            cli.set(f"{name}-s")
         done = subprocess.run(["bash", path], env=env, capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done.stderr
-        assert (desk.runs / "s" / "launch" / "exit").read_text() == f"{code}\n"
+        assert (cli.runs / "s" / "launch" / "exit").read_text() == f"{code}\n"
         if name:
-            desk.unsay(f"{name}-s")
+            cli.unset(f"{name}-s")
 
 
 # ---- requeue decisions ----------------------------------------------------------------------
 
 
-def test_requeue_decisions(desk):
-    assert desk("submit", desk.experiment, "--name", "one", "--retries", "1") == 0
-    run, ranks = desk.runs / "one", desk.runs / "one" / "launch" / "ranks"
+def test_requeue_decisions(cli):
+    assert cli("submit", cli.experiment, "--name", "one", "--retries", "1") == 0
+    run, ranks = cli.runs / "one", cli.runs / "one" / "launch" / "ranks"
     two = dataclasses.replace(record.read(run), resources=Resources(processes=2))
 
     def judge(code, *codes, **given):

@@ -1,4 +1,4 @@
-"""Slurm's scripts, without Slurm: what bash makes of them."""
+"""Slurm scripts of arrays without a Slurm, run by bash."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def run(text: str, folder: Path, index: int, **environment) -> subprocess.Comple
 
 
 def words(element: Path) -> list[str]:
-    """What the command was given, after the worker's own first line."""
+    """Returns the arguments of the command, after the worker's first line."""
     log = worker.log_path(element, 0).read_bytes()
     return log.split(b"\n", 1)[1].decode().split("\0")[:-1]
 
@@ -51,7 +51,7 @@ def state(element: Path) -> str:
     return outcome.state_of(outcome.exit_code(element))
 
 
-def test_every_element_runs_once_and_words_arrive_as_they_are(make_array, tmp_path):
+def test_every_element_runs_once_and_words_arrive_unchanged(make_array, tmp_path):
     folder = tmp_path / "my $(touch hacked) öut's"
     job = make_array("slurm", [*PRINT, *NASTY], 5, folder=folder)
     record.write(folder, job.spec)

@@ -1,4 +1,4 @@
-"""On a real Slurm: what is killed is done again, what is cancelled stays so, and one joins all."""
+"""Arrays on a real Slurm: killed elements run again, cancelled ones do not."""
 
 import contextlib
 import json
@@ -50,8 +50,8 @@ def until(condition, seconds=120.0):
 
 def test_an_array_survives_a_kill_and_a_preemption(slurm, make_job, capsys):
     job = make_job(6)
-    job.say("slow-3")
-    job.say("slow-5")
+    job.set("slow-3")
+    job.set("slow-5")
     assert job("build", "--scheduler", "slurm", "--max-parallel", "4", "--time", "20") == 0
     array = slurm_id(job, "job")
     # Twice: not while the first is at work.
@@ -60,15 +60,15 @@ def test_an_array_survives_a_kill_and_a_preemption(slurm, make_job, capsys):
     assert "submit.py cancel" in capsys.readouterr().err
     job.until(lambda: job.done == [1, 2, 4, 6])
 
-    # One is killed as for want of memory, one is told to stop and ends with 75: both come back.
+    # One is killed as if out of memory, one is asked to stop and ends with 75: both come back.
     os.kill(json.loads((job.out / "3.runs").read_text())[2], signal.SIGKILL)
     scancel("--signal=TERM", f"{array}_5")
     job.until(lambda: f"{array}_3 PENDING" in queue() and f"{array}_5 PENDING" in queue())
     assert not (job.out / "manifest.json").exists()
     assert job("status") == 0
     assert "2 of 6 waiting: 3, 5" in capsys.readouterr().out
-    job.unsay("slow-3")
-    job.unsay("slow-5")
+    job.unset("slow-3")
+    job.unset("slow-5")
     assert job("wait", "--poll", "0.2") == 0
     assert json.loads((job.out / "manifest.json").read_text()) == [f"{i}.done" for i in range(1, 7)]
     assert [job.runs(i) for i in range(1, 7)] == [1, 1, 2, 1, 2, 1]
@@ -83,8 +83,8 @@ def test_an_array_survives_a_kill_and_a_preemption(slurm, make_job, capsys):
 
 def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_job, capsys):
     job = make_job(4)
-    job.say("bad-2")
-    job.say("fail-4")
+    job.set("bad-2")
+    job.set("fail-4")
     build = ["--scheduler", "slurm", "--retries", "0", "--wait", "--poll", "0.2"]
     assert job("build", *build) == 1
     assert "missing: [2, 4]" in capsys.readouterr().err
@@ -92,8 +92,8 @@ def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_j
     out = capsys.readouterr().out
     assert "1 of 4 bad input: 2" in out and "1 of 4 failed: 4" in out and "finalize: failed" in out
     assert not (job.out / "manifest.json").exists()
-    job.unsay("bad-2")
-    job.unsay("fail-4")
+    job.unset("bad-2")
+    job.unset("fail-4")
     assert job("retry", "--wait", "--poll", "0.2") == 0
     assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 2]
     assert job("retry") == 0
@@ -111,7 +111,7 @@ def test_bad_input_is_not_tried_again_and_retry_does_only_the_rest(slurm, make_j
 def test_what_is_cancelled_stays_so(slurm, make_job, how, capsys):
     job = make_job(3)
     for i in (1, 2, 3):
-        job.say(f"slow-{i}")
+        job.set(f"slow-{i}")
     assert job("build", "--scheduler", "slurm", "--max-parallel", "2") == 0
     array, last = slurm_id(job, "job"), slurm_id(job, "finalize")
     job.until(lambda: job.runs(1) and job.runs(2))
@@ -127,21 +127,21 @@ def test_what_is_cancelled_stays_so(slurm, make_job, how, capsys):
     stopped = 3 if how == "ours" else 2
     assert f"{stopped} of 3 stopped" in capsys.readouterr().out
     for i in (1, 2, 3):
-        job.unsay(f"slow-{i}")
+        job.unset(f"slow-{i}")
     assert job("retry", "--wait", "--poll", "0.2") == 0
     assert job.done == [1, 2, 3]
 
 
 def test_one_element_killed_by_hand_is_named_by_the_last_job_and_redone(slurm, make_job, capsys):
     job = make_job(3)
-    job.say("slow-2")
+    job.set("slow-2")
     assert job("build", "--scheduler", "slurm") == 0
     job.until(lambda: job.done == [1, 3] and job.runs(2))
     scancel("--signal=KILL", f"{slurm_id(job, 'job')}_2")
     assert job("wait", "--poll", "0.2") == 1
     assert "missing: [2]" in capsys.readouterr().err
     assert not (job.out / "manifest.json").exists()
-    job.unsay("slow-2")
+    job.unset("slow-2")
     assert job("retry", "--wait", "--poll", "0.2") == 0
     assert (job.out / "manifest.json").exists()
     assert [job.runs(i) for i in (1, 2, 3)] == [1, 2, 1]
@@ -150,18 +150,18 @@ def test_one_element_killed_by_hand_is_named_by_the_last_job_and_redone(slurm, m
 def test_a_higher_partition_takes_the_nodes_and_gives_them_back(slurm, make_job):
     job = make_job(4)
     for i in range(1, 5):
-        job.say(f"slow-{i}")
+        job.set(f"slow-{i}")
     assert job("build", "--scheduler", "slurm", "--partition", "main") == 0
     job.until(lambda: all(job.runs(i) for i in range(1, 5)))
     subprocess.run(["srun", "-p", "urgent", "-N4", "--exclusive", "true"], check=True, timeout=120)
     for i in range(1, 5):
-        job.unsay(f"slow-{i}")
+        job.unset(f"slow-{i}")
     assert job("wait", "--poll", "0.2") == 0
     assert [job.runs(i) for i in range(1, 5)] == [2, 2, 2, 2]
     assert job.done == [1, 2, 3, 4]
 
 
-def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
+def test_preflight_asks_the_scheduler(slurm, make_job, capsys):
     job = make_job(6)
     assert job("build", "--scheduler", "slurm", "--dry-run", "--partition", "main") == 0
     assert "to start at" in capsys.readouterr().out
@@ -175,7 +175,7 @@ def test_the_desk_asks_the_scheduler(slurm, make_job, capsys):
     assert job("build", "--scheduler", "slurm", "--dry-run") == 0
 
 
-def test_the_real_build_in_parts_is_the_build_in_one(slurm, tmp_path):
+def test_the_real_build_as_an_array_equals_the_build_of_one_process(slurm, tmp_path):
     """Shards of an array job, of which a part was killed, are those of one process, to the byte."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     source = tmp_path / "captures"

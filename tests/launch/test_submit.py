@@ -54,9 +54,9 @@ def start(job, *arguments) -> subprocess.Popen:
     )
 
 
-def test_parts_then_the_last_command_and_again(make_job, capsys):
+def test_elements_then_the_last_command_and_again(make_job, capsys):
     job = make_job(5)
-    job.say("die-3")  # is started again, as it would be elsewhere
+    job.set("die-3")  # is started again, as it would be elsewhere
     assert job("build", "--max-parallel", "2") == 0
     assert job.done == [1, 2, 3, 4, 5]
     assert [job.runs(i) for i in range(1, 6)] == [1, 1, 2, 1, 1]
@@ -71,8 +71,8 @@ def test_parts_then_the_last_command_and_again(make_job, capsys):
 
 def test_what_failed_is_named_and_retried(make_job, capsys):
     job = make_job(4)
-    job.say("bad-2")
-    job.say("fail-4")
+    job.set("bad-2")
+    job.set("fail-4")
     assert job("build", "--retries", "1") == 1
     assert "missing: [2, 4]" in capsys.readouterr().err
     assert [job.runs(i) for i in range(1, 5)] == [1, 1, 1, 2]
@@ -81,8 +81,8 @@ def test_what_failed_is_named_and_retried(make_job, capsys):
     assert "1 of 4 bad input: 2" in out and "1 of 4 failed: 4" in out and "finalize: failed" in out
     assert job("logs") == 0
     assert "element 2/4" in capsys.readouterr().out
-    job.unsay("bad-2")
-    job.unsay("fail-4")
+    job.unset("bad-2")
+    job.unset("fail-4")
     assert job("retry") == 0
     assert [job.runs(i) for i in range(1, 5)] == [1, 2, 1, 3]
 
@@ -90,8 +90,8 @@ def test_what_failed_is_named_and_retried(make_job, capsys):
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_stopping_stops_all_and_a_second_run_goes_on(make_job, tell_again, sign, code):
     job = make_job(4)
-    job.say("slow-2")
-    job.say("slow-3")
+    job.set("slow-2")
+    job.set("slow-3")
     process = start(job, "--max-parallel", "2")
     job.until(lambda: job.runs(2) and job.runs(3))
     process.send_signal(sign)
@@ -100,15 +100,15 @@ def test_stopping_stops_all_and_a_second_run_goes_on(make_job, tell_again, sign,
     assert process.wait(30) == code
     assert "Traceback" not in process.stderr.read()
     assert len(pids(job)) == 3 and not any(map(alive, pids(job)))
-    job.unsay("slow-2")
-    job.unsay("slow-3")
+    job.unset("slow-2")
+    job.unset("slow-3")
     assert job("build", "--max-parallel", "2") == 0
     assert [job.runs(i) for i in range(1, 5)] == [2, 2, 2, 1]
 
 
 def test_cancel_from_another_terminal(make_job, capsys):
     job = make_job(2)
-    job.say("slow-1")
+    job.set("slow-1")
     process = start(job)
     job.until(lambda: job.runs(1))
     assert job("status") == 0
@@ -120,16 +120,16 @@ def test_cancel_from_another_terminal(make_job, capsys):
     assert "nothing runs" in capsys.readouterr().out
 
 
-def test_parts_that_outlive_a_killed_run_are_not_run_twice(make_job, capsys):
+def test_elements_that_outlive_a_killed_process_are_not_run_twice(make_job, capsys):
     job = make_job(2)
-    job.say("slow-1")
+    job.set("slow-1")
     process = start(job)
     job.until(lambda: job.runs(1))
     process.kill()
     process.wait()
     assert job("build") == 2
     assert "run or wait" in capsys.readouterr().err
-    job.unsay("slow-1")
+    job.unset("slow-1")
     job.until(lambda: not any(s.active for s in states.query(record.members(job.record)).values()))
     assert job("build") == 0
     assert job.runs(1) == 2 and job.done == [1, 2]

@@ -1,4 +1,4 @@
-"""Sweeps: the algebra of trials, what can be written on a command line, names and their files."""
+"""Sweeps: the algebra of trials, expressions of the command line, names and files."""
 
 import ast
 import re
@@ -49,7 +49,7 @@ def test_the_words_mean_the_same_in_python_and_on_the_command_line():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "empty"),
         ("  ", "empty"),
@@ -105,10 +105,10 @@ def test_the_words_mean_the_same_in_python_and_on_the_command_line():
         ("nowhere.py", "not found"),
     ],
 )
-def test_mistakes_are_told_in_one_line_with_their_place(text, said):
+def test_mistakes_are_one_line_with_their_position(text, message):
     with pytest.raises(InputError) as error:
         parse.parse(text)
-    assert said in str(error.value) and len(str(error.value)) < 300
+    assert message in str(error.value) and len(str(error.value)) < 300
 
 
 def test_files(tmp_path):
@@ -123,9 +123,9 @@ def test_files(tmp_path):
         "def twice(): return grid('a', 1) * grid('a', 1)\n"
     )
     assert parse.parse(str(file)) == [{"a": 1}, {"a": 2}]
-    said = []
-    assert parse.parse(f"{file}:other", said.append) == [{"b": 1}]
-    assert said == ["sweep: left out 1 trial that repeats another; 1 are left"]
+    lines = []
+    assert parse.parse(f"{file}:other", lines.append) == [{"b": 1}]
+    assert lines == ["sweep: left out 1 trial that repeats another; 1 are left"]
     for name, message in {
         "othr": "did you mean 'other'?",
         "bad": "b: <object",
@@ -153,13 +153,13 @@ def test_files(tmp_path):
         ("diffusion.py:search", "diffusion_v3_0.py", 24),
     ],
 )
-def test_the_sweeps_of_the_house_are_configurations(file, experiment, count):
+def test_the_sweeps_of_experiments_are_configurations(file, experiment, count):
     trials = parse.parse(str(ROOT / "experiments" / "sweeps" / file))
     assert len(trials) == count == len(set(sweep.names(trials)))
     sweep.check(trials, ROOT / "experiments" / experiment)
 
 
-def test_trials_that_are_no_configuration_are_told():
+def test_trials_that_are_no_configuration_are_reported():
     with pytest.raises(InputError, match=r"trial 2 of 2: .*optim.learning_rat.*learning_rate"):
         sweep.check([{"seed": 1}, {"optim.learning_rat": 1}], None)
     with pytest.raises(InputError, match="seed: set by the sweep and by"):
@@ -178,10 +178,10 @@ def test_overrides_are_read_back_as_they_were(trial):
 def test_keys_and_names(trials):
     for trial in trials:
         assert sweep.key(trial) == sweep.key(dict(reversed(trial.items())))
-    said = []
-    kept = sweep.distinct(trials, said.append)
+    lines = []
+    kept = sweep.distinct(trials, lines.append)
     assert len({sweep.key(t) for t in kept}) == len(kept)
-    assert bool(said) == (len(kept) < len(trials))
+    assert bool(lines) == (len(kept) < len(trials))
     names = sweep.names(kept)
     assert len({n.lower() for n in names}) == len(kept)
     assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,60}", n) for n in names), names
@@ -232,7 +232,7 @@ def test_what_is_drawn_has_the_distribution_that_was_asked_for():
     assert abs(np.mean([t["g"] <= 9 for t in drawn]) - np.log(19) / np.log(199)) < 0.03
 
 
-def test_names_say_as_much_of_a_key_as_tells_it_from_others():
+def test_names_use_as_many_words_of_a_key_as_needed():
     trials = grid("model.dropout", 0.1) * grid("audio.encoder.dropout", 0.2) + seeds(1)
     assert sweep.names(trials) == ["encoder.dropout-0.2_model.dropout-0.1", "seed-0"]
     assert sweep.names([{}, {"optim.learning_rate": 1e-5}]) == ["base", "learning_rate-1e-05"]

@@ -132,7 +132,7 @@ def test_any_numbers_have_an_axis(values):
     assert all(-1e-9 <= place <= 1 + 1e-9 for place, _ in found.ticks()) and found.ticks()
 
 
-def test_the_ending_says_the_form(tmp_path):
+def test_the_ending_chooses_the_format(tmp_path):
     for ending in ("csv", "txt", "html"):
         table_files.write(tmp_path / f"t.{ending}", ROWS, "error")
     with pytest.raises(InputError, match="expected one of: .csv, .html, .txt"):

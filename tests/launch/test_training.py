@@ -1,4 +1,4 @@
-"""Trainings through the desk: what is pinned, what is refused, and runs on this machine."""
+"""Trainings through the command line: pins, errors, and runs on this machine."""
 
 import dataclasses
 import fcntl
@@ -36,17 +36,17 @@ def exit_codes(run):
     return [e["exit_code"] for e in progress.events(run) if e["event"] == "ended"]
 
 
-def start(desk, *arguments):
+def start(cli, *arguments):
     code = (
         # Tests that run in the background inherit that Ctrl-C is ignored.
         "import signal, sys; from launch import submit\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(submit.main(sys.argv[2:], program=[sys.argv[1]]))"
     )
-    argv = [sys.executable, "-c", code, str(desk.program), *arguments]
+    argv = [sys.executable, "-c", code, str(cli.program), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        argv, cwd=desk.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        argv, cwd=cli.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
 
@@ -54,17 +54,17 @@ def start(desk, *arguments):
 # ---- one run --------------------------------------------------------------------------------
 
 
-def test_a_run_is_pinned_trained_and_told_of(desk, capsys):
-    assert desk("submit", desk.experiment, "--name", "one", "--config.steps=4") == 0
-    run = desk.runs / "one"
+def test_a_run_is_pinned_trained_and_reported(cli, capsys):
+    assert cli("submit", cli.experiment, "--name", "one", "--config.steps=4") == 0
+    run = cli.runs / "one"
     found, config = spec.read(run), read(run / "launch" / "config.json")
     assert config == found.config and config["config"]["steps"] == 4
     assert config["sources"]["steps"] == "--config.steps" and found.overrides == {"steps": "4"}
-    assert found.fingerprint and found.experiment == desk.experiment
+    assert found.fingerprint and found.experiment == cli.experiment
     assert found.packages["numpy"] and found.packages["python"]
-    assert list(found.data) == [str(desk.shards)] and len(found.data[str(desk.shards)]) == 64
+    assert list(found.data) == [str(cli.shards)] and len(found.data[str(cli.shards)]) == 64
     assert found.git["commit"] and found.snapshot
-    (begun,) = desk.starts("one")
+    (begun,) = cli.starts("one")
     assert begun["code"] == found.code and begun["cwd"] == os.getcwd()
     assert (Path(found.code) / "launch" / "jobs" / "worker.py").is_file()
     assert exit_codes(run) == [0]
@@ -72,28 +72,28 @@ def test_a_run_is_pinned_trained_and_told_of(desk, capsys):
     assert result["step"] == 4 and result["metrics"] == {"train/loss": 0.25, "eval/loss": 0.5}
     assert "rank 0 starts at 0" in (run / "launch" / "logs" / "rank-0.log").read_text()
     capsys.readouterr()
-    assert desk("status", "one") == 0
+    assert cli("status", "one") == 0
     assert "one: done  step 4/4  50 steps/s  eval/loss 0.5" in capsys.readouterr().out
-    assert desk("list") == 0
+    assert cli("list") == 0
     assert "one: done" in capsys.readouterr().out
-    assert desk("logs", "one", "-f") == 0
+    assert cli("logs", "one", "-f") == 0
     assert "rank 0 starts at 0" in capsys.readouterr().out
-    assert desk("submit", desk.experiment, "--name", "one") == 2
+    assert cli("submit", cli.experiment, "--name", "one") == 2
     assert "submit.py resume one" in capsys.readouterr().err
-    assert desk("resume", "one") == 0
+    assert cli("resume", "one") == 0
     assert "is done" in capsys.readouterr().out
     # More steps are a free key; another width is not.
     (run / "config.json").write_text((run / "launch" / "config.json").read_text())
-    assert desk("resume", "one", "--config.steps=6") == 0
-    assert [b["step"] for b in desk.starts("one")] == [0, 4]
+    assert cli("resume", "one", "--config.steps=6") == 0
+    assert [b["step"] for b in cli.starts("one")] == [0, 4]
     assert spec.submission(run).attempt == 2 and spec.read(run).steps == 6
-    assert desk("resume", "one", "--config.model.conv_width=16") == 2
+    assert cli("resume", "one", "--config.model.conv_width=16") == 2
     assert "model.conv_width" in capsys.readouterr().err
     assert spec.submission(run).attempt == 2
 
 
-def test_later_edits_change_nothing_that_was_submitted(desk, capsys):
-    code = desk.folder / "code"
+def test_later_edits_change_nothing_that_was_submitted(cli, capsys):
+    code = cli.folder / "code"
     (code / "sub").mkdir(parents=True)
     (code / "a.py").write_text("a = 1\n")
     (code / "sub" / "run.sh").write_text("#!/bin/sh\n")
@@ -104,8 +104,8 @@ def test_later_edits_change_nothing_that_was_submitted(desk, capsys):
     environment |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
     for words in (["init", "-q"], ["add", "a.py", "sub", "link"], ["commit", "-qm", "x"]):
         subprocess.run(["git", "-C", code, *words], check=True, env=environment)
-    first, digest = snapshot.take(desk.runs, code=code)
-    assert snapshot.take(desk.runs, code=code) == (first, digest)
+    first, digest = snapshot.take(cli.runs, code=code)
+    assert snapshot.take(cli.runs, code=code) == (first, digest)
     assert snapshot.git_state(code)["dirty"] is False
     names = {str(p.relative_to(first)) for p in Path(first).rglob("*") if not p.is_dir()}
     assert names == {"a.py", "sub/run.sh", "link"}
@@ -113,30 +113,30 @@ def test_later_edits_change_nothing_that_was_submitted(desk, capsys):
         os.access(Path(first) / "sub" / "run.sh", os.X_OK) and (Path(first) / "link").is_symlink()
     )
     (code / "a.py").write_text("a = 2\n")
-    second, _ = snapshot.take(desk.runs, code=code)
+    second, _ = snapshot.take(cli.runs, code=code)
     assert second != first and (Path(first) / "a.py").read_text() == "a = 1\n"
     assert snapshot.git_state(code)["dirty"] is True
     # What did not change is one file on disk.
     same = [(Path(p) / "sub" / "run.sh").stat().st_ino for p in (first, second)]
     assert same[0] == same[1]
-    plain = desk.folder / "plain"
+    plain = cli.folder / "plain"
     plain.mkdir()
-    assert snapshot.take(desk.runs, code=plain) == (str(plain), None)
+    assert snapshot.take(cli.runs, code=plain) == (str(plain), None)
     assert snapshot.git_state(plain) is None
 
 
-def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch, capsys):
-    package = desk.folder / "site" / "launch_test_plugin"
+def test_a_run_trains_with_the_code_of_plugins_as_it_was(cli, monkeypatch, capsys):
+    package = cli.folder / "site" / "launch_test_plugin"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("VALUE = 1\n")
     (package / "part.txt").write_text("data of it\n")
     monkeypatch.syspath_prepend(package.parent)
-    words = ["submit", desk.experiment, "--config.plugins=launch_test_plugin"]
-    assert desk(*words, "--name", "one") == 0
-    first = spec.read(desk.runs / "one")
+    words = ["submit", cli.experiment, "--config.plugins=launch_test_plugin"]
+    assert cli(*words, "--name", "one") == 0
+    first = spec.read(cli.runs / "one")
     (package / "__init__.py").write_text("VALUE = 2\n")
-    assert desk(*words, "--name", "two") == 0
-    second = spec.read(desk.runs / "two")
+    assert cli(*words, "--name", "two") == 0
+    second = spec.read(cli.runs / "two")
     assert first.snapshot != second.snapshot
     for found, text in ((first, "VALUE = 1\n"), (second, "VALUE = 2\n")):
         copied = Path(found.code) / "launch_test_plugin"
@@ -147,214 +147,214 @@ def test_a_run_trains_with_the_code_of_plugins_as_it_was(desk, monkeypatch, caps
     environment = {**os.environ, **first.environment}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout == b"1\n"
-    run = desk.runs / "one"
+    run = cli.runs / "one"
     (run / "config.json").write_text((run / "launch" / "config.json").read_text())
-    assert desk("resume", "one", "--config.steps=5") == 0
+    assert cli("resume", "one", "--config.steps=5") == 0
     assert spec.read(run).snapshot == first.snapshot
     (run / "config.json").write_text((run / "launch" / "config.json").read_text())
     words = ["resume", "one", "--new-code", "--config.steps=6"]
-    assert desk(*words) == 2
+    assert cli(*words) == 2
     assert "plugin 'launch_test_plugin' has other code" in capsys.readouterr().err
-    assert desk(*words, "--config.allow_plugin_changes=true") == 0
+    assert cli(*words, "--config.allow_plugin_changes=true") == 0
     assert spec.read(run).snapshot == second.snapshot
     with pytest.raises(InputError, match="no_such_plugin"):
-        snapshot.take(desk.runs, plugins=["no_such_plugin"])
+        snapshot.take(cli.runs, plugins=["no_such_plugin"])
 
 
-def test_runs_of_the_training_command_alone_are_listed_and_compared(desk, capsys):
-    assert desk("submit", desk.experiment, "--name", "one") == 0
-    config = read(desk.runs / "one" / "launch" / "config.json")
+def test_runs_of_the_training_command_alone_are_listed_and_compared(cli, capsys):
+    assert cli("submit", cli.experiment, "--name", "one") == 0
+    config = read(cli.runs / "one" / "launch" / "config.json")
     for name, step in (("complete", 3), ("partial", 2)):
-        run = desk.runs / name
+        run = cli.runs / name
         (run / "checkpoints" / str(step)).mkdir(parents=True)
         values = {**config, "config": {**config["config"], "seed": step}}
         (run / "config.json").write_text(json.dumps(values))
     capsys.readouterr()
-    assert desk("list") == 0
+    assert cli("list") == 0
     out = capsys.readouterr().out
     assert "complete: done" in out and "partial: stopped" in out and "one: done" in out
-    lock = (desk.runs / "partial" / "lock").open("a")
+    lock = (cli.runs / "partial" / "lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    assert desk("list", "--state", "running") == 0
+    assert cli("list", "--state", "running") == 0
     assert capsys.readouterr().out.startswith("partial: running")
     lock.close()
-    assert desk("diff", "complete", str(desk.runs / "partial")) == 0
+    assert cli("diff", "complete", str(cli.runs / "partial")) == 0
     assert "config.seed: 3 -> 2\n" in capsys.readouterr().out
-    assert desk("diff", "one", "complete") == 0
+    assert cli("diff", "one", "complete") == 0
     out = capsys.readouterr().out
     assert "config.seed: 0 -> 3\n" in out and "package" not in out
-    assert desk("status", "complete") == 2
-    (desk.runs / "partial" / "config.json").write_text("{")
-    assert desk("diff", "one", "partial") == 2
+    assert cli("status", "complete") == 2
+    (cli.runs / "partial" / "config.json").write_text("{")
+    assert cli("diff", "one", "partial") == 2
     assert "is not the configuration of a run" in capsys.readouterr().err
 
 
-def test_words_reach_the_command_as_they_are(desk, monkeypatch):
-    folder = desk.folder / f"my {NASTY[:30]}"
+def test_words_reach_the_command_unchanged(cli, monkeypatch):
+    folder = cli.folder / f"my {NASTY[:30]}"
     folder.mkdir()
-    (folder / "set").symlink_to(desk.shards)
+    (folder / "set").symlink_to(cli.shards)
     monkeypatch.chdir(folder)
     name = ["--name", "nasty", f"--config.name={NASTY}", "--config.data.shards=set"]
     runs = ["--runs", str(folder / "all 'runs'")]
-    assert submit.main(["submit", desk.experiment, *name, *runs], program=desk.program_words) == 0
+    assert submit.main(["submit", cli.experiment, *name, *runs], program=cli.program_words) == 0
     run = folder / "all 'runs'" / "nasty"
     assert spec.read(run).config["config"]["name"] == NASTY
-    (begun,) = desk.starts("nasty")
+    (begun,) = cli.starts("nasty")
     assert begun["argv"][-1] == str(run) and begun["cwd"] == str(folder)
-    assert not list(desk.folder.rglob("hacked"))
+    assert not list(cli.folder.rglob("hacked"))
     words = ["run", "ev", *runs, "--", "a2fjax", "evaluate", NASTY, "--x", "--", "y"]
     assert submit.main(words) in (1, 2)
     assert spec.read(run.with_name("ev")).command[-5:] == ("evaluate", NASTY, "--x", "--", "y")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopping_saves_and_resume_goes_on(desk, number, tell_again, capsys):
-    desk.say("slow-one")
-    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
-    desk.until(lambda: desk.steps("one") == 3)
-    assert desk("status", "one") == 0
+def test_stopping_saves_and_resume_goes_on(cli, number, tell_again, capsys):
+    cli.set("slow-one")
+    process = start(cli, "submit", cli.experiment, "--name", "one", *cli.to)
+    cli.until(lambda: cli.steps("one") == 3)
+    assert cli("status", "one") == 0
     assert "one: running  step 3/3" in capsys.readouterr().out
-    assert desk("resume", "one") == 2
+    assert cli("resume", "one") == 2
     assert "submit.py cancel" in capsys.readouterr().err
     process.send_signal(number)
     if number == signal.SIGTERM:
         tell_again(process)
     assert process.wait(30) == (130 if number == signal.SIGINT else 75), process.stdout.read()
-    assert exit_codes(desk.runs / "one") == [75]
-    assert desk("status", "one") == 0
+    assert exit_codes(cli.runs / "one") == [75]
+    assert cli("status", "one") == 0
     assert "one: stopped" in capsys.readouterr().out
-    desk.unsay("slow-one")
-    assert desk("resume", "one") == 0
-    assert [b["step"] for b in desk.starts("one")] == [0, 3]
+    cli.unset("slow-one")
+    assert cli("resume", "one") == 0
+    assert [b["step"] for b in cli.starts("one")] == [0, 3]
 
 
-def test_a_worker_that_is_told_again_ends_with_the_code_of_its_command(desk, tell_again):
-    desk.say("slow-one")
-    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
-    desk.until(lambda: desk.steps("one") == 3)
+def test_a_worker_that_is_signalled_twice_ends_with_the_code_of_its_command(cli, tell_again):
+    cli.set("slow-one")
+    process = start(cli, "submit", cli.experiment, "--name", "one", *cli.to)
+    cli.until(lambda: cli.steps("one") == 3)
     tell_again(process)
-    run = desk.runs / "one"
+    run = cli.runs / "one"
     worker = subprocess.Popen(
         [sys.executable, "-m", "launch.jobs.worker", str(run)], cwd=ROOT, env=dict(os.environ)
     )
-    desk.until(lambda: len(desk.starts("one")) == 2)
+    cli.until(lambda: len(cli.starts("one")) == 2)
     tell_again(worker)
     assert worker.returncode == 75 and exit_codes(run) == [75, 75]
 
 
-def test_cancel_from_another_terminal_and_a_killed_worker_takes_its_command_along(desk, capsys):
-    desk.say("slow-one")
-    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to, "--retries", "0")
-    desk.until(lambda: desk.steps("one") == 3)
-    assert desk("cancel", "one") == 0
+def test_cancel_from_another_terminal_and_a_killed_worker_takes_its_command_along(cli, capsys):
+    cli.set("slow-one")
+    process = start(cli, "submit", cli.experiment, "--name", "one", *cli.to, "--retries", "0")
+    cli.until(lambda: cli.steps("one") == 3)
+    assert cli("cancel", "one") == 0
     assert process.wait(30) == 75
-    assert desk("cancel", "one") == 0
+    assert cli("cancel", "one") == 0
     assert "nothing runs" in capsys.readouterr().out
-    process = start(desk, "resume", "one", *desk.to)
-    desk.until(lambda: len(desk.starts("one")) == 2)
-    worker = progress.events(desk.runs / "one")[-1]["pid"]
+    process = start(cli, "resume", "one", *cli.to)
+    cli.until(lambda: len(cli.starts("one")) == 2)
+    worker = progress.events(cli.runs / "one")[-1]["pid"]
     os.kill(worker, signal.SIGKILL)
     assert process.wait(30) == 137, process.stdout.read()
-    found = subprocess.run(["pgrep", "-f", f"stand_in_training.py.*{desk.runs}"], text=True,
+    found = subprocess.run(["pgrep", "-f", f"stand_in_training.py.*{cli.runs}"], text=True,
                            capture_output=True)  # fmt: skip
     assert found.stdout == ""
 
 
-def test_what_is_lost_is_tried_again_a_few_times_and_bad_input_is_not(desk, capsys):
-    desk.say("lost-one")
+def test_what_is_lost_is_tried_again_a_few_times_and_bad_input_is_not(cli, capsys):
+    cli.set("lost-one")
     submitted = ["--retries", "2", "--config.steps=2"]
-    assert desk("submit", desk.experiment, "--name", "one", *submitted) == 70
-    assert len(desk.starts("one")) == 3
-    assert desk("status", "one") == 0
+    assert cli("submit", cli.experiment, "--name", "one", *submitted) == 70
+    assert len(cli.starts("one")) == 3
+    assert cli("status", "one") == 0
     out = capsys.readouterr().out
     assert "one: failed" in out and "failed 3 times without a new checkpoint" in out
-    desk.unsay("lost-one")
-    desk.say("kill-one")
-    assert desk("retry", "one") == 0
-    assert len(desk.starts("one")) == 5
+    cli.unset("lost-one")
+    cli.set("kill-one")
+    assert cli("retry", "one") == 0
+    assert len(cli.starts("one")) == 5
     for name, code in (("bad", 2), ("fail", 1)):
-        desk.say(f"{name}-{name}")
-        assert desk("submit", desk.experiment, "--name", name) == code
-        assert len(desk.starts(name)) == 1
-    assert desk("logs", "bad") == 0
+        cli.set(f"{name}-{name}")
+        assert cli("submit", cli.experiment, "--name", name) == code
+        assert len(cli.starts(name)) == 1
+    assert cli("logs", "bad") == 0
     assert "error: bad" in capsys.readouterr().out
 
 
-def test_several_processes_are_told_of_each_other(desk):
+def test_several_processes_get_coordinator_and_rank(cli):
     two = ["--processes", "2", "--cpu-devices", "2", "--config.data.batch_size=8"]
-    assert desk("submit", desk.experiment, "--name", "two", *two) == 0
-    a, b = sorted(desk.starts("two"), key=lambda s: s["rank"])
+    assert cli("submit", cli.experiment, "--name", "two", *two) == 0
+    a, b = sorted(cli.starts("two"), key=lambda s: s["rank"])
     assert (a["rank"], b["rank"]) == (0, 1)
     assert a["env"]["A2F_COORDINATOR"] == b["env"]["A2F_COORDINATOR"]
     assert a["env"]["A2F_NUM_PROCESSES"] == "2" and a["env"]["A2F_LOCAL_DEVICES"] == "2"
     assert a["env"]["JAX_NUM_CPU_DEVICES"] == "2" and a["env"]["JAX_PLATFORMS"] == "cpu"
-    assert (desk.runs / "two" / "launch" / "logs" / "rank-1.log").exists()
+    assert (cli.runs / "two" / "launch" / "logs" / "rank-1.log").exists()
     # One fails: the other is stopped, and the run's code is that of the one.
-    desk.say("fail-three")
-    desk.say("slow-three")
-    assert desk("submit", desk.experiment, "--name", "three", *two) == 1
-    assert 1 in exit_codes(desk.runs / "three") and 0 not in exit_codes(desk.runs / "three")
+    cli.set("fail-three")
+    cli.set("slow-three")
+    assert cli("submit", cli.experiment, "--name", "three", *two) == 1
+    assert 1 in exit_codes(cli.runs / "three") and 0 not in exit_codes(cli.runs / "three")
 
 
-def test_gpus_are_held_by_one_run_at_a_time(desk, monkeypatch, capsys):
+def test_gpus_are_held_by_one_run_at_a_time(cli, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     two = ["--gpus", "2", "--processes", "2", "--config.data.batch_size=8"]
-    assert desk("submit", desk.experiment, "--name", "two", *two) == 0
-    mine = {s["rank"]: s["env"]["CUDA_VISIBLE_DEVICES"] for s in desk.starts("two")}
+    assert cli("submit", cli.experiment, "--name", "two", *two) == 0
+    mine = {s["rank"]: s["env"]["CUDA_VISIBLE_DEVICES"] for s in cli.starts("two")}
     assert mine == {0: "3", 1: "5"}
-    first = gpu_locks.acquire(desk.runs, 1)
-    second = gpu_locks.acquire(desk.runs, 1)
-    assert (first.names, second.names) == (["3"], ["5"]) and gpu_locks.acquire(desk.runs, 1) is None
-    process = start(desk, "submit", desk.experiment, "--name", "one", "--gpus", "1", *desk.to)
-    desk.until(lambda: (desk.runs / "one" / "launch" / "job.json").exists())
+    first = gpu_locks.acquire(cli.runs, 1)
+    second = gpu_locks.acquire(cli.runs, 1)
+    assert (first.names, second.names) == (["3"], ["5"]) and gpu_locks.acquire(cli.runs, 1) is None
+    process = start(cli, "submit", cli.experiment, "--name", "one", "--gpus", "1", *cli.to)
+    cli.until(lambda: (cli.runs / "one" / "launch" / "job.json").exists())
     time.sleep(0.5)
-    assert desk("status", "one") == 0
+    assert cli("status", "one") == 0
     assert "one: waiting" in capsys.readouterr().out
     second.free()
     assert process.wait(30) == 0
-    assert desk.starts("one")[0]["env"]["CUDA_VISIBLE_DEVICES"] == "5"
+    assert cli.starts("one")[0]["env"]["CUDA_VISIBLE_DEVICES"] == "5"
     first.free()
-    assert desk("submit", desk.experiment, "--name", "x", "--gpus", "3") == 2
+    assert cli("submit", cli.experiment, "--name", "x", "--gpus", "3") == 2
     assert "this machine has 2 (3, 5)" in capsys.readouterr().err
 
 
-def test_values_of_secrets_are_written_nowhere(desk, monkeypatch):
+def test_values_of_secrets_are_written_nowhere(cli, monkeypatch):
     planted = secrets.token_hex(16)
     monkeypatch.setenv("SITE_KEY", planted)
-    assert desk("submit", desk.experiment, "--name", "one", "--pass", "SITE_KEY") == 0
-    assert spec.read(desk.runs / "one").passed == ("SITE_KEY",)
-    assert desk.starts("one")[0]["key"] == len(planted)
-    found = [p for p in desk.runs.rglob("*") if p.is_file() and planted.encode() in p.read_bytes()]
+    assert cli("submit", cli.experiment, "--name", "one", "--pass", "SITE_KEY") == 0
+    assert spec.read(cli.runs / "one").passed == ("SITE_KEY",)
+    assert cli.starts("one")[0]["key"] == len(planted)
+    found = [p for p in cli.runs.rglob("*") if p.is_file() and planted.encode() in p.read_bytes()]
     assert found == []
-    run, run_spec = desk.runs / "one", spec.read(desk.runs / "one")
+    run, run_spec = cli.runs / "one", spec.read(cli.runs / "one")
     options = schedulers.get("slurm").options({}, {}, run_spec.resources, array=None)
     slurm = dataclasses.replace(run_spec, scheduler="slurm", options=options)
-    job = submission.run_job(run, desk.runs, [(run, slurm)], None)
+    job = submission.run_job(run, cli.runs, [(run, slurm)], None)
     assert planted not in script.of_elements(job)
 
 
-def test_one_run_after_another(desk, capsys):
-    desk.say("fail-first")
-    assert desk("submit", desk.experiment, "--name", "first") == 1
-    assert desk("submit", desk.experiment, "--name", "next", "--after", "first") == 2
+def test_one_run_after_another(cli, capsys):
+    cli.set("fail-first")
+    assert cli("submit", cli.experiment, "--name", "first") == 1
+    assert cli("submit", cli.experiment, "--name", "next", "--after", "first") == 2
     assert "first is failed" in capsys.readouterr().err
-    assert not (desk.runs / "next").exists()
-    assert desk("submit", desk.experiment, "--name", "next", "--after", "frist:ok") == 2
+    assert not (cli.runs / "next").exists()
+    assert cli("submit", cli.experiment, "--name", "next", "--after", "frist:ok") == 2
     assert "did you mean 'first'?" in capsys.readouterr().err
-    assert desk("submit", desk.experiment, "--name", "next", "--after", "first:an") == 2
+    assert cli("submit", cli.experiment, "--name", "next", "--after", "first:an") == 2
     assert "did you mean 'any'?" in capsys.readouterr().err
-    assert desk("submit", desk.experiment, "--name", "next", "--after", "first:any") == 0
-    desk.say("slow-long")
-    process = start(desk, "submit", desk.experiment, "--name", "long", *desk.to)
-    desk.until(lambda: desk.steps("long") == 3)
-    later = start(desk, "submit", desk.experiment, "--name", "later", "--after", "long", *desk.to)
-    desk.until(lambda: (desk.runs / "later" / "launch" / "job.json").exists())
+    assert cli("submit", cli.experiment, "--name", "next", "--after", "first:any") == 0
+    cli.set("slow-long")
+    process = start(cli, "submit", cli.experiment, "--name", "long", *cli.to)
+    cli.until(lambda: cli.steps("long") == 3)
+    later = start(cli, "submit", cli.experiment, "--name", "later", "--after", "long", *cli.to)
+    cli.until(lambda: (cli.runs / "later" / "launch" / "job.json").exists())
     time.sleep(0.5)
-    assert desk("status", "later") == 0
-    assert "later: waiting" in capsys.readouterr().out and not desk.starts("later")
-    desk.unsay("slow-long")
+    assert cli("status", "later") == 0
+    assert "later: waiting" in capsys.readouterr().out and not cli.starts("later")
+    cli.unset("slow-long")
     assert process.wait(30) == 0 and later.wait(30) == 0
-    assert len(desk.starts("later")) == 1
+    assert len(cli.starts("later")) == 1
 
 
 # ---- sweeps ---------------------------------------------------------------------------------
@@ -363,92 +363,92 @@ def test_one_run_after_another(desk, capsys):
 FOUR = json.dumps([{"seed": i} for i in range(4)] + [{"seed": 0}])
 
 
-def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(desk, capsys):
-    desk.say("fail-seed-2")
-    words = ["submit", desk.experiment, "--name", "sw", "--sweep", FOUR, "--max-parallel", "2"]
-    assert desk(*words) == 1
+def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(cli, capsys):
+    cli.set("fail-seed-2")
+    words = ["submit", cli.experiment, "--name", "sw", "--sweep", FOUR, "--max-parallel", "2"]
+    assert cli(*words) == 1
     names = [f"seed-{i}" for i in range(4)]
-    assert [len(desk.starts(n)) for n in names] == [1, 1, 1, 1]
-    rows = table_rows.collect(desk.runs / "sw")
+    assert [len(cli.starts(n)) for n in names] == [1, 1, 1, 1]
+    rows = table_rows.collect(cli.runs / "sw")
     assert [r["state"] for r in rows] == ["done", "done", "failed", "done"]
     assert rows[1]["overrides"] == {"seed": 1} and rows[1]["step"] == rows[1]["steps"] == 3
     assert rows[1]["metrics"]["eval/loss"] == pytest.approx(2 / 3) and rows[1]["seconds"] > 0
-    assert spec.read(desk.runs / "sw" / "seed-1").config["config"]["seed"] == 1
+    assert spec.read(cli.runs / "sw" / "seed-1").config["config"]["seed"] == 1
     capsys.readouterr()
-    assert desk("status", "sw") == 0
+    assert cli("status", "sw") == 0
     out = capsys.readouterr().out
     assert "sw: 4 runs: 3 done, 1 failed" in out and "seed-2: failed" in out
-    assert desk("status", "sw/seed-2") == 0
+    assert cli("status", "sw/seed-2") == 0
     assert "error: fail" in capsys.readouterr().out
-    assert desk("logs", "sw") == 0
+    assert cli("logs", "sw") == 0
     assert "sw/seed-2" in capsys.readouterr().out
     # Again: nothing runs twice; one more value does; another base is another sweep.
-    assert desk(*words) == 0
+    assert cli(*words) == 0
     assert "4 of 4 runs are there" in capsys.readouterr().out
     more = json.dumps([{"seed": i} for i in range(5)])
-    assert desk("submit", desk.experiment, "--name", "sw", "--sweep", more) == 0
-    assert [len(desk.starts(f"seed-{i}")) for i in range(5)] == [1, 1, 1, 1, 1]
-    assert desk("submit", desk.experiment, "--name", "sw", "--sweep", FOUR, "--config.steps=9") == 2
+    assert cli("submit", cli.experiment, "--name", "sw", "--sweep", more) == 0
+    assert [len(cli.starts(f"seed-{i}")) for i in range(5)] == [1, 1, 1, 1, 1]
+    assert cli("submit", cli.experiment, "--name", "sw", "--sweep", FOUR, "--config.steps=9") == 2
     assert "has another configuration" in capsys.readouterr().err
-    desk.unsay("fail-seed-2")
-    assert desk("retry", "sw", "--processes", "3") == 2
+    cli.unset("fail-seed-2")
+    assert cli("retry", "sw", "--processes", "3") == 2
     assert "the nearest that can is 3" in capsys.readouterr().err
-    assert desk("retry", "sw") == 0
-    assert [len(desk.starts(n)) for n in names] == [1, 1, 2, 1]
-    assert desk("retry", "sw") == 0
+    assert cli("retry", "sw") == 0
+    assert [len(cli.starts(n)) for n in names] == [1, 1, 2, 1]
+    assert cli("retry", "sw") == 0
     assert "all is done" in capsys.readouterr().out
-    assert desk("diff", "sw/seed-1", "sw/seed-2") == 0
+    assert cli("diff", "sw/seed-1", "sw/seed-2") == 0
     assert capsys.readouterr().out == "config.seed: 1 -> 2\n"
     # One copy of the code for all.
-    assert len([p for p in (desk.runs / ".code").iterdir() if p.name != "files"]) == 1
+    assert len([p for p in (cli.runs / ".code").iterdir() if p.name != "files"]) == 1
 
 
-def test_a_killed_desk_leaves_a_run_that_can_be_cancelled(desk, capsys):
-    desk.say("slow-one")
-    process = start(desk, "submit", desk.experiment, "--name", "one", *desk.to)
-    desk.until(lambda: desk.steps("one") == 3)
+def test_a_run_can_be_cancelled_after_its_submitting_process_was_killed(cli, capsys):
+    cli.set("slow-one")
+    process = start(cli, "submit", cli.experiment, "--name", "one", *cli.to)
+    cli.until(lambda: cli.steps("one") == 3)
     process.kill()
     process.wait()
-    assert desk("status", "one") == 0
+    assert cli("status", "one") == 0
     assert "one: running" in capsys.readouterr().out
-    assert desk("resume", "one") == 2
-    assert desk("cancel", "one") == 0
-    run = desk.runs / "one"
-    desk.until(lambda: not states.one(run).active)
+    assert cli("resume", "one") == 2
+    assert cli("cancel", "one") == 0
+    run = cli.runs / "one"
+    cli.until(lambda: not states.one(run).active)
     assert exit_codes(run) == [75]
-    desk.unsay("slow-one")
-    assert desk("resume", "one") == 0
-    assert [b["step"] for b in desk.starts("one")] == [0, 3]
+    cli.unset("slow-one")
+    assert cli("resume", "one") == 0
+    assert [b["step"] for b in cli.starts("one")] == [0, 3]
 
 
-def test_of_commands_given_at_once_each_sees_what_the_others_did(desk):
+def test_concurrent_commands_see_what_the_others_did(cli):
     """The same sweep and the same name from three terminals: nothing runs twice."""
-    words = ["submit", desk.experiment, "--name", "sw", "--sweep", FOUR, *desk.to]
-    same = [start(desk, *words) for _ in range(3)]
+    words = ["submit", cli.experiment, "--name", "sw", "--sweep", FOUR, *cli.to]
+    same = [start(cli, *words) for _ in range(3)]
     assert sorted(process.wait(60) for process in same) == [0, 0, 0]
-    assert [len(desk.starts(f"seed-{i}")) for i in range(4)] == [1, 1, 1, 1]
-    other = [start(desk, "submit", desk.experiment, "--name", "one", *desk.to) for _ in range(3)]
+    assert [len(cli.starts(f"seed-{i}")) for i in range(4)] == [1, 1, 1, 1]
+    other = [start(cli, "submit", cli.experiment, "--name", "one", *cli.to) for _ in range(3)]
     assert sorted(process.wait(60) for process in other) == [0, 2, 2]
     said = [process.communicate()[0] for process in other if process.returncode]
     assert all("one: is there already; `submit.py resume one`" in text for text in said)
-    desk.say("slow-one")
-    (desk.runs / "one" / "launch" / "exit").write_text("1\n")
-    again = [start(desk, "resume", "one", *desk.to) for _ in range(2)]
-    desk.until(lambda: len(desk.starts("one")) == 2)
+    cli.set("slow-one")
+    (cli.runs / "one" / "launch" / "exit").write_text("1\n")
+    again = [start(cli, "resume", "one", *cli.to) for _ in range(2)]
+    cli.until(lambda: len(cli.starts("one")) == 2)
     time.sleep(1)
-    desk.unsay("slow-one")
+    cli.unset("slow-one")
     assert sorted(process.wait(60) for process in again) == [0, 2]
-    assert len(desk.starts("one")) == 2
-    before = folders.everything(desk.runs)
-    unnamed = [start(desk, "submit", desk.experiment, *desk.to) for _ in range(3)]
+    assert len(cli.starts("one")) == 2
+    before = folders.everything(cli.runs)
+    unnamed = [start(cli, "submit", cli.experiment, *cli.to) for _ in range(3)]
     assert [process.wait(60) for process in unnamed] == [0, 0, 0]
-    assert len(folders.everything(desk.runs)) == len(before) + 3
+    assert len(folders.everything(cli.runs)) == len(before) + 3
 
 
-def test_a_name_that_is_held_for_long_is_told(desk, monkeypatch, capsys):
+def test_a_name_that_is_held_for_long_is_reported(cli, monkeypatch, capsys):
     monkeypatch.setattr(folders, "_LOCK_SECONDS", 0.2)
-    with folders.exclusive(desk.runs, "one"):
-        assert desk("submit", desk.experiment, "--name", "one") == 2
+    with folders.exclusive(cli.runs, "one"):
+        assert cli("submit", cli.experiment, "--name", "one") == 2
         assert "one: another command has been submitting it" in capsys.readouterr().err
-        assert desk("submit", desk.experiment, "--name", "one", "--dry-run") == 0
-    assert desk("submit", desk.experiment, "--name", "one") == 0
+        assert cli("submit", cli.experiment, "--name", "one", "--dry-run") == 0
+    assert cli("submit", cli.experiment, "--name", "one") == 0

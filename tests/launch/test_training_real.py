@@ -1,4 +1,4 @@
-"""The real training through `submit.py`: what is preempted or killed ends with the same bytes."""
+"""The real training through `submit.py`: preempted and killed runs end with the same bytes."""
 
 import importlib.util
 import itertools

@@ -1,4 +1,4 @@
-"""Tuning: what is chosen, what is stopped early, and that a driver may be killed anywhere."""
+"""Tuning: choices, early stops, and drivers that are killed anywhere."""
 
 import os
 import random
@@ -98,12 +98,12 @@ def test_more_can_be_better(tmp_path):
 
 
 def test_known_values_are_not_run_again(tmp_path):
-    runs, said = Instant(lambda given: len(given["k"])), []
+    runs, lines = Instant(lambda given: len(given["k"])), []
     space = {"k": choice((1, 2), "mel", "(1, 2)", None), "n": integer(1, 2)}
-    found = tune(tmp_path, space, runs, settings(40, pruner="none"), report=said.append)
+    found = tune(tmp_path, space, runs, settings(40, pruner="none"), report=lines.append)
     keys = [sweep.key(r.trial) for r in found if r.same_as is None]
     assert len(keys) == len(set(keys)) == len(runs.given) <= 8
-    assert any("no new values are left" in line for line in said)
+    assert any("no new values are left" in line for line in lines)
     for again in (r for r in found if r.same_as is not None):
         first = found[again.same_as]
         assert (again.value, again.state, again.run) == (first.value, first.state, first.run)
@@ -148,9 +148,9 @@ def test_runs_that_fail_are_no_end(tmp_path, state):
 
 
 def test_stopped_runs_are_left_and_taken_up_later(tmp_path):
-    runs, said = Instant(bowl, state="stopped"), []
-    found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"), report=said.append)
-    assert [r.state for r in found] == ["running"] * 4 and "was stopped" in said[-1]
+    runs, lines = Instant(bowl, state="stopped"), []
+    found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"), report=lines.append)
+    assert [r.state for r in found] == ["running"] * 4 and "was stopped" in lines[-1]
     runs.state = "done"
     found = tune(tmp_path, SPACE, runs, settings(4, pruner="none"))
     assert [r.state for r in found] == ["done"] * 4 and len(runs.given) == 4
@@ -219,13 +219,11 @@ def test_a_driver_that_is_killed_starts_nothing_twice(tmp_path):
     assert {r.state for r in found if r.run} <= {"done", "pruned"}
 
 
-def test_a_scheduler_that_is_silent_and_a_code_that_shows_late_are_waited_for(
-    tmp_path, monkeypatch, capsys
-):
-    said = []
+def test_silent_schedulers_and_late_exit_codes_are_tolerated(tmp_path, monkeypatch, capsys):
+    lines = []
 
     def one(run):
-        found = said.pop(0)
+        found = lines.pop(0)
         if found is None:
             raise WorkFailed("squeue: does not answer")
         return State(found)
@@ -234,7 +232,7 @@ def test_a_scheduler_that_is_silent_and_a_code_that_shows_late_are_waited_for(
     runs = studies._Runs(tmp_path, [], "eval/loss", wait=False)
 
     def looks(*found):
-        said.extend(found)
+        lines.extend(found)
         return [runs.poll(str(tmp_path / "run"))[0] for _ in found]
 
     assert looks(None, "lost", None, "lost", "done") == ["running"] * 4 + ["done"]
