@@ -124,9 +124,7 @@ def test_an_array_writes_the_same_files_as_the_command_alone(shards, encoder, ca
         (["{shards}/feature_cache", "--features", "{encoder}"], "does not exist"),
     ],
 )
-def test_mistakes_are_one_line_before_anything_is_queued(
-    shards, encoder, capsys, arguments, says
-):
+def test_mistakes_are_one_line_before_anything_is_queued(shards, encoder, capsys, arguments, says):
     values = {"shards": shards, "encoder": encoder}
     assert submit.main(["cache", *(a.format(**values) for a in arguments)]) == 2
     err = capsys.readouterr().err
