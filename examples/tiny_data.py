@@ -35,17 +35,17 @@ def speech(seed: int) -> tuple[np.ndarray, a2f.Motion]:
     frames = round(SECONDS * rig.FPS)
     times = np.arange(frames) / rig.FPS
     syllables = 0.5 - 0.5 * np.cos(2 * np.pi * rng.uniform(3, 5) * times)
-    pauses = np.interp(times, np.arange(0, SECONDS + 0.5, 0.5), rng.random(8) > 0.25)
+    pauses = np.repeat(rng.random(6) > 0.2, frames // 6 + 1)[:frames]
     jaw = 0.6 * syllables * pauses
     curves = np.zeros((frames, rig.NUM_CHANNELS), np.float32)
     curves[:, rig.INDEX["jawOpen"]] = jaw
     curves[:, rig.INDEX["mouthFunnel"]] = 0.4 * jaw**2
     curves[:, rig.INDEX["mouthClose"]] = 0.1 * pauses * (1 - syllables)
     sample_times = np.arange(round(SECONDS * 16_000)) / 16_000
-    buzz = sum(np.sin(2 * np.pi * 120 * k * sample_times) / k for k in range(1, 12))
+    buzz = sum(np.sin(2 * np.pi * 120 * k * sample_times + k * k) / k**0.7 for k in range(1, 60))
     loudness = np.interp(sample_times, times, 0.02 + 0.3 * jaw)
     noise = 1e-4 * rng.standard_normal(len(sample_times))
-    return 0.3 * loudness * buzz + noise, a2f.Motion(curves)
+    return 0.2 * loudness * buzz + noise, a2f.Motion(curves)
 
 
 def captures() -> Path:
@@ -81,6 +81,7 @@ SMALL = {
     "optim.warmup_steps": 1,
     "eval.every_steps": 0,
     "checkpoint.keep_best": 0,
+    "log.every_steps": 5,
     "steps": 20,
 }
 """Overrides of a model that trains in seconds"""

@@ -106,7 +106,7 @@ def train(
     config: Resolved | Config,
     workdir: str | Path,
     *,
-    task: Any = None,
+    task: type | str | None = None,
     say: Callable[[str], None] | None = None,
     ends_process: bool = False,
 ) -> Run:

@@ -31,7 +31,9 @@ def digests(config: Config) -> dict[str, str]:
     task_module = config.task.partition(":")[0]
     if task_module and not task_module.startswith("a2fjax."):
         packages.append(task_module.partition(".")[0])
-    packages += [entry.origin for entry in used if entry.origin != "a2fjax"]
+    # Parts that a notebook or script defines have no package that could be pinned.
+    own = ("a2fjax", "__main__")
+    packages += [entry.origin for entry in used if entry.origin not in own]
     return {name: _digest(name) for name in sorted(set(packages))}
 
 

@@ -1,1 +1,1 @@
-"""A checkpoint becomes a report: metrics of whole clips beside baselines."""
+"""Evaluation: metrics of whole held-out clips, beside baselines and altered conditions."""

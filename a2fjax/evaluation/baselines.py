@@ -1,4 +1,4 @@
-"""Predictions that know nothing of the audio, or too much: what a model's figures stand beside.
+"""Baselines: predictions that use none of the audio, or the true motion.
 
 constant_mean   the training set's mean pose; RMSE ratios are taken to it
 emotion_mean    the mean pose of the clip's emotions, blended as the emotion vector says
@@ -35,7 +35,7 @@ NAMES = (
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStatistics:
-    """What the baselines know of the training set.
+    """Statistics of the training set that baselines use.
 
     Attributes:
       mean: [72] mean pose.
@@ -53,15 +53,15 @@ class TrainingStatistics:
 def training_statistics(
     folders: Sequence[str], split: str = "train", weights: Sequence[float] = ()
 ) -> TrainingStatistics:
-    """Reads a training set's statistics; clips are read when they are asked for.
+    """Reads the statistics of a training set; clips are read on demand.
 
     Args:
       folders: of shards.
-      split: of the manifests.
-      weights: as `data.weights`: the constant means are of the mixture that was trained on.
+      split: name of the training split.
+      weights: as `data.weights`; the means are those of the mixture that was trained on.
 
     Raises:
-      InputError: no such folder or split, or weights that do not fit the sets.
+      InputError: no such folder or split, or weights that do not fit the datasets.
     """
     takes = ClipSource(folders, split)
     data = DataConfig(shards=tuple(folders), split=split, weights=tuple(weights))
@@ -80,7 +80,7 @@ def predictions(
     Args:
       sample: the clip.
       prediction: [T, 72] of the model, for `rolled`.
-      known: of the training set.
+      known: statistics of the training set.
       seed: of the choice of another take.
     """
     truth, frames = sample.clip.motion, sample.clip.frames
@@ -104,7 +104,7 @@ def _other_take(sample: EvalClip, known: TrainingStatistics, seed: int) -> recor
     entries = known.takes.entries
     others = [i for i, entry in enumerate(entries) if entry.id != sample.clip.id]
     same = [i for i in others if known.emotions[i] == sample.emotion]
-    own = [i for i in same if entries[i].subject == sample.clip.subject]
-    choice = own or same or others or range(len(entries))
+    own_subject = [i for i in same if entries[i].subject == sample.clip.subject]
+    choice = own_subject or same or others or range(len(entries))
     draw = np.random.default_rng([seed, zlib.crc32(sample.clip.id.encode())]).integers(len(choice))
     return known.takes[choice[int(draw)]]

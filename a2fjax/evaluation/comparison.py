@@ -311,6 +311,9 @@ def _values(
     samples = len(sums.windows[0])
     drawn = [np.concatenate([clip[k] for clip in sums.windows]) for k in range(samples)]
     for name, feature in features.items():
+        if len(truth) < 2:
+            out[name] = float("nan")
+            continue
         codes = [feature.encode(x) for x in drawn]
         out[name] = _distance(feature.encode(truth), codes)
         if name == "fd":
@@ -324,8 +327,6 @@ def _values(
 
 def _distance(truth: np.ndarray, codes: Sequence[np.ndarray]) -> float:
     """Returns the mean over samples; each has as many windows as the truth, which sets the bias."""
-    if len(truth) < 2:
-        return float("nan")
     return float(np.mean([distribution.frechet(truth, code) for code in codes]))
 
 

@@ -1,12 +1,12 @@
-"""The same model told something else: what it owes to identity and emotion, and to clean audio.
+"""Altered conditions: how much a prediction depends on identity, emotion and clean audio.
 
-    mean_identity      the neutral mesh is withheld
-    shuffled_identity  the mesh of another person
+    mean_identity      without the neutral mesh
+    shuffled_identity  the mesh of another subject
     shuffled_emotion   the emotion track of a clip of another emotion
     shuffled_both      both of these
     noise_20db         white noise 20 dB below the clip's speech level
-    no_emotion         the emotion is not told (the zero vector); of models trained with
-                       `model.emotion_dropout` only, others have never seen it
+    no_emotion         unspecified emotion (the zero vector); only for models trained with
+                       `model.emotion_dropout`
 
 A model that uses its inputs gets worse under the shuffles; one that ignores them does not.
 """
@@ -36,19 +36,19 @@ NOISE_DB = -20.0
 
 
 def names(config: Config) -> tuple[str, ...]:
-    """Returns the conditions that can be asked of a model."""
+    """Returns the conditions that a model is measured under."""
     return (*NAMES, NO_EMOTION) if config.model.emotion_dropout > 0 else NAMES
 
 
 def request(
     sample: EvalClip, points: Mapping[str, np.ndarray], trained: Mapping[str, str] | None = None
 ) -> Request:
-    """Returns the request that tells the model the truth about a clip.
+    """Returns the request of a clip under its true conditions.
 
     Args:
       sample: the clip.
-      points: identity points [P, 3 or 6] by person; a person without any gets the mean identity.
-      trained: by person the name in the model's training set, of those who are in it.
+      points: identity points [P, 3 or 6] by subject; a subject without gets the mean identity.
+      trained: name in the model's training set by subject, of those that are in it.
     """
     return Request(
         audio=sample.clip.audio,
@@ -71,12 +71,12 @@ def altered_request(
     """Returns the request of a clip under a condition of `NAMES`.
 
     Args:
-      name: of the condition, of `names`.
+      name: of the condition, one of `names`.
       index: of the clip in `samples`.
-      samples: clips whose emotions may be taken.
-      points: identity points by person, of everybody in the set.
+      samples: clips whose emotions may be used.
+      points: identity points by subject, of all subjects.
       trained: as `request`.
-      seed: of the draws; a clip draws the same whatever stands beside its identity.
+      seed: of the draws; the draws of a clip depend on nothing but its name.
     """
     sample = samples[index]
     true = request(sample, points, trained)
@@ -85,7 +85,7 @@ def altered_request(
     if name == "mean_identity":
         identity = subject = None
     if name in ("shuffled_identity", "shuffled_both"):
-        others = sorted(person for person in points if person != sample.subject)
+        others = sorted(name for name in points if name != sample.subject)
         if others:
             draw = np.random.default_rng([seed, key, 1]).integers(len(others))
             other = others[int(draw)]
@@ -94,8 +94,8 @@ def altered_request(
         emotion = _other_emotion(sample, samples, np.random.default_rng([seed, key, 2]))
     if name == "noise_20db":
         noise = np.random.default_rng([seed, key, 3]).standard_normal(len(audio))
-        loud = sample.clip.speech_level * 10 ** (NOISE_DB / 20)
-        audio = (audio + loud * noise).astype(np.float32)
+        noise_level = sample.clip.speech_level * 10 ** (NOISE_DB / 20)
+        audio = (audio + noise_level * noise).astype(np.float32)
     if name == NO_EMOTION:
         emotion = np.zeros(rig.NUM_EMOTIONS, np.float32)
     return Request(audio, identity, emotion, true.speech_level, subject)

@@ -1,4 +1,4 @@
-"""The clips that are measured, read person by person in bounded memory."""
+"""The clips of an evaluation, read subject by subject in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from a2fjax.metrics.reference import Reference, reference, with_thresholds
 
 CHUNK_CLIPS = 64
 CHUNK_FRAMES = 30_000
-"""Ten minutes. Whole people are kept together beyond it: closure thresholds are per person."""
+"""Ten minutes; more if one subject has more, because closure thresholds are per subject."""
 
 COMPANION_CLIPS = 16
-"""A person's clips of other splits that help to find the closure threshold, at most."""
+"""Most clips of other splits that are read to find a subject's closure threshold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class EvalClip:
     Attributes:
       clip: as stored.
       folder: index of its shard folder.
-      subject: unique name of the person over all folders.
+      subject: unique name of the subject over all folders.
       emotion: name of the emotion that is strongest on average.
-      truth: as the metrics see it.
+      truth: reference of the metrics.
     """
 
     clip: records.Clip
@@ -46,9 +46,9 @@ class SplitClips:
 
     Attributes:
       source: the clips.
-      limit: measure at most this many clips, taken evenly; None for all.
-      companions: the other splits. A person's closure threshold is a percentile of their truth; one
-        clip that happens to have no closure would put it at an open mouth.
+      limit: largest number of clips, taken evenly; None for all.
+      companions: the other splits. A subject's closure threshold is a percentile of the truth; a
+        single clip without a closure would put it at an open mouth.
       skipped: names of records that could not be read, filled while reading.
     """
 
@@ -58,23 +58,23 @@ class SplitClips:
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def chunks(self) -> Iterator[list[EvalClip]]:
-        """Yields the samples in lists of whole people, each list small enough to hold."""
-        people: dict[str, list[int]] = {}
+        """Yields the clips in lists of whole subjects, each small enough for memory."""
+        subjects: dict[str, list[int]] = {}
         for i in self._chosen():
             entry = self.source.entries[i]
-            people.setdefault(self.subject(entry.folder, entry.subject), []).append(i)
-        held: list[int] = []
-        for indices in people.values():
-            frames = sum(self.source.entries[i].frames for i in held + indices)
-            if held and (len(held) + len(indices) > CHUNK_CLIPS or frames > CHUNK_FRAMES):
-                yield self._read(held)
-                held = []
-            held = held + indices
-        if held:
-            yield self._read(held)
+            subjects.setdefault(self.subject(entry.folder, entry.subject), []).append(i)
+        pending: list[int] = []
+        for indices in subjects.values():
+            frames = sum(self.source.entries[i].frames for i in pending + indices)
+            if pending and (len(pending) + len(indices) > CHUNK_CLIPS or frames > CHUNK_FRAMES):
+                yield self._read(pending)
+                pending = []
+            pending = pending + indices
+        if pending:
+            yield self._read(pending)
 
     def subject(self, folder: int, name: str) -> str:
-        """Returns a person's unique name: ids of different folders may be equal."""
+        """Returns a subject's unique name: ids of different folders may be equal."""
         return unique_subject(folder, name, len(self.source.folders))
 
     def _chosen(self) -> Sequence[int]:
@@ -84,7 +84,7 @@ class SplitClips:
         return np.linspace(0, count - 1, self.limit).round().astype(int).tolist()
 
     def _read(self, indices: list[int]) -> list[EvalClip]:
-        found: list[EvalClip] = []
+        clips: list[EvalClip] = []
         for i in indices:
             entry = self.source.entries[i]
             try:
@@ -95,32 +95,32 @@ class SplitClips:
             truth = _reference(clip)
             emotion = rig.EMOTIONS[int(clip.emotion.mean(0).argmax())]
             subject = self.subject(entry.folder, entry.subject)
-            found.append(EvalClip(clip, entry.folder, subject, emotion, truth))
-        others = list(self._companions({s.subject for s in found}))
+            clips.append(EvalClip(clip, entry.folder, subject, emotion, truth))
+        others = list(self._companions({s.subject for s in clips}))
         truths = with_thresholds(
-            [s.truth for s in found] + [truth for truth, _ in others],
-            [s.subject for s in found] + [name for _, name in others],
-        )[: len(found)]
-        return [dataclasses.replace(s, truth=t) for s, t in zip(found, truths, strict=True)]
+            [s.truth for s in clips] + [truth for truth, _ in others],
+            [s.subject for s in clips] + [name for _, name in others],
+        )[: len(clips)]
+        return [dataclasses.replace(s, truth=t) for s, t in zip(clips, truths, strict=True)]
 
-    def _companions(self, people: set[str]) -> Iterator[tuple[Reference, str]]:
+    def _companions(self, subjects: set[str]) -> Iterator[tuple[Reference, str]]:
         for source in self.companions:
-            own: dict[str, list[int]] = {}
+            by_subject: dict[str, list[int]] = {}
             for i, entry in enumerate(source.entries):
                 name = self.subject(entry.folder, entry.subject)
-                if name in people:
-                    own.setdefault(name, []).append(i)
-            for name, indices in own.items():
+                if name in subjects:
+                    by_subject.setdefault(name, []).append(i)
+            for name, indices in by_subject.items():
                 step = -(-len(indices) // COMPANION_CLIPS)
                 for i in indices[::step]:
                     try:
                         yield _reference(source.load(i)), name
                     except records.BadRecord:
-                        continue  # Not measured here; the split it is of names it.
+                        continue  # It is reported when its own split is measured.
 
 
 def unique_subject(folder: int, subject: str, folders: int) -> str:
-    """Returns a person's name over `folders` folders: ids of different ones may be equal."""
+    """Returns a subject's name over `folders` folders: ids of different ones may be equal."""
     return subject if folders == 1 else f"{folder}:{subject}"
 
 
@@ -137,7 +137,7 @@ def _reference(clip: records.Clip) -> Reference:
 def neutral_meshes(
     folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns the neutral mesh of every person that has one, by unique name.
+    """Returns the neutral mesh of every subject that has one, by unique name.
 
     Raises:
       InputError: a mesh file is missing or damaged.

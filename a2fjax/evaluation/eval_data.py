@@ -1,4 +1,4 @@
-"""What a measurement is about: which clips, of whom, and what the model may be told of them."""
+"""The data of an evaluation: clips, subjects and what the model is given of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DEFAULT_SPLITS = ("test_sentences", "test_subjects")
 
 
 class Model(Protocol):
-    """What is measured; `a2fjax.infer.predictor.Predictor` is one.
+    """The model to measure; `a2fjax.infer.predictor.Predictor` is one.
 
     Attributes:
-      config: of the run, names the shards it was trained on.
+      config: of the run; names the shards it was trained on.
       step: of the checkpoint.
       fingerprint: of both.
-      subjects: names of the people of whom more than the mesh was learnt; see `Predictor`.
+      subjects: names of the subjects with a learned residual; see `Predictor`.
     """
 
     config: config_lib.Config
@@ -38,7 +38,7 @@ class Model(Protocol):
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """See above."""
+        """Names of the subjects with a learned residual."""
 
     def points(self, mesh: Any) -> np.ndarray:
         """Returns the identity points of a neutral mesh."""
@@ -49,17 +49,17 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-    """See the module.
+    """Data of an evaluation.
 
     Attributes:
       folders: of shards.
-      manifests: of each.
-      splits: to measure on.
-      have: all splits that there are.
-      known: what baselines know of the training set.
-      training_folders: the shards that is of.
-      points: identity points by person; empty for models without identity.
-      trained: the run's name by person, of those it has learnt a residual of.
+      manifests: of each folder.
+      splits: names of the splits to measure.
+      have: names of all splits of the shards.
+      known: statistics of the training set, for baselines.
+      training_folders: shards of these statistics.
+      points: identity points by subject; empty for models without identity.
+      trained: name in the run by subject, of subjects with a learned residual.
     """
 
     folders: list[str]
@@ -72,12 +72,12 @@ class EvalData:
     trained: dict[str, str]
 
     def clips(self, split: str, limit: int | None = None) -> eval_clips.SplitClips:
-        """Returns the clips of a split, at most `limit`."""
+        """Returns the clips of a split; at most `limit` of them."""
         others = [ClipSource(self.folders, other) for other in self.have if other != split]
         return eval_clips.SplitClips(ClipSource(self.folders, split), limit, others)
 
     def nothing(self, split: str, chosen: eval_clips.SplitClips) -> InputError:
-        """Returns the error of a split in which no clip could be measured."""
+        """Returns the error for a split without a readable clip."""
         return InputError(
             f"no readable clip in split {split!r} of {', '.join(self.folders)}: "
             f"{chosen.skipped[0] if chosen.skipped else 'it is empty'}"
@@ -91,13 +91,13 @@ def load(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> EvalData:
-    """Returns the setting of a model's measurement.
+    """Returns the data to evaluate a model on.
 
     Args:
-      model: what is measured.
-      shards: folders of the clips; None for those the run was trained on.
-      splits: of the manifests; None for those of `DEFAULT_SPLITS` that the shards have.
-      say: is told what is being done.
+      model: the model.
+      shards: folders of the clips; None for those of the run's training.
+      splits: names; None for those of `DEFAULT_SPLITS` that the shards have.
+      say: called with each line of progress.
 
     Raises:
       InputError: no such folder or split.
@@ -109,7 +109,7 @@ def load(
         manifests = [records.read_manifest(folder) for folder in folders]
     except InputError as error:
         if shards is None:
-            raise InputError(f"{error}, or name the shards to measure on with --data") from None
+            raise InputError(f"{error}, or name other shards with --data") from None
         raise
     have = sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
     chosen = _splits(manifests, folders, splits, have)
@@ -126,41 +126,44 @@ def load(
 def training_statistics(
     config: config_lib.Config, folders: list[str]
 ) -> tuple[baselines.TrainingStatistics, Any]:
-    """Returns what baselines know and of which folders.
+    """Returns the statistics for baselines and the folders they are of.
 
-    The constant mean is of the training set, wherever the clips measured come from.
+    They are those of the run's training set, wherever the measured clips come from, if it exists.
     """
-    own = [str(f) for f in config.data.shards]
-    if own and all((Path(f) / "manifest.json").is_file() for f in own):
-        return baselines.training_statistics(own, config.data.split, config.data.weights), own
+    trained_on = [str(f) for f in config.data.shards]
+    if trained_on and all((Path(f) / "manifest.json").is_file() for f in trained_on):
+        data = config.data
+        return baselines.training_statistics(trained_on, data.split, data.weights), trained_on
     return baselines.training_statistics(folders, config.data.split), folders
 
 
 def trained_subjects(
     model: Model, folders: list[str], manifests: Sequence[records.Manifest]
 ) -> dict[str, str]:
-    """Returns the run's name by unique name of everybody whom it has a residual of.
+    """Returns the run's name by unique name of the subjects with a learned residual.
 
-    A person of another set may have the same name; so only folders that the run was trained on
-    count, or, where those are gone, as many folders as they were in the same order.
+    Another dataset may have a subject of the same name. So only folders that the run was trained on
+    count or, if these no longer exist, the same number of folders in the same order.
     """
-    own = [str(f) for f in model.config.data.shards]
+    trained_on = [str(f) for f in model.config.data.shards]
     if not model.subjects:
         return {}
-    there = [str(Path(f).resolve()) for f in own]
-    moved = len(own) == len(folders) and not any((Path(f) / "manifest.json").is_file() for f in own)
-    sets, known = mixture.names(own), set(model.subjects)
-    found = {}
+    paths = [str(Path(f).resolve()) for f in trained_on]
+    moved = len(trained_on) == len(folders) and not any(
+        (Path(f) / "manifest.json").is_file() for f in trained_on
+    )
+    datasets, known = mixture.names(trained_on), set(model.subjects)
+    names = {}
     for f, (folder, manifest) in enumerate(zip(folders, manifests, strict=True)):
         path = str(Path(folder).resolve())
-        if path not in there and not moved:
+        if path not in paths and not moved:
             continue
-        which = there.index(path) if path in there else f
+        which = paths.index(path) if path in paths else f
         for subject in manifest.subjects:
-            name = subject.id if len(own) == 1 else f"{sets[which]}:{subject.id}"
+            name = subject.id if len(trained_on) == 1 else f"{datasets[which]}:{subject.id}"
             if name in known:
-                found[eval_clips.unique_subject(f, subject.id, len(folders))] = name
-    return found
+                names[eval_clips.unique_subject(f, subject.id, len(folders))] = name
+    return names
 
 
 def _splits(
@@ -170,13 +173,13 @@ def _splits(
     have: Sequence[str],
 ) -> list[str]:
     if asked is None:
-        found = [split for split in DEFAULT_SPLITS if split in have]
-        if not found:
+        present = [split for split in DEFAULT_SPLITS if split in have]
+        if not present:
             raise InputError(
                 f"the shards have none of the splits {', '.join(DEFAULT_SPLITS)}; "
                 f"name one with --split{nearest('', have)}"
             )
-        return found
+        return present
     for split in asked:
         records.check_split(split, manifests, folders)
     return list(dict.fromkeys(asked))

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a report: every metric, by split, person and emotion, beside baselines."""
+"""Evaluates a model: every metric, by split, subject and emotion, beside baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFERENCE_ROW = "constant_mean"
 
 @dataclasses.dataclass
 class _Measured:
-    """Sums of one clip under every row."""
+    """Sums of the metrics of one clip, by row of the report."""
 
     id: str
     subject: str
@@ -48,13 +48,13 @@ def evaluate(
 
     Args:
       model: run folder, or a predictor.
-      shards: folders of the clips; None for those the run was trained on.
-      splits: of the manifests; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
+      shards: folders of the clips; None for those of the run's training.
+      splits: names; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
       step: of the checkpoint when `model` is a folder; the newest if None.
       seed: of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: bootstrap draws.
       quick: few clips, few draws, no altered conditions.
-      progress: is told what is being done, a line at a time.
+      progress: called with each line of progress.
 
     Returns:
       The report; see `report.write` for its layout.
@@ -68,19 +68,19 @@ def evaluate(
     if isinstance(model, str | Path):
         run = str(model)
         model = Predictor.load(run, step)
-    told = eval_data.load(model, shards, splits, say=say)
-    folders, manifests = told.folders, told.manifests
+    data = eval_data.load(model, shards, splits, say=say)
+    folders, manifests = data.folders, data.manifests
 
     altered = () if quick else conditions.names(model.config)
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
-    for split in told.splits:
-        chosen = told.clips(split, QUICK_CLIPS if quick else None)
+    for split in data.splits:
+        chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
         for chunk in chosen.chunks():
-            measured += _measure(model, chunk, told, altered, seed, split, say)
+            measured += _measure(model, chunk, data, altered, seed, split, say)
         if not measured:
-            raise told.nothing(split, chosen)
+            raise data.nothing(split, chosen)
         out[split] = _summarise(measured, altered, seed, draws)
         out[split]["skipped"] = chosen.skipped
         say(f"{split}: done")
@@ -95,7 +95,7 @@ def evaluate(
             {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
             for folder, m in zip(folders, manifests, strict=True)
         ],
-        "training_statistics": told.training_folders,
+        "training_statistics": data.training_folders,
         "synthetic": any(m.synthetic for m in manifests),
         "quick": quick,
         "seed": seed,
@@ -109,14 +109,14 @@ def evaluate(
 def _measure(
     model: eval_data.Model,
     chunk: list[eval_clips.EvalClip],
-    told: eval_data.EvalData,
+    data: eval_data.EvalData,
     altered: Sequence[str],
     seed: int,
     split: str,
     say: Callable[[str], None],
 ) -> list[_Measured]:
     say(f"{split}: {len(chunk)} clips, the model")
-    points, trained = told.points, told.trained
+    points, trained = data.points, data.trained
     predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
     for name in altered:
         say(f"{split}: {len(chunk)} clips, {name}")
@@ -129,7 +129,7 @@ def _measure(
     out = []
     for i, sample in enumerate(chunk):
         curves = {name: motions[i] for name, motions in predicted.items()}
-        curves |= baselines.predictions(sample, curves["model"], told.known, seed=seed)
+        curves |= baselines.predictions(sample, curves["model"], data.known, seed=seed)
         try:
             rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
         except ValueError as error:

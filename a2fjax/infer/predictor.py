@@ -25,6 +25,7 @@ from a2fjax.errors import InputError
 from a2fjax.infer import sampling
 from a2fjax.infer.run_config import read_config
 from a2fjax.models import conditioning, pretrained
+from a2fjax.models.base import Model
 from a2fjax.sharding import compilation_cache
 from a2fjax.train import checkpoints
 
@@ -36,7 +37,13 @@ Mesh = tuple[np.ndarray, np.ndarray | None]
 
 
 class Task(Protocol):
-    """The part of a task that a predictor uses."""
+    """The part of a task that a predictor uses.
+
+    Attributes:
+      model: its encoders and stride decide how recordings are cut into chunks.
+    """
+
+    model: Model
 
     def predict(self, params: Any, batch: Batch) -> Any:
         """Returns the motion [B, T, 72] of a batch, in rig units."""
@@ -112,11 +119,8 @@ class Predictor:
         self.step = step
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
         self._predict = jax.jit(task.predict)
-        model = getattr(task, "model", None)
-        self.most_frames: int | None = (
-            model.audio_features.most_frames if model is not None else None
-        )
-        self.stride: int = getattr(model, "stride", 1)
+        self.most_frames: int | None = task.model.audio_features.most_frames
+        self.stride: int = task.model.stride
 
     @classmethod
     def load(

@@ -29,6 +29,8 @@ class AudioModel:
       dtype: of activations.
     """
 
+    stride = 1
+
     def __init__(
         self,
         audio: AudioConfig,

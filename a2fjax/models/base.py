@@ -46,6 +46,8 @@ class Model(Protocol):
     """
 
     audio_features: AudioFeatureExtractor
+    stride: int
+    """Frames of one frame at the lowest rate; chunks of a recording start at multiples of it."""
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def test_several_sets(shards, tmp_path, capsys):
         (["--weights", "1,2"], "expected one for each folder of data.shards (1), got 2"),
         (["--weights", "much"], "--weights much: expected numbers, such as 1,2.5"),
         (["--weights=-1"], "-1.0 of"),
-        (["--out", "x.png"], "--out is of a take: give --take"),
+        (["--out", "x.png"], "--out goes with --take"),
         (["--take", "anna/9"], "no take 'anna/9'; did you mean 'anna/"),
         (["--take", "anna"], "may be any of 2: anna/0, anna/1"),
         (["--take", "anna/0", "--out", "x.tiff"], "unknown ending '.tiff'"),

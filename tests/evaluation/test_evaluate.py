@@ -402,6 +402,19 @@ def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
     assert result["splits"]["test_subjects"]["floor"]["fd"] > 0
 
 
+def test_clips_that_lack_channels_have_no_distribution(shards, tmp_path):
+    """Windows of a distribution need every weight; the other figures are measured all the same."""
+    mask = np.ones(72, bool)
+    mask[rig.INDEX["tongueUp"]] = False
+    clips = [dataclasses.replace(clip, channel_mask=mask) for clip in shards[1]]
+    people = [records.Subject(s, None, h) for s, h in PEOPLE.items()]
+    write_set(tmp_path, clips, people, {})
+    result = compared((tmp_path, clips), ("truth", lambda g, r: g, 2))
+    row = result["splits"]["test_subjects"]["rows"]["truth"]
+    assert row["fd"] is None and row["fd_mouth"] is None and row["single"] == 0
+    assert "truth" in comparison.table(result)
+
+
 def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards):
     rows = compared(
         shards,

@@ -301,7 +301,7 @@ def test_a_run_moved_elsewhere_predicts(tuned, tmp_path, capsys):
     assert main.main(["inspect", str(moved)]) == 0
     out = capsys.readouterr().out
     assert "1_wav2vec2: 3 layers of width 16, 4 states a frame, trained from layer 2" in out
-    assert "training hears clips of up to 55 frames" in out and "MB that are not trained" in out
+    assert "training encodes up to 55 frames" in out and "MB that are not trained" in out
 
 
 def test_a_run_without_its_encoder_says_so(tuned, tmp_path, capsys):
