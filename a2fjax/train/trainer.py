@@ -77,7 +77,7 @@ def train(
       >>> train(config.load(None), Path("run"))
       Traceback (most recent call last):
         ...
-      a2fjax.errors.InputError: config: data.shards is empty: expected folders with a manifest.json
+      a2fjax.errors.InputError: data.shards is empty: expected a folder ...wrote
     """
     first = jax.process_index() == 0
     say = (say or functools.partial(print, flush=True)) if first else _silent

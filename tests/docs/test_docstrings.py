@@ -14,7 +14,32 @@ import a2fjax
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("a2fjax", "data_pipeline", "launch")
 # What a user calls from Python, besides what `import a2fjax` offers.
-ENTRY_POINTS = ("a2fjax.registry:Registry",)
+ENTRY_POINTS = (
+    "a2fjax.audio.frontend:Frontend",
+    "a2fjax.audio.io:load",
+    "a2fjax.audio.mel:log_mel",
+    "a2fjax.audio.pitch:track",
+    "a2fjax.batch:Batch",
+    "a2fjax.config:load",
+    "a2fjax.diffusion.samplers:sample",
+    "a2fjax.encoders.storage:load",
+    "a2fjax.files:atomic_write",
+    "a2fjax.infer.postprocess:adjustment",
+    "a2fjax.losses:WeightedSum",
+    "a2fjax.mesh_descriptor:width",
+    "a2fjax.metrics.suite:metrics",
+    "a2fjax.models:build",
+    "a2fjax.registry:Registry",
+    "a2fjax.rig:channel_index",
+    "a2fjax.signals:raise_on_signal",
+    "a2fjax.tasks:build",
+    "a2fjax.train.trainer:train",
+    "data_pipeline.build:main",
+    "data_pipeline.solver.solve:solve",
+    "data_pipeline.timing.clocks:estimate_clocks",
+    "launch.schedulers:get",
+    "launch.submit:main",
+)
 
 
 def module_name(path: Path) -> str:
