@@ -83,7 +83,7 @@ class Header:
 
     Attributes:
       spec: identifies the encoder.
-      encoder: `audio.encoders.Encoder.describe`.
+      encoder: `SpeechEncoder.describe`.
       clips: by id, in the shard's order.
     """
 

@@ -62,7 +62,7 @@ class Cache:
 
     Attributes:
       folder: of the cache.
-      encoder: `audio.encoders.Encoder.describe`; {} if unknown.
+      encoder: `SpeechEncoder.describe`; {} if unknown.
       spec: identifies the encoder; None if unknown.
       files: number of the dataset's shards that have a file.
       size: bytes on disk.
