@@ -23,9 +23,8 @@ def test_parity_with_numpy_any_length(case, samples):
     if samples == 321:
         last = apply_jit(case.SMALL, params, audio[None])
         np.testing.assert_allclose(last[0], expected[-1], atol=2e-5)
-        inner = apply_jit(
-            case.SMALL, params, audio[None], layers=1
-        )  # Without the norm of the last block.
+        # Without the norm of the last layer.
+        inner = apply_jit(case.SMALL, params, audio[None], layers=1)
         np.testing.assert_allclose(inner[0], expected[1], atol=2e-5)
 
 
@@ -154,7 +153,7 @@ def test_fewer_layers_cost_less(case):
 
     def flops(layers):
         run = jax.jit(lambda p: case.SMALL.apply(p, audio, layers=layers))
-        return run.lower(params).compile().cost_analysis()["flops"]
+        return run.lower(params).cost_analysis()["flops"]
 
     assert flops(0) < flops(1) < flops(2)
 

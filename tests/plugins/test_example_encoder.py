@@ -11,6 +11,7 @@ from a2fjax import config, registry, rig
 from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.encoders import storage
+from a2fjax.errors import InputError
 from a2fjax.infer.predictor import Predictor
 from data_pipeline.stages import shard_writer
 
@@ -100,6 +101,26 @@ def test_an_encoder_of_another_package_trains_live_and_cached_and_predicts(
     assert (
         main.main(["evaluate", str(run), "--data", str(shards), "--split", "val", "--quick"]) == 0
     )
+
+
+def test_defaults_of_the_interface(plugin, tmp_path):
+    registry.load_plugins([PACKAGE])
+    kernel = np.random.default_rng(0).normal(size=(640, 5)).astype(np.float32)
+    np.savez(tmp_path / "filters.npz", kernel=kernel)
+    encoder, params = storage.load(f"filters:{tmp_path / 'filters.npz'}")
+    assert (encoder.num_states, encoder.num_layers, encoder.max_frames) == (1, 0, None)
+    assert encoder.frozen_patterns(None, "encoders/0_x/") == ("^encoders/0_x/",)
+    assert encoder.frozen_patterns(-1) == ()
+    with pytest.raises(InputError, match="train_from=0: filters runs 0 layers; expected -1 to -1"):
+        encoder.frozen_patterns(0)
+    changed = {"kernel": kernel + 1e-3}
+    assert encoder.fingerprint(params) == encoder.fingerprint(dict(params))
+    assert encoder.fingerprint(params) != encoder.fingerprint(changed)
+    audio = np.random.default_rng(1).normal(size=(2, 1600)).astype(np.float32)
+    got = np.asarray(encoder.apply(params, audio, np.array([5, 3])))
+    alone = np.asarray(encoder.apply(params, audio[1:, :960]))
+    assert got.shape == (2, 5, 1, 5)
+    np.testing.assert_allclose(got[1:, :3], alone, atol=1e-5)
 
 
 def test_mistakes_are_one_line(plugin, shards, tmp_path, capsys):
