@@ -141,8 +141,6 @@ def train(
       Preempted: a signal asked to stop; the state is saved.
     """
     resolved = config if isinstance(config, Resolved) else _resolved(config)
-    if task is not None:
-        resolved = _with_task(resolved, task)
     from a2fjax.train import preflight
     from a2fjax.train.distributed import process_setup, session
     from a2fjax.train.distributed.watchdog import Watchdog
@@ -160,36 +158,13 @@ def train(
         if ends_process:
             # Training handles signals itself and then restores what is set here.
             signals.ignore()
-        trainer.train(resolved, Path(workdir), watchdog=watchdog, say=say)
+        trainer.train(resolved, Path(workdir), task=task, watchdog=watchdog, say=say)
     return Run(Path(workdir))
 
 
 def _resolved(config: Config) -> Resolved:
     keys = config_lib.flatten(dataclasses.asdict(config))
     return Resolved(config, dict.fromkeys(keys, "Python"))
-
-
-def _with_task(resolved: Resolved, task: Any) -> Resolved:
-    """Returns the configuration with a task, given as a class or its import path.
-
-    Raises:
-      InputError: no such task, or a class that cannot be imported again.
-    """
-    name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
-    if name.startswith("__main__:") or "<locals>" in name:
-        raise InputError(
-            f"task: {name!r} cannot be imported when the run is loaded; move the class to the top "
-            "level of a module"
-        )
-    from a2fjax import tasks
-    from a2fjax.config import plugins
-
-    tasks.resolve(name, where="task: ")
-    config = dataclasses.replace(resolved.config, task=name)
-    sources = {**resolved.sources, "task": "Python"}
-    return dataclasses.replace(
-        resolved, config=config, sources=sources, plugins=plugins.digests(config)
-    )
 
 
 def _text(value: Any) -> str:

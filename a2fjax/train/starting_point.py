@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from a2fjax import tasks
-from a2fjax.config import Config, Resolved
+from a2fjax.config import Config, Resolved, plugins
 from a2fjax.data.feature_cache import writer
 from a2fjax.data.feature_cache.format import FeatureSpec
 from a2fjax.errors import InputError, nearest
@@ -44,7 +44,10 @@ def with_task(resolved: Resolved, task: type | str) -> Resolved:
     tasks.resolve(name, where="task: ")
     config = dataclasses.replace(resolved.config, task=name)
     return dataclasses.replace(
-        resolved, config=config, sources={**resolved.sources, "task": "task="}
+        resolved,
+        config=config,
+        sources={**resolved.sources, "task": "task="},
+        plugins=plugins.digests(config),
     )
 
 

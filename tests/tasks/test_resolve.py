@@ -35,6 +35,19 @@ def test_a_kind_is_the_task_that_is_registered_for_it():
     assert type(task).__name__ == "DiffusionTask"
 
 
+def test_the_code_of_a_tasks_package_is_pinned_with_the_run(tmp_path, monkeypatch):
+    from a2fjax import config as config_lib
+    from a2fjax.config import plugins
+
+    (tmp_path / "pinned_task.py").write_text("class Task:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = config_lib.Config(task="pinned_task:Task")
+    before = plugins.digests(config)
+    (tmp_path / "pinned_task.py").write_text("class Task:\n    number = 1\n")
+    assert set(before) == {"pinned_task"} and plugins.digests(config) != before
+    assert not plugins.digests(config_lib.Config(task="a2fjax.tasks.regression:RegressionTask"))
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
