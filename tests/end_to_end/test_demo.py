@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,12 @@ def demo(folder, *more):
         text=True,
         timeout=600,
     )
+
+
+def processor_seconds():
+    """Of the processes that were started and have ended: a busy machine changes nothing."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 def state(*folders):
@@ -69,9 +74,9 @@ def test_the_whole_demo_and_then_again(tmp_path):
     t = np.arange(2 * 22_050) / 22_050
     voice = 0.2 * np.sin(2 * np.pi * 150 * t) * (np.sin(9 * t) > 0)
     soundfile.write(tmp_path / "my voice.flac", np.stack([voice, voice], 1), 22_050)
-    start = time.monotonic()
+    start = processor_seconds()
     second = demo(folder, f"--audio={tmp_path / 'my voice.flac'}", "--emotion=happy")
-    spent = time.monotonic() - start
+    spent = processor_seconds() - start
     assert second.returncode == 0, second.stdout + second.stderr
     for words in ("people are there already", "is up to date", "already finished: 30 of 30"):
         assert words in second.stdout
