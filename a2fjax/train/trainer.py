@@ -27,7 +27,7 @@ from a2fjax.sharding.hardware import peak
 from a2fjax.tasks.base import Task
 from a2fjax.train import checkpoints as checkpoints_lib
 from a2fjax.train import evaluation, run_dir, starting_point
-from a2fjax.train.checkpoints import Checkpoints
+from a2fjax.train.checkpoint_writer import CheckpointWriter
 from a2fjax.train.clock import Clock
 from a2fjax.train.compiled_steps import STOP_FLAGS, CompiledSteps, build_mesh, requested
 from a2fjax.train.distributed import broadcast
@@ -115,7 +115,7 @@ def train(
             broadcast.barrier()
             stack.enter_context(jax.set_mesh(mesh))
             run = Run(resolved, workdir, stop, say, watchdog)
-            checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint))
+            checkpoints = stack.enter_context(CheckpointWriter(workdir, config.checkpoint))
             return Trainer(run, task, inputs, mesh, checkpoints, initial).train()
 
 
@@ -160,7 +160,7 @@ class Trainer:
         task: Task,
         inputs: Inputs,
         mesh: Mesh,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
         initial: Params,
     ) -> None:
         """Traces the steps; nothing is compiled yet.

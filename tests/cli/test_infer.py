@@ -16,7 +16,7 @@ from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.infer import predictor
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoints
+from a2fjax.train import checkpoint_writer
 from a2fjax.train.state import TrainState
 
 VERTICES = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
@@ -45,7 +45,7 @@ def write_run(run, overrides, random_params):
     resolved = config_lib.load(None, overrides)
     run.mkdir()
     (run / "config.json").write_text(resolved.to_json())
-    with checkpoints.Checkpoints(run, resolved.config.checkpoint) as saver:
+    with checkpoint_writer.CheckpointWriter(run, resolved.config.checkpoint) as saver:
         for step in (10, 20):
             trained, frozen = params_lib.split(random_params(resolved.config, step))
             trained, frozen = jax.tree.map(jax.numpy.asarray, (trained, frozen))

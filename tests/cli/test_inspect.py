@@ -12,7 +12,7 @@ from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.infer import predictor
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoints
+from a2fjax.train import checkpoint_writer
 from a2fjax.train.state import TrainState
 
 SMALL = "--config.model.conv_width=16 --config.model.recurrent_width=16".split()
@@ -173,7 +173,7 @@ def test_a_run(tmp_path, capsys):
     assert code == 0 and "checkpoints: none yet" in out and "name = 'mine'" in out
     trained = {"head": {"kernel": jax.numpy.zeros((3, 72))}}
     frozen = {"constants": {"motion_mean": jax.numpy.zeros(72)}}
-    with checkpoints.Checkpoints(run, resolved.config.checkpoint) as saver:
+    with checkpoint_writer.CheckpointWriter(run, resolved.config.checkpoint) as saver:
         for step in (10, 20):
             state = TrainState(np.int32(step), trained, frozen, {"m": jax.numpy.zeros(1)}, None)
             saver.save(step, state, {}, {"eval/loss": 1.0 / step})

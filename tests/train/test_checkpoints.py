@@ -11,7 +11,8 @@ from a2fjax import rig
 from a2fjax.config import CheckpointConfig, Resolved, ShardingConfig
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.sharding import device_mesh
-from a2fjax.train import checkpoints, optimizer, state
+from a2fjax.train import checkpoints, optimizer, orbax_errors, state
+from a2fjax.train.checkpoint_writer import CheckpointWriter
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def saved(toy, made, tmp_path_factory):
     """A run with checkpoints 2, 4, 6, 8 of losses 4, 1, 3, 5, of which 4, 6 and 8 are kept."""
     run = tmp_path_factory.mktemp("run")
     (run / "config.json").write_text(Resolved(toy.config(), {}).to_json())
-    with checkpoints.Checkpoints(run, CheckpointConfig(keep_latest=2, keep_best=1)) as writer:
+    with CheckpointWriter(run, CheckpointConfig(keep_latest=2, keep_best=1)) as writer:
         for step, loss in ((2, 4.0), (4, 1.0), (6, 3.0), (8, 5.0)):
             writer.save(step, made[0].replace(step=step), {"data": "x"}, {"eval/loss": loss})
         writer.wait()
@@ -63,7 +64,7 @@ def test_latest_and_best_are_kept(saved):
 
 
 def test_restored_is_what_was_saved(run, made):
-    with checkpoints.Checkpoints(run, CheckpointConfig()) as reader:
+    with CheckpointWriter(run, CheckpointConfig()) as reader:
         assert reader.latest() == 8
         back, meta = reader.restore(8, made[1])
     equal(back.replace(step=0), made[0].replace(step=0))
@@ -103,13 +104,13 @@ def test_another_rig_is_refused(run, made):
     path.write_text(json.dumps({**json.loads(path.read_text()), "rig": "0123456789abcdef"}))
     with pytest.raises(InputError, match="made for rig 0123456789abcdef"):
         checkpoints.load_params(run)
-    with checkpoints.Checkpoints(run, CheckpointConfig()) as reader:
+    with CheckpointWriter(run, CheckpointConfig()) as reader:
         with pytest.raises(InputError, match="made for rig"):
             reader.restore(8, made[1])
 
 
 def test_another_model_is_named_by_its_weights(run, made):
-    with checkpoints.Checkpoints(run, CheckpointConfig()) as reader:
+    with CheckpointWriter(run, CheckpointConfig()) as reader:
         with pytest.raises(InputError, match=r"net/Dense_0/bias is float32\[8\].*float32\[9\]"):
             reader.restore(8, made[2])
     have = {"a": np.zeros((2, 3), np.float32), "b": {"c": np.zeros(3, np.float32)}}
@@ -137,7 +138,7 @@ def test_remains_of_an_interrupted_save_or_deletion_do_no_harm(run, made):
     for path in list((folder / "4").rglob("*"))[::2]:
         if path.is_file():
             path.unlink()
-    with checkpoints.Checkpoints(run, CheckpointConfig(keep_latest=1, keep_best=0)) as writer:
+    with CheckpointWriter(run, CheckpointConfig(keep_latest=1, keep_best=0)) as writer:
         assert writer.latest() == 8 and not half.exists()
         equal(writer.restore(8, made[1])[0].params, made[0].params)
         writer.save(10, made[0], {"data": "x"}, {"eval/loss": 2.0})
@@ -147,14 +148,14 @@ def test_remains_of_an_interrupted_save_or_deletion_do_no_harm(run, made):
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_a_folder_that_went_away_fails_the_save(run, made):
-    with checkpoints.Checkpoints(run, CheckpointConfig()) as writer:
+    with CheckpointWriter(run, CheckpointConfig()) as writer:
         shutil.rmtree(run / "checkpoints")
         (run / "checkpoints").write_text("in the way")
         with pytest.raises(WorkFailed, match="checkpoint 10 of .* could not be written"):
             writer.save(10, made[0], {}, {})
             writer.wait()
         with pytest.raises(InputError, match="cannot be written"):
-            checkpoints.Checkpoints(run, CheckpointConfig())
+            CheckpointWriter(run, CheckpointConfig())
     gc.collect()  # What Orbax left undone is complained of here, where it is filtered.
 
 
@@ -170,7 +171,7 @@ def test_of_failures_in_one_save_only_the_raised_one_is_shown(caplog, place, rea
         task = asyncio.ensure_future(scope["write"]())
         await asyncio.wait([task])  # ended, and nobody looked at its error
 
-    with checkpoints._without_late_answers():
+    with orbax_errors.quiet():
         pass
     asyncio.run(save())
     gc.collect()
@@ -192,7 +193,7 @@ def test_identities_described_otherwise_are_refused(run, described):
     describe(8, kept)
     checkpoints.load_params(run, 8)  # This one has no identity.
     weights = {"identity": {"w": np.ones(2, np.float32)}}
-    with checkpoints.Checkpoints(run, CheckpointConfig()) as writer:
+    with CheckpointWriter(run, CheckpointConfig()) as writer:
         made = state.TrainState(np.int32(9), weights, {}, weights, None)
         writer.save(9, made, {"data": "x"}, {})
         writer.wait()
