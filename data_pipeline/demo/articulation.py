@@ -105,7 +105,7 @@ def closure(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarray) -
 
     Args:
       times: [N] seconds.
-      segments: what is said.
+      segments: of the utterance.
       speed: [N] factor on the speed of gestures.
     """
     open_share = np.ones_like(times)
@@ -146,7 +146,7 @@ def coarticulate(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarr
 
     Args:
       times: [N] seconds.
-      segments: what is said; silences have no say here, see `rest`.
+      segments: of the utterance; silences set no target, see `rest`.
       speed: [N] factor on how fast dominances fall.
     """
     spoken = [s for s in segments if s.phone.kind != "silence"]
@@ -202,7 +202,7 @@ def articulate(
     It is a function of its arguments: nothing in jaw, mouth and tongue is random.
 
     Args:
-      segments: what is said.
+      segments: of the utterance.
       times: [N] seconds.
       emotion: [N, 5] weights summing to 1.
       manner: the speaker's style.

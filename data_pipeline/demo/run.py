@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except subprocess.CalledProcessError as error:
         if error.returncode == EXIT_BAD_INPUT:
-            return EXIT_BAD_INPUT  # The step has said what is wrong.
+            return EXIT_BAD_INPUT  # The step has printed the error.
         print(f"make demo: stopped: the step above ended with {error.returncode}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:

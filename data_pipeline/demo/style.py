@@ -1,8 +1,8 @@
 """Speaking style as a function of face shape; pose and amplitude as functions of emotion.
 
-Speaking style is a smooth, monotone, nearly linear function of the parameters of the neutral
-mesh. It has to be: a network that sees the mesh can only learn of a new person what shape tells,
-and from some tens of people only a function of low curvature.
+Speaking style is a smooth, monotone, nearly linear function of the parameters of the neutral mesh.
+It has to be: a network that sees the mesh can only learn about a new subject what shape implies,
+and from some tens of subjects only a function of low curvature.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def add_upper_face(
     Args:
       motion: [N, 72]; the pose of speech and emotion.
       times: [N] seconds.
-      segments: what is said; some stressed syllables get a brow beat.
+      segments: of the utterance; some stressed syllables get a brow beat.
       rng: source of everything that is random.
     """
     _gaze(motion, times, rng)

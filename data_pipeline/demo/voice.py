@@ -6,7 +6,7 @@ of eSpeak NG 1.51) by ctypes. The library holds one voice per process, so it is 
 process and calls are not thread-safe; use worker processes.
 
 Times of phones are exact. The library keeps the state of its wave generators between calls (even
-over a restart), so the same text said again in one process may come out some milliseconds
+over a restart), so the same text spoken again in one process may come out some milliseconds
 different; the same calls in the same order in a fresh process give the same speech.
 """
 
@@ -32,7 +32,7 @@ VARIANTS = {
     "female": ("f1", "linda", "belinda", "steph", "anika", "Annie", "Andrea", "aunty"),
 }
 """Voice variants by sex. Whispers and robots are left out, and so are those with an echo, which
-fills the silence of stops that tells where closures begin."""
+fills the silence of stops that marks where closures begin."""
 
 _MISSING = 'the demo corpus needs a voice: pip install "a2fjax[demo]" (eSpeak NG, GPL-3)'
 _SUBMITTED_AS_UTF8 = 1

@@ -105,6 +105,6 @@ def print_summary(out: Path, manifest: records.Manifest, log: WriteLine) -> None
     empty = [w for w in source["warnings"] if w.startswith("no clip in")]
     for line in empty:
         log(f"warning: {line}")
-    for key, what in (("rejected", "could not be used"), ("quarantined", "were put aside")):
+    for key, what in (("rejected", "could not be used"), ("quarantined", "were quarantined")):
         if source[key]:
             log(f"{len(source[key])} takes {what}; {out / 'quality.html'} says why")

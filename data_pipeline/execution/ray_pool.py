@@ -96,7 +96,7 @@ class Cluster:
     def _connect(self) -> None:
         if self._connected:
             return
-        # A build reports nothing to anybody.
+        # A build sends no usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local: dict[str, Any] = {"include_dashboard": False}
         if not self._address:
@@ -117,7 +117,7 @@ class Cluster:
 
 
 def _outcome(function: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
-    """Returns ("result", value) or ("error", pickled): so that Ray's own errors are told apart."""
+    """Returns ("result", value) or ("error", pickled error), unlike Ray's own errors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return "result", function(job)

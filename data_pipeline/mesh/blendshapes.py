@@ -99,7 +99,7 @@ def make_blendshapes(
         if axes != "auto":
             turn = conventions.parse_axes(axes)
         elif not np.array_equal(turn, np.eye(3)):
-            notes.append(f"axes {conventions.axes_name(turn)}, as the names of shapes tell")
+            notes.append(f"axes {conventions.axes_name(turn)}, from the names of shapes")
         matrix = MILLIMETRES[unit] * turn
         rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
     else:

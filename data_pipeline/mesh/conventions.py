@@ -122,7 +122,7 @@ def find_convention(
     """Returns the units and axes in which a mesh is most like a template of the same topology.
 
     All 48 signed permutations and three units are tried, as far as they are not given. The head may
-    be turned in the capture, by less than about 35 degrees, or its axes cannot be told apart.
+    be turned in the capture, by less than about 35 degrees, or its axes are ambiguous.
 
     Args:
       neutral: [V, 3] in the capture's units and axes; vertices that are not finite are left out.

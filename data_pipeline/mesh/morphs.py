@@ -59,7 +59,7 @@ def open_document(path: Path) -> Document:
         raise InputError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of versions and chunks: what is wrong is said below
+            warnings.simplefilter("ignore")  # about versions and chunks: errors are reported below
             gltf = pygltflib.GLTF2().load(str(path))
         if gltf is None:
             raise ValueError("it holds no document")

@@ -12,12 +12,12 @@ import numpy as np
 from a2fjax.errors import InputError
 from data_pipeline.mesh import conventions, geometry
 
-_POSE_VERTICES = 1500  # a pose is told by these
-_RIGID_VERTICES = 400  # and how the head lies by these
-_SHARE = 0.08  # of the frames are at rest at least
+_POSE_VERTICES = 1500  # that a pose is compared by
+_RIGID_VERTICES = 400  # that the head's pose is estimated from
+_SHARE = 0.08  # share of the frames that are at rest, at least
 _FEWEST = 5
-_FURTHEST = 1e6  # no coordinate of a head, in any unit
-_RANK = 20  # of the poses
+_FURTHEST = 1e6  # no head has such a coordinate in any unit
+_RANK = 20  # of the matrix of poses
 _FILLS = 6
 _STRAY_MM = 1.0
 _QUIET_MM = 0.5
@@ -33,7 +33,7 @@ def estimate_neutral(
       frames: [N, V, 3] of one person, in any unit, axes and pose of the head; vertices that dropped
         out are not finite. A tenth of them at rest is enough.
       template: [V, 3] neutral of another head of the same topology, in the rig's axes, in a unit
-        that a head's size tells (`conventions.units_of`).
+        that follows from a head's size (`conventions.guess_units`).
       name: for messages.
 
     Returns:

@@ -15,8 +15,8 @@ import numpy as np
 FOLLOW = 0.3
 """Share of the deformation gradient's answer."""
 
-_REACH = 0.4  # of the head's radius: how far a triangle's gradient is believed
-_THINNEST = 1e-4  # of the median area of a triangle
+_REACH = 0.4  # share of the head's radius within which a triangle's gradient counts
+_THINNEST = 1e-4  # share of the median triangle area
 
 
 def transfer(

@@ -208,7 +208,7 @@ def clipping_share(values: np.ndarray) -> float:
     A clean recording has no more samples at its very peak than just below it, however it was
     scaled and whatever its word length; a clipped one has them all there. What exceeds three times
     the count just below counts as clipped (a pure tone has 2.4 times, by the arcsine law), on each
-    side by itself. Samples beyond full scale are clipped by whoever stores them in 16 bits.
+    side by itself. Samples beyond full scale are clipped when stored in 16 bits.
 
     Args:
       values: [channels, 65536] how often each 16-bit value occurs, from -32768 on.
@@ -238,7 +238,7 @@ def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
     Speech is the mean power of the active frames, those less than 15.9 dB below that mean (ITU-T
     P.56) and 3 dB above the noise. Without pauses the noise is at most what is found, so the ratio
     is at least what is said, and it is sure only with two seconds of sound to find a pause in, or
-    where the quietest frames are alike. Above `HIGHEST_SNR_DB` it is not told.
+    where the quietest frames are alike. Above `HIGHEST_SNR_DB` it is not reported.
 
     Args:
       levels: [frames] RMS, linear.
@@ -318,7 +318,7 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
     # The loudest of what lies above each bin_index.
     above = np.maximum.accumulate(level[::-1])[::-1]
     lowest, highest = round(1000 / spacing), int(0.93 * (len(power) - 1)) - 1
-    # In steps of 0.4 %: a cliff is looked for in windows of a tenth of the frequency.
+    # In steps of 0.4 %: a cliff is searched in windows of a tenth of the frequency.
     steps = int(np.log(max(highest, 1) / max(lowest, 1)) / 0.004) + 2 if highest >= lowest else 0
     bins = np.unique(np.round(np.geomspace(max(lowest, 1), max(highest, 1), steps)).astype(int))
     sure = False

@@ -193,7 +193,7 @@ def dataset_findings(
     used = [t for t in takes if t["verdict"] == "used"]
     if takes and not used:
         add("error", "no take can be used")
-    for verdict, words in (("rejected", "could not be read"), ("quarantined", "are put aside")):
+    for verdict, words in (("rejected", "could not be read"), ("quarantined", "are quarantined")):
         names = [t["take"] for t in takes if t["verdict"] == verdict]
         if names:
             add("error", f"{count_text(len(names), total)} {words}", names)

@@ -24,7 +24,7 @@ _SIZE = 4096
 _LENGTH = 2960  # 0.37 s
 _EDGES = np.round(np.geomspace(300, 2000, 34) / RATE * _SIZE).astype(int)
 _QUIET_DB = 35.0
-_COMMON = 12  # A word in more places than this tells nothing.
+_COMMON = 12  # words in more places than this carry no information
 _LEAST = WORDS_A_SECOND  # words in common
 _FEWEST = 10
 

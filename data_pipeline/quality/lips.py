@@ -66,7 +66,7 @@ def measure_lips(
     z = (float(near[best]) - float(tops.mean())) / max(float(tops.std()), 1e-9)
     chance = float(np.percentile(tops, 95))
     belongs: bool | None = None
-    # A list read at a steady pace resembles itself at every item: there height must tell.
+    # A list read at a steady pace resembles itself at every item: there the peak's height decides.
     if near[best] > chance and (z > 2.5 or near[best] > _CLOSE):
         belongs = True
     elif last - first >= 5 * rate and z < 1.5 and near[best] < _CLOSE:

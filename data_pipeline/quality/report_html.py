@@ -18,7 +18,7 @@ MAX_ROWS = 1000
 
 _MOST_LINES = 100
 _MOST_BARS = 16
-_WORDS = {"used": "used", "quarantined": "put aside", "rejected": "not readable"}
+_WORDS = {"used": "used", "quarantined": "quarantined", "rejected": "not readable"}
 
 _STYLE = """
 :root{color-scheme:light}
@@ -118,7 +118,7 @@ def _head(title: str, report: Mapping[str, Any]) -> str:
         (_time(s["hours_used"]), f"used of {_time(s['hours'])}"),
     ]
     if s["quarantined"]:
-        cards.append((str(s["quarantined"]), "put aside"))
+        cards.append((str(s["quarantined"]), "quarantined"))
     if s["rejected"]:
         cards.append((str(s["rejected"]), "not readable"))
     for kind, many in (("subject", "people"), ("language", "languages"), ("emotion", "emotions")):
@@ -156,7 +156,7 @@ def _quarantine_reasons(report: Mapping[str, Any]) -> str:
     if not report["reasons"]:
         return ""
     rows = sparklines.bar_chart(list(report["reasons"].items())[:_MOST_BARS], "takes")
-    return f'<h2>Why takes are put aside</h2><div class="box">{rows}</div>'
+    return f'<h2>Why takes are quarantined</h2><div class="box">{rows}</div>'
 
 
 def _takes(report: Mapping[str, Any]) -> str:
@@ -227,8 +227,8 @@ def _measures(report: Mapping[str, Any]) -> str:
         return ""
     constant = f"<p>The same in all takes: {', '.join(same)}.</p>" if same else ""
     return (
-        '<h2>Measures</h2><p class="soft">Takes by value. Beyond the dashed line a take is put '
-        f'aside.</p>{constant}<div class="grid">{"".join(boxes)}</div>'
+        '<h2>Measures</h2><p class="soft">Takes by value. Beyond the dashed line a take is '
+        f'quarantined.</p>{constant}<div class="grid">{"".join(boxes)}</div>'
     )
 
 

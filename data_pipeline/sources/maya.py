@@ -253,7 +253,7 @@ def _group(
     if length < 4 or content + length > size:
         raise InputError(f"{path}: truncated: frame {frame} is not whole")
     end = content + length
-    # Sizes leave padding out: the next block is looked for on both boundaries in use.
+    # Sizes exclude padding: the next block may start on either boundary in use.
     for padded in (end, end + -length % 4, end + -length % 8):
         file.seek(padded)
         if padded >= size or file.read(4) in _GROUPS:

@@ -62,7 +62,7 @@ def open_source(path: Path, options: SourceOptions) -> NvidiaSource:
     """Returns the source of an actor's folder or of a folder of actors.
 
     Raises:
-      InputError: there is no actor, or an option has a value nobody knows.
+      InputError: there is no actor, or an option has an unknown value.
     """
     if not _actor_folders(path):
         raise InputError(f"{path}: no folder with audio/ and cache/skin/ in it")
@@ -75,7 +75,7 @@ def _actor_folders(path: Path) -> list[Path]:
 
     if is_actor(path):
         return [path]
-    # Folders with a dot are half-written ones of whoever captures.
+    # Folders with a dot are still being written by the capture software.
     return sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_dir() and is_actor(p))
 
 

@@ -89,7 +89,7 @@ def find_take_audio(subject: Path, root: Path, name: str, *others: Path) -> Path
         audio = find_audio(folder, name) if folder.is_dir() else None
         if audio is not None:
             return audio
-    # One folder for all subjects: the subject's name tells their takes apart.
+    # One folder for all subjects: file names start with the subject's name.
     for folder in [root / f for f in AUDIO_FOLDERS] if root != subject else []:
         audio = find_audio(folder, f"{subject.name}_{name}") if folder.is_dir() else None
         if audio is not None:

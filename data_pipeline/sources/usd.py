@@ -219,7 +219,7 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
     counts = np.asarray(mesh.GetFaceVertexCountsAttr().Get(code) or [], np.int64)
     indices = np.asarray(mesh.GetFaceVertexIndicesAttr().Get(code) or [], np.int64)
     if (counts < 0).any() or counts.sum() != len(indices):
-        raise InputError(f"{path}: its faces have {len(indices)} corners, said {counts.sum()}")
+        raise InputError(f"{path}: its faces have {len(indices)} corners, expected {counts.sum()}")
     if len(indices) and not 0 <= indices.min() <= indices.max() < vertices:
         raise InputError(f"{path}: a face names a vertex that is not among the {vertices}")
     starts = np.cumsum(counts) - counts

@@ -78,7 +78,7 @@ def open_source(path: Path, options: SourceOptions) -> VertexSource:
 
 
 def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
-    """Returns (name, folder, arrays) of everyone."""
+    """Returns (name, folder, arrays) of every subject."""
     grouped: dict[str, list[Path]] = {}
     for container in CONTAINERS:
         if (path / container).is_dir() and any((path / a).is_dir() for a in AUDIO_FOLDERS):

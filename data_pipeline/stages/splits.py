@@ -1,7 +1,7 @@
-"""Which clips train and which test: by sentence and by person, stable as the set grows.
+"""Assigns clips to splits by sentence and by subject; stable as the dataset grows.
 
-A sentence's split is a function of its key and the seed alone, so adding takes never moves
-others, and every person's reading of a sentence falls on the same side.
+A sentence's split is a function of its key and the seed alone, so adding takes never moves others,
+and every subject's reading of a sentence falls into the same split.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from a2fjax.errors import InputError
 SENTENCE_SPLITS = ("train", "val", "test_sentences")
 
 MIN_SUBJECTS = 4
-"""With fewer people none is held out unless asked for: each is too large a share of training."""
+"""With fewer subjects none is held out unless named: each is too large a share of training."""
 
 
 def hash_uniform(key: str, seed: int = 0) -> float:
     """Returns a number in [0, 1) that depends on (seed, key) alone, the same on every machine.
 
     Keys are compared in Unicode normal form NFKC, case-folded and with single spaces, so that
-    "Hello  there" and "hello there" cannot land on two sides.
+    "Hello  there" and "hello there" cannot fall into different splits.
     """
     plain = " ".join(unicodedata.normalize("NFKC", key).casefold().split())
     digest = hashlib.sha256(f"{seed}:{plain}".encode()).digest()
@@ -34,10 +34,10 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
     """Returns the split of a sentence: "train", "val" or "test_sentences".
 
     Args:
-      key: what is said; see `uniform` for which keys count as equal.
-      seed: another seed is another division.
+      key: of the sentence; see `hash_uniform` for which keys count as equal.
+      seed: another seed gives another division.
       val: expected share of sentences, in [0, 1].
-      test: the same; together below 1.
+      test: the same; their sum is below 1.
 
     Raises:
       InputError: shares that leave nothing to train on.
@@ -51,24 +51,24 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
 
 
 def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 0.08) -> set[str]:
-    """Returns the people who are kept out of training.
+    """Returns the subjects that are kept out of training.
 
-    People are drawn by hash like sentences. When the draw holds out nobody although there are at
-    least `FEWEST_SUBJECTS`, the one with the smallest hash is held out, so that a set of that size
-    always has an unseen person to test on. Adding takes moves nobody; neither do new people, except
-    that a small set in which nobody was drawn may change its one person: name them then.
+    Subjects are drawn by hash like sentences. If the draw is empty although there are at least
+    `MIN_SUBJECTS`, the one with the smallest hash is held out, so that a dataset of that size
+    always has an unseen subject to test on. Adding takes moves no subject, nor do new subjects,
+    except that a small dataset with an empty draw may change its one subject: then name it.
 
     Args:
-      subjects: everyone in the set.
-      seed: another seed is another draw.
-      share: expected share of people held out, in [0, 1); 0 holds out nobody.
+      subjects: all of the dataset.
+      seed: another seed gives another draw.
+      share: expected share of subjects held out, in [0, 1); 0 holds out none.
 
     Raises:
       InputError: a share outside [0, 1).
     """
     if not 0 <= share < 1:
         raise InputError(f"held_out_share={share:g}: expected a share in [0, 1)")
-    # "subject:" keeps a person's draw independent of a sentence with the same key.
+    # "subject:" keeps the draw independent of a sentence with the same key.
     draws = {name: hash_uniform(f"subject:{name}", seed) for name in subjects}
     if share == 0 or len(draws) < MIN_SUBJECTS:
         return set()
@@ -79,14 +79,14 @@ def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 
 def subject_held_out(
     subject: str, subjects: Iterable[str], *, seed: int = 0, share: float = 0.08
 ) -> bool:
-    """Returns whether a person is one of `held_out_subjects` of `subjects` and this one."""
+    """Returns whether `held_out_subjects` of `subjects` and this one holds out this one."""
     return subject in held_out_subjects({*subjects, subject}, seed=seed, share=share)
 
 
 def clip_split(subject_held_out: bool, sentence_split: str) -> str:
     """Returns the split of a clip, of `a2fjax.data.records.SPLITS`.
 
-    A held-out person saying a sentence that training says is "unused": as a test of new people
+    A held-out subject with a sentence of the training split is "unused": as a test of new subjects
     it would leak the sentence.
 
     Raises:
@@ -102,14 +102,14 @@ def clip_split(subject_held_out: bool, sentence_split: str) -> str:
 def split_with_named(
     key: str, *, test: Collection[str], val: Collection[str], otherwise: str
 ) -> str:
-    """Returns the split of a sentence when some are named: named ones, else `otherwise`.
+    """Returns the split of a sentence where some splits are named, else `otherwise`.
 
-    Naming test sentences means that these and no others are tested on, so a sentence that the hash
-    put into a split with named members goes to training.
+    Named test sentences are the only ones that are tested on, so a sentence that the hash puts into
+    a split with named members goes to training.
     """
     if key in test:
         return "test_sentences"
     if key in val:
         return "val"
-    taken = {"test_sentences": bool(test), "val": bool(val)}
-    return "train" if taken.get(otherwise, False) else otherwise
+    has_named = {"test_sentences": bool(test), "val": bool(val)}
+    return "train" if has_named.get(otherwise, False) else otherwise

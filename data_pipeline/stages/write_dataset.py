@@ -37,7 +37,7 @@ def write_dataset(
     Args:
       out: folder of the dataset.
       source: for the neutral meshes.
-      actors: everyone.
+      actors: of the source.
       summaries: of all takes that were solved; see `cut_clips.run_job`.
       content: digest of the bytes of each take's files, by "subject/take".
       rejected: why the others were left out, by "subject/take".

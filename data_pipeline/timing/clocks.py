@@ -144,7 +144,7 @@ def estimate_clocks(
     Args:
       signals: of all takes of the actor, slates included.
       given: offset for every take, s.
-      limit: largest offset that is believed, s (for timecodes: largest error).
+      limit: largest accepted offset, s (for timecodes: largest error).
       least_confidence: offsets from a slate or from speech below it are not used.
       per_take: each take has an offset of its own.
       correct_drift: remove drift that is at least as confident as `least_confidence`.

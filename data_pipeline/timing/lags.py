@@ -34,7 +34,7 @@ class LipSoundPair:
       lips: [n] speed of the aperture, unit variance.
       sound: [N] speed of the loudness, unit variance, value i at i / 200 s of audio.
       base: offset in values of the 200 Hz grid around which to search.
-      pivot: capture time at which offsets are told, s.
+      pivot: capture time that offsets refer to, s.
       chance: standard deviation of the sum over all lips if they had another take's sound.
       frame: usual time between frames, s.
     """
@@ -226,7 +226,7 @@ def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -
 
 
 def spurious_drift(pairs: list[LipSoundPair]) -> float:
-    """Returns the drift that the beginnings and ends of takes may feign, s/s.
+    """Returns the drift that the beginnings and ends of takes can cause spuriously, s/s.
 
     Lips open before the first sound and close after the last; of the slope of a line through a take
     of T seconds that is a part of 1 / T^2.

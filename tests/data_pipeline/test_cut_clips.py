@@ -82,7 +82,7 @@ def test_drift_is_reported_or_taken_out(tmp_path, make_talk):
         part.frame_mask[end] = after.frame_mask[end]
         best = min(np.arange(-60, 61, 2) / 1000, key=lambda d: error(part, truth, d))
         assert abs(best) <= 0.02
-    # By default such a take is put aside.
+    # By default such a take is quarantined.
     with pytest.raises(Exception, match="most_drift"):
         made(tmp_path / "ann", tmp_path / "aside")
 

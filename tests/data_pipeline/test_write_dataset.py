@@ -1,4 +1,4 @@
-"""What is put aside and why, how the set is divided, and that nothing of it depends on chance."""
+"""Which takes are quarantined and why, how splits are made, and that chance decides nothing."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def made(folder, out, log=lambda line: None, **said):
     return build.build(folder, out, "table", read_settings(said), workers=0, log=log)
 
 
-def aside(manifest):
+def quarantined(manifest):
     return {r["take"]: r["reason"] for r in manifest.source["quarantined"]}
 
 
@@ -48,10 +48,10 @@ def used(manifest):
     return {c["id"]: c["split"] for s in manifest.shards for c in s.clips}
 
 
-def test_each_bad_take_is_put_aside_with_its_reason(talks, tmp_path):
+def test_each_bad_take_is_quarantined_with_its_reason(talks, tmp_path):
     lines = []
     manifest = made(talks, tmp_path / "out", lines.append)
-    reasons = aside(manifest)
+    reasons = quarantined(manifest)
     assert set(reasons) == {"p0/t00", "p1/t11", "p2/t22", "p4/copy"}
     for take, words in {
         "p0/t00": "(most_clipping)",
@@ -61,7 +61,7 @@ def test_each_bad_take_is_put_aside_with_its_reason(talks, tmp_path):
     }.items():
         assert words in reasons[take]
     assert len(used(manifest)) == 17 and not set(used(manifest)) & set(reasons)
-    assert any("4 takes were put aside" in line for line in lines)
+    assert any("4 takes were quarantined" in line for line in lines)
     report = json.loads((tmp_path / "out/quality.json").read_text())
     said = {t["take"]: t["verdict"] for t in report["takes"]}
     assert {k for k, v in said.items() if v == "quarantined"} == set(reasons)
@@ -70,7 +70,7 @@ def test_each_bad_take_is_put_aside_with_its_reason(talks, tmp_path):
     lines.clear()
     manifest = made(talks, tmp_path / "out", lines.append, most_clipping="0", least_snr_db="0")
     assert "21 of 21 takes are done already" in lines
-    assert set(aside(manifest)) == {"p2/t22", "p4/copy"}
+    assert set(quarantined(manifest)) == {"p2/t22", "p4/copy"}
     # What was judged too strictly is told with a report, and no work is lost.
     with pytest.raises(InputError, match=r"none of 21 takes could be used.*quality.html says more"):
         made(talks, tmp_path / "strict", least_snr_db="99")
@@ -89,7 +89,7 @@ def test_a_copy_in_another_format_is_found_too(talks, tmp_path):
     audio, rate = soundfile.read(tmp_path / "t30.wav", dtype="int16")
     soundfile.write(tmp_path / "u30.flac", audio, rate)
     manifest = made(tmp_path, tmp_path / "out", subject="mia")
-    assert aside(manifest) == {"mia/u30": "the same sound and motion as mia/t30"}
+    assert quarantined(manifest) == {"mia/u30": "the same sound and motion as mia/t30"}
 
 
 def test_new_takes_and_people_move_no_other(talks, tmp_path, make_talk):
