@@ -1,4 +1,4 @@
-r"""The diffusion model (v3.0): the regression's hearing, and a U-Net over time that removes noise.
+r"""The diffusion model (v3.0): the regression's backbone and a U-Net over time that removes noise.
 
     a2fjax train --config experiments/diffusion_v3_0.py --workdir runs/diffusion \
         --config.data.shards=shards
@@ -11,7 +11,7 @@ A student that needs one to four calls of the network, from a trained teacher:
         --config.data.shards=demo/shards --config.init_from=demo/diffusion
 
 Variants: "" (40 M parameters) and "large" (150 M) for real data sets, "demo" (2 M) for the demo
-corpus on two CPU cores; each with "+distilled" behind it.
+corpus on two CPU cores; each may end with "+distilled".
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """
     variant, plus, kind = variant.partition("+")
     if plus and kind != "distilled":
-        raise ValueError(f"unknown variant {kind!r} behind +; expected distilled")
+        raise ValueError(f"unknown variant {kind!r} after +; expected distilled")
     config = ConfigDict(
         {
             "name": "diffusion_v3_0",

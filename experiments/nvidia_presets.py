@@ -1,4 +1,4 @@
-r"""NVIDIA's two networks on our shards: conv_w2v_autocorr ("v2.3") and diffusion_rnn ("v3.0").
+r"""NVIDIA's two networks trained on shards: conv_w2v_autocorr ("v2.3") and diffusion_rnn ("v3.0").
 
     a2fjax train --config experiments/nvidia_presets.py:mark --workdir runs/mark \
         --config.data.shards=shards --config.audio.features=wav2vec2:facebook/wav2vec2-base
@@ -10,9 +10,9 @@ Variants: "mark" (1 layer of wav2vec 2.0, 272 + 10 PCA coefficients) and "claire
 
     --config.model.head=geometry --config.model.rig=HEAD.npz
 
-makes the head theirs. "conv_demo" and "diffusion_demo" are small, for two CPU cores and an encoder
-such as Whisper tiny. Learning rates, loss weights and dropout are theirs, per step rather than per
-epoch; batches are windows of ours instead of pairs of frames (v2.3) and of one clip (v3.0).
+gives NVIDIA's own head. "conv_demo" and "diffusion_demo" are small, for two CPU cores and an
+encoder such as Whisper tiny. Learning rates, loss weights and dropout are NVIDIA's, per step rather
+than per epoch; batches are windows instead of pairs of frames (v2.3) and of one clip (v3.0).
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +24,7 @@ def get_config(variant: str = "mark") -> ConfigDict:
     """Returns the experiment's values.
 
     Args:
-      variant: of `VARIANTS`.
+      variant: one of `VARIANTS`.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; expected one of {', '.join(VARIANTS)}")

@@ -6,7 +6,7 @@ r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirect
         --config.data.shards=demo/shards
 
 Variants: "" for real data sets; "demo" for the demo corpus on two CPU cores; "causal" for a model
-that looks ahead by its convolutions only. "+ENCODER" behind any of them adds a pretrained speech
+that looks ahead by its convolutions only. "+ENCODER" after any of them adds a pretrained speech
 encoder to log-mel, frozen and read from a cache:
 
     a2fjax cache shards --features whisper:tiny.npz
@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.name = "regression_v2_3_demo"
         config.steps = 1700
         config.data.update({"batch_size": 16, "window_frames": 128})
-        # Blinks, brow beats and gaze cannot be heard: chasing them would cost the mouth.
+        # Blinks, brow beats and gaze cannot be predicted from audio: fitting them costs the mouth.
         config.loss = {
             "velocity": 5.0,
             "aperture": 1.5,

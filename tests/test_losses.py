@@ -20,13 +20,13 @@ class Frozen(dict):
 
 ALL = LossConfig(group_weights=Frozen(jaw_mouth=2.0, jaw=3.0), terms=Frozen())
 SEEDS = st.integers(0, 2**32 - 1)
-compute = jax.jit(losses.regression_losses, static_argnames="config")
+compute = jax.jit(losses.compute_terms, static_argnames="config")
 
 
 @jax.jit
 def scalar_and_gradient(prediction, batch):
     def scalar(prediction):
-        return losses.total(losses.regression_losses(prediction, batch, ALL), ALL)
+        return losses.total(losses.compute_terms(prediction, batch, ALL), ALL)
 
     return jax.value_and_grad(scalar)(prediction)
 
@@ -132,7 +132,7 @@ def test_known_values():
     batch = everything_counts()
     prediction = batch.motion.copy()
     prediction[:, 2, rig.INDEX["jawOpen"]] = 0.5
-    terms = losses.regression_losses(prediction, batch, LossConfig())
+    terms = losses.compute_terms(prediction, batch, LossConfig())
     np.testing.assert_allclose(terms["position"].value, 0.25 / (4 * 72), rtol=1e-6)
     np.testing.assert_allclose(terms["velocity"].value, 2 * 0.25 / (3 * 72), rtol=1e-6)
     np.testing.assert_allclose(terms["aperture"].value, 0.25 / 4, rtol=1e-6)
@@ -146,28 +146,28 @@ def test_angles_count_in_units_of_thirty_degrees():
     batch = everything_counts()
     prediction = batch.motion.copy()
     prediction[..., rig.INDEX["leftEyeRotX"]] = 30.0
-    term = losses.regression_losses(prediction, batch, LossConfig())["position"]
+    term = losses.compute_terms(prediction, batch, LossConfig())["position"]
     np.testing.assert_allclose(term.value, 1 / 72, rtol=1e-6)
 
 
 def test_open_lips_count_little_for_closure():
     batch = everything_counts(frames=1)
     batch.motion[..., rig.INDEX["jawOpen"]] = 0.1
-    term = losses.regression_losses(batch.motion + 0.1, batch, LossConfig(closure_width=0.05))
+    term = losses.compute_terms(batch.motion + 0.1, batch, LossConfig(closure_width=0.05))
     np.testing.assert_allclose(term["closure"].weight, np.exp(-2.0), rtol=1e-5)
 
 
 def test_closed_by_mouth_close_counts_as_closed():
     batch = everything_counts(frames=1)
     batch.motion[..., [rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]]] = 0.4
-    term = losses.regression_losses(batch.motion, batch, LossConfig())["closure"]
+    term = losses.compute_terms(batch.motion, batch, LossConfig())["closure"]
     np.testing.assert_allclose(term.weight, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["position", "velocity", "aperture", "closure"])
 def test_a_term_of_weight_zero_is_not_computed(name):
     prediction, batch = example(0)
-    terms = losses.regression_losses(prediction, batch, LossConfig(**{name: 0.0}))
+    terms = losses.compute_terms(prediction, batch, LossConfig(**{name: 0.0}))
     assert name not in terms and len(terms) == 3
 
 
@@ -208,7 +208,7 @@ def test_an_added_term_counts_by_its_weight_and_a_built_in_one_is_refused(monkey
 
     prediction, batch = example(3)
     config = LossConfig(terms={"bias": LossTermConfig(weight=0.25)})
-    terms = losses.regression_losses(prediction, batch, config)
+    terms = losses.compute_terms(prediction, batch, config)
     mask = counted(batch)
     error = ((prediction - batch.motion) / rig.SCALE)[mask]
     np.testing.assert_allclose(terms["bias"].value, error.mean(), rtol=1e-4)

@@ -58,6 +58,7 @@ def describe_run(folder: Path, step: int | None = None) -> list[str]:
 
     path = folder / "config.json"
     resolved = config_lib.from_json(path.read_bytes(), name=str(path))
+    config_lib.warn_plugin_changes(f"run {folder}", resolved.plugins, resolved.config)
     config = resolved.config
     lines = [f"run {folder}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]
     lines += [f"  {line}" for line in _changed(resolved)]

@@ -17,8 +17,8 @@ _reported: set[str] = set()
 def digests(config: Config) -> dict[str, str]:
     """Returns a digest of the source of every package that a configuration takes parts from.
 
-    These are the packages of `config.plugins`, and those installed under the entry point group
-    `a2fjax.plugins` that the model, the task, a loss term or an encoder comes from.
+    These are the packages of `config.plugins` and `config.task`, and those installed under the
+    entry point group `a2fjax.plugins` that the model, a loss term or an encoder comes from.
 
     Returns:
       16 hex digits by top-level package; they change when any of its Python files does.
@@ -27,14 +27,13 @@ def digests(config: Config) -> dict[str, str]:
     used += [registry.losses.get(name) for name in config.loss.terms]
     kinds = [feature.partition(":")[0] for feature in config.audio.features if ":" in feature]
     used += [registry.encoders.get(kind) for kind in kinds]
-    packages = [name.partition(".")[0] for name in config.plugins]
-    task_module = config.task.partition(":")[0]
-    if task_module and not task_module.startswith("a2fjax."):
-        packages.append(task_module.partition(".")[0])
+    module, colon, _ = config.task.partition(":")
+    if module and not colon:
+        used.append(registry.models.get(module))
+    names = [*config.plugins, *([module] if colon else [])]
+    packages = {name.partition(".")[0] for name in names} | {entry.origin for entry in used}
     # Parts that a notebook or script defines have no package that could be pinned.
-    own = ("a2fjax", "__main__")
-    packages += [entry.origin for entry in used if entry.origin not in own]
-    return {name: _digest(name) for name in sorted(set(packages))}
+    return {name: _digest(name) for name in sorted(packages - {"a2fjax", "__main__"})}
 
 
 def source_files(package: str) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Python files of users: experiments and sweeps. What goes wrong in one is one line."""
+"""Runs Python files of users, experiments and sweeps; an error in one becomes one line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def load(path: Path, kind: str) -> ModuleType:
 
     Args:
       path: the file.
-      kind: what it is, for messages: "experiment", "sweep".
+      kind: noun for messages: "experiment", "sweep".
 
     Raises:
-      InputError: it is not there (names the nearest), or fails (names the line).
+      InputError: the file does not exist (names the nearest) or fails (names the line).
     """
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
@@ -29,7 +29,7 @@ def load(path: Path, kind: str) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     with guarded(path):
-        # Python's own loader would write beside the file, and take what it wrote for the file when
+        # Python's own loader would write bytecode beside the file, and run that instead of a file
         # that has changed within the same second.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module
@@ -37,7 +37,7 @@ def load(path: Path, kind: str) -> ModuleType:
 
 @contextlib.contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Makes one line of whatever a user's Python file raises, with its name and line.
+    """Turns whatever a user's Python file raises into one line with its name and line.
 
     Raises:
       InputError: the code in the block raised.

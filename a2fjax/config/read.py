@@ -1,4 +1,4 @@
-"""Experiment files and overrides become a `Resolved`; it is written to a run and read back."""
+"""Reads experiment files and overrides into a `Resolved`, which a run saves and reads back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from a2fjax.errors import InputError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """A configuration and how it came about.
+    """A configuration with the origin of each value.
 
     Attributes:
       config: the dataclasses.
@@ -60,7 +60,7 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     """Reads what `Resolved.to_json` wrote.
 
     Raises:
-      InputError: not JSON, or a key this version does not know.
+      InputError: not JSON, a plugin that cannot be imported, or a key this version does not know.
     """
     try:
         data = json.loads(text)
@@ -172,7 +172,7 @@ def _read_experiment(text: str) -> dict[str, Any]:
         try:
             config = module.get_config(variant) if variant else module.get_config()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # As a rule the experiment's own words about its variant.
+            # Usually the experiment's own message about an unknown variant.
             raise InputError(f"{text}: {error}") from None
     values = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(values, Mapping):

@@ -236,7 +236,7 @@ def _feature_groups() -> dict[str, np.ndarray]:
 
 def _features(data: eval_data.EvalData, group: np.ndarray) -> distribution.Features:
     source: ClipSource = data.known.takes
-    wanted = np.linspace(0, len(source) - 1, min(len(source), distribution.MOST)).astype(int)
+    wanted = np.linspace(0, len(source) - 1, min(len(source), distribution.MAX_WINDOWS)).astype(int)
     windows = []
     for i in np.unique(wanted):
         clip = source[int(i)]

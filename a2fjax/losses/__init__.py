@@ -23,7 +23,7 @@ from jax import Array
 from a2fjax import registry
 from a2fjax.batch import Batch
 from a2fjax.config import LossConfig
-from a2fjax.losses.inputs import LossInputs, balance, channel_weights, good_frames, prepare
+from a2fjax.losses.inputs import LossInputs, balance, channel_weights, prepare, valid_frames
 from a2fjax.losses.weighted_sum import WeightedSum, masked_mean, merge
 
 __all__ = [
@@ -31,21 +31,21 @@ __all__ = [
     "WeightedSum",
     "balance",
     "channel_weights",
-    "good_frames",
+    "valid_frames",
     "masked_mean",
     "merge",
-    "regression_losses",
+    "compute_terms",
     "term_weights",
     "total",
 ]
 
 
-def regression_losses(
+def compute_terms(
     prediction: Array,
     batch: Batch,
     config: LossConfig,
     factors: Array | None = None,
-    items: Array | None = None,
+    item_weights: Array | None = None,
 ) -> dict[str, WeightedSum]:
     """Computes the terms whose weight is not 0: the built-in ones, then those of `config.terms`.
 
@@ -56,13 +56,13 @@ def regression_losses(
       batch: motion, channel_mask, frame_mask and length are read; added terms may read more.
       config: weights and settings.
       factors: [72] of the squared errors of position and velocity, as `balance`; None for ones.
-      items: [B] of the squared errors of each item; None for ones. The weights that sums are
-        divided by do not depend on them.
+      item_weights: [B], factors of the squared errors of each item; None for ones. The weights
+        that sums are divided by do not depend on them.
 
     Returns:
       Weighted sums by name; channels count by their group weights.
     """
-    inputs = prepare(prediction, batch, config.group_weights, factors, items)
+    inputs = prepare(prediction, batch, config.group_weights, factors, item_weights)
     terms = {}
     for name, weight in term_weights(config).items():
         if weight:

@@ -48,16 +48,16 @@ def prepare(
     batch: Batch,
     group_weights: Mapping[str, float],
     factors: Array | None = None,
-    items: Array | None = None,
+    item_weights: Array | None = None,
 ) -> LossInputs:
-    """Masks a batch's error; arguments as `a2fjax.losses.regression_losses`."""
+    """Masks a batch's error; arguments as `a2fjax.losses.compute_terms`."""
     prediction = prediction.astype(jnp.float32)
-    valid = good_frames(batch)
+    valid = valid_frames(batch)
     mask = valid[..., None] & batch.channel_mask[:, None, :]
     # Both are masked before they meet: an unobserved NaN times zero would still be NaN.
     error = jnp.where(mask, prediction - batch.motion, 0.0) / rig.SCALE
-    if items is not None:
-        error = error * jnp.sqrt(items)[:, None, None]
+    if item_weights is not None:
+        error = error * jnp.sqrt(item_weights)[:, None, None]
     weights = channel_weights(group_weights)
     return LossInputs(
         prediction=prediction,
@@ -70,7 +70,7 @@ def prepare(
     )
 
 
-def good_frames(batch: Batch) -> Array:
+def valid_frames(batch: Batch) -> Array:
     """Returns [B, T] bool: frames that are neither padding nor marked as bad."""
     frames = jnp.arange(batch.frame_mask.shape[1])
     return batch.frame_mask & (frames < batch.length[:, None])

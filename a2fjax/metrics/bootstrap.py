@@ -1,6 +1,6 @@
-"""How sure a number is: percentile bootstrap over subjects.
+"""Confidence intervals by a percentile bootstrap over subjects.
 
-Frames and clips of one person are not independent, so whole subjects are drawn with replacement
+Frames and clips of one subject are not independent, so whole subjects are drawn with replacement
 (the cluster bootstrap). Few subjects give wide intervals, and one subject gives none.
 """
 
@@ -28,7 +28,7 @@ def intervals(
     Args:
       subjects: added sums of each subject.
       values: turns sums with a leading axis [resamples] into metrics [resamples].
-      seed: of the resampling; the same seed draws the same subjects.
+      seed: seed of the resampling; the same seed draws the same subjects.
       resamples: number of draws.
       level: coverage.
 
@@ -51,16 +51,16 @@ def differences(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float] | None]:
-    """Returns the interval of what every metric changes by from one condition to another.
+    """Returns the interval of the change of every metric from one condition to another.
 
-    Paired: both conditions are measured on the same drawn people, so what makes people differ in
-    both falls out. An interval without zero says that the change is no chance of who was measured.
+    Both conditions are measured on the same drawn subjects, so differences between subjects cancel.
+    An interval without zero says that the change does not depend on which subjects were measured.
 
     Args:
       subjects: added sums of each subject under the first condition.
       others: under the second one, of the same subjects in the same order.
       values: as `intervals`, which draws the same subjects for the same seed.
-      seed: of the resampling.
+      seed: seed of the resampling.
       resamples: number of draws.
       level: coverage.
 
@@ -68,7 +68,7 @@ def differences(
       {metric: (low, high)} of second minus first; None as `intervals`.
     """
     if len(subjects) != len(others):
-        raise ValueError(f"{len(subjects)} subjects and {len(others)} others are no pairs")
+        raise ValueError(f"{len(subjects)} subjects and {len(others)} others: expected as many")
     if len(subjects) < 2:
         return dict.fromkeys(values(subjects[0]))
     draws = _draws(len(subjects), seed, resamples)

@@ -1,4 +1,4 @@
-"""Whether motion is distributed as real motion is, and how much several takes of a line differ.
+"""Whether motion is distributed like real motion, and how much samples of one line differ.
 
 Features of a window of two seconds are its leading principal components, over the training motion,
 of curves and frame differences (each channel and its differences divided by their deviations),
@@ -8,10 +8,10 @@ set anew, so figures are comparable on one set only; `Features.fingerprint` says
     fd             ||m1 - m2||^2 + Tr(S1 + S2 - 2 (S1 S2)^0.5) of the features' means m and
                    covariances S (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update
                    Rule", eq. 6)
-    multimodality  mean ||z_i - z_j|| of takes of the same window, over halves of the takes, divided
-                   by that of windows of the training set picked at random: 0 says that all takes
-                   are one, 1 that they have no more in common than any two windows
-    spread         sqrt(variance over takes / variance over time of the truth), by channel group
+    multimodality  mean ||z_i - z_j|| of samples of the same window, over halves of the samples,
+                   divided by that of random windows of the training set: 0 says that all samples
+                   are equal, 1 that they have no more in common than any two windows
+    spread         sqrt(variance over samples / variance over time of the truth), by channel group
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HOP = 10
 WIDTH = 64
 """Components."""
 
-MOST = 2000
+MAX_WINDOWS = 2000
 """Training windows that components are fitted on."""
 
 _STILL = 1e-3
@@ -40,7 +40,7 @@ _STILL = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """See the module.
+    """Components that windows are projected on; see the module.
 
     Attributes:
       channels: [C] that take part: weights that move in training.
@@ -72,7 +72,7 @@ class Features:
 
 
 def windows(motion: np.ndarray, frame_mask: np.ndarray, hop: int = HOP) -> np.ndarray:
-    """Returns the windows [N, WINDOW, 72] of a clip that hold good frames only."""
+    """Returns the windows [N, WINDOW, 72] of a clip that hold valid frames only."""
     starts = [
         start
         for begin, end in find_runs(frame_mask)
@@ -95,7 +95,9 @@ def fit(training: np.ndarray, group: np.ndarray) -> Features:
     """
     if len(training) < 2:
         raise ValueError(f"{len(training)} windows of training motion: expected at least 2")
-    chosen = training[np.linspace(0, len(training) - 1, min(len(training), MOST)).astype(int)]
+    chosen = training[
+        np.linspace(0, len(training) - 1, min(len(training), MAX_WINDOWS)).astype(int)
+    ]
     group = np.intersect1d(group, rig.WEIGHT_CHANNELS)
     moves = chosen[..., group].reshape(-1, len(group)).std(0) > _STILL
     channels = group[moves]
@@ -113,8 +115,8 @@ def fit(training: np.ndarray, group: np.ndarray) -> Features:
     power, vectors = np.linalg.eigh(rows @ rows.T)
     count = min(WIDTH, len(rows) - 1)
     power, vectors = power[::-1][:count], vectors[:, ::-1][:, :count]
-    kept = power > 1e-9 * power[0]
-    axes = rows.T @ (vectors[:, kept] / power[kept]) * np.sqrt(len(rows))
+    usable = power > 1e-9 * power[0]
+    axes = rows.T @ (vectors[:, usable] / power[usable]) * np.sqrt(len(rows))
     z = rows @ axes
     typical = float(np.linalg.norm(z - np.roll(z, len(z) // 2, axis=0), axis=1).mean())
     return Features(channels, scale, mean, axes, typical)
@@ -137,12 +139,12 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
     return float(shift @ shift + np.trace(np.atleast_2d(a + b)) - 2.0 * shared)
 
 
-def multimodality(takes: Sequence[np.ndarray], features: Features) -> float:
-    """Returns the multimodality of features [N, K] by take; NaN of fewer than two takes."""
-    half = len(takes) // 2
+def multimodality(samples: Sequence[np.ndarray], features: Features) -> float:
+    """Returns the multimodality of features [N, K] by sample; NaN for fewer than two samples."""
+    half = len(samples) // 2
     if not half:
         return float("nan")
-    pairs = zip(takes[:half], takes[half : 2 * half], strict=True)
+    pairs = zip(samples[:half], samples[half : 2 * half], strict=True)
     distances = [np.linalg.norm(a - b, axis=1).mean() for a, b in pairs]
     return float(np.mean(distances) / features.typical)
 

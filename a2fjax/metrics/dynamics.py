@@ -58,7 +58,7 @@ def values(total: Sums) -> dict[str, np.ndarray]:
 
 
 def _high_power(x: np.ndarray, frame_mask: np.ndarray) -> np.ndarray:
-    """Energy [C] above `HIGH_FREQUENCY` over the runs of good frames; windowed, so leak-free."""
+    """Energy [C] above `HIGH_FREQUENCY` over the runs of valid frames; windowed, so leak-free."""
     power = np.zeros(x.shape[1])
     for start, stop in find_runs(frame_mask):
         n = stop - start

@@ -1,6 +1,7 @@
 """How far the curves are from the truth: errors by group, velocity error, correlation.
 
-Only observed channels and good frames count. With e = p - g over frames t and a group's channels c:
+Only observed channels and valid frames count. With e = p - g over frames t and channels c of a
+group:
 
     bs_mae/<group>    mean |e|                                   weight units
     bs_rmse/<group>   sqrt(mean e^2)                             weight units
@@ -34,7 +35,7 @@ def sums(
       prediction: [T, 72] in rig units.
       truth: [T, 72].
       channel_mask: [72] bool, observed channels.
-      frame_mask: [T] bool, good frames.
+      frame_mask: [T] bool, valid frames.
     """
     p = np.asarray(prediction, np.float64)
     g = np.asarray(truth, np.float64)

@@ -9,7 +9,7 @@ Closures. Let tau be the subject's 10th percentile of the true aperture over **s
 rest a closure. Bounds are inclusive, since the truth of a stop is often exactly its lowest value.
 With the margin m = 0.03 and the reach w = 2 frames (40 ms):
 
-    run         maximal run of good frames with aperture <= bound, gaps of one frame filled
+    run         maximal run of valid frames with aperture <= bound, gaps of one frame filled
     event       a run of at least 2 frames, at least half of them speech; its centre is the middle
                 of its lowest frames
     truth events        bound tau, at most 0.3 s (15 frames): longer ones are rests, easy to hit
@@ -72,7 +72,7 @@ def closure_threshold(apertures: np.ndarray, speech: np.ndarray) -> float:
     """Returns tau: the 10th percentile of a subject's true aperture over speech frames.
 
     Args:
-      apertures: [N] of all of the subject's good frames.
+      apertures: [N] of all of the subject's valid frames.
       speech: [N] bool.
 
     Returns:
@@ -130,7 +130,7 @@ def sums(
       truth: [T] true aperture.
       threshold: tau of the subject; NaN leaves closures unmeasured.
       speech: [T] bool.
-      frame_mask: [T] bool, good frames.
+      frame_mask: [T] bool, valid frames.
     """
     out = dict.fromkeys(
         "hit truth_events right predicted_events residual closed_p closed_g".split(), 0.0

@@ -26,7 +26,7 @@ def sums(prediction: np.ndarray, truth: np.ndarray, *, frame_mask: np.ndarray) -
     Args:
       prediction: [T] predicted aperture.
       truth: [T] true aperture.
-      frame_mask: [T] bool, good frames.
+      frame_mask: [T] bool, valid frames.
     """
     p, g = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
     out = np.zeros((3, 2 * MAX_LAG + 1))

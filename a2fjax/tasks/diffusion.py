@@ -97,7 +97,7 @@ class DiffusionTask(SingleModelTask):
         model, constants = self.model, variables["constants"]
         streams = rngs_lib.streams(key)
         rngs = streams if train else None
-        mask = losses.good_frames(batch)[..., None] & batch.channel_mask[:, None]
+        mask = losses.valid_frames(batch)[..., None] & batch.channel_mask[:, None]
         clean = model.standardised(constants, jnp.where(mask, batch.motion, 0.0))
         clean = jnp.where(mask, clean, 0.0)
         time = self.sample_times(streams["noise_level"], clean.shape[0])
@@ -121,13 +121,13 @@ class DiffusionTask(SingleModelTask):
         predicted = model.denoise(unet, x, alpha, sigma, conditions, rngs=rngs)
         weight = targets.weight(alpha, model.config.snr_limit)
         motion = model.motion(constants, predicted)
-        terms = losses.regression_losses(motion, batch, self.config, factors, weight)
+        terms = losses.compute_terms(motion, batch, self.config, factors, weight)
         if model.config.coarse:
             coarse = conditions["coarse_prediction"][:, : clean.shape[1]]
             coarse = model.motion(constants, coarse)
             # Items without audio have no coarse prediction.
             counts = jnp.ones_like(alpha) if audio_dropped is None else 1.0 - audio_dropped
-            coarse_terms = losses.regression_losses(coarse, batch, self.config, None, counts)
+            coarse_terms = losses.compute_terms(coarse, batch, self.config, None, counts)
             terms |= {f"{COARSE}{name}": term for name, term in coarse_terms.items()}
         return self.total(terms), terms
 
@@ -180,7 +180,7 @@ class DiffusionTask(SingleModelTask):
         alpha, sigma = model.level(time)
         predicted = model.denoise(params["unet"], x, alpha, sigma, plain, rngs=rngs)
         motion = model.motion(constants, predicted)
-        return losses.regression_losses(motion, batch.replace(motion=target), self.config, factors)
+        return losses.compute_terms(motion, batch.replace(motion=target), self.config, factors)
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""

@@ -98,14 +98,14 @@ class _NvidiaTask(SingleModelTask):
         config = self.config
         if not all_terms:
             config = dataclasses.replace(config, position=0.0, velocity=0.0)
-        return losses.regression_losses(motion, batch, config)
+        return losses.compute_terms(motion, batch, config)
 
     def _lip_dist(
         self, constants: Params, values: Array, target: Array, batch: Batch, exponent: float
     ) -> dict[str, WeightedSum]:
         if not self.settings.lip_dist:
             return {}
-        good = losses.good_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
+        good = losses.valid_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         true = self.model.lips(constants, target)
         near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
         error = near * (self.model.lips(constants, values) - true)
@@ -172,7 +172,7 @@ class ConvW2vAutocorrTask(_NvidiaTask):
         if is_geometry and not train:
             motion = self.model.motion(constants, out["frames"], train=True)
         terms = self._of_channels(motion, batch, all_terms=not is_geometry)
-        good = losses.good_frames(batch)
+        good = losses.valid_frames(batch)
         pairs = (good[:, 1:] & good[:, :-1])[..., None]
         if is_geometry:
             target, _ = self.model.target(constants, batch)
@@ -252,7 +252,7 @@ class DiffusionRnnTask(_NvidiaTask):
         constants = variables["constants"]
         streams = rngs_lib.streams(key)
         target, counts = self.model.target(constants, batch)
-        good = losses.good_frames(batch)
+        good = losses.valid_frames(batch)
         # Values outside the mask may be anything, but must not reach good frames as NaN.
         target = jnp.where(good[..., None], target, 0.0)
         items = target.shape[0]

@@ -62,7 +62,7 @@ class RegressionTask(SingleModelTask):
         if self.config.balance > 0:
             std = variables["constants"]["motion_std"]
             factors = losses.balance(std, self.config.balance)
-        terms = losses.regression_losses(motion, batch, self.config, factors)
+        terms = losses.compute_terms(motion, batch, self.config, factors)
         return self.total(terms), terms
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:

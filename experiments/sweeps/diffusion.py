@@ -1,4 +1,4 @@
-r"""What the diffusion model gets from its draft, from dropped audio and from its width.
+r"""Effect of the coarse prediction, of dropped audio and of the width on the diffusion model.
 
     python launch/submit.py submit experiments/diffusion_v3_0.py --sweep \
         experiments/sweeps/diffusion.py --config.data.shards=shards ...
@@ -10,7 +10,7 @@ from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
 
 
 def sweep() -> Sweep:
-    """Returns one change at a time, and widths with the learning rate that each bears."""
+    """Returns one change at a time, and widths with the highest learning rate of each."""
     sizes = zip(
         grid("model.unet.widths", (192, 320, 480), (288, 480, 704)),
         grid("optim.learning_rate", 7e-4, 5e-4),

@@ -47,7 +47,7 @@ def many(seed, count=30, **changes):
     return np.concatenate(found)
 
 
-def test_windows_hold_good_frames_only():
+def test_windows_hold_valid_frames_only():
     good = np.ones(350, bool)
     good[120] = False
     values = np.arange(350)[:, None] * np.ones((1, 72))
