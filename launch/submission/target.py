@@ -111,6 +111,11 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
     name, arrays = args.scheduler or before.scheduler, bool(before.finalize)
     scheduler = schedulers.get(name)
     remote = scheduler.capabilities.remote
+    if arrays and remote != schedulers.get(before.scheduler).capabilities.remote:
+        raise InputError(
+            f"--scheduler {name}: its jobs see other paths than those of {before.scheduler}; submit "
+            "with the paths that they see"
+        )
     given = _given(args, name, arrays=arrays)
     values = site_profile.read(args.profile)
     # Without another profile, the options of the last submission stand in for one.
