@@ -113,8 +113,8 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
     remote = scheduler.capabilities.remote
     if arrays and remote != schedulers.get(before.scheduler).capabilities.remote:
         raise InputError(
-            f"--scheduler {name}: its jobs see other paths than those of {before.scheduler}; submit "
-            "with the paths that they see"
+            f"--scheduler {name}: its jobs see other paths than those of {before.scheduler}; "
+            "submit again with the paths that they see"
         )
     given = _given(args, name, arrays=arrays)
     values = site_profile.read(args.profile)
