@@ -119,7 +119,7 @@ class Model:
         """Returns the predictor of arrays, for batches and live audio.
 
         Args:
-          **sample: values that replace those of `model.diffusion.sample`, such as `steps=4`.
+          **sample: values that replace those of `model.sample`, such as `steps=4`.
 
         Raises:
           InputError: as `a2fjax.infer.predictor.Predictor.load`.

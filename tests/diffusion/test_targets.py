@@ -44,29 +44,29 @@ def test_in_pure_noise_v_and_x0_tell_the_clean_value():
 
 @pytest.mark.parametrize("name", targets.NAMES)
 @pytest.mark.parametrize("angle", [0.2, 0.8, 1.4])
-def test_about_a_draft_is_the_mean_of_what_the_clean_value_may_be(name, angle):
-    draft = np.array([-1.2, 0.0, 0.9, 2.0])
+def test_the_coarse_guess_is_the_posterior_mean_of_the_clean_value(name, angle):
+    coarse = np.array([-1.2, 0.0, 0.9, 2.0])
     x = np.array([0.4, -1.0, 2.0, 0.1])
     alpha, sigma = np.cos(angle), np.sin(angle)
     grid = np.linspace(-12, 12, 20_001)[:, None]
-    likely = np.exp(-0.5 * (grid - draft) ** 2 - 0.5 * ((x - alpha * grid) / sigma) ** 2)
+    likely = np.exp(-0.5 * (grid - coarse) ** 2 - 0.5 * ((x - alpha * grid) / sigma) ** 2)
     mean = (grid * likely).sum(0) / likely.sum(0)
     level = jnp.float32(alpha), jnp.float32(sigma)
-    value = targets.coarse_guess(name, jnp.asarray(draft), jnp.asarray(x), *level)
+    value = targets.coarse_guess(name, jnp.asarray(coarse), jnp.asarray(x), *level)
     np.testing.assert_allclose(targets.clean(name, value, x, *level), mean, atol=2e-5)
 
 
-def test_without_a_draft_v_starts_at_zero():
+def test_without_a_coarse_prediction_v_starts_at_zero():
     """Standardised data need no more: the best guess of v from x alone is none."""
     x = jnp.linspace(-3, 3, 7)
     level = jnp.float32(0.6), jnp.float32(0.8)
     np.testing.assert_allclose(targets.coarse_guess("v", jnp.zeros(7), x, *level), 0.0, atol=1e-6)
 
 
-def test_in_pure_noise_the_best_guess_is_the_draft():
-    draft, x = jnp.array([0.5, -1.0]), jnp.array([2.0, 3.0])
-    value = targets.coarse_guess("v", draft, x, jnp.zeros(()), jnp.ones(()))
-    np.testing.assert_array_equal(targets.clean("v", value, x, 0.0, 1.0), draft)
+def test_in_pure_noise_the_best_guess_is_the_coarse_prediction():
+    coarse, x = jnp.array([0.5, -1.0]), jnp.array([2.0, 3.0])
+    value = targets.coarse_guess("v", coarse, x, jnp.zeros(()), jnp.ones(()))
+    np.testing.assert_array_equal(targets.clean("v", value, x, 0.0, 1.0), coarse)
 
 
 def test_the_weight_of_the_clean_value_is_that_of_v_up_to_its_limit():

@@ -130,14 +130,14 @@ def test_padding_and_what_stands_in_it_change_nothing_before_it(plain):
     close(predict(params, louder)[1, :length], expected)
 
 
-def test_a_clip_of_one_frame_without_the_number_of_a_take_has_a_motion(plain):
+def test_a_clip_of_one_frame_without_a_sample_index_has_a_motion(plain):
     _, _, params, predict = plain
     batch = example(items=1, frames=1).replace(sample_index=None)
     motion = predict(params, batch)
     assert motion.shape == (1, 1, 72) and np.isfinite(motion).all()
 
 
-def test_a_take_is_the_same_every_time_and_another_one_is_another(plain):
+def test_a_sample_repeats_and_another_index_gives_another(plain):
     batch, model, params, predict = plain
     first = np.asarray(predict(params, batch))
     np.testing.assert_array_equal(first, predict(params, batch))
@@ -173,7 +173,7 @@ def test_noise_belongs_to_frames_of_a_recording_and_not_to_chunks():
 
 
 @pytest.mark.parametrize("sampler, target", [("dpm", "v"), ("ddim", "eps")])
-def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, target):
+def test_inpainting_keeps_the_masked_motion_and_samples_the_rest(sampler, target):
     batch = example()
     model, params, _ = make(batch, sample={"sampler": sampler}, target=target, widths=(8,))
     kept = np.zeros((2, FRAMES, 72), bool)
@@ -190,7 +190,7 @@ def test_what_is_kept_stays_and_the_rest_is_another_with_every_take(sampler, tar
         np.testing.assert_allclose(found[kept], given[kept], atol=1e-6)
         assert np.abs(found - given)[~kept].max() > 0.1
     assert np.abs(first - other)[~kept].max() > 0.05
-    # What is kept is heard by the rest of its neighbourhood.
+    # The kept motion influences the rest of its neighbourhood.
     moved = batch.replace(inpaint_motion=np.where(kept, 0.5 * motion, motion))
     assert np.abs(np.asarray(sample(params, moved)) - first)[~kept].max() > 1e-3
 
@@ -204,35 +204,35 @@ def test_guidance_of_strength_one_is_none_and_costs_nothing(plain):
     assert {leaf.shape[0] for leaf in jax.tree.leaves(shapes)} == {8}
 
 
-def test_guidance_of_strength_zero_is_a_model_that_was_not_told(plain):
+def test_guidance_of_strength_zero_removes_the_condition(plain):
     batch, model, params, predict = plain
     how = dataclasses.replace(model.config.sample, emotion=0.0)
     sampled = quick(lambda p, b: model.motion(p["constants"], model.sample(p, b, how)))
-    untold = batch.replace(emotion=np.zeros_like(batch.emotion))
-    found = predict(params, untold)
+    without = batch.replace(emotion=np.zeros_like(batch.emotion))
+    found = predict(params, without)
     close(sampled(params, batch), found)
     assert differs(found, predict(params, batch))
 
 
-def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
+def test_each_guided_variant_leaves_out_one_condition(plain):
     batch, model, params, _ = plain
     how = SampleConfig(identity=2.0, audio=2.0, emotion=0.0)
     parts = quick(lambda p, b: model.guided(p, b, how)[0])(params, batch)
-    hear = quick(
+    encode = quick(
         lambda p, b, audio_dropped: model.encode_conditions(p, b, audio_dropped=audio_dropped)
     )
-    told = {
+    variants = {
         "none": batch,
         "audio": batch,
         "emotion": batch.replace(emotion=np.zeros_like(batch.emotion)),
         "identity": batch.replace(identity_mask=np.zeros(2, bool)),
     }
     whole = None
-    drafts = {}
-    for i, name in enumerate(told):
-        expected = hear(params, told[name], np.full(2, name == "audio"))
+    coarse_by_name = {}
+    for i, name in enumerate(variants):
+        expected = encode(params, variants[name], np.full(2, name == "audio"))
         own = jax.tree.map(lambda v, i=i: v[2 * i : 2 * i + 2], parts)
-        drafts[name] = np.asarray(expected["coarse_prediction"])
+        coarse_by_name[name] = np.asarray(expected["coarse_prediction"])
         if name == "none":
             guided, own["coarse_prediction"] = (
                 own["coarse_prediction"],
@@ -243,16 +243,18 @@ def test_each_part_of_what_is_guided_leaves_out_one_condition(plain):
         changed = {k for k in ("audio", "emotion", "identity") if differs_by_leaf(own, whole, k)}
         assert name == "none" or name in changed
     # Twice the audio, none of the emotion, twice the identity.
-    plain_draft = drafts["none"]
-    moved = 2 * plain_draft - drafts["audio"] - drafts["identity"]
-    close(guided, drafts["emotion"] + moved, atol=1e-4)
+    plain_coarse = coarse_by_name["none"]
+    moved = 2 * plain_coarse - coarse_by_name["audio"] - coarse_by_name["identity"]
+    close(guided, coarse_by_name["emotion"] + moved, atol=1e-4)
 
 
-def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
+def test_conditions_without_audio_do_not_depend_on_it(plain):
     batch, model, params, _ = plain
-    hear = quick(lambda p, b: model.encode_conditions(p, b, audio_dropped=jnp.array([True, False])))
-    first = hear(params, batch)
-    second = hear(params, batch.replace(audio=batch.audio[::-1] * 0.7))
+    encode = quick(
+        lambda p, b: model.encode_conditions(p, b, audio_dropped=jnp.array([True, False]))
+    )
+    first = encode(params, batch)
+    second = encode(params, batch.replace(audio=batch.audio[::-1] * 0.7))
     sources = [(k, i) for k in first["sources"] for i in (0, 1)]
     for name, a, b in (
         ("coarse_prediction", first["coarse_prediction"], second["coarse_prediction"]),
@@ -269,7 +271,7 @@ def test_what_is_heard_without_audio_does_not_depend_on_it(plain):
     )
 
 
-def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
+def test_conditions_are_encoded_once_a_clip_and_not_once_a_step(plain):
     batch, model, params, _ = plain
 
     def matrices(function, *args):
@@ -280,15 +282,15 @@ def test_hearing_is_once_a_clip_and_not_once_a_step(plain):
         how = SampleConfig(steps=steps, **strengths)
         return matrices(lambda p, b: model.sample(p, b, how), params, batch)
 
-    heard = jax.eval_shape(model.encode_conditions, params, batch)
+    conditions = jax.eval_shape(model.encode_conditions, params, batch)
     x, level = np.zeros((2, FRAMES, 72), np.float32), np.ones(2, np.float32)
-    one = matrices(model.denoise, params["params"]["unet"], x, level, level, heard)
-    hearing = matrices(model.encode_conditions, params, batch)
-    assert hearing > 0.1 * one
+    one = matrices(model.denoise, params["params"]["unet"], x, level, level, conditions)
+    encoding = matrices(model.encode_conditions, params, batch)
+    assert encoding > 0.1 * one
     assert sampling(8) - sampling(4) == 4 * one
-    assert sampling(4) == hearing + 4 * one
-    # With guidance, what is heard without the condition is also heard once.
-    assert sampling(4, audio=2.0) == 2 * (hearing + 4 * one)
+    assert sampling(4) == encoding + 4 * one
+    # With guidance, what is encoded without the condition is also encoded once.
+    assert sampling(4, audio=2.0) == 2 * (encoding + 4 * one)
 
 
 @pytest.mark.parametrize(
@@ -347,8 +349,8 @@ def one_call(model, batch):
     alpha, sigma = model.level(jnp.array([0.3, 0.9]))
 
     def call(params):
-        heard = model.encode_conditions(params, batch)
-        return model.denoise(params["params"]["unet"], x, alpha, sigma, heard)
+        conditions = model.encode_conditions(params, batch)
+        return model.denoise(params["params"]["unet"], x, alpha, sigma, conditions)
 
     return call
 
@@ -358,13 +360,13 @@ def test_computing_blocks_again_changes_neither_values_nor_gradients():
     model, params, _ = make(batch, widths=(8,))
     again, other, _ = make(batch, widths=(8,), remat=True)
     assert jax.tree.structure(other) == jax.tree.structure(params)
-    heard = quick(model.encode_conditions)(params, batch)
+    conditions = quick(model.encode_conditions)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
     level = model.level(jnp.array([0.3, 0.9]))
 
     def run(model):
         def scalar(unet):
-            return jnp.mean(model.denoise(unet, x, *level, heard) ** 2)
+            return jnp.mean(model.denoise(unet, x, *level, conditions) ** 2)
 
         return quick(jax.value_and_grad(scalar))(params["params"]["unet"])
 
@@ -387,36 +389,36 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
 
 
 def test_the_unet_sees_level_audio_emotion_and_identity(plain):
-    """Of the U-Net itself, with the draft as it was."""
+    """With the coarse prediction unchanged."""
     batch, model, params, _ = plain
-    heard = quick(model.encode_conditions)(params, batch)
+    conditions = quick(model.encode_conditions)(params, batch)
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, FRAMES, 72)), jnp.float32)
 
     @jax.jit
-    def unet(alpha, heard):
+    def unet(alpha, conditions):
         alpha = jnp.full(2, alpha)
         return model.unet.apply(
-            {"params": params["params"]["unet"]}, x, alpha, jnp.sqrt(1 - alpha**2), heard
+            {"params": params["params"]["unet"]}, x, alpha, jnp.sqrt(1 - alpha**2), conditions
         )
 
-    own = unet(0.5, heard)
-    assert np.abs(unet(0.1, heard) - own).max() > 1e-3
+    own = unet(0.5, conditions)
+    assert np.abs(unet(0.1, conditions) - own).max() > 1e-3
     for name in ("audio", "coarse_prediction", "identity", "emotion", "sources"):
-        changed = {**heard, name: jax.tree.map(lambda v: v + 0.5, heard[name])}
+        changed = {**conditions, name: jax.tree.map(lambda v: v + 0.5, conditions[name])}
         assert np.abs(unet(0.5, changed) - own).max() > 1e-3, name
 
 
-def test_at_the_start_the_prediction_is_the_best_guess_from_draft_and_noise():
+def test_at_the_start_the_prediction_is_the_best_guess_from_coarse_prediction_and_noise():
     batch = example()
     model = models.build(config(widths=(8,)), CONSTANTS)
     params = quick(model.init)(jax.random.key(0), batch)
-    call, hear = one_call(model, batch), model.encode_conditions
-    found, draft = quick(lambda p: (call(p), hear(p, batch)["coarse_prediction"][:, :FRAMES]))(
+    call, encode = one_call(model, batch), model.encode_conditions
+    found, coarse = quick(lambda p: (call(p), encode(p, batch)["coarse_prediction"][:, :FRAMES]))(
         params
     )
     x = np.random.default_rng(5).normal(size=(2, FRAMES, 72))
     alpha, sigma = (np.asarray(v)[:, None, None] for v in model.level(jnp.array([0.3, 0.9])))
-    np.testing.assert_allclose(found, alpha * x + sigma**2 * draft, atol=1e-5)
+    np.testing.assert_allclose(found, alpha * x + sigma**2 * coarse, atol=1e-5)
 
 
 def test_units_go_there_and_back_and_channels_never_observed_stay_at_their_mean():

@@ -279,7 +279,7 @@ def test_missing_and_unreadable_files_are_refused(tmp_path):
     (tmp_path / "head.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="not an .npz"):
         shapes.read(tmp_path / "head.npz")
-    with pytest.raises(InputError, match=r"model\.nvidia\.rig=.*heda.npz.*head.npz"):
+    with pytest.raises(InputError, match=r"model\.rig=.*heda.npz.*head.npz"):
         shapes.read(tmp_path / "heda.npz")
     np.savez(tmp_path / "other.npz", points=np.zeros(3))
     with pytest.raises(InputError, match="holds points; expected neutral with names"):

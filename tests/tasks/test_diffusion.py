@@ -102,7 +102,7 @@ def student():
     return task, batch, random_parameters(task, batch), with_slopes(task)
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms_and_of_the_drafts(teacher):
+def test_the_loss_is_the_weighted_sum_of_its_terms_and_of_the_coarse_ones(teacher):
     task, batch, params, run = teacher
     (value, terms), _ = run(params, batch, jax.random.key(0))
     names = {"position", "velocity", "aperture", "closure"}
@@ -111,11 +111,11 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_of_the_drafts(teacher):
     assert all(np.isfinite(v) and v > 0 for v in parts.values())
     assert value == pytest.approx(sum(parts.values()), rel=1e-5)
     heavy = build(coarse=3.0)
-    own, drafted = (sum(parts[f"{at}{n}"] for n in names) for at in ("", "coarse_"))
-    assert float(heavy.total(terms)) == pytest.approx(own + 3.0 * drafted, rel=1e-5)
+    own, coarse = (sum(parts[f"{at}{n}"] for n in names) for at in ("", "coarse_"))
+    assert float(heavy.total(terms)) == pytest.approx(own + 3.0 * coarse, rel=1e-5)
 
 
-def test_without_a_draft_there_are_no_terms_of_it():
+def test_without_a_coarse_weight_there_are_no_coarse_terms():
     task, batch = build(coarse=0.0), example()
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     _, terms = jax.eval_shape(
@@ -159,26 +159,26 @@ def test_what_is_masked_or_padded_may_be_no_number_at_all(teacher):
     jax.tree.map(np.testing.assert_array_equal, slopes, other_slopes)
 
 
-def test_drafts_of_items_without_audio_do_not_count(teacher):
-    """Of all items audio_dropped the draft says nothing, and nothing is said about it."""
+def test_coarse_predictions_of_items_without_audio_do_not_count(teacher):
+    """Without audio there is no coarse prediction, and it costs nothing."""
     task, batch, params, _ = teacher
-    audio_dropped = build(audio_dropout=1.0)
-    terms = quick(lambda p, b: audio_dropped.loss(p, b, jax.random.key(0), step=0, train=True)[1])
+    without_audio = build(audio_dropout=1.0)
+    terms = quick(lambda p, b: without_audio.loss(p, b, jax.random.key(0), step=0, train=True)[1])
     found = terms(params, batch)
     assert float(found["coarse_position"].value) == 0.0 and float(found["position"].value) > 0
 
 
-def test_the_draft_is_moved_by_its_own_loss_alone(teacher):
+def test_the_coarse_prediction_is_trained_by_its_own_loss_alone(teacher):
     _, batch, params, _ = teacher
     task = build(coarse=0.0, audio_dropout=0.0)
     _, slopes = with_slopes(task)(params, batch, jax.random.key(0))
-    drafts = [
+    leaves = [
         leaf
         for path, leaf in trees.paths(slopes["params"]["condition_encoder"])
         if path.startswith("coarse_prediction")
     ]
-    assert len(drafts) >= 3
-    for leaf in drafts:
+    assert len(leaves) >= 3
+    for leaf in leaves:
         assert not np.abs(leaf).any()
     assert np.abs(slopes["params"]["condition_encoder"]["backbone"]["conv_0"]["kernel"]).max() > 0
 
@@ -207,7 +207,7 @@ def test_an_untrained_model_costs_what_its_best_guess_costs():
     values = np.clip(rng.normal(size=batch.motion.shape), -4, 4)
     constants = task.model.constants
     batch = batch.replace(motion=np.asarray(task.model.motion(constants, values), np.float32))
-    # As `init` leaves them: nothing added to the guess; and a draft that says nothing.
+    # As `init` leaves them: nothing added to the guess; and a coarse prediction of zero.
     params = random_parameters(task, batch)
     for part, name in (
         ("unet", "output"),
@@ -275,17 +275,17 @@ def test_a_students_target_is_where_its_teachers_path_ends(student):
 
     @quick
     def both(params):
-        heard = only.model.encode_conditions(params, batch)
+        conditions = only.model.encode_conditions(params, batch)
         ones = jnp.ones(4)
 
         def denoise(x, i):
             a, s = (jnp.asarray(v, jnp.float32)[i] * ones for v in (levels.alpha, levels.sigma))
             return only.model.predict_clean(
-                params, params["params"]["teacher"], heard, (), SampleConfig(), x, a, s
+                params, params["params"]["teacher"], conditions, (), SampleConfig(), x, a, s
             )
 
         end = samplers.ddim(denoise, noise, levels)
-        own = only.model.denoise(params["params"]["unet"], noise, 0 * ones, ones, heard)
+        own = only.model.denoise(params["params"]["unet"], noise, 0 * ones, ones, conditions)
         terms = only.loss(params, batch, key, step=0, train=True)[1]
         return jnp.mean((own - end) ** 2), terms["position"].value
 
