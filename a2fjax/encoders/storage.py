@@ -51,8 +51,8 @@ mean 'whisper'?
 
 
 def _class(kind: str) -> type[SpeechEncoder]:
-    found: type[SpeechEncoder] = registry.encoders.get(kind).load()
-    return found
+    encoder_class: type[SpeechEncoder] = registry.encoders.get(kind).load()
+    return encoder_class
 
 
 def _check_kind(name: str, kind: str, given: str, path: str) -> None:
