@@ -27,8 +27,8 @@ def test_training_goes_on_from_the_other_runs_average(trained, tmp_path):
         np.testing.assert_allclose(after[path], value, rtol=1e-5, atol=1e-9, err_msg=path)
     at_random = tmp_path / "random"
     assert main.main(trained.arguments(at_random, change)) == 0
-    moved = leaves(at_random, 3, "params")["head/kernel"]
-    assert np.abs(moved - before["head/kernel"]).max() > 1e-3
+    moved = leaves(at_random, 3, "params")["params/head/kernel"]
+    assert np.abs(moved - before["params/head/kernel"]).max() > 1e-3
 
 
 def test_a_tuned_run_goes_on_without_the_run_it_began_with(trained, tmp_path):
