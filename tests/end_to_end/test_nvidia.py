@@ -198,7 +198,7 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(run, tmp_path):
     "changes, said",
     [
         ({"audio.features": ("mel",)}, "exactly one speech encoder"),
-        ({"audio.encoder.mix": True}, "hears the last state alone"),
+        ({"audio.encoder.mix": True}, "takes the last hidden state alone"),
         ({"model.vol_stab": 1.0}, "unknown key 'model.vol_stab'"),
         ({"model.sample_steps": 101}, "sample_steps=101: expected at most"),
         ({"model.part_weights": {"tonge": 1.0}}, "did you mean|tongue"),
