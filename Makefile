@@ -47,11 +47,11 @@ diffusion: demo
 
 # A file stays on one worker: what its tests share, runs and compiled programs, is made once.
 test: setup
-	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 # Schedulers and faults are waited for: a third worker computes meanwhile.
 test-slow: setup
-	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile -m slow $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 # Every use of jax, flax, optax, orbax and grain: loading, networks, tasks, training, checkpoints,
 # devices, compiled programs, inference. The rest was tested on the first Python, and so were the
@@ -59,7 +59,7 @@ test-slow: setup
 JAX_TESTS = tests/data/test_loader.py tests/diffusion tests/encoders tests/infer tests/models \
   tests/plan tests/sharding tests/tasks tests/train
 test-jax: setup
-	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" \
+	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 	  --ignore-glob='*nvidia*' $(JAX_TESTS) $(ARGS)
 
 # Large and for these tests only: where they cannot be had the tests skip and say why.

@@ -31,6 +31,20 @@ hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+# Folders whose files take longest, longest first.
+LONG = ("end_to_end", "launch", "models", "train", "plan", "encoders", "infer")
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with long files: workers that take a file at a time end at about the same time."""
+
+    def order(item):
+        folders = [name for name in LONG if name in item.path.parts]
+        return LONG.index(folders[0]) if folders else len(LONG)
+
+    items.sort(key=order)
+
+
 HANDLERS = {number: signal.getsignal(number) for number in signals.SCHEDULER_SIGNALS}
 
 
