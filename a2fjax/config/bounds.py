@@ -82,11 +82,6 @@ ShareBelowOne = Range(low=0, high=1, below=True)
 """A share that never is everything."""
 
 
-def between(low: float, high: float) -> Range:
-    """Returns the range from `low` to `high`, both included."""
-    return Range(low=low, high=high)
-
-
 class Choice:
     """One of a few values.
 

@@ -6,11 +6,11 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from a2fjax.config.bounds import KindOf, NamedSettings
-from a2fjax.config.build import settings_class, split_hint
+from a2fjax.config.bounds import NamedSettings
+from a2fjax.config.build import split_hint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +84,6 @@ def keys(config: Any, prefix: str = "") -> Iterator[Key]:
             meaning=text.get(field.name, ""),
             bounds=", ".join(bound.text for bound in bounds),
         )
-
-
-def model_kinds(bound: KindOf) -> Mapping[str, type]:
-    """Returns the settings class of every registered kind."""
-    return {entry.name: settings_class(entry, bound.base) for entry in bound.registry}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
