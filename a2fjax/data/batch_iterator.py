@@ -1,0 +1,116 @@
+"""Reads batches ahead in threads or worker processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from a2fjax import signals
+from a2fjax.batch import Batch
+from a2fjax.config import DataConfig
+from a2fjax.data.dataset import ClipSource
+from a2fjax.data.window_builder import CACHE_ERROR
+from a2fjax.errors import InputError
+
+
+class Batches:
+    """An iterator of batches that names the records it could not read.
+
+    Attributes:
+      source: the clips; `clip` in a batch is an index into its entries.
+    """
+
+    def __init__(self, data: grain.MapDataset, source: ClipSource, config: DataConfig):
+        """Starts reading `data` ahead: pairs of a batch and the reasons of bad records by clip."""
+        self.source = source
+        self._raise = config.on_bad_record == "raise"
+        self._workers = config.workers
+        ahead = config.prefetch
+        if config.workers:
+            options = grain.MultiprocessingOptions(
+                num_workers=config.workers,
+                per_worker_buffer_size=max(1, -(-ahead // config.workers)),
+            )
+            # Grain reads its absl flags when it starts workers; programs without absl have not
+            # parsed any.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            # One thread a worker: reading ahead of the buffer too would only hold memory.
+            reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+            stream = data.to_iter_dataset(reading).mp_prefetch(options, _start_worker)
+        else:
+            reading = grain.ReadOptions(
+                num_threads=config.threads,
+                prefetch_buffer_size=max(ahead, config.threads),
+            )
+            stream = data.to_iter_dataset(reading)
+        # Ends the worker processes with this object or the program, whichever ends first: at
+        # interpreter shutdown they would print errors.
+        self._reading = [iter(stream)]
+        self._end = weakref.finalize(self, _stop, self._reading)
+
+    @property
+    def bad(self) -> Mapping[str, str]:
+        """Reasons by name (shard, record, clip) of all records that could not be read so far."""
+        return {self.source.entries[i].name: why for i, why in sorted(self.source.bad.items())}
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Returns itself."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Returns the next batch.
+
+        Raises:
+          InputError: a record cannot be read and `data.on_bad_record` is "raise", or hidden states
+            cannot be read from a feature cache.
+        """
+        if not self._reading:
+            raise StopIteration
+        batch, bad = next(self._reading[0])
+        if CACHE_ERROR in bad:
+            raise InputError(bad[CACHE_ERROR])
+        for index, reason in bad.items():
+            if self._raise:
+                raise InputError(f"{self.source.entries[index].name}: {reason}")
+            self.source.note(index, reason)
+        # Workers put batches into shared memory, which must be free for the next ones.
+        return jax.tree.map(np.array, batch) if self._workers else batch
+
+    def close(self) -> None:
+        """Stops threads and worker processes; there is no next batch afterwards."""
+        self._end()
+
+
+def _stop(reading: list[Any]) -> None:
+    while reading:
+        reading.pop().close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Keeps a worker process off the accelerators, and ends it with its parent."""
+    del index, count
+    # Schedulers send these to all processes of a job; only the training process handles them.
+    signals.ignore(signals.STOP_SIGNALS)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone: a killed parent cannot end it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
