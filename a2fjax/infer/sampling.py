@@ -34,7 +34,7 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
             f"{', '.join(values)}: model.kind={config.model.kind!r} gives one motion for one "
             "recording; expected a run of model.kind='diffusion'"
         )
-    from a2fjax.models import diffusion
+    from a2fjax.models import diffusion_checks
 
     settings = config.model
     assert isinstance(settings, config_lib.DiffusionConfig)
@@ -47,7 +47,7 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
     merged = dataclasses.asdict(settings.sample) | dict(values)
     sample = config_lib.build(config_lib.SampleConfig, merged, where="sampling", prefix=PREFIX)
     model = dataclasses.replace(settings, sample=sample)
-    diffusion.check_sampling(model)
+    diffusion_checks.check_sampling(model)
     return dataclasses.replace(config, model=model)
 
 

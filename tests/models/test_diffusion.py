@@ -11,7 +11,8 @@ from a2fjax.batch import Batch
 from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, flops
-from a2fjax.models.diffusion import START_INDEX, check_sampling, frame_noise
+from a2fjax.models.diffusion import START_INDEX, frame_noise
+from a2fjax.models.diffusion_checks import check_sampling
 from a2fjax.models.params import nest, paths
 
 SMALL = DiffusionConfig(
