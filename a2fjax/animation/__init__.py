@@ -1,1 +1,1 @@
-"""Curves in files: readers and writers that map by name, and resampling by time."""
+"""Animation data: curves and their files, emotions over time, neutral meshes."""

@@ -1,1 +1,1 @@
-"""What people look at: sets of shards in words, takes as pictures and pages."""
+"""Views: takes, datasets and motions as text, figures and pages."""

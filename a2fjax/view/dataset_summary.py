@@ -1,4 +1,4 @@
-"""What is in sets of shards, in words."""
+"""Summaries of datasets as lines of text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from a2fjax.data.feature_cache import inventory
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
 MOST_RECORDS = 200
-"""Records that are read at most for what the manifest does not say."""
+"""Most records that are read for figures that are not in the manifest."""
 
 _REGIONS = ("jaw", "mouth", "cheeks_nose", "brows", "eyes", "tongue")
 _ROWS = 8
@@ -28,23 +28,23 @@ _ROWS = 8
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSummary:
-    """A set as `lines` and `combined` describe it.
+    """Content of a dataset.
 
     Attributes:
-      folder: of the set.
-      manifest: of the set.
+      folder: of the shards.
+      manifest: of the shards.
       clips: index entries of all clips.
-      looked_at: how many records were read.
+      records_read: number of records that were read.
       languages: frames by language; "" is unknown.
-      channel_share: [72] share of the clips looked at that observed each channel; None when every
-        clip has the set's mask.
-      quality: the builder's quality.json; {} when there is none.
+      channel_share: [72] share of the clips read that observed each channel; None when every clip
+        has the mask of the dataset.
+      quality: the build's quality.json; {} when there is none.
     """
 
     folder: Path
     manifest: records.Manifest
     clips: list[dict[str, Any]]
-    looked_at: int
+    records_read: int
     languages: Counter[str]
     channel_share: np.ndarray | None
     quality: dict[str, Any]
@@ -60,7 +60,7 @@ class DatasetSummary:
 
 
 def read(folder: str | Path) -> DatasetSummary:
-    """Reads a manifest, and at most `MOST_RECORDS` records spread over the set.
+    """Reads a manifest, and at most `MOST_RECORDS` records spread over the dataset.
 
     Raises:
       InputError: damaged, or of another rig.
@@ -74,7 +74,7 @@ def read(folder: str | Path) -> DatasetSummary:
         for clip in clips:
             languages[clip["language"]] += clip["frames"]
     else:
-        # Sets of earlier versions: the sample stands for the set.
+        # Manifests of earlier versions have no languages: the sample is extrapolated.
         for each in sample:
             languages[each.language] += each.frames
         seen, every = sum(languages.values()), sum(c["frames"] for c in clips)
@@ -108,7 +108,7 @@ def _quality(folder: Path) -> dict[str, Any]:
 
 
 def summary_lines(folder: str | Path) -> list[str]:
-    """Returns what is in a set of shards.
+    """Returns the summary of a dataset.
 
     Raises:
       InputError: as `read`.
@@ -181,9 +181,9 @@ def _hours(frames: float) -> str:
 
 def _languages(found: DatasetSummary) -> list[str]:
     ordered = sorted(found.languages.items(), key=lambda item: -item[1])[:_ROWS]
-    exact = found.looked_at == len(found.clips)
+    exact = found.records_read == len(found.clips)
     rows = [(name or "unknown", _hours(frames)) for name, frames in ordered]
-    return table(rows, ("language", "hours" if exact else f"hours (of {found.looked_at} clips)"))
+    return table(rows, ("language", "hours" if exact else f"hours (of {found.records_read} clips)"))
 
 
 def _subjects(found: DatasetSummary) -> list[str]:
@@ -217,7 +217,7 @@ def _channels(found: DatasetSummary) -> list[str]:
     if missing:
         out += _wrapped(f"never observed: {', '.join(_grouped(missing))}")
     if share is not None:
-        # Channels that come and go together are named together.
+        # Channels observed in the same share of clips are listed together.
         groups: dict[float, list[str]] = {}
         for name, seen, part in zip(rig.CHANNELS, mask, share, strict=True):
             if seen and part < 1:
@@ -225,13 +225,13 @@ def _channels(found: DatasetSummary) -> list[str]:
         for part, names in sorted(groups.items()):
             text = f"in {part:.0%} of clips: {', '.join(_grouped(names))}"
             out += _wrapped(text)
-        if found.looked_at < len(found.clips):
-            out.append(f"    (of {found.looked_at} clips that were read)")
+        if found.records_read < len(found.clips):
+            out.append(f"    (of {found.records_read} clips that were read)")
     return out
 
 
 def _grouped(names: list[str]) -> list[str]:
-    """Returns names with whole regions named as such: "all brows"."""
+    """Returns names, where a complete region is one name: "all brows (5)"."""
     left, out = list(names), []
     for region in _REGIONS:
         members = [rig.CHANNELS[i] for i in rig.GROUPS[region]]
@@ -278,7 +278,7 @@ def _provenance(found: DatasetSummary) -> list[str]:
 
 
 def _caches(found: DatasetSummary) -> list[str]:
-    """Returns a table of what speech encoders were cached, if any were."""
+    """Returns a table of the feature caches, if there are any."""
     rows = []
     for cache in inventory.caches(found.folder, found.manifest):
         kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
@@ -292,7 +292,7 @@ def _caches(found: DatasetSummary) -> list[str]:
 
 
 def _rates(found: DatasetSummary) -> str:
-    """Returns the captures' frame rates, as the quality report or the settings say them."""
+    """Returns the frame rates of the captures, from the quality report or the settings."""
     rates: Counter[str] = Counter()
     for take in found.quality.get("takes") or ():
         motion = take.get("motion") if isinstance(take, dict) else None
@@ -341,15 +341,15 @@ def _reasons(some: list[Any], what: str) -> list[str]:
 def mixture_lines(
     folders: Sequence[str | Path], weights: Sequence[float] = (), split: str = "train"
 ) -> list[str]:
-    """Returns a table of several sets and of the mixture they make.
+    """Returns a table of several datasets and of their mixture.
 
     Args:
       folders: of shards.
-      weights: as `data.weights`; () shows what goes by amount of speech.
-      split: that is trained on.
+      weights: as `data.weights`; () weighs by amount of speech.
+      split: training split.
 
     Raises:
-      InputError: as `read`, or the weights do not fit the sets.
+      InputError: as `read`, or the weights do not fit the datasets.
     """
     if weights:
         check_weights(weights, [str(f) for f in folders])
@@ -371,7 +371,7 @@ def mixture_lines(
     ]
     out += table(rows, (*header, "speech", "windows")) + [""]
     if weights:
-        # How often a frame of a set is drawn while one pass of the mixture is made.
+        # How often a frame of a dataset is drawn in one epoch of the mixture.
         total = frames[shares > 0].sum()
         for name, share, n in zip(names, shares, frames, strict=True):
             often = f"each clip comes up {share * total / n:.2f} times an epoch for its length"

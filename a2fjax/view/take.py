@@ -1,4 +1,4 @@
-"""A take as it lies in shards, its segments joined again on one time axis."""
+"""Takes read from shards, their clips joined again on one time axis."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Take:
       audio: [320 T] float32 in [-1, 1], 16 kHz.
       motion: [T, 72] in rig units.
       channel_mask: [72] bool.
-      frame_mask: [T] bool, frames that are good.
+      frame_mask: [T] bool, valid frames.
       emotion: [T, 5].
-      residual: [T] mm, NaN where it was not stored; None when no clip has one.
+      residual: [T] mm, NaN where none was stored; None when no clip has one.
       cuts: seconds at which one clip ends and the next begins.
       extra: of the first clip.
     """
@@ -59,7 +59,7 @@ class Take:
 
     @property
     def title(self) -> str:
-        """What the take is, in one line."""
+        """Name, language, split, duration and clock offset in one line."""
         parts = [self.name, self.language or "unknown language", self.split, duration(self.seconds)]
         if self.sentence and self.sentence not in self.name:
             parts.append(f"sentence {self.sentence}")
@@ -81,40 +81,40 @@ def _mean_residual(take: Take) -> float:
 
 
 def find_take(folders: Sequence[str | Path], name: str) -> tuple[str, str]:
-    """Returns (folder, "<subject>/<take>") of the take that a name means.
+    """Returns (folder, "<subject>/<take>") of the take with a name.
 
     Args:
       folders: of shards.
-      name: of a take, of one of its clips, or the beginning of one take's name; the subject may be
-        left out.
+      name: of a take or of one of its clips, or the beginning of one take's name, with or without
+        the subject.
 
     Raises:
       InputError: no such take, or several; names the nearest.
     """
-    there: dict[tuple[str, str], None] = {}
+    takes: dict[tuple[str, str], None] = {}
     for folder in map(str, folders):
         for shard in records.read_manifest(folder).shards:
             for clip in shard.clips:
-                there[folder, _split_id(clip["id"])[0]] = None
+                takes[folder, _split_id(clip["id"])[0]] = None
     wanted = _split_id(name)[0]
-    for means in (
+    for matches in (
         lambda take: take == wanted,
         lambda take: take.partition("/")[2] == wanted,
         lambda take: take.startswith(wanted),
         lambda take: take.partition("/")[2].startswith(wanted),
     ):
-        found = [each for each in there if means(each[1])] if wanted else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            same = len({take for _, take in found}) == 1
-            some = [folder if same else take for folder, take in found]
+        candidates = [take for take in takes if matches(take[1])] if wanted else []
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            same = len({take for _, take in candidates}) == 1
+            some = [folder if same else take for folder, take in candidates]
             more = f" and {len(some) - 5} more" if len(some) > 5 else ""
             raise InputError(
                 f"--take {name!r} may be any of {len(some)}: {', '.join(some[:5])}{more}"
             )
     where = ", ".join(map(str, folders))
-    raise InputError(f"{where}: no take {name!r}{nearest(name, [take for _, take in there])}")
+    raise InputError(f"{where}: no take {name!r}{nearest(name, [take for _, take in takes])}")
 
 
 def _split_id(clip: str) -> tuple[str, int]:
@@ -125,8 +125,8 @@ def _split_id(clip: str) -> tuple[str, int]:
 def read(folder: str | Path, name: str) -> Take:
     """Reads the clips of a take and joins them in order.
 
-    A clip that says where in the take it starts (`extra["start_s"]`) is put there; without that,
-    one clip follows the other.
+    A clip starts at `extra["start_s"]` seconds, or where the previous clip ends if it has no such
+    value.
 
     Args:
       folder: of shards.
@@ -156,22 +156,22 @@ def _join(name: str, folder: str, clips: list[records.Clip]) -> Take:
     starts: list[int] = []
     end = 0
     for clip in clips:
-        said = clip.extra.get("start_s")
+        seconds = clip.extra.get("start_s")
         start = end
-        if isinstance(said, (int, float)) and np.isfinite(said):
-            start = max(end, round(said * rig.FPS))
+        if isinstance(seconds, (int, float)) and np.isfinite(seconds):
+            start = max(end, round(seconds * rig.FPS))
         starts.append(start)
         end = start + clip.frames
     total = end
     motion = np.zeros((total, rig.NUM_CHANNELS), np.float32)
-    good = np.zeros(total, bool)
+    valid_mask = np.zeros(total, bool)
     emotion = np.zeros((total, rig.NUM_EMOTIONS), np.float32)
     emotion[:, 0] = 1.0
     audio = np.zeros(total * HOP, np.float32)
     residual = np.full(total, np.nan, np.float32)
     for start, clip in zip(starts, clips, strict=True):
         part = slice(start, start + clip.frames)
-        motion[part], good[part], emotion[part] = clip.motion, clip.frame_mask, clip.emotion
+        motion[part], valid_mask[part], emotion[part] = clip.motion, clip.frame_mask, clip.emotion
         audio[start * HOP : start * HOP + len(clip.audio)] = clip.audio
         stored = np.asarray(clip.extra.get("residual", ()), np.float32).ravel()
         if len(stored) == clip.frames:
@@ -186,7 +186,7 @@ def _join(name: str, folder: str, clips: list[records.Clip]) -> Take:
         audio=audio,
         motion=motion,
         channel_mask=np.any([clip.channel_mask for clip in clips], axis=0),
-        frame_mask=good,
+        frame_mask=valid_mask,
         emotion=emotion,
         residual=residual if np.isfinite(residual).any() else None,
         cuts=tuple(start / rig.FPS for start in starts[1:]),
@@ -222,7 +222,7 @@ def cut(take: Take, seconds: tuple[float, float]) -> tuple[Take, float]:
 
 
 def summary_lines(take: Take) -> list[str]:
-    """Returns what is in a take, in words."""
+    """Returns the summary of a take as lines of text."""
     good = take.frame_mask
     peak = float(np.abs(take.audio).max(initial=0.0))
     out = [

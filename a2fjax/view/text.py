@@ -1,4 +1,4 @@
-"""Tables of text for a terminal."""
+"""Text for terminals: tables, columns, durations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTH = 100
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = "  ") -> list[str]:
-    """Returns lines of a table: the first column to the left, numbers to the right."""
+    """Returns the lines of a table; the first column is aligned left, the others right."""
     cells = [list(header), *([str(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []
@@ -20,7 +20,7 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = " 
 
 
 def beside(blocks: Sequence[list[str]], *, gap: int = 3) -> list[str]:
-    """Returns blocks of lines side by side, in as many bands as `WIDTH` asks for."""
+    """Returns blocks of lines side by side, as many in a row as fit into `WIDTH`."""
     out: list[str] = []
     band: list[list[str]] = []
 
@@ -47,7 +47,7 @@ def beside(blocks: Sequence[list[str]], *, gap: int = 3) -> list[str]:
 
 
 def short(name: str, width: int) -> str:
-    """Returns a name of at most `width` characters, the middle left out of a longer one."""
+    """Returns a name of at most `width` characters; a longer one loses its middle."""
     if len(name) <= width:
         return name
     tail = (width - 1) // 2
@@ -55,7 +55,7 @@ def short(name: str, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a length of time in the unit that fits: "7.3 s", "12.4 min", "104.2 h"."""
+    """Returns a duration with a suitable unit: "7.3 s", "12.4 min", "104.2 h"."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
