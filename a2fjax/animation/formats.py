@@ -31,12 +31,6 @@ from a2fjax import files, registry, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
-registry.writers.register(".csv", "a2fjax.animation.livelink:LiveLinkFormat")
-registry.writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
-registry.writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
-registry.writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
-
-
 CSV_ENDINGS = (".csv", ".channels.csv")
 
 

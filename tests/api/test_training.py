@@ -54,7 +54,7 @@ def test_a_task_must_be_importable(tmp_path):
         pass
 
     config = a2f.config(None, {**SMALL, "data.shards": str(tmp_path)})
-    with pytest.raises(a2f.InputError, match="move the class to the top level of a module"):
+    with pytest.raises(a2f.InputError, match="at the top of an importable module"):
         a2f.train(config, tmp_path / "run", task=Local)
     assert not (tmp_path / "run").exists()
 
