@@ -49,11 +49,11 @@ def test_overrides_are_python_values(tmp_path):
         a2f.config(None, {"stepz": 1})
 
 
-def test_a_task_must_be_importable(tmp_path):
+def test_a_task_must_be_importable(shards, tmp_path):
     class Local:
         pass
 
-    config = a2f.config(None, {**SMALL, "data.shards": str(tmp_path)})
+    config = a2f.config(None, {**SMALL, "data.shards": shards})
     with pytest.raises(a2f.InputError, match="at the top of an importable module"):
         a2f.train(config, tmp_path / "run", task=Local)
     assert not (tmp_path / "run").exists()

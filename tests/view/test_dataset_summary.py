@@ -63,7 +63,7 @@ def test_few_records_of_a_large_set_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "decode", lambda data: decoded.append(1) or plain(data))
     folder = write(tmp_path / "a", [clip(i, frames=2) for i in range(50)])
     found = dataset_summary.read(folder)
-    assert len(decoded) == 10 == found.looked_at
+    assert len(decoded) == 10 == found.records_read
     assert found.languages == {"en": 100}
 
 
