@@ -32,6 +32,8 @@ def start(setup, run, *options, cache=True, limit=None):
     if cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(setup / "compiled")
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    else:
+        environment["A2F_CACHE"] = "off"
 
     process = subprocess.Popen(
         command,
