@@ -57,7 +57,7 @@ test-slow: setup
 # devices, compiled programs, inference. The rest was tested on the first Python, and so were the
 # other networks, which use nothing that these do not.
 JAX_TESTS = tests/data/test_loader.py tests/diffusion tests/encoders tests/infer tests/models \
-  tests/plan tests/sharding tests/tasks tests/train
+  tests/plan tests/sharding tests/tasks tests/training
 test-jax: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 	  --ignore-glob='*nvidia*' $(JAX_TESTS) $(ARGS)

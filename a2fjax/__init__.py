@@ -13,15 +13,13 @@ nothing heavy: a name is imported when it is first used.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from a2fjax.api.evaluation import Comparison, Report, compare, evaluate
     from a2fjax.api.model import Model, load
     from a2fjax.api.motion import Motion
-    from a2fjax.api.training import Run, train
+    from a2fjax.api.training import Run, config, train
     from a2fjax.errors import InputError
 
 __version__ = "0.1.0"
@@ -34,7 +32,7 @@ __all__ = [
     "Report",
     "Run",
     "compare",
-    "config",  # noqa: F822 - resolved below
+    "config",
     "evaluate",
     "load",
     "train",
@@ -48,18 +46,15 @@ _MODULES = {
     "Report": "a2fjax.api.evaluation",
     "Run": "a2fjax.api.training",
     "compare": "a2fjax.api.evaluation",
+    "config": "a2fjax.api.training",
     "evaluate": "a2fjax.api.evaluation",
     "load": "a2fjax.api.model",
+    "train": "a2fjax.api.training",
 }
-
-_FUNCTIONS = {"config": "a2fjax.api.training", "train": "a2fjax.api.training"}
-"""Functions whose names are those of subpackages, too: the subpackages are callable."""
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
-    if name in _FUNCTIONS:
-        return importlib.import_module(f"a2fjax.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'a2fjax' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
@@ -70,36 +65,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Returns the public names."""
     return sorted({*globals(), *__all__})
-
-
-class _CallablePackage(types.ModuleType):
-    def _function(self) -> Any:
-        name = self.__name__.rpartition(".")[2]
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        return self._function()(*args, **keywords)
-
-    @property
-    def __signature__(self) -> Any:
-        import inspect
-
-        return inspect.signature(self._function())
-
-
-def _documentation(self: _CallablePackage) -> str:
-    return self._function().__doc__
-
-
-_CallablePackage.__doc__ = property(_documentation)  # type: ignore[assignment]
-
-
-class _Package(types.ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The import system binds a subpackage here once it is imported.
-        if name in _FUNCTIONS and isinstance(value, types.ModuleType):
-            value.__class__ = _CallablePackage
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

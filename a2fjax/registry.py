@@ -192,22 +192,22 @@ writers = Registry("animation format")
 models.register(
     "regression",
     "a2fjax.tasks.regression:RegressionTask",
-    settings="a2fjax.config.models:RegressionConfig",
+    settings="a2fjax.configuration.models:RegressionConfig",
 )
 models.register(
     "diffusion",
     "a2fjax.tasks.diffusion:DiffusionTask",
-    settings="a2fjax.config.models:DiffusionConfig",
+    settings="a2fjax.configuration.models:DiffusionConfig",
 )
 models.register(
     "conv_w2v_autocorr",
     "a2fjax.tasks.nvidia:ConvW2vAutocorrTask",
-    settings="a2fjax.config.nvidia:ConvW2vAutocorrConfig",
+    settings="a2fjax.configuration.nvidia:ConvW2vAutocorrConfig",
 )
 models.register(
     "diffusion_rnn",
     "a2fjax.tasks.nvidia:DiffusionRnnTask",
-    settings="a2fjax.config.nvidia:DiffusionRnnConfig",
+    settings="a2fjax.configuration.nvidia:DiffusionRnnConfig",
 )
 encoders.register("wav2vec2", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("hubert", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")

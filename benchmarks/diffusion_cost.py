@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import files, rig, tasks
 from a2fjax.audio import HOP, SAMPLE_RATE
 from a2fjax.infer import predictor

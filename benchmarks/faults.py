@@ -119,7 +119,7 @@ def checksum(run: Path) -> str:
     """Returns digits of the last state's parameters, averages and optimiser."""
     import jax
 
-    from a2fjax.train import checkpoints
+    from a2fjax.training import checkpoints
 
     digest = hashlib.sha256()
     for item in ("params", "ema"):

@@ -31,7 +31,7 @@ import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.audio import HOP, SAMPLE_RATE
-from a2fjax.config import AudioConfig, AugmentConfig, Config, DataConfig, EncoderConfig
+from a2fjax.configuration import AudioConfig, AugmentConfig, Config, DataConfig, EncoderConfig
 from a2fjax.data import records
 
 NVIDIA_SAMPLES = 8320
@@ -84,9 +84,9 @@ def trainer(config: Config, encoders: Any) -> Callable[[], float]:
     from a2fjax import tasks
     from a2fjax.data import loader
     from a2fjax.data.feature_cache import writer as encode
-    from a2fjax.train import optimizer as optimizer_lib
-    from a2fjax.train import state as state_lib
-    from a2fjax.train import step as step_lib
+    from a2fjax.training import optimizer as optimizer_lib
+    from a2fjax.training import state as state_lib
+    from a2fjax.training import step as step_lib
 
     streams = None
     if config.data.encoder_features == "cached":

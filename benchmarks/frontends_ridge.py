@@ -144,7 +144,7 @@ def padded(clip: Any) -> np.ndarray:
 def mel_features(clip: Any) -> np.ndarray:
     """Returns [1, T, 80] log-mel of a clip."""
     from a2fjax.audio.frontend import Frontend
-    from a2fjax.config import AudioConfig
+    from a2fjax.configuration import AudioConfig
 
     return np.asarray(Frontend(AudioConfig(features=("mel",))).features(padded(clip)[None]))
 

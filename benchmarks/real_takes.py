@@ -9,7 +9,7 @@ in turn is the test; a fold is
 
 1. the clocks' offset, estimated by `data_pipeline.build` on a folder of the training takes alone;
 2. shards of all takes with that offset, the test take in split test_sentences;
-3. an ordinary training run (`a2fjax.train.trainer.train`) on the others for every seed: log-mel
+3. an ordinary training run (`a2fjax.training.trainer.train`) on the others for every seed: log-mel
    unless told otherwise, no identity; speech encoders among the features are cached beside
    the shards;
 4. ridge regression on log-mel, +-0.24 s, its penalty chosen by leaving out one training take at a
@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="default: WORKDIR/real_takes.json")
     parser.add_argument("--fresh", action="store_true", help="use nothing that was done before")
     args, extra = parser.parse_known_args(argv)
-    from a2fjax import config as config_lib
+    from a2fjax import configuration as config_lib
     from a2fjax.evaluation import report
 
     try:
@@ -379,11 +379,11 @@ def _train(
     seed: str,
     extra: dict[str, str],
 ) -> Any:
-    from a2fjax import config as config_lib
+    from a2fjax import configuration as config_lib
     from a2fjax.data.feature_cache import writer
     from a2fjax.infer.predictor import Predictor
     from a2fjax.models import pretrained
-    from a2fjax.train import trainer
+    from a2fjax.training import trainer
 
     folders = [str(workdir / "shards"), *extra]
     values = MODEL | {"data.shards": ",".join(folders), "steps": str(args.steps), "seed": seed}
@@ -413,7 +413,7 @@ def _take(clip: records.Clip) -> str:
 def _part(clip: records.Clip, channels: Sequence[int]) -> Part:
     from a2fjax.audio import HOP, level
     from a2fjax.audio.frontend import Frontend
-    from a2fjax.config import AudioConfig
+    from a2fjax.configuration import AudioConfig
 
     audio = np.zeros(clip.frames * HOP, np.float32)
     audio[: len(clip.audio)] = level.normalise(clip.audio, clip.speech_level)

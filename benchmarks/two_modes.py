@@ -22,7 +22,7 @@ import optax
 
 from a2fjax import rig, tasks
 from a2fjax.batch import Batch
-from a2fjax.config import (
+from a2fjax.configuration import (
     Config,
     DiffusionConfig,
     LossConfig,
@@ -84,7 +84,7 @@ def train(
 ) -> tuple[Any, Any]:
     """Returns the task and its parameters after so many steps of Adam on `batch`."""
     from a2fjax.models.regression import default_constants
-    from a2fjax.train.state import ema_update
+    from a2fjax.training.state import ema_update
 
     data, settings = batch(items), config(kind)
     seen = data.motion.reshape(-1, rig.NUM_CHANNELS)

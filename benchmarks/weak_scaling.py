@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from a2fjax import config as config_lib  # noqa: E402
+from a2fjax import configuration as config_lib  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
 from a2fjax.plan import report, topologies  # noqa: E402
 from a2fjax.plan.predict import Speeds  # noqa: E402
@@ -60,7 +60,7 @@ def child(experiment: str, devices: int, batch: int, steps: int) -> None:
 
     from a2fjax import tasks
     from a2fjax.plan import compile_stats
-    from a2fjax.train import compiled_steps
+    from a2fjax.training import compiled_steps
 
     config = load(experiment, data__batch_size=batch * devices).config
     task = tasks.build(config)

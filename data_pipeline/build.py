@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config, files, registry, rig, signals
+from a2fjax import configuration, files, registry, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         args, extra = parser.parse_known_args(argv)
-        overrides = config.parse_overrides(extra)
+        overrides = configuration.parse_overrides(extra)
         if args.plugins:
             overrides["plugins"] = ",".join(filter(None, [overrides.get("plugins"), args.plugins]))
         settings = read_settings(overrides)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.errors import InputError
 from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.sources import SourceOptions
@@ -104,13 +104,13 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
       InputError: unknown name, or a value of the wrong kind or range.
     """
     values: dict[str, Any] = {
-        k: v if k in _STRINGS or k in CHOICES else config.parse_value(v)
+        k: v if k in _STRINGS or k in CHOICES else configuration.parse_value(v)
         for k, v in overrides.items()
     }
     for key in ("val_sentences", "test_sentences", "held_out"):
         if isinstance(values.get(key), (int, float)):
             values[key] = str(overrides[key])  # a name that happens to be a number
-    settings = config.build(BuildSettings, values, where="config")
+    settings = configuration.build(BuildSettings, values, where="config")
     for key in _POSITIVE:
         if not getattr(settings, key) > 0:
             raise InputError(f"config: {key}={getattr(settings, key)!r}: expected more than 0")

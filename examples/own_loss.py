@@ -13,7 +13,7 @@ import tiny_data
 
 import a2fjax as a2f
 from a2fjax import losses, registry
-from a2fjax.config import LossTermConfig
+from a2fjax.configuration import LossTermConfig
 
 # %% [markdown]
 # Settings are a frozen dataclass; every term has a weight. The term returns a sum and its weight,

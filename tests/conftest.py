@@ -74,7 +74,7 @@ def checksum():
     import jax
     import numpy as np
 
-    from a2fjax.train import checkpoints
+    from a2fjax.training import checkpoints
 
     def digest(run, step=None):
         out = hashlib.sha256()

@@ -15,7 +15,7 @@ FOUNDATION = {
     "signals",
     "rig",
     "registry",
-    "config",
+    "configuration",
     "mesh_descriptor",
     "sharding",
     "user_cache",
@@ -27,9 +27,9 @@ ALLOWED = {
     "rig": {"errors"},
     "mesh_descriptor": set(),
     "signals": {"errors"},
-    "config": {"errors", "rig", "registry"},
+    "configuration": {"errors", "rig", "registry"},
     "user_cache": set(),
-    "sharding": {"errors", "config", "user_cache"},
+    "sharding": {"errors", "configuration", "user_cache"},
     "audio": FOUNDATION,
     "batch": {"audio", "rig"},
     "encoders": FOUNDATION | {"audio"},
@@ -39,14 +39,16 @@ ALLOWED = {
     "metrics": FOUNDATION | {"audio"},
     "data": FOUNDATION | {"audio", "encoders"},
     "tasks": FOUNDATION | {"audio", "encoders", "models", "diffusion", "losses", "metrics", "data"},
-    "train": FOUNDATION | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks"},
+    "training": FOUNDATION | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks"},
     "animation": FOUNDATION | {"data"},
-    "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "train", "animation"},
-    "evaluation": FOUNDATION | {"audio", "encoders", "metrics", "data", "tasks", "train", "infer"},
+    "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "training", "animation"},
+    "evaluation": FOUNDATION
+    | {"audio", "encoders", "metrics", "data", "tasks", "training", "infer"},
     "view": FOUNDATION | {"audio", "data"},
-    "plan": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "train", "infer", "view"},
+    "plan": FOUNDATION
+    | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},
 }
-for _name in "models losses data tasks train infer evaluation plan".split():
+for _name in "models losses data tasks training infer evaluation plan".split():
     ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}
@@ -97,18 +99,18 @@ def test_the_pipeline_sees_only_what_it_may():
         assert not beyond, f"{path.relative_to(ROOT)} imports {sorted(beyond)}"
 
 
-LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.config", "data_pipeline"}
+LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.configuration", "data_pipeline"}
 LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
 LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.feature_cache.format"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
-LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.train", "a2fjax.train.preflight"}
+LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.training", "a2fjax.training.preflight"}
 LAUNCH_MAY |= {
     "a2fjax.registry",
     "a2fjax.signals",
-    "a2fjax.config.python_file",
-    "a2fjax.train.run_dir",
+    "a2fjax.configuration.python_file",
+    "a2fjax.training.run_dir",
     "a2fjax.sharding.mesh_shape",
-    "a2fjax.train.tracking",
+    "a2fjax.training.tracking",
 }
 
 

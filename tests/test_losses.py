@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from a2fjax import losses, registry, rig
 from a2fjax.batch import Batch
-from a2fjax.config import LossConfig, LossTermConfig, load
+from a2fjax.configuration import LossConfig, LossTermConfig, load
 from a2fjax.errors import InputError
 
 

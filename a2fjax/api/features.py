@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.data import records
 from a2fjax.errors import InputError
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config as config_lib
-from a2fjax.config import Config, Resolved
+from a2fjax import configuration as config_lib
+from a2fjax.configuration import Config, Resolved
 from a2fjax.errors import InputError
 from a2fjax.view import dataset_summary
 from a2fjax.view.text import table
@@ -54,7 +54,7 @@ def describe_run(folder: Path, step: int | None = None) -> list[str]:
     from a2fjax.models import params as params_lib
     from a2fjax.models import pretrained
     from a2fjax.plan import model_summary
-    from a2fjax.train import checkpoints, tracking
+    from a2fjax.training import checkpoints, tracking
 
     path = folder / "config.json"
     resolved = config_lib.from_json(path.read_bytes(), name=str(path))

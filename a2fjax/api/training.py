@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import signals
-from a2fjax.config import Config, Resolved
+from a2fjax.configuration import Config, Resolved
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Run:
         Raises:
           InputError: nothing was logged, or the log is damaged.
         """
-        from a2fjax.train import tracking
+        from a2fjax.training import tracking
 
         return tracking.read_metrics(self.path)
 
@@ -141,9 +141,9 @@ def train(
       Preempted: a signal asked to stop; the state is saved.
     """
     resolved = config if isinstance(config, Resolved) else _resolved(config)
-    from a2fjax.train import preflight
-    from a2fjax.train.distributed import process_setup, session
-    from a2fjax.train.distributed.watchdog import Watchdog
+    from a2fjax.training import preflight
+    from a2fjax.training.distributed import process_setup, session
+    from a2fjax.training.distributed.watchdog import Watchdog
 
     setup = process_setup.detect(os.environ)
     if setup.processes == 1:
@@ -151,7 +151,7 @@ def train(
     watchdog = Watchdog(60 * resolved.config.log.hang_minutes)
     _silence_libraries()
     with session.session(setup, watchdog):
-        from a2fjax.train import trainer
+        from a2fjax.training import trainer
 
         if setup.processes > 1:
             preflight.check_shards(resolved.config)  # Inside, so that the others are told.

@@ -16,7 +16,7 @@ import numpy as np
 from a2fjax import registry
 from a2fjax.audio import mel, num_frames, pitch
 from a2fjax.audio.level import TARGET
-from a2fjax.config import SIGNALS, AudioConfig
+from a2fjax.configuration import SIGNALS, AudioConfig
 from a2fjax.errors import InputError, nearest
 
 # Log power is mapped so that the floor is -SPAN and white noise at the level of speech is +SPAN;

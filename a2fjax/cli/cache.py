@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
       InputError, WorkFailed: as `a2fjax.api.features.cache`.
       Preempted: SIGTERM came.
     """
-    from a2fjax import config as config_lib
+    from a2fjax import configuration as config_lib
     from a2fjax.api import features
 
     if args.part and args.finish:

@@ -15,8 +15,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from a2fjax import config as config_lib
-from a2fjax.config import reference
+from a2fjax import configuration as config_lib
+from a2fjax.configuration import reference
 
 WIDTH = 100
 INDENT = "    "
@@ -73,7 +73,7 @@ def lines(key: reference.Key, origin: str) -> list[str]:
     r"""Returns the text of a key: a line with its value, then its meaning.
 
     Example:
-        >>> from a2fjax.config import EvalConfig
+        >>> from a2fjax.configuration import EvalConfig
         >>> key = list(reference.keys(EvalConfig(batches=8), "eval."))[-1]
         >>> print("\n".join(lines(key, "demo.py")))
         eval.batches = 8  (demo.py; default 4; int, above 0)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
       InputError: it is none of the three, or damaged.
     """
-    from a2fjax import config
+    from a2fjax import configuration
     from a2fjax.api import inspection
     from a2fjax.view import dataset_summary, drawing
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     elif len(args.what) > 1 or args.weights:
         lines = dataset_summary.mixture_lines(args.what, _weights(args.weights))
     elif is_experiment:
-        resolved = config.load(args.what[0], config.parse_overrides(extra))
+        resolved = configuration.load(args.what[0], configuration.parse_overrides(extra))
         if args.devices:
             lines = inspect_devices.lines(resolved, args)
         else:
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _weights(text: str | None) -> list[float]:
-    from a2fjax import config
+    from a2fjax import configuration
 
-    weights = config.parse_value(text) if text else ()
+    weights = configuration.parse_value(text) if text else ()
     weights = weights if isinstance(weights, tuple | list) else (weights,)
     if not all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights):
         raise InputError(f"--weights {text}: expected numbers, such as 1,2.5")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from a2fjax.config import Resolved
+from a2fjax.configuration import Resolved
 from a2fjax.errors import InputError
 
 OPTIONS = ("batch_per_device", "link_gbps", "latency_us", "mfu", "kernel_us", "hlo", "json")

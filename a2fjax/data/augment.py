@@ -16,7 +16,7 @@ import soxr
 
 from a2fjax import rig
 from a2fjax.audio import HOP, SAMPLE_RATE, level
-from a2fjax.config import AugmentConfig
+from a2fjax.configuration import AugmentConfig
 from a2fjax.data import records
 
 NOISES = ("white", "pink", "brown", "hum", "fan", "babble")

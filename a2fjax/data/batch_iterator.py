@@ -17,7 +17,7 @@ from absl import flags
 
 from a2fjax import signals
 from a2fjax.batch import Batch
-from a2fjax.config import DataConfig
+from a2fjax.configuration import DataConfig
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.window_builder import CACHE_ERROR
 from a2fjax.errors import InputError

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 
 from a2fjax.batch import Batch
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.data import mixture, window_sampler
 from a2fjax.data.batch_iterator import Batches
 from a2fjax.data.dataset import ClipSource

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2fjax.config import DataConfig, check_weights
+from a2fjax.configuration import DataConfig, check_weights
 from a2fjax.data import records
 from a2fjax.errors import InputError
 

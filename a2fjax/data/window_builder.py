@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax.batch import Batch
-from a2fjax.config import AugmentConfig, Config
+from a2fjax.configuration import AugmentConfig, Config
 from a2fjax.data import augment, records, subjects, window_sampler
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache.reader import Reader

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax.audio import HOP
-from a2fjax.config import EncoderConfig
+from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders.param_paths import Params, leaves
 from a2fjax.errors import InputError
 

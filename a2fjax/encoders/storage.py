@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from a2fjax import files, registry
-from a2fjax.config import EncoderConfig
+from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders import feature_names
 from a2fjax.encoders.hub_cache import find_file
 from a2fjax.encoders.param_paths import Params, leaves, set_path

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from a2fjax.config import DataConfig
+from a2fjax.configuration import DataConfig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluation.eval_clips import EvalClip

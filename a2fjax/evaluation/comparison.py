@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluation import conditions, eval_clips, eval_data

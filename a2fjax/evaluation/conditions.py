@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.evaluation.baselines import fit_length
 from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.infer.predictor import Request

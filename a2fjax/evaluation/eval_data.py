@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest

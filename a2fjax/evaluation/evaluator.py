@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.errors import WorkFailed
 from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report

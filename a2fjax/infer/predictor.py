@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.batch import Batch
@@ -27,7 +27,7 @@ from a2fjax.infer.run_config import read_config
 from a2fjax.models import conditioning, pretrained
 from a2fjax.models.base import Model
 from a2fjax.sharding import compilation_cache
-from a2fjax.train import checkpoints
+from a2fjax.training import checkpoints
 
 MIN_BUCKET = 64
 MAX_BATCH_FRAMES = 16_384

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError
 
 

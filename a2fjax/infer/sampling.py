@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError, nearest
 
 PREFIX = "model.sample."

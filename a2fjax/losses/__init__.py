@@ -22,7 +22,7 @@ from jax import Array
 
 from a2fjax import registry
 from a2fjax.batch import Batch
-from a2fjax.config import LossConfig
+from a2fjax.configuration import LossConfig
 from a2fjax.losses.inputs import LossInputs, balance, channel_weights, prepare, valid_frames
 from a2fjax.losses.weighted_sum import WeightedSum, masked_mean, merge
 

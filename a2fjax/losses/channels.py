@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from a2fjax.config import LossConfig
+from a2fjax.configuration import LossConfig
 from a2fjax.losses.inputs import LossInputs
 from a2fjax.losses.weighted_sum import WeightedSum
 

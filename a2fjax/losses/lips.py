@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax import rig
-from a2fjax.config import LossConfig
+from a2fjax.configuration import LossConfig
 from a2fjax.losses.inputs import LossInputs
 from a2fjax.losses.weighted_sum import WeightedSum
 

@@ -10,7 +10,7 @@ import numpy as np
 from a2fjax import registry
 
 if TYPE_CHECKING:
-    from a2fjax.config import Config
+    from a2fjax.configuration import Config
     from a2fjax.models.base import Model
     from a2fjax.models.pretrained import Encoders
 
@@ -35,7 +35,7 @@ def build(
     Example:
         >>> import jax
         >>> from a2fjax.batch import Batch
-        >>> from a2fjax.config import Config
+        >>> from a2fjax.configuration import Config
         >>> model = build(Config())
         >>> batch = Batch.spec(size=2, frames=50, points=64)
         >>> variables = jax.eval_shape(model.init, jax.random.key(0), batch)

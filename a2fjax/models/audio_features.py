@@ -16,7 +16,7 @@ from jax import Array
 from a2fjax.audio import HOP
 from a2fjax.audio.frontend import Frontend
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig
+from a2fjax.configuration import AudioConfig
 from a2fjax.models import pretrained
 from a2fjax.models.feature_fusion import AudioFeatures
 from a2fjax.models.params import Params, merge, nest, paths

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from a2fjax.config import AudioConfig
+from a2fjax.configuration import AudioConfig
 from a2fjax.models import rngs
 from a2fjax.models.audio_features import AudioFeatureExtractor
 from a2fjax.models.params import FROZEN, Params

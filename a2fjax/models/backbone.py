@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax.batch import Batch
-from a2fjax.config import BackboneConfig, EncoderConfig
+from a2fjax.configuration import BackboneConfig, EncoderConfig
 from a2fjax.models import conditioning
 from a2fjax.models.feature_fusion import AudioFeatures, FeatureFusion
 from a2fjax.models.gru import GRU, BidirectionalGRU

@@ -18,7 +18,7 @@ from jax import Array
 
 from a2fjax import rig
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, DiffusionConfig, SampleConfig
+from a2fjax.configuration import AudioConfig, DiffusionConfig, SampleConfig
 from a2fjax.diffusion import guidance, samplers, schedule, targets
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.diffusion_checks import check, guidance_strengths

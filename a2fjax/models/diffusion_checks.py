@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from a2fjax.config import DiffusionConfig, SampleConfig
+from a2fjax.configuration import DiffusionConfig, SampleConfig
 from a2fjax.diffusion import guidance
 from a2fjax.errors import InputError
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from a2fjax.config import EncoderConfig
+from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders.wav2vec2.masking import sample_mask_spans
 
 _LIMIT = 10.0  # Standard deviations: some of Whisper's units exceed it by far on single frames.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from a2fjax import files
-from a2fjax.config import AudioConfig, Config
+from a2fjax.configuration import AudioConfig, Config
 from a2fjax.encoders import storage
 from a2fjax.encoders.feature_names import feature_keys, parse
 from a2fjax.encoders.speech_encoder import SpeechEncoder

@@ -13,7 +13,7 @@ from jax import Array
 from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, BackboneConfig, EncoderConfig
+from a2fjax.configuration import AudioConfig, BackboneConfig, EncoderConfig
 from a2fjax.models import conditioning
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.backbone import Backbone
@@ -79,7 +79,7 @@ class Regression(AudioModel):
     Example:
         >>> import jax
         >>> from a2fjax.batch import Batch
-        >>> from a2fjax.config import AudioConfig, RegressionConfig
+        >>> from a2fjax.configuration import AudioConfig, RegressionConfig
         >>> model = Regression(RegressionConfig(conv_width=8, recurrent_width=8), AudioConfig())
         >>> batch = Batch.spec(size=2, frames=50, points=64)
         >>> variables = jax.eval_shape(model.init, jax.random.key(0), batch)

@@ -20,7 +20,7 @@ from jax import Array
 
 from a2fjax import rig
 from a2fjax.batch import Batch
-from a2fjax.config import DiffusionConfig, EncoderConfig
+from a2fjax.configuration import DiffusionConfig, EncoderConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
 from a2fjax.models.backbone import Backbone, channel_dropout

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import tasks
 from a2fjax.batch import Batch
 from a2fjax.data import loader
@@ -31,7 +31,7 @@ from a2fjax.plan import collectives, hlo
 from a2fjax.plan.topologies import ANSWER, PER_HOST, Topology
 from a2fjax.sharding import device_mesh
 from a2fjax.tasks.base import Task
-from a2fjax.train import compiled_steps
+from a2fjax.training import compiled_steps
 
 H100 = """gpu_device_info {
   threads_per_block_limit: 1024

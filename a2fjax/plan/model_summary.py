@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from a2fjax import tasks
 from a2fjax.batch import Batch
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.data import loader
 from a2fjax.infer.predictor import batch_shapes
 from a2fjax.models import flops

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError, WorkFailed, nearest
 
 PER_HOST = 8

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from a2fjax.config import ShardingConfig
+from a2fjax.configuration import ShardingConfig
 from a2fjax.errors import InputError
 from a2fjax.sharding.constraints import AXES
 from a2fjax.sharding.hardware import MEMORY

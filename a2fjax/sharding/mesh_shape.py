@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from a2fjax.config import ShardingConfig
+from a2fjax.configuration import ShardingConfig
 from a2fjax.errors import InputError
 
 

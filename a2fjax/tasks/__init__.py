@@ -13,7 +13,7 @@ from a2fjax import registry
 from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from a2fjax.config import Config
+    from a2fjax.configuration import Config
     from a2fjax.models.pretrained import Encoders
     from a2fjax.tasks.base import Task
 
@@ -39,7 +39,7 @@ def build(
         read.
 
     Example:
-        >>> from a2fjax.config import Config
+        >>> from a2fjax.configuration import Config
         >>> task = build(Config())
         >>> type(task).__name__, type(task.model).__name__
         ('RegressionTask', 'Regression')

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax.batch import Batch
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Model
 from a2fjax.models.params import Params

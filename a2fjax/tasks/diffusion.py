@@ -24,7 +24,7 @@ from jax import Array
 
 from a2fjax import losses
 from a2fjax.batch import Batch
-from a2fjax.config import Config, DiffusionConfig, LossConfig
+from a2fjax.configuration import Config, DiffusionConfig, LossConfig
 from a2fjax.diffusion import schedule, targets
 from a2fjax.errors import InputError
 from a2fjax.losses import WeightedSum

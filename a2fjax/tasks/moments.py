@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.config import Config, NvidiaConfig
+from a2fjax.configuration import Config, NvidiaConfig
 from a2fjax.data import records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError

@@ -34,7 +34,7 @@ from jax import Array
 from a2fjax import losses, rig
 from a2fjax.audio import HOP
 from a2fjax.batch import Batch
-from a2fjax.config import (
+from a2fjax.configuration import (
     Config,
     ConvW2vAutocorrConfig,
     DiffusionRnnConfig,

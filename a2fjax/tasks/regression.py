@@ -10,7 +10,7 @@ from jax import Array
 
 from a2fjax import losses
 from a2fjax.batch import Batch
-from a2fjax.config import BackboneConfig, Config, LossConfig
+from a2fjax.configuration import BackboneConfig, Config, LossConfig
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Model
 from a2fjax.models.params import Params

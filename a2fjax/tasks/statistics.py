@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import mesh_descriptor, rig
-from a2fjax.config import Config, DataConfig, NvidiaConfig
+from a2fjax.configuration import Config, DataConfig, NvidiaConfig
 from a2fjax.data import mixture, padding, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer

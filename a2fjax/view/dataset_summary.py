@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.config import DataConfig, check_weights
+from a2fjax.configuration import DataConfig, check_weights
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import inventory

@@ -125,9 +125,9 @@ def _for_few_sentences(shards: Path) -> list[str]:
 
 def _warm_up(steps: int) -> list[str]:
     """Returns the override that keeps the warm-up inside a run of few steps, where it is needed."""
-    from a2fjax import config
+    from a2fjax import configuration
 
-    usual = config.load(f"{EXPERIMENT}:demo").config.optim.warmup_steps
+    usual = configuration.load(f"{EXPERIMENT}:demo").config.optim.warmup_steps
     return [] if usual < steps else [f"--config.optim.warmup_steps={steps // 10}"]
 
 

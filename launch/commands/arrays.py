@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from a2fjax import config, registry
+from a2fjax import configuration, registry
 from a2fjax.errors import InputError
 from data_pipeline import settings as pipeline_settings
 from data_pipeline import sources
@@ -106,7 +106,7 @@ def check_idle(folder: Path) -> None:
 def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
     if (args.workers or 0) < 0:
         raise InputError(f"--workers {args.workers}: expected 0 or more")
-    values = config.parse_overrides(extra)
+    values = configuration.parse_overrides(extra)
     # Typing errors are found here rather than in the queue.
     settings = pipeline_settings.read_settings(values)
     if not chosen.capabilities.remote:
@@ -136,7 +136,7 @@ def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
 
 
 def _cache(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
-    values = config.parse_overrides(extra)
+    values = configuration.parse_overrides(extra)
     remote = chosen.capabilities.remote
     shards = _path(args.shards, "SHARDS", remote)
     exists = not remote and os.path.realpath(shards) not in dependencies.unfilled(chosen.after)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from a2fjax import config, errors
+from a2fjax import configuration, errors
 from launch import schedulers
 from launch.commands import monitor
 from launch.commands.arrays import check_idle
@@ -67,7 +67,7 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
         if run in bad:
             spec = target.again(args, spec, run)
             if spec.config is not None:
-                pinned = config.from_json(json.dumps(spec.config))
+                pinned = configuration.from_json(json.dumps(spec.config))
                 preflight.batch(pinned.config, spec.resources)
             shared = (spec.scheduler, spec.resources, spec.options, spec.directory)
             alike.setdefault(repr(shared), []).append(index)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from a2fjax import config, errors
+from a2fjax import configuration, errors
 from a2fjax.cli.main import COMMANDS
 from a2fjax.errors import InputError, nearest
-from a2fjax.train import run_dir
+from a2fjax.training import run_dir
 from launch.commands import sweep
 from launch.jobs import folders, formats, outcome, record
 from launch.jobs.spec import JobSpec
@@ -36,11 +36,11 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
       InputError: whatever can be found wrong before anything is queued.
       WorkFailed: the scheduler does not answer.
     """
-    overrides = config.parse_overrides(extra)
+    overrides = configuration.parse_overrides(extra)
     chosen = target.choose(args)
     if args.sweep is not None:
         return sweep.submit(args, overrides, chosen, program)
-    resolved = config.load(args.experiment, overrides)
+    resolved = configuration.load(args.experiment, overrides)
     preflight.configurations([resolved], chosen)
     if args.check_compile:
         print(preflight.compiles(chosen, args.experiment, overrides), flush=True)
@@ -98,7 +98,7 @@ def resume(args: argparse.Namespace, extra: list[str]) -> int:
         state = states.one(folder)
         if state.active:
             raise InputError(f"{before.id}: is {state.name}; `submit.py cancel` stops it")
-        spec = _continued(args, config.parse_overrides(extra), before, folder)
+        spec = _continued(args, configuration.parse_overrides(extra), before, folder)
         if state.name == outcome.DONE and not extra:
             print(f"{before.id}: is done; more steps are --config.steps=N")
             return errors.EXIT_OK
@@ -113,7 +113,7 @@ def _continued(
     if overrides:
         if before.config is None:
             raise InputError(f"{before.id}: is no training and has no --config.{[*overrides][0]}")
-        resolved = config.load(record.launch(folder) / "config.json", overrides)
+        resolved = configuration.load(record.launch(folder) / "config.json", overrides)
         if not args.new_code:
             # The run imports plugins from its snapshot, whatever they are here by now.
             resolved = dataclasses.replace(resolved, plugins=dict(before.config["plugins"]))

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from a2fjax import config, errors
-from a2fjax.config import Resolved
+from a2fjax import configuration, errors
+from a2fjax.configuration import Resolved
 from a2fjax.errors import InputError
 from launch.jobs import folders, formats, record
 from launch.jobs.spec import JobSpec
@@ -40,7 +40,7 @@ class _Planned:
     @property
     def identity(self) -> tuple[str, str]:
         """Equal for trials with the same values of the same configuration."""
-        return self.key, config.fingerprint(self.resolved.config)
+        return self.key, configuration.fingerprint(self.resolved.config)
 
 
 def submit(
@@ -65,7 +65,7 @@ def submit(
     if args.check_compile:
         print(preflight.compiles(chosen, args.experiment, overrides), flush=True)
     lead = formats.slug_words(planned[0].resolved.config.name)
-    digest = config.digest([one.identity for one in planned])[:8]
+    digest = configuration.digest([one.identity for one in planned])[:8]
     name = folders.check_name(args.name or f"{lead}-sweep-{digest}")
     with folders.exclusive(chosen.root, name, dry_run=args.dry_run) as release:
         entries, indices = _grown(args, chosen, program, name, planned)
@@ -83,7 +83,7 @@ def _planned(args: argparse.Namespace, overrides: Mapping[str, str]) -> list[_Pl
     planned: dict[tuple[str, str], _Planned] = {}
     for name, trial in zip(sweep.names(trials), trials, strict=True):
         texts = {**overrides, **sweep.overrides(trial)}
-        resolved = config.load(args.experiment, texts)
+        resolved = configuration.load(args.experiment, texts)
         one = _Planned(name, trial, sweep.key(trial), texts, resolved)
         planned.setdefault(one.identity, one)
     return list(planned.values())

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import errors, files
 from a2fjax.errors import InputError, WorkFailed
 from launch import schedulers

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from a2fjax.train.tracking import duration
+from a2fjax.training.tracking import duration
 from launch.jobs.record import launch
 
 _TAIL = 1 << 18

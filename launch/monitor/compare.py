@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.errors import InputError
 from launch.jobs import data_pins, direct, folders, record
 
@@ -39,7 +39,7 @@ def show(first: Path, second: Path) -> None:
 
 def _described(run: Path) -> dict[str, Any]:
     if folders.is_training(run):
-        values = config.flatten(direct.config(run)["config"])
+        values = configuration.flatten(direct.config(run)["config"])
         return {f"config.{key}": value for key, value in values.items()}
     spec = record.read(run)
     git = spec.git or {}
@@ -61,7 +61,7 @@ def _described(run: Path) -> dict[str, Any]:
         "environment": {k: v for k, v in spec.environment.items() if k != "PYTHONPATH"},
     }
     for name, values in groups.items():
-        flat = values if name in ("data", "package") else config.flatten(values)
+        flat = values if name in ("data", "package") else configuration.flatten(values)
         described |= {f"{name}.{key}": value for key, value in flat.items()}
     return described
 

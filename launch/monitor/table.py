@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.errors import InputError, nearest
 from a2fjax.view import text as words
 from launch.jobs.outcome import DONE
@@ -81,7 +81,7 @@ def setting(row: Row, key: str) -> Any:
     given = row.get("overrides") or {}
     if key not in given:
         return UNSET
-    return config.parse_value(given[key]) if isinstance(given[key], str) else given[key]
+    return configuration.parse_value(given[key]) if isinstance(given[key], str) else given[key]
 
 
 class _Unset:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax.config import Resolved
+from a2fjax.configuration import Resolved
 from launch.jobs import data_pins, formats, progress, record
 from launch.jobs.spec import JobSpec
 from launch.submission import dependencies, snapshot, target

@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from a2fjax import config as config_lib
-from a2fjax.config import Config, Resolved, ShardingConfig, check_schedule
+from a2fjax import configuration as config_lib
+from a2fjax.configuration import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
 from a2fjax.sharding import mesh_shape
-from a2fjax.train import preflight as training_preflight
+from a2fjax.training import preflight as training_preflight
 from launch import schedulers
 from launch.jobs.formats import last_line
 from launch.jobs.spec import JobSpec, Resources

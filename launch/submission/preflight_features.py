@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.data import records
 from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.errors import InputError
@@ -51,7 +51,7 @@ def check(
         if not features:
             return paths  # The experiment exists inside the image only.
         experiment = None
-    audio = config.load(experiment, overrides).config.audio
+    audio = configuration.load(experiment, overrides).config.audio
     encoders = [name for name in audio.features if ":" in name]
     if not encoders:
         raise InputError(

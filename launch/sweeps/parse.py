@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from a2fjax.config import python_file
+from a2fjax.configuration import python_file
 from a2fjax.errors import InputError, nearest
 from launch.sweeps.spaces import SPACES, Space
 from launch.sweeps.sweep import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.errors import InputError
 from launch.sweeps.spaces import SPACES, Space
 
@@ -143,7 +143,7 @@ def overrides(trial: Trial) -> dict[str, str]:
 
 def key(trial: Trial) -> str:
     """Returns 16 hex digits of the values of a trial, independent of their order."""
-    return config.digest({k: _plain(v) for k, v in trial.items()})
+    return configuration.digest({k: _plain(v) for k, v in trial.items()})
 
 
 def name(trial: Trial, among: Iterable[str] = ()) -> str:
@@ -205,12 +205,12 @@ def check(
     Raises:
       InputError: names the trial, the key and what was expected; or a key is set twice.
     """
-    config.load(experiment, settings)
+    configuration.load(experiment, settings)
     for number, trial in enumerate(trials, 1):
         for both in sorted(trial.keys() & (settings or {}).keys()):
             raise InputError(f"{both}: set by the sweep and by --config.{both}; give it once")
         try:
-            config.load(experiment, {**(settings or {}), **overrides(trial)})
+            configuration.load(experiment, {**(settings or {}), **overrides(trial)})
         except InputError as error:
             raise InputError(f"sweep: trial {number} of {len(trials)}: {error}") from None
 
@@ -284,7 +284,7 @@ def _value(key: str, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     """Returns what `config.parse_value` reads as `value`."""
-    if isinstance(value, str) and config.parse_value(value) == value:
+    if isinstance(value, str) and configuration.parse_value(value) == value:
         return value
     return repr(value)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from a2fjax import config, files
+from a2fjax import configuration, files
 from a2fjax.errors import InputError, nearest
 from launch.sweeps import sweep
 from launch.sweeps.spaces import Space
@@ -117,7 +117,7 @@ class Study:
         assert self._spaces is not None
         space = {k: _plain(s) for k, s in sorted(self._spaces.items())}
         now = {
-            "space": config.digest(space),
+            "space": configuration.digest(space),
             "keys": sorted(space),
             "better": self._settings.better,
         }
@@ -149,7 +149,7 @@ class Study:
         """Returns the values of a trial, as they are run."""
         trial = self._trials()[number]
         text: dict[str, str] = trial.user_attrs.get("overrides", {})
-        return {k: config.parse_value(v) for k, v in text.items()}
+        return {k: configuration.parse_value(v) for k, v in text.items()}
 
     def notes(self, number: int) -> dict[str, Any]:
         """Returns what drivers noted of a trial."""
@@ -315,7 +315,7 @@ def _texts(space: Space) -> list[str]:
 
 def _value(space: Space, chosen: Any) -> Any:
     if space.kind == "choice":
-        return config.parse_value(chosen)
+        return configuration.parse_value(chosen)
     return int(chosen) if space.kind == "int" else space.rounded(chosen)
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.audio import num_frames
 from a2fjax.infer import predictor

@@ -4,7 +4,7 @@ import pytest
 
 from a2fjax.audio import io, level
 from a2fjax.audio.frontend import Frontend
-from a2fjax.config import AudioConfig
+from a2fjax.configuration import AudioConfig
 from a2fjax.errors import InputError
 
 BOTH = Frontend(AudioConfig(features=("mel", "pitch")))

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from a2fjax import config, registry
+from a2fjax import configuration, registry
 from a2fjax.cli import main
-from a2fjax.config import build, reference
+from a2fjax.configuration import build, reference
 from a2fjax.errors import InputError
 
 EXPERIMENT = "experiments/diffusion_v3_0.py:demo"
@@ -14,7 +14,7 @@ EXPERIMENT = "experiments/diffusion_v3_0.py:demo"
 
 @pytest.mark.parametrize("kind", registry.models.names())
 def test_every_key_has_a_meaning(kind):
-    resolved = config.load(None, {"model.kind": kind})
+    resolved = configuration.load(None, {"model.kind": kind})
     keys = list(reference.keys(resolved.config))
     assert len(keys) > 60 and len({key.name for key in keys}) == len(keys)
     assert not [key.name for key in keys if not key.meaning]
@@ -48,11 +48,11 @@ def test_an_unknown_kind_is_named_with_the_nearest_and_how_to_register_one(capsy
 
 def test_settings_of_another_kind_are_unknown_keys():
     with pytest.raises(InputError, match="unknown key 'model.skin'"):
-        config.load(None, {"model.skin": "10"})
+        configuration.load(None, {"model.skin": "10"})
 
 
 def test_bounds_stand_beside_their_field():
-    for group in (config.OptimConfig, config.DataConfig, config.UNetConfig):
+    for group in (configuration.OptimConfig, configuration.DataConfig, configuration.UNetConfig):
         assert any(key.bounds for key in reference.keys(group()))
     with pytest.raises(ValueError, match="optim.b1=1.0: expected a value below 1"):
-        build(config.OptimConfig, {"b1": 1}, where="test", prefix="optim.")
+        build(configuration.OptimConfig, {"b1": 1}, where="test", prefix="optim.")

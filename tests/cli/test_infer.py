@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.animation import formats, livelink
 from a2fjax.audio import io
@@ -16,8 +16,8 @@ from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.infer import predictor
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoint_writer
-from a2fjax.train.state import TrainState
+from a2fjax.training import checkpoint_writer
+from a2fjax.training.state import TrainState
 
 VERTICES = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from array_record.python import array_record_module
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig, tasks
 from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.infer import predictor
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoint_writer
-from a2fjax.train.state import TrainState
+from a2fjax.training import checkpoint_writer
+from a2fjax.training.state import TrainState
 
 SMALL = "--config.model.conv_width=16 --config.model.recurrent_width=16".split()
 

@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from a2fjax import rig
 from a2fjax.audio import num_frames
-from a2fjax.config import AugmentConfig, Config, DataConfig
+from a2fjax.configuration import AugmentConfig, Config, DataConfig
 from a2fjax.data import records
 
 

@@ -6,7 +6,7 @@ import scipy.signal
 
 from a2fjax import rig
 from a2fjax.audio import level
-from a2fjax.config import AugmentConfig
+from a2fjax.configuration import AugmentConfig
 from a2fjax.data import augment, records
 
 JAW = rig.INDEX["jawOpen"]

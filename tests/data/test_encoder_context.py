@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax.config import AugmentConfig
+from a2fjax.configuration import AugmentConfig
 from a2fjax.data import loader
 from a2fjax.errors import InputError
 

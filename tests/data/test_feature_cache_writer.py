@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from a2fjax.cli import main
-from a2fjax.config import AudioConfig, AugmentConfig, EncoderConfig, LogConfig, Resolved
+from a2fjax.configuration import AudioConfig, AugmentConfig, EncoderConfig, LogConfig, Resolved
 from a2fjax.data import loader, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
@@ -470,7 +470,7 @@ def test_statistics_need_no_encoder_where_there_is_a_cache(build, tiny, copy, mi
 )
 def test_training_from_the_cache_is_training_from_audio(build, tiny, copy, tmp_path, kinds):
     """Losses and held-out losses to 1e-3."""
-    from a2fjax.train import trainer
+    from a2fjax.training import trainer
 
     names = [*(tiny[kind] for kind in kinds), "mel"]
     config = configure(build, [copy], names, context_frames=300)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax.config import AugmentConfig
+from a2fjax.configuration import AugmentConfig
 from a2fjax.data import loader
 from a2fjax.data.identity.points import sample_points
 from a2fjax.errors import InputError
@@ -249,7 +249,7 @@ def test_fingerprint_follows_what_decides_the_batches(shards, build):
 @pytest.mark.slow
 def test_a_program_that_ends_without_closing_ends_quietly(shards):
     code = f"""
-        from a2fjax.config import Config, DataConfig
+        from a2fjax.configuration import Config, DataConfig
         from a2fjax.data import loader
         if __name__ == "__main__":
             data = DataConfig(shards=({str(shards)!r},), batch_size=4, window_frames=32, workers=1)
@@ -296,7 +296,7 @@ def test_workers_outlive_a_notice_and_not_their_parent(shards):
     """Slurm sends SIGTERM to all processes of a step; a killed parent cannot stop its workers."""
     code = f"""
         import time
-        from a2fjax.config import Config, DataConfig
+        from a2fjax.configuration import Config, DataConfig
         from a2fjax.data import loader
         if __name__ == "__main__":
             data = DataConfig(shards=({str(shards)!r},), batch_size=4, window_frames=32, workers=1)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig, tasks
-from a2fjax.config import AugmentConfig, DataConfig, EvalConfig
+from a2fjax.configuration import AugmentConfig, DataConfig, EvalConfig
 from a2fjax.data import loader, mixture, records, window_sampler
 from a2fjax.errors import InputError
 from a2fjax.tasks import statistics
-from a2fjax.train import run_dir as folder_lib
-from a2fjax.train.inputs import ShardInputs
+from a2fjax.training import run_dir as folder_lib
+from a2fjax.training.inputs import ShardInputs
 
 
 def take(config, count, **arguments):
@@ -319,7 +319,7 @@ def write_half(build, folder, seen, other, numbers):
 def test_sets_of_disjoint_channels_teach_one_model_each_its_own(build, tmp_path):
     """The large set never shows a brow, the small one never a jaw; both follow the voice."""
     from a2fjax.infer.predictor import Predictor
-    from a2fjax.train import tracking, trainer
+    from a2fjax.training import tracking, trainer
 
     jaws = write_half(build, tmp_path / "jaws", JAW, BROW, range(10))
     brows = write_half(build, tmp_path / "brows", BROW, JAW, (30, 31))

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from a2fjax.config import AugmentConfig
+from a2fjax.configuration import AugmentConfig
 from a2fjax.data import loader, records, subjects
 
 

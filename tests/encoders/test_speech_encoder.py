@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a2fjax.config import EncoderConfig
+from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders import feature_names, storage, wav2vec2, whisper
 from a2fjax.encoders.whisper import chunked
 from a2fjax.errors import InputError, WorkFailed
@@ -191,7 +191,7 @@ def centre_of_clicks(respond, frame, reach=1100, step=20, level=0.5, background=
 @pytest.mark.parametrize("feature", ["mel", "pitch"])
 def test_signals_are_centred_on_motion_frames_within_1_ms(feature):
     from a2fjax.audio.frontend import Frontend
-    from a2fjax.config import AudioConfig
+    from a2fjax.configuration import AudioConfig
 
     frontend = Frontend(AudioConfig(features=(feature,), mel_floor_db=-100.0))
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ size and tilt. A habit (a pulled down corner of the mouth) follows nothing that 
 import numpy as np
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.animation import emotion as emotion_lib
 from a2fjax.animation import formats
@@ -16,7 +16,7 @@ from a2fjax.cli import main as cli
 from a2fjax.data import records
 from a2fjax.evaluation.evaluator import evaluate
 from a2fjax.infer.predictor import Predictor, Request
-from a2fjax.train import trainer
+from a2fjax.training import trainer
 from data_pipeline.stages import shard_writer as shards_lib
 
 SEEN, UNSEEN = 24, 10

@@ -12,7 +12,7 @@ import soundfile
 
 from a2fjax.animation import formats
 from a2fjax.data import records
-from a2fjax.train import checkpoints
+from a2fjax.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("--minutes=1.5", "--subjects=5", "--steps=30")

@@ -12,7 +12,7 @@ from a2fjax.animation import formats
 from a2fjax.audio import io
 from a2fjax.cli import main
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoints
+from a2fjax.training import checkpoints
 
 SMALL = (
     "--config.model.kind=diffusion",

@@ -9,7 +9,7 @@ import pytest
 
 from a2fjax.cli import main
 from a2fjax.models import params as params_lib
-from a2fjax.train import checkpoints
+from a2fjax.training import checkpoints
 
 
 def leaves(run, step, item="ema"):

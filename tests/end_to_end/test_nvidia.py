@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import rig, tasks
 from a2fjax.cli import main
 from a2fjax.encoders import wav2vec2
 from a2fjax.errors import InputError
 from a2fjax.infer.predictor import Predictor, Request, batch_shapes
 from a2fjax.models import params as trees
-from a2fjax.train import tracking, trainer
-from a2fjax.train.inputs import ShardInputs
+from a2fjax.training import tracking, trainer
+from a2fjax.training.inputs import ShardInputs
 
 TINY = {
     "conv_dim": (8,) * 7,

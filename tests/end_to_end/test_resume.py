@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax.train import checkpoints, tracking
+from a2fjax.training import checkpoints, tracking
 
 ROOT = Path(__file__).resolve().parents[2]
 

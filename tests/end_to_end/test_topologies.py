@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from a2fjax.train import checkpoints
+from a2fjax.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from a2fjax import rig
 from a2fjax.cli import main as cli
-from a2fjax.config import Config, DataConfig
+from a2fjax.configuration import Config, DataConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
@@ -323,8 +323,8 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
-    from a2fjax import config
-    from a2fjax.train import trainer
+    from a2fjax import configuration
+    from a2fjax.training import trainer
 
     folder, _ = shards
     values = {
@@ -342,7 +342,7 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     }
     run = tmp_path / "run"
     overrides = {k: str(v) for k, v in values.items()}
-    trainer.train(config.load(None, overrides), run, say=lambda line: None)
+    trainer.train(configuration.load(None, overrides), run, say=lambda line: None)
     assert cli.main(["evaluate", str(run), "--quick", "--split", "test_subjects"]) == 0
     shown = capsys.readouterr()
     result = report.read(run / "eval" / "3.json")

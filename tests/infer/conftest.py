@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax import tasks
 from a2fjax.infer import predictor
 

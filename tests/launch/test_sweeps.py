@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2fjax import config
+from a2fjax import configuration
 from a2fjax.errors import InputError
 from launch.sweeps import choice, grid, integer, loguniform, parse, random, seeds, sweep, uniform
 
@@ -170,7 +170,7 @@ def test_trials_that_are_no_configuration_are_reported():
 def test_overrides_are_read_back_as_they_were(trial):
     trial = sweep.distinct([trial])[0]
     for key, text in sweep.overrides(trial).items():
-        found = config.parse_value(text)
+        found = configuration.parse_value(text)
         assert found == trial[key] and type(found) is type(trial[key])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from a2fjax import models
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, Config, DataConfig, EncoderConfig, RegressionConfig
+from a2fjax.configuration import AudioConfig, Config, DataConfig, EncoderConfig, RegressionConfig
 from a2fjax.errors import InputError
 from a2fjax.models import feature_fusion, pretrained, rngs
 from a2fjax.models.params import paths, split

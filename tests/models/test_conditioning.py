@@ -196,7 +196,7 @@ def test_a_dropped_emotion_is_the_zero_vector_for_a_whole_window():
 
 def test_the_network_is_told_no_emotion_in_training_only():
     from a2fjax import models
-    from a2fjax.config import Config, RegressionConfig
+    from a2fjax.configuration import Config, RegressionConfig
 
     small = {"conv_layers": 1, "conv_width": 8, "recurrent_width": 6, "dropout": 0.0}
     model = models.build(

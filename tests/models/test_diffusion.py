@@ -8,7 +8,7 @@ import pytest
 
 from a2fjax import models, rig
 from a2fjax.batch import Batch
-from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
+from a2fjax.configuration import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, flops
 from a2fjax.models.diffusion import START_INDEX, frame_noise

@@ -4,7 +4,7 @@ import pytest
 from jax import lax
 
 from a2fjax import tasks
-from a2fjax.config import Config
+from a2fjax.configuration import Config
 from a2fjax.infer import predictor
 from a2fjax.models import flops
 

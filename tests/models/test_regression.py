@@ -7,7 +7,7 @@ import pytest
 
 from a2fjax import models, rig
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, Config, RegressionConfig
+from a2fjax.configuration import AudioConfig, Config, RegressionConfig
 from a2fjax.models import conditioning
 from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.feature_fusion import AudioFeatures

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.plan import topologies
 
 HEADER = """

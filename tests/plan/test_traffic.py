@@ -8,7 +8,7 @@ import dataclasses
 
 import pytest
 
-from a2fjax import config as config_lib
+from a2fjax import configuration as config_lib
 from a2fjax.plan import topologies
 
 SCALARS = 4096

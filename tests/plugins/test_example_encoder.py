@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from a2fjax import config, registry, rig
+from a2fjax import configuration, registry, rig
 from a2fjax.cli import main
 from a2fjax.data import records
 from a2fjax.encoders import storage
@@ -92,7 +92,7 @@ def test_an_encoder_of_another_package_trains_live_and_cached_and_predicts(
             ]
         )  # fmt: skip
         kept = run / "encoders" / "1_filters.safetensors"
-        encoder, params = storage.restore(kept, config.EncoderConfig(), "filters")
+        encoder, params = storage.restore(kept, configuration.EncoderConfig(), "filters")
         assert encoder.width == 5
         np.testing.assert_array_equal(params["kernel"], kernel)
         motions.append(Predictor.load(run)(clip(7, "test").audio))

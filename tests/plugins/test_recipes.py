@@ -200,7 +200,7 @@ def test_changed_code_stops_a_continued_run_and_is_said_of_others(runs, site, tm
             from a2fjax import config
             from a2fjax.errors import InputError
             from a2fjax.infer import predictor
-            from a2fjax.train import run_dir
+            from a2fjax.training import run_dir
             folder = Path(sys.argv[1])
             predictor.read_config(folder)
             resolved = config.load(folder / "config.json", {"steps": "4"})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from a2fjax.config import ShardingConfig
+from a2fjax.configuration import ShardingConfig
 from a2fjax.errors import InputError
 from a2fjax.sharding import device_mesh
 

@@ -10,7 +10,7 @@ import pytest
 
 from a2fjax import rig, tasks
 from a2fjax.batch import Batch
-from a2fjax.config import Config, DiffusionConfig, SampleConfig, UNetConfig
+from a2fjax.configuration import Config, DiffusionConfig, SampleConfig, UNetConfig
 from a2fjax.diffusion import targets
 from a2fjax.models import params as trees
 from a2fjax.models import rngs

@@ -7,7 +7,7 @@ import pytest
 
 from a2fjax import rig, tasks
 from a2fjax.batch import Batch
-from a2fjax.config import (
+from a2fjax.configuration import (
     AudioConfig,
     Config,
     ConvW2vAutocorrConfig,

@@ -8,7 +8,7 @@ import pytest
 
 from a2fjax import rig, tasks
 from a2fjax.batch import Batch
-from a2fjax.config import Config, DataConfig, LossConfig, RegressionConfig
+from a2fjax.configuration import Config, DataConfig, LossConfig, RegressionConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from a2fjax.models import params as trees

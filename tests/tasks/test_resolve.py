@@ -6,7 +6,7 @@ import types
 import pytest
 
 from a2fjax import tasks
-from a2fjax.config import Config, DiffusionConfig
+from a2fjax.configuration import Config, DiffusionConfig
 from a2fjax.errors import InputError
 from a2fjax.tasks.regression import RegressionTask
 
@@ -36,8 +36,8 @@ def test_a_kind_is_the_task_that_is_registered_for_it():
 
 
 def test_the_code_of_a_tasks_package_is_pinned_with_the_run(tmp_path, monkeypatch):
-    from a2fjax import config as config_lib
-    from a2fjax.config import plugins
+    from a2fjax import configuration as config_lib
+    from a2fjax.configuration import plugins
 
     (tmp_path / "pinned_task.py").write_text("class Task:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from a2fjax.audio import HOP
-from a2fjax.config import EncoderConfig
+from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders.param_paths import Params
 from a2fjax.encoders.speech_encoder import SpeechEncoder, resolve_layers
 from a2fjax.encoders.wav2vec2 import hub

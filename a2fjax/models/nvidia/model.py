@@ -15,7 +15,7 @@ from jax import Array
 
 from a2fjax import rig
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, ConvW2vAutocorrConfig, NvidiaConfig
+from a2fjax.configuration import AudioConfig, ConvW2vAutocorrConfig, NvidiaConfig
 from a2fjax.errors import InputError
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.nvidia.frame_layout import RIG, FrameLayout

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, ConvW2vAutocorrConfig
+from a2fjax.configuration import AudioConfig, ConvW2vAutocorrConfig
 from a2fjax.errors import InputError
 from a2fjax.models.nvidia.conv_w2v_autocorr.network import Size, implicit_emotions
 from a2fjax.models.nvidia.conv_w2v_autocorr.on_features import ConvW2vAutocorrOnFeatures

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax.batch import Batch
-from a2fjax.config import AudioConfig, DiffusionRnnConfig
+from a2fjax.configuration import AudioConfig, DiffusionRnnConfig
 from a2fjax.diffusion import samplers, schedule
 from a2fjax.encoders.wav2vec2.speech_encoder import Wav2Vec2SpeechEncoder
 from a2fjax.models.audio_features import PREFIX

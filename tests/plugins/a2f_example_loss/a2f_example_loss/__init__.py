@@ -4,8 +4,8 @@ import dataclasses
 from typing import Annotated
 
 from a2fjax import registry
-from a2fjax.config import LossTermConfig
-from a2fjax.config.bounds import NonNegative
+from a2fjax.configuration import LossTermConfig
+from a2fjax.configuration.bounds import NonNegative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from a2fjax import config, registry
+from a2fjax import configuration, registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TinyConvConfig(config.ModelConfig):
+class TinyConvConfig(configuration.ModelConfig):
     """One convolution over the signals.
 
     Attributes:

@@ -1,0 +1,200 @@
+"""Reads experiment files and overrides into a `Resolved`, which a run saves and reads back."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fjax.configuration import plugins, python_file
+from a2fjax.configuration.build import build_config
+from a2fjax.configuration.experiment import Config
+from a2fjax.errors import InputError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A configuration with the origin of each value.
+
+    Attributes:
+      config: the dataclasses.
+      sources: where each value was set, by dotted key ("default", a file, an override).
+      plugins: digest of the code of each plugin, by package: that of now, or for a configuration
+        read by `from_json` the one saved with it.
+    """
+
+    config: Config
+    sources: dict[str, str]
+    plugins: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the text of a run's config.json; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "config": dataclasses.asdict(self.config),
+                "sources": self.sources,
+                "plugins": self.plugins,
+                "fingerprint": fingerprint(self.config),
+            },
+            indent=2,
+            default=dict,
+        )
+
+
+def fingerprint(config: Any) -> str:
+    """Returns 16 hex digits that change when any value of the configuration does."""
+    return digest(dataclasses.asdict(config))
+
+
+def digest(values: Any) -> str:
+    """Returns 16 hex digits that change when any of some JSON values does."""
+    text = json.dumps(values, sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
+    """Reads what `Resolved.to_json` wrote.
+
+    Raises:
+      InputError: not JSON, a plugin that cannot be imported, or a key this version does not know.
+    """
+    try:
+        data = json.loads(text)
+        values, sources = data["config"], dict(data["sources"])
+        pinned = dict(data.get("plugins", {}))
+        if not isinstance(values, dict):
+            raise TypeError("config is not an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name}: not a run's configuration ({error})") from None
+    return Resolved(build_config(values, where=name), sources, pinned)
+
+
+def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:
+    """Resolves an experiment file and overrides.
+
+    Args:
+      experiment: "path/to/file.py" or "path/to/file.py:variant"; a run's "config.json", which keeps
+        where its values came from; None for the defaults.
+      overrides: values by dotted key, as written on the command line.
+
+    Raises:
+      InputError: names the file or key, what was expected and the nearest valid key.
+
+    Example:
+        >>> resolved = load(None, {"optim.learning_rate": "1e-3", "model.kind": "diffusion"})
+        >>> resolved.config.model.unet.heads
+        4
+        >>> resolved.sources["optim.learning_rate"]
+        '--config.optim.learning_rate'
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if experiment is not None and str(experiment).endswith(".json"):
+        pinned = _read_resolved(Path(experiment))
+        # Through JSON: groups become plain dictionaries, which overrides can be set in.
+        values = json.loads(json.dumps(dataclasses.asdict(pinned.config), default=dict))
+        sources = dict(pinned.sources)
+    elif experiment is not None:
+        values = _read_experiment(str(experiment))
+        sources = dict.fromkeys(flatten(values), str(experiment))
+    for key, text in (overrides or {}).items():
+        _set(values, key, parse_value(text))
+        sources[key] = f"--config.{key}"
+    config = build_config(values, where="config")
+    every = flatten(dataclasses.asdict(config))
+    where = {key: _source(sources, key) for key in every}
+    return Resolved(config, where, plugins.digests(config))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested groups of values by dotted key; an empty group is a value."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out |= flatten(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def parse_overrides(args: Sequence[str]) -> dict[str, str]:
+    """Reads `--config.a.b=value` and `--config.a.b value` arguments.
+
+    Raises:
+      InputError: an argument of another form.
+    """
+    out: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if not arg.startswith("--config."):
+            raise InputError(f"unexpected argument {arg!r}; overrides are --config.key=value")
+        key, equals, value = arg[len("--config.") :].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{arg}: a value is missing; write {arg}=value")
+            value = rest.pop(0)
+        out[key] = value
+    return out
+
+
+def parse_value(text: str) -> Any:
+    """Reads a value as written on the command line: a Python literal, true/false, or a string."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _read_resolved(path: Path) -> Resolved:
+    try:
+        return from_json(path.read_bytes(), name=str(path))
+    except OSError as error:
+        near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        why = nearest(str(path), near) if not path.exists() else f" ({error.strerror})"
+        raise InputError(f"configuration {str(path)!r} cannot be read{why}") from None
+
+
+def _read_experiment(text: str) -> dict[str, Any]:
+    file, _, variant = text.partition(":")
+    path = Path(file)
+    module = python_file.load(path, "experiment")
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file}: expected a function get_config(variant='')")
+    with python_file.guarded(path):
+        try:
+            config = module.get_config(variant) if variant else module.get_config()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # Usually the experiment's own message about an unknown variant.
+            raise InputError(f"{text}: {error}") from None
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(values, Mapping):
+        kind = type(values).__name__
+        raise InputError(
+            f"{text}: get_config gave a value of type {kind}, expected names with values"
+        )
+    return dict(values)
+
+
+def _source(sources: Mapping[str, str], key: str) -> str:
+    while key:
+        if key in sources:
+            return sources[key]
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--config.{key}: {parent!r} is a value, not a group of keys")
+    values[last] = value

@@ -1,0 +1,230 @@
+"""Saves training states with Orbax, completely or not at all, and restores them.
+
+Orbax writes into a temporary folder beside the final one and renames it when everything is on disk,
+so a kill at any moment leaves the previous state valid. Old states are deleted only after the new
+one is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import shutil
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers as managers
+
+from a2fjax import mesh_descriptor, rig
+from a2fjax.configuration import CheckpointConfig
+from a2fjax.errors import InputError, WorkFailed
+from a2fjax.models import params as params_lib
+from a2fjax.models.params import Params
+from a2fjax.training import checkpoints, orbax_errors
+from a2fjax.training.state import TrainState
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class CheckpointWriter:
+    """Saves and restores the training states of one run."""
+
+    def __init__(self, run: Path, config: CheckpointConfig) -> None:
+        """Opens RUN/checkpoints, creating it; what an interrupted save left behind is removed.
+
+        Args:
+          run: the run folder.
+          config: which states are kept.
+
+        Raises:
+          InputError: the folder cannot be written.
+        """
+        self._folder = Path(run).absolute() / checkpoints.FOLDER
+        self._metric = config.best_metric
+        self._writing: int | None = None
+        keep: list[Any] = [managers.LatestN(config.keep_latest)]
+        if config.keep_best:
+            keep.append(
+                managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[config.best_metric],
+                    reverse=True,  # the policy keeps the end of the ranking; lower is better here
+                    n=config.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                for torn in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(torn)
+        except OSError as error:
+            raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
+        self._manager = ocp.CheckpointManager(
+            epath.Path(self._folder),
+            item_names=("params", "ema", "opt", "meta"),
+            options=ocp.CheckpointManagerOptions(
+                save_decision_policy=managers.FixedIntervalPolicy(1),  # the loop decides
+                preservation_policy=managers.AnyPreservationPolicy(keep),
+                # Where a folder cannot be made, the threads that wait for it would wait minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """Returns the newest step that is completely on disk, None when there is none."""
+        return max(checkpoints.steps_in(self._folder), default=None)
+
+    def save(
+        self, step: int, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Starts writing a state; returns as soon as the arrays are out of the device.
+
+        Args:
+          step: completed updates.
+          state: what to save.
+          meta: JSON values to keep beside it.
+          metrics: held-out values at this step, empty when none were measured; states without
+            `best_metric` never count among the best.
+
+        Raises:
+          WorkFailed: this save, or the one before it, failed (disk full).
+        """
+        kept = params_lib.split(state.frozen, checkpoints.STORED_ELSEWHERE)[0]
+        state = dataclasses.replace(state, frozen=kept)
+        average = state.merged(average=True)
+        meta = {
+            **meta,
+            "step": step,
+            "rig": rig.FINGERPRINT,
+            "shape": mesh_descriptor.VERSION,
+            "metrics": dict(metrics),
+            "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+        }
+        ranked = {k: float(v) for k, v in metrics.items()} if self._metric in metrics else None
+        self.wait()
+        self._writing = step
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.merged(average=False)),
+                    ema=ocp.args.StandardSave(average),
+                    opt=ocp.args.StandardSave(state.opt_state),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                metrics=ranked,
+                force=True,
+            )
+        except Exception as error:  # noqa: BLE001 - storage raises many kinds; each ends the run
+            raise self._failed(error) from error
+
+    def check(self) -> None:
+        """Raises `WorkFailed` when a save in the background failed; does not wait for it."""
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(error) from None
+
+    def wait(self) -> None:
+        """Returns once everything is on disk.
+
+        Raises:
+          WorkFailed: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(error) from None
+
+    def restore(
+        self, step: int, abstract: TrainState, elsewhere: Params | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state at a step and its meta.
+
+        Args:
+          step: as `latest` says.
+          abstract: shapes, dtypes and shardings of the state; the mesh may differ from the one
+            that saved it.
+          elsewhere: frozen parameters that are `STORED_ELSEWHERE`, as arrays.
+
+        Raises:
+          InputError: the state is of another rig or model, or damaged.
+        """
+        folder = self._folder / str(step)
+        fixed = params_lib.split(abstract.frozen, checkpoints.STORED_ELSEWHERE)[0]
+        trained = params_lib.merge(abstract.params, fixed)
+        meta, saved = checkpoints.inspect(folder, "params")
+        checkpoints.check_params(saved, trained, name=f"checkpoint {folder}")
+        items: dict[str, Any] = {
+            "params": ocp.args.StandardRestore(trained),
+            "opt": ocp.args.StandardRestore(abstract.opt_state),
+        }
+        if abstract.ema is not None:
+            average = params_lib.merge(abstract.ema, fixed)
+            items["ema"] = ocp.args.StandardRestore(average)
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+            raise checkpoints.damaged(folder, error) from None
+        params = params_lib.restrict(found["params"], abstract.params)
+        frozen = params_lib.restrict(found["params"], fixed)
+        frozen = params_lib.merge(frozen, elsewhere or {})
+        ema = None if abstract.ema is None else params_lib.restrict(found["ema"], abstract.ema)
+        count = jax.device_put(np.int32(step), abstract.step.sharding)
+        return TrainState(count, params, frozen, found["opt"], ema), meta
+
+    def settle(self) -> None:
+        """Waits for what is being written, whether it succeeds or not."""
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Ends the background threads; what is being written is finished first.
+
+        Raises:
+          WorkFailed: it could not be written.
+        """
+        try:
+            self._manager.close()
+        except Exception as error:  # noqa: BLE001 - as in save
+            raise self._failed(error) from None
+
+    def __enter__(self) -> CheckpointWriter:
+        """Returns itself."""
+        self._quiet = orbax_errors.quiet()
+        self._quiet.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        """Closes; when an error is already on its way, no second one hides it."""
+        try:
+            if kind is None:
+                self.close()
+            else:
+                with contextlib.suppress(WorkFailed):
+                    self.close()
+        finally:
+            self._quiet.__exit__(kind, error, trace)
+
+    def _failed(self, error: Exception) -> WorkFailed:
+        latest = self.latest()
+        last = "none is complete" if latest is None else f"the last complete one is {latest}"
+        why = orbax_errors.first_line(error)
+        if len(why) > 200:  # What went wrong stands at the end, after the names of many files.
+            why = f"... {why[-160:]}"
+        return WorkFailed(
+            f"checkpoint {self._writing} of {self._folder.parent} could not be written "
+            f"({why}); {last}"
+        )

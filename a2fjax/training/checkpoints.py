@@ -1,0 +1,181 @@
+"""Reads checkpoints: parameters without the optimiser, on any machine.
+
+    RUN/config.json                 resolved configuration
+       /encoders/<key>.safetensors  weights of speech encoders before training (`models.pretrained`)
+       /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
+                                    weights of encoders, which are in encoders/
+                          /ema      the same, averaged: what evaluation, inference and export use
+                          /opt      optimiser state
+                          /meta     JSON: step, rig, configuration, data, metrics, versions
+
+`a2fjax.training.checkpoint_writer` writes them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from a2fjax import mesh_descriptor, rig
+from a2fjax.errors import InputError, nearest
+from a2fjax.models import audio_features
+from a2fjax.models.params import Params
+from a2fjax.training import orbax_errors
+
+ITEMS = ("params", "ema")
+STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}",)
+"""Patterns of the frozen parameters that are not in checkpoints."""
+FOLDER = "checkpoints"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the complete steps in a checkpoints folder, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def steps(run: str | Path) -> list[int]:
+    """Returns the steps of a run that can be loaded, ascending.
+
+    Raises:
+      InputError: not a run folder.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise InputError(f"run {run}: no such folder")
+    if not (run / "config.json").is_file():
+        raise InputError(f"run {run}: not a run folder (it has no config.json)")
+    return steps_in(run / FOLDER)
+
+
+def load_params(
+    run: str | Path, step: int | None = None, item: str = "ema"
+) -> tuple[int, Params, dict[str, Any]]:
+    """Loads parameters without the optimiser, onto the host.
+
+    Args:
+      run: run folder.
+      step: completed updates; the newest by default.
+      item: "ema" (averaged, the same as "params" where no average is kept) or "params".
+
+    Returns:
+      step, parameters (nested dict of NumPy arrays, constants included), meta.
+
+    Raises:
+      InputError: not a run, no such step (names the nearest), another rig, or damaged.
+
+    Example:
+      >>> load_params("nowhere")
+      Traceback (most recent call last):
+        ...
+      a2fjax.errors.InputError: run nowhere: no such folder
+    """
+    if item not in ITEMS:
+        raise InputError(f"checkpoint item {item!r}{nearest(item, ITEMS)}")
+    have = steps(run)
+    if not have:
+        raise InputError(f"run {run}: has no checkpoint yet")
+    if step is None:
+        step = have[-1]
+    elif step not in have:
+        near = min(have, key=lambda s: abs(s - step))
+        raise InputError(
+            f"run {run}: has no checkpoint of step {step}; the nearest is {near} "
+            f"(all: {', '.join(map(str, have))})"
+        )
+    folder = Path(run).absolute() / FOLDER / str(step)
+    with orbax_errors.quiet():
+        meta, shapes = inspect(folder, item)
+        try:
+            with _reader() as reader:
+                kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+                args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
+                found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
+        except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+            raise damaged(folder, error) from None
+    return step, found[item], meta
+
+
+def check_params(params: Any, expected: Any, *, name: str) -> None:
+    """Checks that two trees of arrays have the same names, shapes and types.
+
+    Args:
+      params: what there is (arrays, or anything with shape and dtype).
+      expected: what the model needs.
+      name: where `params` came from, for the message.
+
+    Raises:
+      InputError: names the first weights that differ, are missing or are too many.
+    """
+    have, want = _by_name(params), _by_name(expected)
+    wrong = [f"{n} is missing (the model has {_spell(want[n])})" for n in want if n not in have]
+    wrong += [f"{n} is too much ({_spell(have[n])})" for n in have if n not in want]
+    wrong += [
+        f"{n} is {_spell(have[n])} (the model has {_spell(want[n])})"
+        for n in want
+        if n in have and _spell(have[n]) != _spell(want[n])
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InputError(f"{name}: of another model: {'; '.join(wrong[:3])}{more}")
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(getattr(k, "key", k)) for k in path): leaf for path, leaf in leaves}
+
+
+def _spell(leaf: Any) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _reader() -> ocp.Checkpointer:
+    trees = {item: ocp.PyTreeCheckpointHandler() for item in (*ITEMS, "opt")}
+    handler = ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler())
+    return ocp.Checkpointer(handler)
+
+
+def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
+    """Returns meta, and an item's tree as `ShapeDtypeStruct`s without reading its arrays.
+
+    Raises:
+      InputError: damaged, or made for another rig or another description of meshes.
+    """
+    path = epath.Path(folder)
+    try:
+        with _reader() as reader:
+            wanted = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = dict(reader.restore(path, args=wanted)["meta"])
+            tree = reader.metadata(path).item_metadata[item].tree
+        shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(tuple(m.shape), m.dtype), tree)
+        found = meta["rig"]
+    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+        raise damaged(folder, error) from None
+    if found != rig.FINGERPRINT:
+        raise InputError(
+            f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
+            "its channels mean something else"
+        )
+    # Checkpoints from before there were versions have the first one.
+    described = meta.get("shape", 1)
+    if "identity" in shapes and described != mesh_descriptor.VERSION:
+        raise InputError(
+            f"checkpoint {folder}: its identities come from version {described} of what is "
+            f"measured of a mesh, this version has {mesh_descriptor.VERSION}: train it again"
+        )
+    return meta, shapes
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """Returns the error of a checkpoint that cannot be read; names the steps beside it."""
+    others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
+    rest = f"; complete steps beside it: {others}" if others else ""
+    why = orbax_errors.first_line(error)
+    why = f"{why[:120]}..." if len(why) > 120 else why
+    return InputError(f"checkpoint {folder}: cannot be read ({why}){rest}")

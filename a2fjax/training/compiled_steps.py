@@ -1,0 +1,182 @@
+"""Jitted initialisation, training and evaluation steps of a run, from shapes and shardings alone.
+
+Training compiles them for real devices; `a2fjax.plan` compiles them for described topologies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from a2fjax.batch import Batch
+from a2fjax.configuration import Config
+from a2fjax.models import flops as cost
+from a2fjax.models.params import Params
+from a2fjax.sharding import device_mesh
+from a2fjax.tasks.base import Task
+from a2fjax.training import optimizer as optimizer_lib
+from a2fjax.training import state as state_lib
+from a2fjax.training import step as step_lib
+from a2fjax.training.state import TrainState
+
+STOP_FLAGS = ("stop", "save")
+"""Requests that any process may make of all. Each step's program reduces them over the devices, so
+every process sees a request at the same step, without a collective of its own."""
+
+
+def build_mesh(
+    config: Config,
+    task: Task,
+    spec: Batch,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """Resolves the sharding preset, builds the mesh, and checks that the batch divides evenly.
+
+    Args:
+      config: of the run.
+      task: what is trained.
+      spec: a global batch.
+      devices: all devices by default; those of a described topology for planning.
+
+    Raises:
+      InputError: names the key, its value and the nearest that works.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    chosen = config.sharding
+    if chosen.preset:
+        chosen = device_mesh.resolve_preset(chosen, devices, state_bytes(config, task, spec))
+    mesh = device_mesh.build(chosen, devices)
+    hosts = len({device.process_index for device in mesh.devices.flat})
+    device_mesh.check_batch_size(
+        config.data.batch_size, mesh, hosts=hosts, accumulate=config.accumulate
+    )
+    return mesh
+
+
+def state_bytes(config: Config, task: Task, spec: Batch) -> int:
+    """Returns the bytes of a training state and a gradient, from shapes alone."""
+    state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
+    leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _creation(config: Config, task: Task) -> tuple[Callable[..., TrainState], Any]:
+    encoder = config.audio.encoder
+    factor = 1.0 if encoder.train_from is None else encoder.learning_rate
+    optimizer = optimizer_lib.build(config.optim, config.steps, factor)
+    average = config.optim.ema_decay > 0
+    create = functools.partial(state_lib.create, task, optimizer, seed=config.seed, average=average)
+    return create, optimizer
+
+
+class CompiledSteps:
+    """Initialisation, training step and evaluation step of one run on one mesh.
+
+    Attributes:
+      mesh: the devices.
+      abstract: the state as `ShapeDtypeStruct`s with their shardings.
+      shardings: those of the state, as a tree.
+      batch: a global batch as `ShapeDtypeStruct`s with their shardings.
+      update: (state, batch) -> (state, metrics), not jitted and without stop flags.
+      stop_flags: shape and sharding of [devices, `STOP_FLAGS`] int32 requests.
+      train_step: jitted (state, batch, stop_flags) -> (state, metrics, combined flags); donates the
+        state's memory.
+      eval_step: jitted (state, batch, index, stop_flags) -> (terms, combined flags).
+      combine_flags: jitted stop_flags -> combined flags [`STOP_FLAGS`].
+    """
+
+    def __init__(self, config: Config, task: Task, spec: Batch, mesh: Mesh) -> None:
+        """Traces shapes only.
+
+        Args:
+          config: of the run.
+          task: what is trained.
+          spec: a global batch without shardings.
+          mesh: as `build_mesh` returns it.
+        """
+        self.mesh = mesh
+        self._create, optimizer = _creation(config, task)
+        self._config, self._task, self._optimizer = config, task, optimizer
+        abstract = jax.eval_shape(self._create, spec, task.pretrained)
+        self.shardings = device_mesh.state_shardings(abstract, mesh, config.sharding)
+        self.abstract: TrainState = device_mesh.with_shardings(abstract, self.shardings)
+        self.batch_sharding = device_mesh.batch_sharding(mesh)
+        self.batch: Batch = device_mesh.with_shardings(spec, self.batch_sharding)
+        stop_flags = jax.ShapeDtypeStruct((mesh.size, len(STOP_FLAGS)), jnp.int32)
+        self.stop_flags = device_mesh.with_shardings(stop_flags, self.batch_sharding)
+        everywhere = device_mesh.replicated(mesh)
+        update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings.params)
+        self.update = update
+        measure = step_lib.make_eval_step(task, config.seed)
+
+        def combine(stop_flags: jax.Array) -> jax.Array:
+            return stop_flags.max(axis=0)
+
+        def train_step(state: TrainState, batch: Batch, stop_flags: jax.Array) -> Any:
+            return *update(state, batch), combine(stop_flags)
+
+        def eval_step(
+            state: TrainState, batch: Batch, index: jax.Array, stop_flags: jax.Array
+        ) -> Any:
+            return measure(state, batch, index), combine(stop_flags)
+
+        self.combine_flags = jax.jit(
+            combine, in_shardings=self.batch_sharding, out_shardings=everywhere
+        )
+        self.train_step = jax.jit(
+            train_step,
+            in_shardings=(self.shardings, self.batch_sharding, self.batch_sharding),
+            out_shardings=(self.shardings, everywhere, everywhere),
+            donate_argnums=0,
+        )
+        self.eval_step = jax.jit(
+            eval_step,
+            in_shardings=(self.shardings, self.batch_sharding, everywhere, self.batch_sharding),
+            out_shardings=everywhere,
+        )
+
+    def lower(self) -> Any:
+        """Returns the training step lowered for the mesh; `.compile()` compiles it."""
+        with jax.set_mesh(self.mesh):
+            return self.train_step.lower(self.abstract, self.batch, self.stop_flags)
+
+    def flops(self) -> float:
+        """Returns the model's operations for one update of the global batch.
+
+        Operations that `accumulate` and `remat` repeat are not counted.
+        """
+        config = dataclasses.replace(self._config, accumulate=1, remat="none")
+        update = step_lib.make_train_step(self._task, self._optimizer, config)
+        return float(sum(cost.flops(update, self.abstract, self.batch).values()))
+
+    def initialise(self, start: Params) -> TrainState:
+        """Returns the state before the first update, on the devices.
+
+        Args:
+          start: weights that replace random initial values.
+        """
+
+        def create(start: Params) -> TrainState:
+            return self._create(self.batch.filled(), start)
+
+        state: TrainState = jax.jit(create, out_shardings=self.shardings)(start)
+        return state
+
+
+def requested(stop_flags: jax.Array) -> set[str]:
+    """Returns the names of `STOP_FLAGS` that are set in combined flags.
+
+    Example:
+      >>> requested(jnp.array([0, 1]))
+      {'save'}
+    """
+    pairs = zip(STOP_FLAGS, np.asarray(stop_flags), strict=True)
+    return {name for name, flag in pairs if flag}

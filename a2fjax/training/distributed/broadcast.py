@@ -1,0 +1,51 @@
+"""Barriers and broadcasts among the processes of a run, over the failure detector's connections."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from a2fjax.training.distributed.failure_detector import FailureDetector
+
+_detector: FailureDetector | None = None
+"""Connections of this process; None in a run of one process."""
+
+
+def connect(detector: FailureDetector | None) -> None:
+    """Sets the connections that the functions below use; None for a single process."""
+    global _detector
+    _detector = detector
+
+
+def barrier() -> None:
+    """Returns when all processes have called it; at once for a single process."""
+    if _detector is not None:
+        _detector.meet()
+
+
+def broadcast_from_first(value: Any) -> Any:
+    """Returns the first process's value on all processes; all must call it.
+
+    Args:
+      value: JSON value; those of other processes are ignored.
+
+    Example:
+      >>> broadcast_from_first({"step": 3})
+      {'step': 3}
+    """
+    return value if _detector is None else _detector.meet(value)
+
+
+def broadcast_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the first process's arrays on all processes; those of the others are ignored."""
+    if _detector is None:
+        return dict(arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    text = broadcast_from_first(base64.b64encode(buffer.getvalue()).decode())
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as loaded:
+        return {name: loaded[name] for name in loaded.files}

@@ -1,0 +1,183 @@
+"""The update and the held-out measurement as pure functions of (state, batch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from a2fjax import losses
+from a2fjax.batch import Batch
+from a2fjax.configuration import Config
+from a2fjax.losses import WeightedSum
+from a2fjax.models import params as params_lib
+from a2fjax.models.params import Params
+from a2fjax.sharding import constraints
+from a2fjax.tasks.base import Task
+from a2fjax.training import optimizer as optimizer_lib
+from a2fjax.training.state import TrainState, ema_update, stream
+
+Metrics = dict[str, jax.Array]
+Terms = dict[str, WeightedSum]
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh | None = None,
+    shardings: Any = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the update: (state, batch) -> (state after it, metrics).
+
+    Gradients are taken of the trained parameters only, so frozen ones cost no backward pass and
+    stay out of the norm that clipping looks at. Metrics are scalars of this one batch: float32
+    "loss", "loss/<term>", "grad_norm" (before clipping), "update_norm", "param_norm", the same for
+    each group of parameters ("grad_norm/<group>" ...), "lr"; and "finite" (bool), which is False
+    when the loss, a gradient or a parameter is not a number.
+
+    Args:
+      task: gives the loss.
+      optimizer: as `optimizer.build` gives it.
+      config: of the run.
+      mesh: where the batch lies, for the parts of `config.accumulate`.
+      shardings: of the trained parameters, where their gradients are to lie as they do.
+    """
+    schedule = optimizer_lib.learning_rate(config.optim, config.steps)
+    encoder = config.audio.encoder
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = stream(config.seed, "train", state.step)
+
+        def loss(trained: Params, part: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
+            def forward(trained: Params) -> tuple[jax.Array, Terms]:
+                # Gathered here and once. Left to itself, the compiler moves activations to where a
+                # part of a parameter lies, which is many times as much.
+                params = constraints.replicate(params_lib.merge(trained, state.frozen))
+                return task.loss(params, part, key, step=state.step, train=True)
+
+            if config.remat == "none":
+                return forward(trained)
+            kept = jax.checkpoint_policies.dots_saveable
+            return jax.checkpoint(forward, policy=kept)(trained)
+
+        if config.accumulate == 1:
+            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
+        else:
+            total, terms, grads = _accumulated(
+                loss, task, state.params, batch, key, config.accumulate, mesh
+            )
+        if shardings is not None:
+            grads = jax.lax.with_sharding_constraint(grads, shardings)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = ema_update(ema, params, state.step, decay=config.optim.ema_decay)
+        metrics = {
+            "loss": total,
+            **{f"loss/{name}": term.value for name, term in terms.items()},
+            **_norms("grad_norm", grads),
+            **_norms("update_norm", updates),
+            **_norms("param_norm", params),
+            "lr": jnp.asarray(schedule(state.step)),
+        }
+        if "encoders" in state.params:
+            metrics["lr/encoders"] = metrics["lr"] * encoder.learning_rate
+        metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
+        finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+        after = TrainState(state.step + 1, params, state.frozen, opt_state, ema)
+        return after, {**metrics, "finite": finite}
+
+    return train_step
+
+
+def _norms(name: str, tree: Params) -> Metrics:
+    """Returns the norm of a tree and those of its groups, the modules at the top.
+
+    The modules of the collection "params" stand beside other collections, such as "encoders". A
+    lone top name is replaced by the names below it, as long as there is only one.
+    """
+    groups: Params = {**tree, **tree["params"]} if "params" in tree else tree
+    if groups is not tree:
+        del groups["params"]
+    while isinstance(groups, Mapping) and len(groups) == 1:
+        (groups,) = groups.values()
+    out = {name: optax.tree.norm(tree)}
+    if isinstance(groups, Mapping):
+        out |= {f"{name}/{group}": optax.tree.norm(part) for group, part in groups.items()}
+    return out
+
+
+def _accumulated(
+    loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Terms]],
+    task: Task,
+    trained: Params,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+    mesh: Mesh | None,
+) -> tuple[jax.Array, Terms, Params]:
+    """Returns loss, terms and gradient of a batch that is computed in parts.
+
+    With terms t of sums S_t and weights W_t over the parts p, the gradient of total(S, W) is
+    sum_p sum_t (d total / d S_t) grad S_t,p + (d total / d W_t) grad W_t,p, the factors taken at
+    the sums over the whole batch. A total that is linear in the S_t, as ours are, needs only the
+    W_t for its factors, which follow from masks: the first of the two passes then costs next to
+    nothing.
+
+    Part p is the rows p, p + `parts`, ... of the batch: each device's own rows, however many
+    devices there are, so that nothing moves between them.
+    """
+
+    def cut(value: jax.Array) -> jax.Array:
+        value = value.reshape(value.shape[0] // parts, parts, *value.shape[1:])
+        value = jnp.moveaxis(value, 1, 0)
+        if mesh is None:
+            return value
+        spec = jax.sharding.PartitionSpec(None, mesh.axis_names)
+        sharding = jax.sharding.NamedSharding(mesh, spec)
+        return jax.lax.with_sharding_constraint(value, sharding)
+
+    stacked = jax.tree.map(cut, batch)
+    keys = jax.random.split(key, parts)
+
+    # Not a loop of the program's: what the factors do not depend on is only then left out.
+    whole: Terms = {}
+    for index in range(parts):
+        found = loss(trained, stacked.select(index), keys[index])[1]
+        whole = losses.merge(whole, found) if whole else found
+    factors = jax.grad(task.total)(jax.lax.stop_gradient(whole))
+
+    def weighted(trained: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
+        terms = loss(trained, batch, key)[1]
+        pairs = zip(jax.tree.leaves(factors), jax.tree.leaves(terms), strict=True)
+        return sum((jnp.sum(f * v) for f, v in pairs), jnp.zeros(())), terms
+
+    def body(carry: tuple[Params, Terms], xs: Any) -> tuple[tuple[Params, Terms], None]:
+        grads, terms = carry
+        (_, found), more = jax.value_and_grad(weighted, has_aux=True)(trained, *xs)
+        return (jax.tree.map(jnp.add, grads, more), losses.merge(terms, found)), None
+
+    start = jax.tree.map(jnp.zeros_like, (trained, whole))
+    (grads, terms), _ = jax.lax.scan(body, start, (stacked, keys))
+    return task.total(terms), terms, grads
+
+
+def make_eval_step(task: Task, seed: int) -> Callable[[TrainState, Batch, jax.Array], Terms]:
+    """Returns (state, batch, index) -> loss terms of the averaged parameters, as sums.
+
+    Batch number `index` always gets the same key, so that losses that draw noise are comparable
+    from one measurement to the next.
+    """
+
+    def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:
+        key = stream(seed, "eval", index)
+        params = constraints.replicate(state.merged(average=True))
+        return task.loss(params, batch, key, step=state.step, train=False)[1]
+
+    return eval_step

@@ -1,0 +1,268 @@
+"""What leaves a run while it trains: metrics.jsonl, lines on the console, Weights & Biases.
+
+Keys that begin with "time/" or "perf/" hold wall-clock numbers; all others are functions of the
+configuration, the data and the step, and are equal in a run that was interrupted and one that was
+not.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import netrc
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from a2fjax import files
+from a2fjax.configuration import Config
+from a2fjax.errors import InputError, WorkFailed
+
+MEASURED = ("time/", "perf/")
+"""Prefixes of keys that a second run of the same experiment need not repeat."""
+
+
+class MetricsFile:
+    """RUN/metrics.jsonl: one JSON object a line, each with its "step"."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Opens the file to continue at `step`; later lines, and a torn one, are dropped first.
+
+        Args:
+          path: of the file.
+          step: completed updates of the state that training continues from.
+        """
+        self._path = path
+        kept = [line for line in _read(path) if line["step"] <= step]
+        self._known = {key for line in kept if line["step"] == step for key in line}
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if path.exists() and path.read_bytes() != text.encode():  # Else a finished run stays as is.
+            files.write_text(path, text)
+        # Unbuffered: a line is either given to the system or the failure is known at once.
+        self._file = path.open("ab", buffering=0)
+
+    def has(self, key: str) -> bool:
+        """Returns whether a line of the step it was opened at had that key already."""
+        return key in self._known
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends a line; it is on its way to disk when this returns."""
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise WorkFailed(f"{self._path} could not be written ({error.strerror})") from None
+
+    def sync(self) -> None:
+        """Returns when every line is on disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise WorkFailed(f"{self._path} could not be written ({error.strerror})") from None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """Returns the lines of RUN/metrics.jsonl; a torn last line is left out.
+
+    Raises:
+      InputError: there is no such file.
+    """
+    path = Path(run) / "metrics.jsonl"
+    if not path.is_file():
+        raise InputError(f"run {run}: has no metrics.jsonl")
+    return _read(path)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+class WandB:
+    """The same lines in Weights & Biases, under one run however often training is started."""
+
+    def __init__(self, config: Config, workdir: Path, *, run_id: str) -> None:
+        """Opens the run; offline, below `workdir`, when there is no account or no network.
+
+        Raises:
+          InputError: the package is not installed.
+        """
+        try:
+            import wandb
+        except ImportError:
+            raise InputError(
+                "config: log.wandb=True, but the package wandb is not installed; install it, or "
+                "set --config.log.wandb=false"
+            ) from None
+        import dataclasses
+
+        arguments: dict[str, Any] = {
+            "project": config.log.wandb_project,
+            "name": workdir.name,
+            "id": run_id,
+            "resume": "allow",
+            "dir": str(workdir),
+            "config": dataclasses.asdict(config),
+            "settings": wandb.Settings(console="off", init_timeout=60, silent=True),
+        }
+        self.mode = wandb_mode()
+        arguments["mode"] = self.mode
+        try:
+            self._run = wandb.init(**arguments)
+        except Exception:  # noqa: BLE001 - whatever keeps us from the server, the run goes on
+            if self.mode != "online":
+                raise
+            self.mode = arguments["mode"] = "offline"
+            self._run = wandb.init(**arguments)
+        # A resumed run repeats a few steps; against wandb's own counter they would be dropped.
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Sends a line."""
+        self._run.log({"step": step, **values})
+
+    def close(self, *, failed: bool) -> None:
+        """Ends the run."""
+        self._run.finish(exit_code=int(failed))
+
+
+def wandb_mode() -> str:
+    """Returns WANDB_MODE if it is set, "online" with an account on this machine, else "offline"."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    try:
+        return "online" if netrc.netrc().authenticators(host) else "offline"
+    except (OSError, netrc.NetrcParseError):
+        return "offline"
+
+
+def wandb_id(workdir: Path, fingerprint: str) -> str:
+    """Returns the run's name there: a function of where it is and what it trains."""
+    return hashlib.sha256(f"{workdir.absolute()} {fingerprint}".encode()).hexdigest()[:16]
+
+
+class Tracker:
+    """All places a number goes to, as one object."""
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        *,
+        step: int,
+        identity: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """Opens metrics.jsonl to continue at `step`, and wandb when asked.
+
+        Args:
+          config: of the run.
+          workdir: of the run.
+          step: completed updates.
+          identity: fingerprint of what the run learns.
+          say: prints a line to the person at the console.
+        """
+        self._config = config
+        self._say = say
+        self.file = MetricsFile(workdir / "metrics.jsonl", step=step)
+        self._wandb = None
+        if config.log.wandb:
+            self._wandb = WandB(config, workdir, run_id=wandb_id(workdir, identity))
+            say(f"wandb: {self._wandb.mode}, run {wandb_id(workdir, identity)}")
+
+    def train(self, step: int, values: Mapping[str, float]) -> None:
+        """Records one update's numbers and prints its line."""
+        self._record(step, values)
+        self._say(train_line(step, self._config.steps, values))
+
+    def eval(self, step: int, values: Mapping[str, float]) -> None:
+        """Records held-out numbers and prints them."""
+        self._record(step, values)
+        start, end = "eval/set/", "/loss"
+        sets = [
+            f"{k[len(start) : -len(end)]} {v:.4g}"
+            for k, v in values.items()
+            if k.startswith(start) and k.endswith(end)
+        ]
+        each = f"; by set: {', '.join(sets)}" if sets else ""
+        self._say(f"step {step}/{self._config.steps}  held out: {_losses('eval', values)}{each}")
+
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        self.file.write(step, values)
+        if self._wandb is not None:
+            self._wandb.write(step, values)
+
+    def sync(self) -> None:
+        """Returns when every line is on disk."""
+        self.file.sync()
+
+    def close(self, *, failed: bool) -> None:
+        """Closes everything."""
+        self.file.close()
+        if self._wandb is not None:
+            self._wandb.close(failed=failed)
+
+
+def train_line(step: int, steps: int, values: Mapping[str, float]) -> str:
+    """Returns the console's line for one update."""
+    parts = [f"step {step}/{steps}", _losses("train", values)]
+    parts.append(f"grad {values['train/grad_norm']:.3g}  lr {values['train/lr']:.3g}")
+    if "perf/steps_per_s" in values:
+        parts.append(f"{_rate(values['perf/steps_per_s'])} steps/s")
+        parts.append(f"{values['perf/frames_per_s']:,.0f} frames/s")
+        parts.append(f"data wait {100 * values['perf/data_wait_share']:.0f} %")
+        if "perf/mfu" in values:
+            parts.append(f"MFU {100 * values['perf/mfu']:.1f} %")
+        parts.append(f"ETA {duration((steps - step) * values['time/step_s'])}")
+    if values.get("perf/bad_records"):
+        parts.append(f"{values['perf/bad_records']:.0f} bad records skipped")
+    return "  ".join(parts)
+
+
+def _losses(prefix: str, values: Mapping[str, float]) -> str:
+    start = f"{prefix}/loss/"
+    terms = [f"{k[len(start) :]} {v:.4g}" for k, v in values.items() if k.startswith(start)]
+    return f"loss {values[f'{prefix}/loss']:.4g}" + (f" ({', '.join(terms)})" if terms else "")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as a person writes them: "42s", "3m05s", "2h07m"."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = int(round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def every(step: int, interval: int, last: int) -> bool:
+    """Returns whether something done each `interval` steps, and at the last one, is due.
+
+    An interval of 0 means never.
+    """
+    return interval > 0 and (step % interval == 0 or step == last)
