@@ -115,12 +115,10 @@ def test_states_are_those_of_the_whole_clip(tiny, copy):
     assert sorted(p.name for p in place.iterdir()) == sorted(
         ["manifest.json", *(s.file for s in manifest.shards)]
     )
-    from a2fjax.data import batch
-
     for split in ("train", "val"):
         source = ClipSource([copy], split)
         for i in range(0, len(source), 5):
-            audio, length = batch.padded_audio(source[i])
+            audio, length = padding.padded_audio(source[i])
             run = compiled_apply(encoder)
             alone = np.asarray(run(params, audio[None], np.array([length])))[0, :length]
             found = read.read("0_x", source.entries[i])
@@ -244,9 +242,9 @@ def start(shards, name, *arguments, slow=False):
     )
     if slow:
         code = (
-            "import time; from a2fjax.data import encode\n"
-            "plain = encode._Work._encode\n"
-            "encode._Work._encode = lambda s, c: (time.sleep(0.3), plain(s, c))[1]\n"
+            "import time; from a2fjax.data.feature_cache import writer\n"
+            "encode = writer._Work._encode\n"
+            "writer._Work._encode = lambda s, c: (time.sleep(0.3), encode(s, c))[1]\n"
         ) + code
     argv = ["cache", str(shards), "--features", name, *arguments]
     return subprocess.Popen(
@@ -370,8 +368,8 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
     found = cache(config)
     (key,) = found
     specs = {key: writer.feature_spec(*found[key])}
-    heard = audio_features.AudioFeatureExtractor(config.audio, found)
-    run = jax.jit(heard.states)
+    extractor = audio_features.AudioFeatureExtractor(config.audio, found)
+    run = jax.jit(extractor.hidden_states)
     params = {"encoders": {key: found[key][1]}}
     live, cached = take(config, 3), take(cached_config(config), 3, cached=specs)
     assert jax.eval_shape(lambda b: b, cached[0]) == loader.spec(
@@ -383,7 +381,7 @@ def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
             np.testing.assert_array_equal, a.replace(**without), b.replace(cached_features={})
         )
         one = np.asarray(run(params, a)[key])
-        two = np.asarray(heard.states({}, b)[key])
+        two = np.asarray(extractor.hidden_states({}, b)[key])
         exists = (np.arange(64) < a.length[:, None])[..., None, None]
         error = np.abs(np.where(exists, one - two, 0)).max()
         assert error <= 2e-3 * np.abs(one).max()

@@ -19,13 +19,13 @@ toy = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toy)
 
 from a2fjax.configuration import Resolved
-from a2fjax.training import loop
+from a2fjax.training import trainer
 
 
 def train(name, **changes):
     # So small a network is never cut otherwise.
     config = toy.make_config(sharding__min_mib=6e-5, **changes)
-    return loop.train(
+    return trainer.train(
         Resolved(config, {}), Path(sys.argv[2]) / name, task=toy.ToyTask(),
         inputs=toy.ToyInputs(config), say=lambda line: None,
     )
