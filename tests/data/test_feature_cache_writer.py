@@ -17,7 +17,7 @@ import pytest
 
 from a2fjax.cli import main
 from a2fjax.configuration import AudioConfig, AugmentConfig, EncoderConfig, LogConfig, Resolved
-from a2fjax.data import loader, records
+from a2fjax.data import loader, padding, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
 from a2fjax.encoders import storage
