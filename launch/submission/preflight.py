@@ -122,7 +122,7 @@ def compiles(target: Target, experiment: str, overrides: Mapping[str, str]) -> s
 
     Args:
       target: where the run goes.
-      experiment: file, as of `config.load`.
+      experiment: file, as of `configuration.load`.
       overrides: values of `--config.` by key.
 
     Raises:

@@ -137,7 +137,7 @@ def space(spaces: Mapping[str, Space]) -> dict[str, Space]:
 
 
 def overrides(trial: Trial) -> dict[str, str]:
-    """Returns a trial as the command line's overrides; `config.parse_value` reads them back."""
+    """Returns a trial as the command line's overrides; `configuration.parse_value` reads them back."""
     return {k: _text(v) for k, v in trial.items()}
 
 
@@ -199,7 +199,7 @@ def check(
 
     Args:
       trials: of a sweep.
-      experiment: file, as of `config.load`.
+      experiment: file, as of `configuration.load`.
       settings: overrides that all trials share.
 
     Raises:
@@ -283,7 +283,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Returns what `config.parse_value` reads as `value`."""
+    """Returns what `configuration.parse_value` reads as `value`."""
     if isinstance(value, str) and configuration.parse_value(value) == value:
         return value
     return repr(value)
