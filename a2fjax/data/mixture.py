@@ -39,7 +39,7 @@ def shares(
         if not (held-out splits, which a small set may lack).
 
     Raises:
-      InputError: as `configuration.check_weights`, or sets with a weight have no clips in the split.
+      InputError: as `configuration.check_weights`, or a weighted set has no clips in the split.
     """
     amount = np.asarray(frames, np.float64)
     if data.weights:

@@ -137,7 +137,7 @@ def space(spaces: Mapping[str, Space]) -> dict[str, Space]:
 
 
 def overrides(trial: Trial) -> dict[str, str]:
-    """Returns a trial as the command line's overrides; `configuration.parse_value` reads them back."""
+    """Returns a trial as command-line overrides; `configuration.parse_value` reads them."""
     return {k: _text(v) for k, v in trial.items()}
 
 
