@@ -1,1 +1,1 @@
-"""(seed, step, host) to batch: records, windows, augmentation, loader."""
+"""Maps (seed, step, host) to batches: records, windows, augmentation, loader."""

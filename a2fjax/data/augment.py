@@ -1,7 +1,7 @@
-"""Random changes of a training window: level, filter, noise, speed, pauses, mirror; NumPy only.
+"""Augments training windows: level, filter, noise, speed, pauses and mirroring; NumPy only.
 
-Audio and motion stay in step: what moves one in time moves the other. All randomness comes from
-the generator that is passed in, so that a window is a function of (seed, index).
+Audio and motion stay aligned: a change of timing applies to both. All randomness comes from the
+generator that the caller passes, so a window is a function of (seed, index).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ _BANK_SAMPLES = 1 << 17
 
 PAUSE_SECONDS = (0.3, 1.2)
 PAUSE_LEVEL_DB = (-75.0, -40.0)
-"""Room noise in an inserted pause, against the speech level."""
+"""Level of the room noise in an inserted pause, in dB relative to the speech level."""
 
 _FADE_SECONDS = 0.04
 _EASE_FRAMES = 6
-"""The mouth takes 120 ms to close after the sound ends and to open before it begins."""
+"""The mouth closes over 120 ms after the sound ends and opens over 120 ms before it resumes."""
 
 _REST_LEVEL = 10 ** (-25 / 20)
 _REST_OPENING = 0.25
-"""A rest pose is open at most this much of the 90th percentile of the clip's aperture."""
+"""Largest aperture of a rest pose, as a fraction of the clip's 90th percentile."""
 
 LOWER_FACE = np.setdiff1d(rig.GROUPS["all"], rig.GROUPS["upper_face"])
-"""Channels that speech moves; brows and eyes go on through a pause."""
+"""Channels that speech moves; brows and eyes keep moving through a pause."""
 
 
 @dataclasses.dataclass
 class Window:
-    """A stretch of a clip on its way into a batch.
+    """A segment of a clip while it is prepared for a batch.
 
     Attributes:
       audio: [T * 320] float32, zero after the clip's end.
       motion: [T, 72] float32, the last frame repeated after the clip's end.
-      emotion: [T, 5] float32, the same.
+      emotion: [T, 5] float32, the last frame repeated after the clip's end.
       frame_mask: [T] bool, False after the clip's end.
       channel_mask: [72] bool.
-      length: frames of the clip that are in it.
-      samples: audio samples of the clip that are in it.
-      mirrored: whether the points of the identity are to be mirrored too.
+      length: number of frames that come from the clip.
+      samples: number of audio samples that come from the clip.
+      mirrored: whether the identity points must be mirrored too.
     """
 
     audio: np.ndarray
@@ -66,17 +66,18 @@ class Window:
 
 
 def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Window:
-    """Cuts a window out of a clip, brings speech to `level.TARGET`, and plays it at `speed`.
+    """Cuts a window from a clip, scales speech to `level.TARGET`, and plays it at `speed`.
 
-    Frame t of the window is at frame `start + speed * t` of the clip, sample n at sample
-    `320 * start + speed * n`: audio by a band-limited resampler without delay, motion and emotion
-    by linear interpolation; a frame is good when all frames it comes from are.
+    Frame t of the window is frame `start + speed * t` of the clip, and sample n is sample
+    `320 * start + speed * n`. Audio goes through a band-limited resampler without delay; motion
+    and emotion are interpolated linearly. A frame is valid when all frames it is interpolated
+    from are valid.
 
     Args:
-      clip: to cut.
+      clip: the clip to cut.
       start: first frame, in [0, clip.frames).
-      frames: of the window.
-      speed: above 1 is faster; pitch rises with it, as of a shorter speaker.
+      frames: length of the window in frames.
+      speed: playback speed; above 1 is faster and raises the pitch, like a smaller speaker.
     """
     size = frames * HOP
     if speed == 1.0:
@@ -114,9 +115,9 @@ def cut(clip: records.Clip, start: int, frames: int, speed: float = 1.0) -> Wind
 
 
 def part(window: Window, start: int, frames: int) -> Window:
-    """Returns the window of `frames` frames that begins at frame `start` of another one.
+    """Returns the window of `frames` frames that begins at frame `start` of another window.
 
-    Beyond the end of the other window the last frame is repeated, as `cut` does beyond a clip's.
+    The last frame is repeated beyond the end of the other window, as in `cut`.
     """
     length = max(min(window.length - start, frames), 0)
     stop = start + frames
@@ -137,13 +138,13 @@ def part(window: Window, start: int, frames: int) -> Window:
 
 
 def draw_speed(config: AugmentConfig, random: np.random.Generator) -> float:
-    """Returns a playing speed, log-uniform within 1 +- `config.speed`."""
+    """Draws a playback speed, log-uniform within 1 +- `config.speed`."""
     draw = random.uniform(-1.0, 1.0)
     return float((1.0 + config.speed) ** draw) if config.enabled and config.speed else 1.0
 
 
 def slowest(config: AugmentConfig) -> float:
-    """Returns how many times longer a clip becomes at the lowest speed of `draw_speed`."""
+    """Returns the factor by which the lowest speed of `draw_speed` lengthens a clip."""
     return 1.0 + config.speed if config.enabled else 1.0
 
 
@@ -154,16 +155,16 @@ def augment(
     *,
     rest: np.ndarray | None = None,
 ) -> Window:
-    """Applies every change but speed, which `cut` does; the given window is used up.
+    """Applies every augmentation except speed, which `cut` applies; modifies `window`.
 
-    The order is that of a recording: what is said (pause, mirror), the microphone (filter), the
+    The order follows a recording: the performance (pause, mirror), the microphone (filter), the
     room (noise), the input level (gain).
 
     Args:
-      window: from `cut`.
-      config: which changes; all draws are made whatever it says, so that switching one off leaves
-        the others as they were.
-      random: the only source of chance.
+      window: a window from `cut`.
+      config: enables the augmentations. All random numbers are drawn in any case, so disabling
+        one augmentation does not change the others.
+      random: the only source of randomness.
       rest: `rest_pose` of the clip; None inserts no pause.
     """
     if not config.enabled:
@@ -189,13 +190,13 @@ def augment(
 
 
 def mirror_points(points: np.ndarray) -> np.ndarray:
-    """Returns identity points [P, 3 or 6] mirrored left to right, x being the axis across."""
+    """Returns identity points [P, 3 or 6] mirrored left to right, along the x axis."""
     return points * np.array([-1.0, 1.0, 1.0] * (points.shape[-1] // 3), np.float32)
 
 
 @functools.cache
 def _eq_basis(size: int) -> tuple[np.ndarray, int]:
-    """Returns [controls, bins] weights that make a smooth curve in dB, and the FFT's length."""
+    """Returns weights [controls, bins] that interpolate gains in dB, and the FFT length."""
     length = scipy.fft.next_fast_len(size + 1024, real=True)
     octave = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 60.0) / 60.0)
     centres = np.linspace(0.0, np.log2(8000.0 / 60.0), 7)
@@ -205,11 +206,11 @@ def _eq_basis(size: int) -> tuple[np.ndarray, int]:
 
 
 def equalise(audio: np.ndarray, deviation_db: float, random: np.random.Generator) -> np.ndarray:
-    """Returns audio [S] through a random smooth filter without delay.
+    """Returns audio [S] filtered by a random smooth equaliser without delay.
 
-    Seven gains a little over an octave apart are normal with standard deviation `deviation_db`
-    about 0 dB; between them the curve in dB is smooth (so it deviates a little less). Zero phase:
-    no frequency is moved in time.
+    Seven gains, a little over an octave apart, are drawn from a normal distribution with mean 0 dB
+    and standard deviation `deviation_db`. The curve is smoothed between them, which lowers its
+    deviation slightly. The filter has zero phase and so delays no frequency.
     """
     weights, length = _eq_basis(len(audio))
     gains = random.standard_normal(len(weights), dtype=np.float32)
@@ -221,12 +222,12 @@ def equalise(audio: np.ndarray, deviation_db: float, random: np.random.Generator
 
 @functools.cache
 def noise_bank(seed: int = 0) -> np.ndarray:
-    """Returns noises [kinds, samples] float32 of unit RMS, in the order of `NOISES`.
+    """Returns noise signals [kinds, samples] float32 with unit RMS, in the order of `NOISES`.
 
     White; pink (-3 dB an octave); brown (-6 dB an octave above 40 Hz); hum (50 or 60 Hz and its
     harmonics over a little pink noise); fan (noise below a few hundred Hz, with tones); babble
     (eight voices: pulse trains with wandering pitch through vowel resonances, at syllable rate).
-    Each is periodic in the bank's length, so that any stretch may be taken across its end.
+    Each signal is periodic with the bank's length, so a segment may wrap around its end.
     """
     random = np.random.default_rng([seed, 7])
     size = _BANK_SAMPLES
@@ -277,7 +278,7 @@ def _voice(random: np.random.Generator, frequency: np.ndarray, time: np.ndarray)
     pulses = np.diff(np.floor(np.cumsum(pitch) / SAMPLE_RATE), prepend=0.0)
     spectrum = np.fft.rfft(pulses + 0.02 * random.standard_normal(size))
     out = np.zeros(size)
-    for _ in range(3):  # Three vowels of this voice, fading into each other.
+    for _ in range(3):  # Three vowels of this voice that fade into each other.
         formants = np.array([random.uniform(*r) for r in ((300, 800), (900, 2300), (2400, 3200))])
         curve = sum(
             g / (1.0 + ((frequency - f) / 90.0) ** 2)
@@ -289,7 +290,7 @@ def _voice(random: np.random.Generator, frequency: np.ndarray, time: np.ndarray)
 
 
 def _noise(random: np.random.Generator, size: int) -> np.ndarray:
-    """Returns [size] of one or two noises of the bank, of about unit RMS."""
+    """Returns [size] samples of one noise or a mix of two from the bank, at about unit RMS."""
     bank = noise_bank()
     kinds = random.integers(len(bank), size=2)
     offsets = random.integers(bank.shape[1], size=2)
@@ -307,16 +308,17 @@ def _stretch(noise: np.ndarray, offset: int, size: int) -> np.ndarray:
 
 
 def add_noise(audio: np.ndarray, snr_db: float, random: np.random.Generator) -> None:
-    """Adds noise to audio [S] of speech at `level.TARGET`, in place, at that ratio in dB."""
+    """Adds noise in place to audio [S] whose speech is at `level.TARGET`, at an SNR in dB."""
     audio += _noise(random, len(audio)) * np.float32(level.TARGET * 10 ** (-snr_db / 20))
 
 
 def rest_pose(clip: records.Clip) -> np.ndarray | None:
-    """Returns the pose [72] that the clip's mouth takes in silence, or None if it shows none.
+    """Returns the pose [72] of the clip's mouth in silence, or None if the clip shows none.
 
-    The median of the most closed frames among the good ones that are quiet, with quiet neighbours
-    (25 dB below speech over 100 ms). None when jawOpen is not observed, nothing is quiet, or the
-    mouth stays open by more than a quarter of its 90th percentile while it is.
+    The pose is the median of the most closed frames among the valid quiet frames. A frame is quiet
+    if the audio is 25 dB below speech over 100 ms around it. The result is None when jawOpen is not
+    observed, no frame is quiet, or the aperture in silence exceeds a quarter of its 90th
+    percentile.
     """
     if not clip.channel_mask[rig.INDEX["jawOpen"]]:
         return None
@@ -337,16 +339,16 @@ def rest_pose(clip: records.Clip) -> np.ndarray | None:
 
 
 def insert_pause(window: Window, rest: np.ndarray, random: np.random.Generator) -> None:
-    """Replaces a stretch of the window by a pause, in place.
+    """Replaces a segment of the window with a pause, in place.
 
-    The sound fades to room noise and back within `PAUSE_SECONDS`; the lower face eases to `rest`
-    after the sound has gone and is back when it returns. Brows and eyes go on.
+    The sound fades to room noise and back within `PAUSE_SECONDS`. The lower face eases to `rest`
+    after the sound has faded and returns before the sound does. Brows and eyes keep moving.
 
     Args:
-      window: of which at least the shortest pause and a frame on each side must be left, or nothing
-        is done.
+      window: the window; it is left as it is if it is too short for the shortest pause and one
+        frame on each side.
       rest: [72] pose.
-      random: the only source of chance.
+      random: the only source of randomness.
     """
     longest = min(round(PAUSE_SECONDS[1] * rig.FPS), window.length - 2)
     shortest = round(PAUSE_SECONDS[0] * rig.FPS)

@@ -24,14 +24,20 @@ from a2fjax.errors import InputError
 
 
 class Batches:
-    """An iterator of batches that names the records it could not read.
+    """An iterator over batches that also reports unreadable records.
 
     Attributes:
-      source: the clips; `clip` in a batch is an index into its entries.
+      source: the clips; `Batch.clip` is an index into its entries.
     """
 
     def __init__(self, data: grain.MapDataset, source: ClipSource, config: DataConfig):
-        """Starts reading `data` ahead: pairs of a batch and the reasons of bad records by clip."""
+        """Starts reading ahead.
+
+        Args:
+          data: pairs of a batch and a dict from clip index to the reason for a bad record.
+          source: the clips.
+          config: sets workers, threads, prefetching and the policy for bad records.
+        """
         self.source = source
         self._raise = config.on_bad_record == "raise"
         self._workers = config.workers
@@ -41,11 +47,11 @@ class Batches:
                 num_workers=config.workers,
                 per_worker_buffer_size=max(1, -(-ahead // config.workers)),
             )
-            # Grain reads its absl flags when it starts workers; programs without absl have not
-            # parsed any.
+            # Grain reads its absl flags when it starts workers; programs that do not use absl have
+            # not parsed them.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            # One thread a worker: reading ahead of the buffer too would only hold memory.
+            # One thread per worker: reading further ahead than the buffer would only use memory.
             reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             stream = data.to_iter_dataset(reading).mp_prefetch(options, _start_worker)
         else:
@@ -54,14 +60,14 @@ class Batches:
                 prefetch_buffer_size=max(ahead, config.threads),
             )
             stream = data.to_iter_dataset(reading)
-        # Ends the worker processes with this object or the program, whichever ends first: at
+        # Stop the workers when this object or the program ends, whichever comes first; at
         # interpreter shutdown they would print errors.
         self._reading = [iter(stream)]
         self._end = weakref.finalize(self, _stop, self._reading)
 
     @property
     def bad(self) -> Mapping[str, str]:
-        """Reasons by name (shard, record, clip) of all records that could not be read so far."""
+        """Unreadable records so far: name (shard, record, clip) -> reason."""
         return {self.source.entries[i].name: why for i, why in sorted(self.source.bad.items())}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -84,11 +90,11 @@ class Batches:
             if self._raise:
                 raise InputError(f"{self.source.entries[index].name}: {reason}")
             self.source.note(index, reason)
-        # Workers put batches into shared memory, which must be free for the next ones.
+        # Workers put batches into shared memory, which must be released for later batches.
         return jax.tree.map(np.array, batch) if self._workers else batch
 
     def close(self) -> None:
-        """Stops threads and worker processes; there is no next batch afterwards."""
+        """Stops threads and worker processes and ends the iteration."""
         self._end()
 
 
@@ -98,9 +104,9 @@ def _stop(reading: list[Any]) -> None:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Keeps a worker process off the accelerators, and ends it with its parent."""
+    """Hides the accelerators from a worker process and makes it end with its parent."""
     del index, count
-    # Schedulers send these to all processes of a job; only the training process handles them.
+    # Schedulers send these signals to all processes of a job; only the trainer handles them.
     signals.ignore(signals.STOP_SIGNALS)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -110,7 +116,7 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone: a killed parent cannot end it."""
+    """Ends this process once its parent is gone, because a killed parent cannot do so."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Random access to the clips of one split, in one or several shard folders; NumPy only.
+"""Gives random access to the clips of one split in one or several shard folders; NumPy only.
 
-A record that cannot be read never shifts the others: it keeps its index, and asking for it gives
-another clip of the same folder that depends only on the index and on which records are readable.
+An unreadable record keeps its index, so the other records do not shift. A request for it returns
+another clip of the same folder, chosen by the index and the set of readable records alone.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _log = logging.getLogger(__name__)
 
 CACHE_BYTES = 256 << 20
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-"""ArrayRecord's setting for random access; it reads 16 MB ahead otherwise."""
+"""ArrayRecord options for random access; by default it reads 16 MB ahead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a clip is.
+    """Location of a clip, with its values from the manifest.
 
     Attributes:
       folder: index of the shard folder in the source's `folders`.
       file: path of the shard.
       record: index in the shard.
-      id, subject, frames: as the manifest says; subject ids belong to their folder.
-      sound: `records.sound`, as the manifest says; "" where it does not.
+      id, subject, frames: values from the manifest; a subject id is unique within its folder.
+      sound: `records.sound` from the manifest; "" if the manifest lacks it.
     """
 
     folder: int
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Names the record in messages."""
+        """Name of the record for messages."""
         return f"{self.file}: record {self.record} ({self.id})"
 
 
@@ -63,20 +63,20 @@ def _size(clip: records.Clip) -> int:
 
 
 def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
-    """Returns the bytes of a record; the file is opened on first use and kept in `readers`.
+    """Returns the bytes of a record; opens the file on first use and keeps it in `readers`.
 
-    A negative `record` counts from the end, as -1 for the last. Not safe for several threads with
-    the same file.
+    A negative `record` counts from the end; -1 is the last record. Threads must not read the same
+    file at the same time.
 
     Raises:
       BadRecord: there is no such record, or the file is damaged.
     """
-    # Not at the top: importing it costs time that users of the manifest alone need not pay.
+    # Imported here because the import is slow and readers of the manifest alone do not need it.
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
         if file not in readers:
-            os.stat(file)  # Its error says what is wrong in plainer words.
+            os.stat(file)  # Its error message is clearer than ArrayRecord's.
             readers[file] = ArrayRecordReader(file, _READER_OPTIONS)
         reader = readers[file]
         if reader.ok():
@@ -84,7 +84,7 @@ def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
             record += count if record < 0 else 0
             if not 0 <= record < count:
                 raise records.BadRecord(f"the shard holds only {count} records")
-        (data,) = reader.read([max(record, 0)])  # Raises where it is not ok.
+        (data,) = reader.read([max(record, 0)])  # Raises if the reader is not ok.
         return data
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, records.BadRecord):
@@ -96,16 +96,15 @@ def read_record(readers: dict[str, Any], file: str, record: int) -> bytes:
 class ClipSource:
     """The clips of a split in manifest order, folder by folder.
 
-    Files are opened on first use in each process, so a source may be pickled or forked. Safe for
-    use from several threads.
+    Each process opens files on first use, so a source may be pickled or forked. It is thread-safe.
 
     Attributes:
       folders: the shard folders.
-      manifests: of each folder.
-      split: of the manifests.
-      entries: one a clip; the index of a clip is its place here.
-      bad: reason by index of every record found unreadable so far (in this process, and those
-        reported by `note`).
+      manifests: the manifest of each folder.
+      split: name of the split.
+      entries: one entry per clip; a clip's index is its position here.
+      bad: reason by index for every unreadable record so far (in this process, and those
+        reported to `note`).
     """
 
     def __init__(
@@ -119,10 +118,10 @@ class ClipSource:
         """Reads the manifests; no record is read yet.
 
         Args:
-          folders: of shards, at least one.
-          split: of `records.SPLITS`; at least one folder must hold clips of it.
-          on_bad: "skip" gives another clip for a record that cannot be read, "raise" does not.
-          cache_bytes: bound on the decoded clips kept in memory.
+          folders: shard folders, at least one.
+          split: one of `records.SPLITS`; at least one folder must hold clips of it.
+          on_bad: "skip" replaces an unreadable record with another clip, "raise" raises an error.
+          cache_bytes: limit on the decoded clips kept in memory.
 
         Raises:
           InputError: no folder given, no such split, or as `records.read_manifest`.
@@ -174,12 +173,12 @@ class ClipSource:
         self._cached = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves open files, locks and cached clips behind."""
+        """Returns the state without open files, locks and cached clips."""
         left = {"_lock", "_readers", "_shard_locks", "_cache", "_cached", "_pid"}
         return {key: value for key, value in self.__dict__.items() if key not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Starts empty, and quiet: the process that sent the source reports bad records."""
+        """Starts with empty caches; the process that sent the source logs the bad records."""
         self.__dict__.update(state)
         self._quiet = True
         self._start_process()
@@ -190,22 +189,22 @@ class ClipSource:
 
     @property
     def frames(self) -> np.ndarray:
-        """Frames of each clip [N] int64, by the manifest."""
+        """Number of frames of each clip [N] int64, from the manifest."""
         return np.array([entry.frames for entry in self.entries], np.int64)
 
     @property
     def sets(self) -> np.ndarray:
-        """Which folder each clip is of [N] int64, an index into `folders`; never decreases."""
+        """Folder of each clip [N] int64, as an index into `folders`; never decreases."""
         return np.array([entry.folder for entry in self.entries], np.int64)
 
     def load(self, index: int) -> records.Clip:
         """Returns a clip; its arrays are shared and must not be written to.
 
         Raises:
-          BadRecord: the record cannot be read; the message says why, without naming it.
+          BadRecord: the record cannot be read; the message gives the reason but not the name.
         """
         if os.getpid() != self._pid:
-            # Forked: the parent's files share their position, its lock may be held for ever.
+            # After a fork, file positions are shared with the parent and its lock may stay held.
             self._start_process()
         with self._lock:
             if index in self._cache:
@@ -238,7 +237,7 @@ class ClipSource:
             raise records.BadRecord("has no frames")
 
     def note(self, index: int, reason: str) -> None:
-        """Counts a record as bad, and names it in the log the first time."""
+        """Marks a record as bad and logs its name the first time."""
         with self._lock:
             if index in self.bad:
                 return
@@ -247,14 +246,14 @@ class ClipSource:
             _log.warning("skipped %s: %s", self.entries[index].name, reason)
 
     def get(self, index: int) -> tuple[int, records.Clip, dict[int, str]]:
-        """Returns a clip, or another one in its place when it cannot be read.
+        """Returns a clip, or a replacement if it cannot be read.
 
         Returns:
-          (index of the clip that is returned, clip, reason by index of the records passed over).
+          (index of the returned clip, clip, reason by index for each skipped record).
 
         Raises:
-          InputError: the record cannot be read and the policy is "raise", or none of its folder
-            can be read.
+          InputError: the record cannot be read and the policy is "raise", or no record of its
+            folder can be read.
         """
         passed: dict[int, str] = {}
         for attempt in self._order(index):
@@ -272,14 +271,14 @@ class ClipSource:
         )
 
     def __getitem__(self, index: int) -> records.Clip:
-        """Returns the clip of `get`."""
+        """Returns the clip that `get` returns."""
         return self.get(index)[1]
 
     def _order(self, index: int) -> Iterator[int]:
-        """Yields `index`, then its folder's other clips in steps that leave its shard soon.
+        """Yields `index`, then the other clips of its folder in steps that soon leave its shard.
 
-        Clips of other folders do not stand in: the mixture of the sets would no longer be the one
-        that was asked for.
+        Clips of other folders are not used as replacements, because that would change the mixture
+        of datasets.
         """
         begin, count = self._spans[self.entries[index].folder]
         step = max(1, round(count * 0.618))

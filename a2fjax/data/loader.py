@@ -1,7 +1,7 @@
-"""Batches of training windows as a pure function of (seed, step): no state to save or restore.
+"""Loads batches of training windows as a pure function of (seed, step), without saved state.
 
 The batch of step s holds windows `s * B` to `s * B + B - 1` of one endless order
-(`window_sampler.Plan`), each augmented by a generator seeded with its index. Host h takes the h-th
+(`window_sampler.Plan`), each augmented by a generator seeded with its index. Host h gets the h-th
 of `hosts` contiguous parts of every batch. Nothing else determines a window, so the global batches
 are the same for any number of hosts, worker processes and threads, and a run resumes at its step.
 
@@ -36,7 +36,7 @@ from a2fjax.data.window_builder import (
 from a2fjax.errors import InputError
 
 _STEPS = 1 << 40
-"""Length of the endless dataset; grain needs one."""
+"""Length of the endless dataset; Grain requires a finite one."""
 
 
 FeatureSpecs = Mapping[str, FeatureSpec]
@@ -44,11 +44,11 @@ FeatureSpecs = Mapping[str, FeatureSpec]
 
 
 def spec(config: Config, hosts: int = 1, cached: FeatureSpecs | None = None) -> Batch:
-    """Returns a batch of `jax.ShapeDtypeStruct`s, without reading anything.
+    """Returns a batch of `jax.ShapeDtypeStruct`s without reading any files.
 
     Args:
-      config: of the experiment.
-      hosts: over which the global batch is divided; 1 gives the global batch.
+      config: experiment configuration.
+      hosts: number of hosts that share the global batch; 1 gives the global batch.
       cached: encoders whose hidden states are read from feature caches, by key.
 
     Raises:
@@ -81,25 +81,26 @@ def batches(
     seed: int | None = None,
     cached: FeatureSpecs | None = None,
 ) -> Batches:
-    """Returns the endless batches of a host from a step on.
+    """Returns an endless iterator over a host's batches, starting at a step.
 
     Args:
-      config: of the experiment.
-      split: of the manifests; None for `config.data.split`.
-      start_step: the first batch is that of this step.
+      config: experiment configuration.
+      split: name of the split; None for `config.data.split`.
+      start_step: step of the first batch.
       host: index of this host.
-      hosts: number of hosts; each gets `batch_size / hosts` windows a step.
-      train: False leaves the windows as they are, in the same order.
+      hosts: number of hosts; each gets `batch_size / hosts` windows per step.
+      train: False disables augmentation; the order of the windows stays the same.
       seed: None for `config.seed`.
       cached: encoders whose hidden states are read from feature caches, by key.
 
     Returns:
-      Iterator of batches as in `spec`, with what could not be read; close it to stop its workers.
+      Iterator over batches as in `spec`, which also reports unreadable records. Close it to stop
+      its workers.
 
     Raises:
-      InputError: no shards, no such split, weights that do not fit the sets, a damaged mesh, or a
-        batch size that cannot be divided over the hosts. While reading, a record that cannot be
-        read if `on_bad_record` is "raise".
+      InputError: there are no shards or no such split, the weights do not match the datasets, a
+        mesh is damaged, or the batch size cannot be divided over the hosts. During iteration: a
+        record cannot be read and `on_bad_record` is "raise".
     """
     size = _host_batch(config, hosts)
     if not 0 <= host < hosts:
@@ -133,18 +134,18 @@ def eval_batches(
     hosts: int = 1,
     cached: FeatureSpecs | None = None,
 ) -> Batches:
-    """Returns `batches` batches spread evenly over a split: no chance, no augmentation.
+    """Returns `batches` batches spread evenly over a split, without randomness or augmentation.
 
-    They come set by set. With `data.weights` the sets that have clips of the split share the
-    windows by their weights, so that what is measured is the mixture that is trained on.
+    The batches follow the order of the datasets. With `data.weights`, the datasets that have clips
+    of the split share the windows by weight, so evaluation uses the same mixture as training.
 
     Args:
-      config: of the experiment.
-      split: of the manifests.
+      config: experiment configuration.
+      split: name of the split.
       batches: number of batches.
       host: index of this host.
-      hosts: as in `batches`.
-      cached: as in `batches`.
+      hosts: number of hosts, as in `batches`.
+      cached: encoders with cached hidden states, as in `batches`.
 
     Raises:
       InputError: as `batches`.
@@ -162,17 +163,17 @@ def eval_batches(
     )
     to_global = HostIndex(config.data.batch_size, size, host)
     data = grain.MapDataset.range(0, batches * size).map(to_global).map(build)
-    # Workers take seconds to start, longer than these few batches need.
+    # Starting workers takes seconds, longer than reading these few batches.
     few = dataclasses.replace(config.data, workers=0)
     return Batches(data.batch(size, batch_fn=stack), source, few)
 
 
 def eval_sets(config: Config, split: str, batches: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns which set each window of `eval_batches` is of; no record is read.
+    """Returns the dataset of each window of `eval_batches` without reading any record.
 
     Returns:
-      (names of the sets, as `mixture.names`; [batches, batch_size] int64 indices of them, of the
-      global batches).
+      (names of the datasets from `mixture.names`; [batches, batch_size] int64 indices into the
+      names, for the global batches).
 
     Raises:
       InputError: as `batches`.
@@ -183,10 +184,10 @@ def eval_sets(config: Config, split: str, batches: int) -> tuple[tuple[str, ...]
 
 
 def fingerprint(config: Config, split: str | None = None, seed: int | None = None) -> str:
-    """Returns 16 hex digits that change when the batches of some step would.
+    """Returns 16 hex digits that change if any batch of the run would change.
 
-    A run that resumes with another fingerprint goes on with other data. Threads, workers and hosts
-    are not part of it.
+    A run that resumes with another fingerprint trains on other data. The fingerprint does not cover
+    threads, workers and hosts.
 
     Raises:
       InputError: as `batches`.
@@ -196,7 +197,7 @@ def fingerprint(config: Config, split: str | None = None, seed: int | None = Non
     for name in ("shards", "workers", "threads", "prefetch", "split"):
         del data[name]
     if not data["weights"]:
-        del data["weights"]  # Runs from before there were weights go on.
+        del data["weights"]  # Runs that started before weights existed must still resume.
     if not encoder_names(config):
         del data["encoder_features"], data["context_frames"]
     clips = [(e.folder, e.id, e.frames) for e in source.entries]
@@ -216,8 +217,8 @@ def _host_batch(config: Config, hosts: int) -> int:
 
 
 def _source(config: Config, split: str | None) -> ClipSource:
-    # Bad records travel with the batches and `Batches` raises: an exception in a worker process
-    # would come back as another kind.
+    # The batches carry the bad records and `Batches` raises: an exception from a worker process
+    # would arrive as another type.
     source = ClipSource(config.data.shards, split or config.data.split)
     _check_context(source, config)
     return source
@@ -230,7 +231,7 @@ def _reader(source: ClipSource, cached: FeatureSpecs | None) -> Reader | None:
 
 
 def _check_context(source: ClipSource, config: Config) -> None:
-    """Raises `InputError` where a clip is longer than live encoders would hear."""
+    """Raises `InputError` if a clip exceeds the context of live encoders."""
     longest = max(source.entries, key=lambda entry: entry.frames)
     if context_frames(config) and longest.frames > config.data.context_frames:
         raise InputError(

@@ -1,7 +1,8 @@
-"""What share of the windows each of several sets gets; NumPy only.
+"""Computes each dataset's share of the training windows; NumPy only.
 
-Without weights a set's share is that of its speech. With weights w, set i gets w[i] / sum(w) of the
-windows however much it holds: a small set comes up again sooner, a large one is seen in part.
+Without weights, the share of a dataset is proportional to its amount of speech. With weights w,
+dataset i gets w[i] / sum(w) of the windows regardless of its size: a small dataset repeats sooner,
+and only a part of a large one is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from a2fjax.errors import InputError
 
 
 def frames_by_set(manifests: Sequence[records.Manifest], split: str) -> np.ndarray:
-    """Returns how many frames each set has in a split [S] int64."""
+    """Returns the number of frames of each dataset in a split, [S] int64."""
     return np.array([sum(e["frames"] for e in m.entries(split)) for m in manifests], np.int64)
 
 
@@ -28,18 +29,18 @@ def shares(
     *,
     strict: bool = True,
 ) -> np.ndarray:
-    """Returns the share of windows that each set gets [S], at least 0, with sum 1.
+    """Returns each dataset's share of the windows [S]; shares are non-negative and sum to 1.
 
     Args:
-      data: `weights` is read.
-      folders: of the sets.
-      frames: [S] of each set in the split.
-      split: for messages.
-      strict: whether a set with a weight but without clips is an error; the others share its part
-        if not (held-out splits, which a small set may lack).
+      data: data configuration; only `weights` is used.
+      folders: folders of the datasets.
+      frames: [S] frames of each dataset in the split.
+      split: name of the split, for messages.
+      strict: whether a weighted dataset without clips is an error. If not, the other datasets
+        divide its share; this suits held-out splits, which a small dataset may lack.
 
     Raises:
-      InputError: as `configuration.check_weights`, or a weighted set has no clips in the split.
+      InputError: as `configuration.check_weights`, or a weighted dataset has no clips in the split.
     """
     amount = np.asarray(frames, np.float64)
     if data.weights:
@@ -51,7 +52,7 @@ def shares(
                 f"data.weights: {empty[0]} has a weight above 0 but no clips in split {split!r}; "
                 "give it the weight 0, or leave the folder out"
             )
-        # By the largest first: tiny weights must not vanish, nor large ones overflow in a sum.
+        # Divide by the largest weight first, so that sums neither underflow nor overflow.
         amount = np.where(amount > 0, weight / weight.max(), 0.0)
     if not amount.sum() > 0:
         raise InputError(
@@ -63,12 +64,12 @@ def shares(
 def clip_masses(
     frames: np.ndarray, folder: np.ndarray, share: Sequence[float] | np.ndarray
 ) -> np.ndarray:
-    """Returns the share of the windows that each clip gets [N]; within a set it goes by length.
+    """Returns each clip's share of the windows [N], proportional to length within a dataset.
 
     Args:
-      frames: [N] of each clip.
-      folder: [N] which set each clip is of.
-      share: [S] of each set, as `shares` returns them.
+      frames: [N] frames of each clip.
+      folder: [N] index of each clip's dataset.
+      share: [S] shares of the datasets, from `shares`.
     """
     frames = np.asarray(frames, np.float64)
     total = np.bincount(folder, frames, minlength=len(share))
@@ -77,7 +78,7 @@ def clip_masses(
 
 
 def names(folders: Sequence[str]) -> tuple[str, ...]:
-    """Returns a short name for each set: its folder's, with as many parents as tell them apart."""
+    """Returns a short unique name for each dataset: its folder with as many parents as needed."""
     parts = [[p for p in str(f).split("/") if p not in ("", ".")] for f in folders]
     deepest = max((len(p) for p in parts), default=0)
     for depth in range(1, deepest + 1):

@@ -1,4 +1,4 @@
-"""Pads the audio of clips to few lengths, so that few programs are compiled."""
+"""Pads the audio of clips to a few lengths to limit the number of compiled programs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from a2fjax.audio import HOP, level
 from a2fjax.data import records
 
 BUCKET = 100
-"""A padded clip has a multiple of this many frames."""
+"""The number of frames of a padded clip is a multiple of this."""
 
 
 def padded_audio(clip: records.Clip, frames: int | None = None) -> tuple[np.ndarray, int]:
     """Returns normalised and padded audio [frames * 320] float32, and the clip's frame count.
 
     Args:
-      clip: its speech level becomes `level.TARGET`.
+      clip: the clip; its speech is scaled to `level.TARGET`.
       frames: length to pad or cut to; None for the next multiple of `BUCKET`.
     """
     if frames is None:

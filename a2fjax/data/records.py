@@ -1,4 +1,4 @@
-"""What is on disk: one record a clip in ArrayRecord shards, and one manifest for the set.
+"""Format of a dataset on disk: one record per clip in ArrayRecord shards, and one manifest.
 
     SHARDS/manifest.json               schema, rig fingerprint, subjects, splits, counts, statistics
           /clips-00000-of-00004.arrayrecord
@@ -27,32 +27,32 @@ from a2fjax.errors import InputError, nearest
 SCHEMA = 1
 
 SPLITS = ("train", "val", "test_sentences", "test_subjects", "unused")
-"""`val` and `test_sentences` hold sentences no training clip says; `test_subjects` holds people
-no training clip shows, saying sentences no training clip says. `unused` is what would leak."""
+"""No sentence of `val` and `test_sentences` occurs in training; neither the subjects nor the
+sentences of `test_subjects` do. `unused` holds the clips that would leak between splits."""
 
 
 class BadRecord(ValueError):
-    """A record that cannot be read; the message says why."""
+    """A record cannot be read; the message gives the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One utterance of one person.
+    """One utterance by one subject.
 
     Attributes:
-      id: unique in the set, "<subject>/<take>" or "<subject>/<take>#<segment>".
-      subject: whose neutral mesh applies.
-      sentence: key of what is said; equal keys never cross splits.
-      language: BCP-47 code, such as "en"; "" when not known.
-      split: of `SPLITS`.
+      id: unique in the dataset, "<subject>/<take>" or "<subject>/<take>#<segment>".
+      subject: id of the subject, which selects the neutral mesh.
+      sentence: key of the spoken sentence; clips with equal keys are never in different splits.
+      language: BCP-47 code, such as "en"; "" if unknown.
+      split: one of `SPLITS`.
       audio: [samples] float32 in [-1, 1], 16 kHz, mono; motion frame t is at sample 320 * t.
       motion: [T, 72] float32; T = ceil(samples / 320).
-      channel_mask: [72] bool, which channels were observed.
-      frame_mask: [T] bool, which frames are good.
+      channel_mask: [72] bool, True for observed channels.
+      frame_mask: [T] bool, True for valid frames.
       emotion: [T, 5] float32, non-negative, each row sums to 1.
-      speech_level: RMS level of the take's speech, linear; what level normalisation divides by.
-      synthetic: True when no person was recorded.
-      extra: small JSON values that travel along (offset found, solve residual, phone times).
+      speech_level: linear RMS level of the take's speech; level normalisation divides by it.
+      synthetic: True if the clip does not come from a recorded person.
+      extra: small JSON values (estimated audio offset, solve residual, phone times).
     """
 
     id: str
@@ -85,12 +85,12 @@ _ARRAYS = {
 
 
 def encode(clip: Clip) -> bytes:
-    """Returns the record of a clip: CRC-32, then MessagePack of values and raw arrays.
+    """Returns the record of a clip: a CRC-32, then its values and raw arrays as MessagePack.
 
     Audio is stored as 16-bit integers.
 
     Raises:
-      ValueError: shapes do not fit together, or a value is not finite.
+      ValueError: shapes do not match, or a value is not finite.
     """
     frames = num_frames(len(clip.audio))
     shapes = {
@@ -141,12 +141,12 @@ def decode(record: bytes) -> Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A person in the set.
+    """A subject of the dataset.
 
     Attributes:
-      id: as in the clips.
-      mesh: path of the neutral mesh, relative to the shards' folder; None if there is none.
-      held_out: True when every clip of the person is kept out of training.
+      id: subject id, as in the clips.
+      mesh: path of the neutral mesh, relative to the shard folder; None if there is none.
+      held_out: True if no clip of the subject is used for training.
     """
 
     id: str
@@ -156,13 +156,13 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of records: its name, record count and the clips' index entries in order.
+    """One file of records, with the index entries of its clips in order.
 
     Attributes:
-      file: relative to the shards' folder.
+      file: path relative to the shard folder.
       clips: `index_entry` of each record: {"id", "subject", "sentence", "split", "frames",
-        "emotion", "language", "sound"} where emotion is the name of the strongest on average;
-        sets built by earlier versions lack "language" and "sound".
+        "emotion", "language", "sound"}; "emotion" names the emotion with the highest mean.
+        Datasets built by earlier versions lack "language" and "sound".
     """
 
     file: str
@@ -171,15 +171,15 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What is in a set of shards.
+    """Contents of a dataset.
 
     Attributes:
-      subjects, shards: see there.
-      channel_mask: [72] channels observed in at least one clip.
-      statistics: "motion_mean", "motion_std" [72] and "emotion_mean" {name: [72]} of the training
-        split's observed frames; "hours" by split; "speech_level_db" mean.
-      synthetic: True when any clip is.
-      source: what the set was built from, with the builder's settings.
+      subjects, shards: see `Subject` and `Shard`.
+      channel_mask: [72] True for channels observed in at least one clip.
+      statistics: "motion_mean", "motion_std" [72] and "emotion_mean" {name: [72]} over the observed
+        frames of the training split; "hours" by split; "speech_level_db", the mean.
+      synthetic: True if any clip is synthetic.
+      source: the data source and the settings of the build.
     """
 
     subjects: list[Subject]
@@ -192,10 +192,10 @@ class Manifest:
     rig: str = rig.FINGERPRINT
 
     def subject(self, name: str) -> Subject:
-        """Returns the subject of that name.
+        """Returns the subject with a given id.
 
         Raises:
-          InputError: no such subject; names the nearest.
+          InputError: there is no such subject; the message names the nearest.
         """
         for subject in self.subjects:
             if subject.id == name:
@@ -203,12 +203,12 @@ class Manifest:
         raise InputError(f"unknown subject {name!r}{nearest(name, [s.id for s in self.subjects])}")
 
     def entries(self, split: str) -> list[dict[str, Any]]:
-        """Returns the index entries of the clips of a split, in order; there may be none."""
+        """Returns the index entries of a split's clips in order, or an empty list."""
         return [e for shard in self.shards for e in shard.clips if e["split"] == split]
 
 
 def index_entry(clip: Clip) -> dict[str, Any]:
-    """Returns what a `Shard` says of a clip."""
+    """Returns the entry of a clip in `Shard.clips`."""
     return {
         "id": clip.id,
         "subject": clip.subject,
@@ -222,29 +222,29 @@ def index_entry(clip: Clip) -> dict[str, Any]:
 
 
 def sound(clip: Clip) -> str:
-    """Returns 8 hex digits that change with a clip's stored audio or speech level, and only then.
+    """Returns 8 hex digits that change only if a clip's stored audio or speech level changes.
 
-    They tell whether what was computed from the sound before still belongs to the clip.
+    Feature caches use them to detect values computed from an older version of the audio.
     """
     level = np.float64(clip.speech_level).tobytes()
     return f"{zlib.crc32(level, zlib.crc32(_stored(clip.audio).tobytes())):08x}"
 
 
 def _stored(audio: np.ndarray) -> np.ndarray:
-    """Returns audio as records hold it, int16."""
+    """Returns audio in the int16 format of records."""
     return np.clip(np.round(audio * 32767.0), -32768, 32767).astype(np.int16)
 
 
 def check_split(split: str, manifests: Sequence[Manifest], folders: Sequence[str | Path]) -> None:
-    """Checks that at least one of several sets has clips of a split.
+    """Checks that at least one of several datasets has clips of a split.
 
     Args:
-      split: of `SPLITS`.
-      manifests: of the sets.
-      folders: of the same, for the message.
+      split: one of `SPLITS`.
+      manifests: manifests of the datasets.
+      folders: folders of the datasets, for the message.
 
     Raises:
-      InputError: none has; names the nearest split that there is.
+      InputError: no dataset has clips of the split; the message names the nearest split present.
     """
     if not any(manifest.entries(split) for manifest in manifests):
         have = {e["split"] for m in manifests for shard in m.shards for e in shard.clips}
@@ -253,7 +253,7 @@ def check_split(split: str, manifests: Sequence[Manifest], folders: Sequence[str
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes manifest.json whole or not at all."""
+    """Writes manifest.json atomically."""
     files.write_text(folder / "manifest.json", json.dumps(dataclasses.asdict(manifest), indent=1))
 
 
@@ -261,8 +261,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Reads SHARDS/manifest.json.
 
     Raises:
-      InputError: no folder or manifest, not readable, of another schema or rig, or a shard is
-        missing.
+      InputError: the folder or manifest is missing or unreadable, has another schema or rig, or a
+        shard is missing.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -298,11 +298,11 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (vertices [V, 3] float32, faces [F, 3] int32) of a mesh that `write_mesh` wrote.
+    """Reads a mesh that `write_mesh` wrote: (vertices [V, 3] float32, faces [F, 3] int32).
 
     Raises:
-      InputError: missing or damaged file, no vertices, values that are not finite, or faces that
-        name vertices that are not there.
+      InputError: the file is missing or damaged, there are no vertices, a value is not finite, or a
+        face refers to a vertex that does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -319,7 +319,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 def check_mesh(
     vertices: np.ndarray, faces: np.ndarray, *, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mesh as float32 and int32 when it is one.
+    """Checks a mesh and returns its vertices as float32 and its faces as int32.
 
     Raises:
       InputError: as `read_mesh`.

@@ -1,4 +1,4 @@
-"""Who the people of a training set are: a number for each, and names that tell them apart."""
+"""Numbers the subjects of a training set and gives them unique names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from a2fjax.data import mixture, records
 
 UNKNOWN = -1
-"""Number of everybody who is not of the training set."""
+"""Number of every subject outside the training set."""
 
 
 def training(
@@ -16,18 +16,18 @@ def training(
     split: str,
     weights: Sequence[float] = (),
 ) -> dict[tuple[int, str], str]:
-    """Returns the people with a clip in `split`; a person's number is the place here.
+    """Returns the subjects with a clip in `split`; a subject's number is its position here.
 
     Args:
-      folders: of shards.
-      manifests: of each.
-      split: that is trained on.
-      weights: as `data.weights`; nobody is trained on of a set whose weight is 0.
+      folders: shard folders.
+      manifests: manifest of each folder.
+      split: training split.
+      weights: `data.weights`; subjects of a dataset with weight 0 are left out.
 
     Returns:
       Name by (index of the folder, subject), folder by folder in the manifests' order. With several
-      folders names are "<set>:<subject>", with `mixture.names` for the sets: equal subject names of
-      two sets are two people.
+      folders, names are "<dataset>:<subject>" with dataset names from `mixture.names`, because
+      equal subject ids in two datasets are different subjects.
     """
     sets = mixture.names(folders)
     found = {}
@@ -42,9 +42,9 @@ def training(
 
 
 def number(name: str | None, names: Sequence[str]) -> int:
-    """Returns the number of a person among `names` of `training`, `UNKNOWN` for anybody else.
+    """Returns the number of a subject in the names from `training`; `UNKNOWN` if it is absent.
 
-    A subject's bare name stands for the first set that has it.
+    A subject id without a dataset name matches the first dataset that has it.
     """
     for k, known in enumerate(names):
         if name is not None and (known == name or known.endswith(f":{name}")):

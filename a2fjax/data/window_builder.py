@@ -18,24 +18,24 @@ from a2fjax.data.identity.points import mesh_points
 from a2fjax.errors import InputError
 
 CACHE_ERROR = -1
-"""Key, among bad records, of hidden states that cannot be read; no other clip replaces them."""
+"""Key in the bad records for unreadable hidden states; no other clip replaces those."""
 
 _NO_AUGMENT = AugmentConfig(enabled=False)
 
 
 def encoder_names(config: Config) -> list[str]:
-    """Returns the features that are speech encoders; their names have a path."""
+    """Returns the audio features that are speech encoders; their names contain a path."""
     return [name for name in config.audio.features if ":" in name]
 
 
 def context_frames(config: Config) -> int:
-    """Returns the frames of context that live encoders get; 0 without live encoders.
+    """Returns the number of context frames for live encoders; 0 without live encoders.
 
-    This is room for the longest clip at the slowest speed of augmentation.
+    The context fits the longest clip at the lowest speed of augmentation.
     """
     if config.data.encoder_features != "live" or not encoder_names(config):
         return 0
-    # Less than rounding adds: 1000 frames at most 1.1 times as long are 1100.
+    # Subtract more than the rounding error: 1000 frames times 1.1 must give 1100.
     slowed = config.data.context_frames * augment.slowest(config.data.augment) - 1e-6
     return max(math.ceil(slowed), config.data.window_frames)
 
@@ -58,10 +58,10 @@ class Identities:
 
 
 def load_identities(source: ClipSource, config: Config) -> Identities:
-    """Samples the points of all subjects of a dataset.
+    """Samples the identity points of all subjects of a clip source.
 
     Raises:
-      InputError: a damaged mesh.
+      InputError: a mesh is damaged.
     """
     count, normals = config.data.identity_points, config.model.identity_normals
     names = sorted({(e.folder, e.subject) for e in source.entries})
@@ -84,7 +84,7 @@ def load_identities(source: ClipSource, config: Config) -> Identities:
 
 @dataclasses.dataclass(frozen=True)
 class HostIndex:
-    """Maps the index of a host's window to the global order; hosts hold contiguous parts."""
+    """Maps a host's window index to the global order; hosts get contiguous parts of a batch."""
 
     batch: int
     part: int
@@ -98,7 +98,7 @@ class HostIndex:
 
 @dataclasses.dataclass
 class WindowBuilder:
-    """Maps an index in the global order to an item of a batch, and reasons of bad records."""
+    """Maps an index in the global order to a batch item and the reasons for bad records."""
 
     source: ClipSource
     identities: Identities
@@ -109,7 +109,7 @@ class WindowBuilder:
     rests: dict[int, np.ndarray | None] = dataclasses.field(default_factory=dict)
 
     def __call__(self, index: int) -> tuple[Batch, dict[int, str]]:
-        """Returns an item without a batch axis, and why records could not be read, by clip."""
+        """Returns an item without a batch axis, and the reason for each bad record by clip."""
         data = self.config.data
         setting = data.augment if self.train else _NO_AUGMENT
         context: dict[str, Any] = {}
@@ -125,7 +125,7 @@ class WindowBuilder:
             random, speed = np.random.default_rng(0), 1.0
             middle = self.plan[index][1] + data.window_frames / 2
             start = window_sampler.start_at(middle, clip.frames, data.window_frames)
-        # Encoders hear the whole clip, changed as a whole, and the window is a part of that.
+        # Live encoders get the whole augmented clip, and the window is a part of it.
         heard = context_frames(self.config)
         begin = 0 if heard else start
         window = augment.cut(clip, begin, heard or data.window_frames, speed)
@@ -160,7 +160,7 @@ class WindowBuilder:
             length=np.int32(window.length),
             identity=augment.mirror_points(points) if window.mirrored else points,
             identity_mask=self.identities.known[subject],
-            # The mirror image of a person is another person.
+            # A mirrored subject counts as another subject.
             subject=np.int32(
                 subjects.UNKNOWN if window.mirrored else self.identities.trained[subject]
             ),
@@ -184,7 +184,7 @@ class WindowBuilder:
 
 
 def stack(items: list[tuple[Batch, dict[int, str]]]) -> tuple[Batch, dict[int, str]]:
-    """Returns items as one batch, with the bad records of all."""
+    """Stacks items into one batch and merges their bad records."""
     bad: dict[int, str] = {}
     for _, each in items:
         bad.update(each)

@@ -1,10 +1,10 @@
-"""Which stretch of which clip is the n-th training window: a pure function of (seed, n).
+"""Chooses the clip and the position of the n-th training window as a pure function of (seed, n).
 
-An epoch holds as many windows as the clips have window lengths of speech, each clip as often as
-its length asks for, in shuffled order. With masses (sets mixed by weights) an epoch is as long, of
-the clips that have a mass, and a clip comes up as often as its mass asks for: it may come up
-several times in an epoch, or only in every tenth. No state: any window of any epoch can be asked
-for at once.
+The number of windows per epoch is the total clip length divided by the window length. Each clip
+occurs in proportion to its length, in shuffled order. With masses (datasets mixed by weights), the
+total covers the clips with a mass above 0, and each clip occurs in proportion to its mass: several
+times in an epoch, or only in every tenth. The sampler has no state, so any window of any epoch can
+be computed directly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 ORDER, START, AUGMENT = 0, 1, 2
-"""Names of the random streams; they keep one draw from moving another."""
+"""Random streams, kept separate so that a draw from one does not affect the others."""
 
 
 def generator(seed: int, stream: int, index: int) -> np.random.Generator:
@@ -25,20 +25,20 @@ class Plan:
 
     Attributes:
       frames: [N] frames of each clip.
-      window: frames of a window.
-      seed: of the order.
-      per_epoch: windows an epoch.
+      window: length of a window in frames.
+      seed: seed of the order.
+      per_epoch: windows per epoch.
     """
 
     def __init__(self, frames: np.ndarray, window: int, seed: int, mass: np.ndarray | None = None):
         """Plans windows over clips.
 
         Args:
-          frames: [N] of each clip, at least one above 0.
-          window: frames of a window.
-          seed: of the order.
-          mass: [N] how often each clip comes up, relative to the others, at least one above 0;
-            None for its frames.
+          frames: [N] frames of each clip, at least one above 0.
+          window: length of a window in frames.
+          seed: seed of the order.
+          mass: [N] relative frequency of each clip, at least one above 0; None uses the number of
+            frames.
         """
         self.frames = np.asarray(frames, np.int64)
         self.window = window
@@ -46,16 +46,16 @@ class Plan:
         self._ends = np.cumsum(self.frames if mass is None else np.asarray(mass, np.float64))
         used = self.frames if mass is None else self.frames[np.asarray(mass) > 0]
         self.per_epoch = max(1, round(int(used.sum()) / window))
-        # Of clips that come up at all: a place may be rounded up to the very end.
+        # Last clip with a mass above 0; rounding may push a position to the end of the range.
         self._last = int(np.searchsorted(self._ends, self._ends[-1]))
         self._epochs: dict[int, np.ndarray] = {}
 
     def clip(self, index: int) -> int:
         """Returns the clip of window `index` >= 0.
 
-        Over an epoch a clip comes up `per_epoch * mass / sum(mass)` times, rounded down or up at
-        random, and so do neighbouring clips together, such as those of a set (systematic sampling:
-        equally spaced points with one random offset).
+        In an epoch a clip occurs `per_epoch * mass / sum(mass)` times, rounded down or up at
+        random. The same holds for a run of neighbouring clips, such as those of a dataset
+        (systematic sampling: equally spaced points with one random offset).
         """
         epoch, slot = divmod(int(index), self.per_epoch)
         order = self._epochs.get(epoch)
@@ -75,35 +75,35 @@ class Plan:
     def start(self, index: int, frames: int, need: int) -> int:
         """Returns the first frame of window `index` in a clip of `frames` frames.
 
-        The middle of the window is uniform over the clip, then the window is moved inside. Starts
-        and ends of clips, with their pauses, are so seen half as often as what is between them;
-        a start uniform over the possible ones would hardly show them.
+        The middle of the window is drawn uniformly over the clip, then the window is shifted to
+        lie inside the clip. The first and last frames of clips, with their pauses, therefore occur
+        half as often as those in between. If the start were uniform over its possible values, they
+        would occur almost never.
 
         Args:
-          index: of the window.
-          frames: of the clip that is used.
-          need: frames of the clip that the window covers, more than `window` when played faster.
+          index: index of the window.
+          frames: frames of the chosen clip.
+          need: frames of the clip that the window covers; above `window` at speeds above 1.
         """
         middle = generator(self.seed, START, index).random() * frames
         return start_at(middle, frames, need)
 
 
 def start_at(middle: float, frames: int, need: int) -> int:
-    """Returns the first frame of a window of `need` frames about `middle`, moved inside."""
+    """Returns the first frame of a window of `need` frames around `middle`, inside the clip."""
     return int(min(max(round(middle - need / 2), 0), max(frames - need, 0)))
 
 
 def even(
     frames: np.ndarray, window: int, count: int, mass: np.ndarray | None = None
 ) -> list[tuple[int, int]]:
-    """Returns `count` windows (clip, first frame) spread evenly over the clips, without chance.
+    """Returns `count` windows (clip, first frame) spread evenly over the clips, not at random.
 
     Args:
       frames: [N] frames of each clip.
-      window: frames of a window.
-      count: number of windows; they overlap where it exceeds what the clips hold.
-      mass: [N] share of the windows that each clip gets, relative to the others; None for its
-        frames.
+      window: length of a window in frames.
+      count: number of windows; they overlap if the clips are too short for that many.
+      mass: [N] relative share of the windows of each clip; None uses the number of frames.
     """
     frames = np.asarray(frames, np.int64)
     mass = frames if mass is None else np.asarray(mass, np.float64)

@@ -1,14 +1,14 @@
 """Format of feature caches: hidden states of frozen speech encoders, stored beside the shards.
 
     SHARDS/feature_cache/<fingerprint>-<states>/manifest.json   encoder and clips of the cache
-                                               /clips-...       one file a shard, of the same name
+                                               /clips-...       one file per shard, same name
 
-The fingerprint covers weights, architecture and precision: another encoder has another folder. A
-file holds records of [CHUNK, S, D] float16 states of its shard's clips, so that a window reads
-little more than its own frames. Its last record is a header with the encoder and each clip's first
-record. A clip is identified by id, frames and sound (`records.sound`): states of another sound are
-never read, while a capture that is solved again keeps its states. NumPy only, because data workers
-run without jax.
+The fingerprint covers weights, architecture and precision, so each encoder has its own folder. A
+file holds records of [CHUNK, S, D] float16 states for the clips of its shard, so a window reads
+little more than its own frames. The last record is a header with the encoder and the first record
+of each clip. A clip is identified by id, frames and sound (`records.sound`): states of changed
+audio are never read, and a capture that is solved again keeps its states. NumPy only, because data
+workers run without JAX.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from a2fjax.errors import InputError
 FOLDER = "feature_cache"
 SCHEMA = 2
 CHUNK = 100
-"""Frames a record: two seconds."""
+"""Frames per record: two seconds."""
 
 WRITER_OPTIONS = "group_size:1,uncompressed"
-"""ArrayRecord's: half floats shrink by 8 %, and reading them back would take five times as long."""
+"""ArrayRecord options; compression saves 8 % on half floats but makes reading five times slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,8 @@ class FeatureSpec:
     """Identifies the hidden states of an encoder.
 
     Attributes:
-      fingerprint: of the encoder and its weights.
-      states: number S of states a frame.
+      fingerprint: fingerprint of the encoder and its weights.
+      states: number S of states per frame.
       width: width D of a state.
     """
 
@@ -67,9 +67,9 @@ class ClipRecords:
     """Location of a clip's states in a file.
 
     Attributes:
-      frames: T of the clip.
-      sound: `records.sound` of what was encoded.
-      first: index of its first record; -1 if the clip could not be read.
+      frames: number of frames T of the clip.
+      sound: `records.sound` of the encoded audio.
+      first: index of the clip's first record; -1 if the clip could not be read.
     """
 
     frames: int
@@ -84,7 +84,7 @@ class Header:
     Attributes:
       spec: identifies the encoder.
       encoder: `SpeechEncoder.describe`.
-      clips: by id, in the shard's order.
+      clips: locations by clip id, in the shard's order.
     """
 
     spec: FeatureSpec
@@ -93,7 +93,7 @@ class Header:
 
 
 def chunk_count(frames: int) -> int:
-    """Returns the number of records that the states of `frames` frames take."""
+    """Returns the number of records that hold the states of `frames` frames."""
     return -(-frames // CHUNK)
 
 
@@ -101,7 +101,7 @@ def encode(clip: str, states: np.ndarray) -> Iterator[bytes]:
     """Yields the records of a clip's states [T, S, D], in order.
 
     Raises:
-      ValueError: they are not finite, or beyond what 16 bits hold.
+      ValueError: a state is not finite or exceeds the range of float16.
     """
     largest = float(np.abs(states).max(initial=0.0))
     if not largest <= float(np.finfo(np.float16).max):
@@ -113,10 +113,10 @@ def encode(clip: str, states: np.ndarray) -> Iterator[bytes]:
 
 
 def decode(data: bytes) -> tuple[str, int, np.ndarray]:
-    """Returns (clip's id, first frame, states [T, S, D] float16) of a record.
+    """Returns (clip id, first frame, states [T, S, D] float16) of a record.
 
     Raises:
-      BadRecord: damaged.
+      BadRecord: the record is damaged.
     """
     data = _opened(data)
     try:
@@ -129,17 +129,17 @@ def decode(data: bytes) -> tuple[str, int, np.ndarray]:
 
 
 def encode_header(header: Header) -> bytes:
-    """Returns the last record of a file."""
+    """Encodes a header as the last record of a file."""
     clips = [[name, p.frames, p.sound, p.first] for name, p in header.clips.items()]
     spec = dataclasses.asdict(header.spec)
     return _sealed(msgpack.packb([SCHEMA, spec, json.dumps(header.encoder), clips]))
 
 
 def decode_header(data: bytes) -> Header:
-    """Returns what `encode_header` encoded.
+    """Decodes a header from `encode_header`.
 
     Raises:
-      BadRecord: damaged, or of another schema.
+      BadRecord: the record is damaged or has another schema.
     """
     try:
         schema, spec, encoder, clips = msgpack.unpackb(_opened(data))
@@ -167,11 +167,11 @@ def read_header(path: str | Path, readers: dict[str, Any] | None = None) -> Head
     """Returns the header of a file.
 
     Args:
-      path: of the file.
-      readers: open files by path, as `dataset.read_record` keeps them; None closes the file.
+      path: path of the file.
+      readers: open files by path, as in `dataset.read_record`; None closes the file afterwards.
 
     Raises:
-      BadRecord: no such file, damaged, cut short, or of another schema.
+      BadRecord: the file is missing, damaged, truncated, or has another schema.
     """
     keep_open = readers is not None
     readers = {} if readers is None else readers
@@ -186,7 +186,7 @@ def read_header(path: str | Path, readers: dict[str, Any] | None = None) -> Head
 
 
 def clips_digest(manifest: records.Manifest) -> str:
-    """Returns 16 hex digits that change when the clips of a dataset, or their sound, do."""
+    """Returns 16 hex digits that change if the clips of a dataset or their audio change."""
     clips = [
         [shard.file, *((c["id"], c["frames"], c.get("sound", "")) for c in shard.clips)]
         for shard in manifest.shards
@@ -197,13 +197,13 @@ def clips_digest(manifest: records.Manifest) -> str:
 def is_current(
     header: Header, spec: FeatureSpec, shard: records.Shard, sounds: Sequence[str] = ()
 ) -> bool:
-    """Returns whether a file holds an encoder's states of a shard's present clips.
+    """Returns whether a file holds an encoder's states for the current clips of a shard.
 
     Args:
-      header: of the file.
-      spec: of the encoder.
-      shard: from the dataset's manifest.
-      sounds: of its clips, if the manifest does not have them.
+      header: header of the file.
+      spec: identifies the encoder.
+      shard: the shard in the dataset's manifest.
+      sounds: `records.sound` of each clip, if the manifest lacks them.
     """
     now = [
         (clip["id"], clip["frames"], clip.get("sound") or (sounds[i] if sounds else ""))
@@ -221,7 +221,7 @@ def is_current(
 def write_manifest(
     shards: str | Path, spec: FeatureSpec, encoder: Mapping[str, Any], manifest: records.Manifest
 ) -> None:
-    """Writes the cache's manifest, which completes the cache."""
+    """Writes the manifest of a cache, which marks the cache as complete."""
     folder = spec.folder(shards)
     values = {
         "schema": SCHEMA,
@@ -234,10 +234,10 @@ def write_manifest(
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Returns the manifest of a cache's folder.
+    """Reads the manifest in a cache folder.
 
     Raises:
-      InputError: damaged, or of another schema.
+      InputError: the manifest is damaged or has another schema.
     """
     path = Path(folder) / "manifest.json"
     try:

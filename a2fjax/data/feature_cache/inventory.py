@@ -18,12 +18,12 @@ def check(shards: str | Path, spec: FeatureSpec, manifest: records.Manifest, key
     Args:
       shards: folder of the dataset.
       spec: identifies the encoder.
-      manifest: of the dataset.
-      key: of the encoder, for the message.
+      manifest: manifest of the dataset.
+      key: key of the encoder, for the message.
 
     Raises:
-      InputError: the cache is missing, unfinished or of other clips or sounds, or a file is
-        missing or was changed.
+      InputError: the cache is missing, unfinished, or made from other clips or audio, or a file is
+        missing or has changed.
     """
     folder = spec.folder(shards)
     if not (folder / "manifest.json").is_file():
@@ -61,12 +61,12 @@ class Cache:
     """One feature cache, as `a2fjax inspect` lists it.
 
     Attributes:
-      folder: of the cache.
+      folder: folder of the cache.
       encoder: `SpeechEncoder.describe`; {} if unknown.
       spec: identifies the encoder; None if unknown.
-      files: number of the dataset's shards that have a file.
+      files: number of shards that have a file.
       size: bytes on disk.
-      state: "complete", or the problem.
+      state: "complete", or a description of the problem.
     """
 
     folder: Path

@@ -28,7 +28,7 @@ CACHE_BYTES = 256 << 20
 
 
 class Reader:
-    """Reads clips' hidden states; may be pickled or forked, and is safe for threads."""
+    """Reads the hidden states of clips; thread-safe, and may be pickled or forked."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Reader:
         *,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        """Checks the caches; no state is read yet.
+        """Checks the caches; no hidden states are read yet.
 
         Args:
-          folders: of shards.
-          manifests: of the same.
-          specs: by key of the encoder.
-          cache_bytes: bound on the states kept in memory.
+          folders: shard folders.
+          manifests: manifest of each folder.
+          specs: feature specs by encoder key.
+          cache_bytes: limit on the hidden states kept in memory.
 
         Raises:
           InputError: as `inventory.check`.
@@ -69,11 +69,11 @@ class Reader:
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves open files, locks and cached chunks out."""
+        """Returns the state without open files, locks and cached chunks."""
         return {k: self.__dict__[k] for k in ("folders", "specs", "_cache_bytes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Starts empty."""
+        """Starts with empty caches."""
         self.__dict__.update(state)
         self._start_process()
 
@@ -89,17 +89,19 @@ class Reader:
         """Returns frames `start` to `stop` of a clip's states [stop - start, S, D] float16.
 
         Args:
-          key: of the encoder.
-          entry: of the clip.
+          key: key of the encoder.
+          entry: entry of the clip.
           start: first frame.
-          stop: one beyond the last frame; None for the clip's end.
-          clip: says its sound where the manifest does not; with neither, it is not compared.
+          stop: index after the last frame; None for the clip's end.
+          clip: the clip, used to compute `records.sound` if the manifest lacks it; without either,
+            the sound is not checked.
 
         Raises:
-          InputError: a record is damaged, or is of another clip, sound or shape.
+          InputError: a record is damaged, or has another clip, sound or shape.
         """
         if os.getpid() != self._pid:
-            self._start_process()  # Forked: files share their position, locks may be held.
+            # After a fork, file positions are shared with the parent and its locks may stay held.
+            self._start_process()
         stop = entry.frames if stop is None else stop
         spec = self.specs[key]
         path = str(spec.folder(self.folders[entry.folder]) / Path(entry.file).name)
@@ -120,10 +122,10 @@ class Reader:
         return joined[start - begin * CHUNK : stop - begin * CHUNK]
 
     def _first(self, path: str, spec: FeatureSpec, entry: Entry, clip: records.Clip | None) -> int:
-        """Returns the record where a clip's states begin, once they are known to be of its sound.
+        """Returns the index of a clip's first record after checking that the states match it.
 
         Raises:
-          BadRecord: they are not.
+          BadRecord: they do not match.
         """
         if path not in self._headers:
             self._headers[path] = read_header(path, self._readers)
@@ -172,13 +174,13 @@ class Reader:
         *,
         clip: records.Clip | None = None,
     ) -> np.ndarray:
-        """Returns the states [frames, S, D] float16 of a window, as `augment.cut` has its motion.
+        """Returns the states [frames, S, D] float16 of a window, aligned with `augment.cut`.
 
-        Frame t is at frame `start + speed * t` of the clip, between frames by linear
-        interpolation; beyond its end the last frame is repeated.
+        Frame t is frame `start + speed * t` of the clip, with linear interpolation between frames;
+        the last frame is repeated beyond the clip's end.
 
         Raises:
-          InputError: as `read`, which also says what `clip` is for.
+          InputError: as `read`, which also documents `clip`.
         """
         last = entry.frames - 1
         location = np.minimum(start + speed * np.arange(frames), last)

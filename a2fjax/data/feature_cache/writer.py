@@ -1,9 +1,9 @@
-"""Writes caches of encoders' states beside shards: whole, in parts on many machines, or the rest.
+"""Writes feature caches beside shards, completely or in parts on several machines.
 
-A shard's file is the unit of work: it appears whole or not at all, and says of which clips and
-sounds it was made, so a build that was killed goes on with what is missing, and one after a rebuild
-of the shards with what no longer holds. Parts share nothing but the folder; the manifest, written
-when every file is right, makes the cache one that training reads.
+Each shard has one cache file, which is written atomically and records the clips and audio it was
+made from. A build that was killed therefore continues with the missing files, and after a rebuild
+of the shards only the outdated files are written again. Parts share nothing but the folder. The
+manifest is written once every file is correct; training reads only caches that have one.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from a2fjax.encoders.speech_encoder import SpeechEncoder, compiled_apply
 from a2fjax.errors import InputError, WorkFailed
 
 BATCH_FRAMES = 4000
-"""Frames that are encoded at once, about."""
+"""Approximate number of frames per encoder batch."""
 
 BATCH_BYTES = 192 << 20
-"""Of their states in float32: all states of a large encoder are encoded fewer frames at once."""
+"""Limit on the float32 states of a batch; encoders with many or wide states use fewer frames."""
 
 _LENGTHS = (100, 200, 300, 400, 500, 600, 800, 1000)
-"""Frames that clips are padded to; longer ones to multiples of 500."""
+"""Lengths in frames that clips are padded to; longer clips are padded to multiples of 500."""
 
 _SAY_SECONDS = 10.0
 
 
 def feature_spec(encoder: SpeechEncoder, params: Params) -> cache_format.FeatureSpec:
-    """Returns what a cache of an encoder holds."""
+    """Returns the spec that identifies an encoder's hidden states."""
     return cache_format.FeatureSpec(encoder.fingerprint(params), encoder.num_states, encoder.width)
 
 
@@ -53,26 +53,26 @@ def write(
     finish: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Writes the cache of an encoder, or goes on with one.
+    """Writes or continues the cache of an encoder.
 
-    Files that are there and of the clips and sounds that the shards have now stay as they are. The
-    same files, to the byte, come out of any number of parts. Memory does not grow with the shards.
+    Files that match the current clips and audio of the shards are kept. Any number of parts gives
+    byte-identical files. Memory use does not grow with the number of shards.
 
     Args:
-      shards: folder of the set.
-      encoder: frozen.
-      params: its parameters.
+      shards: folder of the dataset.
+      encoder: the frozen encoder.
+      params: parameters of the encoder.
       part: (I, N) writes every N-th file from the I-th on, and no manifest.
-      finish: only checks the files, removes what is not of the cache, and writes the manifest.
-      say: is told how it goes.
+      finish: only checks the files, removes other files, and writes the manifest.
+      say: called with lines about the progress.
 
     Returns:
-      The cache's folder.
+      The folder of the cache.
 
     Raises:
-      InputError: no such set, a part that there is not, the folder cannot be written to, or with
-        `finish` a file that is missing or of other clips.
-      WorkFailed: a state is beyond 16 bits, or the disk is full.
+      InputError: there is no such dataset or part, the folder cannot be written, or, with
+        `finish`, a file is missing or was made from other clips.
+      WorkFailed: a state exceeds the range of float16, or the disk is full.
     """
     if part is not None and not 1 <= part[0] <= part[1]:
         raise InputError(f"--part {part[0]}/{part[1]}: expected I/N with I from 1 to N")
@@ -93,7 +93,7 @@ def write(
                 "part that writes it, or the command without --finish"
             )
         if todo:
-            # Until all is right there is no cache.
+            # The cache is incomplete until all files are correct.
             (folder / "manifest.json").unlink(missing_ok=True)
             _Work(Path(shards), encoder, params, what, say).run(todo)
         elif not finish:
@@ -113,7 +113,7 @@ def write(
 
 
 def _wrong(shards: Path, shard: records.Shard, folder: Path, what: cache_format.FeatureSpec) -> str:
-    """Returns what is wrong with a file of a cache, "" if nothing is."""
+    """Returns the problem with a cache file, "" if there is none."""
     path = folder / shard.file
     if not path.is_file():
         return "is missing"
@@ -130,7 +130,7 @@ def _wrong(shards: Path, shard: records.Shard, folder: Path, what: cache_format.
 
 
 def _sounds(path: Path, count: int) -> Iterator[str]:
-    """Yields the sound of each record of a shard; "" of what cannot be read."""
+    """Yields `records.sound` for each record of a shard; "" if a record cannot be read."""
     from a2fjax.data.dataset import read_record
 
     readers: dict[str, object] = {}
@@ -143,10 +143,10 @@ def _sounds(path: Path, count: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Marks a cache as being written to; yields whether nobody else does so, where that is known.
+    """Locks a cache folder for writing; yields a function that tells if this is the only writer.
 
-    Several may write: what they write is the same. Only what a killed one left is not removed
-    under the hands of another.
+    Several processes may write, because they write the same bytes. Only the sole writer removes
+    the leftovers of killed builds, since they could be files that another writer is working on.
     """
     handle = os.open(folder, os.O_RDONLY)
 
@@ -154,7 +154,7 @@ def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError:
-            return False  # Held, or a network disk that locks no folders.
+            return False  # Another process holds it, or a network disk cannot lock folders.
         return True
 
     try:
@@ -165,14 +165,14 @@ def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def _clean(folder: Path, names: set[str]) -> None:
-    """Removes what killed builds and other numbers of shards left."""
+    """Removes leftovers of killed builds and of builds with another number of shards."""
     for path in (*folder.glob("*.arrayrecord"), *folder.glob(".*.partial")):
         if path.name not in names:
             path.unlink(missing_ok=True)
 
 
 class _Work:
-    """Encodes the clips of some shards; lives for one call of `write`."""
+    """Encodes the clips of several shards during one call of `write`."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class _Work:
     def run(self, shards: Sequence[records.Shard]) -> None:
         self.total = sum(clip["frames"] for shard in shards for clip in shard.clips)
         splits = sorted({clip["split"] for shard in shards for clip in shard.clips})
-        # Each clip is read once: keeping them would only hold memory.
+        # Each clip is read once, so caching would only use memory.
         sources = {s: ClipSource([self.shards], s, on_bad="raise", cache_bytes=0) for s in splits}
         places = {
             (Path(entry.file).name, entry.record): (source, i)
@@ -232,7 +232,7 @@ class _Work:
             finally:
                 writer.close()
             try:
-                # A full disk shows here at the latest: the writer does not always say so.
+                # Detects a full disk, which the writer does not always report.
                 cache_format.read_header(temporary)
             except records.BadRecord as error:
                 raise WorkFailed(f"{path}: could not be written ({error})") from None
@@ -244,7 +244,7 @@ class _Work:
             raise WorkFailed(f"{path}: {error}; train with data.encoder_features='live'") from None
 
     def _clip(self, source: ClipSource, index: int) -> records.Clip | None:
-        """Returns a clip, or None for one that training passes over as well."""
+        """Returns a clip, or None for one that training would skip too."""
         try:
             clip = source.load(index)
             if clip.frames != source.entries[index].frames:
@@ -269,7 +269,7 @@ class _Work:
         return max(1, self.batch_frames // frames)
 
     def _batches(self, frames: Sequence[int]) -> Iterator[list[int]]:
-        """Yields indices of clips of like length, of about `batch_frames` together."""
+        """Yields indices of clips with similar lengths, about `batch_frames` frames in total."""
         by_length: dict[int, list[int]] = {}
         for i, count in enumerate(frames):
             by_length.setdefault(_padded(count), []).append(i)
@@ -292,5 +292,5 @@ class _Work:
 
 
 def _padded(frames: int) -> int:
-    """Returns one of few lengths, so that few programs are compiled."""
+    """Rounds a length up to one of a few values to limit the number of compiled programs."""
     return next((n for n in _LENGTHS if n >= frames), -(-frames // 500) * 500)

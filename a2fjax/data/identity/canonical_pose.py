@@ -1,4 +1,4 @@
-"""The pose that a surface has by itself: how it is turned does not depend on how it was held."""
+"""Computes the canonical pose of a surface, which is independent of its original orientation."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _MOST_TURN = math.radians(35.0)
 _TURN_GRID = np.radians(np.arange(-30.0, 31.0, 10.0))
 _TENSOR_WEIGHTS = (1.0, 1.0, 0.5)
 _MOST_ASYMMETRY = 0.01
-"""Of the moments, the share that may be odd about the symmetry plane. Heads of the demo have up to
-0.0002, halves of heads cut along the middle above 0.03."""
+"""Largest share of the moments that may be odd about the symmetry plane. The heads of the demo have
+up to 0.0002; half heads, cut along the middle, have more than 0.03."""
 
 _LEAST_ANISOTROPY = 0.05
 
 
 def pose(places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns the rotation that takes a surface into a pose of its own.
+    """Returns the rotation that brings a surface into its canonical pose.
 
     Roll and yaw: the plane through the centre about which the moments of order 2 to 4 are most
     nearly symmetric (least Frobenius norm of the difference to their mirror image) becomes x = 0.
     Pitch: of the two principal axes in that plane, the one nearer to the vertical becomes y. Both
-    are functions of the surface, not of how it is held, as long as it is held upright and frontal
-    within about 30 degrees. A surface without such a plane (half a face) keeps its roll and yaw,
-    one that is round in its plane keeps its pitch: nothing else would tell them.
+    depend only on the surface if its original orientation is upright and frontal within about 30
+    degrees. A surface without such a plane (half a face) keeps its roll and yaw, and one that is
+    round in the plane keeps its pitch, because its shape does not determine them.
 
     Args:
       places: [M, 3] points of the surface, mean 0, RMS radius 1; x across, y up, z out.
-      weights: [M] their shares of the area.
+      weights: [M] share of the area of each point.
 
     Returns:
-      [3, 3]; the surface in its own pose is `places @ rotation.T`.
+      [3, 3] rotation; the surface in its canonical pose is `places @ rotation.T`.
     """
     tensors = _moments(places, weights)
     across = _symmetry_axis(tensors)
@@ -46,7 +46,7 @@ def pose(places: np.ndarray, weights: np.ndarray) -> np.ndarray:
     if math.hypot(difference, mixed) < _LEAST_ANISOTROPY * (second[1, 1] + second[2, 2]):
         return frame
     angle = 0.5 * math.atan2(mixed, difference)
-    # An axis is a line, and either of the two may be the upright one.
+    # Axes have no sign, and either of the two may be the vertical one.
     angle = (angle + math.pi / 4) % (math.pi / 2) - math.pi / 4
     cosine, sine = math.cos(angle), math.sin(angle)
     return np.array([[1.0, 0.0, 0.0], [0.0, cosine, sine], [0.0, -sine, cosine]]) @ frame
@@ -70,14 +70,14 @@ def _axis(angles: np.ndarray) -> np.ndarray:
 
 
 def _odd(angles: np.ndarray, tensors: list[np.ndarray]) -> np.ndarray:
-    """Returns the parts of the tensors that are odd under reflection along an axis, in one row."""
+    """Returns the components of the tensors that are odd under reflection, as one vector."""
     axis = _axis(angles)
     mirror = np.eye(3) - 2.0 * np.outer(axis, axis)
     parts = []
     for tensor, weight in zip(tensors, _TENSOR_WEIGHTS, strict=True):
         image = tensor
         for _ in range(tensor.ndim):
-            # The last index becomes the first, so that each has its turn.
+            # The last index becomes the first, so each index is reflected once.
             image = np.tensordot(mirror, image, (1, tensor.ndim - 1))
         parts.append(0.5 * weight * (tensor - image).ravel())
     return np.concatenate(parts)
@@ -91,7 +91,7 @@ def _symmetry_axis(tensors: list[np.ndarray]) -> np.ndarray | None:
         return float(odd @ odd)
 
     grid = [np.array([roll, yaw]) for roll in _TURN_GRID for yaw in _TURN_GRID]
-    # Where the surface does not tell, the given axis is taken.
+    # If the surface does not determine the axis, prefer the original one.
     angles = min(grid, key=lambda each: energy(each) + 1e-7 * float(each @ each))
     for _ in range(100):
         odd = _odd(angles, tensors)

@@ -1,6 +1,6 @@
-"""Stores small arrays that take long to compute in `a2fjax.user_cache`, named by their inputs.
+"""Caches small, expensive arrays in `a2fjax.user_cache` under names derived from their inputs.
 
-A folder that cannot be read or written, or a damaged file, counts as an empty cache.
+An inaccessible folder or a damaged file counts as an empty cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from a2fjax.errors import InputError, WorkFailed
 
 
 def find(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns the stored float32 array of that name and shape, or None."""
+    """Returns the stored float32 array with a given name and shape, or None."""
     folder = user_cache.folder()
     if folder is None:
         return None
@@ -31,7 +31,7 @@ def find(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def store(name: str, array: np.ndarray) -> None:
-    """Stores an array atomically; does nothing where that is not possible."""
+    """Stores an array atomically; does nothing if the folder cannot be written."""
     folder = user_cache.folder()
     if folder is None:
         return

@@ -1,21 +1,21 @@
-"""Points that stand for a neutral mesh, whatever its topology: what the identity encoder sees.
+"""Samples points that represent a neutral mesh of any topology for the identity encoder.
 
-The points must say little about how a face was meshed or held and much about its shape, and two
-faces that differ little must give points that differ little. Therefore
+The points must depend on the shape of a face and hardly on its tessellation and orientation, and
+similar faces must give similar points. Therefore
 
-1. the surface is integrated exactly (quadrature inside each face): its centre, its RMS radius and
-   its moments do not depend on the mesh;
-2. it is turned into a pose of its own: the plane about which it is most nearly symmetric becomes
-   x = 0, and in that plane its longer axis becomes y (`data.pose`);
+1. the surface is integrated exactly (quadrature inside each face), so its centre, its RMS radius
+   and its moments do not depend on the tessellation;
+2. it is rotated into its canonical pose: the plane about which it is most nearly symmetric becomes
+   x = 0, and in that plane its axis nearer to the vertical becomes y (`canonical_pose`);
 3. it is sampled densely by area, the samples are ordered along a Hilbert curve, each of `count`
-   stretches of equal area gives one point, and the points are moved until they represent the dense
-   samples best in energy distance (support points);
-4. the points are moved a little more, until the means that `a2fjax.mesh_descriptor` takes of
-   them are those of the surface to float32.
+   segments of equal area gives one point, and the points are moved to the least energy distance
+   from the dense samples (support points);
+4. the points are adjusted until their means in `a2fjax.mesh_descriptor` equal those of the surface
+   to float32 precision.
 
-Measured on 60 heads of the demo, 384 points: without 1, 2 and 4, other points on the same mesh
-change the standardised components that the encoder reads by 57 % and a turn by 10 degrees by 900 %;
-with them both change less than 0.1 %.
+Measured on 60 heads of the demo with 384 points: without 1, 2 and 4, other points on the same mesh
+change the standardised components that the encoder reads by 57 %, and a rotation by 10 degrees
+changes them by 900 %; with them, both changes are below 0.1 %.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _RULE = np.array([[4.0, 1.0, 1.0], [1.0, 4.0, 1.0], [1.0, 1.0, 4.0]]) / 6.0
 _CHUNK = 1 << 12
 _MOST_FOUND = 4096
 _FOUND: dict[tuple[bytes, int, int, int, bool], np.ndarray] = {}
-"""Points of meshes seen before, by their contents: training, its statistics and a report ask for
-the same people several times."""
+"""Points by mesh contents; training, its statistics and a report request the same subjects several
+times."""
 
 _MATCH_STEPS = 40
 _MATCHED = 3e-7
@@ -63,29 +63,30 @@ def sample_points(
     *,
     normals: bool = False,
 ) -> np.ndarray:
-    """Returns points that cover a mesh evenly by area, in the mesh's own pose, place and size.
+    """Returns points that cover a mesh evenly by area, in canonical pose, position and size.
 
-    With faces, the means of `a2fjax.mesh_descriptor` over the result are those of the surface: the
-    same for any order of vertices, faces and corners, any refinement of the same surface, any unit
-    and position, and any rotation that leaves the face upright and frontal within about 30 degrees
-    (see `pose`). With fewer than about 200 points they are only near to them. Without faces,
-    vertices stand for equal areas, so the result follows the vertex density. Deterministic; takes
-    0.3 s or more, for the same mesh only once on a machine (`kept`).
+    With faces, the means of `a2fjax.mesh_descriptor` over the points equal those of the surface.
+    They are the same for any order of vertices, faces and corners, any refinement of the same
+    surface, any unit and position, and any rotation that leaves the face upright and frontal within
+    about 30 degrees (see `canonical_pose.pose`). With fewer than about 200 points the means are
+    only approximate. Without faces, each vertex represents an equal area, so the result follows
+    the vertex density. Deterministic; takes 0.3 s or more, but only once per mesh and machine
+    (`disk_cache`).
 
     Args:
       vertices: [V, 3], any unit, any position; x across the face, y up, z out of it; V >= 4.
-      faces: [F, 3] vertex indices; None or F = 0 for a cloud of vertices.
+      faces: [F, 3] vertex indices; None or F = 0 for a point cloud.
       count: number of points, >= 1.
-      seed: of the offset of the sampling sequences.
-      normals: add three columns of normals; they need faces of one winding, outwards or inwards,
-        and are zero for a cloud.
+      seed: seed of the offset of the sampling sequences.
+      normals: add three columns of normals. They require faces with consistent winding, outward or
+        inward, and are zero for a point cloud.
 
     Returns:
       [count, 3] float32, mean 0, root mean square distance from the mean 1; or [count, 6] with
-      outward normals of about unit length, moved until their kernel means are the surface's too.
+      outward normals of about unit length, adjusted until their kernel means equal the surface's.
 
     Raises:
-      InputError: not a mesh, as `records.check_mesh`.
+      InputError: the mesh is invalid, as in `records.check_mesh`.
     """
     faces = np.zeros((0, 3), np.int32) if faces is None else faces
     vertices, faces = records.check_mesh(vertices, faces, name="given")
@@ -134,7 +135,7 @@ def _sample(
 
 
 def mesh_points(path: str | Path, count: int, *, normals: bool = False) -> np.ndarray:
-    """Returns `sample_points` of a mesh file; a file that has not changed only once.
+    """Returns `sample_points` of a mesh file; results are cached until the file changes.
 
     Raises:
       InputError: as `records.read_mesh`.
@@ -157,7 +158,7 @@ def _quadrature(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns points [M, 3], shares of the area [M] and outward normals [M, 3] of a surface.
 
-    Without faces, or without area, the vertices with equal shares and no normals.
+    Without faces or area, returns the vertices with equal shares and zero normals.
     """
     corners = vertices[faces]
     sides = corners[:, [1, 2, 0]] - corners
@@ -179,14 +180,14 @@ def _quadrature(
         facing.append(np.repeat(normal[own] / (2.0 * area[own, None]), len(rule), axis=0))
     place, weight, face = (np.concatenate(each) for each in (places, weights, facing))
     weight /= weight.sum()
-    # Of positive volume, seen from the centre: then normals point outwards, whatever the winding.
+    # With positive volume about the centre, normals point outwards whatever the winding.
     outward = weight @ ((place - weight @ place) * face).sum(axis=1)
     return place, weight, face if outward >= 0 else -face
 
 
 @functools.cache
 def _rule(parts: int) -> np.ndarray:
-    """Returns barycentric points [3 * parts ** 2, 3] of `_RULE` on each part of a triangle."""
+    """Returns the barycentric points [3 * parts ** 2, 3] of `_RULE` on a subdivided triangle."""
     corners = []
     for i in range(parts):
         for j in range(parts - i):
@@ -204,17 +205,17 @@ _POWERS = np.array(
         for powers in [(0,), (1,), (2,), *mesh_descriptor.MONOMIALS]
     ]
 )
-"""Exponents [monomials, 3]; those of first order keep the points centred."""
+"""Exponents [monomials, 3]; the first-order monomials keep the points centred."""
 
 
 def _centres() -> np.ndarray:
-    """Returns the centres and their mirror images: mirrored points are exact as well."""
+    """Returns the centres and their mirror images, so that mirrored points are exact too."""
     centres = mesh_descriptor.CENTRES.astype(np.float64)
     return np.concatenate([centres, centres * _MIRROR])
 
 
 def _values(points: np.ndarray) -> np.ndarray:
-    """Returns what is averaged over a surface, [P, kernels and monomials], at points [P, 3]."""
+    """Returns kernel and monomial values [P, kernels and monomials] at points [P, 3]."""
     narrow, wide = mesh_descriptor.kernels(points, _centres())
     powers = _powers(points)
     x, y, z = (powers[_POWERS[:, axis], :, axis] for axis in range(3))
@@ -230,7 +231,7 @@ def _powers(points: np.ndarray) -> np.ndarray:
 def _means(
     places: np.ndarray, weights: np.ndarray, facing: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means of `_values` over a surface, and of its normals [kernels, 3]."""
+    """Returns the means of `_values` and of the normals [kernels, 3] over a surface."""
     total, oriented = 0.0, 0.0
     wide = slice(len(_centres()), 2 * len(_centres()))
     for start in range(0, len(places), _CHUNK):
@@ -264,14 +265,14 @@ def _slopes(points: np.ndarray) -> np.ndarray:
 
 
 def _match(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Moves points [P, 3] as little as it takes for their means of `_values` to be `target`.
+    """Moves points [P, 3] as little as possible until their means of `_values` equal `target`.
 
-    Levenberg-Marquardt; there are more coordinates than means, so that the steps are those of
-    least length. With few points the means are met in least squares.
+    Uses Levenberg-Marquardt. With more coordinates than means, the steps have least length; with
+    few points, the means are matched in the least-squares sense.
     """
     count = len(points)
     miss = _values(points).mean(axis=0) - target
-    # Small steps first: long ones along directions that hardly matter do not come back.
+    # Start with small steps: long steps along weak directions would not be undone later.
     damping = 1e-2
     for _ in range(_MATCH_STEPS):
         if np.abs(miss).max() < _MATCHED:
@@ -299,7 +300,7 @@ def _match(points: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _normals(
     points: np.ndarray, places: np.ndarray, facing: np.ndarray, target: np.ndarray
 ) -> np.ndarray:
-    """Returns normals [P, 3] near those of the surface whose kernel means are `target`."""
+    """Returns normals [P, 3] close to the surface's normals, with kernel means `target`."""
     near = np.zeros(len(points), int)
     best = np.full(len(points), np.inf)
     for start in range(0, len(places), _CHUNK):
@@ -321,9 +322,9 @@ def _unit(points: np.ndarray) -> np.ndarray:
 
 
 def _surface(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int) -> np.ndarray | None:
-    """Returns [count, 3] points, equally many per area; None if the surface has no area."""
+    """Returns [count, 3] points with uniform density; None if the surface has no area."""
     corners = vertices[faces]
-    # Corners in lexicographic order, so that a face's points do not depend on how it is written.
+    # Sort corners lexicographically, so that the points do not depend on the corner order.
     order = np.lexsort((corners[..., 2], corners[..., 1], corners[..., 0]), axis=-1)
     corners = np.take_along_axis(corners, order[..., None], axis=1)
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
@@ -348,7 +349,7 @@ def _surface(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int) -> 
 
 
 def _reduce(points: np.ndarray, count: int) -> np.ndarray:
-    """Returns one point for each of `count` equal stretches of the ordered points [N, 3]."""
+    """Returns the mean point of each of `count` equal segments of the ordered points [N, 3]."""
     edges = np.arange(count + 1) * len(points) / count
     if len(points) < count:
         return points[edges[:-1].astype(int)]
@@ -358,7 +359,7 @@ def _reduce(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def _support_points(points: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """Moves points [N, 3] towards the least energy distance to the dense samples [M, 3].
+    """Moves points [N, 3] to minimise the energy distance to the dense samples [M, 3].
 
     Fixed-point iteration of S. Mak and V. R. Joseph, "Support points", Annals of Statistics 46
     (2018), equation 22: attraction to the samples, repulsion between the points.
@@ -375,7 +376,7 @@ def _support_points(points: np.ndarray, dense: np.ndarray) -> np.ndarray:
 
 
 def _closeness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Returns 1 / distance [N, M] of points [N, 3] and [M, 3], at most 1000."""
+    """Returns 1 / distance [N, M] between points [N, 3] and [M, 3], at most 1000."""
     one = np.ones((len(x), 1), np.float32)
     left = np.concatenate([x, one, (x * x).sum(axis=1, keepdims=True)], axis=1)
     right = np.stack([*(-2.0 * y.T), (y * y).sum(axis=1), np.ones(len(y), np.float32)])
@@ -386,7 +387,7 @@ def _closeness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _hilbert_order(points: np.ndarray) -> np.ndarray:
-    """Returns the order of points [N, 3] along a Hilbert curve; equal cells by coordinates.
+    """Returns the order of points [N, 3] along a Hilbert curve; coordinates break ties in a cell.
 
     Transposed-axes algorithm of J. Skilling, "Programming the Hilbert curve" (2004).
     """
