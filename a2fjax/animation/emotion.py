@@ -31,17 +31,18 @@ INTERPOLATIONS = ("linear", "step")
 
 @dataclasses.dataclass(frozen=True)
 class EmotionTrack:
-    """Emotion weights at points in time; the first and last are held before and after them.
+    """Emotion weights over time, constant before the first and after the last point.
 
-    Between its points a track is linear, or holds each emotion until the next point. Steps, and
-    points so close that a weight would change faster than by one in `blend` seconds, are
-    cross-faded: the whole track is then averaged over `blend` seconds around each moment.
+    Between points the weights are interpolated linearly, or each emotion is held until the next
+    point. A track with steps, or with points so close that a weight would change faster than by one
+    in `blend` seconds, is cross-faded: every value is the average of the track over the surrounding
+    `blend` seconds.
 
     Attributes:
       times: [K] seconds, strictly increasing.
       weights: [K, 5] non-negative, each row sums to at most 1; zeros for an unspecified emotion.
-      step: hold each emotion until the next.
-      blend: seconds that the fastest change takes, above 0.
+      step: hold each emotion until the next point instead of interpolating.
+      blend: shortest duration of a full change in seconds, above 0.
     """
 
     times: np.ndarray
@@ -51,11 +52,11 @@ class EmotionTrack:
 
     @property
     def constant(self) -> bool:
-        """True when the emotion never changes."""
+        """True if the emotion never changes."""
         return bool((self.weights == self.weights[0]).all())
 
     def sample(self, frames: int, first: int = 0) -> np.ndarray:
-        """Returns [frames, 5] float32 for frames `first`, `first + 1`, ... at 50 a second."""
+        """Returns weights [frames, 5] float32 from frame `first` on, at 50 frames per second."""
         times = np.arange(first, first + frames) / rig.FPS
         if not self._abrupt:
             columns = [np.interp(times, self.times, w) for w in self.weights.T]
@@ -75,7 +76,7 @@ class EmotionTrack:
         """Returns the integral [N, 5] of the weights from the first point to times [N]."""
         times, weights = self.times, self.weights
         if self.step:
-            # Each point but the first is there twice, with the weights before and after it.
+            # Every point after the first appears twice, with the weights before and after its step.
             times = np.repeat(times, 2)[1:]
             weights = np.repeat(weights, 2, axis=0)[:-1]
         width = np.diff(times)
@@ -97,16 +98,16 @@ Emotion = str | Path | Mapping[str, float] | Sequence[float] | np.ndarray | Emot
 def parse(text: str | None) -> EmotionTrack:
     """Reads "happy", "happy=0.7,sad=0.3" or the path of a track (.json or .csv).
 
-    NVIDIA's ten names (`rig.NVIDIA_EMOTIONS`) stand for blends of the five. What is missing to a
-    sum of one is neutral. A JSON track is
-    {"times": [seconds, ...], "weights": [{"happy": 0.7}, ...]}, where a row of weights may also be
-    the five numbers in the order of `rig.EMOTIONS`, with "interpolation" ("linear" or "step") and
-    "blend" (seconds) if wanted; a CSV track has the header `time,<emotion>,...`. None means
-    neutral; "none" leaves the emotion unspecified: the zero vector.
+    NVIDIA's ten names (`rig.NVIDIA_EMOTIONS`) stand for blends of the five emotions. Weights that
+    sum to less than one are filled up with neutral. A JSON track is {"times": [seconds, ...],
+    "weights": [{"happy": 0.7}, ...]}, where a row of weights may also be five numbers in the order
+    of `rig.EMOTIONS`; the keys "interpolation" ("linear" or "step") and "blend" (seconds) are
+    optional. A CSV track has the header `time,<emotion>,...`. None means neutral; "none" leaves the
+    emotion unspecified: the zero vector.
 
     Raises:
       InputError: unknown emotion, weights that sum to zero or over one, times that do not increase,
-        or a file that is not a track; names file and line.
+        or a file that is not a track; the message names the file and line.
     """
     if text is None:
         return _constant({"neutral": 1.0})
@@ -132,19 +133,19 @@ def parse(text: str | None) -> EmotionTrack:
 
 
 def as_track(emotion: Emotion) -> EmotionTrack:
-    """Returns the track of an emotion in any form that the API takes.
+    """Returns an emotion as a track; accepts every form that the API accepts.
 
     Example:
         >>> as_track({"happy": 0.75}).weights.tolist()
         [[0.25, 0.75, 0.0, 0.0, 0.0]]
 
     Args:
-      emotion: None for neutral; text or the path of a track, see `parse`; weights by name, which
-        are filled up with neutral; weights [5] in the order of `rig.EMOTIONS`; weights [T, 5] of
-        each frame at 50 frames a second; or a track.
+      emotion: None for neutral; text or the path of a track, see `parse`; weights by name, filled
+        up with neutral; weights [5] in the order of `rig.EMOTIONS`; weights [T, 5] per frame at 50
+        frames per second; or a track.
 
     Raises:
-      InputError: as `parse`, or an array that is not such weights.
+      InputError: as for `parse`, or an array that does not hold such weights.
     """
     if isinstance(emotion, EmotionTrack):
         return emotion
@@ -163,25 +164,25 @@ def as_track(emotion: Emotion) -> EmotionTrack:
             f"emotion has shape {np.shape(emotion)}, expected [{rig.NUM_EMOTIONS}] or "
             f"[frames, {rig.NUM_EMOTIONS}] in the order {', '.join(rig.EMOTIONS)}"
         )
-    # Negated, so that NaN is refused as well.
+    # The condition is negated so that NaN is rejected as well.
     if not (weights.min() >= 0 and weights.sum(-1).max() <= 1 + 1e-3):
         raise InputError(
             f"emotion weights from {weights.min():g}, sums up to {weights.sum(-1).max():g}; "
             "expected weights of at least 0 that sum to at most 1"
         )
-    # Blending over one frame leaves the weights of each frame as they are.
+    # Blending over one frame leaves the weights of each frame unchanged.
     return EmotionTrack(np.arange(len(weights)) / rig.FPS, weights, blend=1 / rig.FPS)
 
 
 def check_unspecified(track: EmotionTrack, dropout: float) -> None:
-    """Checks that a model can predict an unspecified emotion, where the track leaves it so.
+    """Checks that a model supports an unspecified emotion if the track contains one.
 
     Args:
-      track: for the model.
-      dropout: `model.emotion_dropout` of its training.
+      track: emotion to predict with.
+      dropout: `model.emotion_dropout` that the model was trained with.
 
     Raises:
-      InputError: the emotion is unspecified and the model was always given one.
+      InputError: the emotion is unspecified but the model always had one in training.
     """
     if not track.weights.any() and dropout <= 0:
         raise InputError(
@@ -199,7 +200,7 @@ def read(path: str | Path) -> EmotionTrack:
     """Reads a track file; see `parse`.
 
     Raises:
-      InputError: as `parse`.
+      InputError: as for `parse`.
     """
     path = Path(path)
     if not path.is_file():
@@ -233,7 +234,7 @@ def read(path: str | Path) -> EmotionTrack:
 
 
 def _interpolation(path: Path, text: str) -> tuple[bool, float]:
-    """Returns how a JSON track goes from one row to the next: (step, blend)."""
+    """Returns the interpolation settings of a JSON track: (step, blend)."""
     data = json.loads(text)
     known = ("times", "weights", "interpolation", "blend")
     for key in data:

@@ -1,6 +1,6 @@
-"""Animation files by ending, for reading and for writing; `registry.writers` holds the formats.
+"""Reads and writes animation files by file name ending; `registry.writers` holds the formats.
 
-A format is a class that is registered under the ending of its files:
+A format is a class registered under the ending of its files:
 
     from a2fjax import registry
 
@@ -36,13 +36,13 @@ CSV_ENDINGS = (".csv", ".channels.csv")
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What is known of a motion before its first frame is written.
+    """Properties of a motion that a writer needs before the first frame.
 
     Attributes:
-      fps: frames a second of the motion to come.
+      fps: frame rate of the motion to come, in frames per second.
       frames: number of frames to come.
       start: timecode HH:MM:SS:FF.fff of the first frame.
-      metadata: small values for formats that keep some.
+      metadata: small values for the formats that store metadata.
     """
 
     fps: Fraction
@@ -52,16 +52,16 @@ class Header:
 
 
 class Writer(Protocol):
-    """Writes motion to an open file as it comes."""
+    """Writes motion to an open file block by block."""
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units at the header's frame rate."""
 
     def close(self) -> None:
-        """Ends the file after the last frame."""
+        """Completes the file after the last frame."""
 
     def abandon(self) -> None:
-        """Closes a file that will not be completed and is removed."""
+        """Closes an incomplete file, which the caller then removes."""
 
 
 def ending(path: str | Path) -> str:
@@ -72,7 +72,7 @@ def ending(path: str | Path) -> str:
         '.channels.csv'
 
     Raises:
-      InputError: no format has that ending; names the nearest.
+      InputError: no format has that ending; the message names the nearest one.
     """
     name = Path(path).name.lower()
     endings = registry.writers.names()
@@ -93,17 +93,17 @@ def writer(
     start: str = "00:00:00:00.000",
     metadata: dict[str, Any] | None = None,
 ) -> Iterator[Writer]:
-    """Opens a file to write motion to as it comes; an error inside leaves no file.
+    """Opens a file for writing motion block by block; an error inside leaves no file.
 
     Args:
-      path: file; its ending selects the format.
-      fps: frames a second of the motion that will be written.
-      frames: number of frames that will be written.
+      path: output file; its ending selects the format.
+      fps: frame rate of the motion, in frames per second.
+      frames: number of frames to write.
       start: timecode of the first frame, for Live Link Face files.
-      metadata: small values kept by the formats that can (JSON, npz).
+      metadata: small values for the formats that store metadata (JSON, npz).
 
     Raises:
-      InputError: unknown ending, the file cannot be written, or a wrong start timecode.
+      InputError: unknown ending, unwritable file, or invalid start timecode.
     """
     format_class = registry.writers.get(ending(path)).load()
     header = Header(tracks.rate(fps), frames, start, dict(metadata or {}))
@@ -125,20 +125,20 @@ def write(
     start: str = "00:00:00:00.000",
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Writes motion [T, 72], whose frames are at `fps`; see `writer`.
+    """Writes motion [T, 72] with frame rate `fps` to a file; see `writer`.
 
     Raises:
-      InputError: as `writer`.
+      InputError: as for `writer`.
     """
     with writer(path, fps=fps, frames=len(motion), start=start, metadata=metadata) as out:
         out.write(motion)
 
 
 def read(path: str | Path) -> tracks.Track:
-    """Reads a file of any format; the header of a CSV shows which of the two it is.
+    """Reads a file of any registered format; a CSV's header selects one of the two CSV formats.
 
     Raises:
-      InputError: unknown ending, a format that is only written, or what its reader raises.
+      InputError: unknown ending, a write-only format, or an error of the format's reader.
     """
     path = Path(path)
     kind = ending(path)

@@ -1,16 +1,17 @@
-"""Live Link Face CSV: Apple's 61 columns with a timecode a row.
+"""Live Link Face CSV: Apple's 61 columns with one timecode per row.
 
     Timecode,BlendshapeCount,EyeBlinkLeft, ... ,RightEyeRoll
     18:43:58:59.723,61,0.0000000000, ...
 
 A timecode is HH:MM:SS:FF.fff where FF.fff counts frames of the timecode rate within the second, so
-fff is thousandths of a *frame*, not milliseconds. Six real files of a phone that records at
-"59.94" step by 1.000 to 1.003 (1.0016 on average, so 59.904 a second) on a timecode rate of 60, FF
-reaches 59.999, and no step is larger where a minute begins: the timecode is a time of day and not
-a count of frames, and no numbers are dropped as SMPTE ST 12-1 drop-frame counting would.
+fff is thousandths of a *frame*, not milliseconds. In six real files of a phone that records at
+"59.94", rows step by 1.000 to 1.003 frames (1.0016 on average, so 59.904 a second) at a timecode
+rate of 60, FF reaches 59.999, and steps are no larger at the start of a minute. The timecode is
+therefore a time of day, not a frame count, and skips no numbers as SMPTE ST 12-1 drop-frame
+counting would.
 
-Eye and head rotations are in radians: on the same files yaw is 0.62 per unit of eyeLookOut minus
-eyeLookIn, which saturates near 36 degrees. Positive yaw looks to the face's right, positive pitch
+Eye and head rotations are in radians: in the same files yaw is 0.62 per unit of eyeLookOut minus
+eyeLookIn, which saturates near 36 degrees. Positive yaw turns to the face's right, positive pitch
 down.
 """
 
@@ -47,7 +48,7 @@ def parse_timecode(text: str) -> tuple[int, float]:
     """Returns (whole seconds of the day, frames within the second) of HH:MM:SS:FF.fff.
 
     Raises:
-      InputError: not of that form, or an hour, minute or second out of range.
+      InputError: the text has another form, or an hour, minute or second is out of range.
     """
     match = _TIMECODE.fullmatch(text.strip())
     if match is None:
@@ -59,11 +60,11 @@ def parse_timecode(text: str) -> tuple[int, float]:
 
 
 def format_timecode(seconds: Fraction | float, rate: int) -> str:
-    """Returns the timecode of a time of day, to the nearest thousandth of a frame.
+    """Returns a time of day as a timecode, to the nearest thousandth of a frame.
 
     Args:
       seconds: since midnight; taken modulo a day.
-      rate: whole timecode frames a second; 60 for 59.94.
+      rate: timecode frames per second, an integer; 60 for 59.94.
     """
     count = round(Fraction(seconds) * rate * 1000) % (DAY * rate * 1000)
     second, frame = divmod(count, rate * 1000)
@@ -74,12 +75,12 @@ def format_timecode(seconds: Fraction | float, rate: int) -> str:
 
 
 def timecode_rate(fps: float | Fraction) -> int:
-    """Returns the timecode rate that counts a frame rate: the whole number above it."""
+    """Returns the timecode rate of a frame rate: the frame rate rounded up to an integer."""
     return int(np.ceil(float(tracks.rate(fps)) - 1e-9))
 
 
 def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
-    """Returns the timecode rate for which frame steps across seconds equal those within them.
+    """Returns the rate at which frame steps across second boundaries equal those within seconds.
 
     Args:
       seconds: [T] whole seconds of each row.
@@ -92,7 +93,7 @@ def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
     if not possible:
         return int(frames.max()) + 1
     if not (within & (steps > 0)).any() or not across.any():
-        # Too short to tell: the phone's own rate, where that fits.
+        # Too short to determine the rate: assume the phone's default if it fits.
         return 60 if 60 in possible else possible[0]
     step = np.median(steps[within & (steps > 0)])
     return min(possible, key=lambda r: abs(np.median(steps[across] + r) - step))
@@ -100,14 +101,14 @@ def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A Live Link Face file, with all it holds; written back, it is the same bytes.
+    """The full content of a Live Link Face file; writing it back reproduces the same bytes.
 
     Attributes:
-      timecodes: of each row, as written.
+      timecodes: timecode of each row, as in the file.
       values: [T, N] float64 in the file's units.
-      header: column names as written, the first two are the timecode and the count.
-      newline: that ends each line.
-      name: of the file, for messages.
+      header: column names as in the file; the first two are the timecode and the count.
+      newline: line ending of the file.
+      name: file name, for messages.
     """
 
     timecodes: tuple[str, ...]
@@ -118,7 +119,7 @@ class Table:
 
     @functools.cached_property
     def rate(self) -> int:
-        """Timecode frames a second; see `find_rate`."""
+        """Timecode frames per second; see `find_rate`."""
         return find_rate(*self._parsed)
 
     @functools.cached_property
@@ -127,13 +128,13 @@ class Table:
         return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs])
 
     def times(self, rate: int | None = None) -> np.ndarray:
-        """Returns [T] float64 seconds since the first row; midnight is crossed without a jump.
+        """Returns [T] float64 seconds since the first row, continuous across midnight.
 
         Args:
-          rate: timecode frames a second; found from the rows if None.
+          rate: timecode frames per second; None determines it from the rows.
 
         Raises:
-          InputError: a row is not after the one before it.
+          InputError: a row is not later than the previous row.
         """
         seconds, frames = self._parsed
         rate = self.rate if rate is None else rate
@@ -157,12 +158,12 @@ class Table:
     def to_motion(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (motion [T, 72] float32 in rig units, observed [72] bool).
 
-        Head rotation and eye roll have no channel and stay in the table only.
+        Head rotation and eye roll have no rig channel and remain in the table only.
         """
         return LAYOUT.to_rig(self.values, self.header[2:])
 
     def track(self) -> tracks.Track:
-        """Returns the curves on a clock that starts at the first row."""
+        """Returns the curves as a track whose time starts at the first row."""
         motion, observed = self.to_motion()
         return tracks.Track(motion, self.times(), observed)
 
@@ -180,8 +181,9 @@ def read(path: str | Path) -> Table:
     """Reads a Live Link Face CSV with any of the layout's columns, in any order.
 
     Raises:
-      InputError: names file and line: missing, empty, not such a file, unknown or repeated column,
-        short or long row, wrong count, timecode not of its form, value not a finite number.
+      InputError: missing or empty file, another kind of file, unknown or repeated column, short or
+        long row, wrong count, malformed timecode, or a value that is not a finite number; the
+        message names the file and line.
     """
     path = Path(path)
     newline, header, lines = _lines(path)
@@ -192,17 +194,17 @@ def read(path: str | Path) -> Table:
 
 
 def read_recording(path: str | Path) -> tuple[Table, tuple[str, ...]]:
-    """Reads a CSV as phones write it: rows that cannot be used are left out, and said.
+    """Reads a CSV as phones write it; skips unusable rows and reports them.
 
-    Left out are rows without a tracked face (a BlendshapeCount of 0) and rows whose timecode does
-    not fit between the others' (a repeated one, a step back, a jump).
+    It skips rows without a tracked face (a BlendshapeCount of 0) and rows whose timecode does not
+    fit between the others (a repetition, a step back, a jump).
 
     Returns:
-      The table, whose `times` increase, and what was left out, in words.
+      The table, whose `times` increase, and a description of the skipped rows.
 
     Raises:
-      InputError: as `read`; no rows are left; or more than `MOST_OUT_OF_ORDER` of the timecodes do
-        not fit, so that it cannot be said which ones are right.
+      InputError: as for `read`; no rows are left; or more than `MOST_OUT_OF_ORDER` of the timecodes
+        do not fit, so that the correct ones cannot be determined.
     """
     path = Path(path)
     newline, header, lines = _lines(path)
@@ -229,10 +231,10 @@ def read_recording(path: str | Path) -> tuple[Table, tuple[str, ...]]:
 
 
 def read_timecodes(path: str | Path) -> Table:
-    """Reads the timecodes of the rows that `read_recording` keeps, and no values.
+    """Reads only the timecodes of the rows that `read_recording` keeps.
 
     Raises:
-      InputError: as `read_recording`, but for what only values show.
+      InputError: as for `read_recording`, except for errors in values.
     """
     path = Path(path)
     newline, header, lines = _lines(path)
@@ -250,7 +252,7 @@ def read_timecodes(path: str | Path) -> Table:
 
 
 def is_recording(path: str | Path) -> bool:
-    """Returns whether a file's first line begins as Live Link Face's do."""
+    """Returns whether a file's first line begins like that of a Live Link Face CSV."""
     try:
         with open(path, "rb") as file:
             head = file.read(200).decode("utf-8-sig", "replace").lower()
@@ -291,12 +293,12 @@ def _in_order(path: Path, timecodes: Sequence[str]) -> np.ndarray:
     """Returns indices [N] of the longest sequence of rows whose timecodes increase."""
     parsed = [parse_timecode(t) for t in timecodes]
     seconds, frames = np.array([p[0] for p in parsed]), np.array([p[1] for p in parsed])
-    # Against a row in the middle, so that one bad row moves no other across midnight.
+    # Times are relative to the middle row, so that one bad row moves no other across midnight.
     middle = len(seconds) // 2
     times = (seconds - seconds[middle] + DAY // 2) % DAY + frames / find_rate(seconds, frames)
     if (np.diff(times) > 0).all():
         return np.arange(len(times))
-    # Patience sorting: `ends` holds the lowest end of an increasing sequence of each length.
+    # Patience sorting: `ends` holds the lowest last value of an increasing sequence per length.
     ends: list[float] = []
     rows: list[int] = []
     before = np.full(len(times), -1)
@@ -369,9 +371,9 @@ def _number(text: str) -> float:
 
 
 def write(path: str | Path, table: Table) -> None:
-    """Writes a table, whole or not at all; a file that `read` read comes out the same.
+    """Writes a table atomically; a file read by `read` is reproduced byte for byte.
 
-    Values have the 10 decimals of the phone's files.
+    Values have 10 decimals, as in the phone's files.
 
     Raises:
       InputError: the file cannot be written.
@@ -387,7 +389,7 @@ def _row(timecode: str, values: np.ndarray) -> str:
 
 
 class _TimecodeCounter:
-    """Timecodes of consecutive frames."""
+    """Generates the timecodes of consecutive frames."""
 
     def __init__(self, fps: float | Fraction, start: str):
         self._fps = tracks.rate(fps)
@@ -408,22 +410,22 @@ class _TimecodeCounter:
 
 
 def check_start(start: str, fps: float | Fraction) -> None:
-    """Checks a timecode that a recording at `fps` is to start with.
+    """Checks the start timecode of a recording at `fps`.
 
     Raises:
-      InputError: not a timecode, or its frame is not within a second.
+      InputError: not a timecode, or its frame number exceeds the rate.
     """
     _TimecodeCounter(fps, start)
 
 
 class LiveLinkFormat:
-    """Writes motion as a Live Link Face CSV, as it comes."""
+    """Writes motion block by block as a Live Link Face CSV."""
 
     def __init__(self, path: Path, header: Header):
-        """Writes the line of names.
+        """Writes the header line.
 
         Raises:
-          InputError: the header's start is not a timecode at its rate.
+          InputError: the header's start is not a valid timecode at its frame rate.
         """
         self._counter = _TimecodeCounter(header.fps, header.start)
         self._file = open(path, "w", newline="", encoding="utf-8")
@@ -443,5 +445,5 @@ class LiveLinkFormat:
 
     @staticmethod
     def read(path: Path) -> tracks.Track:
-        """Reads a file as a track; see `read` of the module."""
+        """Reads a file as a track; see the module's `read`."""
         return read(path).track()

@@ -1,4 +1,4 @@
-"""Neutral meshes from the files people have: npz, npy, Wavefront OBJ and PLY."""
+"""Reads neutral meshes from npz, npy, Wavefront OBJ and PLY files."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ _LINE_MARKER = 1e22
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns (vertices [V, 3] float32, faces [F, 3] int32; F is 0 for a point set).
 
-    Faces of more than three corners are split into fans. Units do not matter to the models.
+    Faces with more than three corners are split into triangle fans. The models are independent of
+    the units.
 
     Raises:
-      InputError: missing file, unknown ending, not such a file, or not a mesh (`check_mesh`).
+      InputError: missing file, unknown ending, another kind of file, or not a mesh (`check_mesh`).
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -62,13 +63,13 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_frame(path: str | Path) -> tuple[np.ndarray, bytes]:
-    """Reads a frame of a sequence: (vertices [V, 3] float32, a digest of its faces).
+    """Reads a frame of a mesh sequence: (vertices [V, 3] float32, digest of its faces).
 
-    Frames with equal digests have equal faces; equal faces that are written otherwise may have
-    different ones. Coordinates need not be finite: a tracker writes nan for what it lost.
+    Frames with equal digests have equal faces; equal faces written in another notation may have
+    different digests. Coordinates need not be finite: trackers write nan for lost vertices.
 
     Raises:
-      InputError: missing file, not OBJ or PLY, or not such a file.
+      InputError: missing file, ending other than OBJ or PLY, or content of another kind.
     """
     path = Path(path)
     if path.suffix.lower() == ".obj" and path.is_file():
@@ -85,7 +86,7 @@ def read_faces(path: str | Path) -> np.ndarray:
     """Returns the faces [F, 3] int32 of an OBJ or PLY file whose vertices need not be finite.
 
     Raises:
-      InputError: missing file, not such a file, or faces of vertices that it does not have.
+      InputError: missing file, another kind of file, or faces that refer to missing vertices.
     """
     vertices, faces = _read_obj_or_ply(Path(path))
     if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
@@ -94,7 +95,7 @@ def read_faces(path: str | Path) -> np.ndarray:
 
 
 def _read_obj_or_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns vertices and faces of an OBJ or PLY file, not checked."""
+    """Returns the vertices and faces of an OBJ or PLY file without checking them."""
     ending = path.suffix.lower()
     if ending not in (".obj", ".ply"):
         raise InputError(f"mesh {path}: unknown ending {path.suffix!r}; expected .obj or .ply")
@@ -109,7 +110,7 @@ def _read_obj_or_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(text: bytes) -> np.ndarray | None:
-    """Returns all numbers of a text, or None if there is something else in it."""
+    """Returns all numbers of a text, or None if it contains anything else."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -119,7 +120,7 @@ def _numbers(text: bytes) -> np.ndarray | None:
 
 
 def _table(block: bytes, tag: bytes, count: int) -> np.ndarray | None:
-    """Returns the numbers [count, n] of lines that all begin with a tag, or None if they differ."""
+    """Returns the numbers [count, n] of lines that all begin with a tag, or None otherwise."""
     values = _numbers(block.replace(tag, b" %g " % _LINE_MARKER))
     if values is None or not count or len(values) % count:
         return None
@@ -128,7 +129,7 @@ def _table(block: bytes, tag: bytes, count: int) -> np.ndarray | None:
 
 
 def _obj_vertices(data: bytes) -> np.ndarray | None:
-    """Returns the vertices [V, 3] of a usual OBJ (data begins with a line end), or None."""
+    """Returns the vertices [V, 3] of a regular OBJ (data starts with a newline), or None."""
     first, last = data.find(b"\nv "), data.rfind(b"\nv ")
     if first < 0 or b"\nv\t" in data or b"\n " in data or b"\n\t" in data:
         return None
@@ -144,7 +145,7 @@ def _obj_vertices(data: bytes) -> np.ndarray | None:
 
 
 def _obj_faces(data: bytes, vertices: int) -> np.ndarray | None:
-    """Returns the faces of a usual OBJ whose faces all have as many corners, or None."""
+    """Returns the faces of a regular OBJ if all have the same corner count, otherwise None."""
     first = data.find(b"\nf ")
     if first < 0:
         return np.zeros((0, 3), np.int64) if b"\nf" not in data else None
@@ -176,7 +177,7 @@ def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
         triangles = _obj_faces(data, len(quick))
         if triangles is not None:
             return quick, triangles
-    # Line by line: for what is unusual, and to say which line is wrong.
+    # Parse line by line to handle irregular files and to report the faulty line.
     vertices: list[list[float]] = []
     faces: list[tuple[int, int, int]] = []
     with open(path, encoding="utf-8", errors="replace") as file:

@@ -1,8 +1,8 @@
-"""Named curves as JSON, NumPy archives and CSV; every file states names and units.
+"""Named curves in JSON, NumPy archives and CSV; every file states names and units.
 
 JSON is meant for web players and scripts, npz for Python, and the CSV of named channels (ending in
-`.channels.csv`) for spreadsheets and for players that read one column a curve. All three are in rig
-units: weights in [0, 1], eye angles in degrees.
+`.channels.csv`) for spreadsheets and for players that read one column per curve. All three are in
+rig units: weights in [0, 1], eye angles in degrees.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def _track(
 
 
 def read_json(path: str | Path) -> tracks.Track:
-    """Reads {"names": [...], "fps": or "times": , "frames": [[...]]}; names of any known order.
+    """Reads {"names": [...], "fps": or "times": , "frames": [[...]]}; names in any order.
 
     Raises:
-      InputError: missing file, not JSON, a key is missing, unknown name, values not finite.
+      InputError: missing file, invalid JSON, missing key, unknown name, or non-finite values.
     """
     path = Path(path)
     data = _json(path)
@@ -105,7 +105,7 @@ def read_npz(path: str | Path) -> tracks.Track:
     """Reads an archive with `motion` [T, N], `names` [N] and `fps` or `times`.
 
     Raises:
-      InputError: as `read_json`.
+      InputError: as for `read_json`.
     """
     path = Path(path)
     if not path.is_file():
@@ -132,12 +132,13 @@ def read_npz(path: str | Path) -> tracks.Track:
 
 
 def read_csv(path: str | Path) -> tracks.Track:
-    """Reads a CSV whose first column is `time` in seconds and whose others are channels.
+    """Reads a CSV whose first column is `time` in seconds and whose other columns are channels.
 
-    `timeCode` and `blendShapes.<Name>`, as NVIDIA's microservice client writes, are read too.
+    It also reads the columns `timeCode` and `blendShapes.<Name>` that NVIDIA's microservice client
+    writes.
 
     Raises:
-      InputError: names file and line.
+      InputError: malformed file; the message names the file and line.
     """
     path = Path(path)
     if not path.is_file():
@@ -174,12 +175,12 @@ def read_csv(path: str | Path) -> tracks.Track:
 
 
 class JsonFormat:
-    """Writes one JSON object, its frames as they come; numbers have six decimals."""
+    """Writes one JSON object frame by frame; numbers have six decimals."""
 
     read = staticmethod(read_json)
 
     def __init__(self, path: Path, header: Header):
-        """Writes everything before the frames; the metadata become keys of the object."""
+        """Writes everything before the frames; metadata entries become keys of the object."""
         head = {
             "format": FORMAT,
             "version": VERSION,
@@ -201,7 +202,7 @@ class JsonFormat:
             self._empty = False
 
     def close(self) -> None:
-        """Ends the object."""
+        """Completes the object."""
         self._file.write("\n]}\n")
         self._file.close()
 
@@ -211,12 +212,12 @@ class JsonFormat:
 
 
 class ChannelsFormat:
-    """Writes a CSV of `time` and one column a channel, six decimals."""
+    """Writes a CSV with `time` and one column per channel, with six decimals."""
 
     read = staticmethod(read_csv)
 
     def __init__(self, path: Path, header: Header):
-        """Writes the line of names."""
+        """Writes the header line."""
         self._fps, self._next = header.fps, 0
         self._file = open(path, "w", newline="", encoding="utf-8")
         self._file.write(",".join(("time", *rig.CHANNELS)) + "\n")
@@ -236,7 +237,7 @@ class ChannelsFormat:
 
 
 class NpzFormat:
-    """Writes an archive whose `motion` is stored as it comes, without holding it in memory.
+    """Writes an archive block by block, without holding its `motion` in memory.
 
     Arrays: motion [T, 72] float32, names [72], units [72], fps, fps_exact (text of the fraction),
     audio_rate (Hz), rig (fingerprint) and the metadata.
@@ -245,7 +246,7 @@ class NpzFormat:
     read = staticmethod(read_npz)
 
     def __init__(self, path: Path, header: Header):
-        """Writes the small arrays and the header of the motion, which states its shape."""
+        """Writes the small arrays and the header of `motion`, which states its shape."""
         self._frames, self._written = header.frames, 0
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
         arrays = {
@@ -277,10 +278,10 @@ class NpzFormat:
         self._zip.close()
 
     def close(self) -> None:
-        """Ends the archive.
+        """Completes the archive.
 
         Raises:
-          ValueError: another number of frames was written than announced.
+          ValueError: the number of frames written differs from the header's.
         """
         self.abandon()
         if self._written != self._frames:

@@ -1,4 +1,4 @@
-"""Curves on a clock: 72 channels at times in seconds, and resampling by those times."""
+"""Timed curves: 72 channels at times in seconds, and resampling to other frame rates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NTSC = {
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """Curves as a file holds them.
+    """Curves of a file with their times.
 
     Attributes:
       motion: [T, 72] float32 in rig units.
       times: [T] float64 seconds, strictly increasing.
-      observed: [72] bool, the channels that the file has.
+      observed: [72] bool, the channels present in the file.
     """
 
     motion: np.ndarray
@@ -38,23 +38,23 @@ class Track:
 
     @property
     def fps(self) -> float:
-        """Mean frames a second; `rig.FPS` when there is one frame only."""
+        """Mean frame rate in frames per second; `rig.FPS` for a single frame."""
         if len(self.times) < 2:
             return float(rig.FPS)
         return float((len(self.times) - 1) / (self.times[-1] - self.times[0]))
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """Returns the motion [N, 72] at `times` [N]: linear between frames, held outside."""
+        """Returns the motion [N, 72] at `times` [N]: linear between frames, constant outside."""
         out = np.empty((len(times), rig.NUM_CHANNELS), np.float32)
         for c in range(rig.NUM_CHANNELS):
             out[:, c] = np.interp(times, self.times, self.motion[:, c])
         return out
 
     def resampled(self, fps: float | Fraction = rig.FPS) -> Track:
-        """Returns the track at `fps`, from its first time to its last."""
+        """Returns the track resampled to `fps`, from its first time to its last."""
         fps = rate(fps)
         span = self.times[-1] - self.times[0]
-        # Half a microsecond of grace: a last frame that is due is not lost to rounding.
+        # Half a microsecond of tolerance, so that rounding does not drop the last frame.
         count = int(np.floor(span * float(fps) + 5e-7 * float(fps))) + 1
         times = self.times[0] + np.arange(count) * (fps.denominator / fps.numerator)
         return Track(self.at(times), times, self.observed)
@@ -63,11 +63,11 @@ class Track:
 def rate(value: str | float | Fraction) -> Fraction:
     """Returns a frame rate as an exact fraction.
 
-    Takes numbers ("50", "12.5"), fractions ("30000/1001") and the decimal names of the NTSC rates
+    Accepts numbers ("50", "12.5"), fractions ("30000/1001") and the decimal names of the NTSC rates
     ("29.97", "59.94"), which mean 30000/1001 and 60000/1001.
 
     Raises:
-      InputError: not a number, or outside [1, 1000] frames a second.
+      InputError: not a number, or outside [1, 1000] frames per second.
     """
     if isinstance(value, Fraction):
         found = value
@@ -83,19 +83,19 @@ def rate(value: str | float | Fraction) -> Fraction:
 
 
 class Resampler:
-    """Resamples motion that arrives in blocks; the numbers do not depend on the blocks.
+    """Resamples motion that arrives in blocks; the output does not depend on the block sizes.
 
-    Output frame k is at `k / fps_out` seconds, exactly (whole-number arithmetic); values are linear
-    between input frames and held after the last. The output covers the input's duration: N input
-    frames give ceil(N * fps_out / fps_in) frames.
+    Output frame k lies at exactly `k / fps_out` seconds (integer arithmetic); values are
+    interpolated linearly between input frames and constant after the last. The output covers the
+    input's duration: N input frames give ceil(N * fps_out / fps_in) frames.
     """
 
     def __init__(self, fps_in: float | Fraction, fps_out: float | Fraction):
         """Starts at frame 0.
 
         Args:
-          fps_in: of the frames to come.
-          fps_out: of the frames returned.
+          fps_in: frame rate of the input.
+          fps_out: frame rate of the output.
         """
         self._ratio = rate(fps_in) / rate(fps_out)
         self._kept = np.zeros((0, rig.NUM_CHANNELS), np.float32)
@@ -103,13 +103,13 @@ class Resampler:
         self._next = 0
 
     def push(self, motion: np.ndarray) -> np.ndarray:
-        """Takes [N, 72] input frames and returns the [M, 72] output frames now known."""
+        """Adds [N, 72] input frames and returns the [M, 72] output frames they complete."""
         self._kept = np.concatenate([self._kept, np.asarray(motion, np.float32)])
         last = self._first + len(self._kept) - 1
         return self._emit(math.floor(last / self._ratio) + 1 if last >= 0 else 0)
 
     def finish(self) -> np.ndarray:
-        """Returns the output frames that are left, holding the last input frame."""
+        """Returns the remaining output frames, repeating the last input frame."""
         return self._emit(math.ceil((self._first + len(self._kept)) / self._ratio))
 
     def _emit(self, stop: int) -> np.ndarray:
@@ -130,11 +130,11 @@ class Resampler:
 
 
 def resampled_frames(frames: int, fps_in: float | Fraction, fps_out: float | Fraction) -> int:
-    """Returns how many frames `Resampler` makes of that many."""
+    """Returns the number of frames that `Resampler` outputs for `frames` input frames."""
     return math.ceil(frames * rate(fps_out) / rate(fps_in))
 
 
 def resample(motion: np.ndarray, fps_in: float | Fraction, fps_out: float | Fraction) -> np.ndarray:
-    """Returns motion [N, 72] at another rate, [ceil(N * fps_out / fps_in), 72]; see `Resampler`."""
+    """Resamples motion [N, 72] to [ceil(N * fps_out / fps_in), 72]; see `Resampler`."""
     resampler = Resampler(fps_in, fps_out)
     return np.concatenate([resampler.push(motion), resampler.finish()])

@@ -1,1 +1,1 @@
-"""The command line: flags and messages, nothing else."""
+"""Command line: flags and messages only."""

@@ -1,4 +1,4 @@
-"""Write the features of frozen speech encoders beside shards, for data.encoder_features=cached.
+"""Store features of frozen speech encoders next to shards for data.encoder_features=cached.
 
 a2fjax cache SHARDS --config experiments/hybrid.py
 a2fjax cache SHARDS --features whisper:tiny.npz [--config.audio.encoder.layers=3]
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax cache`.
 
     Raises:
-      InputError, WorkFailed: as `a2fjax.api.features.cache`.
-      Preempted: SIGTERM came.
+      InputError, WorkFailed: as for `a2fjax.api.features.cache`.
+      Preempted: SIGTERM was received.
     """
     from a2fjax import configuration as config_lib
     from a2fjax.api import features

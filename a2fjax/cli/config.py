@@ -1,10 +1,10 @@
-"""Print what an experiment sets: each key with its value, origin, default, meaning and bounds.
+"""Print the keys an experiment sets, with value, origin, default, meaning and bounds.
 
     a2fjax config experiments/regression_v2_3.py:demo
     a2fjax config experiments/diffusion_v3_0.py --all --config.steps=100
 
-The experiment is a file, or a run's config.json; without one the defaults are shown. --all also
-prints the keys that it leaves at their defaults.
+The experiment is a Python file or a run's config.json; without one the defaults are shown. --all
+also prints the keys left at their defaults.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax config` and returns the exit code.
 
     Raises:
-      InputError: an experiment that cannot be read, or a wrong key or value in it.
+      InputError: the experiment cannot be read, or has a wrong key or value.
     """
     if args.experiment and args.experiment.startswith("--config."):
-        # argparse takes an unknown flag whose value has a space for a positional argument.
+        # argparse mistakes an unknown flag whose value has a space for a positional argument.
         args.experiment, extra = None, [args.experiment, *extra]
     resolved = config_lib.load(args.experiment, config_lib.parse_overrides(extra))
     rows = [
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def with_origins(resolved: config_lib.Resolved) -> Iterator[tuple[reference.Key, str]]:
-    """Yields every key of a configuration with where its value came from."""
+    """Yields every key of a configuration with the origin of its value."""
     for key in reference.keys(resolved.config):
         yield key, _origin(key.name, resolved.sources)
 
 
 def lines(key: reference.Key, origin: str) -> list[str]:
-    r"""Returns the text of a key: a line with its value, then its meaning.
+    r"""Returns the description of a key: a line with its value, then its meaning.
 
     Example:
         >>> from a2fjax.configuration import EvalConfig
@@ -96,7 +96,7 @@ def _show(value: Any) -> str:
 
 
 def _origin(name: str, sources: Mapping[str, str]) -> str:
-    """Returns the origin of a key, or of the first item that is set in its mapping."""
+    """Returns the origin of a key, or of the first item set in its mapping."""
     if name in sources:
         return sources[name]
     inside = [origin for key, origin in sources.items() if key.startswith(f"{name}.")]

@@ -116,7 +116,7 @@ def _progress(line: str) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    """Raises `InputError` where no report can be written, before minutes of measuring."""
+    """Raises `InputError` if the report cannot be written, before the long evaluation."""
     if path.is_dir():
         raise InputError(f"--out {path}: is a folder, expected a file to write")
     folder = next(p for p in path.absolute().parents if p.exists())

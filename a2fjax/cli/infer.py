@@ -1,7 +1,7 @@
 """Predict the motion of a face from a recording and write it to files.
 
-The ending of an output names the format: .csv (Live Link Face), .channels.csv (a time column and
-one column a channel), .json, .npz. With a diffusion run, --samples 3 writes NAME.sample0.csv,
+The ending of an output selects the format: .csv (Live Link Face), .channels.csv (a time column and
+one column per channel), .json, .npz. With a diffusion run, --samples 3 writes NAME.sample0.csv,
 NAME.sample1.csv and NAME.sample2.csv.
 """
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax infer`.
 
     Raises:
-      InputError: as `a2fjax.api.model.Model.predict_to_files`.
+      InputError: as for `a2fjax.api.model.Model.predict_to_files`.
     """
     from a2fjax.api import model
     from a2fjax.infer.progress import ProgressLine

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax inspect`.
 
     Raises:
-      InputError: it is none of the three, or damaged.
+      InputError: the path is none of the three, or is damaged.
     """
     from a2fjax import configuration
     from a2fjax.api import inspection

@@ -1,4 +1,4 @@
-"""`a2fjax inspect EXPERIMENT.py --devices ...`: an experiment on devices that are not here."""
+"""`a2fjax inspect EXPERIMENT.py --devices ...`: plan an experiment for other devices."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace, *, is_experiment: bool) -> None:
-    """Checks that what is asked for belongs together.
+    """Checks that the planning arguments are consistent.
 
     Raises:
-      InputError: names the argument and what it needs.
+      InputError: an argument lacks one it needs; the message names both.
     """
     if not args.devices:
         for name in OPTIONS:
@@ -51,8 +51,7 @@ def lines(resolved: Resolved, args: argparse.Namespace) -> list[str]:
     """Returns the report on an experiment, or one line of JSON.
 
     Raises:
-      InputError: arguments that cannot be, packages missing, or devices that the experiment does
-        not fit.
+      InputError: invalid arguments, missing packages, or devices that do not fit the experiment.
     """
     from a2fjax.plan import report, topologies
     from a2fjax.plan.predict import Speeds
@@ -80,7 +79,7 @@ def lines(resolved: Resolved, args: argparse.Namespace) -> list[str]:
             )
         batch = int(args.batch_per_device)
     for topology in asked:
-        # All of them before the first is compiled, which takes its time.
+        # Check all of them before compiling the first, which is slow.
         install = topologies.missing(topology)
         if install:
             raise topologies.not_here(topology, install)

@@ -1,4 +1,4 @@
-"""The command `a2fjax`: picks a command's module, runs it, and turns errors into exit codes."""
+"""The `a2fjax` command: runs a subcommand's module and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`a2fjax inspect X | head`): nothing is wrong.
+        # The reader closed the pipe (`a2fjax inspect X | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_OK
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Train a model, or continue a run: the same command again continues from where the run stands."""
+"""Train a model, or continue a run: the same command resumes from the latest checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Runs `a2fjax train` and returns the exit code.
 
     Raises:
-      InputError: before anything heavy is imported, where that is possible.
+      InputError: invalid arguments or configuration; raised before heavy imports where possible.
     """
     resolved = config_lib.load(args.config, config_lib.parse_overrides(extra))
     from a2fjax.api import training

@@ -1,1 +1,1 @@
-"""Evaluation: metrics of whole held-out clips, beside baselines and altered conditions."""
+"""Evaluation: metrics on whole held-out clips, with baselines and altered conditions."""

@@ -1,11 +1,11 @@
-"""Baselines: predictions that use none of the audio, or the true motion.
+"""Baselines: predictions without the audio, or derived from the true motion.
 
-constant_mean   the training set's mean pose; RMSE ratios are taken to it
-emotion_mean    the mean pose of the clip's emotions, blended as the emotion vector says
-another_take    true curves of a training clip (same person and emotion where there is one),
+constant_mean   the training set's mean pose; the reference of RMSE ratios
+emotion_mean    the mean pose of the clip's emotions, blended by the emotion vector
+another_take    true curves of a training clip (of the same subject and emotion if possible),
                 repeated to length: the right motion at the wrong time
-shifted_1/2/5   the truth, 1, 2 and 5 frames late: what 20, 40 and 100 ms cost
-rolled          the prediction itself, rolled by 0.6 s: chance level of closures and timing
+shifted_1/2/5   the truth, 1, 2 and 5 frames late: the cost of 20, 40 and 100 ms
+rolled          the model's prediction rolled by 0.6 s: chance level of closures and timing
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ NAMES = (
 
 @dataclasses.dataclass(frozen=True)
 class TrainingStatistics:
-    """Statistics of the training set that baselines use.
+    """Statistics of the training set for the baselines.
 
     Attributes:
       mean: [72] mean pose.
-      emotion_mean: [5, 72] mean pose by emotion; the overall mean where an emotion is missing.
+      emotion_mean: [5, 72] mean pose per emotion; the overall mean for a missing emotion.
       takes: training clips.
-      emotions: strongest emotion of each.
+      emotions: strongest emotion of each training clip.
     """
 
     mean: np.ndarray
@@ -56,9 +56,9 @@ def training_statistics(
     """Reads the statistics of a training set; clips are read on demand.
 
     Args:
-      folders: of shards.
+      folders: folders of shards.
       split: name of the training split.
-      weights: as `data.weights`; the means are those of the mixture that was trained on.
+      weights: as in `data.weights`; the means are those of the training mixture.
 
     Raises:
       InputError: no such folder or split, or weights that do not fit the datasets.
@@ -75,13 +75,13 @@ def training_statistics(
 def predictions(
     sample: EvalClip, prediction: np.ndarray, known: TrainingStatistics, *, seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns every baseline's curves [T, 72] for a clip, by name.
+    """Returns the curves [T, 72] of every baseline for a clip, by name.
 
     Args:
       sample: the clip.
-      prediction: [T, 72] of the model, for `rolled`.
+      prediction: [T, 72] prediction of the model, for `rolled`.
       known: statistics of the training set.
-      seed: of the choice of another take.
+      seed: seed for choosing another take.
     """
     truth, frames = sample.clip.motion, sample.clip.frames
     out = {
@@ -96,7 +96,7 @@ def predictions(
 
 
 def fit_length(values: np.ndarray, frames: int) -> np.ndarray:
-    """Returns values [N, ...] cut, or repeated from the start, to [frames, ...]."""
+    """Cuts values [N, ...], or repeats them from the start, to [frames, ...]."""
     return values[np.arange(frames) % len(values)]
 
 

@@ -1,17 +1,17 @@
-"""Runs side by side: how close their samples are to the truth, how diverse, and how realistic.
+"""Compares runs by the accuracy, diversity and realism of their samples.
 
-A row is a model with a number of sampling steps; a model that is no diffusion model has one sample.
-Figures of jaw and mouth unless stated otherwise:
+Each row is a model with a number of sampling steps; models other than diffusion models have one
+sample. Metrics cover jaw and mouth unless stated otherwise:
 
-    mean       RMSE of the mean of the samples over the constant mean's
-    single     RMSE of a single sample over the constant mean's
-    best       RMSE of each clip's best sample over the constant mean's
+    mean       RMSE of the mean of the samples over that of the constant mean
+    single     RMSE of a single sample over that of the constant mean
+    best       RMSE of each clip's best sample over that of the constant mean
     amp, hf    amplitude and power above 10 Hz of single samples over the truth's
     recall, prec   lip closures of single samples
     fd, fd_mouth   Fréchet distance to the clips' true motion; `metrics.distribution`
     multi      multimodality
-    mouth, upper, blink    spread of the samples over the truth's deviation over time
-    pause      opening in pauses over that in speech
+    mouth, upper, blink    spread of the samples over the truth's standard deviation over time
+    pause      mouth opening in pauses over that in speech
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the table.
+    """A row of the comparison table.
 
     Attributes:
-      name: shown in the table.
+      name: name shown in the table.
       model: the predictor.
-      samples: number of samples of each clip.
+      samples: number of samples per clip.
     """
 
     name: str
@@ -105,9 +105,9 @@ def build_rows(
 
     Args:
       runs: run folders; the first one names the shards.
-      steps: numbers of sampling steps, a row each, of diffusion runs; () for the runs' own.
-        Distilled runs skip numbers that do not divide the number of levels they know.
-      samples: number of samples of each clip, of diffusion runs.
+      steps: numbers of sampling steps for diffusion runs, one row each; () for each run's default.
+        Distilled runs skip numbers that do not divide their number of noise levels.
+      samples: number of samples per clip for diffusion runs.
       checkpoint: step of the first run's checkpoint; the newest if None.
 
     Raises:
@@ -122,7 +122,7 @@ def build_rows(
             continue
         own = config.model
         assert isinstance(own, config_lib.DiffusionConfig)
-        # A student can start from the levels it was distilled at only.
+        # A student can start only from the levels it was distilled at.
         most = own.distill_levels if own.distill_steps else None
         counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]
         for count in counts:
@@ -144,10 +144,10 @@ def compare(
 
     Args:
       table_rows: rows to measure; the first one's run names shards and training set.
-      shards: folders of the clips; None for those of the first row's run.
-      splits: names; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
-      limit: largest number of clips a split, taken evenly; None for all.
-      progress: called with each line of progress.
+      shards: folders of the clips; None for the shards of the first row's run.
+      splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
+      limit: maximum number of clips per split, evenly selected; None for all.
+      progress: called with each progress line.
 
     Returns:
       {"schema", "features", "splits": {split: {"clips", "rows": {name: {metric: value}}}}}.
@@ -165,7 +165,7 @@ def compare(
             features[name] = _features(data, group)
         except ValueError as error:
             say(f"no {name} and no distance of samples: {error}")
-    # Rows of one run differ in how they sample, not in their data.
+    # Rows of one run differ in their sampling only and share the data.
     data_by_key = {_data_key(first): data}
     out: dict[str, Any] = {}
     for split in data.splits:
@@ -205,7 +205,7 @@ def compare(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the figures of `compare` as aligned text."""
+    """Formats the result of `compare` as aligned text."""
     lines = []
     for split, part in result["splits"].items():
         kind = "synthetic data" if result["synthetic"] else "recorded data"
@@ -221,7 +221,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _data_key(model: eval_data.Model) -> tuple[Any, ...]:
-    """Returns everything that the evaluation data of a model depend on."""
+    """Returns a key of everything that a model's evaluation data depend on."""
     config = model.config.model
     return model.config.data, config.identity, config.identity_normals, model.subjects
 
@@ -245,7 +245,7 @@ def _features(data: eval_data.EvalData, group: np.ndarray) -> distribution.Featu
 
 
 def _fully_observed(sample: eval_clips.EvalClip) -> np.ndarray:
-    """Returns [T] bool, true if every weight was observed; other clips count in no distribution."""
+    """Returns [T] bool, true if every weight is observed; distributions use such clips only."""
     return np.full(sample.clip.frames, bool(sample.clip.channel_mask[rig.WEIGHT_CHANNELS].all()))
 
 
@@ -280,7 +280,7 @@ def _measure(
 
 
 def _spread(motions: np.ndarray, sample: eval_clips.EvalClip) -> Sums:
-    """Returns the variance over samples, and of the truth over time, by channel."""
+    """Returns the variance over samples and the truth's variance over time, per channel."""
     valid_mask = sample.clip.frame_mask
     mask = np.asarray(sample.clip.channel_mask, np.float64)
     over_samples = np.zeros(rig.NUM_CHANNELS)
@@ -326,14 +326,14 @@ def _values(
 
 
 def _distance(truth: np.ndarray, codes: Sequence[np.ndarray]) -> float:
-    """Returns the mean over samples; each has as many windows as the truth, which sets the bias."""
+    """Returns the mean distance over samples, each with as many windows as the truth."""
     return float(np.mean([distribution.frechet(truth, code) for code in codes]))
 
 
 def _floor(
     truth: Sequence[np.ndarray], features: dict[str, distribution.Features]
 ) -> dict[str, float | None]:
-    """Returns the distance of odd from even clips: the resolution at this number of windows."""
+    """Returns the distance between odd and even clips: the resolution for this window count."""
     halves = [np.concatenate(list(truth[k::2]) or [np.zeros((0,))]) for k in (0, 1)]
     if min(len(half) for half in halves) < 2:
         return dict.fromkeys(features)

@@ -1,14 +1,14 @@
-"""Altered conditions: how much a prediction depends on identity, emotion and clean audio.
+"""Altered conditions: measure how a prediction depends on identity, emotion and clean audio.
 
     mean_identity      without the neutral mesh
     shuffled_identity  the mesh of another subject
     shuffled_emotion   the emotion track of a clip of another emotion
-    shuffled_both      both of these
+    shuffled_both      both shuffles
     noise_20db         white noise 20 dB below the clip's speech level
     no_emotion         unspecified emotion (the zero vector); only for models trained with
                        `model.emotion_dropout`
 
-A model that uses its inputs gets worse under the shuffles; one that ignores them does not.
+Shuffling makes a model that uses its inputs worse and leaves one that ignores them unchanged.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ NOISE_DB = -20.0
 
 
 def names(config: Config) -> tuple[str, ...]:
-    """Returns the conditions that a model is measured under."""
+    """Returns the names of the conditions that apply to a model."""
     return (*NAMES, NO_EMOTION) if config.model.emotion_dropout > 0 else NAMES
 
 
 def request(
     sample: EvalClip, points: Mapping[str, np.ndarray], trained: Mapping[str, str] | None = None
 ) -> Request:
-    """Returns the request of a clip under its true conditions.
+    """Returns the prediction request of a clip under its true conditions.
 
     Args:
       sample: the clip.
-      points: identity points [P, 3 or 6] by subject; a subject without gets the mean identity.
-      trained: name in the model's training set by subject, of those that are in it.
+      points: identity points [P, 3 or 6] by subject; a missing subject uses the mean identity.
+      trained: name in the model's training set, by subject, for the subjects it contains.
     """
     return Request(
         audio=sample.clip.audio,
@@ -68,15 +68,15 @@ def altered_request(
     *,
     seed: int,
 ) -> Request:
-    """Returns the request of a clip under a condition of `NAMES`.
+    """Returns the prediction request of a clip under an altered condition.
 
     Args:
-      name: of the condition, one of `names`.
-      index: of the clip in `samples`.
-      samples: clips whose emotions may be used.
-      points: identity points by subject, of all subjects.
-      trained: as `request`.
-      seed: of the draws; the draws of a clip depend on nothing but its name.
+      name: name of the condition, one of `names`.
+      index: index of the clip in `samples`.
+      samples: clips that provide the other emotions.
+      points: identity points of all subjects, by subject.
+      trained: as in `request`.
+      seed: seed of the draws, which depend only on it and the clip's name.
     """
     sample = samples[index]
     true = request(sample, points, trained)

@@ -1,4 +1,4 @@
-"""The clips of an evaluation, read subject by subject in bounded memory."""
+"""Reads the clips of an evaluation subject by subject in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COMPANION_CLIPS = 16
 
 @dataclasses.dataclass(frozen=True)
 class EvalClip:
-    """A clip to measure.
+    """A clip to evaluate.
 
     Attributes:
-      clip: as stored.
+      clip: the clip as stored.
       folder: index of its shard folder.
       subject: unique name of the subject over all folders.
-      emotion: name of the emotion that is strongest on average.
-      truth: reference of the metrics.
+      emotion: name of the strongest emotion on average.
+      truth: reference for the metrics.
     """
 
     clip: records.Clip
@@ -45,11 +45,12 @@ class SplitClips:
     """The clips of one split.
 
     Attributes:
-      source: the clips.
-      limit: largest number of clips, taken evenly; None for all.
-      companions: the other splits. A subject's closure threshold is a percentile of the truth; a
-        single clip without a closure would put it at an open mouth.
-      skipped: names of records that could not be read, filled while reading.
+      source: source of the clips.
+      limit: maximum number of clips, evenly selected; None for all.
+      companions: the other splits, which contribute to the closure thresholds. A subject's
+        threshold is a percentile of the truth; a single clip without a closure would place it at an
+        open mouth.
+      skipped: names of unreadable records, filled while reading.
     """
 
     source: ClipSource
@@ -58,7 +59,7 @@ class SplitClips:
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def chunks(self) -> Iterator[list[EvalClip]]:
-        """Yields the clips in lists of whole subjects, each small enough for memory."""
+        """Yields lists of clips that hold whole subjects and fit into memory."""
         subjects: dict[str, list[int]] = {}
         for i in self._chosen():
             entry = self.source.entries[i]
@@ -74,7 +75,7 @@ class SplitClips:
             yield self._read(pending)
 
     def subject(self, folder: int, name: str) -> str:
-        """Returns a subject's unique name: ids of different folders may be equal."""
+        """Returns a subject's unique name, since different folders may share ids."""
         return unique_subject(folder, name, len(self.source.folders))
 
     def _chosen(self) -> Sequence[int]:
@@ -116,11 +117,11 @@ class SplitClips:
                     try:
                         yield _reference(source.load(i)), name
                     except records.BadRecord:
-                        continue  # It is reported when its own split is measured.
+                        continue  # Reported when its own split is measured.
 
 
 def unique_subject(folder: int, subject: str, folders: int) -> str:
-    """Returns a subject's name over `folders` folders: ids of different ones may be equal."""
+    """Returns a subject's unique name among `folders` folders, which may share ids."""
     return subject if folders == 1 else f"{folder}:{subject}"
 
 
@@ -137,7 +138,7 @@ def _reference(clip: records.Clip) -> Reference:
 def neutral_meshes(
     folders: Sequence[str | Path], manifests: Sequence[records.Manifest]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns the neutral mesh of every subject that has one, by unique name.
+    """Returns the neutral meshes of all subjects with a mesh, by unique name.
 
     Raises:
       InputError: a mesh file is missing or damaged.

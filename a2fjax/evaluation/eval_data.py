@@ -1,4 +1,4 @@
-"""The data of an evaluation: clips, subjects and what the model is given of them."""
+"""The data of an evaluation: clips, subjects and the model's inputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DEFAULT_SPLITS = ("test_sentences", "test_subjects")
 
 
 class Model(Protocol):
-    """The model to measure; `a2fjax.infer.predictor.Predictor` is one.
+    """Interface of a model to evaluate, such as `a2fjax.infer.predictor.Predictor`.
 
     Attributes:
-      config: of the run; names the shards it was trained on.
-      step: of the checkpoint.
-      fingerprint: of both.
+      config: configuration of the run, which names its training shards.
+      step: training step of the checkpoint.
+      fingerprint: fingerprint of configuration and step.
       subjects: names of the subjects with a learned residual; see `Predictor`.
     """
 
@@ -52,14 +52,14 @@ class EvalData:
     """Data of an evaluation.
 
     Attributes:
-      folders: of shards.
-      manifests: of each folder.
-      splits: names of the splits to measure.
-      have: names of all splits of the shards.
-      known: statistics of the training set, for baselines.
-      training_folders: shards of these statistics.
+      folders: folders of shards.
+      manifests: manifest of each folder.
+      splits: names of the splits to evaluate.
+      have: names of all splits in the shards.
+      known: statistics of the training set, for the baselines.
+      training_folders: shards that these statistics come from.
       points: identity points by subject; empty for models without identity.
-      trained: name in the run by subject, of subjects with a learned residual.
+      trained: name in the run, by subject, for subjects with a learned residual.
     """
 
     folders: list[str]
@@ -72,7 +72,7 @@ class EvalData:
     trained: dict[str, str]
 
     def clips(self, split: str, limit: int | None = None) -> eval_clips.SplitClips:
-        """Returns the clips of a split; at most `limit` of them."""
+        """Returns the clips of a split, at most `limit` of them."""
         others = [ClipSource(self.folders, other) for other in self.have if other != split]
         return eval_clips.SplitClips(ClipSource(self.folders, split), limit, others)
 
@@ -94,10 +94,10 @@ def load(
     """Returns the data to evaluate a model on.
 
     Args:
-      model: the model.
-      shards: folders of the clips; None for those of the run's training.
-      splits: names; None for those of `DEFAULT_SPLITS` that the shards have.
-      say: called with each line of progress.
+      model: model to evaluate.
+      shards: folders of the clips; None for the run's training shards.
+      splits: names of splits; None for the available ones of `DEFAULT_SPLITS`.
+      say: called with each progress line.
 
     Raises:
       InputError: no such folder or split.
@@ -126,9 +126,9 @@ def load(
 def training_statistics(
     config: config_lib.Config, folders: list[str]
 ) -> tuple[baselines.TrainingStatistics, Any]:
-    """Returns the statistics for baselines and the folders they are of.
+    """Returns the statistics for the baselines and the folders they come from.
 
-    They are those of the run's training set, wherever the measured clips come from, if it exists.
+    They come from the run's training set if it exists, regardless of the source of the clips.
     """
     trained_on = [str(f) for f in config.data.shards]
     if trained_on and all((Path(f) / "manifest.json").is_file() for f in trained_on):
@@ -140,10 +140,10 @@ def training_statistics(
 def trained_subjects(
     model: Model, folders: list[str], manifests: Sequence[records.Manifest]
 ) -> dict[str, str]:
-    """Returns the run's name by unique name of the subjects with a learned residual.
+    """Maps unique names of subjects with a learned residual to their names in the run.
 
-    Another dataset may have a subject of the same name. So only folders that the run was trained on
-    count or, if these no longer exist, the same number of folders in the same order.
+    Another dataset may contain a subject with the same name. Therefore only the run's training
+    folders count or, if these no longer exist, the same number of folders in the same order.
     """
     trained_on = [str(f) for f in model.config.data.shards]
     if not model.subjects:
@@ -186,11 +186,11 @@ def _splits(
 
 
 def add_reference(sums: Sums, constant: Sums) -> None:
-    """Adds to the sums of a clip what `values` needs of the constant mean's for `rmse_ratio`."""
+    """Adds the constant mean's sums that `values` needs for `rmse_ratio` to a clip's sums."""
     sums["ratio/square"] = group_sum(constant["fidelity/square"], WEIGHT_GROUPS["jaw_mouth"])
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns all metrics, with `rmse_ratio`: jaw and mouth RMSE over the constant mean's."""
+    """Returns all metrics and `rmse_ratio`: RMSE of jaw and mouth over the constant mean's."""
     own = group_sum(total["fidelity/square"], WEIGHT_GROUPS["jaw_mouth"])
     return {"rmse_ratio": np.sqrt(divide(own, total["ratio/square"])), **suite.values(total)}

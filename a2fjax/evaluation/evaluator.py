@@ -1,4 +1,4 @@
-"""Evaluates a model: every metric, by split, subject and emotion, beside baselines."""
+"""Evaluates a model: all metrics by split, subject and emotion, with baselines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFERENCE_ROW = "constant_mean"
 
 @dataclasses.dataclass
 class _Measured:
-    """Sums of the metrics of one clip, by row of the report."""
+    """Metric sums of one clip, by row of the report."""
 
     id: str
     subject: str
@@ -44,24 +44,24 @@ def evaluate(
     quick: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on whole clips.
+    """Evaluates a model on whole clips.
 
     Args:
       model: run folder, or a predictor.
-      shards: folders of the clips; None for those of the run's training.
-      splits: names; None for those of `eval_data.DEFAULT_SPLITS` that the shards have.
-      step: of the checkpoint when `model` is a folder; the newest if None.
-      seed: of shuffles, noise, the choice of other takes and the bootstrap.
-      resamples: bootstrap draws.
-      quick: few clips, few draws, no altered conditions.
-      progress: called with each line of progress.
+      shards: folders of the clips; None for the run's training shards.
+      splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
+      step: training step of the checkpoint if `model` is a folder; the newest if None.
+      seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
+      resamples: number of bootstrap draws.
+      quick: use few clips, few draws and no altered conditions.
+      progress: called with each progress line.
 
     Returns:
       The report; see `report.write` for its layout.
 
     Raises:
       InputError: no such run, step, folder or split.
-      WorkFailed: the model predicts values that are not finite.
+      WorkFailed: the model predicts non-finite values.
     """
     say = progress or (lambda line: None)
     run = None

@@ -1,20 +1,20 @@
-"""Reports as JSON and as a table for reading.
+"""Evaluation reports as JSON and as text tables.
 
-Layout of the JSON, `null` where nothing was measured:
+Layout of the JSON, with `null` for missing values:
 
-    schema, run, step, model, config, rig     what was measured (fingerprints)
+    schema, run, step, model, config, rig     the evaluated model (fingerprints)
     data                                      [{folder, fingerprint of its manifest, synthetic}]
-    synthetic                                 true when any clip was made by a program
+    synthetic                                 true if any clip is synthetic
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
-                  .interval                   {metric: [low, high]}, 95 % over people
+                  .interval                   {metric: [low, high]}, 95 % over subjects
                   .baselines.<name>           the same metrics of `a2fjax.evaluation.baselines`
                   .robustness.<name>          the same model under `a2fjax.evaluation.conditions`
-                  .difference.<name>          {metric: [low, high]}, 95 % over people of what the
-                                              condition adds to the metric; both measured on the
-                                              same drawn people
+                  .difference.<name>          {metric: [low, high]}, 95 % over subjects of the
+                                              metric's change under the condition; both use the same
+                                              drawn subjects
                   .by_subject, .by_emotion    {name: {clips, metrics}}
                   .by_clip                    worst first
-    headline                                  the main figures as lines of text
+    headline                                  the main results as lines of text
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ LEGEND = (
 
 
 def columns() -> list[Column]:
-    """Returns the columns of the table: the ratio, then those of every registered metric."""
+    """Returns the columns of the table: the ratio, then the columns of every registered metric."""
     return [Column("rmse_ratio", "ratio"), *suite.columns()]
 
 
 def legend() -> str:
-    """Returns what the columns mean; those of packages say it themselves."""
+    """Returns the legend of the columns, including those of extension packages."""
     added = [f"{column.label} = {column.meaning}" for column in suite.columns() if column.meaning]
     return "; ".join([LEGEND, *added])
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the report as aligned text."""
+    """Formats a report as aligned text."""
     what = result["run"] or "model"
     kind = "synthetic data" if result["synthetic"] else "recorded data"
     quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
@@ -78,9 +78,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def headline(result: dict[str, Any]) -> list[str]:
-    """Returns the main figures of every split, each beside what it is compared with.
+    """Returns the main results of every split, each with its reference value.
 
-    Only jaw and mouth take part: blinks, brow beats and gaze cannot be heard.
+    Only jaw and mouth count: blinks, brow beats and gaze are not audible.
     """
     lines = []
     for split, part in result["splits"].items():
@@ -116,18 +116,18 @@ def headline(result: dict[str, Any]) -> list[str]:
 
 
 def write(path: str | Path, result: dict[str, Any]) -> None:
-    """Writes a report whole or not at all, making its folder.
+    """Writes a report atomically and creates its folder.
 
     Raises:
       InputError: the file cannot be written.
-      WorkFailed: the disk is full or fails.
+      WorkFailed: the disk is full or has failed.
     """
     files.make_folder(Path(path).parent)
     files.write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Reads what `write` wrote.
+    """Reads a report written by `write`.
 
     Raises:
       InputError: no such file, or not a report of this schema.
@@ -177,7 +177,7 @@ def _change(interval: Sequence[float] | None) -> str:
 
 
 def _change_table(split: str, part: dict[str, Any]) -> list[str]:
-    """Returns what each condition adds to the ratio; reports from before it have none."""
+    """Returns the change of the ratio under each condition; older reports have none."""
     rows = []
     for name, change in part.get("difference", {}).items():
         own, other = part["model"]["rmse_ratio"], part["robustness"][name]["rmse_ratio"]

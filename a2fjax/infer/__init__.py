@@ -1,1 +1,1 @@
-"""Inference: a run becomes a predictor of motion, for clips, long recordings and live audio."""
+"""Inference: predicts motion with a trained run for clips, long recordings and live audio."""

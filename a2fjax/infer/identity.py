@@ -1,4 +1,4 @@
-"""Identities as the user names them: a neutral mesh, or a subject of the training data."""
+"""Resolves the identity a user gives: a neutral mesh, or a subject of the training data."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def load_mesh(
 
     Args:
       identity: path of a mesh (.npz, .npy, .obj, .ply), name of a subject, or arrays.
-      shards: folders in whose manifests the subject is looked up.
+      shards: folders whose manifests are searched for the subject.
 
     Raises:
-      InputError: no such file or subject, not a mesh, or the subject has none.
+      InputError: no such file or subject, not a mesh, or a subject without a mesh.
     """
     if not isinstance(identity, str | Path):
         vertices, faces = identity if isinstance(identity, tuple) else (identity, None)
@@ -58,10 +58,10 @@ def load_mesh(
 
 
 def training_subject(identity: Any, names: Sequence[str]) -> str | None:
-    """Returns the training set's name of the subject that an identity means; None for no subject.
+    """Returns the name of the training subject that an identity refers to, or None.
 
     Args:
-      identity: as `load_mesh`; a mesh is no subject's, whatever its name.
+      identity: as in `load_mesh`; a mesh refers to no subject, whatever its file name.
       names: `Predictor.subjects`.
     """
     if not isinstance(identity, str | Path) or _is_mesh_file(identity):
@@ -71,7 +71,7 @@ def training_subject(identity: Any, names: Sequence[str]) -> str | None:
 
 
 def unused_identity_message(identity: Any, run: str, names: Sequence[str]) -> str:
-    """Returns the message for an identity given to a run that was trained without meshes."""
+    """Returns the warning for an identity given to a run that was trained without meshes."""
     text = str(identity) if isinstance(identity, str | Path) else "mesh"
     if names:
         return f"identity {text!r}: {run} knows its training subjects only{nearest(text, names)}"

@@ -1,4 +1,4 @@
-"""Given motion of which a diffusion model predicts a part anew, to fit the rest."""
+"""Inpainting: a diffusion model replaces part of a given motion to fit the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from a2fjax.infer import postprocess
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting:
-    """Given motion and the mask of what is kept of it.
+    """Given motion and the mask of the values to keep.
 
     Attributes:
       motion: [T, 72] in rig units, 50 frames a second.
@@ -26,7 +26,7 @@ class Inpainting:
     inpaint_mask: np.ndarray
 
     def part(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns motion and mask of frames `first` to `last`; nothing is kept beyond the end."""
+        """Returns motion and mask of frames `first` to `last`; the mask is false beyond the end."""
         motion = np.zeros((last - first, rig.NUM_CHANNELS), np.float32)
         inpaint_mask = np.zeros((last - first, rig.NUM_CHANNELS), bool)
         end = min(last, len(self.motion))
@@ -43,17 +43,17 @@ def from_track(
     *,
     name: str = "inpaint",
 ) -> Inpainting:
-    """Returns the inpainting that predicts some channels, or some seconds, of a track anew.
+    """Returns an inpainting that replaces some channels, or some seconds, of a track.
 
     Args:
-      track: given motion at any rate; channels that it lacks are predicted anew. Its first frame
-        is the recording's first frame, whatever its timecode says.
-      channels: names of channels or groups of `rig.GROUPS` to predict anew; () for all.
-      seconds: (start, end) to predict anew; None for the whole track.
-      name: of the track, for messages.
+      track: given motion at any frame rate; missing channels are predicted. Its first frame is
+        aligned with the recording's first frame, regardless of its timecode.
+      channels: names of channels or groups of `rig.GROUPS` to replace; () for all.
+      seconds: (start, end) to replace; None for the whole track.
+      name: name of the track, for messages.
 
     Raises:
-      InputError: an unknown channel, or nothing is left to predict anew.
+      InputError: an unknown channel, or nothing to replace.
     """
     if not channels and seconds is None:
         raise InputError(

@@ -1,9 +1,10 @@
-"""Predicts recordings of any length in bounded memory, as overlapping chunks that are cross-faded.
+"""Predicts recordings of any length in bounded memory, by cross-fading overlapping chunks.
 
-A bidirectional network lets every frame depend on all others, but what is seconds away hardly
-matters. So a recording is cut into chunks of `CHUNK_SECONDS`, each is given `CONTEXT_SECONDS` of
-audio on both sides, and neighbours are cross-faded in the middle of the audio they share. The
-speech level is measured over the whole recording first, so that a quiet passage is not amplified.
+In a bidirectional network every frame depends on all others, but audio seconds away has little
+effect. A recording is therefore cut into chunks of `CHUNK_SECONDS`, each with `CONTEXT_SECONDS` of
+audio on both sides, and neighbouring chunks are cross-faded in the middle of the audio they share.
+The speech level is measured over the whole recording first, so that quiet passages are not
+amplified.
 """
 
 from __future__ import annotations
@@ -46,26 +47,26 @@ def predict(
 ) -> Iterator[np.ndarray]:
     """Yields the motion [n, 72] of a recording in consecutive parts, T frames in all.
 
-    A recording that fits into one chunk with its context is predicted at once, which equals a call
-    of the predictor. Memory does not grow with the length of the recording.
+    A recording that fits into one chunk with its context is predicted in one piece, with the same
+    result as a direct call of the predictor. Memory does not grow with the length of the recording.
 
     Args:
-      predictor: audio to motion.
-      blocks: samples at 16 kHz from the recording's start.
-      stats: measured on the same blocks.
+      predictor: maps audio to motion.
+      blocks: samples at 16 kHz, from the start of the recording.
+      stats: statistics of the same blocks.
       identity: see `Predictor`; a mesh is sampled once.
-      emotion: over the whole recording; None for neutral.
+      emotion: emotion track of the whole recording; None for neutral.
       subject: see `Predictor`.
-      sample_index: number of the diffusion sample. Its noise is a function of the frame's place in
-        the recording, so neighbouring chunks predict the same motion where they overlap.
-      inpainting: given motion and the mask of what is kept; None predicts everything.
-      chunk_seconds: that a chunk contributes; longer than the context.
-      context_seconds: of audio on each side of it.
+      sample_index: index of the diffusion sample. Its noise is a function of the frame's position
+        in the recording, so neighbouring chunks predict the same motion where they overlap.
+      inpainting: given motion and the mask of the values to keep; None predicts everything.
+      chunk_seconds: seconds of motion per chunk; longer than the context.
+      context_seconds: seconds of audio on each side of a chunk.
       progress: called with the number of frames done.
     """
     core, context = round(chunk_seconds * rig.FPS), round(context_seconds * rig.FPS)
     if predictor.most_frames is not None:
-        # A chunk is encoded at once: an encoder's features disagree where its windows join.
+        # Encode each chunk in one piece: an encoder's features disagree where its windows join.
         core = min(core, predictor.most_frames - 2 * context)
     # Chunks start at multiples of the stride, where the lower levels of a U-Net stay aligned.
     stride = predictor.stride
@@ -101,7 +102,7 @@ def predict(
             speech_level=stats.speech_level,
             subject=subject,
         )
-        # From here on, frames count from the end of the part yielded last.
+        # From here on, frame indices are relative to the end of the last part yielded.
         start = max(0, begin - fade)
         rising = (np.arange(len(tail), dtype=np.float32)[:, None] + 0.5) / max(1, len(tail))
         motion = motion[start - first :].copy()
@@ -115,7 +116,7 @@ def predict(
 
 
 class _Window:
-    """A sliding window over a stream of blocks; audio before it is dropped."""
+    """A sliding window over a stream of blocks; audio before the window is discarded."""
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self._blocks = iter(blocks)
@@ -124,7 +125,7 @@ class _Window:
         self._count = 0
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns the samples of frames `first` to `last`; earlier samples are dropped for good."""
+        """Returns the samples of frames `first` to `last` and discards earlier samples."""
         while self._first + self._count < last * HOP:
             block = next(self._blocks, None)
             if block is None:

@@ -1,4 +1,4 @@
-"""Postprocessing of motion: smoothing, gain and offset by channel, and the ranges of the rig."""
+"""Postprocessing of motion: smoothing, gain and offset per channel, clipping to rig ranges."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from a2fjax.errors import InputError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Adjustment:
-    """Changes to predicted motion.
+    """Adjustments applied to predicted motion.
 
     Attributes:
-      gain: [72] factors.
+      gain: [72] factors per channel.
       offset: [72] in rig units, added after the gain.
       smooth_ms: standard deviation of a Gaussian over time, in ms; 0 for none.
     """
@@ -35,9 +35,9 @@ Settings = Mapping[str, float] | Sequence[str]
 
 
 def adjustment(gains: Settings = (), offsets: Settings = (), smooth_ms: float = 0.0) -> Adjustment:
-    """Returns the adjustment of settings by channel, or by group of `rig.GROUPS`.
+    """Builds an adjustment from settings per channel or per group of `rig.GROUPS`.
 
-    Settings of the same channel multiply (gains) or add (offsets).
+    Several settings of one channel multiply (gains) or add up (offsets).
 
     Example:
         >>> float(adjustment({"jawOpen": 1.5}).gain[rig.INDEX["jawOpen"]])
@@ -79,10 +79,10 @@ def _setting(kind: str, text: str) -> tuple[np.ndarray, float]:
 
 
 def channels(name: str, *, where: str) -> np.ndarray:
-    """Returns the indices of a channel, or of a group of `rig.GROUPS`.
+    """Returns the channel indices of a channel name or a group of `rig.GROUPS`.
 
     Raises:
-      InputError: neither; names the nearest choice after `where`.
+      InputError: unknown name; the message names the nearest choice after `where`.
     """
     if name in rig.GROUPS:
         return rig.GROUPS[name]
@@ -96,9 +96,10 @@ def channels(name: str, *, where: str) -> np.ndarray:
 
 
 class Postprocess:
-    """Applies an `Adjustment` to motion that arrives in blocks; blocks do not change the numbers.
+    """Applies an `Adjustment` to motion in blocks; the result does not depend on block sizes.
 
-    Smoothing near the first and last frame uses the frames there are, so a constant stays constant.
+    Smoothing near the first and last frame uses the available frames only, so a constant curve
+    stays constant.
     """
 
     def __init__(self, settings: Adjustment):
@@ -109,10 +110,10 @@ class Postprocess:
         taps = np.arange(-self._reach, self._reach + 1)
         self._taps = np.exp(-0.5 * (taps / sigma) ** 2) if self._reach else np.ones(1)
         self._pending = np.zeros((0, rig.NUM_CHANNELS), np.float32)
-        self._done = 0  # Frames of `_pending` that were returned and stay as context.
+        self._done = 0  # Frames of `_pending` already returned and kept as context.
 
     def push(self, motion: np.ndarray) -> np.ndarray:
-        """Adds [N, 72] frames and returns the [M, 72] frames that are now known."""
+        """Adds [N, 72] frames and returns the [M, 72] frames they complete."""
         self._pending = np.concatenate([self._pending, np.asarray(motion, np.float32)])
         return self._emit(len(self._pending) - self._reach)
 
@@ -138,6 +139,6 @@ class Postprocess:
 
 
 def apply(motion: np.ndarray, settings: Adjustment) -> np.ndarray:
-    """Returns motion [T, 72] adjusted and inside the ranges of the rig."""
+    """Returns motion [T, 72] adjusted and clipped to the ranges of the rig."""
     stage = Postprocess(settings)
     return np.concatenate([stage.push(motion), stage.finish()])

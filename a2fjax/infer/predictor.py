@@ -1,7 +1,7 @@
-"""The predictor: maps audio, identity and emotion to motion with one checkpoint of a run.
+"""Maps audio, identity and emotion to motion with one checkpoint of a run.
 
-The same object serves the API, evaluation and streaming. Clips are padded to a few lengths, so that
-few programs are compiled; models honour `length`, so padding changes nothing.
+The API, evaluation and streaming share this predictor. Clips are padded to a few lengths so that
+few programs are compiled; models respect `length`, so padding does not change the result.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Mesh = tuple[np.ndarray, np.ndarray | None]
 
 
 class Task(Protocol):
-    """The part of a task that a predictor uses.
+    """The part of the task interface that a predictor uses.
 
     Attributes:
-      model: its encoders and stride decide how recordings are cut into chunks.
+      model: the network; its encoders and stride determine how recordings are cut into chunks.
     """
 
     model: Model
 
     def predict(self, params: Any, batch: Batch) -> Any:
-        """Returns the motion [B, T, 72] of a batch, in rig units."""
+        """Returns the predicted motion [B, T, 72] of a batch in rig units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +54,19 @@ class Request:
     """One clip to animate.
 
     Attributes:
-      audio: [S] float, 16 kHz mono, as recorded (not level-normalised).
+      audio: [S] float, 16 kHz mono, as recorded (without level normalisation).
       identity: neutral mesh (vertices [V, 3], faces [F, 3] or None), or points [P, 3 or 6] that
         `Predictor.points` returned; None for the mean identity of training.
-      emotion: [5], or [T, 5] by frame: weights of at least 0 that sum to at most 1, as in training;
+      emotion: [5], or [T, 5] per frame: non-negative weights that sum to at most 1, as in training;
         all zero for an unspecified emotion (see `model.emotion_dropout`); None for neutral.
       speech_level: RMS of the speech; estimated from `audio` if None.
       subject: name of a subject of the training set with a learned residual
         (`Predictor.subjects`); None, or any other name, for an unknown subject.
-      sample_index: number of the sample a diffusion model draws: 0, 1, 2, ...
-      start: index of the clip's first frame in its recording, a multiple of `Predictor.stride`:
-        chunks of a sample then agree where they overlap.
-      inpaint_motion: [T, 72] in rig units, given motion of a diffusion model; read where
-        `inpaint_mask`.
+      sample_index: index of the sample that a diffusion model draws: 0, 1, 2, ...
+      start: index of the clip's first frame in its recording, a multiple of `Predictor.stride`, so
+        that the chunks of a sample agree where they overlap.
+      inpaint_motion: [T, 72] in rig units, given motion for a diffusion model; only values under
+        `inpaint_mask` are used.
       inpaint_mask: [T, 72] bool, true where `inpaint_motion` is kept; the rest is predicted to fit.
     """
 
@@ -82,11 +82,12 @@ class Request:
 
 
 def padded_length(frames: int, most: int | None = None) -> int:
-    """Returns the padded length for a clip: 64, 96, 128, 192, 256, 384, ... frames.
+    """Returns the padded length of a clip: 64, 96, 128, 192, 256, 384, ... frames.
 
     Args:
-      frames: length of the clip.
-      most: longest clip that the model encodes at once; a clip that fits is not padded beyond it.
+      frames: length of the clip in frames.
+      most: longest clip that the model encodes in one piece; shorter clips are not padded beyond
+          it.
     """
     size = MIN_BUCKET
     while size < frames:
@@ -102,11 +103,11 @@ class Predictor:
 
     Attributes:
       config: the run's configuration.
-      step: of the checkpoint.
-      fingerprint: of configuration and step, 16 hex digits and the step.
-      params: parameters, constants included.
-      task: see `a2fjax.tasks`.
-      most_frames: longest clip that the model's encoders take at once; None without a limit.
+      step: training step of the checkpoint.
+      fingerprint: fingerprint of configuration and step: 16 hex digits and the step.
+      params: parameters, including constants.
+      task: task of the run; see `a2fjax.tasks`.
+      most_frames: longest clip that the model's encoders accept in one piece; None for no limit.
       stride: chunks of a recording start at multiples of this number of frames.
     """
 
@@ -114,7 +115,7 @@ class Predictor:
         """Wraps a task and its parameters; `load` reads both from a run folder."""
         self.config = config
         self.task = task
-        # Put on the device once: arrays on the host would be copied with every call.
+        # Transfer to the device once: host arrays would be copied on every call.
         self.params = jax.device_put(params)
         self.step = step
         self.fingerprint = f"{config_lib.fingerprint(config)}@{step}"
@@ -126,16 +127,16 @@ class Predictor:
     def load(
         cls, run: str | Path, step: int | None = None, *, sample: Mapping[str, Any] | None = None
     ) -> Predictor:
-        """Reads a run folder.
+        """Loads a predictor from a run folder.
 
         Args:
           run: folder with config.json and checkpoints.
-          step: of the checkpoint; the newest if None.
-          sample: values that replace those of `model.sample`, by name.
+          step: training step of the checkpoint; the newest if None.
+          sample: values by name that replace those of `model.sample`.
 
         Raises:
           InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
-            model that is no diffusion model.
+            model other than a diffusion model.
         """
         compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
@@ -145,9 +146,9 @@ class Predictor:
         return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
 
     def points(self, mesh: Mesh) -> np.ndarray:
-        """Returns the identity points [P, 3] of a neutral mesh, to be used for many clips.
+        """Returns the identity points [P, 3] of a neutral mesh, for use with many clips.
 
-        [P, 6], with normals, where `model.identity_normals` says so.
+        They are [P, 6] with normals if `model.identity_normals` is set.
 
         Raises:
           InputError: not a mesh.
@@ -158,12 +159,12 @@ class Predictor:
 
     @property
     def sampled(self) -> bool:
-        """Whether the model draws different samples for one recording."""
+        """True if the model draws different samples for one recording."""
         return sampling.is_sampled(self.config)
 
     @functools.cached_property
     def subjects(self) -> tuple[str, ...]:
-        """Names of the subjects with a learned residual; none without `identity_residual`."""
+        """Names of the subjects with a learned residual; empty without `identity_residual`."""
         names = self.params.get("constants", {}).get("subjects")
         return () if names is None else conditioning.decode_names(names)
 
@@ -183,7 +184,7 @@ class Predictor:
         """Returns the motion [T, 72] float32 in rig units, T = ceil(S / 320); see `Request`.
 
         Raises:
-          InputError: as `batch`.
+          InputError: as for `batch`.
         """
         request = Request(
             audio,
@@ -199,10 +200,11 @@ class Predictor:
         return self.batch([request])[0]
 
     def batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
-        """Returns the motion [T, 72] of each clip; clips of like length share a padded batch.
+        """Returns the motion [T, 72] of each clip; clips of similar length share a padded batch.
 
         Raises:
-          InputError: a clip without samples, not finite, or an emotion of the wrong shape.
+          InputError: a clip that has no samples or non-finite samples, or an emotion of the wrong
+              shape.
         """
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
@@ -223,7 +225,7 @@ class Predictor:
         return [out[i] for i in range(len(requests))]
 
     def _run(self, requests: Sequence[Request], frames: int) -> list[np.ndarray]:
-        # Batch sizes are powers of two, filled up with the last clip, so that few are compiled.
+        # Batch sizes are powers of two, padded with the last clip, so that few shapes are compiled.
         size = 1 << (len(requests) - 1).bit_length()
         filled = [*requests, *[requests[-1]] * (size - len(requests))]
         inpainted = any(request.inpaint_mask is not None for request in filled)
@@ -279,7 +281,7 @@ class Predictor:
 
 
 def batch_shapes(config: config_lib.Config, size: int, frames: int) -> Batch:
-    """Returns the `Batch.spec` of `size` clips padded to `frames`."""
+    """Returns the `Batch.spec` of `size` clips padded to `frames` frames."""
     return Batch.spec(
         size, frames, config.data.identity_points, normals=config.model.identity_normals
     )
@@ -309,7 +311,7 @@ def _check(request: Request, i: int) -> None:
         if shape not in allowed:
             raise InputError(f"clip {i}: emotion has shape {shape}, expected one of {allowed}")
         weights = np.asarray(request.emotion)
-        # Negated comparisons, so that NaN is refused as well.
+        # The comparisons are negated so that NaN is rejected as well.
         if not (weights.min() >= -1e-4 and weights.sum(-1).max() <= 1.0 + 1e-3):
             raise InputError(
                 f"clip {i}: emotion weights from {weights.min():g}, sums up to "

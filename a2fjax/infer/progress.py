@@ -1,4 +1,4 @@
-"""Progress of long predictions on the console."""
+"""Console progress of long predictions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from a2fjax import rig
 
 
 class ProgressLine:
-    """Prints progress and the remaining time of long predictions to the console.
+    """Prints the progress and remaining time of long predictions to the console.
 
-    An object of this class is the `progress` of `a2fjax.api.model.Model.predict`.
+    Pass an instance as the `progress` argument of `a2fjax.api.model.Model.predict`.
     """
 
     def __init__(self, *, out: TextIO | None = None, after: float = 3.0):
-        """Starts with the first call; a call with fewer frames done than before starts again.
+        """Creates a progress line; it restarts whenever the number of finished frames decreases.
 
         Args:
-          out: stream to print to; standard error if None.
-          after: seconds of work before the first line.
+          out: output stream; standard error if None.
+          after: seconds before the first line is printed.
         """
         self._out = sys.stderr if out is None else out
         self._after = after

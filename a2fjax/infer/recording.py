@@ -1,4 +1,4 @@
-"""Audio to animate: files of any format and arrays at any rate, as blocks of 16 kHz mono."""
+"""Input audio: files of any format and arrays at any rate, read as blocks of 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Audio = str | Path | tuple[np.ndarray, float]
 
 
 class RecordingStats:
-    """Statistics of a first pass over a recording, measured in bounded memory.
+    """Statistics of a recording from a first pass in bounded memory.
 
     Attributes:
       samples: number of samples at 16 kHz.
-      speech_level: RMS of the speech; equals `level.speech_level` of the whole recording.
+      speech_level: RMS of the speech, equal to `level.speech_level` of the whole recording.
       low, high: [frames] smallest and largest sample of each motion frame, for plots.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
-        """Reads all blocks; every block but the last holds a whole number of motion frames."""
+        """Reads all blocks; each except the last must hold a whole number of motion frames."""
         levels, low, high = [], [], []
         self.samples = 0
         for block in blocks:
-            # A last piece shorter than a frame does not count, unless there is nothing else.
+            # Ignore a final part shorter than a frame unless it is the only one.
             if len(block) >= HOP or not self.samples:
                 levels.append(level.frame_levels(block))
             self.samples += len(block)
@@ -49,7 +49,7 @@ class RecordingStats:
 
 
 class Recording:
-    """A recording that is read from its start as often as needed, a block at a time.
+    """A recording that can be read repeatedly from its start, one block at a time.
 
     Example:
         >>> recording = Recording((np.zeros(44_100), 44_100))
@@ -57,19 +57,19 @@ class Recording:
         (50, [16000])
 
     Attributes:
-      name: file name without its folder; "audio" for samples.
+      name: file name without its folder; "audio" for arrays.
     """
 
     def __init__(self, audio: Audio) -> None:
-        """Checks the audio; of a file only the header is read.
+        """Checks the audio; reads only the header of a file.
 
         Args:
-          audio: path of a WAV, FLAC, OGG, MP3 file or a film, at any rate and with any number of
+          audio: path of a WAV, FLAC, OGG, MP3 or video file at any rate and with any number of
             channels, or a pair (samples [S] or [S, channels] float in [-1, 1], rate in Hz).
 
         Raises:
-          InputError: not such a file, fewer than two samples, samples that are not finite or not
-            floating point, or a rate that is not positive.
+          InputError: another kind of file, fewer than two samples, samples that are not finite or
+            not floating point, or a rate that is not positive.
         """
         if isinstance(audio, str | Path):
             self.name = Path(audio).name
@@ -84,7 +84,7 @@ class Recording:
         """Returns the samples [n] float32, 16 kHz mono, in blocks of `BLOCK_SECONDS`.
 
         Raises:
-          InputError: damage further on in the file, when the iterator gets there.
+          InputError: the file is damaged; raised when iteration reaches the damaged part.
         """
         if self._path is not None:
             return io.blocks(self._path, BLOCK_SECONDS)
@@ -93,7 +93,7 @@ class Recording:
 
     @functools.cached_property
     def stats(self) -> RecordingStats:
-        """Statistics of the whole recording; the first access reads it once."""
+        """Statistics of the whole recording, computed in one pass on first access."""
         return RecordingStats(self.blocks())
 
 

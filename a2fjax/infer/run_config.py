@@ -1,4 +1,4 @@
-"""The configuration of a run folder, read without JAX."""
+"""Reads the configuration of a run folder without importing JAX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_config(run: str | Path) -> config_lib.Resolved:
     """Returns the configuration of a run folder.
 
     Raises:
-      InputError: no such folder, or it is not a run.
+      InputError: no such folder, or not a run folder.
     """
     run = Path(run)
     path = run / "config.json"

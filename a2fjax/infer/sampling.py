@@ -1,4 +1,4 @@
-"""Sampling settings of diffusion models that can be chosen after training."""
+"""Sampling settings of diffusion models that can be changed after training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CONDITIONS = ("audio", "emotion", "identity")
 
 
 def is_sampled(config: config_lib.Config) -> bool:
-    """Returns whether a model of this configuration draws samples from a distribution."""
+    """Returns True if the configured model draws samples from a distribution."""
     return isinstance(config.model, config_lib.DiffusionConfig)
 
 
 def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> config_lib.Config:
-    """Returns the configuration with other values of `model.sample`.
+    """Returns the configuration with values of `model.sample` replaced.
 
     Raises:
-      InputError: the model is no diffusion model, or it cannot sample that way.
+      InputError: not a diffusion model, or settings that the model does not support.
     """
     if not values:
         return config
@@ -52,7 +52,7 @@ def with_sampling(config: config_lib.Config, values: Mapping[str, Any]) -> confi
 
 
 def parse_guidance(guidance: str | Mapping[str, float] | None) -> dict[str, float]:
-    """Reads strengths of guidance, as text `audio=1.5,emotion=2` or by name.
+    """Parses guidance strengths from a mapping or text such as `audio=1.5,emotion=2`.
 
     Example:
         >>> parse_guidance("audio=1.5, emotion=2")

@@ -1,10 +1,10 @@
-"""Predicts motion from live audio, with a stated look-ahead and bounded state.
+"""Predicts motion from live audio with a fixed look-ahead and bounded state.
 
-A chunk of motion is predicted once its audio and `lookahead` frames beyond it have arrived, from
-these and `context` frames before it; neighbouring chunks are cross-faded where they overlap. The
-motion of a frame is thus known at most `StreamingPredictor.latency` seconds after its audio.
-Diffusion models draw noise that is a function of the frame's place in the stream, so the chunks of
-one sample continue each other.
+A chunk of motion is predicted as soon as its audio and the following `lookahead` frames have
+arrived; the prediction also uses the preceding `context` frames. Neighbouring chunks are
+cross-faded where they overlap. The motion of a frame is thus available at most
+`StreamingPredictor.latency` seconds after its audio. Diffusion models draw noise that is a function
+of the frame's position in the stream, so consecutive chunks of one sample join smoothly.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Chunking:
     """Lengths of the chunks of a stream, in frames of 20 ms.
 
     Attributes:
-      chunk: frames that are returned at once.
+      chunk: frames returned together.
       lookahead: frames of audio after a chunk that its prediction depends on.
-      context: frames of audio before it; each prediction covers the sum of all three.
+      context: frames of audio before a chunk; each prediction covers the sum of all three.
       fade: frames over which neighbouring chunks are cross-faded, at most `lookahead`.
     """
 
@@ -40,14 +40,14 @@ class Chunking:
 
 
 class StreamingPredictor:
-    """Predicts the motion of one live stream of audio.
+    """Predicts the motion of one live audio stream.
 
     The state holds `context + chunk + lookahead` frames of audio, `fade` frames of motion and the
-    levels of the last minute, however long the stream is.
+    levels of the last minute, regardless of the length of the stream.
 
     Attributes:
       chunking: lengths of the chunks.
-      emotion: [5], for the chunks to come; may be changed at any time.
+      emotion: [5], used for all following chunks; may be changed at any time.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class StreamingPredictor:
         """Starts at frame 0.
 
         Args:
-          predictor: audio to motion.
+          predictor: maps audio to motion.
           chunking: lengths of the chunks.
           identity: see `Request`; a mesh is sampled once.
           emotion: [5]; None for neutral.
           subject: see `Request`.
           sample_index: see `Request`.
-          speech_level: RMS of the speech as recorded; None measures it over the audio so far, at
-            most the last minute.
+          speech_level: RMS of the speech as recorded; None measures it over the audio received so
+            far, at most the last minute.
 
         Raises:
-          InputError: lengths that do not fit together or do not fit the model.
+          InputError: lengths that are inconsistent or do not fit the model.
         """
         self.chunking = lengths = chunking or Chunking()
         stride = predictor.stride
@@ -100,17 +100,17 @@ class StreamingPredictor:
         self._levels = np.zeros((0, 2))
         self._partial_frame = np.zeros(0, np.float32)
         self._audio = np.zeros(0, np.float32)
-        self._first = 0  # Frame at which `_audio` starts.
-        self._next = 0  # Frame that is returned next.
+        self._first = 0  # First frame of `_audio`.
+        self._next = 0  # Next frame to return.
         self._tail = np.zeros((0, rig.NUM_CHANNELS), np.float32)
 
     @property
     def latency(self) -> float:
-        """Longest time from a frame's audio to its motion in seconds, without computing time."""
+        """Maximum delay from a frame's audio to its motion in seconds, excluding computation."""
         return (self.chunking.chunk + self.chunking.lookahead) / rig.FPS
 
     def push(self, audio: np.ndarray) -> np.ndarray:
-        """Adds samples [S] float, 16 kHz mono, and returns the motion [N, 72] that is now known.
+        """Adds samples [S] float, 16 kHz mono, and returns the motion [N, 72] they complete.
 
         Raises:
           InputError: the array is not one-dimensional or not finite.
@@ -125,7 +125,7 @@ class StreamingPredictor:
         return _joined(out)
 
     def finish(self) -> np.ndarray:
-        """Ends the stream and returns the remaining motion; ceil(S / 320) frames in all."""
+        """Ends the stream and returns the remaining motion, ceil(S / 320) frames in total."""
         out = []
         total = self._first + -(-len(self._audio) // HOP)
         while self._next < total:
@@ -135,7 +135,7 @@ class StreamingPredictor:
         return _joined(out)
 
     def _complete_frames(self) -> int:
-        """Returns the number of frames whose audio has arrived completely."""
+        """Returns the number of frames whose audio is complete."""
         return self._first + len(self._audio) // HOP
 
     def _append(self, audio: np.ndarray) -> None:
@@ -169,7 +169,7 @@ class StreamingPredictor:
         motion[:fade] = self._tail[:fade] * (1 - rising) + motion[:fade] * rising
         self._tail = motion[chunk : chunk + lengths.fade]
         self._next += chunk
-        # Audio that no later chunk depends on is dropped.
+        # Discard audio that no later chunk depends on.
         unused = max(0, self._next - lengths.context) // stride * stride - self._first
         if unused > 0:
             self._audio, self._first = self._audio[unused * HOP :], self._first + unused

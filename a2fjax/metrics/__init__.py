@@ -1,1 +1,1 @@
-"""What is reported: NumPy functions on curves that return sums, so that clips merge exactly."""
+"""Metrics: NumPy functions on curves that return sums, so that clips merge exactly."""

@@ -1,7 +1,7 @@
-"""Confidence intervals by a percentile bootstrap over subjects.
+"""Confidence intervals from a percentile bootstrap over subjects.
 
 Frames and clips of one subject are not independent, so whole subjects are drawn with replacement
-(the cluster bootstrap). Few subjects give wide intervals, and one subject gives none.
+(the cluster bootstrap). Few subjects give wide intervals; a single subject gives none.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def intervals(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float] | None]:
-    """Returns the interval of every metric.
+    """Returns the confidence interval of every metric.
 
     Args:
-      subjects: added sums of each subject.
+      subjects: merged sums of each subject.
       values: turns sums with a leading axis [resamples] into metrics [resamples].
       seed: seed of the resampling; the same seed draws the same subjects.
       resamples: number of draws.
       level: coverage.
 
     Returns:
-      {metric: (low, high)}; None with fewer than two subjects, or when more than half of the
-      draws have no value.
+      {metric: (low, high)}; None with fewer than two subjects, or if more than half of the draws
+      have no value.
     """
     if len(subjects) < 2:
         return dict.fromkeys(values(subjects[0]))
@@ -51,21 +51,21 @@ def differences(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float] | None]:
-    """Returns the interval of the change of every metric from one condition to another.
+    """Returns the confidence interval of every metric's change between two conditions.
 
-    Both conditions are measured on the same drawn subjects, so differences between subjects cancel.
-    An interval without zero says that the change does not depend on which subjects were measured.
+    Both conditions use the same drawn subjects, so differences between subjects cancel. An interval
+    that excludes zero means that the change does not depend on the choice of subjects.
 
     Args:
-      subjects: added sums of each subject under the first condition.
-      others: under the second one, of the same subjects in the same order.
-      values: as `intervals`, which draws the same subjects for the same seed.
+      subjects: merged sums of each subject under the first condition.
+      others: merged sums under the second condition, for the same subjects in the same order.
+      values: as in `intervals`, which draws the same subjects for the same seed.
       seed: seed of the resampling.
       resamples: number of draws.
       level: coverage.
 
     Returns:
-      {metric: (low, high)} of second minus first; None as `intervals`.
+      {metric: (low, high)} of second minus first; None as in `intervals`.
     """
     if len(subjects) != len(others):
         raise ValueError(f"{len(subjects)} subjects and {len(others)} others: expected as many")
@@ -77,7 +77,7 @@ def differences(
 
 
 def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
-    """Returns how often each subject is in each draw [resamples, count]."""
+    """Returns the count of each subject in each draw [resamples, count]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(float)
 

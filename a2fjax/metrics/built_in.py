@@ -1,4 +1,4 @@
-"""The built-in metrics with their columns; definitions are in the modules of their names."""
+"""The built-in metrics with their columns; the modules of the same names define them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Lips:
 
 
 class Timing:
-    """Lag of the aperture behind the truth's."""
+    """Lag of the predicted aperture behind the true aperture."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column("xcorr_lag_ms", "lag_ms", form="{:+.1f}", unit="ms", better="0"),
@@ -75,7 +75,7 @@ class Timing:
 
 
 class Dynamics:
-    """Amplitude, acceleration and high-frequency power over the truth's."""
+    """Amplitude, acceleration and high-frequency power relative to the truth."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column("amp_ratio/jaw_mouth", "amp", form="{:.2f}", better="1"),
@@ -96,7 +96,7 @@ class Dynamics:
 
 
 class Energy:
-    """Correlation of loudness with the aperture."""
+    """Correlation of loudness and aperture."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column("slcc", "slcc", form="{:+.2f}", better="higher"),
@@ -115,7 +115,7 @@ class Energy:
 
 
 class Silence:
-    """Opening of the mouth in pauses over that in speech."""
+    """Mouth opening in pauses relative to speech."""
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column("pause_aperture", "pause", form="{:.2f}", better="0"),

@@ -1,16 +1,17 @@
-"""Whether motion is distributed like real motion, and how much samples of one line differ.
+"""Distribution metrics: distance to real motion and diversity of samples.
 
-Features of a window of two seconds are its leading principal components, over the training motion,
-of curves and frame differences (each channel and its differences divided by their deviations),
-whitened: every component counts as much as it varies in training. They are fitted on each training
-set anew, so figures are comparable on one set only; `Features.fingerprint` says which.
+The features of a two-second window are whitened leading principal components of its curves and
+frame differences. The components are fitted on training motion, with each channel and its
+differences divided by their standard deviations; whitening scales every component by its variation
+in training. They are fitted on each training set separately, so results are comparable only for
+equal `Features.fingerprint`.
 
     fd             ||m1 - m2||^2 + Tr(S1 + S2 - 2 (S1 S2)^0.5) of the features' means m and
                    covariances S (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update
                    Rule", eq. 6)
     multimodality  mean ||z_i - z_j|| of samples of the same window, over halves of the samples,
-                   divided by that of random windows of the training set: 0 says that all samples
-                   are equal, 1 that they have no more in common than any two windows
+                   divided by that of random windows of the training set: 0 means that all samples
+                   are equal, 1 that they differ as much as random windows
     spread         sqrt(variance over samples / variance over time of the truth), by channel group
 """
 
@@ -40,13 +41,13 @@ _STILL = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Components that windows are projected on; see the module.
+    """Principal components that windows are projected onto; see the module.
 
     Attributes:
-      channels: [C] that take part: weights that move in training.
-      scale: [2 C] deviations of curves and frame differences.
-      mean: [WINDOW * 2 C] of the divided windows.
-      axes: [WINDOW * 2 C, K], whitening included.
+      channels: [C] indices of the used channels: weights that vary in training.
+      scale: [2 C] standard deviations of curves and frame differences.
+      mean: [WINDOW * 2 C] mean of the scaled windows.
+      axes: [WINDOW * 2 C, K] projection, including whitening.
       typical: mean distance of two training windows' features.
     """
 
@@ -58,13 +59,13 @@ class Features:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of what the features are, to five digits."""
+        """Fingerprint of the features: 16 hex digits of their values to five digits."""
         numbers = np.concatenate([self.scale, self.mean]).astype(np.float32)
         text = self.channels.astype(np.int64).tobytes() + np.round(numbers, 5).tobytes()
         return hashlib.sha256(text).hexdigest()[:16]
 
     def encode(self, windows: np.ndarray) -> np.ndarray:
-        """Returns features [N, K] of windows [N, WINDOW, 72] in rig units."""
+        """Returns the features [N, K] of windows [N, WINDOW, 72] in rig units."""
         return (self._rows(windows) - self.mean) @ self.axes
 
     def _rows(self, windows: np.ndarray) -> np.ndarray:
@@ -72,7 +73,7 @@ class Features:
 
 
 def windows(motion: np.ndarray, frame_mask: np.ndarray, hop: int = HOP) -> np.ndarray:
-    """Returns the windows [N, WINDOW, 72] of a clip that hold valid frames only."""
+    """Returns the windows [N, WINDOW, 72] of a clip that contain valid frames only."""
     starts = [
         start
         for begin, end in find_runs(frame_mask)
@@ -84,14 +85,14 @@ def windows(motion: np.ndarray, frame_mask: np.ndarray, hop: int = HOP) -> np.nd
 
 
 def fit(training: np.ndarray, group: np.ndarray) -> Features:
-    """Fits features.
+    """Fits features on training windows.
 
     Args:
-      training: [N, WINDOW, 72] windows of training motion in rig units.
-      group: [G] weight channels that may take part.
+      training: windows [N, WINDOW, 72] of training motion in rig units.
+      group: [G] indices of the weight channels to choose from.
 
     Raises:
-      ValueError: fewer than two windows, or nothing in the group moves.
+      ValueError: fewer than two windows, or no channel of the group varies.
     """
     if len(training) < 2:
         raise ValueError(f"{len(training)} windows of training motion: expected at least 2")
@@ -111,7 +112,7 @@ def fit(training: np.ndarray, group: np.ndarray) -> Features:
     rows = _rows(x, scale)
     mean = rows.mean(0)
     rows = rows - mean
-    # Fewer windows than numbers: the products of windows are the smaller matrix.
+    # With fewer windows than values per window, the Gram matrix of windows is smaller.
     power, vectors = np.linalg.eigh(rows @ rows.T)
     count = min(WIDTH, len(rows) - 1)
     power, vectors = power[::-1][:count], vectors[:, ::-1][:, :count]
@@ -123,10 +124,10 @@ def fit(training: np.ndarray, group: np.ndarray) -> Features:
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the Fréchet distance of two sets of features [N, K] and [M, K].
+    """Returns the Fréchet distance between two feature sets [N, K] and [M, K].
 
     Raises:
-      ValueError: a set of fewer than two.
+      ValueError: a set has fewer than two features.
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("a covariance needs at least two windows")
@@ -140,7 +141,7 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def multimodality(samples: Sequence[np.ndarray], features: Features) -> float:
-    """Returns the multimodality of features [N, K] by sample; NaN for fewer than two samples."""
+    """Returns the multimodality of features [N, K] per sample; NaN for fewer than two samples."""
     half = len(samples) // 2
     if not half:
         return float("nan")

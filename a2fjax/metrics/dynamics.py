@@ -1,13 +1,14 @@
-"""How much the curves move: amplitude, acceleration and high-frequency power, over the truth's.
+"""Dynamics metrics: amplitude, acceleration and high-frequency power relative to the truth.
 
-Deviations are from each clip's own mean, so that a static offset (an emotion, a face) is no motion.
+Deviations are relative to each clip's mean, so that a static offset (an emotion, a face) does not
+count as motion.
 
     amp_ratio/<group>   sqrt(sum var_t p / sum var_t g)          1 is right, below 1 is too little
-    acc_ratio           sum |d2 p| / sum |d2 g| over jaw and mouth; above 1 is jitter
+    acc_ratio           sum |d2 p| / sum |d2 g| over jaw and mouth; above 1 means jitter
     hf_ratio            power above 10 Hz of jaw and mouth, p over g (Hann window, mean removed)
 
-FDD and FRD of the literature are signed differences of standard deviations, averaged over channels
-or clips; a ratio of pooled variances needs no unit and is read without knowing the data.
+FDD and FRD in the literature are signed differences of standard deviations, averaged over channels
+or clips; a ratio of pooled variances has no unit and can be read without knowing the data.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def sums(
     channel_mask: np.ndarray,
     frame_mask: np.ndarray,
 ) -> Sums:
-    """Reduces a clip to per-channel sums; arguments as `fidelity.sums`."""
+    """Reduces a clip to per-channel sums; arguments as in `fidelity.sums`."""
     mask = np.asarray(channel_mask, np.float64)
     triples = frame_mask[2:] & frame_mask[1:-1] & frame_mask[:-2]
     out: Sums = {}
@@ -46,11 +47,11 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns the metrics [...] of added sums; NaN where the truth does not move."""
+    """Returns the metrics [...] of merged sums; NaN where the truth does not move."""
     out = {}
     for name, group in WEIGHT_GROUPS.items():
         p, g = (group_sum(total[f"dynamics/var_{key}"], group) for key in "pg")
-        # Variance below rounding is a truth that stands still, which no ratio can be taken to.
+        # A variance below rounding means a motionless truth, for which the ratio is undefined.
         out[f"amp_ratio/{name}"] = np.sqrt(divide(p, np.where(g > 1e-9, g, 0.0)))
     out["acc_ratio"] = divide(total["dynamics/acc_p"], total["dynamics/acc_g"])
     out["hf_ratio"] = divide(total["dynamics/hf_p"], total["dynamics/hf_g"])
@@ -58,7 +59,7 @@ def values(total: Sums) -> dict[str, np.ndarray]:
 
 
 def _high_power(x: np.ndarray, frame_mask: np.ndarray) -> np.ndarray:
-    """Energy [C] above `HIGH_FREQUENCY` over the runs of valid frames; windowed, so leak-free."""
+    """Returns the energy [C] above `HIGH_FREQUENCY` in runs of valid frames, Hann-windowed."""
     power = np.zeros(x.shape[1])
     for start, stop in find_runs(frame_mask):
         n = stop - start

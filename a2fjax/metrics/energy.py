@@ -1,10 +1,10 @@
-"""Loud speech opens the mouth: correlation of loudness and aperture (SLCC).
+"""Energy metric: correlation of loudness and aperture (SLCC), since loud speech opens the mouth.
 
     slcc = r(20 log10 level_t, aperture_t), sums of products over clips, deviations from clip means
 
-The level is floored 50 dB below the speech level: digital silence would otherwise be one far
-point that decides the correlation alone. `slcc_truth` is the same of the true curves; a prediction
-should match it, not exceed it. Idea: speech-lip intensity correlation of arXiv 2503.20308.
+The level is floored 50 dB below the speech level; otherwise digital silence would be an outlier
+that dominates the correlation. `slcc_truth` is the value for the true curves; a prediction should
+match it, not exceed it. Idea: speech-lip intensity correlation of arXiv 2503.20308.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FLOOR_DB = -50.0
 
 
 def log_level(level: np.ndarray, speech_level: float) -> np.ndarray:
-    """Returns levels [T] in dB against the speech level, floored at -50 dB."""
+    """Returns levels [T] in dB relative to the speech level, floored at -50 dB."""
     floor = 10 ** (FLOOR_DB / 20)
     return 20 * np.log10(np.maximum(level / speech_level, floor))
 
@@ -35,7 +35,7 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns `slcc` and `slcc_truth` [...] of added sums."""
+    """Returns `slcc` and `slcc_truth` [...] of merged sums."""
     return {
         f"slcc{suffix}": correlation(
             total[f"energy/x{key}"], total["energy/xx"], total[f"energy/{key}{key}"]

@@ -1,4 +1,4 @@
-"""How far the curves are from the truth: errors by group, velocity error, correlation.
+"""Fidelity metrics: errors by channel group, velocity error and correlation.
 
 Only observed channels and valid frames count. With e = p - g over frames t and channels c of a
 group:
@@ -10,7 +10,7 @@ group:
     vel_mae/<group>   mean |(p_t - p_{t-1}) - (g_t - g_{t-1})| * 50       weight / s
     corr/<group>      sum dp dg / sqrt(sum dp^2 sum dg^2), dp and dg from the clip's mean
 
-Names `bs_*` and `vel_mae` are the field's for errors of blendshape weights and their rates.
+`bs_*` and `vel_mae` are the usual names for errors of blendshape weights and their velocities.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns the metrics [...] of added sums; NaN for groups without an observed channel."""
+    """Returns the metrics [...] of merged sums; NaN for groups without an observed channel."""
     out: dict[str, np.ndarray] = {}
 
     def mean(key: str, weight: str, group: np.ndarray) -> np.ndarray:

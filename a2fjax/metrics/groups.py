@@ -1,4 +1,4 @@
-"""The channel groups of a report, and which of them speech can predict."""
+"""Channel groups of reports, including those that speech can predict."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ UNPREDICTABLE = ("brows", "eyes", "upper_face", "eye_angles")
 
 
 def group_sum(per_channel: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Returns the sum [...] over a group's channels of per-channel sums [..., 72]."""
+    """Sums per-channel sums [..., 72] over the channels of a group to [...]."""
     return per_channel[..., group].sum(-1)

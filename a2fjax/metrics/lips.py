@@ -1,18 +1,18 @@
-"""Whether the lips meet when they should: aperture error and closure events.
+"""Lip metrics: aperture error and closure events.
 
 `aperture` is the rig's linear map of jaw, lip and mouthClose weights (`rig.APERTURE`).
 
     mod   mean |a_p - a_g|, weight units (maximal-opening error; arXiv 2310.00434 uses lip vertices)
 
 Closures. Let tau be the subject's 10th percentile of the true aperture over **speech** frames
-(`silence.segment`): over all frames, pauses at rest would put tau at the rest value and make every
-rest a closure. Bounds are inclusive, since the truth of a stop is often exactly its lowest value.
-With the margin m = 0.03 and the reach w = 2 frames (40 ms):
+(`silence.segment`): over all frames, pauses at rest would place tau at the rest value and make
+every rest a closure. Bounds are inclusive, since the truth during a stop is often exactly its
+lowest value. With the margin m = 0.03 and the reach w = 2 frames (40 ms):
 
     run         maximal run of valid frames with aperture <= bound, gaps of one frame filled
     event       a run of at least 2 frames, at least half of them speech; its centre is the middle
                 of its lowest frames
-    truth events        bound tau, at most 0.3 s (15 frames): longer ones are rests, easy to hit
+    truth events        bound tau, at most 0.3 s (15 frames): longer ones are rests, trivially hit
     predicted events    bound tau + m; runs above 0.3 s are cut into pieces of at most 0.3 s, each
                         an event: a mouth that never opens has many events, not one
     closure_recall      share of truth events with a_p <= tau + m somewhere within +-w of the centre
@@ -20,8 +20,9 @@ With the margin m = 0.03 and the reach w = 2 frames (40 ms):
     closure_residual    mean over truth events of the lowest a_p less the lowest a_g within +-w
     closed_ratio        speech frames with a_p <= tau + m over those with a_g <= tau + m
 
-A perfect copy has recall and precision 1, residual 0, ratio 1. Recall alone says nothing: a closed
-mouth has recall 1. Neither does precision of a mouth that closes once; `closed_ratio` shows both.
+A perfect copy has recall and precision 1, residual 0, ratio 1. Recall alone is not informative,
+since an always-closed mouth has recall 1; nor is precision alone, since a mouth that closes once
+can have precision 1. `closed_ratio` reveals both cases.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ PLATEAU = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Closed lips in frames [start, stop), most closed at `centre`."""
+    """A lip closure in frames [start, stop), most closed at `centre`."""
 
     start: int
     stop: int
@@ -54,8 +55,7 @@ class Event:
 def aperture(motion: np.ndarray, channel_mask: np.ndarray | None = None) -> np.ndarray:
     """Returns the aperture [T] of a motion [T, 72] from its observed channels.
 
-    Channels that were not observed are zeros in the truth and anything in a prediction, so both are
-    read without them.
+    Unobserved channels are zero in the truth and arbitrary in a prediction, so both omit them.
     """
     weights = rig.APERTURE.astype(np.float64)
     if channel_mask is not None:
@@ -64,7 +64,7 @@ def aperture(motion: np.ndarray, channel_mask: np.ndarray | None = None) -> np.n
 
 
 def has_aperture(channel_mask: np.ndarray) -> bool:
-    """Tells whether the observed channels give an aperture: without jawOpen there is none."""
+    """Returns True if the observed channels define an aperture, which requires jawOpen."""
     return bool(channel_mask[rig.INDEX["jawOpen"]])
 
 
@@ -72,11 +72,11 @@ def closure_threshold(apertures: np.ndarray, speech: np.ndarray) -> float:
     """Returns tau: the 10th percentile of a subject's true aperture over speech frames.
 
     Args:
-      apertures: [N] of all of the subject's valid frames.
+      apertures: [N] apertures of all valid frames of the subject.
       speech: [N] bool.
 
     Returns:
-      The percentile; NaN when no frame is speech.
+      The percentile; NaN if no frame is speech.
     """
     spoken = np.asarray(apertures)[np.asarray(speech, bool)]
     return float(np.percentile(spoken, PERCENTILE)) if len(spoken) else float("nan")
@@ -94,10 +94,10 @@ def closure_events(
 
     Args:
       opening: [T] aperture.
-      bound: closed at or below it.
+      bound: aperture at or below which the lips are closed.
       speech: [T] bool.
-      frame_mask: [T] bool; bad frames are never closed.
-      cut_long: cut runs above 0.3 s into pieces (predictions) instead of leaving them out (truth).
+      frame_mask: [T] bool, valid frames; invalid frames are never closed.
+      cut_long: cut runs above 0.3 s into pieces (predictions) instead of omitting them (truth).
     """
     events = []
     closed = close_gaps((opening <= bound) & frame_mask, 1) & frame_mask
@@ -128,7 +128,7 @@ def sums(
     Args:
       prediction: [T] predicted aperture.
       truth: [T] true aperture.
-      threshold: tau of the subject; NaN leaves closures unmeasured.
+      threshold: tau of the subject; NaN disables closures.
       speech: [T] bool.
       frame_mask: [T] bool, valid frames.
     """
@@ -139,7 +139,7 @@ def sums(
     out["frames"] = float(frame_mask.sum())
     if np.isfinite(threshold):
         bound = threshold + MARGIN
-        # A bad frame can neither hit nor miss.
+        # An invalid frame is neither a hit nor a miss.
         p, g = (np.where(frame_mask, x, np.inf) for x in (prediction, truth))
         for event in closure_events(
             g, threshold, speech=speech, frame_mask=frame_mask, cut_long=False
@@ -159,7 +159,7 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns the metrics [...] of added sums; NaN where there was no event to judge."""
+    """Returns the metrics [...] of merged sums; NaN without events."""
     pairs = {
         "mod": ("abs", "frames"),
         "closure_recall": ("hit", "truth_events"),

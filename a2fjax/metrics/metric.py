@@ -1,4 +1,4 @@
-"""What a metric is: sums of a clip, values of added sums, and the columns of a report."""
+"""Metric interface: sums of a clip, values of merged sums, and report columns."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from a2fjax.metrics.sums import Sums
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One value of a metric as a column of the report.
+    """A report column that shows one value of a metric.
 
     Attributes:
       value: name of the value.
-      label: head of the column.
-      meaning: what it measures, for the legend.
-      form: how a number is written.
+      label: heading of the column.
+      meaning: description for the legend.
+      form: number format.
       unit: unit of the value; "" for none.
-      better: direction: "lower", "higher", or the value that is right, such as "1".
+      better: desired direction: "lower", "higher", or the ideal value, such as "1".
     """
 
     value: str
@@ -33,24 +33,24 @@ class Column:
 
 
 class Metric(Protocol):
-    """One family of values; registered in `registry.metrics`, usually as a class of functions."""
+    """A family of values; registered in `registry.metrics`, usually as a class of functions."""
 
     columns: tuple[Column, ...]
 
     @staticmethod
     def sums(prediction: np.ndarray, truth: Reference) -> Sums:
-        """Reduces a clip to arrays that may be added over clips.
+        """Reduces a clip to arrays that can be added over clips.
 
         Args:
           prediction: [T, 72] float64 in rig units, finite.
           truth: the clip's truth with its masks; masked frames and channels must add nothing.
 
         Returns:
-          Arrays under names that no other metric has: begin them with the metric's name.
+          Arrays under names unique to this metric: prefix them with the metric's name.
         """
         ...
 
     @staticmethod
     def values(total: Sums) -> dict[str, np.ndarray]:
-        """Returns values [...] of added sums [..., K]; NaN where nothing was measured."""
+        """Returns the values [...] of merged sums [..., K]; NaN where nothing was measured."""
         ...

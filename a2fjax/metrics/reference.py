@@ -1,4 +1,4 @@
-"""A clip's truth beside which predictions are measured."""
+"""The reference of a clip: true motion that predictions are compared with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from a2fjax.metrics import energy, lips, silence
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A clip's truth with what the metrics derive from it alone, computed once.
+    """A clip's true motion with quantities that metrics derive from it, computed once.
 
     Attributes:
       motion: [T, 72] in rig units.
@@ -20,7 +20,7 @@ class Reference:
       aperture: [T]; see `lips.aperture`.
       speech, rest: [T] bool; see `silence.segment`.
       loudness: [T] dB; see `energy.log_level`.
-      threshold: closure threshold of the subject; NaN where it is not known.
+      threshold: closure threshold of the subject; NaN if unknown.
     """
 
     motion: np.ndarray
@@ -34,7 +34,7 @@ class Reference:
 
     @property
     def aperture_mask(self) -> np.ndarray:
-        """[T] bool, frames whose aperture counts; none where jawOpen was not observed."""
+        """[T] bool, frames with a valid aperture; all false if jawOpen is not observed."""
         if lips.has_aperture(self.channel_mask):
             return self.frame_mask
         return np.zeros_like(self.frame_mask)
@@ -48,11 +48,11 @@ def reference(
     frame_mask: np.ndarray,
     speech_level: float,
 ) -> Reference:
-    """Returns a clip's truth, still without the subject's closure threshold.
+    """Returns the reference of a clip, still without the subject's closure threshold.
 
     Args:
       motion: [T, 72] in rig units.
-      audio: [samples] at 16 kHz; frame t is at sample 320 * t.
+      audio: [samples] at 16 kHz; frame t lies at sample 320 * t.
       channel_mask: [72] bool, observed channels.
       frame_mask: [T] bool, frames that count.
       speech_level: linear RMS level of the speech in `audio`.
@@ -71,12 +71,12 @@ def reference(
 
 
 def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Reference]:
-    """Returns the references with each subject's closure threshold, from all of its clips here.
+    """Returns the references with closure thresholds computed from all clips of each subject.
 
-    More clips of a subject give a better threshold: one sentence may have no closure at all.
+    More clips of a subject give a better threshold: a single sentence may have no closure.
 
     Args:
-      references: one for each clip.
+      references: reference of each clip.
       subjects: subject of each clip.
     """
     thresholds = {}

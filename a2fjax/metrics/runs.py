@@ -1,4 +1,4 @@
-"""Runs of frames for which something holds."""
+"""Runs of consecutive true values in a mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def find_runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def close_gaps(mask: np.ndarray, frames: int) -> np.ndarray:
-    """Returns the mask [T] with gaps of at most `frames` between two runs filled."""
+    """Fills gaps of at most `frames` between two runs of a mask [T]."""
     out = np.array(mask, bool)
     runs = find_runs(out)
     for (_, stop), (start, _) in zip(runs[:-1], runs[1:], strict=True):

@@ -1,20 +1,20 @@
-"""Where nobody speaks, and how far the mouth is open there.
+"""Silence metrics: detection of pauses and the mouth opening in them.
 
-Definitions, all on the audio alone:
+Definitions, all based on the audio only:
 
-    level_t     RMS of the 40 ms around the instant of frame t
+    level_t     RMS of the 40 ms around the time of frame t
     silent      level_t < speech level - 30 dB
     pause       a run of silent frames of at least 200 ms
-    edge        a run of silent frames, however short, that touches the clip's start or end
-    speech      every frame that is in neither a pause nor an edge
+    edge        a run of silent frames of any length that touches the clip's start or end
+    speech      every frame outside pauses and edges
     rest        frames of a pause that are at least 60 ms from speech: lips need time to settle
 
-The silence before the burst of p, t and k lasts up to about 150 ms and so is speech.
+The silence before the burst of p, t and k lasts up to about 150 ms and thus counts as speech.
 
     pause_aperture   mean over rest frames of max(aperture, 0) / 90th percentile of the same
                      curve's aperture over the clip's speech frames; 0 is closed
 
-A clip whose own 90th percentile is below 0.02 does not move its mouth and has no ratio.
+A curve whose 90th percentile is below 0.02 has a motionless mouth and no ratio.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MIN_OPENING = 0.02
 
 
 def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
-    """Returns the RMS [frames] of the 40 ms around each frame's instant, linear.
+    """Returns the linear RMS [frames] of the 40 ms around each frame's time.
 
     Args:
-      audio: [samples] at 16 kHz; frame t is at sample 320 * t.
-      frames: T.
+      audio: [samples] at 16 kHz; frame t lies at sample 320 * t.
+      frames: number of frames T.
     """
     power = np.zeros((frames + 1) * HOP)
     usable = min(len(audio), frames * HOP)
     power[HOP : HOP + usable] = np.square(audio[:usable], dtype=float)
     halves = power.reshape(frames + 1, HOP).mean(1)
-    # The first and last windows reach outside the clip, where there is no sample to average.
+    # The first and last windows extend beyond the clip, where there are no samples to average.
     present = np.zeros(frames + 1)
     present[1:] = np.clip(usable / HOP - np.arange(frames), 0, 1)
     return np.sqrt(divide(halves[1:] + halves[:-1], present[1:] + present[:-1]))
@@ -59,11 +59,11 @@ def segment(
     """Returns (speech [T] bool, rest [T] bool); see the module.
 
     Args:
-      level: [T] linear, of `frame_level`.
+      level: [T] linear, from `frame_level`.
       speech_level: linear RMS level of the speech.
-      threshold_db: of silence, relative to the speech level.
-      min_pause_frames: shortest pause.
-      settle_frames: of a pause next to speech that are no rest.
+      threshold_db: threshold of silence relative to the speech level.
+      min_pause_frames: length of the shortest pause.
+      settle_frames: frames of a pause next to speech that do not count as rest.
     """
     frames = len(level)
     speech, rest = np.ones(frames, bool), np.zeros(frames, bool)
@@ -72,7 +72,7 @@ def segment(
         if long or start == 0 or stop == frames:
             speech[start:stop] = False
         if long:
-            # At the clip's ends there is no speech to settle from.
+            # The clip's ends need no settling time, since no speech adjoins them.
             first = start if start == 0 else start + settle_frames
             rest[first : stop if stop == frames else stop - settle_frames] = True
     return speech, rest
@@ -104,7 +104,7 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns `pause_aperture` and `pause_aperture_truth` [...] of added sums."""
+    """Returns `pause_aperture` and `pause_aperture_truth` [...] of merged sums."""
     return {
         f"pause_aperture{suffix}": divide(
             total[f"silence/sum_{key}"], total[f"silence/frames_{key}"]

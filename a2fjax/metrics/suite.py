@@ -1,7 +1,7 @@
-"""Every registered metric of a clip at once.
+"""Computes every registered metric of a clip.
 
-The built-in metrics are `BUILT_IN`; a package adds another one under `registry.metrics`, and
-reports then have its values and columns.
+The built-in metrics are `BUILT_IN`. A package adds a metric by registering it in
+`registry.metrics`; reports then include its values and columns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUILT_IN = ("fidelity", "lips", "timing", "dynamics", "energy", "silence")
 
 
 def metrics() -> dict[str, Metric]:
-    """Returns the registered metrics by name: the built-in ones first.
+    """Returns the registered metrics by name, built-in metrics first.
 
     Example:
         >>> list(metrics())[:2]
@@ -37,8 +37,8 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     """Reduces a predicted clip [T, 72] to the sums of every metric.
 
     Raises:
-      ValueError: the prediction's shape is not the truth's, it is not finite, or two metrics use
-        one name.
+      ValueError: the prediction is not finite or differs in shape from the truth, or two metrics
+        use the same name.
     """
     prediction = np.asarray(prediction, np.float64)
     if prediction.shape != truth.motion.shape:
@@ -49,10 +49,10 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns every metric's values [...] of added sums.
+    """Returns the values [...] of every metric from merged sums.
 
     Raises:
-      ValueError: two metrics use one name.
+      ValueError: two metrics use the same name.
     """
     return _joined({name: metric.values(total) for name, metric in metrics().items()})
 

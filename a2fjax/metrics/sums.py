@@ -1,8 +1,8 @@
-"""Additive sums: what a metric keeps of a clip, so that clips, subjects and hosts merge exactly.
+"""Additive sums of metrics, so that clips, subjects and hosts merge exactly.
 
-A metric is a pair of functions. `sums(...)` reduces one clip to arrays that may be added over
-clips; `values(sums)` turns added sums into numbers. Every `values` works on leading batch axes
-too, so that a thousand bootstrap resamples are one call.
+A metric is a pair of functions. `sums(...)` reduces one clip to arrays that can be added over
+clips; `values(sums)` turns merged sums into metric values. Every `values` also supports leading
+batch axes, so that one call handles a thousand bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ def merge(parts: Iterable[Sums]) -> Sums:
 
 
 def divide(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Returns total / weight, NaN where the weight is not positive: nothing was measured there."""
+    """Returns total / weight; NaN where the weight is not positive, since nothing was measured."""
     total, weight = np.asarray(total, np.float64), np.asarray(weight, np.float64)
     measured = weight > 0
     return np.where(measured, total / np.where(measured, weight, 1.0), np.nan)
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """Returns values [N, ...] less their mean over the first axis; empty stays empty."""
+    """Subtracts the mean over the first axis from values [N, ...]; empty input stays empty."""
     return values - values.mean(0, keepdims=True) if len(values) else values
 
 
 def correlation(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
     """Returns Pearson's r from sums of products of deviations; NaN where either is constant.
 
-    Deviations below 1e-9 squared a sum count as constant: they are rounding.
+    Sums of squared deviations below 1e-9 squared are rounding and count as constant.
     """
     return np.where((xx > 1e-9) & (yy > 1e-9), divide(xy, np.sqrt(np.maximum(xx * yy, 0))), np.nan)

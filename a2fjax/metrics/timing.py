@@ -1,12 +1,13 @@
-"""When the lips move: the lag of the predicted aperture, in milliseconds.
+"""Timing metric: lag of the predicted aperture in milliseconds.
 
     r(k) = correlation of p_{t+k} with g_t over the frames both have, |k| <= 10 frames (200 ms)
     xcorr_lag_ms = 20 * (argmax r, refined by a parabola through the peak and its neighbours)
 
-**Positive: the prediction is late.** Means are removed within each overlap, so that a static offset
-of either curve does not pull the peak towards zero lag. The aperture is used since jawOpen alone
-carries emotion and style offsets that bias it. Products are summed over clips before the peak is
-sought: a clip without movement then has no say, where its own peak would be noise.
+**A positive lag means that the prediction is late.** Means are removed within each overlap, so that
+a static offset of either curve does not pull the peak towards zero lag. The aperture is used
+because jawOpen alone carries emotion and style offsets that bias the lag. Products are summed over
+clips before locating the peak, so that a clip without movement has no influence; its own peak would
+be noise.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def sums(prediction: np.ndarray, truth: np.ndarray, *, frame_mask: np.ndarray) -
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns `xcorr_lag_ms` and `xcorr_peak` (the correlation there) of added sums.
+    """Returns `xcorr_lag_ms` and `xcorr_peak` (the correlation at that lag) of merged sums.
 
-    The lag is NaN when no lag has a positive correlation (a still mouth has no time).
+    The lag is NaN if no lag has a positive correlation, as for a motionless mouth.
     """
     r = correlation(total["timing/pg"], total["timing/pp"], total["timing/gg"])
     lead = r.shape[:-1]

@@ -1,4 +1,4 @@
-"""A model joined to its losses; see `a2fjax.tasks.base.Task`."""
+"""Tasks, which combine a model with its losses; see `a2fjax.tasks.base.Task`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ def build(
     *,
     task: str = "",
 ) -> Task:
-    """Returns the task of a configuration.
+    """Builds the task of a configuration.
 
     Args:
-      config: whole experiment; `task` of it, or else its model's kind, names the task.
-      constants: of `constants`, which `Task.init` puts into the variables; None where these come
-        from a checkpoint.
-      encoders: by key; None reads those that the configuration names.
-      task: as `resolve`, in the place of the configured one.
+      config: the whole experiment; its `task`, or otherwise its model's kind, selects the task.
+      constants: result of `constants`, which `Task.init` puts into the variables; None if these
+        come from a checkpoint.
+      encoders: encoders by key; None reads the configured ones.
+      task: a name as in `resolve`, used instead of the configured one.
 
     Raises:
-      InputError: no such task, settings that contradict each other, or an encoder that cannot be
-        read.
+      InputError: no such task, contradictory settings, or an unreadable encoder.
 
     Example:
         >>> from a2fjax.configuration import Config
@@ -53,12 +52,12 @@ def build(
 
 
 def resolve(name: str, *, where: str = "") -> Callable[..., Task]:
-    """Returns the function (config, constants, encoders) -> `Task` that a name stands for.
+    """Resolves a name to a function (config, constants, encoders) -> `Task`.
 
     Args:
-      name: a registered kind of model, or "package.module:attribute" of a class with `build`, as
-        `tasks.base.SingleModelTask` has it, or of such a function.
-      where: prefix of errors, such as the configuration key that holds the name.
+      name: a registered kind of model, or "package.module:attribute" that refers to such a function
+        or to a class with a `build` method like that of `tasks.base.SingleModelTask`.
+      where: prefix of error messages, such as the configuration key that holds the name.
 
     Raises:
       InputError: nothing is registered or importable under that name.
@@ -96,7 +95,7 @@ def constants(
     folders: Sequence[str | Path] | None = None,
     encoders: Encoders | None = None,
 ) -> dict[str, np.ndarray]:
-    """Measures a model's constants on its training data; see `a2fjax.tasks.statistics`."""
+    """Computes a model's constants from its training data; see `a2fjax.tasks.statistics`."""
     from a2fjax.tasks import statistics
 
     return statistics.constants(config, folders, encoders)

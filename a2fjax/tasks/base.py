@@ -1,4 +1,4 @@
-"""Interface of a task, a model joined to its losses, for training, evaluation and inference."""
+"""Task interface: a model with its losses, for training, evaluation and inference."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T", bound="SingleModelTask")
 
 
 class Task(Protocol):
-    """A model joined to its losses: pure functions of their arguments.
+    """A model combined with its losses, as pure functions of their arguments.
 
-    A task of a package of its own usually changes the loss of one that is here. An experiment names
-    it as `config.task = "my_pkg.module:Smooth"`:
+    A custom task usually changes the loss of an existing one. An experiment selects it with
+    `config.task = "my_pkg.module:Smooth"`:
 
         class Smooth(RegressionTask):
             def loss(self, variables, batch, key, *, step, train):
@@ -37,42 +37,42 @@ class Task(Protocol):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the variables that are not trained, for `params.split`."""
+        """Patterns of the frozen variables, for `params.split`."""
         ...
 
     @property
     def pretrained(self) -> Params:
-        """Weights that are read rather than drawn; `init` leaves them out."""
+        """Pretrained weights, which `init` omits."""
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns the variables, constants included, without `pretrained`; see `Model`."""
+        """Initialises the variables, including constants but without `pretrained`; see `Model`."""
         ...
 
     def warm_start(self, variables: Params) -> Params:
-        """Returns the variables that a run starts with, given those of its `init_from`."""
+        """Returns the initial variables of a run, given those of its `init_from`."""
         ...
 
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar to minimise and its terms, not yet divided, by name.
+        """Returns the scalar to minimise and its terms, before division, by name.
 
         Args:
-          variables: of the model; see `a2fjax.models.base.Model`.
-          batch: see `a2fjax.batch.Batch`.
-          key: seeds dropout and noise.
-          step: number of finished updates, for terms that change while training.
-          train: whether dropout and noise are on.
+          variables: variables of the model; see `a2fjax.models.base.Model`.
+          batch: the batch; see `a2fjax.batch.Batch`.
+          key: random key of dropout and noise.
+          step: number of finished updates, for terms that change during training.
+          train: enables dropout and noise.
         """
         ...
 
     def predict(self, variables: Params, batch: Batch) -> Array:
-        """Returns the motion [B, T, 72] in rig units, inside the rig's ranges."""
+        """Returns the motion [B, T, 72] in rig units, within the rig's ranges."""
         ...
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
-        """Returns the scalar of merged terms, as `loss` does for those of one batch."""
+        """Returns the scalar of merged terms, as `loss` does for the terms of one batch."""
         ...
 
 
@@ -92,25 +92,25 @@ class SingleModelTask:
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> T:
-        """Returns the task of a configuration; arguments as `a2fjax.tasks.build`."""
+        """Builds the task of a configuration; arguments as in `a2fjax.tasks.build`."""
         raise NotImplementedError(f"{cls.__qualname__}.build")
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the variables that are not trained."""
+        """Patterns of the frozen variables."""
         return self.model.frozen
 
     @property
     def pretrained(self) -> Params:
-        """Weights of the encoders as read."""
+        """Pretrained weights of the encoders."""
         return self.model.audio_features.pretrained
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns the variables of the model, without `pretrained`."""
+        """Initialises the variables of the model, without `pretrained`."""
         return self.model.init(key, batch)
 
     def warm_start(self, variables: Params) -> Params:
-        """Returns the variables as they are."""
+        """Returns the variables unchanged."""
         return variables
 
     def predict(self, variables: Params, batch: Batch) -> Array:

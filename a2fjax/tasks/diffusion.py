@@ -1,15 +1,16 @@
-"""Diffusion: noisy motion of a random level to clean motion, by the losses of the regression.
+"""Diffusion: predicts clean from noisy motion at a random noise level.
 
-The terms of `losses` compare the clean motion that the U-Net predicts, each item weighted by
-`targets.weight` of its noise level. All but closure are squared errors of linear functions of the
-motion, so their optimum at every level is the mean of the possible motions: no term pulls samples
-away from the data's distribution. Terms with the prefix "coarse_" compare the coarse prediction.
+The losses are those of the regression: the terms of `losses` on the clean motion that the U-Net
+predicts, with each item weighted by `targets.weight` at its noise level. All terms except closure
+are squared errors of linear functions of the motion, so their optimum at every level is the mean of
+the possible motions, and no term pulls samples away from the data distribution. Terms with the
+prefix "coarse_" apply to the coarse prediction.
 
-A student (`model.distill_steps`) learns instead, at a few noise levels, the end of its teacher's
-deterministic path from there: consistency distillation (Song et al. 2023) whose target is the
-teacher's whole path rather than the student's own guess one step on. A path is a few calls of a
-small U-Net on conditions that were encoded once, so neither a target network nor a schedule of
-ever longer steps is needed, and no errors add up.
+A student (`model.distill_steps`) instead learns, at a few noise levels, the endpoint of its
+teacher's deterministic path. This is consistency distillation (Song et al. 2023) with the teacher's
+full path as the target instead of the student's prediction one step further. A path takes a few
+calls of a small U-Net on conditions that are encoded once, so it requires neither a target network
+nor a schedule of increasing steps, and errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ T = TypeVar("T", bound="DiffusionTask")
 
 
 class DiffusionTask(SingleModelTask):
-    """See the module and `a2fjax.tasks.base.Task`.
+    """Task of diffusion models; see the module and `a2fjax.tasks.base.Task`.
 
     Attributes:
       model: the network.
@@ -51,7 +52,7 @@ class DiffusionTask(SingleModelTask):
     model: Diffusion
 
     def __init__(self, config: LossConfig, model: Diffusion) -> None:
-        """Joins `model` to the losses of `config`."""
+        """Combines `model` with the losses of `config`."""
         self.model = model
         self.config = config
 
@@ -62,10 +63,10 @@ class DiffusionTask(SingleModelTask):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> T:
-        """Returns the task with the diffusion model; arguments as `a2fjax.tasks.build`.
+        """Builds the task with its diffusion model; arguments as in `a2fjax.tasks.build`.
 
         Raises:
-          InputError: settings that contradict each other, such as a student without a teacher.
+          InputError: contradictory settings, such as a student without a teacher.
         """
         assert isinstance(config.model, DiffusionConfig)
         if config.model.distill_steps and not config.init_from:
@@ -83,15 +84,15 @@ class DiffusionTask(SingleModelTask):
         return cls(config.loss, model)
 
     def warm_start(self, variables: Params) -> Params:
-        """Returns the variables of a run that starts from others; a student keeps its teacher."""
+        """Returns the initial variables of a run, given others; a student keeps its teacher."""
         return self.model.init_student(variables)
 
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar and its terms; `step` changes nothing here.
+        """Returns the scalar and its terms; ignores `step`.
 
-        Noise is drawn from `key` also when not training.
+        Noise is drawn from `key` in evaluation as well.
         """
         del step
         model, constants = self.model, variables["constants"]
@@ -132,13 +133,13 @@ class DiffusionTask(SingleModelTask):
         return self.total(terms), terms
 
     def sample_times(self, key: Array, items: int) -> Array:
-        """Returns the items' times [items], spread evenly so that batches have the same levels.
+        """Draws the items' times [items], evenly spaced so that all batches cover the same levels.
 
-        A shifted grid in the place of independent numbers (Kingma et al. 2021, "Variational
-        Diffusion Models", appendix I).
+        It shifts a regular grid instead of drawing independent numbers (Kingma et al. 2021,
+        "Variational Diffusion Models", appendix I).
 
         Args:
-          key: of the draws.
+          key: random key.
           items: size of the batch.
         """
         config = self.model.config
@@ -160,14 +161,14 @@ class DiffusionTask(SingleModelTask):
         factors: Array | None,
         rngs: dict[str, Array] | None,
     ) -> dict[str, WeightedSum]:
-        """Returns the terms of the student's one call from x [B, T, 72] at `time` [B]."""
+        """Returns the loss terms of a single student step from x [B, T, 72] at `time` [B]."""
         model, config = self.model, self.model.config
         sample, steps = config.sample, config.distill_steps
         params, constants = variables["params"], variables["constants"]
         guided, names, plain = model.guided(variables, batch, sample)
 
         def ddim_step(x: Array, i: Array) -> tuple[Array, None]:
-            # DDIM without noise, at evenly spaced times below each item's own.
+            # DDIM without noise, at evenly spaced times below each item's time.
             a, s = model.level(time * (1.0 - i / steps))
             a_next, s_next = model.level(time * (1.0 - (i + 1) / steps))
             guess = model.predict_clean(variables, params[TEACHER], guided, names, sample, x, a, s)

@@ -1,4 +1,4 @@
-"""Measures the constants of NVIDIA's networks on training motion: moments, actors, clip offsets."""
+"""Computes the constants of NVIDIA's networks: motion moments, actors and clip offsets."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def constants(
 ) -> dict[str, np.ndarray]:
     """Returns "actor_mean" [A, 72], "clip_offset" [N + 1] and the geometry head's constants.
 
-    With several actors also "subjects", the `conditioning.encode_names` of their names.
+    With several actors it also contains "subjects", the `conditioning.encode_names` of their names.
 
     Args:
-      config: with one of NVIDIA's kinds.
-      folders: of shards.
-      manifests: of each.
-      amounts: weight of each in statistics; a dataset of weight 0 is left out.
-      mean: [72] of the training split, which stands in for channels that were not observed.
+      config: configuration with one of NVIDIA's model kinds.
+      folders: folders of shards.
+      manifests: manifest of each folder.
+      amounts: weight of each dataset in statistics; datasets of weight 0 are omitted.
+      mean: [72] mean of the training split, used for unobserved channels.
 
     Raises:
-      InputError: a number of actors that the split does not have, or as
+      InputError: a number of actors that differs from the split's, or as for
         `models.nvidia.model.geometry_constants`.
     """
     settings = config.model
@@ -75,7 +75,7 @@ def constants(
     if not has_actors:
         moments = maps.Moments(moments.mean, moments.covariance, moments.mean[None])
     if has_actors:
-        # A predictor looks up actors by these names.
+        # The predictor looks up actors by these names.
         out["subjects"] = conditioning.encode_names(list(named.values()))
     return {
         **out,
@@ -90,15 +90,15 @@ def measure_moments(
     amounts: Sequence[float] | np.ndarray,
     mean: np.ndarray,
 ) -> maps.Moments:
-    """Measures the motion of valid frames; a channel that was not observed counts as `mean`.
+    """Measures the motion of valid frames, with `mean` in place of unobserved channels.
 
     Args:
-      clips: of the training split.
-      training_subjects: of `subjects.training`; their order numbers the actors, as `Batch.subject`
-        does.
-      amounts: weight of each dataset; clips of a dataset of weight 0 are left out of mean and
-        covariance, and frames of the others are weighted to match the amounts.
-      mean: [72].
+      clips: clips of the training split.
+      training_subjects: result of `subjects.training`; their order numbers the actors, as in
+        `Batch.subject`.
+      amounts: weight of each dataset; mean and covariance omit datasets of weight 0 and weight the
+        frames of the others to match the amounts.
+      mean: [72] replacement for unobserved channels.
     """
     by_subject: dict[tuple[int, str], list[int]] = {subject: [] for subject in training_subjects}
     for index, entry in enumerate(clips.entries):

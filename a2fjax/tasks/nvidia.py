@@ -1,13 +1,13 @@
-"""Losses of NVIDIA's two networks: ours, and theirs where ours have no such term.
+"""Losses of NVIDIA's two networks: this package's terms, plus NVIDIA's additional ones.
 
-Formulas are those of `train_regression.train_step` and `gaussian_diffusion.training_losses` of the
-Audio2Face-3D Training Framework 1.0.1, with masked means: bad and padded frames count for nothing.
+The formulas follow `train_regression.train_step` and `gaussian_diffusion.training_losses` of the
+Audio2Face-3D Training Framework 1.0.1, with masked means that ignore invalid and padded frames.
 
     position    mean (y' - y)^2 of the head's numbers ("mse"); diffusion: SmoothL1 of beta 1 of
                 w (x0' - x0), w by part ("simple")
     velocity    mean (dy' - dy)^2, d between neighbouring frames ("motion"; diffusion: of the skin)
     aperture, closure
-                as `losses`, of the channels; those of geometry by unbounded least squares
+                as in `losses`, on the channels; those of geometry by unbounded least squares
     vol_stab    mean over frames of exp(-5000 mean|audio|) mean(dy'^2), without the eyes; audio of
                 the half second that the frame depends on
     lip_dist    mean (w dist' - w dist)^2, w = exp(-max(dist, 0)) (diffusion: -10 max), dist of the
@@ -16,8 +16,8 @@ Audio2Face-3D Training Framework 1.0.1, with masked means: bad and padded frames
     exp_smooth  mean (m d x0')^2 of the upper face's share m in what moves a number; theirs is a
                 sigmoid about the eyelids [?]
 
-With the rig's head, position and velocity of the regression are those of `losses`, with the
-channels' group weights.
+With the rig's head, position and velocity of the regression are those of `losses` with the group
+weights of the channels.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ RnnTask = TypeVar("RnnTask", bound="DiffusionRnnTask")
 
 
 class _NvidiaTask(SingleModelTask):
-    """Losses that both networks have; see `a2fjax.tasks.base.Task`."""
+    """Losses common to both networks; see `a2fjax.tasks.base.Task`."""
 
     model: Any
 
     def __init__(self, config: LossConfig, settings: NvidiaConfig, model: Any, steps: int) -> None:
-        """Joins `model` to the losses of `config`.
+        """Combines `model` with the losses of `config`.
 
         Args:
           config: weights of the loss terms.
-          settings: of the network, with weights of terms of its own.
+          settings: settings of the network, including the weights of its specific terms.
           model: the network.
-          steps: updates of the run.
+          steps: number of updates of the run.
 
         Raises:
-          InputError: a setting of losses that these networks do not have.
+          InputError: a loss setting that these networks do not support.
         """
         if config.balance:
             raise InputError(
@@ -117,7 +117,7 @@ def _difference(x: Array) -> Array:
 
 
 def quietness(audio: Array) -> Array:
-    """Returns exp(-5000 mean|audio|) of the half second about each frame [B, T].
+    """Returns exp(-5000 mean|audio|) of the half second around each frame [B, T].
 
     Args:
       audio: [B, 320 T], zeros beyond the end of an item.
@@ -131,7 +131,7 @@ def quietness(audio: Array) -> Array:
 
 
 class ConvW2vAutocorrTask(_NvidiaTask):
-    """`conv_w2v_autocorr`: one motion for one recording."""
+    """Task of `conv_w2v_autocorr`, which predicts one motion per recording."""
 
     model: ConvW2vAutocorr
 
@@ -159,15 +159,16 @@ class ConvW2vAutocorrTask(_NvidiaTask):
     ) -> tuple[Array, dict[str, WeightedSum]]:
         """Returns the scalar and its terms.
 
-        With `model.normalise` their normalised terms enter the scalar of training as
-        l / |l|^e with e falling from 1 to 0 over the run, |l| being the term's size in this batch
-        (theirs is its root mean square over the last hundred or so, an average that would be a
-        state of its own). `total` has them as they are.
+        With `model.normalise`, the terms that NVIDIA normalises enter the training scalar as l /
+        |l|^e with e falling from 1 to 0 over the run, where |l| is the term's size in this batch.
+        (NVIDIA uses its root mean square over about the last hundred batches, which would need
+        additional state.) `total` uses the terms unchanged.
         """
         constants = variables["constants"]
         out = self.model.apply(variables, batch, key=key, train=train)
         is_geometry = self.model.is_geometry
-        # Losses see a linear function of the geometry also when not training, so both are the same.
+        # Losses use a linear function of the geometry in evaluation as well, to keep both
+        # comparable.
         motion = out["motion"]
         if is_geometry and not train:
             motion = self.model.motion(constants, out["frames"], train=True)
@@ -209,14 +210,14 @@ class ConvW2vAutocorrTask(_NvidiaTask):
 
 
 class DiffusionRnnTask(_NvidiaTask):
-    """`diffusion_rnn`: noisy motion of a random step to clean motion."""
+    """Task of `diffusion_rnn`, which predicts clean from noisy motion at a random step."""
 
     model: DiffusionRnn
 
     def __init__(
         self, config: LossConfig, settings: NvidiaConfig, model: DiffusionRnn, steps: int
     ) -> None:
-        """Joins `model` to the losses of `config`; arguments as `ConvW2vAutocorrTask`."""
+        """Combines `model` with the losses of `config`; arguments as in `ConvW2vAutocorrTask`."""
         super().__init__(config, settings, model, steps)
         weight = np.ones(model.layout.width, np.float32)
         for name, columns in model.layout.parts.items():
@@ -253,7 +254,7 @@ class DiffusionRnnTask(_NvidiaTask):
         streams = rngs_lib.streams(key)
         target, counts = self.model.target(constants, batch)
         good = losses.valid_frames(batch)
-        # Values outside the mask may be anything, but must not reach good frames as NaN.
+        # Values outside the mask are arbitrary, but must not reach valid frames as NaN.
         target = jnp.where(good[..., None], target, 0.0)
         items = target.shape[0]
         t = jax.random.randint(streams["noise_level"], (items,), 0, self.settings.diffusion_steps)

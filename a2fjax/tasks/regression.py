@@ -1,4 +1,4 @@
-"""Regression: one motion for one recording, by masked squared errors."""
+"""Regression: predicts one motion per recording, trained with masked squared errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T", bound="RegressionTask")
 
 
 class RegressionTask(SingleModelTask):
-    """Any model that gives one motion; see `a2fjax.tasks.base.Task`.
+    """Task of models that predict one motion per recording; see `a2fjax.tasks.base.Task`.
 
     Attributes:
       model: the network.
@@ -30,7 +30,7 @@ class RegressionTask(SingleModelTask):
     """
 
     def __init__(self, config: LossConfig, model: Model) -> None:
-        """Joins `model` to the losses of `config`."""
+        """Combines `model` with the losses of `config`."""
         self.model = model
         self.config = config
 
@@ -41,7 +41,7 @@ class RegressionTask(SingleModelTask):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> T:
-        """Returns the task with the regression model; arguments as `a2fjax.tasks.build`."""
+        """Builds the task with its regression model; arguments as in `a2fjax.tasks.build`."""
         assert isinstance(config.model, BackboneConfig)
         model = Regression(
             config.model,
@@ -55,7 +55,7 @@ class RegressionTask(SingleModelTask):
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar and its terms; `step` changes nothing here."""
+        """Returns the scalar and its terms; ignores `step`."""
         del step
         motion = self.model.apply(variables, batch, key=key, train=train)["motion"]
         factors = None

@@ -1,4 +1,4 @@
-"""Measures a model's constants on its training data, from manifests and neutral meshes."""
+"""Computes a model's constants from manifests, neutral meshes and clips of its training data."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def motion_statistics(
     """Pools the motion statistics of several datasets.
 
     Args:
-      manifests: of the datasets.
-      split: the split that counts.
+      manifests: manifests of the datasets.
+      split: the split to use.
       amounts: weight of each dataset, such as its share of the windows (`mixture.shares`); None
-        for its frames in `split`.
+        weights by the number of frames in `split`.
 
     Returns:
-      mean [72] and standard deviation [72] in rig units. A channel counts in the datasets that
-      observed it; one that none observed has mean and deviation 0, so a model leaves it at rest.
+      mean [72] and standard deviation [72] in rig units. Only datasets that observe a channel count
+      for it; a channel that none observes has mean and deviation 0, so that a model leaves it at
+      rest.
     """
     weight = np.zeros(rig.NUM_CHANNELS)
     first = np.zeros(rig.NUM_CHANNELS)
@@ -49,7 +50,7 @@ def motion_statistics(
     for manifest, amount in zip(manifests, amounts, strict=True):
         share = amount * np.asarray(manifest.channel_mask, np.float64)
         if not share.any():
-            continue  # A dataset without clips of the split need not have statistics of it.
+            continue  # A dataset without clips in the split may lack statistics of it.
         mean = np.asarray(manifest.statistics["motion_mean"], np.float64)
         std = np.asarray(manifest.statistics["motion_std"], np.float64)
         weight += share
@@ -68,11 +69,12 @@ def emotion_means(
     split: str,
     amounts: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Pools the mean pose of each emotion over datasets; arguments as `motion_statistics`.
+    """Pools the mean pose of each emotion over datasets; arguments as in `motion_statistics`.
 
     Returns:
-      [5, 72] in rig units. A dataset counts for an emotion by the frames whose strongest emotion
-      it is; a channel that no dataset observed with it has the mean over all emotions.
+      [5, 72] in rig units. A dataset's weight for an emotion is the number of frames in which that
+      emotion is strongest; a channel that no dataset observes with the emotion has the mean over
+      all emotions.
     """
     total = np.zeros((rig.NUM_EMOTIONS, rig.NUM_CHANNELS))
     weight = np.zeros_like(total)
@@ -85,7 +87,7 @@ def emotion_means(
             pose = manifest.statistics["emotion_mean"].get(name)
             if pose is not None:
                 shown = sum(x["frames"] for x in entries if x["emotion"] == name)
-                # Blends give an emotion a mean even where no clip is mostly of it.
+                # Blends define an emotion's mean even if it dominates no clip.
                 share = scale * max(shown, 1) * np.asarray(manifest.channel_mask, np.float64)
                 total[e] += share * np.asarray(pose)
                 weight[e] += share
@@ -99,7 +101,7 @@ def dataset_weights(
     """Returns the weight of each dataset in statistics of the training split [S].
 
     Raises:
-      InputError: as `mixture.shares`.
+      InputError: as for `mixture.shares`.
     """
     frames = mixture.frames_by_set(manifests, data.split)
     if not data.weights:
@@ -108,7 +110,7 @@ def dataset_weights(
 
 
 def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> list[Path]:
-    """Returns the mesh files of the subjects with a clip in `split`, in the manifest's order."""
+    """Returns the mesh files of subjects with a clip in `split`, in the manifest's order."""
     present = {entry["subject"] for entry in manifest.entries(split)}
     return [folder / s.mesh for s in manifest.subjects if s.id in present and s.mesh is not None]
 
@@ -120,19 +122,19 @@ STATISTICS_CLIPS = 24
 def hidden_state_statistics(
     data: DataConfig, folders: Sequence[str | Path], encoders: Encoders
 ) -> dict[str, np.ndarray]:
-    """Measures encoders' hidden states on training clips, whether their frames are masked or not.
+    """Measures the statistics of encoders' hidden states on all frames of training clips.
 
-    With `data.encoder_features="cached"` their states are read, and no encoder runs: the same
-    numbers up to the rounding of the cache.
+    With `data.encoder_features="cached"`, the hidden states are read from the cache and no encoder
+    runs; the results agree up to the rounding of the cache.
 
     Args:
-      data: names the split, and the source of the hidden states.
-      folders: of shards.
-      encoders: with their parameters, by key.
+      data: data configuration, with the split and the source of the hidden states.
+      folders: folders of shards.
+      encoders: encoders with their parameters, by key.
 
     Returns:
-      "<key>_mean" and "<key>_std" [S, D] by encoder, over at most `STATE_CLIPS` clips; deviations
-      are at least a thousandth of their largest.
+      "<key>_mean" and "<key>_std" [S, D] per encoder, over at most `STATE_CLIPS` clips; deviations
+      are at least a thousandth of the largest one.
 
     Raises:
       InputError: no clip in the split, or a cache that is missing, stale or damaged.
@@ -145,7 +147,7 @@ def hidden_state_statistics(
         specs = {key: writer.feature_spec(*each) for key, each in encoders.items()}
         cache = reader.Reader(clips.folders, clips.manifests, specs, cache_bytes=0)
     chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
-    # Padded to one length, so that one compiled program serves all clips.
+    # Pad to one length so that one compiled program serves all clips.
     frames = -(-int(clips.frames[chosen].max()) // padding.BUCKET) * padding.BUCKET
     out: dict[str, np.ndarray] = {}
     for key, (encoder, params) in encoders.items():
@@ -179,21 +181,21 @@ def constants(
     """Computes the constants of a model from its training split.
 
     Args:
-      config: `data`, `audio` and `model` are read.
-      folders: of shards; None for `config.data.shards`.
-      encoders: with their parameters, by key; None reads those of `config.audio`.
+      config: configuration; uses `data`, `audio` and `model`.
+      folders: folders of shards; None for `config.data.shards`.
+      encoders: encoders with their parameters, by key; None reads those of `config.audio`.
 
     Returns:
       "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
-      `conditioning.standardisation` over the split's subjects with a mesh; of encoders as
-      `state_statistics`; of NVIDIA's networks as `moments.constants`. Datasets count by
-      `data.weights`, subjects all alike: the shape of a head does not depend on how much was said.
-      With `model.identity_residual` also "subjects", the `conditioning.encode_names` of
-      `subjects.training`.
+      `conditioning.standardisation` over the split's subjects with a mesh; the results of
+      `hidden_state_statistics` for encoders and of `moments.constants` for NVIDIA's networks.
+      Datasets are weighted by `data.weights`; all subjects count equally, because the shape of a
+      head does not depend on the amount of speech. With `model.identity_residual` also "subjects",
+      the `conditioning.encode_names` of `subjects.training`.
 
     Raises:
-      InputError: no folder, a manifest or mesh that cannot be read, no clip in the split, weights
-        that do not fit the sets, or `model.identity` is "mesh" and no subject of the split has one.
+      InputError: no folder, an unreadable manifest or mesh, no clip in the split, weights that do
+        not fit the datasets, or `model.identity` is "mesh" and no subject of the split has one.
     """
     paths = [Path(f) for f in (config.data.shards if folders is None else folders)]
     if not paths:
@@ -209,7 +211,7 @@ def constants(
                 continue
             for mesh in training_meshes(path, manifest, config.data.split):
                 vertices, faces = records.read_mesh(mesh)
-                # A second sampling separates shape from the sampling noise of the first.
+                # A second sampling separates the shape from the sampling noise of the first.
                 count, normals = config.data.identity_points, config.model.identity_normals
                 points = [
                     identity.mesh_points(mesh, count, normals=normals),

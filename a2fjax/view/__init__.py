@@ -1,1 +1,1 @@
-"""Views: takes, datasets and motions as text, figures and pages."""
+"""Views of takes, datasets and motions as text, figures and pages."""

@@ -28,17 +28,17 @@ _ROWS = 8
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSummary:
-    """Content of a dataset.
+    """Summary of a dataset's content.
 
     Attributes:
-      folder: of the shards.
-      manifest: of the shards.
+      folder: folder of the shards.
+      manifest: manifest of the shards.
       clips: index entries of all clips.
-      records_read: number of records that were read.
+      records_read: number of records read.
       languages: frames by language; "" is unknown.
-      channel_share: [72] share of the clips read that observed each channel; None when every clip
-        has the mask of the dataset.
-      quality: the build's quality.json; {} when there is none.
+      channel_share: [72] share of the read clips that observe each channel; None if every clip has
+        the dataset's mask.
+      quality: content of the build's quality.json; {} if there is none.
     """
 
     folder: Path
@@ -55,15 +55,15 @@ class DatasetSummary:
         return np.asarray(self.manifest.channel_mask, bool)
 
     def seconds(self, split: str | None = None) -> float:
-        """Returns the length of a split, of all clips by default."""
+        """Returns the length of a split in seconds; of all clips by default."""
         return sum(c["frames"] for c in self.clips if split in (None, c["split"])) / rig.FPS
 
 
 def read(folder: str | Path) -> DatasetSummary:
-    """Reads a manifest, and at most `MOST_RECORDS` records spread over the dataset.
+    """Reads the manifest and at most `MOST_RECORDS` records spread over the dataset.
 
     Raises:
-      InputError: damaged, or of another rig.
+      InputError: the dataset is damaged or uses another rig.
     """
     folder = Path(folder)
     manifest = records.read_manifest(folder)
@@ -74,7 +74,7 @@ def read(folder: str | Path) -> DatasetSummary:
         for clip in clips:
             languages[clip["language"]] += clip["frames"]
     else:
-        # Manifests of earlier versions have no languages: the sample is extrapolated.
+        # Manifests of earlier versions have no languages, so extrapolate from the sample.
         for each in sample:
             languages[each.language] += each.frames
         seen, every = sum(languages.values()), sum(c["frames"] for c in clips)
@@ -108,10 +108,10 @@ def _quality(folder: Path) -> dict[str, Any]:
 
 
 def summary_lines(folder: str | Path) -> list[str]:
-    """Returns the summary of a dataset.
+    """Returns the summary of a dataset as lines of text.
 
     Raises:
-      InputError: as `read`.
+      InputError: as for `read`.
     """
     found = read(folder)
     out = [*_head(found), ""]
@@ -217,7 +217,7 @@ def _channels(found: DatasetSummary) -> list[str]:
     if missing:
         out += _wrapped(f"never observed: {', '.join(_grouped(missing))}")
     if share is not None:
-        # Channels observed in the same share of clips are listed together.
+        # List channels observed in the same share of clips together.
         groups: dict[float, list[str]] = {}
         for name, seen, part in zip(rig.CHANNELS, mask, share, strict=True):
             if seen and part < 1:
@@ -231,7 +231,7 @@ def _channels(found: DatasetSummary) -> list[str]:
 
 
 def _grouped(names: list[str]) -> list[str]:
-    """Returns names, where a complete region is one name: "all brows (5)"."""
+    """Returns channel names with complete regions as one name: "all brows (5)"."""
     left, out = list(names), []
     for region in _REGIONS:
         members = [rig.CHANNELS[i] for i in rig.GROUPS[region]]
@@ -278,7 +278,7 @@ def _provenance(found: DatasetSummary) -> list[str]:
 
 
 def _caches(found: DatasetSummary) -> list[str]:
-    """Returns a table of the feature caches, if there are any."""
+    """Returns a table of the feature caches, empty if there are none."""
     rows = []
     for cache in inventory.caches(found.folder, found.manifest):
         kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
@@ -341,15 +341,15 @@ def _reasons(some: list[Any], what: str) -> list[str]:
 def mixture_lines(
     folders: Sequence[str | Path], weights: Sequence[float] = (), split: str = "train"
 ) -> list[str]:
-    """Returns a table of several datasets and of their mixture.
+    """Returns a table of several datasets and their mixture.
 
     Args:
-      folders: of shards.
-      weights: as `data.weights`; () weighs by amount of speech.
+      folders: folders of shards.
+      weights: as in `data.weights`; () weights by amount of speech.
       split: training split.
 
     Raises:
-      InputError: as `read`, or the weights do not fit the datasets.
+      InputError: as for `read`, or the weights do not fit the datasets.
     """
     if weights:
         check_weights(weights, [str(f) for f in folders])
@@ -371,7 +371,7 @@ def mixture_lines(
     ]
     out += table(rows, (*header, "speech", "windows")) + [""]
     if weights:
-        # How often a frame of a dataset is drawn in one epoch of the mixture.
+        # Number of times that a frame of a dataset is drawn in one epoch of the mixture.
         total = frames[shares > 0].sum()
         for name, share, n in zip(names, shares, frames, strict=True):
             often = f"each clip comes up {share * total / n:.2f} times an epoch for its length"

@@ -1,4 +1,4 @@
-"""Drawing shared by all figures: style, curves, waveforms, emotions, and picture files.
+"""Drawing code shared by all figures: style, curves, waveforms, emotions and image files.
 
 Figures are made without pyplot, so that no matplotlib backend is selected or switched.
 """
@@ -27,7 +27,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def new_figure(width: float, height: float, **settings: Any) -> NotebookFigure:
-    """Returns an empty figure of a size in inches.
+    """Returns an empty figure of the given size in inches.
 
     Raises:
       InputError: matplotlib is not installed.
@@ -44,7 +44,7 @@ def new_figure(width: float, height: float, **settings: Any) -> NotebookFigure:
 
 
 def save(path: str | Path, figure: NotebookFigure, *, dpi: int = 110) -> None:
-    """Writes a figure as PNG, PDF or SVG, whole or not at all.
+    """Writes a figure as PNG, PDF or SVG atomically.
 
     Raises:
       InputError: unknown ending, or the file cannot be written.
@@ -55,10 +55,10 @@ def save(path: str | Path, figure: NotebookFigure, *, dpi: int = 110) -> None:
 
 
 def check_format(path: str | Path, formats: Sequence[str] = FORMATS) -> str:
-    """Returns the ending of a picture's file name, one of `formats`.
+    """Returns the ending of an image file name, one of `formats`.
 
     Raises:
-      InputError: it has another ending.
+      InputError: the name has another ending.
     """
     ending = Path(path).suffix.lower()
     if ending not in formats:
@@ -72,7 +72,7 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     """Reads "10:20", "10:" or ":20" in seconds; None is the whole recording.
 
     Raises:
-      InputError: of another form, or the end is not after the start.
+      InputError: the text has another form, or the end is not after the start.
     """
     if text is None:
         return None
@@ -87,7 +87,7 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
 
 
 def column_step(count: int) -> int:
-    """Returns how many frames share a column of a figure."""
+    """Returns the number of frames that share one column of a figure."""
     return max(1, count // MAX_COLUMNS)
 
 
@@ -107,7 +107,7 @@ def waveform(axis: Any, times: np.ndarray, low: np.ndarray, high: np.ndarray) ->
 def curve(
     axis: Any, times: np.ndarray, values: np.ndarray, label: str, colour: str, width: float = 1.1
 ) -> None:
-    """Draws a curve; a long one as the mean and range of each stretch."""
+    """Draws a curve; long curves as mean and range per column."""
     step = column_step(len(times))
     if step > 1:
         count = len(values) // step
@@ -122,7 +122,7 @@ def curve(
 
 
 def emotion(axis: Any, times: np.ndarray, weights: np.ndarray) -> None:
-    """Stacks the emotion weights [T, 5]; emotions that never occur are left out."""
+    """Draws the emotion weights [T, 5] stacked; omits emotions that never occur."""
     step = column_step(len(times))
     present = np.flatnonzero(weights.any(0))
     axis.stackplot(
@@ -138,7 +138,7 @@ def emotion(axis: Any, times: np.ndarray, weights: np.ndarray) -> None:
 
 
 def style(axis: Any, name: str, *, legend: bool = True) -> None:
-    """Gives an axis its name on the left, a faint grid and, if asked for, a legend on the right."""
+    """Adds a name on the left, a faint grid and optionally a legend on the right to an axis."""
     axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, color=INK)
     axis.set_axisbelow(True)
     axis.grid(True, color=GRID, linewidth=0.5)

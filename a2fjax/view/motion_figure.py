@@ -38,10 +38,10 @@ _ROWS: tuple[tuple[str, tuple[tuple[str, tuple[str, ...], str], ...]], ...] = (
 
 
 class MainCurves:
-    """Keeps the curves that are drawn of motion that arrives in blocks."""
+    """Collects the curves to draw from motion that arrives in blocks."""
 
     def __init__(self) -> None:
-        """Starts empty."""
+        """Creates an empty collection."""
         self._blocks: dict[str, list[np.ndarray]] = {}
 
     def push(self, motion: np.ndarray) -> None:
@@ -71,15 +71,15 @@ def motion_figure(
     """Draws the main curves of a motion.
 
     Args:
-      curves: of the motion.
-      fps: of the curves.
-      waveform: smallest and largest sample of each frame, [T] each; None draws none.
-      emotion: [T, 5], drawn when it is not neutral throughout.
-      title: above the figure.
-      seconds: (start, end) of the part to draw; None for all.
+      curves: main curves of the motion.
+      fps: frame rate of the curves.
+      waveform: smallest and largest sample of each frame, [T] each; None omits the waveform.
+      emotion: [T, 5], drawn unless it is neutral throughout.
+      title: title above the figure.
+      seconds: (start, end) of the part to draw; None draws everything.
 
     Raises:
-      InputError: nothing lies inside `seconds`, or matplotlib is not installed.
+      InputError: no frame lies within `seconds`, or matplotlib is not installed.
     """
     figure = drawing.new_figure(1.0, 1.0, layout="constrained")
     times = np.arange(len(curves["aperture"])) / fps

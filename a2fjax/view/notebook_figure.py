@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """A figure of no backend: `savefig` writes it, and a notebook cell that ends with it shows it.
+    """A figure without a backend; `savefig` writes it, and notebooks display it.
 
-    Figures that pyplot makes select a backend for the whole process; this one does not.
+    Figures made by pyplot select a backend for the whole process; this one does not.
     """
 
     def _repr_png_(self) -> bytes:
-        """Returns the figure as a PNG, which Jupyter asks for."""
+        """Returns the figure as a PNG for Jupyter."""
         stream = io.BytesIO()
         self.savefig(stream, format="png", dpi=100)
         return stream.getvalue()

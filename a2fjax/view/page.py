@@ -1,4 +1,4 @@
-"""Files that show a take: a picture, or a page that plays the audio with a cursor on the figure."""
+"""Writes a take as an image, or as a page that plays the audio with a cursor on the figure."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ _PAGE = """<!doctype html>
 
 
 def write(path: str | Path, take: Take, *, start: float = 0.0) -> None:
-    """Writes a take as .png, .pdf, .svg or .html; a page holds the figure and the audio.
+    """Writes a take as .png, .pdf, .svg or .html; an .html page holds the figure and the audio.
 
     Args:
-      path: of the file.
-      take: to be drawn.
-      start: second at which the drawn part starts.
+      path: output file.
+      take: take to draw.
+      start: start of the drawn part in seconds.
 
     Raises:
-      InputError: unknown ending, the file cannot be written, or matplotlib is not installed.
+      InputError: unknown ending, unwritable file, or matplotlib is not installed.
     """
     ending = drawing.check_format(path, FORMATS)
     page = ending == ".html"

@@ -1,4 +1,4 @@
-"""Takes read from shards, their clips joined again on one time axis."""
+"""Reads takes from shards and joins their clips on one time axis."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _SEGMENT = re.compile(r"^(?P<take>.*)#(?P<number>\d+)$", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """One recording.
+    """A recorded performance with its audio and motion.
 
     Attributes:
       name: "<subject>/<take>".
-      folder: of its shards.
-      split, sentence, language: of its clips.
+      folder: folder of its shards.
+      split, sentence, language: values of its clips.
       audio: [320 T] float32 in [-1, 1], 16 kHz.
       motion: [T, 72] in rig units.
       channel_mask: [72] bool.
       frame_mask: [T] bool, valid frames.
       emotion: [T, 5].
-      residual: [T] mm, NaN where none was stored; None when no clip has one.
-      cuts: seconds at which one clip ends and the next begins.
-      extra: of the first clip.
+      residual: [T] mm, NaN where none is stored; None if no clip has one.
+      cuts: times in seconds at which one clip ends and the next begins.
+      extra: metadata of the first clip.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Take:
 
     @property
     def seconds(self) -> float:
-        """Length of the take."""
+        """Duration of the take in seconds."""
         return len(self.motion) / rig.FPS
 
     @property
@@ -81,15 +81,15 @@ def _mean_residual(take: Take) -> float:
 
 
 def find_take(folders: Sequence[str | Path], name: str) -> tuple[str, str]:
-    """Returns (folder, "<subject>/<take>") of the take with a name.
+    """Finds a take by name and returns (folder, "<subject>/<take>").
 
     Args:
-      folders: of shards.
-      name: of a take or of one of its clips, or the beginning of one take's name, with or without
-        the subject.
+      folders: folders of shards.
+      name: name of a take or of one of its clips, or a unique prefix of a take's name, with or
+        without the subject.
 
     Raises:
-      InputError: no such take, or several; names the nearest.
+      InputError: no such take, or several; the message names the nearest.
     """
     takes: dict[tuple[str, str], None] = {}
     for folder in map(str, folders):
@@ -125,12 +125,12 @@ def _split_id(clip: str) -> tuple[str, int]:
 def read(folder: str | Path, name: str) -> Take:
     """Reads the clips of a take and joins them in order.
 
-    A clip starts at `extra["start_s"]` seconds, or where the previous clip ends if it has no such
-    value.
+    A clip starts at `extra["start_s"]` seconds, or at the end of the previous clip if it has no
+    such value.
 
     Args:
-      folder: of shards.
-      name: "<subject>/<take>", as `find` returns it.
+      folder: folder of shards.
+      name: "<subject>/<take>", as returned by `find_take`.
 
     Raises:
       InputError: no such take, or none of its clips can be read.
@@ -195,10 +195,10 @@ def _join(name: str, folder: str, clips: list[records.Clip]) -> Take:
 
 
 def cut(take: Take, seconds: tuple[float, float]) -> tuple[Take, float]:
-    """Returns the part of a take between two times, and the second at which it starts.
+    """Returns the part of a take between two times, and its start in seconds.
 
     Raises:
-      InputError: nothing of the take lies between them.
+      InputError: no part of the take lies between them.
     """
     first = int(np.ceil(max(seconds[0], 0.0) * rig.FPS))
     last = int(min(np.ceil(seconds[1] * rig.FPS), len(take.motion)))

@@ -1,4 +1,4 @@
-"""Figure of a take: audio, lips, the curves that move most, emotion and the solve's residual."""
+"""Figure of a take: audio, lips, most active curves, emotion and solver residual."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _QUIET_DB = -80.0
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A curve of the figure: a channel, or the mean of a left and a right one."""
+    """A curve of the figure: a channel, or the mean of a left and a right channel."""
 
     label: str
     values: np.ndarray
@@ -40,15 +40,15 @@ class Curve:
 
 
 def main_curves(take: Take, channels: np.ndarray, most: int) -> list[Curve]:
-    """Returns the observed curves of a group that move most over the valid frames.
+    """Returns the observed curves of a group that vary most over the valid frames.
 
-    A left and a right channel that move as one (their difference has less than a tenth of their
-    range) become their mean.
+    A left and a right channel that move together (the range of their difference is below a tenth of
+    theirs) are replaced by their mean.
 
     Args:
       take: the take.
-      channels: indices of the group.
-      most: largest number of curves.
+      channels: channel indices of the group.
+      most: maximum number of curves.
     """
     valid_mask = take.frame_mask if take.frame_mask.any() else np.ones_like(take.frame_mask)
 
@@ -81,8 +81,8 @@ class Picture:
     """A drawn take.
 
     Attributes:
-      data: content of the picture file.
-      left, right: where the time axis begins and ends, as fractions of the width.
+      data: content of the image file.
+      left, right: start and end of the time axis, as fractions of the width.
     """
 
     data: bytes
@@ -101,11 +101,11 @@ def picture(
     """Draws a take.
 
     Args:
-      take: with at least two frames.
-      start: second at which it starts, for the time axis.
+      take: take with at least two frames.
+      start: its start in seconds, for the time axis.
       format: png, pdf or svg.
       dpi: dots per inch of a png.
-      widest: largest width in inches; longer takes are compressed.
+      widest: maximum width in inches; longer takes are compressed.
 
     Raises:
       InputError: matplotlib is not installed.
@@ -210,7 +210,7 @@ def _shade(axis: Any, take: Take, start: float) -> None:
 
 
 def _sound(axis: Any, take: Take, times: np.ndarray) -> None:
-    hop = HOP // 4 * drawing.column_step(4 * len(times))  # 5 ms a column, more for long takes
+    hop = HOP // 4 * drawing.column_step(4 * len(times))  # 5 ms per column, more for long takes
     count = len(take.audio) // hop
     columns = take.audio[: count * hop].reshape(count, hop)
     seconds = times[0] + np.arange(count) * hop / (HOP * rig.FPS)
@@ -232,12 +232,12 @@ def _sound(axis: Any, take: Take, times: np.ndarray) -> None:
 
 
 def _loudness(take: Take) -> np.ndarray:
-    """Returns the level of each frame [T] in dB of full scale, at least -100."""
+    """Returns the level of each frame [T] in dB relative to full scale, at least -100."""
     return 20 * np.log10(np.maximum(frame_levels(take.audio)[:, 0], 1e-5))
 
 
 def _lips(axis: Any, take: Take, times: np.ndarray) -> None:
-    """Draws the aperture over the loudness, which shows whether audio and motion are in sync."""
+    """Draws the lip aperture over the loudness, to show whether audio and motion are in sync."""
     level = 10 ** (_loudness(take) / 20)
     loudest = max(float(np.percentile(level, 99.5)), 1e-4)
     channels = [i for i in np.flatnonzero(rig.APERTURE) if take.channel_mask[i]]

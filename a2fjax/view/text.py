@@ -1,4 +1,4 @@
-"""Text for terminals: tables, columns, durations."""
+"""Text layout for terminals: tables, columns, durations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTH = 100
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = "  ") -> list[str]:
-    """Returns the lines of a table; the first column is aligned left, the others right."""
+    """Returns the lines of a table; the first column is left-aligned, the others right-aligned."""
     cells = [list(header), *([str(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []
@@ -20,7 +20,7 @@ def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = " 
 
 
 def beside(blocks: Sequence[list[str]], *, gap: int = 3) -> list[str]:
-    """Returns blocks of lines side by side, as many in a row as fit into `WIDTH`."""
+    """Returns blocks of lines side by side, with as many per row as fit into `WIDTH`."""
     out: list[str] = []
     band: list[list[str]] = []
 
@@ -47,7 +47,7 @@ def beside(blocks: Sequence[list[str]], *, gap: int = 3) -> list[str]:
 
 
 def short(name: str, width: int) -> str:
-    """Returns a name of at most `width` characters; a longer one loses its middle."""
+    """Returns a name shortened to at most `width` characters by omitting its middle."""
     if len(name) <= width:
         return name
     tail = (width - 1) // 2
