@@ -1,12 +1,13 @@
-"""What a training step would be on devices that are not here: memory, traffic, time.
+"""Predicts memory, traffic and time of a training step on devices that are not available.
 
-The step is compiled ahead of time for devices that are only described, and the program that comes
-out is read.
+The step is compiled ahead of time for a description of the devices, and the compiled program is
+analysed.
 
-topologies   devices by name ("cpu:64", "h100:256"), and the process that can describe them
-facts        the process itself: compiles the step, and says what is in it
-hlo          reads the text of a compiled program
-collectives  what devices tell each other
-predict      time and efficiency, from stated speeds
-report       lines for a terminal
+topologies     parses devices ("cpu:64", "h100:256") and starts a process for each topology
+compile_stats  that process: compiles the step and reports its contents
+hlo            parses the text of a compiled program
+collectives    counts the data that devices exchange
+predict        computes time and efficiency from assumed speeds
+report         formats the results for a terminal
+model_summary  summarises a model: parameters, operations, memory, look-ahead
 """

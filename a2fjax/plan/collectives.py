@@ -1,12 +1,12 @@
-"""What devices tell each other in one step: counted from a compiled program.
+"""Counts the data that devices exchange in one step, from a compiled program.
 
-Bytes on the wire are those that one device sends, by the formulas of ring algorithms (Patarasuk and
-Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations"; NCCL's own notes
+Bytes on the wire are the bytes that one device sends, by the formulas of ring algorithms (Patarasuk
+and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations"; NCCL's notes
 on performance state the same), with n devices in a group:
 
     all-reduce            2 (n - 1) / n  of the array
     all-gather            (n - 1) / n    of the gathered array
-    reduce-scatter        (n - 1) / n    of the array before
+    reduce-scatter        (n - 1) / n    of the input array
     all-to-all            (n - 1) / n    of the array
     collective-permute    1              of the array
     collective-broadcast  1              of the array
@@ -45,15 +45,15 @@ class Collective:
     """One instruction that moves data between devices.
 
     Attributes:
-      kind: of `KINDS`.
-      dtype: of the largest array, such as "f32".
-      bytes: of the whole array on one device: the result, but of a reduce-scatter what goes in.
+      kind: one of `KINDS`.
+      dtype: type of the largest array, such as "f32".
+      bytes: size of the whole array on one device: the result, or the input of a reduce-scatter.
       wire: bytes that one device sends.
-      group: devices of a group.
+      group: number of devices in a group.
       crosses: whether any group has devices of more than one host.
-      hosts: most hosts that a group lies on.
-      times: how often it runs in a step.
-      source: where the program says it comes from; "" where it does not.
+      hosts: largest number of hosts that a group spans.
+      times: number of executions per step.
+      source: origin of the instruction according to the program; "" if not stated.
     """
 
     kind: str
@@ -68,21 +68,21 @@ class Collective:
 
 
 def share(kind: str, group: int) -> float:
-    """Returns the bytes on the wire for each byte of the array; see the module."""
+    """Returns the bytes on the wire per byte of the array, by the formulas of this module."""
     if kind in ("collective-permute", "collective-broadcast"):
         return float(group > 1)
     return (2 if kind == "all-reduce" else 1) * (group - 1) / group
 
 
 def count(program: hlo.Program, devices: int, per_host: int = 8) -> list[Collective]:
-    """Returns the collectives of a step, those of groups of one device left out.
+    """Returns the collectives of a step, without groups of a single device.
 
-    An asynchronous one counts where it starts.
+    An asynchronous collective counts at its start instruction.
 
     Args:
-      program: compiled for `devices` partitions.
-      devices: in the order of the mesh.
-      per_host: devices of a host, which are neighbours in that order.
+      program: program compiled for `devices` partitions.
+      devices: number of devices, numbered in the order of the mesh.
+      per_host: devices per host; devices of a host are adjacent in that order.
     """
     found = []
     for computation, instruction, times in hlo.walk(program):
@@ -116,12 +116,12 @@ def count(program: hlo.Program, devices: int, per_host: int = 8) -> list[Collect
 
 
 def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...]]:
-    """Returns the groups of devices that talk to each other in an instruction.
+    """Returns the groups of devices that communicate in an instruction.
 
-    Of a permutation each pair is a group.
+    Each pair of a permutation is a group.
 
     Raises:
-      ValueError: groups are written in a way that is not known here.
+      ValueError: the notation of the groups is unknown.
     """
     text = instruction.rest
     pairs = _PAIRS.search(text)
@@ -151,7 +151,7 @@ def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...
 
 
 def _device_ids(text: str) -> list[int] | None:
-    """Returns the devices in the order of a mesh: "([2,4]T(1,0))", or "(0,2,1,3)"; None: as is."""
+    """Returns device ids from "([2,4]T(1,0))" or "(0,2,1,3)"; None for the default order."""
     written = re.search(r"device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]+))\)", text)
     if not written:
         return None
@@ -166,7 +166,7 @@ def _device_ids(text: str) -> list[int] | None:
 def _of_axes(mesh: str, over: str) -> list[tuple[int, ...]]:
     """Returns the groups over axes of a mesh: "'a'=4,'b'=2" and "'a'", or "'a':(2)2" for a part.
 
-    A part "(before)size" of an axis is its middle factor, once `before` is taken off in front.
+    A part "(before)size" is the factor `size` of the axis that follows the leading factor `before`.
     """
     sizes = {name: int(size) for name, size in _AXIS.findall(mesh)}
     wanted = {n: (int(b or 1), int(s or sizes[n])) for n, b, s in _PART.findall(over)}
@@ -188,11 +188,11 @@ def _numbers(text: str | None) -> list[int]:
 
 
 def summary(found: Sequence[Collective]) -> list[dict[str, object]]:
-    """Returns one row a kind, type and group, the most bytes first.
+    """Returns one row per kind, type and group, sorted by bytes on the wire, largest first.
 
     Returns:
-      Rows of "kind", "dtype", "group", "hosts", "count" (runs in a step), "bytes" (of the arrays)
-      and "wire" (sent by one device), the latter two in all.
+      Rows of "kind", "dtype", "group", "hosts", "count" (executions per step), "bytes" (total size
+      of the arrays) and "wire" (total bytes that one device sends).
     """
     rows: dict[tuple[str, str, int, int], dict[str, float]] = {}
     for c in found:

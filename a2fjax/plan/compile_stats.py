@@ -1,10 +1,12 @@
-"""Compiles a training step for devices that are not here, and says what is in the program.
+"""Compiles a training step for devices that are not available, and reports program statistics.
 
-Run as a process by `topologies.look`: reads a request from its input, prints one line.
+`topologies.look` runs this module as a process, which reads a request from standard input and
+prints one line.
 
-What GPUs are is told to the compiler as a text (XLA's `GpuTargetConfigProto`); its figures are
-those of NVIDIA's "H100 Tensor Core GPU" data sheet and of the "CUDA C++ Programming Guide" (compute
-capability 9.0). Nothing is tuned on a device, so the kernels chosen are the compiler's guess.
+The compiler gets a text description of the GPUs (XLA's `GpuTargetConfigProto`). Its figures come
+from NVIDIA's "H100 Tensor Core GPU" data sheet and the "CUDA C++ Programming Guide" (compute
+capability 9.0). Without a device there is no autotuning, so the compiler guesses which kernels to
+use.
 """
 
 from __future__ import annotations
@@ -59,22 +61,22 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 _OPTIONS: dict[str, dict[str, bool | int]] = {
-    # Of the machine code only: what is asked for is the program that it is made from.
+    # Skips optimisation of the machine code; only the HLO program is needed.
     "cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-    # Which of its own kernels multiply matrices, XLA finds out by trying them on the device.
-    # Without one its guess may not compile at all; cuBLAS does them instead.
+    # XLA selects its own matrix-product kernels by timing them on the device. Without a device,
+    # its choice may fail to compile, so cuBLAS is used instead.
     "h100": {"xla_gpu_enable_triton_gemm": False, "xla_llvm_disable_expensive_passes": True},
 }
 
 
 def describe(topology: Topology) -> list[jax.Device]:
-    """Returns the devices of a topology; CPUs must not have been used before."""
+    """Returns the devices of a topology; JAX must not have used its CPU devices before."""
     if topology.kind == "cpu":
         jax.config.update("jax_num_cpu_devices", topology.devices)
         return list(jax.devices("cpu"))
     from jax.experimental import topologies
 
-    # Slices x hosts x GPUs of a host.
+    # Slices x hosts x GPUs per host.
     shape = f"1x{topology.hosts}x{min(PER_HOST, topology.devices)}"
     described = topologies.get_topology_desc(
         platform="cuda", target_config=H100, topology=shape
@@ -83,11 +85,11 @@ def describe(topology: Topology) -> list[jax.Device]:
 
 
 def batch_spec(config: config_lib.Config, task: Task) -> Batch:
-    """Returns a global batch of `jax.ShapeDtypeStruct`s; no shards are read.
+    """Returns a global batch of `jax.ShapeDtypeStruct`s without reading shards.
 
     Args:
-      config: of the experiment.
-      task: knows the encoders whose states a batch brings along where they are cached.
+      config: configuration of the experiment.
+      task: task whose encoders determine the cached features of a batch, if caching is enabled.
     """
     cached = config.data.encoder_features == "cached"
     read: dict[str, Any] = dict(task.model.audio_features.encoders) if cached else {}
@@ -97,18 +99,18 @@ def batch_spec(config: config_lib.Config, task: Task) -> Batch:
 def find(
     config: config_lib.Config, topology: Topology, *, text_to: str | Path | None = None
 ) -> dict[str, Any]:
-    """Compiles and reads.
+    """Compiles the training step for a topology and returns statistics of the program.
 
     Args:
-      config: of the experiment, its batch that of all devices.
+      config: configuration of the experiment; the batch size is that of all devices together.
       topology: the devices.
       text_to: file for the text of the compiled program.
 
     Returns:
-      "parameters" (numbers, trained and constant), "bytes" (of trained parameters, all and those
-      that are cut over devices), "memory" (bytes on a device by what they are for), "flops" (of a
-      step on all devices, by kind), "collectives" (rows of `collectives.summary`), "kernels" (that
-      a step starts on a device), and what it was all compiled from.
+      "parameters" (number of trained and constant parameters), "bytes" (of all trained parameters,
+      and of the trained and constant ones that are sharded), "memory" (bytes on a device by use),
+      "flops" (of a step on all devices, by kind), "collectives" (rows of `collectives.summary`),
+      "kernels" (launched per step on a device), and the settings of the compilation.
 
     Raises:
       InputError: the experiment does not fit the devices.
@@ -117,7 +119,7 @@ def find(
     task = tasks.build(config)
     spec = batch_spec(config, task)
     if config.sharding.preset:
-        # Processes are hosts; of CPUs there is only one, so they are told here.
+        # The preset needs one process per host, but all CPU devices belong to one process.
         hosts = [
             types.SimpleNamespace(process_index=i // PER_HOST, device_kind=devices[0].device_kind)
             for i in range(len(devices))
@@ -180,10 +182,10 @@ def operations(
     spec: Batch,
     made: compiled_steps.CompiledSteps,
 ) -> dict[str, int]:
-    """Returns floating point operations of a step on all devices, by kind (`models.cost`).
+    """Returns the floating point operations of a step on all devices, by kind (`models.flops`).
 
-    Counted before compiling, with the batch in one part: a compiled program for GPUs does not say,
-    and a batch in parts takes the same (a test compares them).
+    They are counted before compiling, because a compiled GPU program does not state them. The count
+    uses the batch in one part; a batch in several parts takes the same (a test compares them).
     """
     whole = compiled_steps.CompiledSteps(
         dataclasses.replace(config, accumulate=1), task, spec, made.mesh
@@ -200,7 +202,7 @@ def _bytes(tree: Any, *, cut: bool = False) -> int:
 
 
 def main() -> None:
-    """Answers the request on standard input with a line on standard output."""
+    """Reads a request from standard input and prints the answer as one line."""
     request = json.loads(sys.stdin.read())
     topology = Topology(request["kind"], request["devices"])
     try:

@@ -1,9 +1,9 @@
-"""Reads the text of a compiled program (XLA's HLO) and counts how often each instruction runs.
+"""Parses the text of a compiled program (XLA's HLO) and counts the runs of each instruction.
 
-Loops are multiplied by the number of turns that XLA states in them (`known_trip_count`), nested
-ones by the product, and what is behind a fusion, a call or an asynchronous start is counted where
-it is called. A flat search of the text counts the body of a loop once; a model whose gradient is
-added up in a loop then seems to move a fraction of what it moves.
+The body of a loop is multiplied by the trip count that XLA states (`known_trip_count`), and nested
+loops by the product of their counts. The computations of fusions, calls and asynchronous starts
+count at their callers. A flat search of the text would count the body of a loop once, and so
+underestimate the traffic of a model that accumulates its gradient in a loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BYTES = {
     **{"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4},
     **{"s64": 8, "u64": 8, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16},
 }
-"""Bytes of a value by type; the types of 8 bits whose names begin with f8 are one byte."""
+"""Bytes per value by type; types whose names begin with f8 take one byte."""
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -28,8 +28,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TWO = re.compile(r"\b(?:true|false)_computation=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CALLERS = ("fusion", "call", "async-start", "while", "conditional")
-"""Instructions whose computations hold instructions of the program; a reduction's only say how two
-values become one."""
+"""Instructions whose called computations belong to the program. The computation of a reduction only
+defines how two values are combined."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        """Size in bytes; 0 of a token."""
+        """Size in bytes; 0 for a token."""
         size = 1 if self.dtype.startswith("f8") else BYTES.get(self.dtype, 0)
         return math.ceil(size * math.prod(self.shape))
 
@@ -51,11 +51,11 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      name: unique in the program's computation.
-      opcode: what it does, such as "all-reduce".
-      results: arrays that it gives, tuples flattened.
-      operands: names of what it takes.
-      rest: attributes and metadata as written.
+      name: name, unique within its computation.
+      opcode: operation, such as "all-reduce".
+      results: output arrays, with tuples flattened.
+      operands: names of the operands.
+      rest: text of the attributes and metadata.
     """
 
     name: str
@@ -67,27 +67,27 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Computations by name, and the name of the one that runs.
+    """Computations by name, and the name of the entry computation.
 
     Attributes:
       computations: instructions by computation, in the order of the text.
-      entry: where the program begins.
+      entry: name of the entry computation.
     """
 
     computations: dict[str, dict[str, Instruction]]
     entry: str
 
     def arrays(self, computation: str, names: tuple[str, ...]) -> tuple[Array, ...]:
-        """Returns the arrays that instructions of a computation give, tuples flattened."""
+        """Returns the output arrays of instructions in a computation, with tuples flattened."""
         found = self.computations[computation]
         return tuple(array for name in names if name in found for array in found[name].results)
 
 
 def parse(text: str) -> Program:
-    """Returns the program of HLO text, as `compiled.as_text()` gives it.
+    """Parses HLO text from `compiled.as_text()`.
 
     Raises:
-      ValueError: no computation in it is marked as the entry.
+      ValueError: no computation in the text is marked as the entry.
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, inside = "", None
@@ -122,7 +122,7 @@ def _instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, begin: int) -> int:
-    """Returns the place behind the bracket that closes the one at `begin`."""
+    """Returns the index after the bracket that closes the one at `begin`."""
     depth = 0
     for i in range(begin, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -132,8 +132,8 @@ def _closing(text: str, begin: int) -> int:
 
 
 def arrays(kind: str) -> tuple[Array, ...]:
-    """Returns the arrays of a written type: "(f32[2,3]{1,0}, s32[])" has two."""
-    # Layouts may hold brackets of their own: {1,0:T(8,128)}.
+    """Returns the arrays of a type in HLO text: "(f32[2,3]{1,0}, s32[])" has two."""
+    # Layouts may contain brackets: {1,0:T(8,128)}.
     kind = re.sub(r"\{[^{}]*\}", "", kind)
     return tuple(
         Array(dtype, tuple(int(n.lstrip("<=")) for n in shape.split(",") if n))
@@ -144,14 +144,14 @@ def arrays(kind: str) -> tuple[Array, ...]:
 def walk(
     program: Program, *, inside_fusions: bool = True
 ) -> Iterator[tuple[str, Instruction, int]]:
-    """Yields (computation, instruction, times that it runs in one call of the program).
+    """Yields (computation, instruction, number of executions in one call of the program).
 
-    All branches of a conditional are yielded, as if each ran: which one does, no program says. The
-    body of a loop whose turns are not stated is taken once; `unknown_loops` counts those.
+    All branches of a conditional are counted, because the program does not state which one runs.
+    The body of a loop without a stated trip count counts once; `unknown_loops` counts such loops.
 
     Args:
-      program: parsed.
-      inside_fusions: also what is computed within fusions.
+      program: the parsed program.
+      inside_fusions: also yield the instructions within fusions.
     """
 
     def visit(name: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
@@ -176,7 +176,7 @@ def walk(
 
 
 def unknown_loops(program: Program) -> int:
-    """Returns the number of loops whose turns the program does not state."""
+    """Returns the number of loops without a stated trip count."""
     return sum(
         instruction.opcode == "while" and not _TRIPS.search(instruction.rest)
         for _, instruction, _ in walk(program)
@@ -184,9 +184,10 @@ def unknown_loops(program: Program) -> int:
 
 
 def flops(program: Program) -> int:
-    """Returns operations of all matrix products and convolutions on one device, loops multiplied.
+    """Returns the operations of all matrix products and convolutions on one device.
 
-    A multiply and an add are two. Products that are calls of a library (on GPUs) are not seen.
+    A multiply and an add count as two operations, and loops count with their trip counts. Products
+    in library calls (on GPUs) are not counted.
     """
     total = 0
     for computation, instruction, times in walk(program):
@@ -211,7 +212,7 @@ _FREE = frozenset(
 
 
 def launches(program: Program) -> int:
-    """Returns how many kernels one call of the program starts: what is neither free nor fused."""
+    """Returns the number of kernels that one call launches: instructions neither free nor fused."""
     return sum(
         times
         for _, instruction, times in walk(program, inside_fusions=False)

@@ -1,6 +1,6 @@
-"""Summary of a configuration's model: parameters, operations, memory, look-ahead.
+"""Summarises the model of a configuration: parameters, operations, memory, look-ahead.
 
-Only shapes are computed: no weights are made and no accelerator is needed.
+Only shapes are computed, so no weights are created and no accelerator is needed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def lines(
     """Returns the summary as lines of text.
 
     Args:
-      config: whole experiment.
+      config: configuration of the experiment.
       layers: also list every parameter.
-      constants: of the run's checkpoint, where they decide shapes; None for a new run.
-      encoders: of the run; None reads those that the configuration names.
+      constants: constants of the run's checkpoint, which determine some shapes; None for a new run.
+      encoders: encoders of the run; None reads those that the configuration names.
 
     Raises:
-      InputError: settings that contradict each other, or an encoder that cannot be read.
+      InputError: settings contradict each other, or an encoder cannot be read.
     """
     task = tasks.build(config, constants, encoders)
     extractor = task.model.audio_features
     batch = batch_shapes(config, 1, config.data.window_frames)
-    # Training encodes the whole clip of a window, or reads cached features.
+    # Training encodes the whole clip around a window, or reads cached features.
     cached = config.data.encoder_features == "cached"
     states = {key: (e.num_states, e.width) for key, e in extractor.encoders.items() if cached}
     context_frames = loader.context_frames(config)

@@ -1,15 +1,15 @@
-"""Step time and weak-scaling efficiency of a compiled step, from stated speeds.
+"""Predicts step time and weak-scaling efficiency of a compiled step from assumed speeds.
 
     compute   the longer of FLOPs / (share of peak x peak) and kernels x time of the shortest kernel
-    exchange  sum over collectives of bytes on the wire / speed + time that one takes without bytes
+    exchange  sum over collectives of bytes on the wire / speed + latency
 
-One after the other, a step takes their sum; with perfect overlap, the longer of the two: a real
-step is in between. Efficiency is compute / step: the time of one device with the same batch of its
-own and nobody to talk to, over the time among all.
+Without overlap, a step takes the sum of both; with perfect overlap, the longer of the two. A real
+step is in between. Efficiency is compute / step: the time on a single device with the same batch
+per device, divided by the time on all devices.
 
-Rings of groups on several hosts leave a host by as many network cards as the group has devices on
-it, each carrying its share (NCCL's multi-ring layout): such a group is as fast as the slower of a
-device's links to its neighbours and that many cards.
+The rings of a group on several hosts use as many network cards of a host as the group has devices
+there, and each card carries an equal share (NCCL's multi-ring layout). The speed of such a group is
+the lower of a device's link to its neighbours and that many cards.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from typing import Any
 from a2fjax.sharding import hardware
 
 MEMORY = hardware.MEMORY["H100"]
-"""Bytes of an H100 SXM (data sheet)."""
+"""Memory of an H100 SXM in bytes (data sheet)."""
 
 BY_DEFAULT = 0.75
-"""Share of it that jax takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+"""Share of the memory that JAX allocates unless XLA_PYTHON_CLIENT_MEM_FRACTION is set."""
 
 PEAK = dict(zip(("bfloat16", "float32"), hardware.PEAKS["H100"], strict=True))
-"""FLOP/s of an H100 SXM without sparsity (data sheet): bf16; TF32, in which jax multiplies float32
-matrices on such GPUs unless told otherwise."""
+"""Peak FLOP/s of an H100 SXM without sparsity (data sheet): bf16, and TF32, which JAX uses by
+default for float32 matrix products on such GPUs."""
 
 _RINGS = ("all-reduce", "all-gather", "reduce-scatter", "collective-broadcast")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """What a prediction assumes.
+    """Assumed speeds of a prediction.
 
     Attributes:
-      intra: GB/s a device sends to others of its host: NVLink 4, 900 GB/s both ways together.
-      inter: GB/s a device sends to other hosts: a 400 Gb/s InfiniBand card for each GPU.
-      mfu: share of the peak that matrix products reach; an assumption, networks as small as these
-        reach less than large language models do.
-      kernel_us: microseconds of the shortest kernel with its launch; an assumption.
-      latency_us: microseconds that a collective takes for 8 bytes, in a host and across hosts;
-        assumptions.
+      intra: GB/s that a device sends within its host: NVLink 4, 900 GB/s in both directions.
+      inter: GB/s that a device sends to other hosts: one 400 Gb/s InfiniBand card per GPU.
+      mfu: share of the peak that matrix products reach; an assumption. Small networks such as these
+        reach less than large language models.
+      kernel_us: duration of the shortest kernel with its launch in microseconds; an assumption.
+      latency_us: duration of a collective of 8 bytes in microseconds, within a host and across
+        hosts; assumptions.
     """
 
     intra: float = 450.0
@@ -55,7 +55,7 @@ class Speeds:
 
 
 def seconds_of(row: Mapping[str, Any], speeds: Speeds) -> tuple[float, float]:
-    """Returns (seconds for bytes, seconds without bytes) of a row of `collectives.summary`."""
+    """Returns (transfer seconds, latency seconds) of a row of `collectives.summary`."""
     crosses = row["hosts"] > 1
     speed = speeds.intra
     if crosses:
@@ -65,15 +65,15 @@ def seconds_of(row: Mapping[str, Any], speeds: Speeds) -> tuple[float, float]:
 
 
 def predict(facts: Mapping[str, Any], speeds: Speeds) -> dict[str, Any]:
-    """Returns what a step is expected to take.
+    """Predicts the time of a step.
 
     Args:
-      facts: of `facts.find`. Kernels count only where the program is one for GPUs.
-      speeds: assumed.
+      facts: statistics from `compile_stats.find`; kernels count only for GPU programs.
+      speeds: assumed speeds.
 
     Returns:
-      Seconds "flops", "kernels", "compute", "wire", "latency", "exchange", "step" (one after the
-      other), "step_overlapped"; and "efficiency", "efficiency_overlapped".
+      Seconds "flops", "kernels", "compute", "wire", "latency", "exchange", "step" (without
+      overlap), "step_overlapped"; and "efficiency", "efficiency_overlapped".
     """
     operations = sum(facts["flops"].get(kind, 0) for kind in ("dot", "convolution"))
     flops = operations / facts["devices"] / (speeds.mfu * PEAK[facts["precision"]])
@@ -99,15 +99,15 @@ def predict(facts: Mapping[str, Any], speeds: Speeds) -> dict[str, Any]:
 
 
 def room(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns whether a step fits a device, and what would help.
+    """Checks if a step fits into the memory of a device, and suggests how to reduce its size.
 
     Args:
-      facts: of `facts.find`.
+      facts: statistics from `compile_stats.find`.
 
     Returns:
       "bytes" (arguments + outputs - aliased + temporaries + code), "limit", "fits", "over" (bytes
-      above the limit, negative below it), "by_default" (whether it fits what jax takes unasked) and
-      "help", sentences on what makes it smaller, the most first.
+      above the limit, negative below it), "by_default" (whether it fits into JAX's default
+      allocation) and "help", sentences on how to reduce the size, most effective first.
     """
     memory = facts["memory"]
     held = memory["arguments"] + memory["outputs"] - memory["aliased"]

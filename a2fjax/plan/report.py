@@ -1,4 +1,4 @@
-"""What was found of one or several topologies, as lines for a terminal."""
+"""Formats the results for one or several topologies as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from a2fjax.view.text import table
 
 
 def whole(facts: Mapping[str, Any], speeds: Speeds) -> dict[str, Any]:
-    """Returns facts with the room they take and the time that is predicted, for JSON."""
+    """Returns the facts with memory use ("room") and predicted time ("predicted"), for JSON."""
     return {**facts, "room": room(facts), "predicted": predict(facts, speeds)}
 
 
 def lines(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
-    """Returns the report: one table of all topologies, then what each exchanges, then assumptions.
+    """Returns the report: a table of all topologies, the collectives of each, and assumptions.
 
     Args:
-      found: of `whole`.
-      speeds: that they were predicted with.
+      found: results of `whole`.
+      speeds: assumed speeds of the predictions.
     """
     first = found[0]
     numbers = first["parameters"]

@@ -1,8 +1,8 @@
-"""Devices by name, and a process of its own for each set of them.
+"""Parses topologies by name and compiles for each one in a separate process.
 
-How many devices a CPU pretends to be is fixed when jax starts, and describing GPUs needs other
-settings than running on a CPU: so each topology is looked at by a fresh process (`facts`). Nothing
-here imports jax.
+The number of simulated CPU devices is fixed when JAX starts, and describing GPUs needs other
+settings than running on a CPU, so each topology gets a new process (`compile_stats`). This module
+does not import JAX.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError, WorkFailed, nearest
 
 PER_HOST = 8
-"""Devices of a host: of NVIDIA's DGX and HGX H100, and pretended of CPUs."""
+"""Devices per host, as in NVIDIA's DGX and HGX H100; simulated CPU hosts have the same."""
 
 MOST = 1024
 KINDS = ("cpu", "h100")
 PACKAGES = ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
-"""What describes GPUs and makes machine code for them; the first two are of jax's own version."""
+"""Packages that describe GPUs and compile for them; the first two have the version of JAX."""
 
 RESHARDED = "Involuntary full rematerialization"
-"""What XLA says when it moves an array as a whole because two ways of cutting it do not fit."""
+"""Text of XLA's warning that it gathers a whole array because two shardings are incompatible."""
 
 ANSWER = "a2fjax.plan: "
-"""Begins the line of a child's output that holds what it found."""
+"""Prefix of the line in a child's output that holds its answer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Devices that are alike.
+    """A number of identical devices.
 
     Attributes:
-      kind: of `KINDS`.
-      devices: how many; the first eight are one host, and so on.
+      kind: one of `KINDS`.
+      devices: number of devices; each group of eight is a host.
     """
 
     kind: str
@@ -49,20 +49,21 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """As `parse` reads it."""
+        """Name in the format of `parse`, such as "cpu:64"."""
         return f"{self.kind}:{self.devices}"
 
     @property
     def hosts(self) -> int:
-        """Number of hosts; the last one of CPUs may have fewer devices."""
+        """Number of hosts; the last CPU host may have fewer devices."""
         return -(-self.devices // PER_HOST)
 
 
 def parse(text: str) -> list[Topology]:
-    """Reads topologies: "cpu:64", or several as "h100:8,h100:64".
+    """Parses topologies: "cpu:64", or several as "h100:8,h100:64".
 
     Raises:
-      InputError: names the part, what was expected and the nearest that works.
+      InputError: the text is invalid; the message names the part, the expected format and the
+        nearest valid value.
     """
     found = []
     for part in text.split(","):
@@ -86,10 +87,10 @@ def parse(text: str) -> list[Topology]:
 
 
 def missing(topology: Topology) -> str:
-    """Returns the command that installs what a topology needs and is not here; "" if nothing is.
+    """Returns the command that installs the missing packages for a topology, "" if none is missing.
 
     Raises:
-      InputError: what is here is of another version than jax.
+      InputError: an installed package has another version than JAX.
     """
     if topology.kind == "cpu":
         return ""
@@ -111,7 +112,7 @@ def missing(topology: Topology) -> str:
 
 
 def not_here(topology: Topology, install: str) -> InputError:
-    """Returns the error that says what to install; see `missing`."""
+    """Returns the error for missing packages, with the command from `missing`."""
     return InputError(
         f"--devices {topology.name}: compiling for GPUs that are not here needs packages that are "
         f"not here either: {install}"
@@ -119,12 +120,12 @@ def not_here(topology: Topology, install: str) -> InputError:
 
 
 def environment(topology: Topology) -> dict[str, str]:
-    """Returns the environment of the process that describes a topology."""
+    """Returns the environment of the process that compiles for a topology."""
     out = dict(os.environ)
     flags = out.get("XLA_FLAGS", "").split()
     flags = [f for f in flags if not f.startswith("--xla_force_host_platform_device_count")]
     out["XLA_FLAGS"] = " ".join(flags)
-    out["TF_CPP_MIN_LOG_LEVEL"] = "1"  # Warnings are part of what is looked for.
+    out["TF_CPP_MIN_LOG_LEVEL"] = "1"  # Keep warnings, because `look` returns them.
     root = str(Path(__file__).resolve().parents[2])
     out["PYTHONPATH"] = os.pathsep.join(filter(None, [root, out.get("PYTHONPATH", "")]))
     out.pop("JAX_PLATFORMS", None)
@@ -132,7 +133,7 @@ def environment(topology: Topology) -> dict[str, str]:
     if topology.kind == "cpu":
         out["JAX_PLATFORMS"] = "cpu"
     else:
-        # Without a driver the plugin would refuse to start; with one, nothing is to be taken of it.
+        # Without a driver the plugin would refuse to start; with one, it must allocate no memory.
         out["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
         out["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     return out
@@ -145,20 +146,21 @@ def look(
     batch_per_device: int | None = None,
     hlo: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Compiles the training step of an experiment for a topology, in a process of its own.
+    """Compiles the training step of an experiment for a topology, in a separate process.
 
     Args:
       resolved: the experiment.
       topology: the devices.
-      batch_per_device: replaces `data.batch_size`, which is of all devices.
-      hlo: file that the text of the compiled program is written to.
+      batch_per_device: batch size per device; replaces `data.batch_size`, the global batch size.
+      hlo: output file for the text of the compiled program.
 
     Returns:
-      See `facts.find`; with "warnings", what XLA said of arrays that it had to move as a whole.
+      Statistics of `compile_stats.find`, and "warnings", XLA's warnings about arrays that it
+      gathers as a whole.
 
     Raises:
       InputError: packages are missing, or the experiment does not fit the devices.
-      WorkFailed: XLA does not compile it, or the process ended without an answer.
+      WorkFailed: XLA cannot compile the step, or the process ended without an answer.
     """
     install = missing(topology)
     if install:

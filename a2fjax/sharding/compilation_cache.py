@@ -1,9 +1,10 @@
-"""Compiled programs on disk: a resumed run, a second `infer` and a sweep's next trial load them.
+"""Caches compiled programs on disk for resumed runs, repeated inference and the trials of a sweep.
 
-They are in `compiled/` of `a2fjax.user_cache`, one folder for each kind of machine. JAX's key holds
-program, compiler version, flags and accelerator, but neither the CPU's instructions nor the number
-of threads, which decide how the CPU compiler cuts sums: machines that differ in these share nothing
-here, so a loaded program gives the bits that compiling it would give.
+The programs are in `compiled/` of `a2fjax.user_cache`, with one folder per kind of machine. JAX's
+cache key covers the program, compiler version, flags and accelerator. It covers neither the CPU's
+instruction sets nor the number of threads, which determine how the CPU compiler splits sums.
+Machines that differ in these use separate folders, so a loaded program gives bit-identical results
+to one that is compiled anew.
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ from a2fjax import user_cache
 
 FOLDER = "compiled"
 MAX_BYTES = 2 << 30
-"""Of one machine's folder; JAX removes the least recently used programs beyond it."""
+"""Size limit of a machine's folder; JAX removes the least recently used programs beyond it."""
 
 LEAST_SECONDS = 0.05
 """Programs that compile faster are not stored."""
 
 UNUSED_DAYS = 30
-"""A machine's folder is removed when it was not used for this long."""
+"""A machine's folder is removed after this many days without use."""
 
 _DAMAGED_SECONDS = 60.0
 _THREADS = ("PJRT_NPROC", "NPROC")
 
 
 def enable() -> Path | None:
-    """Turns the cache on for this process, which must have joined the other processes of its run.
+    """Enables the cache for this process, which must already have joined its run.
 
-    Does nothing when several processes compute together, since some could load a program that the
-    others wait to compile with them; when the user set `jax_compilation_cache_dir`; and when the
-    folder cannot be written or belongs to somebody else, because JAX runs what it finds there.
+    The cache stays off in a run of several processes, because some could load a program while the
+    others wait to compile it with them. It also stays off if the user has set
+    `jax_compilation_cache_dir`, if the folder cannot be written, or if it belongs to another user,
+    because JAX executes the programs in it.
 
     Returns:
       The folder, None if the cache is off.
@@ -59,13 +61,13 @@ def enable() -> Path | None:
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     jax.config.update("jax_compilation_cache_dir", str(path))
-    # A process that has compiled anything before has decided to do without.
+    # If this process has compiled anything before, JAX has already disabled its cache.
     compilation_cache.reset_cache()
     return path
 
 
 def machine() -> str:
-    """Returns 16 hex digits of what decides the CPU compiler's output beside JAX's own key."""
+    """Returns 16 hex digits for the machine properties that JAX's own cache key lacks."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = [f"{name}={os.environ.get(name, '')}" for name in _THREADS]
     parts = (platform.machine(), _instructions(), str(cores), *threads)
@@ -73,7 +75,7 @@ def machine() -> str:
 
 
 def _instructions() -> str:
-    """Returns the instruction sets of the CPU, or its name where they are not listed."""
+    """Returns the instruction sets of the CPU, or its name if they are not available."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -84,7 +86,7 @@ def _instructions() -> str:
 
 
 def _prepare(path: Path) -> None:
-    """Makes the folder, and removes damaged entries in it and unused folders beside it.
+    """Creates the folder, and removes damaged entries in it and unused folders beside it.
 
     Raises:
       OSError: the folder cannot be used.
@@ -93,7 +95,7 @@ def _prepare(path: Path) -> None:
     if path.stat().st_uid != os.getuid():
         raise PermissionError(path)
     now = time.time()
-    # JAX writes the time of use after the program: one without it was cut off while being written.
+    # JAX writes the access time after the program, so a program without one is incomplete.
     for entry in path.glob("*-cache"):
         used = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
         if not used.exists() and now - entry.stat().st_mtime > _DAMAGED_SECONDS:

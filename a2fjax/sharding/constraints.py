@@ -1,7 +1,7 @@
-"""Where arrays lie when a batch is cut over devices: every item stays whole on its device.
+"""Sharding constraints that keep each example of a batch on one device.
 
-Most of a network follows from how its batch lies. What does not is said here, and only where a mesh
-is set (`jax.set_mesh`); elsewhere nothing is done.
+XLA derives most of a network's shardings from the sharding of its batch. These functions constrain
+the rest. They have no effect unless a device mesh is set (`jax.set_mesh`).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
 AXES = ("data", "fsdp")
-"""Of the mesh; batches are cut over both."""
+"""Axes of the device mesh; batches are sharded over both."""
 
 
 def num_shards() -> int:
-    """Returns the devices that a batch is cut over: those of the mesh that is set, or 1."""
+    """Returns the number of devices that share a batch: the current mesh's size, or 1."""
     mesh = jax.sharding.get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     if any(types.get(name) != AxisType.Auto for name in AXES):
-        return 1  # None is set, or each device computes its part by itself already.
+        return 1  # No mesh is set, or this code already runs per device.
     return math.prod(mesh.shape[name] for name in AXES)
 
 
 def shard_examples(x: Array, axis: int = 0) -> Array:
-    """Returns x, cut over the devices along the axis of the batch and no other.
+    """Returns x sharded over the devices along the batch axis alone.
 
     Args:
-      x: of any shape.
-      axis: of the batch's items.
+      x: array of any shape.
+      axis: the batch axis.
     """
     parts = num_shards()
     if parts == 1 or x.shape[axis] % parts:
@@ -41,20 +41,20 @@ def shard_examples(x: Array, axis: int = 0) -> Array:
 
 
 def replicate(tree: Any) -> Any:
-    """Returns arrays that every device has all of: parameters that are to be used."""
+    """Returns the tree with all arrays replicated, as parameters are for computing."""
     if num_shards() == 1:
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
 def per_example(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Returns `function`, each device computing it of its own items.
+    """Returns `function` mapped over the devices, so that each device computes its own examples.
 
-    For what XLA would otherwise gather the whole batch for, such as Fourier transforms.
+    Use it for operations for which XLA would gather the whole batch, such as Fourier transforms.
 
     Args:
-      function: [B, ...], and arrays that all items share, -> [B, ...]; what becomes of an item
-        depends on no other.
+      function: ([B, ...], arrays shared by all examples) -> [B, ...]; the result for an example
+        must not depend on the others.
     """
 
     def mapped(x: Array, *shared: Array) -> Array:

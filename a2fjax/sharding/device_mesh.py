@@ -28,7 +28,7 @@ STATE_SHARE = 0.3
 def build(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh of a configuration over `devices`; all devices by default.
 
-    If the axes need fewer devices than there are, the first ones are used.
+    If the axes need fewer devices than available, the first ones are used.
 
     Raises:
       InputError: as `shape`.
@@ -40,11 +40,11 @@ def build(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def check(config: ShardingConfig, batch_size: int, accumulate: int) -> None:
-    """Checks mesh and batch on this machine's devices, before a model is built.
+    """Checks the mesh and the batch size against the available devices, without a model.
 
     Args:
-      config: of the mesh; a preset is checked as one copy of the state per device.
-      batch_size: of the global batch.
+      config: configuration of the mesh; a preset is checked as one copy of the state per device.
+      batch_size: size of the global batch.
       accumulate: number of microbatches.
 
     Raises:
@@ -57,15 +57,15 @@ def check(config: ShardingConfig, batch_size: int, accumulate: int) -> None:
 def resolve_preset(
     config: ShardingConfig, devices: Sequence[jax.Device], state_bytes: int
 ) -> ShardingConfig:
-    """Returns the configuration with its preset replaced by numbers.
+    """Returns the configuration with its preset replaced by axis sizes.
 
-    "auto" takes the first of "replicate", "host" and "all" with which the state and a gradient of
-    the parameters take at most `STATE_SHARE` of a device, and the last of them if none does.
+    "auto" selects the first of "replicate", "host" and "all" with which the state and a gradient of
+    the parameters take at most `STATE_SHARE` of a device's memory, or "all" if none does.
 
     Args:
-      config: of the mesh.
-      devices: all of them.
-      state_bytes: of the whole state with a gradient.
+      config: configuration of the mesh.
+      devices: all devices.
+      state_bytes: size of the whole state and a gradient.
     """
     if not config.preset:
         return config
@@ -90,10 +90,10 @@ def device_bytes(device: jax.Device) -> float:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, *, hosts: int = 1, accumulate: int = 1) -> None:
-    """Checks that the global batch divides evenly.
+    """Checks that the global batch divides evenly over the devices, hosts and microbatches.
 
     Raises:
-      InputError: names the value and the nearest that works.
+      InputError: it does not; the message names the value and the nearest valid one.
     """
     check_batch(batch_size, mesh.size, hosts=hosts, accumulate=accumulate)
 
@@ -111,10 +111,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def state_shardings(abstract: Any, mesh: Mesh, config: ShardingConfig) -> Any:
     """Returns a sharding for each array of `abstract` (a tree with shapes and dtypes).
 
-    Arrays of at least `config.min_mib` are cut over `fsdp` along their largest axis that divides
-    evenly, unless one of `config.rules` is found in their path; all others are replicated, as is
-    everything when `fsdp` is 1. Moments and averages have the paths of their parameters within
-    them, so that a rule holds for all of these.
+    Arrays of at least `config.min_mib` are sharded over `fsdp` along their largest axis that
+    divides evenly, unless a pattern of `config.rules` matches their path. All others are
+    replicated, and so is everything if `fsdp` is 1. The paths of moments and averages contain the
+    paths of their parameters, so a rule applies to all of them.
 
     Raises:
       InputError: a rule's axis does not exist or does not divide evenly.

@@ -1,7 +1,7 @@
-"""How many devices go on which axis of the mesh, and whether a batch fits: numbers, without jax.
+"""Computes the axis sizes of a device mesh and checks the batch size, without JAX.
 
-Submission checks it before there are devices (`launch.submission.preflight`), training again when
-there are.
+Submission runs these checks before devices are available (`launch.submission.preflight`); training
+repeats them on the devices.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from a2fjax.errors import InputError
 
 
 def shape(config: ShardingConfig, devices: int, *, hosts: int = 1) -> tuple[int, int]:
-    """Returns the sizes of the axes (data, fsdp) on that many devices.
+    """Returns the sizes of the axes (data, fsdp) for a number of devices.
 
     Raises:
-      InputError: the axes do not fit the devices, or leave out some of several hosts'; names the
-        key and what would fit.
+      InputError: the axes do not match the devices, or leave some devices of several hosts unused;
+        the message names the key and a value that fits.
     """
     for name in ("data", "fsdp"):
         size = getattr(config, name)
@@ -51,10 +51,10 @@ def shape(config: ShardingConfig, devices: int, *, hosts: int = 1) -> tuple[int,
 
 
 def check_batch(size: int, devices: int, *, hosts: int = 1, accumulate: int = 1) -> None:
-    """Checks that a global batch can be cut evenly.
+    """Checks that a global batch divides evenly over the devices, hosts and microbatches.
 
     Raises:
-      InputError: names the value and the nearest that works.
+      InputError: it does not; the message names the value and the nearest valid one.
     """
     parts = math.lcm(devices, hosts) * accumulate
     if size % parts:

@@ -1,1 +1,1 @@
-"""Time: one jitted step, the loop around it, and what a run folder holds."""
+"""Training: the jitted step, the training loop, checkpoints and the run folder."""

@@ -1,8 +1,8 @@
-"""Saves training states with Orbax, completely or not at all, and restores them.
+"""Saves training states atomically with Orbax, and restores them.
 
 Orbax writes into a temporary folder beside the final one and renames it when everything is on disk,
-so a kill at any moment leaves the previous state valid. Old states are deleted only after the new
-one is complete.
+so the previous state stays valid if the process is killed. Old states are deleted only after the
+new one is complete.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class CheckpointWriter:
     """Saves and restores the training states of one run."""
 
     def __init__(self, run: Path, config: CheckpointConfig) -> None:
-        """Opens RUN/checkpoints, creating it; what an interrupted save left behind is removed.
+        """Opens or creates RUN/checkpoints and removes leftovers of interrupted saves.
 
         Args:
           run: the run folder.
-          config: which states are kept.
+          config: sets which states are kept.
 
         Raises:
           InputError: the folder cannot be written.
@@ -54,7 +54,7 @@ class CheckpointWriter:
             keep.append(
                 managers.BestN(
                     get_metric_fn=lambda metrics: metrics[config.best_metric],
-                    reverse=True,  # the policy keeps the end of the ranking; lower is better here
+                    reverse=True,  # The policy keeps the end of the ranking; lower is better here.
                     n=config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -70,28 +70,28 @@ class CheckpointWriter:
             epath.Path(self._folder),
             item_names=("params", "ema", "opt", "meta"),
             options=ocp.CheckpointManagerOptions(
-                save_decision_policy=managers.FixedIntervalPolicy(1),  # the loop decides
+                save_decision_policy=managers.FixedIntervalPolicy(1),  # The loop decides.
                 preservation_policy=managers.AnyPreservationPolicy(keep),
-                # Where a folder cannot be made, the threads that wait for it would wait minutes.
+                # If a folder could not be created, threads would wait minutes for it.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
     def latest(self) -> int | None:
-        """Returns the newest step that is completely on disk, None when there is none."""
+        """Returns the newest step that is completely on disk, None if there is none."""
         return max(checkpoints.steps_in(self._folder), default=None)
 
     def save(
         self, step: int, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
-        """Starts writing a state; returns as soon as the arrays are out of the device.
+        """Starts to write a state; returns once the arrays are copied from the devices.
 
         Args:
           step: completed updates.
-          state: what to save.
-          meta: JSON values to keep beside it.
-          metrics: held-out values at this step, empty when none were measured; states without
-            `best_metric` never count among the best.
+          state: the state to save.
+          meta: JSON values to store with it.
+          metrics: held-out values at this step, empty if none were measured; a state without
+            `best_metric` is never among the best.
 
         Raises:
           WorkFailed: this save, or the one before it, failed (disk full).
@@ -126,17 +126,17 @@ class CheckpointWriter:
             raise self._failed(error) from error
 
     def check(self) -> None:
-        """Raises `WorkFailed` when a save in the background failed; does not wait for it."""
+        """Raises `WorkFailed` if a background save has failed; does not wait for it."""
         try:
             self._manager.check_for_errors()
         except Exception as error:  # noqa: BLE001 - as in save
             raise self._failed(error) from None
 
     def wait(self) -> None:
-        """Returns once everything is on disk.
+        """Waits until everything is on disk.
 
         Raises:
-          WorkFailed: it could not be written.
+          WorkFailed: the state could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -149,13 +149,13 @@ class CheckpointWriter:
         """Returns the state at a step and its meta.
 
         Args:
-          step: as `latest` says.
-          abstract: shapes, dtypes and shardings of the state; the mesh may differ from the one
-            that saved it.
-          elsewhere: frozen parameters that are `STORED_ELSEWHERE`, as arrays.
+          step: a complete step, such as `latest()`.
+          abstract: shapes, dtypes and shardings of the state; the device mesh may differ from the
+            one that saved it.
+          elsewhere: arrays of the frozen parameters that match `STORED_ELSEWHERE`.
 
         Raises:
-          InputError: the state is of another rig or model, or damaged.
+          InputError: the state belongs to another rig or model, or is damaged.
         """
         folder = self._folder / str(step)
         fixed = params_lib.split(abstract.frozen, checkpoints.STORED_ELSEWHERE)[0]
@@ -181,15 +181,15 @@ class CheckpointWriter:
         return TrainState(count, params, frozen, found["opt"], ema), meta
 
     def settle(self) -> None:
-        """Waits for what is being written, whether it succeeds or not."""
+        """Waits for a running save, whether it succeeds or not."""
         with contextlib.suppress(Exception):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Ends the background threads; what is being written is finished first.
+        """Finishes a running save and ends the background threads.
 
         Raises:
-          WorkFailed: it could not be written.
+          WorkFailed: the state could not be written.
         """
         try:
             self._manager.close()
@@ -208,7 +208,7 @@ class CheckpointWriter:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        """Closes; when an error is already on its way, no second one hides it."""
+        """Closes the writer; an error of the block takes precedence over an error of closing."""
         try:
             if kind is None:
                 self.close()
@@ -222,7 +222,7 @@ class CheckpointWriter:
         latest = self.latest()
         last = "none is complete" if latest is None else f"the last complete one is {latest}"
         why = orbax_errors.first_line(error)
-        if len(why) > 200:  # What went wrong stands at the end, after the names of many files.
+        if len(why) > 200:  # The reason is at the end, after the names of many files.
             why = f"... {why[-160:]}"
         return WorkFailed(
             f"checkpoint {self._writing} of {self._folder.parent} could not be written "

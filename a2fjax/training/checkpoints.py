@@ -1,10 +1,10 @@
-"""Reads checkpoints: parameters without the optimiser, on any machine.
+"""Reads parameters from checkpoints, without the optimiser state and on any machine.
 
     RUN/config.json                 resolved configuration
        /encoders/<key>.safetensors  weights of speech encoders before training (`models.pretrained`)
        /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
                                     weights of encoders, which are in encoders/
-                          /ema      the same, averaged: what evaluation, inference and export use
+                          /ema      averaged parameters for evaluation, inference and export
                           /opt      optimiser state
                           /meta     JSON: step, rig, configuration, data, metrics, versions
 
@@ -29,7 +29,7 @@ from a2fjax.training import orbax_errors
 
 ITEMS = ("params", "ema")
 STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}",)
-"""Patterns of the frozen parameters that are not in checkpoints."""
+"""Patterns of frozen parameters that checkpoints leave out."""
 FOLDER = "checkpoints"
 
 
@@ -44,7 +44,7 @@ def steps(run: str | Path) -> list[int]:
     """Returns the steps of a run that can be loaded, ascending.
 
     Raises:
-      InputError: not a run folder.
+      InputError: the path is not a run folder.
     """
     run = Path(run)
     if not run.is_dir():
@@ -57,18 +57,19 @@ def steps(run: str | Path) -> list[int]:
 def load_params(
     run: str | Path, step: int | None = None, item: str = "ema"
 ) -> tuple[int, Params, dict[str, Any]]:
-    """Loads parameters without the optimiser, onto the host.
+    """Loads parameters without the optimiser state into host memory.
 
     Args:
       run: run folder.
-      step: completed updates; the newest by default.
-      item: "ema" (averaged, the same as "params" where no average is kept) or "params".
+      step: completed updates; the newest checkpoint by default.
+      item: "ema" (averaged; equals "params" if the run keeps no average) or "params".
 
     Returns:
       step, parameters (nested dict of NumPy arrays, constants included), meta.
 
     Raises:
-      InputError: not a run, no such step (names the nearest), another rig, or damaged.
+      InputError: the path is not a run, there is no such step (the message names the nearest), or
+        the checkpoint is damaged or belongs to another rig.
 
     Example:
       >>> load_params("nowhere")
@@ -106,12 +107,13 @@ def check_params(params: Any, expected: Any, *, name: str) -> None:
     """Checks that two trees of arrays have the same names, shapes and types.
 
     Args:
-      params: what there is (arrays, or anything with shape and dtype).
-      expected: what the model needs.
-      name: where `params` came from, for the message.
+      params: available parameters (arrays, or anything with a shape and dtype).
+      expected: parameters of the model.
+      name: source of `params`, for the message.
 
     Raises:
-      InputError: names the first weights that differ, are missing or are too many.
+      InputError: the trees differ; the message names the first weights that are different, missing
+        or unexpected.
     """
     have, want = _by_name(params), _by_name(expected)
     wrong = [f"{n} is missing (the model has {_spell(want[n])})" for n in want if n not in have]
@@ -142,10 +144,11 @@ def _reader() -> ocp.Checkpointer:
 
 
 def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
-    """Returns meta, and an item's tree as `ShapeDtypeStruct`s without reading its arrays.
+    """Returns meta and an item's tree of `ShapeDtypeStruct`s, without reading its arrays.
 
     Raises:
-      InputError: damaged, or made for another rig or another description of meshes.
+      InputError: the checkpoint is damaged, or was made for another rig or another version of the
+        mesh descriptor.
     """
     path = epath.Path(folder)
     try:
@@ -162,7 +165,7 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
             f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
             "its channels mean something else"
         )
-    # Checkpoints from before there were versions have the first one.
+    # Checkpoints older than this version number have version 1.
     described = meta.get("shape", 1)
     if "identity" in shapes and described != mesh_descriptor.VERSION:
         raise InputError(
@@ -173,7 +176,7 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
 
 
 def damaged(folder: Path, error: Exception) -> InputError:
-    """Returns the error of a checkpoint that cannot be read; names the steps beside it."""
+    """Returns the error for an unreadable checkpoint; it names the complete steps beside it."""
     others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
     rest = f"; complete steps beside it: {others}" if others else ""
     why = orbax_errors.first_line(error)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, how much of the machine it uses, and what it holds in memory."""
+"""Measures how a run spends its time, and its device utilisation and memory use."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Iterator
 import jax
 
 KINDS = ("start", "compile", "data", "eval", "save")
-"""What is not training: from the call to the first compilation, and the others by name."""
+"""Activities that are not training; "start" lasts from the call until the first compilation."""
 
 
 class Clock:
-    """Time between two log lines, and since the run was started, by what it was spent on."""
+    """Measures time by activity, between two log lines and since the start of the run."""
 
     def __init__(self, *, flops: float = 0.0, peak: float | None = None) -> None:
-        """Starts now, with "start".
+        """Starts the clock with the activity "start".
 
         Args:
-          flops: operations of an update, on all devices together; may be set later.
-          peak: operations a second that all devices could do at most, None where unknown.
+          flops: operations of an update on all devices together; may be set later.
+          peak: peak operations per second of all devices together, None if unknown.
         """
         self.flops, self._peak = flops, peak
         self._began = time.perf_counter()
@@ -30,11 +30,11 @@ class Clock:
         self.reset()
 
     def started(self) -> None:
-        """What came before counts as "start"."""
+        """Counts the time so far as "start"."""
         self._whole["start"] = time.perf_counter() - self._began
 
     def reset(self) -> None:
-        """Starts an interval."""
+        """Starts a new interval."""
         self.start = time.perf_counter()
         self.steps = 0
         self.frames = 0
@@ -42,7 +42,7 @@ class Clock:
 
     @contextlib.contextmanager
     def time(self, what: str) -> Iterator[None]:
-        """Adds the duration of the block to one of `KINDS`."""
+        """Adds the duration of the block to an activity of `KINDS`."""
         began = time.perf_counter()
         try:
             yield
@@ -52,12 +52,12 @@ class Clock:
             self._whole[what] += seconds
 
     def read(self) -> dict[str, float]:
-        """Returns the numbers of the interval, speeds without evaluation, saving and compiling.
+        """Returns the metrics of the interval; speeds exclude evaluation, saving and compiling.
 
-        "perf/goodput" is the share of the time since the start that went into updates; the shares
-        of what it did not go into are "perf/share_<kind>". "perf/mfu" is the share of the devices'
-        peak that the operations of the model's updates make (Chowdhery et al. 2022, "PaLM", where
-        what is computed again for gradients does not count), left out where the peak is unknown.
+        "perf/goodput" is the share of the time since the start that was spent on updates, and
+        "perf/share_<kind>" are the shares of the other activities. "perf/mfu" is the model's
+        operations per second divided by the devices' peak (Chowdhery et al. 2022, "PaLM";
+        recomputation for gradients does not count). It is left out if the peak is unknown.
         """
         now = time.perf_counter()
         wall = max(now - self.start, 1e-9)
@@ -82,8 +82,8 @@ class Clock:
 
 
 def memory() -> dict[str, float]:
-    """Returns GB: the largest use so far of this process, and of its first device where known."""
-    scale = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss is in bytes there, else in KiB
+    """Returns the peak memory in GB of this process and, if known, of its first device."""
+    scale = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss is in bytes on macOS, else in KiB
     factor = 1.0 if sys.platform == "darwin" else 1.024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor / scale
     values = {"perf/host_memory_gb": host}

@@ -1,4 +1,4 @@
-"""Jitted initialisation, training and evaluation steps of a run, from shapes and shardings alone.
+"""Builds the jitted initialisation, training and evaluation steps from shapes and shardings alone.
 
 Training compiles them for real devices; `a2fjax.plan` compiles them for described topologies.
 """
@@ -28,8 +28,8 @@ from a2fjax.training import step as step_lib
 from a2fjax.training.state import TrainState
 
 STOP_FLAGS = ("stop", "save")
-"""Requests that any process may make of all. Each step's program reduces them over the devices, so
-every process sees a request at the same step, without a collective of its own."""
+"""Requests that any process can send to all processes. The program of each step reduces them over
+the devices, so every process sees a request at the same step without a separate collective."""
 
 
 def build_mesh(
@@ -38,16 +38,17 @@ def build_mesh(
     spec: Batch,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Resolves the sharding preset, builds the mesh, and checks that the batch divides evenly.
+    """Resolves the sharding preset, builds the device mesh, and checks the batch size.
 
     Args:
-      config: of the run.
-      task: what is trained.
-      spec: a global batch.
-      devices: all devices by default; those of a described topology for planning.
+      config: configuration of the run.
+      task: the task to train.
+      spec: shapes of a global batch.
+      devices: all devices by default; the devices of a described topology for planning.
 
     Raises:
-      InputError: names the key, its value and the nearest that works.
+      InputError: the settings do not fit the devices; the message names the key, its value and the
+        nearest valid value.
     """
     devices = list(jax.devices() if devices is None else devices)
     chosen = config.sharding
@@ -62,7 +63,7 @@ def build_mesh(
 
 
 def state_bytes(config: Config, task: Task, spec: Batch) -> int:
-    """Returns the bytes of a training state and a gradient, from shapes alone."""
+    """Returns the size in bytes of a training state and a gradient, from shapes alone."""
     state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
     leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
@@ -78,29 +79,29 @@ def _creation(config: Config, task: Task) -> tuple[Callable[..., TrainState], An
 
 
 class CompiledSteps:
-    """Initialisation, training step and evaluation step of one run on one mesh.
+    """Initialisation, training step and evaluation step of one run on one device mesh.
 
     Attributes:
-      mesh: the devices.
+      mesh: the device mesh.
       abstract: the state as `ShapeDtypeStruct`s with their shardings.
-      shardings: those of the state, as a tree.
+      shardings: tree of the state's shardings.
       batch: a global batch as `ShapeDtypeStruct`s with their shardings.
       update: (state, batch) -> (state, metrics), not jitted and without stop flags.
-      stop_flags: shape and sharding of [devices, `STOP_FLAGS`] int32 requests.
+      stop_flags: shape and sharding of the [devices, `STOP_FLAGS`] int32 requests.
       train_step: jitted (state, batch, stop_flags) -> (state, metrics, combined flags); donates the
-        state's memory.
+        state's buffers.
       eval_step: jitted (state, batch, index, stop_flags) -> (terms, combined flags).
       combine_flags: jitted stop_flags -> combined flags [`STOP_FLAGS`].
     """
 
     def __init__(self, config: Config, task: Task, spec: Batch, mesh: Mesh) -> None:
-        """Traces shapes only.
+        """Traces shapes; compiles nothing.
 
         Args:
-          config: of the run.
-          task: what is trained.
-          spec: a global batch without shardings.
-          mesh: as `build_mesh` returns it.
+          config: configuration of the run.
+          task: the task to train.
+          spec: shapes of a global batch, without shardings.
+          mesh: device mesh from `build_mesh`.
         """
         self.mesh = mesh
         self._create, optimizer = _creation(config, task)
@@ -144,21 +145,21 @@ class CompiledSteps:
         )
 
     def lower(self) -> Any:
-        """Returns the training step lowered for the mesh; `.compile()` compiles it."""
+        """Returns the training step lowered for the device mesh; `.compile()` compiles it."""
         with jax.set_mesh(self.mesh):
             return self.train_step.lower(self.abstract, self.batch, self.stop_flags)
 
     def flops(self) -> float:
-        """Returns the model's operations for one update of the global batch.
+        """Returns the number of model operations per update of the global batch.
 
-        Operations that `accumulate` and `remat` repeat are not counted.
+        Operations that `accumulate` and `remat` repeat count once.
         """
         config = dataclasses.replace(self._config, accumulate=1, remat="none")
         update = step_lib.make_train_step(self._task, self._optimizer, config)
         return float(sum(cost.flops(update, self.abstract, self.batch).values()))
 
     def initialise(self, start: Params) -> TrainState:
-        """Returns the state before the first update, on the devices.
+        """Returns the initial state, on the devices.
 
         Args:
           start: weights that replace random initial values.

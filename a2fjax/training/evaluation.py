@@ -1,4 +1,4 @@
-"""Measures held-out loss and loss terms while training."""
+"""Evaluates the held-out loss and its terms during training."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def evaluate(
     *,
     on_batch: Callable[[int], None],
 ) -> dict[str, float]:
-    """Returns "eval/loss" and "eval/loss/<term>" of the averaged parameters.
+    """Computes "eval/loss" and "eval/loss/<term>" with the averaged parameters.
 
-    With several datasets, "eval/set/<name>/..." holds the same values of each.
+    With several datasets, "eval/set/<name>/..." holds the same values for each dataset.
 
     Args:
-      task: adds the terms up.
+      task: computes the total loss from the terms.
       inputs: held-out batches.
       eval_step: (state, local batch, index) -> (terms as sums, combined stop flags).
       state: training state.
@@ -41,7 +41,7 @@ def evaluate(
       on_batch: called with the number of each batch before it is evaluated.
 
     Returns:
-      Values by name; {} if a process asked to stop.
+      Values by name; {} if a process requested a stop.
 
     Raises:
       WorkFailed: a value is not finite.
@@ -56,7 +56,7 @@ def evaluate(
                 return {}
             parts = inputs.eval_sets(index)
             for name in parts or [""]:
-                # Terms are sums over examples: those of the datasets add up to the batch's.
+                # Terms are sums over examples, so the datasets' terms add up to the batch's.
                 batch = _only(local, parts[name]) if parts else local
                 terms, flags = eval_step(state, batch, index)
                 total = _add(total, terms)
@@ -72,7 +72,7 @@ def evaluate(
 
 
 def _only(batch: Batch, examples: np.ndarray) -> Batch:
-    """Returns the batch with only the frames of some examples counted."""
+    """Returns the batch with the frames of all other examples masked."""
     return batch.replace(frame_mask=batch.frame_mask & examples[:, None])
 
 

@@ -1,4 +1,4 @@
-"""Where the loop's batches come from, as the loop sees it."""
+"""Provides batches to the training loop."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from a2fjax.data import loader, records
 
 
 class Closable(Iterator[Batch], Protocol):
-    """Batches that stop being read ahead when closed."""
+    """An iterator over batches that stops reading ahead when closed."""
 
     def close(self) -> None:
-        """Stops threads and processes."""
+        """Stops threads and worker processes."""
 
 
 class Inputs(Protocol):
-    """Batches as a function of (seed, step, host); holds no position of its own."""
+    """Batches as a function of (seed, step, host), without a stored position."""
 
     def spec(self) -> Batch:
-        """Returns a global batch of `jax.ShapeDtypeStruct`s, without reading anything."""
+        """Returns a global batch of `jax.ShapeDtypeStruct`s without reading any files."""
 
     def batches(self, start_step: int) -> Closable:
-        """Returns this host's training batches number `start_step` and on, without end."""
+        """Returns an endless iterator over this host's training batches from `start_step` on."""
 
     def eval_batches(self) -> Closable:
-        """Returns this host's held-out batches, the same ones each time."""
+        """Returns this host's held-out batches, which are the same on each call."""
 
     def eval_sets(self, index: int) -> dict[str, np.ndarray]:
-        """Returns which examples of this host's held-out batch `index` are of which set.
+        """Returns the dataset of each example in this host's held-out batch `index`.
 
         Returns:
-          [examples] bool by name of the set, for the sets that the global batch has; the same names
-          in the same order on every host. Empty when there is only one set.
+          Mask [examples] bool by name of the dataset, for the datasets in the global batch; the
+          names and their order are the same on every host. Empty if there is only one dataset.
         """
 
     def describe(self, batch: Batch) -> list[str]:
         """Returns a name for each example of a training batch."""
 
     def fingerprint(self) -> str:
-        """Returns digits that change when the batches of some step would."""
+        """Returns hex digits that change if any batch would change."""
 
     def bad_records(self) -> int:
-        """Returns how many records this process could not read so far."""
+        """Returns the number of records that this process could not read so far."""
 
 
 class ShardInputs:
-    """Batches of the shards that a configuration names."""
+    """Batches from the shards of a configuration."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class ShardInputs:
         hosts: int = 1,
         cached: loader.FeatureSpecs | None = None,
     ) -> None:
-        """Reads nothing yet.
+        """Stores the settings; reads no files yet.
 
         Args:
-          config: of the run.
-          host: number of this process.
+          config: configuration of the run.
+          host: index of this process.
           hosts: number of processes.
           cached: encoders whose hidden states are read from feature caches, by key.
         """
@@ -106,7 +106,7 @@ class ShardInputs:
         )
 
     def eval_sets(self, index: int) -> dict[str, np.ndarray]:
-        """See `Inputs`; sets are named by their folders."""
+        """See `Inputs`; datasets are named after their folders."""
         held_out = self._config.eval
         if len(self._config.data.shards) < 2:
             return {}
@@ -118,14 +118,14 @@ class ShardInputs:
         return {names[k]: own == k for k in np.unique(sets[index])}
 
     def describe(self, batch: Batch) -> list[str]:
-        """See `Inputs`; the clip's id and the second it starts at."""
+        """See `Inputs`; names have the clip id and the start in seconds."""
         assert self._training is not None
         entries = self._training.source.entries
         places = zip(batch.clip.tolist(), batch.start.tolist(), strict=True)
         return [f"{entries[clip].id} from {start / rig.FPS:.2f} s" for clip, start in places]
 
     def fingerprint(self) -> str:
-        """See `Inputs`; clips are told apart by name, length and the statistics of their set."""
+        """See `Inputs`; covers the ids and lengths of clips and the statistics of datasets."""
         manifests = [records.read_manifest(Path(f)) for f in self._config.data.shards]
         text = json.dumps([m.statistics for m in manifests], sort_keys=True)
         return hashlib.sha256((loader.fingerprint(self._config) + text).encode()).hexdigest()[:16]

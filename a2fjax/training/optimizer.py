@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay; every schedule is a function of the step."""
+"""Builds AdamW with warm-up and cosine decay; every schedule is a function of the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from a2fjax.configuration import OptimConfig
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Returns learning rate by step: linear from 0 to the peak, then a half cosine.
+    """Returns the learning-rate schedule: linear from 0 to the peak, then a half cosine.
 
     The half cosine ends at `final_fraction` of the peak after `steps` updates (Loshchilov and
     Hutter 2017, "SGDR", without restarts).
@@ -27,10 +27,10 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def decayed(params: Any) -> Any:
-    """Returns a tree of bools: True where weight decay applies, which is matrices only.
+    """Returns a tree of bools: True for matrices, which are the parameters with weight decay.
 
-    Biases, scales and other vectors are left out; so are biases that a fused layer keeps as a
-    matrix, which are known by their name.
+    Biases, scales and other vectors are False. Biases that a fused layer stores as a matrix are
+    recognised by name and are False too.
     """
 
     def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
@@ -43,14 +43,14 @@ def decayed(params: Any) -> Any:
 def build(
     config: OptimConfig, steps: int, encoder_factor: float = 1.0
 ) -> optax.GradientTransformation:
-    """Returns clipping by global norm followed by AdamW (Loshchilov and Hutter 2019).
+    """Returns gradient clipping by global norm followed by AdamW (Loshchilov and Hutter 2019).
 
-    Its own count equals the state's step, because every step updates.
+    The optimiser's step count equals the state's step, because every step updates.
 
     Args:
-      config: of the optimiser.
-      steps: of the whole run.
-      encoder_factor: of the learning rate of what is under "encoders".
+      config: optimiser configuration.
+      steps: updates of the whole run.
+      encoder_factor: factor of the learning rate for the parameters under "encoders".
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     parts.append(
@@ -64,13 +64,13 @@ def build(
         )
     )
     if encoder_factor != 1.0:
-        # AdamW's whole step, decay included, is a multiple of its rate.
+        # AdamW's update, including weight decay, is proportional to the learning rate.
         parts.append(optax.masked(optax.scale(encoder_factor), _of_encoders))
     return optax.chain(*parts)
 
 
 def _of_encoders(params: Any) -> Any:
-    """Returns a tree of bools: True below "encoders"."""
+    """Returns a tree of bools: True for parameters under "encoders"."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[0], "key", None) == "encoders", params
     )

@@ -1,4 +1,4 @@
-"""Turns Orbax's errors into one line, and keeps its late ones off the console."""
+"""Shortens Orbax errors to one line and keeps late ones off the console."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from a2fjax.errors import InputError, WorkFailed
 
 
 def first_line(error: Exception) -> str:
-    """Returns the kind and the first line of an error."""
+    """Returns the type and the first line of an error."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _is_first_report(record: logging.LogRecord) -> bool:
-    """Returns False for errors of arrays whose save already failed with another array's error."""
+    """Returns False for an array's error if the save already failed with another array's error."""
     if "exception was never retrieved" not in record.getMessage() or not record.exc_info:
         return True
     error, trace = record.exc_info[1:]
     files = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)}
-    # Orbax's tasks pass through its files; TensorStore's futures are recognised by their text.
+    # Tracebacks of Orbax tasks contain its files; TensorStore futures are recognised by their text.
     return "OCDBT" not in str(error) and not any(f"{os.sep}orbax{os.sep}" in f for f in files)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses reports of arrays that finish after another array's failure ended the read.
+    """Suppresses error reports of arrays that finish after another array's failure.
 
-    They find their event loop closed, and Python reports an unraisable exception for each. If
-    several arrays fail, only the first error is raised; the others are logged as never retrieved
-    when their tasks are collected, which may be after the block.
+    Their event loop is closed by then, and Python reports an unraisable exception for each array.
+    If several arrays fail, only the first error is raised; the others are logged as never retrieved
+    when their tasks are garbage-collected, which may be after the block.
     """
     logging.getLogger("asyncio").addFilter(_is_first_report)
     before = sys.unraisablehook
@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
     try:
         yield
     except (InputError, WorkFailed):
-        time.sleep(0.3)  # Until the last of them has finished.
+        time.sleep(0.3)  # Wait until the last array has finished.
         raise
     finally:
         sys.unraisablehook = before

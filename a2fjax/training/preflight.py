@@ -1,4 +1,4 @@
-"""Checks of a training's data that need no accelerator and no JAX."""
+"""Checks the training data without an accelerator and without JAX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def check_shards(config: Config) -> None:
     """Checks that the shards exist and have the splits that training needs.
 
     Raises:
-      InputError: names the folder, what is missing and the nearest valid choice.
+      InputError: a check failed; the message names the folder, the problem and the nearest valid
+        choice.
     """
     if not config.data.shards:
         raise InputError("config: data.shards is empty: expected folders with a manifest.json")

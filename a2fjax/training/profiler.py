@@ -1,4 +1,4 @@
-"""A few updates traced into RUN/profile, for TensorBoard's profiler and for Perfetto."""
+"""Traces a few updates into RUN/profile, for TensorBoard's profiler and for Perfetto."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ FOLDER = "profile"
 
 
 class Profiler:
-    """Context in which a window of updates is traced (`log.profile_step`, `log.profile_steps`)."""
+    """Context that traces a range of updates (`log.profile_step`, `log.profile_steps`)."""
 
     def __init__(
         self, config: LogConfig, workdir: Path, say: Callable[[str], None], *, on: bool
     ) -> None:
-        """Traces nothing yet.
+        """Stores the settings; the trace starts in `at`.
 
         Args:
-          config: which updates.
+          config: sets the range of updates.
           workdir: the run folder.
           say: prints a line.
-          on: whether this process traces at all.
+          on: whether this process traces.
         """
         first = config.profile_step
         self._window = range(first, first + config.profile_steps) if first and on else range(0)
@@ -33,7 +33,7 @@ class Profiler:
         self._running = False
 
     def at(self, step: int) -> None:
-        """Starts or ends the trace; called before update `step`, 1 being the first."""
+        """Starts or ends the trace; call it before update `step`, where 1 is the first."""
         if self._running and step not in self._window:
             self._end()
         elif not self._running and self._window and step == self._window.start:
@@ -59,6 +59,6 @@ class Profiler:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        """Ends a trace that runs."""
+        """Ends a running trace."""
         if self._running:
             self._end()

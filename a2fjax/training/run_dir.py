@@ -1,4 +1,4 @@
-"""The run folder: whose it is, and whether a configuration may continue it."""
+"""Manages the run folder: records its configuration and checks whether a run may continue."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ FREE = (
     "data.threads",
     "data.prefetch",
 )
-"""Keys that may change when a run is continued: how long, where and how watched, not what is
-learnt. Another mesh gives the same numbers up to the order of sums, other parts of a batch draw
-other noise. More steps stretch what is
-left of the learning-rate schedule."""
+"""Keys that may change when a run is continued. They set its length, hardware and logging, not the
+training objective. Another device mesh gives the same numbers up to the order of sums; another
+`accumulate` draws other noise. More steps stretch the rest of the learning-rate schedule."""
 
 
 def identity(config: Config) -> str:
-    """Returns 16 hex digits that change when what is learnt does, and not with `FREE` keys."""
+    """Returns 16 hex digits that change with any key of the configuration except `FREE` keys."""
     return config_lib.digest({k: v for k, v in _flat(config).items() if not _is_free(k)})
 
 
 @contextlib.contextmanager
 def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
-    """Makes `workdir` the run folder of a configuration, for this process alone.
+    """Makes `workdir` the run folder of a configuration and locks it for this process.
 
-    In a new folder config.json is written before anything else; in one that has it, it stays until
-    `record`. The folder is held until the context ends, so that two processes never train in one.
+    In a new folder config.json is written before anything else; an existing one is kept until
+    `record`. The lock lasts until the context ends, so two processes never train in one folder.
 
     Raises:
-      InputError: the folder belongs to another configuration (names the keys that differ), holds
-        checkpoints of unknown origin, is in use, or cannot be made.
+      InputError: the folder belongs to another configuration (the message names the keys that
+        differ), holds checkpoints of unknown origin, is in use, or cannot be created.
     """
     check(workdir, resolved)
     try:
@@ -65,17 +64,17 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
                 "take another folder"
             ) from None
         except OSError:
-            pass  # A file system without locks; nothing can be said then.
+            pass  # The file system does not support locks, so the check is skipped.
         if not (workdir / "config.json").is_file():
             record(workdir, resolved)
         yield
 
 
 def check(workdir: Path, resolved: Resolved) -> None:
-    """Checks that a configuration may train in a folder, without touching it.
+    """Checks that a configuration may train in a folder, without changing the folder.
 
     Raises:
-      InputError: as `claim`, except that the folder is in use or cannot be made.
+      InputError: as `claim`, except for a folder that is in use or cannot be created.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir}: is a file, expected a folder")
@@ -104,7 +103,7 @@ def check(workdir: Path, resolved: Resolved) -> None:
 
 
 def record(workdir: Path, resolved: Resolved) -> None:
-    """Writes config.json, once it is known that the run can go on with this configuration."""
+    """Writes config.json; call it once the run can continue with this configuration."""
     path = workdir / "config.json"
     text = resolved.to_json() + "\n"
     if path.is_file() and path.read_text() == text:
@@ -123,5 +122,5 @@ def _is_free(key: str) -> bool:
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    # Through JSON, as config.json is: tuples and lists are the same thing there.
+    # Convert through JSON like config.json, which stores tuples as lists.
     return config_lib.flatten(json.loads(json.dumps(dataclasses.asdict(config), default=dict)))

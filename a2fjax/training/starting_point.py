@@ -1,4 +1,4 @@
-"""Prepares what a run starts from: encoders, constants, initial weights, and checks of them."""
+"""Prepares and checks the starting point of a run: encoders, constants and initial weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_task(resolved: Resolved, task: type | str) -> Resolved:
     """Returns the experiment with `config.task` set to a class or its import path.
 
     Raises:
-      InputError: it cannot be imported by name.
+      InputError: the class cannot be imported by name.
 
     Example:
       >>> from a2fjax import config
@@ -52,7 +52,7 @@ def with_task(resolved: Resolved, task: type | str) -> Resolved:
 
 
 def load_encoders(config: Config, workdir: Path) -> Encoders:
-    """Returns a run's encoders: those in its folder if it has started, else the configured ones."""
+    """Loads a run's encoders from its folder if it has checkpoints, else as configured."""
     pretrained.check_feature_source(config)
     if checkpoints.steps_in(workdir / checkpoints.FOLDER):
         return pretrained.restore(workdir, config.audio)
@@ -62,25 +62,25 @@ def load_encoders(config: Config, workdir: Path) -> Encoders:
 def build_task(config: Config, workdir: Path, encoders: Encoders) -> Task:
     """Builds the configured task with the constants of its run.
 
-    The constants are those of the run's checkpoints, else of the run in `config.init_from`, else
-    they are measured on the training data by the first process.
+    The constants come from the run's checkpoints, else from the run in `config.init_from`.
+    Otherwise the first process measures them on the training data.
 
     Raises:
-      InputError: no shards, or `init_from` is not a run.
+      InputError: there are no shards, or `init_from` is not a run.
     """
     if has_checkpoint(workdir):
         constants = checkpoints.load_params(workdir)[1]["constants"]
     elif config.init_from:
         constants = checkpoints.load_params(config.init_from)[1]["constants"]
     else:
-        # Measured once: the sums of another machine might end in other bits.
+        # Measured by one process, because sums on another machine may differ in the last bits.
         measured = tasks.constants(config, encoders=encoders) if jax.process_index() == 0 else {}
         constants = broadcast.broadcast_arrays(measured)
     return tasks.build(config, constants, encoders)
 
 
 def initial_params(config: Config, workdir: Path) -> Params:
-    """Returns the weights of the run in `config.init_from`; {} for a run that has checkpoints.
+    """Returns the weights of the run in `config.init_from`; {} if this run has checkpoints.
 
     Raises:
       InputError: `init_from` is not a run.
@@ -91,12 +91,12 @@ def initial_params(config: Config, workdir: Path) -> Params:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Returns whether a folder holds a run with a complete checkpoint."""
+    """Returns True if a folder holds a run with a complete checkpoint."""
     return (workdir / "config.json").is_file() and bool(checkpoints.steps(workdir))
 
 
 def feature_specs(encoders: Encoders) -> dict[str, FeatureSpec]:
-    """Returns the identity of each encoder's hidden states in feature caches, by key."""
+    """Returns the spec of each encoder's hidden states in feature caches, by encoder key."""
     return {key: writer.feature_spec(*loaded) for key, loaded in encoders.items()}
 
 
@@ -104,7 +104,7 @@ def check_best_metric(config: Config, task: Task, inputs: Inputs) -> None:
     """Checks that evaluation computes `checkpoint.best_metric`, from shapes alone.
 
     Raises:
-      InputError: it does not; names the nearest metric.
+      InputError: there is no such metric; the message names the nearest.
     """
     if not (config.checkpoint.keep_best and config.eval.every_steps):
         return
@@ -130,9 +130,9 @@ def merge_initial(
     Args:
       task: adapts the other run's weights with `warm_start`.
       params: pretrained weights of the task.
-      initial: as `initial_params` returns them.
+      initial: weights from `initial_params`.
       abstract: shapes of all parameters.
-      name: of the other run, for messages.
+      name: name of the other run, for messages.
 
     Raises:
       InputError: the other run has another model.

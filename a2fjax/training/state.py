@@ -1,8 +1,8 @@
-"""What training changes, and the random streams it draws from.
+"""Defines the training state and its random streams.
 
-Neither the position in the data nor a random key is part of the state: the data are a function of
-`step`, and every key is folded in from (seed, name, step). A run that dies anywhere therefore
-continues with the same numbers from nothing but the arrays below.
+The state holds neither a position in the data nor a random key: the data are a function of `step`,
+and every key is derived from (seed, name, step). A run that is interrupted anywhere therefore
+continues with the same numbers from the arrays of the state alone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from a2fjax.tasks.base import Task
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes.
+    """State of a training run.
 
     Attributes:
-      step: int32 scalar, completed updates. Batch number `step` is the next one.
-      params: trained parameters; what gradients are taken of.
-      frozen: parameters that are not trained; in neither gradients, optimiser nor average.
-      opt_state: of the optimiser, for `params`.
-      ema: exponential moving average of `params`, or None when it is not kept.
+      step: int32 scalar, completed updates; also the number of the next batch.
+      params: trained parameters, which have gradients.
+      frozen: parameters that are not trained; they have no gradient, optimiser state or average.
+      opt_state: optimiser state of `params`.
+      ema: exponential moving average of `params`, or None if the run keeps none.
     """
 
     step: jax.Array
@@ -39,7 +39,7 @@ class TrainState:
     ema: Params | None
 
     def merged(self, *, average: bool) -> Params:
-        """Returns whole parameters, constants included; averaged ones when asked and kept."""
+        """Returns all parameters, including constants; averaged if requested and available."""
         trained = self.ema if average and self.ema is not None else self.params
         return params_lib.merge(trained, self.frozen)
 
@@ -47,8 +47,8 @@ class TrainState:
 def stream(seed: int, name: str, step: jax.Array | int) -> jax.Array:
     """Returns the key of the random stream `name` at `step`.
 
-    A key depends on these three alone: adding a stream disturbs no other, and resuming needs no
-    saved key.
+    A key depends only on the three arguments, so a new stream does not affect the others, and
+    resuming needs no saved key.
     """
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return jax.random.fold_in(key, step)
@@ -63,16 +63,16 @@ def create(
     seed: int,
     average: bool,
 ) -> TrainState:
-    """Returns the state before the first update. Pure; runs under `jit` and `eval_shape`.
+    """Returns the initial state; a pure function that runs under `jit` and `eval_shape`.
 
     Args:
-      task: gives the parameters.
-      optimizer: gives its own state for the trained ones.
-      batch: arrays of the shapes and types training will see; the values do not matter.
-      pretrained: weights of `task.pretrained`, and any others that are not to start at random; an
-        argument, so that they do not become part of the compiled program.
-      seed: of the parameters.
-      average: keep an exponential moving average.
+      task: initialises the parameters.
+      optimizer: initialises its state for the trained parameters.
+      batch: arrays with the shapes and types of training batches; the values do not matter.
+      pretrained: weights that replace random initial values, such as `task.pretrained`; passed as
+        an argument so that they do not become constants of the compiled program.
+      seed: seed of the parameters.
+      average: whether to keep an exponential moving average.
     """
     params = params_lib.overlay(task.init(stream(seed, "init", 0), batch), pretrained or {})
     trained, frozen = params_lib.split(params, task.frozen)
@@ -88,15 +88,14 @@ def create(
 def ema_update(ema: Params, params: Params, step: jax.Array, *, decay: float) -> Params:
     """Returns the moving average after one more update.
 
-    The decay is min(`decay`, (1 + t) / (10 + t)) after t updates, so that early on the average
-    forgets the initial values quickly (the warm-up of TensorFlow's ExponentialMovingAverage with
-    `num_updates`).
+    The decay is min(`decay`, (1 + t) / (10 + t)) after t updates, so the average quickly forgets
+    the initial values (the warm-up of TensorFlow's ExponentialMovingAverage with `num_updates`).
 
     Args:
       ema: average so far.
       params: parameters after the update.
       step: updates completed before this one, t.
-      decay: in the long run, in [0, 1).
+      decay: decay after the warm-up, in [0, 1).
     """
     t = step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1.0 + t) / (10.0 + t))

@@ -1,4 +1,4 @@
-"""The update and the held-out measurement as pure functions of (state, batch)."""
+"""Makes the training and evaluation steps, which are pure functions of (state, batch)."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def make_train_step(
     mesh: Mesh | None = None,
     shardings: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the update: (state, batch) -> (state after it, metrics).
+    """Returns the training step: (state, batch) -> (updated state, metrics).
 
-    Gradients are taken of the trained parameters only, so frozen ones cost no backward pass and
-    stay out of the norm that clipping looks at. Metrics are scalars of this one batch: float32
+    Gradients are computed for the trained parameters only, so frozen parameters need no backward
+    pass and do not contribute to the norm for clipping. Metrics are scalars of this batch: float32
     "loss", "loss/<term>", "grad_norm" (before clipping), "update_norm", "param_norm", the same for
     each group of parameters ("grad_norm/<group>" ...), "lr"; and "finite" (bool), which is False
-    when the loss, a gradient or a parameter is not a number.
+    if the loss, a gradient or a parameter is not finite.
 
     Args:
-      task: gives the loss.
-      optimizer: as `optimizer.build` gives it.
-      config: of the run.
-      mesh: where the batch lies, for the parts of `config.accumulate`.
-      shardings: of the trained parameters, where their gradients are to lie as they do.
+      task: computes the loss.
+      optimizer: optimiser from `optimizer.build`.
+      config: configuration of the run.
+      mesh: device mesh of the batch, used to shard the parts of `config.accumulate`.
+      shardings: shardings of the trained parameters, which are applied to their gradients too.
     """
     schedule = optimizer_lib.learning_rate(config.optim, config.steps)
     encoder = config.audio.encoder
@@ -55,8 +55,8 @@ def make_train_step(
 
         def loss(trained: Params, part: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
             def forward(trained: Params) -> tuple[jax.Array, Terms]:
-                # Gathered here and once. Left to itself, the compiler moves activations to where a
-                # part of a parameter lies, which is many times as much.
+                # Gather the parameters once. Otherwise the compiler moves activations to the
+                # parameter shards, which is many times the traffic.
                 params = constraints.replicate(params_lib.merge(trained, state.frozen))
                 return task.loss(params, part, key, step=state.step, train=True)
 
@@ -97,10 +97,10 @@ def make_train_step(
 
 
 def _norms(name: str, tree: Params) -> Metrics:
-    """Returns the norm of a tree and those of its groups, the modules at the top.
+    """Returns the norm of a tree and the norms of its groups, which are the top-level modules.
 
-    The modules of the collection "params" stand beside other collections, such as "encoders". A
-    lone top name is replaced by the names below it, as long as there is only one.
+    The modules of the collection "params" are groups, and so are other collections such as
+    "encoders". While there is only one group, the names below it replace it.
     """
     groups: Params = {**tree, **tree["params"]} if "params" in tree else tree
     if groups is not tree:
@@ -125,13 +125,12 @@ def _accumulated(
     """Returns loss, terms and gradient of a batch that is computed in parts.
 
     With terms t of sums S_t and weights W_t over the parts p, the gradient of total(S, W) is
-    sum_p sum_t (d total / d S_t) grad S_t,p + (d total / d W_t) grad W_t,p, the factors taken at
-    the sums over the whole batch. A total that is linear in the S_t, as ours are, needs only the
-    W_t for its factors, which follow from masks: the first of the two passes then costs next to
-    nothing.
+    sum_p sum_t (d total / d S_t) grad S_t,p + (d total / d W_t) grad W_t,p, with factors evaluated
+    at the sums over the whole batch. The totals here are linear in the S_t, so the factors depend
+    only on the W_t, which follow from masks. The first of the two passes then costs almost nothing.
 
-    Part p is the rows p, p + `parts`, ... of the batch: each device's own rows, however many
-    devices there are, so that nothing moves between them.
+    Part p consists of rows p, p + `parts`, ... of the batch. For any number of devices, each device
+    thus computes its own rows, and no data move between devices.
     """
 
     def cut(value: jax.Array) -> jax.Array:
@@ -146,7 +145,7 @@ def _accumulated(
     stacked = jax.tree.map(cut, batch)
     keys = jax.random.split(key, parts)
 
-    # Not a loop of the program's: what the factors do not depend on is only then left out.
+    # Unrolled in Python, so that XLA removes computations that the factors do not depend on.
     whole: Terms = {}
     for index in range(parts):
         found = loss(trained, stacked.select(index), keys[index])[1]
@@ -169,10 +168,10 @@ def _accumulated(
 
 
 def make_eval_step(task: Task, seed: int) -> Callable[[TrainState, Batch, jax.Array], Terms]:
-    """Returns (state, batch, index) -> loss terms of the averaged parameters, as sums.
+    """Returns the evaluation step: (state, batch, index) -> loss terms as sums.
 
-    Batch number `index` always gets the same key, so that losses that draw noise are comparable
-    from one measurement to the next.
+    It uses the averaged parameters. Batch number `index` always gets the same random key, so losses
+    that draw noise are comparable between evaluations.
     """
 
     def eval_step(state: TrainState, batch: Batch, index: jax.Array) -> Terms:

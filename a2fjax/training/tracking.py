@@ -1,8 +1,7 @@
-"""What leaves a run while it trains: metrics.jsonl, lines on the console, Weights & Biases.
+"""Logs metrics to metrics.jsonl, the console and Weights & Biases.
 
-Keys that begin with "time/" or "perf/" hold wall-clock numbers; all others are functions of the
-configuration, the data and the step, and are equal in a run that was interrupted and one that was
-not.
+Keys that begin with "time/" or "perf/" hold wall-clock measurements. All others are functions of
+the configuration, the data and the step, so an interruption of the run does not change them.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from a2fjax.configuration import Config
 from a2fjax.errors import InputError, WorkFailed
 
 MEASURED = ("time/", "perf/")
-"""Prefixes of keys that a second run of the same experiment need not repeat."""
+"""Prefixes of keys whose values may differ between runs of the same experiment."""
 
 
 class MetricsFile:
-    """RUN/metrics.jsonl: one JSON object a line, each with its "step"."""
+    """The file RUN/metrics.jsonl: one JSON object per line, each with a "step"."""
 
     def __init__(self, path: Path, *, step: int) -> None:
-        """Opens the file to continue at `step`; later lines, and a torn one, are dropped first.
+        """Opens the file to continue at `step`, and removes later and incomplete lines.
 
         Args:
-          path: of the file.
+          path: path of the file.
           step: completed updates of the state that training continues from.
         """
         self._path = path
         kept = [line for line in _read(path) if line["step"] <= step]
         self._known = {key for line in kept if line["step"] == step for key in line}
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        if path.exists() and path.read_bytes() != text.encode():  # Else a finished run stays as is.
+        if path.exists() and path.read_bytes() != text.encode():  # Leave a finished run untouched.
             files.write_text(path, text)
-        # Unbuffered: a line is either given to the system or the failure is known at once.
+        # Unbuffered, so that a failed write raises at once.
         self._file = path.open("ab", buffering=0)
 
     def has(self, key: str) -> bool:
-        """Returns whether a line of the step it was opened at had that key already."""
+        """Returns True if the file had a line of its opening step with this key."""
         return key in self._known
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends a line; it is on its way to disk when this returns."""
+        """Appends a line and passes it to the operating system."""
         line = (json.dumps({"step": step, **values}) + "\n").encode()
         try:
             if self._file.write(line) != len(line):
@@ -94,10 +93,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 class WandB:
-    """The same lines in Weights & Biases, under one run however often training is started."""
+    """Logs the same lines to Weights & Biases, under one run across restarts."""
 
     def __init__(self, config: Config, workdir: Path, *, run_id: str) -> None:
-        """Opens the run; offline, below `workdir`, when there is no account or no network.
+        """Opens the run; offline, in `workdir`, if there is no account or no network.
 
         Raises:
           InputError: the package is not installed.
@@ -124,21 +123,21 @@ class WandB:
         arguments["mode"] = self.mode
         try:
             self._run = wandb.init(**arguments)
-        except Exception:  # noqa: BLE001 - whatever keeps us from the server, the run goes on
+        except Exception:  # noqa: BLE001 - training must continue if the server is unreachable
             if self.mode != "online":
                 raise
             self.mode = arguments["mode"] = "offline"
             self._run = wandb.init(**arguments)
-        # A resumed run repeats a few steps; against wandb's own counter they would be dropped.
+        # A resumed run repeats a few steps, which wandb's own step counter would reject.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Sends a line."""
+        """Logs the values of a step."""
         self._run.log({"step": step, **values})
 
     def close(self, *, failed: bool) -> None:
-        """Ends the run."""
+        """Ends the run, with exit code 1 if it failed."""
         self._run.finish(exit_code=int(failed))
 
 
@@ -156,12 +155,12 @@ def wandb_mode() -> str:
 
 
 def wandb_id(workdir: Path, fingerprint: str) -> str:
-    """Returns the run's name there: a function of where it is and what it trains."""
+    """Returns the run's id in Weights & Biases, from its folder and configuration."""
     return hashlib.sha256(f"{workdir.absolute()} {fingerprint}".encode()).hexdigest()[:16]
 
 
 class Tracker:
-    """All places a number goes to, as one object."""
+    """Writes metrics to all destinations: file, console and Weights & Biases."""
 
     def __init__(
         self,
@@ -172,14 +171,14 @@ class Tracker:
         identity: str,
         say: Callable[[str], None],
     ) -> None:
-        """Opens metrics.jsonl to continue at `step`, and wandb when asked.
+        """Opens metrics.jsonl to continue at `step`, and wandb if configured.
 
         Args:
-          config: of the run.
-          workdir: of the run.
+          config: configuration of the run.
+          workdir: run folder.
           step: completed updates.
-          identity: fingerprint of what the run learns.
-          say: prints a line to the person at the console.
+          identity: digest from `run_dir.identity`.
+          say: prints a line on the console.
         """
         self._config = config
         self._say = say
@@ -190,12 +189,12 @@ class Tracker:
             say(f"wandb: {self._wandb.mode}, run {wandb_id(workdir, identity)}")
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
-        """Records one update's numbers and prints its line."""
+        """Records the metrics of an update and prints a line."""
         self._record(step, values)
         self._say(train_line(step, self._config.steps, values))
 
     def eval(self, step: int, values: Mapping[str, float]) -> None:
-        """Records held-out numbers and prints them."""
+        """Records held-out metrics and prints a line."""
         self._record(step, values)
         start, end = "eval/set/", "/loss"
         sets = [
@@ -216,14 +215,14 @@ class Tracker:
         self.file.sync()
 
     def close(self, *, failed: bool) -> None:
-        """Closes everything."""
+        """Closes all destinations."""
         self.file.close()
         if self._wandb is not None:
             self._wandb.close(failed=failed)
 
 
 def train_line(step: int, steps: int, values: Mapping[str, float]) -> str:
-    """Returns the console's line for one update."""
+    """Returns the console line for an update."""
     parts = [f"step {step}/{steps}", _losses("train", values)]
     parts.append(f"grad {values['train/grad_norm']:.3g}  lr {values['train/lr']:.3g}")
     if "perf/steps_per_s" in values:
@@ -249,7 +248,7 @@ def _rate(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as a person writes them: "42s", "3m05s", "2h07m"."""
+    """Returns a duration in seconds as readable text: "42s", "3m05s", "2h07m"."""
     if not math.isfinite(seconds):
         return "?"
     whole = int(round(seconds))
@@ -261,7 +260,7 @@ def duration(seconds: float) -> str:
 
 
 def every(step: int, interval: int, last: int) -> bool:
-    """Returns whether something done each `interval` steps, and at the last one, is due.
+    """Returns True at every `interval`-th step and at the last one.
 
     An interval of 0 means never.
     """

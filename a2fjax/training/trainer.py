@@ -1,4 +1,4 @@
-"""Trains a model: prepares a run, then does one update after another until the last."""
+"""Trains a model: prepares a run, then performs the updates, evaluations and saves."""
 
 from __future__ import annotations
 
@@ -55,22 +55,22 @@ def train(
 
     Args:
       resolved: the experiment.
-      workdir: run folder; made if it does not exist. The same call on it again continues the run
-        and gives the numbers that an uninterrupted run would have given.
-      task: what to train; by default the task of the configuration. A class, or its import path
-        "package.module:Class", is recorded as `config.task`, so that whoever loads the run builds
-        it again. A task object is used as it is, and not recorded.
+      workdir: run folder; created if it does not exist. A repeated call continues the run and gives
+        the same numbers as an uninterrupted run.
+      task: the task to train; by default the task of the configuration. A class, or its import path
+        "package.module:Class", is recorded as `config.task`, so that loading the run builds it
+        again. A task object is used directly and not recorded.
       inputs: source of batches; the configuration's shards by default.
       say: prints a line of progress; to standard output by default. Only the first process prints.
-      watchdog: told about progress; none by default.
+      watchdog: monitors progress; by default there is no limit.
 
     Returns:
       The state after the last update.
 
     Raises:
-      InputError: the configuration, the shards or the folder do not fit together.
-      WorkFailed: a value that is not finite, or a disk that cannot be written.
-      Preempted: a signal asked to stop; the state is saved.
+      InputError: the configuration, the shards and the folder do not match.
+      WorkFailed: a value is not finite, or the disk cannot be written.
+      Preempted: a signal requested a stop; the state is saved.
 
     Example:
       >>> from a2fjax import config
@@ -92,7 +92,7 @@ def train(
         config_lib.check_schedule(config.optim, config.steps)
         device_mesh.check(config.sharding, config.data.batch_size, config.accumulate)
         encoders: pretrained.Encoders = {}
-        # Before encoders are looked for under names that may be another run's.
+        # Check first: the encoders in the folder may belong to another run.
         run_dir.check(workdir, resolved)
         if task is None:
             encoders = starting_point.load_encoders(config, workdir)
@@ -125,14 +125,14 @@ def _silent(line: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Configuration and surroundings of one call of `train`.
+    """Configuration and environment of one call of `train`.
 
     Attributes:
       resolved: the experiment.
       workdir: run folder.
-      stop: signals received.
+      stop: stop requests from signals.
       say: prints a line of progress.
-      watchdog: told about progress.
+      watchdog: monitors progress.
     """
 
     resolved: Resolved
@@ -163,18 +163,18 @@ class Trainer:
         checkpoints: CheckpointWriter,
         initial: Params,
     ) -> None:
-        """Traces the steps; nothing is compiled yet.
+        """Traces the steps; compiles nothing yet.
 
         Args:
-          run: configuration and surroundings.
-          task: what is trained.
+          run: configuration and environment.
+          task: the task to train.
           inputs: source of batches.
-          mesh: as `build_mesh` returns it.
-          checkpoints: of the run.
+          mesh: device mesh from `build_mesh`.
+          checkpoints: checkpoint writer of the run.
           initial: weights of another run to start from; {} for none.
 
         Raises:
-          InputError: `initial` does not fit the model.
+          InputError: `initial` does not match the model.
         """
         self.config, self.workdir, self.resolved = run.resolved.config, run.workdir, run.resolved
         self.stop, self.say, self.watchdog = run.stop, run.say, run.watchdog
@@ -182,7 +182,7 @@ class Trainer:
         self.first = jax.process_index() == 0
         self.saved_at = time.monotonic()
         self.saved_step: int | None = None
-        # Of the shards as they are now, whatever happens to the files later.
+        # Computed now, because the shards may change during the run.
         self.data = inputs.fingerprint()
 
         self.compiled_steps = CompiledSteps(self.config, task, inputs.spec(), mesh)
@@ -200,7 +200,7 @@ class Trainer:
     # ---- start ------------------------------------------------------------------------------
 
     def train(self) -> TrainState:
-        """Restores or initialises the state, compiles, and runs the updates that are left."""
+        """Restores or initialises the state, compiles, and runs the remaining updates."""
         last = self.config.steps
         latest: int | None = broadcast.broadcast_from_first(self.checkpoints.latest())
         if latest is None:
@@ -235,7 +235,7 @@ class Trainer:
         return Tracker(self.config, self.workdir, step=start, identity=identity, say=self.say)
 
     def _evaluation_is_missing(self, start: int) -> bool:
-        """Returns whether the run was stopped between an update and its evaluation."""
+        """Returns True if the run was stopped between an update and its evaluation."""
         due = start > 0 and every(start, self.config.eval.every_steps, self.config.steps)
         due = due and self.tracker is not None and not self.tracker.file.has("eval/loss")
         return bool(broadcast.broadcast_from_first(bool(due)))
@@ -252,7 +252,7 @@ class Trainer:
         return state
 
     def _read_frozen(self) -> Params:
-        """Returns the encoders' frozen weights on the devices; checkpoints leave them out."""
+        """Returns the frozen encoder weights, which checkpoints leave out, on the devices."""
         like = params_lib.split(self.abstract.frozen, checkpoints_lib.STORED_ELSEWHERE)[1]
         values = params_lib.restrict(self.pretrained, like)
         return jax.tree.map(lambda value, spec: jax.device_put(value, spec.sharding), values, like)
@@ -294,7 +294,7 @@ class Trainer:
                     local = next(batches)
                 batch, flags = self._to_devices(local), self._stop_flags()
                 state, metrics, flags = update(state, batch, flags)
-                # Metrics of the previous update: reading them does not wait for the device.
+                # Read the metrics of the previous update, which does not block on this one.
                 requests = self._read(pending)
                 pending = _Pending(step, metrics, flags, local)
                 evaluate = every(step, config.eval.every_steps, last)
@@ -313,7 +313,7 @@ class Trainer:
         return state
 
     def _stop_flags(self) -> jax.Array:
-        """Returns this process's requests to all processes, for the next program to combine."""
+        """Returns this process's requests, which the next compiled step combines across devices."""
         requests = [self.stop.requested(), self.first and self._overdue()]
         return self._to_devices(self._flag_rows(requests)) if any(requests) else self.no_flags
 
@@ -321,22 +321,22 @@ class Trainer:
         return np.tile(np.asarray(requests, np.int32), (self.mesh.local_mesh.size, 1))
 
     def _to_devices(self, local: Any) -> Any:
-        """Returns global arrays of this process's rows of a batch, or of stop flags."""
+        """Builds global arrays from this process's rows of a batch or of the stop flags."""
         sharding = self.compiled_steps.batch_sharding
         return jax.tree.map(
             lambda value: jax.make_array_from_process_local_data(sharding, value), local
         )
 
     def _read(self, pending: _Pending | None) -> set[str]:
-        """Checks that the metrics of an update are finite, and logs them when that is due.
+        """Checks that the metrics of an update are finite, and logs them at the log interval.
 
         Returns:
-          What any process requested at that update; the same on all processes.
+          Requests of any process at that update; the same set on all processes.
         """
         if pending is None:
             return set()
         step, metrics, stop_flags, batch = pending
-        # Here, not where an update is started: this waits until the device has finished it.
+        # Beat here and not at dispatch, because reading the metrics waits for the device.
         self.watchdog.beat(f"doing step {step + 1}")
         if not bool(metrics["finite"]):
             raise self._not_finite(pending)
@@ -370,7 +370,7 @@ class Trainer:
     # ---- evaluation, saving, stopping ---------------------------------------------------------
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Returns and logs held-out values; {} if a process asked to stop."""
+        """Evaluates, logs and returns held-out values; {} if a process requested a stop."""
 
         def eval_step(state: TrainState, batch: Batch, index: int) -> Any:
             number = np.asarray(index, np.int32)
@@ -391,7 +391,7 @@ class Trainer:
     def _save(self, state: TrainState, step: int, held_out: dict[str, float]) -> None:
         self.watchdog.beat(f"saving step {step}")
         with self.clock.time("save"):
-            # The log reaches the disk first: a run that continues from the state must find it.
+            # Sync the log first: a run that resumes from this state needs its lines.
             if self.tracker is not None:
                 self.tracker.sync()
             fingerprint = config_lib.fingerprint(self.config)

@@ -1,4 +1,4 @@
-"""Barriers and broadcasts among the processes of a run, over the failure detector's connections."""
+"""Barriers and broadcasts between the processes of a run, over the failure detector's links."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 from a2fjax.training.distributed.failure_detector import FailureDetector
 
 _detector: FailureDetector | None = None
-"""Connections of this process; None in a run of one process."""
+"""Failure detector of this process; None in a run of one process."""
 
 
 def connect(detector: FailureDetector | None) -> None:
-    """Sets the connections that the functions below use; None for a single process."""
+    """Sets the failure detector whose connections this module uses; None for a single process."""
     global _detector
     _detector = detector
 
 
 def barrier() -> None:
-    """Returns when all processes have called it; at once for a single process."""
+    """Blocks until all processes have called it; returns at once for a single process."""
     if _detector is not None:
         _detector.meet()
 
 
 def broadcast_from_first(value: Any) -> Any:
-    """Returns the first process's value on all processes; all must call it.
+    """Returns the first process's value on all processes, which must all call it.
 
     Args:
-      value: JSON value; those of other processes are ignored.
+      value: JSON value; the values of other processes are ignored.
 
     Example:
       >>> broadcast_from_first({"step": 3})
@@ -41,7 +41,7 @@ def broadcast_from_first(value: Any) -> Any:
 
 
 def broadcast_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the first process's arrays on all processes; those of the others are ignored."""
+    """Returns the first process's arrays on all processes; ignores the others' arrays."""
     if _detector is None:
         return dict(arrays)
     buffer = io.BytesIO()

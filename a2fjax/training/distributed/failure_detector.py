@@ -1,13 +1,13 @@
-"""The processes of one run, told of each other's end: who fails, dies or falls silent is named.
+"""Detects failed, killed and unresponsive processes of a run and reports them to the others.
 
-XLA's collectives have no time limits: when one process dies, the others wait in the next one, and
-JAX's own heartbeat ends them after a while without a word on who was lost. Here every process keeps
-a connection to the first one. A process that fails says why before it goes; one that is killed is
-known by its closed connection; one that stands still, or a machine that is gone, by its silence.
-All others then say who and why, and end.
+XLA's collectives have no time limits: if one process dies, the others wait in the next collective,
+and JAX's own heartbeat ends them after a while without naming the lost process. Here every process
+keeps a connection to the first one. A process that fails sends the reason before it ends. A closed
+connection reveals a killed process, and missing heartbeats reveal a stopped process or a lost
+machine. All other processes then print which process was lost and why, and end.
 
-Lines of JSON over TCP; nothing in them is executed. The first process listens where the set-up
-says, waits until all have come, and hands out the port of JAX's own coordinator.
+The processes exchange lines of JSON over TCP, which are never executed. The first process listens
+on the configured address, waits for all others, and sends them the port of JAX's own coordinator.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from a2fjax.errors import EXIT_LOST, WorkFailed
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 25.0
-"""Without a word for so long, a process counts as lost."""
+"""A process counts as lost if no message arrives for this long."""
 
 Ended = Callable[[str, int], None]
-"""Called from a thread, once, with what happened to which process and the exit code to end with."""
+"""Called once, from a thread, with a message on the lost process and the exit code to use."""
 
 
 class FailureDetector:
-    """This process's part of the connections; see the module."""
+    """Exchanges heartbeats, failures and values with the other processes of a run."""
 
     def __init__(
         self,
@@ -44,18 +44,18 @@ class FailureDetector:
         patience: float,
         ended: Ended,
     ) -> None:
-        """Connects; returns when all processes have come.
+        """Connects, and returns when all processes are connected.
 
         Args:
-          address: where process 0 listens.
-          rank: of this process.
+          address: address where process 0 listens.
+          rank: index of this process.
           size: number of processes.
-          session: the same text on all; processes of another one are turned away.
-          patience: seconds to wait for the others.
-          ended: see `Ended`.
+          session: text that all processes of the run share; others are refused.
+          patience: seconds to wait for the other processes.
+          ended: called when another process ends; see `Ended`.
 
         Raises:
-          WorkFailed: not all came in time; the message names those that are missing.
+          WorkFailed: some processes did not connect in time; the message names them.
         """
         self._rank, self._size, self._session, self._ended = rank, size, session, ended
         self._links: dict[int, _Link] = {}
@@ -110,7 +110,7 @@ class FailureDetector:
         return port
 
     def _admit(self, link: _Link) -> str:
-        """Takes a process in; returns why not otherwise."""
+        """Admits a process; returns the reason if it is refused, else ""."""
         try:
             hello = link.receive(10.0) or {}
         except TimeoutError:
@@ -154,7 +154,7 @@ class FailureDetector:
             link.close()
             why = "it ended, or not all processes came"
             if answer and "refused" in answer:
-                # Perhaps what an earlier start left behind, which is about to end.
+                # Process 0 may be left over from an earlier start and about to end.
                 why = f"turned away: {answer['refused']}"
             time.sleep(0.2)
         raise WorkFailed(
@@ -214,10 +214,10 @@ class FailureDetector:
                 link.send({"end": text, "code": code})
 
     def fail(self, text: str, code: int) -> bool:
-        """Tells all others that this process ends, and why.
+        """Reports to all other processes that this process ends, with the reason.
 
         Returns:
-          False when another process's end is being dealt with already.
+          False if the end of another process is already being handled.
         """
         with self._lock:
             if self._over.is_set():
@@ -227,11 +227,11 @@ class FailureDetector:
         return True
 
     def meet(self, value: Any = None) -> Any:
-        """Returns process 0's value on all once all are here; JSON.
+        """Waits for all processes and returns the JSON value of process 0 on each of them.
 
-        Without a time limit: a process that is lost ends all, and one that stands still is its
-        watch's business. Not a collective of the devices, as those give up when one process takes
-        half a minute longer than the others (Gloo).
+        There is no time limit: a lost process ends all processes, and the watchdog ends one that
+        hangs. Device collectives are not used, because Gloo gives up when one process takes half a
+        minute longer than the others.
         """
         self._meetings += 1
         number = self._meetings
@@ -248,7 +248,7 @@ class FailureDetector:
         return value
 
     def leave(self, patience: float) -> None:
-        """Returns when all processes are about to leave; none misses the others after that."""
+        """Waits until all processes are about to leave; later ends do not count as failures."""
         for link in self._links.values():
             if self._rank:
                 link.send({"bye": 1})
@@ -261,12 +261,12 @@ class FailureDetector:
 
 
 def name() -> str:
-    """Returns host and process number, for messages."""
+    """Returns host name and process id, for messages."""
     return f"{socket.gethostname()}, pid {os.getpid()}"
 
 
 class _Link:
-    """Lines of JSON over a connection; sending never raises, as the listener sees what is wrong."""
+    """Sends and receives lines of JSON; `send` never raises, as the listener detects errors."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -280,10 +280,10 @@ class _Link:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, seconds: float) -> dict[str, Any] | None:
-        """Returns the next message; None when the connection is closed or speaks otherwise.
+        """Returns the next message; None if the connection is closed or the data are not JSON.
 
         Raises:
-          TimeoutError: nothing came for so long.
+          TimeoutError: no message arrived within the time.
         """
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer[-65536:]:
@@ -311,7 +311,7 @@ class _Link:
 
 
 def _readable(connection: socket.socket, seconds: float) -> bool:
-    # Not a timeout of the socket: that would be one of sending, too.
+    # A socket timeout would apply to sending too.
     import select
 
     return bool(select.select([connection], [], [], seconds)[0])

@@ -1,7 +1,7 @@
-"""Being asked to stop: signals become a flag that the loop looks at between steps.
+"""Turns stop signals into a flag that the training loop checks between steps.
 
-Slurm and Kubernetes send SIGTERM before they take a machine away, submitit sends SIGUSR2, a person
-presses Ctrl-C. All of them mean: save, then end with exit code 75, and the same command continues.
+Slurm and Kubernetes send SIGTERM before they reclaim a machine, submitit sends SIGUSR2, and Ctrl-C
+sends SIGINT. The run then saves and ends with exit code 75, and the same command continues it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from a2fjax import signals
 
 
 class StopRequest:
-    """Context in which the signals ask for a stop instead of killing the process.
+    """Context in which signals request a stop instead of killing the process.
 
-    Ctrl-C asks once; pressed again, it interrupts at once, as usual. Outside the main thread,
-    where Python can install no handlers, signals are left alone and only `request` sets the flag.
+    The first Ctrl-C requests a stop; the second one interrupts at once, as usual. Outside the main
+    thread, where Python cannot install handlers, signals keep their effect and only `request` sets
+    the flag.
     """
 
     def __init__(self) -> None:
-        """Starts with no stop requested; handlers are installed on entering the context."""
+        """Initialises without a request; entering the context installs the handlers."""
         self._name: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -34,7 +35,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the previous handlers back."""
+        """Restores the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
@@ -45,17 +46,17 @@ class StopRequest:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def request(self, name: str) -> None:
-        """Asks for a stop; `name` says who asked."""
+        """Requests a stop; `name` is the source of the request."""
         self._name = name
 
     @property
     def name(self) -> str:
-        """Name of the signal that asked, "" when none did."""
+        """Name of the signal that requested the stop, "" if there was none."""
         return self._name or ""
 
     def requested(self) -> bool:
-        """Returns whether the run should save and stop.
+        """Returns True if this process was asked to save and stop.
 
-        The answer concerns this process alone; in the loop all processes vote on it.
+        The loop combines the requests of all processes through stop flags.
         """
         return self._name is not None

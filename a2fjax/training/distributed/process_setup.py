@@ -2,13 +2,13 @@
 
 The first source that applies is used:
 
-    Slurm        a step of several tasks (`srun`) gives rank, size and first host
+    Slurm        a step with several tasks (`srun`) gives rank, size and first host
     Kubernetes   an Indexed Job numbers its pods; A2F_NUM_PROCESSES and A2F_COORDINATOR add the rest
     explicit     A2F_NUM_PROCESSES, A2F_PROCESS_ID, A2F_COORDINATOR=host:port
     single       none of these
 
-A scheduler's values and A2F_* variables must agree. A2F_LOCAL_DEVICES, if given, is the number of
-devices that each process must find.
+A scheduler's values and A2F_* variables must agree. A2F_LOCAL_DEVICES, if set, is the number of
+devices that each process must have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from a2fjax.errors import InputError
 
 PORTS = range(61440, 65536)
-"""Ports that the first process of a Slurm step listens on; job and step choose one."""
+"""Port range of the first process of a Slurm step; job and step ids select the port."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class ProcessSetup:
       processes: number of processes.
       process: index of this process.
       host, port: address where process 0 listens; "" and 0 for a single process.
-      local_devices: devices that this process must have; None if not known.
-      visible: indices of the visible accelerators that this process takes; None for all.
+      local_devices: number of devices that this process must have; None if unknown.
+      visible: indices of the visible accelerators that this process uses; None for all.
       session: identifies this start of the job; processes of another start are refused.
     """
 
@@ -51,7 +51,7 @@ def detect(env: Mapping[str, str]) -> ProcessSetup:
     """Returns the setup that environment variables describe.
 
     Raises:
-      InputError: a variable is missing, or two do not agree; names them.
+      InputError: a variable is missing, or two disagree; the message names them.
 
     Example:
       >>> detect({}).source
@@ -102,13 +102,13 @@ def _slurm(env: Mapping[str, str], local: int | None, given: int | None) -> Proc
     visible_cards = len([c for c in cards.split(",") if c])
     visible: tuple[int, ...] | None = None
     if visible_cards and tasks_here > 1:
-        # Slurm bound one card to each task: it is number 0 for every task.
+        # If Slurm bound one GPU to each task, its index is 0 in every task.
         visible = (0,) if visible_cards == 1 else (int(env["SLURM_LOCALID"]),)
         local = local or 1
     elif visible_cards:
         visible = tuple(range(visible_cards))
         local = local or visible_cards
-    # Two steps of a job, or two jobs on a machine, may run at the same time.
+    # Steps of a job, or jobs on a machine, may run at the same time, so the port differs.
     port = int(env.get("A2F_PORT", PORTS[(job * 61 + step) % len(PORTS)]))
     return ProcessSetup(
         source="slurm",
@@ -123,7 +123,7 @@ def _slurm(env: Mapping[str, str], local: int | None, given: int | None) -> Proc
 
 
 def _tasks_here(env: Mapping[str, str]) -> int:
-    """Returns the number of this step's tasks on this node, from "2(x3),1"; 1 if not given."""
+    """Returns the number of this step's tasks on this node, from "2(x3),1"; 1 if not set."""
     counts: list[int] = []
     for part in env.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -133,7 +133,7 @@ def _tasks_here(env: Mapping[str, str]) -> int:
 
 
 def first_host(nodes: str) -> str:
-    """Returns the first name of a Slurm node list.
+    """Returns the first host name of a Slurm node list.
 
     Example:
       >>> first_host("gpu[007-009,12],login")

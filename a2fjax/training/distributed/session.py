@@ -1,4 +1,4 @@
-"""Joins the processes of a run, and ends them together."""
+"""Connects the processes of a run and ends them together."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from a2fjax.training.distributed.watchdog import Watchdog, exit_process
 
 RENDEZVOUS_SECONDS = 300.0
 HEARTBEAT_SECONDS = 45
-"""JAX ends processes whose detector are gone after this; the failure detector is faster."""
+"""JAX ends processes that miss heartbeats for this long; the failure detector is faster."""
 
 THREADS = "PJRT_NPROC"
-"""XLA's number of CPU threads, which decides how matrix products are split: the order of sums.
+"""Variable for XLA's number of CPU threads, which determines the order of sums in matrix products.
 
-The default is the number of cores or of the process's own devices, whichever is larger, so the same
+The default is the number of cores or of the process's devices, whichever is larger, so the same
 devices in more processes would give other bits. It is set to the devices of the whole run instead.
 """
 
 
 @contextlib.contextmanager
 def session(setup: ProcessSetup, watchdog: Watchdog) -> Iterator[None]:
-    """Joins the processes of a run; all leave the context together, however it ends.
+    """Connects the processes of a run; all leave the context together.
 
     If this process fails, the others end with its message and exit code. If another process fails
-    or is lost, this one prints which and why, and ends at once with that exit code or `EXIT_LOST`.
+    or is lost, this one prints which process it was and the reason, and ends at once with that exit
+    code or `EXIT_LOST`.
 
     Args:
-      setup: as `process_setup.detect` returns it.
-      watchdog: watches this process.
+      setup: setup from `process_setup.detect`.
+      watchdog: monitors the progress of this process.
 
     Raises:
       WorkFailed: the other processes did not join in time.
@@ -72,13 +73,13 @@ def session(setup: ProcessSetup, watchdog: Watchdog) -> Iterator[None]:
         raise
     except BaseException as error:
         if detector is not None and type(error).__name__ == "JaxRuntimeError":
-            # Most likely another process ended; the failure detector will report it.
+            # Another process has probably ended; wait for the failure detector to report it.
             time.sleep(HEARTBEAT_SECONDS)
         _fail(detector, f"{type(error).__name__}: {error}"[:2000], EXIT_FAILED)
         raise
     finally:
         broadcast.connect(None)
-        # The program may go on with other work.
+        # The program may continue with other work.
         watchdog.stop()
     _finish(detector, watchdog)
 
@@ -93,7 +94,7 @@ def _initialise(setup: ProcessSetup, detector: FailureDetector | None) -> None:
     import jax
 
     config: Any = jax.config  # Its options are not declared.
-    # `preemption` handles signals; JAX's handler would swallow SIGTERM.
+    # `preemption` handles signals; JAX's handler would intercept SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     local = setup.local_devices or max(1, config.jax_num_cpu_devices)
     devices = setup.processes * local
@@ -102,7 +103,7 @@ def _initialise(setup: ProcessSetup, detector: FailureDetector | None) -> None:
     if setup.processes > 1 and os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     host, port = ("127.0.0.1", _free_port()) if detector is None else (setup.host, detector.port)
-    # A program that used JAX before, such as a notebook, can train in one process only.
+    # A program that has already used JAX, such as a notebook, can train in one process only.
     alone = contextlib.suppress(RuntimeError) if detector is None else contextlib.nullcontext()
     with alone, _no_proxy(host):
         jax.distributed.initialize(
@@ -157,7 +158,7 @@ def _finish(detector: FailureDetector | None, watchdog: Watchdog) -> None:
 
     watchdog.stop()
     if detector is not None:
-        # With srun -K the first process that ends kills those that are still writing.
+        # With srun -K the first process to end would kill those that are still writing.
         detector.leave(HEARTBEAT_SECONDS)
     jax.distributed.shutdown()
 
@@ -167,7 +168,7 @@ def _fail(detector: FailureDetector | None, text: str, code: int) -> None:
         return
     if not detector.fail(text, code):
         time.sleep(HEARTBEAT_SECONDS)  # The failure detector's thread ends this process.
-    # At interpreter exit JAX would wait for processes that are gone.
+    # At interpreter exit JAX would wait for processes that have ended.
     atexit.register(_exit_quietly, code)
 
 

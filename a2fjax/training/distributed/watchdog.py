@@ -1,4 +1,4 @@
-"""A watchdog thread that ends a process which makes no progress."""
+"""A watchdog thread that ends a process without progress."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ COMPILING = 10.0
 
 
 class Watchdog:
-    """Ends this process, and with it the others, when `beat` was not called for too long.
+    """Ends this process, and with it the others, if `beat` is not called within a time limit.
 
-    A process that hangs in Python keeps all others waiting in a collective while every heartbeat
-    goes on. Only the training loop knows that no step finishes.
+    If a process hangs in Python, all others wait in a collective while the heartbeats continue.
+    Only the training loop can detect that no step finishes.
 
     Attributes:
-      notify: sends a message and an exit code to the other processes; False if the end of another
-        process is already being handled.
+      notify: sends a message and an exit code to the other processes; returns False if the end of
+        another process is already being handled.
     """
 
     def __init__(self, limit: float) -> None:
@@ -44,7 +44,7 @@ class Watchdog:
         """Reports progress.
 
         Args:
-          activity: what starts now, for the message.
+          activity: the activity that starts now, for the message.
           factor: multiplies the limit until the next call.
         """
         self._activity, self._deadline = activity, time.monotonic() + self._limit * factor
