@@ -28,7 +28,7 @@ def evaluate(
     *,
     on_batch: Callable[[int], None],
 ) -> dict[str, float]:
-    """Computes "eval/loss" and "eval/loss/<term>" with the averaged parameters.
+    """Computes "eval/loss" and "eval/loss/<term>" of the averaged parameters.
 
     With several datasets, "eval/set/<name>/..." holds the same values for each dataset.
 

@@ -294,7 +294,7 @@ class Trainer:
                     local = next(batches)
                 batch, flags = self._to_devices(local), self._stop_flags()
                 state, metrics, flags = update(state, batch, flags)
-                # Read the metrics of the previous update, which does not block on this one.
+                # Reading the metrics of the previous update does not block on this update.
                 requests = self._read(pending)
                 pending = _Pending(step, metrics, flags, local)
                 evaluate = every(step, config.eval.every_steps, last)

@@ -143,7 +143,7 @@ def _sounds(path: Path, count: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Locks a cache folder for writing; yields a function that tells if this is the only writer.
+    """Locks a cache folder for writing; yields a function that returns True for the only writer.
 
     Several processes may write, because they write the same bytes. Only the sole writer removes
     the leftovers of killed builds, since they could be files that another writer is working on.

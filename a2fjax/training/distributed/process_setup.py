@@ -1,4 +1,4 @@
-"""Detects which process of a training run this is, from environment variables.
+"""Detects the index of this process in a run, and the run's address, from the environment.
 
 The first source that applies is used:
 
@@ -108,7 +108,7 @@ def _slurm(env: Mapping[str, str], local: int | None, given: int | None) -> Proc
     elif visible_cards:
         visible = tuple(range(visible_cards))
         local = local or visible_cards
-    # Steps of a job, or jobs on a machine, may run at the same time, so the port differs.
+    # Steps of a job, or jobs on a machine, may run at the same time and need different ports.
     port = int(env.get("A2F_PORT", PORTS[(job * 61 + step) % len(PORTS)]))
     return ProcessSetup(
         source="slurm",
