@@ -87,7 +87,7 @@ def padded_length(frames: int, most: int | None = None) -> int:
     Args:
       frames: length of the clip in frames.
       most: longest clip that the model encodes in one piece; shorter clips are not padded beyond
-          it.
+        it.
     """
     size = MIN_BUCKET
     while size < frames:
@@ -204,7 +204,7 @@ class Predictor:
 
         Raises:
           InputError: a clip that has no samples or non-finite samples, or an emotion of the wrong
-              shape.
+            shape.
         """
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):

@@ -20,14 +20,14 @@ def build(
     constants: Mapping[str, np.ndarray] | None = None,
     encoders: Encoders | None = None,
 ) -> Model:
-    """Returns the model of a configuration.
+    """Builds the model of a configuration.
 
     Args:
-      config: whole experiment; `model`, `audio` and `precision` matter here.
+      config: the whole experiment; uses `model`, `audio` and `precision`.
       constants: statistics of the training data that `init` returns as the collection "constants",
-        as `a2fjax.tasks.constants` computes them; None where the variables come from a checkpoint.
-      encoders: by key, as `a2fjax.models.pretrained.load` or `restore` return them; None reads
-        those that the configuration names.
+        computed by `a2fjax.tasks.constants`; None if the variables come from a checkpoint.
+      encoders: encoders by key, from `a2fjax.models.pretrained.load` or `restore`; None reads the
+        configured ones.
 
     Raises:
       InputError: an encoder cannot be read.

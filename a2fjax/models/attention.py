@@ -1,4 +1,4 @@
-"""Local attention: memory and work grow with the length, not with its square."""
+"""Local attention, with memory and computation linear in the sequence length."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _PRICE_START = 0.2
 def local_attention(
     query: Array, key: Array, value: Array, valid: Array, bias: Array, window: int
 ) -> Array:
-    """Attends to the frames at most `window` away.
+    """Attends to frames at a distance of at most `window`.
 
-    Frames are processed in blocks of `window`, each with the block before and the one after (as
-    Beltagy et al. 2020, "Longformer"). The result does not depend on the block boundaries.
+    Frames are processed in blocks of `window`, each together with its two neighbouring blocks
+    (Beltagy et al. 2020, "Longformer"). The result does not depend on the block boundaries.
 
     Args:
       query: [B, T, H, D].
-      key: likewise.
-      value: likewise.
+      key: [B, T, H, D].
+      value: [B, T, H, D].
       valid: [B, T] bool, frames that may be attended to.
-      bias: [H, 2 window + 1] added to the logits, by distance of key from query.
+      bias: [H, 2 window + 1] added to the logits, indexed by the distance of key from query.
       window: frames in either direction.
 
     Returns:
-      [B, T, H, D], zero for frames without a valid frame in reach.
+      [B, T, H, D], zero for frames without a valid frame in the window.
     """
     items, frames, heads, depth = query.shape
     blocks = -(-frames // window)
     if blocks == 1:
-        # One block covers the clip; distant frames are masked.
+        # One block covers the whole clip; distant frames are masked.
         distance = jnp.arange(frames)[None] - jnp.arange(frames)[:, None]
         query, key, value = (x[:, None] for x in (query, key, value))
         near = valid[:, None]
@@ -62,16 +62,16 @@ def local_attention(
 
 
 class Attention(nn.Module):
-    """Pre-norm multi-head attention to near frames, with a residual connection.
+    """Pre-norm multi-head attention to nearby frames, with a residual connection.
 
-    Positions enter as a learned bias by distance and head, so clips may have any length. Beyond
-    `reach` every frame lowers the logit by a learned amount above 0.
+    Positions enter as a learned bias per distance and head, so clips may have any length. Beyond
+    `reach`, every further frame lowers the logit by a learned positive amount.
 
     Attributes:
-      heads: divides the channels.
+      heads: number of heads; divides the number of channels.
       window: see `local_attention`.
-      reach: frames without that reduction.
-      dtype: of activations.
+      reach: number of frames without that reduction.
+      dtype: dtype of activations.
     """
 
     heads: int
@@ -81,12 +81,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array, source: tuple[Array, Array] | None = None) -> Array:
-        """Returns x [B, T, C] plus the attention's output.
+        """Returns x [B, T, C] plus the output of the attention.
 
         Args:
           x: [B, T, C].
           valid: [B, T] bool.
-          source: keys and values [B, T, H, D], as `keys_and_values`; None attends to x itself.
+          source: keys and values [B, T, H, D] from `keys_and_values`; None attends to x itself.
         """
         width = x.shape[-1]
         normed = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
@@ -111,7 +111,7 @@ class Attention(nn.Module):
 
 
 def keys_and_values(x: Array, width: int, heads: int, dtype: Any, name: str) -> tuple[Array, Array]:
-    """Returns keys and values [B, T, H, D]; to be called inside a compact method."""
+    """Returns keys and values [B, T, H, D]; call it inside a compact method."""
     both = nn.Dense(2 * width, use_bias=False, dtype=dtype, name=f"{name}_keys_values")(x)
     shape = (*x.shape[:-1], heads, width // heads)
     key, value = jnp.split(both, 2, axis=-1)

@@ -1,10 +1,10 @@
 """Audio features of a batch: acoustic signals, and hidden states of pretrained encoders.
 
-Hidden states come from one of three fields of `a2fjax.batch.Batch`:
+Hidden states are computed from one of three fields of `a2fjax.batch.Batch`:
 
     cached_features     hidden states read from a feature cache
-    context_audio       the audio of whole clips, of which the batch's frames are windows
-    audio               otherwise: it holds whole clips, as at inference
+    context_audio       the audio of whole clips that contain the batch's windows
+    audio               otherwise; it then holds whole clips, as in inference
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ PREFIX = f"{COLLECTION}/"
 
 
 class AudioFeatureExtractor:
-    """Signals and encoders of a model.
+    """Acoustic signals and encoders of a model.
 
     Attributes:
-      config: which features, and how encoders are used.
+      config: selected features and the use of encoders.
       frontend: computes the acoustic signals.
-      encoders: by key, in the order of the features.
-      pretrained: their weights as read, {"encoders": {key: ...}}, NumPy arrays; {} without any.
-      frozen: patterns of the weights that are not trained, for `params.split`.
+      encoders: encoders by key, in the order of the features.
+      pretrained: their pretrained weights {"encoders": {key: ...}} as NumPy arrays; {} if none.
+      frozen: patterns of the frozen weights, for `params.split`.
     """
 
     def __init__(self, config: AudioConfig, encoders: Encoders | None = None) -> None:
-        """Makes the extractor.
+        """Creates the extractor.
 
         Args:
-          config: which features, and how encoders are used.
-          encoders: with their parameters, by key; None reads those that `config` names.
+          config: selected features and the use of encoders.
+          encoders: encoders with their parameters, by key; None reads the configured ones.
 
         Raises:
-          InputError: as `pretrained.load` and `Frontend`.
+          InputError: as for `pretrained.load` and `Frontend`.
         """
         self.config = config
         self.frontend = Frontend(config)
@@ -71,12 +71,12 @@ class AudioFeatureExtractor:
 
     @property
     def most_frames(self) -> int | None:
-        """Longest clip that all encoders take in one piece; None without such a limit."""
+        """Longest clip that all encoders accept in one piece; None for no limit."""
         limits = [e.max_frames for e in self.encoders.values() if e.max_frames is not None]
         return min(limits, default=None)
 
     def default_constants(self) -> dict[str, np.ndarray]:
-        """Returns the identity standardisation of hidden states: mean 0, deviation 1, [S, D]."""
+        """Returns an identity standardisation of hidden states: mean 0, deviation 1, [S, D]."""
         out: dict[str, np.ndarray] = {}
         for key, encoder in self.encoders.items():
             out[f"{key}_mean"] = np.zeros((encoder.num_states, encoder.width), np.float32)
@@ -84,7 +84,7 @@ class AudioFeatureExtractor:
         return out
 
     def with_pretrained(self, variables: Params) -> Params:
-        """Returns the variables with encoders' weights that they leave out, as read."""
+        """Returns the variables completed with pretrained encoder weights that they lack."""
         present = {path for path, _ in paths(variables.get(COLLECTION, {}))}
         missing = {
             path: value
@@ -96,13 +96,13 @@ class AudioFeatureExtractor:
     def __call__(
         self, variables: Params, batch: Batch, *, rng: Array | None = None
     ) -> AudioFeatures:
-        """Returns the audio features of the batch's frames; arguments as `hidden_states`."""
+        """Returns the audio features of the batch's frames; arguments as in `hidden_states`."""
         return AudioFeatures(
             self.signals(batch), self.silence(), self.hidden_states(variables, batch, rng=rng)
         )
 
     def zeros(self, batch: Batch) -> AudioFeatures:
-        """Returns zeros of the shapes of the batch's audio features."""
+        """Returns zeros with the shapes of the batch's audio features."""
         frames, width = batch.emotion.shape[:2], self.frontend.width
         hidden_states = {
             key: jnp.zeros((*frames, encoder.num_states, encoder.width))
@@ -123,14 +123,15 @@ class AudioFeatureExtractor:
     def hidden_states(
         self, variables: Params, batch: Batch, *, rng: Array | None = None
     ) -> dict[str, Array]:
-        """Returns the hidden states [B, T, S, D] float32 of every encoder, by key.
+        """Computes the hidden states [B, T, S, D] float32 of every encoder, by key.
 
         Args:
-          variables: of the whole model; encoders whose hidden states are cached need no weights.
-          batch: see the module.
-          rng: of dropout inside encoders that are trained; None when not training.
+          variables: variables of the whole model; encoders with cached hidden states need no
+            weights.
+          batch: the batch; see the module.
+          rng: random key of dropout inside trained encoders; None for inference.
         """
-        # A frozen encoder gives in training what it gives at inference.
+        # A frozen encoder has the same output in training and inference.
         if self.config.encoder.train_from is None:
             rng = None
         rngs = {} if rng is None else named_keys(rng, self.encoders)

@@ -1,4 +1,4 @@
-"""Base class of the models that read audio features."""
+"""Base class of models that use audio features."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class AudioModel:
-    """Audio features, constants and precision of a model; by default it needs whole clips.
+    """Base class with audio features, constants and precision; by default it needs whole clips.
 
     Attributes:
-      audio_features: signals and encoders.
+      audio_features: acoustic signals and encoders.
       constants: statistics that `init` returns as the collection "constants".
-      dtype: of activations.
+      dtype: dtype of activations.
     """
 
     stride = 1
@@ -39,14 +39,14 @@ class AudioModel:
         constants: Mapping[str, np.ndarray] | None,
         encoders: Encoders | None,
     ) -> None:
-        """Makes the feature extractor.
+        """Creates the feature extractor.
 
         Args:
-          audio: which features, and how encoders are used.
-          precision: of activations, a key of `DTYPES`.
-          default: constants that depend on no data, used where `constants` is None.
-          constants: of the training data or of a checkpoint.
-          encoders: by key; None reads those that `audio` names.
+          audio: selected features and the use of encoders.
+          precision: precision of activations, a key of `DTYPES`.
+          default: data-independent constants, used if `constants` is None.
+          constants: constants of the training data or a checkpoint.
+          encoders: encoders by key; None reads those that `audio` names.
 
         Raises:
           InputError: an encoder cannot be read.
@@ -76,13 +76,13 @@ class AudioModel:
         return {name: jnp.asarray(value) for name, value in self.constants.items()}
 
     def draw_params(self, module: nn.Module, key: Array, *args: Any, **kwargs: Any) -> Params:
-        """Returns initial parameters of a module that reads the collection "constants".
+        """Initialises the parameters of a module that uses the collection "constants".
 
         Args:
           module: the network.
-          key: of the initial values.
+          key: random key of the initial values.
           *args: arguments of the module; only their shapes matter.
-          **kwargs: likewise.
+          **kwargs: keyword arguments of the module; only their shapes matter.
         """
         _, created = module.apply(
             {"constants": self.device_constants()},
@@ -95,7 +95,7 @@ class AudioModel:
         return params
 
     def streams(self, key: Array | None, train: bool) -> dict[str, Array]:
-        """Returns the streams of random numbers of a call; none unless training.
+        """Returns the random streams of a call; empty unless training.
 
         Raises:
           ValueError: training without a key.

@@ -1,4 +1,4 @@
-"""The backbone that both model families share: audio features and conditions to frame vectors."""
+"""Backbone of both model families: maps audio features and conditions to frame vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from a2fjax.models.gru import GRU, BidirectionalGRU
 
 
 def frames_per_layer(frames: int, layers: int) -> list[int]:
-    """Distributes `frames` of context over the layers; earlier layers get the remainder.
+    """Distributes context `frames` over the layers; earlier layers get the remainder.
 
     Example:
         >>> frames_per_layer(5, 3)
@@ -27,12 +27,12 @@ def frames_per_layer(frames: int, layers: int) -> list[int]:
 
 
 class Backbone(nn.Module):
-    """Convolutions of a stated context, FiLM by identity and emotion, and a GRU.
+    """Convolutions with a configured context, FiLM by identity and emotion, and a GRU.
 
     Attributes:
       config: sizes, conditions and dropout.
-      fusion: how encoders' hidden states are fused; read only where there are some.
-      dtype: of activations.
+      fusion: fusion of encoders' hidden states; used only with encoders.
+      dtype: dtype of activations.
     """
 
     config: BackboneConfig
@@ -52,20 +52,19 @@ class Backbone(nn.Module):
 
         Args:
           features: audio features of the batch.
-          batch: length, identity, identity_mask, emotion and subject are read.
-          constants: of the model; see `regression.default_constants`.
-          train: whether dropout and noise are on.
+          batch: uses length, identity, identity_mask, emotion and subject.
+          constants: constants of the model; see `regression.default_constants`.
+          train: enables dropout and noise.
 
         Returns:
-          [T, B, W], time-major, and the embeddings of the conditions: identity [B, D] where the
-          model has one, then emotion [B, T, D].
+          [T, B, W], time-major, and the embeddings of the conditions: identity [B, D] if the model
+          uses it, then emotion [B, T, D].
         """
         config, dtype = self.config, self.dtype
         conditions = self._conditions(batch, constants, train)
 
-        # A frame outside its clip is silent, for as many frames as the convolutions see. Nothing
-        # between them then needs a mask, and padding, the edge of a chunk and the start of a
-        # stream are the same thing.
+        # Frames outside a clip are silent as far as the convolutions reach. The layers in between
+        # then need no mask, and padding, chunk edges and stream starts are equivalent.
         valid = (jnp.arange(features.signals.shape[1]) < batch.length[:, None])[..., None]
         x, silence = features.signals, features.silence
         if features.hidden_states:
@@ -85,7 +84,7 @@ class Backbone(nn.Module):
             x = channel_dropout(config.dropout, train)(x)
         x = conditioning.FiLM(name="film")(x, conditions, dtype)
 
-        # Time-major from here: the recurrence then reads contiguous frames.
+        # Time-major from here, so that the recurrence reads contiguous frames.
         x = x.swapaxes(0, 1)
         if config.recurrent == "bidirectional":
             x = BidirectionalGRU(config.recurrent_width, dtype, name="gru")(x, batch.length)
@@ -122,9 +121,9 @@ class Backbone(nn.Module):
 
 
 def channel_dropout(rate: float, train: bool) -> nn.Dropout:
-    """Returns dropout of whole channels of [B, T, C] (spatial dropout, Tompson et al. 2015).
+    """Returns a dropout layer for whole channels of [B, T, C] (Tompson et al. 2015).
 
-    Neighbouring frames are redundant, so the network would read around single dropped values; and
-    one random number per channel costs less than one per value.
+    With spatial dropout the network cannot recover dropped values from neighbouring, redundant
+    frames; and one random number per channel costs less than one per value.
     """
     return nn.Dropout(rate, broadcast_dims=(1,), deterministic=not train)

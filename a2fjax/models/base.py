@@ -1,4 +1,4 @@
-"""Interface of a model: two pure functions, `init` and `apply`."""
+"""Model interface: two pure functions, `init` and `apply`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """Audio and conditions in, motion out.
+    """Maps audio and conditions to motion.
 
-    The variables of a model are nested dicts by collection, as `flax.linen` has them:
+    The variables of a model are nested dicts by collection, as in `flax.linen`:
 
         params      weights of the network
         constants   statistics of the training data; never trained
-        encoders    weights of speech encoders, by key; trained from `audio.encoder.train_from` on
+        encoders    weights of speech encoders by key; layers from `audio.encoder.train_from` are
+                    trained
 
-    `a2fjax.models.audio_model.AudioModel` has all of it but `init` and `apply`. A model of a
-    package of its own (docs/extending.md):
+    `a2fjax.models.audio_model.AudioModel` implements everything except `init` and `apply`. An
+    example of a custom model (docs/extending.md):
 
         class Tiny(AudioModel):
             def __init__(self, config, audio, precision, constants=None, encoders=None):
@@ -42,7 +43,8 @@ class Model(Protocol):
                 return {"motion": motion if train else jnp.clip(motion, rig.MIN, rig.MAX)}
 
     Attributes:
-      audio_features: signals and encoders; its `pretrained` weights complete what `init` returns.
+      audio_features: acoustic signals and encoders; its `pretrained` weights complete the variables
+        that `init` returns.
     """
 
     audio_features: AudioFeatureExtractor
@@ -51,24 +53,24 @@ class Model(Protocol):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Patterns of the variables that are not trained, for `params.split`."""
+        """Patterns of the frozen variables, for `params.split`."""
         ...
 
     @property
     def lookahead_frames(self) -> int | None:
-        """Frames ahead that an output frame depends on; None for the whole clip."""
+        """Number of future frames that an output frame depends on; None for the whole clip."""
         ...
 
     @property
     def lookahead_seconds(self) -> float | None:
-        """The same in seconds, with the features' analysis window; None likewise."""
+        """Look-ahead in seconds, including analysis windows; None for the whole clip."""
         ...
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns the collections "params", drawn from `key`, and "constants".
+        """Initialises the collections "params", drawn from `key`, and "constants".
 
-        `audio_features.with_pretrained` adds the encoders. Reads only the shapes of `batch`, so it
-        runs under `eval_shape`.
+        `audio_features.with_pretrained` adds the encoders. Only the shapes of `batch` matter, so
+        this function works under `eval_shape`.
         """
         ...
 
@@ -77,8 +79,8 @@ class Model(Protocol):
     ) -> dict[str, Array]:
         """Returns {"motion": [B, T, 72]} in rig units.
 
-        With `train=False` the motion is inside `rig.MIN` and `rig.MAX`. With `train=True` it is
+        With `train=False` the motion lies within `rig.MIN` and `rig.MAX`. With `train=True` it is
         not clipped (a clipped channel would have no gradient), and `key` seeds dropout and noise:
-        the same key gives the same numbers, on any number of devices.
+        the same key gives the same values on any number of devices.
         """
         ...

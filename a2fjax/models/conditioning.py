@@ -1,13 +1,14 @@
-"""Conditioning on identity (neutral mesh) and emotion: embeddings, and FiLM by them.
+"""Conditioning on identity (neutral mesh) and emotion: embeddings and FiLM.
 
-A dataset has some tens of subjects, so what the network learns about identity must carry over to
-unseen faces. The mesh therefore enters as a few smooth, standardised numbers: a fixed descriptor
-of its point cloud, projected on the leading components of the training subjects' descriptors. A
-learned encoder of the points would fit the training subjects only.
+A dataset has a few dozen subjects, so the use of identity must generalise to unseen faces. The mesh
+therefore enters as a few smooth, standardised values: a fixed descriptor of its point cloud,
+projected onto the leading components of the training subjects' descriptors. A learned point encoder
+would fit the training subjects only.
 
-R2 of a ridge regression from the components to the demo heads' eight shape parameters, from 40
-training heads on 20 unseen ones, 384 points: 0.98-1.00 for six of them, width of the mouth 0.97,
-height of the brows 0.95. With normals 0.98-1.00, 0.89 and 0.95.
+A ridge regression from the components to the demo heads' eight shape parameters, fitted on 40
+training heads with 384 points, has these R2 on 20 unseen heads: 0.98-1.00 for six parameters, 0.97
+for the width of the mouth, 0.95 for the height of the brows. With normals: 0.98-1.00, 0.89 and
+0.95.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ DESCRIPTOR_WIDTH = mesh_descriptor.WIDTH
 
 
 def descriptor(points: Array) -> Array:
-    """Describes a cloud of surface points by means over it; see `mesh_descriptor.descriptor`.
+    """Describes a surface point cloud by means over its points; see `mesh_descriptor.descriptor`.
 
-    It does not depend on the order of the points and tends to an integral over the surface as
-    their number grows, so it does not depend on the mesh's topology either.
+    The descriptor is independent of the order of the points. It converges to a surface integral as
+    their number grows, so it is independent of the mesh topology as well.
 
     Args:
       points: [B, P, 3], centred and of unit RMS radius, or [B, P, 6] with normals.
@@ -68,15 +69,15 @@ def standardisation(
 
     Args:
       descriptors: [N, D], one row per subject; N may be 0 or 1.
-      repeated: [N, D], of the same subjects from other points on their meshes: the difference is
-        sampling noise.
+      repeated: [N, D], descriptors of the same subjects from other points on their meshes; the
+        difference is sampling noise.
 
     Returns:
-      mean [D] and projection [D, COMPONENTS]: the leading principal
-      components, each divided by its standard deviation over the subjects. A component is a zero
-      column where its variance is below a hundred-thousandth of the first one's or mostly noise:
-      divided by its deviation, noise would be as large as shape. At most 0.4 components per subject
-      are used (at least three): with few subjects, more cannot be told from chance.
+      mean [D] and projection [D, COMPONENTS]: the leading principal components, each divided by its
+      standard deviation over the subjects. A component is a zero column if its variance is below a
+      hundred-thousandth of the first one's or is mostly noise; otherwise the division would scale
+      noise to the size of shape. At most 0.4 components per subject are used (at least three),
+      since with few subjects, more cannot be distinguished from chance.
     """
     descriptors = np.asarray(descriptors, np.float64)
     width = descriptors.shape[-1]
@@ -90,12 +91,13 @@ def standardisation(
     variance = singular**2 / max(len(descriptors) - 1, 1)
     used = variance > max(_VARIANCE_FLOOR * variance[0], 1e-12)
     if repeated is not None:
-        # Noise differs between samplings, so what correlates between two is shape. Mean squares
-        # would not show it: the axes were chosen for the noise of the first sampling as well.
+        # Noise differs between samplings, so the correlation between two samplings measures shape.
+        # Mean squares would not, because the axes were also fitted to the noise of the first
+        # sampling.
         first, second = ((x - np.mean(x, axis=0)) @ axes.T for x in (descriptors, repeated))
         scale = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
         used &= np.sum(first * second, axis=0) > _RELIABILITY * scale
-    # The sign of a singular vector is arbitrary; fixing it makes the constants repeatable.
+    # The sign of a singular vector is arbitrary; fixing it makes the constants reproducible.
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     for i in np.flatnonzero(used):
         projection[:, i] = axes[i] / np.sqrt(variance[i])
@@ -127,15 +129,15 @@ class IdentityEncoder(nn.Module):
 
         Args:
           points: [B, P, 3 or 6]; see `descriptor`.
-          known: [B] bool; False stands for the mean identity, whatever the points hold.
-          mean: [D], of `standardisation`.
-          projection: [D, COMPONENTS], of `standardisation`.
-          train: adds noise and dropout, from the streams "noise" and "dropout".
+          known: [B] bool; False selects the mean identity and ignores the points.
+          mean: [D], from `standardisation`.
+          projection: [D, COMPONENTS], from `standardisation`.
+          train: adds noise and dropout from the streams "noise" and "dropout".
         """
-        # The points of unknown identities may hold anything, including NaN.
+        # The points of unknown identities are arbitrary and may include NaN.
         points = jnp.where(known[:, None, None], points, 0.0)
         code = _dot(descriptor(points) - mean, projection)
-        # A face far from the training faces is read as one at their edge.
+        # Clip faces far from the training faces to the edge of their range.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
         if train:
             used = jnp.any(projection != 0.0, axis=0)
@@ -149,10 +151,10 @@ class IdentityEncoder(nn.Module):
 
 
 class IdentityResidual(nn.Module):
-    """Learned vector of each training subject, for what the mesh does not show.
+    """Learned vector per training subject, for traits that the mesh does not show.
 
-    Zero for other subjects. It is dropped from a share of the windows, so that the embedding
-    without it stays the best guess from the mesh.
+    It is zero for other subjects. Dropping it from a share of the windows keeps the embedding
+    without it the best prediction from the mesh.
 
     Attributes:
       subjects: number of training subjects.
@@ -169,12 +171,12 @@ class IdentityResidual(nn.Module):
         """Returns the residuals [B, width].
 
         Args:
-          subject: [B] int32, number of the training subject; out of range for others.
-          train: adds dropout, from the stream "dropout".
+          subject: [B] int32, index of the training subject; out of range for others.
+          train: adds dropout from the stream "dropout".
         """
         rows = max(self.subjects, 1)
-        # Not zeros: FiLM multiplies it by kernels that start at zero, and neither would get a
-        # gradient.
+        # Not initialised to zeros: FiLM multiplies it by kernels that start at zero, so neither
+        # would receive a gradient.
         table = self.param("table", nn.initializers.normal(_RESIDUAL_START), (rows, self.width))
         known = (subject >= 0) & (subject < self.subjects)
         if train and self.dropout > 0:
@@ -184,7 +186,7 @@ class IdentityResidual(nn.Module):
 
 
 def encode_names(names: Sequence[str]) -> np.ndarray:
-    """Returns names as an array [N, longest in UTF-8] uint8, to be stored beside weights.
+    """Encodes names as an array [N, longest in UTF-8] uint8 for storage with the weights.
 
     Example:
         >>> decode_names(encode_names(["ann", "bo"]))
@@ -197,20 +199,19 @@ def encode_names(names: Sequence[str]) -> np.ndarray:
 
 
 def decode_names(array: np.ndarray) -> tuple[str, ...]:
-    """Returns the names that `encode_names` was given."""
+    """Decodes an array made by `encode_names`."""
     return tuple(bytes(row).rstrip(b"\0").decode() for row in np.asarray(array, np.uint8))
 
 
 class EmotionEncoder(nn.Module):
-    """Embeds the emotion of every frame.
+    """Embeds the emotion of each frame.
 
-    Neutral is an emotion like the others, the first unit vector. The zero vector means that the
-    emotion is not given: a model whose training windows lacked it at times
-    (`model.emotion_dropout`) then predicts without it.
+    Neutral is an emotion like the others, the first unit vector. The zero vector means an
+    unspecified emotion, which requires a model trained with `model.emotion_dropout`.
 
     Attributes:
       width: of the embedding.
-      dropout: share of training items whose emotion becomes the zero vector.
+      dropout: share of training items whose emotion is replaced by the zero vector.
     """
 
     width: int
@@ -229,8 +230,8 @@ class EmotionEncoder(nn.Module):
 class FiLM(nn.Module):
     """Feature-wise linear modulation (FiLM, Perez et al. 2018): y = x * (1 + scale) + shift.
 
-    Scale and shift are sums of linear maps of the conditions that start at zero. A speaker's style
-    is mostly amplitude, which an added condition alone cannot express.
+    Scale and shift are sums of linear maps of the conditions, initialised to zero. A speaker's
+    style is mostly amplitude, which an additive condition alone cannot express.
     """
 
     @nn.compact

@@ -1,8 +1,9 @@
-"""The diffusion model (v3.0) behind `init` and `apply`.
+"""The diffusion model (v3.0).
 
-Motion is denoised in units of each channel's deviation about its mean, weights and degrees alike.
-Denoising starts from a coarse prediction, the regression from the same audio features: the U-Net
-corrects the best guess from coarse prediction and noise (`diffusion.targets.coarse_guess`).
+Motion is denoised in units of each channel's standard deviation about its mean, for weights and
+angles alike. Denoising is based on a coarse prediction, a regression from the same audio features:
+the U-Net corrects the best guess from coarse prediction and noisy motion
+(`diffusion.targets.coarse_guess`).
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ START_INDEX = 1 << 20
 def frame_noise(
     seed: Array, sample_index: Array, start: Array, frames: int, index: Array | int
 ) -> Array:
-    """Returns noise [B, frames, 72] that is a function of the frame's number in its recording.
+    """Returns noise [B, frames, 72] as a function of each frame's index in its recording.
 
-    Chunks of one recording therefore agree where they overlap.
+    Overlapping chunks of one recording therefore receive equal noise.
 
     Args:
-      seed: key.
-      sample_index: [B] int32, number of the sample.
-      start: [B] int32, number of the first frame in the recording.
-      frames: frames of each item.
-      index: what the noise is for; the same number gives the same noise.
+      seed: random key.
+      sample_index: [B] int32, index of the sample.
+      start: [B] int32, index of the first frame in the recording.
+      frames: number of frames per item.
+      index: index of the noise's purpose; equal indices give equal noise.
     """
 
     def item_noise(number: Array, first: Array) -> Array:
@@ -62,15 +63,15 @@ def frame_noise(
 
 
 class Diffusion(AudioModel):
-    """The diffusion model; see `a2fjax.models.base.Model`. `apply` samples.
+    """The diffusion model, whose `apply` draws a sample; see `a2fjax.models.base.Model`.
 
-    `sample_index` and `start` of a batch choose the noise, which is the same in every call. Where
-    `inpaint_mask` is set the motion is `inpaint_motion`, and the rest is made to fit it.
+    `sample_index` and `start` of a batch determine the noise, which is the same in every call.
+    Where `inpaint_mask` is set, the motion is `inpaint_motion`, and the rest is sampled to fit it.
 
     Attributes:
-      audio_features: signals and encoders.
-      config: of the model.
-      stride: frames that become one at the lowest level; chunks must start at multiples of it.
+      audio_features: acoustic signals and encoders.
+      config: configuration of the model.
+      stride: frames per frame of the lowest level; chunks must start at multiples of it.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Diffusion(AudioModel):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> None:
-        """Makes the model; arguments as `regression.Regression`.
+        """Creates the model; arguments as in `regression.Regression`.
 
         Raises:
-          InputError: settings that contradict each other, or an encoder that cannot be read.
+          InputError: contradictory settings, or an unreadable encoder.
         """
         check(config)
         super().__init__(audio, precision, default_constants(config), constants, encoders)
@@ -122,9 +123,9 @@ class Diffusion(AudioModel):
         return self.init_student({"params": params, "constants": constants})
 
     def init_student(self, variables: Params) -> Params:
-        """Returns a student's variables at its start: a second copy of its teacher's U-Net.
+        """Returns a student's initial variables, with a second copy of its teacher's U-Net.
 
-        Those of a model that is not distilled stay as they are.
+        The variables of a model without distillation remain unchanged.
         """
         if not self.config.distill_steps:
             return variables
@@ -134,25 +135,25 @@ class Diffusion(AudioModel):
     # ---- units ------------------------------------------------------------------------------
 
     def standardised(self, constants: Params, motion: Array) -> Array:
-        """Returns motion [..., 72] in deviations about the mean; 0 for channels never observed."""
+        """Standardises motion [..., 72] by mean and deviation; 0 for channels never observed."""
         std = constants["motion_std"]
         moves = std > 0
         values = (motion - constants["motion_mean"]) / jnp.where(moves, std, 1.0)
         return jnp.where(moves, values, 0.0)
 
     def motion(self, constants: Params, values: Array) -> Array:
-        """Undoes `standardised`; channels never observed get their mean."""
+        """Inverts `standardised`; channels never observed get their mean."""
         return constants["motion_mean"] + constants["motion_std"] * values
 
     def bounds(self, constants: Params) -> tuple[Array, Array]:
-        """Returns the rig's limits [72] of standardised motion."""
+        """Returns the rig's limits [72] in standardised units."""
         low, high = (self.standardised(constants, jnp.asarray(x)) for x in (rig.MIN, rig.MAX))
         return low, high
 
     # ---- one step ---------------------------------------------------------------------------
 
     def level(self, time: Array) -> tuple[Array, Array]:
-        """Returns alpha and sigma of times in [0, 1]."""
+        """Returns alpha and sigma for times in [0, 1]."""
         return schedule.level(self.config.schedule, time)
 
     def encode_conditions(
@@ -163,12 +164,12 @@ class Diffusion(AudioModel):
         rngs: dict[str, Array] | None = None,
         audio_dropped: Array | None = None,
     ) -> Conditions:
-        """Returns the conditions of the U-Net; once a clip, not once a step.
+        """Computes the conditions of the U-Net, once per clip instead of once per step.
 
         Args:
-          variables: of the model.
-          batch: see `a2fjax.batch.Batch`.
-          rngs: of `rngs.streams`, for training; None otherwise.
+          variables: variables of the model.
+          batch: the batch; see `a2fjax.batch.Batch`.
+          rngs: result of `rngs.streams` for training; None otherwise.
           audio_dropped: [B] bool, items without audio.
         """
         streams = rngs or {}
@@ -196,20 +197,20 @@ class Diffusion(AudioModel):
         *,
         rngs: dict[str, Array] | None = None,
     ) -> Array:
-        """Predicts the clean motion [B, T, 72], standardised.
+        """Predicts the standardised clean motion [B, T, 72].
 
         Args:
           unet: parameters of the U-Net.
           x: [B, T, 72], noisy.
           alpha: [B], share of the clean motion.
           sigma: [B], share of the noise.
-          conditions: of `encode_conditions`.
-          rngs: of `rngs.streams`, for training; None otherwise.
+          conditions: result of `encode_conditions`.
+          rngs: result of `rngs.streams` for training; None otherwise.
         """
         valid = conditions["valid"][:, : x.shape[1], None]
         x = jnp.where(valid, x, 0.0)
-        # The coarse prediction learns from its own loss only: through here it would become
-        # whatever suits the U-Net.
+        # The coarse prediction is trained by its own loss only: gradients from here would adapt it
+        # to the U-Net.
         coarse = jax.lax.stop_gradient(conditions["coarse_prediction"])
         conditions = {**conditions, "coarse_prediction": coarse}
         correction: Any = self.unet.apply(
@@ -233,8 +234,9 @@ class Diffusion(AudioModel):
         """Encodes the conditions with and without each guided one.
 
         Returns:
-          conditions, concatenated along the batch: all of them, with the coarse prediction guided
-          already, then without each guided one; the names of these; and all conditions, unguided.
+          the conditions concatenated along the batch (first all of them, with the coarse prediction
+          already guided, then without each guided one); the names of the guided ones; and all
+          conditions, unguided.
         """
         names = guidance.guided_conditions(guidance_strengths(sample))
         plain = self.encode_conditions(variables, batch)
@@ -254,8 +256,8 @@ class Diffusion(AudioModel):
                     subject=jnp.full(batch.length.shape, -1, jnp.int32),
                 )
                 variants.append(self.encode_conditions(variables, without))
-        # The coarse prediction is guided like any prediction. Towards an unguided one, where a
-        # condition leaves little open, each step would pull back what the guidance moved.
+        # Guide the coarse prediction as well. If it were unguided, each step would undo the effect
+        # of the guidance wherever the conditions leave little freedom.
         coarse = jnp.concatenate([each["coarse_prediction"] for each in variants])
         coarse = guidance.combine(coarse, names, guidance_strengths(sample))
         variants[0] = {**plain, "coarse_prediction": coarse}
@@ -272,16 +274,16 @@ class Diffusion(AudioModel):
         alpha: Array,
         sigma: Array,
     ) -> Array:
-        """Returns the guided prediction of the clean motion, inside the rig's limits.
+        """Returns the guided prediction of the clean motion, clipped to the rig's limits.
 
-        Limited at every step, as pixels are (Saharia et al. 2022, "static thresholding"): shut
-        lips stay shut, and guidance cannot drive a channel out of its range.
+        Clipping at every step, as for pixels (Saharia et al. 2022, "static thresholding"), keeps
+        closed lips closed and prevents guidance from driving a channel out of its range.
 
         Args:
-          variables: of the model, for its constants.
-          unet: parameters of the U-Net that predicts.
-          conditions: of `guided`.
-          names: guided conditions, of `guided`.
+          variables: variables of the model, for its constants.
+          unet: parameters of the U-Net.
+          conditions: conditions from `guided`.
+          names: names of the guided conditions, from `guided`.
           sample: strengths of guidance.
           x: [B, T, 72], noisy.
           alpha: [B], share of the clean motion.
@@ -296,7 +298,7 @@ class Diffusion(AudioModel):
         return jnp.clip(clean, *self.bounds(variables["constants"]))
 
     def sample(self, variables: Params, batch: Batch, sample: SampleConfig) -> Array:
-        """Returns standardised motion [B, T, 72]."""
+        """Samples standardised motion [B, T, 72]."""
         constants, unet = variables["constants"], variables["params"]["unet"]
         items, frames = batch.emotion.shape[:2]
         if self.config.distill_steps:
@@ -322,7 +324,7 @@ class Diffusion(AudioModel):
             clean = self.predict_clean(variables, unet, conditions, names, sample, x, alpha, sigma)
             return clean if inpaint is None else jnp.where(batch.inpaint_mask, inpaint, clean)
 
-        # The same noise for any number of steps: few steps preview many.
+        # The noise is independent of the number of steps, so few steps give a preview of many.
         start = draw(START_INDEX)
         if inpaint is not None and self.last_time < 1.0:
             noisy = alphas[0] * inpaint + sigmas[0] * start
@@ -332,10 +334,10 @@ class Diffusion(AudioModel):
     def apply(
         self, variables: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
-        """Returns {"motion": [B, T, 72]}: a sample, as `model.sample` says.
+        """Returns {"motion": [B, T, 72]}: a sample with the settings of `model.sample`.
 
-        Training calls `encode_conditions` and `denoise`; here `key` is not read, and `train` only
-        decides whether the motion is clipped to the rig's ranges.
+        Training calls `encode_conditions` and `denoise` instead; `key` is ignored here, and `train`
+        only disables clipping of the motion to the rig's ranges.
         """
         del key
         values = self.sample(variables, batch, self.config.sample)

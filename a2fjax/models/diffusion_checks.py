@@ -1,4 +1,4 @@
-"""Checks of a diffusion model's settings that depend on each other."""
+"""Checks the consistency of a diffusion model's settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _DROPOUT_KEYS = {
 
 
 def check(config: DiffusionConfig) -> None:
-    """Checks settings that depend on each other.
+    """Checks that the settings are consistent.
 
     Raises:
-      InputError: names the key, its value and what was expected.
+      InputError: inconsistent settings; the message names the key, its value and the expected
+        value.
     """
     unet = config.unet
     if not unet.widths or any(w < 1 or w % unet.heads for w in unet.widths):
@@ -29,10 +30,10 @@ def check(config: DiffusionConfig) -> None:
 
 
 def check_sampling(config: DiffusionConfig) -> None:
-    """Checks that a model can sample as `config.sample` asks, given how it was trained.
+    """Checks that a model supports the settings `config.sample`, given its training.
 
     Raises:
-      InputError: names the key, its value and what was expected.
+      InputError: unsupported settings; the message names the key, its value and the expected value.
     """
     sample = config.sample
     if (sample.sampler == "consistency") != bool(config.distill_steps):
@@ -42,7 +43,8 @@ def check_sampling(config: DiffusionConfig) -> None:
             f"model.sample.sampler={sample.sampler!r}: the model is {kind}; expected {expected}"
         )
     if config.distill_steps:
-        # The teacher fixed its guidance, and it has learned the noise levels of its training only.
+        # The teacher fixed its guidance, and the student knows only the noise levels of its
+        # training.
         if config.distill_levels % sample.steps:
             levels = config.distill_levels
             divisors = [n for n in range(1, levels + 1) if levels % n == 0]
@@ -57,7 +59,7 @@ def check_sampling(config: DiffusionConfig) -> None:
         "identity": config.condition_dropout,
     }
     if config.identity == "none" and not config.identity_residual:
-        rates["identity"] = 0.0  # There is no identity to leave out.
+        rates["identity"] = 0.0  # There is no identity to drop.
     for name in guidance.guided_conditions(guidance_strengths(sample)):
         if not rates[name]:
             raise InputError(
@@ -68,5 +70,5 @@ def check_sampling(config: DiffusionConfig) -> None:
 
 
 def guidance_strengths(sample: SampleConfig) -> dict[str, float]:
-    """Returns the strength of guidance by condition."""
+    """Returns the guidance strength of each condition."""
     return {name: getattr(sample, name) for name in guidance.CONDITIONS}

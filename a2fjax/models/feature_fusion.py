@@ -17,7 +17,7 @@ from jax import Array
 from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders.wav2vec2.masking import sample_mask_spans
 
-_LIMIT = 10.0  # Standard deviations: some of Whisper's units exceed it by far on single frames.
+_LIMIT = 10.0  # Standard deviations; some of Whisper's units far exceed it on single frames.
 
 
 class AudioFeatures(flax.struct.PyTreeNode):
@@ -25,7 +25,7 @@ class AudioFeatures(flax.struct.PyTreeNode):
 
     Attributes:
       signals: [B, T, F] float32 acoustic signals; F may be 0.
-      silence: [F] float32 signals of a silent frame, which stands before and after each clip.
+      silence: [F] float32 signals of a silent frame, used before and after each clip.
       hidden_states: [B, T, S, D] float32 by encoder key.
     """
 
@@ -35,11 +35,11 @@ class AudioFeatures(flax.struct.PyTreeNode):
 
 
 class FeatureFusion(nn.Module):
-    """Projects signals and hidden states to one vector per frame.
+    """Projects acoustic signals and hidden states to one vector per frame.
 
-    Each encoder: standardisation by constants → learned mix of its hidden states → linear.
-    Signals: linear. The projections are concatenated. Frames outside a clip get the signals of
-    silence and, for each encoder, a learned vector.
+    Each encoder: standardisation by constants → learned mix of its hidden states → linear. Signals:
+    linear. The projections are concatenated. Frames outside a clip use the signals of silence and a
+    learned vector per encoder.
 
     Attributes:
       config: widths and regularisation.
@@ -56,13 +56,13 @@ class FeatureFusion(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Array, Array]:
-        """Returns the fused features [B, T, W] and those of a frame outside its clip [W].
+        """Returns the fused features [B, T, W] and the features [W] of a frame outside its clip.
 
         Args:
-          features: signals and hidden states.
+          features: acoustic signals and hidden states.
           valid: [B, T, 1] bool, frames inside their clip.
           constants: "<key>_mean" and "<key>_std" [S, D] of each encoder's hidden states.
-          train: adds noise, masks and dropout, from the streams "noise" and "dropout".
+          train: adds noise, masks and dropout from the streams "noise" and "dropout".
         """
         config = self.config
         projections: list[Array] = []
@@ -103,7 +103,7 @@ class FeatureFusion(nn.Module):
     def _mix(
         self, hidden_states: Array, key: str, constants: Mapping[str, Array], train: bool
     ) -> Array:
-        """Returns [B, T, D], the standardised and mixed `hidden_states` [B, T, S, D]."""
+        """Standardises and mixes `hidden_states` [B, T, S, D] to [B, T, D]."""
         config = self.config
         scaled = (hidden_states - constants[f"{key}_mean"]) / constants[f"{key}_std"]
         scaled = jnp.clip(scaled, -_LIMIT, _LIMIT)

@@ -1,7 +1,8 @@
-"""Floating point operations of a function, counted from its jaxpr.
+"""Counts the floating-point operations of a function from its jaxpr.
 
-Nothing is compiled or run. XLA's own estimate counts the body of a loop once, which leaves out
-nearly all of a recurrence (a quarter of the default model's work); here loops are multiplied out.
+Nothing is compiled or executed. XLA's own estimate counts the body of a loop only once and thus
+misses nearly all of a recurrence (a quarter of the default model's operations); this count
+multiplies loop bodies by their number of iterations.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import jax
 
 
 def flops(function: Callable[..., Any], *args: Any) -> Counter[str]:
-    """Returns operations by kind: "dot", "convolution", "fft" and "elementwise".
+    """Returns the operation count by kind: "dot", "convolution", "fft" and "elementwise".
 
-    A multiply and an add are two operations. Elementwise operations, reductions and comparisons
-    are one for each input or output value, whichever are more; moving data is free. A
+    A multiply and an add count as two operations. Elementwise operations, reductions and
+    comparisons count one per input or output value, whichever are more; data movement is free. A
     `while_loop`, whose length is unknown, counts once; a `cond` counts its most expensive branch.
 
     Args:
       function: pure function of arrays.
-      *args: arrays, or `jax.ShapeDtypeStruct`s in their place.
+      *args: arrays or `jax.ShapeDtypeStruct`s.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,7 +57,7 @@ def _equation(equation: Any) -> Counter[str]:
         depth = math.prod(shape[d] for d in contracted)
         return Counter(dot=2 * depth * _size(equation.outvars[0]))
     if name == "conv_general_dilated":
-        # Each output value sums over the kernel's window and its input channels.
+        # Each output value is a sum over the kernel's window and input channels.
         kernel = equation.invars[1].aval.shape
         outputs = kernel[params["dimension_numbers"].rhs_spec[0]]
         return Counter(
@@ -91,7 +92,7 @@ def _complex(equation: Any) -> bool:
 def _jaxprs(params: dict[str, Any]) -> list[Any]:
     out = []
     for key, value in params.items():
-        # A custom derivative has its rules beside the function; only the function runs.
+        # A custom derivative also stores its rules; only the function itself runs.
         if key in ("fwd_jaxpr_thunk", "jvp_jaxpr_fun", "bwd", "update_jaxpr"):
             continue
         for item in value if isinstance(value, (tuple, list)) else (value,):

@@ -1,4 +1,4 @@
-"""Gated recurrent unit: the fastest formulation measured on a CPU, with its own backward pass.
+"""Gated recurrent unit in the fastest formulation measured on a CPU, with a custom backward pass.
 
 The cell is that of `flax.linen.GRUCell` and `torch.nn.GRU` (Cho et al. 2014, in the cuDNN form
 where the reset gate multiplies the recurrent term after its matrix product):
@@ -8,10 +8,10 @@ where the reset gate multiplies the recurrent term after its matrix product):
     n = tanh(x W_in + b_in + r * (h W_hn + b_hn))
     h' = (1 - z) * n + z * h
 
-Why it is fast (figures: `benchmarks/gru.py`): the projections of the inputs are matrix products
-outside the scan, one array per gate, because slicing gates out of one array inside the scan costs
-more than the hoisting gains. The backward scan carries only the sequential part, the gradient of
-the state; all gate gradients and one weight product per gate follow outside it.
+It is fast for two reasons (measured by `benchmarks/gru.py`). The input projections are matrix
+products outside the scan, with one array per gate, because slicing gates out of one array inside
+the scan costs more than the hoisting saves. The backward scan carries only the sequential part, the
+gradient of the state; all gate gradients and one weight product per gate are computed after it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _dot(a: Array, b: Array, dtype: Any) -> Array:
 
 
 def _outer(a: Array, b: Array, dtype: Any) -> Array:
-    """Returns the sum over time and items of a [T, B, H] times b [T, B, K]: [H, K]."""
-    # Contracts both axes at once: reshaped to rows [T * B, H], a batch that is sharded over devices
-    # would be gathered.
+    """Sums the outer products of a [T, B, H] and b [T, B, K] over time and items: [H, K]."""
+    # Contract both axes at once: reshaping to rows [T * B, H] would gather a batch that is sharded
+    # over devices.
     return jnp.tensordot(
         a.astype(dtype), b.astype(dtype), ((0, 1), (0, 1)), preferred_element_type=jnp.float32
     )
@@ -76,15 +76,15 @@ def recurrence(
     """Runs the recurrence over projected inputs.
 
     Args:
-      inputs: (r, z, n), each [T, B, H] float32: the inputs' projections with their biases.
+      inputs: (r, z, n), each [T, B, H] float32: the input projections including biases.
       weights: (r, z, n), each [H, H].
-      bias: [H], of the candidate's recurrent term.
+      bias: [H], bias of the candidate's recurrent term.
       initial: [B, H] float32 state before the first step.
-      reverse: from the last frame to the first.
-      dtype: of the operands of matrix products; state and sums stay float32.
+      reverse: run from the last frame to the first.
+      dtype: dtype of matrix product operands; state and sums remain float32.
 
     Returns:
-      States [T, B, H] float32, in order of time in both directions.
+      States [T, B, H] float32, in time order for both directions.
     """
     return _scan(inputs, weights, bias, initial, reverse, dtype)[0]
 
@@ -104,8 +104,8 @@ def _backward(
         previous = jnp.concatenate([states[1:], initial[None]])
     else:
         previous = jnp.concatenate([initial[None], states[:-1]])
-    # Each gate's gradient is the state's gradient times a factor that the forward pass fixes, so
-    # only the state's gradient has to be carried from step to step.
+    # Each gate's gradient is the state's gradient times a factor known from the forward pass, so
+    # only the state's gradient must be carried from step to step.
     by_n = (1.0 - z) * (1.0 - n * n)
     by_a = by_n * r
     by_r = by_a * a * (1.0 - r)
@@ -130,7 +130,7 @@ recurrence.defvjp(_forward, _backward)
 
 
 class _Gate(nn.Module):
-    """Parameters of one gate's product, under the names that `flax.linen.GRUCell` uses."""
+    """Parameters of one gate's product, with the names of `flax.linen.GRUCell`."""
 
     width: int
     use_bias: bool
@@ -145,9 +145,9 @@ class _Gate(nn.Module):
 
 
 class GRU(nn.Module):
-    """One direction of a gated recurrent unit over time-major sequences.
+    """A unidirectional gated recurrent unit over time-major sequences.
 
-    Its parameters are those of `flax.linen.GRUCell`, name by name.
+    Its parameters have the same names as those of `flax.linen.GRUCell`.
 
     Example:
         >>> import jax
@@ -158,9 +158,9 @@ class GRU(nn.Module):
         (5, 2, 8)
 
     Attributes:
-      width: units H.
-      reverse: runs from each sequence's last valid frame to its first.
-      dtype: of the operands of matrix products; parameters and state are float32.
+      width: number of units H.
+      reverse: run from each sequence's last valid frame to its first.
+      dtype: dtype of matrix product operands; parameters and state are float32.
     """
 
     width: int
@@ -171,16 +171,16 @@ class GRU(nn.Module):
     def __call__(
         self, inputs: Array, length: Array | None = None, initial: Array | None = None
     ) -> Array:
-        """Runs over `inputs`.
+        """Runs the recurrence over `inputs`.
 
         Args:
           inputs: [T, B, D].
-          length: [B] int, valid frames; later frames hold the state, so the reverse direction
-            starts at `length - 1` with the initial state. None: all are valid.
+          length: [B] int, number of valid frames; later frames keep the state unchanged, so the
+            reverse direction starts at `length - 1` with the initial state. None: all are valid.
           initial: [B, H] state; None for zero.
 
         Returns:
-          States [T, B, H] float32. With `reverse=False` the last one continues the sequence.
+          States [T, B, H] float32. With `reverse=False`, the last state can continue the sequence.
         """
         frames, batch, depth = inputs.shape
 
@@ -204,8 +204,8 @@ class BidirectionalGRU(nn.Module):
     """Both directions of a `GRU`, concatenated.
 
     Attributes:
-      width: units of each direction.
-      dtype: of the operands of matrix products.
+      width: number of units per direction.
+      dtype: dtype of matrix product operands.
     """
 
     width: int
@@ -213,7 +213,7 @@ class BidirectionalGRU(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array, length: Array | None = None) -> Array:
-        """Returns states [T, B, 2 * width] float32 of `inputs` [T, B, D]; see `GRU`."""
+        """Returns states [T, B, 2 * width] float32 for `inputs` [T, B, D]; see `GRU`."""
         forward = GRU(self.width, dtype=self.dtype, name="forward")(inputs, length)
         backward = GRU(self.width, reverse=True, dtype=self.dtype, name="backward")(inputs, length)
         return jnp.concatenate([forward, backward], axis=-1)

@@ -1,7 +1,7 @@
-"""Trees of variables as nested dicts: paths, trained and frozen parts, counts.
+"""Operations on trees of variables (nested dicts): paths, trained and frozen parts, counts.
 
-Frozen parts are split off before the gradient is taken rather than masked in the optimiser, so
-that they cost no gradient and stay out of the clipped norm.
+Frozen parts are split off before differentiation instead of masked in the optimiser, so that they
+cost no gradient computation and do not enter the clipped norm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FROZEN = (r"^constants/",)
 
 
 def paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (path, leaf) for every leaf, in the order of the dicts."""
+    """Yields (path, leaf) for every leaf, in dict order."""
     for key, value in params.items():
         if isinstance(value, dict):
             yield from paths(value, f"{prefix}{key}/")
@@ -32,10 +32,10 @@ def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Param
 
     Args:
       params: nested dicts.
-      frozen: regular expressions; a leaf whose path any of them finds is frozen.
+      frozen: regular expressions; a leaf is frozen if any of them matches within its path.
 
     Returns:
-      (trainable, frozen), each without empty dicts; `merge` undoes it.
+      (trainable, frozen), each without empty dicts; `merge` is the inverse.
 
     Example:
         >>> split({"params": {"w": 1}, "constants": {"mean": 2}})
@@ -49,7 +49,7 @@ def split(params: Params, frozen: Sequence[str] = FROZEN) -> tuple[Params, Param
 
 
 def nest(leaves: Mapping[str, Any]) -> Params:
-    """Returns nested dicts with these `paths`.
+    """Returns nested dicts from leaves by path.
 
     Example:
         >>> nest({"a/b": 1, "a/c": 2})
@@ -66,7 +66,7 @@ def nest(leaves: Mapping[str, Any]) -> Params:
 
 
 def restrict(params: Params, like: Params) -> Params:
-    """Returns the part of `params` whose paths are in `like`.
+    """Returns the part of `params` whose paths also occur in `like`.
 
     Raises:
       KeyError: a path of `like` is not in `params`.
@@ -86,7 +86,7 @@ def merge(first: Params, second: Params) -> Params:
     """Returns the union of two parameter trees.
 
     Raises:
-      ValueError: a leaf is in both.
+      ValueError: both trees contain the same leaf.
     """
     out = dict(first)
     for key, value in second.items():
@@ -100,12 +100,12 @@ def merge(first: Params, second: Params) -> Params:
 
 
 def count(params: Params) -> int:
-    """Returns the number of values; leaves are arrays or anything with a shape."""
+    """Returns the total number of values; leaves are arrays or other objects with a shape."""
     return sum(math.prod(leaf.shape) for _, leaf in paths(params))
 
 
 def table(params: Params, frozen: Sequence[str] = FROZEN) -> str:
-    """Returns one line per leaf (path, shape, dtype, count) and totals, for a console."""
+    """Returns a text table with one line per leaf (path, shape, dtype, count) and totals."""
     patterns = [re.compile(p) for p in frozen]
     rows = [("parameter", "shape", "dtype", "values")]
     totals = [0, 0]

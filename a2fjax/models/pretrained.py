@@ -25,10 +25,10 @@ Encoders = Mapping[str, tuple[SpeechEncoder, Params]]
 
 
 def load(config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:
-    """Reads the encoders that a configuration names, by key; empty where it names none.
+    """Reads the configured encoders by key; empty if there are none.
 
     Raises:
-      InputError: an encoder cannot be read, or `train_from` leaves nothing of it to train.
+      InputError: an encoder cannot be read, or `train_from` leaves none of its layers to train.
     """
     encoders = {
         key: storage.load(name, config.encoder)
@@ -40,9 +40,9 @@ def load(config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:
 
 
 def save(run: Path, encoders: Encoders) -> None:
-    """Writes encoders into a run folder, so that using the run needs no other files.
+    """Writes encoders into a run folder, so that the run is self-contained.
 
-    Existing files stay: they hold the weights before training.
+    Existing files are kept, since they hold the weights before training.
     """
     for key, (encoder, params) in encoders.items():
         path = _path(run, key)
@@ -55,7 +55,7 @@ def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[SpeechEncod
     """Reads the encoders of a run folder.
 
     Raises:
-      InputError: one is missing, damaged or of another kind.
+      InputError: an encoder is missing, damaged or of another kind.
     """
     return {
         key: storage.restore(_path(Path(run), key), config.encoder, parse(name)[0])
@@ -66,17 +66,17 @@ def restore(run: str | Path, config: AudioConfig) -> dict[str, tuple[SpeechEncod
 def load_or_restore(
     run: str | Path, config: AudioConfig, init_from: str | Path = ""
 ) -> dict[str, tuple[SpeechEncoder, Params]]:
-    """Reads the encoders of a run without checkpoints: from its folder, else from their source.
+    """Reads the encoders of a run without checkpoints, from its folder or otherwise their source.
 
-    A run that was ended while it wrote its encoders has some of them, or none.
+    A run interrupted while writing its encoders has only some of them, or none.
 
     Args:
-      run: its folder.
-      config: which features, and how encoders are used.
-      init_from: folder of another run, whose encoders replace those named; "" for none.
+      run: run folder.
+      config: selected features and the use of encoders.
+      init_from: folder of another run, whose encoders replace the configured ones; "" for none.
 
     Raises:
-      InputError: as `restore` and `load`.
+      InputError: as for `restore` and `load`.
     """
     encoders = {}
     for key, name in feature_keys(config.features).items():
@@ -97,11 +97,11 @@ def _path(run: Path, key: str) -> Path:
 
 
 def check_feature_source(config: Config) -> None:
-    """Checks that hidden states may come from a feature cache, where the configuration says so.
+    """Checks that the configuration allows cached hidden states if it uses them.
 
     Raises:
-      InputError: the encoder is trained, so that cached hidden states go stale; or augmentation
-        inserts pauses, which are not in the cache.
+      InputError: the encoder is trained, so that cached hidden states become stale; or augmentation
+        inserts pauses, which the cache does not contain.
     """
     if config.data.encoder_features != "cached" or not feature_keys(config.audio.features):
         return

@@ -1,4 +1,4 @@
-"""The regression model (v2.3): backbone, and a linear map to the rig's channels."""
+"""The regression model (v2.3): the backbone and a linear map to the rig's channels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from a2fjax.models.pretrained import Encoders
 
 
 def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndarray]:
-    """Returns constants of the right shapes that depend on no data.
+    """Returns data-independent constants of the right shapes.
 
     "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and
     "identity_projection" of `conditioning.standardisation`; with `model.identity_residual` also
@@ -43,12 +43,12 @@ def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndar
 
 
 class Network(nn.Module):
-    """Audio features and conditions to motion; reads the collection "constants".
+    """Maps audio features and conditions to motion; uses the collection "constants".
 
     Attributes:
       config: sizes, conditions and dropout.
-      fusion: how encoders' hidden states are fused.
-      dtype: of activations; parameters, sums, the recurrent state and the output are float32.
+      fusion: fusion of encoders' hidden states.
+      dtype: dtype of activations; parameters, sums, the recurrent state and the output are float32.
     """
 
     config: BackboneConfig
@@ -57,24 +57,24 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, features: AudioFeatures, batch: Batch, *, train: bool = False) -> Array:
-        """Returns the motion [B, T, 72] float32, not clipped; arguments as `Backbone`."""
+        """Returns the motion [B, T, 72] float32, not clipped; arguments as in `Backbone`."""
         constants = self.variables["constants"]
         backbone = Backbone(self.config, self.fusion, self.dtype, name="backbone")
         x, conditions = backbone(features, batch, constants, train=train)
-        # In float32 whatever the precision: the recurrence gives that, the product is small, and
-        # eight bits of a bfloat16 would show as steps in slow motion.
+        # Always in float32: the recurrence outputs float32, the product is small, and the eight
+        # bits of bfloat16 would be visible as steps in slow motion.
         x = nn.Dense(rig.NUM_CHANNELS, name="head")(x).swapaxes(0, 1)
         x = conditioning.FiLM(name="head_film")(x, conditions)
         return constants["motion_mean"] + constants["motion_std"] * x
 
 
 class Regression(AudioModel):
-    """The regression model behind `init` and `apply`; see `a2fjax.models.base.Model`.
+    """The regression model; see `a2fjax.models.base.Model`.
 
     Level-normalised audio → acoustic signals and encoders' hidden states → convolutions that
-    together see exactly `past_frames` back and `future_frames` ahead, each with layer
-    normalisation and GELU → FiLM by identity and emotion → GRU → linear → 72 channels, with FiLM
-    once more, in units of each channel's standard deviation about its mean.
+    together cover exactly `past_frames` back and `future_frames` ahead, each with layer
+    normalisation and GELU → FiLM by identity and emotion → GRU → linear → 72 channels with another
+    FiLM, in units of each channel's standard deviation about its mean.
 
     Example:
         >>> import jax
@@ -98,15 +98,15 @@ class Regression(AudioModel):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> None:
-        """Makes the model.
+        """Creates the model.
 
         Args:
           config: sizes, conditions and dropout.
-          audio: which features, and how encoders are used.
-          precision: of activations, "float32" or "bfloat16".
-          constants: as `default_constants`, which stand in for None, with the statistics of the
-            encoders' hidden states.
-          encoders: by key; None reads those that `audio` names.
+          audio: selected features and the use of encoders.
+          precision: precision of activations, "float32" or "bfloat16".
+          constants: as in `default_constants`, with the statistics of the encoders' hidden states;
+            None uses the defaults.
+          encoders: encoders by key; None reads those that `audio` names.
 
         Raises:
           InputError: an encoder cannot be read.
@@ -117,14 +117,14 @@ class Regression(AudioModel):
 
     @property
     def lookahead_frames(self) -> int | None:
-        """Future frames a frame depends on; None for all of them (bidirectional, or encoders)."""
+        """Number of future frames a frame depends on; None for all (bidirectional or encoders)."""
         if self.config.recurrent == "bidirectional" or self.audio_features.encoders:
             return None
         return self.config.future_frames
 
     @property
     def lookahead_seconds(self) -> float | None:
-        """Future audio a frame depends on, analysis window included; None for all of it."""
+        """Future audio in seconds a frame depends on, including analysis windows; None for all."""
         if self.lookahead_frames is None:
             return None
         samples = self.audio_features.frontend.lookahead_samples
@@ -157,7 +157,7 @@ class Regression(AudioModel):
         key: Array | None = None,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Does the same as `apply` with audio features that were computed before.
+        """Applies the model to precomputed audio features; otherwise like `apply`.
 
         Raises:
           ValueError: training without a key.

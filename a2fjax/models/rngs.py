@@ -1,4 +1,4 @@
-"""Named streams of random numbers for `flax.linen` modules."""
+"""Named random streams for `flax.linen` modules."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ speech encoders that are trained; "noise_level" and "motion_noise" are a diffusi
 
 
 def named_keys(key: Array, names: Iterable[str]) -> dict[str, Array]:
-    """Returns one key for each name, a function of `key` and that name alone."""
+    """Returns one key per name, which depends only on `key` and the name."""
     return {name: jax.random.fold_in(key, zlib.crc32(name.encode())) for name in names}
 
 
 def streams(key: Array) -> dict[str, Array]:
-    """Returns the key of each of `STREAMS`, the `rngs` of `Module.apply`.
+    """Returns a key for each of `STREAMS`, for the `rngs` argument of `Module.apply`.
 
     Example:
         >>> import jax

@@ -1,9 +1,9 @@
-"""The diffusion model's networks: `ConditionEncoder`, once a clip, and `UNet`, once a step.
+"""The diffusion model's networks: `ConditionEncoder` (once per clip), `UNet` (once per step).
 
-The U-Net runs over time: each level has half the rate of the one before. Levels are joined by
-folding two frames into one and back, so a frame keeps its place in the clip. All norms are over
-channels, never over time, and attention has a limited reach: a frame depends on its neighbourhood
-alone, whatever the length of the clip or chunk around it.
+The U-Net operates over time; each level has half the frame rate of the previous one. Levels are
+connected by folding two frames into one and back, which preserves the position of frames in the
+clip. All norms are over channels, never over time, and attention has a limited reach, so a frame
+depends only on its neighbourhood, regardless of the length of the surrounding clip or chunk.
 
 Sources: Ho et al. 2020 (U-Net with steps), Rombach et al. 2022, "High-Resolution Image Synthesis
 with Latent Diffusion Models" (cross-attention in each level), Perez et al. 2018 (FiLM).
@@ -41,7 +41,7 @@ T is a multiple of `stride`."""
 
 
 def stride(widths: Sequence[int]) -> int:
-    """Returns how many frames become one at the lowest level.
+    """Returns the number of frames per frame of the lowest level.
 
     Example:
         >>> stride((96, 128, 192))
@@ -51,23 +51,23 @@ def stride(widths: Sequence[int]) -> int:
 
 
 def padded(x: Array, multiple: int) -> Array:
-    """Returns x [B, T, ...] padded with zeros to a multiple of frames."""
+    """Pads x [B, T, ...] with zeros to a multiple of `multiple` frames."""
     more = -x.shape[1] % multiple
     return jnp.pad(x, ((0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)))
 
 
 def fold(x: Array) -> Array:
-    """Returns x [B, T, C] as [B, T / 2, 2 C], pairs of frames side by side."""
+    """Reshapes x [B, T, C] to [B, T / 2, 2 C], with pairs of frames side by side."""
     return x.reshape(x.shape[0], x.shape[1] // 2, 2 * x.shape[2])
 
 
 def unfold(x: Array) -> Array:
-    """Returns x [B, T, C] as [B, 2 T, C / 2]; undoes `fold`."""
+    """Reshapes x [B, T, C] to [B, 2 T, C / 2], the inverse of `fold`."""
     return x.reshape(x.shape[0], 2 * x.shape[1], x.shape[2] // 2)
 
 
 def valid_by_level(valid: Array, levels: int) -> list[Array]:
-    """Returns [B, T / 2^l] bool by level: folded frames with at least one valid frame."""
+    """Returns masks [B, T / 2^l] bool per level: folded frames with at least one valid frame."""
     out = [valid]
     for _ in range(levels - 1):
         out.append(jnp.any(fold(out[-1][..., None]), axis=-1))
@@ -75,24 +75,24 @@ def valid_by_level(valid: Array, levels: int) -> list[Array]:
 
 
 def pooled(x: Array, valid: Array) -> Array:
-    """Returns [B, T / 2, C], means of pairs of frames of x [B, T, C] over the valid ones."""
+    """Averages the valid frames in pairs of x [B, T, C] to [B, T / 2, C]."""
     pairs = x.reshape(x.shape[0], -1, 2, x.shape[-1])
     weight = valid.reshape(valid.shape[0], -1, 2, 1).astype(x.dtype)
     return jnp.sum(pairs * weight, axis=2) / jnp.maximum(jnp.sum(weight, axis=2), 1.0)
 
 
 def attentions(widths: Sequence[int], blocks: int) -> list[tuple[str, int]]:
-    """Returns (name, level) of each attention to the audio."""
+    """Returns (name, level) of each attention layer over the audio."""
     return [(f"down_{i}_{b}", i) for i in range(len(widths)) for b in range(blocks)]
 
 
 class ConditionEncoder(nn.Module):
-    """Computes everything that stays the same from step to step; reads the collection "constants".
+    """Computes everything that is constant over the steps; uses the collection "constants".
 
     Attributes:
       config: of the model.
-      fusion: how encoders' hidden states are fused.
-      dtype: of activations.
+      fusion: fusion of encoders' hidden states.
+      dtype: dtype of activations.
     """
 
     config: DiffusionConfig
@@ -112,9 +112,9 @@ class ConditionEncoder(nn.Module):
 
         Args:
           features: audio features of the batch.
-          batch: length, identity, identity_mask, emotion and subject are read.
-          audio_dropped: [B] bool, items whose audio reaches neither prediction nor features.
-          train: whether dropout and noise are on.
+          batch: uses length, identity, identity_mask, emotion and subject.
+          audio_dropped: [B] bool, items whose audio is hidden from coarse prediction and features.
+          train: enables dropout and noise.
         """
         unet = self.config.unet
         backbone = Backbone(self.config, self.fusion, self.dtype, name="backbone")
@@ -156,9 +156,9 @@ class ResidualBlock(nn.Module):
     """Two convolutions of three frames with FiLM between them, and a skip connection.
 
     Attributes:
-      width: channels of the output.
+      width: number of output channels.
       dropout: share of channels dropped before the second convolution.
-      train: whether dropout is on.
+      train: enables dropout.
       dtype: of activations.
     """
 
@@ -173,7 +173,7 @@ class ResidualBlock(nn.Module):
 
         Args:
           x: [B, T, C].
-          valid: [B, T] bool; convolutions see zeros elsewhere.
+          valid: [B, T] bool; other frames are zeros in convolutions.
           conditions: each [B, D] or [B, T, D].
         """
         mask = valid[..., None].astype(self.dtype)
@@ -190,7 +190,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """One step of denoising: the correction to the best guess from coarse prediction and noise.
+    """One denoising step: corrects the best guess from coarse prediction and noisy motion.
 
     Attributes:
       config: of the model.
@@ -210,14 +210,14 @@ class UNet(nn.Module):
         *,
         train: bool = False,
     ) -> Array:
-        """Returns [B, T, 72], in the unit of the target.
+        """Returns [B, T, 72] in the units of the target.
 
         Args:
           x: [B, T, 72], noisy motion.
           alpha: [B], share of the clean motion.
           sigma: [B], share of the noise.
-          conditions: of `ConditionEncoder`.
-          train: whether dropout is on.
+          conditions: result of `ConditionEncoder`.
+          train: enables dropout.
         """
         unet, dtype = self.config.unet, self.dtype
         block_class = nn.remat(ResidualBlock) if unet.remat else ResidualBlock
@@ -232,7 +232,7 @@ class UNet(nn.Module):
             return layer(h, valid[level], [step, *identity, conditions["emotion"][level]])
 
         def attend(h: Array, level: int, name: str, source: Any = None) -> Array:
-            # Distance costs nothing among the frames of the motion; audio is to be near.
+            # Distance is not penalised among motion frames; attention to audio should stay near.
             reach = unet.window if source is None else unet.reach / 2**level
             return Attention(unet.heads, unet.window, reach, dtype, name=name)(
                 h, valid[level], source
@@ -261,13 +261,13 @@ class UNet(nn.Module):
             if level:
                 h = attend(h, level, f"up_{level}_self")
         h = nn.silu(nn.LayerNorm(name="norm")(h))
-        # Zero at the start: the first output is the best guess itself.
+        # Initialised to zero, so that the initial output is the best guess itself.
         zero = nn.initializers.zeros_init()
         return nn.Dense(rig.NUM_CHANNELS, kernel_init=zero, name="output")(h)[:, :length]
 
 
 def level_embedding(alpha: Array, sigma: Array) -> Array:
-    """Returns log(alpha / sigma), limited to ±8, with its sines and cosines [B, 2 F + 1]."""
+    """Returns log(alpha / sigma), clipped to ±8, with its sines and cosines [B, 2 F + 1]."""
     tiny = 1e-6
     size = jnp.log(jnp.maximum(alpha, tiny)) - jnp.log(jnp.maximum(sigma, tiny))
     size = jnp.clip(size, -_SNR_RANGE, _SNR_RANGE) / _SNR_RANGE
