@@ -1,4 +1,4 @@
-"""This package's five emotions as NVIDIA's ten."""
+"""Maps this package's five emotions to NVIDIA's ten."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ An assumption [?] for data labelled with our five; data labelled with NVIDIA's t
 
 
 def explicit_emotion(emotion: Array, width: int) -> Array:
-    """Returns emotions in the form that a network with `width` explicit emotions takes.
+    """Converts emotions to the input of a network with `width` explicit emotions.
 
     Args:
       emotion: [..., 5] of `rig.EMOTIONS`, or [..., width].
       width: number of explicit emotions of the network.
 
     Raises:
-      ValueError: neither fits.
+      ValueError: the emotion has neither width.
     """
     if emotion.shape[-1] == width:
         return emotion

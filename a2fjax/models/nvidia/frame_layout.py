@@ -12,19 +12,19 @@ from a2fjax.errors import InputError
 class FrameLayout:
     """Widths of the four parts of an output frame, in this order.
 
-    In the regression network, skin and tongue are PCA coefficients; in the diffusion network,
-    coordinates of vertices, three each. The jaw is five key points in space (15), the eyes are two
-    angles each (4). A part of width 0 is left out, and so are its layers.
+    Skin and tongue are PCA coefficients in the regression network and vertex coordinates, three
+    each, in the diffusion network. The jaw consists of five 3-D key points (15 values), the eyes of
+    two angles each (4 values). A part of width 0 is omitted together with its layers.
 
     Example:
         >>> FrameLayout(skin=52, tongue=16, jaw=0, eyes=4).parts["eyes"]
         slice(68, 72, None)
 
     Attributes:
-      skin: PCA coefficients, vertices' coordinates, or blendshape weights.
-      tongue: likewise.
-      jaw: coordinates of key points.
-      eyes: angles.
+      skin: number of PCA coefficients, vertex coordinates or blendshape weights.
+      tongue: the same for the tongue.
+      jaw: number of key point coordinates.
+      eyes: number of angles.
     """
 
     skin: int
@@ -36,7 +36,7 @@ class FrameLayout:
         """Checks the widths.
 
         Raises:
-          InputError: one is below zero, or there is no skin.
+          InputError: a width is negative, or there is no skin.
         """
         for part in dataclasses.fields(self):
             if getattr(self, part.name) < 0:
@@ -46,12 +46,12 @@ class FrameLayout:
 
     @property
     def width(self) -> int:
-        """Numbers per frame."""
+        """Number of values per frame."""
         return self.skin + self.tongue + self.jaw + self.eyes
 
     @property
     def parts(self) -> dict[str, slice]:
-        """Columns of each part in a frame; parts of width 0 are left out."""
+        """Columns of each part in a frame, without parts of width 0."""
         out, start = {}, 0
         for part in dataclasses.fields(self):
             width = getattr(self, part.name)

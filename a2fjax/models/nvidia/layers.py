@@ -16,7 +16,7 @@ DROPOUT_STRENGTH = 0.4
 
 
 def uniform(fan_in: int) -> nn.initializers.Initializer:
-    """Returns PyTorch's default initial values, uniform in ±1/sqrt(fan_in), biases included.
+    """Returns PyTorch's default initialiser, uniform in ±1/sqrt(fan_in), also for biases.
 
     Kaiming initialisation with a = sqrt(5) (He et al. 2015) reduces to that.
     """
@@ -32,7 +32,7 @@ def uniform(fan_in: int) -> nn.initializers.Initializer:
 def linear(
     depth: int, width: int, *, bias: bool = True, zero: bool = False, dtype: Any = jnp.float32
 ) -> nn.Dense:
-    """Returns a linear layer of `depth` inputs that starts as `torch.nn.Linear`, or at zero."""
+    """Returns a linear layer with `depth` inputs, initialised like `torch.nn.Linear` or to zero."""
     start = nn.initializers.zeros_init() if zero else uniform(depth)
     return nn.Dense(width, use_bias=bias, kernel_init=start, bias_init=start, dtype=dtype)
 
@@ -40,7 +40,7 @@ def linear(
 def convolution(
     depth: int, width: int, taps: int, *, stride: int = 1, padding: int, dtype: Any = jnp.float32
 ) -> nn.Conv:
-    """Returns a convolution [..., N, depth] → [..., N', width] that starts as `torch.nn.Conv1d`."""
+    """Returns a convolution [..., N, depth] → [..., N', width] with PyTorch's initialisation."""
     start = uniform(depth * taps)
     return nn.Conv(
         width,
@@ -54,21 +54,21 @@ def convolution(
 
 
 def norm_relu(x: Array) -> Array:
-    """Returns relu(x) * sqrt(2), which keeps the mean square of a symmetric input."""
+    """Returns relu(x) * sqrt(2), which preserves the mean square of a symmetric input."""
     return jax.nn.relu(x) * math.sqrt(2.0)
 
 
 class ChannelNoise(nn.Module):
-    """Multiplies each channel of an item by noise ("GDropout"): 1.4 ** N(0, 1).
+    """Multiplies each channel of an item by noise 1.4 ** N(0, 1) ("GDropout").
 
-    One number per item and channel, the same for all frames of the item, divided by the root of its
-    mean square over the channels, so that an item keeps its power. Without `train` it changes
-    nothing. Draws from the stream "noise".
+    Each item and channel has one noise value for all frames, normalised by its root mean square
+    over the channels, so that an item keeps its power. Without `train` the layer is the identity.
+    It draws from the stream "noise".
     """
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Returns `x` [B, ..., C] times noise."""
+        """Returns `x` [B, ..., C] multiplied by noise."""
         if not train:
             return x
         shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
@@ -93,14 +93,14 @@ class _Projection(nn.Module):
 class GRU(nn.Module):
     """Unidirectional recurrent layers with `torch.nn.GRU`'s parameters.
 
-    Layer `i` has `ih_l<i>` and `hh_l<i>`, gates r, z, n side by side, each with a bias;
-    `a2fjax.models.gru.GRU` has one bias where these have two that only act as their sum.
+    Layer `i` has `ih_l<i>` and `hh_l<i>` with the gates r, z, n side by side, each with a bias;
+    `a2fjax.models.gru.GRU` has a single bias where only the sum of these two matters.
 
     Attributes:
-      width: units H.
+      width: number of units H.
       layers: number of stacked layers.
-      dropout: share of the values that training drops between layers.
-      dtype: of the operands of matrix products; the state is float32.
+      dropout: dropout rate between layers in training.
+      dtype: dtype of matrix product operands; the state is float32.
     """
 
     width: int
@@ -117,17 +117,17 @@ class GRU(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Array, Array]:
-        """Runs over `inputs`.
+        """Runs the recurrence over `inputs`.
 
         Args:
           inputs: [B, T, D].
-          length: [B] int, valid frames; later frames change nothing before them.
+          length: [B] int, number of valid frames; later frames do not affect them.
           initial: [layers, B, H] state before the first frame; None for zero.
-          train: whether dropout is on.
+          train: enables dropout.
 
         Returns:
           States of the last layer [B, T, H] float32, and the states [layers, B, H] after frame
-          `length - 1` (the initial ones where `length` is 0).
+          `length - 1` (the initial states if `length` is 0).
         """
         batch, frames, _ = inputs.shape
         if initial is None:

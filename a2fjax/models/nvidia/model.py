@@ -1,7 +1,7 @@
-"""Base class of NVIDIA's networks as models: one speech encoder as input, and a head for the rig.
+"""Base class of NVIDIA's networks as models with a speech encoder and a rig head.
 
-The head gives the rig's channels, or geometry from which they are solved (`geometry`). Statistics
-and the geometry's maps are in the collection "constants".
+The head outputs the rig's channels, or geometry from which they are solved (`geometry`). Statistics
+and geometry maps are in the collection "constants".
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _LIMIT = 10.0
 
 
 def check(config: NvidiaConfig, audio: AudioConfig) -> None:
-    """Checks that the network suits the audio features.
+    """Checks that the network supports the audio features.
 
     Raises:
-      InputError: names the key, its value and what was expected.
+      InputError: unsupported features; the message names the key, its value and the expected value.
     """
     features = audio.features
     if len(features) != 1 or ":" not in features[0]:
@@ -51,10 +51,10 @@ def check(config: NvidiaConfig, audio: AudioConfig) -> None:
 
 
 def geometry_constants(config: NvidiaConfig, moments: maps.Moments) -> dict[str, np.ndarray]:
-    """Returns the constants of the geometry head, {} for the rig's; reads the files of shapes.
+    """Reads shape files and returns the geometry head's constants; {} for the rig head.
 
     Raises:
-      InputError: no file given, or one that cannot be read or has no lips where they are needed.
+      InputError: no file given, an unreadable file, or one without the lips that a loss requires.
     """
     if config.head != "geometry":
         return {}
@@ -84,10 +84,10 @@ class NvidiaModel(AudioModel):
     """Encoder, head and constants of both networks.
 
     Attributes:
-      key: of the encoder.
+      key: key of the encoder.
       encoder: the speech encoder.
-      is_geometry: whether the head gives geometry.
-      layout: of the head's numbers.
+      is_geometry: true if the head outputs geometry.
+      layout: layout of the head's values.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class NvidiaModel(AudioModel):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> None:
-        """Makes the encoder and the head.
+        """Creates the encoder and the head.
 
         Args:
-          config: of the network.
-          audio: which encoder, and how it is used.
-          precision: of activations, "float32" or "bfloat16".
-          constants: of the training data, as `a2fjax.tasks.constants` or a checkpoint has them;
-            None for ones that depend on no data.
-          encoders: by key; None reads the one that `audio` names.
+          config: configuration of the network.
+          audio: the encoder and its use.
+          precision: precision of activations, "float32" or "bfloat16".
+          constants: constants of the training data, from `a2fjax.tasks.constants` or a checkpoint;
+            None for data-independent ones.
+          encoders: encoders by key; None reads the one that `audio` names.
 
         Raises:
-          InputError: settings that contradict each other, or a file that cannot be read.
+          InputError: contradictory settings, or an unreadable file.
         """
         check(config, audio)
         actors = max(config.actors, 1)
@@ -148,12 +148,12 @@ class NvidiaModel(AudioModel):
         return tuple(lines)
 
     def encoder_features(self, variables: Params, batch: Batch, rng: Array | None) -> Array:
-        """Returns the encoder's hidden states [B, T, S, D], standardised where configured.
+        """Returns the encoder's hidden states [B, T, S, D], standardised if configured.
 
         Args:
-          variables: of the model.
-          batch: see `a2fjax.batch.Batch`.
-          rng: of dropout inside the encoder; None when not training.
+          variables: variables of the model.
+          batch: the batch; see `a2fjax.batch.Batch`.
+          rng: random key of dropout inside the encoder; None for inference.
         """
         features = self.audio_features.hidden_states(variables, batch, rng=rng)[self.key]
         if self.standardise:
@@ -163,10 +163,10 @@ class NvidiaModel(AudioModel):
         return features
 
     def target(self, constants: Params, batch: Batch) -> tuple[Array, Array]:
-        """Returns the head's numbers of the batch's motion [B, T, D], and their mask [B, 1, D].
+        """Returns the head's targets [B, T, D] for the batch's motion and their mask [B, 1, D].
 
-        For the rig's head, channels in deviations about their mean. For the geometry, channels that
-        were not observed are at their training mean.
+        The targets of the rig head are channels in standard deviations about their mean. For
+        geometry, unobserved channels are at their training mean.
         """
         mask = batch.channel_mask[:, None]
         mean = constants["motion_mean"]
@@ -179,9 +179,9 @@ class NvidiaModel(AudioModel):
         return jnp.where(moves, (motion - mean) / jnp.where(moves, std, 1.0), 0.0), mask & moves
 
     def motion(self, constants: Params, values: Array, *, train: bool) -> Array:
-        """Returns the motion [B, T, 72] of the head's numbers; inside the ranges unless training.
+        """Returns the motion [B, T, 72] of the head's values, within the ranges unless training.
 
-        In training it is linear in them: channels of the geometry then are not bounded.
+        In training it is linear in the values, so that channels of the geometry are not clipped.
         """
         if self.is_geometry:
             geometry = _geometry(constants)
@@ -192,11 +192,11 @@ class NvidiaModel(AudioModel):
         return out if train else jnp.clip(out, rig.MIN, rig.MAX)
 
     def lips(self, constants: Params, values: Array) -> Array | None:
-        """Returns the distance of the lips [B, T] in the shapes' unit; None where not known."""
+        """Returns the lip distance [B, T] in the units of the shapes file; None if unknown."""
         weight = constants.get(f"{GEOMETRY}lips")
         return None if weight is None else values @ weight + constants[f"{GEOMETRY}lips_rest"]
 
 
 def network_inputs(batch: Batch, **arrays: Array) -> dict[str, Array]:
-    """Returns the inputs of a network on features: those of the batch, and `arrays`."""
+    """Returns the inputs of a network on features: those of the batch plus `arrays`."""
     return {"audio": batch.audio, "length": batch.length, "emotion": batch.emotion, **arrays}

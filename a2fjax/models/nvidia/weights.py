@@ -1,11 +1,11 @@
 """Converts parameters of networks trained in NVIDIA's framework.
 
-Their training writes `weights.pth`, a state dict of PyTorch. With PyTorch installed,
+NVIDIA's training writes `weights.pth`, a PyTorch state dict. With PyTorch installed, this
+gives the input of `convert`:
 
     state = {k: v.numpy() for k, v in torch.load(path, weights_only=True).items()}
 
-gives the input of `convert`; nothing here needs PyTorch. The models that NVIDIA released are ONNX
-files with other names and layouts, which this does not read.
+This module does not need PyTorch. It does not read NVIDIA's released models, which are ONNX files with other names and layouts.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _HEAD = re.compile(r"^(final_layer_\w+)/linear_(\d)/")
 
 
 def convert(state: Mapping[str, np.ndarray], expected: Params) -> Params:
-    """Returns the parameters of the `Network` of `conv_w2v_autocorr` or `diffusion_rnn`.
+    """Converts a state dict to parameters of the `Network` of either model.
 
     Args:
-      state: a state dict of NVIDIA's `conv_w2v_autocorr` or `diffusion_rnn`; the speech encoder is
-        left out.
-      expected: the network's parameters or their shapes, of `jax.eval_shape` of its `init`.
+      state: state dict of NVIDIA's `conv_w2v_autocorr` or `diffusion_rnn`; the speech encoder is
+        ignored.
+      expected: the network's parameters, or their shapes from `jax.eval_shape` of its `init`.
 
     Raises:
-      InputError: a parameter is missing, of another shape, or not one of the network's.
+      InputError: a parameter is missing, has another shape, or does not belong to the network.
     """
     left = {name for name in state if not name.startswith(ENCODERS)}
     out: Params = {}
@@ -45,7 +45,7 @@ def convert(state: Mapping[str, np.ndarray], expected: Params) -> Params:
         value = np.asarray(state[name], np.float32)
         if path.endswith("/kernel"):
             if len(leaf.shape) == 3:
-                # Their convolutions are 2-D with one tap across, ours 1-D.
+                # NVIDIA's convolutions are 2-D with a kernel width of 1; these are 1-D.
                 value = value.reshape(*value.shape[:2], -1) if value.ndim == 4 else value
                 value = value.transpose(2, 1, 0) if value.ndim == 3 else value
             else:
@@ -67,7 +67,7 @@ def convert(state: Mapping[str, np.ndarray], expected: Params) -> Params:
 
 
 def torch_name(path: str) -> str:
-    """Returns NVIDIA's name of a parameter of ours, such as "freq1.weight" of "freq1/kernel"."""
+    """Returns NVIDIA's name of a parameter, such as "freq1.weight" for "freq1/kernel"."""
     path = _EMBEDDING.sub(r"geometry_embedding/\1/\2/", path)
     path = _HEAD.sub(r"\1/\2/", path)
     path = re.sub(r"^gru/(ih|hh)_l(\d+)/kernel$", r"gru/weight_\1_l\2", path)

@@ -18,7 +18,7 @@ BUFFER = (WINDOWS + 1) * HOP
 REACH = WINDOWS // 2
 """Windows before and after the one that is centred on a frame's instant."""
 
-_TRANSFORM = 672  # At least WINDOW + LAGS - 1, and a product of small primes.
+_TRANSFORM = 672  # At least WINDOW + LAGS - 1, with small prime factors.
 
 GAIN = 8.912028121636435
 """Scales audio whose peak is 1 to the level that the network was trained with."""
@@ -28,7 +28,7 @@ QUIET = 0.01
 
 
 def norm_factor(audio: np.ndarray) -> float:
-    """Returns the divisor of a whole track [samples]: its peak, or 1 where that is silence.
+    """Returns the normalisation divisor of a track [samples]: its peak, or 1 for silence.
 
     Example:
         >>> norm_factor(np.array([0.1, -0.5]))
@@ -39,11 +39,11 @@ def norm_factor(audio: np.ndarray) -> float:
 
 
 def buffers(audio: Array, centres: Array) -> Array:
-    """Returns the 8,320 samples around each instant, zeros beyond the ends.
+    """Returns the 8,320 samples around each centre, with zeros beyond the ends.
 
     Args:
       audio: [B, samples], 16 kHz.
-      centres: [S] int, samples; NVIDIA's frame i at f frames a second is at (i + 0.5) / f s.
+      centres: [S] int, samples; NVIDIA's frame i at f frames per second lies at (i + 0.5) / f s.
 
     Returns:
       [B, S, 8320].
@@ -54,9 +54,9 @@ def buffers(audio: Array, centres: Array) -> Array:
 
 
 def autocorrelation(windows: Array) -> Array:
-    """Returns the autocorrelation of windows, after subtracting the mean of each.
+    """Computes the autocorrelation of windows after subtracting their means.
 
-    r_k = 1/640 * sum_n w_n w_(n+k) of w = (x - mean x) * Hann (symmetric), k = 0 to 31.
+    r_k = 1/640 * sum_n w_n w_(n+k) with w = (x - mean x) * Hann (symmetric), k = 0 to 31.
 
     Args:
       windows: [..., 640].
@@ -67,19 +67,19 @@ def autocorrelation(windows: Array) -> Array:
     windows = jnp.asarray(windows, jnp.float32)
     windows = windows - jnp.mean(windows, axis=-1, keepdims=True)
     windows = windows * np.hanning(WINDOW).astype(np.float32)
-    # By Wiener-Khinchin; zero padding keeps the end of a window from wrapping to its start.
+    # Uses the Wiener-Khinchin theorem; zero padding prevents circular wrap-around.
     spectrum = jnp.fft.rfft(windows, _TRANSFORM)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     return jnp.fft.irfft(power, _TRANSFORM)[..., :LAGS] / WINDOW
 
 
 def buffer_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
-    """Returns the network's input for frames that each have their own audio.
+    """Returns the network's input for frames with separate audio buffers.
 
     Args:
-      audio: [B, S, 8320], of `buffers`.
-      factor: [B], of `norm_factor`; None for 1. NVIDIA's exported models lack the division, so
-        their callers must have done it [?].
+      audio: [B, S, 8320], from `buffers`.
+      factor: [B], from `norm_factor`; None for 1. NVIDIA's exported models lack the division, so
+        presumably their callers perform it [?].
 
     Returns:
       [B, S, 25, 32].
@@ -94,13 +94,13 @@ def track_autocorrelation(audio: Array, factor: Array | None = None) -> Array:
 
     Args:
       audio: [B, 320 * T], zeros beyond the end of an item.
-      factor: [B], of `norm_factor`; None for 1.
+      factor: [B], from `norm_factor`; None for 1.
 
     Returns:
-      [B, T + 24, 32]; window i is centred on sample 320 * (i - 12), and frame t sees windows t to
-      t + 24.
+      [B, T + 24, 32]; window i is centred on sample 320 * (i - 12), and frame t uses windows t to t
+      + 24.
     """
-    # A window reaches half its length beyond its centre.
+    # A window extends half its length beyond its centre.
     audio = jnp.pad(audio, ((0, 0), ((REACH + 1) * HOP, REACH * HOP)))
     hops = audio.reshape(audio.shape[0], -1, HOP)
     windows = _scaled(jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1), factor)

@@ -1,4 +1,4 @@
-"""`conv_w2v_autocorr` as a model: a speech encoder in front, a head for the rig behind."""
+"""`conv_w2v_autocorr` as a model with a speech encoder as input and a rig head as output."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ConvW2vAutocorr(NvidiaModel):
     """`conv_w2v_autocorr` ("v2.3"); see `a2fjax.models.base.Model` and `NvidiaModel`.
 
     It mixes the outputs of the encoder's layers (`audio.encoder.layers`, with `audio.encoder.mix`;
-    NVIDIA: 1 or 4 of wav2vec 2.0 base). The learned emotions of training frames are a collection of
-    their own, "implicit", beside "params".
+    NVIDIA: 1 or 4 of wav2vec 2.0 base). The learned emotions of training frames form a separate
+    collection, "implicit".
 
     Attributes:
       on_features: the network on features.
@@ -39,16 +39,17 @@ class ConvW2vAutocorr(NvidiaModel):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> None:
-        """Makes the model; arguments as `NvidiaModel`.
+        """Creates the model; arguments as in `NvidiaModel`.
 
         Raises:
-          InputError: settings that contradict each other, or a file that cannot be read.
+          InputError: contradictory settings, or an unreadable file.
         """
         super().__init__(config, audio, precision=precision, constants=constants, encoders=encoders)
         self.config = config
         layers = self.encoder.num_states
         if audio.encoder.mix:
-            # NVIDIA's mixes the outputs of layers; the first hidden state is their input.
+            # NVIDIA mixes the outputs of layers; the first hidden state is the input of the first
+            # layer.
             layers -= 1
         if layers < 1:
             raise InputError(
@@ -65,7 +66,7 @@ class ConvW2vAutocorr(NvidiaModel):
         self.on_features = ConvW2vAutocorrOnFeatures(size, {}, precision)
 
     def init(self, key: Array, batch: Batch) -> Params:
-        """Returns the collections "params", "constants" and, where learned, "implicit"."""
+        """Initialises the collections "params", "constants" and, if learned, "implicit"."""
         keys = named_keys(key, ("params", "implicit"))
         items, frames = batch.emotion.shape[:2]
         size = self.on_features.size
@@ -82,9 +83,10 @@ class ConvW2vAutocorr(NvidiaModel):
     def apply(
         self, variables: Params, batch: Batch, *, key: Array | None = None, train: bool = False
     ) -> dict[str, Array]:
-        """Returns "motion" [B, T, 72], "frames" [B, T, D] of the head, "implicit" where learned.
+        """Returns "motion" [B, T, 72], "frames" [B, T, D] of the head and, if learned, "implicit".
 
-        The head's numbers are normalised, those of the rig in deviations about the mean.
+        The head's values are normalised; those of the rig are in standard deviations about the
+        mean.
 
         Raises:
           ValueError: training without a key.
@@ -104,7 +106,7 @@ class ConvW2vAutocorr(NvidiaModel):
         return outputs
 
     def _implicit(self, variables: Params, batch: Batch, train: bool) -> Array:
-        """Returns the learned emotion of each training frame, else the mean of all [B, T, E]."""
+        """Returns the learned emotion of training frames, or otherwise their mean [B, T, E]."""
         table = variables["implicit"]["table"]
         items, frames = batch.emotion.shape[:2]
         if not train:

@@ -1,7 +1,7 @@
-"""`conv_w2v_autocorr`, the network of the v2.3 models: half a second of audio to one frame.
+"""`conv_w2v_autocorr`, the network of the v2.3 models: maps half a second of audio to a frame.
 
-Everything in `Network` and `autocorrelation` is known from NVIDIA's source. A frame depends on
-8,320 samples (0.52 s) about its instant and on nothing else; there is no recurrence.
+Everything in `Network` and `autocorrelation` follows NVIDIA's source. A frame depends only on the
+8,320 samples (0.52 s) around its time; there is no recurrence.
 
     features of the first N transformer layers of wav2vec 2.0, mixed   → linear → 256 ┐
     25 windows of 640 samples → 32 autocorrelations → 5 convolutions  → 256 ┴→ 512 a window
@@ -9,10 +9,10 @@ Everything in `Network` and `autocorrelation` is known from NVIDIA's source. A f
     emotion beside the channels after each of these → two linear maps → skin, jaw, eyes
                                                     → two linear maps → tongue
 
-`Network.track` is ours: at 50 frames a second the windows of neighbouring frames coincide, so a
-track is encoded once and each frame reads the 25 windows around it. For the autocorrelation this
-gives the same numbers as frame by frame; wav2vec 2.0 then reads the whole track instead of half a
-second, which NVIDIA's models never did.
+`Network.track` is specific to this package: at 50 frames per second the windows of neighbouring
+frames coincide, so a track is encoded once and each frame uses the 25 windows around it. For the
+autocorrelation, the result equals that of frame-by-frame computation; wav2vec 2.0, however, reads
+the whole track instead of half a second, unlike in NVIDIA's models.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Size:
     """Widths of the network; the defaults are NVIDIA's.
 
     Attributes:
-      layout: of a frame of the output.
-      encoder_layers: transformer layers of wav2vec 2.0 whose features are mixed.
-      encoder_width: of these features.
+      layout: layout of an output frame.
+      encoder_layers: number of wav2vec 2.0 transformer layers whose features are mixed.
+      encoder_width: width of these features.
       implicit: width of the learned emotion of a training frame.
-      explicit: number of emotions that a user names.
-      explicit_width: width that these are mapped to.
-      width: of most layers.
-      lag_widths: of the convolutions along the lags.
-      phonemes: number of phonemes of each language that is classified from the features of
-        wav2vec 2.0, which only training uses; the examples that NVIDIA ships have none.
+      explicit: number of emotions that a user can set.
+      explicit_width: width of their embedding.
+      width: width of most layers.
+      lag_widths: widths of the convolutions along the lags.
+      phonemes: number of phonemes per language classified from the features of wav2vec 2.0, used
+        only in training; NVIDIA's examples have none.
     """
 
     layout: FrameLayout
@@ -69,15 +69,15 @@ class Network(nn.Module):
     """The network; see the module.
 
     Attributes:
-      size: widths.
-      dtype: of activations; parameters and the two heads are float32.
+      size: widths of the network.
+      dtype: dtype of activations; parameters and the two heads are float32.
     """
 
     size: Size
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Makes the layers."""
+        """Creates the layers."""
         size, layout, dtype = self.size, self.size.layout, self.dtype
         self.noise = ChannelNoise()
         width = size.width
@@ -112,21 +112,22 @@ class Network(nn.Module):
             self.phoneme_regressors = [linear(width, count) for count in size.phonemes]
 
     def encode(self, lags: Array, features: Array, *, train: bool = False) -> Array:
-        """Returns the context of each window that the rest of the network reads.
+        """Encodes windows to the context vectors that the rest of the network uses.
 
         Args:
           lags: [B, ..., 32] autocorrelation.
           features: [B, ..., encoder_layers, encoder_width] of the same windows.
-          train: whether channel noise is on.
+          train: enables channel noise.
 
         Returns:
-          [B, ..., 2 * width]: first the part from wav2vec 2.0, then that from the autocorrelation.
+          [B, ..., 2 * width]: first the part from wav2vec 2.0, then the part from the
+          autocorrelation.
         """
         mix = self.w2v_feature_coeffs / jnp.sum(self.w2v_feature_coeffs)
         mixed = jnp.einsum("...lc,l->...c", features, mix)
         speech = jax.nn.relu(self.w2v_linear_mapping(mixed))
-        # Their noise on the autocorrelation itself is left out: divided by the root of its mean
-        # square over the one channel there is, it is 1.
+        # NVIDIA's noise on the autocorrelation itself is omitted: normalised by its root mean
+        # square over the single channel, it is 1.
         x = lags[..., None]
         for conv in (self.freq1, self.freq2, self.freq3, self.freq4, self.freq5):
             x = self.noise(norm_relu(conv(x)), train=train)
@@ -135,13 +136,13 @@ class Network(nn.Module):
     def decode(
         self, context: Array, implicit: Array, explicit: Array, *, train: bool = False
     ) -> Array:
-        """Returns the frames [B, S, D] float32.
+        """Decodes context vectors to frames [B, S, D] float32.
 
         Args:
-          context: [B, S, 25, 2 * width], of `encode`.
+          context: [B, S, 25, 2 * width], from `encode`.
           implicit: [B, S, implicit].
           explicit: [B, S, explicit].
-          train: whether channel noise is on.
+          train: enables channel noise.
         """
         emotion = jnp.concatenate([implicit, self.linear_explicit_emo(explicit)], axis=-1)
         emotion = emotion.astype(self.dtype)
@@ -150,7 +151,7 @@ class Network(nn.Module):
             x = self.noise(norm_relu(conv(x)), train=train)
             beside = jnp.broadcast_to(emotion[..., None, :], (*x.shape[:-1], emotion.shape[-1]))
             x = jnp.concatenate([x, beside], axis=-1)
-        # Their order is channel by channel, the two instants of each side by side.
+        # NVIDIA orders values by channel, with the two time steps of each side by side.
         x = x.swapaxes(-1, -2).reshape(*x.shape[:2], -1)
         x = jnp.concatenate([norm_relu(self.time5(x)), emotion], axis=-1)
         rest = self.linear_skin_jaw_eyes2(self.linear_skin_jaw_eyes1(x))
@@ -161,7 +162,7 @@ class Network(nn.Module):
         return jnp.concatenate(parts, axis=-1).astype(jnp.float32)
 
     def phonemes(self, context: Array, *, train: bool = False) -> tuple[Array, ...]:
-        """Returns logits [B, S, 25, count] of the phonemes of each language; see `decode`."""
+        """Returns phoneme logits [B, S, 25, count] of each language; see `decode`."""
         x = context[..., : self.size.width]
         for conv in (self.phoneme_conv1, self.phoneme_conv2):
             x = self.noise(norm_relu(conv(x)), train=train)
@@ -176,16 +177,16 @@ class Network(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Any]:
-        """Runs the network as NVIDIA does, on frames that each have their own windows.
+        """Runs the network as NVIDIA does, on frames with separate windows.
 
         Args:
-          lags: [B, S, 25, 32], of `buffer_autocorrelation`.
-          features: [B, S, 25, encoder_layers, encoder_width]: of the S pieces of 8,320 samples,
-            each encoded alone (not normalised: wav2vec 2.0 reads the audio as it is).
-          implicit: [B, S, implicit]; learned, one vector per training frame
-            (`implicit_emotions`).
-          explicit: [B, S, explicit]; one-hot, zeros for neutral.
-          train: whether channel noise is on. The S frames of an item share its draws.
+          lags: [B, S, 25, 32], from `buffer_autocorrelation`.
+          features: [B, S, 25, encoder_layers, encoder_width], features of the S pieces of 8,320
+            samples, each encoded separately (without normalisation: wav2vec 2.0 reads the original
+            audio).
+          implicit: [B, S, implicit], learned; one vector per training frame (`implicit_emotions`).
+          explicit: [B, S, explicit], one-hot; zeros for neutral.
+          train: enables channel noise. The S frames of an item share its draws.
 
         Returns:
           "frames" [B, S, D]: skin, tongue, jaw, eyes; "phonemes": a tuple of logits
@@ -203,18 +204,18 @@ class Network(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Any]:
-        """Runs the network on the frames of a track at 50 frames a second.
+        """Runs the network on the frames of a track at 50 frames per second.
 
         Args:
-          lags: [B, T + 24, 32], of `track_autocorrelation`.
-          features: [B, T + 24, encoder_layers, encoder_width], of the same windows: each centred
-            on sample 320 * (i - 12) of the track.
+          lags: [B, T + 24, 32], from `track_autocorrelation`.
+          features: [B, T + 24, encoder_layers, encoder_width] of the same windows, with window i
+            centred on sample 320 * (i - 12) of the track.
           implicit: [B, T, implicit].
           explicit: [B, T, explicit].
-          train: whether channel noise is on.
+          train: enables channel noise.
 
         Returns:
-          As `__call__`, with T frames.
+          As for `__call__`, with T frames.
         """
         encoded = self.encode(lags, features, train=train)
         frames = jnp.arange(implicit.shape[1])
@@ -232,8 +233,8 @@ class Network(nn.Module):
 def implicit_emotions(key: Array, frames: int, width: int = 16) -> Array:
     """Returns the initial table [frames, width] of learned emotions: N(0, 0.01).
 
-    A row is the emotion of one training frame, learned with the network and at its own rate; at
-    run time the row of a frame that a user points at stands for all. The table is not part of the
-    network, nor of its parameter counts.
+    A row is the emotion of one training frame, learned jointly with the network at a separate
+    learning rate; at inference, the row of a user-selected frame applies to all frames. The table
+    is not part of the network or its parameter count.
     """
     return 0.01 * jax.random.normal(key, (frames, width))

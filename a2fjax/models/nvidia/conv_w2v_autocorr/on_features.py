@@ -1,9 +1,9 @@
-"""`conv_w2v_autocorr` on features of a speech encoder that were computed before.
+"""`conv_w2v_autocorr` on precomputed features of a speech encoder.
 
-Assumptions [?], because NVIDIA's data is not ours: 50 frames a second rather than 30 or 60; the
-features come from an encoder that read the whole clip; audio at `level.TARGET` counts as normalised
-unless the peak of its track is given; learned emotions that are not given are zero, their mean at
-the start.
+Assumptions [?] made because the data differ from NVIDIA's: 50 frames per second instead of 30 or
+60; the features come from an encoder that reads the whole clip; audio at `level.TARGET` counts as
+normalised unless the peak of its track is given; missing learned emotions are zero, their initial
+mean.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Inputs = Mapping[str, Array]
 
 
 class ConvW2vAutocorrOnFeatures:
-    """`Network` behind `init` and `apply`, on features at 50 frames a second.
+    """Model interface of `Network` (`init` and `apply`), on features at 50 frames per second.
 
     Inputs are `audio` [B, T * 320], `length` [B], `emotion` [B, T, 5] or [B, T, explicit] and
-    `features` [B, T, encoder_layers, encoder_width] (or [B, T, encoder_width] for one layer), frame
-    t centred on sample 320 t. Optional are `norm_factor` [B] (`autocorrelation.norm_factor` of the
-    track) and `implicit_emotion` [B, T, implicit].
+    `features` [B, T, encoder_layers, encoder_width] (or [B, T, encoder_width] for one layer), with
+    frame t centred on sample 320 t. Optional inputs are `norm_factor` [B]
+    (`autocorrelation.norm_factor` of the track) and `implicit_emotion` [B, T, implicit].
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class ConvW2vAutocorrOnFeatures:
         constants: Mapping[str, np.ndarray] | None = None,
         precision: str = "float32",
     ) -> None:
-        """Makes the model.
+        """Creates the model.
 
         Args:
-          size: widths; None for NVIDIA's with the rig's 72 channels as output.
+          size: widths of the network; None for NVIDIA's with the rig's 72 channels as output.
           constants: "motion_mean" and "motion_std" [D]: the network's output is in units of the
-            deviation about the mean. None for 0 and 1, which is NVIDIA's.
-          precision: of activations, "float32" or "bfloat16".
+            deviation about the mean. None uses 0 and 1, as NVIDIA does.
+          precision: precision of activations, "float32" or "bfloat16".
         """
         self.size = size or Size(RIG)
         width = self.size.layout.width
@@ -62,7 +62,7 @@ class ConvW2vAutocorrOnFeatures:
         self.network = Network(self.size, DTYPES[precision])
 
     def init(self, key: Array, inputs: Inputs) -> Params:
-        """Returns {"params": ..., "constants": ...}; reads only shapes."""
+        """Returns {"params": ..., "constants": ...}; only the input shapes matter."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
         variables: Any = self.network.init(key, *self._arguments(inputs), method=Network.track)
         return {"params": variables["params"], "constants": constants}
@@ -72,9 +72,9 @@ class ConvW2vAutocorrOnFeatures:
     ) -> dict[str, Array]:
         """Returns {"motion": [B, T, D]}.
 
-        With phonemes in `size` and `train=True` there are their logits [B, T, 25, count] of each
-        language as "phonemes_0" and so on. Motion of the rig is clipped to its ranges unless
-        training.
+        With phonemes in `size` and `train=True`, the result also has the logits [B, T, 25, count]
+        of each language as "phonemes_0" and so on. Motion of the rig is clipped to its ranges
+        unless training.
 
         Raises:
           ValueError: training without a key.
@@ -93,12 +93,12 @@ class ConvW2vAutocorrOnFeatures:
     def run(
         self, params: Params, inputs: Inputs, *, rngs: dict[str, Array] | None = None
     ) -> dict[str, Any]:
-        """Returns the network's output in its own units; see `Network.track`.
+        """Returns the network's output in normalised units; see `Network.track`.
 
         Args:
-          params: of the network.
-          inputs: see the class.
-          rngs: of `rngs.streams`, for training; None otherwise.
+          params: parameters of the network.
+          inputs: inputs; see the class.
+          rngs: result of `rngs.streams` for training; None otherwise.
         """
         out: Any = self.network.apply(
             {"params": params},
@@ -118,8 +118,8 @@ class ConvW2vAutocorrOnFeatures:
         features = jnp.asarray(inputs["features"])
         if features.ndim == 3:
             features = features[:, :, None]
-        # Beyond its ends a clip repeats its first and last frame: an encoder's answer to silence
-        # is not available, and it never gives zero.
+        # Beyond its ends, a clip repeats its first and last frame: an encoder's features of silence
+        # are not available, and they are never zero.
         reach = autocorrelation.REACH
         index = jnp.arange(-reach, features.shape[1] + reach)
         index = jnp.clip(index, 0, jnp.maximum(length[:, None] - 1, 0))

@@ -1,4 +1,4 @@
-"""`diffusion_rnn` as a model: a speech encoder in front, a head for the rig behind, sampling."""
+"""`diffusion_rnn` as a model with a speech encoder, a rig head and sampling."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from a2fjax.models.pretrained import Encoders
 class DiffusionRnn(NvidiaModel):
     """`diffusion_rnn` ("v3.0"); see `a2fjax.models.base.Model` and `NvidiaModel`.
 
-    `apply` samples. It takes the encoder's last hidden state (NVIDIA: all 12 layers of HuBERT
-    base).
+    `apply` draws a sample. The model uses the encoder's last hidden state (NVIDIA: after all 12
+    layers of HuBERT base).
 
     Attributes:
       on_features: the denoising network on features.
       signal: [steps] share of signal power a_t of the cosine schedule.
-      visited: steps of a sample.
+      visited: diffusion steps that a sample visits.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DiffusionRnn(NvidiaModel):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> None:
-        """Makes the model; arguments and errors as `NvidiaModel`."""
+        """Creates the model; arguments and errors as in `NvidiaModel`."""
         super().__init__(config, audio, precision=precision, constants=constants, encoders=encoders)
         self.config = config
         self.actors = len(np.asarray(self.constants["actor_mean"]))
@@ -81,7 +81,7 @@ class DiffusionRnn(NvidiaModel):
         return {**variables, "constants": self.device_constants()}
 
     def actor(self, batch: Batch) -> Array:
-        """Returns the one-hot actor [B, A]; the even mixture where the subject is not known."""
+        """Returns the one-hot actor [B, A], or the uniform mixture for an unknown subject."""
         items = batch.emotion.shape[0]
         mixture = jnp.full((items, self.actors), 1.0 / self.actors)
         if self.actors == 1:
@@ -91,12 +91,12 @@ class DiffusionRnn(NvidiaModel):
         return jnp.where(known[:, None], jax.nn.one_hot(subject, self.actors), mixture)
 
     def conditions(self, variables: Params, batch: Batch, *, rng: Array | None = None) -> Inputs:
-        """Returns the network's inputs beside the noisy motion.
+        """Returns the network's inputs other than the noisy motion.
 
         Args:
-          variables: of the model.
-          batch: see `a2fjax.batch.Batch`.
-          rng: of dropout inside the encoder; None when not training.
+          variables: variables of the model.
+          batch: the batch; see `a2fjax.batch.Batch`.
+          rng: random key of dropout inside the encoder; None for inference.
         """
         features = self.encoder_features(variables, batch, rng)[:, :, -1]
         return network_inputs(batch, features=features, actor=self.actor(batch))
@@ -110,14 +110,14 @@ class DiffusionRnn(NvidiaModel):
         *,
         rngs: dict[str, Array] | None = None,
     ) -> Array:
-        """Predicts the clean values [B, T, D] of noisy ones at `step` [B].
+        """Predicts the clean values [B, T, D] from noisy ones at `step` [B].
 
         Args:
-          variables: of the model.
+          variables: variables of the model.
           noisy: [B, T, D].
           step: [B] int32.
-          conditions: of `conditions`.
-          rngs: of `rngs.streams`, for training; None otherwise.
+          conditions: result of `conditions`.
+          rngs: result of `rngs.streams` for training; None otherwise.
         """
         constants = variables["constants"]
         mean = constants.get(f"{GEOMETRY}mean_geometry")
@@ -133,9 +133,9 @@ class DiffusionRnn(NvidiaModel):
     ) -> dict[str, Array]:
         """Samples: "motion" [B, T, 72] and "frames" [B, T, D] of the head.
 
-        The noise is a function of `model.sample_seed`, the call and the frame: the same for every
-        item, as NVIDIA's service has it, and for any padding. Training calls `denoise`; here `key`
-        is not read, and `train` only decides whether the motion is bounded.
+        The noise is a function of `model.sample_seed`, the call and the frame. It is the same for
+        every item, as in NVIDIA's service, and for any padding. Training calls `denoise` instead;
+        `key` is ignored here, and `train` only disables clipping of the motion.
         """
         del key
         conditions = self.conditions(variables, batch)

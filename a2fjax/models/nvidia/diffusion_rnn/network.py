@@ -1,7 +1,7 @@
-"""`diffusion_rnn`, the network of the v3.0 models: noisy motion and a step to clean motion.
+"""`diffusion_rnn`, the network of the v3.0 models: maps noisy motion and a step to clean motion.
 
-Everything in `Network` and `resample` is known from NVIDIA's source. The noise schedule (1,000
-steps, cosine) and the sampler are elsewhere (`a2fjax.diffusion`).
+Everything in `Network` and `resample` follows NVIDIA's source. The noise schedule (1,000 steps,
+cosine) and the sampler are in `a2fjax.diffusion`.
 
     HuBERT-base's last hidden state, resampled to the motion's frames → linear → 256 ┐
     noisy frame: skin → 512, tongue → 20, jaw → 30, eyes → 8 → two linear layers → 285 │
@@ -43,22 +43,22 @@ class Size:
     """Widths of the network; the defaults are NVIDIA's.
 
     Attributes:
-      layout: of a frame of motion.
-      actors: of the one-hot identity.
-      encoder_width: of HuBERT's last hidden state.
-      stack: feature frames that stand side by side in a frame of motion: 1 at 60 frames a second,
-        2 at 30, where features are resampled to 60. At 50 it is 1 [?]; NVIDIA has no 50.
-      explicit: emotions that a user names.
-      steps: of the diffusion.
-      width: of most layers.
-      tongue_width: half of what a frame's tongue is mapped to.
-      jaw_width: likewise, of its jaw.
-      eyes_width: likewise, of its eyes.
-      emotion_width: of the embedded emotion.
-      actor_width: of the embedded actor.
-      recurrent_width: units of a GRU layer.
-      recurrent_layers: their number.
-      dropout: between GRU layers, in training.
+      layout: layout of a frame of motion.
+      actors: number of actors in the one-hot identity.
+      encoder_width: width of HuBERT's last hidden state.
+      stack: number of feature frames concatenated per frame of motion: 1 at 60 frames per second, 2
+        at 30, where features are resampled to 60. At 50 it is 1 [?]; NVIDIA does not use 50.
+      explicit: number of emotions that a user can set.
+      steps: number of diffusion steps.
+      width: width of most layers.
+      tongue_width: half the embedding width of a frame's tongue.
+      jaw_width: half the embedding width of its jaw.
+      eyes_width: half the embedding width of its eyes.
+      emotion_width: width of the embedded emotion.
+      actor_width: width of the embedded actor.
+      recurrent_width: number of units per GRU layer.
+      recurrent_layers: number of GRU layers.
+      dropout: dropout rate between GRU layers in training.
     """
 
     layout: FrameLayout
@@ -94,16 +94,17 @@ V3 = Size(FrameLayout(3 * 24_002, 3 * 5_602, 15, 4), actors=3)
 
 
 def resample(features: Array, feature_length: Array, length: Array, frames: int) -> Array:
-    """Stretches features to the motion's frames: linear between them, first and last on the ends.
+    """Stretches features to the motion's frames by linear interpolation that keeps both ends.
 
     Args:
       features: [B, F, D].
-      feature_length: [B] int, valid frames of `features`, at least 1.
-      length: [B] int, frames that an item is stretched to, at least 1.
-      frames: T of the result, at least the largest length.
+      feature_length: [B] int, number of valid frames of `features`, at least 1.
+      length: [B] int, number of frames that an item is stretched to, at least 1.
+      frames: number of output frames T, at least the largest length.
 
     Returns:
-      [B, T, D]; frames from `length` on hold the last one. An item gets what it would get alone.
+      [B, T, D]; frames from `length` on repeat the last one. The result of an item does not depend
+      on the other items.
     """
     gaps = jnp.maximum(length - 1, 1).astype(jnp.float32)
     ratio = jnp.where(length > 1, (feature_length - 1).astype(jnp.float32) / gaps, 0.0)
@@ -115,17 +116,17 @@ def resample(features: Array, feature_length: Array, length: Array, frames: int)
     weight = (position - below)[..., None].astype(features.dtype)
     first = jnp.take_along_axis(features, below[..., None], axis=1)
     second = jnp.take_along_axis(features, above[..., None], axis=1)
-    # Not a weighted sum of both: where the weight is 0, the frame beyond must not count (NaN).
+    # Not a weighted sum of both: with a weight of 0, a NaN in the frame beyond must not matter.
     return first + weight * jnp.where(weight > 0, second - first, 0.0)
 
 
 def stacked(features: Array, size: Size) -> Array:
-    """Returns [B, T * stack, D] features as [B, T, stack * D], neighbours side by side."""
+    """Reshapes features [B, T * stack, D] to [B, T, stack * D], with neighbours side by side."""
     return features.reshape(features.shape[0], -1, size.stack * features.shape[-1])
 
 
 class Head(nn.Module):
-    """Linear → ReLU → linear, the last one zero at the start.
+    """Linear → ReLU → linear, with the last layer initialised to zero.
 
     Attributes:
       depth: of the input.

@@ -1,4 +1,4 @@
-"""`diffusion_rnn` on features of a speech encoder that were computed before; one denoising step."""
+"""One denoising step of `diffusion_rnn` on precomputed features of a speech encoder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Inputs = Mapping[str, Array]
 
 
 class DiffusionRnnOnFeatures:
-    """`Network` behind `init` and `apply`: the function that a sampler calls.
+    """Model interface of `Network` (`init` and `apply`): the function that a sampler calls.
 
     Inputs are `length` [B], `emotion` [B, T, 5] or [B, T, explicit], and `features`
-    [B, F, encoder_width] with `feature_length` [B] valid ones (`length` where it is missing:
-    features of this package have one frame of motion each). `actor` [B, actors] is one-hot, or a
-    mixture that sums to 1; it may be missing with one actor.
+    [B, F, encoder_width] with `feature_length` [B] valid frames (default `length`, since this
+    package has one feature frame per frame of motion). `actor` [B, actors] is one-hot, or a mixture
+    that sums to 1; it is optional with a single actor.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class DiffusionRnnOnFeatures:
         constants: Mapping[str, np.ndarray] | None = None,
         precision: str = "float32",
     ) -> None:
-        """Makes the model.
+        """Creates the model.
 
         Args:
-          size: widths; None for NVIDIA's with one actor and the rig's 72 channels.
-          constants: "mean_geometry" [actors, D] in the units of the motion, which is normalised;
-            None for zero.
-          precision: of activations, "float32" or "bfloat16".
+          size: widths of the network; None for NVIDIA's with one actor and the rig's 72 channels.
+          constants: "mean_geometry" [actors, D] in the units of the normalised motion; None for
+            zero.
+          precision: precision of activations, "float32" or "bfloat16".
         """
         self.size = size or Size(RIG)
         shape = (self.size.actors, self.size.layout.width)
@@ -51,7 +51,7 @@ class DiffusionRnnOnFeatures:
         self.network = Network(self.size, DTYPES[precision])
 
     def init(self, key: Array, inputs: Inputs) -> Params:
-        """Returns {"params": ..., "constants": ...}; reads only shapes."""
+        """Returns {"params": ..., "constants": ...}; only the input shapes matter."""
         constants = {name: jnp.asarray(value) for name, value in self.constants.items()}
         items, frames = inputs["emotion"].shape[:2]
         noisy = jnp.zeros((items, frames, self.size.layout.width))
@@ -72,16 +72,17 @@ class DiffusionRnnOnFeatures:
         key: Array | None = None,
         train: bool = False,
     ) -> tuple[Array, Array]:
-        """Predicts the clean motion of noisy motion.
+        """Predicts clean motion from noisy motion.
 
         Args:
-          variables: of `init`.
+          variables: variables from `init`.
           noisy: [B, T, D] normalised motion with noise.
-          step: [B] int, the step of each item's noise.
-          inputs: see the class.
-          state: [recurrent_layers, B, recurrent_width] after the frames before, at the same step.
-          key: seeds dropout.
-          train: whether dropout is on.
+          step: [B] int, diffusion step of each item.
+          inputs: inputs; see the class.
+          state: [recurrent_layers, B, recurrent_width] after the preceding frames, at the same
+            step.
+          key: random key of dropout.
+          train: enables dropout.
 
         Returns:
           The prediction [B, T, D], normalised, and the state after frame `length - 1`.
@@ -106,16 +107,16 @@ class DiffusionRnnOnFeatures:
         state: Array | None = None,
         rngs: dict[str, Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Does the same as `apply` with parameters and mean frame given separately.
+        """Computes `apply` with separate parameters and mean frame.
 
         Args:
-          params: of the network.
+          params: parameters of the network.
           mean: [actors, D], each actor's mean frame.
-          noisy: as `apply`.
-          step: as `apply`.
-          inputs: as `apply`.
-          state: as `apply`.
-          rngs: of `rngs.streams`, for training; None otherwise.
+          noisy: as in `apply`.
+          step: as in `apply`.
+          inputs: as in `apply`.
+          state: as in `apply`.
+          rngs: result of `rngs.streams` for training; None otherwise.
         """
         out: Any = self.network.apply(
             {"params": params},

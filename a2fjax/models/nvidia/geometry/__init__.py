@@ -1,1 +1,1 @@
-"""Face geometry as output: PCA coefficients or vertices, key points and eye angles."""
+"""Face geometry as network output: PCA coefficients or vertices, key points and eye angles."""

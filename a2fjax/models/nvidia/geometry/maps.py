@@ -1,4 +1,4 @@
-"""Linear maps from the rig's 72 channels to the numbers that NVIDIA's heads give.
+"""Linear maps from the rig's 72 channels to the outputs of NVIDIA's heads.
 
 A frame of the head is `base + motion @ matrix`:
 
@@ -7,11 +7,13 @@ A frame of the head is `base + motion @ matrix`:
     diffusion_rnn       vertices of skin and tongue, key points, angles: (x - centre) / size of the
                         part, size being the neutral's largest coordinate about its centre
 
-PCA needs no frame of vertices: with displacements `w M` of channels w with covariance C = R R^T,
-the components are those of R^T M, whose Gram matrix R^T (M M^T) R is 72 by 72. Memory depends on
-neither the number of frames nor, beyond the shapes themselves, on that of vertices.
+PCA does not require vertex frames: with displacements `w M` of channels w with covariance C = R
+R^T, the components are those of R^T M, whose Gram matrix R^T (M M^T) R is 72 by 72. Memory is
+independent of the number of frames and, apart from the shapes themselves, of the number of
+vertices.
 
-`solver` maps back. `undetermined` lists the channels that the geometry alone does not determine.
+`solver` computes the inverse. `undetermined` lists the channels that the geometry alone does not
+determine.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ ERROR = 0.1
 STEP = 0.1
 """Step of the solver, for which `_constants` factorises the system."""
 
-_ALONE = 1e-4  # Share of a channel's variance that no other channel is taken to explain.
+_ALONE = 1e-4  # Share of a channel's variance assumed to be independent of all other channels.
 _NEW = 1e-4
 _RANK = 1e-10
 _NOTHING = 1e-12
@@ -42,9 +44,9 @@ class Moments:
     """Moments of the motion of a training set.
 
     Attributes:
-      mean: [72].
-      covariance: [72, 72].
-      actors: [A, 72] each actor's mean.
+      mean: [72] mean.
+      covariance: [72, 72] covariance.
+      actors: [A, 72] mean of each actor.
     """
 
     mean: np.ndarray
@@ -53,22 +55,23 @@ class Moments:
 
     @classmethod
     def unknown(cls, actors: int = 1) -> Moments:
-        """Returns moments that depend on no data: deviations of a tenth of each channel's size."""
+        """Returns data-independent moments, with deviations of a tenth of each channel's size."""
         covariance = np.diag((0.1 * rig.SCALE.astype(np.float64)) ** 2)
         zeros = np.zeros(rig.NUM_CHANNELS)
         return cls(zeros, covariance, np.zeros((actors, rig.NUM_CHANNELS)))
 
 
 def components(part: np.ndarray, moments: Moments, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the map of channels to PCA coefficients, and each component's deviation.
+    """Returns the map from channels to PCA coefficients and each component's deviation.
 
     Args:
       part: [72, N] displacements at weight 1.
-      moments: of the training frames.
-      count: of components K; those beyond the rank of the frames are 0.
+      moments: moments of the training frames.
+      count: number of components K; those beyond the rank of the frames are 0.
 
     Returns:
-      map [72, K]: the coefficients of motion w are (w - mean) @ map; deviations [K], falling.
+      map [72, K]: the coefficients of motion w are (w - mean) @ map; deviations [K] in descending
+      order.
     """
     values, vectors = np.linalg.eigh(moments.covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -78,7 +81,7 @@ def components(part: np.ndarray, moments: Moments, count: int) -> tuple[np.ndarr
     rank = min(int(np.sum(power > _RANK * max(power[0], 1e-300))), count)
     deviation = np.sqrt(np.maximum(power[:rank], 0.0))
     coefficients = gram @ root @ directions[:, :rank] / np.where(deviation > 0, deviation, 1.0)
-    # The sign of a component is arbitrary: its largest channel gets a positive coefficient.
+    # The sign of a component is arbitrary; make the coefficient of its largest channel positive.
     largest = np.argmax(np.abs(coefficients), axis=0)
     signs = np.where(coefficients[largest, np.arange(rank)] < 0, -1.0, 1.0)
     out = np.zeros((rig.NUM_CHANNELS, count))
@@ -91,18 +94,18 @@ def components(part: np.ndarray, moments: Moments, count: int) -> tuple[np.ndarr
 def pca_constants(
     shapes: Shapes, moments: Moments, skin: int, tongue: int, error: float = ERROR
 ) -> dict[str, np.ndarray]:
-    """Returns the constants of conv_w2v_autocorr's geometry head, float32 but for "layout".
+    """Returns the constants of conv_w2v_autocorr's geometry head, float32 except for "layout".
 
     "matrix" [72, D] and "base" [D] of frames, "layout" [4] int32 widths of the parts, "inverse" and
-    the others that `solver` reads; "lips" [D] and "lips_rest" [] of the lips' distance where it is
-    known, in the unit of the shapes' file.
+    the other constants of `solver`; "lips" [D] and "lips_rest" [] for the distance of the lips if
+    known, in the units of the shapes file.
 
     Args:
-      shapes: of the head.
-      moments: of the training frames.
-      skin: coefficients.
-      tongue: likewise; none where the head has no tongue.
-      error: see the module.
+      shapes: shapes of the head.
+      moments: moments of the training frames.
+      skin: number of skin coefficients.
+      tongue: number of tongue coefficients; ignored if the head has no tongue.
+      error: relative error of the head's values; see `solver`.
     """
     scaled = []
     sizes = {"skin": skin, "tongue": tongue if shapes.tongue.shapes.any() else 0}
@@ -121,7 +124,7 @@ def pca_constants(
     out = _constants(matrix, -moments.mean @ matrix, moments, error)
     out["layout"] = np.array([*sizes.values(), shapes.jaw.matrix.shape[1], 4], np.int32)
     if shapes.lips is not None:
-        # A functional of vertices on the components: through the channels' own distances.
+        # Express a functional of vertices in components through the distances of the channels.
         per_channel, rest = _lips(shapes)
         values, deviation = components(shapes.skin.matrix, moments, skin)
         gram = shapes.skin.matrix @ shapes.skin.matrix.T
@@ -137,10 +140,10 @@ def pca_constants(
 def vertex_constants(
     shapes: Shapes, moments: Moments, error: float = ERROR
 ) -> dict[str, np.ndarray]:
-    """Returns the constants of diffusion_rnn's geometry head, as `pca_constants`, and two more.
+    """Returns the constants of diffusion_rnn's geometry head: as `pca_constants`, plus two.
 
-    "mean_geometry" [A, D] of each actor; "upper" [D] in [0, 1], the share of the upper face's
-    channels in what moves a vertex.
+    They are "mean_geometry" [A, D] of each actor and "upper" [D] in [0, 1], the share of the upper
+    face's channels in a vertex's movement.
     """
     matrices, bases, uppers, widths = [], [], [], []
     skin_size = 1.0
@@ -152,7 +155,7 @@ def vertex_constants(
         centred = part.neutral - part.neutral.mean(axis=0)
         size = float(np.abs(centred).max()) or 1.0
         matrices.append(part.matrix / size)
-        # The jaw has displacements of key points, the other parts have positions of vertices.
+        # The jaw has key point displacements, the other parts have vertex positions.
         bases.append(np.zeros(part.neutral.size) if name == "jaw" else centred.reshape(-1) / size)
         uppers.append(_upper(part) if name == "skin" else np.zeros(part.neutral.size))
         skin_size = size if name == "skin" else skin_size
@@ -175,12 +178,12 @@ def vertex_constants(
 
 
 def frame_layout(constants: Mapping[str, np.ndarray]) -> FrameLayout:
-    """Returns the widths of the parts."""
+    """Returns the layout with the widths of the parts."""
     return FrameLayout(*(int(n) for n in np.asarray(constants["layout"])))
 
 
 def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Returns, by channel, why the geometry alone does not determine it."""
+    """Returns the channels that the geometry alone does not determine, with the reason for each."""
     matrix = np.asarray(constants["matrix"], np.float64)
     free = np.asarray(constants["free"]) > 0
     size = np.sqrt(np.einsum("cd,cd->c", matrix, matrix))
@@ -205,7 +208,7 @@ def undetermined(constants: Mapping[str, np.ndarray]) -> dict[str, str]:
 def _constants(
     matrix: np.ndarray, base: np.ndarray, moments: Moments, error: float
 ) -> dict[str, np.ndarray]:
-    """Returns the constants that `solver` reads; computed in float64."""
+    """Returns the constants of `solver`, computed in float64."""
     weight = np.einsum("cd,cd->c", matrix, matrix)
     free = (weight > _NOTHING * weight.max()) & (np.diag(moments.covariance) > 0)
     shown = np.einsum("cd,ce,ed->d", matrix, moments.covariance, matrix)
@@ -216,7 +219,7 @@ def _constants(
     precision = np.zeros_like(moments.covariance)
     precision[np.ix_(free, free)] = variance * np.linalg.inv(covariance)
     system = matrix @ matrix.T + precision
-    # Undetermined channels have unscale 0: whatever the solution, they stay at the mean.
+    # Undetermined channels have unscale 0, so they stay at the mean for any solution.
     scale = np.sqrt(np.where(free, np.diag(system), 0.0))
     unscale = np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
     system = system * unscale * unscale[:, None] + np.diag(np.where(free, 0.0, 1.0))
@@ -241,7 +244,7 @@ def _eyes() -> np.ndarray:
 
 
 def _lips(shapes: Shapes) -> tuple[np.ndarray, float]:
-    """Returns the lips' mean distance in y: [72] a channel's share, and that of the neutral."""
+    """Returns the mean lip distance in y: [72] per channel, and that of the neutral face."""
     assert shapes.lips is not None
     upper, lower = shapes.lips
     move = shapes.skin.shapes[..., 1]

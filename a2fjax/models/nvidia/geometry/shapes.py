@@ -1,20 +1,20 @@
-"""Shapes of a head for the geometry heads: displacements of vertices for each channel.
+"""Shapes of a head for the geometry heads: vertex displacements per channel.
 
-An .npz file of plain arrays, in one of three forms, lengths in any one unit, y up:
+The file is an .npz of plain arrays in one of three forms, with lengths in any consistent unit and y
+up:
 
-    neutral [V, 3], names [K], deltas [K, V, 3]                          ours
+    neutral [V, 3], names [K], deltas [K, V, 3]                          this package's form
     neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as converted
     neutral [V, 3], poseNames [K], an array [V, 3] for each pose         NVIDIA's bs_skin.npz
 
-Names are those of any order of `rig.CHANNEL_ORDERS`, in any case; halves of one channel are added
-up.
-Optional, as vertex numbers or one 0 or 1 a vertex:
+Names come from any order of `rig.CHANNEL_ORDERS`, in upper or lower case; halves of one channel are
+summed. Optional arrays, as vertex indices or as one 0 or 1 per vertex:
 
-    skin, tongue         which vertices belong to which part; without them all are skin
+    skin, tongue         vertices of each part; without them all vertices are skin
     jaw [5]              key points that only the jaw moves
-    lip_upper, lip_lower [n]    vertices whose distance in y is that of the lips, in pairs
+    lip_upper, lip_lower [n]    pairs of vertices that define the lip distance in y
 
-The tongue may be a file of its own (NVIDIA's bs_tongue.npz), of which every vertex counts.
+The tongue may be in a separate file (NVIDIA's bs_tongue.npz), of which every vertex is used.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _INCLUDED = 0.4
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Vertices with their shapes.
+    """Vertices of a part with their shapes.
 
     Attributes:
-      neutral: [V, 3].
-      shapes: [72, V, 3] displacement at weight 1 of every channel, 0 where there is no shape.
+      neutral: [V, 3] neutral positions.
+      shapes: [72, V, 3] displacement of every channel at weight 1; 0 without a shape.
     """
 
     neutral: np.ndarray
@@ -54,7 +54,7 @@ class Part:
 
     @property
     def matrix(self) -> np.ndarray:
-        """Displacements as a linear map of the channels [72, 3 V]."""
+        """Displacements as a linear map [72, 3 V] from channels."""
         return self.shapes.reshape(len(self.shapes), -1)
 
 
@@ -65,7 +65,7 @@ class Shapes:
     Attributes:
       skin, tongue: parts; the tongue may have no vertices.
       jaw: the five key points, with the shapes of the jaw's channels only.
-      lips: indices [n], [n] of skin vertices of the upper and the lower lip; None if not known.
+      lips: indices [n], [n] of skin vertices of the upper and the lower lip; None if unknown.
     """
 
     skin: Part
@@ -79,7 +79,7 @@ def read(path: str | Path, tongue: str | Path = "") -> Shapes:
 
     Args:
       path: see the module.
-      tongue: a file of the tongue alone; "" where `path` has it, or where there is none.
+      tongue: file of the tongue only; "" if `path` contains it or there is none.
 
     Raises:
       InputError: no such file, damaged, or shapes that do not fit.
@@ -143,7 +143,7 @@ def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
     close = shapes[channels_of_rig.INDEX["mouthClose"]]
     jaw = shapes[channels_of_rig.INDEX["jawOpen"]]
     if (close * jaw).sum() > _INCLUDED * (jaw * jaw).sum() > 0:
-        # NVIDIA's mouthClose includes jawOpen, the rig's is relative to an open jaw.
+        # NVIDIA's mouthClose includes jawOpen; the rig's is relative to an open jaw.
         close -= jaw
     return data, Part(neutral, shapes)
 
@@ -182,7 +182,7 @@ def _numbers(path: Path, name: str, value: np.ndarray) -> np.ndarray:
 def _mask(
     path: str | Path, data: dict[str, np.ndarray], name: str, count: int, size: int | None = None
 ) -> np.ndarray | None:
-    """Returns vertex numbers of an optional array, which may be one 0 or 1 a vertex."""
+    """Returns the vertex indices of an optional array, which may hold one 0 or 1 per vertex."""
     if name not in data:
         return None
     value = np.ravel(data[name])
@@ -200,7 +200,7 @@ def _mask(
 def _lips(
     path: str | Path, data: dict[str, np.ndarray], skin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the indices within the skin of the lips' vertices."""
+    """Returns the indices of the lip vertices within the skin."""
     count = int(skin.max()) + 1
     upper, lower = (_mask(path, data, f"lip_{side}", count) for side in ("upper", "lower"))
     if upper is None or lower is None:
@@ -218,7 +218,7 @@ def _lips(
 
 
 def _key_points(skin: Part, skin_index: np.ndarray) -> np.ndarray:
-    """Returns five vertices far apart among those that jawOpen moves most."""
+    """Returns five widely spaced vertices among those that jawOpen moves most."""
     moved = np.linalg.norm(skin.shapes[channels_of_rig.INDEX["jawOpen"]], axis=-1)
     candidates = np.flatnonzero(moved >= 0.7 * moved.max())
     points = skin.neutral[candidates]

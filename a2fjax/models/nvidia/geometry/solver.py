@@ -1,11 +1,11 @@
-"""From the numbers of a geometry head back to the rig's channels.
+"""Solves for the rig's channels from the output of a geometry head.
 
-The result is the most probable motion inside the rig's ranges, given that the head's numbers have
+The result is the most probable motion within the rig's ranges, assuming that the head's values have
 an error of `error` times their RMS deviation and that motion is distributed as in training (normal,
-with its mean and covariance). Channels that the geometry determines come back as they were; the
-others follow the determined ones as they do in training, and noise in directions that hardly move
-a vertex is not amplified. A channel without a shape, or one that never moved in training, stays at
-the training mean.
+with the training mean and covariance). Channels that the geometry determines are recovered; the
+others follow them as in training, and noise in directions that barely move a vertex is not
+amplified. A channel without a shape, or one that never moves in training, stays at the training
+mean.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TOLERANCE = 1e-4
 
 
 def head_values(constants: Mapping[str, Array], motion: Array) -> Array:
-    """Returns the head's numbers [..., D] of a motion [..., 72]."""
+    """Returns the head's values [..., D] of a motion [..., 72]."""
     return constants["base"] + jnp.matmul(
         motion, constants["matrix"], precision=jax.lax.Precision.HIGHEST
     )
 
 
 def rig_channels(constants: Mapping[str, Array], values: Array) -> Array:
-    """Returns the most probable motion [..., 72] of frames [..., D], unbounded.
+    """Returns the most probable motion [..., 72] of frames [..., D] without range limits.
 
-    Linear in the frames: losses on channels use it while a geometry head is trained.
+    It is linear in the frames; channel losses use it to train a geometry head.
     """
     target = _target(constants, values)
     scaled = jnp.matmul(target, constants["inverse"], precision=jax.lax.Precision.HIGHEST)
@@ -42,17 +42,17 @@ def rig_channels(constants: Mapping[str, Array], values: Array) -> Array:
 
 
 def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
-    """Returns the most probable motion [..., 72] inside the rig's ranges of frames [..., D].
+    """Returns the most probable motion [..., 72] of frames [..., D] within the rig's ranges.
 
-    The convex problem min |base + w matrix - frame|^2 / e^2 + (w - mean) C^-1 (w - mean) over the
-    rig's box, e being the error of a number and C the covariance of training motion, by the
-    alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels scaled
-    to weight 1, all frames at once with one factorised matrix. Each frame stops when it is optimal
-    itself, so frames do not depend on each other.
+    It solves the convex problem min |base + w matrix - frame|^2 / e^2 + (w - mean) C^-1 (w - mean)
+    over the rig's box, where e is the error of a value and C the covariance of training motion. It
+    uses the alternating direction method of multipliers (Boyd et al. 2011, section 5.2) in channels
+    scaled to weight 1, for all frames at once with one factorised matrix. Each frame stops as soon
+    as it is optimal, so frames do not depend on each other.
 
     Returns:
-      motion, and the largest violation of the optimality conditions over frames and channels [],
-      |v - clip(v - gradient)| in scaled channels: at most `TOLERANCE` when it converged.
+      motion, and the largest violation of the optimality conditions over frames and channels [], |v
+      - clip(v - gradient)| in scaled channels: at most `TOLERANCE` if converged.
     """
     target = _target(constants, values)
     system, factor = constants["system"], constants["factor"]
@@ -89,7 +89,7 @@ def solve(constants: Mapping[str, Array], values: Array) -> tuple[Array, Array]:
 
 
 def _target(constants: Mapping[str, Array], values: Array) -> Array:
-    """Returns the right side of the least squares [..., 72], in scaled channels about the mean."""
+    """Returns the least-squares right-hand side [..., 72] in scaled channels about the mean."""
     exact = jax.lax.Precision.HIGHEST
     difference = values - constants["base"] - constants["mean"] @ constants["matrix"]
     return jnp.matmul(difference, constants["matrix"].T, precision=exact) * constants["unscale"]
