@@ -1,18 +1,18 @@
-r"""What the diffusion model costs beside the regression model and beside other diffusion designs.
+r"""Cost of the diffusion model compared with the regression model and other diffusion designs.
 
     python benchmarks/diffusion_cost.py [--seconds 10] [--rounds 5] [--json FILE]
 
-On paper: operations for one second of one clip's motion, counted from programs (`models.cost`; a
-multiply and an add are two), in the sizes of the experiments, hearing included. A row is what all
-calls of a sample take; "a call" is one more step. NVIDIA's diffusion_rnn is the network of this
-package at their released size, 60 frames a second, HuBERT base heard once for the clip, with the
-two calls that they deploy. SAiD's U-Net is worked out from its published layout
+On paper: operations for one second of motion of one clip, counted from programs (`models.flops`; a
+multiply and an add are two), in the sizes of the experiments, including audio features. A row
+covers all calls of a sample; "a call" is one additional step. NVIDIA's diffusion_rnn is this
+package's network at the released size, at 60 frames per second, with HuBERT base evaluated once per
+clip and the two calls that NVIDIA deploys. SAiD's U-Net is derived from its published layout
 (`said/model/unet_1d_condition.py`: one level of 192 channels, a transformer of depth 1 after each
-block, 60 frames a second, audio features of 768, wav2vec 2.0 base heard once) at its default of
-1,000 calls, each with and without audio for guidance.
+block, 60 frames per second, audio features of 768, wav2vec 2.0 base evaluated once) at its default
+of 1,000 calls, each with and without audio for guidance.
 
-Measured: seconds for the clip on this machine, demo sizes with random weights, the models taking
-turns; medians of the rounds' ratios to the regression model.
+Measured: seconds for the clip on this machine, with demo sizes, random weights and alternating
+models; medians of the rounds' ratios to the regression model.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@
                                   [--precision float32] [--whisper FOLDER] [--json FILE]
 
 wav2vec 2.0 and HuBERT are compared with transformers' PyTorch models. Weights are random, each
-shifted from its initial value, so the comparison is one of arithmetic. Whisper is compared with
-CTranslate2, with the weights of FOLDER (model.bin and its config.json; A2FJAX_WHISPER_CT2 by
+shifted from its initial value, so the comparison covers the arithmetic only. Whisper is compared
+with CTranslate2, with the weights of FOLDER (model.bin and its config.json; A2FJAX_WHISPER_CT2 by
 default) and the same spectrogram, whose computation counts for a2fjax only.
 
 Errors are the largest absolute differences of features, for two examples; with a mask, the second
-has five eighths of the audio (CTranslate2 has no mask: it runs that example alone). Time is CPU
-time of the process (all threads). The two alternate, so that other work on the machine affects both
-equally; figures are medians of the rounds. Needs the extra `torch`.
+has five eighths of the audio (CTranslate2 has no mask and runs that example separately). Time is
+CPU time of the process (all threads). The two alternate, so that other work on the machine affects
+both equally; figures are medians of the rounds. Needs the extra `torch`.
 """
 
 from __future__ import annotations

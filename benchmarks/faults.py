@@ -1,12 +1,12 @@
-"""What faults cost a run of several processes: real processes, real signals, one table.
+"""Cost of faults in a run of several processes, with real processes and real signals.
 
     python benchmarks/faults.py SHARDS [--workdir DIR] [--processes 2] [--devices 2] [--only NAME]
 
-SHARDS as `make demo` leaves them will do. A small regression model is trained on virtual devices of
-this machine's CPU by the command `a2fjax train`, which is then killed, stopped, frozen or robbed of
-its disk in the middle. A row says how all processes ended, how long that took after the fault, how
-many finished updates the restart had to do again, and whether the restarted run ended with the same
-bytes as an undisturbed one. Times depend on the machine; they are bounded by a minute by design.
+SHARDS may be the shards of `make demo`. The command `a2fjax train` trains a small regression model
+on virtual devices of this machine's CPU and is killed, stopped, frozen or deprived of its disk
+midway. Each row of the table shows how all processes ended, how long that took after the fault, how
+many finished updates the restart had to repeat, and whether the restarted run ended with the same
+bytes as an undisturbed one. Times depend on the machine; by design they are below a minute.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Table:
     def __init__(self, folder: Path, shards: Path, processes: int, devices: int) -> None:
         self.folder, self.shards = folder, shards
         self.processes, self.devices = processes, devices
-        # Constants of the data are measured once, and are in the first state from then on.
+        # Data constants are measured once and then stored in the initial state.
         self.first = folder / "first"
         if not self.first.exists():
             self._finish(self.first, f"--config.steps={EVERY}")

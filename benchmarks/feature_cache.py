@@ -10,7 +10,7 @@ both equally; figures are medians of the rounds and of their ratios.
 
 NVIDIA's framework encodes 0.52 s of audio (8,320 samples) for every supervised frame. Its row is an
 estimate: operations are counted from the same encoder's program, and the frames per second are
-those of live training with as many more operations at the same speed. The audio encoded per
+those of live training scaled by the additional operations at the same speed. The audio encoded per
 supervised audio is 0.52 s per frame: 15.6 times at its 30 frames per second, 26 times at 50.
 """
 
@@ -185,7 +185,7 @@ def main() -> None:
         rows = [(clock(live, 1), clock(cached, args.cached_steps)) for _ in range(args.rounds)]
         supervised = args.batch * args.window
 
-        # Operations a supervised frame; the model's own are the same for all.
+        # Operations per supervised frame; those of the model itself are the same for all.
         per_frame = encoder_flops(encoder, params, NVIDIA_SAMPLES)
         clip = encoder_flops(encoder, params, frames * HOP) * args.batch / supervised
         task = tasks.build(config, None, encoders)

@@ -1,4 +1,4 @@
-r"""Ridge regression from each front end to real takes, leaving one take out at a time.
+r"""Ridge regression from each front end to real takes, with leave-one-out evaluation.
 
     python benchmarks/frontends_ridge.py FOLDER WEIGHTS... --workdir DIR [--pad] [--out JSON]
 
@@ -6,10 +6,10 @@ FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.ta
 Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is the test take:
 
   - inputs: log-mel (13 frames within +-0.24 s), every state of every encoder (5 frames within
-    +-0.12 s), and log-mel with the state that the training takes choose; each feature is divided by
-    its deviation over the training takes;
+    +-0.12 s), and log-mel with the state selected on the training takes; each feature is divided by
+    its standard deviation over the training takes;
   - penalty and state are chosen by leaving out one training take at a time;
-  - time offsets are those of the files (none is estimated: the context covers it).
+  - time offsets are those of the files (none is estimated, because the context covers them).
 
 Every second frame is fitted (the curves were filmed at 30 frames per second). Figures are R^2 about
 the test take's mean and Pearson's r, over its valid frames at 50 per second. The chosen state is

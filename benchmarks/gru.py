@@ -1,10 +1,10 @@
-"""Time of the GRU beside stock formulations, in one process.
+"""Speed of the GRU compared with standard formulations, in one process.
 
     python benchmarks/gru.py [--batch 16] [--frames 128] [--width 256] [--rounds 7] [--json FILE]
 
-Candidates take turns, so that other work on the machine hits all of them alike; a ratio is taken
-inside each round and the median over the rounds is reported with its range. Time is CPU time of
-the process (all threads) and wall time. `torch` takes part where it is installed, with the
+Candidates alternate, so that other work on the machine affects all of them equally. Ratios are
+computed within each round; the table shows their median and range over the rounds. Time is CPU time
+of the process (all threads) and wall time. `torch` is included if installed, with the number of
 threads given by --torch-threads.
 """
 

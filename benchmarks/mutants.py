@@ -1,10 +1,10 @@
-"""Puts faults into a copy of the code, one at a time, and runs the tests that must find each.
+"""Inserts faults into a copy of the code, one at a time, and runs the tests that must fail.
 
     python benchmarks/mutants.py [--only NAME ...] [--root CHECKOUT] [--out RESULTS.json]
 
-`mutants.toml` describes the faults: where, the text before and after, and the files of tests. A
-fault is "found" when one of these tests fails, and "SURVIVED" when all pass; "no place" means that
-the text is not there, or more than once. The exit code is 1 unless all are found.
+`mutants.toml` describes each fault by its file, the text before and after, and the test files. A
+fault is "found" if one of these tests fails, and "SURVIVED" if all pass; "no place" means that the
+text does not occur exactly once. The exit code is 1 unless all faults are found.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python benchmarks/pitch_tracker.py RECORDINGS [--reference dio|harvest] [--bound 0.05]
 
-Errors are over the frames that both trackers call voiced: a gross error is an F0 more than 20 % off
-the reference, the fine error is the mean distance of the other frames. Speakers come from the
-column `speaker` of RECORDINGS/manifest.tsv (with `path`), else from the names of subfolders. Needs
-pyworld. Exits with 1 when the gross error over all recordings is above the bound.
+Errors cover the frames that both trackers classify as voiced. A gross error is an F0 that differs
+from the reference by more than 20 %; the fine error is the mean difference over the other frames.
+Speakers come from the column `speaker` of RECORDINGS/manifest.tsv (with `path`), or otherwise from
+the names of subfolders. Needs pyworld. The exit code is 1 if the gross error over all recordings
+exceeds the bound.
 """
 
 from __future__ import annotations

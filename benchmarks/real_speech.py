@@ -1,20 +1,21 @@
-r"""A run on real recordings, where there is no truth: do the lips behave like lips?
+r"""Evaluates the lip motion of a run on real recordings without ground truth.
 
     python benchmarks/real_speech.py RUN FOLDER [--step N] [--out JSON] [--emotion neutral]
 
 FOLDER holds manifest.tsv with a header and the columns path, seconds, speaker, language, emotion
-and transcript (text, an id, or empty). NAME.phone.json beside NAME.flac, where there is one, is a
-phone alignment of PocketSphinx (ARPABET). Reported by source (first folder of the path) and in all:
+and transcript (text, an id, or empty). An optional NAME.phone.json next to NAME.flac is a phone
+alignment by PocketSphinx (ARPABET). Results are reported per source (first folder of the path) and
+in total:
 
     pause    aperture in pauses over the 90th percentile in speech (`a2fjax.metrics.silence`)
     long     the same in pauses of 0.4 s and more, 0.1 s away from speech
-    zeros    the same in 1.5 s of digital silence put behind the recording
+    zeros    the same in 1.5 s of digital silence appended to the recording
     slcc     correlation of aperture and log energy (`a2fjax.metrics.energy`)
-    dips     lip closures a second of speech: minima of the aperture at or below `closed` with a
+    dips     lip closures per second of speech: minima of the aperture at or below `closed` with a
              prominence of 0.15 of the 90th percentile; closed = max(0.05, 0.15 * that percentile)
-    p/b/m    bilabials a second of speech: phones where aligned, else letters (doubled ones count
-             once) of Latin transcripts; `*` marks sources where some recordings have neither, and
-             dips are then counted in those with a rate only
+    p/b/m    bilabials per second of speech: phones if aligned, otherwise letters (doubled ones
+             count once) of Latin transcripts; `*` marks sources with recordings that have neither;
+             dips then count only in recordings with a rate
     hits     share of aligned p, b, m whose aperture reaches `closed` within +-2 frames, and
     chance   the same after rolling the curves by 0.6 s
 """
@@ -223,7 +224,7 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
     requests = []
     for recording in recordings:
         name = recording.emotion or "neutral" if emotion == "manifest" else emotion
-        # Whole frames, so that the curves of the recording end where the zeros begin.
+        # Pad to whole frames, so that the curves of the recording end where the zeros begin.
         padded = np.zeros(num_frames(len(recording.audio)) * HOP, np.float32)
         padded[: len(recording.audio)] = recording.audio
         tail = np.zeros(round(ZEROS_SECONDS * 16_000), np.float32)
@@ -320,7 +321,7 @@ def _rest_sums(name: str, aperture: np.ndarray, speech: np.ndarray, rest: np.nda
 
 
 def _dips(aperture: np.ndarray, speech: np.ndarray, closed: float, opening: float) -> int:
-    # The ends are put open: lips that part at the first frame have closed before it.
+    # Treat the ends as open: lips that part at the first frame closed before it.
     curve = np.concatenate([[opening], aperture, [opening]])
     minima = find_peaks(-curve, prominence=CLOSED_SHARE * opening)[0] - 1
     return int((speech[minima] & (aperture[minima] <= closed)).sum())

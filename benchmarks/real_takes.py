@@ -1,4 +1,4 @@
-r"""Real takes of one speaker, leave one out: the regression model, ridge regression, log energy.
+r"""Leave-one-out evaluation on one speaker's real takes: regression model, ridge, log energy.
 
     python benchmarks/real_takes.py FOLDER --workdir DIR [--steps 400] [--seeds 0,1] [--takes A,B]
         [--out JSON] [--mix SHARDS=WEIGHT] [--config.audio.features=mel,whisper:PATH]
@@ -8,23 +8,23 @@ FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.ta
 in turn is the test; a fold is
 
 1. the clocks' offset, estimated by `data_pipeline.build` on a folder of the training takes alone;
-2. shards of all takes with that offset, the test take in split test_sentences;
+2. shards of all takes with that offset, with the test take in split test_sentences;
 3. an ordinary training run (`a2fjax.training.trainer.train`) on the others for every seed: log-mel
-   unless told otherwise, no identity; speech encoders among the features are cached beside
-   the shards;
-4. ridge regression on log-mel, +-0.24 s, its penalty chosen by leaving out one training take at a
-   time (on encoders: `frontends_ridge.py`); and a line through log energy, its lag chosen on the
-   training takes.
+   by default, no identity; speech encoders among the features are cached next to the shards;
+4. ridge regression on log-mel, +-0.24 s, with a penalty chosen by leaving out one training take at
+   a time (for encoders: `frontends_ridge.py`); and a linear fit to log energy, with a lag chosen on
+   the training takes.
 
-With `--mix` other people's shards are trained on as well: of every window, WEIGHT to 1 comes from
-them. Several seeds are also measured as one predictor, the mean of their curves ("averaged").
+With `--mix`, training also uses shards of other subjects, with windows drawn from them at a ratio
+of WEIGHT to 1. Several seeds are also evaluated as one predictor, the mean of their curves
+("averaged").
 
-With `--validate` the test take is left out altogether and the training take after it, in a circle,
-takes its place: for choosing settings without having seen the test.
+With `--validate`, the test take is excluded entirely and the next training take, cyclically,
+replaces it, so that settings can be chosen without using the test take.
 
-Figures are of the test take's good frames at 50 a second, all clips of the take together: R^2
-about the take's own mean, Pearson's r, and the model's lag on the aperture (positive is late).
-What is done already in DIR is used again; runs are told apart by their settings.
+Results cover the test take's valid frames at 50 per second, over all clips of the take: R^2 about
+the take's mean, Pearson's r, and the model's lag on the aperture (positive is late). Existing
+results in DIR are reused; runs are identified by their settings.
 """
 
 from __future__ import annotations

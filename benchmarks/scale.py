@@ -1,12 +1,12 @@
-"""How fast a build goes at the size of production scans, and what a worker needs of memory.
+"""Speed and memory of a dataset build at the size of production scans.
 
     python benchmarks/scale.py FOLDER [--rig FILE] [--minutes 10] [--seconds 30] [--workers 2]
 
-Writes scans of a head with 26,719 vertices and 52 shapes at 60 frames a second into FOLDER (1.15 GB
-a minute; scanner noise, head motion, an offset of the clocks), builds shards of them, and prints
-takes, frames and bytes a second, the largest worker, and what that means for 100 hours. `--rig`
-takes the shapes of a file that `data_pipeline.mesh.rigs` reads; without it the head is made up.
-FOLDER/captures is left for another run; delete it yourself.
+Writes scans of a head with 26,719 vertices and 52 shapes at 60 frames per second into FOLDER (1.15
+GB per minute, with scanner noise, head motion and a clock offset), builds shards from them, and
+prints takes, frames and bytes per second, the peak memory of a worker, and the projection for 100
+hours. `--rig` reads the shapes from a file that `data_pipeline.mesh.rigs` supports; without it the
+head is synthetic. FOLDER/captures is kept for another run and must be deleted manually.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def build(captures: Path, out: Path, workers: int) -> tuple[float, float, float]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     command = [sys.executable, "-m", "data_pipeline.build", str(captures), f"--out={out}"]
-    # A signal of pure tones is no speech: what it looks like is not what is measured here.
+    # Pure tones are not speech, but the content of the audio does not affect this benchmark.
     command += [f"--workers={workers}", "--config.offset=0", "--config.least_snr_db=0"]
     subprocess.run(command, cwd=ROOT, check=True)
     wall = time.perf_counter() - start

@@ -1,20 +1,21 @@
-"""Mesh frames to rig weights: this solver against scipy's BVLS a frame, on the same scan.
+"""Speed of solving mesh frames for rig weights: this solver against scipy's BVLS per frame.
 
     python benchmarks/solver.py [--rig ict_facekit.npz] [--frames 600] [--bound 50]
 
-A scan of the rig (26,719 vertices, 52 shapes; a synthetic one of that size without --rig) is made
-from known weights with 0.1 mm of noise. Timed, all on one thread as the pipeline's processes are,
-each the median of several and including the reduction of the vertices:
+A scan of the rig (26,719 vertices, 52 shapes; a synthetic one of that size without --rig) is
+generated from known weights with 0.1 mm of noise. These are timed on one thread, like the
+pipeline's processes; each time is the median of several and includes the reduction of the vertices:
 
-  ours     reduction and solve of the whole scan, without regularisation so that all solve the same
-  bvls     scipy.optimize.lsq_linear(method="bvls") on the full [3 * vertices, shapes] system, which
-           is what per-frame solvers do; on a few frames
-  reduced  the same on the Cholesky factor of the Gram matrix [shapes, shapes], the reduction shared
-           by all frames: the fairest a solver from scipy can be
+  ours     reduction and solve of the whole scan, unregularised so that all solve the same problem
+  bvls     scipy.optimize.lsq_linear(method="bvls") on the full [3 * vertices, shapes] system, as
+           per-frame solvers do; on a few frames
+  reduced  the same on the Cholesky factor of the Gram matrix [shapes, shapes], with the reduction
+           shared by all frames: the fairest comparison with a scipy solver
 
-Then the differences in residual and weights, ours with the default strengths, exclusive pairs and
-spoiled vertices, and the peak memory of scans of 1x and 4x the length, reduced block by block.
-Exits with 1 when ours is less than `bound` times as fast as bvls, or differs.
+It also prints the differences in residual and weights, our solver with the default strengths,
+exclusive pairs and corrupted vertices, and the peak memory of scans of 1x and 4x the length,
+reduced block by block. The exit code is 1 if our solver is less than `bound` times as fast as bvls,
+or differs.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ import time
 BLOCK = 64
 FPS = 60
 SINGLE_THREAD = {
-    # Before numpy and jax are loaded. Threads that wait for each other on a busy machine would
-    # measure the machine.
+    # Set before importing numpy and jax: threads that wait for each other on a busy machine would
+    # distort the measurement.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -130,7 +131,7 @@ def peak(path: str | None, frames: int) -> None:
     from data_pipeline.solver import solve
 
     deltas = shapes_of(path)
-    # All that is compiled, and the largest block, before the scan is.
+    # Compile everything and process the largest block before the scan.
     ours(deltas, scan(deltas, truth_of(deltas, 2 * BLOCK)), solve.SolveSettings())
     ready = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ours(deltas, scan(deltas, truth_of(deltas, frames)), solve.SolveSettings())

@@ -1,13 +1,13 @@
-r"""What little look-ahead costs: clips streamed chunk by chunk beside the same clips in one piece.
+r"""Cost of short look-ahead: clips streamed chunk by chunk against the same clips in one piece.
 
     python benchmarks/streaming.py RUN [--split test_sentences] [--clips 24] [--chunk 8]
         [--lookahead 4,8,16,32] [--known-level] [--json FILE]
 
-For each look-ahead: RMSE of jaw and mouth over the constant mean's, closures, the mean step between
-frames at joins over that inside chunks, the latency (chunk and look-ahead), and the time a chunk
-takes to compute, as a median. Levels are measured on the way, as with a microphone, unless they are
-told (`--known-level`); "whole" hears all of the clip and its level. The emotion is that of the
-frame that comes in. A diffusion run gives take 0 both ways.
+For each look-ahead it reports the RMSE of jaw and mouth over the constant mean's, closures, the
+mean step between frames at joins over that inside chunks, the latency (chunk and look-ahead), and
+the median computing time of a chunk. Levels are measured during streaming, as with a microphone,
+unless `--known-level` provides them; "whole" uses the entire clip and its level. The emotion is
+that of the incoming frame. A diffusion run uses sample 0 in both cases.
 """
 
 from __future__ import annotations

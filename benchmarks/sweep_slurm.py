@@ -1,11 +1,11 @@
-"""What a sweep on Slurm takes from the command to its sorted table, on a private Slurm.
+"""Time of a sweep from the command to its sorted table, on a private Slurm.
 
     python benchmarks/sweep_slurm.py SHARDS [--trials 8] [--parallel 3] [--nodes 4]
 
-SHARDS as `make demo` leaves them will do. Slurm's daemons are started in a temporary folder, its
-nodes on loopback, two cores each, whatever cores the machine has. The trials are small regression
-models of a process each, submitted by `launch/submit.py` as one array; they last little longer than
-it takes to start Python and to compile, so this measures the way through the queue, not training.
+SHARDS may be the shards of `make demo`. Slurm's daemons run in a temporary folder with nodes on
+loopback, each with two cores regardless of the machine's cores. The trials are small regression
+models with one process each, submitted by `launch/submit.py` as one array. They take little longer
+than starting Python and compiling, so this measures the queue, not training.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     signal.signal(signal.SIGTERM, _interrupted)
     try:
-        # Only once Slurm is stopped does nothing write here any more.
+        # Only a stopped Slurm no longer writes here.
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
             with slurm.running(Path(folder) / "slurm", args.nodes):
                 seconds = _sweep(args, Path(folder) / "runs")
@@ -86,7 +86,7 @@ def _sweep(args: argparse.Namespace, runs: Path) -> float:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    # Daemons outlive a process that is ended without clearing up.
+    # Daemons outlive a process that is terminated without cleanup.
     raise KeyboardInterrupt
 
 

@@ -1,11 +1,11 @@
-"""Two motions that the same audio goes with: what diffusion and regression make of them.
+"""Diffusion and regression on ambiguous data: two motions for the same audio.
 
     python benchmarks/two_modes.py [--steps 300] [--takes 128] [--out two_modes.png]
 
-One clip of noise, and half of the time it is said with the inner brows going up, the other half
-with the brows going down. Nothing that is heard tells which. A regression can only learn the mean
-of both, a face that nobody made; a diffusion model is to make each as often as it was seen. Both
-are tiny and trained here, on a CPU. The picture needs the extra `view`.
+The data are one clip of noise, with the inner brows going up in half of the examples and the brows
+going down in the other half. The audio does not determine which. A regression can only learn the
+mean of both, a face that never occurs; a diffusion model should generate each as often as it
+occurs. Both models are tiny and trained by this script on a CPU. The figure needs the extra `view`.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def draw(path: Path, sampled: np.ndarray, mean: np.ndarray) -> None:
     right.hist(at[~rises], bins, color=down_color, label=f"{MODES[1]}: {np.mean(~rises):.0%}")
     line = dict(color=mean_color, linestyle="--", linewidth=1.8, label="regression")
     right.axvline(place(mean[None])[0], ymax=0.66, **line)
-    # Room for the legend.
+    # Leave room for the legend.
     right.set(title=f"{len(sampled)} takes of diffusion", ylabel="takes")
     right.set_ylim(top=1.5 * right.get_ylim()[1])
     right.set_xticks([0.0, 0.5, 1.0], ["down", "mean", "up"])

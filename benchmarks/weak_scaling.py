@@ -1,20 +1,20 @@
-"""Weak scaling: measured on pretended devices of this machine, predicted for H100s, in one table.
+"""Weak scaling: measured on virtual devices of this machine and predicted for H100s.
 
     python benchmarks/weak_scaling.py [--batch 4] [--devices 1,2,4,8] [--repeats 3] [--steps 10]
         [--h100 8,64,256] [--experiment experiments/diffusion_v3_0.py:demo] [--json OUT]
 
-Every count of devices is a process of its own with the same batch for each device, on random data
-in the memory of the devices: nothing is loaded. N pretended devices share this machine's few cores,
-so N times the work takes about N times as long at best; what is reported is
+Every device count runs in a separate process with the same batch per device, on random data in
+device memory without loading. N virtual devices share this machine's few cores, so N times the work
+takes about N times as long at best; the reported value is
 
-    share = N x (time a step at 1 device) / (time a step at N devices)
+    share = N x (time per step on 1 device) / (time per step on N devices)
 
-which is 1 when cutting the batch over devices costs nothing (and above 1 where one device leaves
-cores idle). It says whether the program itself scales, and nothing of links between machines.
+which is 1 if splitting the batch over devices costs nothing (and above 1 if one device leaves cores
+idle). It measures the scaling of the program itself, not of links between machines.
 
 Predictions are those of `a2fjax inspect EXPERIMENT --devices h100:N --batch-per-device B`, with its
-default assumptions; they need its packages. "replicate" is a copy a device, "host" one cut over the
-eight of a host.
+default assumptions; they need its packages. "replicate" keeps one copy per device, "host" one copy
+split over the eight devices of a host.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def measured(args: argparse.Namespace, cache: str) -> list[dict[str, float]]:
     times: dict[int, list[float]] = {n: [] for n in counts}
     loads = []
     for _ in range(args.repeats):
-        # In turn, so that what else the machine does falls on all of them.
+        # Alternate, so that other work on the machine affects all of them equally.
         for devices in counts:
             topology = topologies.Topology("cpu", devices)
             loads.append(os.getloadavg()[0])
@@ -106,7 +106,7 @@ def measured(args: argparse.Namespace, cache: str) -> list[dict[str, float]]:
             command += ["--steps", str(args.steps)]
             environment = {
                 **topologies.environment(topology),
-                # Compiled once, not once a repeat.
+                # Compile once, not per repeat.
                 "JAX_COMPILATION_CACHE_DIR": cache,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }

@@ -1,27 +1,27 @@
-r"""The diffusion model (v3.0): the regression's backbone and a U-Net over time that removes noise.
+r"""The diffusion model (v3.0): the regression's backbone and a denoising U-Net over time.
 
     a2fjax train --config experiments/diffusion_v3_0.py --workdir runs/diffusion \
         --config.data.shards=shards
     a2fjax train --config experiments/diffusion_v3_0.py:demo --workdir demo/diffusion \
         --config.data.shards=demo/shards
 
-A student that needs one to four calls of the network, from a trained teacher:
+To distil a trained teacher into a student that needs one to four network calls:
 
     a2fjax train --config experiments/diffusion_v3_0.py:demo+distilled --workdir demo/distilled \
         --config.data.shards=demo/shards --config.init_from=demo/diffusion
 
-Variants: "" (40 M parameters) and "large" (150 M) for real data sets, "demo" (2 M) for the demo
-corpus on two CPU cores; each may end with "+distilled".
+Variants: "" (40 M parameters) and "large" (150 M) for real datasets, "demo" (2 M) for the demo
+corpus on two CPU cores. Append "+distilled" to any of them for a student.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the experiment's values.
+    """Returns the configuration values of the experiment.
 
     Args:
-      variant: "", "large" or "demo", then "+distilled" for a student.
+      variant: "", "large" or "demo", optionally followed by "+distilled" for a student.
     """
     variant, plus, kind = variant.partition("+")
     if plus and kind != "distilled":

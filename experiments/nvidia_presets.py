@@ -5,14 +5,15 @@ r"""NVIDIA's two networks trained on shards: conv_w2v_autocorr ("v2.3") and diff
     a2fjax train --config experiments/nvidia_presets.py:conv_demo --workdir runs/conv_demo \
         --config.data.shards=demo/shards --config.audio.features=whisper:whisper_tiny_en.npz
 
-Variants: "mark" (1 layer of wav2vec 2.0, 272 + 10 PCA coefficients) and "claire" (4 layers, 140 +
-10), "diffusion" (HuBERT, one actor a training subject); with the rig's 72 channels unless
+Variants: "mark" (1 layer of wav2vec 2.0, 272 + 10 PCA coefficients), "claire" (4 layers, 140 + 10)
+and "diffusion" (HuBERT, one actor per training subject). They output the rig's 72 channels unless
 
     --config.model.head=geometry --config.model.rig=HEAD.npz
 
-gives NVIDIA's own head. "conv_demo" and "diffusion_demo" are small, for two CPU cores and an
-encoder such as Whisper tiny. Learning rates, loss weights and dropout are NVIDIA's, per step rather
-than per epoch; batches are windows instead of pairs of frames (v2.3) and of one clip (v3.0).
+selects NVIDIA's geometry head. "conv_demo" and "diffusion_demo" are small variants for two CPU
+cores and an encoder such as Whisper tiny. Learning rates, loss weights and dropout are NVIDIA's,
+per step instead of per epoch; batches consist of windows, not of pairs of frames (v2.3) or of a
+single clip (v3.0).
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +22,7 @@ VARIANTS = ("mark", "claire", "diffusion", "conv_demo", "diffusion_demo")
 
 
 def get_config(variant: str = "mark") -> ConfigDict:
-    """Returns the experiment's values.
+    """Returns the configuration values of the experiment.
 
     Args:
       variant: one of `VARIANTS`.

@@ -5,9 +5,9 @@ r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirect
     a2fjax train --config experiments/regression_v2_3.py:demo --workdir demo/run \
         --config.data.shards=demo/shards
 
-Variants: "" for real data sets; "demo" for the demo corpus on two CPU cores; "causal" for a model
-that looks ahead by its convolutions only. "+ENCODER" after any of them adds a pretrained speech
-encoder to log-mel, frozen and read from a cache:
+Variants: "" for real datasets; "demo" for the demo corpus on two CPU cores; "causal" for a model
+whose convolutions are its only look-ahead. Append "+ENCODER" to any of them to add a frozen
+pretrained speech encoder, read from a cache, to log-mel:
 
     a2fjax cache shards --features whisper:tiny.npz
     a2fjax train --config experiments/regression_v2_3.py:+whisper:tiny.npz \
@@ -18,10 +18,11 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the experiment's values.
+    """Returns the configuration values of the experiment.
 
     Args:
-      variant: "", "demo" or "causal", then "+" and an encoder, such as "demo+whisper:PATH".
+      variant: "", "demo" or "causal", optionally followed by "+" and an encoder, such as
+        "demo+whisper:PATH".
     """
     variant, *encoders = variant.split("+")
     config = ConfigDict(
@@ -39,7 +40,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.name = "regression_v2_3_demo"
         config.steps = 1700
         config.data.update({"batch_size": 16, "window_frames": 128})
-        # Blinks, brow beats and gaze cannot be predicted from audio: fitting them costs the mouth.
+        # Audio does not predict blinks, brow beats and gaze; fitting them makes the mouth less
+        # accurate.
         config.loss = {
             "velocity": 5.0,
             "aperture": 1.5,

@@ -1,16 +1,16 @@
-r"""Effect of the coarse prediction, of dropped audio and of the width on the diffusion model.
+r"""Sweep of the diffusion model: effect of coarse prediction, dropped audio and width.
 
     python launch/submit.py submit experiments/diffusion_v3_0.py --sweep \
         experiments/sweeps/diffusion.py --config.data.shards=shards ...
 
-`:search` behind the file's name draws 24 settings at random instead.
+Append `:search` to the file name to draw 24 random settings instead.
 """
 
 from launch.sweeps import Sweep, choice, grid, loguniform, random, uniform, zip
 
 
 def sweep() -> Sweep:
-    """Returns one change at a time, and widths with the highest learning rate of each."""
+    """Returns single changes, and several widths with the highest learning rate of each."""
     sizes = zip(
         grid("model.unet.widths", (192, 320, 480), (288, 480, 704)),
         grid("optim.learning_rate", 7e-4, 5e-4),
@@ -19,7 +19,7 @@ def sweep() -> Sweep:
 
 
 def search() -> Sweep:
-    """Returns 24 draws; more of them continue these."""
+    """Returns 24 random settings; a larger number extends the same sequence."""
     return random(
         24,
         {

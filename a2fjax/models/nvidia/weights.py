@@ -1,11 +1,12 @@
 """Converts parameters of networks trained in NVIDIA's framework.
 
-NVIDIA's training writes `weights.pth`, a PyTorch state dict. With PyTorch installed, this
-gives the input of `convert`:
+NVIDIA's training writes `weights.pth`, a PyTorch state dict. With PyTorch installed, this gives the
+input of `convert`:
 
     state = {k: v.numpy() for k, v in torch.load(path, weights_only=True).items()}
 
-This module does not need PyTorch. It does not read NVIDIA's released models, which are ONNX files with other names and layouts.
+This module does not need PyTorch. It does not read NVIDIA's released models, which are ONNX files
+with different names and layouts.
 """
 
 from __future__ import annotations
