@@ -1,1 +1,1 @@
-"""Raw captures become shards; nothing here learns and nothing in a2fjax imports it."""
+"""Converts raw captures to shards; contains no training code and is not imported by a2fjax."""

@@ -1,10 +1,11 @@
-"""Captures to shards: `python -m data_pipeline.build INPUT --out SHARDS`.
+"""Builds shards from captures: `python -m data_pipeline.build INPUT --out SHARDS`.
 
-A build has three stages. Each take is solved by itself, in parallel processes or as elements of an
-array job on many machines (`--part I/N`). Then the clocks of each actor's takes are aligned and
-clips are cut. Then takes are judged and the dataset is written in one pass, in an order that does
-not depend on which process did what. Intermediate results are kept in SHARDS/.build under content
-keys, so that a second run, or one after a kill, redoes only what is missing.
+A build has three stages. First each take is solved independently, in parallel processes or as
+elements of an array job on many machines (`--part I/N`). Then the clocks of each actor's takes are
+aligned and clips are cut. Finally takes are checked against the thresholds and the dataset is
+written in one pass, in an order that does not depend on the distribution of work. Intermediate
+results are stored in SHARDS/.build under content keys, so that a second run, or one after a kill,
+redoes only missing results.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a build from the command line and returns the exit code.
 
     0 done, 1 failed, 2 bad input, 75 stopped by a signal (`EXIT_PREEMPTED`), 130 interrupted. After
-    1, 75 and 130 the same command goes on with what is missing.
+    1, 75 and 130 the same command continues the build.
 
     Example:
         >>> from data_pipeline import build
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        # Ray raises its own in place of what a handler raised.
+        # Ray replaces an exception raised by a signal handler with its own.
         if received_signals:
             line = f"data_pipeline.build: stopped: {received_signals[0]}; run it again to go on"
             print(line, file=sys.stderr)
@@ -163,18 +164,18 @@ def build(
     finish: bool = False,
     log: WriteLine = lambda line: None,
 ) -> records.Manifest | None:
-    """Builds a dataset, or returns the manifest that is there when nothing changed.
+    """Builds a dataset, or returns the existing manifest when nothing changed.
 
     Args:
       path: folder of captures.
       out: folder of the dataset.
       layout: "auto" or a registered capture layout.
-      settings: of the build.
-      workers: processes, None for one a core; 0 works in this process, for debugging.
+      settings: build settings.
+      workers: number of processes, None for one per core; 0 works in this process, for debugging.
       engine: see `executor.open_executor`; the dataset does not depend on it.
       part: (I, N) only solves the takes of the I-th of N array elements.
-      finish: solves nothing.
-      log: takes lines of progress.
+      finish: skips solving and runs only the last two stages.
+      log: called with progress lines.
 
     Returns:
       The manifest; None for a part.
@@ -182,7 +183,7 @@ def build(
     Raises:
       InputError: `path` has no usable take, a setting is wrong, a plugin cannot be imported, or
         takes are missing with `finish`.
-      WorkFailed: a process died or the disk is full; a second run goes on.
+      WorkFailed: a process died or the disk is full; a second run continues.
     """
     settings = settings or BuildSettings()
     path, out = Path(path), Path(out)
@@ -213,7 +214,7 @@ def build(
                         out, source, actors, held_out, settings, run, part, finish, locked, log
                     )
             except InputError:
-                # A mistake leaves nothing behind, but no solved take is thrown away.
+                # Bad input leaves no files behind, but solved takes are never deleted.
                 if is_new and part is None and locked and not any((work / "takes").glob("*.npz")):
                     shutil.rmtree(work)
                     with contextlib.suppress(OSError):
@@ -294,10 +295,10 @@ def _build(
     if manifest is not None and state.get("results") == results_key and not retry:
         log(f"{out} is up to date")
         return manifest
-    # Until the end there is no dataset: a run with other settings may be stopped half way.
+    # Invalidate the state first: this run may be stopped while it replaces the dataset.
     (work / _STATE).unlink(missing_ok=True)
     manifest = write_dataset(out, source, actors, summaries, content, rejected, held_out, settings)
-    # What failed is tried again by the next run: what it lacked may have been put right.
+    # The next run retries failed takes, as their cause may have been fixed.
     failed = retry or any(o.failed for o in outcomes)
     state = {"files": "" if failed else inputs_key, "results": "" if retry else results_key}
     files.write_text(work / _STATE, json.dumps(state))
@@ -310,7 +311,7 @@ def _build(
 
 
 def _read_state(work: Path) -> dict[str, str]:
-    """Returns the keys of what the dataset was made from; empty where that is not known."""
+    """Returns the content keys that the dataset was built from; empty if unknown."""
     try:
         state = json.loads((work / _STATE).read_text())
     except (FileNotFoundError, ValueError):
@@ -330,7 +331,7 @@ def _complete_manifest(out: Path) -> records.Manifest | None:
 
 
 def _remove_unused(work: Path, used: set[str]) -> None:
-    """Removes intermediate results of earlier builds that this one did not use."""
+    """Removes intermediate results of earlier builds that this build did not use."""
     for folder in _FOLDERS:
         for path in (work / folder).iterdir():
             if path.name.split(".")[0] not in used:

@@ -1,4 +1,4 @@
-"""Settings of a build: one flat set of values, each set as --config.<name>=<value>."""
+"""Settings of a build: a flat set of values, each given as --config.<name>=<value>."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ class BuildSettings(Thresholds, SourceOptions):
 
     Attributes:
       offset: audio time minus capture time of every take, s; "auto" to estimate it.
-      clock: "actor" (one offset for all takes of an actor) or "take" (each its own).
-      drift: "report" only reports how far the clocks drift apart, "correct" removes drift that is
-        certain.
+      clock: "actor" (one offset for all takes of an actor) or "take" (one per take).
+      drift: "report" only reports the drift of the clocks, "correct" also removes certain drift.
       largest_offset: larger estimates are not used, s.
-      least_confidence: of an offset from speech; below it 0 s is assumed.
-      l2, l1, smoothness, symmetry: of the solver, mm^2; see `solve.SolveSettings`.
-      exclusive: at most one of two opposite shapes (jawLeft and jawRight) is above zero.
-      outlier_mm: residuals of vertices beyond this count as this much; 0 trusts every vertex.
-      seed: of the splits.
+      least_confidence: minimum confidence of an offset from speech; below it 0 s is assumed.
+      l2, l1, smoothness, symmetry: weights of the solver, mm^2; see `solve.SolveSettings`.
+      exclusive: whether at most one of two opposite shapes (jawLeft and jawRight) is above zero.
+      outlier_mm: residuals of vertices are limited to this; 0 trusts every vertex.
+      seed: seed of the splits.
       val, test: expected shares of sentences.
       val_sentences, test_sentences: sentence keys of these splits, instead of a draw.
       held_out: names of the actors kept out of training, instead of a draw.
       held_out_share: expected share of actors drawn.
       segment_seconds: longer takes are cut into clips of at most this length, in pauses.
-      files: number of shard files; 0 for one in about 64 MB.
+      files: number of shard files; 0 for one per about 64 MB.
       plugins: packages to import that register capture layouts.
     """
 
@@ -73,7 +72,7 @@ class BuildSettings(Thresholds, SourceOptions):
         return kind(**{f.name: getattr(self, f.name) for f in dataclasses.fields(kind)})
 
     def given_offset(self) -> float | None:
-        """Returns the offset in s that was given, or None when it is to be estimated."""
+        """Returns the given offset in s, or None if it must be estimated."""
         return None if self.offset == "auto" else float(self.offset)
 
 
@@ -94,7 +93,7 @@ CHOICES = {
 
 
 def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
-    """Returns the settings for values as written on the command line.
+    """Returns the settings for values in command-line syntax.
 
     Example:
         >>> read_settings({"val_sentences": "s1,s2", "offset": "0.04"}).val_sentences

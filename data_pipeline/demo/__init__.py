@@ -1,1 +1,1 @@
-"""A synthetic corpus: text to speech, articulation, simulated 4D scans, with known truth."""
+"""A synthetic corpus with known truth: text to speech, articulation, simulated 4D scans."""

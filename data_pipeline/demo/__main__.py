@@ -61,22 +61,22 @@ def generate(
     seed: int = 0,
     workers: int = 2,
 ) -> None:
-    """Writes the demo corpus to a folder; people that are there already are not made again.
+    """Writes the demo corpus to a folder; existing subjects are reused.
 
-    Each person is recorded in a process of their own, which makes the voice repeatable (see
+    Each subject is recorded in a separate process, which makes the voice repeatable (see
     `data_pipeline.demo.voice`).
 
     Args:
-      out: gets captures/ and truth/.
-      subjects: people to train on.
-      unseen: people kept out of training, in addition.
-      minutes: of recordings of all people together.
-      seed: everything random follows from it.
-      workers: processes at a time.
+      out: output folder; receives captures/ and truth/.
+      subjects: number of training subjects.
+      unseen: number of additional subjects held out of training.
+      minutes: total length of the recordings of all subjects.
+      seed: seed of all random draws.
+      workers: number of concurrent processes.
 
     Raises:
       InputError: sizes that make no sense, the `demo` extra is missing, or `out` is a file.
-      WorkFailed: a person could not be written.
+      WorkFailed: a subject could not be written.
     """
     from data_pipeline.demo import takes, voice, write_subject
 
@@ -99,7 +99,7 @@ def generate(
 
 
 def _remove_others(out: Path, names: set[str]) -> None:
-    """Removes people that an earlier, larger run of this program left."""
+    """Removes subjects that an earlier, larger run of this program left."""
     from data_pipeline.demo import write_subject
 
     for folder in sorted((out / "captures").iterdir()):
@@ -119,7 +119,7 @@ def _record(out: Path, person, fingerprint: str) -> None:  # noqa: ANN001 (a chi
 
 
 def _run(out: Path, missing: list, fingerprint: str, workers: int) -> None:
-    # Forking is cheap, and safe where this process has started no threads, as jax does.
+    # Forking is cheap, and safe as long as this process has started no threads (jax would).
     forks = "fork" in multiprocessing.get_all_start_methods() and "jax" not in sys.modules
     context: Any = multiprocessing.get_context("fork" if forks else "spawn")
     start, shown, done = time.monotonic(), 0.0, 0

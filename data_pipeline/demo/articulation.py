@@ -1,16 +1,16 @@
-"""Phones -> curves of jaw, lips and tongue: a coarticulation model with exact closures.
+"""Computes curves of jaw, lips and tongue from phones: coarticulation with exact closures.
 
-Movement of each articulator is a mean of the targets of all phones, weighted by dominance
-functions that fall off exponentially from each phone (Cohen and Massaro 1993, "Modeling
+The movement of each articulator is the mean of the targets of all phones, weighted by dominance
+functions that decay exponentially around each phone (Cohen and Massaro 1993, "Modeling
 coarticulation in synthetic visual speech"): with dominance a_s and rate theta_g of a group of
 articulators, D_s(t) = a_s exp(-theta_g d_s(t)), d_s the distance to the phone's middle part, and
 
     x_g(t) = sum_s D_s(t) target_s / sum_s D_s(t).
 
-Means never quite reach a target. So two things are not means but gestures, minimum-jerk windows
-that reach one: the closure of the lips in p, b, m (nearly in f, v), and rest in pauses. Both act
-on the lip aperture of `a2fjax.rig` as a factor, after style and emotion, so the lips meet for
-every speaker in every mood. Everything is band-limited to about 10 Hz.
+A weighted mean never fully reaches a target. Two movements are therefore modelled as gestures,
+minimum-jerk windows that reach one: lip closure in p, b, m (almost complete in f, v), and rest in
+pauses. Both scale the lip aperture of `a2fjax.rig` after style and emotion, so the lips meet for
+every speaker and every emotion. All curves are band-limited to about 10 Hz.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Curves:
         return (len(self.values) - 1) / RATE
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """Returns the motion [T, 72] float32 at times in seconds; ends are held beyond the ends.
+        """Returns the motion [T, 72] float32 at times in seconds.
 
-        Between samples it follows cubic splines.
+        Interpolates between samples with cubic splines and holds the first and last values.
         """
         inside = np.clip(times, 0.0, self.duration)
         return rig.clip(self._spline(inside)).astype(np.float32)
@@ -74,10 +74,10 @@ def window(times: np.ndarray, begin: float, full: float, until: float, end: floa
 
 
 def rest(times: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
-    """Returns how much [N] of the pose is rest: 1 in pauses, before and after speech.
+    """Returns the weight [N] of the rest pose: 1 in pauses, before and after speech.
 
-    Lips part about 0.1 s before a phrase. Pauses shorter than 0.06 s are spoken through, from
-    0.15 s rest is complete.
+    Lips part about 0.1 s before a phrase. Pauses shorter than 0.06 s have no rest; from 0.15 s on,
+    rest is complete.
     """
     total = np.zeros_like(times)
     for i, s in enumerate(segments):
@@ -101,11 +101,11 @@ def rest(times: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
 
 
 def closure(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarray) -> np.ndarray:
-    """Returns how much [N] of the lip opening the lip gestures take back: 1 is shut.
+    """Returns the share [N] by which the lip gestures reduce the lip opening: 1 is closed.
 
     Args:
       times: [N] seconds.
-      segments: of the utterance.
+      segments: segments of the utterance.
       speed: [N] factor on the speed of gestures.
     """
     open_share = np.ones_like(times)
@@ -122,7 +122,7 @@ def closure(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarray) -
         if until - full < 0.026:
             middle = 0.5 * (full + until)
             full, until = middle - 0.013, middle + 0.013
-        # Lips that rest before or after do not part in between.
+        # Lips at rest before or after a closure do not part in between.
         if i and segments[i - 1].phone.kind == "silence":
             full -= min(0.12, segments[i - 1].end - segments[i - 1].start)
         if i + 1 < len(segments) and segments[i + 1].phone.kind == "silence":
@@ -146,15 +146,15 @@ def coarticulate(times: np.ndarray, segments: Sequence[Segment], speed: np.ndarr
 
     Args:
       times: [N] seconds.
-      segments: of the utterance; silences set no target, see `rest`.
-      speed: [N] factor on how fast dominances fall.
+      segments: segments of the utterance; silences set no target, see `rest`.
+      speed: [N] factor on the decay rate of the dominances.
     """
     spoken = [s for s in segments if s.phone.kind != "silence"]
     values = np.zeros((len(times), len(phones.TARGETS)))
     if not spoken:
         return values
     targets = np.stack([s.phone.targets * _stress_factor(s) for s in spoken])
-    # Closing gestures are windows (see `closure`); what is left here is the narrowing of rounding.
+    # Closures are windows (see `closure`); the only lip target left here is rounding.
     column = phones.INDEX["closure"]
     for i, s in enumerate(spoken):
         if s.phone.name in ("P", "M", "F", "B"):
@@ -181,7 +181,7 @@ def _stress_factor(segment: Segment) -> np.ndarray:
 
 
 def _soft_limit(x: np.ndarray) -> np.ndarray:
-    """Returns x below 0.8 and approaches 1 smoothly above, so that nothing is cut off flat."""
+    """Returns x below 0.8 and approaches 1 smoothly above it, to avoid hard clipping."""
     x = np.maximum(x, 0.0)
     return np.where(x < 0.8, x, 0.8 + 0.2 * np.tanh((x - 0.8) / 0.2))
 
@@ -197,12 +197,12 @@ def articulate(
     emotion: np.ndarray,
     manner: Style,
 ) -> np.ndarray:
-    """Returns the pose [N, 72] that speech, emotion and style make, without blinks and gaze.
+    """Returns the pose [N, 72] determined by speech, emotion and style, without blinks and gaze.
 
-    It is a function of its arguments: nothing in jaw, mouth and tongue is random.
+    It depends only on its arguments: jaw, mouth and tongue have no random component.
 
     Args:
-      segments: of the utterance.
+      segments: segments of the utterance.
       times: [N] seconds.
       emotion: [N, 5] weights summing to 1.
       manner: the speaker's style.
@@ -215,7 +215,7 @@ def articulate(
     speaking = 1.0 - resting
     amplitude = manner.amplitude * (emotion @ style.AMPLITUDE)
     strength = speaking * amplitude
-    # Lips insist on meeting: pressing and rolling vary less between people than opening does.
+    # Lips must meet: pressing and rolling vary less between speakers than opening does.
     firmness = speaking * (0.55 + 0.45 * amplitude)
     pose = emotion @ style.POSE
     out = np.zeros((len(times), rig.NUM_CHANNELS))
@@ -246,7 +246,7 @@ def articulate(
     put("mouthRight", np.full(len(times), 0.20 * _positive(-manner.asymmetry)))
     put("jawLeft", np.full(len(times), 0.10 * _positive(manner.asymmetry)))
     put("jawRight", np.full(len(times), 0.10 * _positive(-manner.asymmetry)))
-    # Rounded lips cannot smile or frown in full.
+    # Rounded lips cannot smile or frown fully.
     spread = 1.0 - 0.5 * np.clip(speaking * x["pucker"], 0.0, 1.0)
     lips = strength * (1.0 - 0.45 * manner.jaw)
     for side, sign in (("Left", 1.0), ("Right", -1.0)):
@@ -266,7 +266,7 @@ def articulate(
             put(name + side, share * spread * pose[:, rig.INDEX[name + side]])
         for name in ("mouthLowerDown", "mouthUpperUp"):
             put(name + side, share * speaking * pose[:, rig.INDEX[name + side]])
-            # What the aperture counts is taken back with the jaw where the lips are shut.
+            # Where the lips are closed, reduce all channels that enter the aperture with the jaw.
             out[:, rig.INDEX[name + side]] *= 1.0 - shut
     done = ("mouthSmile", "mouthFrown", "mouthDimple", "mouthStretch", "mouthPress",
             "mouthLowerDown", "mouthUpperUp")  # fmt: skip
@@ -275,7 +275,7 @@ def articulate(
             out[:, i] += pose[:, i]
     open_pair = [rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]]
     limited = _soft_limit(out[:, : len(rig.WEIGHT_CHANNELS)])
-    # jawOpen is limited already and mouthClose is a share of it: limiting again would part them.
+    # jawOpen is already limited and mouthClose is a share of it: limiting again parts the lips.
     limited[:, open_pair] = out[:, open_pair]
     out[:, : len(rig.WEIGHT_CHANNELS)] = limited
     return out

@@ -1,7 +1,7 @@
-"""`python -m data_pipeline.demo.check CAPTURES --shards SHARDS`: what the build lost.
+"""Measures errors of a demo build: `python -m data_pipeline.demo.check CAPTURES --shards SHARDS`.
 
-Compares shards that were built from the demo's captures with the truth beside the captures:
-error of the solved weights by person, and of the clocks' offset.
+Compares shards built from the demo's captures with the truth beside the captures, and reports for
+each subject the error of the solved weights and of the clock offset.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ GROUPS = ("jaw_mouth", "tongue", "brows", "cheeks_nose")
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One person's clips against the truth.
+    """Errors of one subject's clips.
 
     Attributes:
-      subject: who.
-      clips: how many were compared.
-      frames: how many frames, of those the build calls good.
-      rmse: of all 68 weights.
+      subject: name of the subject.
+      clips: number of compared clips.
+      frames: number of compared frames; only frames that the build marks valid count.
+      rmse: RMSE of all 68 weights.
       groups: RMSE by group of channels, see `GROUPS`.
-      worst: the channel with the largest RMSE, and that.
+      worst: the channel with the largest RMSE, and its RMSE.
       eyes: RMSE of the four eye angles in degrees.
       aperture: RMSE of the lip aperture, weight units.
-      offset_ms: error of the offset, found minus true.
+      offset_ms: error of the offset, estimated minus true.
     """
 
     subject: str
@@ -51,11 +51,11 @@ class Comparison:
 
 
 def compare(captures: Path, shards: Path, truth: Path | None = None) -> list[Comparison]:
-    """Returns the comparison of every person in the shards, in the manifest's order.
+    """Returns the comparison of every subject in the shards, in the manifest's order.
 
     Args:
       captures: folder of captures that `data_pipeline.demo` wrote.
-      shards: what `data_pipeline.build` made of them.
+      shards: dataset that `data_pipeline.build` built from them.
       truth: folder of the truth; by default "truth" beside `captures`.
 
     Raises:
@@ -87,7 +87,7 @@ def _clips(shards: Path, manifest: records.Manifest) -> Iterator[records.Clip]:
 def _compare(subject: str, clips: list[records.Clip], truth: Path) -> Comparison:
     errors, apertures, offsets = [], [], []
     start: dict[str, int] = {}
-    # A long take is cut into clips "<take>#0", "<take>#1", ... that follow each other.
+    # A long take is cut into consecutive clips "<take>#0", "<take>#1", ...
     for clip in sorted(clips, key=_place):
         shot = clip.id.split("/", 1)[1].split("#")[0]
         path = truth / subject / f"{shot}.npz"
@@ -151,7 +151,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
     line += "".join(f"{np.mean([c.groups[g] for c in comparisons]):>12.4f}" for g in GROUPS)
     line += f"{np.mean([c.aperture for c in comparisons]):>10.4f}"
     line += f"{np.mean([c.eyes for c in comparisons]):>10.3f}"
-    # Of errors with signs the mean says little: the largest one is shown.
+    # The mean of signed errors is not informative: show the largest one.
     largest = max((c.offset_ms for c in comparisons), key=abs)
     lines.append(line + f"{largest:>+11.2f}  (largest offset error)")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """The 52 ARKit shapes and 16 tongue shapes of a `head.Head`, as vertex displacements.
 
-Each is a smooth local field placed at the person's own landmarks (corners of the mouth, lids,
-brows), after the descriptions in Apple's ARKit documentation (`ARFaceAnchor.BlendShapeLocation`).
-A shape of the right side mirrors that of the left. Opposite pairs (jawLeft and jawRight) are not
-exact negatives: fitting weights would then have no single answer.
+Each is a smooth local field placed at the head's landmarks (corners of the mouth, lids, brows),
+following the descriptions in Apple's ARKit documentation (`ARFaceAnchor.BlendShapeLocation`).
+Right-side shapes mirror those of the left side. Opposite pairs (jawLeft and jawRight) are not
+exact negatives, because the solved weights would then not be unique.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def skin_shapes(face: Head) -> np.ndarray:
 class _Lips:
     """Fields around the mouth on the plane.
 
-    `u` runs from -1 at the right corner to 1 at the left one; `v` is cm above the mouth's line.
+    `u` runs from -1 at the right corner to 1 at the left corner; `v` is the height in cm above the
+    line of the mouth.
     """
 
     def __init__(self, face: Head) -> None:
@@ -67,7 +68,7 @@ class _Lips:
         self.v = y - self.centre[1] - slope * (x - self.centre[0])
         ring = where.of("edge", "border", "inner", "around")
         above = np.sin(where.angle)
-        # Whether a vertex goes with the upper (1) or lower lip (0); corners are in the middle.
+        # 1 for vertices of the upper lip, 0 for the lower lip; corners are in between.
         soft = 1.0 / (1.0 + np.exp(-self.v / 0.3))
         self.upper = np.where(ring, 0.5 + 0.5 * np.clip(2.2 * above, -1.0, 1.0), soft)
         self.lower = 1.0 - self.upper
@@ -93,8 +94,8 @@ def _jaw_and_lips(face: Head, shapes: dict[str, np.ndarray]) -> None:
     for name, sign in _SIDES:
         tilt = jaw * np.clip(sign * lips.u, -1.5, 1.5)
         shapes["jaw" + name] += _vectors(jaw, x=sign * 1.0, y=-0.38) + _vectors(tilt, z=-0.35)
-    # mouthClose brings the lips together on an open jaw: by most of the way the lower lip, by the
-    # rest the upper one, so that at jawOpen = mouthClose = 1 each meets the other as at rest.
+    # mouthClose brings the lips together on an open jaw. The lower lip moves most of the way and
+    # the upper lip the rest, so that at jawOpen = mouthClose = 1 they meet as they do at rest.
     local = np.exp(-0.5 * (lips.v / 1.6) ** 2) * ring
     above, below = np.sin(where.angle) > 1e-6, np.sin(where.angle) < -1e-6
     gap = opening - opening[where.opposite_lip]
@@ -175,7 +176,7 @@ def _eyes(face: Head, shapes: dict[str, np.ndarray]) -> None:
         shapes["eyeWide" + name] += _vectors(ring * np.clip(above, 0, 1) ** 3, y=0.25, z=-0.15)
         over = bump(sign * x, y, (EYE[0], EYE[1] + 1.4), (1.7, 0.6))
         shapes["eyeWide" + name] += _vectors(over, y=0.50)
-        # The cornea bulges under the lids and takes their edges along.
+        # The cornea bulges under the lids and moves their edges with it.
         shapes["eyeLookUp" + name] += _vectors(upper, y=0.42, z=0.20) + _vectors(lower, y=0.38)
         shapes["eyeLookUp" + name] += _vectors(fold_up, z=0.55)
         shapes["eyeLookDown" + name] += _vectors(lower, y=-0.36, z=0.24) + _vectors(
@@ -247,7 +248,7 @@ def tongue_shapes(face: Head) -> np.ndarray:
         + _vectors(np.abs(above) * s, y=0.6),
     }  # fmt: skip
     for name, sign in (("tongueTipLeft", 1.0), ("tongueTipRight", -1.0)):
-        # The side the tip turns to is drawn in: not the mirror image of the other's negative.
+        # The side that the tip turns to is drawn in, so left and right are not exact negatives.
         deltas[name] += _vectors(tip * np.clip(sign * across, 0, 1), y=0.5, z=-0.9)
     for name, sign in (("tongueLeft", 1.0), ("tongueRight", -1.0)):
         deltas[name] += _vectors(back * np.clip(sign * across, 0, 1), y=0.9)

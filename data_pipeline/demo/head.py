@@ -1,10 +1,10 @@
-"""A parametric head made by code: face skin with eyes, nose, lips; and a tongue.
+"""A procedural, parametric head: face skin with eyes, nose and lips, and a tongue.
 
 Lengths are in centimetres, x to the person's left, y up, z out of the face. The skin starts as
-points on a plane (x across, y up), grouped in rings around mouth and eyes and a grid elsewhere;
-the plane is wrapped on an ellipsoid and nose, lips, brows, cheeks and chin are raised on it. Face
-parameters move points on the plane and change those heights, so they change proportions, not
-only size. The topology is the same for everybody.
+points on a plane (x across, y up), in rings around the mouth and eyes and in a grid elsewhere.
+The plane is wrapped onto an ellipsoid, and nose, lips, brows, cheeks and chin are raised from it.
+Face parameters move points on the plane and change those heights, so they change proportions as
+well as size. All heads have the same topology.
 
 Expression shapes are in `data_pipeline.demo.expressions`.
 """
@@ -32,10 +32,9 @@ class Layout:
 
     Attributes:
       plane: [V, 2] cm, with the mouth and eyes open, so that lips and lids do not coincide.
-      part: [V] name of what a vertex belongs to: "edge", "border" and "inner" of the lips,
+      part: [V] name of each vertex's region: "edge", "border" and "inner" of the lips,
         "around" the mouth, "lid", "crease" and "orbit" of the eyes, "tongue", "skull" or "face".
-      angle: [V] for lip and eye rings the angle on the ring (0 on the person's left, pi / 2 up),
-        elsewhere 0.
+      angle: [V] angle on the lip and eye rings (0 on the person's left, pi / 2 up), 0 elsewhere.
       faces: [F, 3] int32.
     """
 
@@ -46,7 +45,7 @@ class Layout:
 
     @property
     def opposite_lip(self) -> np.ndarray:
-        """For vertices of the mouth's rings the index of the one across the lips; else its own."""
+        """Index [V] of the vertex across the lips on the mouth's rings, or of itself elsewhere."""
         index = np.arange(len(self.plane))
         rings = index[: 5 * _LIP_POINTS].reshape(5, _LIP_POINTS)
         index[: 5 * _LIP_POINTS] = rings[:, -np.arange(_LIP_POINTS)].reshape(-1)
@@ -104,13 +103,13 @@ def make_layout() -> Layout:
     triangles = Delaunay(plane).simplices
     middle = plane[triangles].mean(axis=1)
     inside = np.array([_in_opening(x, y) for x, y in middle])
-    # Around the mouth cavity and the eyes the skin has holes.
+    # The skin has holes at the mouth cavity and the eyes.
     faces = triangles[~inside]
     corners = plane[faces]
     one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     clockwise = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0] < 0
     faces[clockwise] = faces[clockwise][:, ::-1]
-    # The tip of the tongue lies behind the lips: a patch of its own.
+    # The tip of the tongue lies behind the lips, as a separate patch.
     base = len(plane)
     patch = [(x, MOUTH_Y - 0.02 * r) for r in range(3) for x in (-0.8, 0.0, 0.8)]
     grid = np.arange(9).reshape(3, 3) + base
@@ -142,7 +141,7 @@ class Head:
 
     Attributes:
       shape: [8] parameters, see `style.SHAPE`.
-      flat: [V, 2] its vertices on the plane with lips closed; expressions are defined there.
+      flat: [V, 2] vertices on the plane with the lips closed, where expressions are defined.
       vertices: [V, 3] cm.
       faces: [F, 3] int32.
       corner: (x, y) on the plane of the left and the right corner of the mouth, [2, 2].
@@ -164,7 +163,7 @@ class Head:
 
 
 def make_head(shape: np.ndarray) -> Head:
-    """Returns the head of face parameters [8], each in [-1, 1] and in the order of `SHAPE`."""
+    """Returns the head for face parameters [8], each in [-1, 1], in the order of `SHAPE`."""
     p = dict(zip(SHAPE, np.asarray(shape, float), strict=True))
     where = make_layout()
     lip = 0.62 * (1.0 + 0.55 * p["lipThickness"])
@@ -174,7 +173,7 @@ def make_head(shape: np.ndarray) -> Head:
     x = x * (1.0 + 0.30 * p["mouthWidth"] * mouth)
     below = np.maximum(-(y + 2.6), 0.0)
     y = y - 0.20 * p["jawLength"] * below**2 / (below + 1.0)
-    # Asymmetry: mouth and chin to one side, and the mouth slanted.
+    # Asymmetry: shifts mouth and chin to one side and slants the mouth.
     lower = 1.0 / (1.0 + np.exp((y + 2.6) / 0.8))
     x = x + 0.75 * p["asymmetry"] * lower * bump(x, y, (0.0, -6.5), (4.0, 4.5))
     y = y + 0.16 * p["asymmetry"] * x * bump(x, y, (0.0, MOUTH_Y), (3.4, 2.2))
@@ -194,12 +193,12 @@ def make_head(shape: np.ndarray) -> Head:
 
 
 def _close_lips(where: Layout, lip: float) -> np.ndarray:
-    """Returns the plane [V, 2] with the lips shut and `lip` cm of red on each."""
+    """Returns the plane [V, 2] with the lips closed and `lip` cm of red on each."""
     plane = where.plane.copy()
     away = np.sin(where.angle)
     for part, height in (("edge", 0.0), ("inner", 0.12), ("border", lip)):
         of = where.of(part)
-        # A trace of a gap: vertices of the two lips should not coincide exactly.
+        # Leave a tiny gap, so that vertices of the two lips do not coincide exactly.
         plane[of, 1] = MOUTH_Y + (height + 0.01) * away[of]
     around = where.of("around")
     plane[around, 1] += (lip - 0.62) * 0.5 * away[around]
@@ -209,7 +208,7 @@ def _close_lips(where: Layout, lip: float) -> np.ndarray:
 def _raise(
     where: Layout, flat: np.ndarray, p: dict[str, float], lip: float, brow: float
 ) -> np.ndarray:
-    """Returns the vertices [V, 3] of a plane wrapped on the skull, with the features raised."""
+    """Returns the vertices [V, 3] of a plane wrapped onto the skull, with the features raised."""
     x, y = flat.T
     azimuth, elevation = x / _ACROSS, y / _UP
     out = np.stack(
@@ -240,7 +239,7 @@ def _raise(
     row = np.arange(9) // 3
     out[where.of("tongue"), 1] += 0.18 * row - 0.2
     out[where.of("tongue"), 2] -= 1.1 + 0.4 * row
-    # The skull behind the face: wrapped further round and out.
+    # The skull behind the face is wrapped further around and outwards.
     out[where.of("skull"), 2] -= 1.5
     return out
 
@@ -256,7 +255,7 @@ def _tongue(p: dict[str, float], width: float) -> tuple[np.ndarray, np.ndarray]:
     z = 2.6 + (4.6 + 0.3 * p["jawLength"]) * s + 0.0 * a
     body = np.stack(np.broadcast_arrays(x, y, z), axis=-1).reshape(-1, 3)
     t = np.linspace(-1.0, 1.0, 12)
-    # Teeth at alternating heights: points of one plane would fix a rotation badly.
+    # Teeth have alternating heights, because points in one plane determine a rotation poorly.
     height = -5.9 + 0.12 * (-1.0) ** np.arange(12)
     arch = np.stack([0.55 * width * np.sin(1.4 * t), height, 4.2 + 3.6 * np.cos(1.4 * t)], axis=1)
     grid = np.arange(64).reshape(8, 8)

@@ -1,11 +1,11 @@
-"""IPA phones -> phone classes -> articulatory targets.
+"""Maps IPA phones to phone classes and articulatory targets.
 
-A class is one way of holding jaw, lips and tongue; phones that look alike share one, as visemes
-do. Targets are in rig weights for a neutral, average speaker; which lip and jaw shapes a class
-asks for follows descriptive phonetics (place of articulation, rounding, openness), e.g. Ladefoged
-and Johnson, "A Course in Phonetics", chapters 1 and 4. Every phone also has dominances: how much
-it insists on its target in each group of articulators (Cohen and Massaro 1993, "Modeling
-coarticulation in synthetic visual speech").
+A class is one configuration of jaw, lips and tongue; visually similar phones share a class, as in
+visemes. Targets are in rig weights for a neutral, average speaker; the lip and jaw shapes of a
+class follow descriptive phonetics (place of articulation, rounding, openness), e.g. Ladefoged
+and Johnson, "A Course in Phonetics", chapters 1 and 4. Every phone also has dominances, the weight
+of its target in each group of articulators (Cohen and Massaro 1993, "Modeling coarticulation in
+synthetic visual speech").
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PhoneClass:
     """Targets of one class of phones.
 
     Attributes:
-      name: as used in the truth files.
+      name: name used in the truth files.
       kind: "vowel", "consonant" or "silence".
       targets: [len(TARGETS)] float64 in [0, 1].
       dominance: [len(GROUPS)] positive, in the order of `GROUPS`.
@@ -64,8 +64,8 @@ def _class(name: str, kind: str, dominance: str, **targets: float) -> PhoneClass
     return PhoneClass(name, kind, values, np.array([float(d) for d in dominance.split()]))
 
 
-# Dominances: jaw, round, spread, lips, tongue. Bilabials leave the tongue to their neighbours,
-# alveolars leave the lips; sibilants insist on a closed jaw.
+# Dominances: jaw, round, spread, lips, tongue. Bilabials leave the tongue to neighbouring phones
+# and alveolars leave the lips; sibilants need a closed jaw.
 _CLASSES = {
     c.name: c
     for c in (
@@ -149,7 +149,7 @@ _SYMBOLS = {
     "OE": "ø œ",
 }  # fmt: skip
 _CLASS_OF = {symbol: name for name, group in _SYMBOLS.items() for symbol in group.split()}
-# Length, nasal and tie marks, stress, liaison signs: they do not move lips or jaw.
+# Length, nasal and tie marks, stress and liaison signs do not move lips or jaw.
 _MARKS = frozenset("ːˑ̩̯̃͡ʲʰ̪ˈˌ-̥̬ʷ")
 
 
@@ -177,7 +177,7 @@ class Segment:
 def phone_classes(ipa: str) -> tuple[tuple[str, str], ...]:
     """Returns (symbol, class name) for each symbol in a phone's name; "" is silence.
 
-    Diphthongs and affricates give two. A symbol that is not known gives class "".
+    Diphthongs and affricates give two pairs. An unknown symbol gives class "".
     """
     if not ipa:
         return (("", "SIL"),)
@@ -185,10 +185,10 @@ def phone_classes(ipa: str) -> tuple[tuple[str, str], ...]:
 
 
 def segments(phones: tuple[Phone, ...]) -> tuple[tuple[Segment, ...], collections.Counter]:
-    """Returns the segments of a phone sequence and how often each unknown symbol came.
+    """Returns the segments of a phone sequence and the count of each unknown symbol.
 
-    An unknown symbol moves like a reduced vowel and is counted, so that a gap in the table shows
-    up instead of passing silently.
+    Unknown symbols are treated as a reduced vowel and counted, so that gaps in the table are
+    reported.
     """
     unknown: collections.Counter = collections.Counter()
     out: list[Segment] = []

@@ -1,7 +1,8 @@
-"""`make demo`: corpus, shards, training, evaluation and an animated recording, in one go.
+"""Runs `make demo`: corpus, shards, training, evaluation and an animated recording.
 
-Each step is a command a user can run alone; it is printed before it runs. What is done already is
-used again, so a second call, or one after an interruption, goes on where the first one stopped.
+Each step is a separate command that users can also run directly; it is printed before it runs.
+Finished steps are reused, so a second call, or one after an interruption, continues where the
+first one stopped.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raises `InputError` now for what a step would refuse only after minutes of work."""
+    """Raises `InputError` early for input that a step would refuse only after minutes of work."""
     from a2fjax.animation import emotion
     from a2fjax.audio import io
     from data_pipeline.demo import takes
@@ -105,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
     if Path(args.folder).is_file():
         raise InputError(f"--folder {args.folder}: is a file; expected a folder")
     if args.audio:
-        for _ in io.blocks(args.audio, 10.0):  # All of it: damage may come late.
+        for _ in io.blocks(args.audio, 10.0):  # Read the whole file: damage may come late.
             pass
     emotion.parse(args.emotion)
     takes.draw_people(args.subjects, 1, args.minutes, seed=0)
@@ -114,7 +115,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _for_few_sentences(shards: Path) -> list[str]:
-    """Returns the override for a corpus so small that the draw left no sentence to validate on."""
+    """Returns the override for a corpus so small that no sentence was drawn for validation."""
     from a2fjax.data import records
 
     if records.read_manifest(shards).entries("val"):
@@ -124,7 +125,7 @@ def _for_few_sentences(shards: Path) -> list[str]:
 
 
 def _warm_up(steps: int) -> list[str]:
-    """Returns the override that keeps the warm-up inside a run of few steps, where it is needed."""
+    """Returns the override that shortens the warm-up of a run with few steps, if needed."""
     from a2fjax import configuration
 
     usual = configuration.load(f"{EXPERIMENT}:demo").config.optim.warmup_steps

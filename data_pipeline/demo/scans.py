@@ -2,9 +2,9 @@
 
     skin_n = R_n (neutral + sum_k w_k(t_n) delta_k) + translation_n + noise
 
-with t_n = n / 60 + offset on the audio clock, small smooth motion of the head (R, translation)
-and measuring noise at every vertex. The tongue's mesh turns with the jaw before that, its rigid
-vertices (the lower teeth) too.
+with t_n = n / 60 + offset on the audio clock, small smooth head motion (R, translation) and
+measurement noise at every vertex. The tongue's mesh, including its rigid vertices (the lower
+teeth), is first rotated with the jaw.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EYE_CHANNELS = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """A person with their head and shapes: `skin` [52, V, 3], `tongue` [16, Vt, 3] in cm."""
+    """A subject with head and shapes: `skin` [52, V, 3], `tongue` [16, Vt, 3] in cm."""
 
     person: DemoSubject
     head: heads.Head
@@ -44,7 +44,7 @@ class Actor:
 
     @staticmethod
     def of(person: DemoSubject) -> Actor:
-        """Returns the actor of a person."""
+        """Returns the actor for a subject."""
         head = heads.make_head(person.shape)
         return Actor(person, head, expressions.skin_shapes(head), expressions.tongue_shapes(head))
 
@@ -65,9 +65,9 @@ class Scan:
 
 
 def scan(actor: Actor, take: Take, fps: float) -> Scan:
-    """Returns the scan of a take: frame n at n / fps on the capture clock.
+    """Returns the scan of a take, with frame n at n / fps on the capture clock.
 
-    The capture lasts as long as the audio; where the clocks do not overlap the pose is held.
+    The capture is as long as the audio; the pose is held where the clocks do not overlap.
     """
     duration = len(take.audio) / RATE
     frames = int(np.floor(duration * fps + 1e-9))
@@ -94,7 +94,7 @@ def _blend(weights: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def _head_motion(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rotations [F, 3, 3] of some degrees and shifts [F, 3] of some millimetres.
+    """Returns rotations [F, 3, 3] of a few degrees and shifts [F, 3] of a few millimetres.
 
     Each angle and shift is a sum of three slow sines of random frequency and phase.
     """

@@ -1,9 +1,9 @@
 """Sentences of the demo corpus, written for it and rich in p b m f v, in five languages.
 
-They stand in `sentences/<language>.txt`, one a line. Commas are where pauses may be lengthened. A
-sentence's key is its language and first three words, so changing one sentence leaves the keys, and
-with them the splits, of the others alone. Which keys are kept out of training is
-`data_pipeline.stages.splits`' rule.
+They are in `sentences/<language>.txt`, one per line. Pauses may be lengthened at commas. A
+sentence's key is its language and first three words, so changing one sentence does not affect the
+keys and splits of the others. `data_pipeline.stages.splits` decides which keys are held out of
+training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Sentence:
 
 
 def _key(language: str, line: str) -> str:
-    # Keys become file names: plain ASCII.
+    # Keys become file names, so they are plain ASCII.
     plain = unicodedata.normalize("NFKD", line.lower()).encode("ascii", "ignore").decode()
     return "-".join([language, *re.findall(r"\w+", plain)[:3]])
 
@@ -42,5 +42,5 @@ SENTENCES: tuple[Sentence, ...] = tuple(
 
 
 def sentences_in(language: str) -> tuple[Sentence, ...]:
-    """Returns the sentences of a language, in order; empty when there are none."""
+    """Returns the sentences of a language, in order; empty if there are none."""
     return tuple(s for s in SENTENCES if s.language == language)

@@ -1,8 +1,8 @@
 """Speaking style as a function of face shape; pose and amplitude as functions of emotion.
 
-Speaking style is a smooth, monotone, nearly linear function of the parameters of the neutral mesh.
-It has to be: a network that sees the mesh can only learn about a new subject what shape implies,
-and from some tens of subjects only a function of low curvature.
+Speaking style is a smooth, monotone, nearly linear function of the parameters of the neutral mesh,
+because a network can infer only from the mesh how a new subject speaks, and a few tens of training
+subjects suffice only for a function of low curvature.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Style:
     """Parameters of a subject's speech motion.
 
     Attributes:
-      amplitude: of all mouth movement; 0.6 to 1.45, 1 is average.
-      jaw: preference of the jaw over the lips for opening, -1 to 1.
-      rounding: protruding (1) rather than narrowing (-1) the lips to round them.
-      smile: habit of raised corners and a raised upper lip (1), or lowered corners (-1).
-      asymmetry: mouth moves more on the left (1) or the right (-1).
+      amplitude: amplitude of all mouth movement; 0.6 to 1.45, 1 is average.
+      jaw: preference for the jaw over the lips when opening, -1 to 1.
+      rounding: whether rounding protrudes (1) or narrows (-1) the lips.
+      smile: habitually raised corners and upper lip (1) or lowered corners (-1).
+      asymmetry: the mouth moves more on the left (1) or the right (-1).
     """
 
     amplitude: float = 1.0
@@ -39,12 +39,12 @@ class Style:
 
 
 def draw_style(shape: np.ndarray) -> Style:
-    """Returns the style of a person.
+    """Returns the style of a subject.
 
     Args:
       shape: [8] parameters in the order of `SHAPE`, each in [-1, 1].
     """
-    # A little curvature, for no person's style is exactly linear in anything; slope 0.8 to 1.2.
+    # Slight curvature, since real styles are not exactly linear in shape; slope 0.8 to 1.2.
     z = np.asarray(shape[:5], float)
     z = z + 0.10 * (z**2 - 1.0 / 3.0)
     return Style(

@@ -28,15 +28,15 @@ class DemoSubject:
 
     Attributes:
       name: folder name, such as "demo007".
-      held_out: kept out of training: says only sentences that training does not.
-      language: what they speak.
+      held_out: held out of training; speaks only sentences that training does not contain.
+      language: spoken language.
       shape: [8] face parameters in [-1, 1], see `style.SHAPE`.
-      voice: their voice in neutral mood.
+      voice: voice for neutral emotion.
       offset: seconds; audio time = capture time + offset.
-      seconds: how much they record, at least.
-      turn: in [0, 1), where they begin in the order of sentences that those who speak their
-        language share; see `sentences_for`.
-      seed: of everything random about them.
+      seconds: minimum length of the subject's recordings.
+      turn: in [0, 1), starting position in the order of sentences shared by all subjects of the
+        language; see `sentences_for`.
+      seed: seed of all the subject's random draws.
     """
 
     name: str
@@ -52,17 +52,17 @@ class DemoSubject:
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-    """One utterance with its truth.
+    """One utterance with its true motion.
 
     Attributes:
-      shot: name within the person.
-      sentence: its key and text.
+      shot: name, unique for the subject.
+      sentence: key and text.
       audio: [samples] float32 at `voice.RATE`, a whole number of frames, with room noise.
-      segments: phones in seconds of the audio.
-      unknown: how often each unknown phone came.
+      segments: phones, in seconds of the audio.
+      unknown: count of each unknown phone.
       emotion_times, emotion_weights: [K] seconds on the audio clock, [K, 5]; constant where K is
         1, else interpolated linearly.
-      curves: the truth on the audio clock.
+      curves: the true motion on the audio clock.
     """
 
     shot: str
@@ -76,21 +76,21 @@ class Take:
 
 
 def make_rng(*parts: object) -> np.random.Generator:
-    """Returns a generator that depends on the parts alone, the same on every machine."""
+    """Returns a generator seeded by the parts alone, the same on every machine."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[DemoSubject]:
-    """Returns the subjects of the corpus: first those to train on, then the unseen.
+    """Returns the subjects of the corpus: first the training subjects, then the unseen ones.
 
-    Face parameters are a Latin hypercube sample, so that few people cover their range evenly.
+    Face parameters are a Latin hypercube sample, so that few subjects cover their range evenly.
 
     Args:
-      subjects: how many people to train on.
-      unseen: how many more are held out.
-      minutes: of recordings, of all people together.
-      seed: everything follows from it.
+      subjects: number of training subjects.
+      unseen: number of additional, held-out subjects.
+      minutes: total length of the recordings of all subjects.
+      seed: seed of all random draws.
 
     Raises:
       InputError: a count below one (unseen: below zero) or no time.
@@ -106,7 +106,7 @@ def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[D
     cells = np.stack([rng.permutation(count) for _ in style.SHAPE], axis=1)
     shapes = 2.0 * (cells + rng.uniform(size=cells.shape)) / count - 1.0
     unseen_languages = tuple(voice.LANGUAGES)
-    # Whom each one shares sentences with: the unseen have sentences of their own.
+    # Groups of subjects that share sentences: unseen subjects have separate sentences.
     groups = [(_LANGUAGES[i % len(_LANGUAGES)], False) for i in range(subjects)]
     groups += [(unseen_languages[i % len(unseen_languages)], True) for i in range(unseen)]
     sizes = collections.Counter(groups)
@@ -141,11 +141,11 @@ def draw_people(subjects: int, unseen: int, minutes: float, seed: int) -> list[D
 
 
 def sentences_for(person: DemoSubject) -> list[sentence_list.Sentence]:
-    """Returns the sentences that a subject may say, in the order they say them.
+    """Returns the sentences that a subject may speak, in order.
 
-    All who speak a language share one random order of its sentences and begin at places spread
-    evenly over it, so that together they say every sentence about equally often. Unseen people
-    share an order of only what `data_pipeline.stages.splits` keeps out of training.
+    All subjects of a language share one random order of its sentences and start at positions
+    spread evenly over it, so that every sentence is spoken about equally often. Unseen subjects
+    share an order of only those sentences that `data_pipeline.stages.splits` holds out.
     """
     sentences = sentence_list.sentences_in(person.language)
     if person.held_out:
@@ -156,11 +156,11 @@ def sentences_for(person: DemoSubject) -> list[sentence_list.Sentence]:
 
 
 def _emotions(index: int, rng: np.random.Generator, duration: float) -> tuple:
-    """Returns (times [K], weights [K, 5], name) of the index-th take of a person."""
+    """Returns the emotion (times [K], weights [K, 5], name) of a subject's index-th take."""
     eye = np.eye(rig.NUM_EMOTIONS)
     kind = index % 8
     if kind < 5:
-        # Pure emotions, each as often; intensity is mostly full.
+        # Pure emotions, equally often; intensity is mostly full.
         weight = 1.0 if kind == 0 or rng.uniform() < 0.6 else float(rng.uniform(0.5, 0.95))
         mixed = weight * eye[kind] + (1.0 - weight) * eye[0]
         return np.zeros(1), mixed[None], rig.EMOTIONS[kind]
@@ -182,7 +182,7 @@ def emotion_at(times: np.ndarray, knots: np.ndarray, weights: np.ndarray) -> np.
 def _pauses(
     audio: np.ndarray, spoken: tuple[voice.Phone, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[voice.Phone]]:
-    """Lengthens the pauses inside by splicing in silence, and adds silence at both ends."""
+    """Lengthens the inner pauses by splicing in silence, and adds silence at both ends."""
     lead, tail = rng.uniform(0.3, 0.8, 2)
     pieces: list[np.ndarray] = []
     out: list[voice.Phone] = []
@@ -191,7 +191,7 @@ def _pauses(
     inner = range(1, len(spoken) - 1)
     for i, p in enumerate(spoken):
         extra = 0.0
-        # Drawn for every phone: a pause more or less must not change the others.
+        # Draw for every phone, so that an additional pause does not change the others.
         wish, chance = float(rng.uniform(0.3, 1.0)), float(rng.uniform())
         length = p.end - p.start
         if not p.ipa and i == 0:
@@ -221,7 +221,7 @@ def _pauses(
 def _with_ends(
     audio: np.ndarray, spoken: tuple[voice.Phone, ...]
 ) -> tuple[np.ndarray, tuple[voice.Phone, ...]]:
-    """Makes sure that a take begins and ends with a (perhaps short) silence."""
+    """Ensures that a take begins and ends with a silence, possibly a short one."""
     gap = int(0.02 * RATE)
     shift = gap / RATE
     moved = [
@@ -242,7 +242,7 @@ def _with_ends(
 
 
 def room_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns noise [samples] of unit RMS whose spectrum falls with frequency, as rooms' does."""
+    """Returns noise [samples] of unit RMS whose spectrum falls with frequency like room noise."""
     size = max(samples, 16)
     spectrum = rng.normal(size=size // 2 + 1) + 1j * rng.normal(size=size // 2 + 1)
     frequency = np.fft.rfftfreq(size, 1.0 / RATE)
@@ -253,7 +253,7 @@ def room_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def record_take(person: DemoSubject, index: int, sentence: sentence_list.Sentence) -> Take:
-    """Returns a person's take: the speech, what it moves, and the truth about both."""
+    """Returns a subject's take: the speech, its motion, and the truth about both."""
     rng = make_rng("take", person.seed, person.name, index)
     knots, weights, mood = _emotions(index + _first_emotion(person), rng, 1.0)
     mean = weights.mean(axis=0)
@@ -295,18 +295,18 @@ def record_take(person: DemoSubject, index: int, sentence: sentence_list.Sentenc
 
 
 def _first_emotion(person: DemoSubject) -> int:
-    """Returns where in the cycle of emotions a person starts, so that short runs cover all."""
+    """Returns a subject's start in the cycle of emotions, so that short runs cover all."""
     return 5 * int(person.name.removeprefix("demo"))
 
 
 def record_slate(person: DemoSubject) -> Take:
-    """Returns three lip pops: lips snap open at a click, for aligning the two clocks.
+    """Returns a slate take of three lip pops: lips snap open at a click, to align the clocks.
 
     The opening takes 0.03 s and is half done (and fastest) at the click.
     """
     rng = make_rng("slate", person.seed, person.name)
     pops = 0.8 + np.arange(3) * 0.7 + rng.uniform(-0.05, 0.05, 3)
-    # A click between two samples would be heard at neither.
+    # Clicks must fall on a sample to have full amplitude.
     pops = np.round(pops * RATE) / RATE
     duration = 3.2
     samples = int(round(duration * rig.FPS)) * FRAME_SAMPLES

@@ -1,10 +1,10 @@
-"""Blinks, brow beats and gaze: movement that speech does not determine.
+"""Adds blinks, brow beats and gaze: movement that speech does not determine.
 
-They are drawn at random, so no network can predict them from audio; reports keep them apart.
+They are drawn at random, so no network can predict them from audio; reports list them separately.
 
 Eye angles are those of the rig, in degrees: X turns an eye down and Y turns it to the person's
 left (a right-handed rotation about axes pointing to the person's left and up, the face looking
-along +Z). The eyeLook shapes follow the same angles, as lids do.
+along +Z). The eyeLook shapes follow the same angles, because lids follow the eye.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def add_upper_face(
     """Adds blinks, brow beats and gaze to a motion in place.
 
     Args:
-      motion: [N, 72]; the pose of speech and emotion.
+      motion: [N, 72]; the pose from speech and emotion.
       times: [N] seconds.
-      segments: of the utterance; some stressed syllables get a brow beat.
-      rng: source of everything that is random.
+      segments: segments of the utterance; some stressed syllables get a brow beat.
+      rng: source of all random draws.
     """
     _gaze(motion, times, rng)
     _brow_beats(motion, times, segments, rng)
@@ -59,7 +59,7 @@ def _blinks(motion: np.ndarray, times: np.ndarray, rng: np.random.Generator) -> 
         t += _SHORTEST_BETWEEN_BLINKS + rng.exponential(1.0 / _BLINKS_A_SECOND)
     for side in ("Left", "Right"):
         column = rig.INDEX["eyeBlink" + side]
-        # Lids that are low already have less far to go.
+        # Lowered lids move a shorter distance.
         motion[:, column] = motion[:, column] * (1.0 - closed) + closed
         motion[:, rig.INDEX["eyeWide" + side]] *= 1.0 - closed
 
@@ -71,7 +71,7 @@ def _brow_beats(
     rng: np.random.Generator,
 ) -> None:
     for s in segments:
-        # Draw for every segment, so that the table of phones does not move later draws.
+        # Draw for every segment, so that changes to the phone table do not shift later draws.
         draw, size, lead = rng.uniform(), rng.uniform(0.12, 0.40), rng.uniform(0.0, 0.12)
         if s.stress < 2 or draw > _BEAT_CHANCE:
             continue

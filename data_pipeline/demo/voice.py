@@ -1,13 +1,13 @@
 """Speech with exact phone times from eSpeak NG, through its shared library.
 
-eSpeak NG is GPL-3, so it is not a dependency of this package: the optional `demo` extra brings a
-PyPI package with the library and its data, and this module calls its C interface (`speak_lib.h`
-of eSpeak NG 1.51) by ctypes. The library holds one voice per process, so it is opened once per
-process and calls are not thread-safe; use worker processes.
+eSpeak NG is GPL-3, so it is not a dependency of this package: the optional `demo` extra installs
+a PyPI package with the library and its data, and this module calls its C interface (`speak_lib.h`
+of eSpeak NG 1.51) through ctypes. The library holds one voice per process, so it is opened once
+per process, and calls are not thread-safe; use worker processes.
 
-Times of phones are exact. The library keeps the state of its wave generators between calls (even
-over a restart), so the same text spoken again in one process may come out some milliseconds
-different; the same calls in the same order in a fresh process give the same speech.
+Phone times are exact. The library keeps the state of its wave generators between calls (even
+across a restart), so the same text spoken again in one process may differ by some milliseconds;
+the same calls in the same order in a fresh process give the same speech.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Voice:
     Attributes:
       language: key of `LANGUAGES`.
       variant: name in `VARIANTS`, or "" for the language's plain voice.
-      rate: words a minute, 80 to 450.
-      pitch: 0 to 99; 50 is the variant's own.
+      rate: words per minute, 80 to 450.
+      pitch: 0 to 99; 50 is the variant's default.
       pitch_range: 0 (monotone) to 99; 50 is normal.
       volume: 0 to 200; 100 is normal.
     """
@@ -68,10 +68,10 @@ class Voice:
 
 @dataclasses.dataclass(frozen=True)
 class Phone:
-    """One sound; `ipa` is empty for silence.
+    """One phone; `ipa` is empty for silence.
 
     Attributes:
-      ipa: as eSpeak NG writes it, without stress marks.
+      ipa: IPA symbol as eSpeak NG writes it, without stress marks.
       start, end: seconds. A voiceless stop starts with its (silent) closure.
       release: seconds; for a voiceless stop the instant of the burst, else equal to `start`.
       stress: 0 none, 1 secondary, 2 primary.
@@ -119,7 +119,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class _Library:
-    """The opened library with the callback that gathers what it says."""
+    """The opened library, with the callback that collects its output."""
 
     def __init__(self) -> None:
         try:
@@ -144,7 +144,7 @@ class _Library:
         self._variants = {p.name for p in (Path(data) / "voices" / "!v").iterdir()}
         self._audio: list[np.ndarray] = []
         self._events: list[tuple[int, str]] = []
-        # ctypes keeps no reference to a callback: the C side would call freed memory.
+        # ctypes keeps no reference to a callback; without this one C would call freed memory.
         self._callback = _CALLBACK(self._receive)
         self._dll.espeak_SetSynthCallback(self._callback)
 
@@ -162,7 +162,7 @@ class _Library:
 
     def speak(self, text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, str]]]:
         name = LANGUAGES[voice.language] + (f"+{voice.variant}" if voice.variant else "")
-        # Of an unknown variant eSpeak NG says nothing and speaks in the plain voice.
+        # eSpeak NG silently uses the plain voice for an unknown variant.
         if voice.variant and voice.variant not in self._variants:
             suggestion = nearest(voice.variant, sorted(self._variants))
             raise InputError(f"eSpeak NG has no voice variant {voice.variant!r}{suggestion}")
@@ -191,7 +191,7 @@ def _library() -> _Library:
 
 
 def _silence_before(audio: np.ndarray, sample: int, longest: int) -> int:
-    """Returns where the run of silence that ends at `sample` starts."""
+    """Returns the first sample of the silence that ends at `sample`."""
     start = max(sample - longest, 0)
     loud = np.flatnonzero(np.abs(audio[start : max(sample - 8, start)]) > 1e-3)
     return start + int(loud[-1]) + 1 if len(loud) else start
@@ -200,9 +200,9 @@ def _silence_before(audio: np.ndarray, sample: int, longest: int) -> int:
 def synthesize(text: str, voice: Voice) -> Speech:
     """Returns the speech of a text.
 
-    A phone lasts from its event to the next. eSpeak NG puts the event of a voiceless stop at its
-    burst and the silence of the closure before it; here that silence belongs to the stop. A phone
-    that it gives no time of its own (a dark l) takes the end of the one before.
+    A phone lasts from its event to the next. eSpeak NG places the event of a voiceless stop at its
+    burst, with the silence of the closure before it; here that silence belongs to the stop. A phone
+    without a separate time (a dark l) takes the end of the previous one.
 
     Raises:
       InputError: the `demo` extra is not installed, an unknown language or variant, or no speech.
@@ -249,6 +249,6 @@ def check_espeak() -> None:
       InputError: the `demo` extra is not installed.
     """
     try:
-        import espeakng_loader  # noqa: F401 (only whether it is there)
+        import espeakng_loader  # noqa: F401 (only checks that it is installed)
     except ImportError:
         raise InputError(_MISSING) from None

@@ -1,4 +1,4 @@
-"""One person's recordings on disk: captures in NVIDIA's layout, and the truth beside them.
+"""Writes a subject's recordings: captures in NVIDIA's layout, and the truth beside them.
 
     OUT/captures/<person>/audio/<shot>.wav
                          /cache/skin/<shot>/<shot>.npy     [F, V, 3] float32, 60 frames/s
@@ -6,7 +6,7 @@
                          /geom/... /xform/... /bs_data/... /shots.json
     OUT/truth/<person>/<shot>.npz                          never read by the build
 
-A subject's folder gets its name only when it is complete.
+A subject's folder is renamed to its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ CAPTURE_FPS = 60
 
 
 def person_folder(out: Path, person: DemoSubject) -> Path:
-    """Returns where a person's captures go."""
+    """Returns the folder of a subject's captures."""
     return out / "captures" / person.name
 
 
 def is_done(out: Path, person: DemoSubject, fingerprint: str) -> bool:
-    """Returns whether a subject is complete and has the settings of this fingerprint."""
+    """Returns whether a subject is complete and was made with the settings of a fingerprint."""
     return read_origin(person_folder(out, person)) == fingerprint
 
 
 def read_origin(folder: Path) -> str | None:
-    """Returns the fingerprint of the settings a demo person's folder was made with, else None."""
+    """Returns the settings fingerprint stored in a demo subject's folder, or None."""
     try:
         return json.loads((folder / "shots.json").read_text()).get("demo")
     except (OSError, ValueError, AttributeError):
@@ -48,7 +48,7 @@ def write_person(out: Path, person: DemoSubject, fingerprint: str) -> dict[str, 
     """Records a subject and writes captures and truth, each folder atomically.
 
     Returns:
-      {"seconds", "shots", "phones", "unknown": {ipa: count}} of what was written.
+      {"seconds", "shots", "phones", "unknown": {ipa: count}} for the written files.
     """
     import soundfile
 
@@ -66,7 +66,7 @@ def write_person(out: Path, person: DemoSubject, fingerprint: str) -> dict[str, 
     seconds, phones = 0.0, 0
     recorded: list[Take] = [takes.record_slate(person)]
     for index, sentence in enumerate(takes.sentences_for(person)):
-        # Stop where one more take of the same length would overshoot more than it fills.
+        # Stop when one more take of the same length would overshoot by more than it adds.
         if index and seconds + 0.5 * recorded[-1].curves.duration >= person.seconds:
             break
         recorded.append(takes.record_take(person, index, sentence))

@@ -15,24 +15,25 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 @contextlib.contextmanager
 def hold(work: Path, *, shared: bool = False, log: WriteLine = lambda line: None) -> Iterator[bool]:
-    """Context in which the lock of a build folder is held.
+    """Holds the lock of a build folder within a context.
 
     Args:
-      work: the folder.
-      shared: other holders may share it too.
-      log: takes a warning where the disk has no locks.
+      work: the build folder.
+      shared: whether other holders may share the lock.
+      log: called with a warning if the disk does not support locks.
 
     Yields:
-      Whether the lock is held; False on disks without locks. Two builds can then run at once: takes
-      are named by content and written atomically, so they lose time, but only one may finish.
+      Whether the lock is held; False on disks without locks. Two builds can then run at the same
+      time. Takes are named by content and written atomically, so this only wastes time, but only
+      one of them may finish.
 
     Raises:
-      InputError: another build holds it.
+      InputError: another build holds the lock.
     """
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    # Open for reading and writing: over NFS each kind of lock needs its own.
+    # Over NFS, shared locks need read access and exclusive locks write access.
     with (work / "lock").open("a+") as file:
         held = True
         try:

@@ -1,4 +1,4 @@
-"""Lines that a build prints: progress, warnings and a summary."""
+"""Prints the progress, warnings and summary of a build."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_LINES = 50
 
 
 class LimitedLines:
-    """Writes the first `MAX_LINES` lines of a kind; `end` writes how many more there were."""
+    """Writes the first `MAX_LINES` lines of a kind; `end` writes the number of omitted lines."""
 
     def __init__(self, log: WriteLine):
         """Starts with no lines written."""
@@ -31,14 +31,14 @@ class LimitedLines:
             self.log(line)
 
     def end(self, what: str) -> None:
-        """Writes how many lines were left out; `what` they are and where they can be read."""
+        """Writes the number of omitted lines; `what` describes them and where to read them."""
         if self.count > MAX_LINES:
             self.log(f"{self.count - MAX_LINES} more {what}")
         self.count = 0
 
 
 class Progress:
-    """Writes progress every two seconds, after a minute every ten, and at the end."""
+    """Writes progress every two seconds, after a minute every ten seconds, and at the end."""
 
     def __init__(self, sizes: Sequence[int], log: WriteLine):
         """Starts the clock on takes of these sizes in bytes."""
@@ -49,7 +49,7 @@ class Progress:
         self.start = self.last = time.monotonic()
 
     def done(self, size: int, seconds: float, *, fresh: bool) -> None:
-        """Counts a take of `size` bytes and `seconds`; unless `fresh` it was solved before."""
+        """Counts a take of `size` bytes and `seconds`; `fresh` means solved by this run."""
         self.number += 1
         self.bytes += size
         self.seconds += seconds
@@ -79,7 +79,7 @@ class Progress:
 
 
 def print_summary(out: Path, manifest: records.Manifest, log: WriteLine) -> None:
-    """Writes what a new dataset holds and what was found while building it."""
+    """Writes the contents of a new dataset and the findings of its build."""
     source, hours = manifest.source, manifest.statistics["hours"]
     counts = {s: sum(c["split"] == s for f in manifest.shards for c in f.clips) for s in hours}
     parts = [f"{s} {counts[s]} ({hours[s] * 60:.1f} min)" for s in hours if counts[s]]

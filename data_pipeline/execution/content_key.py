@@ -1,6 +1,6 @@
 """Content keys: digests of file contents, settings and code that intermediate results depend on.
 
-Keys hold no absolute path and no time, so that results are found again after captures were moved or
+Keys contain no absolute path and no time, so results remain valid after captures are moved or
 copied, and on another machine. File contents are read once for each `stamp` of the files.
 """
 
@@ -49,7 +49,7 @@ class FilesStat:
     """The state of some files on disk.
 
     Attributes:
-      stamp: digest of their relative paths, sizes, permissions and times of change.
+      stamp: digest of their relative paths, sizes, permissions and modification times.
       size: total bytes.
     """
 
@@ -61,8 +61,8 @@ def stat_files(paths: Sequence[Path], root: Path) -> FilesStat:
     """Returns the state of files without reading their contents.
 
     Args:
-      paths: files, and folders that stand for all files in them.
-      root: paths below it are taken relative to it.
+      paths: files, and folders that represent all files in them.
+      root: paths below it are made relative to it.
 
     Raises:
       InputError: a file is missing.
@@ -72,7 +72,7 @@ def stat_files(paths: Sequence[Path], root: Path) -> FilesStat:
         for path in list_files(paths):
             now = path.stat()
             name = path.relative_to(root) if path.is_relative_to(root) else path
-            # Permissions too: a file that could not be read may be readable now.
+            # Include permissions: a file that could not be read may be readable now.
             rows.append([str(name), now.st_size, now.st_mtime_ns, now.st_mode])
             size += now.st_size
     except OSError as error:
@@ -81,7 +81,7 @@ def stat_files(paths: Sequence[Path], root: Path) -> FilesStat:
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """Returns the files themselves and, sorted, all files in the folders among `paths`."""
+    """Returns the files among `paths` and, sorted, all files in its folders."""
     out: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -97,7 +97,7 @@ class ContentDigest:
 
     Attributes:
       named: digest of their names and bytes, in order.
-      bytes: digest of their bytes alone, equal for copies under other names.
+      bytes: digest of their bytes alone, the same for copies under other names.
     """
 
     named: str
@@ -105,7 +105,7 @@ class ContentDigest:
 
 
 def read_cached_digest(cache: Path) -> ContentDigest | None:
-    """Returns the digest that an earlier call kept in the file `cache`, or None."""
+    """Returns the digest that an earlier call stored in the file `cache`, or None."""
     try:
         named, alone = cache.read_text(encoding="utf-8").split()
     except (FileNotFoundError, ValueError):
@@ -114,7 +114,7 @@ def read_cached_digest(cache: Path) -> ContentDigest | None:
 
 
 def digest_contents(paths: Sequence[Path], cache: Path) -> ContentDigest:
-    """Returns the digests of files; reads the bytes only when `cache` does not hold them.
+    """Returns the digests of files; reads the files only if `cache` does not hold the digests.
 
     Raises:
       InputError: a file cannot be read.
@@ -140,10 +140,10 @@ def digest_contents(paths: Sequence[Path], cache: Path) -> ContentDigest:
 
 
 def rejection_reason(error: Exception) -> tuple[str, bool]:
-    """Returns in one line why a take is left out, and whether a retry may succeed.
+    """Returns a one-line reason why a take is left out, and whether a retry may succeed.
 
     Raises:
-      Exception: `error`, when the machine is at fault and not the take.
+      Exception: `error` itself, if the machine caused it and not the take.
     """
     line = next(iter(str(error).splitlines()), "")
     if isinstance(error, InputError):
@@ -163,7 +163,7 @@ def rejection_reason(error: Exception) -> tuple[str, bool]:
 
 @functools.lru_cache
 def code_digest(module: str) -> str:
-    """Returns a digest of what `data_pipeline.<module>` imports from here, and of all sources."""
+    """Returns a digest of the local modules `data_pipeline.<module>` imports, and all sources."""
     needed: dict[Path, bytes] = {}
     start = _HERE.joinpath(*module.split(".")).with_suffix(".py")
     if not start.is_file():
@@ -185,9 +185,9 @@ def code_digest(module: str) -> str:
 
 
 def layout_digest(layout: str) -> str:
-    """Returns a digest of the package that registered a capture layout; "" for a built-in one.
+    """Returns a digest of the package that registered a capture layout; "" for built-in layouts.
 
-    `code_digest` covers the built-in ones.
+    `code_digest` covers the built-in layouts.
     """
     origin = registry.sources.get(layout).origin
     return "" if origin == _HERE.name else package_digest(origin)

@@ -1,4 +1,4 @@
-"""Executors of jobs: processes on this machine, or a Ray cluster."""
+"""Executors that run jobs in processes on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
 class Run(Protocol):
-    """Yields (job, result or the exception that stopped it) in the order in which jobs end."""
+    """Yields (job, result or exception) for each job, in order of completion."""
 
     def __call__(
         self, function: Callable[[Job], Any], jobs: Sequence[Job]
@@ -29,7 +29,7 @@ class Run(Protocol):
 
 
 def parse_engine(text: str, workers: int | None) -> tuple[str, str]:
-    """Returns the name of an engine and its address, "" for none.
+    """Returns the name of an engine and its address ("" if none).
 
     Raises:
       InputError: there is no such engine, or it cannot be combined with `workers`.
@@ -46,11 +46,11 @@ def parse_engine(text: str, workers: int | None) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def open_executor(text: str, workers: int | None) -> Iterator[Run]:
-    """Yields a function that runs jobs on an engine; it starts nothing before there are jobs.
+    """Yields a function that runs jobs on an engine; nothing starts before the first job.
 
     Args:
       text: "processes", "ray" (a cluster of this machine's cores) or "ray:ADDRESS".
-      workers: jobs at the same time; None for as many as there are cores.
+      workers: number of concurrent jobs; None for one per core.
 
     Raises:
       InputError: as `parse_engine`; Ray is not installed or its cluster does not answer.

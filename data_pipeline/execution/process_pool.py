@@ -20,8 +20,8 @@ GRACE = 5.0
 """Seconds that running jobs are given to end when the pool stops."""
 
 SINGLE_THREAD = {
-    # The processes are the parallelism, and sums come out the same whatever the number of
-    # processes and cores.
+    # Parallelism comes from the processes, and single-threaded sums do not depend on the number
+    # of processes and cores.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -45,18 +45,18 @@ def available_cores() -> int:
 def run_jobs(
     function: Callable[[Job], Any], jobs: Sequence[Job], workers: int | None
 ) -> Generator[tuple[Job, Any], None, None]:
-    """Yields (job, result or the exception that stopped it) in the order in which they end.
+    """Yields (job, result or exception) for each job, in order of completion.
 
-    When a process dies (out of memory, a crash in a library), the jobs that were running are run
-    again, one job a process, so that only the job that kills its process is lost: its result is
-    `ProcessDied`. When the iterator is closed, or an exception such as KeyboardInterrupt passes
-    through it, processes that do not end within `GRACE` are killed.
+    When a process dies (out of memory, a crash in a library), the jobs that were running are
+    repeated, each in a separate process, so that only the job that kills its process is lost: its
+    result is `ProcessDied`. When the iterator is closed, or an exception such as KeyboardInterrupt
+    passes through it, processes that do not end within `GRACE` are killed.
 
     Args:
-      function: takes a job; picklable.
-      jobs: picklable, in the order in which they start.
-      workers: processes, None for one a core; 0 runs jobs in this process and lets exceptions
-        pass.
+      function: picklable function of a job.
+      jobs: picklable jobs, in the order in which they start.
+      workers: number of processes, None for one per core; 0 runs jobs in this process and lets
+        exceptions propagate.
     """
     if workers == 0:
         for job in jobs:
@@ -72,7 +72,7 @@ def run_jobs(
                 else:
                     yield todo[index], result
         todo = [todo[index] for index in sorted(lost)]
-        # One of the jobs that were submitted killed its process: they are the first of the queue.
+        # One of the submitted jobs, which are at the head of the queue, killed its process.
         suspects, todo = todo[: 2 * count + 1], todo[2 * count + 1 :]
         for job in suspects:
             with contextlib.closing(_pooled(function, [job], 1)) as results:
@@ -100,7 +100,7 @@ def _pooled(
             initargs=(os.getpid(),),
         )
         try:
-            # Processes start as work is submitted and take the environment as it is now.
+            # Processes start as work is submitted, and inherit the environment at that time.
             futures = {pool.submit(function, job): index for index, job in enumerate(jobs)}
             for future in as_completed(futures):
                 error = future.exception()
@@ -120,21 +120,21 @@ def _end(processes: Iterable[BaseProcess]) -> None:
             time.sleep(0.05)
     finally:
         for process in processes:
-            process.kill()  # a file they were writing is never renamed into place
-            # The pool's own thread may reap the process first and report it a moment later.
+            process.kill()  # safe: unfinished files have temporary names
+            # The pool's thread may reap the process first and report it a moment later.
             while process.is_alive():
                 time.sleep(0.001)
 
 
 def _start(parent: int) -> None:
-    """Leaves Ctrl-C to the parent and ends with it: a killed build must leave no workers."""
+    """Ignores Ctrl-C and ends with the parent: a killed build must leave no workers."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
         os._exit(EXIT_FAILED)
 
-    # SIGTERM still ends the process: that is how a broken pool ends those that are left.
+    # SIGTERM must still end the process: a broken pool uses it to end the remaining ones.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Runs jobs as Ray tasks; those of a lost node run again on another one."""
+"""Runs jobs as Ray tasks; jobs of a lost node are rerun on another one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AHEAD = 2
 
 
 class Cluster:
-    """A Ray cluster; connects when there are jobs and disconnects in `close`."""
+    """A Ray cluster; connects at the first job and disconnects in `close`."""
 
     def __init__(self, address: str, workers: int | None) -> None:
         """Takes the arguments of `executor.open_executor`; "" starts a cluster in this process."""
@@ -38,7 +38,7 @@ class Cluster:
     def run(
         self, function: Callable[[Job], Any], jobs: Sequence[Job]
     ) -> Generator[tuple[Job, Any], None, None]:
-        """Yields as `process_pool.run_jobs` does; every job once, however often it was started."""
+        """Yields like `process_pool.run_jobs`; each job once, however often it was started."""
         if not jobs:
             return
         self._connect()
@@ -50,7 +50,7 @@ class Cluster:
         running: dict[Any, int] = {}
         try:
             while waiting or running:
-                # Nodes join and leave.
+                # Read the limit every time, since nodes join and leave.
                 limit = self._workers or _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
                 while waiting and len(running) < limit:
                     index, job = waiting.pop()
@@ -64,14 +64,14 @@ class Cluster:
                     ray.cancel(unfinished, force=True)
 
     def close(self) -> None:
-        """Disconnects, and shuts the cluster down where this process started it."""
+        """Disconnects, and shuts the cluster down if this process started it."""
         if self._connected:
             self._connected = False
             with _handlers():
                 self._ray.shutdown()
 
     def _check_reachable(self) -> None:
-        """Checks that the port accepts connections: Ray itself tries for minutes."""
+        """Checks that the port accepts connections, because Ray would retry for minutes."""
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
@@ -117,7 +117,7 @@ class Cluster:
 
 
 def _outcome(function: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
-    """Returns ("result", value) or ("error", pickled error), unlike Ray's own errors."""
+    """Returns ("result", value) or ("error", pickled error) in place of Ray's wrapped errors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return "result", function(job)
@@ -130,7 +130,7 @@ def _outcome(function: Callable[[Any], Any], job: Any) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def _handlers() -> Iterator[None]:
-    """Restores this process's signal handlers: Ray replaces that of SIGTERM."""
+    """Restores this process's signal handlers, because Ray replaces the one for SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

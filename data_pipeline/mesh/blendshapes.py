@@ -1,4 +1,4 @@
-"""Blendshapes of a face in the unit, axes and channels of the rig, made from rig files."""
+"""Blendshapes of a face in the unit, axes and channels of the rig, built from rig files."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Blendshapes:
       deltas: [K, V, 3] mm.
       channels: [K] names in `rig.CHANNELS`.
       keep: [M] indices of the vertices to solve on.
-      stable: [N] indices of the vertices that only move with the head, or None to find them.
+      stable: [N] indices of the vertices that only move with the head, or None to detect them.
       millimetres: one unit of the capture's files in mm.
-      notes: what was decided, in words.
+      notes: decisions, as text.
       axes: [3, 3] signed permutation: a point p of the capture's files is `millimetres * axes @ p`
         in the rig's axes.
-      transferred: the shapes were transferred from another head to this neutral.
+      transferred: whether the shapes were transferred from another head to this neutral.
     """
 
     neutral: np.ndarray
@@ -64,23 +64,24 @@ def make_blendshapes(
 ) -> Blendshapes:
     """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
 
-    Without `neutral` the rig is the person's own, in the capture's unit and axes. With it, units
-    and axes are found from the likeness of the two heads (`conventions.find`), the neutral is laid
-    on the rig's, and if it is another head the shapes are carried over (`transfer`).
+    Without `neutral`, the rig belongs to the person and is in the capture's unit and axes. With it,
+    units and axes are estimated by comparing the two heads (`conventions.find_convention`), the
+    neutral is aligned to the rig's, and if it is another head the shapes are transferred
+    (`transfer`).
 
     Args:
-      rig: see `read`.
-      neutral: [V, 3] the person's neutral mesh in the capture's unit and axes; vertices that are
-        not finite are taken from the rig and not solved on.
-      units: of the capture: "mm", "cm" or "m"; "auto" finds them, else goes by the rig's, else by
-        the size of a head.
-      axes: of the capture, see `conventions.parse_axes`; "auto" finds them on the
-        template, or from what the shapes are called (`conventions.axes_of_shapes`), else takes the
-        rig's own.
+      rig: see `rigs.read_rig`.
+      neutral: [V, 3] the person's neutral mesh in the capture's unit and axes; non-finite vertices
+        are taken from the rig and not solved on.
+      units: units of the capture: "mm", "cm" or "m"; "auto" estimates them, else uses the rig's,
+        else guesses them from the size of a head.
+      axes: axes of the capture, see `conventions.parse_axes`; "auto" estimates them from the
+        template or from the names of the shapes (`conventions.axes_from_shapes`), else uses the
+        rig's.
       mouth_close: "arkit", "nvidia" or "auto"; see `sources.SourceOptions`.
-      stable: [N] indices of vertices that only move with the head, or None to find them.
+      stable: [N] indices of vertices that only move with the head, or None to detect them.
       part: "skin" or "tongue", for notes.
-      name: for messages.
+      name: name for messages.
 
     Raises:
       InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
@@ -140,7 +141,7 @@ def make_blendshapes(
 
 
 def _solvable(name: str, rig: Rig, mouth_close: str) -> tuple[list[str], np.ndarray, list[str]]:
-    """Returns channels, their shapes in the rig's own unit and axes, and notes."""
+    """Returns channels, their shapes in the rig file's unit and axes, and notes."""
     channels, merged = merge_channels(name, rig.names, rig.deltas)
     dropped = [n for n in rig.names if _COLUMNS.get(n.lower(), n) is None]
     notes = [f"shapes without a channel, left out: {', '.join(dropped)}"] if dropped else []
@@ -149,7 +150,7 @@ def _solvable(name: str, rig: Rig, mouth_close: str) -> tuple[list[str], np.ndar
 
 
 def _filled(rest: np.ndarray, template: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """Returns the template's vertices of the holes, moved as the nearest known one is."""
+    """Returns the template's vertices of the holes, moved like their nearest known vertex."""
     from scipy.spatial import cKDTree
 
     known = np.flatnonzero(~holes)
@@ -160,11 +161,11 @@ def _filled(rest: np.ndarray, template: np.ndarray, holes: np.ndarray) -> np.nda
 def merge_channels(
     name: str, poses: Sequence[str], shapes: np.ndarray
 ) -> tuple[list[str], np.ndarray]:
-    """Returns channels [K] and their shapes [K, V, 3]: halves of one channel are added up.
+    """Returns channels [K] and their shapes [K, V, 3]; halves of one channel are summed.
 
     Args:
-      name: for messages.
-      poses: names of any order of `rig.CHANNEL_ORDERS`, in any case.
+      name: name for messages.
+      poses: names from any order in `rig.CHANNEL_ORDERS`, in any case.
       shapes: [len(poses), V, 3].
 
     Raises:
@@ -188,10 +189,10 @@ def merge_channels(
 
 
 def relative_mouth_close(channels: Sequence[str], deltas: np.ndarray, convention: str) -> str:
-    """Makes mouthClose relative to an open jaw, as ARKit has it, in place; says what was done.
+    """Makes mouthClose relative to an open jaw, as in ARKit, in place; returns a note.
 
-    NVIDIA's includes jawOpen. Told apart by how much of jawOpen is in it: about 1 there, below 0
-    where it only brings the lips together.
+    NVIDIA's mouthClose includes jawOpen. The conventions are distinguished by the share of jawOpen
+    in mouthClose: about 1 for NVIDIA, below 0 where it only brings the lips together.
 
     Args:
       channels: [K] names.

@@ -1,4 +1,4 @@
-"""Units and axes of a capture: parsed from text, or found from a mesh of the same topology.
+"""Units and axes of a capture: parsed from text, or estimated from a mesh of the same topology.
 
 A point p of a capture's files is `MILLIMETRES[unit] * axes @ p` in the rig's axes: x to the
 person's left, y up, z out of the face, in mm.
@@ -36,12 +36,12 @@ class Convention:
       units: "mm", "cm" or "m".
       axes: [3, 3] signed permutation to the rig's axes.
       rotation: [3, 3] and
-      shift: [3] mm: rest of the head's pose; `rotation @ matrix @ p + shift` lies on the template
-        as well as a rigid motion can place it.
-      residual: root mean square distance left after the best similarity, in shares of the
-        template's radius.
-      margin: distance of the second best choice over the best's; 1 is a draw.
-      size: of the head relative to the template's.
+      shift: [3] mm: rest of the head's pose; `rotation @ matrix @ p + shift` is the best rigid
+        alignment to the template.
+      residual: root mean square distance after the best similarity, as a share of the template's
+        radius.
+      margin: residual of the second-best choice divided by the best one's; 1 is a tie.
+      size: size of the head relative to the template's.
     """
 
     units: str
@@ -54,11 +54,11 @@ class Convention:
 
     @property
     def matrix(self) -> np.ndarray:
-        """[3, 3]: a point p of the files is `matrix @ p` in mm."""
+        """Matrix [3, 3] that converts a point p of the files to mm: `matrix @ p`."""
         return MILLIMETRES[self.units] * self.axes
 
     def aligned(self, points: np.ndarray) -> np.ndarray:
-        """Returns points [..., 3] of the files as points on the template, in mm."""
+        """Returns points [..., 3] of the files aligned to the template, in mm."""
         return points @ (self.rotation @ self.matrix).T + self.shift
 
 
@@ -75,7 +75,8 @@ def parse_axes(text: str) -> np.ndarray:
 
     Args:
       text: three signed letters, the capture's axes that point to the person's left, up and out
-        of the face: "+x+y+z" is the rig's own, "+x+z-y" a capture with z up that looks along -y.
+        of the face: "+x+y+z" for the rig's axes, "+x+z-y" for a capture with z up that looks
+        along -y.
 
     Raises:
       InputError: not three signed letters, or a letter twice.
@@ -105,7 +106,7 @@ def axes_name(axes: np.ndarray) -> str:
 
 
 def guess_units(neutral: np.ndarray) -> str:
-    """Returns the unit in which a head's or face's mesh [V, 3] measures 0.1 to 0.6 m across."""
+    """Returns the unit in which the mesh [V, 3] of a head or face is 0.1 to 0.6 m across."""
     size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
     return "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
 
@@ -119,18 +120,18 @@ def find_convention(
     least_margin: float = MIN_MARGIN,
     name: str = "neutral",
 ) -> Convention:
-    """Returns the units and axes in which a mesh is most like a template of the same topology.
+    """Returns the units and axes that best align a mesh with a template of the same topology.
 
-    All 48 signed permutations and three units are tried, as far as they are not given. The head may
-    be turned in the capture, by less than about 35 degrees, or its axes are ambiguous.
+    Tries all 48 signed permutations and three units, except where they are given. The head may be
+    rotated in the capture by less than about 35 degrees; beyond that its axes are ambiguous.
 
     Args:
-      neutral: [V, 3] in the capture's units and axes; vertices that are not finite are left out.
+      neutral: [V, 3] in the capture's units and axes; non-finite vertices are ignored.
       template: [V, 3] in mm, in the rig's axes.
       units: "mm", "cm", "m", or "auto".
       axes: see `parse_axes`, or "auto".
-      least_margin: of the best axes over the next, or they are ambiguous.
-      name: for messages.
+      least_margin: smallest margin of the best axes over the next that is not ambiguous.
+      name: name for messages.
 
     Raises:
       InputError: another number of vertices, meshes that are not alike, or choices that fit about
@@ -155,7 +156,7 @@ def find_convention(
     if not spread > 0 or not radius > 0:
         raise InputError(f"{name}: all vertices lie in one place")
     choices = signed_permutations() if axes == "auto" else parse_axes(axes)[None]
-    # Mean products of coordinates: all that any choice's fit depends on.
+    # The fit of every choice depends only on these mean products of coordinates.
     product = points.T @ goal / (len(goal) * spread * radius)
     likeness = np.einsum("cij,ji->c", choices, product)
     order = np.argsort(-likeness, kind="stable")
@@ -191,7 +192,7 @@ def find_convention(
 
 
 def _rotation(product: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the rotation that turns a onto b for the mean product a b' [3, 3], and its fit."""
+    """Returns the rotation that aligns a with b for the mean product a b' [3, 3], and its fit."""
     u, values, vt = np.linalg.svd(product)
     if np.linalg.det(u @ vt) < 0:
         vt[2] *= -1.0
@@ -206,10 +207,10 @@ _SIDEWAYS = ("jaw", "mouthLeft", "mouthRight")  # directions, not sides of the f
 def axes_from_shapes(
     neutral: np.ndarray, channels: Sequence[str], deltas: np.ndarray
 ) -> np.ndarray | None:
-    """Returns the axes [3, 3] implied by named shapes, or None where they are not clear.
+    """Returns the axes [3, 3] implied by named shapes, or None if they are unclear.
 
-    Shapes of the left side move vertices to the left of their partners', brows lie above the mouth,
-    and jawForward, mouthFunnel, mouthPucker and tongueOut go out of the face.
+    Left-side shapes move vertices to the left of those of their partners, brows lie above the
+    mouth, and jawForward, mouthFunnel, mouthPucker and tongueOut point out of the face.
 
     Args:
       neutral: [V, 3] in any unit and axes.

@@ -1,4 +1,4 @@
-"""Checks in reading files: errors of damaged files, frame rates, optional libraries."""
+"""Checks for readers of files: errors of damaged files, frame rates, optional libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READ_ERRORS = (
 
 
 def check_rate(path: Path, times: np.ndarray) -> None:
-    """Checks that rising times [F] have a frame rate that a camera can have.
+    """Checks that increasing times [F] have a plausible camera frame rate.
 
     Raises:
       InputError: they do not.
@@ -50,12 +50,12 @@ def import_extra(name: str, path: Path, kind: str) -> Any:
     """Returns a module of the extra `captures`.
 
     Args:
-      name: of the module.
-      path: of the file it is needed for.
-      kind: of file, in words.
+      name: name of the module.
+      path: path of the file that needs it.
+      kind: kind of file, as text.
 
     Raises:
-      InputError: it is not installed.
+      InputError: the module is not installed.
     """
     try:
         return importlib.import_module(name)

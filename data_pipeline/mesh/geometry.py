@@ -1,9 +1,9 @@
 """Removes the rigid motion of the head from moving vertices, frame by frame.
 
-Blendshapes are displacements of a still head; a scanned head also turns and shifts. Each frame is
-aligned to the neutral mesh by the rigid motion of vertices that speech does not move (Kabsch 1976,
-Acta Cryst. A32), with robust weights (Geman-McClure) so that a moving brow or ear, or a stray point
-of the scan, does not bias the head's pose.
+Blendshapes are displacements of a still head; a scanned head also rotates and translates. Each
+frame is aligned to the neutral mesh by the rigid motion of vertices that speech does not move
+(Kabsch 1976, Acta Cryst. A32), with robust weights (Geman-McClure) so that a moving brow or ear,
+or an outlier of the scan, does not bias the head's pose.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from a2fjax.errors import InputError
 
 _BUDGET = 48_000_000  # Bytes of one working copy of a block of frames.
-_FURTHEST = 1e6  # mm: no captured point lies a kilometre away
-_LOST = 1.0  # mm: a larger median distance may be a wrong rotation, and triples are tried
+_FURTHEST = 1e6  # mm: no captured point is a kilometre away
+_LOST = 1.0  # mm: a larger median distance may mean a wrong rotation, so triples are tried
 _STEP = 1e-5  # mm at the head's rim, between two reweightings
-_TRIPLES = 64  # with 3 vertices in 10 astray and as many missing, one in 8 is good
-_FEWEST = 6  # stable vertices in a frame
+_TRIPLES = 64  # with 3 in 10 vertices outliers and as many missing, one triple in 8 is valid
+_FEWEST = 6  # minimum of stable vertices in a frame
 
 
 class Vertices(Protocol):
-    """Moving vertices [F, V, 3] read a block at a time: an array, a memory map or a cache file."""
+    """Moving vertices [F, V, 3] read in blocks: an array, a memory map or a cache file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,11 +47,11 @@ def rigid_transform(
     w = weights / weights.sum(axis=1, keepdims=True)
     centre = np.einsum("fn,fni->fi", w, source)
     goal = w @ target
-    # H = sum w (x - centre) (y - goal)'; the centred target may stay uncentred, it adds nothing.
+    # H = sum w (x - centre) (y - goal)'; centring one side is enough.
     h = np.matmul(((source - centre[:, None]) * w[:, :, None]).transpose(0, 2, 1), target)
     u, _, vt = np.linalg.svd(h)
     sign = np.sign(np.linalg.det(np.matmul(u, vt)))
-    vt[:, 2] *= sign[:, None]  # a reflection fits flat point sets as well; it is never the answer
+    vt[:, 2] *= sign[:, None]  # exclude reflections, which also fit flat point sets
     rotation = np.matmul(u, vt).transpose(0, 2, 1)
     return rotation, goal - np.einsum("fij,fj->fi", rotation, centre)
 
@@ -64,25 +64,25 @@ def head_motion(
     iterations: int = 40,
     floor: float = 0.15,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the robust rigid motion (R [F, 3, 3], t [F, 3]) that brings frames onto a mesh.
+    """Returns the robust rigid motion (R [F, 3, 3], t [F, 3]) that aligns frames with a mesh.
 
-    Geman-McClure weights, iterated from all vertices near the frame's median. Frames in which that
-    ends where half of the vertices do not fit start again from the best of a fixed set of triples
-    (least median of squares: Rousseeuw 1984, J. Am. Stat. Assoc. 79), so less than half of the
-    vertices may be anywhere, and the head may be turned by any angle.
+    Iterates Geman-McClure weights, starting from all vertices near the frame's median. Where half
+    of the vertices do not fit the result, the frame restarts from the best of a fixed set of
+    triples (least median of squares: Rousseeuw 1984, J. Am. Stat. Assoc. 79). Just under half of
+    the vertices may therefore be outliers, and the head may be rotated by any angle.
 
     Args:
       source: [F, N, 3] stable vertices of the frames, mm.
       target: [N, 3] the same vertices of the neutral mesh, mm.
       visible: [F, N] which vertices exist; None for all. Each frame has at least 3.
-      iterations: most of reweighting; a frame stops earlier when it no longer moves.
-      floor: smallest scale of the residuals, mm; below it they are noise and count alike.
+      iterations: maximum number of reweightings; a frame stops earlier when it no longer moves.
+      floor: smallest scale of the residuals, mm; smaller residuals are noise and weigh equally.
     """
     if visible is None:
         visible = np.ones(source.shape[:2], bool)
     else:
         source = np.where(visible[:, :, None], source, 0.0)
-    # Points several heads away are left out of the start; later their distance decides.
+    # Points several heads away are excluded at the start; later their distance decides.
     centre = np.stack(
         [
             _middle(np.where(visible, source[:, :, i], np.inf), visible.sum(axis=1))
@@ -119,7 +119,7 @@ def _distances(
 
 
 def _middle(values: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Returns the lower median [F] of values [F, N] of which all but `count` [F] are infinite."""
+    """Returns the lower median [F] of the `count` [F] finite values per row of values [F, N]."""
     order = np.sort(values, axis=1)
     return np.take_along_axis(order, ((count - 1) // 2)[:, None], axis=1)[:, 0]
 
@@ -159,11 +159,11 @@ def _from_triples(
     source: np.ndarray, target: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the motion (R, t) of the vertex triple with the smallest median distance."""
-    rng = np.random.default_rng(0)  # the same triples for the same mesh, for any frames
+    rng = np.random.default_rng(0)  # triples depend on the mesh only, not on the frames
     triples = np.array([rng.choice(len(target), 3, replace=False) for _ in range(4 * _TRIPLES)])
     one, two, three = (target[triples[:, i]] for i in range(3))
     area = np.linalg.norm(np.cross(two - one, three - one), axis=1)
-    # Small triangles fix a rotation badly.
+    # Small triangles determine a rotation poorly.
     triples = triples[np.sort(np.argsort(-area, kind="stable")[:_TRIPLES])]
     count = visible.sum(axis=1)
     best = np.full(len(source), np.inf)
@@ -187,21 +187,21 @@ def _from_triples(
 def stable_vertices(neutral: np.ndarray, deltas: np.ndarray, *, share: float = 0.15) -> np.ndarray:
     """Returns the indices of vertices that no shape moves much; rigid motion is estimated on them.
 
-    Those moved by at most 2 % of the largest displacement, or by no more than the shapes' noise, if
-    they are enough and span the head in two directions at least; otherwise the least moved `share`
-    of all.
+    These are the vertices moved by at most 2 % of the largest displacement, or by no more than the
+    shapes' noise, if there are enough of them and they span the head in at least two directions;
+    otherwise the least moved `share` of all vertices.
 
     Args:
       neutral: [V, 3].
       deltas: [K, V, 3].
-      share: of the vertices, in (0, 1].
+      share: share of the vertices, in (0, 1].
     """
     length = np.linalg.norm(deltas, axis=2)
     amplitude = length.max(axis=0)
-    # One stray vertex of one shape must not decide what counts as much.
+    # A quantile, so that one outlier vertex of one shape does not set the scale.
     largest = float(np.quantile(amplitude, 0.995)) or float(amplitude.max())
-    # A shape moves part of a face: the median over shapes is their noise. The largest of 52 such
-    # lengths is about 2.5 times it (chi distribution, three degrees of freedom).
+    # Each shape moves only a part of the face, so the median over shapes is their noise. The
+    # largest of 52 such lengths is about 2.5 times that (chi distribution, 3 degrees of freedom).
     noise = float(np.median(np.median(length, axis=0)))
     still = np.flatnonzero(amplitude <= max(0.02 * largest, min(3.0 * noise, 0.1 * largest)))
     if len(still) >= 12 and spans(neutral, still):
@@ -214,7 +214,7 @@ def stable_vertices(neutral: np.ndarray, deltas: np.ndarray, *, share: float = 0
 
 
 def spans(neutral: np.ndarray, indices: np.ndarray) -> bool:
-    """Returns whether the vertices fix a rotation: they spread over more than a line."""
+    """Returns whether the vertices determine a rotation: they spread over more than a line."""
     points = neutral[indices] - neutral[indices].mean(axis=0)
     head_radius = np.linalg.norm(neutral - neutral.mean(axis=0), axis=1).mean()
     if len(points) < 3:
@@ -235,10 +235,10 @@ def displacements(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (frames, displacement [n, M, 3] in mm) of stabilised vertices, in bounded memory.
 
-    Vertices with a coordinate that is not finite, or is a kilometre from the origin, have dropped
-    out: their displacement is NaN. So is that of a whole frame when more than half of the kept
-    vertices dropped out, or too few stable ones are left for the head's pose. Displacements
-    have the precision of the capture: float32 for float32 (rounded by less than 1e-4 mm).
+    Vertices with a non-finite coordinate, or one beyond a kilometre, have dropped out: their
+    displacement is NaN. A whole frame is NaN if more than half of the vertices in `keep` dropped
+    out, or if too few stable ones are left for the head's pose. Displacements have the precision
+    of the capture: float32 for float32 (rounded by less than 1e-4 mm).
 
     Args:
       vertices: [F, V, 3] in the capture's unit and axes.
@@ -248,7 +248,7 @@ def displacements(
       scale: mm in one unit of the capture.
       axes: [3, 3] signed permutation; a point p of the capture is `scale * axes @ p` in the rig's
         axes. None for the identity.
-      name: for messages.
+      name: name for messages.
 
     Raises:
       InputError: another number of vertices than the neutral mesh, no frames, or, after the last
@@ -292,7 +292,7 @@ def displacements(
 
 
 def _missing(points: np.ndarray, scale: float) -> np.ndarray:
-    """Returns which vertices [n, N] of points [n, N, 3] in the capture's unit dropped out."""
+    """Returns a mask [n, N] of the points [n, N, 3], in the capture's unit, that dropped out."""
     there = np.abs(points) < _FURTHEST / scale  # false for NaN
     # Reductions over an axis of three are several times slower than this.
     return ~(there[:, :, 0] & there[:, :, 1] & there[:, :, 2])
@@ -330,13 +330,13 @@ def _applied(
 ) -> np.ndarray:
     """Returns A p + b - neutral [n, M, 3] in the points' precision, NaN where missing."""
     moved = np.empty(points.shape, points.dtype)
-    # Float32 keeps what is near zero, so both sides are taken relative to the mesh's centre, and to
-    # the point that comes to lie there: A is a rotation times a scale, its inverse a transpose.
+    # Float32 is precise near zero, so both sides are taken relative to the mesh's centre and the
+    # point mapped to it: A is a rotation times a scale, so its inverse is a scaled transpose.
     centre = neutral.mean(axis=0)
     rest = (neutral - centre).astype(points.dtype)
     size = np.einsum("ij,ij->", matrix[0], matrix[0]) / 3.0
     origins = np.einsum("fji,fj->fi", matrix, centre - shift) / size
-    with np.errstate(invalid="ignore", over="ignore"):  # of missing points
+    with np.errstate(invalid="ignore", over="ignore"):  # from missing points
         for i in np.flatnonzero(~lost):
             near = points[i] - origins[i].astype(points.dtype)
             np.matmul(near, matrix[i].T.astype(points.dtype), out=moved[i])

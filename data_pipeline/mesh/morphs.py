@@ -1,7 +1,7 @@
-"""glTF and GLB files with morph targets: their accessors, meshes and shapes. Needs pygltflib.
+"""Reads morph targets of glTF and GLB files: accessors, meshes and shapes. Needs pygltflib.
 
-After the glTF 2.0 specification (Khronos Group 2021), sections 3.6 (binary data storage, accessors)
-and 3.7.2.2 (morph targets); positions are in metres.
+Follows the glTF 2.0 specification (Khronos Group 2021), sections 3.6 (binary data storage,
+accessors) and 3.7.2.2 (morph targets); positions are in metres.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from data_pipeline.mesh.file_checks import READ_ERRORS, import_extra, one_line
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TRIANGLES = 4
-_MOST = 10_000_000  # elements: a damaged count must not take the memory
+_MOST = 10_000_000  # elements: a damaged count must not exhaust memory
 
 
 def read_morphs(path: Path) -> dict[str, Any]:
-    """Returns neutral, deltas, names, faces and units of the mesh with most morph targets.
+    """Returns neutral, deltas, names, faces and units of the mesh with the most morph targets.
 
     Raises:
       InputError: the extra `captures` is missing, or the file is damaged or has no named shapes.
@@ -49,10 +49,10 @@ def read_morphs(path: Path) -> dict[str, Any]:
 
 
 def open_document(path: Path) -> Document:
-    """Opens a file; what it says is checked as it is asked for.
+    """Opens a file; its contents are checked as they are read.
 
     Raises:
-      InputError: pygltflib is missing, or the file is, or it is not glTF.
+      InputError: pygltflib or the file is missing, or the file is not glTF.
     """
     pygltflib = import_extra("pygltflib", path, "glTF")
     if not path.is_file():
@@ -69,13 +69,13 @@ def open_document(path: Path) -> Document:
 
 
 def target_names(mesh: Any) -> list[str]:
-    """Returns what a mesh calls its morph targets; nothing where it does not."""
+    """Returns the names of a mesh's morph targets; empty if it has none."""
     extras = mesh.extras if isinstance(mesh.extras, dict) else {}
     return [str(name) for name in extras.get("targetNames") or ()]
 
 
 class Document:
-    """A loaded file. Its methods raise what `sources.damage.DAMAGED` lists where it is damaged."""
+    """A loaded file. If it is damaged, methods raise the errors in `file_checks.READ_ERRORS`."""
 
     def __init__(self, path: Path, gltf: Any):
         """Stores the parsed document; buffers are read on demand."""
@@ -86,12 +86,12 @@ class Document:
     def geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns base [V, 3], deltas [K, V, 3] and faces [F, 3] of a mesh.
 
-        Primitives that use the same vertices share them; others are laid end to end.
+        Primitives that use the same vertices share them; others are concatenated.
         """
         bases: list[np.ndarray] = []
         deltas: list[np.ndarray] = []
         faces: list[np.ndarray] = []
-        first_vertex: dict[int, int] = {}  # where an accessor's vertices begin
+        first_vertex: dict[int, int] = {}  # index of each accessor's first vertex
         count = 0
         for primitive in mesh.primitives:
             key = primitive.attributes.POSITION
@@ -124,7 +124,7 @@ class Document:
         return np.zeros((vertices, 3)) if where is None else self.accessor(where)
 
     def accessor(self, index: int) -> np.ndarray:
-        """Returns an accessor's values [count, width] as float64, normalised where it says so."""
+        """Returns an accessor's values [count, width] as float64, normalised if so flagged."""
         accessor = self.gltf.accessors[index]
         kind, width = np.dtype(_KINDS[accessor.componentType]), _WIDTHS[accessor.type]
         if not 0 <= accessor.count <= _MOST:

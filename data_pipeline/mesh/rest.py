@@ -1,8 +1,8 @@
-"""The neutral mesh of a person who has none: found among the frames of their captures.
+"""Estimates the neutral mesh of a person without one from the frames of their captures.
 
-A face that speaks keeps coming back to rest and is elsewhere only in passing, so frames at rest are
-the densest spot of all poses. Where there are several about as dense (a mouth held open, a smile),
-the one most like the template's neutral is taken.
+A speaking face keeps returning to rest and passes other poses only briefly, so frames at rest form
+the densest cluster of poses. If several clusters are about as dense (a mouth held open, a smile),
+the one closest to the template's neutral is used.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from a2fjax.errors import InputError
 from data_pipeline.mesh import conventions, geometry
 
-_POSE_VERTICES = 1500  # that a pose is compared by
-_RIGID_VERTICES = 400  # that the head's pose is estimated from
-_SHARE = 0.08  # share of the frames that are at rest, at least
+_POSE_VERTICES = 1500  # vertices used to compare poses
+_RIGID_VERTICES = 400  # vertices used to estimate the head's pose
+_SHARE = 0.08  # minimum share of frames at rest
 _FEWEST = 5
 _FURTHEST = 1e6  # no head has such a coordinate in any unit
-_RANK = 20  # of the matrix of poses
+_RANK = 20  # rank of the matrix of poses
 _FILLS = 6
 _STRAY_MM = 1.0
 _QUIET_MM = 0.5
@@ -27,20 +27,20 @@ _QUIET_MM = 0.5
 def estimate_neutral(
     frames: np.ndarray, template: np.ndarray, *, name: str = "capture"
 ) -> np.ndarray:
-    """Returns the neutral mesh [V, 3] in the unit and axes of the frames, as the head lay in them.
+    """Returns the neutral mesh [V, 3] in the unit, axes and head pose of the frames.
 
     Args:
-      frames: [N, V, 3] of one person, in any unit, axes and pose of the head; vertices that dropped
-        out are not finite. A tenth of them at rest is enough.
+      frames: [N, V, 3] frames of one person, in any unit, axes and head pose; vertices that dropped
+        out are not finite. It is enough if a tenth of the frames are at rest.
       template: [V, 3] neutral of another head of the same topology, in the rig's axes, in a unit
         that follows from a head's size (`conventions.guess_units`).
-      name: for messages.
+      name: name for messages.
 
     Returns:
-      [V, 3]; NaN where a vertex was seen in no frame at rest.
+      [V, 3]; NaN for vertices that are missing in all frames at rest.
 
     Raises:
-      InputError: no frames, another topology, or no pose that is held.
+      InputError: no frames, another topology, or no recurring pose.
     """
     frames = np.asarray(frames)
     if frames.ndim != 3 or frames.shape[1:] != template.shape or not len(frames):
@@ -54,11 +54,11 @@ def estimate_neutral(
         raise InputError(f"{name}: no frame has half of its vertices")
     fullest = usable[np.argmax(visible[usable].sum(axis=1))]
     start = np.where(visible[fullest][:, None], frames[fullest], np.nan).astype(np.float64)
-    # Any of the likely axes will do: what is found is given back in the frames' own.
+    # Any likely axes will do, because the result is converted back to the frames' axes.
     convention = conventions.find_convention(start, goal, least_margin=0.0, name=name)
     rigid = _spread(goal, _RIGID_VERTICES)
     pose = _spread(goal, _POSE_VERTICES)
-    # All frames on the fullest one, then on the median of all: one frame may be far from typical.
+    # Align all frames to the most complete one, then to their median: one frame may be atypical.
     target = convention.aligned(start[rigid])
     some = convention.aligned(frames[np.ix_(usable, rigid)].astype(np.float64))
     there = visible[np.ix_(usable, rigid)] & np.isfinite(target).all(axis=1)
@@ -97,7 +97,7 @@ def _enough(
 
 
 def _median(points: np.ndarray) -> np.ndarray:
-    """Returns the median [N, 3] over frames [F, N, 3], NaN where none has it."""
+    """Returns the median [N, 3] over frames [F, N, 3], NaN where all are missing."""
     out = np.full(points.shape[1:], np.nan)
     known = ~np.isnan(points).all(axis=0)
     out[known] = np.nanmedian(points[:, known], axis=0)
@@ -105,7 +105,7 @@ def _median(points: np.ndarray) -> np.ndarray:
 
 
 def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
-    """Returns which of the poses [F, N, 3] are the rest pose.
+    """Returns the mask of the poses [F, N, 3] that are the rest pose.
 
     Raises:
       InputError: no pose recurs.
@@ -117,8 +117,8 @@ def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
     known = ~np.isnan(middle).any(axis=1)
     poses, middle = poses[:, known], middle[known]
     away, scores = _components((poses - middle).reshape(count, -1))
-    # How many vertices share the motion (participation ratio): a lip's millimetres are not to be
-    # thinned by the back of the head.
+    # Number of vertices that share the motion (participation ratio), so that vertices at the back
+    # of the head do not dilute the motion of the lips.
     motion = np.square(away.reshape(poses.shape)).sum(axis=2).mean(axis=0)
     moving = motion.sum() ** 2 / max(float(np.square(motion).sum()), 1e-30)
     squares = np.square(scores).sum(axis=1)
@@ -144,9 +144,9 @@ def _held(poses: np.ndarray, template: np.ndarray, name: str) -> np.ndarray:
 def _components(away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the low-rank part [F, C] of rows [F, C] and its coordinates [F, R].
 
-    What is missing, and what is far from the part found so far, is replaced by it, again and again
-    (additive half-quadratic steps: Geman and Yang 1995, IEEE Trans. Image Process. 4). Principal
-    components hold the face's motion and leave out most of the vertices' noise.
+    Missing values and outliers are repeatedly replaced by the current low-rank fit (additive
+    half-quadratic steps: Geman and Yang 1995, IEEE Trans. Image Process. 4). Principal components
+    capture the face's motion and exclude most of the vertices' noise.
     """
     missing = np.isnan(away)
     spread = 1.4826 * np.nanmedian(np.abs(away), axis=0)
@@ -161,7 +161,7 @@ def _components(away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _robust_mean(points: np.ndarray) -> np.ndarray:
-    """Returns the mean [V, 3] over frames [F, V, 3] without what is far from the median."""
+    """Returns the mean [V, 3] over frames [F, V, 3], excluding values far from the median."""
     middle = _median(points)
     distance = np.abs(points - middle)
     limit = 3.0 * 1.4826 * _median(distance) + 1e-9

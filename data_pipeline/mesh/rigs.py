@@ -1,7 +1,7 @@
 """Reads rig files: a neutral mesh and named shapes.
 
-A rig is either an actor's own (their capture comes with shapes) or a template, whose shapes are
-transferred to actors of the same topology that have none; see `blendshapes`.
+A rig either belongs to an actor (the capture comes with shapes) or is a template, whose shapes are
+transferred to actors of the same topology without shapes; see `blendshapes`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from data_pipeline.mesh.file_checks import READ_ERRORS
 
 ENDINGS = (".npz", ".glb", ".gltf")
 
-_FURTHEST = 1e6  # no coordinate of a head, in any unit; numbers that are not finite are not below
+_FURTHEST = 1e6  # no head has such a coordinate in any unit; comparisons with NaN are false
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rig:
-    """The neutral mesh and the shapes of a head, as a file holds them.
+    """The neutral mesh and the shapes of a head, as stored in a file.
 
     Attributes:
       neutral: [V, 3] in `units`.
       deltas: [K, V, 3] displacements at weight one, in `units`.
-      names: [K] names of the shapes, as the file writes them.
-      faces: [F, 3] int32 triangles; no rows where the file has none.
+      names: [K] names of the shapes, as written in the file.
+      faces: [F, 3] int32 triangles; no rows if the file has none.
       mask: [M] indices of vertices to solve on, or None for all.
-      units: "mm", "cm" or "m"; "" where the file does not say.
+      units: "mm", "cm" or "m"; "" if the file does not state them.
     """
 
     neutral: np.ndarray
@@ -48,10 +48,10 @@ def read_rig(path: str | Path) -> Rig:
 
     Args:
       path: one of
-        an .npz file with `poseNames`, `neutral` and an array of displacements for each pose, and
-        maybe `frontalMask` and `faces` (NVIDIA's framework);
-        an .npz file with `neutral`, `expression_names`, `expression_deltas` and maybe `tris` or
-        `faces` (as ICT-FaceKit is passed on); both may say their `units`;
+        an .npz file with `poseNames`, `neutral`, an array of displacements for each pose, and
+        optionally `frontalMask` and `faces` (NVIDIA's framework);
+        an .npz file with `neutral`, `expression_names`, `expression_deltas` and optionally `tris`
+        or `faces` (the form used for ICT-FaceKit); both may state their `units`;
         a folder of OBJ or PLY meshes, `neutral.obj` and one for each shape, named after it;
         a .glb or .gltf file with named morph targets (metres, by its specification).
 
@@ -203,7 +203,7 @@ def _numbers(path: Path, name: str, values: Any) -> np.ndarray:
 
 
 def _check_displacements(path: Path, neutral: np.ndarray, shapes: np.ndarray) -> None:
-    """Checks that shapes are displacements: positions would each resemble the neutral."""
+    """Checks that shapes are displacements, not positions, which would all resemble the neutral."""
     rest = neutral - neutral.mean(axis=0)
     likeness = np.einsum("kvi,vi->k", shapes, rest) / np.sum(rest**2)
     if len(shapes) > 1 and np.median(likeness) > 0.8:
@@ -222,7 +222,7 @@ def _triangles(path: Path, faces: np.ndarray | None, count: int) -> np.ndarray:
 
 
 def _mask(path: Path, mask: np.ndarray | None, count: int) -> np.ndarray | None:
-    """Returns indices from frontalMask: vertex numbers, or one 0 or 1 a vertex; None if none."""
+    """Returns indices from frontalMask, which holds indices or a 0/1 mask; None if absent."""
     if mask is None or not np.size(mask):
         return None
     mask = np.asarray(mask).reshape(-1)

@@ -1,11 +1,11 @@
 """Transfers blendshapes to another head of the same topology.
 
-Two answers bound the truth: displacements that scale with the head as a whole, and displacements
+Two solutions bound the truth: displacements that scale with the head as a whole, and displacements
 whose deformation gradient is the same on every triangle (Sumner and Popovic 2004, ACM Trans. Graph.
 23, in the Poisson form of Botsch et al. 2006, "Deformation transfer for detail-preserving surface
-editing", VMV). The first knows nothing of proportions; the second takes thin folds such as closed
-lips at their word. Their mean, `FOLLOW` of the second, is nearer to shapes made for the person than
-either.
+editing", VMV). The first ignores proportions; the second reproduces thin folds such as closed lips
+too literally. A weighted mean, with weight `FOLLOW` on the second, is closer to shapes made for
+the person than either one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def transfer(
 ) -> np.ndarray:
     """Returns the shapes [K, V, 3] of another head, in mm.
 
-    Vertices that a shape does not move stay where they are. Without faces, displacements scale with
-    the head.
+    Vertices that a shape does not move stay fixed. Without faces, displacements scale with the
+    head.
 
     Args:
-      neutral: [V, 3] head the shapes belong to, mm.
+      neutral: [V, 3] head that the shapes belong to, mm.
       deltas: [K, V, 3] its shapes, mm.
-      faces: [F, 3] triangles; no rows where there are none.
-      subject: [V, 3] the other head, turned as the first one is, mm.
-      follow: share of the deformation gradient's answer, in [0, 1].
+      faces: [F, 3] triangles; no rows if there are none.
+      subject: [V, 3] the other head, in the same orientation, mm.
+      follow: weight of the deformation-gradient solution, in [0, 1].
     """
     scaled = deltas * size_ratio(neutral, subject)
     if not len(faces) or not follow:
@@ -49,7 +49,7 @@ def transfer(
 
 
 def size_ratio(neutral: np.ndarray, subject: np.ndarray) -> float:
-    """Returns the scale of the similarity that fits one mesh [V, 3] to another best.
+    """Returns the scale of the similarity that best fits one mesh [V, 3] to another.
 
     Umeyama 1991, IEEE Trans. Pattern Anal. Mach. Intell. 13.
     """
@@ -69,7 +69,8 @@ def _deformed(
     """Returns displacements [K, V, 3] whose gradients on the subject are those on the neutral.
 
     Minimises sum_triangles area |grad u - J|^2 + sum_vertices area |u - scaled|^2 / reach^2; the
-    second term fixes what floats (eyes, teeth, the whole) and damps what is far.
+    second term fixes disconnected parts (eyes, teeth) and the overall position, and damps vertices
+    far from the shape.
     """
     from scipy import sparse
     from scipy.sparse import linalg
@@ -97,7 +98,7 @@ def _deformed(
     mass[mass == 0] = max(float(mass.mean()), 1e-12)
     radius = np.sqrt(((subject - subject.mean(axis=0)) ** 2).sum(axis=1).mean())
     pull = mass / (_REACH * radius) ** 2
-    # Symmetric and positive: no pivoting, which keeps the factors sparse.
+    # Symmetric positive definite: no pivoting is needed, which keeps the factors sparse.
     solver = linalg.splu(
         (weighted @ gradient + sparse.diags(pull)).tocsc(),
         permc_spec="MMD_AT_PLUS_A",

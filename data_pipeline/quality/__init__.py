@@ -1,1 +1,1 @@
-"""Quality of captures: measures, verdicts and the report."""
+"""Quality of captures: measures, thresholds and the report."""

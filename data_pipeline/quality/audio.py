@@ -1,7 +1,7 @@
 """Measures the quality of a recording: noise, clipping, silence, true bandwidth, hum.
 
-One pass over the file's own samples in blocks of ten seconds; what is kept grows by about nine
-kilobytes a second of sound, whatever the rate and the number of channels.
+Makes one pass over the file at its original rate in blocks of ten seconds; memory grows by about
+nine kilobytes per second of audio, whatever the rate and the number of channels.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _FRAME = 0.02  # s
 _BLOCK = 500  # frames
 _WINDOW = 0.25  # s; 4 Hz apart, so hum stands out from its neighbours
 _STEPS = {"PCM_U8": 2.0**-7, "PCM_S8": 2.0**-7, "PCM_16": 2.0**-15, "PCM_24": 2.0**-23}
-_NOTHING_DB = 45.0  # below the loudest band: what resampled sound holds above its own limit
+_NOTHING_DB = 45.0  # below the loudest band: residue of a resampler above the band limit
 _CLIFF_DB = 20.0
 _EDGE_DB = 10.0
 _HUM_SECONDS = 2.0
-_PILE = 3.0  # A sine's top level holds 2.4 times the samples of the one below; clipping far more.
+_PILE = 3.0  # A sine's top level has 2.4 times the samples of the one below; clipping far more.
 
 
 def measure_audio(path: str | Path | None) -> dict[str, Any]:
-    """Measures a sound file, or a film's sound track.
+    """Measures an audio file, or a video's audio track.
 
     Args:
-      path: of the file, which is measured at its own rate; None for a take without audio.
+      path: path of the file, which is measured at its original rate; None for a take without audio.
 
     Returns:
-      A dict that JSON can hold, empty without a file; None stands for what is undefined (no
-      speech, digital silence).
+      A JSON-serialisable dict, empty without a file; undefined values (no speech, digital silence)
+      are None.
 
       seconds, rate (Hz), channels: as stored.
       peak (1 is full scale), dc (largest mean of a channel).
@@ -53,11 +53,11 @@ def measure_audio(path: str | Path | None) -> dict[str, Any]:
       speech_db, noise_db (dB of full scale), snr_db, snr_sure, gated: see
         `speech_and_noise`.
       silence: share of 20 ms frames without speech.
-      digital_silence: share of frames that hold nothing at all.
+      digital_silence: share of frames that are exactly silent.
       band_hz, band_sure, upsampled, true_rate: see `band_limit`.
       hum_hz (50, 60 or None), hum_db: steady mains tones above their surroundings.
       channel_db, dead_channels, channels_equal, channel_correlation: only for several channels.
-      digest: of the samples, equal for equal sound in any lossless format.
+      digest: digest of the samples, the same for the same audio in any lossless format.
       fingerprint: see `fingerprints`.
 
     Raises:
@@ -80,13 +80,13 @@ def measure_audio(path: str | Path | None) -> dict[str, Any]:
 
 
 def _step(path: Path) -> float:
-    """Returns the quantisation step of a sound file; 0 where it is not known."""
+    """Returns the quantisation step of an audio file; 0 if unknown."""
     import soundfile
 
     try:
         return _STEPS.get(soundfile.info(str(path)).subtype, 0.0)
     except (soundfile.SoundFileError, TypeError):
-        return 0.0  # a film
+        return 0.0  # a video
 
 
 def _blocks(pieces: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -130,7 +130,7 @@ class _Tally:
         self.words = fingerprints.Fingerprinter(rate)
 
     def add(self, block: np.ndarray) -> None:
-        """Takes [samples, channels]; all but the last are a multiple of the frame long."""
+        """Adds [samples, channels]; the length of all but the last is a multiple of the frame."""
         self.count += len(block)
         self.peak = max(self.peak, float(np.abs(block).max()))
         wide = block.astype(np.float64)
@@ -164,7 +164,7 @@ class _Tally:
             self.windows += 1
 
     def result(self, step: float) -> dict[str, Any]:
-        """Returns the measures; `step` is the quantisation step, 0 where there is none."""
+        """Returns the measures; `step` is the quantisation step, 0 if unknown."""
         levels = np.concatenate(self.levels)
         mean = self.total / self.count
         power = self.power / self.windows * 2.0 / (self.size * float(self.window @ self.window))
@@ -205,25 +205,25 @@ class _Tally:
 def clipping_share(values: np.ndarray) -> float:
     """Returns the share of samples that are piled up at the extreme values of a channel.
 
-    A clean recording has no more samples at its very peak than just below it, however it was
-    scaled and whatever its word length; a clipped one has them all there. What exceeds three times
-    the count just below counts as clipped (a pure tone has 2.4 times, by the arcsine law), on each
-    side by itself. Samples beyond full scale are clipped when stored in 16 bits.
+    A clean recording has no more samples at its peak than just below it, whatever its scale and
+    word length; a clipped one has all its clipped samples there. Samples in excess of three times
+    the count just below count as clipped (a pure tone has 2.4 times, by the arcsine law), on each
+    side separately. Samples beyond full scale are clipped when stored in 16 bits.
 
     Args:
-      values: [channels, 65536] how often each 16-bit value occurs, from -32768 on.
+      values: [channels, 65536] count of each 16-bit value, from -32768 on.
     """
     clipped = 0.0
     for channel in values:
         for side in (channel[32769:], channel[:32768][::-1]):
-            # [i] is how often the magnitude i + 1 occurs.
+            # [i] is the count of magnitude i + 1.
             there = np.flatnonzero(side)
             if not len(there) or there[-1] < 64:
                 continue
             width = max(1, there[-1] // 500)
             top = float(side[there[-1] - width + 1 : there[-1] + 1].sum())
             below = there[there <= there[-1] - width]
-            # The next level in use: in 8 bits, or mu-law, levels are far apart.
+            # Use the next level that occurs: in 8-bit or mu-law audio, levels are far apart.
             low = int(below[-1]) if len(below) else -1
             just_below = float(side[max(0, low - width + 1) : low + 1].sum()) if low >= 0 else 0.0
             clipped += max(0.0, top - _PILE * just_below)
@@ -231,14 +231,14 @@ def clipping_share(values: np.ndarray) -> float:
 
 
 def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
-    """Measures speech and noise from how loud the 20 ms frames are.
+    """Measures speech and noise from the levels of the 20 ms frames.
 
-    Noise is the 5th percentile of the frames that hold any sound and do not touch digital silence:
-    behind a gate, or cut together with zeros, a recording shows its noise only beside the speech.
+    Noise is the 5th percentile of the frames that are not silent and not adjacent to digital
+    silence: a gated recording, or one spliced with zeros, shows its noise only next to the speech.
     Speech is the mean power of the active frames, those less than 15.9 dB below that mean (ITU-T
-    P.56) and 3 dB above the noise. Without pauses the noise is at most what is found, so the ratio
-    is at least what is said, and it is sure only with two seconds of sound to find a pause in, or
-    where the quietest frames are alike. Above `HIGHEST_SNR_DB` it is not reported.
+    P.56) and 3 dB above the noise. Without pauses the noise is overestimated, so the ratio is a
+    lower bound. It is certain only with two seconds of sound in which to find a pause, or if the
+    quietest frames have similar levels. Above `HIGHEST_SNR_DB` it is not reported.
 
     Args:
       levels: [frames] RMS, linear.
@@ -278,7 +278,7 @@ def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
         speech = share
     snr = 10 * float(np.log10(max((speech - noise) / noise, 1e-2)))
     snr = min(snr, HIGHEST_SNR_DB)
-    # Half way between the two where they are close, else what cannot be heard beside speech.
+    # Half way between the two if they are close, else the level that is inaudible beside speech.
     quiet = max(noise * 10 ** (min(6.0, snr / 2) / 10), speech * 10**-3.5) if snr > 0 else np.inf
     return out | {
         "speech_db": round(10 * float(np.log10(speech)), 2),
@@ -290,16 +290,16 @@ def speech_and_noise(levels: np.ndarray) -> dict[str, Any]:
 
 
 def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]:
-    """Finds the highest frequency at which a recording holds anything.
+    """Finds the highest frequency with energy in a recording.
 
-    Two signs: the spectrum falls off a cliff of 20 dB within a tenth of the frequency and nothing
-    comes back above (a resampler, a codec, a telephone); or it sinks into the noise of its word
-    length. Only the first is sure: soft speech may hold nothing high.
+    There are two criteria: the spectrum drops by 20 dB within a tenth of the frequency and stays
+    low above (a resampler, a codec, a telephone); or it falls below the quantisation noise. Only
+    the first is certain, because soft speech may have no high frequencies.
 
     Args:
       power: [bins] mean power of each bin_index, from 0 Hz to half the rate.
-      spacing: of the bins, Hz.
-      step: of quantisation, 0 where unknown.
+      spacing: spacing of the bins, Hz.
+      step: quantisation step, 0 if unknown.
 
     Returns:
       band_hz (None for silence), band_sure, upsampled (a cliff below 85 % of half the rate) and
@@ -315,28 +315,28 @@ def band_limit(power: np.ndarray, spacing: float, step: float) -> dict[str, Any]
         return {"band_hz": None, "band_sure": False, "upsampled": False, "true_rate": rate}
     band = float(np.flatnonzero(smooth > 2.0 * floor)[-1] * spacing)
     level = 10 * np.log10(np.maximum(smooth, floor / 10))
-    # The loudest of what lies above each bin_index.
+    # The largest power above each bin_index.
     above = np.maximum.accumulate(level[::-1])[::-1]
     lowest, highest = round(1000 / spacing), int(0.93 * (len(power) - 1)) - 1
-    # In steps of 0.4 %: a cliff is searched in windows of a tenth of the frequency.
+    # Resample to steps of 0.4 %: the drop is searched in windows of a tenth of the frequency.
     steps = int(np.log(max(highest, 1) / max(lowest, 1)) / 0.004) + 2 if highest >= lowest else 0
     bins = np.unique(np.round(np.geomspace(max(lowest, 1), max(highest, 1), steps)).astype(int))
     sure = False
     if len(bins):
-        # The last bins are left out of what lies above: some resamplers leave an image there.
+        # Ignore the last bins above: some resamplers leave an image there.
         top = np.minimum(np.round(1.08 * bins).astype(int), len(power) - 2)
         below = np.array([np.median(level[int(0.87 * b) : int(0.97 * b) + 1]) for b in bins])
         drop = below - above[top]
-        # Some voices fall by that much as well, but onto hiss of their own.
+        # Some voices also fall by that much, but only down to breath noise.
         drop[above[top] > level.max() - _NOTHING_DB] = 0.0
         best = int(np.argmax(drop))
         if drop[best] >= _CLIFF_DB:
-            # Where it starts to fall: gentle filters let images of the next half kilohertz through.
+            # Use the start of the drop: gentle filters pass images of the next half kilohertz.
             near = np.arange(int(0.85 * bins[best]), min(int(1.1 * bins[best]) + 1, len(power)))
             band = float(near[level[near] >= below[best] - _EDGE_DB][-1] * spacing)
             sure = True
     upsampled = sure and band < 0.85 * half
-    # The nearest: filters start to fall up to a tenth below half the rate, and end as far above.
+    # Use the nearest: filters start to fall up to a tenth below half the rate and end as far above.
     true = min(RATES, key=lambda r: abs(np.log(r / 2 / max(band, 1.0)))) if upsampled else rate
     return {
         "band_hz": round(min(band, half), 1),

@@ -15,9 +15,9 @@ def find_duplicates(takes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Finds takes with the same audio or motion.
 
     Returns:
-      For each group: "kind" ("same sound", "same motion": exactly; "shared sound": at another
-      level, in another format, or in parts), "takes", "sentences" (their keys), and for shared
-      sound "seconds" of it, "shift" (s by which it is later in the second take) and "differing"
+      For each group: "kind" ("same sound" and "same motion" for exact copies, "shared sound" for
+      copies at another level, in another format, or in parts), "takes", "sentences" (their keys),
+      and for shared sound its "seconds", "shift" (delay in s in the second take) and "differing"
       (share of bits; see `fingerprints`).
     """
     out: list[dict[str, Any]] = []

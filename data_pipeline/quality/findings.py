@@ -1,4 +1,4 @@
-"""Findings about takes and the dataset: each once, with the number of takes that show it."""
+"""Findings about takes and the dataset, each listed once with the number of affected takes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Finding:
     """One finding about one take.
 
     Attributes:
-      key: equal for the same finding in other takes.
-      severity: of `SEVERITIES`.
-      text: about the take alone, such as "upsampled from 8 kHz".
-      every: about the dataset, after "n of m takes ".
+      key: the same for the same finding in other takes.
+      severity: one of `SEVERITIES`.
+      text: text for a single take, such as "upsampled from 8 kHz".
+      every: text for the dataset, to follow "n of m takes ".
     """
 
     key: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 def take_findings(take: Mapping[str, Any]) -> list[Finding]:
-    """Returns the findings about a take; see `report.assemble_report` for what a take is."""
+    """Returns the findings about a take, a mapping as described in `report.assemble_report`."""
     parts = (
         (_sound, take.get("audio") or {}),
         (_motion, take.get("motion") or {}),
@@ -174,13 +174,13 @@ def dataset_findings(
     """Returns the findings about a dataset, worst first.
 
     Args:
-      takes: all, with their verdicts.
-      hours: by "split", "subject", "language" and "emotion" of the takes in use.
-      duplicates: of `duplicates.find_duplicates`.
-      warnings: of the build, in words.
+      takes: all takes, with their verdicts.
+      hours: hours of the used takes by "split", "subject", "language" and "emotion".
+      duplicates: result of `duplicates.find_duplicates`.
+      warnings: warnings of the build, as text.
 
     Returns:
-      For each: severity, text, count (takes that show it) and takes (the first five).
+      For each finding: severity, text, count (number of affected takes) and takes (the first five).
     """
     out: list[dict[str, Any]] = []
 
@@ -282,5 +282,5 @@ def count_text(count: int, total: int) -> str:
 
 
 def kilohertz(hertz: float) -> str:
-    """Returns a frequency in kHz, as short as it goes: 22.05, 8, 4.4."""
+    """Returns a frequency in kHz with as few digits as needed: 22.05, 8, 4.4."""
     return f"{hertz / 1000:.4g}"

@@ -1,7 +1,7 @@
-"""Which recordings hold the same sound: again under another name, level, format or start.
+"""Finds recordings with the same audio under another name, level, format or start.
 
-Fingerprints after Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002):
-32 bits for each moment, the signs of how the energy of 33 bands changes across frequency and time.
+Uses the fingerprints of Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR
+2002): 32 bits per frame, the signs of the energy differences of 33 bands across frequency and time.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _SIZE = 4096
 _LENGTH = 2960  # 0.37 s
 _EDGES = np.round(np.geomspace(300, 2000, 34) / RATE * _SIZE).astype(int)
 _QUIET_DB = 35.0
-_COMMON = 12  # words in more places than this carry no information
-_LEAST = WORDS_A_SECOND  # words in common
+_COMMON = 12  # words that occur more often than this carry no information
+_LEAST = WORDS_A_SECOND  # minimum of words in common
 _FEWEST = 10
 
 
 class Fingerprinter:
-    """Makes the fingerprint of a recording that arrives in blocks."""
+    """Computes the fingerprint of a recording that arrives in blocks."""
 
     def __init__(self, rate: int):
         """Starts for samples at `rate` Hz."""
         import soxr
 
         self._stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32") if rate != RATE else None
-        self._held = np.zeros(_LENGTH // 2, np.float32)  # so that short words have a fingerprint
+        self._held = np.zeros(_LENGTH // 2, np.float32)  # padding for recordings of short words
         self._energies: list[np.ndarray] = []
         self._window = np.hanning(_LENGTH).astype(np.float32)
 
     def add(self, mono: np.ndarray, *, last: bool = False) -> None:
-        """Takes the next samples [N]."""
+        """Adds the next samples [N]."""
         mono = np.asarray(mono, np.float32)
         if self._stream is not None:
             mono = self._stream.resample_chunk(mono, last=last)
@@ -77,12 +77,12 @@ class Fingerprinter:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Two recordings that share sound.
+    """Two recordings that share audio.
 
     Attributes:
-      first, second: places in the sequence that was compared, first < second.
-      shift: s by which the sound comes later in the second.
-      seconds: of sound in common.
+      first, second: indices in the compared sequence, first < second.
+      shift: delay in s of the audio in the second recording.
+      seconds: length of the shared audio.
       differing: share of bits that differ; 0.5 by chance.
     """
 
@@ -97,7 +97,7 @@ def hash_words(fingerprint: str) -> np.ndarray:
     """Returns the words [N] uint32 of a fingerprint.
 
     Raises:
-      InputError: it is not one.
+      InputError: the text is not a fingerprint.
     """
     try:
         raw = base64.b64decode(fingerprint, validate=True)
@@ -109,7 +109,7 @@ def hash_words(fingerprint: str) -> np.ndarray:
 
 
 def compare(a: np.ndarray, b: np.ndarray, shift: int) -> tuple[float, int]:
-    """Returns (share of differing bits, words compared) with b's sound `shift` words later."""
+    """Returns (share of differing bits, words compared) with b delayed by `shift` words."""
     lo, hi = max(0, -shift), min(len(a), len(b) - shift)
     if hi <= lo:
         return 0.5, 0
@@ -122,13 +122,13 @@ def compare(a: np.ndarray, b: np.ndarray, shift: int) -> tuple[float, int]:
 
 
 def find_matches(fingerprints: Sequence[str | None]) -> list[Match]:
-    """Finds the pairs that share at least a second of sound, or a short recording's most.
+    """Finds the pairs that share at least a second of audio, or most of a short recording.
 
-    Words that occur in both, at the same distance, make a candidate; its bits decide. The work
-    grows with the number of words, not of pairs.
+    Words that occur in both recordings at the same distance form a candidate, which is accepted by
+    its bit error. The work grows with the number of words, not of pairs.
 
     Args:
-      fingerprints: from `Listener`; None or "" for recordings without.
+      fingerprints: results of `Fingerprinter`; None or "" for recordings without.
     """
     tracks = [hash_words(f) if f else np.zeros(0, np.uint32) for f in fingerprints]
     if sum(len(t) > 0 for t in tracks) < 2:
@@ -137,18 +137,18 @@ def find_matches(fingerprints: Sequence[str | None]) -> list[Match]:
     lengths = [len(t) for t in tracks]
     owner = np.repeat(np.arange(len(tracks)), lengths)
     position = np.concatenate([np.arange(n) for n in lengths])
-    # The long window makes neighbours alike: the first of equal words in a row stands for all.
+    # The long window makes neighbouring words equal: use only the first of a run.
     keep = (word != 0) & ~((np.diff(word, prepend=0) == 0) & (np.diff(owner, prepend=-1) == 0))
     word, owner, position = word[keep], owner[keep], position[keep]
     order = np.lexsort((position, owner, word))
     word, owner, position = word[order], owner[order], position[order]
     starts = np.flatnonzero(np.diff(word, prepend=word[:1] + np.uint32(1)))
     sizes = np.diff(np.append(starts, len(word)))
-    # A candidate is one number: (first, second, shift).
+    # Encode a candidate (first, second, shift) as one number.
     longest = max(lengths)
     candidates: list[np.ndarray] = []
     for gap in range(1, _COMMON):
-        # Of words in many places only neighbours are paired: twenty copies still make a chain.
+        # Pair only neighbours of frequent words: twenty copies still form a chain.
         usable = (sizes > gap) & ((sizes <= _COMMON) | (gap == 1))
         first, room = starts[usable], sizes[usable] - gap
         a = np.repeat(first, room) + _ramp(room)
@@ -171,7 +171,7 @@ def _ramp(sizes: np.ndarray) -> np.ndarray:
 
 
 def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> list[Match]:
-    # By votes, so that a pair's best shift is tried first, and not too many of the others.
+    # Sort by votes, to try a pair's best shift first and few others.
     order = np.lexsort((keys[:, 2], -votes, keys[:, 1], keys[:, 0]))
     sounding = [int(np.count_nonzero(t)) for t in tracks]
     out: list[Match] = []
@@ -184,7 +184,7 @@ def _verify(tracks: list[np.ndarray], keys: np.ndarray, votes: np.ndarray) -> li
             continue
         options = [(*compare(tracks[a], tracks[b], s), s) for s in (lag - 1, lag, lag + 1)]
         differing, count, best = min(options)
-        # A held vowel is like another; a second of sound, or all of a short word, is not.
+        # Held vowels resemble each other; a second of audio, or a whole short word, does not.
         need = min(_LEAST, max(_FEWEST, 0.8 * min(sounding[a], sounding[b])))
         if count >= need and differing < MAX_BIT_ERROR:
             seconds, by = count / WORDS_A_SECOND, best / WORDS_A_SECOND

@@ -13,11 +13,11 @@ from data_pipeline.timing import align
 RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240)}
 """Rates that are written 23.976, 29.97, 59.94 and so on and are none of these."""
 
-_STILL = 1e-5  # of a weight: less than any capture's noise and than float32's last bits matter
+_STILL = 1e-5  # of a weight: below the noise of any capture, above float32 rounding
 _DEAD = 1e-3
 _LIMIT = 1e-3
-_TOGETHER = 8  # channels: what is worked on at once bounds the memory of a long take
-# Gaze jumps from one frame to the next in every healthy person.
+_TOGETHER = 8  # channels processed at once, to limit the memory of a long take
+# Gaze normally jumps from one frame to the next (saccades).
 _STEADY = np.array([not n.startswith("eyeLook") and "EyeRot" not in n for n in rig.CHANNELS])
 
 
@@ -31,28 +31,28 @@ def measure_motion(
 
     Args:
       times: [F] s on the capture's clock, increasing.
-      curves: [F, 72] rig units; NaN where a frame holds nothing.
+      curves: [F, 72] rig units; NaN in missing frames.
       observed: [72] bool.
-      residual: [F] of the solve in mm, or None.
+      residual: [F] residual of the solver in mm, or None.
 
     Returns:
-      A dict that JSON can hold.
+      A JSON-serialisable dict.
 
-      frames, seconds, fps (exact for NTSC rates), fps_name, jitter_ms: of the times.
-      missing: share of frames that a steady clock would have and that are not there or hold NaN;
-        longest_gap_s: between two frames.
+      frames, seconds, fps (exact for NTSC rates), fps_name, jitter_ms: timing.
+      missing: share of the frames of a steady clock that are absent or NaN; longest_gap_s: longest
+        time between two frames.
       frozen: share of frames equal to the one before in all channels; longest_frozen_s; true_fps:
-        of the motion where frames are repeated regularly (30 fps stored as 60), else None.
-      jumps: share of frames, and jump_times [at most 20] s; see `jumping`.
-      saturated {channel: share of frames at its upper limit, or either of an angle's}.
+        rate of the motion if frames are repeated regularly (30 fps stored as 60), else None.
+      jumps: share of frames, and jump_times [at most 20] s; see `find_jumps`.
+      saturated {channel: share of frames at its upper limit, or at either limit of an angle}.
       range {channel: [1st, 50th, 99th percentile]}; dead: channels that never move.
       below, above: share of weights below 0 and above 1; outside: the worst channels.
-      noise: standard deviation of white noise that frame-to-frame roughness amounts to, in weight
-        units, median over channels that move.
+      noise: standard deviation of white noise with the same frame-to-frame roughness, in weight
+        units, median over moving channels.
       mirrored: share of moving left-right pairs that are exactly equal, None without pairs;
-        unequal: the left ones of those that are not.
+        unequal: the left channels of the other pairs.
       residual_mm {median, p95, max} or None.
-      digest: of the curves to a thousandth, equal for copies.
+      digest: digest of the curves rounded to a thousandth, the same for copies.
     """
     times = np.asarray(times, np.float64)
     curves = np.asarray(curves, np.float64)
@@ -101,14 +101,14 @@ def _timing(times: np.ndarray, valid: np.ndarray) -> dict[str, Any]:
     gaps = np.diff(times)
     if not len(gaps) or not (gaps > 0).all():
         return out
-    # The median is a multiple of the clock's tick where times are rounded; mean and slope are not.
+    # With rounded times the median is a multiple of the clock's tick; mean and slope are not.
     single = float(gaps[gaps < 1.5 * np.median(gaps)].mean())
     steps = np.maximum(np.round(gaps / single), 1.0)
     position = np.concatenate([[0.0], np.cumsum(steps)])
     period = float(np.polyfit(position, times, 1)[0]) if frames > 2 else float(gaps[0])
     fps = align.exact_rate(1.0 / period)
     for rate in (24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 100.0, 120.0):
-        # Of a take this short, the two ends' rounding is all the difference there is.
+        # In a take this short, the difference comes only from rounding at the two ends.
         fps = rate if abs(fps - rate) < 1e-4 * rate and fps not in RATE_NAMES else fps
     apart = (
         times - np.polyval(np.polyfit(position, times, 1), position) if frames > 2 else np.zeros(1)
@@ -144,11 +144,10 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
 def find_jumps(values: np.ndarray) -> np.ndarray:
     """Finds the frames [F] that jump.
 
-    A spike is a single frame that stands off the straight line through the two before and the two
-    after it, which themselves lie within a fifth of its height of that line; lids that shut and
-    open again in five frames do not. A step is a
-    frame at which the whole face is elsewhere: four times as far as the 98th percentile of all
-    steps, and five times as far as the frames around it.
+    A spike is a single frame that deviates from the straight line through the two frames before
+    and the two after it, which themselves lie within a fifth of its height of that line; a blink
+    of five frames is not a spike. A step is a frame at which the whole face moves by four times the
+    98th percentile of all steps and by five times the steps around it.
 
     Args:
       values: [F, C] in weight units.
@@ -168,7 +167,7 @@ def find_jumps(values: np.ndarray) -> np.ndarray:
 
 
 def _spikes(values: np.ndarray) -> np.ndarray:
-    """Returns which frames [F - 4] are spikes, from the third on; see `jumping`."""
+    """Returns the mask [F - 4] of spikes, from the third frame on; see `find_jumps`."""
     bend = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
     scale = 1.4826 * np.median(bend, axis=0)
     middle = values[2:-2]
@@ -182,7 +181,7 @@ def _spikes(values: np.ndarray) -> np.ndarray:
 
 
 def _roughness(values: np.ndarray) -> float | None:
-    """Returns the noise that a parabola through five frames (Savitzky and Golay 1964) leaves."""
+    """Returns the residual noise of a parabola fitted to five frames (Savitzky and Golay 1964)."""
     if len(values) < 9 or not values.shape[1]:
         return None
     window = np.array([-3.0, 12.0, 17.0, 12.0, -3.0]) / 35.0
@@ -190,7 +189,7 @@ def _roughness(values: np.ndarray) -> float | None:
         np.median(np.abs(column[2:-2] - np.convolve(column, window, "valid")))
         for column in values.T
     ]
-    # Of white noise the middle of the window keeps 17/35 of the variance.
+    # The middle of the window retains 17/35 of the variance of white noise.
     return round(float(1.4826 * np.median(each) / np.sqrt(18.0 / 35.0)), 6)
 
 

@@ -24,23 +24,24 @@ _BINS = 24
 def assemble_report(
     takes: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Returns the report of a dataset; it depends on the takes alone, not on order or time.
+    """Returns the report of a dataset; it depends only on the takes, not their order or the time.
 
     Args:
-      takes: for each "take" ("subject/name"), "subject", "sentence", "language", "emotion" (name),
-        "seconds", "synthetic", "verdict" (of `VERDICTS`) and "reasons"; where there are any
-        "audio", "motion" and "lips" (see the modules of those names), "clock" (fields of
-        `clocks.Clock`), "fit", "thumbnail", and "split", or "splits" {split: seconds}.
-      facts: about the dataset, copied: "name", "layout", "settings", "thresholds" {name: value};
-        "warnings" of the build, in words, are added to the findings; "hours" {split: hours} where
-        takes have no split.
+      takes: one mapping per take with "take" ("subject/name"), "subject", "sentence", "language",
+        "emotion" (name), "seconds", "synthetic", "verdict" (one of `VERDICTS`) and "reasons", and
+        optionally "audio", "motion" and "lips" (see the modules of those names), "clock" (fields
+        of `clocks.Clock`), "fit", "thumbnail", and "split", or "splits" {split: seconds}.
+      facts: values about the dataset that are copied: "name", "layout", "settings", "thresholds"
+        {name: value}; "warnings" of the build, as text, are added to the findings; "hours"
+        {split: hours} if takes have no split.
 
     Returns:
-      A dict that JSON can hold: the facts; "summary"; "warnings" (worst first); "reasons" (how many
-      takes each threshold quarantined); "hours" by split, subject, language and emotion of used
-      takes; "balance" of each ("count", and "effective": the exponential of the entropy, Hill's
-      number of order 1); "duplicates"; "measures" (percentiles and a histogram of each); "takes",
-      worst first. Thumbnails stay with the `MAX_THUMBNAILS` worst; fingerprints are dropped.
+      A JSON-serialisable dict: the facts; "summary"; "warnings" (worst first); "reasons" (number
+      of takes that each threshold quarantined); "hours" by split, subject, language and emotion of
+      used takes; "balance" of each ("count", and "effective": the exponential of the entropy,
+      Hill's number of order 1); "duplicates"; "measures" (percentiles and a histogram of each);
+      "takes", worst first. Only the `MAX_THUMBNAILS` worst keep thumbnails; fingerprints are
+      dropped.
     """
     facts = dict(facts or {})
     thresholds = dict(facts.get("thresholds") or {})
@@ -80,15 +81,15 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
     Equal reports give equal bytes.
 
     Args:
-      folder: existing folder, such as that of the shards.
-      report: of `assemble_report`.
+      folder: existing folder, such as the folder of the shards.
+      report: result of `assemble_report`.
 
     Raises:
       InputError, WorkFailed: as `a2fjax.files.atomic_write`.
     """
     folder = Path(folder)
     text = json.dumps(report, allow_nan=False, separators=(",", ":"))
-    # One take a line: easy to grep, at no cost in size.
+    # One take per line is easy to grep and no larger.
     text = text.replace('},{"take":', '},\n{"take":').replace(
         '"takes":[{"take"', '"takes":[\n{"take"'
     )
@@ -97,7 +98,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
 
 
 def severity_score(take: Mapping[str, Any], thresholds: Mapping[str, float]) -> float:
-    """Returns how near a take is to its worst threshold: 1 is at the threshold, more is beyond."""
+    """Returns a take's worst measure relative to its threshold: above 1 it exceeds that."""
     worst = 0.0
     for measure in MEASURES:
         limit, value = thresholds.get(measure.threshold) or 0.0, measure.value(take)
@@ -227,9 +228,9 @@ def _row(take: Mapping[str, Any], picture: bool) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns the value as JSON holds it: no NaN, no NumPy, floats to seven digits."""
+    """Returns a value as plain JSON types: no NaN, no NumPy, floats to seven digits."""
     kind = type(value)
-    # The frequent kinds first, by identity: a large set holds ten million values.
+    # Test the frequent types first, by identity: a large dataset has ten million values.
     if kind is float:
         return float(f"{value:.7g}") if math.isfinite(value) else None
     if kind is str or kind is int or kind is bool or value is None:

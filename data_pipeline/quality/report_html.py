@@ -89,7 +89,7 @@ body.appendChild(x[2])})}});
 
 
 def render_html(report: Mapping[str, Any]) -> str:
-    """Returns the page of a report: valid HTML, equal for equal reports."""
+    """Returns the page of a report as valid HTML, the same for equal reports."""
     title = f"Quality of {escape(report.get('name') or 'a set')}"
     sections = (
         _head(title, report),
@@ -99,7 +99,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         _hours(report),
         _duplicates(report),
         _pictures(report),
-        _takes(report),  # last but one: it may have hundreds of rows
+        _takes(report),  # near the end, as it may have hundreds of rows
         _settings(report),
     )
     return (
@@ -137,7 +137,7 @@ def _findings(report: Mapping[str, Any]) -> str:
     rows = []
     for item in report["warnings"][:_MOST_LINES]:
         names, count = item["takes"], item["count"]
-        # Where all takes show it, names add nothing.
+        # Names add no information if all takes are affected.
         few = names and count < report["summary"]["takes"]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         which = f'<div class="soft">{_names(names)}{more}</div>' if few else ""
@@ -239,7 +239,7 @@ def _hours(report: Mapping[str, Any]) -> str:
             continue
         items = list(each.items())
         shown, rest = items[:_MOST_BARS], items[_MOST_BARS:]
-        # Minutes where hours would all be 0.0something.
+        # Use minutes if all hours would be below 0.1.
         factor, unit = (1.0, "h") if sum(each.values()) >= 1 else (60.0, "min")
         rows = sparklines.bar_chart([(k, v * factor) for k, v in shown], unit)
         if rest:
@@ -303,7 +303,7 @@ def _settings(report: Mapping[str, Any]) -> str:
 
 
 def escape_lines(value: str) -> str:
-    """Returns escaped text that keeps its lines."""
+    """Returns escaped text with its line breaks."""
     return "\n".join(escape(line) for line in value.split("\n"))
 
 

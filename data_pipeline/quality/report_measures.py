@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number that every take may have.
+    """A number measured for each take.
 
     Attributes:
       name: key in the report.
-      path: of keys inside a take; the last may be "*" for the largest of a dict's values.
-      label, unit: as shown.
+      path: path of keys inside a take; the last may be "*" for the largest of a dict's values.
+      label, unit: label and unit in the report.
       threshold: name in `thresholds.Thresholds`, or "".
-      share: in [0, 1], shown in percent.
+      share: whether the value is in [0, 1] and shown in percent.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Small pictures as SVG text: histograms with thresholds, bars, and a take at a glance.
+"""Small plots as SVG text: histograms with thresholds, bar charts, and sparklines of takes.
 
-Drawn here rather than by a plotting library: thousands of bytes instead of tens, the same bytes on
-every machine, and text that stays text.
+They are drawn here instead of with a plotting library to keep them small, identical on every
+machine, and their text selectable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 10, 290, 20, 104
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Returns a number for people: three digits, no exponent from 0.0001 to a million."""
+    """Returns a number for display: three digits, no exponent from 0.0001 to a million."""
     if value is None or not math.isfinite(value):
         return ""
     if value == 0:
@@ -30,13 +30,13 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def escape(value: object) -> str:
-    """Returns any text safe inside HTML: escaped, without controls and halves of characters."""
+    """Returns text escaped for HTML, without control characters and surrogates."""
     plain = "".join(c if c.isprintable() else "\ufffd" for c in str(value).replace("\n", " "))
     return html.escape(plain.encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
-    """Returns the distribution of a measure, its threshold in red; see `report.assemble`."""
+    """Returns a histogram of a measure, its threshold in red; see `report.assemble_report`."""
     edges, counts = measure["histogram"]["edges"], measure["histogram"]["counts"]
     factor = 100.0 if percent else 1.0
     low, high = edges[0], edges[-1]
@@ -49,7 +49,7 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
     for a, b, count in zip(edges[:-1], edges[1:], counts, strict=True):
         if not count:
             continue
-        # Single takes stay visible beside thousands.
+        # Keep single takes visible beside thousands.
         tall = max(2.0, count / top * (_BOTTOM - _TOP))
         x, width = place(a), max(1.0, place(b) - place(a) - 1)
         title = f"{format_number(a * factor)} to {format_number(b * factor)}: {count}"
@@ -95,7 +95,7 @@ def bar_chart(values: Sequence[tuple[str, float]], unit: str) -> str:
 
 
 def take_sparkline(thumbnail: Mapping[str, Any], name: str) -> str:
-    """Returns loudness (grey), lip aperture (blue) and residual (red) of a take over its time."""
+    """Returns a plot over time of loudness (grey), lip aperture (blue) and residual (red)."""
     loudness, lips = thumbnail.get("loudness") or [], thumbnail.get("aperture") or []
     residual = thumbnail.get("residual") or []
     parts = []
@@ -126,7 +126,7 @@ def take_sparkline(thumbnail: Mapping[str, Any], name: str) -> str:
 
 
 def _line(values: Sequence[float | None], low: float, high: float, top: int, bottom: int) -> str:
-    """Returns the path of a curve; it is broken where there is no value."""
+    """Returns the SVG path of a curve, interrupted at missing values."""
     out, pen = [], False
     scale, step = (bottom - top) / max(high - low, 1e-9), 292 / max(1, len(values) - 1)
     for i, value in enumerate(values):

@@ -13,20 +13,20 @@ _MIN_DRIFT_CONFIDENCE = 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Limits of a take's measures; a take beyond one is quarantined, 0 switches one off.
+    """Limits of a take's measures; a take beyond one is quarantined, 0 disables a limit.
 
     Attributes:
-      least_snr_db: speech over noise.
-      most_clipping: share of samples at the limit.
+      least_snr_db: signal-to-noise ratio of speech, dB.
+      most_clipping: share of samples at the extreme values.
       most_silence: share of 20 ms frames without speech.
-      least_band_hz: highest frequency in the sound, where it is sure.
-      least_lip_correlation: of lips and loudness, see `lips`.
-      most_residual_mm: median over frames of the solve's residual.
-      most_drift: of the clocks, seconds a second, where it is sure.
+      least_band_hz: highest frequency in the audio, Hz, if certain.
+      least_lip_correlation: correlation of lips and loudness, see `lips`.
+      most_residual_mm: median over frames of the solver's residual, mm.
+      most_drift: drift of the clocks, s/s, if certain.
       most_frozen: share of frames that repeat the one before.
       most_jumps: share of frames that jump.
-      most_missing: share of frames that are missing, or hold no numbers.
-      most_saturated: share of frames at the limit, of the worst channel.
+      most_missing: share of frames that are missing or NaN.
+      most_saturated: share of frames at the limit, for the worst channel.
     """
 
     least_snr_db: float = 10.0
@@ -43,11 +43,11 @@ class Thresholds:
 
 
 def quarantine_reasons(measures: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
-    """Returns the reasons, in words, for which a take is quarantined; empty for a good take.
+    """Returns the reasons, as text, to quarantine a take; empty if there are none.
 
     Args:
-      measures: a take's "audio", "motion", "lips" and "clock", each a dict as the functions of this
-        package return it; what is missing or None is not judged.
+      measures: a take's "audio", "motion", "lips" and "clock", each a dict as returned by the
+        functions of this package; missing values and None are not checked.
       thresholds: the limits.
 
     Example:

@@ -1,4 +1,4 @@
-"""Reduces a take to the few points that a small picture of it needs."""
+"""Reduces a take to the few points needed for a small plot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def make_thumbnail(
     *,
     points: int = THUMBNAIL_POINTS,
 ) -> dict[str, Any]:
-    """Returns loudness, aperture and residual of a take at few points in time.
+    """Returns loudness, aperture and residual of a take at a few points in time.
 
-    Each point is the largest value of its stretch of time, so that no burst is lost.
+    Each point is the maximum over its interval, so that short bursts remain visible.
 
     Args:
-      envelope: [N] dB at 200 a second, or None.
+      envelope: [N] dB at 200 values per second, or None.
       times: [F] s on the audio's clock.
       aperture: [F].
       residual: [F] mm, or None.
@@ -32,8 +32,7 @@ def make_thumbnail(
 
     Returns:
       {"start", "seconds", "loudness", "aperture", "residual"}; the last three are lists of equal
-      length (None where a stretch holds nothing), loudness in [0, 1]. Empty lists for what is
-      missing.
+      length (None for empty intervals), loudness in [0, 1]. Lists of missing signals are empty.
     """
     times = np.asarray(times, np.float64)
     empty: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Solves with opposite shapes: at most one of a pair is above zero in a frame.
 
 This makes the solver's problem (`solve`) non-convex: one shape of each pair is held at zero in each
-frame, and for a given choice the problem is the convex one with an upper bound of 0 there. The
+frame. For a given choice, the problem is convex with an upper bound of 0 for the held shapes. The
 choice starts from the free solution and is improved while the objective falls, to a local optimum.
 """
 
@@ -23,24 +23,24 @@ EXCLUSIVE_PAIRS = (
 Apple's tracker never reports both at once. Shapes that merely oppose each other (smile and frown,
 blink and wide, those of the tongue) can be active together and are not listed."""
 
-_SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # of a pair's difference, over 9 frames
-_CLOSE = 0.5  # noise may decide which is larger where the smaller is more than this share of it
-_DOUBT = 0.2  # the choice may be wrong where the smaller is more than this of the larger,
-_VISIBLE = 0.03  # and matters where it is more than this
+_SMOOTH = np.hanning(11)[1:-1] / np.hanning(11).sum()  # smooths a pair's difference over 9 frames
+_CLOSE = 0.5  # if the smaller weight exceeds this share of the larger, noise may decide
+_DOUBT = 0.2  # the choice may be wrong if the smaller exceeds this share of the larger,
+_VISIBLE = 0.03  # and matters if the smaller exceeds this
 _SWAP = 1e-3  # a held shape is released beside a partner at zero if it would rise by more
-_REACH = 16  # frames on both sides that the choice for a run of frames is judged on
+_REACH = 16  # frames on both sides used to evaluate the choice for a run of frames
 _ROUNDS = 4  # maximum of rounds that improve which shape of a pair is held
 
 
 def solve_exclusive(
     problem: Problem, w: np.ndarray, exclusive: list[tuple[int, int]]
 ) -> tuple[float, int]:
-    """Solves again, in place, with at most one of each pair above zero; returns as `converge`.
+    """Solves again in place with at most one of each pair above zero; returns like `converge`.
 
-    The shape that is smaller in the free solution is held; where they are close, the one that is
-    smaller over the frames around, so that noise does not make them alternate. Then a held shape is
-    released where its partner came out at zero anyway and the gradient wants it to rise, and other
-    choices are tried in doubtful frames; both only lower the objective.
+    First holds the shape that is smaller in the free solution or, where the two are close, the one
+    that is smaller over the surrounding frames, so that noise does not make them alternate. Then
+    releases a held shape where its partner is at zero and the gradient would raise it, and tries
+    other choices in doubtful frames; both steps only lower the objective.
     """
     # 0 no doubt, else 1 + which one is smaller in this frame.
     doubt = np.zeros((len(w), len(exclusive)), np.int8)
@@ -70,7 +70,7 @@ def solve_exclusive(
         worst, more = _settle(problem, w)
         done += more
         value = problem.objective(w)
-        if value > best:  # choices that were better one by one are worse together
+        if value > best:  # choices that were better individually are worse together
             problem.held = previous
             worst, more = _settle(problem, w)
             done += more
@@ -80,7 +80,7 @@ def solve_exclusive(
 
 
 def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
-    """Converges, and releases shapes held beside a partner at zero as long as that helps."""
+    """Converges, and releases shapes held beside a partner at zero while that helps."""
     done = 0
     zero = 10.0 * problem.settings.tolerance  # weights this small are zero up to rounding
     for lo, hi in problem.spans():
@@ -105,10 +105,10 @@ def _settle(problem: Problem, w: np.ndarray) -> tuple[float, int]:
 
 
 def _try_others(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
-    """Changes the choice in doubtful frames where that lowers the objective; False if nowhere.
+    """Changes the choice in doubtful frames if that lowers the objective; False if none changed.
 
-    A span is solved with a pair's choice changed everywhere and the other spans fixed; each part of
-    it is then judged on its own frames and those near.
+    Solves each span with a pair's choice changed everywhere and the other spans fixed, then
+    evaluates each part of it on its frames and the nearby ones.
     """
     changed = False
     reach = _REACH if problem.tau else 0
@@ -142,7 +142,7 @@ def _try_others(problem: Problem, w: np.ndarray, doubt: np.ndarray) -> bool:
 
 
 def _choice(kind: int, held: np.ndarray, doubt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns another choice [n] of the held shape and the parts [n] it is judged in (0: none).
+    """Returns another choice [n] of the held shape and the parts [n] to evaluate it in (0: none).
 
     Kind -1 swaps each doubtful frame, 0 each run with the same held and the same smaller shape, 1
     each run with the same held shape; 2 and 3 hold one shape throughout a doubtful stretch.

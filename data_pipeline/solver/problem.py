@@ -1,4 +1,4 @@
-"""The box-constrained problem of a sequence of frames (`solve`), and descent on spans of it."""
+"""The box-constrained problem for a sequence of frames (`solve`), and descent on its spans."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _INNER = 25  # iterations between two checks of the residual: a check costs abou
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SolveSettings:
-    """Settings of the solver; strengths in mm^2, see the formula in `solve`.
+    """Settings of the solver; term weights in mm^2, see the formula in `solve`.
 
     Attributes:
       l2: ridge; its natural value is the scanner's noise variance over a weight's variance.
-      l1: linear in the weights; keeps shapes that are not needed at zero.
-      smoothness: of neighbouring frames; symmetric in time, so it does not delay.
-      symmetry: of left and right partners.
+      l1: linear in the weights; keeps unneeded shapes at zero.
+      smoothness: smoothness of neighbouring frames; symmetric in time, so it adds no delay.
+      symmetry: symmetry of left and right partners.
       tolerance: largest optimality residual, in weight units.
-      passes: maximum of refinements; a sequence that needs more is reported as not converged.
-      iterations: maximum of iterations a pass.
+      passes: maximum number of refinements; a sequence that needs more is not converged.
+      iterations: maximum number of iterations per pass.
       chunk: frames solved together; a fixed size, so that everything compiles once.
     """
 
@@ -38,7 +38,7 @@ class SolveSettings:
 
 
 class Problem:
-    """min sum_t w h w' - 2 q w + smoothness |w_t - w_(t-1)|^2 over 0 <= w <= upper, by spans.
+    """Minimises sum_t w h w' - 2 q w + smoothness |w_t - w_(t-1)|^2 over 0 <= w <= upper, by spans.
 
     `held` [F, P] is the shape of each exclusive pair that is fixed at zero: 0 first, 1 second.
     """
@@ -95,7 +95,7 @@ class Problem:
             yield max(lo, 0), min(lo + self.settings.chunk, len(self.linear))
 
     def rows(self, lo: int, hi: int) -> np.ndarray:
-        """Returns D d of frames lo..hi, lost ones filled."""
+        """Returns D d of frames lo..hi, with lost frames filled in."""
         rows = np.array(self.linear[lo:hi], np.float64)
         lost = lo + np.flatnonzero(self.lost[lo:hi])
         if len(lost):
@@ -110,7 +110,7 @@ class Problem:
         return np.where(self.moves, self.rows(lo, hi) - self.settings.l1 / 2.0, 0.0)
 
     def guess(self, lo: int, hi: int) -> np.ndarray:
-        """Returns the minimum without bounds and smoothness."""
+        """Returns the solution without bounds and smoothness."""
         return np.linalg.lstsq(self.h, self.target(lo, hi).T, rcond=1e-6)[0].T
 
     def upper(self, lo: int, hi: int) -> np.ndarray:
@@ -124,7 +124,7 @@ class Problem:
     def gradient(
         self, w: np.ndarray, lo: int, hi: int, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns half the gradient at frames lo..hi, those around them as in `w`."""
+        """Returns half the gradient at frames lo..hi; the surrounding frames are those of `w`."""
         rows = w[lo:hi] if rows is None else rows
         steps = self._steps(w, lo, hi, rows) * self.link[lo : hi + 1, None]
         return rows @ self.h - self.target(lo, hi) + self.tau * (steps[:-1] - steps[1:])
@@ -136,7 +136,7 @@ class Problem:
     def costs(
         self, w: np.ndarray, lo: int, hi: int, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the objective of frames [n] and of the links before each and after [n + 1]."""
+        """Returns the objective of frames [n] and of the links before and after them [n + 1]."""
         rows = w[lo:hi] if rows is None else rows
         frames = np.einsum("fk,fk->f", rows @ self.h - 2.0 * self.target(lo, hi), rows)
         steps = self._steps(w, lo, hi, rows)
@@ -195,7 +195,7 @@ class Problem:
         chunk, tolerance = self.settings.chunk, self.settings.tolerance
         worst, done = self.worst(w), 0
         while worst > tolerance and done < self.settings.passes:
-            # Every other pass moves the spans by half, so that no seam stays one.
+            # Every other pass shifts the spans by half, so that no boundary stays in place.
             begin = -(chunk // 2) if done % 2 else 0
             for lo, hi in self.spans(begin):
                 upper, gradient = self.upper(lo, hi), self.gradient(w, lo, hi)

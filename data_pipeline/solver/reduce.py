@@ -1,18 +1,19 @@
-"""From the vertices of a frame to the few numbers that the solver needs.
+"""Reduces the vertices of a frame to the few numbers that the solver needs.
 
-The solver (`solve`) sees a frame d [M, 3] only through D d [K] and |d|^2, D being the shapes. Here
-that reduction is made, a block of frames at a time, so that a scan is read once and never kept.
+The solver (`solve`) uses a frame d [M, 3] only through D d [K] and |d|^2, D being the shapes. This
+module computes them in blocks of frames, so that a scan is read once and never stored.
 
-Real scans have vertices that dropped out and vertices that are far off. Both would need weights of
-their own in each frame, and with them a Gram matrix of its own. Instead the frame is completed, by
-additive half-quadratic minimisation (Geman and Yang 1995, IEEE Trans. Image Process. 4; for Huber's
-function it is his "modified residuals", Huber and Dutter 1974):
+Real scans have dropped-out vertices and outliers. Weighting them would require a separate Gram
+matrix for each frame. Instead the frame is completed by additive half-quadratic minimisation
+(Geman and Yang 1995, IEEE Trans. Image Process. 4; for Huber's function these are the "modified
+residuals" of Huber and Dutter 1974):
 
     d~ = w D + psi(d - w D),    psi(r) = r min(1, c / |r|) of a vertex, 0 where it dropped out,
 
-with w at the minimum of the robust fit of that frame alone, so that one Gram matrix serves all
-frames: the completed frame has the same minimum. Where few vertices are bad, the minimum is found
-by reweighting, with the Gram matrix less what they contribute to it; else by repeating the formula.
+with w at the minimum of the robust fit to that frame alone. The completed frame has the same
+minimum, so one Gram matrix serves all frames. If few vertices are bad, the minimum is computed by
+reweighting, with their contribution subtracted from the Gram matrix; otherwise by iterating the
+formula.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ _DENSE = 4
 
 @dataclasses.dataclass(frozen=True)
 class NormalTerms:
-    """A block of frames as the solver takes it.
+    """The terms of a block of frames that the solver uses.
 
     Attributes:
-      linear: [n, K] float64 D d~, mm^2; NaN in frames that are lost (see `used`).
-      energy: [n] float64 |d~|^2, mm^2; NaN in frames that are lost.
-      used: [n] share of the vertices that were there; a frame below 0.02 counts as lost.
-      outliers: [n] share of those whose residual was beyond `outlier_mm` and was cut to it.
+      linear: [n, K] float64 D d~, mm^2; NaN in lost frames (see `used`).
+      energy: [n] float64 |d~|^2, mm^2; NaN in lost frames.
+      used: [n] share of vertices present; a frame below 0.02 counts as lost.
+      outliers: [n] share of these whose residual was limited to `outlier_mm`.
     """
 
     linear: np.ndarray
@@ -70,7 +71,7 @@ class Reducer:
 
         Args:
           deltas: [K, M, 3] mm.
-          outlier_mm: residuals of a vertex beyond this count as this much; 0 trusts every vertex.
+          outlier_mm: residuals of vertices are limited to this; 0 trusts every vertex.
 
         Raises:
           ValueError: deltas of another shape or not finite, or a negative `outlier_mm`.
@@ -85,7 +86,7 @@ class Reducer:
         self._flat = deltas.reshape(len(deltas), -1)
         self.gram = self._flat @ self._flat.T
         self._single = self._flat.astype(np.float32)
-        # A few vertices' rows lie together in memory.
+        # Store the rows of each vertex contiguously, to gather a few vertices quickly.
         self._rows = np.ascontiguousarray(deltas.transpose(1, 2, 0))
         self._fit = _Fit(self.gram + _RIDGE * np.eye(len(deltas)))
 
@@ -93,8 +94,8 @@ class Reducer:
         """Reduces frames.
 
         Args:
-          moved: [n, M, 3] displacements in mm, in any float type; a vertex with a coordinate that
-            is not finite dropped out.
+          moved: [n, M, 3] displacements in mm, in any float type; a vertex with a non-finite
+            coordinate has dropped out.
 
         Raises:
           ValueError: another number of vertices.
@@ -112,7 +113,7 @@ class Reducer:
         energy = np.vecdot(d, d)
         missing = None
         if not np.isfinite(energy).all():
-            # A sum of three costs a fifth of looking at each coordinate.
+            # Summing three coordinates takes a fifth of the time of testing each one.
             missing = ~np.isfinite(moved[:, :, 0] + moved[:, :, 1] + moved[:, :, 2])
             d = d.copy() if np.shares_memory(d, moved) else d
             d.reshape(moved.shape)[missing] = 0.0
@@ -137,12 +138,12 @@ class Reducer:
         energy: np.ndarray,
         outliers: np.ndarray,
     ) -> None:
-        """Replaces D d and |d|^2 by those of the completed frames; counts the outliers."""
+        """Replaces D d and |d|^2 with those of the completed frames; counts the outliers."""
         frames, shapes = linear.shape
         many = _MANY * self.vertices
         empty = np.zeros(0, int)
         gone = [empty] * frames if missing is None else [np.flatnonzero(m) for m in missing]
-        less = np.zeros((frames, shapes, shapes))  # what the Gram matrix loses with bad vertices
+        less = np.zeros((frames, shapes, shapes))  # contribution of bad vertices to the Gram matrix
         for i, where in enumerate(gone):
             rows = self._rows[where].reshape(-1, shapes)
             less[i] = rows.T @ rows
@@ -222,9 +223,9 @@ class Reducer:
 
 
 class _Fit:
-    """Box-constrained least squares of many frames, each with its own part of the Gram matrix.
+    """Box-constrained least squares for many frames, each with a separate Gram correction.
 
-    Accelerated projected gradients in coordinates of unit diagonal (see `solve`), for a fixed
+    Uses accelerated projected gradients in coordinates of unit diagonal (see `solve`), for a fixed
     number of iterations, so that no frame depends on another.
     """
 
@@ -236,7 +237,7 @@ class _Fit:
     def __call__(
         self, linear: np.ndarray, less: np.ndarray | None, start: np.ndarray | None, count: int
     ) -> np.ndarray:
-        """Returns weights [n, K] for D d [n, K], with `less` [n, K, K] off the Gram matrix."""
+        """Returns weights [n, K] for D d [n, K], with `less` [n, K, K] subtracted from the Gram."""
         q, upper = linear * self._scale, 1.0 / self._scale
         gram = self._gram
         if less is not None:

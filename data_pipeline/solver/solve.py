@@ -13,8 +13,7 @@ against the gradient in float64 until the optimality (KKT) residual of the whole
 between spans included, is below a bound. Memory beyond the sequence and its weights is that
 of one span.
 
-Of shapes that are opposite directions of one motion, at most one can be required to be above zero;
-see `exclusive`.
+Optionally at most one of two shapes with opposite directions may be above zero; see `exclusive`.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ class Solution:
       weights: [F, K] float64 in [0, 1].
       residual: [F] root mean square over vertices of |w D - d|, mm; NaN in lost frames.
       kkt: largest |w - clip(w - gradient / curvature, 0, upper)| over frames and shapes; 0 at the
-        optimum. `upper` is 1, or 0 for the shape of an exclusive pair that is held.
-      converged: kkt <= tolerance.
-      passes: refinements, of the free and of the exclusive problem together.
-      iterations: of the descent, over all passes and spans.
-      objective: the module's formula at the weights, mm^2 (lost frames as they were filled).
+        optimum. `upper` is 1, or 0 for the held shape of an exclusive pair.
+      converged: whether kkt <= tolerance.
+      passes: number of refinements, of the free and the exclusive problem together.
+      iterations: number of descent iterations, over all passes and spans.
+      objective: the module's formula at the weights, mm^2 (with lost frames filled in).
     """
 
     weights: np.ndarray
@@ -70,7 +69,7 @@ def gram(deltas: np.ndarray) -> np.ndarray:
 def correlate(deltas: np.ndarray, displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (D d [F, K], |d|^2 [F]) in float64 for shapes [K, M, 3] and frames [F, M, 3].
 
-    Every vertex is trusted; `reduce.Reducer` is for captures with gaps and outliers.
+    Trusts every vertex; use `reduce.Reducer` for captures with gaps and outliers.
     """
     flat = np.asarray(deltas, np.float64).reshape(len(deltas), -1)
     d = np.asarray(displacement, np.float64).reshape(len(displacement), -1)
@@ -96,18 +95,18 @@ def solve(
     valid frame gets weight 0.
 
     Args:
-      gram: [K, K] of the shapes, mm^2; see `gram`.
+      gram: [K, K] Gram matrix of the shapes, mm^2; see `gram`.
       linear: [F, K] and
-      energy: [F] of the frames, mm^2; see `correlate` and `reduce.Reducer`. They are read a span at
-        a time and may be memory maps.
-      vertices: number of vertices, of all frames or of each [F]; for the residual.
-      settings: of the solver.
+      energy: [F] terms of the frames, mm^2; see `correlate` and `reduce.Reducer`. They are read in
+        spans and may be memory maps.
+      vertices: number of vertices, for all frames or for each [F]; for the residual.
+      settings: solver settings.
       first: frames at which a new take begins (no smoothness across).
       pairs: indices (left, right) of partners for the symmetry term.
-      exclusive: indices of shapes of which at most one is above zero in a frame. The result is
-        optimal for the shapes that it holds at zero; which ones it holds is a local optimum.
-      start: [F, K] weights to start from, None for an estimate without bounds and smoothness; the
-        result is the same, only sooner.
+      exclusive: pairs of shape indices of which at most one is above zero in a frame. The result is
+        optimal for the shapes held at zero; the choice of held shapes is a local optimum.
+      start: [F, K] initial weights, None for an estimate without bounds and smoothness; a good
+        start gives the same result faster.
 
     Returns:
       A `Solution`; check `converged`.

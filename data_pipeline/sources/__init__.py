@@ -1,15 +1,15 @@
-"""Capture sources: the protocol that a build reads from, and the layouts on disk that implement it.
+"""Capture sources: the protocol that a build reads from, and the on-disk layouts that implement it.
 
 A source lists actors and their takes cheaply and reads the capture of a take on request: moving
-vertices or curves, with real-valued times. It reads and checks; it decides nothing about alignment,
-solving or splits.
+vertices or curves, with real-valued times. It only reads and checks; alignment, solving and splits
+happen elsewhere.
 
 A layout is a module with two functions:
 
-    recognise(path: Path) -> str | None           why the folder has this layout, in words, or None
+    recognise(path: Path) -> str | None           reason why the folder has this layout, or None
     open_source(path: Path, options: SourceOptions) -> Source
 
-Other packages add layouts without a change here (docs/extending.md):
+Other packages can register further layouts (docs/extending.md):
 
     from a2fjax import registry
 
@@ -48,22 +48,22 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """What the user states about a capture that its files do not.
+    """Information about a capture that the user supplies because its files lack it.
 
     Attributes:
-      fps: frames a second of captures; 0 uses what the files say.
+      fps: frame rate of captures; 0 uses the rate stated in the files.
       subject: name of the actor; "" uses the name of the folder.
-      language: BCP-47 code for takes that do not say; "" for unknown.
-      emotion: weights such as "happy=0.7,sad=0.3" for takes that do not say; "" for neutral.
-      units: of vertices: "mm", "cm", "m"; "auto" goes by what the files say, by the template rig,
-        else by the head's size.
-      axes: which of the capture's axes point to the person's left, up and out of the face, each
-        with its sign: "+x+y+z" is the rig's own, "+x+z-y" a capture with z up; "auto" goes by what
-        the files say, else by the template rig.
+      language: BCP-47 code for takes that state none; "" for unknown.
+      emotion: weights such as "happy=0.7,sad=0.3" for takes that state none; "" for neutral.
+      units: units of vertices: "mm", "cm", "m"; "auto" uses the files, then the template rig, then
+        the head's size.
+      axes: the capture's axes that point to the person's left, up and out of the face, each with
+        its sign: "+x+y+z" for the rig's axes, "+x+z-y" for a capture with z up; "auto" uses the
+        files, then the template rig.
       mouth_close: "arkit" (mouthClose is relative to an open jaw), "nvidia" (it includes
-        jawOpen), or "auto" (read from the shapes).
+        jawOpen), or "auto" (detected from the shapes).
       rig: file or folder of a template rig (see `rigs.read_rig`) for actors without
-        blendshapes; its topology must be that of their meshes.
+        blendshapes; its topology must match their meshes.
       missing_audio: "reject" leaves out takes without an audio file; "silence" treats them as
         performed in silence.
     """
@@ -85,19 +85,19 @@ class Take:
 
     Attributes:
       subject: name of the actor.
-      name: unique for the subject.
-      audio: audio file, or a film with a sound track; None for a take performed in silence.
-      data: the files with motion; a folder stands for all files in it.
+      name: name, unique for the subject.
+      audio: audio file, or a video with sound; None for a take performed in silence.
+      data: the files with motion; a folder represents all files in it.
       sentence: key of the spoken sentence; equal keys never cross splits.
       language: BCP-47 code or "".
       emotion: [5] on `rig.EMOTIONS`, constant.
       emotion_track: None, or (times [N] in s on the audio clock, weights [N, 5]) instead.
-      slate: lip pops for alignment, not speech.
-      synthetic: no person was recorded.
-      held_out: True or False where the capture states it; None leaves it to the draw.
-      fps: rate of the capture; 0 where the motion's file has its own times.
+      slate: whether the take holds lip pops for alignment instead of speech.
+      synthetic: whether the take is generated rather than recorded from a person.
+      held_out: True or False if the capture states it; None leaves it to the draw.
+      fps: rate of the capture; 0 if the motion's file has times.
       text: transcript, if known.
-      offset: audio time minus capture time in s where the files state it (timecodes), else None.
+      offset: audio time minus capture time in s if the files state it (timecodes), else None.
     """
 
     subject: str
@@ -119,8 +119,8 @@ class Take:
         """Checks that names and texts can be encoded.
 
         Raises:
-          InputError: a name with control characters, or one that is not Unicode (file names on
-            Linux are any bytes); names the first file.
+          InputError: a name has control characters or is not Unicode (file names on Linux may be
+            any bytes); the message names the first file.
         """
         for name in (self.subject, self.name):
             if escape_unprintable(name) != name:
@@ -138,14 +138,14 @@ class Capture:
     """The motion of a take: moving vertices, curves, or both.
 
     Attributes:
-      times: [F] seconds on the capture's clock, increasing; frames that are missing leave a hole.
+      times: [F] seconds on the capture's clock, increasing; missing frames leave a gap.
       skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
         that dropped out are NaN.
       tongue: the same for the tongue.
       curves: [F, 72] in rig units, or None.
-      observed: [72] which channels `curves` holds, or None.
+      observed: [72] mask of the channels in `curves`, or None.
       eyes: [F, 4] degrees, rig order, or None.
-      notes: decisions made in reading, in words.
+      notes: decisions made while reading, as text.
     """
 
     times: np.ndarray
@@ -163,8 +163,8 @@ class Actor:
 
     Attributes:
       name: subject id.
-      takes: in order of their names.
-      files: files of the actor that belong to no take (rig, neutral mesh, shot list).
+      takes: takes, in order of their names.
+      files: the actor's files that belong to no take (rig, neutral mesh, shot list).
       rejected: (take, reason) for each take that could not be listed.
     """
 
@@ -184,10 +184,10 @@ class Actor:
 
 
 class Source(Protocol):
-    """A set of captures; picklable, so that worker processes can read their share of it.
+    """A set of captures; picklable, so that worker processes can read their share.
 
     Attributes:
-      layout: name that the layout is registered under.
+      layout: registered name of the layout.
       path: folder of the captures.
     """
 
@@ -205,16 +205,16 @@ class Source(Protocol):
         """
 
     def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
-        """Returns the blendshapes of "skin" or "tongue", or None where the actor has none.
+        """Returns the blendshapes of "skin" or "tongue", or None if the actor has none.
 
         Raises:
           InputError: the file is damaged or names unknown shapes.
         """
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns the neutral mesh (vertices [V, 3], faces [F, 3]), or None where there is none.
+        """Returns the neutral mesh (vertices [V, 3], faces [F, 3]), or None if there is none.
 
-        In the unit of the files and the axes of the rig.
+        It is in the unit of the files and the axes of the rig.
 
         Raises:
           InputError: the file is damaged.
@@ -224,8 +224,8 @@ class Source(Protocol):
 def layout_names() -> list[str]:
     """Returns the registered layouts in the order in which "auto" tries them.
 
-    Layouts of plugins come first: a built-in one recognises much, such as any table of curves
-    beside a sound file.
+    Plugin layouts come first, because built-in layouts are permissive: one accepts any table of
+    curves beside an audio file.
     """
     return [*(name for name in registry.sources.names() if name not in LAYOUTS), *LAYOUTS]
 
@@ -234,19 +234,20 @@ def check_layout(layout: str) -> None:
     """Checks a value of `--layout`.
 
     Raises:
-      InputError: it is neither "auto" nor registered; names the nearest and how to register one.
+      InputError: the layout is neither "auto" nor registered; suggests the nearest and says how to
+        register one.
     """
     if layout != "auto":
         registry.sources.get(layout, where="--layout: ")
 
 
 def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[Source, str]:
-    """Opens a folder of captures; returns the source and the reason for its layout, in words.
+    """Opens a folder of captures; returns the source and the reason for its layout, as text.
 
     Args:
       path: the folder.
       layout: a registered layout, or "auto" to recognise it.
-      options: what the user knows about the capture.
+      options: information about the capture supplied by the user.
 
     Raises:
       InputError: there is no such folder, the layout is unknown, or no layout recognises it.
@@ -277,7 +278,7 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
 def _open(layout: str, path: Path, options: SourceOptions) -> Source:
     source: Source = registry.sources.get(layout).load().open_source(path, options)
     if source.layout != layout:
-        # Content keys depend on the code behind the layout's name.
+        # Content keys depend on the code that implements the layout.
         raise InputError(
             f"layout {layout!r}: its source says layout={source.layout!r}, expected {layout!r}"
         )
@@ -285,7 +286,7 @@ def _open(layout: str, path: Path, options: SourceOptions) -> Source:
 
 
 def escape_unprintable(text: str) -> str:
-    """Returns text on one line in which characters that cannot be encoded or shown are escaped."""
+    """Returns text on one line with unencodable and unprintable characters escaped."""
     return "".join(
         c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1]
         for c in text
@@ -297,7 +298,7 @@ def _encodable(text: str) -> bool:
 
 
 def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the audio file of that stem in a folder, WAV first and films last, or None."""
+    """Returns the audio file with a stem in a folder, WAV first and videos last, or None."""
     for suffix in AUDIO_SUFFIXES:
         for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
             if (folder / name).is_file():
