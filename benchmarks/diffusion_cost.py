@@ -87,13 +87,13 @@ def nvidia(frames: int) -> tuple[float, float]:
 def said(seconds: float) -> tuple[float, float]:
     """Returns (one call, values) of SAiD's U-Net on a clip; see the module.
 
-    Counted are convolutions and products of matrices, two operations a multiplication.
+    It counts convolutions and matrix products, with two operations per multiplication.
     """
     w, frames = SAID_WIDTH, round(seconds * SAID_FPS)
-    tokens = frames  # Features are interpolated to the motion's length.
-    narrow = 3 * w * w * 2 + 4 * w * w  # Two convolutions of three; the step's embedding once.
+    tokens = frames  # Features are interpolated to the length of the motion.
+    narrow = 3 * w * w * 2 + 4 * w * w  # Two convolutions of width three and one step embedding.
     wide = 3 * 2 * w * w + 3 * w * w + 2 * w * w
-    attention = 2 * frames * w  # Logits and means over all frames, self; across likewise.
+    attention = 2 * frames * w  # Logits and means over all frames; self- and cross-attention alike.
     block = (2 + 4 + 2) * w * w + 12 * w * w  # Projections; self; queries and out; GEGLU of 4.
     across = 2 * SAID_CONTEXT * w
     blocks = 4
@@ -115,7 +115,7 @@ def encoder_cost(seconds: float) -> float:
 
 
 def on_paper(seconds: float) -> list[dict[str, Any]]:
-    """Returns a row for each design: operations of a call and of a sample for a second."""
+    """Returns a row per design: operations of a call and of a sample for one second."""
     frames = round(seconds * rig.FPS)
     out = []
 
@@ -143,7 +143,7 @@ def on_paper(seconds: float) -> list[dict[str, Any]]:
 
 
 def measured(seconds: float, rounds: int) -> dict[str, float]:
-    """Returns the seconds of a clip by model, as medians of ratios to the regression's."""
+    """Returns the seconds per clip by model, as medians of ratios to the regression model."""
     frames = round(seconds * rig.FPS)
     rng = np.random.default_rng(0)
     audio = (0.05 * rng.standard_normal(frames * HOP)).astype(np.float32)

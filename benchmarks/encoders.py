@@ -44,7 +44,7 @@ BOUND = 2e-5
 
 
 def torch_model(config: wav2vec2.Wav2Vec2Config, folder: Path) -> Any:
-    """Returns a random model of transformers and saves its checkpoint in `folder`."""
+    """Returns a randomly initialised transformers model and saves its checkpoint in `folder`."""
     import torch
     import transformers
 
@@ -63,7 +63,7 @@ def torch_model(config: wav2vec2.Wav2Vec2Config, folder: Path) -> Any:
 
 
 def voice(samples: int, seed: int) -> np.ndarray:
-    """Returns harmonics in syllables over noise, zero mean and unit variance."""
+    """Returns syllables of harmonics over noise, with zero mean and unit variance."""
     rng = np.random.default_rng(seed)
     t = np.arange(samples) / SAMPLE_RATE
     sound = sum((np.sin(2 * np.pi * 120 * h * t + h) / h for h in range(1, 20)), np.zeros(samples))
@@ -86,7 +86,7 @@ def row(
     masked: bool,
     rounds: int,
 ) -> dict[str, Any]:
-    """Compares both for one length, with or without a mask."""
+    """Compares both implementations for one length, with or without a mask."""
     import jax
     import jax.numpy as jnp
     import torch
@@ -177,7 +177,7 @@ def whisper_rows(
     cases: list[tuple[float, bool]],
     show: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Compares Whisper for all lengths, or prints why it cannot."""
+    """Compares Whisper for all lengths, or prints why this is impossible."""
     import jax
 
     if args.whisper is None:

@@ -31,7 +31,7 @@ STEPS, EVERY, FAULT_AT = 80, 20, 47
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     fault: str
     codes: str
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class Start:
-    """One start of all processes of a run."""
+    """A launch of all processes of a run."""
 
     def __init__(
         self, run: Path, shards: Path, processes: int, devices: int, logs: Path, *extra: str
@@ -78,7 +78,7 @@ class Start:
                 )
 
     def until(self, condition: Callable[[], object], seconds: float = 600) -> None:
-        """Waits for something while all processes run."""
+        """Waits for a condition while all processes run."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end or any(p.poll() is not None for p in self.processes):
@@ -87,14 +87,14 @@ class Start:
             time.sleep(0.005)
 
     def step(self) -> int:
-        """Returns the last update that was logged."""
+        """Returns the last logged update."""
         path = self.run / "metrics.jsonl"
         text = path.read_text() if path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines()  # The last may be half a line.
+        lines = text[: text.rfind("\n") + 1].splitlines()  # The last line may be incomplete.
         return int(json.loads(lines[-1])["step"]) if lines else 0
 
     def wait(self, but: int | None = None, seconds: float = 600) -> list[int]:
-        """Returns exit codes; a frozen process `but` is killed once the others have ended."""
+        """Returns exit codes; kills the frozen process `but` after the others have ended."""
         end = time.monotonic() + seconds
         for number, process in enumerate(self.processes):
             if number != but:
@@ -103,20 +103,20 @@ class Start:
         return [p.wait() for p in self.processes]
 
     def kill(self) -> None:
-        """Ends what still runs."""
+        """Kills all running processes."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
 
     def said(self) -> str:
-        """Returns the first line that a process ended with."""
+        """Returns the first line of a process's final message."""
         lines = [line for log in self.logs for line in log.read_text().splitlines()]
         told = [line for line in lines if line.startswith("a2fjax train:")]
         return told[0].removeprefix("a2fjax train: ") if told else "nothing"
 
 
 def checksum(run: Path) -> str:
-    """Returns digits of the last state's parameters, averages and optimiser."""
+    """Returns a checksum of the last state's parameters, averages and optimiser."""
     import jax
 
     from a2fjax.training import checkpoints
@@ -129,7 +129,7 @@ def checksum(run: Path) -> str:
 
 
 def saved(run: Path) -> int:
-    """Returns the last complete step."""
+    """Returns the last complete checkpoint step."""
     steps = [int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal()]
     return max(steps, default=0)
 
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 class Table:
-    """Runs the rows, one after the other, from the same first state."""
+    """Runs the rows one after another from the same initial state."""
 
     def __init__(self, folder: Path, shards: Path, processes: int, devices: int) -> None:
         self.folder, self.shards = folder, shards
@@ -170,7 +170,7 @@ class Table:
         self.checksum = checksum(whole)
 
     def rows(self, only: list[str] | None) -> list[Row]:
-        """Returns the rows, printing each as it comes."""
+        """Returns the rows and prints each as soon as it is finished."""
         out = []
         for name in FAULTS if only is None else only:
             out.append(FAULTS[name](self, name))
@@ -193,7 +193,7 @@ class Table:
 
 
 def signalled(sign: signal.Signals, victim: int, *, saving: bool = False) -> Callable[..., Row]:
-    """Returns what makes the row of a signal to one process."""
+    """Returns a function that produces the row of a signal to one process."""
 
     def row(table: Table, name: str) -> Row:
         run = table._copy(name)
@@ -218,13 +218,13 @@ def signalled(sign: signal.Signals, victim: int, *, saving: bool = False) -> Cal
 
 
 def full_disk(table: Table, name: str) -> Row:
-    """A disk that is full when the second state is written; more room, and on it goes."""
+    """Fills the disk while the second state is written, then frees space and continues."""
     run = table._copy(name)
     place = table.folder / "disk"
     place.mkdir(exist_ok=True)
     taken = [(p, p.stat().st_blocks * 512) for p in run.rglob("*")]
     state = sum(n for p, n in taken if "checkpoints" in p.parts)
-    size = sum(n for _, n in taken) + state // 2 + 2**18  # Room for metrics and half a state.
+    size = sum(n for _, n in taken) + state // 2 + 2**18  # Space for metrics and half a state.
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)],
         capture_output=True, text=True, check=False,
@@ -258,7 +258,7 @@ def full_disk(table: Table, name: str) -> Row:
 
 
 def refused(change: Callable[[Path], tuple[str, ...]]) -> Callable[..., Row]:
-    """Returns what makes the row of something that is wrong before the run starts."""
+    """Returns a function that produces the row of an error detected before the run starts."""
 
     def row(table: Table, name: str) -> Row:
         run = table._copy(name)

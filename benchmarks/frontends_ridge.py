@@ -58,7 +58,7 @@ real_takes = _sibling("real_takes")
 
 
 def stack(features: np.ndarray, taps: Sequence[int]) -> np.ndarray:
-    """Returns features [T, F] at t + each tap [T, taps F]; the ends are repeated."""
+    """Stacks features [T, F] at t + each tap to [T, taps F], repeating the ends."""
     index = np.clip(np.arange(len(features))[:, None] + np.array(taps), 0, len(features) - 1)
     return features[index].reshape(len(features), -1)
 
@@ -67,7 +67,7 @@ class Ridge:
     """Ridge regression on scaled features from sums of products, one set of sums per take."""
 
     def __init__(self, takes: Sequence[tuple[np.ndarray, np.ndarray]]):
-        """Reduces takes: inputs [N, F] and targets [N, C] each; every second frame is fitted."""
+        """Reduces takes with inputs [N, F] and targets [N, C], using every second frame."""
         self.sums = []
         for x, y in takes:
             x, y = x[::2].astype(np.float64), y[::2].astype(np.float64)
@@ -75,7 +75,7 @@ class Ridge:
         self._cache: dict[frozenset[int], list[np.ndarray]] = {}
 
     def fits(self, members: Sequence[int]) -> list[np.ndarray]:
-        """Returns weights [F + 1, C], the last row the intercept, for every penalty."""
+        """Returns weights [F + 1, C] for every penalty; the last row is the intercept."""
         import scipy.linalg
 
         key = frozenset(members)
@@ -84,7 +84,7 @@ class Ridge:
             n, x, y, xx, xy = (functools.reduce(np.add, (p[i] for p in parts)) for i in range(5))
             gram = xx - np.outer(x, x) / n
             scale = np.sqrt(np.maximum(np.diagonal(gram) / n, 1e-12))
-            # The penalty keeps the condition number near 1e4: single precision is enough to solve.
+            # The penalty keeps the condition number near 1e4, so single precision suffices.
             gram = (gram / (scale[:, None] * scale)).astype(np.float32)
             right = ((xy - np.outer(x, y) / n) / scale[:, None]).astype(np.float32)
             solved = []
@@ -98,7 +98,7 @@ class Ridge:
         return self._cache[key]
 
     def errors(self, members: Sequence[int]) -> np.ndarray:
-        """Returns [penalties] error on members left out one at a time, in units of variance."""
+        """Returns the leave-one-out error [penalties] of the members in units of variance."""
         out = np.zeros(len(PENALTIES))
         for m in members:
             n, x, y, xx, xy, yy = self.sums[m]
@@ -111,10 +111,10 @@ class Ridge:
 
 
 class Takes:
-    """Clips of every take, their targets and their features, by name of the input."""
+    """Clips of every take with targets and features by input name."""
 
     def __init__(self, clips: dict[str, list[Any]], channels: Sequence[int]):
-        """Keeps clips by take."""
+        """Groups clips by take."""
         self.clips = clips
         self.targets = {
             take: np.concatenate([c.motion[c.frame_mask][:, channels] for c in parts])
@@ -122,7 +122,7 @@ class Takes:
         }
 
     def inputs(self, features: Callable[[Any], np.ndarray], taps: Sequence[int]) -> list[Any]:
-        """Returns [states][N, F] of every take: features [states, T, D] of a clip, stacked."""
+        """Returns [states][N, F] of every take, stacked from features [states, T, D] per clip."""
         out = []
         for parts in self.clips.values():
             rows = []
@@ -134,7 +134,7 @@ class Takes:
 
 
 def padded(clip: Any) -> np.ndarray:
-    """Returns a clip's audio at the level of training, one hop a frame."""
+    """Returns a clip's audio at the training level, with one hop per frame."""
     audio = np.zeros(clip.frames * HOP, np.float32)
     found = level.normalise(clip.audio, clip.speech_level)[: len(audio)]
     audio[: len(found)] = found
@@ -150,7 +150,7 @@ def mel_features(clip: Any) -> np.ndarray:
 
 
 def state_features(encoder: Any, params: Any) -> Callable[[Any], np.ndarray]:
-    """Returns a function of a clip: all states [layers + 1, T, D]."""
+    """Returns a function that maps a clip to all states [layers + 1, T, D]."""
     from a2fjax.encoders import whisper
 
     def features(clip: Any) -> np.ndarray:
@@ -160,7 +160,7 @@ def state_features(encoder: Any, params: Any) -> Callable[[Any], np.ndarray]:
 
 
 def crop_features(encoder: Any, params: Any, state: int, own: bool) -> Callable[[Any], np.ndarray]:
-    """Returns a function of a clip: one state [1, T, D], computed crop by crop."""
+    """Returns a function that maps a clip to one state [1, T, D], computed per crop."""
     import jax
 
     @jax.jit
@@ -180,7 +180,7 @@ def crop_features(encoder: Any, params: Any, state: int, own: bool) -> Callable[
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the figures: {input: {channel: [{"r2", "r"} for each test take]}} and choices."""
+    """Returns the results {input: {channel: [{"r2", "r"} per test take]}} and the choices."""
     from a2fjax.encoders import whisper
 
     names = real_takes.find_takes(args.folder)
@@ -262,7 +262,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the figures as aligned text: R^2 / r by input, channel and test take."""
+    """Formats the results as aligned text: R^2 / r by input, channel and test take."""
     takes = result["takes"]
     lines = [f"{'R2 / r':<40}{'':<16}" + "".join(f"{t:>16}" for t in [*takes, "mean"])]
     for label, channels in result["inputs"].items():

@@ -23,7 +23,7 @@ from a2fjax import files
 
 
 def jax_candidates(args: argparse.Namespace) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Returns {what: {name: run}} for what in "forward" and "forward+backward"."""
+    """Returns {mode: {name: run}} for the modes "forward" and "forward+backward"."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -64,7 +64,7 @@ def jax_candidates(args: argparse.Namespace) -> dict[str, dict[str, Callable[[],
 
 
 def torch_candidates(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Returns {what: run} of torch.nn.GRU, empty where torch is not installed."""
+    """Returns {mode: run} of torch.nn.GRU, empty if torch is not installed."""
     try:
         import torch
     except ImportError:

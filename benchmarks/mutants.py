@@ -26,7 +26,7 @@ FILES = ("pyproject.toml", "setup.cfg", "constraints.txt", "README.md", "Makefil
 
 
 def expand(pattern: str) -> list[str]:
-    """Returns the patterns that one with {a,b} stands for."""
+    """Expands a pattern with {a,b} to a list of patterns."""
     match = re.search(r"\{([^}]*)\}", pattern)
     if match is None:
         return [pattern]
@@ -40,7 +40,7 @@ def matching(root: Path, patterns: list[str]) -> list[Path]:
 
 
 def place(root: Path, mutant: dict) -> Path | None:
-    """Returns the only file in which the text to change stands once."""
+    """Returns the only file that contains the text to change exactly once."""
     counts = {
         path: len(re.findall(mutant["find"], path.read_text()))
         for path in matching(root, [mutant["in"]])
@@ -50,7 +50,7 @@ def place(root: Path, mutant: dict) -> Path | None:
 
 
 def fails(root: Path, tests: list[Path], select: str) -> tuple[bool, str]:
-    """Returns whether a fast test of the files fails, and which; selected ones are tried first."""
+    """Returns whether a fast test of the files fails, and which; selected tests run first."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(root),
@@ -64,7 +64,7 @@ def fails(root: Path, tests: list[Path], select: str) -> tuple[bool, str]:
         done = subprocess.run(
             [*command, *more], cwd=root, env=environment, capture_output=True, text=True
         )
-        if done.returncode not in (0, 1, 5):  # 5: no test is selected.
+        if done.returncode not in (0, 1, 5):  # 5: no test selected.
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
         if done.returncode == 1:
             failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)

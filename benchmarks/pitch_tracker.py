@@ -36,7 +36,7 @@ def recordings(folder: Path) -> list[tuple[Path, str]]:
 
 
 def reference(audio: np.ndarray, tracker: str) -> np.ndarray:
-    """Returns F0 in Hz, 0 where unvoiced, of frames at t / 50 s, from pyworld."""
+    """Returns pyworld's F0 in Hz of frames at t / 50 s; 0 for unvoiced frames."""
     import pyworld
 
     from a2fjax.audio import SAMPLE_RATE, pitch
@@ -73,7 +73,7 @@ def compare(path: Path, tracker: str) -> np.ndarray:
 
 
 def row(name: str, counts: np.ndarray) -> str:
-    """Returns a line of the table."""
+    """Formats a row of the table."""
     frames, in_reference, in_a2fjax, in_both, gross, high, fine = counts
     compared = max(in_both, 1)
     return (

@@ -62,7 +62,7 @@ class Recording:
       name: path in the manifest.
       audio: [samples], 16 kHz.
       emotion: name in the manifest.
-      bilabials: how many its phones or its text hold; None when neither is known.
+      bilabials: number of bilabials in its phones or text; None if neither is known.
       phones: (start, end) in seconds of the aligned bilabials; None without an alignment.
     """
 
@@ -94,8 +94,7 @@ def count_letters(text: str) -> int | None:
 def read_phones(path: Path) -> list[tuple[float, float]]:
     """Returns (start, end) in seconds of the bilabials in a PocketSphinx alignment.
 
-    Raises:
-      InputError: the file is not one.
+    Raises: InputError: the file is not a PocketSphinx alignment.
     """
     try:
         words = json.loads(path.read_text())["w"]
@@ -106,10 +105,10 @@ def read_phones(path: Path) -> list[tuple[float, float]]:
 
 
 def read_folder(folder: Path, limit: int | None = None) -> list[Recording]:
-    """Reads the recordings that a folder's manifest names.
+    """Reads the recordings listed in a folder's manifest.
 
     Raises:
-      InputError: no manifest, a column or a recording is missing, or as `audio.io.load`.
+      InputError: no manifest, a missing column or recording, or as for `audio.io.load`.
     """
     from a2fjax.audio import io
 
@@ -131,15 +130,15 @@ def read_folder(folder: Path, limit: int | None = None) -> list[Recording]:
 
 
 def analyse(recording: Recording, motion: np.ndarray, zeros: np.ndarray) -> dict[str, Any]:
-    """Measures the curves of one recording.
+    """Analyses the curves of one recording.
 
     Args:
-      recording: with T frames.
-      motion: [T, 72] predicted.
-      zeros: [Z, 72] predicted for the digital silence behind it.
+      recording: recording with T frames.
+      motion: [T, 72] predicted motion.
+      zeros: [Z, 72] predicted motion of the digital silence after it.
 
     Returns:
-      Additive `Sums` under "sums", and the recording's own figures.
+      Additive `Sums` under "sums", and the results of this recording.
     """
     from a2fjax.audio import level
 
@@ -186,7 +185,7 @@ def analyse(recording: Recording, motion: np.ndarray, zeros: np.ndarray) -> dict
 
 
 def figures(sums: Sums) -> dict[str, float | None]:
-    """Returns the figures of added sums; None where nothing was measured."""
+    """Returns the results of merged sums; None where nothing was measured."""
 
     def ratio(top: str, bottom: str) -> float | None:
         return float(sums[top] / sums[bottom]) if sums[bottom] > 0 else None
@@ -212,12 +211,12 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
 
     Args:
       model: a `Predictor`.
-      recordings: to animate.
-      emotion: "manifest" for each recording's own, or the name of one for all.
+      recordings: recordings to animate.
+      emotion: "manifest" for each recording's emotion, or the name of one emotion for all.
 
     Returns:
-      {"all": figures, "sources": {name: figures}, "recordings": [figures], "silence": aperture of
-      two seconds of digital silence alone}.
+      {"all": results, "sources": {name: results}, "recordings": [results], "silence": aperture in
+      two seconds of digital silence}.
     """
     from a2fjax.infer.predictor import Request
 
@@ -248,7 +247,7 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the figures as aligned text, with the verdicts."""
+    """Formats the results as aligned text, with a verdict for each target."""
     form = "{:<24}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}"
     names = ("pause", "long", "zeros", "slcc", "dips", "pbm", "hits", "chance", "all_dips")
     head = ("pause", "long", "zeros", "slcc", "dips/s", "p/b/m/s", "hits", "chance", "dips*/s")

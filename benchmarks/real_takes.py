@@ -72,12 +72,12 @@ MODEL = {
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One clip of a take, as the linear baselines see it.
+    """One clip of a take in the form used by the linear baselines.
 
     Attributes:
       features: [T, F] of the front end, and [T] loudness in dB.
-      loudness: [T] dB against the speech level.
-      target: [T, C] chosen channels.
+      loudness: [T] dB relative to the speech level.
+      target: [T, C] selected channels.
       good: [T] bool.
     """
 
@@ -91,7 +91,7 @@ def find_takes(folder: Path) -> list[str]:
     """Returns the names of the takes, sorted.
 
     Raises:
-      InputError: fewer than three; one tests, and two choose the penalty.
+      InputError: fewer than three takes; one is for testing, two for choosing the penalty.
     """
     names = sorted(p.stem for p in folder.glob("*.npz") if p.with_suffix(".wav").is_file())
     if len(names) < 3:
@@ -100,7 +100,7 @@ def find_takes(folder: Path) -> list[str]:
 
 
 def find_offset(folder: Path, takes: Sequence[str], workdir: Path) -> float:
-    """Returns the clocks' offset in seconds that the pipeline finds on these takes alone."""
+    """Returns the clock offset in seconds that the pipeline estimates from these takes only."""
     only = _linked(folder, takes, workdir / "training_takes")
     found = _build(only, workdir / "offset").source["offsets"]
     ((_, offset),) = found.items()
@@ -108,9 +108,9 @@ def find_offset(folder: Path, takes: Sequence[str], workdir: Path) -> float:
 
 
 def stack_context(features: np.ndarray, reach: int = CONTEXT) -> np.ndarray:
-    """Returns features [T, F] with those of +-reach frames beside them [T, (2 reach + 1) F].
+    """Stacks features [T, F] of +-reach neighbouring frames to [T, (2 reach + 1) F].
 
-    Frames beyond the clip repeat its first or last one.
+    Frames beyond the clip repeat its first or last frame.
     """
     frames = np.arange(len(features))
     steps = np.arange(-reach, reach + 1)
@@ -119,7 +119,7 @@ def stack_context(features: np.ndarray, reach: int = CONTEXT) -> np.ndarray:
 
 
 class Ridge:
-    """Ridge regression with a free intercept; the normal equations of takes are added up."""
+    """Ridge regression with an unpenalised intercept, from summed normal equations of takes."""
 
     def __init__(self, takes: Sequence[Sequence[Part]], reach: int = CONTEXT):
         """Reduces each take to sums of products, with +-reach frames of context."""
@@ -127,7 +127,7 @@ class Ridge:
         self.sums = [self._reduce(parts) for parts in takes]
 
     def fit(self, members: Sequence[int], penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (weights [F, C], intercept [C]) for the takes of these indices."""
+        """Returns (weights [F, C], intercept [C]) fitted on the takes with these indices."""
         n, x, y, xx, xy = (sum(s[i] for s in (self.sums[m] for m in members)) for i in range(5))
         mean_x, mean_y = x / n, y / n
         gram = xx - n * np.outer(mean_x, mean_x)
@@ -136,7 +136,7 @@ class Ridge:
         return weights, mean_y - mean_x @ weights
 
     def choose(self, members: Sequence[int], penalties: Sequence[float]) -> float:
-        """Returns the penalty with the least error on training takes left out one at a time."""
+        """Returns the penalty with the lowest leave-one-out error on the training takes."""
         errors = [
             sum(self._error(m, *self.fit([k for k in members if k != m], p)) for m in members)
             for p in penalties
@@ -144,7 +144,7 @@ class Ridge:
         return float(penalties[int(np.argmin(errors))])
 
     def _error(self, member: int, weights: np.ndarray, intercept: np.ndarray) -> float:
-        """Squared error of a take, each channel over its variance, from the sums alone."""
+        """Returns a take's squared error relative to each channel's variance, from sums only."""
         n, x, y, xx, xy, yy = self.sums[member]
         error = (
             yy
@@ -163,7 +163,7 @@ class Ridge:
 
 
 def shift(values: np.ndarray, frames: int) -> np.ndarray:
-    """Returns values [T] delayed by so many frames, the ends repeated."""
+    """Delays values [T] by a number of frames, repeating the ends."""
     index = np.clip(np.arange(len(values)) - frames, 0, len(values) - 1)
     return values[index]
 
@@ -194,7 +194,7 @@ def run_fold(
     args: argparse.Namespace,
     overrides: dict[str, str],
 ) -> dict[str, Any]:
-    """Trains and measures one fold; see the module."""
+    """Trains and evaluates one fold; see the module."""
     channels = [rig.channel_index(name) for name in args.channels.split(",")]
     training = [take for take in takes if take != test]
     start = time.monotonic()
@@ -267,7 +267,7 @@ def _mean(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Returns the figures as aligned text: R^2 / r of each method, by channel and test take."""
+    """Formats the results as aligned text: R^2 / r of each method by channel and test take."""
     form = "{:<16}{:<12}{:>16}{:>16}{:>16}{:>16}{:>9}{:>11}"
     heads = ("R2 / r", "test take", *METHODS, "lag ms", "offset ms")
     lines = [form.format(*heads)]
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _linked(folder: Path, takes: Sequence[str], to: Path) -> Path:
-    """Returns a folder that holds these takes only."""
+    """Returns a folder with links to these takes only."""
     to.mkdir(parents=True, exist_ok=True)
     for take in takes:
         for ending in (".npz", ".wav"):
@@ -363,7 +363,7 @@ def _build(source: Path, out: Path, **settings: Any) -> records.Manifest:
 
 
 def _mixture(text: str) -> dict[str, str]:
-    """Returns the folder and the weight of `--mix`, by themselves in a dictionary."""
+    """Parses a `--mix` argument to {folder: weight}."""
     if not text:
         return {}
     folder, equals, weight = text.rpartition("=")

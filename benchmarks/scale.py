@@ -34,7 +34,7 @@ ACTORS = 4
 
 
 def made_up_rig() -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """An ellipsoid (cm) with a Gaussian bump for each ARKit shape on its front."""
+    """Returns an ellipsoid (cm) with a Gaussian bump on its front for each ARKit shape."""
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(VERTICES, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -57,7 +57,7 @@ def read_rig(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def write(folder: Path, shapes, minutes: float, seconds: float) -> int:
-    """Writes the captures that are not there yet; returns how many takes there are."""
+    """Writes missing captures and returns the number of takes."""
     neutral, deltas, names = shapes
     flat = deltas.reshape(len(deltas), -1).astype(np.float32)
     takes = round(minutes * 60 / seconds)
@@ -107,7 +107,7 @@ def write(folder: Path, shapes, minutes: float, seconds: float) -> int:
 
 
 def build(captures: Path, out: Path, workers: int) -> tuple[float, float, float]:
-    """Returns (wall s, CPU s, largest process in MiB) of a build."""
+    """Returns (wall time in s, CPU time in s, largest process in MiB) of a build."""
     shutil.rmtree(out, ignore_errors=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()

@@ -42,7 +42,7 @@ SINGLE_THREAD = {
 
 
 def shapes_of(path: str | None):
-    """Returns the shapes [52, V, 3] in mm: of an ICT-FaceKit npz (cm), or bumps on a sphere."""
+    """Returns shapes [52, V, 3] in mm from an ICT-FaceKit npz (cm), or bumps on a sphere."""
     import numpy as np
 
     from a2fjax import rig
@@ -69,7 +69,7 @@ def shapes_of(path: str | None):
 
 
 def truth_of(deltas, frames: int):
-    """Returns smooth weights [frames, 52]; opposite shapes take turns, still ones rest."""
+    """Returns smooth weights [frames, 52]; opposite shapes alternate, static ones stay at rest."""
     import numpy as np
 
     from a2fjax import rig
@@ -86,7 +86,7 @@ def truth_of(deltas, frames: int):
 
 
 def scan(deltas, truth, *, spoiled: bool = False):
-    """Yields the scan in blocks [n, V, 3] as a reader would; never the whole of it."""
+    """Yields the scan in blocks [n, V, 3] as a reader does, without storing all of it."""
     import numpy as np
 
     flat = deltas.reshape(len(deltas), -1)
@@ -102,7 +102,7 @@ def scan(deltas, truth, *, spoiled: bool = False):
 
 
 def ours(deltas, blocks, settings, *, outlier_mm=0.0, exclusive=()):
-    """Returns (solution, seconds) of a scan; making the scan is not counted."""
+    """Returns (solution, seconds) of a scan, excluding the time to generate it."""
     import numpy as np
 
     from data_pipeline.solver import reduce, solve
@@ -127,7 +127,7 @@ def ours(deltas, blocks, settings, *, outlier_mm=0.0, exclusive=()):
 
 
 def peak(path: str | None, frames: int) -> None:
-    """Prints the peak resident memory in MB of solving a scan, and of getting ready for it."""
+    """Prints the peak resident memory in MB of solving a scan, and of the preparation."""
     from data_pipeline.solver import solve
 
     deltas = shapes_of(path)

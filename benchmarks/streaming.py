@@ -37,7 +37,7 @@ BLOCK = 320
 def streamed(
     model: Predictor, request: Any, chunking: streaming.Chunking, known_level: bool
 ) -> tuple[np.ndarray, list[float]]:
-    """Returns the motion of a clip that comes in blocks of 20 ms, and seconds of each chunk."""
+    """Returns the motion of a clip streamed in blocks of 20 ms, and the seconds per chunk."""
     stream = streaming.StreamingPredictor(
         model,
         chunking,
@@ -58,7 +58,7 @@ def streamed(
 
 
 def joins(motion: np.ndarray, chunk: int) -> np.ndarray:
-    """Returns (sum, count) of mean steps at joins and inside [2, 2]; jaw and mouth."""
+    """Returns (sum, count) of mean steps at joins and inside chunks [2, 2] for jaw and mouth."""
     speed = np.abs(np.diff(motion[:, rig.GROUPS["jaw_mouth"]], axis=0)).mean(1)
     at = np.arange(1, len(motion)) % chunk == 0
     return np.array([[speed[at].sum(), at.sum()], [speed[~at].sum(), (~at).sum()]])
@@ -71,7 +71,7 @@ def measure(
     chunkings: Sequence[streaming.Chunking],
     known_level: bool = False,
 ) -> list[Any]:
-    """Returns a row for the whole and one for each chunking."""
+    """Returns a row for whole clips and one per chunking."""
     model = Predictor.load(run)
     told = eval_data.load(model, None, [split])
     samples = [s for chunk in told.clips(split, clips).chunks() for s in chunk]

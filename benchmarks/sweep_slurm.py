@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _sweep(args: argparse.Namespace, runs: Path) -> float:
-    """Submits the sweep and prints its table; returns the seconds."""
+    """Submits the sweep, prints its table and returns the elapsed seconds."""
     rates = ", ".join(f"{1e-3 * (i + 1):g}" for i in range(args.trials // 2))
     submit = [
         "submit", str(ROOT / "experiments" / "regression_v2_3.py:demo"), "--name", "sweep",

@@ -43,7 +43,7 @@ BETWEEN = (0.25, 0.75)
 
 
 def modes() -> np.ndarray:
-    """Returns both motions [2, FRAMES, 72]: a rise of one channel, and of two others."""
+    """Returns both motions [2, FRAMES, 72]: one raises one channel, the other two channels."""
     rise = HEIGHT * np.sin(np.pi * np.arange(FRAMES) / (FRAMES - 1)) ** 2
     out = np.zeros((2, FRAMES, rig.NUM_CHANNELS), np.float32)
     out[0][:, UP] = out[1][:, DOWN] = rise[:, None]
@@ -51,7 +51,7 @@ def modes() -> np.ndarray:
 
 
 def batch(items: int) -> Batch:
-    """Returns so many windows of the same audio, their motions in turn the one and the other."""
+    """Returns `items` windows of the same audio with alternating motions."""
     audio = 0.1 * np.random.default_rng(0).normal(size=FRAMES * 320)
     neutral = np.zeros((items, FRAMES, rig.NUM_EMOTIONS), np.float32)
     neutral[..., 0] = 1.0
@@ -67,7 +67,7 @@ def batch(items: int) -> Batch:
 
 
 def config(kind: str) -> Config:
-    """Returns the experiment: models as small as they can be, losses of position and velocity."""
+    """Returns the configuration: minimal models with position and velocity losses."""
     backbone: dict[str, Any] = dict(
         conv_layers=1, conv_width=16, recurrent_width=16, identity="none", emotion_width=4,
         dropout=0.0,
@@ -82,7 +82,7 @@ def config(kind: str) -> Config:
 def train(
     kind: str, steps: int, items: int = 128, rate: float = 4e-3, seed: int = 0
 ) -> tuple[Any, Any]:
-    """Returns the task and its parameters after so many steps of Adam on `batch`."""
+    """Returns the task and its parameters after `steps` steps of Adam on `batch`."""
     from a2fjax.models.regression import default_constants
     from a2fjax.training.state import ema_update
 
@@ -114,12 +114,12 @@ def train(
 
 
 def takes(task: Any, params: Any, count: int) -> np.ndarray:
-    """Returns so many takes [count, FRAMES, 72]; those of a regression are all the same."""
+    """Returns `count` samples [count, FRAMES, 72]; those of a regression are identical."""
     return np.asarray(jax.jit(task.predict)(params, batch(count)))
 
 
 def place(motion: np.ndarray) -> np.ndarray:
-    """Returns where motions [N, FRAMES, 72] lie: 0 is the brows down, 1 the brows up."""
+    """Returns positions of motions [N, FRAMES, 72] on an axis from 0 (brows down) to 1 (brows up)."""
     up, down = modes()
     axis = (up - down).ravel()
     return (motion - down).reshape(len(motion), -1) @ axis / (axis @ axis)
@@ -127,12 +127,12 @@ def place(motion: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """How takes are spread.
+    """Distribution of samples over the two motions.
 
     Attributes:
-      up: share with the brows up.
-      down: share with the brows down.
-      between: the rest.
+      up: share of samples with the brows up.
+      down: share of samples with the brows down.
+      between: share of all other samples.
     """
 
     up: float
@@ -141,14 +141,14 @@ class Shares:
 
 
 def shares(motion: np.ndarray) -> Shares:
-    """Returns how takes [N, FRAMES, 72] are spread over both motions."""
+    """Returns the distribution of samples [N, FRAMES, 72] over both motions."""
     at = place(motion)
     up, down = float(np.mean(at > BETWEEN[1])), float(np.mean(at < BETWEEN[0]))
     return Shares(up, down, 1.0 - up - down)
 
 
 def draw(path: Path, sampled: np.ndarray, mean: np.ndarray) -> None:
-    """Draws takes over time beside the regression's answer, and where all of them lie."""
+    """Draws samples over time, the regression's prediction, and the positions of all samples."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -52,7 +52,7 @@ def load(experiment: str, **changes: Any) -> config_lib.Resolved:
 
 
 def child(experiment: str, devices: int, batch: int, steps: int) -> None:
-    """Prints seconds of each step."""
+    """Prints the seconds of each step."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)

@@ -21,10 +21,10 @@ TRACK_ENDINGS = (".json", ".csv")
 
 
 BLEND_SECONDS = 0.3
-"""Seconds of the fastest change from one emotion to another: 0.067 a frame."""
+"""Shortest duration of a change between emotions in seconds: 0.067 per frame."""
 
 UNSPECIFIED = "none"
-"""Name of the zero vector, which leaves the emotion to the model."""
+"""Name of the zero vector, an unspecified emotion."""
 
 INTERPOLATIONS = ("linear", "step")
 

@@ -40,7 +40,7 @@ HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
 TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 DAY = 86_400
 MOST_OUT_OF_ORDER = 0.05
-"""Share of rows that a recording may lose for their timecodes."""
+"""Maximum share of rows skipped because of their timecodes."""
 _TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
 
 

@@ -30,7 +30,7 @@ _DAMAGE = (
     OverflowError,
 )
 _LINE_MARKER = 1e22
-"""Stands before each line's numbers, so that a line too short does not borrow from the next."""
+"""Prefix of each line's numbers, so that a short line cannot take numbers from the next."""
 
 
 def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ NTSC = {
     "59.94": Fraction(60000, 1001),
     "119.88": Fraction(120000, 1001),
 }
-"""What people write for the rates of SMPTE ST 12-1 that are 1000/1001 of a whole number."""
+"""Common notations of the SMPTE ST 12-1 rates that are 1000/1001 of an integer."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measure a run on held-out clips: errors, lip closures, timing and dynamics beside baselines."""
+"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from a2fjax.metrics.reference import Reference, reference, with_thresholds
 
 CHUNK_CLIPS = 64
 CHUNK_FRAMES = 30_000
-"""Ten minutes; more if one subject has more, because closure thresholds are per subject."""
+"""Ten minutes, or one subject if that is longer, because closure thresholds are per subject."""
 
 COMPANION_CLIPS = 16
-"""Most clips of other splits that are read to find a subject's closure threshold."""
+"""Maximum number of clips from other splits for a subject's closure threshold."""
 
 
 @dataclasses.dataclass(frozen=True)

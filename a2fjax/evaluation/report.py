@@ -33,7 +33,7 @@ from a2fjax.metrics.metric import Column
 SCHEMA = 1
 
 SHOWN = 12
-"""People in the table; the JSON has all."""
+"""Number of subjects in the table; the JSON contains all."""
 
 CLIP_METRICS = (
     "rmse_ratio",

@@ -18,7 +18,7 @@ class Inpainting:
     """Given motion and the mask of the values to keep.
 
     Attributes:
-      motion: [T, 72] in rig units, 50 frames a second.
+      motion: [T, 72] in rig units, 50 frames per second.
       inpaint_mask: [T, 72] bool, true where `motion` is kept.
     """
 

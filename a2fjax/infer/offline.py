@@ -21,12 +21,12 @@ from a2fjax.infer.predictor import Mesh, Predictor
 from a2fjax.infer.recording import RecordingStats
 
 CHUNK_SECONDS = 24.72
-"""With its context 1536 frames, one of the lengths that predictors pad to."""
+"""With its context this is 1536 frames, one of the lengths that predictors pad to."""
 
 CONTEXT_SECONDS = 3.0
 """With a bidirectional GRU of 256 units trained for 400 steps, 200 s of read speech cut into 6 s
 chunks differ from the unchunked prediction by at most 0.0017 (RMS 0.00004) of a weight; with 2 s of
-context by 0.0045, with 1 s by 0.019. No step at a join is larger than those inside."""
+context by 0.0045, with 1 s by 0.019. Steps at joins are no larger than those inside chunks."""
 
 FADE_FRAMES = 10
 

@@ -31,7 +31,7 @@ class Adjustment:
 
 
 Settings = Mapping[str, float] | Sequence[str]
-"""Values by channel or group, or texts `name=value`"""
+"""Values by channel or group, or strings `name=value`"""
 
 
 def adjustment(gains: Settings = (), offsets: Settings = (), smooth_ms: float = 0.0) -> Adjustment:

@@ -31,7 +31,7 @@ from a2fjax.training import checkpoints
 
 MIN_BUCKET = 64
 MAX_BATCH_FRAMES = 16_384
-"""Most frames of one padded batch; bounds the memory of `Predictor.batch`."""
+"""Maximum number of frames in a padded batch; limits the memory of `Predictor.batch`."""
 
 Mesh = tuple[np.ndarray, np.ndarray | None]
 

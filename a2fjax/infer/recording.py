@@ -12,10 +12,10 @@ from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.errors import InputError
 
 BLOCK_SECONDS = 10.0
-"""Length of the blocks; a whole number of motion frames."""
+"""Length of the blocks in seconds; a whole number of motion frames."""
 
 Audio = str | Path | tuple[np.ndarray, float]
-"""Path of a sound file or film, or (samples, rate in Hz)."""
+"""Path of an audio or video file, or (samples, rate in Hz)."""
 
 
 class RecordingStats:

@@ -19,7 +19,7 @@ from a2fjax.errors import InputError
 from a2fjax.infer.predictor import Mesh, Predictor
 
 LEVEL_SECONDS = 60.0
-"""Seconds of the latest audio over which the speech level is measured."""
+"""Duration of the latest audio used to measure the speech level, in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)

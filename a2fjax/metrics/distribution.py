@@ -27,14 +27,14 @@ from a2fjax import rig
 from a2fjax.metrics.runs import find_runs
 
 WINDOW = 100
-"""Frames."""
+"""Window length in frames."""
 
 HOP = 10
 WIDTH = 64
-"""Components."""
+"""Number of components."""
 
 MAX_WINDOWS = 2000
-"""Training windows that components are fitted on."""
+"""Number of training windows for fitting the components."""
 
 _STILL = 1e-3
 

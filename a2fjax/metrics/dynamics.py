@@ -21,7 +21,7 @@ from a2fjax.metrics.runs import find_runs
 from a2fjax.metrics.sums import Sums, deviations, divide
 
 HIGH_FREQUENCY = 10.0
-"""Hz. Speech moves lips and jaw at up to about 8 Hz; what is above is mostly jitter."""
+"""In Hz. Speech moves lips and jaw at up to about 8 Hz; faster movement is mostly jitter."""
 MIN_SPECTRUM_FRAMES = 16
 GROUP = WEIGHT_GROUPS["jaw_mouth"]
 

@@ -14,10 +14,10 @@ def _weights(name: str) -> np.ndarray:
 WEIGHT_GROUPS: dict[str, np.ndarray] = {
     name: _weights(name) for name in ("all", "jaw_mouth", "tongue", "brows", "eyes", "upper_face")
 }
-"""Groups without the eye angles, whose unit is degrees: a mean over both units means nothing."""
+"""Groups without the eye angles: a mean over weights and degrees is meaningless."""
 
 UNPREDICTABLE = ("brows", "eyes", "upper_face", "eye_angles")
-"""Blinks, brow beats and gaze: reported, but no part of a score of what speech predicts."""
+"""Blinks, brow beats and gaze: reported, but excluded from scores of predictable motion."""
 
 
 def group_sum(per_channel: np.ndarray, group: np.ndarray) -> np.ndarray:

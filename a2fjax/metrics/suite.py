@@ -14,7 +14,7 @@ from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums
 
 BUILT_IN = ("fidelity", "lips", "timing", "dynamics", "energy", "silence")
-"""Metrics of this package, in the order of the report's columns."""
+"""Built-in metrics in the order of the report's columns."""
 
 
 def metrics() -> dict[str, Metric]:

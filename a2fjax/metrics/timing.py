@@ -18,7 +18,7 @@ from a2fjax import rig
 from a2fjax.metrics.sums import Sums, correlation
 
 MAX_LAG = 10
-"""Frames; 200 ms."""
+"""Maximum lag in frames (200 ms)."""
 
 
 def sums(prediction: np.ndarray, truth: np.ndarray, *, frame_mask: np.ndarray) -> Sums:

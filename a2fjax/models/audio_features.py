@@ -25,7 +25,7 @@ from a2fjax.models.rngs import named_keys
 from a2fjax.sharding import constraints
 
 COLLECTION = "encoders"
-"""Collection of the encoders' weights among a model's variables; each is under its key."""
+"""Collection of encoder weights, by key, in a model's variables."""
 
 PREFIX = f"{COLLECTION}/"
 

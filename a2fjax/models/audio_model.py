@@ -17,7 +17,7 @@ from a2fjax.models.params import FROZEN, Params
 from a2fjax.models.pretrained import Encoders
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""Types of activations by `precision`."""
+"""Activation dtypes by `precision`."""
 
 
 class AudioModel:

@@ -63,8 +63,8 @@ class Backbone(nn.Module):
         config, dtype = self.config, self.dtype
         conditions = self._conditions(batch, constants, train)
 
-        # Frames outside a clip are silent as far as the convolutions reach. The layers in between
-        # then need no mask, and padding, chunk edges and stream starts are equivalent.
+        # Frames outside a clip are silent within the reach of the convolutions. The layers in
+        # between then need no mask, and padding, chunk edges and stream starts are equivalent.
         valid = (jnp.arange(features.signals.shape[1]) < batch.length[:, None])[..., None]
         x, silence = features.signals, features.silence
         if features.hidden_states:

@@ -49,7 +49,7 @@ class Model(Protocol):
 
     audio_features: AudioFeatureExtractor
     stride: int
-    """Frames of one frame at the lowest rate; chunks of a recording start at multiples of it."""
+    """Number of frames per frame at the lowest rate; chunks start at multiples of it."""
 
     @property
     def frozen(self) -> tuple[str, ...]:

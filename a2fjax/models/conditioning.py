@@ -26,10 +26,10 @@ from jax import Array
 from a2fjax import mesh_descriptor
 
 COMPONENTS = 16
-"""Principal components of the descriptor that the network reads; unused ones are zero."""
+"""Number of the descriptor's principal components used as input; unused ones are zero."""
 
 NOISE = 0.1
-"""Standard deviation of the noise on each standardised component while training."""
+"""Standard deviation of the training noise on each standardised component."""
 
 _LIMIT = 3.0
 _VARIANCE_FLOOR = 1e-5
@@ -40,7 +40,7 @@ _RESIDUAL_START = 0.1
 
 
 DESCRIPTOR_WIDTH = mesh_descriptor.WIDTH
-"""Values of a descriptor without normals; see `mesh_descriptor.width`."""
+"""Width of a descriptor without normals; see `mesh_descriptor.width`."""
 
 
 def descriptor(points: Array) -> Array:
@@ -108,7 +108,7 @@ class IdentityEncoder(nn.Module):
     """Embeds the neutral mesh.
 
     Attributes:
-      width: of the embedding.
+      width: width of the embedding.
       dropout: share of training items whose identity is replaced by the mean one.
     """
 
@@ -158,7 +158,7 @@ class IdentityResidual(nn.Module):
 
     Attributes:
       subjects: number of training subjects.
-      width: of the embedding.
+      width: width of the embedding.
       dropout: share of training items without a residual.
     """
 
@@ -210,7 +210,7 @@ class EmotionEncoder(nn.Module):
     unspecified emotion, which requires a model trained with `model.emotion_dropout`.
 
     Attributes:
-      width: of the embedding.
+      width: width of the embedding.
       dropout: share of training items whose emotion is replaced by the zero vector.
     """
 

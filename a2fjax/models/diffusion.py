@@ -30,13 +30,13 @@ from a2fjax.models.rngs import named_keys
 from a2fjax.models.unet import ConditionEncoder, Conditions, UNet, stride
 
 TEACHER = "teacher"
-"""Name among the parameters of the U-Net that a student learns from."""
+"""Name of the teacher's U-Net in a student's parameters."""
 
 EPS_LAST = 0.98
-"""Time at which "eps" starts: in pure noise it does not determine the clean value."""
+"""Start time for "eps" models: in pure noise, eps does not determine the clean value."""
 
 START_INDEX = 1 << 20
-"""Index for `frame_noise` of the noise that samples start from; a sampler's steps count from 0."""
+"""Index in `frame_noise` of a sample's initial noise; the sampler's steps count from 0."""
 
 
 def frame_noise(

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Gates = tuple[Array, Array, Array]
-"""One array each for the reset gate, the update gate and the candidate."""
+"""Arrays of the reset gate, the update gate and the candidate."""
 
 _HOLD = 1e4
-"""Added to the update gate's input: its sigmoid is then exactly 1, and the state does not change.
+"""Offset of the update gate's input that makes its sigmoid exactly 1 and so keeps the state.
 
-Every gradient of the step is multiplied by 1 - z = 0, so held frames need no mask in the scan.
+Every gradient of such a step is multiplied by 1 - z = 0, so these frames need no mask in the scan.
 """
 
 

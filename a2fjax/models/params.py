@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Params = dict[str, Any]
-"""Nested dicts of arrays; a path is its keys joined by "/"."""
+"""Nested dicts of arrays; a path consists of keys joined by "/"."""
 
 FROZEN = (r"^constants/",)
-"""Patterns of variables that are never trained: the collection "constants"."""
+"""Patterns of variables that are always frozen: the collection "constants"."""
 
 
 def paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:

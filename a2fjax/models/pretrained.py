@@ -18,10 +18,10 @@ from a2fjax.errors import InputError
 from a2fjax.models.params import Params
 
 FOLDER = "encoders"
-"""Folder of the encoders within a run folder."""
+"""Name of the encoder folder in a run folder."""
 
 Encoders = Mapping[str, tuple[SpeechEncoder, Params]]
-"""Encoders with their parameters as read, by key."""
+"""Encoders with their pretrained parameters, by key."""
 
 
 def load(config: AudioConfig) -> dict[str, tuple[SpeechEncoder, Params]]:

@@ -9,10 +9,10 @@ import jax
 from jax import Array
 
 STREAMS = ("dropout", "noise", "encoders", "noise_level", "motion_noise")
-"""Streams of a training step.
+"""Random streams of a training step.
 
-"dropout" and "noise" are read inside networks (`Module.make_rng`), "encoders" seeds the dropout of
-speech encoders that are trained; "noise_level" and "motion_noise" are a diffusion task's.
+"dropout" and "noise" are used inside networks (`Module.make_rng`), "encoders" seeds the dropout of
+trained speech encoders; "noise_level" and "motion_noise" belong to diffusion tasks.
 """
 
 

@@ -33,11 +33,12 @@ _FREQUENCIES = 16
 _SNR_RANGE = 8.0
 
 Conditions = dict[str, Any]
-"""Inputs of the U-Net that stay the same from step to step: "coarse_prediction" [B, T, 72],
-"audio" [B, T, A], "valid" [B, T] bool, "identity" [B, D] where there is one, "emotion" a list of
-[B, T / 2^l, E] by level, "sources" of keys and values by name of the attention.
+"""Inputs of the U-Net that are constant over the steps.
 
-T is a multiple of `stride`."""
+"coarse_prediction" [B, T, 72], "audio" [B, T, A], "valid" [B, T] bool, "identity" [B, D] if used,
+"emotion" a list of [B, T / 2^l, E] by level, "sources" with keys and values by attention name.
+T is a multiple of `stride`.
+"""
 
 
 def stride(widths: Sequence[int]) -> int:
@@ -90,7 +91,7 @@ class ConditionEncoder(nn.Module):
     """Computes everything that is constant over the steps; uses the collection "constants".
 
     Attributes:
-      config: of the model.
+      config: configuration of the model.
       fusion: fusion of encoders' hidden states.
       dtype: dtype of activations.
     """
@@ -159,7 +160,7 @@ class ResidualBlock(nn.Module):
       width: number of output channels.
       dropout: share of channels dropped before the second convolution.
       train: enables dropout.
-      dtype: of activations.
+      dtype: dtype of activations.
     """
 
     width: int
@@ -193,8 +194,8 @@ class UNet(nn.Module):
     """One denoising step: corrects the best guess from coarse prediction and noisy motion.
 
     Attributes:
-      config: of the model.
-      dtype: of activations; the output is float32.
+      config: configuration of the model.
+      dtype: dtype of activations; the output is float32.
     """
 
     config: DiffusionConfig

@@ -17,7 +17,7 @@ from a2fjax.models.nvidia import model as nvidia_model
 from a2fjax.models.nvidia.geometry import maps
 
 MOTION_CLIPS = 4000
-"""Maximum number of clips on which motion is measured, spread evenly over each subject's."""
+"""Maximum number of clips for measuring motion, spread evenly over each subject's clips."""
 
 
 def constants(

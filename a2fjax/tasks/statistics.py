@@ -116,7 +116,7 @@ def training_meshes(folder: Path, manifest: records.Manifest, split: str) -> lis
 
 
 STATISTICS_CLIPS = 24
-"""Clips on which hidden states are measured, spread evenly over the training split."""
+"""Number of clips for measuring hidden states, spread evenly over the training split."""
 
 
 def hidden_state_statistics(

@@ -20,7 +20,7 @@ from a2fjax.data.feature_cache import inventory
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
 MOST_RECORDS = 200
-"""Most records that are read for figures that are not in the manifest."""
+"""Maximum number of records read for statistics that are missing in the manifest."""
 
 _REGIONS = ("jaw", "mouth", "cheeks_nose", "brows", "eyes", "tongue")
 _ROWS = 8

@@ -21,7 +21,7 @@ INK, FAINT, GRID = "#333333", "#888888", "#e4e4e4"
 EMOTION_COLOURS = ("#cccccc", "#ffbf00", "#d62728", "#1f77b4", "#9467bd")
 FONT: dict[Any, Any] = {"font.family": ["DejaVu Sans"], "font.size": 9}
 MAX_COLUMNS = 2400
-"""Points of a curve at most; of longer ones the mean and range of each stretch are drawn."""
+"""Maximum number of points per curve; longer curves show mean and range per column."""
 
 FORMATS = (".png", ".pdf", ".svg")
 

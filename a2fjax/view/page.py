@@ -14,7 +14,7 @@ from a2fjax.view.take import Take, summary_lines
 from a2fjax.view.take_figure import Picture, picture
 
 _WIDEST_PICTURE, _WIDEST_PAGE = 20.0, 90.0
-"""Inches. A page scrolls; beyond 65,000 pixels browsers and libpng give up."""
+"""Maximum width in inches. Pages scroll; browsers and libpng fail beyond 65,000 pixels."""
 
 FORMATS = (*drawing.FORMATS, ".html")
 

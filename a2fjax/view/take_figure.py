@@ -26,7 +26,7 @@ _ROWS = (
     ("tongue", "weight", rig.GROUPS["tongue"], 4),
 )
 _LEAST_RANGE = 0.05
-"""Curves whose 1st and 99th percentile are closer than this (or 1.5 degrees) do not move."""
+"""Curves whose 1st and 99th percentile differ by less than this (or 1.5 degrees) are static."""
 _QUIET_DB = -80.0
 
 

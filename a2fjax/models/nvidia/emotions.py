@@ -17,9 +17,10 @@ def _matrix() -> np.ndarray:
 
 
 EMOTION_TO_NVIDIA = _matrix()
-"""[5, 10]: an emotion of `rig.EMOTIONS` times this is one of NVIDIA's; neutral is the zero vector.
+"""[5, 10] map from `rig.EMOTIONS` to NVIDIA's emotions; neutral becomes the zero vector.
 
-An assumption [?] for data labelled with our five; data labelled with NVIDIA's ten need no map.
+It is an assumption [?] for data with this package's five labels; data with NVIDIA's ten need no
+map.
 """
 
 

@@ -62,7 +62,7 @@ class FrameLayout:
 
 
 RIG = FrameLayout(skin=len(rig.ARKIT), tongue=len(rig.TONGUE), jaw=0, eyes=len(rig.EYE_ANGLES))
-"""The 72 channels: 52 weights of the skin, 16 of the tongue, 4 angles, as `rig.CHANNELS` has them.
+"""Layout of the rig's 72 channels: 52 skin weights, 16 tongue weights, 4 eye angles.
 
-An assumption [?]: NVIDIA's networks give geometry, and a solver after them gives weights.
+It is an assumption [?]: NVIDIA's networks output geometry, from which a solver computes weights.
 """

@@ -24,7 +24,7 @@ from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 
 GEOMETRY = "geometry_"
-"""Prefix of the names of the geometry's constants."""
+"""Name prefix of the geometry's constants."""
 
 _LIMIT = 10.0
 

@@ -13,18 +13,18 @@ WINDOWS = 25
 WINDOW = 2 * HOP
 LAGS = 32
 BUFFER = (WINDOWS + 1) * HOP
-"""Samples that a frame depends on, 8,320; its instant is in their middle."""
+"""Number of samples that a frame depends on, 8,320, centred on its time."""
 
 REACH = WINDOWS // 2
-"""Windows before and after the one that is centred on a frame's instant."""
+"""Number of windows before and after the window centred on a frame's time."""
 
 _TRANSFORM = 672  # At least WINDOW + LAGS - 1, with small prime factors.
 
 GAIN = 8.912028121636435
-"""Scales audio whose peak is 1 to the level that the network was trained with."""
+"""Factor from audio with a peak of 1 to the level that the network was trained with."""
 
 QUIET = 0.01
-"""Largest peak that counts as silence: such a track is not normalised."""
+"""Largest peak of a silent track, which is not normalised."""
 
 
 def norm_factor(audio: np.ndarray) -> float:

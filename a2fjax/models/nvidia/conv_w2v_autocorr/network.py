@@ -6,7 +6,7 @@ Everything in `Network` and `autocorrelation` follows NVIDIA's source. A frame d
     features of the first N transformer layers of wav2vec 2.0, mixed   → linear → 256 ┐
     25 windows of 640 samples → 32 autocorrelations → 5 convolutions  → 256 ┴→ 512 a window
     25 windows → 4 convolutions of stride 2 in time (13, 7, 4, 2) → linear → 256
-    emotion beside the channels after each of these → two linear maps → skin, jaw, eyes
+    emotion concatenated after each of these → two linear maps → skin, jaw, eyes
                                                     → two linear maps → tongue
 
 `Network.track` is specific to this package: at 50 frames per second the windows of neighbouring
@@ -59,10 +59,10 @@ class Size:
 
 
 MARK = Size(FrameLayout(272, 10, 15, 4), encoder_layers=1)
-"""Mark v2.3: 301 numbers a frame; 18,273,331 parameters with the encoder."""
+"""Mark v2.3: 301 values per frame; 18,273,331 parameters including the encoder."""
 
 CLAIRE = Size(FrameLayout(140, 10, 15, 4), encoder_layers=4)
-"""Claire and James v2.3.1: 169 numbers a frame."""
+"""Claire and James v2.3.1: 169 values per frame."""
 
 
 class Network(nn.Module):

@@ -28,13 +28,13 @@ from a2fjax.models.nvidia.frame_layout import FrameLayout
 from a2fjax.models.nvidia.layers import GRU, convolution, linear
 
 ENCODER_LAYERS = 12
-"""Transformer layers of HuBERT-base, of which the last one's output is the feature."""
+"""Number of HuBERT-base transformer layers; the last one's output is the feature."""
 
 FROZEN_ENCODER = (r"^feature_extractor/", r"^feature_projection/", r"^encoder/layers/[01]/")
-"""Patterns, for `params.split`, of the weights of HuBERT that NVIDIA does not train.
+"""Patterns for `params.split` of the HuBERT weights that NVIDIA does not train.
 
-The positional convolution and the norm between projection and first layer are trained, so its
-gradient runs through the frozen layers; `encoders.wav2vec2.frozen_patterns` stops it before them.
+The positional convolution and the norm between projection and first layer are trained, so the
+gradient passes through the frozen layers; `encoders.wav2vec2.frozen_patterns` stops it before them.
 """
 
 
@@ -90,7 +90,7 @@ class Size:
 
 
 V3 = Size(FrameLayout(3 * 24_002, 3 * 5_602, 15, 4), actors=3)
-"""v3.0 of Mark, Claire and James: 88,831 numbers a frame; 179,664,830 parameters with HuBERT."""
+"""Mark, Claire and James v3.0: 88,831 values per frame; 179,664,830 parameters with HuBERT."""
 
 
 def resample(features: Array, feature_length: Array, length: Array, frames: int) -> Array:
@@ -129,9 +129,9 @@ class Head(nn.Module):
     """Linear → ReLU → linear, with the last layer initialised to zero.
 
     Attributes:
-      depth: of the input.
-      hidden: between the two.
-      width: of the output.
+      depth: width of the input.
+      hidden: width between the two linear layers.
+      width: width of the output.
     """
 
     depth: int
@@ -139,12 +139,12 @@ class Head(nn.Module):
     width: int
 
     def setup(self) -> None:
-        """Makes the layers."""
+        """Creates the layers."""
         self.linear_0 = linear(self.depth, self.hidden)
         self.linear_2 = linear(self.hidden, self.width, zero=True)
 
     def __call__(self, x: Array) -> Array:
-        """Returns [..., width] of `x` [..., depth]."""
+        """Returns [..., width] for `x` [..., depth]."""
         return self.linear_2(jax.nn.relu(self.linear_0(x)))
 
 
@@ -152,9 +152,9 @@ class Smoothed(nn.Module):
     """Linear → a convolution of 9 along the *features* of a frame → ReLU.
 
     Attributes:
-      depth: of the input.
-      width: of the output.
-      dtype: of activations.
+      depth: width of the input.
+      width: width of the output.
+      dtype: dtype of activations.
     """
 
     depth: int
@@ -162,12 +162,12 @@ class Smoothed(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Makes the layers."""
+        """Creates the layers."""
         self.linear_0 = linear(self.depth, self.width, dtype=self.dtype)
         self.conv_1 = convolution(1, 1, 9, padding=4, dtype=self.dtype)
 
     def __call__(self, x: Array) -> Array:
-        """Returns [..., width] of `x` [..., depth]."""
+        """Returns [..., width] for `x` [..., depth]."""
         return jax.nn.relu(self.conv_1(self.linear_0(x)[..., None])[..., 0])
 
 
@@ -175,11 +175,11 @@ class Layered(nn.Module):
     """Linear → ReLU → linear, and another ReLU if `closed`.
 
     Attributes:
-      depth: of the input.
-      hidden: between the two.
-      width: of the output.
-      closed: whether a ReLU ends it.
-      dtype: of activations.
+      depth: width of the input.
+      hidden: width between the two linear layers.
+      width: width of the output.
+      closed: append a ReLU.
+      dtype: dtype of activations.
     """
 
     depth: int
@@ -189,12 +189,12 @@ class Layered(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Makes the layers."""
+        """Creates the layers."""
         self.linear_0 = linear(self.depth, self.hidden, dtype=self.dtype)
         self.linear_2 = linear(self.hidden, self.width, dtype=self.dtype)
 
     def __call__(self, x: Array) -> Array:
-        """Returns [..., width] of `x` [..., depth]."""
+        """Returns [..., width] for `x` [..., depth]."""
         x = self.linear_2(jax.nn.relu(self.linear_0(x)))
         return jax.nn.relu(x) if self.closed else x
 
@@ -203,15 +203,15 @@ class Network(nn.Module):
     """The network; see the module.
 
     Attributes:
-      size: widths.
-      dtype: of activations; parameters, the recurrent state and the heads are float32.
+      size: widths of the network.
+      dtype: dtype of activations; parameters, the recurrent state and the heads are float32.
     """
 
     size: Size
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        """Makes the layers."""
+        """Creates the layers."""
         size, layout, dtype = self.size, self.size.layout, self.dtype
         self.proj_hubert = linear(size.encoder_width * size.stack, size.width, dtype=dtype)
         self.skin_embedding = Smoothed(layout.skin, 2 * size.width, dtype)
@@ -263,7 +263,7 @@ class Network(nn.Module):
           length: [B] int, valid frames; None for all.
           state: [recurrent_layers, B, recurrent_width] before the first frame, of the same step;
             None for zero.
-          train: whether dropout is on.
+          train: enables dropout.
 
         Returns:
           The prediction [B, T, D] float32, and the state after the last valid frame. A frame

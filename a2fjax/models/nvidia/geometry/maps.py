@@ -28,10 +28,10 @@ from a2fjax.models.nvidia.frame_layout import FrameLayout
 from a2fjax.models.nvidia.geometry.shapes import Part, Shapes
 
 ERROR = 0.1
-"""Default error of a head's numbers, as a share of their RMS deviation over the training frames."""
+"""Default error of a head's values relative to their RMS deviation over training frames."""
 
 STEP = 0.1
-"""Step of the solver, for which `_constants` factorises the system."""
+"""Step size of the solver, with which `_constants` factorises the system."""
 
 _ALONE = 1e-4  # Share of a channel's variance assumed to be independent of all other channels.
 _NEW = 1e-4
