@@ -11,7 +11,7 @@ default) and the same spectrogram, whose computation counts for a2fjax only.
 Errors are the largest absolute differences of features, for two examples; with a mask, the second
 has five eighths of the audio (CTranslate2 has no mask and runs that example separately). Time is
 CPU time of the process (all threads). The two alternate, so that other work on the machine affects
-both equally; figures are medians of the rounds. Needs the extra `torch`.
+both equally; results are medians of the rounds. Needs the extra `torch`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The encoder has random weights in the published base architecture, the model is the regression model
 with default sizes, clips are synthetic. A step includes reading, batching, encoding (live) and the
 update. Live and cached steps alternate in one process, so that other work on the machine affects
-both equally; figures are medians of the rounds and of their ratios.
+both equally; results are medians of the rounds and of their ratios.
 
 NVIDIA's framework encodes 0.52 s of audio (8,320 samples) for every supervised frame. Its row is an
 estimate: operations are counted from the same encoder's program, and the frames per second are

@@ -2,7 +2,7 @@ r"""Ridge regression from each front end to real takes, with leave-one-out evalu
 
     python benchmarks/frontends_ridge.py FOLDER WEIGHTS... --workdir DIR [--pad] [--out JSON]
 
-FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`), WEIGHTS are
+FOLDER holds NAME.npz with curves next to NAME.wav (see `data_pipeline.sources.tables`), WEIGHTS are
 Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is the test take:
 
   - inputs: log-mel (13 frames within +-0.24 s), every state of every encoder (5 frames within
@@ -11,7 +11,7 @@ Whisper encoders (see `a2fjax.encoders.whisper.weights`). Each take in turn is t
   - penalty and state are chosen by leaving out one training take at a time;
   - time offsets are those of the files (none is estimated, because the context covers them).
 
-Every second frame is fitted (the curves were filmed at 30 frames per second). Figures are R^2 about
+Every second frame is fitted (the curves were filmed at 30 frames per second). Results are R^2 about
 the test take's mean and Pearson's r, over its valid frames at 50 per second. The chosen state is
 also evaluated on crops of 2.56 s, with the regression fitted on whole clips: with the crop at the
 window's start, and with the crop at its original position.

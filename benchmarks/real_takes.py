@@ -4,7 +4,7 @@ r"""Leave-one-out evaluation on one speaker's real takes: regression model, ridg
         [--out JSON] [--mix SHARDS=WEIGHT] [--config.audio.features=mel,whisper:PATH]
         [--config.any.other.key=VALUE]
 
-FOLDER holds NAME.npz with curves beside NAME.wav (see `data_pipeline.sources.tables`). Each take
+FOLDER holds NAME.npz with curves next to NAME.wav (see `data_pipeline.sources.tables`). Each take
 in turn is the test; a fold is
 
 1. the clocks' offset, estimated by `data_pipeline.build` on a folder of the training takes alone;
@@ -78,7 +78,7 @@ class Part:
       features: [T, F] of the front end, and [T] loudness in dB.
       loudness: [T] dB relative to the speech level.
       target: [T, C] selected channels.
-      good: [T] bool.
+      good: [T] bool, valid frames.
     """
 
     features: np.ndarray

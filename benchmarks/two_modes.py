@@ -119,7 +119,7 @@ def takes(task: Any, params: Any, count: int) -> np.ndarray:
 
 
 def place(motion: np.ndarray) -> np.ndarray:
-    """Returns positions of motions [N, FRAMES, 72] on an axis from 0 (brows down) to 1 (brows up)."""
+    """Returns positions of motions [N, FRAMES, 72] from 0 (brows down) to 1 (brows up)."""
     up, down = modes()
     axis = (up - down).ravel()
     return (motion - down).reshape(len(motion), -1) @ axis / (axis @ axis)

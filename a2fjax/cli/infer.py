@@ -1,4 +1,4 @@
-"""Predict the motion of a face from a recording and write it to files.
+"""Predict facial motion from a recording and write it to files.
 
 The ending of an output selects the format: .csv (Live Link Face), .channels.csv (a time column and
 one column per channel), .json, .npz. With a diffusion run, --samples 3 writes NAME.sample0.csv,

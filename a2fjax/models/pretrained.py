@@ -1,7 +1,7 @@
-"""Speech encoders of a run: read from where they are published, kept in the run folder.
+"""Speech encoders of a run, read from their published source and stored in the run folder.
 
-A run folder keeps the weights that each encoder had before training, one file each, so that
-evaluation and inference need nothing but the run folder.
+A run folder holds the weights of each encoder before training, one file each, so that evaluation
+and inference need only the run folder.
 """
 
 from __future__ import annotations

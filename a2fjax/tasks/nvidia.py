@@ -3,7 +3,7 @@
 The formulas follow `train_regression.train_step` and `gaussian_diffusion.training_losses` of the
 Audio2Face-3D Training Framework 1.0.1, with masked means that ignore invalid and padded frames.
 
-    position    mean (y' - y)^2 of the head's numbers ("mse"); diffusion: SmoothL1 of beta 1 of
+    position    mean (y' - y)^2 of the head's values ("mse"); diffusion: SmoothL1 of beta 1 of
                 w (x0' - x0), w by part ("simple")
     velocity    mean (dy' - dy)^2, d between neighbouring frames ("motion"; diffusion: of the skin)
     aperture, closure
@@ -11,10 +11,10 @@ Audio2Face-3D Training Framework 1.0.1, with masked means that ignore invalid an
     vol_stab    mean over frames of exp(-5000 mean|audio|) mean(dy'^2), without the eyes; audio of
                 the half second that the frame depends on
     lip_dist    mean (w dist' - w dist)^2, w = exp(-max(dist, 0)) (diffusion: -10 max), dist of the
-                lips' vertices in the unit of the shapes' file
+                lip vertices in the units of the shapes file
     emo_reg     mean(d e^2) / mean(e^2) of the learned emotions
-    exp_smooth  mean (m d x0')^2 of the upper face's share m in what moves a number; theirs is a
-                sigmoid about the eyelids [?]
+    exp_smooth  mean (m d x0')^2 with the upper face's share m in a value's movement; NVIDIA's m is
+                a sigmoid around the eyelids [?]
 
 With the rig's head, position and velocity of the regression are those of `losses` with the group
 weights of the channels.
@@ -142,7 +142,7 @@ class ConvW2vAutocorrTask(_NvidiaTask):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> ConvTask:
-        """Returns the task with the network; arguments as `a2fjax.tasks.build`."""
+        """Builds the task with its network; arguments as in `a2fjax.tasks.build`."""
         settings = config.model
         assert isinstance(settings, ConvW2vAutocorrConfig)
         model = ConvW2vAutocorr(
@@ -233,7 +233,7 @@ class DiffusionRnnTask(_NvidiaTask):
         constants: Mapping[str, np.ndarray] | None = None,
         encoders: Encoders | None = None,
     ) -> RnnTask:
-        """Returns the task with the network; arguments as `a2fjax.tasks.build`."""
+        """Builds the task with its network; arguments as in `a2fjax.tasks.build`."""
         settings = config.model
         assert isinstance(settings, DiffusionRnnConfig)
         model = DiffusionRnn(

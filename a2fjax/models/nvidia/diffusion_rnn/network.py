@@ -253,12 +253,12 @@ class Network(nn.Module):
         """Predicts the clean motion.
 
         Args:
-          noisy: [B, T, D], x_t.
-          step: [B] int, t in 0 ... steps - 1.
-          features: [B, T, stack * encoder_width], of `resample` and `stacked`.
+          noisy: [B, T, D], noisy motion x_t.
+          step: [B] int, step t in 0 ... steps - 1.
+          features: [B, T, stack * encoder_width], from `resample` and `stacked`.
           actor: [B, actors], one-hot.
-          emotion: [B, explicit] or [B, T, explicit]; zeros for neutral. Training has one vector an
-            item, streaming may have one a frame.
+          emotion: [B, explicit] or [B, T, explicit]; zeros for neutral. Training uses one vector
+            per item, streaming may use one per frame.
           mean: [actors, D], each actor's mean frame; constants, not learned.
           length: [B] int, valid frames; None for all.
           state: [recurrent_layers, B, recurrent_width] before the first frame, of the same step;
