@@ -137,7 +137,7 @@ class IdentityEncoder(nn.Module):
         # The points of unknown identities are arbitrary and may include NaN.
         points = jnp.where(known[:, None, None], points, 0.0)
         code = _dot(descriptor(points) - mean, projection)
-        # Clip faces far from the training faces to the edge of their range.
+        # Limit faces far from the training faces smoothly to the edge of their range.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
         if train:
             used = jnp.any(projection != 0.0, axis=0)

@@ -31,7 +31,7 @@ ERROR = 0.1
 """Default error of a head's values relative to their RMS deviation over training frames."""
 
 STEP = 0.1
-"""Step size of the solver, with which `_constants` factorises the system."""
+"""ADMM step parameter of the solver, with which `_constants` factorises the system."""
 
 _ALONE = 1e-4  # Share of a channel's variance assumed to be independent of all other channels.
 _NEW = 1e-4
