@@ -1,4 +1,4 @@
-"""Reads vertex caches (NumPy, PC2, Maya) a block of frames at a time."""
+"""Reads vertex caches (NumPy, PC2, Maya) in blocks of frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PC2_SIGNATURE = b"POINTCACHE2\0"
 
 
 def find_cache(folder: Path, shot: str) -> Path | None:
-    """Returns a shot's cache, in a folder of its own or without one, or None."""
+    """Returns a shot's cache, in a separate folder or not, or None."""
     for parent in (folder / shot, folder):
         for suffix in SUFFIXES:
             path = parent / f"{shot}{suffix}"
@@ -33,7 +33,7 @@ def find_cache(folder: Path, shot: str) -> Path | None:
 
 
 def cache_files(cache: Path) -> list[Path]:
-    """Returns all files of a cache that `find_cache` found, itself first."""
+    """Returns all files of a cache found by `find_cache`, with the cache itself first."""
     if cache.suffix == ".xml":
         return [cache, *maya.frame_files(cache)]
     description = cache.with_suffix(".xml")
@@ -60,11 +60,11 @@ def list_caches(folder: Path) -> list[str]:
 
 
 def read_cache(path: Path, vertices: int | None = None) -> tuple[Vertices, np.ndarray | None]:
-    """Opens a cache; returns (vertices [F, V, 3], times [F] in s or None where it has none).
+    """Opens a cache; returns (vertices [F, V, 3], times [F] in s or None if it has none).
 
     Args:
-      path: as `find_cache` finds it.
-      vertices: of the mesh, to choose among several channels of a Maya cache.
+      path: result of `find_cache`.
+      vertices: number of vertices of the mesh, to select a channel of a Maya cache.
 
     Raises:
       InputError: missing, truncated, of another kind or shape, no frames.
@@ -97,8 +97,8 @@ def _read_npy(path: Path) -> tuple[Vertices, None]:
 def _read_pc2(path: Path) -> tuple[Vertices, np.ndarray | None]:
     """Reads PC2: header `<12s version vertices start rate frames`, then little-endian float32.
 
-    `rate` is frames of the scene a sample, start its first frame; in practice writers put frames
-    a second or 1.0 there, so it counts as time only where it can be a rate.
+    `rate` is defined as scene frames per sample and `start` as the first frame. In practice writers
+    store frames per second or 1.0 there, so it is used only if it is a plausible frame rate.
     """
     with path.open("rb") as file:
         head = file.read(_PC2.size)

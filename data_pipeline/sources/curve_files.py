@@ -1,9 +1,9 @@
 """Reads files of named curves: CSV, JSON and NumPy archives, columns in any order and case.
 
-CSV: a header of channel names, and at most one column of time (see `TIME_COLUMNS`); separated by
+CSV: a header of channel names, and at most one time column (see `TIME_COLUMNS`); separated by
 commas, semicolons (then a comma may be the decimal mark) or tabs.
 
-JSON, as tools write it:
+JSON, in the forms that tools write:
 
     {"names": [...], "fps": 60, "frames": [[...], ...]}         also "weights", "values", "motion"
     {"facsNames": [...], "exportFps": 30, "weightMat": [[...], ...]}                  Audio2Face
@@ -64,9 +64,9 @@ class Rows:
     """Values [F, N] as written, with the rows' times in s, their frame numbers, or neither.
 
     Attributes:
-      names: [N] of the columns.
+      names: [N] names of the columns.
       values: [F, N].
-      fps: frames a second; 0 where the file states none.
+      fps: frames per second; 0 if the file states none.
       times: [F] s, or None.
       numbers: [F] frame numbers, or None.
     """
@@ -94,7 +94,7 @@ def read_csv(path: Path) -> Rows:
     while table and not any(cell.strip() for cell in table[-1]):
         table.pop()
     clocks = [i for i, name in enumerate(header) if name.lower() in TIME_COLUMNS]
-    # "frame" beside "time" is the less exact of the two.
+    # "time" is more exact than a "frame" column beside it.
     clocks.sort(key=lambda i: "s ms timecode frame".split().index(_kind(header[i])))
     columns = [i for i in range(len(header)) if i not in clocks]
     if len(table) < 2:
@@ -210,7 +210,7 @@ def _table(path: Path, rows: list, columns: int) -> np.ndarray:
 
 
 def _records(path: Path, rows: list, head: dict[str, Any]) -> Rows:
-    """Reads a list of {name: value}, each with an entry of time or none has one."""
+    """Reads a list of {name: value}; either all entries have a time or none has."""
     flat: list[dict[str, Any]] = []
     for n, row in enumerate(rows):
         if not isinstance(row, dict):

@@ -1,4 +1,4 @@
-"""Named curves: reads a file of them into rig order and checks it; base class of their sources."""
+"""Reads and checks files of named curves, in rig order; base class of curve sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORDS = ("sentence", "language", "subject", "text", "emotion")
 
 
 class CurveSource:
-    """Base class of sources of curves: nothing to solve, and no mesh."""
+    """Base class of curve sources, which need no solving and have no mesh."""
 
     def __init__(self, path: Path, options: SourceOptions):
         """Stores the arguments; reads nothing."""
@@ -48,9 +48,9 @@ class NamedCurves:
 
     Attributes:
       curves: [F, 72] float32, rig units.
-      observed: [72] channels that the file has.
+      observed: [72] mask of the channels in the file.
       times: [F] s, increasing.
-      notes: what was left out or shifted, in words.
+      notes: omitted columns and shifts, as text.
     """
 
     curves: np.ndarray
@@ -63,12 +63,12 @@ def read_curves(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> NamedCu
     """Reads a file of named curves.
 
     Args:
-      path: of a .csv, .json or .npz.
-      fps: frames a second; 0 uses what the file states.
-      otherwise: frames a second of files that state neither a rate nor times; 0 refuses them.
+      path: path of a .csv, .json or .npz.
+      fps: frames per second; 0 uses the rate in the file.
+      otherwise: frames per second of files that state neither a rate nor times; 0 refuses them.
 
     Raises:
-      InputError: names the file and what is wrong: unknown column, values that are not finite or
+      InputError: names the file and the fault: unknown column, values that are not finite or
         not weights from 0 to 1, no frame rate, times that do not increase, no frames, damaged.
     """
     if path.suffix.lower() == ".csv" and livelink.is_recording(path):
@@ -112,7 +112,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def looks_like_curves(path: Path) -> bool:
     """Returns whether a file without audio beside it holds curves.
 
-    Archives always count; a CSV if its header names a channel, JSON if it has a known form.
+    Archives always count; a CSV counts if its header names a channel, JSON if it has a known form.
     """
     try:
         if path.suffix.lower() == ".csv":
@@ -172,7 +172,7 @@ def _checked(path: Path, rows: curve_files.Rows, fps: float, otherwise: float) -
 
 
 def _check_range(path: Path, curves: np.ndarray) -> None:
-    """Checks that weights are weights: rigs overshoot 1 a little, percent go to 100."""
+    """Checks the range of weights: rigs may overshoot 1 slightly, but percentages reach 100."""
     weights = curves[:, rig.WEIGHT_CHANNELS]
     frame, column = np.unravel_index(int(np.argmax(np.abs(weights))), weights.shape)
     most = float(weights[frame, column])

@@ -1,6 +1,6 @@
 """Base class of the layouts with a folder for each subject: meshes and vertex arrays.
 
-Beside the takes, a subject's folder may hold
+Besides the takes, a subject's folder may hold
 
     neutral.(obj|ply|npy|npz)     the face at rest, in the units and axes of the takes
     rig.npz                       the subject's shapes, see `rigs.read_rig`; rig_tongue.npz: tongue
@@ -8,7 +8,7 @@ Beside the takes, a subject's folder may hold
     shots.json                    see `shot_list.ShotList`
 
 The folder of the dataset may hold templates/<subject>.(obj|ply|npy|npz), and rig.npz,
-rigid_vertex_list.json and shots.json for subjects without their own.
+rigid_vertex_list.json and shots.json for subjects that lack them.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class FolderSource(abc.ABC):
         self._first_recordings: dict[tuple[str, int], MotionFile | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drops the caches: a worker process reads its own share."""
+        """Drops the caches, because each worker process reads its own share."""
         return {**self.__dict__, "_blendshapes": {}, "_subjects": {}, "_first_recordings": {}}
 
     @abc.abstractmethod
     def folders(self) -> list[tuple[str, Path, list[Path]]]:
         """Returns (name, folder, takes) of every subject.
 
-        The user's `subject` replaces the name where the folder is the dataset's. The folder need
-        not exist where takes of several subjects lie in one folder.
+        The user's `subject` replaces the name if the folder is that of the dataset. The folder need
+        not exist if the takes of several subjects are in one folder.
         """
 
     @abc.abstractmethod
@@ -77,7 +77,7 @@ class FolderSource(abc.ABC):
                 name = self.options.subject
             recordings: dict[str, Recording] = {}
             for take in takes:
-                # A take in two forms (frames, and a cache made of them) is one take.
+                # Frames and a cache made from them are the same take.
                 recording = self.recording(folder, take)
                 recordings.setdefault(recording.name, recording)
             subjects.append(
@@ -94,7 +94,7 @@ class FolderSource(abc.ABC):
         """Opens a recording.
 
         Raises:
-          InputError: missing, damaged or not such a file.
+          InputError: the file is missing, damaged or of another kind.
         """
 
     def _person(self, actor: str) -> SubjectFolder:
@@ -140,7 +140,7 @@ class FolderSource(abc.ABC):
     def _take(
         self, subject: SubjectFolder, recording: Recording, list_path: Path | None, listed: ShotList
     ) -> Take:
-        # A list of the whole dataset names takes as its files are named: subject_take.
+        # The shot list of a whole dataset names takes like its files: subject_take.
         full = f"{subject.name}_{recording.name}"
         entry = listed.shots.get(full) or listed.shots.get(recording.name, {})
         missing = f"{recording.data[0]}: no sound file {recording.name}.wav for it"
@@ -187,7 +187,7 @@ class FolderSource(abc.ABC):
     def _in_unit_of_shapes(
         self, subject: SubjectFolder, units: str, vertices: Vertices
     ) -> Vertices:
-        """Converts vertices to the unit of the blendshapes: files may state another one."""
+        """Converts vertices to the unit of the blendshapes, as files may state another one."""
         first = self._first(subject)
         if self._rig_path(subject) is None or (
             units == (first.units if first else "") and subject.neutral() is None
@@ -201,17 +201,17 @@ class FolderSource(abc.ABC):
         return vertices if scale == 1.0 else ScaledVertices(vertices, scale)
 
     def _rig_path(self, subject: SubjectFolder) -> Path | None:
-        """Returns the rig file that the skin is solved with, or None."""
+        """Returns the rig file used to solve the skin, or None."""
         subject_rig = subject.folders[0] / "rig.npz"
         return (
             subject_rig if subject_rig.is_file() else self._template() or subject.extra("rig.npz")
         )
 
     def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
-        """Returns the subject's blendshapes, else a template's transferred to their neutral.
+        """Returns the subject's blendshapes, else a template's transferred to the neutral.
 
         Raises:
-          InputError: their topology is not that of the takes.
+          InputError: their topology differs from that of the takes.
         """
         key = (actor, part)
         if key not in self._blendshapes:
@@ -224,7 +224,7 @@ class FolderSource(abc.ABC):
             return None
         path = subject_rig if subject_rig.is_file() else self._rig_path(subject)
         if path is None:
-            return None  # a take of curves needs none
+            return None  # curves need no blendshapes
         rig = rigs.read_rig(path)
         neutral, stated, units = None, "", self._units(subject)
         note = ""
@@ -234,14 +234,14 @@ class FolderSource(abc.ABC):
             if neutral is None:
                 neutral, stated = self._rest(subject, len(rig.neutral))
                 units = stated or units
-            # A subject's rig is in the capture's unit and axes, unless the files state theirs.
+            # A subject's rig is in the capture's unit and axes, unless the files state others.
             if neutral is None and (path != subject_rig or stated):
                 neutral = self._estimated_neutral(subject, rig)
                 note = "neutral: estimated from frames at rest"
                 if subject.extra("templates.pkl"):
                     note += f" (pickles are refused: give templates/{subject.name}.npy instead)"
             if neutral is not None and not len(rig.faces):
-                # With triangles of the same topology shapes are transferred more accurately.
+                # Shapes are transferred more accurately with triangles of the same topology.
                 rig = dataclasses.replace(rig, faces=self._triangles(subject, len(rig.neutral)))
         rigid = subject.extra("rigid_vertex_list.json") if part == "skin" else None
         face = blendshapes.make_blendshapes(
@@ -269,10 +269,10 @@ class FolderSource(abc.ABC):
         return read_neutral(path)[0].astype(np.float64)
 
     def _first(self, subject: SubjectFolder, vertices: int = 0) -> MotionFile | None:
-        """Returns a recording with one frame of it, or None where none can be opened.
+        """Returns a recording with one of its frames, or None if none can be opened.
 
-        It is the first with this number of vertices, else the first: one take of another topology
-        must not decide for all.
+        It is the first recording with this number of vertices, else the first, so that one take of
+        another topology does not decide for all.
         """
         key = subject.name, vertices
         if key not in self._first_recordings:

@@ -1,7 +1,7 @@
-"""glTF and GLB: a mesh with morph targets whose weights are animated. Needs pygltflib.
+"""Reads glTF and GLB meshes with animated morph target weights. Needs pygltflib.
 
-Animations and the formula of cubic splines follow the glTF 2.0 specification (Khronos Group 2021,
-section 3.11 and appendix C "Animation sampler interpolation modes"); meshes are read by `morphs`.
+Animations and the cubic spline formula follow the glTF 2.0 specification (Khronos Group 2021,
+section 3.11 and appendix C "Animation sampler interpolation modes"); `morphs` reads the meshes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SUFFIXES = (".glb", ".gltf")
 RATE = 60.0
 """Frames a second at which animations with few keys are sampled."""
 
-_BAKED = 0.05  # s: with linear keys closer than this, the keys are the frames
+_BAKED = 0.05  # s: linear keys at most this far apart are used as frames
 
 
 class MorphedVertices:
-    """Moving vertices computed from weights and morph targets, a block at a time.
+    """Moving vertices computed from weights and morph targets in blocks.
 
     Attributes:
       shape: (frames, vertices, 3).
@@ -44,14 +44,14 @@ class MorphedVertices:
 
 
 def read_gltf(path: Path) -> MotionFile:
-    """Opens a morph animation: curves where the targets have the rig's names, else vertices.
+    """Opens a morph animation: curves if the targets have the rig's names, else vertices.
 
     Vertices are in millimetres (glTF is in metres, y up). Animations that are not baked (steps,
-    splines, keys far apart) are sampled at `RATE` by their own interpolation.
+    splines, sparse keys) are sampled at `RATE` with their interpolation mode.
 
     Raises:
-      InputError: pygltflib is missing, the file is damaged, or nothing in it is animated by morph
-        targets, or by several animations.
+      InputError: pygltflib is missing, the file is damaged, or its morph targets are animated by
+        no animation or by several.
     """
     document = morphs.open_document(path)
     try:
@@ -63,7 +63,7 @@ def read_gltf(path: Path) -> MotionFile:
 
 
 def _read(document: morphs.Document) -> MotionFile:
-    """Reads the animation; raises whatever a damaged file can raise."""
+    """Reads the animation; may raise any of the errors of damaged files."""
     node, sampler = _animated(document)
     mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
     base, deltas, faces = document.geometry(mesh)
@@ -90,7 +90,7 @@ def _read(document: morphs.Document) -> MotionFile:
 
 
 def _animated(document: morphs.Document) -> tuple[int, Any]:
-    """Returns the node whose morph weights move and the sampler: that with most targets."""
+    """Returns the node with the most animated morph targets, and its sampler."""
     candidates = []
     animations = set()
     for which, animation in enumerate(document.gltf.animations or []):
@@ -113,7 +113,7 @@ def _animated(document: morphs.Document) -> tuple[int, Any]:
 
 
 def _place(nodes: Sequence[Any], node: int) -> np.ndarray:
-    """Returns the matrix [4, 4] of a node in the scene, as it lies without animation."""
+    """Returns the scene matrix [4, 4] of a node without animation."""
     parents = {child: parent for parent, each in enumerate(nodes) for child in each.children or []}
     matrix = _local(nodes[node])
     for _ in range(len(nodes)):
@@ -175,7 +175,7 @@ def interpolate(keys: np.ndarray, values: np.ndarray, times: np.ndarray, mode: s
 
 def _local(node: Any) -> np.ndarray:
     if node.matrix is not None:
-        return np.array(node.matrix, np.float64).reshape(4, 4).T  # columns first
+        return np.array(node.matrix, np.float64).reshape(4, 4).T  # glTF is column-major
     matrix = np.eye(4)
     if node.rotation is not None:
         x, y, z, w = np.array(node.rotation, np.float64)

@@ -1,4 +1,4 @@
-"""Recordings of the Live Link Face app, as the phone keeps them or as a flat folder of CSV files.
+"""Reads Live Link Face recordings, as stored on the phone or as a flat folder of CSV files.
 
     <person>/<date>_<slate>_<take>/<slate>_<take>_<device>.csv          weights, uncalibrated
                                   /<slate>_<take>_<device>_cal.csv      calibrated, then with
@@ -7,8 +7,8 @@
                                   /<slate>_<take>_<device>.mov          film with sound
                                   /take.json, frame_log.csv, thumbnail.jpg, ...
 
-File names as Epic's own importers look for them. A .wav (or other sound) of the same name is taken
-before the film's sound. Calibrated files are taken before raw ones.
+File names are those that Epic's importers expect. A .wav (or other audio file) of the same name is
+preferred to the video's sound, and calibrated files to raw ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SAID = {"cal": "calibrated", "": "uncalibrated", "raw": "uncalibrated"}
 _FILMS = (".m4a", ".mp4", ".mov")
 _GENERIC = re.compile(r"(?:my)?(?:iphone|ipad)[\w ,.-]*", re.IGNORECASE)
 _DEFAULT_SLATES = ("myslate", "defaultslate")
-_DEEPEST = 3  # folders below the one given: person, export, take
+_DEEPEST = 3  # folder levels below the given one: person, export, take
 _DAY = livelink.DAY
 
 
@@ -45,7 +45,7 @@ class Recording:
     """The files of one take.
 
     Attributes:
-      folder: that they are in.
+      folder: folder that contains the files.
       base: their common name, <slate>_<take>_<device>.
       files: CSV by kind ("cal", "" or "raw").
     """
@@ -56,17 +56,17 @@ class Recording:
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """Slate, take and device; only a slate where the name has another form."""
+        """Slate, take and device; only a slate if the name has another form."""
         match = _NAME.fullmatch(self.base)
         return (match["slate"], match["take"], match["device"]) if match else (self.base, "", "")
 
     @property
     def kind(self) -> str:
-        """Kind of the file that is read."""
+        """Kind of the file to read."""
         return next(k for k in _KINDS if k in self.files)
 
     def named_after_it(self, folder: str) -> bool:
-        """Returns whether a folder's name ends with this take's: it holds nothing else."""
+        """Returns whether a folder's name ends with this take's, so that it holds nothing else."""
         slate, take, _ = self.parts
         name = folder.lower()
         return name.endswith((self.base.lower(), f"{slate}_{take}".lower())) and bool(take)
@@ -83,7 +83,7 @@ def recognise(path: Path) -> str | None:
 
 
 def open_source(path: Path, options: SourceOptions) -> LiveLinkSource:
-    """Returns the source of a folder of recordings, of one take, or of folders of people.
+    """Returns the source of a folder of recordings, of one take, or of folders per person.
 
     Raises:
       InputError: there is no Live Link Face CSV.
@@ -105,13 +105,13 @@ def _recordings(path: Path) -> list[Recording]:
 
 
 def _tables(folder: Path, depth: int) -> list[Path]:
-    # scandir knows folders without asking for each file: scans come in hundreds of thousands.
+    # scandir finds folders without a stat call per file; scans have hundreds of thousands.
     try:
         with os.scandir(folder) as inside:
             entries = sorted((e.name, e.is_dir()) for e in inside if not e.name.startswith("."))
     except OSError:
         return []
-    # A name like theirs is one of them, even when it is empty or damaged.
+    # A file with such a name counts as a recording, even if it is empty or damaged.
     files = [
         folder / name
         for name, is_folder in entries
@@ -138,7 +138,7 @@ class LiveLinkSource(CurveSource):
     layout = "livelink"
 
     def actors(self) -> list[Actor]:
-        """Returns one person a folder, or a named device; see `Source.actors`."""
+        """Returns one actor per folder or named device; see `Source.actors`."""
         people: dict[str, list[Recording]] = {}
         for recording in _recordings(self.path):
             people.setdefault(self._subject(recording), []).append(recording)
@@ -190,15 +190,15 @@ class LiveLinkSource(CurveSource):
         listed = shot_list.read_shot_list(list_path)
         slate = recording.parts[0]
         entry = listed.shots.get(shot, listed.shots.get(recording.base, {}))
-        # The name of a person or a device says nothing of emotion ("Joyce").
+        # Names of persons and devices must not be searched for emotions ("Joyce").
         says = shot if {"emotion", "emotion_track"} & entry.keys() else slate
         file = recording.files[recording.kind]
         table = livelink.read_timecodes(file)
         audio, silent = _sound(recording)
         nothing = f"{recording.folder / recording.base}.wav: no such file, and no .mov"
         shot_list.require_audio(audio, self.options, silent or nothing)
-        # A slate with the app's own name says nothing about what is performed; one that was named
-        # is a line, and its takes are readings of it.
+        # The app's default slate does not identify a sentence; a named slate is a line, and its
+        # takes are readings of that line.
         line = shot if slate.lower() in _DEFAULT_SLATES else slate
         return shot_list.make_take(
             listed,
@@ -216,7 +216,7 @@ class LiveLinkSource(CurveSource):
         )
 
     def capture(self, take: Take) -> Capture:
-        """Returns the channels by the rows' timecodes; see `Source.capture`."""
+        """Returns the channels at the rows' timecodes; see `Source.capture`."""
         table, notes = livelink.read_recording(take.data[0])
         curves, observed = table.to_motion()
         stem = take.data[0].stem.lower()
@@ -242,9 +242,10 @@ class LiveLinkSource(CurveSource):
 
 
 def _take_json(recording: Recording) -> dict:
-    """Returns what take.json says (slate, take, subject, calibrated, frames, ...), {} if nothing.
+    """Returns the content of take.json (slate, take, subject, calibrated, frames, ...), or {}.
 
-    It repeats the files' names and counts; recordings without it, or with a damaged one, are whole.
+    It only repeats the files' names and counts, so recordings without it, or with a damaged one,
+    are complete.
     """
     try:
         data = json.loads((recording.folder / "take.json").read_text(encoding="utf-8"))
@@ -255,7 +256,7 @@ def _take_json(recording: Recording) -> dict:
 
 
 def _sound(recording: Recording) -> tuple[Path | None, str]:
-    """Returns the sound of a take or None, and why a film that is there has none."""
+    """Returns the audio of a take or None, and the reason if its video has no sound."""
     slate, take, _ = recording.parts
     stems = [recording.base, *(f.stem for f in recording.files.values())]
     if take:
@@ -268,7 +269,7 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
         if f"{stem}{suffix}".lower() in inside
     ]
     if not candidates and recording.named_after_it(recording.folder.name):
-        # Sound that was put into the take's own folder is the take's, whatever its name.
+        # An audio file in the take's folder belongs to the take, whatever its name.
         sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO_SUFFIXES]
         candidates = sounds if len(sounds) == 1 else []
     why = ""
@@ -287,7 +288,7 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
 
 
 def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float | None:
-    """Returns audio time minus capture time in s where both files say the time of day."""
+    """Returns audio time minus capture time in s if both files state the time of day, or None."""
     try:
         started = None
         if audio.suffix.lower() == ".mov":
@@ -301,14 +302,14 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
         return None  # The error is reported when it is read.
     offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
     length = float(table.times()[-1])
-    # Clocks that were never set together say nothing of when the sound was made.
+    # Clocks that were never synchronised give no offset.
     return offset if -length < offset < seconds else None
 
 
 def _film_start(log: Path, rate: int) -> float | None:
-    """Returns the time of day of a film's first picture, to fractions of a frame, or None.
+    """Returns the time of day of a video's first frame, to fractions of a frame, or None.
 
-    The app's frame_log.csv has rows of kind (V for pictures), number, time, time's unit, timecode.
+    Rows of the app's frame_log.csv are: kind (V for video), number, time, time unit, timecode.
     """
     try:
         with log.open(newline="", encoding="utf-8-sig") as file:

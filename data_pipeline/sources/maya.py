@@ -1,10 +1,11 @@
-"""Maya's geometry caches: .mc and .mcx with an .xml description, a file for a shot or for a frame.
+"""Reads Maya geometry caches: .mc and .mcx with an .xml description, one file per shot or frame.
 
 A file is a tree of big-endian blocks (tag, size, content): FOR4 CACH with VRSN, STIM and ETIM, then
-a FOR4 MYCH a frame with TIME and, for each channel, CHNM (its name), SIZE (of its array) and FVCA
-or DVCA (vectors of floats or doubles). FOR8 blocks have sizes of 64 bits. Times are in ticks of
-1/6000 s. The description says how frames are spread over files (OneFile or OneFilePerFrame), the
-ticks a frame and what channels mean; see Autodesk's "Geometry cache XML description file".
+one FOR4 MYCH per frame with TIME and, for each channel, CHNM (its name), SIZE (of its array) and
+FVCA or DVCA (vectors of floats or doubles). FOR8 blocks have 64-bit sizes. Times are in ticks of
+1/6000 s. The description states how frames are distributed over files (OneFile or
+OneFilePerFrame), the ticks per frame and the meaning of channels; see Autodesk's "Geometry cache
+XML description file".
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Description:
     """The contents of an .xml description.
 
     Attributes:
-      per_frame: every frame has a file of its own.
-      ticks: per frame, 0 where not given.
+      per_frame: whether every frame is a separate file.
+      ticks: ticks per frame, 0 if not given.
       positions: names of channels that are interpreted as positions.
     """
 
@@ -64,7 +65,7 @@ class MayaCache:
     """
 
     def __init__(self, files: Sequence[Path], blocks: Sequence[_Block]):
-        """Stores where each frame's values start."""
+        """Stores the location of each frame's values."""
         self.files = tuple(files)
         self.blocks = tuple(blocks)
         self.shape = (len(blocks), blocks[0].count, 3)
@@ -94,7 +95,7 @@ class MayaCache:
 
 
 def frame_files(description: Path) -> list[Path]:
-    """Returns the files of a one-file-a-frame cache, in order of time, from its .xml."""
+    """Returns the files of a one-file-per-frame cache, in order of time, from its .xml."""
     numbered = []
     for path in description.parent.iterdir():
         match = _FRAME.fullmatch(path.stem)
@@ -142,11 +143,11 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
     """Opens a cache; returns (vertices [F, V, 3], times [F] in s from the first frame).
 
     Args:
-      path: of the .mc or .mcx, or of the .xml of a one-file-a-frame cache.
-      vertices: of the mesh; chooses among several channels. None takes any.
+      path: path of the .mc or .mcx, or of the .xml of a one-file-per-frame cache.
+      vertices: number of vertices of the mesh, to select a channel. None accepts any.
 
     Raises:
-      InputError: missing, truncated, of another kind, no channel that fits, or several.
+      InputError: missing, truncated, of another kind, or not exactly one matching channel.
     """
     description = read_description(path.with_suffix(".xml"))
     files = [path]
@@ -205,7 +206,7 @@ def _choose(
     listed = ", ".join(f"{n} ({b.count} vertices)" for n, b in list(first.items())[:8])
     if not fits:
         if len(first) == 1:
-            return next(iter(first))  # Its number of vertices is checked where it is used.
+            return next(iter(first))  # The caller checks its number of vertices.
         raise InputError(f"{path}: no channel has the mesh's {vertices} vertices; it has {listed}")
     raise InputError(f"{path}: several channels could be the mesh: {listed}; keep one")
 
@@ -253,7 +254,7 @@ def _group(
     if length < 4 or content + length > size:
         raise InputError(f"{path}: truncated: frame {frame} is not whole")
     end = content + length
-    # Sizes exclude padding: the next block may start on either boundary in use.
+    # Sizes exclude padding, and two alignments are in use for the next block.
     for padded in (end, end + -length % 4, end + -length % 8):
         file.seek(padded)
         if padded >= size or file.read(4) in _GROUPS:

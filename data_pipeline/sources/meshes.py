@@ -2,11 +2,11 @@
 
     [<person>/]<take>/<frame>.obj|.ply          numbered files, any prefix
     [<person>/]<take>.usd|usda|usdc|usdz|glb|gltf
-    [<person>/]<take>.wav                       or audio/<take>.wav, of the person or of the set
+    [<person>/]<take>.wav                       or audio/<take>.wav, per person or per dataset
 
-as VOCASET ships its scans (<person>/<sentence>/<sentence>.000001.ply, audio/<person>/) and
-Multiface its meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For rigs, neutral meshes
-and shot lists see `folder_source`. A tongue's frames are in <take>/tongue/.
+This covers the folders of VOCASET's scans (<person>/<sentence>/<sentence>.000001.ply,
+audio/<person>/) and of Multiface's meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For
+rigs, neutral meshes and shot lists see `folder_source`. A tongue's frames are in <take>/tongue/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrap
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds mesh sequences, or None."""
     people = MeshSource(path, SourceOptions()).find_subjects()
-    # A lone USD or glTF file may be a model; one with a sound beside it is a take.
+    # A lone USD or glTF file may be a model; one with an audio file beside it is a take.
     counted = [
         [r.data[0] for r in person.recordings if r.audio is not None or r.data[0].is_dir()]
         for person in people
@@ -53,10 +53,10 @@ def recognise(path: Path) -> str | None:
 
 
 def open_source(path: Path, options: SourceOptions) -> MeshSource:
-    """Returns the source of a person's folder or of a folder of people.
+    """Returns the source of a subject's folder or of a folder of subjects.
 
     Raises:
-      InputError: nothing in it is a mesh sequence.
+      InputError: the folder holds no mesh sequence.
     """
     if not _people(path):
         raise InputError(
@@ -69,7 +69,7 @@ def open_source(path: Path, options: SourceOptions) -> MeshSource:
 
 
 def _people(path: Path) -> list[tuple[str, Path, list[Path]]]:
-    """Returns (name, folder, takes) of the folder itself and of the folders in it."""
+    """Returns (name, folder, takes) for the folder itself and for its subfolders."""
     subjects = []
     here = _takes(path)
     if here:
@@ -91,7 +91,7 @@ def _takes(folder: Path) -> list[Path]:
         for path in sorted(container.iterdir()):
             if path.name[0] == "." or path.stem.lower() in _NO_TAKES:
                 continue
-            # A folder with such a suffix is a take too: one that cannot be read.
+            # A folder with such a suffix counts as an unreadable take.
             if path.suffix.lower() in FILES or (path.is_dir() and has_frames(path)):
                 takes.append(path)
     return takes
@@ -103,7 +103,7 @@ class MeshSource(FolderSource):
     layout = "meshes"
 
     def folders(self) -> list[tuple[str, Path, list[Path]]]:
-        """Returns people by folder; see `FolderSource.folders`."""
+        """Returns subjects by folder; see `FolderSource.folders`."""
         return _people(self.path)
 
     def recording(self, folder: Path, take: Path) -> Recording:

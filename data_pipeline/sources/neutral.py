@@ -26,18 +26,19 @@ def estimate_from_takes(
     *,
     name: str,
 ) -> np.ndarray:
-    """Returns the neutral [V, 3] from a few frames of a few takes, always the same ones.
+    """Returns the neutral [V, 3] estimated from a fixed choice of a few frames of a few takes.
 
-    Actors are at rest at the start and the end of a take; other frames are spread over it.
+    The choice includes the start and the end of a take, where actors are at rest, and frames
+    spread over the take.
 
     Args:
-      takes: their files of motion.
-      open_vertices: opens one; None for a take of curves.
+      takes: motion files of the takes.
+      open_vertices: opens a file; returns None for a take of curves.
       template: [V, 3] neutral of a rig of the same topology.
-      name: of the subject, for messages.
+      name: name of the subject, for messages.
 
     Raises:
-      InputError: no take has vertices of the rig's topology, or no pose is held.
+      InputError: no take has vertices of the rig's topology, or no pose recurs.
     """
     every = -(-len(takes) // _NEUTRAL_TAKES)
     frames: list[np.ndarray] = []
@@ -90,8 +91,8 @@ def read_vertex_list(path: Path, count: int) -> np.ndarray:
     """Returns the indices in a list of vertices, sorted, each once.
 
     Args:
-      path: JSON: a list of numbers, or a group whose first value is one.
-      count: of vertices of the mesh.
+      path: JSON file with a list of numbers, or an object whose first value is such a list.
+      count: number of vertices of the mesh.
 
     Raises:
       InputError: not a list, fewer than three, or not vertices of the mesh.

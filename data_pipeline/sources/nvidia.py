@@ -1,4 +1,4 @@
-"""NVIDIA's capture layout: one folder an actor, moving vertices a shot, shapes to solve on.
+"""Reads NVIDIA's capture layout: a folder per actor with moving vertices per shot, and shapes.
 
     <actor>/audio/<shot>.wav, audio/aug/<voice>/<shot>.wav        aug: the line in a cloned voice
            /cache/{skin,tongue}/[<shot>/]<shot>.{npy,pc2,mc+xml}  [frames, V, 3]
@@ -9,8 +9,8 @@
            /bs_data/{bs_skin,bs_tongue}.npz           poseNames, neutral, <pose> deltas, frontalMask
            /shots.json                                            optional: see `shot_list.ShotList`
 
-Layout and meanings follow the Audio2Face-3D-Training-Framework's preparation guide. Pose deltas and
-jaw keypoints are checked and not needed: the rig's jaw channels are solved from the skin.
+The layout follows the preparation guide of the Audio2Face-3D-Training-Framework. Pose deltas and
+jaw keypoints are checked but not used: the rig's jaw channels are solved from the skin.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from data_pipeline.sources.shot_list import (
 from data_pipeline.timing import align
 
 _NEUTRAL_TAKES = 8
-_NEUTRAL_FRAMES = 6  # at the start of a take and at its end, where mouths are at rest
+_NEUTRAL_FRAMES = 6  # frames at the start and end of a take, where mouths are at rest
 
 
 def recognise(path: Path) -> str | None:
@@ -75,7 +75,7 @@ def _actor_folders(path: Path) -> list[Path]:
 
     if is_actor(path):
         return [path]
-    # Folders with a dot are still being written by the capture software.
+    # The capture software is still writing folders with a dot.
     return sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_dir() and is_actor(p))
 
 
@@ -111,7 +111,7 @@ class NvidiaSource:
         for shot in sorted(caches_of | set(listed.shots)):
             voices = {"": find_audio(folder / "audio", shot), **_voices(folder, shot)}
             if len(voices) > 1 and voices[""] is None:
-                del voices[""]  # Only a cloned voice says it.
+                del voices[""]  # There are only cloned voices.
             for voice, audio in voices.items():
                 full = f"{shot}@{voice}" if voice else shot
                 try:
@@ -186,13 +186,13 @@ class NvidiaSource:
             times=times,
             skin=skin,
             tongue=tongue,
-            # Right X, Y, left X, Y is the rig's order.
+            # The rig's order is right X, Y, left X, Y.
             eyes=None if eyes is None else eyes.reshape(frames, 4).astype(np.float64),
             notes=_jaw_notes(folder, shot, frames),
         )
 
     def _vertices(self, folder: Path, part: str) -> int | None:
-        """Returns how many vertices the neutral mesh of a part has, or None."""
+        """Returns the number of vertices of a part's neutral mesh, or None."""
         pose = folder / "geom" / part / "neutral_pose.npy"
         shapes = folder / "bs_data" / f"bs_{part}.npz"
         try:
@@ -202,7 +202,7 @@ class NvidiaSource:
                 with np.load(shapes, allow_pickle=False) as data:
                     return len(data["neutral"])
         except READ_ERRORS:
-            return None  # Said where the mesh itself is read.
+            return None  # Reading the mesh itself reports the error.
         return None
 
     def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
@@ -232,7 +232,7 @@ class NvidiaSource:
         return dataclasses.replace(found, notes=(*found.notes, *notes))
 
     def _neutral(self, folder: Path, template: rigs.Rig) -> np.ndarray:
-        """Returns the neutral mesh [V, 3] as it lies, from the quietest frames where none does."""
+        """Returns the neutral mesh [V, 3] as stored, or an estimate from frames at rest."""
         pose = folder / "geom" / "skin" / "neutral_pose.npy"
         if pose.is_file():
             return _array(pose)
@@ -266,7 +266,7 @@ class NvidiaSource:
         unit = read_shot_list(folder / "shots.json").units
         mesh = folder / "bs_data" / "bs_skin.npz"
         if not unit and part != "skin" and mesh.is_file():
-            # The tongue has no size of its own to go by: the head's decides.
+            # The size of a tongue does not determine the unit: use the head's.
             unit = guess_units(rigs.read_rig(mesh).neutral)
         return unit or "auto"
 
@@ -293,7 +293,7 @@ class NvidiaSource:
 
 
 def _voices(folder: Path, shot: str) -> dict[str, Path]:
-    """Returns the sound files of a shot in cloned voices, by voice."""
+    """Returns the audio files of a shot in cloned voices, by voice."""
     augmented = folder / "audio" / "aug"
     if not augmented.is_dir():
         return {}
@@ -310,7 +310,7 @@ def _jaw_file(folder: Path) -> Path:
 
 
 def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) -> np.ndarray | None:
-    """Returns a shot's finite numbers from an archive of all shots, or None if it is not there."""
+    """Returns a shot's finite numbers from an archive of all shots, or None if it is absent."""
     if not path.is_file():
         return None
     try:
@@ -332,7 +332,7 @@ def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) ->
 
 
 def _jaw_notes(folder: Path, shot: str, frames: int) -> tuple[str, ...]:
-    """Checks a shot's jaw keypoints against its frames and the neutral ones, and says so."""
+    """Checks a shot's jaw keypoints against its frames and the neutral ones; returns notes."""
     try:
         moved = _shot_of(_jaw_file(folder), shot, (frames, None, 3), "displacements")
         still = folder / "xform" / "jaw_keypoints_neutral.npy"
@@ -347,7 +347,7 @@ def _jaw_notes(folder: Path, shot: str, frames: int) -> tuple[str, ...]:
 
 
 def _pose_notes(folder: Path, vertices: int) -> tuple[str, ...]:
-    """Checks the extra poses beside the neutral one, and says what is wrong with them."""
+    """Checks the extra poses beside the neutral one; returns notes about faults."""
     notes = []
     for path in sorted((folder / "geom" / "skin").glob("*_pose_delta.npy")):
         try:
@@ -360,7 +360,7 @@ def _pose_notes(folder: Path, vertices: int) -> tuple[str, ...]:
 
 
 def _array(path: Path) -> np.ndarray:
-    """Returns finite points [N, 3] float64 of a .npy."""
+    """Returns finite points [N, 3] float64 from a .npy."""
     try:
         array = np.load(path, allow_pickle=False)
     except READ_ERRORS as error:

@@ -1,7 +1,7 @@
-"""Reads moving vertices a frame at a time: folders of OBJ or PLY files, and similar readers.
+"""Reads moving vertices frame by frame: folders of OBJ or PLY files, and similar readers.
 
-Frames that cannot be used (truncated, another topology) count as dropped out (NaN) while they are
-few; a capture stage loses a frame now and then.
+A few unusable frames (truncated, another topology) count as dropped out (NaN), because captures
+occasionally lose a frame.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class MotionFile:
     """The contents of an animation file or folder.
 
     Attributes:
-      numbers: [F] frames since the first, increasing; a hole is a missing frame.
-      times: [F] seconds where the file says them, else None.
+      numbers: [F] frames since the first, increasing; a gap is a missing frame.
+      times: [F] seconds if the file states them, else None.
       vertices: [F, V, 3], or None for curves.
-      faces: [N, 3] int32; no rows where there are none.
-      rest: [V, 3] the mesh as it lies without animation, or None.
+      faces: [N, 3] int32; no rows if there are none.
+      rest: [V, 3] mesh without animation, or None.
       curves: [F, 72] in rig units, or None.
-      observed: [72] channels of `curves`, or None.
-      units: "mm" where the file says its unit (vertices are then converted), else "".
+      observed: [72] mask of the channels in `curves`, or None.
+      units: "mm" if the file states its unit (vertices are then converted), else "".
     """
 
     numbers: np.ndarray
@@ -55,18 +55,18 @@ class MotionFile:
 def named_curves(
     weights: np.ndarray, names: Sequence[str], where: Path
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns (curves [F, 72], observed [72]) of weights by name, or None where it has other names.
+    """Returns (curves [F, 72], observed [72]) from named weights, or None for other names.
 
-    Unknown names are ignored as long as they never move. Text before a dot in a name is the node
-    name that an exporter added.
+    Unknown names are ignored if they never move. Text before a dot in a name is the node name
+    that an exporter added.
 
     Args:
       weights: [F, N].
       names: [N].
-      where: for messages.
+      where: location for messages.
 
     Raises:
-      InputError: weights that are not finite, or a name twice.
+      InputError: weights that are not finite, or a duplicate name.
     """
     if not np.isfinite(weights).all():
         raise InputError(f"{where}: has weights that are not finite")
@@ -87,7 +87,7 @@ def named_curves(
 
 
 def frame_numbers(times: np.ndarray) -> np.ndarray:
-    """Returns the frame [F] of each of rising times: their distance in typical steps."""
+    """Returns frame numbers [F] for increasing times, in units of the typical step."""
     if len(times) < 2:
         return np.zeros(len(times), np.int64)
     numbers = np.rint((times - times[0]) / np.median(np.diff(times))).astype(np.int64)
@@ -103,7 +103,7 @@ def _is_channel(name: str) -> bool:
 
 
 class FrameSequence:
-    """Vertices read on demand, a frame at a time; frames that cannot be used are NaN.
+    """Vertices read on demand, frame by frame; unusable frames are NaN.
 
     Attributes:
       shape: (frames, vertices, 3).
@@ -114,8 +114,8 @@ class FrameSequence:
 
         Args:
           shape: (frames, vertices, 3).
-          read: returns the vertices [V, 3] of a frame; raises InputError where it cannot.
-          name: for messages.
+          read: returns the vertices [V, 3] of a frame; raises InputError if it cannot.
+          name: name for messages.
         """
         self.shape = shape
         self.name = name
@@ -151,14 +151,14 @@ class FrameSequence:
 
 
 class ScaledVertices:
-    """Vertices in another unit; converted a block at a time.
+    """Vertices in another unit; converted in blocks.
 
     Attributes:
       shape: (frames, vertices, 3).
     """
 
     def __init__(self, vertices: Vertices, scale: float):
-        """Stores vertices [F, V, 3] and their factor."""
+        """Stores vertices [F, V, 3] and the scale factor."""
         self.vertices, self.scale = vertices, scale
         self.shape = vertices.shape
 
@@ -179,10 +179,10 @@ def _is_frame(name: str) -> bool:
 
 
 def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """Returns the files of a sequence in the order of their numbers, and the frames [F] they are.
+    """Returns the files of a sequence in the order of their numbers, and their frames [F].
 
-    The number is the last one in the name. Where all lie a step apart (a camera that counts three
-    fields a frame, as Multiface's do), a step is one frame.
+    The number is the last one in the name. If all numbers are a constant step apart (Multiface's
+    cameras count three fields per frame), one step is one frame.
 
     Raises:
       InputError: there is none, or two have the same number.
@@ -194,7 +194,7 @@ def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
             by_suffix.setdefault(ending.lower(), []).append((int(_NUMBER.findall(stem)[-1]), name))
     if not by_suffix:
         raise InputError(f"{folder}: no .obj or .ply file with a frame number in its name")
-    # Where a folder has both, the kind of most files is the sequence, PLY (faster) before OBJ.
+    # If a folder has both kinds, the more frequent one is the sequence, PLY (faster) before OBJ.
     kind = max((e for e in MESHES if e in by_suffix), key=lambda e: len(by_suffix[e]))
     frames = sorted(by_suffix[kind])
     for (number, name), (again, other) in zip(frames, frames[1:], strict=False):
@@ -211,7 +211,7 @@ def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def read_folder(folder: Path) -> MotionFile:
-    """Opens a folder of meshes, a file a frame; only the first is read.
+    """Opens a folder of meshes, one file per frame; reads only the first.
 
     Raises:
       InputError: no frames, or the first is not a mesh.
@@ -229,7 +229,7 @@ def read_folder(folder: Path) -> MotionFile:
 
 
 class _FileReader:
-    """Reads the n-th file; faces must be the first's."""
+    """Reads the n-th file, which must have the faces of the first."""
 
     def __init__(self, files: Sequence[Path], faces: np.ndarray, topology: bytes):
         self.files = files
@@ -240,7 +240,7 @@ class _FileReader:
         path = self.files[frame]
         vertices, topology = mesh.read_frame(path)
         if topology not in self.topologies:
-            # The same faces may be written in another way: once for each way.
+            # The same faces may be written in several ways: check each way once.
             if not np.array_equal(mesh.read_faces(path), self.faces):
                 raise InputError(f"{path}: its faces are not those of {self.files[0].name}")
             self.topologies.add(topology)

@@ -1,4 +1,4 @@
-"""shots.json: sentences, emotions and other facts about takes that file names cannot hold.
+"""Reads shots.json: sentences, emotions and other metadata that file names cannot express.
 
 {"fps": 60, "units": "cm", "synthetic": false, "shots": {"take_01": {
     "sentence": "key", "text": "...", "language": "en",
@@ -40,7 +40,7 @@ class ShotList:
 
 
 def read_shot_list(path: Path) -> ShotList:
-    """Reads shots.json; returns an empty list where there is none.
+    """Reads shots.json; returns an empty list if there is none.
 
     Raises:
       InputError: not JSON, or a value of the wrong kind.
@@ -68,11 +68,11 @@ def require_audio(audio: Path | None, options: SourceOptions, missing: str) -> N
 
     Args:
       audio: the file, or None.
-      options: of the user.
+      options: the user's options.
       missing: message that names the missing file.
 
     Raises:
-      InputError: neither is the case.
+      InputError: there is no audio file and silence is not allowed.
     """
     if audio is None and options.missing_audio != "silence":
         raise InputError(
@@ -96,22 +96,22 @@ def make_take(
     fps: float = 0.0,
     offset: float | None = None,
 ) -> Take:
-    """Returns a take from its entry in the shot list, else the user's options, else its name.
+    """Returns a take, described by its entry in the shot list, the user's options and its name.
 
     Args:
-      listed: the list.
-      entry: of the take in the list.
-      options: of the user.
+      listed: the shot list.
+      entry: entry of the take in the list.
+      options: the user's options.
       where: file, for messages.
       subject: name of the actor.
-      name: of the take.
-      audio: its audio file, or None.
-      data: its files of motion.
-      emotion_name: text whose words give the emotion where nothing else does.
-      sentence: key of the sentence where the list has none.
-      slate: lip pops, not speech.
-      fps: of the capture; 0 where its file has times.
-      offset: audio time minus capture time in s where the files state it.
+      name: name of the take.
+      audio: audio file, or None.
+      data: motion files.
+      emotion_name: text whose words give the emotion if nothing else does.
+      sentence: key of the sentence if the list has none.
+      slate: whether the take holds lip pops instead of speech.
+      fps: rate of the capture; 0 if its file has times.
+      offset: audio time minus capture time in s if the files state it.
 
     Raises:
       InputError: the emotion is not valid.
@@ -139,8 +139,8 @@ def make_take(
 def sentence_from_name(shot: str) -> str:
     """Returns the sentence key that a shot's name implies: the name without the emotion.
 
-    The same sentence is often performed in several emotions ("cp1_neutral", "cp1_joy"); these takes
-    must not fall into different splits.
+    The same sentence is often performed with several emotions ("cp1_neutral", "cp1_joy"); these
+    takes must be in the same split.
 
     Example:
         >>> sentence_from_name("cp1_joy"), sentence_from_name("cp1_neutral")
@@ -153,19 +153,19 @@ def sentence_from_name(shot: str) -> str:
 
 
 def emotion_from_name(shot: str) -> str:
-    """Returns the first of NVIDIA's emotions whose name is in the shot's name, else "neutral"."""
+    """Returns the first of NVIDIA's emotions that occurs in the shot's name, else "neutral"."""
     return next((e for e in rig.NVIDIA_EMOTIONS if e in shot.lower()), "neutral")
 
 
 def read_emotion(
     path: Path, shot: str, entry: dict[str, Any], otherwise: str = ""
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Returns the emotion [5] of a shot, and (times [N] s, weights [N, 5]) where it changes.
+    """Returns the emotion [5] of a shot, and (times [N] s, weights [N, 5]) if it changes.
 
     Args:
-      path: of the shot list, for messages.
-      shot: its name; gives the emotion where nothing else does.
-      entry: of the shot in the list.
+      path: path of the shot list, for messages.
+      shot: name of the shot; gives the emotion if nothing else does.
+      entry: entry of the shot in the list.
       otherwise: weights such as "happy=0.7" for shots whose list and name give none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folders of subjects: their recordings, and the files that belong to a subject and to no take."""
+"""Folders of subjects: recordings, and files that belong to a subject rather than to a take."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Recording:
     """The files of a take.
 
     Attributes:
-      name: of the take.
-      data: files or folders of motion: the skin, then the tongue if there is one.
+      name: name of the take.
+      data: motion files or folders: the skin, then the tongue if there is one.
       audio: audio file, or None.
       sentence: key, or "" to derive it from the name.
     """
@@ -35,9 +35,9 @@ class SubjectFolder:
     """A subject's recordings, and the folders that are searched for the subject's other files.
 
     Attributes:
-      name: of the subject.
-      folders: the subject's, then that of the whole dataset; one where both are the same.
-      recordings: in order of their names.
+      name: name of the subject.
+      folders: the subject's folder, then the dataset's; only one if both are the same.
+      recordings: recordings, in order of their names.
     """
 
     name: str
@@ -45,7 +45,7 @@ class SubjectFolder:
     recordings: tuple[Recording, ...]
 
     def extra(self, name: str) -> Path | None:
-        """Returns a file of that name in the subject's folder, else in the dataset's, or None."""
+        """Returns the file of a name in the subject's folder, else in the dataset's, or None."""
         return next((f / name for f in self.folders if (f / name).is_file()), None)
 
     def neutral(self) -> Path | None:
@@ -64,7 +64,7 @@ def check_unique(path: Path, names: list[str]) -> None:
     """Checks that no two subjects have the same name.
 
     Raises:
-      InputError: two have; names them.
+      InputError: two subjects have the same name; the message gives it.
     """
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -74,12 +74,12 @@ def check_unique(path: Path, names: list[str]) -> None:
 
 
 def find_take_audio(subject: Path, root: Path, name: str, *others: Path) -> Path | None:
-    """Returns the audio file of a take: beside it, or in an audio folder of subject or dataset.
+    """Returns a take's audio file, beside it or in an audio folder of the subject or dataset.
 
     Args:
       subject: folder of the subject.
       root: folder of the dataset.
-      name: of the take.
+      name: name of the take.
       others: more folders to search.
     """
     folders = [subject, *(subject / f for f in AUDIO_FOLDERS), *others]
@@ -89,7 +89,7 @@ def find_take_audio(subject: Path, root: Path, name: str, *others: Path) -> Path
         audio = find_audio(folder, name) if folder.is_dir() else None
         if audio is not None:
             return audio
-    # One folder for all subjects: file names start with the subject's name.
+    # In a folder shared by all subjects, file names start with the subject's name.
     for folder in [root / f for f in AUDIO_FOLDERS] if root != subject else []:
         audio = find_audio(folder, f"{subject.name}_{name}") if folder.is_dir() else None
         if audio is not None:

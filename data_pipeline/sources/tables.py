@@ -1,8 +1,9 @@
-"""Layout of curves solved elsewhere: a .npz, .json or .csv of named channels beside an audio file
-of the same stem, in one folder or in a folder for each subject.
+"""Layout of curves solved by other tools: a .npz, .json or .csv of named channels beside an audio
+file of the same stem, in one folder or in a folder per subject.
 
-The formats are those of `curves`. An optional shots.json in the folder holds what file names
-cannot, and an .npz may hold the strings sentence, language, subject, text and emotion.
+The formats are those of `curves`. An optional shots.json in the folder holds metadata that file
+names cannot express, and an .npz may hold the strings sentence, language, subject, text and
+emotion.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
-    """Returns tables by stem, best format first; without audio only those that look like curves."""
+    """Returns tables by stem, best format first; those without audio must look like curves."""
     by_stem: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in curves.ENDINGS:
@@ -70,7 +71,7 @@ def _stem(path: Path) -> str:
 
 
 class TableSource(curves.CurveSource):
-    """Tables in one folder (a person) or in a folder for each person."""
+    """Tables in one folder (one subject) or in a folder per subject."""
 
     layout = "table"
 
@@ -93,7 +94,7 @@ class TableSource(curves.CurveSource):
                 list_path = folder / "shots.json"
                 if list_path.is_file() and list_path not in listed.get(take.subject, []):
                     listed.setdefault(take.subject, []).append(list_path)
-        # Files of one person may lie in several folders, and be called the same there.
+        # One subject's files may be in several folders, under the same names.
         often = Counter((take.subject, take.name) for _, take in listed_takes)
         grouped: dict[str, list[Take]] = {}
         for folder, take in listed_takes:

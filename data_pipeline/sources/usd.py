@@ -1,7 +1,7 @@
-"""USD files: point caches (time samples of a mesh's points) and named blend shape weights.
+"""Reads USD files: point caches (time samples of a mesh's points) and named blend shape weights.
 
-Stage metadata is honoured: timeCodesPerSecond, metersPerUnit and upAxis, and the mesh's place in
-the scene. Needs usd-core.
+Respects timeCodesPerSecond, metersPerUnit, upAxis and the mesh's transform in the scene. Needs
+usd-core.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _FACE_NAMES = ("face", "head", "skin")
 
 
 def read_usd(path: Path) -> MotionFile:
-    """Opens a USD file: the points of the mesh that moves, else its blend shape weights.
+    """Opens a USD file: the points of the moving mesh, else its blend shape weights.
 
-    Of several moving meshes it is the one named like a face (face, head, skin), else the one with
-    most vertices. Points are in millimetres where the stage says its unit, y up.
+    If several meshes move, uses the one named like a face (face, head, skin), else the one with the
+    most vertices. Points are in millimetres if the stage states its unit, y up.
 
     Raises:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
@@ -64,10 +64,10 @@ def _read(path: Path) -> MotionFile:
 
 
 def _probe_in_process(path: Path) -> None:
-    """Reads a binary file once in a separate process with bounded memory.
+    """Reads a binary file once in a separate process with limited memory.
 
-    The library trusts the sizes in a damaged crate: it can take all memory or crash, and the whole
-    build with it.
+    The library trusts the sizes in a damaged file: it can exhaust memory or crash, and take the
+    whole build down.
 
     Raises:
       InputError: it could not be read there.
@@ -79,7 +79,7 @@ def _probe_in_process(path: Path) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        # Every thread would reserve address space of its own.
+        # Every additional thread would reserve address space.
         "PXR_WORK_THREAD_LIMIT": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -103,10 +103,10 @@ def _probe_in_process(path: Path) -> None:
 
 
 def probe(path: str, memory: str) -> None:
-    """Reads a whole file and exits the process: with 0, or with 2 and a line with the reason.
+    """Reads a whole file and exits the process with 0, or with 2 after printing the reason.
 
     Args:
-      path: of the file.
+      path: path of the file.
       memory: bytes of address space that the process may take.
     """
     try:
@@ -115,7 +115,7 @@ def probe(path: str, memory: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):
-        pass  # a system without limits
+        pass  # the system has no such limits
     try:
         vertices = _read(Path(path)).vertices
         for frame in range(vertices.shape[0] if vertices is not None else 0):
@@ -123,14 +123,14 @@ def probe(path: str, memory: str) -> None:
     except (InputError, MemoryError) as error:
         print(str(error) or "it asks for more memory than it can hold", flush=True)
         sys.stdout.flush()
-        os._exit(2)  # the library may crash once more while it cleans up
+        os._exit(2)  # the library may crash again during cleanup
     os._exit(0)
 
 
 def _reason(error: Exception) -> str:
     try:
         return " ".join(str(error).split())[:120]
-    except UnicodeDecodeError:  # it quotes the damaged file
+    except UnicodeDecodeError:  # the message quotes the damaged file
         return type(error).__name__
 
 
@@ -151,7 +151,7 @@ class _PointCache:
         from pxr import Tf
 
         self.path = path
-        self.stage = stage  # meshes die with their stage
+        self.stage = stage  # meshes become invalid when their stage is freed
         self.mesh = mesh
         self.codes = codes
         self.turn, self.units = _convention(stage)
@@ -179,13 +179,13 @@ class _PointCache:
             points = np.asarray(points, np.float64).reshape(-1, 3)
         except self.damage as error:
             raise InputError(f"{self.path}: time code {code}: {_reason(error)}") from None
-        # Points are rows in USD: p' = p M. Those that are infinite become NaN.
+        # USD uses row vectors: p' = p M. Infinite points become NaN.
         with np.errstate(invalid="ignore", over="ignore"):
             return (points @ transform[:3, :3] + transform[3, :3]) @ self.turn.T
 
 
 def _convention(stage: Any) -> tuple[np.ndarray, str]:
-    """Returns the matrix [3, 3] to y up and mm, and "mm"; unscaled and "" without a unit."""
+    """Returns the matrix [3, 3] to y up and mm, and "mm"; unscaled with "" if there is no unit."""
     from pxr import UsdGeom
 
     turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
@@ -223,7 +223,7 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
     if len(indices) and not 0 <= indices.min() <= indices.max() < vertices:
         raise InputError(f"{path}: a face names a vertex that is not among the {vertices}")
     starts = np.cumsum(counts) - counts
-    # Fans: triangle i of a face has its corners 0, i and i + 1.
+    # Triangle fans: triangle i of a face has corners 0, i and i + 1.
     owner = np.repeat(np.arange(len(counts)), np.maximum(counts - 2, 0))
     if not len(owner):
         return np.zeros((0, 3), np.int32)

@@ -1,14 +1,14 @@
-"""Vertex arrays: NumPy files of moving vertices, [frames, V, 3] or flat, [frames, 3 V].
+"""Reads vertex arrays: NumPy files of moving vertices, [frames, V, 3] or flat, [frames, 3 V].
 
     [<person>/]<take>.npy|.npz and <take>.wav           or audio/<take>.wav
     vertices_npy/<person>_<sentence>.npy and wav/<person>_<sentence>.wav
 
-the second is how FaceFormer and its successors prepare VOCASET and BIWI. An archive holds the
+FaceFormer and its successors use the second form for VOCASET and BIWI. An archive holds the
 vertices under `vertices`, `verts`, `points` or as its only such array, and may hold `fps`, `times`
 [frames] in seconds and `faces`. For rigs, neutral meshes and shot lists see `folder_source`; the
 vertices of a tongue are in <take>.tongue.npy. Pickles are refused.
 
-A .npy file is read a block of frames at a time; an .npz is decompressed as a whole.
+A .npy file is read in blocks of frames; an .npz is decompressed as a whole.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEYS = ("vertices", "verts", "points", "vertex", "positions", "skin")
 CONTAINERS = ("vertices_npy", "vertices", "verts")
 """Folders of arrays of several people, named <person>_<sentence>."""
 
-_LEAST_FLAT = 100  # vertices: a flat array of fewer columns may be a table of curves
+_LEAST_FLAT = 100  # vertices: a flat array with fewer may be a table of curves
 _RAW = "data_verts.npy"
 
 
@@ -49,7 +49,7 @@ def recognise(path: Path) -> str | None:
         return f"{_RAW} of VOCASET"
     people = _people(path)
     files = [file for _, _, found in people for file in found]
-    # A few headers of each subject are enough; do not scan terabytes.
+    # A few headers per subject are enough; do not scan terabytes.
     if not any(_holds_vertices(file) for _, _, found in people for file in found[:8]):
         return None
     who = f"{len(people)} people" if len(people) > 1 else "one person"
@@ -57,10 +57,10 @@ def recognise(path: Path) -> str | None:
 
 
 def open_source(path: Path, options: SourceOptions) -> VertexSource:
-    """Returns the source of a person's folder or of a folder of people.
+    """Returns the source of a subject's folder or of a folder of subjects.
 
     Raises:
-      InputError: there are no arrays, or VOCASET's as it is downloaded, which has pickles.
+      InputError: there are no arrays, or the folder is the VOCASET download, which uses pickles.
     """
     if (path / _RAW).is_file():
         raise InputError(
@@ -144,7 +144,7 @@ class VertexSource(FolderSource):
     layout = "vertices"
 
     def folders(self) -> list[tuple[str, Path, list[Path]]]:
-        """Returns people by folder or by the names of files; see `FolderSource.folders`."""
+        """Returns subjects by folder or by file name; see `FolderSource.folders`."""
         return _people(self.path)
 
     def recording(self, folder: Path, take: Path) -> Recording:
@@ -157,7 +157,7 @@ class VertexSource(FolderSource):
             audio = next((a for a in audio_files if a is not None), None)
         else:
             audio = find_take_audio(folder, self.path, name)
-        # BIWI's e01 is its sentence 01 with emotion: they must not fall into different splits.
+        # BIWI's e01 is its sentence 01 with emotion: both must be in the same split.
         again = re.fullmatch(r"e(\d\d)", name) if shared else None
         tongues = [take.with_name(f"{take.stem}.tongue{s}") for s in SUFFIXES]
         tongue = next((t for t in tongues if t.is_file()), None)

@@ -1,7 +1,7 @@
-"""Stage 2: cuts solved takes into clips on the audio clock, at 50 frames a second, in pauses.
+"""Stage 2: cuts solved takes into clips on the audio clock, at 50 frames per second, in pauses.
 
-The clocks' offset is estimated from all takes of an actor together, so a job is an actor. The clips
-of a take are a file named by a content key; a file that exists is not made again.
+The clock offset is estimated from all takes of an actor together, so a job is an actor. The clips
+of a take are stored in a file named by a content key; existing files are reused.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Job:
     """An actor whose takes are solved.
 
     Attributes:
-      actor: name.
-      takes: each with the content key of its solution.
-      settings: of the build.
+      actor: name of the actor.
+      takes: takes, each with the content key of its solution.
+      settings: build settings.
       work: folder of intermediate results.
     """
 
@@ -56,11 +56,11 @@ class Job:
 def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
     """Cuts the clips of an actor; returns the result's content key and a summary of each take.
 
-    A summary holds what is known of the take ("take", "subject", "sentence", "language",
+    A summary holds the take's metadata ("take", "subject", "sentence", "language",
     "emotion", "synthetic", "slate"), its quality measures ("audio", "motion", "lips",
     "thumbnail"), "clock", "fit", "warnings", "notes", "solved", "kkt", "moving" and "observed"
     [72], and its clips: "file" in WORK/clips, "entries" ([id, sentence, seconds] of each), "bytes",
-    "seconds", "rejected" (why there are none, or ""), and "retry" (a retry may succeed).
+    "seconds", "rejected" (the reason if there are none, or ""), and "retry" (a retry may succeed).
 
     Raises:
       OSError, WorkFailed, MemoryError: the disk or the machine fails.
@@ -92,7 +92,7 @@ def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _packed(summary: dict[str, Any]) -> dict[str, Any]:
-    """Returns a summary in a quarter of the memory: the last stage holds those of all takes.
+    """Returns a summary in a quarter of the memory, as the last stage holds those of all takes.
 
     Lists of numbers become arrays; None becomes NaN.
     """
@@ -106,7 +106,7 @@ def _packed(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def take_metadata(take: Take) -> list[Any]:
-    """Returns what is known of a take beside the contents of its files, as JSON values."""
+    """Returns the metadata of a take, apart from the contents of its files, as JSON values."""
     track = take.emotion_track
     return [
         *(take.subject, take.name, take.audio is None, take.sentence, take.language, take.text),
@@ -199,7 +199,7 @@ def _cut_take(
             summary |= {"entries": [], "bytes": 0, "seconds": 0.0}
             summary["rejected"], summary["retry"] = content_key.rejection_reason(error)
     if not summary["retry"]:
-        # Last: this file says that the others are complete.
+        # Write this file last: it marks the others as complete.
         files.write_text(summary_file, json.dumps(summary))
     return summary
 
@@ -224,17 +224,17 @@ def make_clips(
     settings: BuildSettings,
     summary: dict[str, Any],
 ) -> Iterator[records.Clip]:
-    """Yields the clips of a take: its curves at 50 frames a second on the audio's clock.
+    """Yields the clips of a take: its curves at 50 frames per second on the audio's clock.
 
     Args:
       take: the take.
       solved: its curves.
-      clock: of its audio.
-      settings: of the build.
-      summary: gets warnings and the measures "lips" and "thumbnail".
+      clock: its clock.
+      settings: build settings.
+      summary: receives warnings and the measures "lips" and "thumbnail".
 
     Raises:
-      InputError: the audio cannot be read, or lies outside the capture.
+      InputError: the audio cannot be read, or does not overlap the capture.
     """
     times = clock.audio_times(solved.times)
     if take.audio is None:
@@ -313,19 +313,19 @@ def emotion_on_frames(take: Take, frame_times: np.ndarray) -> np.ndarray:
 def cut_points(audio: np.ndarray, longest: int) -> list[tuple[int, int]]:
     """Returns frame ranges that cover the audio, each of at most `longest` frames.
 
-    Cuts fall on the quietest frame of the second half of what a clip may hold.
+    Each cut is at the quietest frame in the second half of the longest possible clip.
     """
     frames = num_frames(len(audio))
     if frames <= longest:
         return [(0, frames)]
     padded = np.pad(audio, (0, frames * HOP - len(audio)))
     power = (padded.reshape(frames, -1).astype(np.float64) ** 2).mean(axis=1)
-    # Quiet for a fifth of a second, not for one frame between two sounds.
+    # Smooth over a fifth of a second, to ignore single quiet frames between two sounds.
     power = np.convolve(np.pad(power, 5, "edge"), np.ones(11), "valid")
     ranges, start = [], 0
     while frames - start > longest:
         lo = start + longest // 2
-        # The rest after this cut and the next need not be shorter than half a clip.
+        # Leave enough frames that the last clip is not much shorter than half a clip.
         hi = min(start + longest, frames - longest // 4)
         cut = lo + int(np.argmin(power[lo:hi])) if hi > lo else start + longest
         ranges.append((start, cut))

@@ -13,7 +13,7 @@ from data_pipeline.solver.reduce import Reducer
 from data_pipeline.sources import Blendshapes
 
 _MAX_STABLE = 400  # vertices
-_SCANNER_MM = 0.1  # noise that observability is judged by
+_SCANNER_MM = 0.1  # scanner noise assumed when deciding observability
 _PRIOR = 0.25  # standard deviation of a weight
 
 
@@ -23,11 +23,11 @@ class FacePart:
 
     Attributes:
       shapes: its blendshapes.
-      stable: [N] indices of the vertices that head motion is read from.
-      reducer: turns frames into the terms that the solver needs.
+      stable: [N] indices of the vertices used to estimate head motion.
+      reducer: reduces frames to the terms that the solver needs.
       observed: [K] shapes whose weights a capture of this head determines.
-      notes: decisions, in words.
-      digest: of all arrays that results depend on.
+      notes: decisions, as text.
+      digest: digest of all arrays that results depend on.
     """
 
     shapes: Blendshapes
@@ -49,11 +49,11 @@ def prepare_part(shapes: Blendshapes, name: str, outlier_mm: float) -> FacePart:
     stable = shapes.stable
     if stable is None:
         stable = geometry.stable_vertices(shapes.neutral, shapes.deltas)
-        # A few hundred, spread out, fix six numbers to less than the scanner's noise.
+        # A few hundred spread-out vertices determine the six parameters to below scanner noise.
         stable = stable[:: -(-len(stable) // _MAX_STABLE)]
     reducer = Reducer(shapes.deltas[:, shapes.keep], outlier_mm=outlier_mm)
-    # Standard deviation of a weight given one noisy frame: of shapes that hardly move anything,
-    # or move what others move, a capture says nothing.
+    # Standard deviation of a weight given one noisy frame: a capture does not determine shapes
+    # that hardly move anything or duplicate the motion of others.
     precision = reducer.gram / _SCANNER_MM**2 + np.eye(len(shapes.channels)) / _PRIOR**2
     observed = np.sqrt(np.diag(np.linalg.inv(precision))) < 0.6 * _PRIOR
     hidden = [

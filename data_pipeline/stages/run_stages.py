@@ -33,13 +33,13 @@ def solve_takes(
     Args:
       source: the captures.
       entries: the takes.
-      settings: of the build.
+      settings: build settings.
       work: folder of intermediate results.
-      run: of `executor.open_executor`.
-      layout_digest: of `content_key.layout_digest`.
-      check_only: only looks up what is solved already.
-      log: takes lines of progress.
-      log_rejected: takes a line for each take that is left out.
+      run: function from `executor.open_executor`.
+      layout_digest: result of `content_key.layout_digest`.
+      check_only: only looks up existing solutions.
+      log: called with progress lines.
+      log_rejected: called with a line for each omitted take.
 
     Raises:
       InputError: some takes are not solved although `check_only`.

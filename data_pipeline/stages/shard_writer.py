@@ -1,7 +1,7 @@
 """Writes clips as shards with statistics, meshes and a manifest.
 
-Readers see a complete dataset or none: files are written under temporary names, the old manifest is
-removed before the first file is replaced, and the new one is written after the last.
+Readers see either a complete dataset or none: files are written under temporary names, the old
+manifest is removed before the first file is replaced, and the new one is written after the last.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ def write_shards(
     Args:
       out: folder of the dataset.
       clips: yields the clips in their final order, with their splits and masks.
-      count: how many there are.
+      count: number of clips.
       size: approximate bytes of all records.
-      files: number of shards; 0 for one in `BYTES_PER_FILE`.
-      subjects: of the manifest.
+      files: number of shards; 0 for one per `BYTES_PER_FILE`.
+      subjects: the manifest's "subjects".
       meshes: (vertices, faces) by subject.
-      source: makes the manifest's "source" from its statistics.
+      source: returns the manifest's "source" from its statistics.
       before_manifest: writes files that must exist before the manifest does.
 
     Raises:
@@ -146,7 +146,7 @@ def write_shards(
         channel_mask=mask.tolist(),
         statistics=values,
         synthetic=bool(synthetic),
-        source=json.loads(json.dumps(source(values))),  # as a reader of the file will see it
+        source=json.loads(json.dumps(source(values))),  # as read back from the file
     )
     for name, entries in zip(names, index, strict=True):
         reader = array_record_module.ArrayRecordReader(str(out / f"{name}.partial"))
@@ -165,7 +165,7 @@ def write_shards(
         if old.name not in names:
             old.unlink()
     for old in [*out.glob(".*.partial"), *out.glob("subjects/.*.partial")]:
-        old.unlink()  # of a build that was killed
+        old.unlink()  # left by a killed build
     for old in (out / "subjects").glob("*.npz"):
         if old.stem not in meshes:
             old.unlink()

@@ -1,12 +1,12 @@
 """Stage 1: solves a take. Reads it, removes head motion, solves for weights, measures quality.
 
-The result is kept in a file named by a content key: it depends on the contents of the take's files,
-the blendshapes, the settings and the code, and on nothing else. A job that is repeated, on this
-machine or another one, finds the result there.
+The result is stored in a file named by a content key, which depends only on the contents of the
+take's files, the blendshapes, the settings and the code. A repeated job, on this machine or another
+one, reuses that result.
 
-A process holds about 170 MB, 5 MB for each thousand vertices (of 52 shapes), and 15 MB for each
-minute of its take at 60 frames a second, most of that in `quality.motion`. The system also counts
-mapped files (.npy, .pc2) as resident; it takes those pages back when memory is short.
+A process needs about 170 MB, plus 5 MB per thousand vertices (with 52 shapes) and 15 MB per minute
+of its take at 60 frames per second, mostly in `quality.motion`. The system also counts mapped files
+(.npy, .pc2) as resident; it reclaims those pages when memory is short.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from data_pipeline.stages.face_part import FacePart, prepare_part
 from data_pipeline.stages.solved_take import SolvedTake
 from data_pipeline.timing import align
 
-_MAX_GAP = 3  # frames; smoothing does not reach across longer gaps
+_MAX_GAP = 3  # frames; no smoothing across longer gaps
 _MIN_VISIBLE = 0.5  # share of the vertices; frames with fewer are not solved
 
-# Of the source options, only those that change how files are read.
+# Source options that change how files are read.
 _SETTINGS = (
     *("fps", "units", "axes", "mouth_close", "rig"),
     *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
@@ -48,14 +48,14 @@ class Job:
     """A take to solve.
 
     Attributes:
-      source: reads the take; unpickling it imports the plugin that it comes from.
+      source: reads the take; unpickling it imports its plugin.
       take: the take.
-      settings: of the build.
+      settings: build settings.
       work: folder of intermediate results.
       stamp: digest of names, sizes and times of the take's files; key of their content digest.
-      actor_stamp: the same of all files of the actor.
-      layout_digest: of the plugin that reads the take; see `content_key.layout_digest`.
-      check_only: only looks up what is solved already.
+      actor_stamp: the same for all files of the actor.
+      layout_digest: digest of the plugin that reads the take; see `content_key.layout_digest`.
+      check_only: only looks up existing solutions.
     """
 
     source: Source
@@ -70,16 +70,16 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """Outcome of a job.
 
     Attributes:
       key: content key of the result.
-      failed: why there is no result; "" where there is one.
-      fresh: this job made it; it was not there before.
-      missing: there is no result, and the job was `check_only`.
+      failed: reason if there is no result, else "".
+      fresh: whether this job computed the result rather than reusing it.
+      missing: whether there is no result because the job was `check_only`.
       content: digest of the bytes of the take's files.
-      seconds: length of the capture; 0 where not fresh.
-      retry: a retry may succeed.
+      seconds: length of the capture; 0 if not fresh.
+      retry: whether a retry may succeed.
     """
 
     key: str = ""
@@ -95,10 +95,10 @@ def run_job(job: Job) -> Outcome:
     """Solves a take; writes WORK/takes/<key>.npz, or .failed with the reason.
 
     Raises:
-      OSError, WorkFailed, MemoryError: the disk or the machine fails, whatever the take.
+      OSError, WorkFailed, MemoryError: the disk or the machine fails, independent of the take.
     """
     cache = job.work / "digests" / job.stamp
-    # The key of a failure that comes before the contents or the actor's shapes could be read.
+    # Key of failures that occur before the contents or the actor's shapes can be read.
     key = content_key.digest([job.stamp, job.actor_stamp])
     content = content_key.read_cached_digest(cache)
     if job.check_only and content is None:
@@ -165,7 +165,7 @@ class _Actor:
 
 @functools.lru_cache(maxsize=2)
 def _face_parts(actor: _Actor, outlier_mm: float) -> dict[str, FacePart | None]:
-    """Returns the parts of an actor's face; cached, because their takes follow each other."""
+    """Returns the parts of an actor's face; cached, because an actor's takes are consecutive."""
     parts = {}
     for name in ("skin", "tongue"):
         shapes = actor.source.blendshapes(actor.name, name)
@@ -215,8 +215,8 @@ def solve_take(
             facts["warnings"].append(f"{problem}; the tongue counts as not observed")
             continue
         if name == "tongue" and solved.mean() < _MIN_VISIBLE:
-            # A frame is used with all its parts or not at all: a tongue that is mostly hidden would
-            # cost the whole face.
+            # A frame is used with all its parts or not at all, so a mostly hidden tongue would
+            # discard the whole face.
             facts["warnings"].append(
                 f"tongue: seen in {solved.mean():.0%} of the frames; counts as not observed"
             )
@@ -251,7 +251,7 @@ def solve_take(
 
 
 def _loudness_and_clicks(take: Take) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the loudness of a take's audio and, for a slate, the times of its clicks."""
+    """Returns the loudness of a take's audio and, for a slate, its click times."""
     if take.audio is None:
         return np.zeros(0, np.float32), np.zeros(0)
     audio = io.load(take.audio)
@@ -268,7 +268,7 @@ def _solve(
     settings: BuildSettings,
     facts: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (which frames are solved [F], their weights [n, K], their residuals [n] in mm)."""
+    """Returns (mask of solved frames [F], their weights [n, K], their residuals [n] in mm)."""
     # Only worker processes need jax.
     from data_pipeline.solver import solve as solver
     from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS
@@ -301,7 +301,7 @@ def _solve(
     def indices(pairs: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
         return [(position[a], position[b]) for a, b in pairs if a in position and b in position]
 
-    # Shapes that are not observed are left out, or they would take up others' motion.
+    # Exclude unobserved shapes, which would absorb the motion of others.
     gram = np.where(np.outer(part.observed, part.observed), part.reducer.gram, 0.0)
     solution = solver.solve(
         gram,
@@ -311,7 +311,7 @@ def _solve(
         solver.SolveSettings(
             l2=settings.l2,
             l1=settings.l1,
-            # A slate's lips snap: smoothing in time would blur when.
+            # A slate's lips snap open: temporal smoothing would blur the instant.
             smoothness=0.0 if take.slate else settings.smoothness,
             symmetry=settings.symmetry,
         ),

@@ -20,12 +20,12 @@ class SolvedTake:
     """Curves of a take on the capture's clock, and measures of the take.
 
     Attributes:
-      times: [F] s; frames that dropped out are not among them.
+      times: [F] s; dropped-out frames are omitted.
       curves: [F, 72] float32, rig units.
       observed: [72].
-      residual: [F] float32 mm; empty for curves that were read.
-      envelope: [N] float32 loudness in dB at `align.ENVELOPE_RATE`; empty without sound.
-      clicks: [N] s, of a slate.
+      residual: [F] float32 mm; empty for curves read from files.
+      envelope: [N] float32 loudness in dB at `align.ENVELOPE_RATE`; empty without audio.
+      clicks: [N] s, click times of a slate.
       facts: JSON values: "solved", "kkt", "notes", "warnings", "audio", "motion".
     """
 
@@ -49,7 +49,7 @@ class SolvedTake:
         """Reads what `save` wrote.
 
         Raises:
-          WorkFailed: the file is damaged, as after a loss of power; it is removed.
+          WorkFailed: the file is damaged, for example by a power loss; it is removed.
         """
         try:
             with np.load(path, allow_pickle=False) as data:

@@ -1,7 +1,7 @@
 """Assigns clips to splits by sentence and by subject; stable as the dataset grows.
 
-A sentence's split is a function of its key and the seed alone, so adding takes never moves others,
-and every subject's reading of a sentence falls into the same split.
+A sentence's split is a function of its key and the seed alone, so adding takes does not move
+others, and every subject's reading of a sentence is in the same split.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def hash_uniform(key: str, seed: int = 0) -> float:
     """Returns a number in [0, 1) that depends on (seed, key) alone, the same on every machine.
 
     Keys are compared in Unicode normal form NFKC, case-folded and with single spaces, so that
-    "Hello  there" and "hello there" cannot fall into different splits.
+    "Hello  there" and "hello there" get the same split.
     """
     plain = " ".join(unicodedata.normalize("NFKC", key).casefold().split())
     digest = hashlib.sha256(f"{seed}:{plain}".encode()).digest()
@@ -34,13 +34,13 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
     """Returns the split of a sentence: "train", "val" or "test_sentences".
 
     Args:
-      key: of the sentence; see `hash_uniform` for which keys count as equal.
+      key: key of the sentence; see `hash_uniform` for which keys count as equal.
       seed: another seed gives another division.
-      val: expected share of sentences, in [0, 1].
-      test: the same; their sum is below 1.
+      val: expected share of validation sentences, in [0, 1].
+      test: expected share of test sentences; val + test must be below 1.
 
     Raises:
-      InputError: shares that leave nothing to train on.
+      InputError: the shares leave nothing for training.
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise InputError(f"val={val:g}, test={test:g}: expected shares of at least 0, sum below 1")
@@ -51,15 +51,16 @@ def sentence_split(key: str, seed: int = 0, val: float = 0.06, test: float = 0.1
 
 
 def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 0.08) -> set[str]:
-    """Returns the subjects that are kept out of training.
+    """Returns the subjects that are held out of training.
 
     Subjects are drawn by hash like sentences. If the draw is empty although there are at least
     `MIN_SUBJECTS`, the one with the smallest hash is held out, so that a dataset of that size
-    always has an unseen subject to test on. Adding takes moves no subject, nor do new subjects,
-    except that a small dataset with an empty draw may change its one subject: then name it.
+    always has an unseen test subject. Adding takes or subjects does not move existing subjects,
+    except that a small dataset with an empty draw may change its single held-out subject; name the
+    subject to avoid this.
 
     Args:
-      subjects: all of the dataset.
+      subjects: all subjects of the dataset.
       seed: another seed gives another draw.
       share: expected share of subjects held out, in [0, 1); 0 holds out none.
 
@@ -79,18 +80,18 @@ def held_out_subjects(subjects: Iterable[str], *, seed: int = 0, share: float = 
 def subject_held_out(
     subject: str, subjects: Iterable[str], *, seed: int = 0, share: float = 0.08
 ) -> bool:
-    """Returns whether `held_out_subjects` of `subjects` and this one holds out this one."""
+    """Returns whether `held_out_subjects` of `subjects` and this subject includes this subject."""
     return subject in held_out_subjects({*subjects, subject}, seed=seed, share=share)
 
 
 def clip_split(subject_held_out: bool, sentence_split: str) -> str:
-    """Returns the split of a clip, of `a2fjax.data.records.SPLITS`.
+    """Returns the split of a clip, one of `a2fjax.data.records.SPLITS`.
 
-    A held-out subject with a sentence of the training split is "unused": as a test of new subjects
-    it would leak the sentence.
+    A held-out subject with a sentence of the training split is "unused", because testing on it
+    would leak the sentence.
 
     Raises:
-      ValueError: `sentence_split` is not of `SENTENCE_SPLITS`.
+      ValueError: `sentence_split` is not in `SENTENCE_SPLITS`.
     """
     if sentence_split not in SENTENCE_SPLITS:
         raise ValueError(f"sentence_split={sentence_split!r}: expected one of {SENTENCE_SPLITS}")
@@ -102,10 +103,10 @@ def clip_split(subject_held_out: bool, sentence_split: str) -> str:
 def split_with_named(
     key: str, *, test: Collection[str], val: Collection[str], otherwise: str
 ) -> str:
-    """Returns the split of a sentence where some splits are named, else `otherwise`.
+    """Returns the split of a sentence if some splits have named sentences, else `otherwise`.
 
-    Named test sentences are the only ones that are tested on, so a sentence that the hash puts into
-    a split with named members goes to training.
+    A split with named sentences contains only these, so a sentence that the hash assigns to such a
+    split goes to training.
     """
     if key in test:
         return "test_sentences"

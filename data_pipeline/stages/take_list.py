@@ -1,4 +1,4 @@
-"""The takes of a build: which there are, who is held out, and which array element solves which."""
+"""Lists the takes of a build, held-out actors, and the takes of each array element."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TakeEntry:
     """A take whose files exist.
 
     Attributes:
-      actor: its actor.
+      actor: the take's actor.
       take: the take.
       stamp: digest of the names, sizes and times of its files.
-      actor_stamp: the same of all files of the actor.
+      actor_stamp: the same for all files of the actor.
       size: bytes of motion.
     """
 
@@ -42,12 +42,12 @@ def list_takes(
     """Lists the takes whose files exist; reads no contents.
 
     Args:
-      actors: of the source.
+      actors: actors of the source.
       root: folder that stamps are relative to.
-      settings: of the build.
+      settings: build settings.
 
     Returns:
-      The takes, actors with most bytes first, and the reason for each take that is left out.
+      The takes, actors with the most bytes first, and the reason for each omitted take.
     """
     rig_files = [Path(settings.rig)] if settings.rig else []
     rig_stamp = content_key.stat_files(rig_files, root).stamp
@@ -68,8 +68,8 @@ def list_takes(
             own_stamp = content_key.stat_files(actor.files, root).stamp
             actor_stamp = content_key.digest([actor.name, own_stamp, take_stamps, rig_stamp])
             by_actor.append([TakeEntry(actor, t, s, actor_stamp, size) for t, s, size in listed])
-    # The largest first, so that no process is left with much work at the end; an actor's takes
-    # follow each other, so that their shapes are read once.
+    # Start with the largest, so that no process is left with much work at the end; keep an actor's
+    # takes together, so that their shapes are read once.
     by_actor.sort(key=lambda entries: (-sum(e.size for e in entries), entries[0].actor.name))
     return [entry for entries in by_actor for entry in entries], rejected
 
@@ -79,12 +79,12 @@ def array_element(entries: list[TakeEntry], number: int, count: int) -> list[Tak
 
     Args:
       entries: all takes.
-      number: of the element, from 1 to `count`.
-      count: how many elements share the work.
+      number: number of the element, from 1 to `count`.
+      count: number of elements that share the work.
     """
     total, before, chosen = sum(e.size for e in entries) or 1, 0, []
     for entry in entries:
-        # Integers: no take may fall between two elements, nor beyond the last.
+        # Use integers, so that rounding cannot lose takes between elements or after the last.
         element = (2 * before + entry.size) * count // (2 * total)
         if min(element, count - 1) == number - 1:
             chosen.append(entry)
@@ -106,10 +106,10 @@ def check_sentences(actors: list[Actor], settings: BuildSettings) -> None:
 
 
 def held_out_actors(actors: list[Actor], settings: BuildSettings) -> set[str]:
-    """Returns who is kept out of training: named ones, else as the captures say, else drawn.
+    """Returns the held-out actors: those named in settings, else stated by captures, else drawn.
 
     Raises:
-      InputError: an actor that is named does not exist.
+      InputError: a named actor does not exist.
     """
     names = [a.name for a in actors]
     for name in settings.held_out:

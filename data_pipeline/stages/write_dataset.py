@@ -1,4 +1,4 @@
-"""Stage 3: judges every take, assigns splits and writes shards, report and manifest."""
+"""Stage 3: checks takes against thresholds, assigns splits, writes shards, report and manifest."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def write_dataset(
     held_out: set[str],
     settings: BuildSettings,
 ) -> records.Manifest:
-    """Judges takes and writes the dataset.
+    """Checks takes against the thresholds and writes the dataset.
 
     Args:
       out: folder of the dataset.
-      source: for the neutral meshes.
-      actors: of the source.
-      summaries: of all takes that were solved; see `cut_clips.run_job`.
+      source: the captures; provides the neutral meshes.
+      actors: actors of the source.
+      summaries: summaries of all solved takes; see `cut_clips.run_job`.
       content: digest of the bytes of each take's files, by "subject/take".
-      rejected: why the others were left out, by "subject/take".
-      held_out: people kept out of training.
-      settings: of the build.
+      rejected: reasons why the other takes were left out, by "subject/take".
+      held_out: subjects held out of training.
+      settings: build settings.
 
     Raises:
       InputError: no take is left.
@@ -64,7 +64,7 @@ def write_dataset(
             why += f"; {out / 'quality.html'} says more"
         raise InputError(f"{source.path}: none of {takes} takes could be used{why}")
     split_by_sentence = _assign_splits({e[1] for s in used for e in s["entries"]}, settings)
-    # A curve that is zero in all takes was not captured: there is no face so still.
+    # A curve that is zero in all takes was not captured, since no face is that still.
     moving = np.zeros(rig.NUM_CHANNELS, bool)
     for summary in used:
         if not summary["solved"]:
@@ -218,11 +218,11 @@ def judge_takes(
     Args:
       summaries: see `cut_clips.run_job`.
       content: digest of the bytes of each take's files, by "subject/take".
-      settings: of the build.
+      settings: build settings.
 
     Returns:
       Verdicts are "used", "quarantined" (readable, but beyond a threshold or a duplicate),
-      "rejected" (no clip came of it) and "slate".
+      "rejected" (gave no clip) and "slate".
     """
     thresholds = settings.thresholds()
     first: dict[Any, str] = {}
@@ -247,7 +247,7 @@ def judge_takes(
 
 
 def _fingerprints(summary: dict[str, Any], content: str) -> Iterator[tuple[Any, str]]:
-    """Yields (value that no two takes may share, what it means in words)."""
+    """Yields (value that no two takes may share, its meaning as text)."""
     yield content, "the same files"
     audio, motion = summary.get("audio") or {}, summary.get("motion") or {}
     still = len(motion.get("dead") or ()) == len(motion.get("range") or ())

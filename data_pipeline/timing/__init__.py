@@ -1,1 +1,1 @@
-"""Aligns the clocks of sound and picture."""
+"""Aligns the clocks of audio and video."""

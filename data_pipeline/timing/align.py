@@ -1,4 +1,4 @@
-"""Signals that clocks are aligned by (loudness, clicks, lip openings), and resampling.
+"""Signals for aligning clocks (loudness, clicks, lip openings), and resampling.
 
 A slate (three lip pops) gives the offset of the clocks; `clocks` combines it with estimates from
 speech.
@@ -15,8 +15,8 @@ from a2fjax.audio import SAMPLE_RATE
 ENVELOPE_RATE = 200
 """Loudness and aperture are compared on a 5 ms grid."""
 
-_ROUNDS = 2  # more gains little
-_MARGIN = 0.1  # of the range of the frames around
+_ROUNDS = 2  # more improve little
+_MARGIN = 0.1  # share of the range of the surrounding frames
 NTSC_RATES = tuple(n * 1000 / 1001 for n in (24, 30, 48, 60, 120, 240))
 
 
@@ -26,7 +26,7 @@ class SlateOffset:
 
     Attributes:
       seconds: audio time minus capture time.
-      confidence: in [0, 1]: share of clicks that fit, times how well they agree.
+      confidence: in [0, 1]: share of matching clicks times their agreement.
       spread: standard deviation over clicks, s.
     """
 
@@ -36,7 +36,7 @@ class SlateOffset:
 
 
 def exact_rate(fps: float) -> float:
-    """Returns the true rate that a rounded one means: 23.976, 29.97, 47.952, 59.94 ... are NTSC."""
+    """Returns the exact rate for a rounded one: 23.976, 29.97, 47.952, 59.94 ... are NTSC."""
     for rate in NTSC_RATES:
         if abs(fps - rate) < 0.005:
             return rate
@@ -46,32 +46,32 @@ def exact_rate(fps: float) -> float:
 def longest_bridged_gap(frame: float) -> float:
     """Returns the longest gap between frames, in s, that is bridged; a longer one is a hole.
 
-    At 24 frames a second one frame may be missing; at high rates the limit is a time in which lips
-    hardly move.
+    At 24 frames per second one frame may be missing; at high rates the limit is a time in which
+    lips hardly move.
 
     Args:
-      frame: usual time from frame to frame, s.
+      frame: usual time between frames, s.
     """
     return max(2.5 * frame, 0.055)
 
 
 def resample(times: np.ndarray, values: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Returns values [F, C], taken at real-valued times [F], at other times [T, C].
+    """Resamples values [F, C] from real-valued times [F] to other times; returns [T, C].
 
-    Through a windowed sinc (Lanczos, 4 lobes, weights normalised to 1) whose cutoff is half the
-    lower of the two rates, so nothing aliases on the way down. Frames that are not evenly spaced
-    (to 5 % or 0.6 ms), and those missing among even ones, are first brought to even times by a
-    monotone cubic (PCHIP; Fritsch and Carlson 1980) made up for what it flattens. Nothing reaches
-    across a hole (see `hole`): both sides are resampled by themselves and joined by a straight
-    line. Outside the frames the ends are held. After a step a value overshoots by up to a quarter.
+    Uses a windowed sinc (Lanczos, 4 lobes, weights normalised to 1) whose cutoff is half the lower
+    of the two rates, so that downsampling does not alias. Unevenly spaced frames (beyond 5 % or
+    0.6 ms), and gaps among even ones, are first converted to even times by a monotone cubic (PCHIP;
+    Fritsch and Carlson 1980) with a correction for its smoothing. The filter does not cross holes
+    (see `longest_bridged_gap`): both sides are resampled separately and joined by a straight line.
+    Beyond the frames the ends are held. After a step a value overshoots by up to a quarter.
 
     Args:
       times: [F] seconds, increasing.
-      values: [F, C]; what is not finite counts as missing, in its own channel only.
+      values: [F, C]; non-finite values count as missing, in their channel only.
       targets: [T] seconds, increasing.
 
     Returns:
-      [T, C] float64; NaN only in channels that have no finite value at all.
+      [T, C] float64; NaN only in channels without any finite value.
 
     Raises:
       ValueError: times do not increase.
@@ -129,7 +129,7 @@ def _resample_run(
     if len(times) == 1:
         return np.repeat(values, len(targets), axis=0)
     number = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(np.diff(times) / frame), 1.0))])
-    # The straight line through all time stamps: their rounding averages out.
+    # Fit a straight line through all time stamps, to average out their rounding.
     centre = number - number.mean()
     spacing = float(centre @ times / (centre @ centre))
     start = float(times.mean() - spacing * number.mean())
@@ -148,18 +148,18 @@ def _resample_run(
 def _even_frames(
     times: np.ndarray, values: np.ndarray, start: float, spacing: float, count: int
 ) -> np.ndarray:
-    """Returns evenly spaced frames [count, C] that give uneven ones [F, C] back.
+    """Returns evenly spaced frames [count, C] that reproduce uneven ones [F, C].
 
-    A monotone cubic takes uneven frames to even ones, a sinc takes these back; what is then missing
-    is taken over again (Feichtinger and Groechenig 1994, with another interpolation). The cubic
-    alone flattens what is faster than a quarter of the frame rate.
+    A monotone cubic maps uneven frames to even ones, a sinc maps these back, and the residual is
+    mapped again (Feichtinger and Groechenig 1994, with another interpolation). The cubic alone
+    attenuates frequencies above a quarter of the frame rate.
     """
     from scipy.interpolate import PchipInterpolator
 
     grid = np.clip(start + spacing * np.arange(count), times[0], times[-1])
     back = (times - start) / spacing
     even = PchipInterpolator(times, values)(grid)
-    # Steps would ring ever more: a value stays within a margin of the frames around it.
+    # Ringing at steps would grow: limit each value to a margin around its neighbouring frames.
     near = np.searchsorted(times, grid)[:, None] + np.arange(-2, 2)
     around = values[np.clip(near, 0, len(values) - 1)]
     low, high = around.min(axis=1), around.max(axis=1)
@@ -171,7 +171,7 @@ def _even_frames(
 
 
 def _sinc(values: np.ndarray, position: np.ndarray, stretch: float) -> np.ndarray:
-    """Returns values [F, C] at positions [T] in frames, nothing above 1 / (2 stretch) a frame."""
+    """Returns values [F, C] at positions [T] in frames, band-limited to 1 / (2 stretch)."""
     lobes = 4
     reach = int(np.ceil(lobes * stretch))
     near = np.floor(position).astype(np.int64)
@@ -189,12 +189,12 @@ def _sinc(values: np.ndarray, position: np.ndarray, stretch: float) -> np.ndarra
 def covered_by_capture(
     times: np.ndarray, targets: np.ndarray, valid: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns which times [T] lie inside a capture [F], to half a frame at its ends and holes.
+    """Returns the mask of times [T] inside a capture [F], to half a frame at its ends and holes.
 
     Args:
       times: [F] seconds, increasing.
       targets: [T] seconds.
-      valid: [F] which frames hold data; others count as dropped. None: all.
+      valid: [F] mask of frames with data; others count as dropped. None for all.
     """
     times, targets = np.asarray(times, np.float64), np.asarray(targets, np.float64)
     frame = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
@@ -210,10 +210,11 @@ def covered_by_capture(
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
-    """Returns the loudness of 16 kHz audio [S] in dB at 200 values a second, value i at i / 200 s.
+    """Returns the loudness of 16 kHz audio [S] in dB at 200 Hz, value i at i / 200 s.
 
-    RMS of 20 ms Hann windows centred on each value, above 100 Hz (hum and rumble say nothing about
-    the lips), floored 50 dB below the loud parts. Memory beyond the result does not grow with S.
+    This is the RMS of 20 ms Hann windows centred on each value, above 100 Hz (hum and rumble are
+    unrelated to the lips), floored 50 dB below the loud parts. Memory beyond the result does not
+    grow with S.
     """
     from scipy.signal import butter, sosfilt
 
@@ -223,7 +224,7 @@ def envelope(audio: np.ndarray) -> np.ndarray:
     window = np.hanning(width + 1)[:-1]
     window /= window.sum()
     count = len(audio) // hop + 1
-    out, rest = [], np.zeros(width // 2)  # power that the next windows still need
+    out, rest = [], np.zeros(width // 2)  # rest: power that the next windows still need
     for first in range(0, len(audio) + width + hop, block):
         part = np.asarray(audio[first : first + block], np.float64)
         if len(part):
@@ -242,7 +243,7 @@ def envelope(audio: np.ndarray) -> np.ndarray:
 def click_times(audio: np.ndarray) -> np.ndarray:
     """Returns the onsets (s) of isolated clicks in 16 kHz audio, to about 1 ms.
 
-    A click is where the 1 ms level rises to a fifth of the loudest after at least 0.1 s below it.
+    At a click the 1 ms level rises to a fifth of the maximum after at least 0.1 s below that.
     """
     level = np.abs(np.diff(np.asarray(audio, np.float64), prepend=0.0))
     level = np.convolve(level, np.ones(16) / 16, "same")
@@ -253,17 +254,17 @@ def click_times(audio: np.ndarray) -> np.ndarray:
     first = np.concatenate([[True], np.diff(loud) > 0.1 * SAMPLE_RATE])
     out = []
     for i in loud[first]:
-        # The averaged level starts to rise half its window early; go by the samples themselves.
+        # The averaged level rises half a window early, so refine with the samples themselves.
         around = np.abs(audio[max(0, i - 32) : i + 64])
         out.append((max(0, i - 32) + int(np.argmax(around > 0.25 * around.max()))) / SAMPLE_RATE)
     return np.array(out)
 
 
 def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
-    """Returns [N, 3]: when closed lips snap open (s), and the frames (s) that it lies between.
+    """Returns [N, 3]: times at which closed lips snap open (s), and the surrounding frames (s).
 
-    The instant is where the aperture passes half way between rest and fully open, by a straight
-    line between the two frames around it; a real opening is over in 0.1 s.
+    The instant is when the aperture passes half way between rest and fully open, interpolated
+    linearly between the two surrounding frames; a real opening lasts at most 0.1 s.
 
     Args:
       times: [F] seconds.
@@ -274,7 +275,7 @@ def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
         return np.zeros((0, 3))
     instants: list[tuple[float, float, float]] = []
     for i in np.flatnonzero((aperture[1:] > low) & (aperture[:-1] <= (low + high) / 2)) + 1:
-        # Each opening has its own height.
+        # Openings have different heights.
         near = (times >= times[i]) & (times <= times[i] + 0.1)
         rest = aperture[(times >= times[i] - 0.2) & (times < times[i] - 0.03)]
         if not len(rest):
@@ -294,15 +295,15 @@ def lip_openings(times: np.ndarray, aperture: np.ndarray) -> np.ndarray:
 def offset_from_slate(
     clicks: np.ndarray, times: np.ndarray, aperture: np.ndarray, *, limit: float = 0.25
 ) -> SlateOffset | None:
-    """Returns the offset from clicks and lip pops, or None when fewer than two agree.
+    """Returns the offset from clicks and lip pops, or None if fewer than two agree.
 
-    Each click and opening bound the offset to one frame of the capture; the answer is the mean of
-    those that agree, kept inside what their bounds have in common, which is finer than a frame.
+    Each click and opening bound the offset to one frame of the capture. The result is the mean of
+    those that agree, limited to the intersection of their bounds, which is finer than a frame.
 
     Args:
       clicks: [N] s, see `click_times`.
       times: [F] seconds on the capture's clock.
-      aperture: [F] of the lips.
+      aperture: [F] lip aperture.
       limit: largest offset, s.
     """
     clicks = np.asarray(clicks, np.float64)

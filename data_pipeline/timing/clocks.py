@@ -1,7 +1,7 @@
-"""The clocks of sound and picture: their offset and how far they run apart, with confidence.
+"""Estimates the offset and drift between the clocks of audio and capture, with confidence.
 
-Audio time = capture time * (1 + drift) + offset. Both are read from how the lips' opening and
-closing follows the rise and fall of loudness (see `lags`), the offset also from a slate.
+Audio time = capture time * (1 + drift) + offset. Both are estimated from the correlation of lip
+motion with changes of loudness (see `lags`), the offset also from a slate.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ MAX_DISAGREEMENT = 0.04
 CONFIDENT = 0.6
 """Confidence from which an estimate may contradict another."""
 
-_NEAR_NOMINAL = 0.0015  # searched around a mistaken rate
+_NEAR_NOMINAL = 0.0015  # search range around a mistaken rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-    """The signals of a take that its clocks are estimated from.
+    """The signals of a take used to estimate its clocks.
 
     Attributes:
-      name: of the take, unique for the actor.
-      slate: the take holds lip pops, not speech.
+      name: name of the take, unique for the actor.
+      slate: whether the take holds lip pops instead of speech.
       envelope: [N] loudness in dB at 200 Hz, see `align.envelope`.
       clicks: [M] s, see `align.click_times`; only a slate's are used.
       times: [F] s on the capture's clock, increasing.
-      aperture: [F] of the lips, any unit; NaN where unknown.
-      stated_offset: offset in s that the files state (timecodes), or None.
+      aperture: [F] lip aperture, any unit; NaN where unknown.
+      stated_offset: offset in s stated in the files (timecodes), or None.
     """
 
     name: str
@@ -60,22 +60,22 @@ class Clock:
 
     Attributes:
       seconds: audio time minus capture time: at capture time 0 if `corrected`, otherwise the
-        constant that fits the whole take best.
-      method: "given", "timecode", "slate", "speech" or "none" (nothing to go by; 0 is assumed).
-      confidence: in [0, 1]; 1 for a given offset. Of a slate, see `align.offset_from_slate`; of
-        speech and of a timecode that speech was compared with, how far the correlation is above
-        chance: 0.5 is reached by unrelated signals in less than one of twenty. A timecode without
-        speech to compare has 0.5.
-      spread: standard error, s: of speech over takes (jackknife) or from the width of the peak, of
-        a slate over its pops; 0 for given offsets and timecodes.
+        constant that best fits the whole take.
+      method: "given", "timecode", "slate", "speech" or "none" (no evidence; 0 is assumed).
+      confidence: in [0, 1]; 1 for a given offset. For a slate, see `align.SlateOffset`. For speech,
+        and for a timecode compared with speech, it measures the correlation above chance: unrelated
+        signals reach 0.5 in fewer than one in twenty cases. A timecode without speech to compare
+        has 0.5.
+      spread: standard error, s: for speech over takes (jackknife) or from the width of the peak,
+        for a slate over its pops; 0 for given offsets and timecodes.
       drift: s of audio gained per s of capture; 0 while `drift_confidence` is 0.
-      drift_confidence: in [0, 1], that the clocks do run apart; 0.5 as above.
-      drift_spread: standard error of the drift, s/s, also where none is reported; 0 where unknown.
-        Drift that is not reported is within about twice this.
+      drift_confidence: in [0, 1], confidence that the clocks drift; 0.5 as above.
+      drift_spread: standard error of the drift, s/s, also if no drift is reported; 0 if unknown.
+        Unreported drift is within about twice this.
       own: offset estimated from this take alone, s, or None; comparable with `seconds`.
-      own_confidence: of `own`.
-      corrected: `audio_times` removes the drift.
-      notes: remarkable findings, in words.
+      own_confidence: confidence of `own`.
+      corrected: whether `audio_times` removes the drift.
+      notes: notable findings, as text.
     """
 
     seconds: float
@@ -91,14 +91,14 @@ class Clock:
     notes: tuple[str, ...] = ()
 
     def audio_times(self, capture_times: np.ndarray) -> np.ndarray:
-        """Returns times [F] on the capture's clock as times on the audio's, s."""
+        """Converts times [F] on the capture's clock to times on the audio's clock, s."""
         rate = 1.0 + (self.drift if self.corrected else 0.0)
         return np.asarray(capture_times, np.float64) * rate + self.seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class _Speech:
-    """Estimates from the lips and the sound of a take."""
+    """Estimates from the lips and audio of a take."""
 
     seconds: float  # at the pivot
     pivot: float
@@ -114,7 +114,7 @@ class _Speech:
     shared: bool = False
 
     def offset(self, *, corrected: bool) -> float:
-        """Returns the offset at time 0 where drift is corrected, else half way through the take."""
+        """Returns the offset at time 0 if drift is corrected, else half way through the take."""
         return self.seconds + self.drift * ((0.0 if corrected else self.middle) - self.pivot)
 
     def alone(self, *, corrected: bool) -> float | None:
@@ -135,19 +135,19 @@ def estimate_clocks(
 ) -> list[Clock]:
     """Estimates the clocks of an actor's takes, in their order.
 
-    In order of precedence: a given offset; a timecode, unless speech contradicts it confidently; a
-    slate's lip pops; speech; an offset of 0. All takes of an actor share an offset and a drift,
-    because one device recorded them, unless `per_take`: then they share the drift, and a take whose
-    own speech is not enough falls back on the others' offset. Takes with timecodes share only the
-    error of these.
+    The order of precedence is: a given offset; a timecode, unless speech contradicts it
+    confidently; a slate's lip pops; speech; an offset of 0. All takes of an actor share an offset
+    and a drift, because one device recorded them. With `per_take` they share only the drift, and a
+    take with too little speech falls back on the others' offset. Takes with timecodes share only
+    the error of these.
 
     Args:
-      signals: of all takes of the actor, slates included.
+      signals: signals of all takes of the actor, slates included.
       given: offset for every take, s.
       limit: largest accepted offset, s (for timecodes: largest error).
-      least_confidence: offsets from a slate or from speech below it are not used.
-      per_take: each take has an offset of its own.
-      correct_drift: remove drift that is at least as confident as `least_confidence`.
+      least_confidence: minimum confidence for offsets from a slate or from speech.
+      per_take: whether each take has a separate offset.
+      correct_drift: whether to remove drift with at least `least_confidence`.
 
     Example:
         >>> import numpy as np
@@ -252,11 +252,11 @@ def _decide(
 
 
 def describe_clock(drift: float, fps: float, spread: float = 0.0) -> str:
-    """Returns in words how far clocks run apart, and which mistaken rate would explain it.
+    """Returns a description of the drift, and of the mistaken rate that would explain it.
 
     Args:
       drift: s of audio gained per s of capture.
-      fps: rate by which the capture's frames were timed.
+      fps: rate used to time the capture's frames.
       spread: standard error of the drift.
     """
     size = f"{100 * drift:+.2f} %" if abs(drift) >= 0.001 else f"{1e6 * drift:+.0f} ppm"
@@ -272,7 +272,7 @@ def describe_clock(drift: float, fps: float, spread: float = 0.0) -> str:
 
 
 def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
-    """Returns what lips and sound say of takes that share an offset and a drift."""
+    """Returns speech estimates for takes that share an offset and a drift."""
     if not pairs:
         return {}
     reach = max(2, round(limit * ENVELOPE_RATE))
@@ -290,7 +290,7 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
                 ratio, fit = other, tried
     above = lags.likelihood_to_deviations(fit.likelihood - fit.level)
     if above > 0:
-        # Standard error by chance and by the ends of the takes.
+        # Standard error from chance and from the ends of the takes.
         above = abs(fit.drift) / float(np.hypot(fit.drift / above, lags.spurious_drift(pairs)))
     apart = float(np.clip((above - 1.5) / 3.0, 0.0, 1.0))
     apart = min(apart, lags.deviations_to_confidence(lags.likelihood_to_deviations(fit.likelihood)))
@@ -302,13 +302,13 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
     pooled, noise = curves.sum(axis=0), float(np.sqrt((chance**2).sum()))
     seconds, confidence, width = lags.find_peak(pooled, noise)
     if fit.drift:
-        # The best of many drifts fits better than one that was not chosen.
+        # Correct for selection: the best of many drifts always fits better.
         confidence = min(
             confidence, lags.deviations_to_confidence(lags.likelihood_to_deviations(fit.likelihood))
         )
     spread = width
     if len(pairs) > 1:
-        # Jackknife over takes: each left out once.
+        # Jackknife over takes, leaving each out once.
         left = [lags.find_peak(pooled - c, noise)[0] for c in curves]
         spread = float(np.sqrt((len(left) - 1) * np.var(left)))
     out = {}
@@ -334,7 +334,7 @@ def _speech(pairs: list[lags.LipSoundPair], limit: float) -> dict[int, _Speech]:
 def _share(
     pairs: list[lags.LipSoundPair], estimates: dict[int, _Speech], limit: float
 ) -> dict[int, _Speech]:
-    """Returns the same, where takes have offsets of their own, with what others know of drift."""
+    """Returns the estimates with the shared drift, for takes with separate offsets."""
     placed = [p for p in pairs if estimates[p.index].confidence >= CONFIDENT]
     if len(placed) < 2:
         return estimates
@@ -373,7 +373,7 @@ def _share(
 
 
 def _mistakes(fps: float) -> list[float]:
-    """Returns by what the capture's clock must be stretched for each mistake of rates."""
+    """Returns the stretch of the capture's clock for each commonly mistaken rate."""
     ratios = [fps / rate for rate in FRAME_RATES]
     ratios += [SAMPLE_RATES[0] / SAMPLE_RATES[1], SAMPLE_RATES[1] / SAMPLE_RATES[0]]
     return [r for r in ratios if abs(r - 1.0) > 0.9 * LARGEST_DRIFT and 0.4 < r < 2.6]

@@ -1,11 +1,10 @@
-"""Estimates the lag of sound behind lips and its drift, from correlations summed along lines.
+"""Estimates the lag of audio behind lips and its drift, from correlations summed along lines.
 
-The speed of the lips' aperture and of the loudness are cross-correlated in windows of two seconds,
-and the correlations are summed along every line lag = offset + drift * time (a slant stack, Schultz
-and Claerbout 1978): all of a take, or of all takes of a person, speaks at once, where picking each
-window's own peak and fitting a line would lose what weak windows know. The sum S is a matched
-filter's, so S^2 / (2 sigma^2) is a log-likelihood, sigma being what signals that do not belong
-together give.
+The derivatives of lip aperture and loudness are cross-correlated in windows of two seconds, and the
+correlations are summed along every line lag = offset + drift * time (a slant stack, Schultz and
+Claerbout 1978). This uses a whole take, or all takes of a person, at once, whereas fitting a line
+to the peak of each window would lose the evidence of weak windows. The sum S is that of a matched
+filter, so S^2 / (2 sigma^2) is a log-likelihood, with sigma measured on unrelated signals.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from data_pipeline.timing.align import ENVELOPE_RATE
 
 _WINDOW = 2 * ENVELOPE_RATE
 _FLOOR_DB = 40.0
-_UNRELATED = 0.5  # s; further apart, lips and voice say nothing about each other
+_UNRELATED = 0.5  # s; lips and voice further apart are unrelated
 _LONGEST_LAG = 12.0  # s that drift may add over a take
 _ANTICIPATION = 0.1  # s; 0.06 in the demo corpus
 
 
 @dataclasses.dataclass(frozen=True)
 class LipSoundPair:
-    """Lips and sound of a take, ready to be correlated.
+    """Lip and audio signals of a take, ready to be correlated.
 
     Attributes:
-      index: of the take.
-      first: number of the lips' first value on the 200 Hz grid of the capture's clock.
+      index: index of the take.
+      first: index of the lips' first value on the 200 Hz grid of the capture's clock.
       lips: [n] speed of the aperture, unit variance.
       sound: [N] speed of the loudness, unit variance, value i at i / 200 s of audio.
-      base: offset in values of the 200 Hz grid around which to search.
+      base: centre of the offset search in values of the 200 Hz grid.
       pivot: capture time that offsets refer to, s.
-      chance: standard deviation of the sum over all lips if they had another take's sound.
+      chance: standard deviation of the sum for the lips with unrelated audio.
       frame: usual time between frames, s.
     """
 
@@ -59,10 +58,10 @@ class LineFit:
     """A line through the correlations of some takes: lag = base + seconds + drift * (t - pivot).
 
     Attributes:
-      seconds, drift: of the line.
-      steady: the best line's seconds without drift.
-      likelihood, level: log-likelihoods of the two above chance, the first less what the number of
-        drifts tried explains.
+      seconds, drift: parameters of the line.
+      steady: seconds of the best line without drift.
+      likelihood, level: log-likelihoods above chance of the lines with and without drift; the first
+        is corrected for the number of drifts tried.
       drift_spread: standard error, s/s.
     """
 
@@ -81,14 +80,14 @@ def make_pair(
     aperture: np.ndarray,
     stated_offset: float | None,
 ) -> LipSoundPair | None:
-    """Returns what is to be correlated, or None where lips or sound say nothing.
+    """Returns the signals to correlate, or None if lips or audio carry no information.
 
     Args:
-      index: of the take.
+      index: index of the take.
       envelope: [N] loudness in dB at 200 Hz.
       times: [F] s on the capture's clock.
       aperture: [F], NaN where unknown.
-      stated_offset: offset around which to search, s.
+      stated_offset: centre of the offset search, s.
     """
     times = np.asarray(times, np.float64)
     aperture = np.asarray(aperture, np.float64)
@@ -121,19 +120,19 @@ def _speed(signal: np.ndarray) -> np.ndarray:
 
 
 def _even(signal: np.ndarray) -> np.ndarray:
-    """Returns a signal of unit variance in which few large values do not decide alone."""
+    """Returns a signal of unit variance in which a few large values do not dominate."""
     signal = np.tanh(0.5 * signal / max(float(signal.std()), 1e-12))
     signal = signal - signal.mean()
     return signal / max(float(signal.std()), 1e-12)
 
 
 def _chance(lips: np.ndarray, sound: np.ndarray) -> float:
-    """Returns the standard deviation of the correlation of signals that do not belong together.
+    """Returns the standard deviation of the correlation of unrelated signals.
 
-    Both are rolled against each other by more than `_UNRELATED`.
+    These are the same signals rolled against each other by more than `_UNRELATED`.
     """
     n = min(len(lips), len(sound))
-    n -= n % 256 if n > 8192 else 0  # a prime length would take the transform ten times as long
+    n -= n % 256 if n > 8192 else 0  # the FFT takes ten times as long for a prime length
     apart = round(_UNRELATED * ENVELOPE_RATE)
     if n < 2 * apart + ENVELOPE_RATE:
         return 1.0
@@ -146,12 +145,12 @@ def _chance(lips: np.ndarray, sound: np.ndarray) -> float:
 
 
 def slant_stack(pair: LipSoundPair, ratio: float, drifts: np.ndarray, reach: int) -> np.ndarray:
-    """Returns [D, 2 * reach + 1]: the sum of lips times sound along each line.
+    """Returns [D, 2 * reach + 1]: the sum of lips times audio along each line.
 
     Args:
-      pair: the take.
-      ratio: by which the capture's clock is stretched first.
-      drifts: [D] beyond that, s/s.
+      pair: signals of the take.
+      ratio: initial stretch of the capture's clock.
+      drifts: [D] drifts beyond that, s/s.
       reach: largest offset in values of the 200 Hz grid.
     """
     first, lips = pair.first, pair.lips
@@ -164,7 +163,7 @@ def slant_stack(pair: LipSoundPair, ratio: float, drifts: np.ndarray, reach: int
     lips = np.pad(lips, (0, count * _WINDOW - len(lips))).reshape(count, _WINDOW)
     begin = first + _WINDOW * np.arange(count)
     centre = begin + _WINDOW / 2 - pair.pivot * ratio * ENVELOPE_RATE
-    # The stretched clock is tied to the pivot, not to time 0.
+    # The clock is stretched about the pivot, not about time 0.
     tied = pair.base - (ratio - 1.0) * pair.pivot * ENVELOPE_RATE
     shift = drifts[:, None] * centre + tied  # [D, W]
     low = np.floor(shift.min(axis=0)).astype(np.int64) - reach
@@ -189,7 +188,7 @@ def slant_stack(pair: LipSoundPair, ratio: float, drifts: np.ndarray, reach: int
 
 
 def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -> LineFit:
-    """Returns the best line around a ratio of the clocks, and the best without drift beyond it."""
+    """Returns the best line around a ratio of the clocks, and the best without further drift."""
     ends = [(e / ENVELOPE_RATE - p.pivot) for p in pairs for e in (p.first, p.first + len(p.lips))]
     longest = max(abs(e) for e in ends)
     longest = max(longest * ratio, 1.0)
@@ -208,7 +207,7 @@ def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -
     tops = lines.max(axis=1)
     m = int(np.argmax(tops))
     drift, spread = float(fine[m]), 0.0
-    # Width of the peak: the likelihood's curvature over three steps of the fine grid.
+    # Width of the peak from the likelihood's curvature over three steps of the fine grid.
     low, high = max(m - 4, 0), min(m + 4, 16)
     bend = np.polyfit(fine[low : high + 1] - fine[m], tops[low : high + 1], 2)[0]
     if bend < 0 and tops[m] > 0:
@@ -228,8 +227,8 @@ def fit_line(pairs: list[LipSoundPair], ratio: float, most: float, reach: int) -
 def spurious_drift(pairs: list[LipSoundPair]) -> float:
     """Returns the drift that the beginnings and ends of takes can cause spuriously, s/s.
 
-    Lips open before the first sound and close after the last; of the slope of a line through a take
-    of T seconds that is a part of 1 / T^2.
+    Lips open before the first sound and close after the last, which changes the slope of a line
+    through a take of T seconds in proportion to 1 / T^2.
     """
     size = np.array([len(p.lips) for p in pairs]) / ENVELOPE_RATE
     middle = np.array([p.middle - p.pivot for p in pairs])
@@ -239,32 +238,32 @@ def spurious_drift(pairs: list[LipSoundPair]) -> float:
 
 
 def lengths_differ(pair: LipSoundPair, ratio: float) -> bool:
-    """Returns whether capture and sound are of different length, as a wrong rate makes them."""
+    """Returns whether capture and audio differ in length, as they do with a wrong rate."""
     sound_length = len(pair.sound) / ENVELOPE_RATE
     return abs(len(pair.lips) / ENVELOPE_RATE * ratio - sound_length) > 0.1 + 0.01 * sound_length
 
 
 def log_likelihood(top: float, noise: float) -> float:
-    """Returns the log-likelihood of a sum over chance."""
+    """Returns the log-likelihood of a sum relative to chance."""
     return 0.5 * (max(top, 0.0) / max(noise, 1e-9)) ** 2
 
 
 def likelihood_to_deviations(logarithm: float) -> float:
-    """Returns how many standard deviations above chance a log-likelihood is."""
+    """Converts a log-likelihood to standard deviations above chance."""
     return float(np.sqrt(2.0 * max(logarithm, 0.0)))
 
 
 def deviations_to_confidence(deviations: float) -> float:
-    """Returns 0 up to two standard deviations (the best of many is that high), 1 from six on."""
+    """Returns 0 up to two standard deviations (the best of many reaches that), 1 from six."""
     return float(np.clip((deviations - 2.0) / 4.0, 0.0, 1.0))
 
 
 def find_peak(curve: np.ndarray, noise: float) -> tuple[float, float, float]:
-    """Returns where a curve over lags is highest (s), the confidence and the standard error (s)."""
+    """Returns the lag of a curve's maximum (s), its confidence and its standard error (s)."""
     middle = (len(curve) - 1) // 2
     top = int(np.argmax(curve))
     if top in (0, len(curve) - 1):
-        return (top - middle) / ENVELOPE_RATE, 0.0, 0.0  # still rising where the search ends
+        return (top - middle) / ENVELOPE_RATE, 0.0, 0.0  # still rising at the end of the search
     a, b, c = curve[top - 1 : top + 2]
     bend = a - 2.0 * b + c
     seconds = top - middle + (0.5 * (a - c) / bend if bend < 0 else 0.0)
