@@ -1,4 +1,4 @@
-"""Jobs on one machine or many: one specification, and schedulers that run it.
+"""Runs jobs on one machine or many: one specification, several schedulers.
 
 Nothing here imports jax, so that login nodes and laptops can submit.
 """

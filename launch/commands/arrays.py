@@ -1,4 +1,4 @@
-"""Commands `build` and `cache`: arrays of elements with a last command."""
+"""The commands `build` and `cache`: arrays of elements with a last command."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ RETRIES = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Work:
-    """Work of a build or cache, checked as far as this machine can see.
+    """The work of a build or cache, checked to the extent possible on this machine.
 
     Attributes:
-      name: for queues.
+      name: name for queues.
       output: folder that the work fills.
       words: arguments of the program.
-      settings: values of `--config.`.
-      reads: paths that a container must see.
-      writes: paths that it must write to.
-      most: largest useful number of elements; None where unknown.
+      settings: `--config.` values.
+      reads: paths that a container must be able to read.
+      writes: paths that it must be able to write.
+      most: largest useful number of elements; None if unknown.
     """
 
     name: str
@@ -63,7 +63,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
       program: program of the elements in place of the project's own.
 
     Raises:
-      InputError: whatever can be found wrong before anything is queued.
+      InputError: an error in the input, detected before anything is queued.
     """
     chosen = target.choose(args, arrays=True, retries=RETRIES)
     work = (_build if args.command == "build" else _cache)(args, extra, chosen)
@@ -72,7 +72,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     schedulers.get(chosen.scheduler).check_paths(options, work.reads, work.writes)
     folder = _record_folder(args, work.output)
     spec = _spec(args, work, program or PROGRAMS[args.command], chosen, count, options)
-    dependencies.pending(chosen.after)  # One that failed is an error before anything is written.
+    dependencies.pending(chosen.after)  # Report failed dependencies before writing anything.
     with folders.exclusive(folder, "array", dry_run=args.dry_run) as release:
         if not args.dry_run:
             check_idle(folder)
@@ -83,10 +83,10 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
 
 
 def check_idle(folder: Path) -> None:
-    """Checks that nothing of an array's last submission runs or waits.
+    """Checks that no element of an array's last submission runs or waits.
 
     Raises:
-      InputError: something does.
+      InputError: an element does.
     """
     before = record.submission(folder)
     if before is None:
@@ -107,7 +107,7 @@ def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
     if (args.workers or 0) < 0:
         raise InputError(f"--workers {args.workers}: expected 0 or more")
     values = configuration.parse_overrides(extra)
-    # Typing errors are found here rather than in the queue.
+    # Report mistyped settings here rather than in the queue.
     settings = pipeline_settings.read_settings(values)
     if not chosen.capabilities.remote:
         registry.load_plugins(settings.plugins)
@@ -115,7 +115,7 @@ def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
         sources.check_layout(args.layout)  # otherwise a plugin in the image may register it
     remote = chosen.capabilities.remote
     source, output = _path(args.input, "INPUT", remote), _path(args.out, "--out", remote)
-    # A dependency may be what makes the captures.
+    # The captures may be the output of a dependency.
     if not remote and not chosen.after and not Path(source).exists():
         raise InputError(f"{args.input}: does not exist")
     if not remote and Path(output).exists() and not Path(output).is_dir():
@@ -196,7 +196,7 @@ def _spec(
         finalize=(*command, "--finish"),
         elements=count,
         output=work.output,
-        # Relative paths in settings keep the meaning they have here.
+        # Relative paths in settings must resolve as they do here.
         directory="/" if remote else formats.utf8(str(Path.cwd()), "folder"),
         python=chosen.python,
         environment=target.environment(

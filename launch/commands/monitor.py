@@ -1,4 +1,4 @@
-"""Commands on what was submitted before: status, logs, cancel, wait, list, diff."""
+"""The commands on submitted work: status, logs, cancel, wait, list, diff."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from launch.submission import submit as submission
 
 
 def find(args: argparse.Namespace) -> Path:
-    """Returns the folder of the run or sweep, or the record of the array, that is meant.
+    """Returns the folder of the requested run or sweep, or the record of the requested array.
 
     Raises:
-      InputError: there is none; names the nearest run, or says where a record was expected.
+      InputError: there is none; suggests the nearest run, or gives the expected path of the record.
     """
     if args.record:
         folder = folders.lookup_array(args.record)

@@ -1,4 +1,4 @@
-"""The command `retry`: runs again what did not end well of a run, sweep or array."""
+"""The command `retry`: reruns the unsuccessful parts of a run, sweep or array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands `submit`, `run` and `resume`: a training, or another command as a run."""
+"""The commands `submit`, `run` and `resume`: a training run, or another command as a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
       program: command of the run in place of `a2fjax`.
 
     Raises:
-      InputError: whatever can be found wrong before anything is queued.
+      InputError: an error in the input, detected before anything is queued.
       WorkFailed: the scheduler does not answer.
     """
     overrides = configuration.parse_overrides(extra)
@@ -45,7 +45,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     if args.check_compile:
         print(preflight.compiles(chosen, args.experiment, overrides), flush=True)
     lead = formats.slug_words(resolved.config.name)
-    # Without a name, what is held is the beginning of the new ones.
+    # Without a name, hold the prefix of generated names.
     held = folders.check_name(args.name or lead)
     with folders.exclusive(chosen.root, held, dry_run=args.dry_run) as release:
         name = folders.check_name(args.name or _unused_name(chosen.root, lead))
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
 
     Args:
       args: parsed arguments.
-      words: the command behind "--".
+      words: the command after "--".
 
     Raises:
       InputError, WorkFailed: as `submit`.
@@ -115,7 +115,7 @@ def _continued(
             raise InputError(f"{before.id}: is no training and has no --config.{[*overrides][0]}")
         resolved = configuration.load(record.launch(folder) / "config.json", overrides)
         if not args.new_code:
-            # The run imports plugins from its snapshot, whatever they are here by now.
+            # The run imports plugins from its snapshot, even if they have changed since.
             resolved = dataclasses.replace(resolved, plugins=dict(before.config["plugins"]))
         run_dir.check(folder, resolved)
         spec = dataclasses.replace(
@@ -129,7 +129,7 @@ def _continued(
 
 
 def _unused_name(root: Path, lead: str) -> str:
-    """Returns a name for a run without one; several may be submitted within a second."""
+    """Returns a unique name for an unnamed run; several may be submitted within a second."""
     name = f"{lead}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
     return next(text for text in names if not (root / text).exists())

@@ -21,13 +21,13 @@ from launch.sweeps import Trial, parse, sweep
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-    """A trial of the sweep that was given.
+    """A trial of the given sweep.
 
     Attributes:
-      name: of its run, unless another trial has the same.
+      name: name of its run, unless another trial has the same.
       trial: its values by key.
       key: digest of the trial.
-      overrides: all values that differ from the experiment, as texts.
+      overrides: all values that differ from the experiment, as text.
       resolved: its configuration.
     """
 
@@ -39,7 +39,7 @@ class _Planned:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Equal for trials with the same values of the same configuration."""
+        """Key that is equal for trials with the same values of the same configuration."""
         return self.key, configuration.fingerprint(self.resolved.config)
 
 
@@ -49,12 +49,12 @@ def submit(
     chosen: Target,
     program: Sequence[str] | None,
 ) -> int:
-    """Submits the trials of a sweep that are not there yet; returns the exit code.
+    """Submits the new trials of a sweep; returns the exit code.
 
     Args:
       args: parsed arguments.
       overrides: values that all trials share.
-      chosen: where they go.
+      chosen: target of the runs.
       program: command of the runs in place of `a2fjax`.
 
     Raises:
@@ -116,7 +116,7 @@ def _grown(
                 "name"
             )
         run_name = folders.check_name(one.name)
-        # Names are short: where another trial has the same, the key distinguishes them.
+        # Names are short: if another trial has the same, append the key.
         run_name = f"{run_name}-{one.key[:8]}" if run_name in entries else run_name
         run = folder / run_name
         spec = pins.training(run, str(args.experiment), one.resolved, one.overrides)

@@ -42,7 +42,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
 
     Args:
       args: parsed arguments.
-      argv: the same as words, from which each run takes its own.
+      argv: the same arguments as words, reused for each run.
       extra: overrides of the experiment.
 
     Raises:
@@ -52,7 +52,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
     overrides = config_lib.parse_overrides(extra)
     space = parse.parse_space(args.space)
     config = config_lib.load(args.experiment, overrides).config
-    # A possible trial finds a wrong key before the first run.
+    # Check one possible trial, to report a wrong key before the first run.
     sweep.check([{k: s.quantile(0.5) for k, s in space.items()}], args.experiment, overrides)
     if args.dry_run:
         raise InputError("--dry-run: is not for tune; `submit` with one of its trials shows a run")
@@ -104,11 +104,11 @@ class _Runs:
     """Trials as runs of the sweep in `folder`, each submitted by its own command."""
 
     def __init__(self, folder: Path, words: Sequence[str], metric: str, *, wait: bool) -> None:
-        """Takes what all runs share.
+        """Stores the settings that all runs share.
 
         Args:
           folder: folder of the sweep.
-          words: arguments of `submit` but for the trial.
+          words: arguments of `submit` without the trial.
           metric: key of metrics.jsonl to compare.
           wait: whether the submission lasts as long as the run, as in the foreground.
         """
@@ -121,13 +121,13 @@ class _Runs:
         """See `tuning.Runs`."""
         trial = {k: config_lib.parse_value(v) for k, v in overrides.items()}
         entry = {"key": sweep.key(trial), "trial": trial}
-        # First, so that another driver knows which run is meant.
+        # Write this first, so that another driver can identify the run.
         files.write_text(self._numbers / f"{number}.json", json.dumps(entry) + "\n")
         command = [sys.executable, str(Path(__file__).parents[1] / "submit.py"), "submit"]
         command += [*self._words, "--sweep", repr([trial])]
         log = self._numbers / f"{number}.log"
         with log.open("wb") as out:
-            # In its own session: an interrupted driver leaves its runs running.
+            # Use a new session, so that runs continue if the driver is interrupted.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -148,7 +148,7 @@ class _Runs:
         with contextlib.suppress(OSError, ValueError, KeyError):  # InputError is a ValueError
             key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
             for run in record.trials(self._folder):
-                # Specified before it is submitted, and then submitted.
+                # The specification is written before the submission.
                 if record.is_job(run) and record.read(run).key == key and record.submission(run):
                     return str(run)
         return None

@@ -1,4 +1,4 @@
-"""Digests of a run's datasets on submission, so that it trains on no others."""
+"""Pins the digests of a run's datasets on submission, so that it cannot train on changed data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NAME = "data.json"
 def digests(
     shards: Iterable[str], pending: Collection[str] = (), directory: str = "."
 ) -> dict[str, str]:
-    """Returns the SHA-256 of each dataset's manifest, which names all clips.
+    """Returns the SHA-256 of each dataset's manifest, which lists all clips.
 
     Args:
       shards: dataset folders.
-      pending: real paths of datasets that other work has yet to write.
+      pending: real paths of datasets that other jobs have yet to write.
       directory: base of relative paths.
 
     Returns:
-      Digest by folder; "" for a dataset that is not on this machine, or not yet.
+      Digest by folder; "" for a dataset that is not, or not yet, on this machine.
     """
     result = {}
     for name in shards:
@@ -39,9 +39,9 @@ def digests(
 
 
 def pinned(run: Path, spec: JobSpec) -> dict[str, str]:
-    """Returns a run's digests, with those of its first start where submission could not know them.
+    """Returns a run's digests, including those recorded at its first start.
 
-    RUN/launch/data.json holds the latter.
+    RUN/launch/data.json holds the digests that were unknown on submission.
     """
     first: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -51,7 +51,7 @@ def pinned(run: Path, spec: JobSpec) -> dict[str, str]:
 
 
 def check(run: Path, spec: JobSpec, *, first: bool) -> str:
-    """Returns an error where the data differ from those that were submitted, or "".
+    """Returns an error message if the data differ from those pinned, or "".
 
     Args:
       run: folder of the run.

@@ -1,4 +1,4 @@
-"""Runs made by `a2fjax train` without `submit.py`: a run folder with config.json and no record."""
+"""Reads runs of `a2fjax train` without `submit.py`: folders with config.json but no record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def config(run: Path) -> dict[str, Any]:
     """Returns the content of config.json: "config", "sources", "fingerprint".
 
     Raises:
-      InputError: it is damaged.
+      InputError: the file is damaged.
     """
     path = run / "config.json"
     try:
@@ -31,7 +31,7 @@ def config(run: Path) -> dict[str, Any]:
 
 
 def steps(run: Path) -> int | None:
-    """Returns the updates to be done; None where config.json does not tell."""
+    """Returns the total number of updates; None if config.json does not state it."""
     try:
         value = config(run)["config"].get("steps")
     except InputError:
@@ -40,7 +40,7 @@ def steps(run: Path) -> int | None:
 
 
 def state(run: Path) -> State:
-    """Returns whether a run trains now, is complete, or stopped: no exit code was kept."""
+    """Returns whether a run is training, complete or stopped; there is no stored exit code."""
     if files.is_locked(run / "lock"):
         return State(outcome.RUNNING)
     total = steps(run)

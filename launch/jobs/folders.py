@@ -1,6 +1,6 @@
-"""Folders of runs, sweeps and arrays by name, and the lock under which a name is submitted.
+"""Finds folders of runs, sweeps and arrays by name, and locks names during submission.
 
-ROOT/.names/ holds the locks: one command at a time looks at a name and submits under it.
+ROOT/.names/ holds the locks: only one command at a time checks a name and submits under it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def lookup(name: str, root: str | Path) -> Path | None:
 
 
 def lookup_array(name: str) -> Path | None:
-    """Returns the record of the array that fills a folder, or that is in it, or None."""
+    """Returns the record of the array that fills a folder, or the record in the folder, or None."""
     try:
         for path in (Path(name) / record.ARRAY, Path(name)):
             if record.is_array(path):
@@ -49,7 +49,7 @@ def find(name: str, root: str | Path) -> Path:
     """Returns the folder of a run or sweep.
 
     Raises:
-      InputError: there is none; names the nearest.
+      InputError: there is none; suggests the nearest name.
     """
     folder = lookup(name, root)
     if folder is None:
@@ -71,7 +71,7 @@ def find_run(name: str, root: str | Path) -> Path:
 
 
 def is_training(folder: Path) -> bool:
-    """Returns whether a folder is that of a run made by `a2fjax train`, not by `submit.py`."""
+    """Returns whether a folder is a run made by `a2fjax train` rather than by `submit.py`."""
     try:
         return (folder / "config.json").is_file() and not record.is_job(folder)
     except (OSError, ValueError):
@@ -79,7 +79,7 @@ def is_training(folder: Path) -> bool:
 
 
 def everything(root: Path) -> list[Path]:
-    """Returns the folders of all runs and sweeps below ROOT, by name; trials are in their sweep."""
+    """Returns the folders of all runs and sweeps below ROOT, by name, without a sweep's trials."""
     if not root.is_dir():
         return []
     return [
@@ -90,10 +90,10 @@ def everything(root: Path) -> list[Path]:
 
 
 def new(root: Path, name: str) -> Path:
-    """Returns the folder of a new run or sweep, which this does not make.
+    """Returns the path for a new run or sweep without creating it.
 
     Raises:
-      InputError: something is there already.
+      InputError: the path already exists.
     """
     folder = root / name
     if record.is_job(folder) or record.is_sweep(folder):
@@ -104,7 +104,7 @@ def new(root: Path, name: str) -> Path:
 
 
 def root(folder: Path) -> Path:
-    """Returns the folder of all runs that a run is in; for an element of an array, the array."""
+    """Returns the folder of all runs that contains a run; for an array element, the array."""
     array = record.array_of(folder)
     if array is not None:
         return array
@@ -118,10 +118,10 @@ def named(folder: Path) -> tuple[Path, str]:
 
 
 def check_name(name: str, flag: str = "--name") -> str:
-    """Returns a name that is valid for a folder.
+    """Returns the name if it is a valid folder name.
 
     Raises:
-      InputError: it is not.
+      InputError: the name is not valid.
     """
     if not _NAME.fullmatch(name) or len(name) > 120:
         raise InputError(
@@ -133,14 +133,14 @@ def check_name(name: str, flag: str = "--name") -> str:
 
 @contextlib.contextmanager
 def exclusive(root: Path, name: str, *, dry_run: bool = False) -> Iterator[Callable[[], None]]:
-    """Keeps other commands from submitting under a name; yields the function that releases it.
+    """Prevents other commands from submitting under a name; yields a function that releases it.
 
-    Of two commands that submit the same at once, the second sees what the first has written.
+    If two commands submit the same name at once, the second sees the files of the first.
 
     Args:
-      root: folder that will hold the name.
-      name: of a run or sweep.
-      dry_run: holds nothing, as a dry run writes nothing.
+      root: folder that will contain the name.
+      name: name of a run or sweep.
+      dry_run: takes no lock, because a dry run writes nothing.
 
     Raises:
       InputError: another command holds the name for a minute; the folder cannot be written to.

@@ -1,4 +1,4 @@
-"""Names, sizes and times in the forms that schedulers take."""
+"""Converts names, sizes and times to the forms that schedulers accept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def utf8(text: str, what: str) -> str:
     """Returns `text` unchanged when scripts and manifests can hold it.
 
     Raises:
-      InputError: it is not UTF-8 or holds a NUL.
+      InputError: the text is not UTF-8 or contains a NUL.
     """
     try:
         text.encode()
@@ -73,7 +73,7 @@ def last_line(text: str) -> str:
 
 
 def as_json(values: Mapping[str, Any]) -> str:
-    """Returns the text of a small JSON file."""
+    """Returns values as the text of a small JSON file."""
     return json.dumps(values, indent=1) + "\n"
 
 

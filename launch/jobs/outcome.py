@@ -1,4 +1,4 @@
-"""States of runs and elements, and what their own files tell of them."""
+"""States of runs and elements, as recorded in their files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class State:
 
     Attributes:
       name: one of `STATES`.
-      reason: why it waits, in the scheduler's words; "" otherwise.
-      blocked: whether it waits for work that ended badly, and so never starts.
+      reason: why it waits, as reported by the scheduler; "" otherwise.
+      blocked: whether it waits for failed work and therefore never starts.
     """
 
     name: str
@@ -43,13 +43,13 @@ class State:
 
 
 def state_of(code: int) -> str:
-    """Returns the state that an exit code stands for."""
+    """Returns the state for an exit code."""
     known = {EXIT_OK: DONE, EXIT_BAD_INPUT: BAD_INPUT, **dict.fromkeys(STOP_CODES, STOPPED)}
     return known.get(code, FAILED)
 
 
 def exit_code(run: Path) -> int | None:
-    """Returns the final exit code, or None where none was written yet."""
+    """Returns the final exit code, or None if none was written yet."""
     try:
         return int((launch(run) / "exit").read_text())
     except (OSError, ValueError):
@@ -57,7 +57,7 @@ def exit_code(run: Path) -> int | None:
 
 
 def last_code(run: Path, submission: Submission | None) -> int | None:
-    """Returns the exit code, or that of the first process where its scheduler was killed."""
+    """Returns the exit code, or that of the first process if its scheduler was killed."""
     code, result = exit_code(run), progress.result(run)
     if code is None and (launch(run) / "cancelled").exists():
         return EXIT_PREEMPTED  # it never started
@@ -68,7 +68,7 @@ def last_code(run: Path, submission: Submission | None) -> int | None:
 
 
 def recorded(run: Path, submission: Submission | None) -> State:
-    """Returns the state that the files tell, for something that its scheduler no longer has."""
+    """Returns the state according to the files, for work no longer known to its scheduler."""
     code = last_code(run, submission)
     return State(LOST if code is None else state_of(code))
 
@@ -82,7 +82,7 @@ def started(run: Path, submission: Submission) -> bool:
 
 
 def worst(codes: Sequence[int]) -> int:
-    """Returns the exit code of several runs: a failure before bad input before a stop."""
+    """Returns the combined exit code of several runs: a failure outranks bad input, then a stop."""
     for state in (FAILED, BAD_INPUT, STOPPED):
         for code in codes:
             if state_of(code) == state and code:

@@ -22,7 +22,7 @@ SHOWN = ("eval/loss", "train/loss")
 def last(run: Path) -> tuple[int | None, dict[str, float]]:
     """Returns the last step of metrics.jsonl and the last value of each of its keys.
 
-    Reads only the end of the file; leaves out a line that is being written.
+    Reads only the end of the file; ignores a line that is still being written.
     """
     try:
         with (run / "metrics.jsonl").open("rb") as file:
@@ -61,7 +61,7 @@ def event(run: Path, what: str, **values: Any) -> None:
 
 
 def events(run: Path) -> list[dict[str, Any]]:
-    """Returns the lines of events.jsonl; a torn one is left out."""
+    """Returns the lines of events.jsonl, ignoring torn ones."""
     entries = []
     try:
         text = (launch(run) / "events.jsonl").read_text(errors="replace")
@@ -85,7 +85,7 @@ def result(run: Path) -> dict[str, Any]:
 
 
 def seconds(run: Path) -> float:
-    """Returns the seconds that a run has been running, over all its attempts."""
+    """Returns the total running time of a run in seconds, over all attempts."""
     begun: dict[Any, float] = {}
     total = 0.0
     for line in events(run):
@@ -120,7 +120,7 @@ def now() -> str:
 
 
 def host() -> str:
-    """Returns the name of this machine, Slurm's where it has one."""
+    """Returns the name of this machine; Slurm's node name if there is one."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 

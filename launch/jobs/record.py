@@ -1,4 +1,4 @@
-"""Files of a job: its specification, how it was submitted, and the folders of its elements.
+"""Reads and writes the files of a job: specification, submission, and folders of elements.
 
 ROOT/RUN/                   folder that the command fills; the run folder of a training
     launch/spec.json        `JobSpec`
@@ -6,11 +6,11 @@ ROOT/RUN/                   folder that the command fills; the run folder of a t
     launch/job.json         `Submission`: how it was last submitted
     launch/data.json        digests of data that did not exist yet on submission
     launch/events.jsonl, logs/rank-0.log, result.json, exit
-ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ as a run
+ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ like a run
 OUTPUT/.build/              array: build or cache that fills OUTPUT (or the folder of --record)
     launch/spec.json, job.json
-    elements/1/launch/      state of an element as of a run: events, logs, result, exit
-    finalize/launch/        the same of the last command
+    elements/1/launch/      state of an element like that of a run: events, logs, result, exit
+    finalize/launch/        the same for the last command
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Submission:
 
     Attributes:
       scheduler: registered name of the scheduler.
-      job: the scheduler's name of it: Slurm's number, the process, the JobSet; "" before that.
-      index: place in an array of the scheduler, from 1; None for a job of its own.
-      attempt: counts submissions from 1.
+      job: the scheduler's id: Slurm's number, the process, the JobSet; "" before submission.
+      index: index in an array of the scheduler, from 1; None for a separate job.
+      attempt: number of the submission, from 1.
       time: UTC time, ISO 8601.
       finalize: for an array, the scheduler's name of the last command's job.
     """
@@ -100,7 +100,7 @@ def write_submission(folder: Path, submission: Submission) -> None:
 
 
 def submission(folder: Path) -> Submission | None:
-    """Returns how a run, array or element was last submitted; None before that.
+    """Returns the last submission of a run, array or element; None if there is none.
 
     Raises:
       InputError: the file is damaged.
@@ -109,7 +109,7 @@ def submission(folder: Path) -> Submission | None:
 
 
 def submissions(folders: Iterable[Path]) -> dict[Path, Submission | None]:
-    """Returns how several were last submitted; the record of an array is read once.
+    """Returns the last submission of several jobs; the record of an array is read once.
 
     Raises:
       InputError: a file is damaged.
@@ -192,7 +192,7 @@ def write_sweep(sweep: Path, names: Sequence[str]) -> None:
 
 
 def members(folder: Path) -> list[Path]:
-    """Returns what runs: a run itself, a sweep's trials, an array's elements and last command.
+    """Returns what is executed: a run, a sweep's trials, an array's elements and last command.
 
     Raises:
       InputError: a file is damaged.
@@ -206,7 +206,7 @@ def members(folder: Path) -> list[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes values with the version, atomically."""
+    """Writes values and the format version, atomically."""
     files.write_text(path, as_json({"version": VERSION, **values}))
 
 

@@ -1,6 +1,6 @@
-"""Decides whether what ended is requeued: `python -m launch.jobs.requeue FOLDER CODE ...`.
+"""Decides whether a job is requeued: `python -m launch.jobs.requeue FOLDER CODE ...`.
 
-Prints "again CODE" when the run or element returns to the queue, "end CODE" when not, and then
+Prints "again CODE" if the run or element returns to the queue; otherwise prints "end CODE" and
 writes the final exit code to FOLDER/launch/exit.
 """
 
@@ -22,12 +22,12 @@ from launch.jobs.spec import JobSpec
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether a run or element that ended starts again.
+    """The requeue decision for a run or element that ended.
 
     Attributes:
-      code: its exit code.
-      again: whether it starts again.
-      why: the reason, as text.
+      code: exit code.
+      again: whether it restarts.
+      why: reason, as text.
     """
 
     code: int
@@ -36,7 +36,7 @@ class Decision:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0 where a decision was made."""
+    """Runs the command line; returns 0 if a decision was made."""
     parser = errors.ArgumentParser(prog="launch.jobs.requeue", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("code", type=int, help="exit code of its processes")
@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -> Decision:
-    """Decides whether a run or element that ended starts again.
+    """Decides whether a run or element that ended restarts.
 
     Args:
-      run: its folder.
+      run: folder of the run or element.
       spec: its specification.
       code: exit code of its processes.
       ended: whether the whole job was asked to end, by its owner or the time limit.
-      restarts: how often it was requeued already.
+      restarts: number of earlier requeues.
     """
     code = first_code(run, code, spec.resources.hosts)
     if code == errors.EXIT_OK:
@@ -72,7 +72,7 @@ def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -
     if ended:
         return Decision(code, False, "the job was asked to end")
     stopped = code in outcome.STOP_CODES
-    # Killed processes and lost peers are the machine's doing as often as the program's.
+    # Killed processes and lost peers are as often the machine's fault as the program's.
     failed = code == errors.EXIT_LOST or code > 128
     failed |= spec.retry_failures and outcome.state_of(code) == outcome.FAILED
     if not stopped and not failed:
@@ -105,13 +105,13 @@ def close(run: Path, spec: JobSpec, decision: Decision) -> None:
 
 
 def first_code(run: Path, code: int, processes: int) -> int:
-    """Returns the exit code of the process that ended first with another than 0.
+    """Returns the exit code of the process that was the first to end with a nonzero code.
 
-    The others are stopped then, and end with 75 although they had no reason of their own.
+    The others are then stopped and end with 75, which is not the cause.
     """
     ended: list[tuple[float, int]] = []
     for rank in range(processes):
-        # By name: a network disk may show an old list of a folder for a minute.
+        # Open files by name: a network disk may show a stale folder listing for a minute.
         path = record.launch(run) / "ranks" / f"{rank}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(path.read_text())
@@ -128,7 +128,7 @@ def forget(run: Path) -> None:
 
 
 def clear_ranks(run: Path) -> None:
-    """Removes the exit codes of processes, before they start again."""
+    """Removes the exit codes of processes before they restart."""
     for path in (record.launch(run) / "ranks").glob("*.json"):
         path.unlink(missing_ok=True)
 

@@ -1,9 +1,8 @@
 """Specification of a job, as plain data that is written before anything is queued.
 
-A run is a job with one element. A build or a cache is an array: N elements that know nothing of
-each other, and a last command that runs when all of them have ended, however they ended. All
-commands are idempotent: an element that runs twice, or is killed and started again, leaves the same
-files.
+A run is a job with one element. A build or a cache is an array: N independent elements, and a last
+command that runs when all of them have ended, successfully or not. All commands are idempotent: an
+element that runs twice, or is killed and restarted, leaves the same files.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ class Resources:
 
     @property
     def local_devices(self) -> int | None:
-        """Devices that each process must have; None where they were not requested."""
+        """Devices that each process must have; None if they were not requested."""
         if self.gpus:
             return self.gpus // self.processes
         return self.cpu_devices
 
     @property
     def devices(self) -> int:
-        """Total number of devices; 1 per process where none were requested."""
+        """Total number of devices; 1 per process if none were requested."""
         return self.hosts * (self.local_devices or 1)
 
 
@@ -70,29 +69,29 @@ class JobSpec:
       finalize: last command of an array; () for a run.
       elements: N of an array, 1 for a run.
       output: folder that an array fills; None for a run, which fills its own folder.
-      directory: working folder, so that relative paths keep the meaning they had on submission.
+      directory: working folder, so that relative paths resolve as they did on submission.
       python: interpreter of the worker.
       environment: variables that are set for the command.
       passed: names of variables taken from the environment; their values are never written.
       scheduler: registered name of the scheduler.
       resources: resources of one element.
       options: options of the scheduler, as JSON.
-      retries: how often an element restarts after failures without progress.
+      retries: maximum restarts of an element after failures without progress.
       retry_failures: whether exit code 1 counts as such a failure, or ends the element at once.
-      max_requeues: how often an element returns to the queue at most.
+      max_requeues: maximum number of requeues of an element.
       after: dependencies, as `launch.submission.dependencies.check` returns them.
       created: UTC time, ISO 8601.
       experiment: experiment file as given; None for anything but a training.
       experiment_sha256: digest of the experiment file.
       overrides: `--config.` values as given, and those of the sweep.
       config: content of config.json: "config", "sources", "fingerprint".
-      data: dataset folder -> SHA-256 of its manifest; "" where unknown on submission.
+      data: dataset folder -> SHA-256 of its manifest; "" if unknown on submission.
       code: folder that the worker imports from.
       snapshot: digest of that folder's files; None where the installed code is used.
       git: "commit" and "dirty"; None without git.
       packages: installed distribution -> version, and "python".
       sweep: name of the sweep that a trial belongs to.
-      trial: values of the sweep by key; None for a run alone.
+      trial: values of the sweep by key; None for a single run.
       key: digest of the trial.
     """
 
@@ -134,7 +133,7 @@ class JobSpec:
 
     @property
     def steps(self) -> int | None:
-        """Updates to be done; None for anything but a training."""
+        """Total number of updates; None for anything but a training."""
         return self.config["config"]["steps"] if self.config else None
 
     def element(self, index: int) -> JobSpec:

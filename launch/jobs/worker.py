@@ -1,8 +1,8 @@
 """Runs one process of a run or array element: `python -m launch.jobs.worker FOLDER`.
 
-Sets the environment of spec.json, starts the command, forwards signals to it, and writes log and
-outcome to FOLDER/launch. The exit code is the command's. A run of several processes has one worker
-each, numbered by A2F_PROCESS_ID or Slurm's variables.
+Sets the environment from spec.json, starts the command, forwards signals to it, and writes log and
+outcome to FOLDER/launch. Its exit code is that of the command. In a multi-process run, each process
+has a worker, numbered by A2F_PROCESS_ID or Slurm's variables.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def log_path(run: Path, rank: int) -> Path:
 
 
 class _Process:
-    """The command with signals forwarded to it; `error` keeps it from starting."""
+    """The command, with signals forwarded to it; if `error` is set it does not start."""
 
     def __init__(self, spec: JobSpec, log: Any, error: str) -> None:
         self._waiting: list[int] = []
@@ -133,8 +133,8 @@ class _Process:
             self._code = errors.EXIT_BAD_INPUT
             return
         try:
-            # In a process group of its own: signals to a shared group would reach the command
-            # twice, and a second Ctrl-C means something else than the first.
+            # Use a separate process group: signals to a shared group would reach the command
+            # twice, and a second Ctrl-C has another meaning than the first.
             self._child = subprocess.Popen(
                 list(spec.command),
                 stdin=subprocess.DEVNULL,
@@ -160,7 +160,7 @@ class _Process:
             self._child.send_signal(number)
 
     def wait(self) -> int:
-        """Returns the exit code, 128 + its number for a signal."""
+        """Returns the exit code; 128 + its number for a signal."""
         if self._child is None:
             return self._code or errors.EXIT_FAILED
         code = self._child.wait()
@@ -168,8 +168,8 @@ class _Process:
 
 
 def _end_with_parent() -> None:
-    # A killed worker takes the command with it; else the command would keep writing files while the
-    # scheduler starts the run again.
+    # End the command if the worker is killed; otherwise it would keep writing files while the
+    # scheduler restarts the run.
     _LIBC.prctl(_KILL_WITH_PARENT, signal.SIGKILL)
 
 
