@@ -46,7 +46,7 @@ def _array(args: argparse.Namespace, folder: Path, release: Release) -> int:
     check_idle(folder)
     again = target.again(args, spec, folder)
     if not schedulers.get(again.scheduler).capabilities.partial_arrays:
-        indices = list(range(1, spec.elements + 1))  # those that are done see that and end
+        indices = list(range(1, spec.elements + 1))  # finished elements end immediately
     return _submit(args, submission.array_job(folder, again, indices), release)
 
 
@@ -59,8 +59,8 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
         print(f"{folder.name}: {f'{active} run or wait' if active else 'all is done'}")
         return errors.EXIT_OK
     entries: list[tuple[Path, JobSpec]] = []
-    # The trials of one array share resources and options; a sweep that grew may have been submitted
-    # in several ways.
+    # The trials of one array share resources and options, but the parts of a sweep that grew may
+    # have been submitted with different ones.
     alike: dict[str, list[int]] = {}
     for index, run in enumerate(runs, 1):
         spec = record.read(run)

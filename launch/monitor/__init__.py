@@ -1,1 +1,1 @@
-"""Submitted jobs: states, logs, tables; waiting for them and stopping them."""
+"""Monitors submitted jobs: states, logs, tables, waiting and cancelling."""

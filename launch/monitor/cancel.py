@@ -12,7 +12,7 @@ from launch.monitor import states
 
 
 def cancel(folder: Path) -> None:
-    """Stops what runs or waits of a run, sweep or array.
+    """Stops all running and waiting parts of a run, sweep or array.
 
     Raises:
       InputError, WorkFailed: as `states.query`.
@@ -25,7 +25,7 @@ def cancel(folder: Path) -> None:
         return
     groups: dict[str, dict[Path, Submission]] = {}
     for run, submitted in record.submissions(active).items():
-        # First, so that nothing that stops now returns to the queue.
+        # Write this first, so that nothing that stops now returns to the queue.
         files.make_folder(record.launch(run))
         files.write_text(record.launch(run) / "cancelled", "")
         assert submitted is not None

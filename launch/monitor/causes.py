@@ -1,4 +1,4 @@
-"""Why a run or element ended badly."""
+"""Finds the reason why a run or element failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from launch.jobs.record import launch
 
 
 def why(run: Path) -> str:
-    """Returns the last line that a run printed, and why it is not started again."""
+    """Returns the last line that a run printed, and why it is not restarted."""
     if (launch(run) / "cancelled").exists():
         return f"cancelled: {worker.tail(run)}"
     ends = [e for e in progress.events(run) if e["event"] == "end"]
@@ -20,7 +20,7 @@ def why(run: Path) -> str:
 
 
 def first_failed_rank(run: Path) -> int:
-    """Returns the process that ended first with another exit code than 0, or 0."""
+    """Returns the rank of the first process that ended with a nonzero exit code, or 0."""
     failed = []
     for path in (launch(run) / "ranks").glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The command `diff`: what differs between two runs."""
+"""The command `diff`: prints the differences between two runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from launch.jobs import data_pins, direct, folders, record
 
 
 def show(first: Path, second: Path) -> None:
-    """Prints what differs between two runs: configuration, data, code, packages, resources.
+    """Prints the differences between two runs: configuration, data, code, packages, resources.
 
-    Of a run made by `a2fjax train` alone only the configuration is known; what the other run has
-    beyond it is not compared.
+    For a run made by `a2fjax train` directly, only the configuration is known, so nothing else is
+    compared.
 
     Raises:
       InputError: one is a sweep, or a file is damaged.

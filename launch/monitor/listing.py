@@ -1,4 +1,4 @@
-"""The command `list`: all runs and sweeps, those of `a2fjax train` alone included."""
+"""The command `list`: all runs and sweeps, including runs made by `a2fjax train` directly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show(root: Path, state: str | None) -> None:
     if state is not None and state not in outcome.STATES:
         raise InputError(f"--state {state}{nearest(state, outcome.STATES)}")
     entries = {path: record.members(path) for path in folders.everything(root.absolute())}
-    # Away from a login node, the files alone are better than nothing.
+    # Without access to the scheduler, use the files alone.
     current = states.query([run for runs in entries.values() for run in runs], lenient=True)
     if not any(state in (None, one.name) for one in current.values()):
         print(f"{root}: no runs{f' are {state}' if state and current else ''}")

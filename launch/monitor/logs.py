@@ -20,10 +20,10 @@ def show(folder: Path, *, element: int | None, rank: int | None, follow: bool) -
     """Prints a log.
 
     Args:
-      folder: of a run, sweep or array.
-      element: of an array; None for the first that went wrong, or the last command.
+      folder: folder of a run, sweep or array.
+      element: element of an array; None for the first that failed, or the last command.
       rank: process of a run; None for the one that failed first.
-      follow: whether to print what is added until the run has ended.
+      follow: whether to keep printing new lines until the run has ended.
 
     Raises:
       InputError: no such element or process, or no log yet.
@@ -51,7 +51,7 @@ def show(folder: Path, *, element: int | None, rank: int | None, follow: bool) -
 
 
 def _choose(folder: Path, element: int | None) -> Path:
-    """Returns the run or element whose log is wanted."""
+    """Returns the run or element whose log to print."""
     if record.is_array(folder):
         if element is not None:
             record.read(folder).element(element)

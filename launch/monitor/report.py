@@ -14,7 +14,7 @@ _SHOWN = 20
 
 
 def show(folder: Path) -> None:
-    """Prints the states of what runs in a folder.
+    """Prints the states of a run, or of the members of a sweep or array.
 
     Raises:
       InputError, WorkFailed: as `states.query`.

@@ -10,7 +10,7 @@ from launch.monitor import states
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """Returns a row for each trial of a sweep, or one of a run alone.
+    """Returns a row for each trial of a sweep, or one row for a single run.
 
     Keys: run, state, step, steps, seconds, overrides (values of the sweep by key), metrics (the
     last value of each of eval/* and train/loss).

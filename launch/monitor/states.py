@@ -15,11 +15,11 @@ from launch.jobs.record import Submission
 
 
 def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
-    """Returns the states of runs and elements; each scheduler is asked once.
+    """Returns the states of runs and elements; queries each scheduler once.
 
     Args:
-      runs: folders of runs, trials or elements; runs made by `a2fjax train` alone are valid.
-      lenient: whether the files decide where a scheduler cannot be asked on this machine.
+      runs: folders of runs, trials or elements, or of runs made by `a2fjax train` directly.
+      lenient: whether to use the files if a scheduler is not available on this machine.
 
     Raises:
       InputError: a file is damaged, or a scheduler's programs are not on this machine.
@@ -48,7 +48,7 @@ def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:
     scheduler = schedulers.get(name)
     result = scheduler.states(group)
     if not scheduler.capabilities.starts_finalize:
-        # A last command that was not started yet is cancelled by its file alone.
+        # For a last command that was not started yet, the file alone means cancelled.
         for run, state in result.items():
             cancelled = (record.launch(run) / "cancelled").exists()
             if run.name == record.FINALIZE and state.name == outcome.WAITING and cancelled:
@@ -66,15 +66,15 @@ def one(run: Path) -> State:
 
 
 def counts(states: Iterable[State]) -> str:
-    """Returns how many are in each state, such as "3 done, 1 failed"."""
+    """Returns the number of jobs in each state, such as "3 done, 1 failed"."""
     numbers = Counter(state.name for state in states)
     return ", ".join(f"{numbers[s]} {s}" for s in outcome.STATES if numbers[s])
 
 
 def blocked(states: Mapping[Path, State]) -> bool:
-    """Returns whether all that is active waits for work that ended badly, and so never starts.
+    """Returns whether everything active waits for failed work and therefore never starts.
 
-    The last command of an array waits for its elements, which are blocked themselves.
+    The last command of an array waits for its elements, which may be blocked themselves.
     """
     active = {run: state for run, state in states.items() if state.active}
     elements = {run: s for run, s in active.items() if run.name != record.FINALIZE} or active

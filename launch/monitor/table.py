@@ -27,11 +27,11 @@ Row = Mapping[str, Any]
 def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
     """Returns the rows, best first.
 
-    Finished runs come before the others, and those that have the metric before those without.
+    Finished runs come before the others, and runs with the metric before those without.
 
     Args:
       rows: all rows of a sweep.
-      metric: lower is better; "-name" for one of which more is better.
+      metric: lower is better; "-name" if higher is better.
 
     Raises:
       InputError: there are metrics, but none of this name.
@@ -51,10 +51,10 @@ def ordered(rows: Sequence[Row], metric: str) -> list[Row]:
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
-    """Returns a metric's name, and -1 where a "-" before it says that more is better, else 1.
+    """Returns a metric's name, and -1 if a leading "-" means that higher is better, else 1.
 
     Raises:
-      InputError: no name.
+      InputError: the name is missing.
     """
     name = metric.removeprefix("-")
     if not name.strip():
@@ -63,7 +63,7 @@ def parse_metric(metric: str) -> tuple[str, int]:
 
 
 def score(row: Row, name: str) -> float | None:
-    """Returns a metric of a row; None where it is missing or not a finite number."""
+    """Returns a metric of a row; None if it is missing or not a finite number."""
     value = (row.get("metrics") or {}).get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
@@ -96,7 +96,7 @@ UNSET: Any = _Unset()
 def text(rows: Sequence[Row], metric: str, width: int = 28) -> str:
     """Returns lines for a terminal, with values cut to `width` characters."""
     header, cells = _columns(rows, metric, lambda v: f"{v:.5g}")
-    # The middle of their names distinguishes runs, so names are not cut.
+    # Runs may differ only in the middle of their names, so names are not cut.
     short = [[row[0], *(words.short(c, width) for c in row[1:])] for row in cells]
     return "\n".join(words.table(short, [words.short(h, width) for h in header], indent="")) + "\n"
 

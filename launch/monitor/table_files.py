@@ -15,9 +15,9 @@ def page(rows: Sequence[Row], metric: str, title: str = "Sweep") -> str:
     """Returns one self-contained HTML page: parallel coordinates and a sortable table.
 
     Args:
-      rows: of the sweep, in any order.
-      metric: lower is better; "-name" for one of which more is better.
-      title: of the page.
+      rows: rows of the sweep, in any order.
+      metric: lower is better; "-name" if higher is better.
+      title: title of the page.
 
     Raises:
       InputError: no row has the metric.

@@ -72,14 +72,14 @@ def axis(name: str, values: Sequence[Any]) -> Axis:
         return Axis(name, "words", words=tuple(sorted({shown(v) for v in given})), unset=unset)
     low, high = min(numbers), max(numbers)
     kind = "log" if _log_spaced(numbers) else "linear"
-    # A few values were chosen by hand and are labelled themselves.
+    # A few distinct values were probably chosen by hand, so label these.
     labels = tuple(sorted(set(numbers)))
     labels = labels if len(labels) <= _TICKS else ()
     return Axis(name, kind, float(low), float(high), labels=labels, unset=unset)
 
 
 def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
-    """Returns the page of rows, which are sorted best first."""
+    """Returns the page for rows sorted best first."""
     keys = swept(rows)
     done = sum(r.get("state") == DONE for r in rows)
     better = "lower" if sign > 0 else "higher"
@@ -90,7 +90,7 @@ def render(rows: Sequence[Row], metric: str, sign: int, title: str) -> str:
         "plot": _plot(rows, keys, metric, sign),
         "table": _table(rows, keys, metric),
     }
-    # In one pass: names and values may contain what looks like a placeholder.
+    # Substitute in one pass: names and values may look like a placeholder.
     return re.sub(r"@(title|head|plot|table)@", lambda match: values[match[1]], _PAGE)
 
 
@@ -111,7 +111,7 @@ def _plot(rows: Sequence[Row], keys: Sequence[str], metric: str, sign: int) -> s
         f'<svg viewBox="0 0 {width} {_HEIGHT}" width="{width}" height="{_HEIGHT}" role="img" '
         f'aria-label="Parallel coordinates of {len(rows)} runs">'
     ]
-    # The best are drawn last, above the others.
+    # Draw the best last, above the others.
     for number in reversed(range(len(rows))):
         row, value = rows[number], scores[number]
         points = [
@@ -199,7 +199,7 @@ def _log_spaced(values: Sequence[float]) -> bool:
 
 
 def _unevenness(values: Sequence[float]) -> float:
-    """Returns the largest distance of sorted numbers from even spacing, relative to their range."""
+    """Returns the maximum deviation of sorted numbers from even spacing relative to their range."""
     low, span, count = values[0], values[-1] - values[0], len(values) - 1
     return max(abs((v - low) / span - i / count) for i, v in enumerate(values))
 

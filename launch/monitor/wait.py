@@ -27,8 +27,8 @@ def wait(
     """Waits until runs or elements have ended; returns the exit code.
 
     Args:
-      folder: of the run, sweep or array, for messages.
-      members: what to wait for.
+      folder: folder of the run, sweep or array, for messages.
+      members: runs or elements to wait for.
       poll: seconds between queries.
       finalize: called when all elements of an array have ended, to start the last command.
 
@@ -48,7 +48,7 @@ def wait(
                 finalize()
                 current = states.query(members)
         except WorkFailed as error:
-            # Schedulers restart and networks fail while jobs go on.
+            # Schedulers restart and networks fail while jobs continue.
             silent += 1
             if silent == PATIENCE:
                 raise
@@ -71,7 +71,7 @@ def wait(
 
 
 def _awaits_finalize(members: Sequence[Path], current: dict[Path, State]) -> bool:
-    """Returns whether all that an array still waits for is its last command."""
+    """Returns whether an array still waits only for its last command."""
     active = [m for m in members if current[m].active]
     return [m.name for m in active] == [record.FINALIZE]
 
@@ -88,7 +88,7 @@ def _line(members: Sequence[Path], current: dict[Path, State]) -> str:
 
 
 def _report(members: Sequence[Path], current: dict[Path, State]) -> int:
-    """Says what ended badly; returns the exit code."""
+    """Prints what failed; returns the exit code."""
     last = members[-1]
     array = last.name == record.FINALIZE
     if states.blocked(current):

@@ -1,6 +1,6 @@
-"""Schedulers: where jobs run. Each is a package with a class of the protocol `base.Scheduler`.
+"""Schedulers, which run jobs. Each is a package with a class that implements `base.Scheduler`.
 
-`a2fjax.registry.schedulers` has them by name. A plugin registers its own when it is imported:
+`a2fjax.registry.schedulers` lists them by name. A plugin registers its scheduler on import:
 
     from a2fjax import registry
 
@@ -30,7 +30,7 @@ def get(name: str) -> Scheduler:
     """Returns a scheduler.
 
     Raises:
-      InputError: none is registered under the name; names the nearest.
+      InputError: none is registered under the name; suggests the nearest.
 
     Example:
         >>> get("slurm").capabilities.queues_dependencies
@@ -40,7 +40,7 @@ def get(name: str) -> Scheduler:
 
 
 def supporting(option: str, *, arrays: bool) -> list[str]:
-    """Returns the names of the schedulers that have an option, for arrays or for runs."""
+    """Returns the names of the schedulers that support an option, for arrays or for runs."""
     return [
         name
         for name in names()
@@ -49,10 +49,10 @@ def supporting(option: str, *, arrays: bool) -> list[str]:
 
 
 def check_options(given: list[str], name: str, *, arrays: bool) -> None:
-    """Checks that a scheduler has the options that were given.
+    """Checks that a scheduler supports the given options.
 
     Raises:
-      InputError: it has not; names the schedulers that have.
+      InputError: it does not; lists the schedulers that do.
     """
     for option in given:
         others = supporting(option, arrays=arrays)

@@ -1,4 +1,4 @@
-"""The protocol of a scheduler, and what it is given: `Job`, `Element`, `Dependencies`."""
+"""The protocol of a scheduler, and its inputs: `Job`, `Element`, `Dependencies`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from launch.jobs.spec import JobSpec, Resources
 
 
 class NotInstalled(InputError):
-    """A program of the cluster is not on this machine."""
+    """A program of the cluster is not installed on this machine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Capabilities:
       foreground: jobs run on this machine, and `submit` returns when all have ended.
       remote: paths are those of containers, which this machine cannot check.
       queues_dependencies: a submitted job waits for its dependencies; else `submit.py` waits.
-      requeues: stopped and preempted elements start again without the user.
-      starts_finalize: the last command of an array starts by itself when the elements have ended;
-        else `submit.py wait` starts it.
+      requeues: stopped and preempted elements restart without the user.
+      starts_finalize: the last command of an array starts automatically when the elements have
+        ended; else `submit.py wait` starts it.
       partial_arrays: an array can be submitted again with only some of its elements.
       several_nodes: an element may span several machines.
     """
@@ -47,14 +47,14 @@ class Option:
     """A command-line option of a scheduler; `name` "array_limit" is the flag --array-limit.
 
     Attributes:
-      name: key among the options given.
+      name: key of the option.
       help: text of `--help`.
       kind: str or int.
       least: smallest valid int.
       repeated: whether the flag may be repeated; its value is a list.
-      metavar: as of argparse.
-      runs: whether runs have it.
-      arrays: whether builds and caches have it.
+      metavar: as in argparse.
+      runs: whether runs support it.
+      arrays: whether builds and caches support it.
     """
 
     name: str
@@ -85,13 +85,13 @@ MAX_PARALLEL = Option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Element:
-    """One thing that runs: a run, a trial, an element of an array or its last command.
+    """A unit of execution: a run, a trial, an element of an array or its last command.
 
     Attributes:
-      folder: its state: `python -m launch.jobs.worker FOLDER` runs it.
+      folder: folder of its state; `python -m launch.jobs.worker FOLDER` runs it.
       spec: its specification.
-      attempt: counts its submissions from 1.
-      index: place in the array of its job, from 1; None for a job of its own.
+      attempt: number of the submission, from 1.
+      index: index in the array of its job, from 1; None for a separate job.
     """
 
     folder: Path
@@ -102,17 +102,17 @@ class Element:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """Work that is submitted at once: a run, trials of a sweep, or an array.
+    """Work that is submitted together: a run, trials of a sweep, or an array.
 
     Attributes:
-      folder: of the run, sweep or array; files of the scheduler belong into `launch(folder)`.
-      root: folder of all runs; of an array its own folder.
-      name: valid for queues and DNS.
-      spec: what its elements have in common; of an array the array's own specification.
+      folder: folder of the run, sweep or array; `launch(folder)` holds the scheduler's files.
+      root: folder of all runs; for an array, its own folder.
+      name: name that is valid for queues and DNS.
+      spec: specification shared by the elements; for an array, the specification of the array.
       elements: all elements, by index.
-      chosen: those to run this time.
-      finalize: the last command of an array; it runs when the elements have ended, whatever
-        became of them.
+      chosen: elements to run this time.
+      finalize: the last command of an array; it runs when the elements have ended, successfully
+        or not.
     """
 
     folder: Path
@@ -125,7 +125,7 @@ class Job:
 
     @property
     def indices(self) -> list[int]:
-        """Indices of the chosen elements; [] for a run alone."""
+        """Indices of the chosen elements; [] for a single run."""
         return [e.index for e in self.chosen if e.index is not None]
 
 
@@ -136,8 +136,8 @@ class Dependencies:
     Attributes:
       queued: condition ("ok" or "any") -> submissions of the same scheduler; empty unless it
         queues dependencies.
-      ready: whether everything has ended; raises where something ended badly that must not. A
-        scheduler that runs in the foreground asks before it starts anything.
+      ready: returns whether everything has ended; raises if work failed that had to succeed. A
+        foreground scheduler calls it before it starts anything.
     """
 
     queued: Mapping[str, Sequence[Submission]]
@@ -149,12 +149,12 @@ Submitted = Callable[[str, Sequence[Element]], None]
 
 
 class Scheduler(Protocol):
-    """Runs jobs somewhere. `launch.schedulers.local` is the shortest implementation to read.
+    """Runs jobs. `launch.schedulers.local` is the shortest implementation.
 
     Attributes:
       capabilities: see `Capabilities`.
-      flags: its command-line options.
-      python: interpreter of the jobs unless one is given.
+      flags: command-line options of the scheduler.
+      python: default interpreter of the jobs.
     """
 
     capabilities: Capabilities
@@ -162,7 +162,7 @@ class Scheduler(Protocol):
     python: str
 
     def profile(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the defaults that a site's profile holds for this scheduler, by option name."""
+        """Returns the defaults for this scheduler in a site's profile, by option name."""
         return {}
 
     def options(
@@ -173,13 +173,13 @@ class Scheduler(Protocol):
         *,
         array: int | None,
     ) -> dict[str, Any]:
-        """Checks options and returns all that the scheduler needs later, as JSON.
+        """Checks options and returns everything that the scheduler needs later, as JSON.
 
         Args:
           given: options of the command line by name.
-          profile: defaults, as `profile` returned them, or the options of an earlier submission.
-          resources: of one element.
-          array: elements of an array; None for runs.
+          profile: defaults as returned by `profile`, or the options of an earlier submission.
+          resources: resources of one element.
+          array: number of elements of an array; None for runs.
 
         Raises:
           InputError: one is missing, has the wrong form, or fits no machine.
@@ -203,7 +203,7 @@ class Scheduler(Protocol):
         """
 
     def render(self, job: Job) -> str:
-        """Returns what would be submitted, as text; has it checked where that is possible."""
+        """Returns the submission as text, checked by the scheduler if possible."""
         ...
 
     def submit(
@@ -212,12 +212,12 @@ class Scheduler(Protocol):
         """Submits a job.
 
         Args:
-          job: what to submit.
-          after: its dependencies.
-          submitted: to be called with the name of the job as soon as it can be cancelled.
+          job: job to submit.
+          after: dependencies of the job.
+          submitted: called with the name of the job as soon as it can be cancelled.
 
         Returns:
-          Exit codes by folder where the job runs in the foreground, else None.
+          Exit codes by folder if the job runs in the foreground, else None.
 
         Raises:
           InputError, WorkFailed: the scheduler refuses or does not answer.
@@ -225,7 +225,7 @@ class Scheduler(Protocol):
         ...
 
     def finalize(self, job: Job) -> None:
-        """Starts the last command of an array once; nothing where it starts by itself."""
+        """Starts the last command of an array once; does nothing if it starts automatically."""
 
     def states(self, submitted: Mapping[Path, Submission]) -> dict[Path, State]:
         """Returns the states of runs and elements by folder.
@@ -237,11 +237,11 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, submitted: Mapping[Path, Submission]) -> str:
-        """Stops runs and elements; their files `launch/cancelled` exist. Returns a message."""
+        """Stops runs and elements, whose `launch/cancelled` files exist; returns a message."""
         ...
 
     def logs(self, folder: Path, submitted: Submission) -> str:
-        """Returns what the scheduler kept of a run or element, for one without a log of its own.
+        """Returns the scheduler's output of a run or element that has no log.
 
         Raises:
           InputError: nothing yet.
@@ -256,7 +256,7 @@ def call(
 
     Raises:
       NotInstalled: it is not installed; the message ends with `missing`.
-      WorkFailed: it did not answer; clients hang for long when their server is down.
+      WorkFailed: it did not answer in time; clients hang when their server is down.
     """
     try:
         return subprocess.run(

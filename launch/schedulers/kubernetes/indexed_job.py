@@ -1,4 +1,4 @@
-"""Manifests of arrays: an Indexed Job of the elements, and a second Job for the last command."""
+"""Manifests of arrays: an Indexed Job for the elements, and a second Job for the last command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEEP_SECONDS = 7 * 24 * 3600
 
 
 def options(given: Mapping[str, Any], resources: Resources, count: int) -> dict[str, Any]:
-    """Checks options of an array of `count` elements and returns all of them, as JSON.
+    """Checks the options of an array of `count` elements and returns all of them, as JSON.
 
     Raises:
       InputError: one is missing or has the wrong form.
@@ -62,8 +62,8 @@ def check_mounted(options: Mapping[str, Any], path: str, *, written: bool) -> No
 def name(job: Job, what: str) -> str:
     """Returns the name of a Job: `what` is "elements" or "finalize".
 
-    A Job cannot be changed once it exists, so every attempt has its own. Pods of an index are named
-    NAME-INDEX-xxxxx and their host NAME-INDEX, which must fit in 63 characters.
+    A Job cannot be changed once it exists, so every attempt has a separate Job. Pods of an index
+    are named NAME-INDEX-xxxxx and their host NAME-INDEX, which must fit in 63 characters.
     """
     assert job.finalize is not None
     return f"{job.name}-{job.finalize.attempt}-{what}"
@@ -74,7 +74,7 @@ def elements(job: Job) -> dict[str, Any]:
 
     An index fails at once on exit code 2 (bad input stays bad); disruptions (eviction,
     preemption, drained nodes) and `outcome.STOP_CODES` are not counted; anything else is retried
-    `spec.retries` times. Other indexes go on.
+    `spec.retries` times. Other indexes continue.
     """
     spec = job.spec
     # The shell only adds one to the index; the command's words are its arguments, unchanged.

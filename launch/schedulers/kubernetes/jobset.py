@@ -1,13 +1,13 @@
 """Manifests of runs: one JobSet per run, queued by Kueue where a queue is named.
 
 A run is one replicated job of one Job with as many indexed pods as nodes. The environment holds
-rank and coordinator, so pods need no access to the API. How a pod ends decides what follows:
+rank and coordinator, so pods need no access to the API. The end of a pod determines the next step:
 
     exit code 0                   done
-    75 or SIGTERM (preemption)    the pod is started again, not counted
-    eviction, drained node        the pod is started again, not counted
+    75 or SIGTERM (preemption)    the pod is restarted, not counted
+    eviction, drained node        the pod is restarted, not counted
     2, bad input                  the run has failed; it would fail again
-    anything else                 all pods are started again, `max_restarts` times
+    anything else                 all pods are restarted, at most `max_restarts` times
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class JobSetRun:
     """A run; words of the command are data and never pass through a shell.
 
     Attributes:
-      name: of the JobSet: lower-case letters, digits and "-", a letter first.
+      name: name of the JobSet: lower-case letters, digits and "-", a letter first.
       command: command of every process, one per node.
       directory: working folder.
       nodes: number of pods, each with the devices of its own node.
@@ -134,7 +134,7 @@ def manifest(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     policy = {
         "maxRestarts": options["max_restarts"],
-        # All pods of an attempt are gone before those of the next get the same names.
+        # Pods of an attempt must be gone before those of the next can reuse their names.
         "restartStrategy": "BlockingRecreate",
         "rules": [
             {
@@ -152,7 +152,7 @@ def manifest(run: JobSetRun, options: Mapping[str, Any]) -> dict[str, Any]:
             {"name": WORKERS, "replicas": 1, "template": {"spec": _job(run, options, labels)}}
         ],
     }
-    # Kueue holds and releases what it queues by this field.
+    # Kueue suspends and releases queued JobSets through this field.
     if options["suspend"] or options["queue"]:
         spec["suspend"] = True
     return {
@@ -201,7 +201,7 @@ def _job(run: JobSetRun, options: Mapping[str, Any], labels: dict[str, str]) -> 
         "completionMode": "Indexed",
         "completions": run.nodes,
         "parallelism": run.nodes,
-        # Ranks cannot go on without one of them: any counted failure fails all.
+        # Ranks cannot continue without one of them, so any counted failure fails all.
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": rules},

@@ -16,10 +16,10 @@ _NO_ANSWER = "connection|connect|timeout|refused|no such host|unavailable"
 
 
 def run(*words: str) -> str:
-    """Returns what kubectl prints.
+    """Runs kubectl and returns its output.
 
     Raises:
-      InputError: it is missing or refuses.
+      InputError: kubectl is missing or refuses.
       WorkFailed: the cluster does not answer.
     """
     done = call(["kubectl", *words], missing=_MISSING)
@@ -31,7 +31,7 @@ def run(*words: str) -> str:
 
 
 def status(kind: str, name: str, namespace: str) -> dict[str, Any] | None:
-    """Returns the status of an object, {} before it has one; None where there is no such object.
+    """Returns the status of an object, {} before it has one; None if the object does not exist.
 
     Raises:
       InputError, WorkFailed: as `run`.

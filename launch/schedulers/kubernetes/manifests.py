@@ -1,4 +1,4 @@
-"""Parts of manifests that all kinds of Kubernetes objects share."""
+"""Parts of manifests shared by all kinds of Kubernetes objects."""
 
 from __future__ import annotations
 

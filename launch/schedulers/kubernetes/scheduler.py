@@ -1,7 +1,7 @@
 """Jobs on Kubernetes: a run is a JobSet, an array an Indexed Job and a Job for its last command.
 
-Kubernetes cannot start a Job after another one: `submit.py wait` (or `--wait`) applies that of the
-last command. Restarts are left to Kubernetes.
+Kubernetes cannot start a Job after another one, so `submit.py wait` (or `--wait`) applies the Job
+of the last command. Kubernetes handles restarts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Kubernetes(base.Scheduler):
     python = "python"
 
     def profile(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """See `base.Scheduler`: the table `kubernetes`, and what all clusters share."""
+        """See `base.Scheduler`; reads the table `kubernetes` and the shared keys."""
         table = values.get("kubernetes", {})
         known = {*jobset.OPTIONS, *_SECRETS}
         for key in table:
@@ -104,7 +104,7 @@ class Kubernetes(base.Scheduler):
                 kubectl.run("apply", "-f", str(path))
             return
         _finalize_path(job.folder).unlink(missing_ok=True)
-        # Before it is applied: the names are known, so that nothing runs without a record.
+        # Record the names before applying, so that nothing runs without a record.
         submitted(indexed_job.name(job, "elements"), job.chosen)
         submitted(indexed_job.name(job, "finalize"), [job.finalize])
         path = launch(job.folder) / "elements.yaml"
@@ -137,7 +137,7 @@ class Kubernetes(base.Scheduler):
         return result
 
     def cancel(self, submitted: Mapping[Path, Submission]) -> str:
-        """Deletes JobSets and Jobs, and with them their pods."""
+        """Deletes JobSets and Jobs together with their pods."""
         names: dict[tuple[str, str], None] = {}
         for folder, entry in submitted.items():
             array = record.array_of(folder)
@@ -221,7 +221,7 @@ def _array_states(array: Path, submitted: Mapping[Path, Submission]) -> dict[Pat
         done = set(_indices(status.get("completedIndexes", "")))
         failed = set(_indices(status.get("failedIndexes", "")))
         rest = outcome.WAITING if alive and not _ended(status) else outcome.LOST
-        # Only the pods know which of the others run: as many as are active, in order.
+        # Only pods show which of the other elements run: assume the first active ones, in order.
         active = int(status.get("active", 0))
         for folder, entry in elements:
             index = (entry.index or 0) - 1

@@ -1,1 +1,1 @@
-"""Processes of this machine."""
+"""Runs jobs as processes on this machine."""

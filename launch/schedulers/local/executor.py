@@ -1,7 +1,8 @@
-"""Runs the elements of a job as processes of this machine, some at a time.
+"""Runs the elements of a job as processes on this machine, a few at a time.
 
-An element consists of one process or several. The lock ROOT/.local/NAME is held by the submitting
-process and inherited by all that it starts: the job runs as long as one of them lives.
+An element consists of one or more processes. The submitting process holds the lock
+ROOT/.local/NAME, and all processes that it starts inherit it: the job counts as running while any
+of them lives.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
     An element that fails does not stop the others.
 
     Args:
-      job: what to run.
+      job: job to run.
       submitted: called with this job's name before anything starts.
-      ready: whether the dependencies have ended; raises where one ended badly.
+      ready: returns whether the dependencies have ended; raises if one failed.
 
     Raises:
-      Preempted: SIGTERM came; the processes were stopped, and saved their state.
-      KeyboardInterrupt: Ctrl-C came; the same.
+      Preempted: on SIGTERM; the processes were stopped and saved their state.
+      KeyboardInterrupt: on Ctrl-C; the same.
     """
     files.make_folder(job.root / FOLDER)
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -68,7 +69,7 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
 
 
 def abandoned(name: str) -> bool:
-    """Returns whether the process that submitted is gone, as far as this machine can tell."""
+    """Returns whether the submitting process is known to be gone, judged on this machine."""
     host, _, rest = name.rpartition("/")
     try:
         os.kill(int(rest.partition("-")[0]), 0)
@@ -85,7 +86,7 @@ def running(root: Path, name: str) -> bool:
 
 
 def _free_port() -> int:
-    """Returns a port of this machine that nobody listens on."""
+    """Returns a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -105,7 +106,7 @@ class _Executor:
         self.codes: dict[Path, int] = {}
 
     def run(self, waiting: list[Element], max_parallel: int) -> None:
-        """Runs elements, at most `max_parallel` at a time and as many as find GPUs."""
+        """Runs elements, at most `max_parallel` at a time and as free GPUs allow."""
         while waiting or self.active:
             for element in list(waiting):
                 if _cancelled(element.folder):
@@ -130,12 +131,12 @@ class _Executor:
                     waiting.insert(0, one.element)
 
     def _restart(self, one: _Running, code: int) -> bool:
-        """Ends an element or starts it again; returns False where it waits for GPUs."""
+        """Ends or restarts an element; returns False if it waits for GPUs."""
         element = one.element
         decision = requeue.decide(
             element.folder, element.spec, code, ended=False, restarts=one.restarts
         )
-        # Here only the owner asks an element to stop, who wants it stopped.
+        # On this machine only the user asks an element to stop, so it is not restarted.
         if not decision.again or decision.code in outcome.STOP_CODES:
             self._end(element, requeue.Decision(decision.code, False, decision.why))
             return True
@@ -157,7 +158,7 @@ class _Executor:
         self.started += self.active[-1].processes
 
     def stop(self) -> None:
-        """Stops what still runs: by SIGTERM first, as a training saves its state then."""
+        """Stops all running elements, with SIGTERM first so that training saves its state."""
         for one in self.active:
             one.ask()
         for one in self.active:
@@ -191,7 +192,7 @@ class _Running:
         folder, spec = element.folder, element.spec
         files.make_folder(launch(folder))
         requeue.clear_ranks(folder)
-        # The session turns away a process that is left from an earlier start.
+        # The session id rejects processes left over from an earlier start.
         port, session = _free_port(), secrets.token_hex(8)
         count = spec.resources.processes
         share = len(gpus.names) // count
@@ -219,14 +220,14 @@ class _Running:
                         stderr=subprocess.STDOUT,
                         cwd=spec.directory,
                         env=environment,
-                        # Ctrl-C reaches the submitting process only, which then stops all.
+                        # Ctrl-C must reach only the submitting process, which stops the others.
                         start_new_session=True,
                         pass_fds=(lock.fileno(), *gpus.handles()),
                     )
                 )
 
     def ask(self, grace: float = GRACE_SECONDS) -> None:
-        """Asks the processes to stop, once."""
+        """Asks the processes once to stop."""
         if self.asked is not None:
             return
         self.asked, self.grace = time.monotonic(), grace

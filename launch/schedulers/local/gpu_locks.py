@@ -1,4 +1,4 @@
-"""GPUs of this machine, each held by one run at a time through a locked file below ROOT."""
+"""Reserves GPUs of this machine for one run at a time with locked files below ROOT."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(count: int) -> None:
     """Checks that the machine has at least `count` GPUs, busy or not.
 
     Raises:
-      InputError: it has fewer; says how many.
+      InputError: it has fewer; gives the number.
     """
     names = present()
     if count > len(names):
@@ -41,10 +41,10 @@ def check(count: int) -> None:
 
 
 class Gpus:
-    """GPUs that a run holds. Its processes inherit the locks and keep them until they end."""
+    """GPUs reserved for a run. Its processes inherit the locks and hold them until they end."""
 
     def __init__(self, names: Sequence[str], held: Sequence[IO[str]]) -> None:
-        """Takes the result of `acquire`."""
+        """Stores the names and lock files acquired by `acquire`."""
         self.names, self._held = list(names), list(held)
 
     def handles(self) -> list[int]:
@@ -52,13 +52,13 @@ class Gpus:
         return [file.fileno() for file in self._held]
 
     def free(self) -> None:
-        """Releases them; processes that still run keep theirs."""
+        """Releases the GPUs; processes that still run keep theirs."""
         for file in self._held:
             file.close()
 
 
 def acquire(root: Path, count: int) -> Gpus | None:
-    """Returns `count` free GPUs, or None where fewer are free at the moment."""
+    """Reserves and returns `count` free GPUs, or None if fewer are free."""
     folder = root / FOLDER
     files.make_folder(folder)
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine: to try a job before it goes elsewhere, or to train here."""
+"""Runs jobs as processes on this machine, to test a job before submitting it or to train here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Local(base.Scheduler):
         return {"max_parallel": given.get("max_parallel")}
 
     def render(self, job: Job) -> str:
-        """Returns the commands, one a line, as a shell would take them."""
+        """Returns the commands in shell syntax, one per line."""
         elements = [*job.chosen, *([job.finalize] if job.finalize else [])]
         return "\n".join(shlex.join(e.spec.command) for e in elements)
 
@@ -49,8 +49,8 @@ class Local(base.Scheduler):
         """Runs everything to its end.
 
         Raises:
-          Preempted: SIGTERM came; the processes were stopped, and saved their state.
-          KeyboardInterrupt: Ctrl-C came; the same.
+          Preempted: on SIGTERM; the processes were stopped and saved their state.
+          KeyboardInterrupt: on Ctrl-C; the same.
         """
         return executor.execute(job, submitted, ready=after.ready)
 
@@ -59,7 +59,7 @@ class Local(base.Scheduler):
         return {folder: _state(folder, entry) for folder, entry in submitted.items()}
 
     def cancel(self, submitted: Mapping[Path, Submission]) -> str:
-        """Leaves it to the process that submitted; where that is gone, stops the workers."""
+        """Lets the submitting process stop the workers; if it is gone, stops them itself."""
         for folder, entry in submitted.items():
             if executor.abandoned(entry.job):
                 _stop_workers(folder, entry.attempt)
