@@ -1,4 +1,4 @@
-"""Submits jobs to this machine, Slurm, Kubernetes or another scheduler, and watches over them."""
+"""Submits jobs to this machine, Slurm, Kubernetes or another scheduler, and monitors them."""
 
 from __future__ import annotations
 

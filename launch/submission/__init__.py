@@ -1,1 +1,1 @@
-"""From flags to a queued job: target, snapshot, preflight checks, dependencies."""
+"""Turns flags into a queued job: target, snapshot, preflight checks, dependencies."""

@@ -1,4 +1,4 @@
-"""Dependencies of a job: runs, sweeps, builds and caches that must have ended before it starts."""
+"""Dependencies of a job: runs, sweeps, builds and caches that must end before it starts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CONDITIONS = ("ok", "any")
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """One run, or the last command of one array, that is waited for.
+    """A run, or the last command of an array, that a job waits for.
 
     Attributes:
-      name: for messages.
+      name: name for messages.
       state: one of `outcome.STATES`.
-      submitted: how it was submitted; None for a run that never was.
+      submitted: its last submission; None if it was never submitted.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Dependency:
 
 
 def check(given: Sequence[str], root: str | Path) -> tuple[str, ...]:
-    """Returns `--after` with paths in place of names and the condition spelt out.
+    """Returns the `--after` values with names resolved to paths and explicit conditions.
 
     Args:
-      given: RUN, SWEEP or SWEEP/TRIAL (names below ROOT or paths), or the folder that a build or
-        cache fills, or its `--record`; ":ok" or ":any" may follow.
+      given: RUN, SWEEP or SWEEP/TRIAL (names below ROOT or paths), or the output folder of a build
+        or cache, or its `--record`; optionally followed by ":ok" or ":any".
       root: folder of all runs.
 
     Raises:
-      InputError: nothing of that name was submitted, or no such condition.
+      InputError: nothing of that name was submitted, or the condition is unknown.
     """
     result = []
     for text in given:
@@ -68,7 +68,7 @@ def check(given: Sequence[str], root: str | Path) -> tuple[str, ...]:
 
 
 def named(text: str) -> list[Dependency]:
-    """Returns what one of `check`'s texts waits for.
+    """Returns the dependencies for a text returned by `check`.
 
     Raises:
       InputError, WorkFailed: files are damaged, or the scheduler does not answer.
@@ -88,10 +88,10 @@ def named(text: str) -> list[Dependency]:
 
 
 def pending(after: Sequence[str]) -> list[tuple[str, Dependency]]:
-    """Returns what has not ended yet, each with its condition.
+    """Returns the unfinished dependencies, each with its condition.
 
     Raises:
-      InputError: one has ended badly that should have ended well.
+      InputError: a dependency failed although it had to succeed.
     """
     result = []
     for text in after:
@@ -109,7 +109,7 @@ def pending(after: Sequence[str]) -> list[tuple[str, Dependency]]:
 
 
 def wait(after: Sequence[str], poll: float) -> None:
-    """Waits here, for a scheduler that does not queue dependencies.
+    """Waits for dependencies in this process, for schedulers that do not queue them.
 
     Raises:
       InputError: as `pending`.
@@ -124,10 +124,10 @@ def wait(after: Sequence[str], poll: float) -> None:
 
 
 def resolve(after: Sequence[str], scheduler: str) -> Dependencies:
-    """Returns dependencies as a scheduler takes them.
+    """Returns dependencies in the form that schedulers accept.
 
     Raises:
-      InputError: one has ended badly, or runs on another scheduler than the one that queues.
+      InputError: one failed, or runs on another scheduler than the one that queues.
     """
     queued: dict[str, list[Submission]] = {condition: [] for condition in CONDITIONS}
     unfinished = pending(after)
@@ -145,7 +145,7 @@ def resolve(after: Sequence[str], scheduler: str) -> Dependencies:
 
 
 def unfilled(after: Sequence[str]) -> frozenset[str]:
-    """Returns real paths of the folders that builds and caches among `after` have yet to fill."""
+    """Returns real paths of the folders that pending builds and caches in `after` will fill."""
     result = []
     for text in after:
         array = _array(Path(text.rpartition(":")[0]))

@@ -1,4 +1,4 @@
-"""Commands and arguments of `launch/submit.py`; the options of schedulers come from these."""
+"""Commands and arguments of `launch/submit.py`; schedulers contribute their options."""
 
 from __future__ import annotations
 
@@ -159,13 +159,13 @@ def _cache(commands: _Commands[argparse.ArgumentParser]) -> None:
 def _job_arguments(
     parser: argparse.ArgumentParser, *, arrays: bool, again: bool = False, both: bool = False
 ) -> None:
-    """Adds what all commands have that start jobs.
+    """Adds the arguments shared by all commands that start jobs.
 
     Args:
-      parser: of the command.
+      parser: parser of the command.
       arrays: whether it submits builds and caches rather than runs.
-      again: whether it submits again what was submitted before.
-      both: whether it does so for runs and arrays alike.
+      again: whether it resubmits earlier work.
+      both: whether it resubmits runs as well as arrays.
     """
     names = ", ".join(schedulers.names())
     _root_argument(parser)
@@ -221,7 +221,7 @@ def _add_option(group: Any, option: Option, having: list[str]) -> None:
 
 
 def _monitor(commands: _Commands[argparse.ArgumentParser]) -> None:
-    """Adds the commands on what was submitted before, runs and arrays alike."""
+    """Adds the commands on submitted runs and arrays."""
     texts = {
         "status": "state and progress of a run, a sweep or an array",
         "logs": "print the log of a run or element (default: one that went wrong)",

@@ -1,4 +1,4 @@
-"""Specifications of runs: configuration, code, packages and data as they are on submission."""
+"""Pins configuration, code, packages and data on submission in the specifications of runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PROGRAM = ("-m", "a2fjax.cli.main")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pins:
-    """What all runs of a submission share, found once.
+    """Pinned values that all runs of a submission share, computed once.
 
     Attributes:
-      target: where they go.
+      target: target of the runs.
       program: command of `a2fjax`, after the interpreter.
       code: folder that they import from.
-      snapshot: digest of its files; None where the installed code runs.
+      snapshot: digest of its files; None if the installed code runs.
       git: "commit" and "dirty"; None without git.
       packages: installed distribution -> version.
-      options: of the scheduler.
+      options: options of the scheduler.
       unfilled: real paths of datasets that dependencies have yet to write.
     """
 
@@ -46,7 +46,7 @@ class Pins:
     def training(
         self, folder: Path, experiment: str, resolved: Resolved, overrides: Mapping[str, str]
     ) -> JobSpec:
-        """Returns the specification of a training in a folder."""
+        """Returns the specification of a training run in a folder."""
         command = ["train", "--config", str(record.launch(folder) / "config.json")]
         return dataclasses.replace(
             self.command(folder, [*command, "--workdir", str(folder)]),
@@ -58,7 +58,7 @@ class Pins:
         )
 
     def command(self, folder: Path, words: Sequence[str]) -> JobSpec:
-        """Returns the specification of a command of `a2fjax` with a folder of its own."""
+        """Returns the specification of another `a2fjax` command that runs in a new folder."""
         chosen = self.target
         command = [chosen.python, *self.program, *words]
         for word in command:
@@ -94,12 +94,12 @@ def pins(
     plugins: Sequence[str] = (),
     dry_run: bool = False,
 ) -> Pins:
-    """Takes the snapshot of the code and returns what the runs of a submission share.
+    """Takes the snapshot of the code and returns the pins shared by the runs of a submission.
 
     Args:
-      chosen: where they go.
+      chosen: target of the runs.
       program: command in place of `a2fjax`, after the interpreter.
-      plugins: packages whose code belongs to the snapshot.
+      plugins: packages whose code is included in the snapshot.
       dry_run: whether to write nothing.
 
     Raises:
@@ -111,7 +111,7 @@ def pins(
     if missing:
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         print(f"not in the snapshot, as git does not track them: {some}", file=sys.stderr)
-    # An image holds its packages, and its digest names them.
+    # A container image includes its packages, so its digest pins them.
     packages = {} if chosen.capabilities.remote else snapshot.packages(chosen.python)
     return Pins(
         target=chosen,

@@ -1,4 +1,4 @@
-"""Checks of a training on submission, before it waits in a queue for hours."""
+"""Checks a training run on submission, before it waits in a queue for hours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from launch.submission.target import Target
 
 
 def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
-    """Checks the configurations of a submission; what several share is checked once.
+    """Checks the configurations of a submission; shared values are checked once.
 
     Raises:
       InputError: as `training`.
@@ -46,7 +46,7 @@ def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
 
 
 def again(spec: JobSpec) -> None:
-    """Checks the configuration of a training that is submitted again.
+    """Checks the configuration of a resubmitted training run.
 
     Raises:
       InputError: as `training`.
@@ -68,17 +68,17 @@ def training(
     dependent: bool,
     unfilled: Collection[str],
 ) -> None:
-    """Checks a configuration against the machines it will run on, and its files.
+    """Checks a configuration and its files against the machines that will run it.
 
     Args:
       resolved: the configuration.
-      resources: of the run.
+      resources: resources of the run.
       remote: whether paths are those of a container, which this machine cannot check.
-      dependent: whether the run has dependencies, which may make what is missing now.
+      dependent: whether the run has dependencies, which may create files that are missing now.
       unfilled: real paths of datasets that dependencies have yet to write; they are not checked.
 
     Raises:
-      InputError: names the key, what was expected and the nearest valid value.
+      InputError: names the key, the expected value and the nearest valid one.
     """
     config = resolved.config
     check_schedule(config.optim, config.steps)
@@ -105,7 +105,7 @@ def training(
 def batch(config: Config, resources: Resources) -> None:
     """Checks that the device mesh fits the devices and that they divide the batch.
 
-    The check of `a2fjax.sharding.device_mesh`, without jax, which a login node may not have.
+    This is the check of `a2fjax.sharding.device_mesh` without jax, which a login node may lack.
 
     Raises:
       InputError: names the key and the nearest valid value.
@@ -118,12 +118,12 @@ def batch(config: Config, resources: Resources) -> None:
 
 
 def compiles(target: Target, experiment: str, overrides: Mapping[str, str]) -> str:
-    """Compiles the training step for pretended devices; returns the last line printed.
+    """Compiles the training step for simulated devices; returns the last line printed.
 
     Args:
-      target: where the run goes.
-      experiment: file, as of `configuration.load`.
-      overrides: values of `--config.` by key.
+      target: target of the run.
+      experiment: experiment file, as in `configuration.load`.
+      overrides: `--config.` values by key.
 
     Raises:
       InputError: it does not compile; the message is that of `a2fjax inspect`.

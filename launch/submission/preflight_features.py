@@ -1,4 +1,4 @@
-"""Checks of a feature cache on submission, before anything is queued."""
+"""Checks a feature cache on submission, before anything is queued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def files(shards: str) -> int:
-    """Returns how many files a dataset has, each of which is work for one element.
+    """Returns the number of files in a dataset, the largest useful number of elements.
 
     Raises:
       InputError: there is no dataset, or it is damaged.
@@ -32,15 +32,15 @@ def check(
     Args:
       features: value of `--features`.
       experiment: value of `--config`.
-      settings: values of `--config.` by name.
+      settings: `--config.` values by name.
       remote: whether paths are those of a container, which this machine cannot check.
 
     Returns:
-      The paths that the job must see.
+      The paths that the job must be able to read.
 
     Raises:
-      InputError: no such experiment or setting, no encoder among the features, or its weights do
-        not exist.
+      InputError: the experiment, a setting or the encoder's weights do not exist, or there is no
+        encoder among the features.
     """
     overrides = dict(settings)
     if features:

@@ -1,4 +1,4 @@
-"""Defaults of a site, in one TOML file that its users share.
+"""Reads a site's defaults from a TOML file that its users share.
 
 partition = "h100"              also account, qos, constraint, time, mem, array_limit
 gpus = 8                        GPUs of a node, unless --gpus is given
@@ -18,7 +18,7 @@ NCCL_SOCKET_IFNAME = "ib0"
 [kubernetes]                    image, namespace, queue, volume, and other options of
                                 launch.schedulers.kubernetes.jobset
 
-Another scheduler's options are a table of its name.
+Options of other schedulers are in a table named after the scheduler.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read(path: str | None) -> dict[str, Any]:
     """Returns the content of a profile; {} without one.
 
     Raises:
-      InputError: names the file, the key, what was expected and the nearest valid key.
+      InputError: names the file, the key, the expected value and the nearest valid key.
     """
     if path is None:
         return {}
@@ -108,10 +108,10 @@ def _check(path: str, key: str, value: Any) -> None:
 
 
 def check_environment(values: Mapping[str, Any], where: str) -> None:
-    """Checks names and values of variables that jobs will contain.
+    """Checks the names and values of environment variables for jobs.
 
     Raises:
-      InputError: one is no variable, or looks like a secret.
+      InputError: a name is not valid, or a value looks like a secret.
     """
     for name, value in values.items():
         check_variable(name, where)
@@ -125,10 +125,10 @@ def check_environment(values: Mapping[str, Any], where: str) -> None:
 
 
 def check_variable(name: str, where: str) -> str:
-    """Returns the name of an environment variable, checked.
+    """Returns the name of an environment variable after checking it.
 
     Raises:
-      InputError: it is not valid.
+      InputError: the name is not valid.
     """
     if not _VARIABLE.fullmatch(name):
         raise InputError(f"{where} {name!r}: expected a variable, such as WANDB_API_KEY")

@@ -1,8 +1,8 @@
-"""The code of a run as it was on submission: later edits do not change what is queued.
+"""Takes snapshots of the code on submission, so that later edits do not affect queued runs.
 
 A snapshot holds the files that git tracks, as they are on disk, and the packages of
 `config.plugins`. Contents are stored once in ROOT/.code/files/, and a snapshot is a folder of hard
-links to them, so that many runs and many states of the code cost little more than one.
+links to them, so that many runs and versions of the code take little more space than one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ASK = (
 
 
 def git_state(code: Path = CODE) -> dict[str, Any] | None:
-    """Returns the commit and whether files differ from it; None without git."""
+    """Returns the commit, and whether files differ from it; None without git."""
     commit = _git(code, "rev-parse", "HEAD")
     changed = _git(code, "status", "--porcelain", "--untracked-files=no")
     if commit is None or changed is None:
@@ -46,7 +46,7 @@ def take(
 ) -> tuple[str, str | None]:
     """Returns the folder that a run imports from, and the digest of its files.
 
-    Without git that is the folder of this module without a digest, and nothing is copied.
+    Without git, nothing is copied and the result is the folder of this module without a digest.
 
     Args:
       root: folder of all runs.
@@ -80,19 +80,19 @@ def take(
 
 
 def untracked(code: Path = CODE) -> list[str]:
-    """Returns modules that git neither tracks nor ignores, which a snapshot lacks."""
+    """Returns modules that git neither tracks nor ignores, and that a snapshot therefore lacks."""
     listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py")
     return [os.fsdecode(name) for name in (listed or b"").split(b"\0") if name]
 
 
 def packages(python: str) -> dict[str, str]:
-    """Returns the distributions that an interpreter has, with versions, and "python".
+    """Returns an interpreter's installed distributions with versions, and "python".
 
     Raises:
-      InputError: it does not run.
+      InputError: the interpreter does not run.
     """
     try:
-        # Isolated: only what is installed counts, not what is in this folder.
+        # Isolated mode lists installed packages only, not those in this folder.
         done = subprocess.run(
             [python, "-I", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
         )
@@ -144,7 +144,7 @@ def _plugin_files(plugin: str, sources: Mapping[str, Path], code: Path) -> dict[
     contents: dict[str, Path] = {}
     for location in map(Path, spec.submodule_search_locations):
         if location.parent == code and any(n.startswith(f"{top}/") for n in sources):
-            continue  # git tracks it as a part of the checkout
+            continue  # already included: git tracks it in the checkout
         for path in sorted(location.rglob("*")):
             if _is_file(path) and "__pycache__" not in path.parts:
                 contents[f"{top}/{path.relative_to(location)}"] = path
@@ -164,7 +164,7 @@ def _write(
 ) -> None:
     store = folder.parent / "files"
     files.make_folder(store)
-    # Two submissions may write the same snapshot; the folder appears whole.
+    # Two submissions may write the same snapshot, so the folder is created atomically.
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         for name, (kind, value) in entries.items():
@@ -177,12 +177,12 @@ def _write(
             if not stored.exists():
                 with files.atomic_write(stored) as temporary:
                     shutil.copyfile(sources[name], temporary)
-                    # Linked from many snapshots: none may be written through.
+                    # Read-only, because many snapshots link to the same file.
                     temporary.chmod(0o555 if kind == "program" else 0o444)
             try:
                 path.hardlink_to(stored)
             except OSError:
-                shutil.copy2(stored, path)  # a file system without hard links, or too many of them
+                shutil.copy2(stored, path)  # no hard links on this file system, or too many
         try:
             partial.rename(folder)
         except OSError:

@@ -1,4 +1,4 @@
-"""Submits jobs: everything is on disk before anything is queued."""
+"""Submits jobs; all files are written before anything is queued."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def run_job(folder: Path, root: Path, entries: Entries, indices: Sequence[int] |
     """Returns the job of a run or of trials of a sweep.
 
     Args:
-      folder: of the run or the sweep.
+      folder: folder of the run or the sweep.
       root: folder of all runs.
       entries: the run, or all trials of the sweep in its order, with their specifications.
-      indices: those of `entries` to run, from 1; None for a run alone.
+      indices: indices into `entries` to run, from 1; None for a single run.
     """
     submitted = record.submissions(path for path, _ in entries)
     elements = tuple(
@@ -56,10 +56,10 @@ def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: boo
     """Returns the job of a build or cache.
 
     Args:
-      folder: of its record.
-      spec: of the array.
+      folder: folder of its record.
+      spec: specification of the array.
       indices: elements to run, from 1.
-      again: whether it is another attempt, rather than the last one.
+      again: whether this is a new attempt rather than the last one.
     """
     before = record.submission(folder)
     attempt = _attempt(before) if again or before is None else before.attempt
@@ -79,7 +79,7 @@ def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: boo
 
 
 def _show(job: Job) -> None:
-    """Prints what would be submitted, and writes nothing."""
+    """Prints the submission and writes nothing."""
     print(json.dumps(dataclasses.asdict(job.spec), indent=1))
     if job.finalize is None and len(job.chosen) > 1:
         print("# and the same for", ", ".join(e.folder.name for e in job.chosen[1:]))
@@ -89,12 +89,12 @@ def _show(job: Job) -> None:
 def submit(
     job: Job, *, release: Callable[[], None], wait: bool, poll: float, dry_run: bool = False
 ) -> int:
-    """Submits a job; returns the exit code, that of the job where it is waited for.
+    """Submits a job; returns the exit code, which is the job's if this waits for it.
 
     Args:
-      job: what to submit.
+      job: job to submit.
       release: called once other commands can see that it runs or waits.
-      wait: whether to return only when all has ended; always so for a foreground scheduler.
+      wait: whether to wait for the end; foreground schedulers always do.
       poll: seconds between queries.
       dry_run: whether to show the job and write nothing.
 
@@ -147,7 +147,7 @@ def _write(job: Job) -> None:
         requeue.forget(element.folder)
     if job.finalize is None and job.indices:
         record.write_sweep(job.folder, [e.folder.name for e in job.elements])
-    # Once without a name: a job may start before its name has come back.
+    # Write it first without a name: a job may start before the scheduler has returned its name.
     time = progress.now()
     if job.finalize is not None:
         blank = _submission(job, job.finalize, "", time)
@@ -158,7 +158,7 @@ def _write(job: Job) -> None:
 
 
 def _recorder(job: Job, release: Callable[[], None]) -> Callable[[str, Sequence[Element]], None]:
-    """Returns the function by which a scheduler names the job of some elements."""
+    """Returns a function for schedulers to report the job name of some elements."""
     time = progress.now()
     array = _submission(job, job.finalize, "", time) if job.finalize else None
     announced = not schedulers.get(job.spec.scheduler).capabilities.foreground
@@ -206,7 +206,7 @@ def _attempt(before: Submission | None) -> int:
 
 
 def _ended(job: Job, codes: Mapping[Path, int]) -> int:
-    """Says what failed of a job that ran here; returns its exit code."""
+    """Prints the failures of a job that ran on this machine; returns its exit code."""
     elements = [job.finalize] if job.finalize else list(job.chosen)
     for element in elements:
         if codes.get(element.folder):

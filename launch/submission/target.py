@@ -1,4 +1,4 @@
-"""Where a job goes and with what resources: the command line over the site's profile, checked."""
+"""The target of a job and its resources, from the command line and the site's profile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CPU = {"JAX_PLATFORMS": "cpu"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a job goes; fields as of `JobSpec`.
+    """The target of a job; other fields are those of `JobSpec`.
 
     Attributes:
       root: folder of all runs.
@@ -60,7 +60,7 @@ class Target:
 
 
 def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) -> Target:
-    """Reads the target from the command line and its profile.
+    """Reads the target from the command line and the profile.
 
     Args:
       args: parsed arguments.
@@ -68,7 +68,7 @@ def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) 
       retries: default of `--retries`.
 
     Raises:
-      InputError: an option of another scheduler, of the wrong form, or that fits no machine.
+      InputError: an option belongs to another scheduler, has the wrong form, or fits no machine.
     """
     name = args.scheduler or schedulers.DEFAULT
     scheduler = schedulers.get(name)
@@ -93,17 +93,17 @@ def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) 
         after=dependencies.check(args.after or (), root),
     )
     if not arrays:
-        chosen.options()  # An error is found before anything is written.
+        chosen.options()  # Report errors before writing anything.
     return chosen
 
 
 def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
-    """Returns a specification with what the command line changes; code and values stay.
+    """Returns a specification with changes from the command line; code and values are unchanged.
 
     Args:
       args: parsed arguments.
       before: the specification of the last submission.
-      folder: of the run or array.
+      folder: folder of the run or array.
 
     Raises:
       InputError: as `choose`.
@@ -118,7 +118,7 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
         )
     given = _given(args, name, arrays=arrays)
     values = site_profile.read(args.profile)
-    # Without another profile, the options of the last submission stand in for one.
+    # Without a new profile, use the options of the last submission as defaults.
     same = {k: v for k, v in before.options.items() if v is not None}
     profile = (
         scheduler.profile(values) if args.profile else same if name == before.scheduler else {}
@@ -162,13 +162,13 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
 def environment(
     code: str | None, resources: Resources, site: Mapping[str, str], *, remote: bool
 ) -> dict[str, str]:
-    """Returns the variables that are set for a job's processes.
+    """Returns the environment variables for a job's processes.
 
     Args:
-      code: folder that they import from first; None leaves PYTHONPATH alone.
-      resources: of one element.
+      code: folder that they import from first; None leaves PYTHONPATH unchanged.
+      resources: resources of one element.
       site: variables of the profile.
-      remote: whether they run in containers, where this machine's PYTHONPATH means nothing.
+      remote: whether they run in containers, where this machine's PYTHONPATH is not valid.
     """
     result = {**site, "PYTHONUNBUFFERED": "1"}
     if code is not None:
@@ -189,7 +189,7 @@ def _unmanaged(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _given(args: argparse.Namespace, scheduler: str, *, arrays: bool) -> dict[str, Any]:
-    """Returns the scheduler's options that were given, checked for their range."""
+    """Returns the given options of the scheduler after checking their range."""
     options = flags.options()
     given = {k: getattr(args, flags.attribute(k)) for k in options if _is_given(args, k)}
     schedulers.check_options(list(given), scheduler, arrays=arrays)
@@ -220,7 +220,7 @@ def _resources(
     *,
     arrays: bool,
 ) -> Resources:
-    """Returns the resources of an element; what the scheduler has no option for has its default."""
+    """Returns the resources of an element, with defaults for options the scheduler lacks."""
     old = before or Resources()
     names = {o.name for o in schedulers.get(scheduler).flags if (o.arrays if arrays else o.runs)}
 
@@ -257,7 +257,7 @@ def _resources(
 
 
 def _processes(given: Mapping[str, Any], gpus: int | None, layout: str, default: int) -> int:
-    """Returns the processes on each machine."""
+    """Returns the number of processes on each machine."""
     processes = given.get("processes", default)
     if layout == "per-gpu":
         if not gpus:

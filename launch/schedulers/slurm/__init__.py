@@ -1,1 +1,1 @@
-"""Slurm."""
+"""Runs jobs on Slurm."""

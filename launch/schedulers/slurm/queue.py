@@ -1,4 +1,4 @@
-"""Slurm's programs: what is in the queue, and what a failed call means."""
+"""Calls Slurm's programs: submission, queue states, and the meaning of failed calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Id = tuple[str, int | None]
 
 
 def states(jobs: Iterable[str]) -> dict[Id, State]:
-    """Returns the states of what is in the queue.
+    """Returns the states of queued and running jobs.
 
     Raises:
       WorkFailed: the scheduler does not answer.
@@ -51,7 +51,7 @@ def cancel(jobs: Sequence[Id]) -> str:
     Raises:
       WorkFailed: the scheduler does not answer.
     """
-    # Jobs of their own first: a last command would start when the array before it has ended.
+    # Cancel single jobs first: a last command would start once the array before it has ended.
     ids = [job_id(*job) for job in sorted(jobs, key=lambda job: (job[1] or 0, job[0]))]
     done = call(["scancel", *ids], missing=MISSING)
     if done.returncode and "Invalid job id" not in done.stderr:
@@ -65,7 +65,7 @@ def sbatch(folder: Path, script: Path, arguments: Sequence[str]) -> str:
     Raises:
       InputError, WorkFailed: as `judge`.
     """
-    # Output files are relative to the folder: Slurm would replace "%j" in a path.
+    # Use output files relative to the folder, because Slurm would replace "%j" in its path.
     done = call(
         ["sbatch", "--parsable", f"--chdir={folder}", *arguments, str(script)], missing=MISSING
     )
@@ -91,7 +91,7 @@ def largest_array(limit: int | None) -> tuple[int | None, str]:
     """Returns the largest array that the site accepts, None where unknown, and its source.
 
     Args:
-      limit: of --array-limit.
+      limit: value of --array-limit.
     """
     if limit is not None:
         return limit, "--array-limit"
@@ -100,12 +100,12 @@ def largest_array(limit: int | None) -> tuple[int | None, str]:
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
     if match is None:
         return None, ""
-    # The largest index is one less, and elements count from 1.
+    # Slurm's largest index is one less than its limit, and elements count from 1.
     return int(match[1]) - 1, f"this cluster's MaxArraySize={match[1]}"
 
 
 def job_id(number: str, index: int | None) -> str:
-    """Returns what Slurm's programs call a job or an element of an array."""
+    """Returns Slurm's id of a job or an element of an array."""
     return number if index is None else f"{number}_{index}"
 
 
@@ -120,7 +120,7 @@ def dependency(queued: dict[str, list[Submission]]) -> list[str]:
 
 
 def judge(done: subprocess.CompletedProcess[str]) -> None:
-    """Raises the error that a call's failure means.
+    """Raises the error for a failed call.
 
     Raises:
       InputError: the scheduler refuses.

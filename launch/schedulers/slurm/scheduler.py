@@ -1,8 +1,8 @@
-"""Jobs on Slurm: a run is a job, a sweep or build one array, a last command a job behind it.
+"""Runs jobs on Slurm: a run is a job, a sweep or build an array, a last command a dependent job.
 
-submitit is not used: see docs/architecture.md. Exit codes are kept in files, because `sacct` needs
-a database that many sites do not run. What is asked to stop (exit code 75, preemption, the notice
-before the time limit) returns to the queue by itself; what is cancelled does not.
+submitit is not used: see docs/architecture.md. Exit codes are stored in files, because `sacct`
+needs a database that many sites do not run. Jobs that were asked to stop (exit code 75, preemption,
+the notice before the time limit) return to the queue automatically; cancelled jobs do not.
 `launch.jobs.requeue` decides.
 """
 
@@ -50,7 +50,7 @@ class Slurm(base.Scheduler):
     python = sys.executable
 
     def profile(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """See `base.Scheduler`: a profile's top level is Slurm's."""
+        """See `base.Scheduler`; the top level of a profile holds Slurm's options."""
         return {k: v for k, v in values.items() if not isinstance(v, dict)}
 
     def options(
@@ -89,7 +89,7 @@ class Slurm(base.Scheduler):
         _check(job)
 
     def render(self, job: Job) -> str:
-        """Returns the scripts, and Slurm's answer to the first where it is installed."""
+        """Returns the scripts, and Slurm's check of the first one if Slurm is installed."""
         try:
             answer = _check(job)
         except (NotInstalled, WorkFailed) as error:
@@ -138,7 +138,7 @@ class Slurm(base.Scheduler):
         return queue.cancel([(entry.job, entry.index) for entry in submitted.values()])
 
     def logs(self, folder: Path, submitted: Submission) -> str:
-        """Returns what the job's script printed."""
+        """Returns the output of the job's script."""
         if submitted.index is not None:
             jobs = folder.parent.parent if folder.parent.name == "elements" else folder.parent
             return base.read_log(launch(jobs) / f"job-{submitted.index}.log")

@@ -1,4 +1,4 @@
-"""Scripts of Slurm jobs: a run alone, or elements of an array; each is a step of its processes."""
+"""Writes scripts of Slurm jobs: a single run, or elements of an array, each as a job step."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NOTICE_LEAST_MINUTES = 10
 def of_elements(job: Job) -> str:
     """Returns the script of the chosen elements.
 
-    Run by hand without SLURM_JOB_ID (and with SLURM_ARRAY_TASK_ID for an element of an array), it
-    runs here.
+    If executed by hand without SLURM_JOB_ID (and with SLURM_ARRAY_TASK_ID for an element of an
+    array), it runs on this machine.
     """
     return _script(job.name, job.elements, job.indices, (job.chosen or job.elements)[0].spec)
 
@@ -93,8 +93,8 @@ def _directives(resources: Resources, values: Mapping[str, Any], name: str) -> l
     if resources.mem_mib:
         lines.append(f"#SBATCH --mem={resources.mem_mib}M")
     lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
-    # Slurm's resolution is a minute, and it may be a minute early: a short job would get the notice
-    # at its start, again and again.
+    # Slurm's resolution is a minute, and the notice may be a minute early: a short job would get it
+    # at every start.
     if resources.minutes is None or resources.minutes >= _NOTICE_LEAST_MINUTES:
         lines.append(f"#SBATCH --signal=TERM@{values['notice_seconds']}")
     return lines
@@ -113,7 +113,7 @@ def _srun(spec: JobSpec) -> list[str]:
         f"--ntasks-per-node={resources.processes}",
         "--kill-on-bad-exit=1",
     ]
-    # A step does not inherit this from its job.
+    # Job steps do not inherit this from their job.
     words += [f"--cpus-per-task={_cpus(resources)}"] if resources.cpus else []
     return [*words, *spec.options["srun"]]
 
