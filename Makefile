@@ -3,8 +3,8 @@
 #                            beside the regression model (about an hour on two cores)
 # make test                  the fast tests (slow ones: make test-slow)
 # make test-jax              the fast tests that depend on the version of jax, flax, orbax or grain
-# make parity                encoders beside PyTorch and CTranslate2, which it installs where it can
-# Both make their own environment first; PYTHON=python3.13 chooses another interpreter.
+# make parity                compares encoders with PyTorch and CTranslate2, and installs them if it can
+# All of them set up the environment first; PYTHON=python3.13 selects another interpreter.
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -16,10 +16,10 @@ endif
 BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
-# What is installed beside the package itself: extras of pyproject.toml.
+# Extras of pyproject.toml to install with the package.
 EXTRAS ?= captures,demo,dev,view
 export PYTHONUNBUFFERED = 1
-# The tests compile much and compute little: two thirds of the time, and the same results.
+# The tests compile much and compute little: without optimisation they take two thirds of the time.
 FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
 .PHONY: setup demo diffusion test test-slow test-jax parity lint format types clean-demo
@@ -45,24 +45,24 @@ diffusion: demo
 	@$(BIN)/a2fjax evaluate $(DEMO)/diffusion --samples 8 --sample-steps 1,2,4,8,16,50 \
 	  --against $(DEMO)/run --against $(DEMO)/distilled --out $(DEMO)/samples.json
 
-# A file stays on one worker: what its tests share, runs and compiled programs, is made once.
+# Each file runs on one worker, so that its tests share runs and compiled programs.
 test: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
-# Schedulers and faults are waited for: a third worker computes meanwhile.
+# Tests wait for schedulers and faults, so a third worker can compute meanwhile.
 test-slow: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
-# Every use of jax, flax, optax, orbax and grain: loading, networks, tasks, training, checkpoints,
-# devices, compiled programs, inference. The rest was tested on the first Python, and so were the
-# other networks, which use nothing that these do not.
+# These tests cover every use of jax, flax, optax, orbax and grain: loading, networks, tasks,
+# training, checkpoints, devices, compiled programs, inference. The other tests run on the first
+# Python only, as do those of further networks, which use no other functions of these libraries.
 JAX_TESTS = tests/data/test_loader.py tests/diffusion tests/encoders tests/infer tests/models \
   tests/plan tests/sharding tests/tasks tests/training
 test-jax: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 	  --ignore-glob='*nvidia*' $(JAX_TESTS) $(ARGS)
 
-# Large and for these tests only: where they cannot be had the tests skip and say why.
+# The extra is large and only for these tests: without it, they skip and give the reason.
 parity: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]' \
 	  || echo "the extra torch cannot be installed here: what needs it is skipped"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
-    # A script's first entry is its own folder, whose modules are not to be imported by bare name.
+    # A script's first path entry is its folder, whose modules must not be imported by bare name.
     sys.path[0] = str(ROOT)
 
 from a2fjax import errors, registry  # noqa: E402

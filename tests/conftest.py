@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Before NumPy is imported. BLAS threads that wait for a core which another worker of the tests uses
-# spin: the points of one mesh took 5.6 s of processor time instead of 0.33 s on two busy cores.
+# Set this before NumPy is imported. BLAS threads spin while they wait for a core used by another
+# test worker: the points of one mesh took 5.6 s of processor time instead of 0.33 s on two busy cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 if "A2F_CACHE" not in os.environ:
-    # One for all processes of these tests, and nothing of the user's.
+    # All processes of these tests share one cache, separate from the user's.
     os.environ["A2F_CACHE"] = tempfile.mkdtemp(prefix="a2fjax-tests-")
     atexit.register(shutil.rmtree, os.environ["A2F_CACHE"], ignore_errors=True)
 
@@ -24,19 +24,19 @@ import pytest  # noqa: E402
 
 from a2fjax import signals  # noqa: E402
 
-# The same examples everywhere, at any speed of the machine: a change is judged by what it changes.
-# HYPOTHESIS_PROFILE=search looks for new ones, and for twice as many.
+# Use the same examples everywhere, at any machine speed, so that results are reproducible.
+# HYPOTHESIS_PROFILE=search generates new ones, and twice as many.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-# Folders whose files take longest, longest first.
+# Folders with the slowest test files, slowest first.
 LONG = ("end_to_end", "launch", "models", "train", "plan", "encoders", "infer")
 
 
 def pytest_collection_modifyitems(items):
-    """Starts with long files: workers that take a file at a time end at about the same time."""
+    """Runs slow files first, so that workers, which run whole files, finish together."""
 
     def order(item):
         folders = [name for name in LONG if name in item.path.parts]
@@ -50,7 +50,7 @@ HANDLERS = {number: signal.getsignal(number) for number in signals.SCHEDULER_SIG
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Commands leave signals ignored, as their process ends; of tests it goes on."""
+    """Restores signal handlers after commands, which leave signals ignored because they exit."""
     yield
     for number, handler in HANDLERS.items():
         signal.signal(number, handler)
@@ -58,7 +58,7 @@ def handlers():
 
 @pytest.fixture(scope="session")
 def tell_again():
-    """Sends a process SIGTERM until it has ended, as Slurm repeats it: (process)."""
+    """Returns a function of (process) that repeats SIGTERM until it ends, as Slurm does."""
 
     def send(process):
         while process.poll() is None:
@@ -70,7 +70,7 @@ def tell_again():
 
 @pytest.fixture(scope="session")
 def checksum():
-    """Digest of a run's parameters and averages, as a function of (run, step=the last)."""
+    """Returns a function of (run, step=last) that digests a run's parameters and averages."""
     import jax
     import numpy as np
 
@@ -88,12 +88,12 @@ def checksum():
 
 @pytest.fixture(scope="session")
 def random_params():
-    """Parameters of a configuration's model, as a function of (config, seed)."""
+    """Returns a function of (config, seed) that gives parameters of a configuration's model."""
     return make_random_params
 
 
 def make_random_params(config, seed=0):
-    """Weights large enough that audio, identity and emotion all show in the motion."""
+    """Returns weights large enough that audio, identity and emotion all affect the motion."""
     import jax
     import numpy as np
 
@@ -121,7 +121,7 @@ def make_random_params(config, seed=0):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Recordings and captures beside the checkout; tests that need them skip where they are not."""
+    """Returns the folder of recordings and captures beside the checkout; skips if it is absent."""
     root = Path(__file__).resolve().parents[1]
     path = Path(os.environ.get("A2FJAX_SHARED_DATA", root.parent / "shared" / "data"))
     if not path.is_dir():
@@ -131,7 +131,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def compile_once(tmp_path_factory):
-    """From here on, a program that was compiled before is not compiled again."""
+    """Enables a compilation cache, so that no program is compiled twice."""
     import jax
 
     settings = {
@@ -148,7 +148,7 @@ def compile_once(tmp_path_factory):
 
 
 def hub_tensors(params):
-    """Whisper's parameters with the hub's names and layout."""
+    """Converts Whisper's parameters to the hub's names and layout."""
     import numpy as np
 
     out = {"embed_positions.weight": params["positions"]}
@@ -176,12 +176,12 @@ def hub_tensors(params):
 
 @pytest.fixture(scope="session")
 def hub():
-    """Names and layout of the hub for Whisper's parameters."""
+    """Returns the function that converts Whisper's parameters to the hub's names and layout."""
     return hub_tensors
 
 
 def random_weights(shapes, seed=0):
-    """Weights none of which is at a value that hides its being left out."""
+    """Returns random weights, none at a value that would hide its omission."""
     import jax
     import numpy as np
 
@@ -207,10 +207,10 @@ def random_weights(shapes, seed=0):
 
 @pytest.fixture(scope="session")
 def tiny_encoders(tmp_path_factory):
-    """Features of small random encoders on disk by name; whoever changes one copies it first.
+    """Returns features of small random encoders on disk, by name; copy one before changing it.
 
-    Three layers each; "wav2vec2" and "hubert" are of the base layout, "large" and "hubert-large" of
-    the large one, "whisper" hears 30 s at once.
+    Each has three layers; "wav2vec2" and "hubert" have the base architecture, "large" and
+    "hubert-large" the large one, and "whisper" processes 30 s at once.
     """
     import jax
     import numpy as np
@@ -220,7 +220,7 @@ def tiny_encoders(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("encoders")
     sizes = dict(
-        # Two convolutions with the reach and hop of the published seven: quick to compile.
+        # Two convolutions with the receptive field and hop of the published seven compile quickly.
         conv_dim=(12, 12), conv_kernel=(40, 10), conv_stride=(40, 8), hidden_size=16,
         num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
         num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,

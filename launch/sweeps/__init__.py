@@ -1,6 +1,6 @@
 """Sweeps: lists of trials, each a few configuration values by dotted key.
 
-The same words make a sweep in Python and on the command line (`submit.py submit --sweep ...`):
+The same functions define a sweep in Python and on the command line (`submit.py submit --sweep`):
 
     grid("optim.learning_rate", 1e-3, 3e-4)       one trial per value
     seeds(3)                                      seed = 0, 1, 2
@@ -9,7 +9,7 @@ The same words make a sweep in Python and on the command line (`submit.py submit
     zip(A, B)                                     the first of A with the first of B, and so on
     random(20, {"optim.learning_rate": loguniform(1e-4, 1e-2), "model.dropout": uniform(0, 0.3)})
                                                   20 draws; also integer(1, 9), choice("x", "y")
-    [{"loss.velocity": 2, "seed": 1}, {}]         trials one by one; {} changes nothing
+    [{"loss.velocity": 2, "seed": 1}, {}]         explicit trials; {} changes nothing
 
 Example:
     >>> from launch.sweeps import grid, seeds

@@ -1,8 +1,8 @@
-"""Reads sweeps from text: expressions of the command line, or a function of a Python file.
+"""Reads sweeps from text: command-line expressions, or functions of a Python file.
 
-`parse` takes an expression such as `grid("optim.learning_rate", 1e-3, 3e-4) * seeds(3)` (the forms
-are those of `launch.sweeps`), or a file: `file.py` for what its `sweep()` returns, `file.py:name`
-for another function. Expressions are read, never executed.
+`parse` accepts an expression such as `grid("optim.learning_rate", 1e-3, 3e-4) * seeds(3)` (in the
+forms of `launch.sweeps`), or a file: `file.py` for the result of its `sweep()`, `file.py:name`
+for another function. Expressions are parsed, never executed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def parse(text: str, report: Callable[[str], None] = lambda line: None) -> list[
 
     Args:
       text: an expression as above, "file.py" or "file.py:function".
-      report: called with a line where trials were left out.
+      report: called with a line if duplicate trials were dropped.
 
     Raises:
       InputError: names the mistake and its position.
@@ -63,7 +63,7 @@ def parse_space(text: str) -> dict[str, Space]:
 
 
 class _Booleans(ast.NodeTransformer):
-    """Reads true and false as overrides on the command line do."""
+    """Accepts true and false, as command-line overrides do."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id not in ("true", "false"):
@@ -72,7 +72,7 @@ class _Booleans(ast.NodeTransformer):
 
 
 class _Reader:
-    """Reads the syntax tree of an expression; anything it does not know is an error."""
+    """Reads the syntax tree of an expression; any unknown node is an error."""
 
     def __init__(self, text: str) -> None:
         # An expression may span several lines.

@@ -1,4 +1,4 @@
-"""Distributions that random sweeps and tuning draw values from."""
+"""Distributions from which random sweeps and tuning draw values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Space:
     values: tuple[Any, ...] = ()
 
     def draws(self, count: int, seed: str) -> list[Any]:
-        """Returns draws, the same for a seed in every version of Python."""
+        """Returns draws that depend only on the seed, in every version of Python."""
         stream = random.Random(seed)
         return [self.quantile(stream.random()) for _ in range(count)]
 
@@ -42,7 +42,7 @@ class Space:
         if self.kind == "choice":
             return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
         if self.kind == "int":
-            # The cell of a whole number extends half a number to both sides.
+            # The interval of a whole number extends by one half to both sides.
             first, last = self.low - 0.5, self.high + 0.5
             if self.log:
                 value = math.exp(math.log(first) + share * (math.log(last) - math.log(first)))
@@ -55,12 +55,12 @@ class Space:
         return self.rounded(self.low + share * (self.high - self.low))
 
     def rounded(self, value: float) -> float:
-        """Returns a value rounded to four digits, which people can read and type."""
+        """Returns a value rounded to four digits, for readability."""
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 def uniform(low: float, high: float) -> Space:
-    """Returns uniform numbers between `low` and `high`.
+    """Returns the uniform distribution between `low` and `high`.
 
     Raises:
       InputError: not finite numbers, or not in this order.
@@ -74,7 +74,7 @@ def uniform(low: float, high: float) -> Space:
 
 
 def loguniform(low: float, high: float) -> Space:
-    """Returns numbers between `low` and `high` with a uniform logarithm.
+    """Returns the distribution between `low` and `high` with a uniform logarithm.
 
     Raises:
       InputError: not finite numbers above 0, or not in this order.
@@ -85,7 +85,7 @@ def loguniform(low: float, high: float) -> Space:
 
 
 def integer(low: int, high: int, log: bool = False) -> Space:
-    """Returns whole numbers from `low` to `high`, both included.
+    """Returns the distribution of whole numbers from `low` to `high`, both included.
 
     Raises:
       InputError: not whole numbers, not in this order, or with `log` not above 0.
@@ -102,7 +102,7 @@ def integer(low: int, high: int, log: bool = False) -> Space:
 
 
 def choice(*values: Any) -> Space:
-    """Returns one of several values with equal probability.
+    """Returns the distribution of several values with equal probability.
 
     Raises:
       InputError: no values.
@@ -123,7 +123,7 @@ SPACES: dict[str, tuple[Callable[..., Space], str]] = {
 def _check(what: str, low: Any, high: Any) -> None:
     for value in (low, high):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        # Bounds first: whole numbers can be too large for isfinite.
+        # Check the bounds first: whole numbers can be too large for isfinite.
         if not number or not -1e300 < value < 1e300:
             raise InputError(f"{what}: {value!r}: expected a finite number")
     if low >= high:

@@ -1,4 +1,4 @@
-"""Trials: a few configuration values by dotted key each; their products, names and checks."""
+"""Trials, each a few configuration values by dotted key: their products, names and checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_LENGTH = 60
 
 
 class Sweep(list[Trial]):
-    """Trials that join with others: `*` gives all pairs, `+` concatenates."""
+    """A list of trials that combines with others: `*` gives all pairs, `+` concatenates."""
 
     def __mul__(self, other: object) -> Sweep:  # type: ignore[override]
         """Returns every trial of this sweep with every trial of another."""
@@ -42,11 +42,11 @@ class Sweep(list[Trial]):
         return Sweep([*self, *second])
 
     def __rmul__(self, other: object) -> Sweep:  # type: ignore[override]
-        """As `__mul__`, with a plain list of trials before it."""
+        """Returns the product as `__mul__`, with a plain list of trials on the left."""
         return as_sweep(other) * self if isinstance(other, list) else NotImplemented
 
     def __radd__(self, other: object) -> Sweep:
-        """As `__add__`, with a plain list of trials before it."""
+        """Returns the sum as `__add__`, with a plain list of trials on the left."""
         return as_sweep(other) + self if isinstance(other, list) else NotImplemented
 
 
@@ -142,7 +142,7 @@ def overrides(trial: Trial) -> dict[str, str]:
 
 
 def key(trial: Trial) -> str:
-    """Returns 16 hex digits of the values of a trial, independent of their order."""
+    """Returns a digest of a trial's values, 16 hex digits, independent of their order."""
     return configuration.digest({k: _plain(v) for k, v in trial.items()})
 
 
@@ -164,7 +164,7 @@ def name(trial: Trial, among: Iterable[str] = ()) -> str:
 
 
 def names(trials: Sequence[Trial]) -> list[str]:
-    """Returns names of all trials that are distinct on any file system."""
+    """Returns names for all trials, distinct on any file system."""
     every = {k for t in trials for k in t}
     out = [name(t, every) for t in trials]
     count: dict[str, int] = {}
@@ -179,7 +179,7 @@ def names(trials: Sequence[Trial]) -> list[str]:
 def distinct(
     trials: Sequence[Trial], report: Callable[[str], None] = lambda line: None
 ) -> list[Trial]:
-    """Returns the trials without repetitions; calls `report` with how many there were."""
+    """Returns the trials without repetitions; calls `report` with their number."""
     first: dict[str, Trial] = {}
     for trial in trials:
         first.setdefault(key(trial), trial)
@@ -198,12 +198,12 @@ def check(
     """Checks that every trial is a configuration of an experiment.
 
     Args:
-      trials: of a sweep.
-      experiment: file, as of `configuration.load`.
+      trials: trials of a sweep.
+      experiment: experiment file, as in `configuration.load`.
       settings: overrides that all trials share.
 
     Raises:
-      InputError: names the trial, the key and what was expected; or a key is set twice.
+      InputError: names the trial, the key and the expected value; or a key is set twice.
     """
     configuration.load(experiment, settings)
     for number, trial in enumerate(trials, 1):
@@ -283,7 +283,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Returns what `configuration.parse_value` reads as `value`."""
+    """Returns the text that `configuration.parse_value` reads as `value`."""
     if isinstance(value, str) and configuration.parse_value(value) == value:
         return value
     return repr(value)

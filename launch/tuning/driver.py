@@ -1,9 +1,9 @@
 """Tuning: trials chosen from the results of earlier ones, each an ordinary run.
 
-A driver asks Optuna (the extra `tune`) for values, has runs started and stopped, and reports their
-results to it. The whole state is a journal in the study's folder: the same command continues after
-a driver was killed, adopts the runs that still run, and starts none twice. Values that were run
-before are not run again; their result is known.
+A driver asks Optuna (the extra `tune`) for values, starts and stops runs, and reports their results
+to it. The whole state is a journal in the study's folder: after a driver was killed, the same
+command continues, adopts the runs that are still active, and starts none twice. Values that were
+run before are not run again, because their result is known.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SAME_IN_A_ROW = 25
 
 
 class Runs(Protocol):
-    """Starts, finds and stops the runs of trials, whose numbers count from 0."""
+    """Starts, finds and stops the runs of trials, which are numbered from 0."""
 
     def start(self, number: int, overrides: dict[str, str]) -> str:
         """Starts the run of a trial and returns its id."""
         ...
 
     def find(self, number: int) -> str | None:
-        """Returns the id of the run of a trial, or None where it was never started."""
+        """Returns the id of a trial's run, or None if it was never started."""
         ...
 
     def poll(self, run: str) -> tuple[str, Points]:
@@ -53,14 +53,14 @@ def tune(
     report: Callable[[str], None] = lambda line: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Result]:
-    """Drives a study to its end, from where an earlier driver stopped.
+    """Runs a study to its end, continuing from the state of an earlier driver.
 
     Args:
       folder: folder of the study, on a disk with file locks.
       spaces: distributions to choose from, by key.
       runs: starts the runs of trials.
       settings: settings of the search.
-      report: called with lines of progress.
+      report: called with progress lines.
       sleep: waits between queries.
 
     Returns:
@@ -91,7 +91,7 @@ def results(folder: str | Path) -> list[Result]:
 
 
 class _Driver:
-    """Alternates between the results of runs and starting new ones."""
+    """Alternates between reading the results of runs and starting new ones."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Driver:
             self._report(f"trial {number} was stopped; tune again when it has continued")
 
     def _active(self) -> list[int]:
-        # A trial with the values of a stopped run waits with it.
+        # A trial with the same values as a stopped run waits with it.
         return [
             n
             for n in self._study.running()
@@ -150,7 +150,7 @@ class _Driver:
 
     def _start(self, number: int) -> None:
         given = sweep.overrides(self._study.trial(number))
-        # Noted first: after a driver was killed in between, the next one looks for the run.
+        # Note this first: if the driver is killed in between, the next one looks for the run.
         self._study.note(number, "starting", True)
         run = self._runs.start(number, given)
         self._study.note(number, "run", run)
@@ -161,7 +161,7 @@ class _Driver:
         if "run" in notes or "same_as" in notes:
             return
         if "starting" not in notes:
-            self._study.end(number, "failed")  # the driver was killed while it chose
+            self._study.end(number, "failed")  # the driver was killed while choosing values
             return
         run = self._runs.find(number)
         if run is None:

@@ -1,4 +1,4 @@
-"""A study of Optuna by trial numbers: chosen values, results, and known values."""
+"""An Optuna study addressed by trial number: chosen values, results, and known values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
       runs: total number of runs, including those of earlier drivers.
-      max_parallel: largest number at the same time.
+      max_parallel: maximum number of concurrent runs.
       better: whether "lower" or "higher" values are better.
       seed: determines the choices, with the trial's number and the known results.
       pruner: one of `PRUNERS`; halving and hyperband stop runs that are behind at a step.
@@ -55,7 +55,7 @@ class Settings:
         """Checks all values.
 
         Raises:
-          InputError: names the first that is wrong.
+          InputError: names the first invalid value.
         """
         for name in ("runs", "max_parallel", "first_step", "last_step"):
             if getattr(self, name) < 1:
@@ -75,7 +75,7 @@ class Result:
     Attributes:
       number: number of the trial.
       trial: its values.
-      run: id, or that of the run with the same values; "" where none was started.
+      run: id of its run, or of the run with the same values; "" if none was started.
       state: "done", "pruned", "failed" or "running".
       value: last known value.
       same_as: number of the trial with the same values, whose run this is.
@@ -109,7 +109,7 @@ class Study:
         )
 
     def check_same(self) -> None:
-        """Checks that the journal is of the same search.
+        """Checks that the journal belongs to the same search.
 
         Raises:
           InputError: it is not.
@@ -138,21 +138,21 @@ class Study:
         return [t.number for t in self._trials() if t.state in (states.RUNNING, states.WAITING)]
 
     def with_runs(self, numbers: list[int]) -> list[int]:
-        """Returns the trials with their own run."""
+        """Returns the trials that have a separate run."""
         return [n for n in numbers if "same_as" not in self.notes(n)]
 
     def started(self) -> int:
-        """Returns how many runs were started, by this driver or earlier ones."""
+        """Returns the number of runs started by this driver or earlier ones."""
         return sum("starting" in t.user_attrs for t in self._trials())
 
     def trial(self, number: int) -> Trial:
-        """Returns the values of a trial, as they are run."""
+        """Returns the values with which a trial runs."""
         trial = self._trials()[number]
         text: dict[str, str] = trial.user_attrs.get("overrides", {})
         return {k: configuration.parse_value(v) for k, v in text.items()}
 
     def notes(self, number: int) -> dict[str, Any]:
-        """Returns what drivers noted of a trial."""
+        """Returns the notes of drivers on a trial."""
         return dict(self._trials()[number].user_attrs)
 
     def note(self, number: int, name: str, value: Any) -> None:
@@ -168,7 +168,7 @@ class Study:
         """Returns a new trial, and an earlier one with the same values, if any."""
         assert self._spaces is not None
         samplers = self._optuna.samplers
-        # A sampler per number, so that another driver makes the same choices.
+        # Use one sampler per number, so that another driver makes the same choices.
         self._study.sampler = samplers.TPESampler(
             seed=(1_000_003 * self._settings.seed + len(self._trials())) % 2**31,
             constant_liar=True,
@@ -180,7 +180,7 @@ class Study:
             for t in reversed(self._trials())
             if "key" in t.user_attrs
             and "same_as" not in t.user_attrs
-            # Without values that a driver chose and was killed before it started a run.
+            # Exclude values chosen by a driver that was killed before it started a run.
             and ("starting" in t.user_attrs or not t.state.is_finished())
         }.get(sweep.key(chosen))
         if known is not None:
@@ -192,7 +192,7 @@ class Study:
         return asked.number, known
 
     def settle_same(self) -> None:
-        """Ends trials with the values of another trial as that one ended."""
+        """Ends trials that share the values of an ended trial with the same outcome."""
         running = set(self.running())
         for number in sorted(running):
             other = self.notes(number).get("same_as")
@@ -249,7 +249,7 @@ class Study:
         return list(self._study.get_trials(deepcopy=False))
 
     def _live(self, number: int) -> Any:
-        # Optuna offers no other way to an earlier driver's trial.
+        # Optuna offers no other access to the trials of an earlier driver.
         return self._optuna.trial.Trial(self._study, self._trials()[number]._trial_id)
 
     def _distribution(self, space: Space) -> Any:
@@ -271,7 +271,7 @@ class Study:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a study's folder, and repairs the journal of a driver that was killed."""
+    """Locks a study's folder, and repairs the journal left by a killed driver."""
     files.make_folder(folder)
     try:
         lock = (folder / LOCK).open("a")
