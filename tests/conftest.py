@@ -11,7 +11,8 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Set this before NumPy is imported. BLAS threads spin while they wait for a core used by another
-# test worker: the points of one mesh took 5.6 s of processor time instead of 0.33 s on two busy cores.
+# test worker: the points of one mesh took 5.6 s of processor time instead of 0.33 s on two busy
+# cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 if "A2F_CACHE" not in os.environ:
