@@ -17,7 +17,7 @@ from data_pipeline.execution import process_pool
 Job = TypeVar("Job")
 
 RETRIES = 3
-"""How often a job is restarted when its process or node is lost."""
+"""Number of restarts of a job when its process or node is lost."""
 
 _AHEAD = 2
 """Jobs submitted for each core, so that no core waits for this process."""

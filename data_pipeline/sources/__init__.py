@@ -43,7 +43,7 @@ for _name in LAYOUTS:
     registry.sources.register(_name, f"data_pipeline.sources.{_module}")
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
-"""Suffixes of audio files and films, in order of preference."""
+"""Suffixes of audio files and videos, in order of preference."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

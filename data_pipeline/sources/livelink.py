@@ -4,7 +4,7 @@
                                   /<slate>_<take>_<device>_cal.csv      calibrated, then with
                                   /<slate>_<take>_<device>_raw.csv      the uncalibrated and
                                   /<slate>_<take>_<device>_neutral.csv  the neutral pose apart
-                                  /<slate>_<take>_<device>.mov          film with sound
+                                  /<slate>_<take>_<device>.mov          video with sound
                                   /take.json, frame_log.csv, thumbnail.jpg, ...
 
 File names are those that Epic's importers expect. A .wav (or other audio file) of the same name is

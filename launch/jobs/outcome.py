@@ -38,7 +38,7 @@ class State:
 
     @property
     def active(self) -> bool:
-        """Whether it runs or waits."""
+        """True while it runs or waits."""
         return self.name in ACTIVE
 
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Submission:
-    """How a job, or an element of one, was last submitted.
+    """The last submission of a job or of one of its elements.
 
     Attributes:
       scheduler: registered name of the scheduler.

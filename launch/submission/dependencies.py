@@ -35,7 +35,7 @@ class Dependency:
 
     @property
     def active(self) -> bool:
-        """Whether it runs or waits."""
+        """True while it runs or waits."""
         return self.state in outcome.ACTIVE
 
 
