@@ -234,7 +234,7 @@ def test_states_beyond_16_bits_leave_nothing(tiny, copy):
 
 
 def start(shards, name, *arguments, slow=False):
-    """`a2fjax cache` in a process of its own; `slow` waits a little in every batch."""
+    """`a2fjax cache` in a process of its own; `slow` waits a second in every batch."""
     code = (
         # Tests that run in the background inherit that Ctrl-C is ignored.
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -244,7 +244,7 @@ def start(shards, name, *arguments, slow=False):
         code = (
             "import time; from a2fjax.data.feature_cache import writer\n"
             "encode = writer._Work._encode\n"
-            "writer._Work._encode = lambda s, c: (time.sleep(0.3), encode(s, c))[1]\n"
+            "writer._Work._encode = lambda s, c: (time.sleep(1.0), encode(s, c))[1]\n"
         ) + code
     argv = ["cache", str(shards), "--features", name, *arguments]
     return subprocess.Popen(
