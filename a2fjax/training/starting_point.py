@@ -30,9 +30,9 @@ def with_task(resolved: Resolved, task: type | str) -> Resolved:
       InputError: the class cannot be imported by name.
 
     Example:
-      >>> from a2fjax import config
+      >>> from a2fjax import configuration
       >>> from a2fjax.tasks.regression import RegressionTask
-      >>> with_task(config.load(None), RegressionTask).config.task
+      >>> with_task(configuration.load(None), RegressionTask).config.task
       'a2fjax.tasks.regression:RegressionTask'
     """
     name = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"

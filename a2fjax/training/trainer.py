@@ -73,8 +73,8 @@ def train(
       Preempted: a signal requested a stop; the state is saved.
 
     Example:
-      >>> from a2fjax import config
-      >>> train(config.load(None), Path("run"))
+      >>> from a2fjax import configuration
+      >>> train(configuration.load(None), Path("run"))
       Traceback (most recent call last):
         ...
       a2fjax.errors.InputError: data.shards is empty: expected a folder ...wrote

@@ -77,7 +77,7 @@ def test_installed_packages_are_listed_without_jax(site):
         site,
         """
         import sys
-        from a2fjax import config, registry
+        from a2fjax import configuration, registry
         from a2fjax.cli import main
         assert main.main(["config", "--all", "--config.model.kind=tiny_conv",
                           "--config.loss.terms={'jerk': {'tolerance': 0.5}}"]) == 0
@@ -168,8 +168,8 @@ def test_an_installed_package_needs_no_naming_and_is_pinned_where_it_is_used(sit
     out = run(
         site,
         """
-        from a2fjax import config
-        resolved = config.load(None, {"audio.features": "mel,filters:x.npz"})
+        from a2fjax import configuration
+        resolved = configuration.load(None, {"audio.features": "mel,filters:x.npz"})
         print(resolved.config.plugins, sorted(resolved.plugins))
         """,
     )
@@ -197,19 +197,19 @@ def test_changed_code_stops_a_continued_run_and_is_said_of_others(runs, site, tm
             """
             import sys
             from pathlib import Path
-            from a2fjax import config
+            from a2fjax import configuration
             from a2fjax.errors import InputError
             from a2fjax.infer import predictor
             from a2fjax.training import run_dir
             folder = Path(sys.argv[1])
             predictor.read_config(folder)
-            resolved = config.load(folder / "config.json", {"steps": "4"})
+            resolved = configuration.load(folder / "config.json", {"steps": "4"})
             try:
                 run_dir.check(folder, resolved)
             except InputError as error:
                 print("stopped:", error)
             allowed = {"allow_plugin_changes": "true"}
-            run_dir.check(folder, config.load(folder / "config.json", allowed))
+            run_dir.check(folder, configuration.load(folder / "config.json", allowed))
             """,
             folder / "model",
         )

@@ -372,8 +372,8 @@ def test_what_does_not_fit_is_said_before_the_folder_is_made(
         ("whisper", "did you mean 'whisper:PATH'"),
         ("whisper:", "whisper:PATH"),
         ("wisper:/some/where", "did you mean 'whisper:/some/where'"),
-        ("mel:x", "expected one of: wav2vec2:x, hubert:x, whisper:x"),
-        ("tone", "expected one of: mel, pitch, wav2vec2:PATH, hubert:PATH, whisper:PATH"),
+        ("mel:x", "expected one of: hubert:x, wav2vec2:x, whisper:x"),
+        ("tone", "expected one of: mel, pitch, hubert:PATH, wav2vec2:PATH, whisper:PATH"),
     ],
 )
 def test_features_that_there_are_not(value, said):
