@@ -23,7 +23,7 @@ for path in sorted(captures.rglob("*"))[:5]:
 # %%
 settings = BuildSettings(offset="0", held_out=("cleo",), test_sentences=("line2",))
 shards = tiny_data.folder() / "own_shards"
-manifest = build.build(captures, shards, settings=settings, workers=0, say=print)
+manifest = build.build(captures, shards, settings=settings, workers=0, log=print)
 
 # %% [markdown]
 # What is in them; `a2fjax inspect SHARDS` prints the same.

@@ -115,7 +115,7 @@ def trained(tmp_path_factory):
 
     state = optimiser.init(trainable)
     values = []
-    for step in range(150):
+    for step in range(200):
         trainable, state, value = update(trainable, state, step)
         values.append(float(value))
     return task, batch, trees.merge(trainable, frozen), values
