@@ -11,11 +11,11 @@ from a2fjax import __version__, errors, files
 
 COMMANDS = {
     "train": "train a model, or continue a run",
-    "cache": "write what speech encoders make of shards beside them, to train from",
-    "evaluate": "measure a run on held-out sentences and people, beside the baselines",
-    "infer": "turn a recording into curves",
+    "cache": "cache the features of speech encoders beside the shards",
+    "evaluate": "measure a run on held-out sentences and subjects, beside baselines",
+    "infer": "predict the motion for a recording",
     "config": "print every key of an experiment with its value, default, meaning and bounds",
-    "inspect": "say what is in a run, a set of shards or an experiment",
+    "inspect": "describe a run, a dataset or an experiment",
 }
 """Commands and their one-line help. Each is a module of this package with `add_arguments(parser)`
 and `run(args, extra)`; only the chosen one is imported, which keeps `--help` fast."""
@@ -74,7 +74,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "`a2fjax COMMAND --help` says more; `a2fjax --version` prints the version.",
+            "`a2fjax COMMAND --help` lists the arguments; `a2fjax --version` prints the version.",
         ]
     )
 
