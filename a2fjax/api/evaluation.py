@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +23,31 @@ Shards = str | Path | Sequence[str | Path] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class _Figures(abc.ABC):
+    values: dict[str, Any]
+
+    @abc.abstractmethod
+    def table(self) -> str:
+        """Returns the figures as aligned text."""
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the figures as JSON, completely or not at all, and returns the path.
+
+        Raises:
+          InputError: the file cannot be written.
+        """
+        from a2fjax.evaluation import report
+
+        report.write(path, self.values)
+        return Path(path)
+
+    def __str__(self) -> str:
+        """Returns the table."""
+        return self.table()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(_Figures):
     """Figures of one run.
 
     Example:
@@ -34,8 +59,6 @@ class Report:
     Attributes:
       values: nested dictionaries, as in the JSON; `a2fjax.evaluation.report` documents them.
     """
-
-    values: dict[str, Any]
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -93,24 +116,9 @@ class Report:
             rows |= {(split, f"model, {name}"): row for name, row in part["robustness"].items()}
         return _data_frame(rows, ("split", "row"))
 
-    def save(self, path: str | Path) -> Path:
-        """Writes the report as JSON, completely or not at all, and returns the path.
-
-        Raises:
-          InputError: the file cannot be written.
-        """
-        from a2fjax.evaluation import report
-
-        report.write(path, self.values)
-        return Path(path)
-
-    def __str__(self) -> str:
-        """Returns the table."""
-        return self.table()
-
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(_Figures):
     """Figures of several runs, or ways of sampling, on the same clips.
 
     Example:
@@ -123,7 +131,6 @@ class Comparison:
       step: checkpoint of the first run.
     """
 
-    values: dict[str, Any]
     step: int
 
     @property
@@ -149,21 +156,6 @@ class Comparison:
             for name, row in part["rows"].items()
         }
         return _data_frame(rows, ("split", "model"))
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the figures as JSON, completely or not at all, and returns the path.
-
-        Raises:
-          InputError: the file cannot be written.
-        """
-        from a2fjax.evaluation import report
-
-        report.write(path, self.values)
-        return Path(path)
-
-    def __str__(self) -> str:
-        """Returns the table."""
-        return self.table()
 
 
 def evaluate(

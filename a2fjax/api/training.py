@@ -154,7 +154,7 @@ def train(
         from a2fjax.training import trainer
 
         if setup.processes > 1:
-            preflight.check_shards(resolved.config)  # Inside, so that the others are told.
+            preflight.check_shards(resolved.config)  # Inside: the other processes stop, too.
         if ends_process:
             # Training handles signals itself and then restores what is set here.
             signals.ignore()

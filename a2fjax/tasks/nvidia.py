@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -57,14 +57,15 @@ NORMALISED = ("position", "velocity", "emo_reg")
 _QUIETER = 5000.0
 _TINY = 1e-8
 
-ConvTask = TypeVar("ConvTask", bound="ConvW2vAutocorrTask")
-RnnTask = TypeVar("RnnTask", bound="DiffusionRnnTask")
+T = TypeVar("T", bound="_NvidiaTask")
 
 
 class _NvidiaTask(SingleModelTask):
     """Losses common to both networks; see `a2fjax.tasks.base.Task`."""
 
     model: Any
+    network: ClassVar[type[Any]]
+    settings_class: ClassVar[type[NvidiaConfig]]
 
     def __init__(self, config: LossConfig, settings: NvidiaConfig, model: Any, steps: int) -> None:
         """Combines `model` with the losses of `config`.
@@ -88,6 +89,25 @@ class _NvidiaTask(SingleModelTask):
         self.config = config
         self.settings: Any = settings
         self.weights = losses.term_weights(config) | settings.term_weights
+
+    @classmethod
+    def build(
+        cls: type[T],
+        config: Config,
+        constants: Mapping[str, np.ndarray] | None = None,
+        encoders: Encoders | None = None,
+    ) -> T:
+        """Returns the task with its network; arguments as in `a2fjax.tasks.build`."""
+        settings = config.model
+        assert isinstance(settings, cls.settings_class)
+        model = cls.network(
+            settings,
+            config.audio,
+            precision=config.precision,
+            constants=constants,
+            encoders=encoders,
+        )
+        return cls(config.loss, settings, model, config.steps)
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
@@ -134,25 +154,8 @@ class ConvW2vAutocorrTask(_NvidiaTask):
     """Task of `conv_w2v_autocorr`, which predicts one motion per recording."""
 
     model: ConvW2vAutocorr
-
-    @classmethod
-    def build(
-        cls: type[ConvTask],
-        config: Config,
-        constants: Mapping[str, np.ndarray] | None = None,
-        encoders: Encoders | None = None,
-    ) -> ConvTask:
-        """Builds the task with its network; arguments as in `a2fjax.tasks.build`."""
-        settings = config.model
-        assert isinstance(settings, ConvW2vAutocorrConfig)
-        model = ConvW2vAutocorr(
-            settings,
-            config.audio,
-            precision=config.precision,
-            constants=constants,
-            encoders=encoders,
-        )
-        return cls(config.loss, settings, model, config.steps)
+    network = ConvW2vAutocorr
+    settings_class = ConvW2vAutocorrConfig
 
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
@@ -213,6 +216,8 @@ class DiffusionRnnTask(_NvidiaTask):
     """Task of `diffusion_rnn`, which predicts clean from noisy motion at a random step."""
 
     model: DiffusionRnn
+    network = DiffusionRnn
+    settings_class = DiffusionRnnConfig
 
     def __init__(
         self, config: LossConfig, settings: NvidiaConfig, model: DiffusionRnn, steps: int
@@ -225,25 +230,6 @@ class DiffusionRnnTask(_NvidiaTask):
         self.part_weights = weight
         self.upper = np.zeros(rig.NUM_CHANNELS, np.float32)
         self.upper[rig.GROUPS["upper_face"]] = 1.0
-
-    @classmethod
-    def build(
-        cls: type[RnnTask],
-        config: Config,
-        constants: Mapping[str, np.ndarray] | None = None,
-        encoders: Encoders | None = None,
-    ) -> RnnTask:
-        """Builds the task with its network; arguments as in `a2fjax.tasks.build`."""
-        settings = config.model
-        assert isinstance(settings, DiffusionRnnConfig)
-        model = DiffusionRnn(
-            settings,
-            config.audio,
-            precision=config.precision,
-            constants=constants,
-            encoders=encoders,
-        )
-        return cls(config.loss, settings, model, config.steps)
 
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
