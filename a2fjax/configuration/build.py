@@ -1,4 +1,4 @@
-"""From plain values to the dataclasses: unknown keys, wrong types and values out of bounds."""
+"""Builds the dataclasses; rejects unknown keys, wrong types and values out of bounds."""
 
 from __future__ import annotations
 

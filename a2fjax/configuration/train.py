@@ -191,7 +191,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What is written while training.
+    """Console lines, metrics and profiles of a training run.
 
     Attributes:
       every_steps: steps between lines in metrics.jsonl and on the console.

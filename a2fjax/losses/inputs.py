@@ -1,4 +1,4 @@
-"""What every loss term reads: the masked error of a batch and the weights of its channels."""
+"""Inputs of every loss term: the masked error of a batch and the weights of its channels."""
 
 from __future__ import annotations
 

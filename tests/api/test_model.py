@@ -1,4 +1,4 @@
-"""What `predict` is given reaches the predictor, and mistakes are one line."""
+"""Arguments of `predict` reach the predictor, and mistakes are one line."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def demo(folder, *more):
 
 
 def processor_seconds():
-    """Of the processes that were started and have ended: a busy machine changes nothing."""
+    """Processor time of child processes that have ended: a busy machine does not change it."""
     spent = os.times()
     return spent.children_user + spent.children_system
 
