@@ -45,12 +45,12 @@ def shapes_of(path: str | None):
     """Returns shapes [52, V, 3] in mm from an ICT-FaceKit npz (cm), or bumps on a sphere."""
     import numpy as np
 
-    from a2fjax import rig
+    from a2fjax import channel_orders, rig
 
     if path:
         with np.load(path, allow_pickle=False) as file:
             given, names = file["expression_deltas"], file["expression_names"]
-        channels = {c.name: c.channel for c in rig.channel_order("ict57").columns}
+        channels = {c.name: c.channel for c in channel_orders.order("ict57").columns}
         deltas = np.zeros((52, given.shape[1], 3))
         for name, delta in zip(names, given, strict=True):
             if channels[str(name)] is not None:

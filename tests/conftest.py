@@ -33,7 +33,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 # Folders with the slowest test files, slowest first.
-LONG = ("end_to_end", "launch", "models", "train", "plan", "encoders", "infer")
+LONG = ("end_to_end", "launch", "models", "training", "plan", "encoders", "infer")
 
 
 def pytest_collection_modifyitems(items):

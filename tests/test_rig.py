@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2fjax import rig
+from a2fjax import channel_orders, rig
 from a2fjax.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_seventy_two_named_channels_in_the_published_order():
 
 
 def test_live_link_writes_right_before_left_for_jaw_and_mouth_only():
-    names = rig.CHANNEL_ORDERS["livelink61"].names
+    names = channel_orders.ORDERS["livelink61"].names
     assert len(names) == 61
     assert names.index("JawRight") + 1 == names.index("JawLeft")
     assert names.index("MouthRight") + 1 == names.index("MouthLeft")
@@ -32,7 +32,7 @@ def test_live_link_writes_right_before_left_for_jaw_and_mouth_only():
     + [("ict57", 57), ("livelink61", 61), ("arkit52", 52), ("rig72", 72)],
 )
 def test_every_order_holds_its_channels_there_and_back(name, count):
-    layout = rig.channel_order(name)
+    layout = channel_orders.order(name)
     assert len(layout.columns) == count
     motion = np.random.default_rng(0).uniform(0, 1, (5, 72)).astype(np.float32)
     values = layout.from_rig(motion)
@@ -44,9 +44,9 @@ def test_every_order_holds_its_channels_there_and_back(name, count):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.permutations(list(rig.CHANNEL_ORDERS["livelink61"].names)), st.booleans())
+@given(st.permutations(list(channel_orders.ORDERS["livelink61"].names)), st.booleans())
 def test_columns_are_found_by_name_in_any_order_and_case(names, lower):
-    layout = rig.channel_order("livelink61")
+    layout = channel_orders.order("livelink61")
     values = np.arange(61, dtype=np.float32)
     shuffled = np.array([values[layout.names.index(n)] for n in names])
     given_names = [n.lower() for n in names] if lower else names
@@ -54,14 +54,14 @@ def test_columns_are_found_by_name_in_any_order_and_case(names, lower):
 
 
 def test_alphabetical_order_starts_with_brow_and_has_jaw_open_before_jaw_right():
-    names = rig.CHANNEL_ORDERS["alphabetical51"].names
+    names = channel_orders.ORDERS["alphabetical51"].names
     assert names[0] == "browDownLeft" and "tongueOut" not in names
     # Positions that BEAT's evaluation code is known for: 24 is jawOpen, 26 is mouthClose.
     assert names[24] == "jawOpen" and names[26] == "mouthClose"
 
 
 def test_unknown_repeated_and_miscounted_columns_are_refused():
-    layout = rig.channel_order("arkit52")
+    layout = channel_orders.order("arkit52")
     with pytest.raises(InputError, match="jawOpne.*jawOpen"):
         layout.to_rig(np.zeros((2, 1)), ["jawOpne"])
     with pytest.raises(InputError, match="twice"):
@@ -69,13 +69,13 @@ def test_unknown_repeated_and_miscounted_columns_are_refused():
     with pytest.raises(InputError, match="51 values a frame, expected 52"):
         layout.to_rig(np.zeros((2, 51)))
     with pytest.raises(InputError, match="livelink61"):
-        rig.channel_order("livelink")
+        channel_orders.order("livelink")
     with pytest.raises(InputError, match="jawOpen"):
         rig.channel_index("jawOpe")
 
 
 def test_names_of_every_order_mix():
-    motion, observed = rig.from_names(
+    motion, observed = channel_orders.from_names(
         np.array([[0.5, 0.25, 1.0]]), ["JawOpen", "mouthSmile_L", "tongueTipUp"]
     )
     assert motion[0, rig.INDEX["jawOpen"]] == 0.5
@@ -121,9 +121,9 @@ def test_emotion_vector():
 def test_real_live_link_header_has_the_known_order(shared):
     file = next((shared / "livelink").glob("*.csv"))
     header = file.open().readline().strip().split(",")
-    assert tuple(header[2:]) == rig.CHANNEL_ORDERS["livelink61"].names
+    assert tuple(header[2:]) == channel_orders.ORDERS["livelink61"].names
 
 
 def test_real_ict_names_are_known(shared):
     data = np.load(shared / "ict" / "ict_lite.npz")
-    assert tuple(data["expression_names"].tolist()) == rig.CHANNEL_ORDERS["ict57"].names
+    assert tuple(data["expression_names"].tolist()) == channel_orders.ORDERS["ict57"].names

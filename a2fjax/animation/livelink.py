@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2fjax import files, rig
+from a2fjax import channel_orders, files, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from a2fjax.animation.formats import Header
 
-LAYOUT = rig.channel_order("livelink61")
+LAYOUT = channel_orders.order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
 TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 DAY = 86_400

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import channel_orders, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError
 
@@ -52,7 +52,7 @@ def _track(
         name = names[column] if column < len(names) else f"column {column}"
         raise InputError(f"{path}: frame {frame}: {name} is not a finite number")
     try:
-        motion, found = rig.from_names(values, names)
+        motion, found = channel_orders.from_names(values, names)
         if times is None:
             times = np.arange(len(values)) / float(tracks.rate(fps))
     except InputError as error:
@@ -63,7 +63,7 @@ def _track(
         observed = np.asarray(observed, bool)
         if observed.shape != (len(names),):
             raise InputError(f"{path}: observed has shape {observed.shape}, expected {len(names)}")
-        found = rig.from_names(observed[None].astype(np.float64), names)[0][0] > 0
+        found = channel_orders.from_names(observed[None].astype(np.float64), names)[0][0] > 0
     return tracks.Track(motion, times, found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from a2fjax import channel_orders
 from a2fjax import rig as channel_rig
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh import conventions
@@ -17,7 +18,7 @@ from data_pipeline.mesh.transfer import size_ratio, transfer
 _SAME_MM = 0.02  # root mean square; float32 in metres is rounded by 1e-5
 _COLUMNS = {
     column.name.lower(): column.channel
-    for layout in channel_rig.CHANNEL_ORDERS.values()
+    for layout in channel_orders.ORDERS.values()
     for column in layout.columns
     if column.channel is None or channel_rig.INDEX[column.channel] < 68
 }
@@ -165,7 +166,7 @@ def merge_channels(
 
     Args:
       name: name for messages.
-      poses: names from any order in `rig.CHANNEL_ORDERS`, in any case.
+      poses: names from any order in `channel_orders.ORDERS`, in any case.
       shapes: [len(poses), V, 3].
 
     Raises:

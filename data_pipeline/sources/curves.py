@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import channel_orders, rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
@@ -125,7 +125,7 @@ def looks_like_curves(path: Path) -> bool:
         return False
 
 
-_KNOWN = {c.name.lower() for layout in rig.CHANNEL_ORDERS.values() for c in layout.columns}
+_KNOWN = {c.name.lower() for layout in channel_orders.ORDERS.values() for c in layout.columns}
 
 
 def _checked(path: Path, rows: curve_files.Rows, fps: float, otherwise: float) -> NamedCurves:
@@ -139,7 +139,7 @@ def _checked(path: Path, rows: curve_files.Rows, fps: float, otherwise: float) -
         frame, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise InputError(f"{path}: frame {frame}: {names[column]} is not finite")
     try:
-        curves, observed = rig.from_names(values, names)
+        curves, observed = channel_orders.from_names(values, names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if not observed.any():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import channel_orders
 from a2fjax.animation import mesh
 from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
@@ -81,7 +81,7 @@ def named_curves(
         return None
     try:
         columns = [column for column, _ in known]
-        return rig.from_names(weights[:, columns], [name for _, name in known])
+        return channel_orders.from_names(weights[:, columns], [name for _, name in known])
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -96,7 +96,7 @@ def frame_numbers(times: np.ndarray) -> np.ndarray:
 
 def _is_channel(name: str) -> bool:
     try:
-        rig.from_names(np.zeros((1, 1)), [name])
+        channel_orders.from_names(np.zeros((1, 1)), [name])
     except InputError:
         return False
     return True

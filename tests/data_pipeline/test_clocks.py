@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
-from a2fjax import rig
+from a2fjax import channel_orders, rig
 from data_pipeline.timing import align, clocks
 
 
@@ -272,7 +272,9 @@ def test_real_recordings_agree_with_each_other(shared):
     for file in sorted((shared / "facegood_mandarin").glob("*.npz")):
         sound, _ = soundfile.read(file.with_suffix(".wav"))
         with np.load(file) as data:
-            curves, _ = rig.from_names(data["arkit52"], [str(n) for n in data["arkit52_names"]])
+            curves, _ = channel_orders.from_names(
+                data["arkit52"], [str(n) for n in data["arkit52_names"]]
+            )
         times = np.arange(len(curves)) / 30.0
         level = align.envelope(sound)
         lips = rig.aperture(curves)

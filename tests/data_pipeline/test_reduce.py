@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
-from a2fjax import rig
+from a2fjax import channel_orders, rig
 from data_pipeline.solver import reduce, solve
 
 PLAIN = solve.SolveSettings(l2=0.0, l1=0.0, smoothness=0.0, tolerance=1e-7, passes=20)
@@ -199,7 +199,7 @@ def ict(path):
     """The 52 channels [52, V, 3] in mm of an ICT-FaceKit file in cm."""
     with np.load(path, allow_pickle=False) as file:
         given_deltas, names = file["expression_deltas"], file["expression_names"]
-    channels = {c.name: c.channel for c in rig.channel_order("ict57").columns}
+    channels = {c.name: c.channel for c in channel_orders.order("ict57").columns}
     deltas = np.zeros((52, given_deltas.shape[1], 3))
     for name, delta in zip(names, given_deltas, strict=True):
         if channels[str(name)] is not None:

@@ -7,8 +7,8 @@ up:
     neutral [V, 3], expression_names [K], expression_deltas [K, V, 3]    ICT-FaceKit as converted
     neutral [V, 3], poseNames [K], an array [V, 3] for each pose         NVIDIA's bs_skin.npz
 
-Names come from any order of `rig.CHANNEL_ORDERS`, in upper or lower case; halves of one channel are
-summed. Optional arrays, as vertex indices or as one 0 or 1 per vertex:
+Names come from any order of `channel_orders.ORDERS`, in upper or lower case; halves of one channel
+are summed. Optional arrays, as vertex indices or as one 0 or 1 per vertex:
 
     skin, tongue         vertices of each part; without them all vertices are skin
     jaw [5]              key points that only the jaw moves
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import channel_orders
 from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
 
@@ -123,9 +124,7 @@ def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
     neutral = _numbers(path, "neutral", data["neutral"])
     if neutral.ndim != 2 or neutral.shape[1:] != (3,) or not len(neutral):
         raise InputError(f"{path}: neutral has shape {neutral.shape}, expected [V, 3]")
-    columns = {
-        c.name.lower(): c for o in channels_of_rig.CHANNEL_ORDERS.values() for c in o.columns
-    }
+    columns = {c.name.lower(): c for o in channel_orders.ORDERS.values() for c in o.columns}
     shapes = np.zeros((channels_of_rig.NUM_CHANNELS, *neutral.shape))
     for name, delta in zip(names, deltas, strict=True):
         column = columns.get(name.lower())
