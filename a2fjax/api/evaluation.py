@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2fjax.api.tables import import_pandas
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -280,9 +281,6 @@ def _names(split: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _data_frame(rows: dict[tuple[str, str], Any], names: tuple[str, str]) -> pandas.DataFrame:
-    try:
-        import pandas
-    except ImportError:
-        raise InputError("to_pandas needs pandas: pip install pandas") from None
+    pandas = import_pandas()
     index = pandas.MultiIndex.from_tuples(list(rows), names=names)
     return pandas.DataFrame(list(rows.values()), index=index)

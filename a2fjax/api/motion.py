@@ -12,6 +12,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.animation import formats, tracks
+from a2fjax.api.tables import import_pandas
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -155,12 +156,7 @@ class Motion:
         Raises:
           InputError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError(
-                "to_pandas needs pandas, which is not installed: pip install pandas"
-            ) from None
+        pandas = import_pandas()
         index = pandas.Index(self.times, name="time")
         return pandas.DataFrame(self.curves, index=index, columns=list(self.channels))
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from a2fjax import configuration as config_lib
 from a2fjax import signals
+from a2fjax.api.tables import import_pandas
 from a2fjax.configuration import Config, Resolved
-from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
     import pandas
@@ -95,11 +95,7 @@ class Run:
         Raises:
           InputError: pandas is not installed, or nothing was logged.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise InputError("to_pandas needs pandas: pip install pandas") from None
-        return pandas.DataFrame(self.metrics()).groupby("step").last()
+        return import_pandas().DataFrame(self.metrics()).groupby("step").last()
 
 
 def train(

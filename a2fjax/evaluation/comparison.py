@@ -114,8 +114,8 @@ def build_rows(
       InputError: no such run or step.
     """
     out = []
-    for i, run in enumerate(runs):
-        config, name = read_config(run).config, Path(run).name
+    for i, (run, name) in enumerate(zip(runs, row_names(runs), strict=True)):
+        config = read_config(run).config
         step = checkpoint if i == 0 else None
         if not is_sampled(config):
             out.append(Row(name, Predictor.load(run, step), 1))
@@ -130,6 +130,29 @@ def build_rows(
             calls = f"{count} step{'s' if count > 1 else ''}"
             out.append(Row(f"{name}, {calls}", model, samples))
     return out
+
+
+def row_names(runs: Sequence[str | Path]) -> list[str]:
+    """Returns a different name for each run: the last parts of its path, as few as are needed.
+
+    Example:
+        >>> row_names(["a/run", "b/run", "b/other", "b/run"])
+        ['a/run', 'b/run', 'other', 'b/run (2)']
+    """
+    paths = [Path(run).absolute() for run in runs]
+
+    def tail(path: Path, count: int) -> str:
+        return "/".join(path.parts[-count:])
+
+    names: list[str] = []
+    for i, path in enumerate(paths):
+        others = [p for p in paths if p != path]
+        count = 1
+        while count < len(path.parts) and any(tail(p, count) == tail(path, count) for p in others):
+            count += 1
+        repeat = paths[:i].count(path) + 1
+        names.append(tail(path, count) + (f" ({repeat})" if repeat > 1 else ""))
+    return names
 
 
 def compare(

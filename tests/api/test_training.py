@@ -93,6 +93,7 @@ def test_a_task_of_ones_own_survives_reload_and_init_from(shards, tmp_path, monk
     )
     assert any("finished" in line for line in lines)
     (logged,) = run.metrics()
+    assert run.to_pandas().loc[2, "train/loss"] == logged["train/loss"]
     terms = sum(logged[f"train/loss/{name}"] for name in ("position", "velocity"))
     assert logged["train/loss"] > 1.5 * terms
     model = run.load()

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+import a2fjax as a2f
 from a2fjax import rig
 from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, DataConfig
@@ -231,7 +232,12 @@ def test_intervals_are_over_people(shards):
 
 
 def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
-    result = evaluate(StandIn(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
+    measured = a2f.evaluate(StandIn(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
+    result = measured.values
+    rows = measured.to_pandas()
+    ratio = result["splits"]["test_subjects"]["model"]["rmse_ratio"]
+    assert rows.loc[("test_subjects", "model"), "rmse_ratio"] == ratio
+    assert ("test_sentences", "model, noise_20db") in rows.index
     path = tmp_path / "new" / "report.json"
     report.write(path, result)
     assert report.read(path) == json.loads(path.read_text()) == json.loads(json.dumps(result))
@@ -350,6 +356,8 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     assert part["clips"] == 8 and 0.3 < part["model"]["rmse_ratio"] < 3
     assert result["data"][0]["folder"] == str(folder) and result["run"] == str(run)
     assert report.table(result) in shown.out and "8 clips, the model" in shown.err
+    rows = a2f.compare(run, a2f.load(run), limit=2, split="test_subjects").to_pandas()
+    assert len(rows) == 2 and rows.iloc[0].equals(rows.iloc[1])
     assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
     assert cli.main(["evaluate", str(run), "--split", "test_subject"]) == 2
     assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
