@@ -17,12 +17,8 @@ from a2fjax.encoders.whisper import chunked
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models.params import paths, split
 
-ALL = ("wav2vec2", "large", "hubert", "hubert-large", "whisper")
-# HuBERT's network is that of wav2vec 2.0: one of each architecture is enough in quick tests.
-KINDS = tuple(
-    pytest.param(name, marks=pytest.mark.slow) if name in ("large", "hubert") else name
-    for name in ALL
-)
+# One of each architecture: HuBERT's network is that of wav2vec 2.0.
+KINDS = ("wav2vec2", "hubert-large", "whisper")
 # Nothing here runs long enough to benefit from optimisation.
 compile_fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

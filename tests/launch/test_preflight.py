@@ -95,15 +95,19 @@ def test_wrong_commands_are_one_line(cli, capsys, words, says):
     assert says in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["spec.json", "job.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 9}', "\0"])
-def test_a_damaged_file_is_named(cli, capsys, name, text):
+def test_a_damaged_file_is_named(cli, capsys):
     assert cli("submit", cli.experiment, "--name", "one") == 0
-    (cli.runs / "one" / "launch" / name).write_text(text)
-    capsys.readouterr()
-    assert cli("status", "one") == 2
-    err = capsys.readouterr().err
-    assert name in err and err.count("\n") == 1
+    assert cli("wait", "one") == 0
+    for name in ("spec.json", "job.json"):
+        path = cli.runs / "one" / "launch" / name
+        content = path.read_text()
+        for text in ("", "{", "[]", '{"version": 1}', '{"version": 9}', "\0"):
+            path.write_text(text)
+            capsys.readouterr()
+            assert cli("status", "one") == 2
+            err = capsys.readouterr().err
+            assert name in err and err.count("\n") == 1, (name, text)
+        path.write_text(content)
 
 
 def test_unknown_runs_are_named(cli, capsys):
