@@ -79,7 +79,8 @@ def save(path: str | Path, encoder: SpeechEncoder, params: Params) -> None:
     from safetensors.numpy import save_file
 
     tensors = {p: np.ascontiguousarray(v, np.float32) for p, v in leaves(params)}
-    metadata = {"encoder": json.dumps(encoder.describe()), "crc32": _checksum(tensors)}
+    description = json.dumps(encoder.describe())
+    metadata = {"encoder": description, "crc32": _checksum(description, tensors)}
     with files.atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
@@ -117,8 +118,8 @@ def restore(
     expected = {name: leaf.shape for name, leaf in leaves(shapes)}
     if {name: value.shape for name, value in tensors.items()} != expected:
         raise InputError(f"{path}: damaged (its weights do not fit its description)")
-    if metadata.get("crc32") != _checksum(tensors):
-        raise InputError(f"{path}: damaged (the checksum of its weights does not match)")
+    if metadata.get("crc32") != _checksum(metadata["encoder"], tensors):
+        raise InputError(f"{path}: damaged (its checksum does not match)")
     if kind is not None and encoder.kind != kind:
         raise InputError(f"{path}: holds a {encoder.kind} encoder, expected {kind}")
     params: Params = {}
@@ -141,9 +142,9 @@ def from_description(description: dict[str, Any], config: EncoderConfig) -> Spee
         raise InputError(f"not the description of an encoder ({error})") from None
 
 
-def _checksum(tensors: dict[str, np.ndarray]) -> str:
-    """Returns the CRC-32 of tensors in the order of their names."""
-    value = 0
+def _checksum(description: str, tensors: dict[str, np.ndarray]) -> str:
+    """Returns the CRC-32 of an encoder's description and of its tensors in order of their names."""
+    value = zlib.crc32(description.encode())
     for name in sorted(tensors):
         value = zlib.crc32(np.ascontiguousarray(tensors[name]).view(np.uint8).data, value)
     return f"{value:08x}"

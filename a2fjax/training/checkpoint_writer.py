@@ -27,7 +27,7 @@ from a2fjax.configuration import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
-from a2fjax.training import checkpoints, orbax_errors
+from a2fjax.training import checkpoints, checksums, orbax_errors
 from a2fjax.training.state import TrainState
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -98,7 +98,11 @@ class CheckpointWriter:
         """
         kept = params_lib.split(state.frozen, checkpoints.STORED_ELSEWHERE)[0]
         state = dataclasses.replace(state, frozen=kept)
-        average = state.merged(average=True)
+        items = {
+            "params": state.merged(average=False),
+            "ema": state.merged(average=True),
+            "opt": state.opt_state,
+        }
         meta = {
             **meta,
             "step": step,
@@ -106,6 +110,7 @@ class CheckpointWriter:
             "shape": mesh_descriptor.VERSION,
             "metrics": dict(metrics),
             "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+            "checksums": {item: checksums.of_tree(tree) for item, tree in items.items()},
         }
         ranked = {k: float(v) for k, v in metrics.items()} if self._metric in metrics else None
         self.wait()
@@ -114,10 +119,8 @@ class CheckpointWriter:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.merged(average=False)),
-                    ema=ocp.args.StandardSave(average),
-                    opt=ocp.args.StandardSave(state.opt_state),
-                    meta=ocp.args.JsonSave(meta),
+                    **{item: ocp.args.StandardSave(tree) for item, tree in items.items()},
+                    meta=ocp.args.JsonSave(checksums.seal(meta)),
                 ),
                 metrics=ranked,
                 force=True,
@@ -173,6 +176,7 @@ class CheckpointWriter:
             found = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
             raise checkpoints.damaged(folder, error) from None
+        checkpoints.verify(folder, {item: found[item] for item in items}, meta)
         params = params_lib.restrict(found["params"], abstract.params)
         frozen = params_lib.restrict(found["params"], fixed)
         frozen = params_lib.merge(frozen, elsewhere or {})

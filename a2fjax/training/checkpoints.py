@@ -6,13 +6,15 @@
                                     weights of encoders, which are in encoders/
                           /ema      averaged parameters for evaluation, inference and export
                           /opt      optimiser state
-                          /meta     JSON: step, rig, configuration, data, metrics, versions
+                          /meta     JSON: step, rig, configuration, data, metrics, versions,
+                                    checksums of all tensors and of the meta itself
 
 `a2fjax.training.checkpoint_writer` writes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from a2fjax import mesh_descriptor, rig
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
-from a2fjax.training import orbax_errors
+from a2fjax.training import checksums, orbax_errors
 
 ITEMS = ("params", "ema")
 STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}",)
@@ -69,7 +71,7 @@ def load_params(
 
     Raises:
       InputError: the path is not a run, there is no such step (the message names the nearest), or
-        the checkpoint is damaged or belongs to another rig.
+        the checkpoint is damaged or belongs to another rig; a damaged tensor is named.
 
     Example:
       >>> load_params("nowhere")
@@ -100,7 +102,34 @@ def load_params(
                 found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
             raise damaged(folder, error) from None
+    verify(folder, {item: found[item]}, meta)
     return step, found[item], meta
+
+
+def verify(folder: Path, items: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Checks that restored arrays are those that were saved.
+
+    All processes must call this if an array is spread over several of them.
+
+    Args:
+      folder: the checkpoint.
+      items: trees of arrays by item.
+      meta: the checkpoint's meta.
+
+    Raises:
+      InputError: an array's checksum does not match; the message names the first such arrays.
+    """
+    wrong = [
+        f"{item}/{name}"
+        for item, tree in items.items()
+        for name in checksums.differing(tree, meta["checksums"].get(item, {}))
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        named = f"{', '.join(wrong[:3])}{more}"
+        raise InputError(
+            f"checkpoint {folder}: damaged: {named} (checksum does not match){_beside(folder)}"
+        )
 
 
 def check_params(params: Any, expected: Any, *, name: str) -> None:
@@ -160,13 +189,15 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         found = meta["rig"]
     except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
         raise damaged(folder, error) from None
+    if not (checksums.is_sealed(meta) and isinstance(meta.get("checksums"), dict)):
+        why = "checksum does not match" if "checksums" in meta else "it has no checksums"
+        raise InputError(f"checkpoint {folder}: damaged: meta ({why}){_beside(folder)}")
     if found != rig.FINGERPRINT:
         raise InputError(
             f"checkpoint {folder}: made for rig {found}, this version has {rig.FINGERPRINT}; "
             "its channels mean something else"
         )
-    # Checkpoints older than this version number have version 1.
-    described = meta.get("shape", 1)
+    described = meta.get("shape")
     if "identity" in shapes and described != mesh_descriptor.VERSION:
         raise InputError(
             f"checkpoint {folder}: its identities come from version {described} of what is "
@@ -177,8 +208,11 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
 
 def damaged(folder: Path, error: Exception) -> InputError:
     """Returns the error for an unreadable checkpoint; it names the complete steps beside it."""
-    others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
-    rest = f"; complete steps beside it: {others}" if others else ""
     why = orbax_errors.first_line(error)
     why = f"{why[:120]}..." if len(why) > 120 else why
-    return InputError(f"checkpoint {folder}: cannot be read ({why}){rest}")
+    return InputError(f"checkpoint {folder}: cannot be read ({why}){_beside(folder)}")
+
+
+def _beside(folder: Path) -> str:
+    others = [s for s in steps_in(folder.parent) if str(s) != folder.name]
+    return f"; complete steps beside it: {others}" if others else ""

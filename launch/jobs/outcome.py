@@ -13,10 +13,12 @@ from launch.jobs.record import Submission, launch
 
 WAITING, RUNNING, DONE = "waiting", "running", "done"
 FAILED, BAD_INPUT, STOPPED, LOST = "failed", "bad input", "stopped", "lost"
+CANCELLED = "cancelled"
 ACTIVE = (WAITING, RUNNING)
-WRONG = (FAILED, BAD_INPUT, STOPPED, LOST)
-STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, BAD_INPUT, LOST)
-"""States of a run or element. "stopped" can be resumed; "lost" left no exit code."""
+WRONG = (FAILED, BAD_INPUT, STOPPED, CANCELLED, LOST)
+STATES = (WAITING, RUNNING, DONE, STOPPED, CANCELLED, FAILED, BAD_INPUT, LOST)
+"""States of a run or element. "stopped" and "cancelled" can be resumed; "cancelled" ended by
+`submit.py cancel`, whatever its exit code; "lost" left no exit code."""
 
 STOP_CODES = (EXIT_PREEMPTED, 128 + signal.SIGTERM)
 """Exit codes of a command that was asked to stop; the second is that of one without a handler."""
@@ -48,6 +50,16 @@ def state_of(code: int) -> str:
     return known.get(code, FAILED)
 
 
+def ended(run: Path, code: int) -> str:
+    """Returns the state of a run or element that ended with an exit code."""
+    return CANCELLED if code != EXIT_OK and is_cancelled(run) else state_of(code)
+
+
+def is_cancelled(run: Path) -> bool:
+    """Returns whether the last attempt was cancelled while it ran or waited."""
+    return (launch(run) / "cancelled").exists()
+
+
 def exit_code(run: Path) -> int | None:
     """Returns the final exit code, or None if none was written yet."""
     try:
@@ -59,7 +71,7 @@ def exit_code(run: Path) -> int | None:
 def last_code(run: Path, submission: Submission | None) -> int | None:
     """Returns the exit code, or that of the first process if its scheduler was killed."""
     code, result = exit_code(run), progress.result(run)
-    if code is None and (launch(run) / "cancelled").exists():
+    if code is None and is_cancelled(run):
         return EXIT_PREEMPTED  # it never started
     if code is None and submission is not None and result.get("attempt") == submission.attempt:
         value = result.get("exit_code")
@@ -70,7 +82,7 @@ def last_code(run: Path, submission: Submission | None) -> int | None:
 def recorded(run: Path, submission: Submission | None) -> State:
     """Returns the state according to the files, for work no longer known to its scheduler."""
     code = last_code(run, submission)
-    return State(LOST if code is None else state_of(code))
+    return State(LOST if code is None else ended(run, code))
 
 
 def started(run: Path, submission: Submission) -> bool:

@@ -67,8 +67,9 @@ def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -
     code = first_code(run, code, spec.resources.hosts)
     if code == errors.EXIT_OK:
         return Decision(code, False, "done")
-    if (record.launch(run) / "cancelled").exists():
-        return Decision(code, False, "cancelled")
+    if outcome.is_cancelled(run):
+        # A process that did not stop in time was killed, which is not a failure of the run.
+        return Decision(errors.EXIT_PREEMPTED if code > 128 else code, False, "cancelled")
     if ended:
         return Decision(code, False, "the job was asked to end")
     stopped = code in outcome.STOP_CODES

@@ -94,7 +94,7 @@ def write_result(run: Path, spec: JobSpec, code: int, attempt: int) -> None:
     step, values = progress.last(run)
     result = {
         "exit_code": code,
-        "state": outcome.state_of(code),
+        "state": outcome.ended(run, code),
         "step": step,
         "steps": spec.steps,
         "metrics": progress.metrics(values),

@@ -6,13 +6,13 @@ import contextlib
 import json
 from pathlib import Path
 
-from launch.jobs import progress, worker
+from launch.jobs import outcome, progress, worker
 from launch.jobs.record import launch
 
 
 def why(run: Path) -> str:
     """Returns the last line that a run printed, and why it is not restarted."""
-    if (launch(run) / "cancelled").exists():
+    if outcome.is_cancelled(run):
         return f"cancelled: {worker.tail(run)}"
     ends = [e for e in progress.events(run) if e["event"] == "end"]
     reason = f"{ends[-1].get('why')}: " if ends else ""

@@ -41,7 +41,13 @@ def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
                 raise
             print(f"{name} cannot be asked here: {error}", file=sys.stderr)
             result |= {run: outcome.recorded(run, entry) for run, entry in group.items()}
-    return {run: result[run] for run in runs}
+    return {run: _named(run, result[run]) for run in runs}
+
+
+def _named(run: Path, state: State) -> State:
+    """Returns "cancelled" for a run that schedulers report as failed or lost after `cancel`."""
+    ended = not state.active and state.name != outcome.DONE
+    return State(outcome.CANCELLED) if ended and outcome.is_cancelled(run) else state
 
 
 def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:
@@ -50,8 +56,8 @@ def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:
     if not scheduler.capabilities.starts_finalize:
         # For a last command that was not started yet, the file alone means cancelled.
         for run, state in result.items():
-            cancelled = (record.launch(run) / "cancelled").exists()
-            if run.name == record.FINALIZE and state.name == outcome.WAITING and cancelled:
+            waits = run.name == record.FINALIZE and state.name == outcome.WAITING
+            if waits and outcome.is_cancelled(run):
                 result[run] = outcome.recorded(run, group[run])
     return result
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from a2fjax.errors import InputError
-from launch.jobs.outcome import ACTIVE, DONE, STOPPED
+from launch.jobs.outcome import ACTIVE, CANCELLED, DONE, STOPPED
 from launch.sweeps import sweep
 from launch.sweeps.spaces import Space
 from launch.tuning.study import JOURNAL, PRUNERS, Points, Result, Settings, Study, held
@@ -188,7 +188,7 @@ class _Driver:
         elif state in ACTIVE and behind:
             self._study.note(number, "pruned", True)
             self._prune(number, run)
-        elif state == STOPPED:
+        elif state in (STOPPED, CANCELLED):
             self._stopped.add(number)
         elif state not in ACTIVE:
             self._study.end(number, "failed")

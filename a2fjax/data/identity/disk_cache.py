@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +24,11 @@ def find(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     folder = user_cache.folder()
     if folder is None:
         return None
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        array = np.load(folder / f"{name}.npy", allow_pickle=False)
+    with contextlib.suppress(
+        OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile
+    ):
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as data:
+            array = data["array"]
         if array.shape == shape and array.dtype == np.float32 and np.isfinite(array).all():
             return np.asarray(array)
     return None
@@ -37,8 +41,9 @@ def store(name: str, array: np.ndarray) -> None:
         return
     with contextlib.suppress(OSError, InputError, WorkFailed):
         folder.mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        # An .npz has a checksum, an .npy has none.
+        with files.atomic_write(folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, array=array)
 
 
 @functools.cache

@@ -102,19 +102,18 @@ def _initialise(setup: ProcessSetup, detector: FailureDetector | None) -> None:
         os.environ[THREADS] = str(devices)
     if setup.processes > 1 and os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    host, port = ("127.0.0.1", _free_port()) if detector is None else (setup.host, detector.port)
-    # A program that has already used JAX, such as a notebook, can train in one process only.
-    alone = contextlib.suppress(RuntimeError) if detector is None else contextlib.nullcontext()
-    with alone, _no_proxy(host):
-        jax.distributed.initialize(
-            f"{host}:{port}",
-            setup.processes,
-            setup.process,
-            local_device_ids=setup.visible,
-            cluster_detection_method="deactivate",
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            coordinator_bind_address=f"{host}:{port}" if detector is None else None,
-        )
+    # JAX's coordination service ends a process that was paused for longer than the heartbeat's
+    # timeout, so a single process, which needs no service, does not start it.
+    if detector is not None:
+        with _no_proxy(setup.host):
+            jax.distributed.initialize(
+                f"{setup.host}:{detector.port}",
+                setup.processes,
+                setup.process,
+                local_device_ids=setup.visible,
+                cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
     count = jax.local_device_count()
     assert jax.process_count() == setup.processes, (jax.process_count(), setup)
     wanted = setup.local_devices
@@ -148,11 +147,6 @@ def _no_proxy(host: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def _finish(detector: FailureDetector | None, watchdog: Watchdog) -> None:
     import jax
 
@@ -160,7 +154,7 @@ def _finish(detector: FailureDetector | None, watchdog: Watchdog) -> None:
     if detector is not None:
         # With srun -K the first process to end would kill those that are still writing.
         detector.leave(HEARTBEAT_SECONDS)
-    jax.distributed.shutdown()
+        jax.distributed.shutdown()
 
 
 def _fail(detector: FailureDetector | None, text: str, code: int) -> None:

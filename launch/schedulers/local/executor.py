@@ -57,7 +57,8 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
         submitted(f"{socket.gethostname()}/{name}", [*job.chosen, *last])
         executor = _Executor(job.root, lock)
         try:
-            while not ready() and not all(_cancelled(e.folder) for e in [*job.chosen, *last]):
+            elements = [*job.chosen, *last]
+            while not ready() and not all(outcome.is_cancelled(e.folder) for e in elements):
                 time.sleep(0.2)
             executor.run(list(job.chosen), job.spec.options.get("max_parallel") or 1)
             executor.run(last, 1)
@@ -92,10 +93,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _cancelled(folder: Path) -> bool:
-    return (launch(folder) / "cancelled").exists()
-
-
 class _Executor:
     """Elements of one submission."""
 
@@ -109,7 +106,7 @@ class _Executor:
         """Runs elements, at most `max_parallel` at a time and as free GPUs allow."""
         while waiting or self.active:
             for element in list(waiting):
-                if _cancelled(element.folder):
+                if outcome.is_cancelled(element.folder):
                     waiting.remove(element)
                     self._end(element, requeue.Decision(EXIT_PREEMPTED, False, "cancelled"))
                 elif len(self.active) < max_parallel:
@@ -120,7 +117,7 @@ class _Executor:
                     self._begin(element, gpus)
             time.sleep(0.05)
             for one in list(self.active):
-                if _cancelled(one.element.folder):
+                if outcome.is_cancelled(one.element.folder):
                     one.ask()
                 code = one.poll()
                 if code is None:
@@ -177,7 +174,8 @@ class _Executor:
         requeue.close(element.folder, element.spec, decision)
         self.codes[element.folder] = decision.code
         text = progress.line(element.folder, element.spec.steps)
-        print(f"{element.spec.id}: {outcome.state_of(decision.code)}  {text}".rstrip(), flush=True)
+        state = outcome.ended(element.folder, decision.code)
+        print(f"{element.spec.id}: {state}  {text}".rstrip(), flush=True)
 
 
 class _Running:
