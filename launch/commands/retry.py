@@ -59,8 +59,8 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
         print(f"{folder.name}: {f'{active} run or wait' if active else 'all is done'}")
         return errors.EXIT_OK
     entries: list[tuple[Path, JobSpec]] = []
-    # The trials of one array share resources and options, but the parts of a sweep that grew may
-    # have been submitted with different ones.
+    # The trials of one array share resources, options and code, but the parts of a sweep that grew
+    # may have been submitted with different ones.
     alike: dict[str, list[int]] = {}
     for index, run in enumerate(runs, 1):
         spec = record.read(run)
@@ -69,7 +69,10 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
             if spec.config is not None:
                 pinned = configuration.from_json(json.dumps(spec.config))
                 preflight.batch(pinned.config, spec.resources)
-            shared = (spec.scheduler, spec.resources, spec.options, spec.directory)
+            shared = (
+                *(spec.scheduler, spec.resources, spec.options, spec.directory),
+                *(spec.python, spec.snapshot, spec.environment),
+            )
             alike.setdefault(repr(shared), []).append(index)
         entries.append((run, spec))
     codes = []

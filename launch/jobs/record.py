@@ -3,6 +3,7 @@
 ROOT/RUN/                   folder that the command fills; the run folder of a training
     launch/spec.json        `JobSpec`
     launch/config.json      configuration that training reads, unaffected by later edits of files
+    launch/checked_code.py  starts the worker if the snapshot of the code is as it was
     launch/job.json         `Submission`: how it was last submitted
     launch/data.json        digests of data that did not exist yet on submission
     launch/events.jsonl, logs/rank-0.log, result.json, exit
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from a2fjax import files
 from a2fjax.errors import InputError
+from launch.jobs import checked_code
 from launch.jobs.formats import as_json
 from launch.jobs.spec import JobSpec, Resources
 
@@ -30,6 +32,7 @@ VERSION = 1
 ARRAY = ".build"
 ELEMENTS = "elements"
 FINALIZE = "finalize"
+_CHECK = "checked_code.py"
 T = TypeVar("T")
 
 
@@ -60,15 +63,29 @@ def launch(folder: Path) -> Path:
 
 
 def write(folder: Path, spec: JobSpec) -> None:
-    """Writes the specification, and the configuration that training reads.
+    """Writes the specification, the configuration that training reads, and the check of the code.
 
     Raises:
       InputError, WorkFailed: as `files.write_text`.
     """
     files.make_folder(launch(folder))
+    if spec.snapshot is not None:
+        text = Path(checked_code.__file__).read_text(encoding="utf-8")
+        files.write_text(launch(folder) / _CHECK, text)
     if spec.config is not None:
         files.write_text(launch(folder) / "config.json", json.dumps(spec.config, indent=2) + "\n")
     write_json(launch(folder) / "spec.json", dataclasses.asdict(spec))
+
+
+def interpreter(folder: Path | str, spec: JobSpec) -> tuple[str, ...]:
+    """Returns the words that start Python with the code of a run or element.
+
+    They refuse a snapshot whose files are not those of its digest.
+    """
+    if spec.snapshot is None or spec.code is None:
+        return (spec.python,)
+    check = f"{folder}/launch/{_CHECK}"
+    return (spec.python, "-I", "-S", check, spec.code, spec.snapshot, spec.python)
 
 
 def read(folder: Path) -> JobSpec:

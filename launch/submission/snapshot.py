@@ -2,12 +2,13 @@
 
 A snapshot holds the files that git tracks, as they are on disk, and the packages of
 `config.plugins`. Contents are stored once in ROOT/.code/files/, and a snapshot is a folder of hard
-links to them, so that many runs and versions of the code take little more space than one.
+links to them, so that many runs and versions of the code take little more space than one. Other
+users may write to a shared ROOT, so a snapshot is checked against its digest whenever it is reused,
+and on the node before it runs (`launch.jobs.checked_code`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 from a2fjax import files
 from a2fjax.errors import InputError, WorkFailed
+from launch.jobs import checked_code
 
 FOLDER = ".code"
 CODE = Path(__file__).resolve().parents[2]
@@ -55,8 +57,8 @@ def take(
       keep: whether to write the snapshot; otherwise only its digest is computed.
 
     Raises:
-      InputError, WorkFailed: ROOT cannot be written to, a file cannot be read, or a plugin is not
-        importable.
+      InputError, WorkFailed: ROOT cannot be written to, a file cannot be read, a plugin is not
+        importable, or the folder of the snapshot holds other files.
     """
     names = _tracked(code)
     if names is None:
@@ -65,18 +67,29 @@ def take(
     for plugin in plugins:
         sources |= _plugin_files(plugin, sources, code)
     try:
-        entries = {name: _entry(path) for name, path in sources.items()}
+        entries = {name: checked_code.entry(path) for name, path in sources.items()}
     except OSError as error:
         raise WorkFailed(f"{error.filename}: could not be read ({error.strerror})") from None
-    text = "".join(f"{name}\0{kind}\0{value}\n" for name, (kind, value) in sorted(entries.items()))
-    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+    digest = checked_code.digest(entries)
     folder = root.absolute() / FOLDER / digest
     if keep and not folder.is_dir():
         try:
             _write(sources, entries, folder)
         except OSError as error:
             raise WorkFailed(f"{folder}: could not be written ({error.strerror})") from None
+    if folder.exists():
+        _check(folder, digest, entries)
     return str(folder), digest
+
+
+def _check(folder: Path, digest: str, entries: Mapping[str, tuple[str, str]]) -> None:
+    """Raises `InputError` if a snapshot holds other files; the message names one."""
+    message = checked_code.wrong(str(folder), digest)
+    if message:
+        there = checked_code.entries(str(folder))
+        differ = [n for n in sorted({*there, *entries}) if there.get(n) != entries.get(n)]
+        first = f", first {differ[0]}" if differ else ""
+        raise InputError(f"{message}{first}; remove the folder and submit again")
 
 
 def untracked(code: Path = CODE) -> list[str]:
@@ -151,14 +164,6 @@ def _plugin_files(plugin: str, sources: Mapping[str, Path], code: Path) -> dict[
     return contents
 
 
-def _entry(path: Path) -> tuple[str, str]:
-    """Returns the kind of a file and its digest, or the target of a link."""
-    if path.is_symlink():
-        return "link", os.readlink(path)
-    content = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ("program" if os.access(path, os.X_OK) else "file"), content
-
-
 def _write(
     sources: Mapping[str, Path], entries: Mapping[str, tuple[str, str]], folder: Path
 ) -> None:
@@ -173,12 +178,13 @@ def _write(
             if kind == "link":
                 path.symlink_to(value)
                 continue
-            stored = store / (value + ("-x" if kind == "program" else ""))
-            if not stored.exists():
+            program = os.access(sources[name], os.X_OK)
+            stored = store / (value + ("-x" if program else ""))
+            if not stored.exists() or checked_code.entry(stored) != (kind, value):
                 with files.atomic_write(stored) as temporary:
                     shutil.copyfile(sources[name], temporary)
                     # Read-only, because many snapshots link to the same file.
-                    temporary.chmod(0o555 if kind == "program" else 0o444)
+                    temporary.chmod(0o555 if program else 0o444)
             try:
                 path.hardlink_to(stored)
             except OSError:

@@ -17,7 +17,13 @@ from launch.schedulers.base import Capabilities, Option
 from launch.submission import dependencies, flags, site_profile, snapshot
 
 MAX_REQUEUES = 50
-_MANAGED = ("PYTHONPATH", "PYTHONUNBUFFERED", "A2F_LOCAL_DEVICES")
+_CODE = {
+    # `python -m` would import from the working folder, usually the checkout, before PYTHONPATH.
+    "PYTHONSAFEPATH": "1",
+    # Snapshots hold only what their digest covers.
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_MANAGED = ("PYTHONPATH", "PYTHONUNBUFFERED", "A2F_LOCAL_DEVICES", *_CODE)
 _CPU = {"JAX_PLATFORMS": "cpu"}
 
 
@@ -174,6 +180,7 @@ def environment(
     if code is not None:
         paths = [code, *filter(None, [None if remote else os.environ.get("PYTHONPATH")])]
         result["PYTHONPATH"] = formats.utf8(os.pathsep.join(paths), "PYTHONPATH")
+        result |= _CODE
     if resources.local_devices:
         result["A2F_LOCAL_DEVICES"] = str(resources.local_devices)
     if resources.cpu_devices and not resources.gpus:

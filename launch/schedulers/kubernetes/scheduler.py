@@ -15,7 +15,7 @@ from a2fjax import files
 from a2fjax.errors import InputError, WorkFailed, nearest
 from launch.jobs import formats, outcome, record
 from launch.jobs.outcome import State
-from launch.jobs.record import Submission, launch
+from launch.jobs.record import Submission, interpreter, launch
 from launch.jobs.spec import Resources
 from launch.schedulers import base
 from launch.schedulers.base import (
@@ -168,10 +168,11 @@ class Kubernetes(base.Scheduler):
 
 def _jobset(element: Element) -> str:
     spec = element.spec
+    python = interpreter(element.folder, spec)
     values = {k: v for k, v in spec.options.items() if k not in _SECRETS}
     run = jobset.JobSetRun(
         name=_name(element),
-        command=(spec.python, "-m", "launch.jobs.worker", str(element.folder)),
+        command=(*python, "-m", "launch.jobs.worker", str(element.folder)),
         directory=spec.directory,
         nodes=spec.resources.nodes,
         gpus=spec.resources.gpus or 0,

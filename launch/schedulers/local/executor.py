@@ -22,7 +22,7 @@ from typing import IO
 from a2fjax import files, signals
 from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
 from launch.jobs import outcome, progress, requeue
-from launch.jobs.record import launch
+from launch.jobs.record import interpreter, launch
 from launch.schedulers.base import Element, Job, Submitted
 from launch.schedulers.local import gpu_locks
 
@@ -212,7 +212,7 @@ class _Running:
             with (launch(folder) / "job.log").open("ab") as log:
                 self.processes.append(
                     subprocess.Popen(
-                        [spec.python, "-m", "launch.jobs.worker", str(folder)],
+                        [*interpreter(folder, spec), "-m", "launch.jobs.worker", str(folder)],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from typing import Any
 
 from a2fjax.errors import EXIT_FAILED
 from launch.jobs import outcome
+from launch.jobs.record import interpreter
 from launch.jobs.spec import JobSpec, Resources
 from launch.schedulers.base import Element, Job
 
@@ -57,13 +58,13 @@ def _script(name: str, elements: Sequence[Element], indices: Sequence[int], spec
             "runs=(",
             *(f"  {shlex.quote(str(element.folder))}" for element in elements),
             ")",
-            f"python={shlex.quote(spec.python)}",
             "srun=(",
             *(f"  {shlex.quote(word)}" for word in _srun(spec)),
             ")",
             *(f"export {k}={shlex.quote(v)}" for k, v in sorted(spec.environment.items())),
             f"directory={shlex.quote(spec.directory)}",
             _BODY.format(
+                python=_python(spec),
                 most=spec.max_requeues,
                 failed=EXIT_FAILED,
                 stopped=" | ".join(f"{code:d}" for code in outcome.STOP_CODES),
@@ -71,6 +72,12 @@ def _script(name: str, elements: Sequence[Element], indices: Sequence[int], spec
             "",
         ]
     )
+
+
+def _python(spec: JobSpec) -> str:
+    """Returns the words that start Python with the code of "$run", quoted."""
+    words = interpreter("$run", spec)
+    return " ".join(f'"{w}"' if w.startswith("$run/") else shlex.quote(w) for w in words)
 
 
 def _directives(resources: Resources, values: Mapping[str, Any], name: str) -> list[str]:
@@ -120,6 +127,7 @@ def _srun(spec: JobSpec) -> list[str]:
 
 _BODY = r"""
 run=${{runs[${{SLURM_ARRAY_TASK_ID:-1}} - 1]}}
+python=({python})
 launch=$run/launch
 restarts=${{SLURM_RESTART_COUNT:-0}}
 end() {{
@@ -147,8 +155,8 @@ if [ -n "${{SLURM_JOB_ID:-}}" ]; then
   export JAX_COORDINATOR_PORT=$A2F_PORT
 fi
 code=0
-"${{step[@]}}" "$python" -m launch.jobs.worker "$run" || code=$?
-requeue=("$python" -m launch.jobs.requeue "$run" "$code")
+"${{step[@]}}" "${{python[@]}}" -m launch.jobs.worker "$run" || code=$?
+requeue=("${{python[@]}}" -m launch.jobs.requeue "$run" "$code")
 decision=$("${{requeue[@]}}" "${{ended[@]}}" --restarts "$restarts") || decision=
 case "$decision" in
   "again "* | "end "*) final=${{decision#* }} ;;

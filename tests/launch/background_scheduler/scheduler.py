@@ -8,13 +8,13 @@ from pathlib import Path
 
 from launch.jobs import outcome
 from launch.jobs.outcome import State
-from launch.jobs.record import FINALIZE, launch
+from launch.jobs.record import FINALIZE, interpreter, launch
 from launch.schedulers import base
 
 # The shell ignores the signal that its group gets, so that the exit code is always recorded.
 SCRIPT = """trap '' TERM
-"$0" -m launch.jobs.worker "$1"
-"$0" -m launch.jobs.requeue "$1" $? --ended"""
+"$@" -m launch.jobs.worker "$0"
+"$@" -m launch.jobs.requeue "$0" $? --ended"""
 
 
 class Background(base.Scheduler):
@@ -64,7 +64,7 @@ def _start(element):
     command = ["nice", "-n", str(spec.options["niceness"]), "/bin/sh", "-c", SCRIPT]
     with (folder / "job.log").open("ab") as log:
         process = subprocess.Popen(
-            [*command, spec.python, str(element.folder)],
+            [*command, str(element.folder), *interpreter(element.folder, spec)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=spec.directory,
             env={**os.environ, **spec.environment}, start_new_session=True,
         )  # fmt: skip
