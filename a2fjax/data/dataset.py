@@ -233,8 +233,12 @@ class ClipSource:
             raise records.BadRecord(f"holds clip {clip.id!r}, another than the manifest says")
         if clip.split != self.split:
             raise records.BadRecord(f"is of split {clip.split!r}, the manifest says {self.split!r}")
-        if clip.frames == 0:
-            raise records.BadRecord("has no frames")
+        if clip.subject != entry.subject:
+            raise records.BadRecord(
+                f"is of subject {clip.subject!r}, the manifest says {entry.subject!r}"
+            )
+        if clip.frames != entry.frames:
+            raise records.BadRecord(f"has {clip.frames} frames, the manifest says {entry.frames}")
 
     def note(self, index: int, reason: str) -> None:
         """Marks a record as bad and logs its name the first time."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.audio import num_frames
+from a2fjax.data import manifest_checks
 from a2fjax.errors import InputError, nearest
 
 SCHEMA = 1
@@ -29,6 +30,9 @@ SCHEMA = 1
 SPLITS = ("train", "val", "test_sentences", "test_subjects", "unused")
 """No sentence of `val` and `test_sentences` occurs in training; neither the subjects nor the
 sentences of `test_subjects` do. `unused` holds the clips that would leak between splits."""
+
+
+_EMOTION_TOLERANCE = 1e-3
 
 
 class BadRecord(ValueError):
@@ -90,23 +94,11 @@ def encode(clip: Clip) -> bytes:
     Audio is stored as 16-bit integers.
 
     Raises:
-      ValueError: shapes do not match, or a value is not finite.
+      ValueError: a shape or a value is not that of a clip.
     """
-    frames = num_frames(len(clip.audio))
-    shapes = {
-        "motion": (frames, rig.NUM_CHANNELS),
-        "channel_mask": (rig.NUM_CHANNELS,),
-        "frame_mask": (frames,),
-        "emotion": (frames, rig.NUM_EMOTIONS),
-    }
-    for name, shape in shapes.items():
-        value = getattr(clip, name)
-        if value.shape != shape:
-            raise ValueError(f"{clip.id}: {name} has shape {value.shape}, expected {shape}")
-        if not np.isfinite(value).all():
-            raise ValueError(f"{clip.id}: {name} has values that are not finite")
-    if not np.isfinite(clip.audio).all():
-        raise ValueError(f"{clip.id}: audio has values that are not finite")
+    problem = _problem(clip)
+    if problem:
+        raise ValueError(f"{clip.id}: {problem}")
     body: dict[str, Any] = {
         f.name: getattr(clip, f.name) for f in dataclasses.fields(Clip) if f.name not in _ARRAYS
     }
@@ -119,6 +111,31 @@ def encode(clip: Clip) -> bytes:
         body[name] = {"shape": value.shape, "data": value.tobytes()}
     packed = msgpack.packb(body)
     return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+
+def _problem(clip: Clip) -> str:
+    """Returns what is wrong with a clip's values, "" if nothing is."""
+    frames = num_frames(len(clip.audio))
+    shapes = {
+        "audio": (clip.audio.size,),
+        "motion": (frames, rig.NUM_CHANNELS),
+        "channel_mask": (rig.NUM_CHANNELS,),
+        "frame_mask": (frames,),
+        "emotion": (frames, rig.NUM_EMOTIONS),
+    }
+    for name, shape in shapes.items():
+        value = getattr(clip, name)
+        if value.shape != shape:
+            return f"{name} has shape {value.shape}, expected {shape}"
+        if not np.isfinite(value).all():
+            return f"{name} has values that are not finite"
+    if frames and clip.emotion.min() < 0:
+        return f"emotion has the weight {clip.emotion.min():g}, expected at least 0"
+    if frames and np.abs(clip.emotion.sum(axis=1) - 1.0).max() > _EMOTION_TOLERANCE:
+        return "emotion has weights that do not sum to 1"
+    if not 0 < clip.speech_level < float("inf"):
+        return f"speech_level is {clip.speech_level:g}, expected a number above 0"
+    return ""
 
 
 def decode(record: bytes) -> Clip:
@@ -134,9 +151,13 @@ def decode(record: bytes) -> Clip:
         for name, dtype in _ARRAYS.items():
             value = np.frombuffer(body[name]["data"], dtype).reshape(body[name]["shape"])
             body[name] = value.astype(np.float32) / 32767.0 if name == "audio" else value
-        return Clip(**body)
+        clip = Clip(**body)
+        problem = _problem(clip)
+        if not problem:
+            return clip
     except (KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
         raise BadRecord(f"not a clip of schema {SCHEMA}: {error}") from None
+    raise BadRecord(problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,8 +282,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Reads SHARDS/manifest.json.
 
     Raises:
-      InputError: the folder or manifest is missing or unreadable, has another schema or rig, or a
-        shard is missing.
+      InputError: the folder or manifest is missing or unreadable, has another schema or rig or a
+        value that is not valid (see `manifest_checks.check`), or a shard is missing.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -273,17 +294,22 @@ def read_manifest(folder: str | Path) -> Manifest:
         data = json.loads(path.read_text())
         if data["schema"] != SCHEMA:
             raise InputError(f"{path}: schema {data['schema']}, this version reads {SCHEMA}")
+        if data["rig"] != rig.FINGERPRINT:
+            raise InputError(
+                f"{path}: made for rig {data['rig']}, this version has {rig.FINGERPRINT}; "
+                "build anew"
+            )
+        manifest_checks.check(data, SPLITS)
         data["subjects"] = [Subject(**s) for s in data["subjects"]]
         data["shards"] = [Shard(**s) for s in data["shards"]]
         manifest = Manifest(**data)
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not a manifest ({error})") from None
-    if manifest.rig != rig.FINGERPRINT:
-        raise InputError(
-            f"{path}: made for rig {manifest.rig}, this version has {rig.FINGERPRINT}; build anew"
-        )
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: not a manifest ({what})") from None
     for shard in manifest.shards:
         if not (folder / shard.file).is_file():
             raise InputError(f"{folder}: shard {shard.file} is named in the manifest but missing")
@@ -295,6 +321,13 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     files.make_folder(path.parent)
     with files.atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, vertices=np.asarray(vertices, np.float32), faces=np.asarray(faces, np.int32))
+
+
+_NPZ_ERRORS = (
+    *(OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile),
+    *(AttributeError, TypeError),  # A file of a single array, which `np.load` returns as such.
+    *(NotImplementedError, RuntimeError),  # A damaged header that names another compression.
+)
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +344,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as data:
             vertices = np.asarray(data["vertices"], np.float32)
             faces = np.asarray(data["faces"], np.int32) if "faces" in data else np.zeros((0, 3))
-    except (OSError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, EOFError) as error:
+    except _NPZ_ERRORS as error:
         raise InputError(f"mesh {path}: not a mesh file ({error})") from None
     return check_mesh(vertices, faces, name=str(path))
 

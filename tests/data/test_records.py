@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import zlib
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,7 @@ def test_what_does_not_fit_is_not_written():
 
 def manifest(**changes):
     entry = {"id": "a/1", "subject": "a", "sentence": "s", "split": "train", "frames": 10}
+    entry |= {"emotion": "happy"}
     values = {
         "subjects": [records.Subject("anna", None, False)],
         "shards": [records.Shard("clips-00000-of-00001.arrayrecord", [entry])],
@@ -112,6 +115,86 @@ def test_manifest_round_trip_and_refusals(tmp_path):
         records.read_manifest(tmp_path)
 
 
+POSE = [0.1] * 72
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m.update(channel_mask=[True]), "channel_mask: expected 72 booleans"),
+        (lambda m: m.update(channel_mask=[1] * 72), "channel_mask: expected 72 booleans"),
+        (lambda m: m["statistics"].update(motion_mean=[0.1]), "motion_mean: .*72.*, found 1"),
+        (lambda m: m["statistics"].update(motion_mean=0.1), "motion_mean: expected 72"),
+        (lambda m: m["statistics"].update(motion_std=[*POSE[1:], -0.1]), "motion_std: .*negative"),
+        (lambda m: m["statistics"].update(motion_std=[*POSE[1:], float("nan")]), "72 finite"),
+        (lambda m: m["statistics"].update(motion_std=[*POSE[1:], None]), "motion_std: expected 72"),
+        (lambda m: m["statistics"].update(emotion_mean={"happy": [0.1]}), "emotion_mean.happy"),
+        (lambda m: m["statistics"].update(emotion_mean={"glad": POSE}), "keys among neutral"),
+        (lambda m: m["statistics"].update(hours={"train": -1}), "statistics.hours"),
+        (lambda m: m["statistics"].update(speech_level_db="loud"), "speech_level_db"),
+        (lambda m: m["shards"][0]["clips"][0].update(frames=0), r"clips\[0\].frames"),
+        (lambda m: m["shards"][0]["clips"][0].update(frames=1.5), r"clips\[0\].frames"),
+        (
+            lambda m: m["shards"][0]["clips"][0].update(split="trian"),
+            "split: expected one of train",
+        ),
+        (lambda m: m["shards"][0]["clips"][0].update(emotion="glad"), "emotion: expected one of"),
+        (lambda m: m["shards"][0]["clips"][0].pop("subject"), "'subject' is missing"),
+        (
+            lambda m: m["shards"][0]["clips"].append(m["shards"][0]["clips"][0]),
+            "'a/1' occurs twice",
+        ),
+        (lambda m: m["shards"].append(m["shards"][0]), "file .* occurs twice"),
+        (lambda m: m["subjects"].append(m["subjects"][0]), "'anna' occurs twice"),
+        (lambda m: m["subjects"][0].update(mesh=3), r"subjects\[0\].mesh"),
+        (lambda m: m.update(shards={}), "shards: expected a list"),
+        (lambda m: m.pop("rig"), "'rig' is missing"),
+    ],
+)
+def test_values_of_a_manifest_are_checked(tmp_path, change, says):
+    """A mask or mean of length 1 would be broadcast to all channels without an error."""
+    (tmp_path / "clips-00000-of-00001.arrayrecord").write_bytes(b"")
+    statistics = {"motion_mean": POSE, "motion_std": POSE, "emotion_mean": {"happy": POSE}}
+    statistics |= {"hours": {"train": 0.5}, "speech_level_db": -20.0}
+    records.write_manifest(tmp_path, manifest(statistics=statistics))
+    records.read_manifest(tmp_path)
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    change(values)
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=says):
+        records.read_manifest(tmp_path)
+
+
+def repacked(clip, **changes):
+    """The record of a clip with other values, and a checksum that matches."""
+    body = msgpack.unpackb(records.encode(clip)[4:])
+    packed = msgpack.packb(body | changes)
+    return zlib.crc32(packed).to_bytes(4, "little") + packed
+
+
+def array(values):
+    return {"shape": values.shape, "data": values.tobytes()}
+
+
+def test_values_of_a_record_are_checked():
+    clip = make_clip()
+    assert records.decode(repacked(clip)).id == clip.id
+    emotion = clip.emotion.copy()
+    emotion[0] = -emotion[0]
+    for changes, says in [
+        ({"channel_mask": array(np.ones(1, bool))}, r"channel_mask has shape \(1,\)"),
+        ({"motion": array(clip.motion[:1])}, "motion has shape"),
+        ({"motion": array(np.full_like(clip.motion, np.inf))}, "motion .* not finite"),
+        ({"emotion": array(emotion)}, "emotion has the weight -"),
+        ({"emotion": array(2 * clip.emotion)}, "do not sum to 1"),
+        ({"speech_level": -0.1}, "speech_level is -0.1"),
+        ({"speech_level": float("nan")}, "speech_level is nan"),
+        ({"speech_level": "loud"}, "not a clip"),
+    ]:
+        with pytest.raises(records.BadRecord, match=says):
+            records.decode(repacked(clip, **changes))
+
+
 def test_meshes_are_checked(tmp_path):
     path = tmp_path / "m.npz"
     vertices = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
@@ -132,6 +215,10 @@ def test_meshes_are_checked(tmp_path):
             records.read_mesh(path)
     records.write_mesh(path, vertices, faces)
     path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="not a mesh file"):
+        records.read_mesh(path)
+    with path.open("wb") as file:
+        np.save(file, vertices)
     with pytest.raises(InputError, match="not a mesh file"):
         records.read_mesh(path)
     path.write_bytes(b"not a mesh")
