@@ -17,6 +17,7 @@ from a2fjax.configuration import DataConfig, check_weights
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import inventory
+from a2fjax.errors import InputError
 from a2fjax.view.text import WIDTH, beside, duration, short, table
 
 MOST_RECORDS = 200
@@ -35,6 +36,7 @@ class DatasetSummary:
       manifest: manifest of the shards.
       clips: index entries of all clips.
       records_read: number of records read.
+      unreadable: name and reason of each record that could not be read, of those tried.
       languages: frames by language; "" is unknown.
       channel_share: [72] share of the read clips that observe each channel; None if every clip has
         the dataset's mask.
@@ -45,6 +47,7 @@ class DatasetSummary:
     manifest: records.Manifest
     clips: list[dict[str, Any]]
     records_read: int
+    unreadable: list[str]
     languages: Counter[str]
     channel_share: np.ndarray | None
     quality: dict[str, Any]
@@ -63,12 +66,18 @@ def read(folder: str | Path) -> DatasetSummary:
     """Reads the manifest and at most `MOST_RECORDS` records spread over the dataset.
 
     Raises:
-      InputError: the dataset is damaged or uses another rig.
+      InputError: the dataset is damaged or uses another rig, or none of its records can be read.
     """
     folder = Path(folder)
     manifest = records.read_manifest(folder)
     clips = [clip for shard in manifest.shards for clip in shard.clips]
-    sample = list(_sample(folder, clips))
+    unreadable: list[str] = []
+    sample = list(_sample(folder, clips, unreadable))
+    if unreadable and not sample:
+        raise InputError(
+            f"{folder}: none of the {len(unreadable)} records that were tried can be read; first: "
+            f"{unreadable[0]}; build it again with data_pipeline.build"
+        )
     languages: Counter[str] = Counter()
     if all("language" in clip for clip in clips):
         for clip in clips:
@@ -84,19 +93,23 @@ def read(folder: str | Path) -> DatasetSummary:
         observed = np.stack([each.channel_mask for each in sample])
         if not (observed == np.asarray(manifest.channel_mask, bool)).all():
             share = observed.mean(0)
-    return DatasetSummary(folder, manifest, clips, len(sample), languages, share, _quality(folder))
+    return DatasetSummary(
+        folder, manifest, clips, len(sample), unreadable, languages, share, _quality(folder)
+    )
 
 
-def _sample(folder: Path, clips: list[dict[str, Any]]) -> Iterator[records.Clip]:
-    """Yields readable clips, evenly over each split."""
+def _sample(
+    folder: Path, clips: list[dict[str, Any]], unreadable: list[str]
+) -> Iterator[records.Clip]:
+    """Yields readable clips, evenly over each split; appends the others to `unreadable`."""
     for split in sorted({clip["split"] for clip in clips}):
         source = ClipSource([folder], split, cache_bytes=0)
         part = -(-MOST_RECORDS * len(source) // len(clips))
         for index in np.unique(np.linspace(0, len(source) - 1, min(part, len(source))).round()):
             try:
                 yield source.load(int(index))
-            except records.BadRecord:
-                continue
+            except records.BadRecord as error:
+                unreadable.append(f"{source.entries[int(index)].name}: {error}")
 
 
 def _quality(folder: Path) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def summary_lines(folder: str | Path) -> list[str]:
       InputError: as for `read`.
     """
     found = read(folder)
-    out = [*_head(found), ""]
+    out = [*_head(found), *_unreadable(found), ""]
     by_language = _counted(found, lambda c: c.get("language", ""), "language")
     if not all("language" in clip for clip in found.clips):
         by_language = _languages(found)
@@ -147,6 +160,14 @@ def _head(found: DatasetSummary) -> list[str]:
         f"{_count(len(manifest.shards), 'file')}, {size / 1e6:.1f} MB"
         + (f", speech at {level:.0f} dB" if level is not None else ""),
     ]
+
+
+def _unreadable(found: DatasetSummary) -> list[str]:
+    bad = found.unreadable
+    tried = len(bad) + found.records_read
+    if not bad:
+        return []
+    return _wrapped(f"{len(bad)} of {tried} records tried cannot be read; first: {bad[0]}")
 
 
 def _count(number: int, what: str) -> str:

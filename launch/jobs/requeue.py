@@ -67,11 +67,11 @@ def decide(run: Path, spec: JobSpec, code: int, *, ended: bool, restarts: int) -
     code = first_code(run, code, spec.resources.hosts)
     if code == errors.EXIT_OK:
         return Decision(code, False, "done")
-    if outcome.is_cancelled(run):
+    cancelled = outcome.is_cancelled(run)
+    if cancelled or ended:
         # A process that did not stop in time was killed, which is not a failure of the run.
-        return Decision(errors.EXIT_PREEMPTED if code > 128 else code, False, "cancelled")
-    if ended:
-        return Decision(code, False, "the job was asked to end")
+        code = errors.EXIT_PREEMPTED if code > 128 else code
+        return Decision(code, False, "cancelled" if cancelled else "the job was asked to end")
     stopped = code in outcome.STOP_CODES
     # Killed processes and lost peers are as often the machine's fault as the program's.
     failed = code == errors.EXIT_LOST or code > 128

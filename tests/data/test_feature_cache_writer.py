@@ -141,7 +141,7 @@ def test_parts_and_finish_are_the_whole_to_the_byte(tiny, copy, tmp_path):
     stamps = {p: p.stat().st_mtime_ns for p in whole.iterdir()}
     said = []
     writer.write(copy, encoder, params, say=said.append)
-    assert said == ["3 of 3 files were there already"]
+    assert said == ["checking the states of 3 files", "3 of 3 files were there already"]
     assert {p: p.stat().st_mtime_ns for p in whole.iterdir()} == stamps
 
 
@@ -180,6 +180,27 @@ def test_damaged_stale_and_foreign_files_are_written_again(tiny, copy):
     assert bytes_of(place) == expected
 
 
+def test_a_flipped_bit_of_the_states_and_a_wrong_manifest_are_written_again(tiny, copy):
+    encoder, params = load(tiny["whisper"])
+    place = writer.write(copy, encoder, params)
+    expected = bytes_of(place)
+    path = sorted(place.glob("*.arrayrecord"))[1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    said = []
+    writer.write(copy, encoder, params, say=said.append)
+    assert any(f"{path}: is damaged (record " in line for line in said)
+    assert bytes_of(place) == expected
+    manifest = place / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["files"][path.name] += 1
+    for text in (json.dumps(values), "{"):
+        manifest.write_text(text)
+        writer.write(copy, encoder, params)
+        assert bytes_of(place) == expected
+
+
 def test_after_a_rebuild_only_what_sounds_otherwise_is_encoded_again(build, tiny, shards, tmp_path):
     clips = []
     for split in ("train", "val"):
@@ -214,7 +235,7 @@ def test_a_damaged_clip_is_left_out_as_training_does(build, tiny, copy):
     assert sum("left out" in line for line in said) == 1
     said.clear()
     writer.write(copy, encoder, params, say=said.append)
-    assert said == ["3 of 3 files were there already"]
+    assert said == ["checking the states of 3 files", "3 of 3 files were there already"]
     config = cached_config(configure(build, [copy], [tiny["whisper"]]))
     stream = loader.batches(config, cached={"0_whisper": writer.feature_spec(encoder, params)})
     list(itertools.islice(stream, 9))

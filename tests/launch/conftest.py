@@ -179,7 +179,10 @@ def tiny_shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards") / "my sét"
     folder.mkdir()
     (folder / "a.arrayrecord").touch()
-    clips = [{"split": "train"}, {"split": "val"}]
+    clips = [
+        {"id": s, "subject": "a", "sentence": s, "split": s, "frames": 9, "emotion": "neutral"}
+        for s in ("train", "val")
+    ]
     subjects = [records.Subject("a", None, False)]
     shard = records.Shard("a.arrayrecord", clips)
     records.write_manifest(folder, records.Manifest(subjects, [shard], [True] * 72, {}, True, {}))

@@ -58,7 +58,7 @@ def test_runs_and_sweeps(cli, command):
     cli.until(lambda: cli.steps("two") == 3)
     assert "two: running  step 3/3" in call("status", "two")
     assert "asked 1 to stop" in call("cancel", "two")
-    assert "two: stopped" in call("wait", "two", "--poll", "0.2", code=75) + call("status", "two")
+    assert "two: cancelled" in call("wait", "two", "--poll", "0.2", code=75) + call("status", "two")
     cli.unset("slow-two")
     call("resume", "two", "--wait", "--poll", "0.2")
     assert [b["step"] for b in cli.starts("two")] == [0, 3]
@@ -91,7 +91,7 @@ def test_arrays(make_job, command, tmp_path):
     text = call("status", job.out)
     assert "1 of 3 running: 2" in text and "1 of 3 done" in text and "finalize: waiting" in text
     call("cancel", job.out)
-    assert "stopped" in call("wait", job.out, "--poll", "0.2", code=75)
+    assert "cancelled" in call("wait", job.out, "--poll", "0.2", code=75)
     job.unset("slow-2")
     job.unset("bad-3")
     call("retry", job.out, "--wait", "--poll", "0.2")

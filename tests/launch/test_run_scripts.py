@@ -103,5 +103,8 @@ def test_requeue_decisions(cli):
     assert judge(137) == (137, False)
     (run / "checkpoints" / "77").mkdir()
     assert judge(137) == (137, True)  # there was progress
+    # What is killed because it did not stop in time did not fail.
+    assert judge(137, ended=True) == (75, False)
     (run / "launch" / "cancelled").touch()
-    assert judge(75, 75) == (75, False)
+    assert judge(75, 75) == (75, False) and judge(137) == (75, False) and judge(1) == (1, False)
+    assert judge(0) == (0, False)

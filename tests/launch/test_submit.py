@@ -118,6 +118,8 @@ def test_cancel_from_another_terminal(make_job, capsys):
     assert process.wait(30) == 75
     assert job("cancel") == 0
     assert "nothing runs" in capsys.readouterr().out
+    assert job("status") == 0
+    assert "2 of 2 cancelled" in capsys.readouterr().out
 
 
 def test_elements_that_outlive_a_killed_process_are_not_run_twice(make_job, capsys):

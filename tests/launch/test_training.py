@@ -248,8 +248,11 @@ def test_cancel_from_another_terminal_and_a_killed_worker_takes_its_command_alon
     cli.until(lambda: cli.steps("one") == 3)
     assert cli("cancel", "one") == 0
     assert process.wait(30) == 75
+    assert "one: cancelled" in process.stdout.read()
     assert cli("cancel", "one") == 0
     assert "nothing runs" in capsys.readouterr().out
+    assert cli("list", "--state", "cancelled") == 0
+    assert "one: cancelled" in capsys.readouterr().out
     process = start(cli, "resume", "one", *cli.to)
     cli.until(lambda: len(cli.starts("one")) == 2)
     worker = progress.events(cli.runs / "one")[-1]["pid"]

@@ -138,7 +138,7 @@ def test_what_is_cancelled_stays_so(cli, how, capsys):
     cli.until(lambda: cli.steps("sw/seed-0") == 3 and cli.steps("sw/seed-1") == 3)
     if how == "ours":
         assert cli("cancel", "sw/seed-1") == 0
-        cli.until(lambda: state(cli, "sw/seed-1") == "stopped")
+        cli.until(lambda: state(cli, "sw/seed-1") == "cancelled")
         assert state(cli, "sw/seed-0") == "running"
         assert cli("cancel", "sw") == 0
     else:
@@ -148,7 +148,7 @@ def test_what_is_cancelled_stays_so(cli, how, capsys):
     assert not squeue().strip()
     capsys.readouterr()
     assert cli("status", "sw") == 0
-    assert "stopped" in capsys.readouterr().out
+    assert ("cancelled" if how == "ours" else "stopped") in capsys.readouterr().out
     for i in range(4):
         cli.unset(f"slow-seed-{i}")
     assert cli("retry", "sw", *QUICK) == 0
@@ -183,7 +183,7 @@ def test_a_run_waits_for_another_and_reports_when_it_never_starts(cli, capsys):
 
     cli.until(lambda: "never starts" in says())
     assert cli("cancel", "never") == 0
-    cli.until(lambda: state(cli, "never") == "stopped")
+    cli.until(lambda: state(cli, "never") == "cancelled")
     # Another command, chained.
     words = ["run", "report", "--after", "first", "--scheduler", "slurm", "--time", "20", *QUICK]
     from launch import submit as command

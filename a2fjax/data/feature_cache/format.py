@@ -128,6 +128,27 @@ def decode(data: bytes) -> tuple[str, int, np.ndarray]:
     return clip, start, values
 
 
+def decode_part(data: bytes, spec: FeatureSpec, clip: str, frames: int, number: int) -> np.ndarray:
+    """Returns the states [T, S, D] float16 of a clip's record.
+
+    Args:
+      data: the record.
+      spec: identifies the encoder.
+      clip: id of the clip.
+      frames: number of frames of the clip.
+      number: number of the record among those of the clip.
+
+    Raises:
+      BadRecord: the record is damaged, or has another clip, place or shape.
+    """
+    name, start, states = decode(data)
+    if (name, start) != (clip, number * CHUNK):
+        raise records.BadRecord(f"holds frame {start} of {name!r} in place of {number * CHUNK}")
+    if states.shape != (min(CHUNK, frames - start), spec.states, spec.width):
+        raise records.BadRecord(f"has shape {states.shape}")
+    return states
+
+
 def encode_header(header: Header) -> bytes:
     """Encodes a header as the last record of a file."""
     clips = [[name, p.frames, p.sound, p.first] for name, p in header.clips.items()]
@@ -185,6 +206,24 @@ def read_header(path: str | Path, readers: dict[str, Any] | None = None) -> Head
     return header
 
 
+def check_states(path: str | Path, header: Header) -> None:
+    """Reads all states of a file, which takes as long as reading the file.
+
+    Raises:
+      BadRecord: a record is damaged or is not the one that the header names.
+    """
+    readers: dict[str, Any] = {}
+    for name, place in header.clips.items():
+        for k in range(chunk_count(place.frames) if place.first >= 0 else 0):
+            try:
+                data = read_record(readers, str(path), place.first + k)
+                decode_part(data, header.spec, name, place.frames, k)
+            except records.BadRecord as error:
+                raise records.BadRecord(f"record {place.first + k} ({name}): {error}") from None
+    for reader in readers.values():
+        reader.close()
+
+
 def clips_digest(manifest: records.Manifest) -> str:
     """Returns 16 hex digits that change if the clips of a dataset or their audio change."""
     clips = [
@@ -221,7 +260,7 @@ def is_current(
 def write_manifest(
     shards: str | Path, spec: FeatureSpec, encoder: Mapping[str, Any], manifest: records.Manifest
 ) -> None:
-    """Writes the manifest of a cache, which marks the cache as complete."""
+    """Writes the manifest of a cache, which marks the cache as complete, unless it is there."""
     folder = spec.folder(shards)
     values = {
         "schema": SCHEMA,
@@ -230,7 +269,9 @@ def write_manifest(
         "clips": clips_digest(manifest),
         "files": {s.file: (folder / s.file).stat().st_size for s in manifest.shards},
     }
-    files.write_text(folder / "manifest.json", json.dumps(values, indent=1) + "\n")
+    text, path = json.dumps(values, indent=1) + "\n", folder / "manifest.json"
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        files.write_text(path, text)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

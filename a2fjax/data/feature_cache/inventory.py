@@ -51,7 +51,7 @@ def check(shards: str | Path, spec: FeatureSpec, manifest: records.Manifest, key
 
 def _hint(shards: str | Path) -> str:
     return (
-        f"`a2fjax cache {shards} --features ...` writes what is missing, "
+        f"`a2fjax cache {shards} --features ...` writes what is missing or damaged, "
         "data.encoder_features='live' needs no cache"
     )
 
@@ -86,11 +86,12 @@ def caches(shards: str | Path, manifest: records.Manifest) -> list[Cache]:
         there = [s.file for s in manifest.shards if (folder / s.file).is_file()]
         size = sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
         header, wrong = None, ""
-        for name in there[:1]:
+        for name in there:
             try:
-                header = cache_format.read_header(folder / name)
+                found_header = cache_format.read_header(folder / name)
+                header = header or found_header
             except records.BadRecord as error:
-                wrong = f"{name}: {error}"
+                wrong = wrong or f"{name}: {error}"
         if not (folder / "manifest.json").is_file():
             state = wrong or f"not finished, {len(there)} of {len(manifest.shards)} files"
         else:

@@ -19,7 +19,7 @@ from a2fjax.data.feature_cache.format import (
     FeatureSpec,
     Header,
     chunk_count,
-    decode,
+    decode_part,
     read_header,
 )
 from a2fjax.errors import InputError
@@ -114,9 +114,8 @@ class Reader:
                 parts = [self._chunk(path, first, k, spec, entry) for k in range(begin, end)]
         except records.BadRecord as error:
             raise InputError(
-                f"{path}: {entry.id}: {error}; remove the file and write it again with `a2fjax "
-                f"cache {self.folders[entry.folder]} --features ...`, or "
-                "set data.encoder_features='live'"
+                f"{path}: {entry.id}: {error}; `a2fjax cache {self.folders[entry.folder]} "
+                "--features ...` writes it again, data.encoder_features='live' needs no cache"
             ) from None
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return joined[start - begin * CHUNK : stop - begin * CHUNK]
@@ -151,12 +150,8 @@ class Reader:
             if location in self._chunks:
                 self._chunks.move_to_end(location)
                 return self._chunks[location]
-        clip, start, states = decode(read_record(self._readers, path, first + k))
-        frames = min(CHUNK, entry.frames - k * CHUNK)
-        if (clip, start) != (entry.id, k * CHUNK):
-            raise records.BadRecord(f"holds frame {start} of {clip!r} in location of {k * CHUNK}")
-        if states.shape != (frames, spec.states, spec.width):
-            raise records.BadRecord(f"has shape {states.shape}")
+        data = read_record(self._readers, path, first + k)
+        states = decode_part(data, spec, entry.id, entry.frames, k)
         with self._lock:
             self._chunks[location] = states
             self._bytes += states.nbytes

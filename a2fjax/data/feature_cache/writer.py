@@ -2,8 +2,9 @@
 
 Each shard has one cache file, which is written atomically and records the clips and audio it was
 made from. A build that was killed therefore continues with the missing files, and after a rebuild
-of the shards only the outdated files are written again. Parts share nothing but the folder. The
-manifest is written once every file is correct; training reads only caches that have one.
+of the shards only the outdated files are written again. Existing files are read completely, so that
+damaged ones are written again as well. Parts share nothing but the folder. The manifest is written
+once every file is correct; training reads only caches that have one.
 """
 
 from __future__ import annotations
@@ -55,15 +56,16 @@ def write(
 ) -> Path:
     """Writes or continues the cache of an encoder.
 
-    Files that match the current clips and audio of the shards are kept. Any number of parts gives
-    byte-identical files. Memory use does not grow with the number of shards.
+    Undamaged files that match the current clips and audio of the shards are kept. Any number of
+    parts gives byte-identical files. Memory use does not grow with the number of shards.
 
     Args:
       shards: folder of the dataset.
       encoder: the frozen encoder.
       params: parameters of the encoder.
       part: (I, N) writes every N-th file from the I-th on, and no manifest.
-      finish: only checks the files, removes other files, and writes the manifest.
+      finish: only checks the headers of files, which parts have just written or checked; removes
+        other files, and writes the manifest.
       say: called with lines about the progress.
 
     Returns:
@@ -84,7 +86,7 @@ def write(
     files.make_folder(folder)
     chosen = manifest.shards if part is None else manifest.shards[part[0] - 1 :: part[1]]
     with _writing(folder) as alone:
-        wrong = {shard.file: _wrong(Path(shards), shard, folder, what) for shard in chosen}
+        wrong = _wrong_files(Path(shards), chosen, folder, what, say=None if finish else say)
         todo = [shard for shard in chosen if wrong[shard.file]]
         if todo and finish:
             first = todo[0].file
@@ -102,18 +104,44 @@ def write(
             return folder
         if alone():
             _clean(folder, {shard.file for shard in manifest.shards})
-        try:
-            before = cache_format.read_manifest(folder)["clips"]
-        except InputError:
-            before = ""
-        if todo or before != cache_format.clips_digest(manifest):
-            cache_format.write_manifest(shards, what, encoder.describe(), manifest)
+        cache_format.write_manifest(shards, what, encoder.describe(), manifest)
         inventory.check(shards, what, manifest, encoder.kind)
     return folder
 
 
+def _wrong_files(
+    shards: Path,
+    chosen: Sequence[records.Shard],
+    folder: Path,
+    what: cache_format.FeatureSpec,
+    *,
+    say: Callable[[str], None] | None,
+) -> dict[str, str]:
+    """Returns the problem with each cache file, "" if there is none.
+
+    Args:
+      shards: folder of the dataset.
+      chosen: shards whose cache files are checked.
+      folder: folder of the cache.
+      what: identifies the encoder.
+      say: called with damaged files; None checks headers only.
+    """
+    found = {shard.file: _wrong(shards, shard, folder, what) for shard in chosen}
+    good = [] if say is None else [name for name, problem in found.items() if not problem]
+    if good and say is not None:
+        say(f"checking the states of {len(good)} files")
+        for name in good:
+            path = folder / name
+            try:
+                cache_format.check_states(path, cache_format.read_header(path))
+            except records.BadRecord as error:
+                found[name] = f"is damaged ({error})"
+                say(f"{path}: {found[name]}: writing it again")
+    return found
+
+
 def _wrong(shards: Path, shard: records.Shard, folder: Path, what: cache_format.FeatureSpec) -> str:
-    """Returns the problem with a cache file, "" if there is none."""
+    """Returns the problem with a cache file according to its header, "" if there is none."""
     path = folder / shard.file
     if not path.is_file():
         return "is missing"
