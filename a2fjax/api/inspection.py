@@ -10,7 +10,7 @@ from typing import Any
 from a2fjax import configuration as config_lib
 from a2fjax.configuration import Config, Resolved
 from a2fjax.errors import InputError
-from a2fjax.view import dataset_summary
+from a2fjax.view import dataset_summary, mixture_summary
 from a2fjax.view.text import table
 
 
@@ -143,7 +143,7 @@ def _mixture(config: Config) -> list[str]:
     folders = config.data.shards
     if len(folders) < 2 or not all((Path(f) / "manifest.json").is_file() for f in folders):
         return []
-    rows = dataset_summary.mixture_lines(folders, config.data.weights, config.data.split)
+    rows = mixture_summary.mixture_lines(folders, config.data.weights, config.data.split)
     return [*("  " + row if row else "" for row in rows), ""]
 
 

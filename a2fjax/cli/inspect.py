@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """
     from a2fjax import configuration
     from a2fjax.api import inspection
-    from a2fjax.view import dataset_summary, drawing
+    from a2fjax.view import drawing, mixture_summary
 
     path = Path(args.what[0])
     is_experiment = path.suffix == ".py" or ".py:" in args.what[0]
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         seconds = drawing.parse_range(args.range)
         lines = inspection.describe_take(args.what, args.take, seconds=seconds, figure=args.out)
     elif len(args.what) > 1 or args.weights:
-        lines = dataset_summary.mixture_lines(args.what, _weights(args.weights))
+        lines = mixture_summary.mixture_lines(args.what, _weights(args.weights))
     elif is_experiment:
         resolved = configuration.load(args.what[0], configuration.parse_overrides(extra))
         if args.devices:

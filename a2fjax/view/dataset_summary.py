@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.configuration import DataConfig, check_weights
-from a2fjax.data import mixture, records
+from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import inventory
 from a2fjax.errors import InputError
-from a2fjax.view.text import WIDTH, beside, duration, short, table
+from a2fjax.view.text import WIDTH, beside, short, table
 
 MOST_RECORDS = 200
 """Maximum number of records read for statistics that are missing in the manifest."""
@@ -37,6 +36,7 @@ class DatasetSummary:
       clips: index entries of all clips.
       records_read: number of records read.
       unreadable: name and reason of each record that could not be read, of those tried.
+      problems: other files that could not be read, with the reason.
       languages: frames by language; "" is unknown.
       channel_share: [72] share of the read clips that observe each channel; None if every clip has
         the dataset's mask.
@@ -48,6 +48,7 @@ class DatasetSummary:
     clips: list[dict[str, Any]]
     records_read: int
     unreadable: list[str]
+    problems: list[str]
     languages: Counter[str]
     channel_share: np.ndarray | None
     quality: dict[str, Any]
@@ -93,8 +94,9 @@ def read(folder: str | Path) -> DatasetSummary:
         observed = np.stack([each.channel_mask for each in sample])
         if not (observed == np.asarray(manifest.channel_mask, bool)).all():
             share = observed.mean(0)
+    quality, problems = _quality(folder)
     return DatasetSummary(
-        folder, manifest, clips, len(sample), unreadable, languages, share, _quality(folder)
+        *(folder, manifest, clips, len(sample), unreadable, problems, languages, share, quality)
     )
 
 
@@ -112,12 +114,16 @@ def _sample(
                 unreadable.append(f"{source.entries[int(index)].name}: {error}")
 
 
-def _quality(folder: Path) -> dict[str, Any]:
+def _quality(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Returns the content of quality.json, {} if there is none, and why it cannot be read."""
+    path = folder / "quality.json"
     try:
-        found = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, [f"{path}: cannot be read ({error})"]
+    return (found, []) if isinstance(found, dict) else ({}, [f"{path}: is not a quality report"])
 
 
 def summary_lines(folder: str | Path) -> list[str]:
@@ -127,7 +133,7 @@ def summary_lines(folder: str | Path) -> list[str]:
       InputError: as for `read`.
     """
     found = read(folder)
-    out = [*_head(found), *_unreadable(found), ""]
+    out = [*_head(found), *_problems(found), ""]
     by_language = _counted(found, lambda c: c.get("language", ""), "language")
     if not all("language" in clip for clip in found.clips):
         by_language = _languages(found)
@@ -155,22 +161,26 @@ def _head(found: DatasetSummary) -> list[str]:
     return [
         f"shards {folder}: {kind}, schema {manifest.schema}, rig {manifest.rig}",
         f"  {len(found.clips)} clips, {found.seconds() / 3600:.2f} hours, "
-        f"{_count(len(manifest.subjects), 'subject')} ({held_out} held out, {meshes} with a mesh), "
-        f"{_count(len({c['sentence'] for c in found.clips}), 'sentence')}, "
-        f"{_count(len(manifest.shards), 'file')}, {size / 1e6:.1f} MB"
+        f"{count(len(manifest.subjects), 'subject')} ({held_out} held out, {meshes} with a mesh), "
+        f"{count(len({c['sentence'] for c in found.clips}), 'sentence')}, "
+        f"{count(len(manifest.shards), 'file')}, {size / 1e6:.1f} MB"
         + (f", speech at {level:.0f} dB" if level is not None else ""),
     ]
 
 
-def _unreadable(found: DatasetSummary) -> list[str]:
-    bad = found.unreadable
-    tried = len(bad) + found.records_read
-    if not bad:
-        return []
-    return _wrapped(f"{len(bad)} of {tried} records tried cannot be read; first: {bad[0]}")
+def _problems(found: DatasetSummary) -> list[str]:
+    out = [line for problem in found.problems for line in wrapped(problem)]
+    if found.unreadable:
+        number = len(found.unreadable)
+        tried = number + found.records_read
+        out += wrapped(
+            f"{number} of {tried} records tried cannot be read; first: {found.unreadable[0]}"
+        )
+    return out
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Returns a number with its noun, such as "2 sets"."""
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
@@ -236,7 +246,7 @@ def _channels(found: DatasetSummary) -> list[str]:
     out = [f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS} ({', '.join(parts)})"]
     missing = [name for name, seen in zip(rig.CHANNELS, mask, strict=True) if not seen]
     if missing:
-        out += _wrapped(f"never observed: {', '.join(_grouped(missing))}")
+        out += wrapped(f"never observed: {', '.join(grouped(missing))}")
     if share is not None:
         # List channels observed in the same share of clips together.
         groups: dict[float, list[str]] = {}
@@ -244,14 +254,14 @@ def _channels(found: DatasetSummary) -> list[str]:
             if seen and part < 1:
                 groups.setdefault(round(float(part), 3), []).append(name)
         for part, names in sorted(groups.items()):
-            text = f"in {part:.0%} of clips: {', '.join(_grouped(names))}"
-            out += _wrapped(text)
+            text = f"in {part:.0%} of clips: {', '.join(grouped(names))}"
+            out += wrapped(text)
         if found.records_read < len(found.clips):
             out.append(f"    (of {found.records_read} clips that were read)")
     return out
 
 
-def _grouped(names: list[str]) -> list[str]:
+def grouped(names: list[str]) -> list[str]:
     """Returns channel names with complete regions as one name: "all brows (5)"."""
     left, out = list(names), []
     for region in _REGIONS:
@@ -262,7 +272,8 @@ def _grouped(names: list[str]) -> list[str]:
     return out + left
 
 
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Returns a text as indented lines."""
     return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
     )
@@ -273,7 +284,7 @@ def _provenance(found: DatasetSummary) -> list[str]:
     out = []
     if source.get("input") or source.get("layout"):
         rates = _rates(found)
-        out += _wrapped(
+        out += wrapped(
             f"built from {source.get('input', 'unknown')}, layout {source.get('layout', 'unknown')}"
             + (f", {rates}" if rates else "")
         )
@@ -291,7 +302,7 @@ def _provenance(found: DatasetSummary) -> list[str]:
         out += _reasons(source.get(key) or [], what)
     notes = source.get("warnings") or []
     if notes:
-        out += _wrapped(f"{_count(len(notes), 'warning')}, first: {notes[0]}")
+        out += wrapped(f"{count(len(notes), 'warning')}, first: {notes[0]}")
     page = found.folder / "quality.html"
     if page.is_file():
         out.append(f"  quality report: {page}")
@@ -335,7 +346,7 @@ def _offset(method: str, some: list[dict[str, Any]]) -> str:
     confidence = [float(o["confidence"]) for o in some if o.get("confidence") is not None]
     low, high = 1000 * min(seconds), 1000 * max(seconds)
     span = f"{low:+.1f} ms" if len(some) == 1 else f"{low:+.1f} to {high:+.1f} ms"
-    text = f"{method} for {_count(len(some), 'subject')}, {span}"
+    text = f"{method} for {count(len(some), 'subject')}, {span}"
     if confidence and method not in ("none", "given"):
         text += f", confidence {np.median(confidence):.2f} (least {min(confidence):.2f})"
     drift = [abs(float(o.get("drift") or 0.0)) for o in some]
@@ -347,94 +358,13 @@ def _offset(method: str, some: list[dict[str, Any]]) -> str:
 def _reasons(some: list[Any], what: str) -> list[str]:
     if not some:
         return []
-    out = [f"  {_count(len(some), 'take')} {what}:"]
+    out = [f"  {count(len(some), 'take')} {what}:"]
     for each in some[:3]:
         if isinstance(each, dict):
             text = f"{each.get('take', '?')}: {each.get('reason', '')}"
         else:
             text = ": ".join(map(str, each)) if isinstance(each, (list, tuple)) else str(each)
-        out += _wrapped(text, "    ")
+        out += wrapped(text, "    ")
     if len(some) > 3:
         out.append(f"    and {len(some) - 3} more")
-    return out
-
-
-def mixture_lines(
-    folders: Sequence[str | Path], weights: Sequence[float] = (), split: str = "train"
-) -> list[str]:
-    """Returns a table of several datasets and their mixture.
-
-    Args:
-      folders: folders of shards.
-      weights: as in `data.weights`; () weights by amount of speech.
-      split: training split.
-
-    Raises:
-      InputError: as for `read`, or the weights do not fit the datasets.
-    """
-    if weights:
-        check_weights(weights, [str(f) for f in folders])
-    sets = [read(folder) for folder in folders]
-    frames = mixture.frames_by_set([s.manifest for s in sets], split)
-    names = mixture.names([str(f) for f in folders])
-    data = DataConfig(shards=tuple(map(str, folders)), split=split, weights=tuple(weights))
-    shares = mixture.shares(data, data.shards, frames, split)
-    rows = [
-        _row(short(name, 24), [each], share, frames[i] / frames.sum(), split)
-        for i, (name, each, share) in enumerate(zip(names, sets, shares, strict=True))
-    ]
-    rows.append(_row("together", sets, 1.0, 1.0, split))
-    header = ("set", "clips", split, "other", "people", "meshes", "channels", "languages")
-    by = "weights" if weights else "amount of speech"
-    out = [
-        f"{_count(len(sets), 'set')}, mixed by {by}: of all speech, and of all windows, a set has",
-        "",
-    ]
-    out += table(rows, (*header, "speech", "windows")) + [""]
-    if weights:
-        # Number of times that a frame of a dataset is drawn in one epoch of the mixture.
-        total = frames[shares > 0].sum()
-        for name, share, n in zip(names, shares, frames, strict=True):
-            often = f"each clip comes up {share * total / n:.2f} times an epoch for its length"
-            out.append(f"  {name}: {often if share else 'left out'}")
-        out.append("")
-    out += _overlap(names, sets)
-    return out
-
-
-def _row(
-    name: str, sets: list[DatasetSummary], share: float, speech: float, split: str
-) -> tuple[Any, ...]:
-    mask = np.any([s.mask for s in sets], axis=0)
-    languages: Counter[str] = sum((s.languages for s in sets), Counter())
-    spoken = [k or "unknown" for k, _ in languages.most_common(3)]
-    more = f" +{len(languages) - 3}" if len(languages) > 3 else ""
-    train = sum(s.seconds(split) for s in sets)
-    other = sum(s.seconds() - s.seconds(split) - s.seconds("unused") for s in sets)
-    return (
-        name,
-        sum(len(s.clips) for s in sets),
-        duration(train),
-        duration(other),
-        sum(len(s.manifest.subjects) for s in sets),
-        sum(x.mesh is not None for s in sets for x in s.manifest.subjects),
-        int(mask.sum()),
-        " ".join(spoken) + more,
-        f"{speech:.1%}",
-        f"{share:.1%}",
-    )
-
-
-def _overlap(names: Sequence[str], sets: list[DatasetSummary]) -> list[str]:
-    masks = np.stack([s.mask for s in sets])
-    out = [f"  observed in every set: {masks.all(axis=0).sum()} channels"]
-    for name, mask, others in zip(
-        names, masks, [np.delete(masks, i, 0).any(0) for i in range(len(sets))], strict=True
-    ):
-        only = [rig.CHANNELS[i] for i in np.flatnonzero(mask & ~others)]
-        if only:
-            out += _wrapped(f"only in {name}: {', '.join(_grouped(only))}")
-    nowhere = [rig.CHANNELS[i] for i in np.flatnonzero(~masks.any(axis=0))]
-    if nowhere:
-        out += _wrapped(f"in none (they stay at rest): {', '.join(_grouped(nowhere))}")
     return out

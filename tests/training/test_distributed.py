@@ -1,9 +1,10 @@
 import re
 
+import jax
 import pytest
 
 from a2fjax.errors import InputError
-from a2fjax.training.distributed import process_setup
+from a2fjax.training.distributed import process_setup, session, watchdog
 from a2fjax.training.distributed.process_setup import ProcessSetup, detect
 
 STEP = {
@@ -132,3 +133,17 @@ def test_a_missing_device_is_an_error(tmp_path):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
     )
     assert re.search("has 2 cpu devices: expected 8", done.stdout), done.stdout + done.stderr
+
+
+def test_a_single_process_starts_no_coordination_service(monkeypatch):
+    """JAX's service ends a process that was paused for 45 s, or whose clock was set."""
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: started.append("started"))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: started.append("ended"))
+    for wanted in (None, jax.local_device_count()):
+        with session.session(detect({}), watchdog.Watchdog(0)):
+            assert jax.process_count() == 1
+        setup = ProcessSetup(source="single", local_devices=wanted)
+        with session.session(setup, watchdog.Watchdog(0)):
+            pass
+    assert started == []

@@ -7,7 +7,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from a2fjax.view import dataset_summary, text
+from a2fjax.view import dataset_summary, mixture_summary, text
 
 SEEN = np.ones(72, bool)
 NO_TONGUE = SEEN.copy()
@@ -126,10 +126,11 @@ def test_what_the_builder_found_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["[", "[]", "null", "\xff"])
-def test_a_damaged_quality_report_is_passed_over(tmp_path, damage):
+def test_a_damaged_quality_report_is_told(tmp_path, damage):
     folder = write(tmp_path / "a", [clip(0)])
     (folder / "quality.json").write_text(damage, encoding="latin-1")
-    assert "1 clips" in words(folder)
+    found = words(folder)
+    assert "1 clips" in found and "quality.json: " in found
 
 
 def test_sets_together_with_the_share_of_each(tmp_path):
@@ -138,20 +139,20 @@ def test_sets_together_with_the_share_of_each(tmp_path):
         tmp_path / "b",
         [clip(i, subject="ben", language="de", frames=600, mask=NO_TONGUE) for i in range(3)],
     )
-    rows = [line.split() for line in dataset_summary.mixture_lines([a, b])]
+    rows = [line.split() for line in mixture_summary.mixture_lines([a, b])]
     assert next(r for r in rows if r[:1] == ["a"])[-2:] == ["25.0%", "25.0%"]
     assert next(r for r in rows if r[:1] == ["b"])[-2:] == ["75.0%", "75.0%"]
-    weighted = dataset_summary.mixture_lines([a, b], (4.0, 1.0))
+    weighted = mixture_summary.mixture_lines([a, b], (4.0, 1.0))
     rows = [line.split() for line in weighted]
     assert next(r for r in rows if r[:1] == ["a"])[-2:] == ["25.0%", "80.0%"]
     assert next(r for r in rows if r[:1] == ["together"])[1:3] == ["5", "48.0"]
     joined = " ".join(weighted)
     assert "a: each clip comes up 3.20 times an epoch" in joined
     assert "observed in every set: 55 channels" in joined and "only in a: all tongue (17)" in joined
-    off = " ".join(dataset_summary.mixture_lines([a, b], (0.0, 1.0)))
+    off = " ".join(mixture_summary.mixture_lines([a, b], (0.0, 1.0)))
     assert "a: left out" in off and "b: each clip comes up 1.00 times" in off
     with pytest.raises(InputError, match="got 1"):
-        dataset_summary.mixture_lines([a, b], (1.0,))
+        mixture_summary.mixture_lines([a, b], (1.0,))
 
 
 def test_blocks_stand_side_by_side_within_the_width():
