@@ -1,4 +1,9 @@
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import pytest
@@ -147,3 +152,32 @@ def test_a_single_process_starts_no_coordination_service(monkeypatch):
         with session.session(setup, watchdog.Watchdog(0)):
             pass
     assert started == []
+
+
+def test_a_paused_process_does_not_hang():
+    """A stopped process makes no progress, but continues where it was."""
+    code = """
+import time
+from a2fjax.training.distributed.watchdog import Watchdog
+watchdog = Watchdog(1.0)
+print("ready", flush=True)
+for step in range(60):
+    watchdog.beat(f"doing step {step}")
+    time.sleep(0.05)
+watchdog.beat("hanging")
+time.sleep(30)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        err = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 70 and "while hanging" in err

@@ -35,6 +35,7 @@ class Watchdog:
         """
         self._limit = limit
         self._activity, self._deadline = "", float("inf")
+        self._paused = 0.0
         self._done = threading.Event()
         self.notify: Callable[[str, int], bool] | None = None
         if limit:
@@ -47,7 +48,7 @@ class Watchdog:
           activity: the activity that starts now, for the message.
           factor: multiplies the limit until the next call.
         """
-        self._activity, self._deadline = activity, time.monotonic() + self._limit * factor
+        self._activity, self._deadline = activity, self._now() + self._limit * factor
 
     def stop(self) -> None:
         """Stops watching."""
@@ -56,14 +57,22 @@ class Watchdog:
 
     def overdue(self) -> str:
         """Returns a message if the limit has passed, "" otherwise."""
-        if time.monotonic() <= self._deadline:
+        if self._now() <= self._deadline:
             return ""
         return f"no progress for {self._limit:g} s or more while {self._activity}"
 
+    def _now(self) -> float:
+        """Returns seconds during which this process was not paused."""
+        return time.monotonic() - self._paused
+
     def _watch(self) -> None:
+        interval = min(1.0, self._limit / 4)
         while not (message := self.overdue()):
-            if self._done.wait(min(1.0, self._limit / 4)):
+            began = time.monotonic()
+            if self._done.wait(interval):
                 return
+            # A process that was paused (SIGSTOP, `docker pause`) does not hang.
+            self._paused += max(0.0, time.monotonic() - began - interval)
         if self.notify is None or self.notify(message, EXIT_LOST):
             exit_process(message, EXIT_LOST)
 
