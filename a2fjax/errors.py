@@ -39,6 +39,11 @@ class Preempted(RuntimeError):
     """A run that was asked to stop and saved its state; started again, it continues."""
 
 
+def exit_code(error: Exception) -> int:
+    """Returns the exit code that reports an error."""
+    return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises `InputError` with one line instead of printing its usage."""
 

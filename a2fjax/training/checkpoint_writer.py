@@ -11,8 +11,9 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import shutil
+import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,28 @@ from a2fjax.models.params import Params
 from a2fjax.training import checkpoints, orbax_errors
 from a2fjax.training.state import TrainState
 
+_WATCH_SECONDS = 0.5
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class CheckpointWriter:
     """Saves and restores the training states of one run."""
 
-    def __init__(self, run: Path, config: CheckpointConfig) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: CheckpointConfig,
+        *,
+        on_failure: Callable[[WorkFailed], None] | None = None,
+    ) -> None:
         """Opens or creates RUN/checkpoints and removes leftovers of interrupted saves.
 
         Args:
           run: the run folder.
           config: sets which states are kept.
+          on_failure: called from a thread, in a run of several processes, as soon as a background
+            save fails: the main thread may be waiting for another process, which waits for this
+            save.
 
         Raises:
           InputError: the folder cannot be written.
@@ -49,6 +60,8 @@ class CheckpointWriter:
         self._folder = Path(run).absolute() / checkpoints.FOLDER
         self._metric = config.best_metric
         self._writing: int | None = None
+        self._several = jax.process_count() > 1
+        self._on_failure, self._closed = on_failure, threading.Event()
         keep: list[Any] = [managers.LatestN(config.keep_latest)]
         if config.keep_best:
             keep.append(
@@ -200,7 +213,17 @@ class CheckpointWriter:
         """Returns itself."""
         self._quiet = orbax_errors.quiet()
         self._quiet.__enter__()
+        if self._several and self._on_failure is not None:
+            threading.Thread(target=self._watch, args=(self._on_failure,), daemon=True).start()
         return self
+
+    def _watch(self, on_failure: Callable[[WorkFailed], None]) -> None:
+        while not self._closed.wait(_WATCH_SECONDS):
+            try:
+                self.check()
+            except WorkFailed as error:
+                on_failure(error)
+                return
 
     def __exit__(
         self,
@@ -212,10 +235,11 @@ class CheckpointWriter:
         try:
             if kind is None:
                 self.close()
-            else:
+            elif not self._several:  # Closing waits for the others, which this process fails.
                 with contextlib.suppress(WorkFailed):
                     self.close()
         finally:
+            self._closed.set()
             self._quiet.__exit__(kind, error, trace)
 
     def _failed(self, error: Exception) -> WorkFailed:

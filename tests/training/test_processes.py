@@ -44,6 +44,7 @@ class Job:
                 "A2F_PROCESS_ID": str(number),
                 "A2F_LOCAL_DEVICES": str(devices),
                 "A2F_SESSION": str(port),
+                "A2F_SECRET": f"{port:064d}",
             }
             log = run.with_name(f"{run.name}.{len(list(run.parent.glob('*.log')))}.log")
             self.logs.append(log)

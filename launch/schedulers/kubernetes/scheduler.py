@@ -7,6 +7,7 @@ of the last command. Kubernetes handles restarts.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,10 @@ class Kubernetes(base.Scheduler):
         for folder, entry in submitted.items():
             array = record.array_of(folder)
             kind = "jobset" if array is None else "job"
-            names[f"{kind}/{entry.job}", _namespace(folder if array is None else array)] = None
+            namespace = _namespace(folder if array is None else array)
+            names[f"{kind}/{entry.job}", namespace] = None
+            if array is None and record.read(folder).resources.nodes > 1:
+                names[f"secret/{entry.job}", namespace] = None
         for name, namespace in names:
             kubectl.run(
                 "delete", name, f"--namespace={namespace}", "--ignore-not-found", "--wait=false"
@@ -169,17 +173,26 @@ class Kubernetes(base.Scheduler):
 def _jobset(element: Element) -> str:
     spec = element.spec
     values = {k: v for k, v in spec.options.items() if k not in _SECRETS}
+    name = _name(element)
+    several = spec.resources.nodes > 1
+    secret_keys = dict(spec.options.get("secret_keys", {}))
+    if several:
+        secret_keys["A2F_SECRET"] = f"{name}/secret"
     run = jobset.JobSetRun(
-        name=_name(element),
+        name=name,
         command=(spec.python, "-m", "launch.jobs.worker", str(element.folder)),
         directory=spec.directory,
         nodes=spec.resources.nodes,
         gpus=spec.resources.gpus or 0,
         environment={k: v for k, v in spec.environment.items() if k not in _SET_BY_JOBSET},
         secrets=tuple(spec.options.get("secrets", ())),
-        secret_keys=dict(spec.options.get("secret_keys", {})),
+        secret_keys=secret_keys,
     )
-    return jobset.render(run, jobset.options(values))
+    options = jobset.options(values)
+    # The pods prove to each other that they know it.
+    secret = manifests.secret(name, options["namespace"], secrets.token_hex(32))
+    made = jobset.manifest(run, options)
+    return manifests.to_yaml([secret, made] if several else [made])
 
 
 def _name(element: Element) -> str:

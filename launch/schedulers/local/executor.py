@@ -33,6 +33,11 @@ GRACE_SECONDS = 60.0
 PEER_GRACE_SECONDS = 20.0
 """The same for processes whose peer has ended, which wait for each other in vain."""
 
+_RENDEZVOUS = tuple(
+    f"A2F_{name}"
+    for name in "COORDINATOR NUM_PROCESSES PROCESS_ID SESSION SECRET SECRET_FILE BIND".split()
+)
+
 
 def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dict[Path, int]:
     """Runs all chosen elements to their end, then the last command; returns their exit codes.
@@ -193,18 +198,19 @@ class _Running:
         files.make_folder(launch(folder))
         requeue.clear_ranks(folder)
         # The session id rejects processes left over from an earlier start.
-        port, session = _free_port(), secrets.token_hex(8)
+        port, session, secret = _free_port(), secrets.token_hex(8), secrets.token_hex(32)
         count = spec.resources.processes
         share = len(gpus.names) // count
         self.processes: list[subprocess.Popen[bytes]] = []
         for rank in range(count):
             environment = {**os.environ, **spec.environment}
-            for name in ("A2F_COORDINATOR", "A2F_NUM_PROCESSES", "A2F_PROCESS_ID", "A2F_SESSION"):
+            for name in _RENDEZVOUS:
                 environment.pop(name, None)
             if count > 1:
                 environment |= {
-                    "A2F_COORDINATOR": f"localhost:{port}",
+                    "A2F_COORDINATOR": f"127.0.0.1:{port}",
                     "A2F_SESSION": session,
+                    "A2F_SECRET": secret,
                     "A2F_NUM_PROCESSES": str(count),
                     "A2F_PROCESS_ID": str(rank),
                 }
