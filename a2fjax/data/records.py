@@ -284,6 +284,11 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise InputError(
             f"{path}: made for rig {manifest.rig}, this version has {rig.FINGERPRINT}; build anew"
         )
+    for i, shard in enumerate(manifest.shards):
+        files.inside(folder, shard.file, where=f"{path}: shards[{i}].file", plain=True)
+    for i, subject in enumerate(manifest.subjects):
+        if subject.mesh is not None:
+            files.inside(folder, subject.mesh, where=f"{path}: subjects[{i}].mesh")
     for shard in manifest.shards:
         if not (folder / shard.file).is_file():
             raise InputError(f"{folder}: shard {shard.file} is named in the manifest but missing")

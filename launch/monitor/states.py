@@ -21,13 +21,17 @@ def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
       runs: folders of runs, trials or elements, or of runs made by `a2fjax train` directly.
       lenient: whether to use the files if a scheduler is not available on this machine.
 
+    Returns:
+      States; one of several runs whose record is damaged is "lost", with the damage as the reason.
+
     Raises:
-      InputError: a file is damaged, or a scheduler's programs are not on this machine.
+      InputError: the file of the only run is damaged, or a scheduler's programs are not on this
+        machine.
       WorkFailed: a scheduler does not answer.
     """
     result: dict[Path, State] = {}
     groups: dict[str, dict[Path, Submission]] = {}
-    for run, submitted in record.submissions(runs).items():
+    for run, submitted in _submissions(runs, result).items():
         if submitted is None or not submitted.job:
             unknown = submitted is None and folders.is_training(run)
             result[run] = direct.state(run) if unknown else outcome.recorded(run, submitted)
@@ -42,6 +46,24 @@ def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
             print(f"{name} cannot be asked here: {error}", file=sys.stderr)
             result |= {run: outcome.recorded(run, entry) for run, entry in group.items()}
     return {run: result[run] for run in runs}
+
+
+def _submissions(
+    runs: Sequence[Path], damaged: dict[Path, State]
+) -> Mapping[Path, Submission | None]:
+    """Returns the submissions of runs; adds the states of damaged ones to `damaged`."""
+    try:
+        return record.submissions(runs)
+    except InputError:
+        if len(runs) < 2:
+            raise
+    result = {}
+    for run in runs:
+        try:
+            result[run] = record.submission(run)
+        except InputError as error:
+            damaged[run] = State(outcome.LOST, str(error))
+    return result
 
 
 def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:

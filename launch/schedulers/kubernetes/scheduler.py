@@ -100,7 +100,7 @@ class Kubernetes(base.Scheduler):
         if job.finalize is None:
             for element in job.chosen:
                 path = launch(element.folder) / "jobset.yaml"
-                files.write_text(path, _jobset(element))
+                files.write_text(path, _jobset(element), mode=files.PRIVATE)
                 submitted(_name(element), [element])
                 kubectl.run("apply", "-f", str(path))
             return
@@ -109,14 +109,16 @@ class Kubernetes(base.Scheduler):
         submitted(indexed_job.name(job, "elements"), job.chosen)
         submitted(indexed_job.name(job, "finalize"), [job.finalize])
         path = launch(job.folder) / "elements.yaml"
-        files.write_text(path, manifests.to_yaml([indexed_job.elements(job)]))
+        text = manifests.to_yaml([indexed_job.elements(job)])
+        files.write_text(path, text, mode=files.PRIVATE)
         kubectl.run("apply", "-f", str(path))
 
     def finalize(self, job: Job) -> None:
         """Applies the Job of the last command, once."""
         path = _finalize_path(job.folder)
         if not path.exists():
-            files.write_text(path, manifests.to_yaml([indexed_job.finalize(job)]))
+            text = manifests.to_yaml([indexed_job.finalize(job)])
+            files.write_text(path, text, mode=files.PRIVATE)
             try:
                 kubectl.run("apply", "-f", str(path))
             except (InputError, WorkFailed):

@@ -21,7 +21,7 @@ from typing import IO
 
 from a2fjax import files, signals
 from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
-from launch.jobs import outcome, progress, requeue
+from launch.jobs import outcome, processes, progress, requeue
 from launch.jobs.record import launch
 from launch.schedulers.base import Element, Job, Submitted
 from launch.schedulers.local import gpu_locks
@@ -54,7 +54,7 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
       KeyboardInterrupt: on Ctrl-C; the same.
     """
     files.make_folder(job.root / FOLDER)
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{processes.started(os.getpid())}-{secrets.token_hex(4)}"
     path = job.root / FOLDER / name
     last = [job.finalize] if job.finalize else []
     with path.open("a") as lock, signals.raise_on_signal():
@@ -76,13 +76,10 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
 def abandoned(name: str) -> bool:
     """Returns whether the submitting process is known to be gone, judged on this machine."""
     host, _, rest = name.rpartition("/")
-    try:
-        os.kill(int(rest.partition("-")[0]), 0)
-    except ProcessLookupError:
-        return host == socket.gethostname()
-    except (ValueError, PermissionError):
-        pass
-    return False
+    pid, _, rest = rest.partition("-")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    return not processes.is_alive(int(pid), rest.partition("-")[0])
 
 
 def running(root: Path, name: str) -> bool:
@@ -217,7 +214,7 @@ class _Running:
             if gpus.names:
                 visible = gpus.names[rank * share : (rank + 1) * share]
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
-            with (launch(folder) / "job.log").open("ab") as log:
+            with files.open_private(launch(folder) / "job.log") as log:
                 self.processes.append(
                     subprocess.Popen(
                         [spec.python, "-m", "launch.jobs.worker", str(folder)],

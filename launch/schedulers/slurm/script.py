@@ -123,7 +123,8 @@ run=${{runs[${{SLURM_ARRAY_TASK_ID:-1}} - 1]}}
 launch=$run/launch
 restarts=${{SLURM_RESTART_COUNT:-0}}
 end() {{
-  echo "$1" >"$launch/.exit.$$" && mv -f -- "$launch/.exit.$$" "$launch/exit"
+  partial=$(mktemp -- "$launch/.exit.XXXXXXXX") || exit "$1"
+  echo "$1" >"$partial" && mv -f -- "$partial" "$launch/exit"
   exit "$1"
 }}
 mkdir -p -- "$launch/ranks"
