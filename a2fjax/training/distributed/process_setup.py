@@ -72,7 +72,7 @@ def detect(env: Mapping[str, str]) -> ProcessSetup:
       >>> detect({}).source
       'single'
       >>> explicit = {"A2F_NUM_PROCESSES": "2", "A2F_PROCESS_ID": "1", "A2F_COORDINATOR": "a:4000"}
-      >>> detect(explicit).process
+      >>> detect({**explicit, "A2F_SECRET": "5f" * 32}).process
       1
     """
     local = _number(env, "A2F_LOCAL_DEVICES", least=1)
