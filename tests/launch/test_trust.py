@@ -1,8 +1,9 @@
-"""What stands in shared folders is data: it names no process, no file elsewhere, and stops no list."""
+"""Shared folders hold data: they name no process, no file elsewhere, and stop no list."""
 
 import dataclasses
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -12,13 +13,15 @@ import sys
 import pytest
 
 from a2fjax.errors import InputError
-from launch import submit
+from launch import schedulers, submit
 from launch.jobs import outcome, processes, progress, record, worker
 from launch.jobs.record import Submission
-from launch.jobs.spec import JobSpec
+from launch.jobs.spec import JobSpec, Resources
 from launch.monitor import listing, table
 from launch.schedulers.local import executor, scheduler
+from launch.schedulers.slurm import script
 from launch.submission import secrecy
+from launch.submission import submit as submission
 
 
 def make_spec(name="one", **values):
@@ -227,3 +230,28 @@ def test_processes_of_a_run_share_a_secret_that_no_file_holds(cli):
     assert len(found) == 1 and len(secret := found.pop()) == 64
     for path in cli.runs.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes()
+
+
+def test_scripts_and_manifests_make_a_secret_for_several_processes(tmp_path):
+    yaml = pytest.importorskip("yaml")
+
+    def job(name, nodes, **given):
+        resources = Resources(nodes=nodes, cpu_devices=1)
+        found = schedulers.get(name)
+        options = found.options(given, {}, resources, array=None)
+        spec = make_spec(scheduler=name, resources=resources, options=options)
+        return submission.run_job(tmp_path / "one", tmp_path, [(tmp_path / "one", spec)], None)
+
+    text = script.of_elements(job("slurm", 2))
+    line = next(line for line in text.splitlines() if "A2F_SECRET=" in line).strip()
+    made = [subprocess.check_output(["bash", "-c", f"{line}; echo $A2F_SECRET"]) for _ in range(2)]
+    assert made[0] != made[1] and re.fullmatch(r"[0-9a-f]{64}\n", made[0].decode())
+    image = f"a2f@sha256:{'0' * 64}"
+    render = schedulers.get("kubernetes").render
+    secret, jobset = yaml.safe_load_all(render(job("kubernetes", 2, image=image)))
+    assert secret["kind"] == "Secret" and len(secret["stringData"]["secret"]) == 64
+    assert secret["metadata"]["name"] == jobset["metadata"]["name"]
+    reference = {"secretKeyRef": {"name": secret["metadata"]["name"], "key": "secret"}}
+    assert f"'valueFrom': {reference}" in str(jobset)
+    (alone,) = yaml.safe_load_all(render(job("kubernetes", 1, image=image)))
+    assert "A2F_SECRET" not in str(alone)
