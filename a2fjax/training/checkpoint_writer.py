@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import shutil
+import sys
 import threading
 import types
 from collections.abc import Callable, Mapping
@@ -31,7 +32,6 @@ from a2fjax.models.params import Params
 from a2fjax.training import checkpoints, orbax_errors
 from a2fjax.training.state import TrainState
 
-_WATCH_SECONDS = 0.5
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -61,7 +61,7 @@ class CheckpointWriter:
         self._metric = config.best_metric
         self._writing: int | None = None
         self._several = jax.process_count() > 1
-        self._on_failure, self._closed = on_failure, threading.Event()
+        self._on_failure = on_failure
         keep: list[Any] = [managers.LatestN(config.keep_latest)]
         if config.keep_best:
             keep.append(
@@ -86,9 +86,31 @@ class CheckpointWriter:
                 save_decision_policy=managers.FixedIntervalPolicy(1),  # The loop decides.
                 preservation_policy=managers.AnyPreservationPolicy(keep),
                 # If a folder could not be created, threads would wait minutes for it.
-                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+                async_options=ocp.AsyncOptions(
+                    create_directories_asynchronously=False,
+                    barrier_sync_fn=self._barrier() if self._several else None,
+                ),
             ),
         )
+
+    def _barrier(self) -> Callable[..., None]:
+        """Returns Orbax's barrier between processes, which reports a save that has failed.
+
+        Orbax's thread enters a last barrier even if its save failed. The other processes wait for
+        that save in another barrier, so neither ends before the timeouts of both.
+        """
+        wait = ocp.multihost.get_barrier_sync_fn()
+
+        def barrier(*, key: str, timeout_ms: int) -> None:
+            error = sys.exc_info()[1]
+            background = threading.current_thread() is not threading.main_thread()
+            if background and isinstance(error, Exception):
+                if self._on_failure is not None:
+                    self._on_failure(self._failed(error))
+                raise error
+            wait(key=key, timeout_ms=timeout_ms)
+
+        return barrier
 
     def latest(self) -> int | None:
         """Returns the newest step that is completely on disk, None if there is none."""
@@ -140,10 +162,9 @@ class CheckpointWriter:
 
     def check(self) -> None:
         """Raises `WorkFailed` if a background save has failed; does not wait for it."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(error) from None
+        # Orbax's own check finds nothing, because its thread has taken the error.
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -213,17 +234,7 @@ class CheckpointWriter:
         """Returns itself."""
         self._quiet = orbax_errors.quiet()
         self._quiet.__enter__()
-        if self._several and self._on_failure is not None:
-            threading.Thread(target=self._watch, args=(self._on_failure,), daemon=True).start()
         return self
-
-    def _watch(self, on_failure: Callable[[WorkFailed], None]) -> None:
-        while not self._closed.wait(_WATCH_SECONDS):
-            try:
-                self.check()
-            except WorkFailed as error:
-                on_failure(error)
-                return
 
     def __exit__(
         self,
@@ -239,7 +250,6 @@ class CheckpointWriter:
                 with contextlib.suppress(WorkFailed):
                     self.close()
         finally:
-            self._closed.set()
             self._quiet.__exit__(kind, error, trace)
 
     def _failed(self, error: Exception) -> WorkFailed:
