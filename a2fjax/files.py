@@ -118,12 +118,15 @@ def make_temporary(path: Path, *, mode: int = 0o666) -> Path:
 
     Raises:
       InputError: the folder cannot be written to.
+      WorkFailed: the disk is full or fails.
     """
     stem = os.fsencode(path.name)[: _LONGEST_NAME - 48]
     temporary = path.with_name(f".{os.fsdecode(stem)}.{secrets.token_hex(16)}.partial")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, mode))
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WorkFailed(f"{path}: could not be written ({error.strerror})") from None
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     return temporary
 

@@ -28,9 +28,10 @@ _PASSWORD = re.compile(r"(?P<keep>\b[a-zA-Z][\w+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)"
 _TOKEN = re.compile(
     r"""(?x)
     (?<![\w-])(
-      hf_\w{16,} | gh[pousr]_\w{16,} | github_pat_\w{16,} | glpat-[\w-]{16,}
-      | sk-[\w-]{20,} | xox[abeprs]-[\w-]{10,} | (AKIA|ASIA)[A-Z0-9]{16} | AIza[\w-]{30,}
-      | wandb_v\d_\w{16,} | eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*
+      hf_[A-Za-z0-9]{30,} | gh[pousr]_[A-Za-z0-9]{30,} | github_pat_\w{30,} | glpat-[\w-]{20,}
+      | sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{24,} | xox[abeprs]-\d[\w-]{10,}
+      | (AKIA|ASIA)[A-Z0-9]{16} | AIza[\w-]{30,} | wandb_v\d_\w{30,}
+      | eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*
     )
     | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
     """

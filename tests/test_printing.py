@@ -57,6 +57,7 @@ SECRETS = [
     ("ghp_" + "A1b2" * 9, "***"),
     ("github_pat_" + "A1b2_" * 9, "***"),
     ("glpat-" + "A1b2" * 5, "***"),
+    ("sk-proj-" + "A1b2" * 8, "***"),
     ("AKIA" + "ABCD" * 4, "***"),
     ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl", "***"),
     ("Authorization: Bearer abcdef0123456789abcd", "Authorization: Bearer ***"),
@@ -71,7 +72,15 @@ def test_secrets_are_recognised_by_their_form(raw, shown):
 
 @pytest.mark.parametrize(
     "harmless",
-    ["https://host:8080/a@b", "https://me@host/x", "a2f-0123456789abcdef", "0" * 64, "sk-learn"],
+    [
+        "https://host:8080/a@b",
+        "https://me@host/x",
+        "a2f-0123456789abcdef",
+        "0" * 64,
+        "sk-learn-random-forest",
+        "runs/hf_wav2vec2_large_experiment",
+        "ghp_short",
+    ],
 )
 def test_what_is_no_secret_is_kept(harmless):
     assert printing.redact(harmless) == harmless and not printing.secret_in("", harmless)
