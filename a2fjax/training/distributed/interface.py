@@ -23,8 +23,8 @@ def listen(host: str, port: int, *, bind: str, deadline: float) -> socket.socket
         some seconds.
 
     Raises:
-      InputError: no address of this machine can be found.
-      WorkFailed: the port is taken.
+      InputError: the address is not one of this machine.
+      WorkFailed: the port is taken, or the name is not known.
     """
     address = bind or _address(host, deadline)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -46,6 +46,15 @@ def listen(host: str, port: int, *, bind: str, deadline: float) -> socket.socket
 
 def _address(host: str, deadline: float) -> str:
     found = _resolve(host, min(deadline, time.monotonic() + _DNS_SECONDS))
+    if not found:
+        # The others may know the name all the same.
+        route = _default_route()
+        if not route:
+            raise WorkFailed(
+                f"process 0: {host}: the name is not known here; check A2F_COORDINATOR, or set "
+                "A2F_BIND to an address of this machine"
+            )
+        return route
     if _is_local_name(host):
         return found[0]
     reachable = [a for a in found if not ipaddress.ip_address(a.partition("%")[0]).is_loopback]
@@ -62,17 +71,15 @@ def _is_local_name(host: str) -> bool:
 
 
 def _resolve(host: str, deadline: float) -> list[str]:
+    """Returns the addresses of a name; [] if it is not known until `deadline`."""
     while True:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             # Stable: a container may resolve IPv6 addresses that it has no interface for.
             return sorted((str(entry[4][0]) for entry in found), key=lambda a: ":" in a)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError):
             if time.monotonic() > deadline:
-                raise InputError(
-                    f"process 0: {host}: the name is not known here ({error}); check "
-                    "A2F_COORDINATOR, or set A2F_BIND to an address of this machine"
-                ) from None
+                return []
         time.sleep(0.5)
 
 
