@@ -60,7 +60,7 @@ def decode(data: bytes) -> dict[str, Any]:
     if message.keys() != {"kind", *schema}:
         raise Violation(f"a message {kind!r} with other fields than {', '.join(schema) or 'none'}")
     for name, expected in schema.items():
-        value = message[name]
+        value: Any = message[name]
         if type(value) is not expected:  # bool is an int, too.
             raise Violation(f"a message {kind!r} whose {name} is no {expected.__name__}")
         too_much = len(value) > LONGEST_TEXT if expected is str else not 0 <= value <= _LARGEST
