@@ -118,15 +118,16 @@ class FailureDetector:
             for other in self._links:
                 self._receive(other)  # What arrived with the last message of the rendezvous.
             beat = seen = time.monotonic()
+            changed, writing = True, False
             while not self._over.is_set():
-                for other, link in self._links.items():
-                    events = selectors.EVENT_READ | (selectors.EVENT_WRITE * link.waiting)
-                    if selector.get_key(link).events != events:
-                        selector.modify(link, events, other)
+                if changed or writing:  # Not for each message of a thousand processes.
+                    writing = self._watch_writes(selector)
+                changed = False
                 for key, events in selector.select(max(0.0, beat - time.monotonic())):
                     if key.data is None:
                         with contextlib.suppress(BlockingIOError):
                             self._woken.recv(4096)
+                        changed = True
                         continue
                     if events & selectors.EVENT_WRITE:
                         self._links[key.data].flush()
@@ -139,12 +140,20 @@ class FailureDetector:
                     for link in self._links.values():
                         link.heard = now
                 seen = now
-                self._check_silence(now)
                 if now >= beat:
-                    beat = now + BEAT_SECONDS
+                    beat, changed = now + BEAT_SECONDS, True
+                    self._check_silence(now)
                     for link in self._links.values():
                         if not link.waiting:
                             link.put("beat")
+
+    def _watch_writes(self, selector: selectors.BaseSelector) -> bool:
+        """Watches the connections on which messages wait; returns whether there are any."""
+        for other, link in self._links.items():
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE * link.waiting)
+            if selector.get_key(link).events != events:
+                selector.modify(link, events, other)
+        return any(link.waiting for link in self._links.values())
 
     def _check_silence(self, now: float) -> None:
         for other, link in self._links.items():
