@@ -5,6 +5,8 @@ import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
+from a2fjax import printing
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -27,6 +29,10 @@ class InputError(ValueError):
         a2fjax.errors.InputError: in.wv: unknown format 'wv'; did you mean 'wav'?
     """
 
+    def __init__(self, message: object = "") -> None:
+        """Stores the message; the control characters of names in it are escaped."""
+        super().__init__(printing.printable(str(message)))
+
 
 class WorkFailed(RuntimeError):
     """Work that failed although its input was valid (non-finite loss, full disk).
@@ -34,9 +40,18 @@ class WorkFailed(RuntimeError):
     Commands print the message as one line and exit with `EXIT_FAILED`.
     """
 
+    def __init__(self, message: object = "") -> None:
+        """Stores the message; the control characters of names in it are escaped."""
+        super().__init__(printing.printable(str(message)))
+
 
 class Preempted(RuntimeError):
     """A run that was asked to stop and saved its state; started again, it continues."""
+
+
+def exit_code(error: Exception) -> int:
+    """Returns the exit code that reports an error."""
+    return EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from a2fjax.errors import InputError, WorkFailed
 
@@ -15,12 +16,69 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Error numbers caused by the disk rather than by the path."""
 
 
+PRIVATE = 0o600
+"""Mode of files that only their owner may read."""
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on common file systems."""
+
+_LONGEST_PATH = 4096
+
+
+def inside(folder: str | Path, name: object, *, where: str, plain: bool = False) -> Path:
+    """Returns the path of a file that other data name, such as a manifest, an index or a sweep.
+
+    Every name that comes from a file must pass through this function before it is opened or
+    written, because it could name any file of the machine otherwise. Links inside the folder are
+    followed: they belong to whoever made the folder.
+
+    Args:
+      folder: folder that the name must stay in.
+      name: the name as read, of any type.
+      where: what names it, for the message, such as "manifest.json: shards[0].file".
+      plain: whether it must be a name without folders.
+
+    Raises:
+      InputError: not a relative path below the folder.
+
+    Example:
+        >>> inside("shards", "subjects/a.npz", where="manifest.json: mesh")
+        PosixPath('shards/subjects/a.npz')
+        >>> inside("shards", "../a.npz", where="manifest.json: mesh")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: manifest.json: mesh: '../a.npz': expected a path inside shards
+    """
+    expected = f"expected a {'file name' if plain else 'path'} inside {folder}"
+    if not isinstance(name, str):
+        raise InputError(f"{where}: {_shown(name)}: {expected}")
+    parts = name.split("/")
+    wrong = any(part in ("", ".", "..") or "\0" in part for part in parts)
+    wrong = wrong or any(len(os.fsencode(_encodable(part))) > _LONGEST_NAME for part in parts)
+    if wrong or (plain and len(parts) > 1) or len(name) > _LONGEST_PATH:
+        raise InputError(f"{where}: {_shown(name)}: {expected}")
+    return Path(folder, name)
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="surrogatepass").decode(errors="replace")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Yields a temporary path that replaces `path` when the block ends without an error.
 
     Readers see the old file or the new one, never a part. An error in the block removes the
     temporary file and leaves an existing `path` unchanged.
+
+    Args:
+      path: the file to write.
+      mode: permissions, from which the process's mask is subtracted; `PRIVATE` for the owner only.
 
     Raises:
       InputError: the folder does not exist or cannot be written to.
@@ -37,13 +95,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
-    # Processes of several machines may write the same path on a shared disk.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        # Created first, so that an unwritable folder is reported before hours of work.
-        temporary.touch()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    # Made first, so that an unwritable folder is reported before hours of work. Processes of
+    # several machines may write the same path on a shared disk.
+    temporary = make_temporary(path, mode=mode)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -56,14 +110,50 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically.
+def make_temporary(path: Path, *, mode: int = 0o666) -> Path:
+    """Makes an empty file beside `path`, named .NAME.RANDOM.partial, and returns its path.
+
+    Its name cannot be guessed and no link is followed. In a shared folder, a file that somebody
+    else had put there would be written through with this user's permissions otherwise.
+
+    Raises:
+      InputError: the folder cannot be written to.
+      WorkFailed: the disk is full or fails.
+    """
+    stem = os.fsencode(path.name)[: _LONGEST_NAME - 48]
+    temporary = path.with_name(f".{os.fsdecode(stem)}.{secrets.token_hex(16)}.partial")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, mode))
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WorkFailed(f"{path}: could not be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return temporary
+
+
+def write_text(path: str | Path, text: str, *, mode: int = 0o666) -> None:
+    """Writes a UTF-8 text file atomically; `mode` as in `atomic_write`.
 
     Raises:
       InputError, WorkFailed: as `atomic_write`.
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path, mode=mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_private(path: str | Path) -> IO[bytes]:
+    """Opens a file for appending; only its owner may read it.
+
+    An existing file loses the permissions of others.
+
+    Raises:
+      OSError: it cannot be opened, or is a link.
+    """
+    flags = os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_WRONLY
+    handle = os.open(path, flags, PRIVATE)
+    with contextlib.suppress(OSError):  # A file of another user.
+        os.fchmod(handle, PRIVATE)
+    return open(handle, "ab")
 
 
 def is_locked(path: Path) -> bool:

@@ -70,6 +70,7 @@ class Start:
                 "A2F_NUM_PROCESSES": str(processes),
                 "A2F_PROCESS_ID": str(number),
                 "A2F_SESSION": str(port),
+                "A2F_SECRET": f"{port:064d}",
             }
             self.logs.append(logs / f"{run.name}.{port}.{number}.log")
             with self.logs[-1].open("wb") as log:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration, files, registry, rig, signals
+from a2fjax import configuration, files, printing, registry, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -43,6 +43,7 @@ _STATE = "state.json"
 _FOLDERS = ("digests", "takes", "clips", "actors")
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a build from the command line and returns the exit code.
 

@@ -13,7 +13,7 @@ if not __package__:
     # A script's first path entry is its folder, whose modules must not be imported by bare name.
     sys.path[0] = str(ROOT)
 
-from a2fjax import errors, registry  # noqa: E402
+from a2fjax import errors, printing, registry  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
 from launch.commands import arrays, monitor, retry, runs, tune  # noqa: E402
 from launch.submission import flags  # noqa: E402
@@ -21,6 +21,7 @@ from launch.submission import flags  # noqa: E402
 _LONGEST_POLL = 86400
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code (see `a2fjax.errors`).
 

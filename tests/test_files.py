@@ -50,3 +50,55 @@ def test_paths_that_cannot_be_written_are_refused(tmp_path):
     assert (tmp_path / "new" / "deep").is_dir()
     with pytest.raises(InputError, match="file/below: cannot be made a folder"):
         files.make_folder(tmp_path / "file" / "below")
+
+
+def test_a_planted_link_is_not_written_through(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "a.txt"
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "0" * 2 * count)
+    planted = tmp_path / f".a.txt.{'0' * 32}.partial"
+    planted.symlink_to(victim)
+    with pytest.raises(InputError, match=r"a.txt: cannot be written \(File exists\)"):
+        files.write_text(path, "x")
+    assert victim.read_text() == "precious" and not path.exists()
+    planted.unlink()
+    path.symlink_to(victim)
+    files.write_text(path, "new")  # The link is replaced, not followed.
+    assert victim.read_text() == "precious" and not path.is_symlink()
+    log = tmp_path / "log"
+    log.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        files.open_private(log)
+
+
+def test_private_files_and_long_names(tmp_path):
+    before = os.umask(0)
+    try:
+        files.write_text(tmp_path / "spec.json", "{}", mode=files.PRIVATE)
+        (tmp_path / "old.log").touch(0o666)
+        for name in ("new.log", "old.log"):
+            with files.open_private(tmp_path / name) as file:
+                file.write(b"x")
+        modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+        assert set(modes.values()) == {0o600}, modes
+    finally:
+        os.umask(before)
+    files.write_text(tmp_path / ("ü" * 127), "x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x", "a/../../x", "a/./x", "", ".", "..", "a//b", "a/", "a\0b", 5, None, [],
+     "x" * 256, "/".join(["ab"] * 2000)],
+)  # fmt: skip
+def test_names_from_files_stay_inside_their_folder(name):
+    with pytest.raises(InputError, match=r"^m.json: file: .* expected a path inside shards$"):
+        files.inside("shards", name, where="m.json: file")
+
+
+def test_names_inside(tmp_path):
+    assert files.inside(tmp_path, "a/ü b", where="x") == tmp_path / "a" / "ü b"
+    assert files.inside(tmp_path, "...a", where="x", plain=True) == tmp_path / "...a"
+    with pytest.raises(InputError, match="expected a file name inside"):
+        files.inside(tmp_path, "a/b", where="x", plain=True)

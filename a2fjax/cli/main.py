@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from a2fjax import __version__, errors, files
+from a2fjax import __version__, errors, files, printing
 
 COMMANDS = {
     "train": "train a model, or continue a run",
@@ -21,6 +21,7 @@ COMMANDS = {
 and `run(args, extra)`; only the chosen one is imported, which keeps `--help` fast."""
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code (0, 1, 2 or 75; see `a2fjax.errors`)."""
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -310,6 +310,11 @@ def read_manifest(folder: str | Path) -> Manifest:
             raise
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: not a manifest ({what})") from None
+    for i, shard in enumerate(manifest.shards):
+        files.inside(folder, shard.file, where=f"{path}: shards[{i}].file", plain=True)
+    for i, subject in enumerate(manifest.subjects):
+        if subject.mesh is not None:
+            files.inside(folder, subject.mesh, where=f"{path}: subjects[{i}].mesh")
     for shard in manifest.shards:
         if not (folder / shard.file).is_file():
             raise InputError(f"{folder}: shard {shard.file} is named in the manifest but missing")

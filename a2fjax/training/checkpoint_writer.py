@@ -11,8 +11,10 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import shutil
+import sys
+import threading
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,21 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 class CheckpointWriter:
     """Saves and restores the training states of one run."""
 
-    def __init__(self, run: Path, config: CheckpointConfig) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: CheckpointConfig,
+        *,
+        on_failure: Callable[[WorkFailed], None] | None = None,
+    ) -> None:
         """Opens or creates RUN/checkpoints and removes leftovers of interrupted saves.
 
         Args:
           run: the run folder.
           config: sets which states are kept.
+          on_failure: called from a thread, in a run of several processes, as soon as a background
+            save fails: the main thread may be waiting for another process, which waits for this
+            save.
 
         Raises:
           InputError: the folder cannot be written.
@@ -49,6 +60,8 @@ class CheckpointWriter:
         self._folder = Path(run).absolute() / checkpoints.FOLDER
         self._metric = config.best_metric
         self._writing: int | None = None
+        self._several = jax.process_count() > 1
+        self._on_failure = on_failure
         keep: list[Any] = [managers.LatestN(config.keep_latest)]
         if config.keep_best:
             keep.append(
@@ -73,9 +86,31 @@ class CheckpointWriter:
                 save_decision_policy=managers.FixedIntervalPolicy(1),  # The loop decides.
                 preservation_policy=managers.AnyPreservationPolicy(keep),
                 # If a folder could not be created, threads would wait minutes for it.
-                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+                async_options=ocp.AsyncOptions(
+                    create_directories_asynchronously=False,
+                    barrier_sync_fn=self._barrier() if self._several else None,
+                ),
             ),
         )
+
+    def _barrier(self) -> Callable[..., None]:
+        """Returns Orbax's barrier between processes, which reports a save that has failed.
+
+        Orbax's thread enters a last barrier even if its save failed. The other processes wait for
+        that save in another barrier, so neither ends before the timeouts of both.
+        """
+        wait = ocp.multihost.get_barrier_sync_fn()
+
+        def barrier(*, key: str, timeout_ms: int) -> None:
+            error = sys.exc_info()[1]
+            background = threading.current_thread() is not threading.main_thread()
+            if background and isinstance(error, Exception):
+                if self._on_failure is not None:
+                    self._on_failure(self._failed(error))
+                raise error
+            wait(key=key, timeout_ms=timeout_ms)
+
+        return barrier
 
     def latest(self) -> int | None:
         """Returns the newest step that is completely on disk, None if there is none."""
@@ -130,10 +165,9 @@ class CheckpointWriter:
 
     def check(self) -> None:
         """Raises `WorkFailed` if a background save has failed; does not wait for it."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:  # noqa: BLE001 - as in save
-            raise self._failed(error) from None
+        # Orbax's own check finds nothing, because its thread has taken the error.
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -216,7 +250,7 @@ class CheckpointWriter:
         try:
             if kind is None:
                 self.close()
-            else:
+            elif not self._several:  # Closing waits for the others, which this process fails.
                 with contextlib.suppress(WorkFailed):
                     self.close()
         finally:

@@ -18,7 +18,7 @@ from a2fjax import configuration as config_lib
 from a2fjax import files
 from a2fjax.batch import Batch
 from a2fjax.configuration import Resolved
-from a2fjax.errors import InputError, Preempted, WorkFailed
+from a2fjax.errors import EXIT_FAILED, InputError, Preempted, WorkFailed
 from a2fjax.models import params as params_lib
 from a2fjax.models import pretrained
 from a2fjax.models.params import Params
@@ -115,7 +115,13 @@ def train(
             broadcast.barrier()
             stack.enter_context(jax.set_mesh(mesh))
             run = Run(resolved, workdir, stop, say, watchdog)
-            checkpoints = stack.enter_context(CheckpointWriter(workdir, config.checkpoint))
+            checkpoints = stack.enter_context(
+                CheckpointWriter(
+                    workdir,
+                    config.checkpoint,
+                    on_failure=lambda error: watchdog.end(str(error), EXIT_FAILED),
+                )
+            )
             return Trainer(run, task, inputs, mesh, checkpoints, initial).train()
 
 
@@ -221,6 +227,9 @@ class Trainer:
                 state = self._steps(self._compile(), state, start)
                 self.say(f"{self.workdir}: finished: {last} steps are done")
             failed = False
+        except (InputError, WorkFailed) as error:
+            self.watchdog.failed(error)
+            raise
         finally:
             if self.tracker is not None:
                 self.tracker.close(failed=failed)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from a2fjax import printing
+
 WIDTH = 100
 
 
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str], indent: str = "  ") -> list[str]:
     """Returns the lines of a table; the first column is left-aligned, the others right-aligned."""
-    cells = [list(header), *([str(c) for c in row] for row in rows)]
+    cells = [[printing.cell(c) for c in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []
     for row in cells:

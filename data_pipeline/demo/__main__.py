@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import rig
+from a2fjax import printing, rig
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, ArgumentParser, InputError, WorkFailed
 
 VERSION = 3
 """Part of the fingerprint of what is written; raise it when the same settings give other data."""
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the corpus and returns the exit code."""
     parser = ArgumentParser(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import files, rig
+from a2fjax import files, printing, rig
 from a2fjax.data import records
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
 
@@ -157,6 +157,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the comparison and returns the exit code."""
     parser = argparse.ArgumentParser(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from a2fjax import printing
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, ArgumentParser, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,7 @@ LINE = (
 )
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit code."""
     parser = ArgumentParser(prog="make demo", description=__doc__)

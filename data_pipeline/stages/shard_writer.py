@@ -18,6 +18,7 @@ from a2fjax import rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
+from a2fjax.files import inside, make_temporary
 
 BYTES_PER_FILE = 64_000_000
 
@@ -108,6 +109,7 @@ def write_shards(
         raise InputError("no take could be used: nothing to write")
     number = min(files or max(1, -(-size // BYTES_PER_FILE)), count)
     names = [f"clips-{i:05d}-of-{number:05d}.arrayrecord" for i in range(number)]
+    temporary: dict[str, Path] = {}
     bounds = [count * (i + 1) // number for i in range(number)]
     statistics, mask, synthetic = Statistics(), np.zeros(72, bool), False
     index: list[list[dict[str, Any]]] = [[] for _ in names]
@@ -125,9 +127,8 @@ def write_shards(
             if not index[which]:
                 if writer is not None:
                     writer.close()
-                writer = array_record_module.ArrayRecordWriter(
-                    str(out / f"{names[which]}.partial"), "group_size:1"
-                )
+                path = temporary[names[which]] = make_temporary(out / names[which])
+                writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
             assert writer is not None  # each file's first clip opens it
             writer.write(records.encode(clip))
             statistics.add(clip)
@@ -149,7 +150,7 @@ def write_shards(
         source=json.loads(json.dumps(source(values))),  # as read back from the file
     )
     for name, entries in zip(names, index, strict=True):
-        reader = array_record_module.ArrayRecordReader(str(out / f"{name}.partial"))
+        reader = array_record_module.ArrayRecordReader(str(temporary[name]))
         count_read = reader.num_records()
         reader.close()
         if count_read != len(entries):
@@ -158,9 +159,10 @@ def write_shards(
             )
     (out / "manifest.json").unlink(missing_ok=True)
     for name, (vertices, faces) in meshes.items():
-        records.write_mesh(out / "subjects" / f"{name}.npz", vertices, faces)
+        path = inside(out / "subjects", f"{name}.npz", where=f"subject {name!r}", plain=True)
+        records.write_mesh(path, vertices, faces)
     for name in names:
-        (out / f"{name}.partial").replace(out / name)
+        temporary[name].replace(out / name)
     for old in out.glob("clips-*.arrayrecord*"):
         if old.name not in names:
             old.unlink()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import files, rig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
 from data_pipeline.quality import report
@@ -77,7 +77,10 @@ def write_dataset(
 
     def clips() -> Iterator[records.Clip]:
         for summary in used:
-            for clip in _read_clips(out / ".build" / "clips" / summary["file"], summary["entries"]):
+            file = files.inside(
+                out / ".build" / "clips", summary["file"], where=".build: file of clips", plain=True
+            )
+            for clip in _read_clips(file, summary["entries"]):
                 mask = clip.channel_mask
                 yield dataclasses.replace(
                     clip,

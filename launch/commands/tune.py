@@ -126,7 +126,7 @@ class _Runs:
         command = [sys.executable, str(Path(__file__).parents[1] / "submit.py"), "submit"]
         command += [*self._words, "--sweep", repr([trial])]
         log = self._numbers / f"{number}.log"
-        with log.open("wb") as out:
+        with files.open_private(log) as out:
             # Use a new session, so that runs continue if the driver is interrupted.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

@@ -82,11 +82,14 @@ def everything(root: Path) -> list[Path]:
     """Returns the folders of all runs and sweeps below ROOT, by name, without a sweep's trials."""
     if not root.is_dir():
         return []
-    return [
-        p
-        for p in sorted(root.iterdir())
-        if record.is_job(p) or record.is_sweep(p) or is_training(p)
-    ]
+    return [p for p in sorted(root.iterdir()) if _is_known(p)]
+
+
+def _is_known(folder: Path) -> bool:
+    try:
+        return record.is_job(folder) or record.is_sweep(folder) or is_training(folder)
+    except (OSError, ValueError):
+        return False  # Nobody but its owner may look into it.
 
 
 def new(root: Path, name: str) -> Path:

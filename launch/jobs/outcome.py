@@ -60,6 +60,23 @@ def is_cancelled(run: Path) -> bool:
     return (launch(run) / "cancelled").exists()
 
 
+def missing_steps(run: Path, steps: int | None) -> str:
+    """Returns a message if the files of a run that ended do not show its last step, else "".
+
+    Args:
+      run: the run folder.
+      steps: total number of updates; None for anything but a training.
+    """
+    if steps is None:
+        return ""
+    saved = progress.checkpoint(run)  # Training always saves its last step.
+    if saved >= steps:
+        return ""
+    return (
+        f"ended with exit code 0, but the last checkpoint is {saved}: expected {steps}, all steps"
+    )
+
+
 def exit_code(run: Path) -> int | None:
     """Returns the final exit code, or None if none was written yet."""
     try:

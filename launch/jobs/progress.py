@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax import files
 from a2fjax.training.tracking import duration
 from launch.jobs.record import launch
 
@@ -34,7 +35,7 @@ def last(run: Path) -> tuple[int | None, dict[str, float]]:
     step: int | None = None
     values: dict[str, float] = {}
     for text in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 step = line.pop("step")
@@ -54,7 +55,8 @@ def checkpoint(run: Path) -> int:
 def event(run: Path, what: str, **values: Any) -> None:
     """Appends a line to events.jsonl; safe from several machines at once."""
     line = {"time": now(), "event": what, **values}
-    with contextlib.suppress(OSError), (launch(run) / "events.jsonl").open("ab") as file:
+    path = launch(run) / "events.jsonl"
+    with contextlib.suppress(OSError), files.open_private(path) as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         file.write((json.dumps(line) + "\n").encode())
@@ -86,16 +88,16 @@ def result(run: Path) -> dict[str, Any]:
 
 def seconds(run: Path) -> float:
     """Returns the total running time of a run in seconds, over all attempts."""
-    begun: dict[Any, float] = {}
+    begun: dict[int, float] = {}
     total = 0.0
     for line in events(run):
-        unix = line.get("unix")
-        if line.get("rank") != 0 or not isinstance(unix, (int, float)):
+        unix, pid = line.get("unix"), line.get("pid")
+        if line.get("rank") != 0 or not isinstance(unix, float) or not isinstance(pid, int):
             continue
         if line["event"] == "started":
-            begun[line.get("pid")] = unix
+            begun[pid] = unix
         elif line["event"] == "ended":
-            total += max(0.0, unix - begun.pop(line.get("pid"), unix))
+            total += max(0.0, unix - begun.pop(pid, unix))
     return total
 
 

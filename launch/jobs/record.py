@@ -73,7 +73,8 @@ def write(folder: Path, spec: JobSpec) -> None:
         text = Path(checked_code.__file__).read_text(encoding="utf-8")
         files.write_text(launch(folder) / _CHECK, text)
     if spec.config is not None:
-        files.write_text(launch(folder) / "config.json", json.dumps(spec.config, indent=2) + "\n")
+        text = json.dumps(spec.config, indent=2) + "\n"
+        files.write_text(launch(folder) / "config.json", text, mode=files.PRIVATE)
     write_json(launch(folder) / "spec.json", dataclasses.asdict(spec))
 
 
@@ -199,7 +200,7 @@ def trials(sweep: Path) -> list[Path]:
     names = _read(path).get("trials")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise InputError(f"{path}: damaged (trials); delete it and submit again")
-    return [sweep / name for name in names]
+    return [files.inside(sweep, n, where=f"{path}: trials", plain=True) for n in names]
 
 
 def write_sweep(sweep: Path, names: Sequence[str]) -> None:
@@ -223,8 +224,8 @@ def members(folder: Path) -> list[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes values and the format version, atomically."""
-    files.write_text(path, as_json({"version": VERSION, **values}))
+    """Writes values and the format version, atomically; only their owner may read them."""
+    files.write_text(path, as_json({"version": VERSION, **values}), mode=files.PRIVATE)
 
 
 def _submission(folder: Path) -> Submission | None:

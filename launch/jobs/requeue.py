@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from a2fjax import errors, files
+from a2fjax import errors, files, printing
 from launch.jobs import data_pins, outcome, progress, record, worker
 from launch.jobs.formats import as_json
 from launch.jobs.spec import JobSpec
@@ -35,6 +35,7 @@ class Decision:
     why: str
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0 if a decision was made."""
     parser = errors.ArgumentParser(prog="launch.jobs.requeue", description=__doc__)
@@ -102,7 +103,8 @@ def close(run: Path, spec: JobSpec, decision: Decision) -> None:
     if not decision.again:
         if progress.result(run).get("exit_code") != decision.code:
             worker.write_result(run, spec, decision.code, attempt)
-        files.write_text(record.launch(run) / "exit", f"{decision.code}\n")
+        path = record.launch(run) / "exit"
+        files.write_text(path, f"{decision.code}\n", mode=files.PRIVATE)
 
 
 def first_code(run: Path, code: int, processes: int) -> int:
@@ -140,7 +142,8 @@ def _failures(run: Path) -> int:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         before = json.loads(path.read_text())
         count = int(before["count"]) if int(before["step"]) >= step else 0
-    files.write_text(path, as_json({"step": step, "count": count + 1}))
+    text = as_json({"step": step, "count": count + 1})
+    files.write_text(path, text, mode=files.PRIVATE)
     return count + 1
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from a2fjax import errors, files, signals
-from launch.jobs import data_pins, outcome, progress, record
+from a2fjax import errors, files, printing, signals
+from launch.jobs import data_pins, outcome, processes, progress, record
 from launch.jobs.formats import as_json, last_line
 from launch.jobs.spec import JobSpec
 
@@ -28,6 +28,7 @@ _LIBC = ctypes.CDLL(None)
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
+@printing.safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code of the run's command."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -61,7 +62,7 @@ def work(run: Path, spec: JobSpec) -> int:
     attempt = submitted.attempt if submitted else 1
     for name in ("logs", "ranks"):
         files.make_folder(folder / name)
-    with (folder / "logs" / f"rank-{process_rank}.log").open("ab") as log:
+    with files.open_private(folder / "logs" / f"rank-{process_rank}.log") as log:
         log.write(f"== {progress.now()} on {progress.host()}, attempt {attempt}\n".encode())
         log.flush()
         process = _Process(spec, log, data_pins.check(run, spec, first=process_rank == 0))
@@ -72,15 +73,20 @@ def work(run: Path, spec: JobSpec) -> int:
             host=progress.host(),
             rank=process_rank,
             pid=os.getpid(),
+            start=processes.started(os.getpid()),
             attempt=attempt,
             restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
             missing=[n for n in spec.passed if n not in os.environ],
         )
         code = process.wait()
+        # Exit code 0 alone proves nothing: a command may end without having done its work.
+        missing = outcome.missing_steps(run, spec.steps) if code == errors.EXIT_OK else ""
+        if missing and process_rank == 0:
+            code = errors.EXIT_FAILED
+            log.write(f"{missing}\n".encode())
     ended = {"unix": time.time(), "host": progress.host(), "rank": process_rank, "exit_code": code}
-    files.write_text(
-        folder / "ranks" / f"{process_rank}.json", as_json({**ended, "attempt": attempt})
-    )
+    text = as_json({**ended, "attempt": attempt})
+    files.write_text(folder / "ranks" / f"{process_rank}.json", text, mode=files.PRIVATE)
     progress.event(run, "ended", pid=os.getpid(), attempt=attempt, **ended)
     if process_rank == 0:
         write_result(run, spec, code, attempt)
@@ -101,7 +107,8 @@ def write_result(run: Path, spec: JobSpec, code: int, attempt: int) -> None:
         "attempt": attempt,
         "ended": progress.now(),
     }
-    files.write_text(record.launch(run) / "result.json", as_json(result))
+    path = record.launch(run) / "result.json"
+    files.write_text(path, as_json(result), mode=files.PRIVATE)
 
 
 def tail(run: Path, rank: int = 0) -> str:

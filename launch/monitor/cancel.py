@@ -27,7 +27,7 @@ def cancel(folder: Path) -> None:
     for run, submitted in record.submissions(active).items():
         # Write this first, so that nothing that stops now returns to the queue.
         files.make_folder(record.launch(run))
-        files.write_text(record.launch(run) / "cancelled", "")
+        files.write_text(record.launch(run) / "cancelled", "", mode=files.PRIVATE)
         assert submitted is not None
         groups.setdefault(submitted.scheduler, {})[run] = submitted
     for name, group in groups.items():

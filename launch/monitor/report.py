@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from a2fjax.errors import InputError
 from launch.jobs import outcome, progress, record
 from launch.jobs.outcome import State
 from launch.jobs.record import Submission
@@ -23,7 +24,10 @@ def show(folder: Path) -> None:
     if record.is_sweep(folder):
         print(f"{folder.name}: {len(members)} runs: {states.counts(members.values())}")
         for run, state in members.items():
-            _show_run(run, state, "  ")
+            try:
+                _show_run(run, state, "  ")
+            except InputError as error:
+                print(f"  {run.name}: damaged: {error}")
     elif record.is_array(folder):
         _show_array(folder, members)
     else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from a2fjax.errors import InputError
 from launch.jobs import progress, record
 from launch.monitor import states
 
@@ -21,8 +23,13 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     runs = record.members(folder)
     current, rows = states.query(runs), []
     for run in runs:
-        spec = record.read(run)
         step, values = progress.last(run)
+        try:
+            spec = record.read(run)
+        except InputError as error:
+            print(f"{run.name}: damaged: {error}", file=sys.stderr)
+            rows.append({"run": run.name, "state": current[run].name, "step": step})
+            continue
         rows.append(
             {
                 "run": run.name,

@@ -21,13 +21,17 @@ def query(runs: Sequence[Path], *, lenient: bool = False) -> dict[Path, State]:
       runs: folders of runs, trials or elements, or of runs made by `a2fjax train` directly.
       lenient: whether to use the files if a scheduler is not available on this machine.
 
+    Returns:
+      States; one of several runs whose record is damaged is "lost", with the damage as the reason.
+
     Raises:
-      InputError: a file is damaged, or a scheduler's programs are not on this machine.
+      InputError: the file of the only run is damaged, or a scheduler's programs are not on this
+        machine.
       WorkFailed: a scheduler does not answer.
     """
     result: dict[Path, State] = {}
     groups: dict[str, dict[Path, Submission]] = {}
-    for run, submitted in record.submissions(runs).items():
+    for run, submitted in _submissions(runs, result).items():
         if submitted is None or not submitted.job:
             unknown = submitted is None and folders.is_training(run)
             result[run] = direct.state(run) if unknown else outcome.recorded(run, submitted)
@@ -48,6 +52,24 @@ def _named(run: Path, state: State) -> State:
     """Returns "cancelled" for a run that schedulers report as failed or lost after `cancel`."""
     ended = not state.active and state.name != outcome.DONE
     return State(outcome.CANCELLED) if ended and outcome.is_cancelled(run) else state
+
+
+def _submissions(
+    runs: Sequence[Path], damaged: dict[Path, State]
+) -> Mapping[Path, Submission | None]:
+    """Returns the submissions of runs; adds the states of damaged ones to `damaged`."""
+    try:
+        return record.submissions(runs)
+    except InputError:
+        if len(runs) < 2:
+            raise
+    result = {}
+    for run in runs:
+        try:
+            result[run] = record.submission(run)
+        except InputError as error:
+            damaged[run] = State(outcome.LOST, str(error))
+    return result
 
 
 def _asked(name: str, group: Mapping[Path, Submission]) -> dict[Path, State]:

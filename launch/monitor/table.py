@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from a2fjax import configuration
+from a2fjax import configuration, printing
 from a2fjax.errors import InputError, nearest
 from a2fjax.view import text as words
 from launch.jobs.outcome import DONE
@@ -111,14 +111,19 @@ def csv(rows: Sequence[Row], metric: str) -> str:
     # Metrics and keys may have the same names.
     named = [name, *metrics]
     header = ["run", "state", "step", "steps", "seconds"]
-    lines.writerow([*header, *(f"metric.{m}" for m in named), *(f"config.{k}" for k in keys)])
+
+    # A name that begins with "=" would be a formula of the reader's spreadsheet.
+    def write(cells: Sequence[Any]) -> None:
+        lines.writerow(map(printing.csv_cell, cells))
+
+    write([*header, *(f"metric.{m}" for m in named), *(f"config.{k}" for k in keys)])
     for row in ordered(rows, metric):
         given, got = row.get("overrides") or {}, row.get("metrics") or {}
         numbers = [
             v if isinstance(v, str) else repr(v) for v in (row.get(k, "") for k in header[2:])
         ]
         values = [given[k] if isinstance(given.get(k), str) else _text(given.get(k)) for k in keys]
-        lines.writerow([row["run"], row.get("state", ""), *numbers, *map(got.get, named), *values])
+        write([row["run"], row.get("state", ""), *numbers, *map(got.get, named), *values])
     return out.getvalue()
 
 

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax import printing
 from a2fjax.errors import InputError, nearest
 from launch import schedulers
 from launch.jobs.spec import LAYOUTS
@@ -117,7 +118,7 @@ def check_environment(values: Mapping[str, Any], where: str) -> None:
         check_variable(name, where)
         if not isinstance(value, str) or "\0" in value:
             raise InputError(f"{where}.{name} = {value!r}: expected a string")
-        if _SECRET.search(name):
+        if _SECRET.search(name) or printing.secret_in(name, value):
             raise InputError(
                 f"{where}.{name}: looks like a secret, and values are written to files; set it in "
                 f'your environment and set pass = ["{name}"]'

@@ -17,7 +17,7 @@ from launch.jobs.spec import JobSpec
 from launch.monitor import causes
 from launch.monitor.wait import wait as wait_for
 from launch.schedulers.base import Element, Job
-from launch.submission import dependencies
+from launch.submission import dependencies, secrecy
 
 Entries = Sequence[tuple[Path, JobSpec]]
 
@@ -101,6 +101,8 @@ def submit(
     Raises:
       InputError, WorkFailed: the scheduler refuses or does not answer, or a dependency failed.
     """
+    for each in (job.spec, *(e.spec for e in job.chosen)):
+        secrecy.check(each)
     if dry_run:
         _show(job)
         return errors.EXIT_OK

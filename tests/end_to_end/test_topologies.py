@@ -42,6 +42,7 @@ def train(setup, run, processes, devices, *changes):
             "A2F_COORDINATOR": f"127.0.0.1:{port}",
             "A2F_NUM_PROCESSES": str(processes),
             "A2F_PROCESS_ID": str(number),
+            "A2F_SECRET": f"{port:064d}",
             "A2F_LOCAL_DEVICES": str(devices),
         }
         started.append(

@@ -1,13 +1,16 @@
 """One process of a training of the toy task: `process.py RUN {"changes": ..., "faults": ...}`.
 
 Faults are lists [process, batch, what]: "kill", "term", "usr2", "stop" (SIGSTOP), "sleep" (in
-Python, for ever), "input", "failed", "bug" (errors), "pause" (half a second).
+Python, for ever), "input", "failed", "bug" (errors), "pause" (half a second), "disk" (this process
+can write no file any more).
 """
 
 import importlib.util
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +39,12 @@ def happen(what):
         os.kill(os.getpid(), SIGNALS[what])
     elif what == "sleep":
         time.sleep(1e6)
+    elif what == "disk":
+        # What the process prints goes through a pipe, because the limit holds for its log, too.
+        through = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        for number in (1, 2):
+            os.dup2(through.stdin.fileno(), number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     elif what == "pause":
         time.sleep(0.5)
     elif what == "input":

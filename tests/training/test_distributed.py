@@ -12,7 +12,9 @@ from a2fjax.errors import InputError
 from a2fjax.training.distributed import process_setup, session, watchdog
 from a2fjax.training.distributed.process_setup import ProcessSetup, detect
 
+SECRET = "5" * 64
 STEP = {
+    "A2F_SECRET": SECRET,
     "SLURM_JOB_ID": "5000",
     "SLURM_STEP_ID": "0",
     "SLURM_STEP_NODELIST": "gpu[007-009,12]",
@@ -23,8 +25,14 @@ STEP = {
     "SLURM_LOCALID": "0",
     "SLURM_RESTART_COUNT": "3",
 }
-EXPLICIT = {"A2F_NUM_PROCESSES": "2", "A2F_PROCESS_ID": "1", "A2F_COORDINATOR": "host-1:4000"}
+EXPLICIT = {
+    "A2F_NUM_PROCESSES": "2",
+    "A2F_PROCESS_ID": "1",
+    "A2F_COORDINATOR": "host-1:4000",
+    "A2F_SECRET": SECRET,
+}
 POD = {
+    "A2F_SECRET": SECRET,
     "KUBERNETES_SERVICE_HOST": "10.0.0.1",
     "JOB_COMPLETION_INDEX": "1",
     "A2F_NUM_PROCESSES": "2",
@@ -111,6 +119,30 @@ def test_pods_and_variables():
 def test_inconsistent_variables_are_named(changes, says):
     with pytest.raises(InputError, match=says):
         detect({**EXPLICIT, **changes})
+
+
+def test_several_processes_need_a_secret_that_only_they_know(tmp_path):
+    assert detect(EXPLICIT).secret == SECRET.encode()
+    assert SECRET not in repr(detect(EXPLICIT))
+    without = {k: v for k, v in EXPLICIT.items() if k != "A2F_SECRET"}
+    with pytest.raises(InputError, match="A2F_SECRET is missing"):
+        detect(without)
+    with pytest.raises(InputError, match="A2F_SECRET: 5 characters: expected at least 32"):
+        detect({**without, "A2F_SECRET": "short"})
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    named = {**without, "A2F_SECRET_FILE": str(file)}
+    file.chmod(0o640)
+    with pytest.raises(InputError, match="others may read it; expected your own file of mode 0600"):
+        detect(named)
+    file.chmod(0o600)
+    assert detect(named).secret == SECRET.encode()
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    for path in (link, tmp_path, tmp_path / "none", "/dev/null"):
+        with pytest.raises(InputError, match="A2F_SECRET_FILE="):
+            detect({**without, "A2F_SECRET_FILE": str(path)})
+    assert detect({**EXPLICIT, "A2F_BIND": "10.0.0.1"}).bind == "10.0.0.1"
 
 
 def test_a_missing_device_is_an_error(tmp_path):

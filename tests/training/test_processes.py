@@ -44,6 +44,7 @@ class Job:
                 "A2F_PROCESS_ID": str(number),
                 "A2F_LOCAL_DEVICES": str(devices),
                 "A2F_SESSION": str(port),
+                "A2F_SECRET": f"{port:064d}",
             }
             log = run.with_name(f"{run.name}.{len(list(run.parent.glob('*.log')))}.log")
             self.logs.append(log)
@@ -186,6 +187,21 @@ def test_an_error_of_one_process_is_told_by_all(start, what, code, says):
     job = start("run", 2, 1, faults=[[1, 5, what]])
     assert job.codes() == [code, code], job.text(0) + job.text(1)
     assert says in job.text(1) and "process 1 (" in job.text(0) and says in job.text(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)], ids=["first", "other", "both"])
+def test_a_full_disk_ends_all_processes_and_is_named_by_all(start, victims):
+    # The metrics are logged too seldom for the first process to notice by them.
+    quiet = {"log__every_steps": 1000}
+    faults = [[victim, 6, "disk"] for victim in victims]
+    job = start("run", 2, 1, limit=600, faults=faults, changes={**SMALL, **quiet})
+    job.until(lambda: all("disk" in job.text(victim) for victim in victims))
+    began = time.monotonic()
+    assert set(job.codes()) <= {1, 70} and time.monotonic() - began < 60
+    for number in range(2):
+        assert str(job.run) in job.text(number), job.text(number)
+        assert "could not be written" in job.text(number), job.text(number)
 
 
 @pytest.mark.slow

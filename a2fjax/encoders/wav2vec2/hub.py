@@ -104,8 +104,8 @@ def _shards(source: str | Path) -> list[Path]:
         raise InputError(f"{index}: no weight_map, expected the file of each weight")
     shards = []
     for name in sorted(set(names.values())):
-        # The index is data: it may name files of its own folder only.
-        shard = find_file(source, name) if Path(name).name == name else None
+        files.inside(source, name, where=f"{index}: weight_map", plain=True)
+        shard = find_file(source, name)
         if shard is None:
             raise InputError(f"{index}: names {name!r}, which is not in {source}")
         shards.append(shard)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import files
 from a2fjax.encoders.whisper.ctranslate2 import read_ctranslate2
 from a2fjax.encoders.whisper.weight_names import (
     HUB,
@@ -125,15 +126,17 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy.
     from safetensors import SafetensorError, safe_open
 
-    files = [file]
+    parts = [file]
     if file.suffix == ".json":
         try:
             index = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
-            files = [file.parent / name for name in sorted(set(index.values()))]
+            names = sorted(set(map(str, index.values())))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{file}: not an index of safetensors") from None
+        where = f"{file}: weight_map"
+        parts = [files.inside(file.parent, name, where=where, plain=True) for name in names]
     out: dict[str, np.ndarray] = {}
-    for part in files:
+    for part in parts:
         if not part.is_file():
             raise InputError(f"{part}: no such file, but {file.name} names it")
         try:

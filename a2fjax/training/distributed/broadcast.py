@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +37,7 @@ def broadcast_from_first(value: Any) -> Any:
       >>> broadcast_from_first({"step": 3})
       {'step': 3}
     """
-    return value if _detector is None else _detector.meet(value)
+    return value if _detector is None else json.loads(_detector.meet(json.dumps(value).encode()))
 
 
 def broadcast_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -46,6 +46,6 @@ def broadcast_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(arrays)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    text = broadcast_from_first(base64.b64encode(buffer.getvalue()).decode())
-    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as loaded:
+    received = _detector.meet(buffer.getvalue())
+    with np.load(io.BytesIO(received), allow_pickle=False) as loaded:
         return {name: loaded[name] for name in loaded.files}

@@ -8,13 +8,18 @@ The first source that applies is used:
     single       none of these
 
 A scheduler's values and A2F_* variables must agree. A2F_LOCAL_DEVICES, if set, is the number of
-devices that each process must have.
+devices that each process must have. Several processes prove to each other that they know
+A2F_SECRET, or the content of the file A2F_SECRET_FILE that only its owner may read; `submit.py`
+makes a new secret for each start. A2F_BIND is the address that process 0 listens on, where it
+differs from that of its name.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import stat
 from collections.abc import Mapping
 
 from a2fjax.errors import InputError
@@ -35,6 +40,8 @@ class ProcessSetup:
       local_devices: number of devices that this process must have; None if unknown.
       visible: indices of the visible accelerators that this process uses; None for all.
       session: identifies this start of the job; processes of another start are refused.
+      secret: what only the processes of the run know; b"" for a single process.
+      bind: address that process 0 listens on; "" for that of `host`.
     """
 
     source: str
@@ -45,6 +52,14 @@ class ProcessSetup:
     local_devices: int | None = None
     visible: tuple[int, ...] | None = None
     session: str = ""
+    secret: bytes = dataclasses.field(default=b"", repr=False)
+    bind: str = ""
+
+
+_LEAST_SECRET = 32
+"""Characters of a secret at least: 128 random bits in hexadecimal digits."""
+
+_MOST_SECRET = 4096
 
 
 def detect(env: Mapping[str, str]) -> ProcessSetup:
@@ -57,7 +72,7 @@ def detect(env: Mapping[str, str]) -> ProcessSetup:
       >>> detect({}).source
       'single'
       >>> explicit = {"A2F_NUM_PROCESSES": "2", "A2F_PROCESS_ID": "1", "A2F_COORDINATOR": "a:4000"}
-      >>> detect(explicit).process
+      >>> detect({**explicit, "A2F_SECRET": "5f" * 32}).process
       1
     """
     local = _number(env, "A2F_LOCAL_DEVICES", least=1)
@@ -119,6 +134,8 @@ def _slurm(env: Mapping[str, str], local: int | None, given: int | None) -> Proc
         local_devices=local,
         visible=visible,
         session=f"slurm {job}.{step} restart {env.get('SLURM_RESTART_COUNT', '0')}",
+        secret=_secret(env),
+        bind=env.get("A2F_BIND", ""),
     )
 
 
@@ -174,7 +191,50 @@ def _several(
         port=int(port),
         local_devices=local,
         session=session,
+        secret=_secret(env),
+        bind=env.get("A2F_BIND", ""),
     )
+
+
+def _secret(env: Mapping[str, str]) -> bytes:
+    """Returns what the processes of a run prove to each other that they know."""
+    name, text = "A2F_SECRET", env.get("A2F_SECRET", "").strip()
+    if not text and env.get("A2F_SECRET_FILE"):
+        name = f"A2F_SECRET_FILE={env['A2F_SECRET_FILE']}"
+        text = _private_text(env["A2F_SECRET_FILE"], name)
+    if not text:
+        raise InputError(
+            "A2F_SECRET is missing: the processes of a run prove to each other that they belong to "
+            "it; `submit.py` sets it; by hand, export A2F_SECRET=$(openssl rand -hex 32) before "
+            "all of them start"
+        )
+    if len(text) < _LEAST_SECRET:
+        raise InputError(
+            f"{name}: {len(text)} characters: expected at least {_LEAST_SECRET}, such as of "
+            "`openssl rand -hex 32`"
+        )
+    return text.encode(errors="surrogateescape")
+
+
+def _private_text(path: str, name: str) -> str:
+    """Returns the text of a file that only its owner, this user, can read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot be read ({why})") from None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name}: is no regular file")
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise InputError(f"{name}: others may read it; expected your own file of mode 0600")
+        data = os.read(handle, _MOST_SECRET + 1)
+    finally:
+        os.close(handle)
+    if len(data) > _MOST_SECRET:
+        raise InputError(f"{name}: expected at most {_MOST_SECRET} bytes")
+    return data.decode(errors="surrogateescape").strip()
 
 
 def _number(env: Mapping[str, str], name: str, *, least: int) -> int | None:

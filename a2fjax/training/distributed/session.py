@@ -8,11 +8,12 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, Preempted, WorkFailed
+from a2fjax.errors import EXIT_FAILED, InputError, Preempted, WorkFailed, exit_code
 from a2fjax.training.distributed import broadcast
 from a2fjax.training.distributed.failure_detector import FailureDetector
 from a2fjax.training.distributed.process_setup import ProcessSetup
@@ -53,6 +54,8 @@ def session(setup: ProcessSetup, watchdog: Watchdog) -> Iterator[None]:
             rank=setup.process,
             size=setup.processes,
             session=setup.session,
+            secret=setup.secret,
+            bind=setup.bind,
             patience=float(os.environ.get("A2F_RENDEZVOUS_SECONDS", RENDEZVOUS_SECONDS)),
             ended=exit_process,
         )
@@ -62,8 +65,7 @@ def session(setup: ProcessSetup, watchdog: Watchdog) -> Iterator[None]:
         _initialise(setup, detector)
         yield
     except (InputError, WorkFailed) as error:
-        code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-        _fail(detector, str(error), code)
+        _fail(detector, str(error), exit_code(error))
         raise
     except Preempted:
         _finish(detector, watchdog)
@@ -105,14 +107,18 @@ def _initialise(setup: ProcessSetup, detector: FailureDetector | None) -> None:
     # JAX's coordination service ends a process that was paused for longer than the heartbeat's
     # timeout, so a single process, which needs no service, does not start it.
     if detector is not None:
-        with _no_proxy(setup.host):
+        # A machine's own name may be a loopback address; JAX's default is every interface.
+        host = setup.host if setup.process else detector.host
+        host = f"[{host}]" if ":" in host else host
+        with _no_proxy(host):
             jax.distributed.initialize(
-                f"{setup.host}:{detector.port}",
+                f"{host}:{detector.port}",
                 setup.processes,
                 setup.process,
                 local_device_ids=setup.visible,
                 cluster_detection_method="deactivate",
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                coordinator_bind_address=None if setup.process else f"{host}:{detector.port}",
             )
     count = jax.local_device_count()
     assert jax.process_count() == setup.processes, (jax.process_count(), setup)
@@ -153,7 +159,7 @@ def _finish(detector: FailureDetector | None, watchdog: Watchdog) -> None:
     watchdog.stop()
     if detector is not None:
         # With srun -K the first process to end would kill those that are still writing.
-        detector.leave(HEARTBEAT_SECONDS)
+        detector.leave()
         jax.distributed.shutdown()
 
 
@@ -162,8 +168,15 @@ def _fail(detector: FailureDetector | None, text: str, code: int) -> None:
         return
     if not detector.fail(text, code):
         time.sleep(HEARTBEAT_SECONDS)  # The failure detector's thread ends this process.
-    # At interpreter exit JAX would wait for processes that have ended.
+    # At interpreter exit Python would wait for Orbax's threads, which wait for the other processes
+    # in barriers, and JAX would wait for processes that have ended.
+    threading.Thread(target=_exit_after_main, args=(code,), daemon=True).start()
     atexit.register(_exit_quietly, code)
+
+
+def _exit_after_main(code: int) -> None:
+    threading.main_thread().join()
+    _exit_quietly(code)
 
 
 def _exit_quietly(code: int) -> None:

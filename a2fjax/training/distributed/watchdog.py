@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from a2fjax.errors import EXIT_LOST
+from a2fjax.errors import EXIT_LOST, exit_code
 
 COMPILING = 10.0
 """Factor of the limit while reading weights, compiling, or starting the data loader."""
@@ -73,8 +73,20 @@ class Watchdog:
                 return
             # A process that was paused (SIGSTOP, `docker pause`) does not hang.
             self._paused += max(0.0, time.monotonic() - began - interval)
-        if self.notify is None or self.notify(message, EXIT_LOST):
-            exit_process(message, EXIT_LOST)
+        self.end(message, EXIT_LOST)
+
+    def failed(self, error: Exception) -> None:
+        """Tells the other processes that this one fails, before it closes anything.
+
+        They may wait for it in a barrier that closing would wait for, too.
+        """
+        if self.notify is not None:
+            self.notify(str(error), exit_code(error))
+
+    def end(self, message: str, code: int) -> None:
+        """Ends this process and the others, whatever the main thread waits for."""
+        if self.notify is None or self.notify(message, code):
+            exit_process(message, code)
 
 
 def exit_process(message: str, code: int) -> None:

@@ -81,6 +81,21 @@ def environment(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": k, "value": literal(v)} for k, v in sorted(values.items())]
 
 
+def secret(name: str, namespace: str, value: str) -> dict[str, Any]:
+    """Returns a Secret with one key, "secret"."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/name": "a2fjax", "app.kubernetes.io/instance": name},
+        },
+        "immutable": True,
+        "stringData": {"secret": value},
+    }
+
+
 def namespace(text: str | None) -> str:
     """Returns a namespace, "default" for none.
 

@@ -7,6 +7,7 @@ of the last command. Kubernetes handles restarts.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class Kubernetes(base.Scheduler):
         if job.finalize is None:
             for element in job.chosen:
                 path = launch(element.folder) / "jobset.yaml"
-                files.write_text(path, _jobset(element))
+                files.write_text(path, _jobset(element), mode=files.PRIVATE)
                 submitted(_name(element), [element])
                 kubectl.run("apply", "-f", str(path))
             return
@@ -108,14 +109,16 @@ class Kubernetes(base.Scheduler):
         submitted(indexed_job.name(job, "elements"), job.chosen)
         submitted(indexed_job.name(job, "finalize"), [job.finalize])
         path = launch(job.folder) / "elements.yaml"
-        files.write_text(path, manifests.to_yaml([indexed_job.elements(job)]))
+        text = manifests.to_yaml([indexed_job.elements(job)])
+        files.write_text(path, text, mode=files.PRIVATE)
         kubectl.run("apply", "-f", str(path))
 
     def finalize(self, job: Job) -> None:
         """Applies the Job of the last command, once."""
         path = _finalize_path(job.folder)
         if not path.exists():
-            files.write_text(path, manifests.to_yaml([indexed_job.finalize(job)]))
+            text = manifests.to_yaml([indexed_job.finalize(job)])
+            files.write_text(path, text, mode=files.PRIVATE)
             try:
                 kubectl.run("apply", "-f", str(path))
             except (InputError, WorkFailed):
@@ -142,7 +145,10 @@ class Kubernetes(base.Scheduler):
         for folder, entry in submitted.items():
             array = record.array_of(folder)
             kind = "jobset" if array is None else "job"
-            names[f"{kind}/{entry.job}", _namespace(folder if array is None else array)] = None
+            namespace = _namespace(folder if array is None else array)
+            names[f"{kind}/{entry.job}", namespace] = None
+            if array is None and record.read(folder).resources.nodes > 1:
+                names[f"secret/{entry.job}", namespace] = None
         for name, namespace in names:
             kubectl.run(
                 "delete", name, f"--namespace={namespace}", "--ignore-not-found", "--wait=false"
@@ -170,17 +176,26 @@ def _jobset(element: Element) -> str:
     spec = element.spec
     python = interpreter(element.folder, spec)
     values = {k: v for k, v in spec.options.items() if k not in _SECRETS}
+    name = _name(element)
+    several = spec.resources.nodes > 1
+    secret_keys = dict(spec.options.get("secret_keys", {}))
+    if several:
+        secret_keys["A2F_SECRET"] = f"{name}/secret"
     run = jobset.JobSetRun(
-        name=_name(element),
+        name=name,
         command=(*python, "-m", "launch.jobs.worker", str(element.folder)),
         directory=spec.directory,
         nodes=spec.resources.nodes,
         gpus=spec.resources.gpus or 0,
         environment={k: v for k, v in spec.environment.items() if k not in _SET_BY_JOBSET},
         secrets=tuple(spec.options.get("secrets", ())),
-        secret_keys=dict(spec.options.get("secret_keys", {})),
+        secret_keys=secret_keys,
     )
-    return jobset.render(run, jobset.options(values))
+    options = jobset.options(values)
+    # The pods prove to each other that they know it.
+    secret = manifests.secret(name, options["namespace"], secrets.token_hex(32))
+    made = jobset.manifest(run, options)
+    return manifests.to_yaml([secret, made] if several else [made])
 
 
 def _name(element: Element) -> str:

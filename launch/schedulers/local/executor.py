@@ -21,7 +21,7 @@ from typing import IO
 
 from a2fjax import files, signals
 from a2fjax.errors import EXIT_OK, EXIT_PREEMPTED, InputError
-from launch.jobs import outcome, progress, requeue
+from launch.jobs import outcome, processes, progress, requeue
 from launch.jobs.record import interpreter, launch
 from launch.schedulers.base import Element, Job, Submitted
 from launch.schedulers.local import gpu_locks
@@ -32,6 +32,11 @@ GRACE_SECONDS = 60.0
 
 PEER_GRACE_SECONDS = 20.0
 """The same for processes whose peer has ended, which wait for each other in vain."""
+
+_RENDEZVOUS = tuple(
+    f"A2F_{name}"
+    for name in "COORDINATOR NUM_PROCESSES PROCESS_ID SESSION SECRET SECRET_FILE BIND".split()
+)
 
 
 def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dict[Path, int]:
@@ -49,7 +54,7 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
       KeyboardInterrupt: on Ctrl-C; the same.
     """
     files.make_folder(job.root / FOLDER)
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{processes.started(os.getpid())}-{secrets.token_hex(4)}"
     path = job.root / FOLDER / name
     last = [job.finalize] if job.finalize else []
     with path.open("a") as lock, signals.raise_on_signal():
@@ -72,13 +77,10 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
 def abandoned(name: str) -> bool:
     """Returns whether the submitting process is known to be gone, judged on this machine."""
     host, _, rest = name.rpartition("/")
-    try:
-        os.kill(int(rest.partition("-")[0]), 0)
-    except ProcessLookupError:
-        return host == socket.gethostname()
-    except (ValueError, PermissionError):
-        pass
-    return False
+    pid, _, rest = rest.partition("-")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    return not processes.is_alive(int(pid), rest.partition("-")[0])
 
 
 def running(root: Path, name: str) -> bool:
@@ -191,25 +193,26 @@ class _Running:
         files.make_folder(launch(folder))
         requeue.clear_ranks(folder)
         # The session id rejects processes left over from an earlier start.
-        port, session = _free_port(), secrets.token_hex(8)
+        port, session, secret = _free_port(), secrets.token_hex(8), secrets.token_hex(32)
         count = spec.resources.processes
         share = len(gpus.names) // count
         self.processes: list[subprocess.Popen[bytes]] = []
         for rank in range(count):
             environment = {**os.environ, **spec.environment}
-            for name in ("A2F_COORDINATOR", "A2F_NUM_PROCESSES", "A2F_PROCESS_ID", "A2F_SESSION"):
+            for name in _RENDEZVOUS:
                 environment.pop(name, None)
             if count > 1:
                 environment |= {
-                    "A2F_COORDINATOR": f"localhost:{port}",
+                    "A2F_COORDINATOR": f"127.0.0.1:{port}",
                     "A2F_SESSION": session,
+                    "A2F_SECRET": secret,
                     "A2F_NUM_PROCESSES": str(count),
                     "A2F_PROCESS_ID": str(rank),
                 }
             if gpus.names:
                 visible = gpus.names[rank * share : (rank + 1) * share]
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
-            with (launch(folder) / "job.log").open("ab") as log:
+            with files.open_private(launch(folder) / "job.log") as log:
                 self.processes.append(
                     subprocess.Popen(
                         [*interpreter(folder, spec), "-m", "launch.jobs.worker", str(folder)],

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.jobs import folders, outcome, progress
+from launch.jobs import folders, outcome, processes, progress
 from launch.jobs.outcome import State
 from launch.jobs.record import Submission, launch
 from launch.jobs.spec import Resources
@@ -81,8 +78,8 @@ def _state(folder: Path, submitted: Submission) -> State:
 
 def _stop_workers(folder: Path, attempt: int) -> None:
     events = [e for e in progress.events(folder) if e.get("attempt") == attempt]
-    ended = {e.get("pid") for e in events if e["event"] == "ended"}
-    for pid in {e.get("pid") for e in events if e["event"] == "started"} - ended:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if isinstance(pid, int):
-                os.kill(pid, signal.SIGTERM)
+    ended = [e.get("pid") for e in events if e["event"] == "ended"]
+    for event in events:
+        here = event["event"] == "started" and event.get("host") == progress.host()
+        if here and event.get("pid") not in ended:
+            processes.terminate(event.get("pid"), event.get("start"), "launch.jobs.worker")

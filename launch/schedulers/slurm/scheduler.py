@@ -105,7 +105,7 @@ class Slurm(base.Scheduler):
         queued = {how: list(jobs) for how, jobs in after.queued.items()}
         extra = (job.chosen or job.elements)[0].spec.options["sbatch"]
         if job.chosen:
-            files.write_text(folder / "job.sh", script.of_elements(job))
+            files.write_text(folder / "job.sh", script.of_elements(job), mode=files.PRIVATE)
             output = f"--output={'job-%a.log' if job.indices else 'job.log'}"
             arguments = [output, *queue.dependency(queued), *extra]
             number = queue.sbatch(folder, folder / "job.sh", arguments)
@@ -116,7 +116,7 @@ class Slurm(base.Scheduler):
             array = Submission(scheduler="slurm", job=number, index=None, attempt=1, time="")
             queued = {"any": [array]}
         try:
-            files.write_text(folder / "finalize.sh", script.of_finalize(job))
+            files.write_text(folder / "finalize.sh", script.of_finalize(job), mode=files.PRIVATE)
             arguments = ["--output=finalize.log", *queue.dependency(queued), *extra]
             last = queue.sbatch(folder, folder / "finalize.sh", arguments)
         except (InputError, WorkFailed):

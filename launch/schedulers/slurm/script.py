@@ -131,7 +131,8 @@ python=({python})
 launch=$run/launch
 restarts=${{SLURM_RESTART_COUNT:-0}}
 end() {{
-  echo "$1" >"$launch/.exit.$$" && mv -f -- "$launch/.exit.$$" "$launch/exit"
+  partial=$(mktemp -- "$launch/.exit.XXXXXXXX") || exit "$1"
+  echo "$1" >"$partial" && mv -f -- "$partial" "$launch/exit"
   exit "$1"
 }}
 mkdir -p -- "$launch/ranks"
@@ -153,6 +154,9 @@ if [ -n "${{SLURM_JOB_ID:-}}" ]; then
   # Two jobs of a node, or one that came back while an earlier process still ends, must not meet.
   export A2F_PORT=$((61440 + (SLURM_JOB_ID * 61 + 1021 * restarts) % 4096))
   export JAX_COORDINATOR_PORT=$A2F_PORT
+  # Processes of this start prove to each other that they know it; no file holds it.
+  A2F_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+  export A2F_SECRET
 fi
 code=0
 "${{step[@]}}" "${{python[@]}}" -m launch.jobs.worker "$run" || code=$?
