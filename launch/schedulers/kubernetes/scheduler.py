@@ -84,10 +84,10 @@ class Kubernetes(base.Scheduler):
         self, options: Mapping[str, Any], reads: Sequence[str], writes: Sequence[str]
     ) -> dict[str, Any]:
         """See `base.Scheduler`; every path must lie on a volume."""
-        for path in reads:
-            pods.check_mounted(options, path, written=False)
         for path in writes:
             pods.check_mounted(options, path, written=True)
+        for path in reads:
+            pods.check_mounted(options, path, written=False)
         return dict(options)
 
     def render(self, job: Job) -> str:
