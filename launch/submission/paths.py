@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import user_cache
 from launch import schedulers
 from launch.jobs.spec import JobSpec
 from launch.submission import preflight_features
@@ -37,8 +38,15 @@ def visible(
         found += [path for spec in specs for path in _local(spec)]
         # Relative paths of settings are resolved there.
         writes = [*writes, lead.directory]
+    caches = {}
+    if scheduler.contained(lead.options) and not scheduler.capabilities.remote:
+        caches = _caches()
+        found += [path for path in caches.values() if path.startswith("/")]
     options = scheduler.with_paths(lead.options, list(dict.fromkeys(found)), writes)
-    return [dataclasses.replace(spec, options=options) for spec in specs]
+    return [
+        dataclasses.replace(spec, options=options, environment={**caches, **spec.environment})
+        for spec in specs
+    ]
 
 
 def of_config(config: Mapping[str, Any]) -> list[str]:
@@ -56,6 +64,17 @@ def of_config(config: Mapping[str, Any]) -> list[str]:
 def of_words(words: Sequence[str]) -> list[str]:
     """Returns the absolute paths among the arguments of a command."""
     return [word for word in words if word.startswith("/")]
+
+
+def _caches() -> dict[str, str]:
+    """Returns the caches of this user by variable; a container has another home folder."""
+    own, home = user_cache.folder(), os.path.expanduser("~/.cache")
+    hub = os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME") or os.path.join(home, "huggingface"), "hub"
+    )
+    found = {} if own is None else {user_cache.VARIABLE: str(own), "HF_HUB_CACHE": hub}
+    found = {name: path for name, path in found.items() if Path(path).is_dir()}
+    return found if own is not None else {user_cache.VARIABLE: "off"}
 
 
 def _local(spec: JobSpec) -> Iterator[str]:
