@@ -1,26 +1,31 @@
 """Reads a site's defaults from a TOML file that its users share.
 
-partition = "h100"              also account, qos, constraint, time, mem, array_limit
-gpus = 8                        GPUs of a node, unless --gpus is given
-gpu_option = "gres"             --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
-"gpus-per-node"
-cpus_per_node = 96
-layout = "per-node"             or "per-gpu"
-notice_seconds = 300            before the time limit and preemption
-python = "/shared/venv/bin/python"
-container_image = "/shared/a2fjax.sqsh"
-container_runtime = "pyxis"     or "apptainer"
-container_mounts = ["/scratch"] beside the job's own paths
-setup = ["module load cuda"]    lines of the job's script, verbatim
-sbatch = ["--exclusive"]        options of sbatch
-srun = ["--cpu-bind=cores"]     options of srun
-pass = ["WANDB_API_KEY"]        variables that jobs need; their values are never written
-[environment]
-NCCL_SOCKET_IFNAME = "ib0"
-[kubernetes]                    image, namespace, queue, volume, and other options of
-                                launch.schedulers.kubernetes.options
-[arrays]                        the same keys, and cpus, for builds and caches; gpus, cpus_per_node,
-                                mem and layout above describe nodes for training and are not theirs
+    partition = "h100"              # also account, qos, constraint, time, mem, array_limit
+    gpus = 8                        # GPUs of a node, unless --gpus is given
+    gpu_option = "gres"             # --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
+                                    # "gpus-per-node"
+    cpus_per_node = 96
+    layout = "per-node"             # or "per-gpu"
+    notice_seconds = 300            # before the time limit and preemption
+    python = "/shared/venv/bin/python"
+    container_image = "/shared/a2fjax.sqsh"
+    container_runtime = "pyxis"     # or "apptainer"
+    container_mounts = ["/scratch"] # beside the job's own paths
+    setup = ["module load cuda"]    # lines of the job's script, verbatim
+    sbatch = ["--exclusive"]        # options of sbatch
+    srun = ["--cpu-bind=cores"]     # options of srun
+    pass = ["WANDB_API_KEY"]        # variables that jobs need; their values are never written
+    [environment]
+    NCCL_SOCKET_IFNAME = "ib0"
+    [kubernetes]                    # keys: the flags of Kubernetes, and those of its pods' Secrets
+    image = "registry.example.org/a2fjax:1.2"
+    allow_tag = true
+    volume = ["scans:/data"]
+    secret_keys.WANDB_API_KEY = "wandb/key"
+    [arrays]                        # the same keys, and cpus, for builds and caches; gpus,
+    cpus = 4                        # cpus_per_node, mem and layout above are not theirs
+    [arrays.kubernetes]
+    queue = "cpu"
 
 Options of other schedulers are in a table named after the scheduler.
 """
