@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOUNDATION = {
     "errors",
     "files",
+    "progress",
     "signals",
     "rig",
     "channel_orders",
@@ -28,6 +29,7 @@ ALLOWED = {
     "rig": {"errors"},
     "channel_orders": {"errors", "rig"},
     "mesh_descriptor": set(),
+    "progress": set(),
     "signals": {"errors"},
     "configuration": {"errors", "rig", "registry"},
     "user_cache": set(),

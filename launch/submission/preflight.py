@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from a2fjax import configuration as config_lib
+from a2fjax import progress
 from a2fjax.configuration import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
@@ -151,14 +152,15 @@ def compiles(target: Target, experiment: str, overrides: Mapping[str, str]) -> s
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        done = subprocess.run(
-            [sys.executable if target.contained else target.python, *words],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=1800,
-            check=False,
-        )
+        with progress.shown("--check-compile: compiling here"):
+            done = subprocess.run(
+                [sys.executable if target.contained else target.python, *words],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=1800,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise WorkFailed("--check-compile: did not end within 30 minutes") from None
     if done.returncode != EXIT_OK:
