@@ -110,7 +110,9 @@ LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.training", "a2fjax.training.preflight"}
 LAUNCH_MAY |= {
     "a2fjax.registry",
+    "a2fjax.progress",
     "a2fjax.signals",
+    "a2fjax.user_cache",
     "a2fjax.configuration.python_file",
     "a2fjax.training.run_dir",
     "a2fjax.sharding.mesh_shape",

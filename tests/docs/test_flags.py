@@ -27,7 +27,7 @@ PLACEHOLDERS = {"", "<name>", "KEY", "a.b", "any.other.key", "key", "path.to.key
 _SBATCH = "array chdir cpu-bind dependency exclusive gres output test-only"
 # Flags of other programs, by the start of the names of the files that pass or explain them.
 FOREIGN = {
-    "docs/clusters.md": f"{_SBATCH} port",  # the last of ray
+    "docs/clusters.md": f"{_SBATCH} nv port",  # of Apptainer and of Ray
     "docs/extending.md": "niceness",
     "docs/scaling.md": "no-deps",
     "a2fjax/cli/main.py": "version",
