@@ -241,6 +241,13 @@ def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(cli, monkeypatch, 
     sweep = ["--sweep", 'grid("seed", 1, 2)', "--dry-run"]
     assert cli("submit", cli.experiment, *words, *sweep) == 0
     assert [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)] == ["JobSet"] * 2
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "")
+        assert cli("submit", cli.experiment, *words[:1], "j", *words[2:]) == 2
+    # What was written is complete: the manifest can be applied elsewhere.
+    file = cli.runs / "j" / "launch" / "jobset.yaml"
+    assert f"kubectl is not installed on this machine; apply {file}" in capsys.readouterr().err
+    assert yaml.safe_load(file.read_text())["kind"] == "JobSet"
     program = cli.folder / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>"{cli.folder}/calls"\n')

@@ -111,6 +111,32 @@ def test_requeue_decisions(cli):
     assert judge(75, 75) == (75, False)
 
 
+def test_a_profile_holds_for_arrays(make_job, tmp_path, capsys, monkeypatch):
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'partition = "h100"\naccount = "faces"\ngpus = 8\ncpus_per_node = 96\nmem = "1T"\n'
+        'setup = ["module load x"]\ncontainer_image = "/i/a2fjax.sif"\n'
+        'container_runtime = "apptainer"\n[environment]\nSITE = "here"\n'
+        '[arrays]\npartition = "cpu"\ncpus = 4\n'
+    )
+    monkeypatch.setattr(queue, "call", _no_slurm)
+    job = make_job(3)
+    words = ["--scheduler", "slurm", "--profile", str(site), "--array-limit", "9", "--dry-run"]
+    assert job("build", *words) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for word in ("partition=cpu", "account=faces", "cpus-per-task=4", "array=1-3"):
+        assert f"#SBATCH --{word}" in lines, word
+    assert not [line for line in lines if line.startswith(("#SBATCH --mem", "#SBATCH --gpus"))]
+    assert {"module load x", "export SITE=here", "apptainer", "/i/a2fjax.sif"} <= set(lines)
+    # The output does not exist yet, so the folder above it is mounted.
+    assert f"{tmp_path}:{tmp_path}" in next(x for x in lines if f"{tmp_path}:" in x)
+    assert not job.out.exists()
+
+
+def _no_slurm(*_, **__):
+    raise base.NotInstalled("no Slurm here")
+
+
 def mounts(text, start):
     """The mounts behind an option of a script, each of which keeps its path."""
     (line,) = [x.strip().strip("'") for x in text.splitlines() if x.strip(" '").startswith(start)]
