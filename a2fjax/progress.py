@@ -22,16 +22,16 @@ def shown(
     what: str | Callable[[], str],
     say: Callable[[str], None] = to_stderr,
     *,
-    after: float = AFTER,
-    every: float = EVERY,
+    after: float | None = None,
+    every: float | None = None,
 ) -> Iterator[None]:
     """Says from time to time what is being done, for as long as the block runs.
 
     Args:
       what: the work, or a function that returns it; "" says nothing this time.
       say: called with each line, from another thread.
-      after: seconds before the first line.
-      every: seconds between later lines.
+      after: seconds before the first line; None for `AFTER`.
+      every: seconds between later lines; None for `EVERY`.
 
     Example:
         >>> import time
@@ -42,12 +42,12 @@ def shown(
     start, ended = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        pause = after
+        pause = AFTER if after is None else after
         while not ended.wait(pause):
             text = what if isinstance(what, str) else what()
             if text:
                 say(f"{text} ({time.monotonic() - start:.0f} s)")
-            pause = every
+            pause = EVERY if every is None else every
 
     thread = threading.Thread(target=tell, name="progress", daemon=True)
     thread.start()
