@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration, files, printing, registry, rig, signals
+from a2fjax import configuration, files, printing, progress, registry, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -200,7 +200,8 @@ def build(
         raise InputError(f"--out {out}: is not a folder")
     if out.resolve() == path.resolve():
         raise InputError(f"--out {out}: is the input; give another folder")
-    actors = source.actors()
+    with progress.shown("listing the captures", log):
+        actors = source.actors()
     held_out = take_list.held_out_actors(actors, settings)
     take_list.check_sentences(actors, settings)
     work = out / WORK
@@ -239,7 +240,8 @@ def _build(
 ) -> records.Manifest | None:
     """Builds under the lock (if `locked`); the other arguments are as in `build`."""
     work, log_rejected = out / WORK, console.LimitedLines(log)
-    entries, rejected = take_list.list_takes(actors, source.path, settings)
+    with progress.shown("looking at the takes", log):
+        entries, rejected = take_list.list_takes(actors, source.path, settings)
     layout_digest = content_key.layout_digest(source.layout)
     if part is not None:
         run_stages.solve_takes(
@@ -298,7 +300,10 @@ def _build(
         return manifest
     # Invalidate the state first: this run may be stopped while it replaces the dataset.
     (work / _STATE).unlink(missing_ok=True)
-    manifest = write_dataset(out, source, actors, summaries, content, rejected, held_out, settings)
+    with progress.shown("writing the dataset", log):
+        manifest = write_dataset(
+            out, source, actors, summaries, content, rejected, held_out, settings
+        )
     # The next run retries failed takes, as their cause may have been fixed.
     failed = retry or any(o.failed for o in outcomes)
     state = {"files": "" if failed else inputs_key, "results": "" if retry else results_key}

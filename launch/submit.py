@@ -61,6 +61,8 @@ def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] 
         argv, words = argv[:cut], argv[cut + 1 :]
     args, extra = parser.parse_known_args(argv)
     _check_poll(args)
+    if getattr(args, "json", False) and not args.dry_run:
+        raise InputError("--json: is for --dry-run")
     command = args.command
     if command in flags.ARRAYS:
         return arrays.submit(args, extra, program)

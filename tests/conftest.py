@@ -23,7 +23,10 @@ if "A2F_CACHE" not in os.environ:
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from a2fjax import signals  # noqa: E402
+from a2fjax import progress, signals  # noqa: E402
+
+# Tests compare what commands print, on machines of any speed.
+progress.AFTER = 3600.0
 
 # Use the same examples everywhere, at any machine speed, so that results are reproducible.
 # HYPOTHESIS_PROFILE=search generates new ones, and twice as many.

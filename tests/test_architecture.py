@@ -13,6 +13,7 @@ FOUNDATION = {
     "printing",
     "errors",
     "files",
+    "progress",
     "signals",
     "rig",
     "channel_orders",
@@ -30,6 +31,7 @@ ALLOWED = {
     "rig": {"errors"},
     "channel_orders": {"errors", "rig"},
     "mesh_descriptor": set(),
+    "progress": set(),
     "signals": {"errors"},
     "configuration": {"errors", "rig", "registry"},
     "user_cache": set(),
@@ -117,7 +119,9 @@ LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}
 LAUNCH_MAY |= {"a2fjax.cli", "a2fjax.cli.main", "a2fjax.training", "a2fjax.training.preflight"}
 LAUNCH_MAY |= {
     "a2fjax.registry",
+    "a2fjax.progress",
     "a2fjax.signals",
+    "a2fjax.user_cache",
     "a2fjax.configuration.python_file",
     "a2fjax.training.run_dir",
     "a2fjax.sharding.mesh_shape",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from a2fjax import progress
 from a2fjax.configuration import Config
 from a2fjax.data import records
 from a2fjax.errors import InputError
@@ -52,7 +53,8 @@ def cache(
     from a2fjax.sharding import compilation_cache
 
     compilation_cache.enable()
-    encoders = pretrained.load(config.audio)
+    with progress.shown("loading the encoders", say):
+        encoders = pretrained.load(config.audio)
     folders = []
     for folder in shards:
         for key, (encoder, params) in encoders.items():

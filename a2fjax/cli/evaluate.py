@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from a2fjax import progress
 from a2fjax.errors import InputError
 
 
@@ -66,15 +68,16 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         if getattr(args, flag):
             name = flag.replace("_", "-")
             raise InputError(f"--{name}: goes with --samples; give --samples K as well")
-    report = evaluation.evaluate(
-        args.run,
-        args.data,
-        split,
-        step=args.step,
-        seed=args.seed,
-        quick=args.quick,
-        say=_progress,
-    )
+    with _progress() as say:
+        report = evaluation.evaluate(
+            args.run,
+            args.data,
+            split,
+            step=args.step,
+            seed=args.seed,
+            quick=args.quick,
+            say=say,
+        )
     path = args.out or Path(args.run) / "eval" / f"{report.values['step']}.json"
     report.save(path)
     print(report)
@@ -92,17 +95,18 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
         raise InputError(
             f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8"
         ) from None
-    comparison = evaluation.compare(
-        args.run,
-        *args.against,
-        shards=args.data,
-        split=split,
-        samples=args.samples,
-        sample_steps=steps,
-        step=args.step,
-        limit=12 if args.quick else args.limit,
-        say=_progress,
-    )
+    with _progress() as say:
+        comparison = evaluation.compare(
+            args.run,
+            *args.against,
+            shards=args.data,
+            split=split,
+            samples=args.samples,
+            sample_steps=steps,
+            step=args.step,
+            limit=12 if args.quick else args.limit,
+            say=say,
+        )
     path = args.out or Path(args.run) / "eval" / f"samples_{comparison.step}.json"
     comparison.save(path)
     print(LEGEND)
@@ -111,8 +115,21 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
     return 0
 
 
-def _progress(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Yields a function that prints a line; what lasts is shown again."""
+    last = "loading the run"
+
+    def say(line: str) -> None:
+        nonlocal last
+        last = line
+        tell(line)
+
+    def tell(line: str) -> None:
+        progress.to_stderr(f"  {line}")
+
+    with progress.shown(lambda: last, tell):
+        yield say
 
 
 def _check_writable(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from a2fjax import progress
 from a2fjax.errors import InputError
 
 
@@ -71,29 +72,31 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     figure_range = drawing.parse_range(args.plot_range)
     inpaint_range = drawing.parse_range(args.inpaint_range)
     start = time.monotonic()
-    written = model.load(args.run, args.step).predict_to_files(
-        args.audio,
-        args.out,
-        fps=args.fps,
-        timecode=args.timecode,
-        figure=args.plot,
-        figure_range=figure_range,
-        samples=args.samples,
-        progress=ProgressLine(),
-        emotion=args.emotion,
-        identity=args.identity,
-        shards=args.data,
-        sampler=args.sampler,
-        sample_steps=args.sample_steps,
-        sample_seed=args.sample_seed,
-        guidance=args.guidance,
-        inpaint=args.inpaint,
-        inpaint_channels=[name for name in args.inpaint_channels.split(",") if name],
-        inpaint_range=inpaint_range,
-        gain=args.gain,
-        offset=args.offset,
-        smooth_ms=args.smooth,
-    )
+    line = ProgressLine()
+    with progress.shown(lambda: "" if line.done else "loading and compiling"):
+        written = model.load(args.run, args.step).predict_to_files(
+            args.audio,
+            args.out,
+            fps=args.fps,
+            timecode=args.timecode,
+            figure=args.plot,
+            figure_range=figure_range,
+            samples=args.samples,
+            progress=line,
+            emotion=args.emotion,
+            identity=args.identity,
+            shards=args.data,
+            sampler=args.sampler,
+            sample_steps=args.sample_steps,
+            sample_seed=args.sample_seed,
+            guidance=args.guidance,
+            inpaint=args.inpaint,
+            inpaint_channels=[name for name in args.inpaint_channels.split(",") if name],
+            inpaint_range=inpaint_range,
+            gain=args.gain,
+            offset=args.offset,
+            smooth_ms=args.smooth,
+        )
     for path in written.outputs:
         print(
             f"{path}: {written.frames} frames at {float(written.fps):g} fps, "

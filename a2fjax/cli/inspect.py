@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from a2fjax import progress
 from a2fjax.cli import inspect_devices
 from a2fjax.errors import InputError
 
@@ -41,6 +42,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
       InputError: the path is none of the three, or is damaged.
     """
+    with progress.shown("reading"):
+        lines = _lines(args, extra)
+    print("\n".join(lines).rstrip())
+    return 0
+
+
+def _lines(args: argparse.Namespace, extra: list[str]) -> list[str]:
     from a2fjax import configuration
     from a2fjax.api import inspection
     from a2fjax.view import drawing, mixture_summary
@@ -66,8 +74,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             lines = inspection.describe_experiment(resolved, args.what[0])
     else:
         lines = inspection.describe_folder(path, args.step)
-    print("\n".join(lines).rstrip())
-    return 0
+    return lines
 
 
 def _weights(text: str | None) -> list[float]:

@@ -27,6 +27,11 @@ class ProgressLine:
         self._start = self._shown = time.monotonic()
         self._done = 0
 
+    @property
+    def done(self) -> int:
+        """Frames that were predicted so far."""
+        return self._done
+
     def __call__(self, done: int, total: int) -> None:
         """Prints a line, at most once a second on a terminal and every 10 s elsewhere."""
         now = time.monotonic()

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from a2fjax import configuration as config_lib
-from a2fjax import files
+from a2fjax import files, progress
 from a2fjax.batch import Batch
 from a2fjax.configuration import Resolved
 from a2fjax.errors import EXIT_FAILED, InputError, Preempted, WorkFailed
@@ -88,7 +88,8 @@ def train(
         resolved = starting_point.with_task(resolved, task)
         task = None
     config = resolved.config
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.ExitStack() as reading:
+        reading.enter_context(progress.shown("reading data and weights", say))
         config_lib.check_schedule(config.optim, config.steps)
         device_mesh.check(config.sharding, config.data.batch_size, config.accumulate)
         encoders: pretrained.Encoders = {}
@@ -108,6 +109,7 @@ def train(
             )
         mesh = build_mesh(config, task, inputs.spec())
         starting_point.check_best_metric(config, task, inputs)
+        reading.close()
         with contextlib.ExitStack() as stack:
             if first:
                 stack.enter_context(run_dir.claim(workdir, resolved))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import files, printing, rig
+from a2fjax import files, printing, progress, rig
 from a2fjax.data import records
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_FAILED, InputError, WorkFailed
 
@@ -171,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         truth = Path(args.truth) if args.truth else None
-        comparisons = compare(Path(args.captures), Path(args.shards), truth)
+        with progress.shown("comparing"):
+            comparisons = compare(Path(args.captures), Path(args.shards), truth)
         print(table(comparisons))
         if args.json:
             files.write_text(

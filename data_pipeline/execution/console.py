@@ -61,6 +61,12 @@ class Progress:
         if now - self.last >= pause and self.number < self.count:
             self._write(now)
 
+    def waiting(self) -> str:
+        """Returns a line for a long time without a finished take; "" if one was just written."""
+        if time.monotonic() - self.last < 9.0 and self.number:
+            return ""
+        return f"{self.number}/{self.count} takes, working"
+
     def end(self) -> None:
         """Writes the last line."""
         if self.old:

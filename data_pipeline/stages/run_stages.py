@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import progress
 from a2fjax.errors import InputError, WorkFailed
 from data_pipeline.execution import console, executor, process_pool
 from data_pipeline.execution.console import WriteLine
@@ -53,9 +54,12 @@ def solve_takes(
     ]
     index = {id(job): i for i, job in enumerate(jobs)}
     outcomes: list[solve_take.Outcome | None] = [None] * len(jobs)
-    progress = console.Progress([e.size for e in entries], log)
+    counter = console.Progress([e.size for e in entries], log)
     broken, missing = [], []
-    with contextlib.closing(run(solve_take.run_job, jobs)) as results:
+    with (
+        progress.shown(counter.waiting, log),
+        contextlib.closing(run(solve_take.run_job, jobs)) as results,
+    ):
         for job, result in results:
             entry = entries[index[id(job)]]
             if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
@@ -69,13 +73,13 @@ def solve_takes(
                 continue
             if result.failed:
                 log_rejected(f"left out: {entry.name}: {result.failed}")
-            progress.done(entry.size, result.seconds, fresh=result.fresh)
+            counter.done(entry.size, result.seconds, fresh=result.fresh)
     if missing:
         raise InputError(
             f"{len(missing)} of {len(entries)} takes are not solved yet, first {sorted(missing)[0]}"
             "; run their part, or the build without --finish"
         )
-    progress.end()
+    counter.end()
     if broken:
         raise WorkFailed(
             f"{len(broken)} of {len(entries)} takes failed, the others are solved; first "
@@ -109,7 +113,10 @@ def cut_all_clips(
     summaries: dict[str, list[dict[str, Any]]] = {}
     keys, broken = set(), []
     warn = console.LimitedLines(log)
-    with contextlib.closing(run(cut_clips.run_job, jobs)) as results:
+    with (
+        progress.shown(lambda: f"cutting clips, {len(summaries)} of {len(jobs)} people", log),
+        contextlib.closing(run(cut_clips.run_job, jobs)) as results,
+    ):
         for job, result in results:
             if isinstance(result, WorkFailed) and not isinstance(result, process_pool.ProcessDied):
                 raise result

@@ -17,7 +17,7 @@ from launch import schedulers
 from launch.jobs import folders, formats, progress, record
 from launch.jobs.spec import JobSpec
 from launch.monitor import states
-from launch.submission import dependencies, flags, preflight_features, target
+from launch.submission import dependencies, flags, paths, preflight_features, target
 from launch.submission import submit as submission
 from launch.submission.snapshot import CODE
 from launch.submission.target import Target
@@ -69,16 +69,23 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     work = (_build if args.command == "build" else _cache)(args, extra, chosen)
     count = _count(args, work, chosen)
     options = chosen.options(count)
-    schedulers.get(chosen.scheduler).check_paths(options, work.reads, work.writes)
     folder = _record_folder(args, work.output)
     spec = _spec(args, work, program or PROGRAMS[args.command], chosen, count, options)
+    # The record of a remote job stays on this machine.
+    record_ = [] if chosen.capabilities.remote else [str(folder)]
+    (spec,) = paths.visible([spec], [*work.writes, *record_], work.reads)
     dependencies.pending(chosen.after)  # Report failed dependencies before writing anything.
     with folders.exclusive(folder, "array", dry_run=args.dry_run) as release:
         if not args.dry_run:
             check_idle(folder)
         job = submission.array_job(folder, spec, range(1, count + 1))
         return submission.submit(
-            job, release=release, wait=args.wait, poll=args.poll, dry_run=args.dry_run
+            job,
+            release=release,
+            wait=args.wait,
+            poll=args.poll,
+            dry_run=args.dry_run,
+            as_json=args.json,
         )
 
 

@@ -85,5 +85,10 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
 
 def _submit(args: argparse.Namespace, job: Job, release: Release) -> int:
     return submission.submit(
-        job, release=release, wait=args.wait, poll=args.poll, dry_run=args.dry_run
+        job,
+        release=release,
+        wait=args.wait,
+        poll=args.poll,
+        dry_run=args.dry_run,
+        as_json=args.json,
     )

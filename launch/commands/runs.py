@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from launch.commands import sweep
 from launch.jobs import folders, formats, outcome, record
 from launch.jobs.spec import JobSpec
 from launch.monitor import states
-from launch.submission import pin, preflight, target
+from launch.submission import paths, pin, preflight, target
 from launch.submission import submit as submission
 
 Release = Callable[[], None]
@@ -43,7 +44,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     resolved = configuration.load(args.experiment, overrides)
     preflight.configurations([resolved], chosen)
     if args.check_compile:
-        print(preflight.compiles(chosen, args.experiment, overrides), flush=True)
+        print(preflight.compiles(chosen, args.experiment, overrides), file=sys.stderr)
     lead = formats.slug_words(resolved.config.name)
     # Without a name, hold the prefix of generated names.
     held = folders.check_name(args.name or lead)
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     if words[1] == "train":
         raise InputError("a2fjax train: is started with `submit.py submit EXPERIMENT`")
     chosen = target.choose(args)
+    preflight.visible(chosen, paths.of_words(words[2:]))
     name = folders.check_name(args.name, "NAME")
     with folders.exclusive(chosen.root, name, dry_run=args.dry_run) as release:
         folder = folders.new(chosen.root, name)
@@ -138,5 +140,10 @@ def _unused_name(root: Path, lead: str) -> str:
 def _submit(args: argparse.Namespace, folder: Path, spec: JobSpec, release: Release) -> int:
     job = submission.run_job(folder, folders.root(folder), [(folder, spec)], None)
     return submission.submit(
-        job, release=release, wait=args.wait, poll=args.poll, dry_run=args.dry_run
+        job,
+        release=release,
+        wait=args.wait,
+        poll=args.poll,
+        dry_run=args.dry_run,
+        as_json=args.json,
     )

@@ -63,7 +63,7 @@ def submit(
     planned = _planned(args, overrides)
     preflight.configurations([one.resolved for one in planned], chosen)
     if args.check_compile:
-        print(preflight.compiles(chosen, args.experiment, overrides), flush=True)
+        print(preflight.compiles(chosen, args.experiment, overrides), file=sys.stderr)
     lead = formats.slug_words(planned[0].resolved.config.name)
     digest = configuration.digest([one.identity for one in planned])[:8]
     name = folders.check_name(args.name or f"{lead}-sweep-{digest}")
@@ -73,7 +73,12 @@ def submit(
             return errors.EXIT_OK
         job = submission.run_job(chosen.root / name, chosen.root, entries, indices)
         return submission.submit(
-            job, release=release, wait=args.wait, poll=args.poll, dry_run=args.dry_run
+            job,
+            release=release,
+            wait=args.wait,
+            poll=args.poll,
+            dry_run=args.dry_run,
+            as_json=args.json,
         )
 
 
@@ -126,6 +131,7 @@ def _grown(
     if before:
         print(
             f"{name}: {len(planned) - len(indices)} of {len(planned)} runs are there; `submit.py "
-            "retry` runs again those that did not end well"
+            "retry` runs again those that did not end well",
+            file=sys.stderr if args.dry_run else sys.stdout,
         )
     return list(entries.values()), indices

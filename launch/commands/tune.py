@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from a2fjax import configuration as config_lib
-from a2fjax import errors, files
+from a2fjax import errors, files, progress
 from a2fjax.errors import InputError, WorkFailed
 from launch import schedulers
 from launch.jobs import folders, outcome, record
@@ -33,6 +33,7 @@ _OWN_FLAGS = (
     "--seed",
     "--max-parallel",
 )
+_SAY_SECONDS = 60.0
 _PATIENCE = 120.0
 """Seconds for a run's specification to be written."""
 
@@ -78,13 +79,15 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
     words = _without(argv[1:], _OWN_FLAGS)
     scheduler = schedulers.get(args.scheduler or schedulers.DEFAULT)
     runs = _Runs(folder, words, metric, wait=scheduler.capabilities.foreground)
-    results = driver.tune(
-        record.launch(folder) / "study",
-        space,
-        runs,
-        settings,
-        report=lambda t: print(t, flush=True),
-    )
+    waits = f"trials run; `submit.py status {args.name}` shows them"
+    with progress.shown(waits, after=_SAY_SECONDS, every=_SAY_SECONDS):
+        results = driver.tune(
+            record.launch(folder) / "study",
+            space,
+            runs,
+            settings,
+            report=lambda t: print(t, flush=True),
+        )
     sign = 1 if settings.better == "lower" else -1
     done = [(sign * r.value, r) for r in results if r.value is not None and r.state == "done"]
     for result in results:

@@ -49,7 +49,7 @@ class Option:
     Attributes:
       name: key of the option.
       help: text of `--help`.
-      kind: str or int.
+      kind: str, int, or bool for a flag without a value.
       least: smallest valid int.
       repeated: whether the flag may be repeated; its value is a list.
       metavar: as in argparse.
@@ -65,6 +65,11 @@ class Option:
     metavar: str | None = None
     runs: bool = True
     arrays: bool = True
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line."""
+        return f"--{self.name.replace('_', '-')}"
 
 
 NODES = Option(name="nodes", help="machines of a run (default 1)", kind=int, arrays=False)
@@ -186,14 +191,24 @@ class Scheduler(Protocol):
         """
         ...
 
-    def check_paths(
+    def contained(self, options: Mapping[str, Any]) -> bool:
+        """Returns whether jobs run in an image with its own interpreter and packages."""
+        return self.capabilities.remote
+
+    def with_paths(
         self, options: Mapping[str, Any], reads: Sequence[str], writes: Sequence[str]
-    ) -> None:
-        """Checks that jobs can see paths.
+    ) -> dict[str, Any]:
+        """Checks that jobs can see paths; returns the options with what makes them visible.
+
+        Args:
+          options: as `options` returned them.
+          reads: absolute paths that jobs read.
+          writes: absolute paths that jobs write.
 
         Raises:
           InputError: one cannot be seen or written.
         """
+        return dict(options)
 
     def check(self, job: Job) -> None:
         """Checks a job before anything of its last attempt is removed.
@@ -203,8 +218,16 @@ class Scheduler(Protocol):
         """
 
     def render(self, job: Job) -> str:
-        """Returns the submission as text, checked by the scheduler if possible."""
+        """Returns the scripts or manifests of a job as text, and nothing else."""
         ...
+
+    def remarks(self, job: Job) -> list[str]:
+        """Returns what a person who reads `render`'s text should know, one line each.
+
+        Raises:
+          InputError: the scheduler was asked and refuses the job.
+        """
+        return []
 
     def submit(
         self, job: Job, after: Dependencies, submitted: Submitted

@@ -171,7 +171,12 @@ def _job_arguments(
     _root_argument(parser)
     parser.add_argument("--scheduler", help=f"{names} (default {schedulers.DEFAULT})")
     parser.add_argument("--profile", metavar="SITE.toml", help="defaults of a cluster")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print scripts or manifests; write nothing"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --dry-run: print the specification instead"
+    )
     parser.add_argument("--wait", action="store_true", help="return when all has ended")
     _poll_argument(parser)
     parser.add_argument(
@@ -213,11 +218,14 @@ def _add_option(group: Any, option: Option, having: list[str]) -> None:
     if having != schedulers.names():
         text += f" ({', '.join(having)})"
     values: dict[str, Any] = {"help": text, "dest": attribute(option.name)}
+    if option.kind is bool:
+        group.add_argument(option.flag, action="store_true", default=None, **values)
+        return
     values["metavar"] = option.metavar or ("N" if option.kind is int else option.name.upper())
     values["type"] = option.kind
     if option.repeated:
         values["action"] = "append"
-    group.add_argument(f"--{option.name.replace('_', '-')}", **values)
+    group.add_argument(option.flag, **values)
 
 
 def _monitor(commands: _Commands[argparse.ArgumentParser]) -> None:

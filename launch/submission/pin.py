@@ -112,7 +112,7 @@ def pins(
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         print(f"not in the snapshot, as git does not track them: {some}", file=sys.stderr)
     # A container image includes its packages, so its digest pins them.
-    packages = {} if chosen.capabilities.remote else snapshot.packages(chosen.python)
+    packages = {} if chosen.contained else snapshot.packages(chosen.python)
     return Pins(
         target=chosen,
         program=program or PROGRAM,

@@ -6,10 +6,12 @@ import json
 import math
 import os
 import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from a2fjax import configuration as config_lib
+from a2fjax import progress
 from a2fjax.configuration import Config, Resolved, ShardingConfig, check_schedule
 from a2fjax.data import records
 from a2fjax.errors import EXIT_OK, InputError, WorkFailed
@@ -18,7 +20,7 @@ from a2fjax.training import preflight as training_preflight
 from launch import schedulers
 from launch.jobs.formats import last_line
 from launch.jobs.spec import JobSpec, Resources
-from launch.submission import dependencies
+from launch.submission import dependencies, paths, preflight_features
 from launch.submission.snapshot import CODE
 from launch.submission.target import Target
 
@@ -33,7 +35,8 @@ def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
     for resolved in resolved_all:
         config = resolved.config
         schedule = (config.steps, config.optim.warmup_steps)
-        text = repr((config.data, config.eval, config.sharding, config.init_from, schedule))
+        shared = (config.data, config.eval, config.sharding, config.audio.features)
+        text = repr((*shared, config.init_from, schedule))
         if text not in checked:
             checked.add(text)
             training(
@@ -43,6 +46,18 @@ def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
                 dependent=bool(target.after),
                 unfilled=dependencies.unfilled(target.after),
             )
+            visible(target, paths.of_config(json.loads(resolved.to_json())["config"]))
+
+
+def visible(target: Target, reads: Sequence[str]) -> None:
+    """Checks that remote jobs can see the paths that they read, and the folder of all runs.
+
+    Raises:
+      InputError: a path is not absolute, or lies where jobs see nothing of this machine.
+    """
+    if target.capabilities.remote:
+        scheduler = schedulers.get(target.scheduler)
+        scheduler.with_paths(target.options(), reads, [str(target.root)])
 
 
 def again(spec: JobSpec) -> None:
@@ -85,11 +100,13 @@ def training(
     batch(config, resources)
     if remote:
         for folder in config.data.shards:
-            if not folder.startswith("/"):
-                raise InputError(
-                    f"config: data.shards: {folder}: expected the absolute path inside the "
-                    "containers"
-                )
+            preflight_features.absolute(folder, "config: data.shards", remote)
+        if config.init_from:
+            preflight_features.absolute(config.init_from, "config: init_from", remote)
+        for feature in config.audio.features:
+            path = feature.partition(":")[2]
+            if path and not preflight_features.HUB_NAME.fullmatch(path):
+                preflight_features.absolute(path, f"config: audio.features: {feature}", remote)
     else:
         there = [s for s in config.data.shards if os.path.realpath(s) not in unfilled]
         if len(there) == len(config.data.shards):
@@ -135,14 +152,15 @@ def compiles(target: Target, experiment: str, overrides: Mapping[str, str]) -> s
     paths = [str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        done = subprocess.run(
-            [target.python, *words],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=1800,
-            check=False,
-        )
+        with progress.shown("--check-compile: compiling here"):
+            done = subprocess.run(
+                [sys.executable if target.contained else target.python, *words],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=1800,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise WorkFailed("--check-compile: did not end within 30 minutes") from None
     if done.returncode != EXIT_OK:

@@ -12,7 +12,8 @@ from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.errors import InputError
 
 FOLDER = cache_format.FOLDER
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""Form of a model's name on the hub."""
 
 
 def files(shards: str) -> int:
@@ -46,7 +47,7 @@ def check(
     if features:
         overrides["audio.features"] = features
     file = (experiment or "").partition(":")[0]
-    paths = [_absolute(file, "--config", remote)] if file else []
+    paths = [absolute(file, "--config", remote)] if file else []
     if file and remote and not Path(file).is_file():
         if not features:
             return paths  # The experiment exists inside the image only.
@@ -64,7 +65,7 @@ def check(
             raise InputError(f"feature {name!r}: expected {name}PATH")
         if not remote and Path(path).exists():
             continue
-        if _HUB_NAME.fullmatch(path):
+        if HUB_NAME.fullmatch(path):
             if not remote and not _in_hub(path):
                 raise InputError(
                     f"feature {name!r}: no such file or folder, nor a model in the hub's cache"
@@ -72,11 +73,16 @@ def check(
             continue
         if not remote:
             raise InputError(f"feature {name!r}: {path} does not exist")
-        paths.append(_absolute(path, f"feature {name!r}", remote))
+        paths.append(absolute(path, f"feature {name!r}", remote))
     return paths
 
 
-def _absolute(path: str, what: str, remote: bool) -> str:
+def absolute(path: str, what: str, remote: bool) -> str:
+    """Returns a path, which for remote jobs must be absolute.
+
+    Raises:
+      InputError: it is not.
+    """
     if remote and not path.startswith("/"):
         raise InputError(f"{what}: {path}: expected the absolute path inside the containers")
     return path

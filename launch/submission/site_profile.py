@@ -1,22 +1,31 @@
 """Reads a site's defaults from a TOML file that its users share.
 
-partition = "h100"              also account, qos, constraint, time, mem, array_limit
-gpus = 8                        GPUs of a node, unless --gpus is given
-gpu_option = "gres"             --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
-"gpus-per-node"
-cpus_per_node = 96
-layout = "per-node"             or "per-gpu"
-notice_seconds = 300            before the time limit and preemption
-python = "/shared/venv/bin/python"
-container = "/shared/a2fjax.sqsh"
-setup = ["module load cuda"]    lines of the job's script, verbatim
-sbatch = ["--exclusive"]        options of sbatch
-srun = ["--cpu-bind=cores"]     options of srun
-pass = ["WANDB_API_KEY"]        variables that jobs need; their values are never written
-[environment]
-NCCL_SOCKET_IFNAME = "ib0"
-[kubernetes]                    image, namespace, queue, volume, and other options of
-                                launch.schedulers.kubernetes.jobset
+    partition = "h100"              # also account, qos, constraint, time, mem, array_limit
+    gpus = 8                        # GPUs of a node, unless --gpus is given
+    gpu_option = "gres"             # --gres=gpu:N (with gpu_type: --gres=gpu:TYPE:N); default
+                                    # "gpus-per-node"
+    cpus_per_node = 96
+    layout = "per-node"             # or "per-gpu"
+    notice_seconds = 300            # before the time limit and preemption
+    python = "/shared/venv/bin/python"
+    container_image = "/shared/a2fjax.sqsh"
+    container_runtime = "pyxis"     # or "apptainer"
+    container_mounts = ["/scratch"] # beside the job's own paths
+    setup = ["module load cuda"]    # lines of the job's script, verbatim
+    sbatch = ["--exclusive"]        # options of sbatch
+    srun = ["--cpu-bind=cores"]     # options of srun
+    pass = ["WANDB_API_KEY"]        # variables that jobs need; their values are never written
+    [environment]
+    NCCL_SOCKET_IFNAME = "ib0"
+    [kubernetes]                    # keys: the flags of Kubernetes, and those of its pods' Secrets
+    image = "registry.example.org/a2fjax:1.2"
+    allow_tag = true
+    volume = ["scans:/data"]
+    secret_keys.WANDB_API_KEY = "wandb/key"
+    [arrays]                        # the same keys, and cpus, for builds and caches; gpus,
+    cpus = 4                        # cpus_per_node, mem and layout above are not theirs
+    [arrays.kubernetes]
+    queue = "cpu"
 
 Options of other schedulers are in a table named after the scheduler.
 """
@@ -49,13 +58,17 @@ KEYS: dict[str, Any] = {
     "layout": str,
     "notice_seconds": int,
     "python": str,
-    "container": str,
+    "container_image": str,
+    "container_runtime": str,
+    "container_mounts": list,
     "setup": list,
     "sbatch": list,
     "srun": list,
     "pass": list,
     "environment": dict,
 }
+ARRAYS = "arrays"
+_OF_NODES = ("gpus", "cpus_per_node", "mem", "layout")
 GPU_OPTIONS = ("gpus-per-node", "gres")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _SECRET = re.compile(
@@ -64,8 +77,12 @@ _SECRET = re.compile(
 _KINDS = {str: "a string", int: "a whole number", list: "a list of strings", dict: "a table"}
 
 
-def read(path: str | None) -> dict[str, Any]:
+def read(path: str | None, *, arrays: bool = False) -> dict[str, Any]:
     """Returns the content of a profile; {} without one.
+
+    Args:
+      path: the file.
+      arrays: whether the values are for a build or cache rather than a run.
 
     Raises:
       InputError: names the file, the key, the expected value and the nearest valid key.
@@ -82,13 +99,27 @@ def read(path: str | None) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"--profile {path}: not TOML ({error})") from None
     for key, value in values.items():
-        _check(path, key, value)
-    return values
+        _check(f"--profile {path}: ", key, value)
+    own = values.pop(ARRAYS, {})
+    for key, value in own.items():
+        _check(f"--profile {path}: {ARRAYS}.", key, value)
+    return _of_array(values, own) if arrays else values
 
 
-def _check(path: str, key: str, value: Any) -> None:
-    where = f"--profile {path}: {key}"
+def _of_array(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values for arrays: tables are joined, and sizes of nodes are left out."""
+    result = {k: v for k, v in values.items() if k not in _OF_NODES}
+    for key, value in own.items():
+        result[key] = {**result.get(key, {}), **value} if isinstance(value, dict) else value
+    if "cpus" in result:
+        result["cpus_per_node"] = result.pop("cpus")
+    return result
+
+
+def _check(start: str, key: str, value: Any) -> None:
+    where = start + key
     keys = {**dict.fromkeys(schedulers.names(), dict), **KEYS}
+    keys |= {"cpus": int} if start.endswith(f"{ARRAYS}.") else {ARRAYS: dict}
     if key not in keys:
         raise InputError(f"{where}: is no key of a profile{nearest(key, keys)}")
     kind = keys[key]

@@ -17,7 +17,7 @@ from launch.jobs.spec import JobSpec
 from launch.monitor import causes
 from launch.monitor.wait import wait as wait_for
 from launch.schedulers.base import Element, Job
-from launch.submission import dependencies, secrecy
+from launch.submission import dependencies, paths, secrecy
 
 Entries = Sequence[tuple[Path, JobSpec]]
 
@@ -32,6 +32,11 @@ def run_job(folder: Path, root: Path, entries: Entries, indices: Sequence[int] |
       indices: indices into `entries` to run, from 1; None for a single run.
     """
     submitted = record.submissions(path for path, _ in entries)
+    picked = range(len(entries)) if indices is None else [i - 1 for i in indices]
+    seen = paths.visible([entries[i][1] for i in picked], [str(root)])
+    entries = list(entries)
+    for i, spec in zip(picked, seen, strict=True):
+        entries[i] = (entries[i][0], spec)
     elements = tuple(
         Element(
             folder=path,
@@ -57,7 +62,7 @@ def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: boo
 
     Args:
       folder: folder of its record.
-      spec: specification of the array.
+      spec: specification of the array, with the options that make its paths visible.
       indices: elements to run, from 1.
       again: whether this is a new attempt rather than the last one.
     """
@@ -78,16 +83,31 @@ def array_job(folder: Path, spec: JobSpec, indices: Sequence[int], *, again: boo
     )
 
 
-def _show(job: Job) -> None:
-    """Prints the submission and writes nothing."""
-    print(json.dumps(dataclasses.asdict(job.spec), indent=1))
-    if job.finalize is None and len(job.chosen) > 1:
-        print("# and the same for", ", ".join(e.folder.name for e in job.chosen[1:]))
-    print(schedulers.get(job.spec.scheduler).render(job))
+def _show(job: Job, *, as_json: bool) -> None:
+    """Prints the submission and writes nothing; remarks go to standard error."""
+    scheduler = schedulers.get(job.spec.scheduler)
+    remarks = scheduler.remarks(job)
+    if as_json:
+        shown = [job.spec] if job.finalize else [e.spec for e in job.chosen]
+        texts = [json.dumps(dataclasses.asdict(spec), indent=1) for spec in shown]
+        print(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
+    else:
+        print(scheduler.render(job).rstrip("\n"))
+    if job.finalize is None and not scheduler.capabilities.foreground:
+        folder = record.launch(job.chosen[0].folder)
+        remarks.append(f"the job reads {folder}, which only a submission without --dry-run writes")
+    for line in remarks:
+        print(line, file=sys.stderr)
 
 
 def submit(
-    job: Job, *, release: Callable[[], None], wait: bool, poll: float, dry_run: bool = False
+    job: Job,
+    *,
+    release: Callable[[], None],
+    wait: bool,
+    poll: float,
+    dry_run: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Submits a job; returns the exit code, which is the job's if this waits for it.
 
@@ -97,6 +117,7 @@ def submit(
       wait: whether to wait for the end; foreground schedulers always do.
       poll: seconds between queries.
       dry_run: whether to show the job and write nothing.
+      as_json: whether that shows the specification rather than scripts or manifests.
 
     Raises:
       InputError, WorkFailed: the scheduler refuses or does not answer, or a dependency failed.
@@ -104,12 +125,12 @@ def submit(
     for each in (job.spec, *(e.spec for e in job.chosen)):
         secrecy.check(each)
     if dry_run:
-        _show(job)
+        _show(job, as_json=as_json)
         return errors.EXIT_OK
     spec, name = job.spec, job.folder.name if job.finalize is None else job.spec.id
     scheduler = schedulers.get(spec.scheduler)
     for variable in spec.passed:
-        if variable not in os.environ:
+        if variable not in os.environ and not scheduler.capabilities.remote:
             print(f"{name}: {variable} is not set in this environment", flush=True)
     after = dependencies.resolve(spec.after, spec.scheduler)
     capabilities = scheduler.capabilities

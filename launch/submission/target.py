@@ -13,7 +13,7 @@ from a2fjax.errors import InputError, nearest
 from launch import schedulers
 from launch.jobs import data_pins, folders, formats
 from launch.jobs.spec import LAYOUTS, JobSpec, Resources
-from launch.schedulers.base import Capabilities, Option
+from launch.schedulers.base import Capabilities, Option, Scheduler
 from launch.submission import dependencies, flags, site_profile, snapshot
 
 MAX_REQUEUES = 50
@@ -54,6 +54,11 @@ class Target:
         """Capabilities of the scheduler."""
         return schedulers.get(self.scheduler).capabilities
 
+    @property
+    def contained(self) -> bool:
+        """Whether jobs run in an image with its own interpreter and packages."""
+        return schedulers.get(self.scheduler).contained({**self.profile, **self.given})
+
     def options(self, array: int | None = None) -> dict[str, Any]:
         """Returns the options of the scheduler, checked; `array` is the number of elements.
 
@@ -78,7 +83,7 @@ def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) 
     """
     name = args.scheduler or schedulers.DEFAULT
     scheduler = schedulers.get(name)
-    values = site_profile.read(args.profile)
+    values = site_profile.read(args.profile, arrays=arrays)
     given = _given(args, name, arrays=arrays)
     profile = scheduler.profile(values)
     root = Path(args.runs).absolute()
@@ -88,7 +93,7 @@ def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) 
     chosen = Target(
         root=root,
         scheduler=name,
-        python=args.python or values.get("python") or scheduler.python,
+        python=args.python or values.get("python") or _python(scheduler, {**profile, **given}),
         resources=_resources(given, profile, name, None, arrays=arrays),
         environment=values.get("environment", {}),
         passed=_passed([*values.get("pass", []), *(args.pass_ or [])]),
@@ -98,8 +103,8 @@ def choose(args: argparse.Namespace, *, arrays: bool = False, retries: int = 3) 
         max_requeues=MAX_REQUEUES if args.max_requeues is None else args.max_requeues,
         after=dependencies.check(args.after or (), root),
     )
-    if not arrays:
-        chosen.options()  # Report errors before writing anything.
+    options = {} if arrays else chosen.options()  # Report errors before writing anything.
+    _check_passed(chosen, {**profile, **options})
     return chosen
 
 
@@ -123,7 +128,7 @@ def again(args: argparse.Namespace, before: JobSpec, folder: Path) -> JobSpec:
             "submit again with the paths that they see"
         )
     given = _given(args, name, arrays=arrays)
-    values = site_profile.read(args.profile)
+    values = site_profile.read(args.profile, arrays=arrays)
     # Without a new profile, use the options of the last submission as defaults.
     same = {k: v for k, v in before.options.items() if v is not None}
     profile = (
@@ -188,6 +193,23 @@ def environment(
     return result
 
 
+def _check_passed(chosen: Target, options: Mapping[str, Any]) -> None:
+    """Checks that jobs on other machines' images get the variables of `--pass`."""
+    if not chosen.capabilities.remote or options.get("secrets"):
+        return
+    for name in chosen.passed:
+        if name not in options.get("secret_keys", {}):
+            raise InputError(
+                f"--pass {name}: {chosen.scheduler} takes nothing from this environment; name a "
+                f'Secret in the profile: [{chosen.scheduler}] secret_keys.{name} = "SECRET/KEY"'
+            )
+
+
+def _python(scheduler: Scheduler, values: Mapping[str, Any]) -> str:
+    """Returns the default interpreter of jobs; an image has its own."""
+    return "python" if scheduler.contained(values) else scheduler.python
+
+
 def _unmanaged(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables that came from a profile."""
     cpu = "JAX_NUM_CPU_DEVICES" in environment
@@ -215,8 +237,7 @@ def _is_given(args: argparse.Namespace, name: str) -> bool:
 
 def _check_least(option: Option, value: Any) -> None:
     if option.kind is int and value < option.least:
-        flag = option.name.replace("_", "-")
-        raise InputError(f"--{flag} {value}: expected {option.least} or more")
+        raise InputError(f"{option.flag} {value}: expected {option.least} or more")
 
 
 def _resources(

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from a2fjax.errors import InputError
-from launch.schedulers.kubernetes import jobset
+from launch.jobs.spec import Resources
+from launch.schedulers.kubernetes import jobset, manifests, pods
+from launch.schedulers.kubernetes import options as option_lib
 from launch.schedulers.kubernetes.jobset import JobSetRun
 
 ROOT = Path(__file__).parents[2]
@@ -49,12 +51,14 @@ def schema():
 
 
 def options(**given):
-    return jobset.options({"image": DIGEST, "volume": ["scans:/data"], **given})
+    return option_lib.check({"image": DIGEST, "volume": ["scans:/data"], **given})
 
 
-def run(**given):
+def run(nodes=4, gpus=8, **given):
+    sizes = {k: given.pop(k) for k in ("cpus", "mem_mib") if k in given}
     values = {"name": "a2f-base", "command": ("a2fjax", "train", *WORDS), "directory": "/data/work"}
-    return JobSetRun(**{**values, "nodes": 4, "gpus": 8, **given})
+    resources = Resources(nodes=nodes, gpus=gpus, **sizes)
+    return JobSetRun(**{**values, "resources": resources, **given})
 
 
 FULL = {
@@ -62,21 +66,28 @@ FULL = {
     "queue": "faces",
     "priority": "high",
     "kueue_priority": "urgent",
-    "cpus": 32,
-    "mem": "200G",
     "shm": "64G",
     "max_restarts": 7,
     "node_selector": ["cloud/pool=h100"],
+    "toleration": ["nvidia.com/gpu", "pool=faces:NoSchedule", "spot=:NoExecute"],
+    "pull_secret": ["registry"],
+    "service_account": "trainer",
+    "rdma": ["rdma/hca=8"],
+    "run_as_user": 1000,
+    "run_as_group": 100,
+    "fs_group": 2000,
+    "secrets": ["wandb"],
+    "secret_keys": {"HF_TOKEN": "hub/token"},
 }
-SECRETS = {"secrets": ("wandb",), "secret_keys": {"HF_TOKEN": "hub/token"}}
+SIZES = {"cpus": 32, "mem_mib": 200 * 1024}
 
 
 @pytest.mark.parametrize(
-    ("given", "what"), [({}, {}), (FULL, {**SECRETS, "environment": {"A": "$x"}})]
+    ("given", "what"), [({}, {}), (FULL, {**SIZES, "environment": {"A": "$x"}})]
 )
 def test_manifests_are_valid(schema, given, what):
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    text = jobset.render(run(**what), options(**given))
+    text = manifests.to_yaml([jobset.manifest(run(**what), options(**given))])
     made = yaml.safe_load(text)
     assert made == jobset.manifest(run(**what), options(**given)) and "&id" not in text
     schema.validate(made)
@@ -158,6 +169,10 @@ def test_ranks_and_coordinator_are_in_the_environment():
     }
     limits = pod(made)["containers"][0]["resources"]["limits"]
     assert limits == {"nvidia.com/gpu": "8"}
+    assert pod(made)["containers"][0]["resources"]["requests"] == {
+        "cpu": "64",
+        "memory": f"{512 * 1024}Mi",
+    }
     on_cpus = pod(jobset.manifest(run(gpus=0), options()))["containers"][0]
     assert "limits" not in on_cpus["resources"]
     assert "A2F_LOCAL_DEVICES" not in {e["name"] for e in on_cpus["env"]}
@@ -168,6 +183,57 @@ def test_shared_memory_is_as_large_as_asked():
     volume = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "65536Mi"}}
     assert volume in found["volumes"] and found["terminationGracePeriodSeconds"] == 300
     assert {"name": "shm", "mountPath": "/dev/shm"} in found["containers"][0]["volumeMounts"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "array", "cpus", "gib"),
+    [(8, False, 64, 512), (1, False, 8, 64), (0, False, 4, 16), (None, True, 1, 4)],
+)
+def test_requests_grow_with_the_gpus(gpus, array, cpus, gib):
+    assert pods.requests(Resources(gpus=gpus), array=array) == (cpus, gib * 1024)
+    given = Resources(gpus=gpus, cpus=3, mem_mib=5)
+    assert pods.requests(given, array=array) == (3, 5)
+
+
+def test_only_a_given_memory_is_a_limit():
+    def resources(**what):
+        return pod(jobset.manifest(run(**what), options()))["containers"][0]["resources"]
+
+    assert "memory" not in resources()["limits"]
+    assert resources(mem_mib=1024)["limits"]["memory"] == "1024Mi"
+    assert resources(mem_mib=1024)["requests"]["memory"] == "1024Mi"
+
+
+def test_shared_memory_fits_into_a_given_memory():
+    def size(**what):
+        volumes = pod(jobset.manifest(run(**what), options()))["volumes"]
+        return {v["name"]: v for v in volumes}["shm"]["emptyDir"]["sizeLimit"]
+
+    assert size() == "16384Mi" and size(mem_mib=8192) == "4096Mi"
+
+
+def test_what_a_cluster_may_ask_for_is_in_the_pod():
+    found = pod(jobset.manifest(run(), options(**FULL)))
+    container = found["containers"][0]
+    assert found["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists"},
+        {"key": "pool", "operator": "Equal", "value": "faces", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Equal", "value": "", "effect": "NoExecute"},
+    ]
+    assert found["nodeSelector"] == {"cloud/pool": "h100"}
+    assert found["imagePullSecrets"] == [{"name": "registry"}]
+    assert found["serviceAccountName"] == "trainer" and found["automountServiceAccountToken"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "8", "rdma/hca": "8"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
+    identity = found["securityContext"]
+    assert identity["runAsNonRoot"] and (identity["runAsUser"], identity["runAsGroup"]) == (
+        1000,
+        100,
+    )
+    assert identity["fsGroup"] == 2000
+    plain = pod(jobset.manifest(run(), options()))
+    assert not plain["automountServiceAccountToken"] and "tolerations" not in plain
+    assert plain["containers"][0]["securityContext"] == {"allowPrivilegeEscalation": False}
 
 
 def test_failures_that_count():
@@ -187,7 +253,7 @@ def test_failures_that_count():
 
 
 def test_secrets_are_named_and_never_written():
-    container = pod(jobset.manifest(run(**SECRETS), options()))["containers"][0]
+    container = pod(jobset.manifest(run(), options(**FULL)))["containers"][0]
     assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
     token = {e["name"]: e for e in container["env"]}["HF_TOKEN"]
     assert token["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
@@ -224,13 +290,27 @@ def test_names_are_as_long_as_a_pod_can_be_named():
         ({"kueue_priority": "A b"}, "--kueue-priority"),
         ({"max_restarts": -1}, "--max-restarts"),
         ({"max_restarts": "3"}, "--max-restarts"),
-        ({"cpus": 0}, "--cpus"),
         ({"keep_seconds": True}, "--keep-seconds"),
         ({"volume": "scans:/data"}, "expected a list"),
-        ({"mem": "8"}, "--mem 8"),
+        ({"allow_tag": "yes"}, "--allow-tag 'yes': expected true or false"),
+        ({"pull_secret": ["A b"]}, "--pull-secret"),
+        ({"service_account": "A b"}, "--service-account"),
+        ({"rdma": ["hca=8"]}, "--rdma hca=8: expected RESOURCE=N"),
+        ({"rdma": ["rdma/hca"]}, "--rdma"),
+        ({"rdma": ["rdma/hca=0"]}, "--rdma"),
+        ({"toleration": ["a=b:NoShedule"]}, "did you mean 'NoSchedule'"),
+        ({"toleration": [":NoSchedule"]}, "--toleration"),
+        ({"toleration": ["a b"]}, "--toleration"),
+        ({"run_as_user": -1}, "--run-as-user -1"),
+        ({"fs_group": True}, "--fs-group"),
+        ({"secret_keys": {"X": "token"}}, "SECRET/KEY"),
+        ({"secret_keys": {"A B": "a/b"}}, "expected a variable"),
+        ({"secret_keys": ["X"]}, "expected VARIABLE"),
+        ({"secrets": ["My Secret"]}, "name of an object"),
         ({"shm": "8"}, "--shm 8"),
         ({"volume": ["scans"]}, "CLAIM:/PATH"),
         ({"node_selector": ["x"]}, "LABEL=VALUE"),
+        ({"node_selector": ["a b=c"]}, "LABEL=VALUE"),
     ],
 )
 def test_wrong_options_are_named(given, word):
@@ -241,22 +321,19 @@ def test_wrong_options_are_named(given, word):
 @pytest.mark.parametrize(
     ("given", "word"),
     [
-        ({"nodes": 0}, "--nodes"),
-        ({"gpus": -1}, "--gpus"),
         ({"command": ()}, "no command"),
         ({"name": "1st"}, "a letter first"),
         ({"name": "A"}, "lower-case"),
         ({"directory": "data"}, "absolute path"),
         ({"environment": {"A B": "1"}}, "'A B'"),
         ({"environment": {"A2F_PROCESS_ID": "1"}}, "set by the launcher"),
-        ({"environment": {"X": "1"}, "secret_keys": {"X": "a/b"}}, "a value and a secret"),
-        ({"secret_keys": {"X": "token"}}, "SECRET/KEY"),
-        ({"secrets": ("My Secret",)}, "name of a Secret"),
+        ({"environment": {"HF_TOKEN": "1"}}, "a value and a secret"),
+        ({"directory": "/elsewhere"}, "lies on no volume"),
     ],
 )
 def test_wrong_runs_are_named(given, word):
     with pytest.raises(InputError, match=word):
-        jobset.manifest(run(**given), options())
+        jobset.manifest(run(**given), options(secret_keys={"HF_TOKEN": "hub/token"}))
     with pytest.raises(InputError, match="read-only"):
         jobset.manifest(run(), options(volume=["scans:/data:ro"]))
 

@@ -17,7 +17,20 @@ from launch import schedulers, submit
 from launch.schedulers.kubernetes import indexed_job
 
 WORDS = ["with space", "it's", "$(JOB_COMPLETION_INDEX)", "$$(X)", "$HOME", "`x`", "ü\nü", "$", ""]
+IMAGE = ("--image", "x", "--allow-tag")
 OPTIONS = {"image": "example.org/a2fjax@sha256:" + "0" * 64, "volume": ["scans:/data"]}
+
+
+FULL = {
+    "max_parallel": 16,
+    "queue": "faces",
+    "node_selector": ["pool=cpu"],
+    "toleration": ["pool=cpu:NoSchedule"],
+    "pull_secret": ["registry"],
+    "service_account": "builder",
+    "run_as_user": 1000,
+    "secrets": ["hub"],
+}
 
 
 def expand(word: str, environment: dict[str, str]) -> str:
@@ -37,13 +50,17 @@ def expand(word: str, environment: dict[str, str]) -> str:
 @pytest.mark.parametrize("version", ["1.31", "1.37"])
 def test_manifests_are_valid(make_array, version):
     validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
-    job = make_array("kubernetes", WORDS, 64, mem="8G", cpus=4, max_parallel=16, **OPTIONS)
+    job = make_array("kubernetes", WORDS, 64, mem="8G", cpus=4, **FULL, **OPTIONS)
     text = schedulers.get("kubernetes").render(job)
     assert "&id" not in text  # aliases would be legal, and unreadable
     jobs = list(yaml.safe_load_all(text))
     assert [j["kind"] for j in jobs] == ["Job", "Job"]
     for job in jobs:
         validate.validate(job, version, strict=True)
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "faces"
+        pod = job["spec"]["template"]["spec"]
+        assert pod["imagePullSecrets"] and pod["tolerations"] and pod["nodeSelector"]
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "hub"}}]
     jobs[0]["spec"]["backofLimitPerIndex"] = 1
     with pytest.raises(validate.ValidationError):
         validate.validate(jobs[0], version, strict=True)
@@ -90,11 +107,14 @@ def test_names_fit_and_change_with_every_attempt(make_array):
     [
         ({"image": None}, "--image"),
         ({"image": "a b"}, "--image"),
+        ({"image": "x:1"}, "--allow-tag"),
         ({"namespace": "My_Space"}, "--namespace"),
         ({"volume": ["scans"]}, "CLAIM:/PATH"),
         ({"volume": ["scans:data"]}, "CLAIM:/PATH"),
         ({"volume": ["scans:/data:rx"]}, "CLAIM:/PATH"),
         ({"volume": ["a:/data", "b:/data"]}, "same path"),
+        ({"volume": ["a:/"]}, "belongs to the container"),
+        ({"volume": ["a:/dev/shm"]}, "belongs to the container"),
     ],
 )
 def test_wrong_options_are_named(make_array, given, word):
@@ -103,7 +123,7 @@ def test_wrong_options_are_named(make_array, given, word):
 
 
 def build(*more, out="/data/out", source="/data/in"):
-    start = ["build", source, "--out", out, "--scheduler", "kubernetes", "--image", "x"]
+    start = ["build", source, "--out", out, "--scheduler", "kubernetes", *IMAGE]
     return submit.main([*start, *more])
 
 
@@ -117,9 +137,66 @@ def test_paths_must_lie_on_volumes(make_job, tmp_path, capsys):
     assert build("--volume", "c:/data", "--volume", "r:/raw:ro", *record, source="/raw/x") == 0
     assert build("--volume", "c:/data", *record, out="/data/../etc/x") == 2
     assert build("--volume", "c:/data", *record, out="relative") == 2
-    assert build("--volume", "c:/", "--dry-run", out="/not/here/out") == 2
+    assert build("--volume", "c:/not", "--volume", "d:/data", "--dry-run", out="/not/here/out") == 2
     assert "--record" in capsys.readouterr().err
     assert not (tmp_path / "record").exists()
+
+
+PROFILE = """
+gpus = 8
+cpus_per_node = 96
+mem = "1T"
+python = "/opt/venv/bin/python"
+[environment]
+SITE = "here"
+[kubernetes]
+image = "x"
+allow_tag = true
+volume = ["c:/data"]
+queue = "gpu"
+toleration = ["gpu"]
+[arrays]
+cpus = 2
+[arrays.kubernetes]
+queue = "cpu"
+"""
+
+
+@pytest.mark.parametrize("command", ["build", "cache"])
+def test_the_profile_holds_for_arrays(tmp_path, capsys, command):
+    profile = tmp_path / "site.toml"
+    profile.write_text(PROFILE)
+    words = {
+        "build": ["/data/in", "--out", "/data/out"],
+        "cache": ["/data/out", "--features", "whisper:/data/w"],
+    }[command]
+    where = ["--scheduler", "kubernetes", "--profile", str(profile), "--dry-run"]
+    assert submit.main([command, *words, *where, "--record", str(tmp_path / "r")]) == 0
+    elements, last = yaml.safe_load_all(capsys.readouterr().out)
+    for one in (elements, last):
+        assert one["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cpu"
+        pod = one["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+        # The sizes of nodes for training are not those of elements.
+        requests = {"cpu": "2", "memory": f"{8 * 1024}Mi"}
+        assert container["resources"] == {"requests": requests}
+        assert {"name": "SITE", "value": "here"} in container["env"]
+        assert "/opt/venv/bin/python" in container["command"]
+
+
+def test_a_dry_run_prints_manifests_that_kubectl_can_apply(tmp_path, capsys):
+    words = ["--volume", "c:/data", "--record", str(tmp_path / "r"), "--dry-run"]
+    assert build(*words) == 0
+    out, err = capsys.readouterr()
+    elements, last = yaml.safe_load_all(out)
+    # Kubernetes would start the last command beside the elements.
+    assert last["spec"]["suspend"] is True and "suspend" not in elements["spec"]
+    assert f"kubectl patch job {last['metadata']['name']} -n default" in err
+    assert build(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["elements"] == 64
+    assert build("--volume", "c:/data", "--json") == 2
+    assert "--json: is for --dry-run" in capsys.readouterr().err
 
 
 @pytest.fixture

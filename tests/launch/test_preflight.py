@@ -1,9 +1,11 @@
 """Preflight of trainings: mistakes are one line each, and jax is not needed."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from a2fjax import errors
 from launch import submit
@@ -134,9 +136,18 @@ def test_unknown_runs_are_named(cli, capsys):
 def test_a_dry_run_writes_nothing(cli, capsys):
     dry = ["--dry-run", "--name", "dry", "--scheduler", "slurm", "--nodes", "2", "--gpus", "4"]
     assert cli("submit", cli.experiment, *dry, "--config.data.batch_size=8") == 0
-    out = capsys.readouterr().out
-    assert '"id": "dry"' in out and "#SBATCH --gpus-per-node=4" in out
-    assert "sbatch --test-only" in out or "to start at" in out or "refuses" in out
+    out, err = capsys.readouterr()
+    assert out.startswith("#!/bin/bash\n") and "#SBATCH --gpus-per-node=4" in out
+    assert "sbatch --test-only" in err or "to start at" in err
+    assert f"{cli.runs}/dry/launch" in err
+    assert cli("submit", cli.experiment, *dry, "--config.data.batch_size=8", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "dry"
+    trials = ["--sweep", 'grid("seed", 1, 2)', "--config.data.batch_size=8"]
+    assert cli("submit", cli.experiment, *dry, *trials, "--json") == 0
+    assert [spec["trial"] for spec in json.loads(capsys.readouterr().out)] == [
+        {"seed": 1},
+        {"seed": 2},
+    ]
     assert not cli.runs.exists()
 
 
@@ -168,13 +179,75 @@ def test_compile_errors_are_reported_before_anything_is_written(cli, capsys):
     assert not cli.runs.exists()
 
 
+IMAGE = "example.org/a2fjax@sha256:" + "0" * 64
+POD = ("--scheduler", "kubernetes", "--image", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "my rüns: lies on no volume (none was given); add --volume CLAIM:PATH"),
+        (["--volume", "c:RUNS:ro"], "mounted read-only"),
+        (["--volume", "c:RUNS"], "my sét: lies on no volume"),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.data.shards=x"],
+            "data.shards: x: expected the absolute",
+        ),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.init_from=x"],
+            "init_from: x: expected the absolute",
+        ),
+        (["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.init_from=/x"], "/x: lies on no"),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.audio.features=whisper:w"],
+            "whisper:w: w: expected the absolute",
+        ),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.audio.features=whisper:/w"],
+            "/w: lies on no volume",
+        ),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--pass", "WANDB_API_KEY"],
+            "secret_keys.WANDB_API_KEY",
+        ),
+        (["--image", "a2fjax:1", "--volume", "c:RUNS"], "--allow-tag accepts it"),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--container-image", "x"],
+            "is for --scheduler slurm",
+        ),
+    ],
+)
+def test_pods_that_could_not_start_are_refused_at_the_desk(cli, capsys, arguments, says):
+    words = [a.replace("RUNS", str(cli.runs)).replace("SHARDS", str(cli.shards)) for a in arguments]
+    assert cli("submit", cli.experiment, *POD, *words) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+    assert not cli.runs.exists()
+
+
+def test_commands_on_kubernetes_name_paths_on_volumes(cli, capsys):
+    words = ["run", "r", *POD, "--volume", f"c:{cli.runs}", *cli.to, "--dry-run", "--"]
+    assert submit.main([*words, "a2fjax", "evaluate", "/elsewhere/run"]) == 2
+    assert "/elsewhere/run: lies on no volume" in capsys.readouterr().err
+    assert submit.main([*words, "a2fjax", "evaluate", f"{cli.runs}/lips"]) == 0
+
+
 def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(cli, monkeypatch, capsys):
-    pytest.importorskip("yaml")
-    image = "example.org/a2fjax@sha256:" + "0" * 64
-    words = ["--name", "k", "--scheduler", "kubernetes", "--image", image, "--nodes", "2"]
+    words = ["--name", "k", *POD, "--nodes", "2", "--volume", f"c:{cli.folder}"]
+    words += ["--volume", f"s:{cli.shards}:ro"]
     assert cli("submit", cli.experiment, *words, "--dry-run") == 0
-    out = capsys.readouterr().out
-    assert "kind: JobSet" in out and "name: a2f-k-" in out and "completions: 2" in out
+    (made,) = yaml.safe_load_all(capsys.readouterr().out)
+    assert made["kind"] == "JobSet" and made["metadata"]["name"].startswith("a2f-k-")
+    sweep = ["--sweep", 'grid("seed", 1, 2)', "--dry-run"]
+    assert cli("submit", cli.experiment, *words, *sweep) == 0
+    assert [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)] == ["JobSet"] * 2
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "")
+        assert cli("submit", cli.experiment, *words[:1], "j", *words[2:]) == 2
+    # What was written is complete: the manifest can be applied elsewhere.
+    file = cli.runs / "j" / "launch" / "jobset.yaml"
+    assert f"kubectl is not installed on this machine; apply {file}" in capsys.readouterr().err
+    assert yaml.safe_load(file.read_text())["kind"] == "JobSet"
     program = cli.folder / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>"{cli.folder}/calls"\n')
@@ -184,7 +257,5 @@ def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(cli, monkeypatch, 
     assert record.submission(cli.runs / "k").job.startswith("a2f-k-")
     assert cli("status", "k") == 0
     assert "k: lost" in capsys.readouterr().out  # kubectl knows no such JobSet
-    assert cli("submit", cli.experiment, *words, "--config.data.shards=x", "--name", "l") == 2
-    assert "absolute path inside the containers" in capsys.readouterr().err
     calls = (cli.folder / "calls").read_text().splitlines()
     assert calls[0].startswith("apply -f ") and calls[1].startswith("get jobset a2f-k-")

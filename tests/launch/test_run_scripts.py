@@ -3,7 +3,11 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
+import sys
+
+import pytest
 
 from launch.jobs import record, requeue
 from launch.jobs.spec import Resources
@@ -108,3 +112,122 @@ def test_requeue_decisions(cli):
     (run / "launch" / "cancelled").touch()
     assert judge(75, 75) == (75, False) and judge(137) == (75, False) and judge(1) == (1, False)
     assert judge(0) == (0, False)
+
+
+def test_a_profile_holds_for_arrays(make_job, tmp_path, capsys, monkeypatch):
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'partition = "h100"\naccount = "faces"\ngpus = 8\ncpus_per_node = 96\nmem = "1T"\n'
+        'setup = ["module load x"]\ncontainer_image = "/i/a2fjax.sif"\n'
+        'container_runtime = "apptainer"\n[environment]\nSITE = "here"\n'
+        '[arrays]\npartition = "cpu"\ncpus = 4\n'
+    )
+    monkeypatch.setattr(queue, "call", _no_slurm)
+    job = make_job(3)
+    words = ["--scheduler", "slurm", "--profile", str(site), "--array-limit", "9", "--dry-run"]
+    assert job("build", *words) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for word in ("partition=cpu", "account=faces", "cpus-per-task=4", "array=1-3"):
+        assert f"#SBATCH --{word}" in lines, word
+    assert not [line for line in lines if line.startswith(("#SBATCH --mem", "#SBATCH --gpus"))]
+    assert {"module load x", "export SITE=here", "apptainer", "/i/a2fjax.sif"} <= set(lines)
+    # The output does not exist yet, so the folder above it is mounted.
+    assert f"{tmp_path}:{tmp_path}" in next(x for x in lines if f"{tmp_path}:" in x)
+    assert not job.out.exists()
+
+
+def _no_slurm(*_, **__):
+    raise base.NotInstalled("no Slurm here")
+
+
+def mounts(text, start):
+    """The mounts behind an option of a script, each of which keeps its path."""
+    (line,) = [x.strip().strip("'") for x in text.splitlines() if x.strip(" '").startswith(start)]
+    pairs = [pair.split(":") for pair in line.removeprefix(start).split(",")]
+    assert all(source == target for source, target, *_ in pairs)
+    return {pair[0] for pair in pairs}
+
+
+def test_pyxis_mounts_what_a_run_needs(cli, capsys, monkeypatch, tmp_path):
+    caches = tmp_path / "home" / "a2f"
+    caches.mkdir(parents=True)
+    monkeypatch.setenv("A2F_CACHE", str(caches))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "none"))
+    cli.runs.mkdir()
+    image = ["--container-image", "/images/a2fjax.sqsh", "--container-mounts", "/scratch"]
+    text = script_of(cli, capsys, *image, "--gpus", "2")
+    found = mounts(text, "--container-mounts=")
+    assert {str(cli.runs), str(cli.shards), str(caches), "/scratch", os.getcwd()} <= found
+    lines = [line.strip() for line in text.splitlines()]
+    assert "--container-image=/images/a2fjax.sqsh" in lines and "python=python" in lines
+    assert f"--container-workdir={os.getcwd()}" in lines
+    (names,) = [x for x in lines if x.startswith("--container-env=")]
+    assert {"PYTHONPATH", "A2F_CACHE", "A2F_PORT", "A2F_LOCAL_DEVICES"} <= set(
+        names.partition("=")[2].split(",")
+    )
+    assert lines[lines.index("container=(") + 1] == ")"
+
+
+def test_apptainer_runs_the_worker_and_decides_about_the_queue(cli, tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # What Apptainer would run inside the image runs here; the image is a name only.
+    texts = {
+        "sbatch": "echo 7",
+        "apptainer": 'echo "$@" >>"$0.asked"; while [ "$1" != /i/image.sif ]; do shift; done\n'
+        'shift; exec "$@"',
+    }
+    for name, text in texts.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    runtime = ["--container-image", "/i/image.sif", "--container-runtime", "apptainer"]
+    words = ["--name", "s", "--scheduler", "slurm", "--python", sys.executable, "--gpus", "1"]
+    cli.set("fail-s")
+    assert cli("submit", cli.experiment, *words, *runtime) == 0
+    job = cli.runs / "s" / "launch" / "job.sh"
+    done = subprocess.run(["bash", job], capture_output=True, text=True, timeout=60)
+    asked = (programs / "apptainer.asked").read_text().splitlines()
+    assert len(asked) == 2 and "launch.jobs.worker" in asked[0] and "requeue" in asked[1]
+    assert asked[0].startswith("exec --nv --bind ") and f"--pwd {os.getcwd()}" in asked[0]
+    assert f"{cli.runs}:{cli.runs}" in asked[0] and f"{cli.shards}:{cli.shards}" in asked[0]
+    assert done.returncode == 1 and "exit code 1: end" in done.stdout, done.stderr
+
+
+def test_a_retry_keeps_the_container(cli, tmp_path, monkeypatch, capsys):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sbatch").write_text("#!/bin/bash\necho 7\n")
+    (programs / "squeue").write_text("#!/bin/bash\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    words = ["--name", "s", "--scheduler", "slurm", "--container-image", "docker://a/b:1"]
+    assert cli("submit", cli.experiment, *words, "--container-mounts", "/a:/b:ro") == 0
+    first = (cli.runs / "s" / "launch" / "job.sh").read_text()
+    assert cli("resume", "s") == 0
+    assert (cli.runs / "s" / "launch" / "job.sh").read_text() == first
+    assert first.count("--container-image=") == 1 and "/a:/b:ro" in first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--container-mounts", "/a"], "is for jobs with --container-image"),
+        (["--container-runtime", "apptainer"], "is for jobs with --container-image"),
+        (["--container-image", "a b"], "without spaces or quotes"),
+        (["--container-image", "a2fjax.sqsh"], "expected an absolute path"),
+        (["--container-image", "x", "--container-runtime", "apptaner"], "'apptainer'?"),
+        (["--container-image", "x", "--container-mounts", "a:b"], "PATH:PATH:ro"),
+        (["--container-image", "x", "--container-mounts", "/a:/b:rx"], "PATH:PATH:ro"),
+        (["--container-image", "x", "--config.data.shards=SHARDS,b"], "which no mount can name"),
+        (["--container-image", "x", "--scheduler", "kubernetes"], "is for --scheduler slurm"),
+    ],
+)
+def test_wrong_containers_are_one_line(cli, capsys, arguments, says, tmp_path):
+    odd = tmp_path / "a,b"
+    shutil.copytree(cli.shards, odd)
+    words = [a.replace("SHARDS,b", f'["{odd}"]') for a in arguments]
+    assert cli("submit", cli.experiment, "--scheduler", "slurm", *words, "--dry-run") == 2
+    err = capsys.readouterr().err
+    assert says in err and err.strip().count("\n") <= 1

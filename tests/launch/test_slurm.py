@@ -164,7 +164,7 @@ def test_a_higher_partition_takes_the_nodes_and_gives_them_back(slurm, make_job)
 def test_preflight_asks_the_scheduler(slurm, make_job, capsys):
     job = make_job(6)
     assert job("build", "--scheduler", "slurm", "--dry-run", "--partition", "main") == 0
-    assert "to start at" in capsys.readouterr().out
+    assert "to start at" in capsys.readouterr().err
     assert not job.out.exists()
     assert job("build", "--scheduler", "slurm", "--dry-run", "--partition", "mian") == 2
     assert "Invalid partition" in capsys.readouterr().err

@@ -49,11 +49,11 @@ def test_every_script_passes_the_scheduler(cli, capsys):
         ["--partition", "urgent", "--cpus", "2", "--mem", "1M"],
     ):
         assert submit(cli, "x", "--dry-run", *words) == 0, words
-        assert "to start at" in capsys.readouterr().out
+        assert "to start at" in capsys.readouterr().err
     site = cli.folder / "site.toml"
     site.write_text('gpu_option = "gres"\ngpus = 2\nsbatch = ["--exclusive"]\n')
     assert submit(cli, "x", "--dry-run", "--profile", str(site)) == 0
-    assert "to start at" in capsys.readouterr().out
+    assert "to start at" in capsys.readouterr().err
     for words, says in (
         (["--nodes", "5", "--config.data.batch_size=10"], "sbatch refuses"),
         (["--partition", "mian"], "Invalid partition"),

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from a2fjax import files
+from a2fjax import files, progress
 from a2fjax.data import padding, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import format as cache_format
@@ -86,7 +86,8 @@ def write(
     files.make_folder(folder)
     chosen = manifest.shards if part is None else manifest.shards[part[0] - 1 :: part[1]]
     with _writing(folder) as alone:
-        wrong = _wrong_files(Path(shards), chosen, folder, what, say=None if finish else say)
+        with progress.shown("looking for files that are done", say):
+            wrong = _wrong_files(Path(shards), chosen, folder, what, say=None if finish else say)
         todo = [shard for shard in chosen if wrong[shard.file]]
         if todo and finish:
             first = todo[0].file
@@ -229,8 +230,10 @@ class _Work:
             for source in sources.values()
             for i, entry in enumerate(source.entries)
         }
-        for shard in shards:
-            self._file(shard, [places[shard.file, i] for i in range(len(shard.clips))])
+        # The first batch is compiled; from then on `_tell` says more.
+        with progress.shown(lambda: "" if self.done else "encoding the first clips", self.say):
+            for shard in shards:
+                self._file(shard, [places[shard.file, i] for i in range(len(shard.clips))])
 
     def _file(self, shard: records.Shard, wanted: list[tuple[ClipSource, int]]) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter

@@ -11,7 +11,6 @@ from a2fjax.errors import InputError, WorkFailed
 from launch.jobs.formats import last_line
 from launch.schedulers.base import call
 
-_MISSING = "see the manifest with --dry-run and apply it where kubectl is"
 _NO_ANSWER = "connection|connect|timeout|refused|no such host|unavailable"
 
 
@@ -22,7 +21,8 @@ def run(*words: str) -> str:
       InputError: kubectl is missing or refuses.
       WorkFailed: the cluster does not answer.
     """
-    done = call(["kubectl", *words], missing=_MISSING)
+    missing = f"apply {words[-1]} where it is" if words[0] == "apply" else "ask where it is"
+    done = call(["kubectl", *words], missing=missing)
     if not done.returncode:
         return done.stdout
     if re.search(_NO_ANSWER, done.stderr, re.I):

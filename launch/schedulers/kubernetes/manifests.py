@@ -21,6 +21,8 @@ DISRUPTED = {
 }
 """Rule of a pod failure policy: evictions, preemptions and drained nodes do not count."""
 
+_TAKEN = ("/", "//", "/dev", "/dev/shm", "/proc", "/sys")
+
 Volume = tuple[str, str, bool]
 """Claim, path in the container, and whether it is read-only."""
 
@@ -40,7 +42,10 @@ def volume(text: str) -> Volume:
     path, _, mode = rest.partition(":")
     if not NAME.fullmatch(claim) or not path.startswith("/") or mode not in ("", "ro", "rw"):
         raise InputError(f"--volume {text}: expected CLAIM:/PATH or CLAIM:/PATH:ro")
-    return claim, str(PurePosixPath(path)), mode == "ro"
+    mount = str(PurePosixPath(path))
+    if mount in _TAKEN:
+        raise InputError(f"--volume {text}: {mount} belongs to the container; expected a folder")
+    return claim, mount, mode == "ro"
 
 
 def volumes(texts: Sequence[str]) -> list[Volume]:
@@ -53,16 +58,6 @@ def volumes(texts: Sequence[str]) -> list[Volume]:
     if len({v[1] for v in result}) < len(result):
         raise InputError("--volume: two volumes have the same path")
     return result
-
-
-def volume_texts(texts: Sequence[str]) -> list[str]:
-    """Returns volumes as texts after checking them.
-
-    Raises:
-      InputError: as `volumes`.
-    """
-    volumes(texts)
-    return list(texts)
 
 
 def mounted(

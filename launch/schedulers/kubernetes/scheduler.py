@@ -7,6 +7,7 @@ of the last command. Kubernetes handles restarts.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,11 @@ from launch.schedulers.base import (
     Element,
     Job,
     NotInstalled,
-    Option,
     Submitted,
 )
-from launch.schedulers.kubernetes import indexed_job, jobset, kubectl, manifests
+from launch.schedulers.kubernetes import indexed_job, jobset, kubectl, manifests, pods
+from launch.schedulers.kubernetes import options as option_lib
 
-_SECRETS = ("secrets", "secret_keys")
 _SET_BY_JOBSET = ("A2F_LOCAL_DEVICES",)
 
 
@@ -46,23 +46,26 @@ class Kubernetes(base.Scheduler):
         base.CPU_DEVICES,
         base.CPUS,
         base.MEM,
-        Option(name="max_parallel", help=base.MAX_PARALLEL.help, kind=int, runs=False),
-        Option(name="image", help="image with a2fjax"),
-        Option(name="namespace", help="namespace (default: default)"),
-        Option(name="queue", help="local queue of Kueue", arrays=False),
-        Option(name="volume", help="may be repeated", repeated=True, metavar="CLAIM:PATH[:ro]"),
+        dataclasses.replace(base.MAX_PARALLEL, runs=False),
+        *option_lib.FLAGS,
     )
     python = "python"
 
     def profile(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """See `base.Scheduler`; reads the table `kubernetes` and the shared keys."""
         table = values.get("kubernetes", {})
-        known = {*jobset.OPTIONS, *_SECRETS}
+        sizes = (base.CPUS, base.MEM, base.GPUS)
+        known = {*option_lib.NAMES, *(o.name for o in sizes)}
         for key in table:
             if key not in known:
                 raise InputError(f"--profile: kubernetes.{key}: is no key{nearest(key, known)}")
-        shared = {k: values[k] for k in ("mem", "cpus_per_node") if k in values}
-        return {**shared, **table}
+        for option in sizes:
+            if option.name in table:
+                option_lib.check_type(option, table[option.name])
+        result = {k: values[k] for k in ("mem", "gpus", "cpus_per_node") if k in values} | table
+        if "cpus" in result:
+            result["cpus_per_node"] = result.pop("cpus")
+        return result
 
     def options(
         self,
@@ -73,34 +76,47 @@ class Kubernetes(base.Scheduler):
         array: int | None,
     ) -> dict[str, Any]:
         """See `base.Scheduler`."""
+        names = option_lib.NAMES if array is None else {*option_lib.NAMES, "max_parallel"}
         if array is not None:
-            return indexed_job.options({**profile, **given}, resources, array)
-        known = {*jobset.OPTIONS, *_SECRETS}
-        values = {k: v for k, v in {**profile, **given}.items() if k in known and v is not None}
-        jobset.options({k: v for k, v in values.items() if k not in _SECRETS})
-        return values
+            indexed_job.check_count(array)
+        return option_lib.check({k: v for k, v in {**profile, **given}.items() if k in names})
 
-    def check_paths(
+    def with_paths(
         self, options: Mapping[str, Any], reads: Sequence[str], writes: Sequence[str]
-    ) -> None:
-        """See `base.Scheduler`."""
-        for path in reads:
-            indexed_job.check_mounted(options, path, written=False)
+    ) -> dict[str, Any]:
+        """See `base.Scheduler`; every path must lie on a volume."""
         for path in writes:
-            indexed_job.check_mounted(options, path, written=True)
+            pods.check_mounted(options, path, written=True)
+        for path in reads:
+            pods.check_mounted(options, path, written=False)
+        return dict(options)
 
     def render(self, job: Job) -> str:
-        """Returns the manifests as YAML."""
-        if job.finalize is not None:
-            return manifests.to_yaml([indexed_job.elements(job), indexed_job.finalize(job)])
-        return "".join(_jobset(element) for element in job.chosen)
+        """Returns the manifests as YAML; the Job of an array's last command is suspended."""
+        if job.finalize is None:
+            return manifests.to_yaml([m for element in job.chosen for m in _manifests(element)])
+        last = indexed_job.finalize(job)
+        last["spec"]["suspend"] = True
+        return manifests.to_yaml([indexed_job.elements(job), last])
+
+    def remarks(self, job: Job) -> list[str]:
+        """See `base.Scheduler`."""
+        if job.finalize is None:
+            return []
+        name = indexed_job.name(job, "finalize")
+        namespace = manifests.namespace(job.spec.options.get("namespace"))
+        return [
+            "the Job of the last command is suspended; when the elements have ended, start it with "
+            f'kubectl patch job {name} -n {namespace} -p \'{{"spec":{{"suspend":false}}}}\''
+        ]
 
     def submit(self, job: Job, after: Dependencies, submitted: Submitted) -> None:
         """See `base.Scheduler`."""
         if job.finalize is None:
             for element in job.chosen:
                 path = launch(element.folder) / "jobset.yaml"
-                files.write_text(path, _jobset(element), mode=files.PRIVATE)
+                text = manifests.to_yaml(_manifests(element))
+                files.write_text(path, text, mode=files.PRIVATE)
                 submitted(_name(element), [element])
                 kubectl.run("apply", "-f", str(path))
             return
@@ -172,30 +188,28 @@ class Kubernetes(base.Scheduler):
         )
 
 
-def _jobset(element: Element) -> str:
+def _manifests(element: Element) -> list[dict[str, Any]]:
+    """Returns the JobSet of a run, after the Secret of its processes if there are several."""
     spec = element.spec
     python = interpreter(element.folder, spec)
-    values = {k: v for k, v in spec.options.items() if k not in _SECRETS}
-    name = _name(element)
+    name, options = _name(element), dict(spec.options)
     several = spec.resources.nodes > 1
-    secret_keys = dict(spec.options.get("secret_keys", {}))
     if several:
-        secret_keys["A2F_SECRET"] = f"{name}/secret"
+        keys = dict(options.get("secret_keys", {}))
+        options["secret_keys"] = {**keys, "A2F_SECRET": f"{name}/secret"}
     run = jobset.JobSetRun(
         name=name,
         command=(*python, "-m", "launch.jobs.worker", str(element.folder)),
         directory=spec.directory,
-        nodes=spec.resources.nodes,
-        gpus=spec.resources.gpus or 0,
+        resources=spec.resources,
         environment={k: v for k, v in spec.environment.items() if k not in _SET_BY_JOBSET},
-        secrets=tuple(spec.options.get("secrets", ())),
-        secret_keys=secret_keys,
     )
-    options = jobset.options(values)
-    # The pods prove to each other that they know it.
-    secret = manifests.secret(name, options["namespace"], secrets.token_hex(32))
     made = jobset.manifest(run, options)
-    return manifests.to_yaml([secret, made] if several else [made])
+    if not several:
+        return [made]
+    # The pods prove to each other that they know it.
+    namespace = made["metadata"]["namespace"]
+    return [manifests.secret(name, namespace, secrets.token_hex(32)), made]
 
 
 def _name(element: Element) -> str:

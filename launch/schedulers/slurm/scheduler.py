@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from launch.jobs.record import Submission, launch
 from launch.jobs.spec import Resources
 from launch.schedulers import base
 from launch.schedulers.base import Capabilities, Dependencies, Job, NotInstalled, Option, Submitted
-from launch.schedulers.slurm import queue, script
+from launch.schedulers.slurm import containers, queue, script
 
 _TOKENS = ("partition", "account", "qos", "constraint")
 _TOKEN = re.compile(r"[^\s\0'\"\\]+")
@@ -44,6 +44,7 @@ class Slurm(base.Scheduler):
         base.TIME,
         base.MAX_PARALLEL,
         *(Option(name=name, help="as of sbatch") for name in _TOKENS),
+        *containers.FLAGS,
         Option(name="array_limit", help="largest array, instead of asking Slurm", kind=int),
         Option(name=_SBATCH, help="further option of sbatch", repeated=True, metavar="OPTION"),
     )
@@ -75,29 +76,46 @@ class Slurm(base.Scheduler):
                 raise InputError(
                     f"--sbatch={extra}: expected an option of sbatch, such as --exclusive"
                 )
-        container = profile.get("container")
-        values["srun"] = [f"--container-image={container}"] if container else []
-        values["srun"] += profile.get("srun", [])
+        values["srun"] = profile.get("srun", [])
+        values |= containers.options({**profile, **given})
         values["setup"] = profile.get("setup", [])
         values["gpu_option"] = profile.get("gpu_option", "gpus-per-node")
         values["gpu_type"] = profile.get("gpu_type")
         values["notice_seconds"] = profile.get("notice_seconds", script.NOTICE_SECONDS)
         return values
 
+    def contained(self, options: Mapping[str, Any]) -> bool:
+        """See `base.Scheduler`."""
+        return bool(options.get("container_image"))
+
+    def with_paths(
+        self, options: Mapping[str, Any], reads: Sequence[str], writes: Sequence[str]
+    ) -> dict[str, Any]:
+        """See `base.Scheduler`; a container gets a mount for each path."""
+        if not self.contained(options):
+            return dict(options)
+        return {**options, "container_paths": containers.mounted([*reads, *writes])}
+
     def check(self, job: Job) -> None:
         """See `base.Scheduler`."""
         _check(job)
 
     def render(self, job: Job) -> str:
-        """Returns the scripts, and Slurm's check of the first one if Slurm is installed."""
-        try:
-            answer = _check(job)
-        except (NotInstalled, WorkFailed) as error:
-            answer = f"sbatch --test-only was not run: {error}"
+        """Returns the script of the elements, and behind it that of an array's last command."""
         scripts = [script.of_elements(job)] if job.chosen else []
         if job.finalize is not None:
-            scripts.append(f"# with --dependency=afterany:ARRAY\n{script.of_finalize(job)}")
-        return "\n".join([*scripts, f"# {answer}"])
+            scripts.append(script.of_finalize(job))
+        return "\n".join(scripts)
+
+    def remarks(self, job: Job) -> list[str]:
+        """Returns Slurm's check of the first script if Slurm is installed."""
+        lines = []
+        if job.finalize is not None and job.chosen:
+            lines.append("the second script is submitted with --dependency=afterany:ARRAY")
+        try:
+            return [*lines, _check(job)]
+        except (NotInstalled, WorkFailed) as error:
+            return [*lines, f"sbatch --test-only was not run: {error}"]
 
     def submit(self, job: Job, after: Dependencies, submitted: Submitted) -> None:
         """See `base.Scheduler`."""

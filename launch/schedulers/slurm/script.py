@@ -11,6 +11,7 @@ from launch.jobs import outcome
 from launch.jobs.record import interpreter
 from launch.jobs.spec import JobSpec, Resources
 from launch.schedulers.base import Element, Job
+from launch.schedulers.slurm import containers
 
 NOTICE_SECONDS = 120
 """Default notice before preemption and the time limit."""
@@ -60,6 +61,9 @@ def _script(name: str, elements: Sequence[Element], indices: Sequence[int], spec
             ")",
             "srun=(",
             *(f"  {shlex.quote(word)}" for word in _srun(spec)),
+            ")",
+            "container=(",
+            *(f"  {shlex.quote(word)}" for word in containers.before_command(spec)),
             ")",
             *(f"export {k}={shlex.quote(v)}" for k, v in sorted(spec.environment.items())),
             f"directory={shlex.quote(spec.directory)}",
@@ -122,7 +126,7 @@ def _srun(spec: JobSpec) -> list[str]:
     ]
     # Job steps do not inherit this from their job.
     words += [f"--cpus-per-task={_cpus(resources)}"] if resources.cpus else []
-    return [*words, *spec.options["srun"]]
+    return [*words, *containers.of_srun(spec), *spec.options["srun"]]
 
 
 _BODY = r"""
@@ -159,8 +163,8 @@ if [ -n "${{SLURM_JOB_ID:-}}" ]; then
   export A2F_SECRET
 fi
 code=0
-"${{step[@]}}" "${{python[@]}}" -m launch.jobs.worker "$run" || code=$?
-requeue=("${{python[@]}}" -m launch.jobs.requeue "$run" "$code")
+"${{step[@]}}" "${{container[@]}}" "${{python[@]}}" -m launch.jobs.worker "$run" || code=$?
+requeue=("${{container[@]}}" "${{python[@]}}" -m launch.jobs.requeue "$run" "$code")
 decision=$("${{requeue[@]}}" "${{ended[@]}}" --restarts "$restarts") || decision=
 case "$decision" in
   "again "* | "end "*) final=${{decision#* }} ;;
