@@ -206,6 +206,15 @@ def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np
     return _ALL_NAMES.to_rig(values, names)
 
 
+def column(name: str) -> Column:
+    """Returns the column with a name of any channel order; case does not matter.
+
+    Raises:
+      InputError: no order has the name; suggests the nearest.
+    """
+    return _ALL_NAMES._columns_named([name])[0]
+
+
 def _all_names() -> ChannelOrder:
     columns: dict[str, Column] = {}
     for each in ORDERS.values():

@@ -31,6 +31,7 @@ from typing import Protocol
 import numpy as np
 
 from a2fjax import registry
+from a2fjax.animation.columns import ColumnSettings
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.blendshapes import Blendshapes as Blendshapes
 from data_pipeline.mesh.geometry import Vertices
@@ -66,6 +67,7 @@ class SourceOptions:
         blendshapes; its topology must match their meshes.
       missing_audio: "reject" leaves out takes without an audio file; "silence" treats them as
         performed in silence.
+      columns: what the columns of curve files hold, where their names do not say it.
     """
 
     fps: float = 0.0
@@ -77,6 +79,7 @@ class SourceOptions:
     mouth_close: str = "auto"
     rig: str = ""
     missing_audio: str = "reject"
+    columns: ColumnSettings = dataclasses.field(default_factory=ColumnSettings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -298,9 +301,44 @@ def _encodable(text: str) -> bool:
 
 
 def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the audio file with a stem in a folder, WAV first and videos last, or None."""
+    """Returns the audio file with a stem in a folder, WAV first and videos last, or None.
+
+    Names match in any Unicode form: systems store "é" as one character or as two.
+    """
     for suffix in AUDIO_SUFFIXES:
         for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
             if (folder / name).is_file():
                 return folder / name
+    if stem.isascii():
+        return None
+    for suffix in AUDIO_SUFFIXES:
+        found = find_file(folder, f"{stem}{suffix}")
+        if found is not None:
+            return found
     return None
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Returns the file of a name in a folder, in any Unicode form and case of its ending, or None.
+
+    Example:
+        >>> find_file(Path("no/such/folder"), "a.wav") is None
+        True
+    """
+    if (folder / name).is_file():
+        return folder / name
+    if name.isascii() or not folder.is_dir():
+        return None
+    wanted = composed(name)
+    stem, dot, ending = wanted.rpartition(".")
+    for path in sorted(folder.iterdir()):
+        have = composed(path.name)
+        same = have == wanted or have == f"{stem}{dot}{ending.upper()}"
+        if same and path.is_file():
+            return path
+    return None
+
+
+def composed(text: str) -> str:
+    """Returns text in composed Unicode (NFC), the form that names of takes and subjects have."""
+    return unicodedata.normalize("NFC", text)
