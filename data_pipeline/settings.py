@@ -12,6 +12,7 @@ from a2fjax.animation import columns
 from a2fjax.errors import InputError
 from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.sources import SourceOptions
+from data_pipeline.sources.file_names import composed
 
 _Part = TypeVar("_Part", SourceOptions, Thresholds)
 
@@ -83,6 +84,7 @@ _NOT_NEGATIVE = (
     "files",
     *(f.name for f in dataclasses.fields(Thresholds)),
 )
+_PATHS = ("rig", "columns.map", "plugins")
 _STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
@@ -105,6 +107,8 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
     """
     values: dict[str, Any] = {}
     for key, text in overrides.items():
+        if key not in _PATHS:
+            text = composed(text)  # as the names of takes are
         group, dot, name = key.partition(".")
         if not dot:
             keep = key in _STRINGS or key in CHOICES

@@ -79,7 +79,9 @@ PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for n
 PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
     f"a2fjax.animation.{name}"
-    for name in "columns curve_reader emotion livelink mesh npz_records row_times tracks".split()
+    for name in (
+        "columns curve_reader emotion livelink mesh npz_records row_times text_files tracks".split()
+    )
 }
 PACKAGE = sorted((ROOT / "a2fjax").rglob("*.py"))
 

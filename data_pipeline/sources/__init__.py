@@ -18,7 +18,7 @@ Other packages can register further layouts (docs/extending.md):
 Example:
     >>> from data_pipeline import sources
     >>> sources.layout_names()
-    ['nvidia', 'livelink', 'vertices', 'meshes', 'table']
+    ['nvidia', 'livelink', 'beat', 'vertices', 'meshes', 'table']
 """
 
 from __future__ import annotations
@@ -35,16 +35,15 @@ from a2fjax.animation.columns import ColumnSettings
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.blendshapes import Blendshapes as Blendshapes
 from data_pipeline.mesh.geometry import Vertices
+from data_pipeline.sources.file_names import AUDIO_SUFFIXES as AUDIO_SUFFIXES
+from data_pipeline.sources.file_names import find_audio as find_audio
 
-LAYOUTS = ("nvidia", "livelink", "vertices", "meshes", "table")
+LAYOUTS = ("nvidia", "livelink", "beat", "vertices", "meshes", "table")
 """Built-in layouts in the order in which "auto" tries them: from the most specific to the least."""
 
 for _name in LAYOUTS:
     _module = "tables" if _name == "table" else _name
     registry.sources.register(_name, f"data_pipeline.sources.{_module}")
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
-"""Suffixes of audio files and videos, in order of preference."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,8 +272,8 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
             return _open(name, path, options), reason
     raise InputError(
         f"{path}: no known layout: expected folders of actors with audio/ and cache/skin/ "
-        "(nvidia), Live Link Face recordings (livelink), vertex arrays (vertices), folders of OBJ "
-        "or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
+        "(nvidia), Live Link Face recordings (livelink), BEAT (beat), vertex arrays (vertices), "
+        "folders of OBJ or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
     )
 
 
@@ -298,47 +297,3 @@ def escape_unprintable(text: str) -> str:
 
 def _encodable(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the audio file with a stem in a folder, WAV first and videos last, or None.
-
-    Names match in any Unicode form: systems store "é" as one character or as two.
-    """
-    for suffix in AUDIO_SUFFIXES:
-        for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
-            if (folder / name).is_file():
-                return folder / name
-    if stem.isascii():
-        return None
-    for suffix in AUDIO_SUFFIXES:
-        found = find_file(folder, f"{stem}{suffix}")
-        if found is not None:
-            return found
-    return None
-
-
-def find_file(folder: Path, name: str) -> Path | None:
-    """Returns the file of a name in a folder, in any Unicode form and case of its ending, or None.
-
-    Example:
-        >>> find_file(Path("no/such/folder"), "a.wav") is None
-        True
-    """
-    if (folder / name).is_file():
-        return folder / name
-    if name.isascii() or not folder.is_dir():
-        return None
-    wanted = composed(name)
-    stem, dot, ending = wanted.rpartition(".")
-    for path in sorted(folder.iterdir()):
-        have = composed(path.name)
-        same = have == wanted or have == f"{stem}{dot}{ending.upper()}"
-        if same and path.is_file():
-            return path
-    return None
-
-
-def composed(text: str) -> str:
-    """Returns text in composed Unicode (NFC), the form that names of takes and subjects have."""
-    return unicodedata.normalize("NFC", text)

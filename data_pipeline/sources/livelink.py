@@ -24,16 +24,9 @@ from pathlib import Path
 from a2fjax.animation import livelink, row_times
 from a2fjax.audio import io
 from a2fjax.errors import InputError
-from data_pipeline.sources import (
-    AUDIO_SUFFIXES,
-    Actor,
-    Capture,
-    SourceOptions,
-    Take,
-    composed,
-    shot_list,
-)
+from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take, shot_list
 from data_pipeline.sources.curves import CurveSource, read_curves
+from data_pipeline.sources.file_names import composed
 
 _NAME = re.compile(r"(?P<slate>.+)_(?P<take>\d+)_(?P<device>.+)", re.DOTALL)
 _KINDS = ("cal", "", "raw")

@@ -33,6 +33,7 @@ from data_pipeline.sources import (
     caches,
     find_audio,
 )
+from data_pipeline.sources.file_names import composed, find_folder
 from data_pipeline.sources.neutral import read_vertex_list
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -95,18 +96,18 @@ class NvidiaSource:
 
     def _folder(self, actor: str) -> Path:
         folders = _actor_folders(self.path)
-        return self.path if folders == [self.path] else self.path / actor
+        return self.path if folders == [self.path] else find_folder(self.path, actor)
 
     def _actor(self, folder: Path) -> Actor:
-        name = folder.resolve().name
+        name = composed(folder.resolve().name)
         if self.options.subject and folder == self.path:
             name = self.options.subject
         try:
             listed = read_shot_list(folder / "shots.json")
         except InputError as error:
             return Actor(name=name, takes=(), rejected=((name, str(error)),))
-        caches_of = set(caches.list_caches(folder / "cache" / "skin"))
-        audio_stems = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
+        caches_of = {composed(c) for c in caches.list_caches(folder / "cache" / "skin")}
+        audio_stems = {composed(p.stem) for p in (folder / "audio").iterdir() if p.is_file()}
         takes, rejected = [], []
         for shot in sorted(caches_of | set(listed.shots)):
             voices = {"": find_audio(folder / "audio", shot), **_voices(folder, shot)}
@@ -138,13 +139,13 @@ class NvidiaSource:
     def _take(
         self, folder: Path, name: str, shot: str, full: str, listed: ShotList, audio: Path | None
     ) -> Take:
-        skin = caches.find_cache(folder / "cache" / "skin", shot)
+        skin = _find_cache(folder / "cache" / "skin", shot)
         if skin is None:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
         require_audio(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
         entry = listed.shots.get(full, listed.shots.get(shot, {}))
-        tongue = caches.find_cache(folder / "cache" / "tongue", shot)
+        tongue = _find_cache(folder / "cache" / "tongue", shot)
         data = [*caches.cache_files(skin), *(caches.cache_files(tongue) if tongue else [])]
         data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
         return make_take(
@@ -292,6 +293,14 @@ class NvidiaSource:
         return vertices, faces
 
 
+def _find_cache(folder: Path, shot: str) -> Path | None:
+    """Returns a shot's cache, whatever Unicode form its name has, or None."""
+    if not shot.isascii() and folder.is_dir():
+        names = caches.list_caches(folder)
+        shot = next((name for name in names if composed(name) == composed(shot)), shot)
+    return caches.find_cache(folder, shot)
+
+
 def _voices(folder: Path, shot: str) -> dict[str, Path]:
     """Returns the audio files of a shot in cloned voices, by voice."""
     augmented = folder / "audio" / "aug"
@@ -315,7 +324,8 @@ def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) ->
         return None
     try:
         with np.load(path, allow_pickle=False) as data:
-            values = np.asarray(data[shot]) if shot in data.files else None
+            key = next((k for k in data.files if composed(k) == composed(shot)), None)
+            values = None if key is None else np.asarray(data[key])
     except READ_ERRORS as error:
         raise InputError(f"{path}: damaged ({one_line(error)})") from None
     if values is None:

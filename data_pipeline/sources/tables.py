@@ -12,18 +12,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from a2fjax.errors import InputError
-from data_pipeline.sources import (
-    Actor,
-    Capture,
-    SourceOptions,
-    Take,
-    composed,
-    curves,
-    find_audio,
-    shot_list,
-)
+from data_pipeline.sources import Actor, Capture, SourceOptions, Take, curves, find_audio, shot_list
+from data_pipeline.sources.file_names import composed
 
 
 def recognise(path: Path) -> str | None:
@@ -87,12 +80,24 @@ class TableSource(curves.CurveSource):
 
     layout = "table"
 
+    def folders(self) -> Iterator[Path]:
+        """Yields the folders that may hold tables."""
+        return _folders(self.path)
+
+    def stem_metadata(self, stem: str) -> dict[str, Any]:
+        """Returns the entry of a shot list that a table's name implies."""
+        return {}
+
+    def audio(self, folder: Path, stem: str) -> Path | None:
+        """Returns the audio file of a table, or None."""
+        return find_audio(folder, stem)
+
     def actors(self) -> list[Actor]:
         """Returns an actor for each folder; see `Source.actors`."""
         listed_takes: list[tuple[Path, Take]] = []
         rejected: dict[str, list[tuple[str, str]]] = {}
         listed: dict[str, list[Path]] = {}
-        for folder in _folders(self.path):
+        for folder in self.folders():
             subject = composed(folder.resolve().name)
             if self.options.subject and folder == self.path:
                 subject = self.options.subject
@@ -124,10 +129,14 @@ class TableSource(curves.CurveSource):
         ]
 
     def _take(self, folder: Path, stem: str, file: Path, subject: str) -> Take:
-        audio = find_audio(folder, stem)
+        audio = self.audio(folder, stem)
         shot_list.require_audio(audio, self.options, f"{file}: no sound file {stem}.wav beside it")
         listed = shot_list.read_shot_list(folder / "shots.json")
-        entry = {**curves.read_metadata(file), **listed.shots.get(stem, {})}
+        entry = {
+            **self.stem_metadata(stem),
+            **curves.read_metadata(file),
+            **listed.shots.get(stem, {}),
+        }
         return shot_list.make_take(
             listed,
             entry,
