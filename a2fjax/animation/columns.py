@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from a2fjax import channel_orders, rig
 from a2fjax.animation.linear_map import LinearMap
@@ -205,6 +205,10 @@ class Resolver:
         name = self.renamed(name)
         return self._sources.get(plain(name)) if self.map else known_name(name)
 
+    def is_clock(self, name: str) -> bool:
+        """Returns whether a column holds the time or the number of a frame."""
+        return not (clock_kind(name) is None or self.is_ignored(name) or self.is_name(name))
+
     def is_name(self, name: str) -> bool:
         """Returns whether a column holds a channel or a source of the map."""
         return self.target(name) is not None
@@ -213,8 +217,8 @@ class Resolver:
         """Returns (indices of the columns to use, what each holds, names of those left out).
 
         Raises:
-          InputError: an unknown or doubled column, two columns of one channel, a name in `rename`
-            or `ignore` that no column has, or a source of the map without a column.
+          InputError: an unknown or doubled column, two columns of one channel, or a source of the
+            map without a column.
         """
         self._check_doubled(names)
         used, holds, omitted = [], [], []
@@ -236,12 +240,6 @@ class Resolver:
                     f"{nearest(missing[0], names)}"
                 )
         return used, holds, omitted
-
-    def check_used(self, names: Iterable[str]) -> list[str]:
-        """Returns the names in `rename` and `ignore` that no column has."""
-        have = {plain(name) for name in names}
-        given = [*self.settings.rename, *self.settings.ignore]
-        return [name for name in given if plain(name) not in have]
 
     def _check_doubled(self, names: Sequence[str]) -> None:
         seen: dict[str, str] = {}

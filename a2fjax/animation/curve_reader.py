@@ -117,15 +117,9 @@ def _read_csv(path: Path, resolver: Resolver) -> Rows:
     empty = [
         i for i, name in enumerate(header) if not name and not any(r[i].strip() for r in table.rows)
     ]
-    clocks = [
-        i
-        for i, name in enumerate(header)
-        if columns.clock_kind(name) and not resolver.is_name(name) and not resolver.is_ignored(name)
-    ]
-    repeated = next(
-        (header[i] for k, i in enumerate(clocks) if header[i] in [header[j] for j in clocks[:k]]),
-        None,
-    )
+    clocks = [i for i, name in enumerate(header) if resolver.is_clock(name)]
+    clock_names = [header[i] for i in clocks]
+    repeated = next((n for k, n in enumerate(clock_names) if n in clock_names[:k]), None)
     if repeated is not None:
         raise InputError(f"{path}: column {repeated!r} appears twice")
     flags = [i for i, name in enumerate(header) if columns.is_flag(name)]

@@ -136,7 +136,12 @@ class _Finder:
         ]
         names, values, percent = self._values(parsed)
         clock_names = dict.fromkeys(k for f in parsed for k in f.clocks)
-        cells = {k: [f.clocks.get(k) for f in parsed] for k in clock_names}
+        cells: dict[str, list[Any]] = {k: [f.clocks.get(k) for f in parsed] for k in clock_names}
+        for i, name in enumerate(names):  # a table's column of times
+            if self.resolver.is_clock(name):
+                cells.setdefault(name, values[:, i].tolist())
+        kept = [i for i, name in enumerate(names) if not self.resolver.is_clock(name)]
+        names, values = [names[i] for i in kept], values[:, kept]
         found = curve_rows.clocks(where, cells)
         if not found and keys is not None:
             numbers = np.array(keys, np.float64)

@@ -51,6 +51,10 @@ def read(path: Path, resolver: Resolver) -> Rows:
     arrays = load_npz(path)
     names, values = _table_of(path, arrays, resolver)
     fps, times = 0.0, None
+    clocks = {n: values[:, i].tolist() for i, n in enumerate(names) if resolver.is_clock(n)}
+    found = curve_rows.clocks([str(path)] * len(values), clocks)
+    kept = [i for i, name in enumerate(names) if name not in clocks]
+    names, values = [names[i] for i in kept], values[:, kept]
     for key, array in arrays.items():
         if columns.plain(key) in curve_rows.RATES and array.size == 1:
             exact = columns.plain(key) == "fpsexact"
@@ -74,9 +78,9 @@ def read(path: Path, resolver: Resolver) -> Rows:
         names=names,
         values=values,
         fps=fps,
-        times=times,
         observed=None if observed is None else observed.astype(bool),
         lines=[f"{path}: frame {n}" for n in range(len(values))],
+        **(found if times is None else {"times": times}),  # type: ignore[arg-type]
     )
 
 

@@ -52,7 +52,7 @@ def in_order(path: Path, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray
     kept = np.zeros(count, bool)
     kept[numbers[order]] = True
     late = numbers[~kept[numbers]]
-    repeated = [n for n in late if n and _same(rows, n, n - 1)]
+    repeated = [n for n in late if any(_same(rows, n, k) for k in (n - 1, n + 1))]
     if len(late) - len(repeated) > MOST_OUT_OF_ORDER * len(numbers):
         first = int(next(n for n in late if n not in repeated))
         place = rows.lines[first] if len(rows.lines) else f"{path}: frame {first}"
@@ -105,6 +105,8 @@ def _check_timecodes(texts: Sequence[str], lines: Sequence[str]) -> None:
 
 def _same(rows: Rows, a: int, b: int) -> bool:
     """Returns whether two rows have the same time and values."""
+    if not 0 <= b < len(rows.values):
+        return False
     clock = rows.timecodes if rows.timecodes is not None else rows.times
     clock = rows.numbers if clock is None else clock
     same_time = clock is not None and clock[a] == clock[b]

@@ -268,8 +268,8 @@ def test_rows_left_out_are_noted_and_leave_a_hole(tmp_path):
     assert len(capture.times) == 118
     np.testing.assert_allclose(np.sort(np.diff(capture.times))[-3:] * 60, [1, 2, 2], atol=2e-3)
     assert capture.notes[1:] == (
+        "1 of 120 rows out of order in time left out, the first in line 51",
         "1 of 120 rows without a tracked face",
-        "1 of 119 rows out of order in time left out, the first in line 51",
     )
 
 
