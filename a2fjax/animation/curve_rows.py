@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def flag(value: Any) -> bool:
 
 
 def clocks(
-    where: Sequence[str], cells: dict[str, Sequence[Any]]
+    where: Sequence[str], cells: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray | tuple[str, ...]]:
     """Returns the arguments of `Rows` for the most trusted of some clock columns.
 

@@ -30,13 +30,13 @@ def in_order(path: Path, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray
       InputError: a malformed timecode, no row with a time, or more than `MOST_OUT_OF_ORDER` of the
         rows out of order.
     """
+    clock = rows.times if rows.times is not None else rows.numbers
     if rows.timecodes is not None:
         given = np.array([bool(text) for text in rows.timecodes])
-    else:
-        clock = rows.times if rows.times is not None else rows.numbers
-        if clock is None:
-            return np.ones(count, bool), None, []
+    elif clock is not None:
         given = np.isfinite(clock)
+    else:
+        return np.ones(count, bool), None, []
     notes = []
     if not given.all():
         notes.append(f"{int((~given).sum())} of {count} rows without a time")
@@ -44,11 +44,11 @@ def in_order(path: Path, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray
     if not len(numbers):
         raise InputError(f"{path}: no row has a time")
     if rows.timecodes is not None:
-        texts = [rows.timecodes[n] for n in numbers]
-        _check_timecodes(texts, [rows.lines[n] for n in numbers])
+        texts = [rows.timecodes[n] for n in numbers.tolist()]
+        _check_timecodes(texts, [rows.lines[n] for n in numbers.tolist()])
         order = timecodes_in_order(texts)
     else:
-        order = longest_increasing(clock[numbers])
+        order = longest_increasing(np.asarray(clock)[numbers])
     kept = np.zeros(count, bool)
     kept[numbers[order]] = True
     late = numbers[~kept[numbers]]
