@@ -231,8 +231,12 @@ class Resolver:
                 omitted.append(name or f"column {index + 1} without a name")
             else:
                 raise InputError(self._unknown(name))
-        _check_channels([names[i] for i in used], holds, single=self.map is not None)
-        if self.map is not None:
+        if self.map is None:
+            channel_orders.check_names(holds)
+        else:
+            repeated = next((i for i, held in enumerate(holds) if held in holds[:i]), None)
+            if repeated is not None:
+                raise InputError(f"column {names[used[repeated]]!r} appears twice")
             missing = [n for n in self.map.sources if n not in holds]
             if missing:
                 raise InputError(
@@ -255,20 +259,3 @@ class Resolver:
         if self.where:
             text += f" ({self.where}.rename or .ignore says what to do with it)"
         return text
-
-
-def _check_channels(names: Sequence[str], holds: Sequence[str], single: bool) -> None:
-    """Refuses two columns of one channel, except the two sides of an unsided one (ICT-FaceKit)."""
-    by_channel: dict[str, list[int]] = {}
-    for i, held in enumerate(holds):
-        column = None if single else channel_orders.column(held)
-        if column is None or column.channel is not None:
-            by_channel.setdefault(held if column is None else str(column.channel), []).append(i)
-        elif held in holds[:i]:
-            raise InputError(f"columns {names[holds.index(held)]!r} and {names[i]!r} are the same")
-    for channel, columns in by_channel.items():
-        sides = {holds[i][-2:] for i in columns}
-        if len(columns) > 1 and not (len(columns) == 2 and sides == {"_L", "_R"}):
-            first, second = (names[i] for i in columns[:2])
-            twice = f"column {second!r} appears twice" if plain(first) == plain(second) else ""
-            raise InputError(twice or f"columns {first!r} and {second!r} both hold {channel}")
