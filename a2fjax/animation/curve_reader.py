@@ -149,6 +149,10 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
     if not count:
         raise InputError(f"{path}: has no frames")
     used, holds, omitted = resolver.resolve(rows.names)
+    if resolver.map is None:
+        # Head rotation has no channel: frames need not have it.
+        kept = [i for i, n in enumerate(holds) if channel_orders.column(n).channel is not None]
+        used, holds = [used[i] for i in kept], [holds[i] for i in kept]
     if not used:
         raise InputError(f"{path}: holds no channel of the rig")
     notes = [*rows.notes]
@@ -157,11 +161,11 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
         notes.append(f"columns without a channel left out: {shown}")
     values = rows.values[:, used]
     seen = np.ones(count, bool) if rows.seen is None else rows.seen
-    kept, times, more = row_times.in_order(path, rows, count)
+    ordered, times, more = row_times.in_order(path, rows, count)
     notes += more
     face, valued, more = row_values.complete_rows(path, values, seen, holds)
     notes += more
-    keep = kept & face
+    keep = ordered & face
     if not keep.any():
         raise InputError(f"{path}: no face was tracked in any of its {count} rows")
     values = np.where(valued, values, 0.0)[keep]

@@ -15,7 +15,7 @@ from a2fjax.errors import InputError
 LARGEST = 3.0
 """Largest magnitude of a weight: rigs overshoot 1 a little, percentages reach 100."""
 
-_LARGEST_PERCENT = 200.0
+_PERCENT = (10.0, 200.0)  # range of the largest value that can be percent
 _FEWEST_LARGE = 0.2  # share of the values other than 0 that exceed 1.5 in percentages
 _MOST_PARTIAL = 0.5
 _EYE_ANGLES = {"rightEyeRotX", "rightEyeRotY", "leftEyeRotX", "leftEyeRotY"}
@@ -72,7 +72,7 @@ def to_weights(
     moved = np.abs(weights[weights != 0])
     if (
         units == "auto"
-        and LARGEST < most <= _LARGEST_PERCENT
+        and _PERCENT[0] < most <= _PERCENT[1]
         and float((moved > 1.5).mean()) >= _FEWEST_LARGE
         and float(np.median(np.abs(weights).max(axis=1))) > LARGEST
     ):
@@ -85,7 +85,7 @@ def to_weights(
     number = int(numbers[frame])
     place = rows.lines[number] if len(rows.lines) else f"{path}: frame {number}"
     hint = ""
-    if 10 < most <= _LARGEST_PERCENT:
+    if _PERCENT[0] < most <= _PERCENT[1]:
         hint = "; if these are percent, "
         hint += f"give {resolver.where}.units=percent" if resolver.where else "divide by 100"
     raise InputError(

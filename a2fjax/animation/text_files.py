@@ -185,12 +185,20 @@ def split_header(text: str, is_name: Callable[[str], bool]) -> tuple[int, str, l
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text)[:_HEADER_WITHIN]):
         if not line.strip() or re.fullmatch(r"\s*(#.*|sep=.)", line, re.IGNORECASE):
             continue
-        mark = max(SEPARATORS, key=line.count)
-        names = [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
-        if any(is_name(name) for name in names):
+        splits = [(mark, _cells(line, mark)) for mark in sorted(SEPARATORS, key=line.count)[::-1]]
+        # A separator may be part of a name: head|jawOpen,head|jawLeft.
+        mark, names = max(splits, key=lambda split: sum(map(is_name, split[1])))
+        if any(map(is_name, names)):
             return number, mark, names
-        first = first or (number, mark, names)
+        first = first or (number, *splits[0])
     return first or (0, ",", [])
+
+
+def _cells(line: str, mark: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])]
+    except csv.Error:
+        return []
 
 
 def read_table(path: Path, is_name: Callable[[str], bool]) -> Table:

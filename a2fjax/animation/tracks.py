@@ -22,6 +22,9 @@ NTSC = {
 """Common notations of the SMPTE ST 12-1 rates that are 1000/1001 of an integer."""
 
 
+_EVEN = 0.25  # of a frame
+
+
 @dataclasses.dataclass(frozen=True)
 class Track:
     """Curves of a file with their times.
@@ -42,13 +45,15 @@ class Track:
     def fps(self) -> float:
         """Mean frame rate in frames per second; `rig.FPS` for a single frame.
 
-        Frames that are missing between others count.
+        At an even rate, frames that are missing between others count.
         """
         if len(self.times) < 2:
             return float(rig.FPS)
         steps = np.diff(self.times)
-        frames = np.maximum(np.rint(steps / np.median(steps)), 1.0)
-        return float(frames.sum() / (self.times[-1] - self.times[0]))
+        frames = steps / np.median(steps)
+        even = bool((np.abs(frames - np.rint(frames)) < _EVEN).all())
+        count = np.rint(frames).sum() if even else len(frames)
+        return float(count / (self.times[-1] - self.times[0]))
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Returns the motion [N, 72] at `times` [N]: linear between frames, constant outside."""

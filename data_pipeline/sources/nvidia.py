@@ -182,14 +182,13 @@ class NvidiaSource:
                 raise InputError(
                     f"{of_tongue}: {tongue.shape[0]} frames, the skin's cache has {frames}"
                 )
-        eyes = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees")
+        eyes, eye_notes = _eyes(folder, shot, frames)
         return Capture(
             times=times,
             skin=skin,
             tongue=tongue,
-            # The rig's order is right X, Y, left X, Y.
-            eyes=None if eyes is None else eyes.reshape(frames, 4).astype(np.float64),
-            notes=_jaw_notes(folder, shot, frames),
+            eyes=eyes,
+            notes=(*eye_notes, *_jaw_notes(folder, shot, frames)),
         )
 
     def _vertices(self, folder: Path, part: str) -> int | None:
@@ -318,8 +317,25 @@ def _jaw_file(folder: Path) -> Path:
     return folder / "xform" / "jaw_keypoints_cache_all.npz"
 
 
-def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) -> np.ndarray | None:
-    """Returns a shot's finite numbers from an archive of all shots, or None if it is absent."""
+def _eyes(folder: Path, shot: str, frames: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Returns a shot's eye angles [F, 4] in degrees, NaN in frames without them, or None; notes."""
+    found = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees", holes=True)
+    if found is None:
+        return None, ()
+    eyes = found.reshape(frames, 4).astype(np.float64)  # the rig's order: right X, Y, left X, Y
+    lost = int(np.isnan(eyes).any(axis=1).sum())
+    if lost == frames:
+        return None, ("the eye rotations hold no numbers and count as not observed",)
+    return eyes, (f"{lost} of {frames} frames without eye rotations",) if lost else ()
+
+
+def _shot_of(
+    path: Path, shot: str, shape: tuple[int | None, ...], what: str, holes: bool = False
+) -> np.ndarray | None:
+    """Returns a shot's numbers from an archive of all shots, or None if it is absent.
+
+    They are finite, or NaN where `holes` allows it.
+    """
     if not path.is_file():
         return None
     try:
@@ -333,7 +349,8 @@ def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) ->
     fits = len(values.shape) == len(shape) and all(
         s in (None, v) for s, v in zip(shape, values.shape, strict=True)
     )
-    if not fits or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+    usable = values.dtype.kind in "fiu" and not np.isinf(values).any()
+    if not fits or not usable or (not holes and np.isnan(values).any()):
         expected = ", ".join("K" if s is None else str(s) for s in shape)
         raise InputError(
             f"{path}: {shot} has shape {values.shape}, expected finite ({expected}) {what}"

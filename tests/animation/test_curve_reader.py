@@ -187,6 +187,7 @@ CSV = {
     "tabs": dict(mark="\t", decimal=","),
     "percent": dict(scale=100.0, spell=lambda n: f"{n} (%)"),
     "rokoko": dict(scale=100.0, spell=lambda n: f"Face.{n}"),
+    "bars": dict(spell=lambda n: f"head|{n}"),
 }
 
 
@@ -303,6 +304,19 @@ def test_rows_with_a_hole_or_a_repeated_time_are_left_out(tmp_path):
     assert any(n.startswith("1 of 30 rows with missing values, most often") for n in found.notes)
     track = formats.read(path)
     assert track.fps == pytest.approx(RATE, rel=1e-3) and track.notes == found.notes
+
+
+def test_a_head_that_is_lost_loses_no_face(tmp_path):
+    rows = csv(VALUES.tolist()).splitlines()
+    (tmp_path / "a.csv").write_text("\n".join([f"HeadYaw,{rows[0]}", *(f",{r}" for r in rows[1:])]))
+    found = curve_reader.read(tmp_path / "a.csv")
+    assert len(found.times) == FRAMES and not found.notes
+
+
+def test_large_weights_are_not_taken_for_percent(tmp_path):
+    (tmp_path / "a.csv").write_text(csv((8 * VALUES).tolist()))
+    with pytest.raises(InputError, match="expected weights from 0 to 1$"):
+        curve_reader.read(tmp_path / "a.csv")
 
 
 def test_a_column_without_values_is_not_observed(tmp_path):
