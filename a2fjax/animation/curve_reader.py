@@ -45,6 +45,8 @@ class Curves:
       observed: [72] bool, the channels in the file.
       times: [F] s, increasing, or None if the file states neither times nor a rate.
       rows: [F] number of each frame in the file; frames left out leave gaps.
+      lost_times: [L] s, or None as for `times`: frames that were left out for their values.
+      lost_rows: [L] their numbers.
       fps: stated frames per second, 0 for none.
       notes: what was left out, converted or assumed, as text.
     """
@@ -53,6 +55,8 @@ class Curves:
     observed: np.ndarray
     times: np.ndarray | None
     rows: np.ndarray
+    lost_times: np.ndarray | None = None
+    lost_rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     fps: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -190,6 +194,8 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
         observed=observed,
         times=None if times is None else times[keep],
         rows=numbers[keep],
+        lost_times=None if times is None else times[ordered & ~face],
+        lost_rows=numbers[ordered & ~face],
         fps=rows.fps,
         notes=tuple(notes),
     )

@@ -144,9 +144,9 @@ class Capture:
       skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
         that dropped out are NaN.
       tongue: the same for the tongue.
-      curves: [F, 72] in rig units, or None.
+      curves: [F, 72] in rig units, NaN in frames without a face, or None.
       observed: [72] mask of the channels in `curves`, or None.
-      eyes: [F, 4] degrees, rig order, or None.
+      eyes: [F, 4] degrees, rig order, NaN where unknown, or None.
       notes: decisions made while reading, as text.
     """
 

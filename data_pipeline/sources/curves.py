@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fjax import rig
 from a2fjax.animation import curve_reader, npz_records
 from a2fjax.animation.columns import Resolver
 from a2fjax.errors import InputError
@@ -52,9 +53,9 @@ class NamedCurves:
     """The curves in a file.
 
     Attributes:
-      curves: [F, 72] float32, rig units.
+      curves: [F, 72] float32, rig units; NaN in frames without a face.
       observed: [72] mask of the channels in the file.
-      times: [F] s, increasing; frames that were left out leave gaps.
+      times: [F] s, increasing; frames whose time is wrong leave gaps.
       notes: what was left out or converted, and shifts, as text.
     """
 
@@ -86,19 +87,23 @@ def read_curves(
     options = options or SourceOptions()
     found = curve_reader.read(path, resolver(options))
     notes = list(found.notes)
-    if options.fps:
-        times = found.rows / align.exact_rate(options.fps)
-    elif found.times is not None:
-        times = found.times
-        if abs(times[0]) > _DAY:
-            notes.append(f"times count from the first row's, {times[0]:.3f} s")
-            times = times - times[0]
-    elif otherwise:
-        times = found.rows / align.exact_rate(otherwise)
+    if options.fps or (found.times is None and otherwise):
+        rate = align.exact_rate(options.fps or otherwise)
+        times, lost = found.rows / rate, found.lost_rows / rate
+    elif found.times is not None and found.lost_times is not None:
+        times, lost = found.times, found.lost_times
     else:
         raise InputError(f"{path}: says neither fps nor times; give --config.fps=...")
+    # A recording begins with its first frame, whether that has a face or not.
+    curves = np.concatenate([found.motion, np.full((len(lost), rig.NUM_CHANNELS), np.nan)])
+    times = np.concatenate([times, lost])
+    order = np.argsort(times, kind="stable")
+    times, curves = times[order], curves[order].astype(np.float32)
+    if abs(times[0]) > _DAY:
+        notes.append(f"times count from the first row's, {times[0]:.3f} s")
+        times = times - times[0]
     check_rate(path, times)
-    return NamedCurves(found.motion, found.observed, times, tuple(notes))
+    return NamedCurves(curves, found.observed, times, tuple(notes))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
