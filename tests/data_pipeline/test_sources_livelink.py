@@ -318,11 +318,13 @@ def test_damaged_recordings_are_named_and_the_others_survive(tmp_path):
         if "好_1_iPhone" in takes:
             try:
                 found = source.capture(takes["好_1_iPhone"])
-                assert np.isfinite(found.curves).all() and (np.diff(found.times) > 0).all()
+                whole_rows = np.isfinite(found.curves).all(axis=1)
+                assert whole_rows.any() and (np.diff(found.times) > 0).all()
+                assert whole_rows.all() or any("rows with" in n for n in found.notes)
             except InputError as error:
                 refused += 1
                 assert "\n" not in str(error) and "好_1_iPhone.csv" in str(error)
-    assert refused > 50
+    assert refused > 30
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "one row", "header"])
