@@ -84,6 +84,7 @@ _PERCENT = re.compile(r"\s*[(\[]?\s*(%|percent|pct)\s*[)\]]?\s*$", re.I)
 _BRACKETS = re.compile(r"\s*[(\[]\s*(?P<unit>[^)\]]*?)\s*[)\]]\s*$")
 
 
+@functools.lru_cache(maxsize=10_000)
 def plain(name: str) -> str:
     """Returns a name without case, underscores, spaces and punctuation, in composed Unicode.
 

@@ -62,8 +62,9 @@ class Frame:
         if isinstance(node, dict):
             self._collect_object(node, depth)
         elif isinstance(node, list) and node:
-            if is_category_list(node):
-                self._collect_categories(node)
+            found = categories(node)
+            if found is not None:
+                self._collect_categories(found)
             elif all(isinstance(v, SCALARS) for v in node):
                 # The frame itself or the list under the most likely key.
                 if self.row is None or columns.plain(key) in FRAME_KEYS:
@@ -89,12 +90,11 @@ class Frame:
                     continue  # a label
                 self._add(key, value)
 
-    def _collect_categories(self, node: list[dict[str, Any]]) -> None:
+    def _collect_categories(self, found: list[tuple[str, Any]]) -> None:
         self.faces += 1
         if self.faces > 1:
             return
-        for item in node:
-            name, score = _category(item) or ("", None)
+        for name, score in found:
             self._add(name, score)
 
     def _add(self, name: str, value: Any) -> None:
@@ -117,6 +117,12 @@ def _category(item: Any) -> tuple[str, Any] | None:
     return None
 
 
-def is_category_list(node: list[Any]) -> bool:
-    """Returns whether a list holds categories only: objects with a name and a score each."""
-    return bool(node) and all(_category(item) is not None for item in node)
+def categories(node: list[Any]) -> list[tuple[str, Any]] | None:
+    """Returns (name, score) of each item of a list of categories; None for another list."""
+    found = []
+    for item in node:
+        category = _category(item)
+        if category is None:
+            return None
+        found.append(category)
+    return found or None

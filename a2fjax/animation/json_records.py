@@ -33,7 +33,7 @@ import numpy as np
 
 from a2fjax.animation import columns, curve_rows, text_files
 from a2fjax.animation.curve_rows import Rows
-from a2fjax.animation.json_frames import FRAME_KEYS, SCALARS, Frame, is_category_list
+from a2fjax.animation.json_frames import FRAME_KEYS, SCALARS, Frame, categories
 from a2fjax.errors import InputError
 
 
@@ -106,7 +106,7 @@ class _Finder:
     def _candidates(self) -> Iterator[tuple[list[Any], list[str] | None]]:
         """Yields (frames, their keys where they have one), the most likely first."""
         if isinstance(self.data, list):
-            if is_category_list(self.data):
+            if categories(self.data) is not None:
                 yield [self.data], None
             else:
                 yield self.data, None
