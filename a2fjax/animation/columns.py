@@ -40,7 +40,7 @@ UNITS = ("auto", "weight", "percent")
 
 _CLOCKS = {
     "s": "time times second seconds sec secs timestamp timestamps t elapsed elapsedtime "
-    "timeseconds timesec timeinseconds frametime",
+    "timein frametime",
     "ms": "milliseconds millis msec ms",
     "us": "microseconds us",
     "ns": "nanoseconds ns",
@@ -61,6 +61,8 @@ _UNITS = {
 }
 _KIND_OF = {name: kind for kind, names in _CLOCKS.items() for name in names.split()}
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names.split()}
+
+_OTHERS_TIME = re.compile(rf"((timestamp|timecode|time)s?(in)?({'|'.join(_UNIT_OF)})?)$")
 
 _FLAGS = frozenset(
     "blendshapecount facecount numfaces facesdetected facedetected facefound hasface istracked "
@@ -133,8 +135,8 @@ def clock_kind(name: str) -> str | None:
         stem = base.removesuffix(plain(end))
         if stem != base and _KIND_OF.get(stem) == "s":
             return _UNIT_OF[end]
-    # A tool may say whose time it is: frame_timestamp_ms, captureTime.
-    found = re.search(r"(timestamp|timecode)\w*$", base)
+    # A tool may say whose time it is: frame_timestamp_ms, captureTime, unix_time_in_ms.
+    found = _OTHERS_TIME.search(base)
     return clock_kind(found[0]) if found and found[0] != base else None
 
 

@@ -74,13 +74,8 @@ def number(where: str, name: str, value: Any) -> float:
     if value is None:
         return np.nan
     if isinstance(value, str):
-        text = value.strip().removesuffix("%").rstrip()
-        if text.lower() in text_files.MISSING:
-            return np.nan
-        try:
-            value = float(text.replace(",", "."))
-        except ValueError:
-            pass
+        parsed = text_files.parse_number(value)
+        value = value if parsed is None else parsed
     if isinstance(value, (int, float)):
         try:
             found = float(value)

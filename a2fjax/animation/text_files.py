@@ -49,6 +49,24 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8")
 
 
+def parse_number(text: str) -> float | None:
+    """Returns a number as people write it, NaN for no value, None for other text.
+
+    Example:
+        >>> parse_number("0,5"), parse_number("45 %"), parse_number("wide")
+        (0.5, 0.45, None)
+    """
+    text = text.strip()
+    plain = text.removesuffix("%").rstrip()
+    if plain.lower() in MISSING:
+        return np.nan
+    try:
+        value = float(plain.replace(",", "."))
+    except ValueError:
+        return None
+    return value / 100.0 if plain != text else value
+
+
 def read(path: Path) -> str:
     """Reads a text file.
 
@@ -154,13 +172,10 @@ class Table:
         return out
 
     def _number(self, row: int, column: int) -> float:
-        cell = self.rows[row][column].strip().removesuffix("%").rstrip()
-        if cell.lower() in MISSING:
-            return np.nan
-        try:
-            return float(cell.replace(",", "."))
-        except ValueError:
-            raise self._wrong(row, column) from None
+        value = parse_number(self.rows[row][column])
+        if value is None:
+            raise self._wrong(row, column)
+        return value
 
     def _wrong(self, row: int, column: int) -> InputError:
         name, cell = self.header[column], self.rows[row][column]

@@ -452,3 +452,31 @@ def test_damage_by_structure_is_one_line_or_curves(tmp_path):
                 assert found.times is None or (np.diff(found.times) > 0).all()
             except InputError as error:
                 assert "\n" not in str(error) and path.name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        *((n, 1) for n in ("t", "ts", "Time(s)", "Elapsed", "captureTime", "SECONDS", "time_in_s")),
+        *((n, 1000) for n in ("ms", "time [msec]", "frame_timestamp_ms", "unix_time_in_ms")),
+        *((n, 1e6) for n in ("timestampUs", "Time (microseconds)")),
+        *((n, 1e9) for n in ("timestamp_ns", "Time [ns]")),
+    ],
+)
+def test_names_of_times_and_their_units(tmp_path, name, scale):
+    rows = "".join(f"{n / 25 * scale:.0f},0.5\n" for n in range(0, 100, 25))
+    (tmp_path / "a.csv").write_text(f"{name},jawOpen\n{rows}")
+    np.testing.assert_allclose(curve_reader.read(tmp_path / "a.csv").times, range(4))
+    data = {name: [n * scale for n in range(4)], "names": ["jawOpen"], "frames": [[0.5]] * 4}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    np.testing.assert_allclose(curve_reader.read(tmp_path / "a.json").times, range(4))
+
+
+def test_cells_with_a_percent_sign_are_percent(tmp_path):
+    (tmp_path / "a.csv").write_text("time,jawOpen\n0,2%\n1,1.5 %\n")
+    (tmp_path / "a.json").write_text(
+        '{"fps": 1, "frames": [{"jawOpen": "2%"}, {"jawOpen": "1.5%"}]}'
+    )
+    for ending in ("csv", "json"):
+        found = curve_reader.read(tmp_path / f"a.{ending}")
+        np.testing.assert_allclose(found.motion[:, rig.INDEX["jawOpen"]], [0.02, 0.015])
