@@ -66,7 +66,8 @@ class ChannelOrder:
           names: column names of the values, in any order and case; this order's when None.
 
         Raises:
-          InputError: an unknown or repeated name, or a count that does not match.
+          InputError: an unknown or repeated name, two columns of one channel other than its sides,
+            or a count that does not match.
         """
         columns = self.columns if names is None else self._columns_named(names)
         values = np.asarray(values)
@@ -106,7 +107,21 @@ class ChannelOrder:
                 raise InputError(f"{self.name}: column {name!r} appears twice")
             used.add(column.name)
             columns.append(column)
+        _check_channels(columns)
         return columns
+
+
+def _check_channels(columns: Sequence[Column]) -> None:
+    """Refuses two columns of one channel, except the two sides of an unsided one (ICT-FaceKit)."""
+    seen: dict[str, Column] = {}
+    for column in columns:
+        if column.channel is None:
+            continue
+        other = seen.setdefault(column.channel, column)
+        if other is not column and {other.name[-2:], column.name[-2:]} != {"_L", "_R"}:
+            raise InputError(
+                f"columns {other.name!r} and {column.name!r} both hold {column.channel}"
+            )
 
 
 def _columns(names: Sequence[str], rename=lambda n: n) -> tuple[Column, ...]:
@@ -204,6 +219,24 @@ def from_names(values: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np
       InputError: an unknown or repeated name, or a count that does not match.
     """
     return _ALL_NAMES.to_rig(values, names)
+
+
+def column(name: str) -> Column:
+    """Returns the column with a name of any channel order; case does not matter.
+
+    Raises:
+      InputError: no order has the name; suggests the nearest.
+    """
+    return _ALL_NAMES._columns_named([name])[0]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks names of columns, in any order and case.
+
+    Raises:
+      InputError: an unknown or repeated name, or two columns of one channel other than its sides.
+    """
+    _ALL_NAMES._columns_named(names)
 
 
 def _all_names() -> ChannelOrder:

@@ -218,7 +218,7 @@ losses.register("aperture", "a2fjax.losses.lips:aperture")
 losses.register("closure", "a2fjax.losses.lips:closure")
 for _name in ("Fidelity", "Lips", "Timing", "Dynamics", "Energy", "Silence"):
     metrics.register(_name.lower(), f"a2fjax.metrics.built_in:{_name}")
-writers.register(".csv", "a2fjax.animation.livelink:LiveLinkFormat")
+writers.register(".csv", "a2fjax.animation.livelink_format:LiveLinkFormat")
 writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
 writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")

@@ -193,15 +193,19 @@ def emotion_vector(weights: dict[str, float]) -> np.ndarray:
         at most 1.
 
     Raises:
-      InputError: unknown name, weight out of range, or a sum of zero or above one.
+      InputError: unknown or repeated name, weight out of range, or a sum of zero or above one.
 
     Example:
         >>> emotion_vector({"happy": 0.75}).tolist()
         [0.25, 0.75, 0.0, 0.0, 0.0]
     """
     vector = np.zeros(NUM_EMOTIONS, np.float32)
+    seen: set[str] = set()
     for name, value in weights.items():
         key = name.lower()
+        if key in seen:
+            raise InputError(f"emotion {name!r} appears twice")
+        seen.add(key)
         if not np.isfinite(value) or not 0.0 <= value <= 1.0:
             raise InputError(f"emotion {name}={value:g}: expected a weight in [0, 1]")
         if key in EMOTIONS:

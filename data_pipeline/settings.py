@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from a2fjax import configuration
+from a2fjax.animation import columns
 from a2fjax.errors import InputError
 from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.sources import SourceOptions
+from data_pipeline.sources.file_names import composed
 
 _Part = TypeVar("_Part", SourceOptions, Thresholds)
 
@@ -82,6 +84,7 @@ _NOT_NEGATIVE = (
     "files",
     *(f.name for f in dataclasses.fields(Thresholds)),
 )
+_PATHS = ("rig", "columns.map", "plugins")
 _STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
@@ -102,10 +105,16 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
     Raises:
       InputError: unknown name, or a value of the wrong kind or range.
     """
-    values: dict[str, Any] = {
-        k: v if k in _STRINGS or k in CHOICES else configuration.parse_value(v)
-        for k, v in overrides.items()
-    }
+    values: dict[str, Any] = {}
+    for key, text in overrides.items():
+        if key not in _PATHS:
+            text = composed(text)  # as the names of takes are
+        group, dot, name = key.partition(".")
+        if not dot:
+            keep = key in _STRINGS or key in CHOICES
+            values[key] = text if keep else configuration.parse_value(text)
+        elif isinstance(values.setdefault(group, {}), dict):
+            values[group][name] = _column_value(name, text)
     for key in ("val_sentences", "test_sentences", "held_out"):
         if isinstance(values.get(key), (int, float)):
             values[key] = str(overrides[key])  # a name that happens to be a number
@@ -121,6 +130,11 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
             raise InputError(
                 f"config: {key}={getattr(settings, key)!r}: expected one of: {', '.join(choices)}"
             )
+    if settings.columns.units not in columns.UNITS:
+        raise InputError(
+            f"config: columns.units={settings.columns.units!r}: expected one of: "
+            f"{', '.join(columns.UNITS)}"
+        )
     if settings.segment_seconds < 2:
         raise InputError(f"config: segment_seconds={settings.segment_seconds:g}: expected >= 2")
     if settings.val + settings.test >= 1 or settings.held_out_share >= 1:
@@ -133,3 +147,26 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
         if not abs(seconds) < 10:
             raise InputError(f"config: offset={settings.offset!r}: expected auto or seconds")
     return settings
+
+
+def _column_value(name: str, text: str) -> Any:
+    """Returns a value of the group `columns`: names may be written without quotes."""
+    value = configuration.parse_value(text)
+    inner = text.strip().strip("{}[]")
+    if name == "rename" and isinstance(value, str):
+        pairs = [pair.partition(":") for pair in inner.split(",") if pair.strip()]
+        if not all(colon and new.strip() for _, colon, new in pairs):
+            raise InputError(
+                f"config: columns.rename={text!r}: expected {{old:new,...}}, such as "
+                "{JawDrop:jawOpen}"
+            )
+        return {_unquoted(old): _unquoted(new) for old, _, new in pairs}
+    if name == "ignore" and not isinstance(value, (list, tuple)):
+        return [_unquoted(part) for part in inner.split(",") if part.strip()]
+    if name in ("rename", "ignore"):
+        return value
+    return text
+
+
+def _unquoted(text: str) -> str:
+    return text.strip().strip("\"'").strip()

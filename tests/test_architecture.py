@@ -82,7 +82,10 @@ PIPELINE_MAY = {"a2fjax", "a2fjax.audio", "a2fjax.audio.io", "a2fjax.audio.level
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
 PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
-    f"a2fjax.animation.{name}" for name in ("emotion", "livelink", "mesh", "named_curves", "tracks")
+    f"a2fjax.animation.{name}"
+    for name in (
+        "columns curve_reader emotion livelink mesh npz_records row_times text_files tracks".split()
+    )
 }
 PACKAGE = sorted((ROOT / "a2fjax").rglob("*.py"))
 

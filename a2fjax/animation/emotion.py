@@ -5,9 +5,7 @@ The emotion is never estimated from the audio.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.animation import columns, text_files
 from a2fjax.errors import InputError, nearest
 
 TRACK_ENDINGS = (".json", ".csv")
@@ -205,11 +204,13 @@ def read(path: str | Path) -> EmotionTrack:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"emotion track {path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"emotion track {path}: cannot be read ({error})") from None
-    rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
+    step, blend = False, BLEND_SECONDS
+    if path.suffix.lower() == ".json":
+        data = text_files.read_json(path, "emotion track")
+        rows = _json_rows(path, data)
+        step, blend = _interpolation(path, data)
+    else:
+        rows = _csv_rows(path)
     if not rows:
         raise InputError(f"emotion track {path}: has no rows")
     times: list[float] = []
@@ -227,15 +228,11 @@ def read(path: str | Path) -> EmotionTrack:
             raise InputError(f"emotion track {where}: time {time:g}: expected a time{after}")
         times.append(time)
         weights.append(vector)
-    step, blend = (
-        _interpolation(path, text) if path.suffix.lower() == ".json" else (False, BLEND_SECONDS)
-    )
     return EmotionTrack(np.array(times), np.array(weights), step, blend)
 
 
-def _interpolation(path: Path, text: str) -> tuple[bool, float]:
+def _interpolation(path: Path, data: dict[str, Any]) -> tuple[bool, float]:
     """Returns the interpolation settings of a JSON track: (step, blend)."""
-    data = json.loads(text)
     known = ("times", "weights", "interpolation", "blend")
     for key in data:
         if key not in known:
@@ -254,9 +251,8 @@ def _interpolation(path: Path, text: str) -> tuple[bool, float]:
     return kind == "step", float(blend)
 
 
-def _json_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
+def _json_rows(path: Path, data: Any) -> list[tuple[str, Any, dict[str, Any]]]:
     try:
-        data = json.loads(text)
         times, weights = data["times"], data["weights"]
         if len(times) != len(weights):
             raise InputError(
@@ -277,19 +273,25 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
         ) from None
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
-    lines = list(csv.reader(text.splitlines()))
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    if not header or header[0].lower() != "time":
-        first = header[0][:40] if header else ""
+def _csv_rows(path: Path) -> list[tuple[str, Any, dict[str, Any]]]:
+    table = text_files.read_table(path, lambda name: name.lower() in rig.EMOTIONS)
+    kind = columns.clock_kind(table.header[0])
+    if kind not in columns.SECONDS or kind == "timecode":
+        first = table.header[0][:40]
         raise InputError(f"emotion track {path}:1: first column is {first!r}, expected 'time'")
+    names = [name.lower() for name in table.header[1:]]
+    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if repeated is not None:
+        raise InputError(f"emotion track {path}:1: column {repeated!r} appears twice")
+    values = table.numbers(range(len(table.header)))
     rows = []
-    for number, cells in enumerate(lines[1:], 2):
-        if not cells:
+    for line, cells, row in zip(table.lines, table.rows, values.tolist(), strict=True):
+        if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) != len(header):
-            raise InputError(
-                f"emotion track {path}:{number}: {len(cells)} values, expected {len(header)}"
-            )
-        rows.append((f"{path}:{number}", cells[0], dict(zip(header[1:], cells[1:], strict=True))))
+        where = f"{path}:{line}"
+        empty = next((n for n, v in zip(table.header, row, strict=True) if v != v), None)
+        if empty is not None:
+            raise InputError(f"emotion track {where}: {empty} has no value")
+        time = row[0] * columns.SECONDS[kind]
+        rows.append((where, time, dict(zip(table.header[1:], row[1:], strict=True))))
     return rows

@@ -31,8 +31,6 @@ from a2fjax import files, registry, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
-CSV_ENDINGS = (".csv", ".channels.csv")
-
 
 @dataclasses.dataclass(frozen=True)
 class Header:
@@ -135,23 +133,14 @@ def write(
 
 
 def read(path: str | Path) -> tracks.Track:
-    """Reads a file of any registered format; a CSV's header selects one of the two CSV formats.
+    """Reads a file of any registered format.
 
     Raises:
       InputError: unknown ending, a write-only format, or an error of the format's reader.
     """
     path = Path(path)
-    kind = ending(path)
-    entry = registry.writers.get(_csv_kind(path) if kind in CSV_ENDINGS else kind)
+    entry = registry.writers.get(ending(path))
     reader = getattr(entry.load(), "read", None)
     if reader is None:
         raise InputError(f"{path}: files ending in {entry.name} are written, not read")
     return reader(path)
-
-
-def _csv_kind(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        head = file.readline(200).decode("utf-8", "replace").lstrip("\ufeff").lower()
-    return ".csv" if head.startswith("timecode,blendshapecount") else ".channels.csv"

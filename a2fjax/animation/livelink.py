@@ -17,30 +17,24 @@ down.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from a2fjax import channel_orders, files, rig
-from a2fjax.animation import tracks
+from a2fjax.animation import text_files, tracks
 from a2fjax.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    from a2fjax.animation.formats import Header
 
 LAYOUT = channel_orders.order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
 TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 DAY = 86_400
-MOST_OUT_OF_ORDER = 0.05
-"""Maximum share of rows skipped because of their timecodes."""
+_FIRST_COLUMNS = re.compile(r'\s*(sep=.\s+)?"?timecode"?\s*[,;\t|]\s*"?blendshapecount\b')
 _TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
 
 
@@ -172,13 +166,15 @@ def from_motion(
     motion: np.ndarray, *, fps: float | Fraction = rig.FPS, start: str = "00:00:00:00.000"
 ) -> Table:
     """Returns the table of motion [T, 72] whose frame k is `k / fps` seconds after `start`."""
-    writer = _TimecodeCounter(fps, start)
+    writer = TimecodeCounter(fps, start)
     values = LAYOUT.from_rig(motion).astype(np.float64)
     return Table(tuple(writer.timecodes(len(values))), values)
 
 
 def read(path: str | Path) -> Table:
-    """Reads a Live Link Face CSV with any of the layout's columns, in any order.
+    """Reads a Live Link Face CSV with any of the layout's columns, in any order, as it is.
+
+    `curve_reader.read` reads recordings: it leaves out rows without a face or out of order.
 
     Raises:
       InputError: missing or empty file, another kind of file, unknown or repeated column, short or
@@ -193,72 +189,10 @@ def read(path: str | Path) -> Table:
     return Table(tuple(timecodes), values, header, newline, str(path))
 
 
-def read_recording(path: str | Path) -> tuple[Table, tuple[str, ...]]:
-    """Reads a CSV as phones write it; skips unusable rows and reports them.
-
-    It skips rows without a tracked face (a BlendshapeCount of 0) and rows whose timecode does not
-    fit between the others (a repetition, a step back, a jump).
-
-    Returns:
-      The table, whose `times` increase, and a description of the skipped rows.
-
-    Raises:
-      InputError: as for `read`; no rows are left; or more than `MOST_OUT_OF_ORDER` of the timecodes
-        do not fit, so that the correct ones cannot be determined.
-    """
-    path = Path(path)
-    newline, header, lines = _lines(path)
-    numbers = [n for n, line in enumerate(lines) if not _untracked(line)]
-    if not numbers:
-        raise InputError(f"{path}: no face was tracked in any of its {len(lines)} rows")
-    values = np.empty((len(numbers), len(header) - 2))
-    timecodes = [
-        _read_row(path, number + 2, lines[number], header, values[row])
-        for row, number in enumerate(numbers)
-    ]
-    kept = _in_order(path, timecodes)
-    notes = []
-    if len(numbers) < len(lines):
-        notes.append(f"{len(lines) - len(numbers)} of {len(lines)} rows without a tracked face")
-    if len(kept) < len(numbers):
-        first = next(i for i, k in enumerate([*kept.tolist(), -1]) if i != k)
-        notes.append(
-            f"{len(numbers) - len(kept)} of {len(numbers)} rows out of order in time left out, "
-            f"the first in line {numbers[first] + 2}"
-        )
-    table = Table(tuple(timecodes[k] for k in kept), values[kept], header, newline, str(path))
-    return table, tuple(notes)
-
-
-def read_timecodes(path: str | Path) -> Table:
-    """Reads only the timecodes of the rows that `read_recording` keeps.
-
-    Raises:
-      InputError: as for `read_recording`, except for errors in values.
-    """
-    path = Path(path)
-    newline, header, lines = _lines(path)
-    timecodes = [line.split(",", 1)[0] for line in lines if not _untracked(line)]
-    for number, text in enumerate(timecodes):
-        try:
-            parse_timecode(text)
-        except InputError as error:
-            raise InputError(f"{path}:{number + 2}: {error}") from None
-    if not timecodes:
-        raise InputError(f"{path}: no face was tracked in any of its {len(lines)} rows")
-    kept = _in_order(path, timecodes)
-    rows = tuple(timecodes[k] for k in kept)
-    return Table(rows, np.zeros((len(rows), 0)), header, newline, str(path))
-
-
 def is_recording(path: str | Path) -> bool:
     """Returns whether a file's first line begins like that of a Live Link Face CSV."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(200).decode("utf-8-sig", "replace").lower()
-    except OSError:
-        return False
-    return re.match(r"timecode\s*[,;\t]\s*blendshapecount\b", head) is not None
+    head = text_files.read_head(Path(path), 400).lower()
+    return _FIRST_COLUMNS.match(head) is not None
 
 
 def _lines(path: Path) -> tuple[str, tuple[str, ...], list[str]]:
@@ -282,42 +216,6 @@ def _lines(path: Path) -> tuple[str, tuple[str, ...], list[str]]:
     if len(lines) == 1:
         raise InputError(f"{path}: has a header but no frames")
     return newline, header, lines[1:]
-
-
-def _untracked(line: str) -> bool:
-    cells = line.split(",", 2)
-    return len(cells) > 1 and cells[1].strip() == "0"
-
-
-def _in_order(path: Path, timecodes: Sequence[str]) -> np.ndarray:
-    """Returns indices [N] of the longest sequence of rows whose timecodes increase."""
-    parsed = [parse_timecode(t) for t in timecodes]
-    seconds, frames = np.array([p[0] for p in parsed]), np.array([p[1] for p in parsed])
-    # Times are relative to the middle row, so that one bad row moves no other across midnight.
-    middle = len(seconds) // 2
-    times = (seconds - seconds[middle] + DAY // 2) % DAY + frames / find_rate(seconds, frames)
-    if (np.diff(times) > 0).all():
-        return np.arange(len(times))
-    # Patience sorting: `ends` holds the lowest last value of an increasing sequence per length.
-    ends: list[float] = []
-    rows: list[int] = []
-    before = np.full(len(times), -1)
-    for row, time in enumerate(times.tolist()):
-        place = bisect.bisect_left(ends, time)
-        before[row] = rows[place - 1] if place else -1
-        if place == len(ends):
-            ends.append(time)
-            rows.append(row)
-        else:
-            ends[place], rows[place] = time, row
-    kept = [rows[-1]]
-    while before[kept[-1]] >= 0:
-        kept.append(int(before[kept[-1]]))
-    if len(times) - len(kept) > MOST_OUT_OF_ORDER * len(times):
-        raise InputError(
-            f"{path}: {len(times) - len(kept)} of {len(times)} timecodes are out of order"
-        )
-    return np.array(kept[::-1])
 
 
 def _check_header(path: Path, header: tuple[str, ...]) -> None:
@@ -381,17 +279,19 @@ def write(path: str | Path, table: Table) -> None:
     with files.atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         file.write(",".join(table.header) + table.newline)
         for timecode, row in zip(table.timecodes, table.values, strict=True):
-            file.write(_row(timecode, row) + table.newline)
+            file.write(format_row(timecode, row) + table.newline)
 
 
-def _row(timecode: str, values: np.ndarray) -> str:
+def format_row(timecode: str, values: np.ndarray) -> str:
+    """Returns a row of a file, with the 10 decimals of the phone's files."""
     return f"{timecode},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
 
 
-class _TimecodeCounter:
+class TimecodeCounter:
     """Generates the timecodes of consecutive frames."""
 
     def __init__(self, fps: float | Fraction, start: str):
+        """Starts at `start`; see `check_start`."""
         self._fps = tracks.rate(fps)
         self._rate = timecode_rate(self._fps)
         seconds, frames = parse_timecode(start)
@@ -404,6 +304,7 @@ class _TimecodeCounter:
         self._next = 0
 
     def timecodes(self, count: int) -> Iterator[str]:
+        """Yields the next timecodes."""
         for k in range(self._next, self._next + count):
             yield format_timecode(self._start + k / self._fps, self._rate)
         self._next += count
@@ -415,35 +316,4 @@ def check_start(start: str, fps: float | Fraction) -> None:
     Raises:
       InputError: not a timecode, or its frame number exceeds the rate.
     """
-    _TimecodeCounter(fps, start)
-
-
-class LiveLinkFormat:
-    """Writes motion block by block as a Live Link Face CSV."""
-
-    def __init__(self, path: Path, header: Header):
-        """Writes the header line.
-
-        Raises:
-          InputError: the header's start is not a valid timecode at its frame rate.
-        """
-        self._counter = _TimecodeCounter(header.fps, header.start)
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        self._file.write(",".join(HEADER) + "\n")
-
-    def write(self, motion: np.ndarray) -> None:
-        """Appends motion [N, 72] in rig units."""
-        values = LAYOUT.from_rig(motion)
-        for timecode, row in zip(self._counter.timecodes(len(values)), values, strict=True):
-            self._file.write(_row(timecode, row) + "\n")
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    abandon = close
-
-    @staticmethod
-    def read(path: Path) -> tracks.Track:
-        """Reads a file as a track; see the module's `read`."""
-        return read(path).track()
+    TimecodeCounter(fps, start)

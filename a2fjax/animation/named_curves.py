@@ -7,18 +7,15 @@ rig units: weights in [0, 1], eye angles in degrees.
 
 from __future__ import annotations
 
-import csv
 import json
 import zipfile
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2fjax import channel_orders, rig
-from a2fjax.animation import tracks
+from a2fjax import rig
+from a2fjax.animation import curve_reader, tracks
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,157 +24,25 @@ if TYPE_CHECKING:
 FORMAT = "a2fjax-animation"
 VERSION = 1
 DECIMALS = 6
-_NIM_PREFIX = "blendshapes."
 
 
-def _track(
-    path: Path,
-    values: Any,
-    names: Sequence[str],
-    *,
-    fps: Any = None,
-    times: Any = None,
-    observed: Any = None,
-) -> tracks.Track:
-    try:
-        values = np.asarray(values, np.float64)
-        names = [str(n) for n in names]
-        times = None if times is None else np.asarray(times, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: frames are not rows of numbers of one length") from None
-    if values.ndim != 2 or not len(values):
-        raise InputError(f"{path}: frames have shape {values.shape}, expected [frames, names]")
-    if not np.isfinite(values).all():
-        frame, column = np.argwhere(~np.isfinite(values))[0]
-        name = names[column] if column < len(names) else f"column {column}"
-        raise InputError(f"{path}: frame {frame}: {name} is not a finite number")
-    try:
-        motion, found = channel_orders.from_names(values, names)
-        if times is None:
-            times = np.arange(len(values)) / float(tracks.rate(fps))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    if times.shape != (len(values),) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-        raise InputError(f"{path}: times do not increase, one for each of {len(values)} frames")
-    if observed is not None:
-        observed = np.asarray(observed, bool)
-        if observed.shape != (len(names),):
-            raise InputError(f"{path}: observed has shape {observed.shape}, expected {len(names)}")
-        found = channel_orders.from_names(observed[None].astype(np.float64), names)[0][0] > 0
-    return tracks.Track(motion, times, found)
-
-
-def read_json(path: str | Path) -> tracks.Track:
-    """Reads {"names": [...], "fps": or "times": , "frames": [[...]]}; names in any order.
+def read(path: str | Path) -> tracks.Track:
+    """Reads a file of named curves as a track; see `curve_reader.read`.
 
     Raises:
-      InputError: missing file, invalid JSON, missing key, unknown name, or non-finite values.
+      InputError: as for `curve_reader.read`, or the file states neither times nor a rate.
     """
     path = Path(path)
-    data = _json(path)
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected an object with names, fps and frames")
-    for key in ("names", "frames"):
-        if not isinstance(data.get(key), list):
-            raise InputError(f"{path}: has no list {key!r}; expected names, fps and frames")
-    if "fps" not in data and "times" not in data:
-        raise InputError(f"{path}: has no 'fps'; expected names, fps and frames")
-    return _track(
-        path,
-        data["frames"],
-        data["names"],
-        fps=data.get("fps_exact", data.get("fps")),
-        times=data.get("times"),
-        observed=data.get("observed"),
-    )
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-
-
-def read_npz(path: str | Path) -> tracks.Track:
-    """Reads an archive with `motion` [T, N], `names` [N] and `fps` or `times`.
-
-    Raises:
-      InputError: as for `read_json`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {k: data[k] for k in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise InputError(f"{path}: not a NumPy archive ({error})") from None
-    for key in ("motion", "names"):
-        if key not in arrays:
-            raise InputError(f"{path}: has no array {key!r}; expected motion, names and fps")
-    if "fps" not in arrays and "times" not in arrays:
-        raise InputError(f"{path}: has no array 'fps'; expected motion, names and fps")
-    fps = arrays.get("fps_exact", arrays.get("fps"))
-    return _track(
-        path,
-        arrays["motion"],
-        arrays["names"].reshape(-1).tolist(),
-        fps=None if fps is None else fps.item() if fps.size == 1 else "nothing",
-        times=arrays.get("times"),
-        observed=arrays.get("observed"),
-    )
-
-
-def read_csv(path: str | Path) -> tracks.Track:
-    """Reads a CSV whose first column is `time` in seconds and whose other columns are channels.
-
-    It also reads the columns `timeCode` and `blendShapes.<Name>` that NVIDIA's microservice client
-    writes.
-
-    Raises:
-      InputError: malformed file; the message names the file and line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV ({error})") from None
-    if not rows:
-        raise InputError(f"{path}: is empty, expected a CSV of named channels")
-    header = [cell.strip() for cell in rows[0]]
-    if header[0].lower() not in ("time", "timecode"):
-        raise InputError(f"{path}:1: first column is {header[0][:40]!r}, expected 'time'")
-    names = [n[len(_NIM_PREFIX) :] if n.lower().startswith(_NIM_PREFIX) else n for n in header[1:]]
-    values = np.empty((len(rows) - 1, len(header)))
-    for i, row in enumerate(rows[1:]):
-        if len(row) != len(header):
-            raise InputError(f"{path}:{i + 2}: {len(row)} values, expected {len(header)}")
-        for c, cell in enumerate(row):
-            try:
-                values[i, c] = float(cell)
-            except ValueError:
-                values[i, c] = np.nan
-            if not np.isfinite(values[i, c]):
-                raise InputError(
-                    f"{path}:{i + 2}: {header[c]} is {cell!r}, expected a finite number"
-                )
-        if i and values[i, 0] <= values[i - 1, 0]:
-            raise InputError(f"{path}:{i + 2}: time {row[0]} is not after {rows[i][0]}")
-    if not len(values):
-        raise InputError(f"{path}: has a header but no frames")
-    return _track(path, values[:, 1:], names, times=values[:, 0])
+    found = curve_reader.read(path)
+    if found.times is None:
+        raise InputError(f"{path}: says neither fps nor times")
+    return tracks.Track(found.motion, found.times, found.observed, found.notes)
 
 
 class JsonFormat:
     """Writes one JSON object frame by frame; numbers have six decimals."""
 
-    read = staticmethod(read_json)
+    read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
         """Writes everything before the frames; metadata entries become keys of the object."""
@@ -214,7 +79,7 @@ class JsonFormat:
 class ChannelsFormat:
     """Writes a CSV with `time` and one column per channel, with six decimals."""
 
-    read = staticmethod(read_csv)
+    read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
         """Writes the header line."""
@@ -243,7 +108,7 @@ class NpzFormat:
     audio_rate (Hz), rig (fingerprint) and the metadata.
     """
 
-    read = staticmethod(read_npz)
+    read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
         """Writes the small arrays and the header of `motion`, which states its shape."""

@@ -22,6 +22,9 @@ NTSC = {
 """Common notations of the SMPTE ST 12-1 rates that are 1000/1001 of an integer."""
 
 
+_EVEN = 0.25  # of a frame
+
+
 @dataclasses.dataclass(frozen=True)
 class Track:
     """Curves of a file with their times.
@@ -30,18 +33,27 @@ class Track:
       motion: [T, 72] float32 in rig units.
       times: [T] float64 seconds, strictly increasing.
       observed: [72] bool, the channels present in the file.
+      notes: what the reader left out or converted, as text.
     """
 
     motion: np.ndarray
     times: np.ndarray
     observed: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def fps(self) -> float:
-        """Mean frame rate in frames per second; `rig.FPS` for a single frame."""
+        """Mean frame rate in frames per second; `rig.FPS` for a single frame.
+
+        At an even rate, frames that are missing between others count.
+        """
         if len(self.times) < 2:
             return float(rig.FPS)
-        return float((len(self.times) - 1) / (self.times[-1] - self.times[0]))
+        steps = np.diff(self.times)
+        frames = steps / np.median(steps)
+        even = bool((np.abs(frames - np.rint(frames)) < _EVEN).all())
+        count = np.rint(frames).sum() if even else len(frames)
+        return float(count / (self.times[-1] - self.times[0]))
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Returns the motion [N, 72] at `times` [N]: linear between frames, constant outside."""
@@ -57,7 +69,7 @@ class Track:
         # Half a microsecond of tolerance, so that rounding does not drop the last frame.
         count = int(np.floor(span * float(fps) + 5e-7 * float(fps))) + 1
         times = self.times[0] + np.arange(count) * (fps.denominator / fps.numerator)
-        return Track(self.at(times), times, self.observed)
+        return Track(self.at(times), times, self.observed, self.notes)
 
 
 def rate(value: str | float | Fraction) -> Fraction:

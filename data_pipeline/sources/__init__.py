@@ -18,7 +18,7 @@ Other packages can register further layouts (docs/extending.md):
 Example:
     >>> from data_pipeline import sources
     >>> sources.layout_names()
-    ['nvidia', 'livelink', 'vertices', 'meshes', 'table']
+    ['nvidia', 'livelink', 'beat', 'vertices', 'meshes', 'table']
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from typing import Protocol
 import numpy as np
 
 from a2fjax import registry
+from a2fjax.animation.columns import ColumnSettings
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.blendshapes import Blendshapes as Blendshapes
 from data_pipeline.mesh.geometry import Vertices
+from data_pipeline.sources.file_names import AUDIO_SUFFIXES as AUDIO_SUFFIXES
+from data_pipeline.sources.file_names import find_audio as find_audio
 
-LAYOUTS = ("nvidia", "livelink", "vertices", "meshes", "table")
+LAYOUTS = ("nvidia", "livelink", "beat", "vertices", "meshes", "table")
 """Built-in layouts in the order in which "auto" tries them: from the most specific to the least."""
 
 for _name in LAYOUTS:
     _module = "tables" if _name == "table" else _name
     registry.sources.register(_name, f"data_pipeline.sources.{_module}")
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".mp4", ".mov")
-"""Suffixes of audio files and videos, in order of preference."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ class SourceOptions:
         blendshapes; its topology must match their meshes.
       missing_audio: "reject" leaves out takes without an audio file; "silence" treats them as
         performed in silence.
+      columns: what the columns of curve files hold, where their names do not say it.
     """
 
     fps: float = 0.0
@@ -77,6 +78,7 @@ class SourceOptions:
     mouth_close: str = "auto"
     rig: str = ""
     missing_audio: str = "reject"
+    columns: ColumnSettings = dataclasses.field(default_factory=ColumnSettings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,9 +144,9 @@ class Capture:
       skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
         that dropped out are NaN.
       tongue: the same for the tongue.
-      curves: [F, 72] in rig units, or None.
+      curves: [F, 72] in rig units, NaN in frames without a face, or None.
       observed: [72] mask of the channels in `curves`, or None.
-      eyes: [F, 4] degrees, rig order, or None.
+      eyes: [F, 4] degrees, rig order, NaN where unknown, or None.
       notes: decisions made while reading, as text.
     """
 
@@ -270,8 +272,8 @@ def open_source(path: str | Path, layout: str, options: SourceOptions) -> tuple[
             return _open(name, path, options), reason
     raise InputError(
         f"{path}: no known layout: expected folders of actors with audio/ and cache/skin/ "
-        "(nvidia), Live Link Face recordings (livelink), vertex arrays (vertices), folders of OBJ "
-        "or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
+        "(nvidia), Live Link Face recordings (livelink), BEAT (beat), vertex arrays (vertices), "
+        "folders of OBJ or PLY, USD or glTF (meshes), or named curves beside sound files (table)"
     )
 
 
@@ -295,12 +297,3 @@ def escape_unprintable(text: str) -> str:
 
 def _encodable(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def find_audio(folder: Path, stem: str) -> Path | None:
-    """Returns the audio file with a stem in a folder, WAV first and videos last, or None."""
-    for suffix in AUDIO_SUFFIXES:
-        for name in (f"{stem}{suffix}", f"{stem}{suffix.upper()}"):
-            if (folder / name).is_file():
-                return folder / name
-    return None

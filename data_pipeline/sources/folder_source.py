@@ -26,6 +26,7 @@ from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import check_rate
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Blendshapes, Capture, SourceOptions, Take
+from data_pipeline.sources.file_names import composed
 from data_pipeline.sources.neutral import estimate_from_takes, read_neutral, read_vertex_list
 from data_pipeline.sources.sequences import MotionFile, ScaledVertices
 from data_pipeline.sources.shot_list import (
@@ -79,10 +80,11 @@ class FolderSource(abc.ABC):
             for take in takes:
                 # Frames and a cache made from them are the same take.
                 recording = self.recording(folder, take)
+                recording = dataclasses.replace(recording, name=composed(recording.name))
                 recordings.setdefault(recording.name, recording)
             subjects.append(
                 SubjectFolder(
-                    name=name,
+                    name=composed(name),
                     folders=tuple(dict.fromkeys((folder, self.path))),
                     recordings=tuple(recordings[n] for n in sorted(recordings)),
                 )

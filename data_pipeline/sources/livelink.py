@@ -21,14 +21,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from a2fjax.animation import livelink
+from a2fjax.animation import livelink, row_times
 from a2fjax.audio import io
 from a2fjax.errors import InputError
 from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take, shot_list
-from data_pipeline.sources.curves import CurveSource
-from data_pipeline.timing import align
+from data_pipeline.sources.curves import CurveSource, read_curves
+from data_pipeline.sources.file_names import composed
 
 _NAME = re.compile(r"(?P<slate>.+)_(?P<take>\d+)_(?P<device>.+)", re.DOTALL)
 _KINDS = ("cal", "", "raw")
@@ -193,7 +191,7 @@ class LiveLinkSource(CurveSource):
         # Names of persons and devices must not be searched for emotions ("Joyce").
         says = shot if {"emotion", "emotion_track"} & entry.keys() else slate
         file = recording.files[recording.kind]
-        table = livelink.read_timecodes(file)
+        table = row_times.read_timecodes(file)
         audio, silent = _sound(recording)
         nothing = f"{recording.folder / recording.base}.wav: no such file, and no .mov"
         shot_list.require_audio(audio, self.options, silent or nothing)
@@ -208,7 +206,7 @@ class LiveLinkSource(CurveSource):
             subject=subject,
             name=shot,
             audio=audio,
-            data=(file,),
+            data=(file, *self.settings_files()),
             emotion_name=says,
             sentence=shot_list.sentence_from_name(line),
             slate=slate.lower() == shot_list.SLATE,
@@ -217,8 +215,7 @@ class LiveLinkSource(CurveSource):
 
     def capture(self, take: Take) -> Capture:
         """Returns the channels at the rows' timecodes; see `Source.capture`."""
-        table, notes = livelink.read_recording(take.data[0])
-        curves, observed = table.to_motion()
+        found = read_curves(take.data[0], self.options)
         stem = take.data[0].stem.lower()
         kind = next((k for k in ("cal", "raw") if stem.endswith(f"_{k}")), "")
         others = [
@@ -230,14 +227,11 @@ class LiveLinkSource(CurveSource):
         which = f"{_SAID[kind]} weights"
         if others:
             which += f" ({take.data[0].name} is taken before {', '.join(sorted(others))})"
-        times = table.times()
-        if self.options.fps:
-            times = np.arange(len(times)) / align.exact_rate(self.options.fps)
         return Capture(
-            times=times,
-            curves=curves,
-            observed=observed,
-            notes=(which, *notes),
+            times=found.times,
+            curves=found.curves,
+            observed=found.observed,
+            notes=(which, *found.notes),
         )
 
 
@@ -261,13 +255,11 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
     stems = [recording.base, *(f.stem for f in recording.files.values())]
     if take:
         stems.append(f"{slate}_{take}")
-    inside = {p.name.lower(): p for p in sorted(recording.folder.iterdir()) if p.is_file()}
-    candidates = [
-        inside[f"{stem}{suffix}".lower()]
-        for suffix in AUDIO_SUFFIXES
-        for stem in stems
-        if f"{stem}{suffix}".lower() in inside
-    ]
+    inside = {
+        composed(p.name).lower(): p for p in sorted(recording.folder.iterdir()) if p.is_file()
+    }
+    names = [composed(f"{stem}{suffix}").lower() for suffix in AUDIO_SUFFIXES for stem in stems]
+    candidates = [inside[name] for name in names if name in inside]
     if not candidates and recording.named_after_it(recording.folder.name):
         # An audio file in the take's folder belongs to the take, whatever its name.
         sounds = [p for p in inside.values() if p.suffix.lower() in AUDIO_SUFFIXES]

@@ -33,6 +33,7 @@ from data_pipeline.sources import (
     caches,
     find_audio,
 )
+from data_pipeline.sources.file_names import composed, find_folder
 from data_pipeline.sources.neutral import read_vertex_list
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -95,18 +96,18 @@ class NvidiaSource:
 
     def _folder(self, actor: str) -> Path:
         folders = _actor_folders(self.path)
-        return self.path if folders == [self.path] else self.path / actor
+        return self.path if folders == [self.path] else find_folder(self.path, actor)
 
     def _actor(self, folder: Path) -> Actor:
-        name = folder.resolve().name
+        name = composed(folder.resolve().name)
         if self.options.subject and folder == self.path:
             name = self.options.subject
         try:
             listed = read_shot_list(folder / "shots.json")
         except InputError as error:
             return Actor(name=name, takes=(), rejected=((name, str(error)),))
-        caches_of = set(caches.list_caches(folder / "cache" / "skin"))
-        audio_stems = {p.stem for p in (folder / "audio").iterdir() if p.is_file()}
+        caches_of = {composed(c) for c in caches.list_caches(folder / "cache" / "skin")}
+        audio_stems = {composed(p.stem) for p in (folder / "audio").iterdir() if p.is_file()}
         takes, rejected = [], []
         for shot in sorted(caches_of | set(listed.shots)):
             voices = {"": find_audio(folder / "audio", shot), **_voices(folder, shot)}
@@ -138,13 +139,13 @@ class NvidiaSource:
     def _take(
         self, folder: Path, name: str, shot: str, full: str, listed: ShotList, audio: Path | None
     ) -> Take:
-        skin = caches.find_cache(folder / "cache" / "skin", shot)
+        skin = _find_cache(folder / "cache" / "skin", shot)
         if skin is None:
             where = folder / "cache" / "skin" / shot
             raise InputError(f"{where}: no cache of type {', '.join(caches.SUFFIXES)}")
         require_audio(audio, self.options, f"{folder / 'audio' / shot}.wav: no such file")
         entry = listed.shots.get(full, listed.shots.get(shot, {}))
-        tongue = caches.find_cache(folder / "cache" / "tongue", shot)
+        tongue = _find_cache(folder / "cache" / "tongue", shot)
         data = [*caches.cache_files(skin), *(caches.cache_files(tongue) if tongue else [])]
         data += [p for p in (_eyes_file(folder), _jaw_file(folder)) if p.is_file()]
         return make_take(
@@ -181,14 +182,13 @@ class NvidiaSource:
                 raise InputError(
                     f"{of_tongue}: {tongue.shape[0]} frames, the skin's cache has {frames}"
                 )
-        eyes = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees")
+        eyes, eye_notes = _eyes(folder, shot, frames)
         return Capture(
             times=times,
             skin=skin,
             tongue=tongue,
-            # The rig's order is right X, Y, left X, Y.
-            eyes=None if eyes is None else eyes.reshape(frames, 4).astype(np.float64),
-            notes=_jaw_notes(folder, shot, frames),
+            eyes=eyes,
+            notes=(*eye_notes, *_jaw_notes(folder, shot, frames)),
         )
 
     def _vertices(self, folder: Path, part: str) -> int | None:
@@ -292,6 +292,14 @@ class NvidiaSource:
         return vertices, faces
 
 
+def _find_cache(folder: Path, shot: str) -> Path | None:
+    """Returns a shot's cache, whatever Unicode form its name has, or None."""
+    if not shot.isascii() and folder.is_dir():
+        names = caches.list_caches(folder)
+        shot = next((name for name in names if composed(name) == composed(shot)), shot)
+    return caches.find_cache(folder, shot)
+
+
 def _voices(folder: Path, shot: str) -> dict[str, Path]:
     """Returns the audio files of a shot in cloned voices, by voice."""
     augmented = folder / "audio" / "aug"
@@ -309,13 +317,31 @@ def _jaw_file(folder: Path) -> Path:
     return folder / "xform" / "jaw_keypoints_cache_all.npz"
 
 
-def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) -> np.ndarray | None:
-    """Returns a shot's finite numbers from an archive of all shots, or None if it is absent."""
+def _eyes(folder: Path, shot: str, frames: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Returns a shot's eye angles [F, 4] in degrees, NaN in frames without them, or None; notes."""
+    found = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees", holes=True)
+    if found is None:
+        return None, ()
+    eyes = found.reshape(frames, 4).astype(np.float64)  # the rig's order: right X, Y, left X, Y
+    lost = int(np.isnan(eyes).any(axis=1).sum())
+    if lost == frames:
+        return None, ("the eye rotations hold no numbers and count as not observed",)
+    return eyes, (f"{lost} of {frames} frames without eye rotations",) if lost else ()
+
+
+def _shot_of(
+    path: Path, shot: str, shape: tuple[int | None, ...], what: str, holes: bool = False
+) -> np.ndarray | None:
+    """Returns a shot's numbers from an archive of all shots, or None if it is absent.
+
+    They are finite, or NaN where `holes` allows it.
+    """
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as data:
-            values = np.asarray(data[shot]) if shot in data.files else None
+            key = next((k for k in data.files if composed(k) == composed(shot)), None)
+            values = None if key is None else np.asarray(data[key])
     except READ_ERRORS as error:
         raise InputError(f"{path}: damaged ({one_line(error)})") from None
     if values is None:
@@ -323,7 +349,8 @@ def _shot_of(path: Path, shot: str, shape: tuple[int | None, ...], what: str) ->
     fits = len(values.shape) == len(shape) and all(
         s in (None, v) for s, v in zip(shape, values.shape, strict=True)
     )
-    if not fits or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+    usable = values.dtype.kind in "fiu" and not np.isinf(values).any()
+    if not fits or not usable or (not holes and np.isnan(values).any()):
         expected = ", ".join("K" if s is None else str(s) for s in shape)
         raise InputError(
             f"{path}: {shot} has shape {values.shape}, expected finite ({expected}) {what}"

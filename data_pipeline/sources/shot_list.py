@@ -8,18 +8,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.animation import emotion
+from a2fjax.animation import emotion, text_files
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import FRAME_RATE_RANGE
 from data_pipeline.sources import SourceOptions, Take
+from data_pipeline.sources.file_names import composed
 
 SLATE = "slate"
 """Name of the take of lip pops that clocks are aligned by."""
@@ -48,12 +48,16 @@ def read_shot_list(path: Path) -> ShotList:
     if not path.is_file():
         return ShotList()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = text_files.read_json(path)
         fps = float(data.get("fps", 0.0))
         units = str(data.get("units", ""))
-        shots = dict(data.get("shots", {}))
+        shots = {composed(str(k)): v for k, v in dict(data.get("shots", {})).items()}
+        if len(shots) < len(data.get("shots", {})):
+            raise ValueError("a shot appears twice, in two Unicode forms")
         if not all(isinstance(s, dict) for s in shots.values()):
             raise ValueError("a shot is not a group of keys")
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a shot list ({error})") from None
     if fps and not FRAME_RATE_RANGE[0] <= fps <= FRAME_RATE_RANGE[1]:
@@ -119,11 +123,11 @@ def make_take(
     weights, track = read_emotion(where, emotion_name, entry, options.emotion)
     held_out = entry.get("held_out")
     return Take(
-        subject=subject,
-        name=name,
+        subject=composed(subject),
+        name=composed(name),
         audio=audio,
         data=data,
-        sentence=str(entry.get("sentence") or sentence),
+        sentence=composed(str(entry.get("sentence") or sentence)),
         language=str(entry.get("language") or options.language),
         emotion=weights,
         emotion_track=track,

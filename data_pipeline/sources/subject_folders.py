@@ -7,6 +7,7 @@ from pathlib import Path
 
 from a2fjax.errors import InputError
 from data_pipeline.sources import find_audio
+from data_pipeline.sources.file_names import find_file, find_folder
 
 AUDIO_FOLDERS = ("audio", "wav", "wavs")
 RESERVED = ("neutral", "rig", "rig_tongue", "faces", "template", "templates", "rigid_vertex_list")
@@ -54,8 +55,8 @@ class SubjectFolder:
         stems += [folder / "templates" / self.name for folder in self.folders]
         for stem in stems:
             for ending in (".npy", ".npz", ".ply", ".obj"):
-                path = stem.with_name(stem.name + ending)
-                if path.is_file():
+                path = find_file(stem.parent, stem.name + ending)
+                if path is not None:
                     return path
         return None
 
@@ -84,7 +85,7 @@ def find_take_audio(subject: Path, root: Path, name: str, *others: Path) -> Path
     """
     folders = [subject, *(subject / f for f in AUDIO_FOLDERS), *others]
     if root != subject:
-        folders += [root / f / subject.name for f in AUDIO_FOLDERS]
+        folders += [find_folder(root / f, subject.name) for f in AUDIO_FOLDERS]
     for folder in folders:
         audio = find_audio(folder, name) if folder.is_dir() else None
         if audio is not None:

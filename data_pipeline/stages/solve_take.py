@@ -38,7 +38,7 @@ _MIN_VISIBLE = 0.5  # share of the vertices; frames with fewer are not solved
 
 # Source options that change how files are read.
 _SETTINGS = (
-    *("fps", "units", "axes", "mouth_close", "rig"),
+    *("fps", "units", "axes", "mouth_close", "rig", "columns"),
     *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
 )
 
@@ -105,7 +105,7 @@ def run_job(job: Job) -> Outcome:
         return _earlier_failure(job, key) or Outcome(key, missing=True)
     try:
         content = content or content_key.digest_contents(take_files(job.take), cache)
-        options = content_key.digest({k: getattr(job.settings, k) for k in _SETTINGS})
+        options = content_key.digest(_reading_settings(job.settings))
         actor = _Actor(job.source, job.take.subject, job.actor_stamp, options)
         parts = _face_parts(actor, job.settings.outlier_mm)
         key = _result_key(job, content.named, [p.digest for p in parts.values() if p is not None])
@@ -150,9 +150,16 @@ def _result_key(job: Job, content: str, shape_digests: Sequence[str]) -> str:
             *(content_key.code_digest("stages.solve_take"), rig.FINGERPRINT),
             *(job.source.layout, job.layout_digest),
             *(take.subject, take.name, take.fps, take.slate, content, list(shape_digests)),
-            {k: getattr(job.settings, k) for k in _SETTINGS if k != "rig"},
+            {k: v for k, v in _reading_settings(job.settings).items() if k != "rig"},
         ]
     )
+
+
+def _reading_settings(settings: BuildSettings) -> dict[str, Any]:
+    values = dataclasses.asdict(settings)
+    # The map's contents are among the take's files.
+    values["columns"].pop("map")
+    return {k: values[k] for k in _SETTINGS}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,8 @@ def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", "{", "expected {"),
+        ("x.json", "{", "not JSON"),
+        ("x.json", '{"times": [0], "weights": [{"sad": 0.1, "sad": 1}]}', "'sad' appears twice"),
         ("x.json", '{"times": [0]}', "expected {"),
         ("x.json", '{"times": [], "weights": []}', "has no rows"),
         ("x.json", '{"times": [0, 1], "weights": [{"happy": 1}]}', "2 times and 1 rows"),
@@ -97,12 +98,14 @@ def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
         ("x.json", '{"times": [1, 1], "weights": [{"sad": 1}, {"sad": 1}]}', "row 1: time 1: exp"),
         ("x.json", '{"times": [0], "weights": [{"sad": "x"}]}', "row 0: expected numbers"),
         ("x.json", '{"times": [0], "weights": [{"sad": 0}]}', "row 0: .*sum to 0"),
-        ("x.csv", "", "first column"),
-        ("x.csv", "t,happy\n0,1\n", ":1: first column is 't'"),
-        ("x.csv", "time,happy\n", "has no rows"),
+        ("x.csv", "", "is empty"),
+        ("x.csv", "frame,happy\n0,1\n", ":1: first column is 'frame'"),
+        ("x.csv", "time,happy\n", "has a header but no frames"),
+        ("x.csv", "time,happy,sad,Happy\n0,1,0,0\n", ":1: column 'happy' appears twice"),
+        ("x.csv", "time,happy,sad\n0,1,\n", ":2: sad has no value"),
         ("x.csv", "time,happy\n0,1\n0,1\n", ":3: time 0: expected a time after 0"),
         ("x.csv", "time,happy\n0,1,2\n", ":2: 3 values, expected 2"),
-        ("x.csv", "time,happy\n0,one\n", ":2: expected numbers"),
+        ("x.csv", "time,happy\n0,one\n", ":2: happy is 'one'"),
         ("x.csv", "time,happy,sad\n0,0.9,0.9\n", ":2: .*sum to 1.8"),
     ],
 )
@@ -187,3 +190,11 @@ def test_wrong_manners_are_named(tmp_path, change, message):
     path.write_text(json.dumps({**STEPS, **change}))
     with pytest.raises(InputError, match=message):
         emotion.parse(str(path))
+
+
+def test_tracks_as_spreadsheets_write_them(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Time (ms);Happy;sad\r\n0;0,5;0\r\n2000;0;1\r\n", encoding="utf-16")
+    track = emotion.read(path)
+    np.testing.assert_allclose(track.times, [0, 2])
+    np.testing.assert_allclose(track.weights[:, [0, 1, 3]], [[0.5, 0.5, 0], [0, 0, 1]])

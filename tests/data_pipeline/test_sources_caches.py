@@ -322,7 +322,7 @@ def test_pose_deltas_and_jaw_keypoints_are_checked(tmp_path, head, make_actor):
     assert "damaged" in source.capture(take).notes[0]
 
 
-@pytest.mark.parametrize("wrong", ["frames", "angles", "nan", "text", "cut"])
+@pytest.mark.parametrize("wrong", ["frames", "angles", "inf", "text", "cut"])
 def test_wrong_eye_rotations_name_the_take(tmp_path, head, make_actor, wrong):
     folder = actor(tmp_path / "ann", head, make_actor, shots=1)
     path = folder / "xform" / "eye_rotations_all.npz"
@@ -331,7 +331,7 @@ def test_wrong_eye_rotations_name_the_take(tmp_path, head, make_actor, wrong):
     made = {
         "frames": angles[1:],
         "angles": angles[:, :, :1],
-        "nan": angles * np.nan,
+        "inf": angles + np.inf,
         "text": angles.astype(str),
         "cut": angles,
     }
@@ -342,6 +342,21 @@ def test_wrong_eye_rotations_name_the_take(tmp_path, head, make_actor, wrong):
     with pytest.raises(InputError, match="eye_rotations_all.npz: ") as error:
         source.capture(found.takes[0])
     assert "\n" not in str(error.value)
+
+
+def test_lost_eyes_are_noted(tmp_path, head, make_actor):
+    folder = actor(tmp_path / "ann", head, make_actor, shots=1)
+    path = folder / "xform" / "eye_rotations_all.npz"
+    with np.load(path) as data:
+        angles = data["joy_00"].astype(np.float64)
+    angles[2:5, 1, 0] = np.nan
+    np.savez(path, joy_00=angles)
+    source, found = opened(folder)
+    capture = source.capture(found.takes[0])
+    assert np.isnan(capture.eyes).any(axis=1).sum() == 3
+    assert f"3 of {len(angles)} frames without eye rotations" in capture.notes
+    np.savez(path, joy_00=angles * np.nan)
+    assert source.capture(found.takes[0]).eyes is None
 
 
 def test_eyes_that_are_not_captured_are_not_observed(tmp_path, head, make_actor):

@@ -265,11 +265,13 @@ def test_rows_left_out_are_noted_and_leave_a_hole(tmp_path):
     path.write_text("\n".join(lines))
     source, actor = only(tmp_path, SILENT)
     capture = source.capture(actor.takes[0])
-    assert len(capture.times) == 118
-    np.testing.assert_allclose(np.sort(np.diff(capture.times))[-3:] * 60, [1, 2, 2], atol=2e-3)
+    lost = np.isnan(capture.curves).all(axis=1)
+    assert (len(lost), lost.sum()) == (119, 1) and np.isfinite(capture.curves[~lost]).all()
+    np.testing.assert_allclose(capture.times[lost] * 60, 70, atol=2e-3)
+    np.testing.assert_allclose(np.sort(np.diff(capture.times))[-2:] * 60, [1, 2], atol=2e-3)
     assert capture.notes[1:] == (
+        "1 of 120 rows out of order in time left out, the first in line 51",
         "1 of 120 rows without a tracked face",
-        "1 of 119 rows out of order in time left out, the first in line 51",
     )
 
 
@@ -316,11 +318,13 @@ def test_damaged_recordings_are_named_and_the_others_survive(tmp_path):
         if "好_1_iPhone" in takes:
             try:
                 found = source.capture(takes["好_1_iPhone"])
-                assert np.isfinite(found.curves).all() and (np.diff(found.times) > 0).all()
+                whole_rows = np.isfinite(found.curves).all(axis=1)
+                assert whole_rows.any() and (np.diff(found.times) > 0).all()
+                assert whole_rows.all() or any("rows with" in n for n in found.notes)
             except InputError as error:
                 refused += 1
                 assert "\n" not in str(error) and "好_1_iPhone.csv" in str(error)
-    assert refused > 50
+    assert refused > 30
 
 
 @pytest.mark.parametrize("change", ["bom", "crlf", "one row", "header"])
