@@ -82,7 +82,7 @@ _NOT_NEGATIVE = (
     "files",
     *(f.name for f in dataclasses.fields(Thresholds)),
 )
-_STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
+_STRINGS = ("offset", "subject", "language", "emotion", "axes", "animation", "rig")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
     "mouth_close": ("auto", "arkit", "nvidia"),
