@@ -66,9 +66,9 @@ def make_blendshapes(
     """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
 
     Without `neutral`, the rig belongs to the person; if it states no unit, it is in the capture's.
-    With it, units and axes are estimated by comparing the two heads (`conventions.find_convention`), the
-    neutral is aligned to the rig's, and if it is another head the shapes are transferred
-    (`transfer`).
+    With it, units and axes are estimated by comparing the two heads
+    (`conventions.find_convention`), the neutral is aligned to the rig's, and if it is another head
+    the shapes are transferred (`transfer`).
 
     Args:
       rig: see `rigs.read_rig`.

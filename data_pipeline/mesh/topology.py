@@ -271,4 +271,3 @@ def _unit_problem(size: float, scale: float) -> str:
     if likely and likely[0] != given:
         return f"{text}: they look like {likely[0]}; give --config.units={likely[0]}"
     return f"{text}: another unit, or another mesh"
-

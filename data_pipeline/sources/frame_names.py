@@ -52,4 +52,3 @@ def _signed(stem: str, match: re.Match[str], mixed: bool) -> int:
     if before.endswith("-") and (mixed or not before[:-1] or not before[-2].isalnum()):
         return -number
     return number
-

@@ -97,9 +97,7 @@ def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
     )  # fmt: skip
 
 
-def _animated(
-    document: morphs.Document, asked: str, take: str
-) -> tuple[int, Any, tuple[str, ...]]:
+def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, Any, tuple[str, ...]]:
     """Returns the node with the most animated morph targets, its sampler, and notes."""
     found: dict[str, list[tuple[int, int, Any]]] = {}
     for which, animation in enumerate(document.gltf.animations or []):

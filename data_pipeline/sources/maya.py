@@ -139,9 +139,7 @@ def read_description(path: Path) -> Description:
     )
 
 
-def read_cache(
-    path: Path, vertices: int | None, channel: str = ""
-) -> tuple[Vertices, np.ndarray]:
+def read_cache(path: Path, vertices: int | None, channel: str = "") -> tuple[Vertices, np.ndarray]:
     """Opens a cache; returns (vertices [F, V, 3], times [F] in s from the first frame).
 
     Args:
@@ -219,8 +217,7 @@ def _choose(
             return next(iter(first))  # The caller checks its number of vertices.
         raise InputError(f"{path}: no channel has the mesh's {vertices} vertices; it has {listed}")
     raise InputError(
-        f"{path}: several channels could be the mesh: {listed}; --config.animation=NAME "
-        "chooses one"
+        f"{path}: several channels could be the mesh: {listed}; --config.animation=NAME chooses one"
     )
 
 

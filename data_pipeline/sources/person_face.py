@@ -59,6 +59,7 @@ class PersonFiles:
       sample: a frame of a take, or None.
       estimate: returns a neutral estimated from frames at rest, in mm; raises InputError.
       stable: indices of the vertices that only move with the head, or None to detect them.
+      head_unit: unit of the skin's rig, for the tongue's, whose size does not say it.
       part: "skin" or "tongue".
     """
 
@@ -72,6 +73,7 @@ class PersonFiles:
     sample: PlacedMesh | None = None
     estimate: Callable[[], PlacedMesh] | None = None
     stable: np.ndarray | None = None
+    head_unit: str = ""
     part: str = "skin"
 
 
@@ -87,7 +89,7 @@ def make_face(rig: Rig, files: PersonFiles, *, axes: str, mouth_close: str) -> B
     Raises:
       InputError: there is no neutral, or it does not fit the rig.
     """
-    rig = dataclasses.replace(rig, units=rig.units or _rig_unit(rig.neutral, files))
+    rig = dataclasses.replace(rig, units=rig_unit(rig, files))
     neutral = files.neutral
     if neutral is None and not files.is_own:
         neutral = files.still
@@ -95,9 +97,10 @@ def make_face(rig: Rig, files: PersonFiles, *, axes: str, mouth_close: str) -> B
             neutral = files.estimate()
     unit, vertices = files.unit or "auto", None
     if neutral is not None:
-        vertices = neutral.vertices
-        if neutral.millimetres:
-            vertices, unit = vertices * neutral.millimetres, "mm"
+        vertices, scale = neutral.vertices, neutral.millimetres
+        unit = next((u for u, mm in MILLIMETRES.items() if mm == scale), "auto")
+        if scale and unit == "auto":
+            vertices, unit = vertices * scale, "mm"
     face = blendshapes.make_blendshapes(
         rig,
         neutral=vertices,
@@ -109,37 +112,47 @@ def make_face(rig: Rig, files: PersonFiles, *, axes: str, mouth_close: str) -> B
         name=f"{files.name}: {files.rig_file}",
     )
     _check_size(face, files)
-    if neutral is not None and neutral.millimetres and files.unit:
+    if files.unit:
         face = dataclasses.replace(face, millimetres=MILLIMETRES[files.unit])
     return dataclasses.replace(face, notes=(*_notes(face, rig, files, neutral), *face.notes))
 
 
-def _rig_unit(neutral: np.ndarray, files: PersonFiles) -> str:
-    """Returns the unit of a rig that states none: the one in which it has the size of the takes."""
-    guess = guess_units(neutral)
-    if not files.is_own or files.part != "skin":
-        # The size of a tongue does not determine the unit.
-        return files.unit if files.unit and files.part != "skin" else guess
-    sample, known = files.sample, MILLIMETRES.get(files.unit, 0.0)
+def rig_unit(rig: Rig, files: PersonFiles) -> str:
+    """Returns the unit of a rig: the stated one, else that in which it has the size of the takes.
+
+    Args:
+      rig: the contents of `files.rig_file`.
+      files: see `PersonFiles`.
+    """
+    neutral, sample, guess = rig.neutral, files.sample, guess_units(rig.neutral)
+    if rig.units:
+        return rig.units
+    if files.part != "skin":
+        return files.head_unit or files.unit or guess
+    if not files.is_own:
+        return guess
     if sample is None or sample.vertices.shape != neutral.shape:
         return files.unit or guess
-    known = sample.millimetres or known
+    known = sample.millimetres or MILLIMETRES.get(files.unit, 0.0)
     ratio = topology.size_ratio(sample.vertices, neutral)
-    for unit in (files.unit, guess, *MILLIMETRES):
-        if unit and known and 0.8 < ratio * known / MILLIMETRES[unit] < 1.25:
-            if HEAD_MM[0] < _diagonal(neutral) * MILLIMETRES[unit] < HEAD_MM[1]:
-                return unit
+    for unit, scale in MILLIMETRES.items():
+        if 0.8 < ratio * known / scale < 1.25 and _is_head(_diagonal(neutral) * scale):
+            return unit
     return guess
 
 
 def _check_size(face: Blendshapes, files: PersonFiles) -> None:
     size = _diagonal(face.neutral)
-    if files.part == "skin" and not HEAD_MM[0] < size < HEAD_MM[1]:
+    if files.part == "skin" and not _is_head(size):
         unit = f" in {files.unit} ({files.unit_origin})" if files.unit else ""
         raise InputError(
             f"{files.name}: {files.rig_file}: the neutral is {size:.4g} mm across{unit}, expected "
             f"{HEAD_MM[0]:g} to {HEAD_MM[1]:g} mm: give another --config.units"
         )
+
+
+def _is_head(diagonal: float) -> bool:
+    return HEAD_MM[0] < diagonal < HEAD_MM[1]
 
 
 def _diagonal(mesh: np.ndarray) -> float:

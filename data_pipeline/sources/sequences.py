@@ -41,6 +41,7 @@ class MotionFile:
       axes: [3, 3] signed permutation of the vertices to right-handed axes if the file states them,
         else None.
       notes: decisions, as text.
+      name: the file, for messages.
     """
 
     numbers: np.ndarray
@@ -53,6 +54,7 @@ class MotionFile:
     millimetres: float = 0.0
     axes: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def named_curves(

@@ -325,10 +325,11 @@ def test_usd_point_caches(tmp_path, face, ending):
     (actor,) = source.actors()
     capture = source.capture(actor.takes[0])
     np.testing.assert_allclose(capture.times, np.array([0, 1, 2, 5, 6]) / 24)
-    np.testing.assert_allclose(capture.skin[0:5], 10 * vertices, atol=1e-4)
+    np.testing.assert_allclose(capture.skin[0:5], vertices, atol=1e-5)
+    assert capture.millimetres == 10.0 and np.array_equal(capture.axes, np.eye(3))
     np.testing.assert_array_equal(capture.skin[2:4], capture.skin[0:5][2:4])
     read = usd.read_usd(actor.takes[0].data[0])
-    assert read.units == "mm" and read.rest is None
+    assert read.millimetres == 10.0 and read.rest is None
     np.testing.assert_array_equal(read.faces, face[0].faces)
     given, _ = sources.open_source(tmp_path, "auto", SourceOptions(fps=25))
     times = given.capture(given.actors()[0].takes[0]).times
@@ -338,7 +339,7 @@ def test_usd_point_caches(tmp_path, face, ending):
 def test_usd_without_a_unit_is_left_as_it_is(tmp_path, face):
     vertices = write_usd(tmp_path / "x.usda", face, [0.0, 1.0], unit=None)
     read = usd.read_usd(tmp_path / "x.usda")
-    assert read.units == ""
+    assert read.millimetres == 0.0
     np.testing.assert_allclose(read.vertices[0:2], vertices, atol=1e-5)
 
 
@@ -485,8 +486,9 @@ def test_other_targets_are_vertices_in_their_place(tmp_path, face):
     assert read.curves is None and read.vertices.shape == (4, len(head.vertices), 3)
     points = head.vertices + np.einsum("fk,kvi->fvi", values, shapes[:3])
     turned = np.stack([-points[..., 1], points[..., 0], points[..., 2]], axis=-1)
-    expected = turned * 20 + [0, 1000, 0]
-    np.testing.assert_allclose(read.vertices[0:4], expected, atol=2e-4)
+    expected = turned * 0.02 + [0, 1, 0]
+    assert read.millimetres == 1000.0
+    np.testing.assert_allclose(read.vertices[0:4], expected, atol=2e-7)
     np.testing.assert_array_equal(read.vertices[1:3], read.vertices[0:4][1:3])
 
 

@@ -89,7 +89,7 @@ def test_long_takes_are_not_read_into_memory(tmp_path, face):
     np.lib.format.open_memmap(path, "w+", np.float32, shape)[:16] = points.reshape(16, -1)
     source = vertices.open_source(tmp_path, SourceOptions(fps=60))
     tracemalloc.start()
-    read = source.open(path)
+    read = source.open(path, "long")
     np.testing.assert_array_equal(read.vertices[0:16], points)
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
