@@ -50,6 +50,9 @@ def choose_animation(
     else:
         alike = [i for i, n in enumerate(lower) if take.lower() in (n, *_PARTS.split(n))]
         longest = max(range(len(names)), key=lambda i: (lengths[i], -i))
-        index, why = (alike[0], "named like the take") if alike else (longest, "the longest")
+        is_first = len({round(float(length), 3) for length in lengths}) == 1
+        index, why = longest, "the first of equal length" if is_first else "the longest"
+        if alike:
+            index, why = alike[0], "named like the take"
         why += "; --config.animation=NAME chooses another"
     return index, (f"{path.name}: {kind} {names[index]!r} of {listed} ({why})",)

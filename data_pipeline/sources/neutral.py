@@ -142,7 +142,12 @@ def sample_mesh(motion: MotionFile | None) -> PlacedMesh | None:
     frame = np.asarray(motion.vertices[0:1][0], np.float64)
     if not np.isfinite(frame).all():
         return None
-    return PlacedMesh(vertices=frame, millimetres=motion.millimetres, origin=motion.name)
+    return PlacedMesh(
+        vertices=frame,
+        millimetres=motion.millimetres,
+        states_axes=motion.axes is not None,
+        origin=motion.name,
+    )
 
 
 def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:

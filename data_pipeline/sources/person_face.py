@@ -37,11 +37,13 @@ class PlacedMesh:
       vertices: [V, 3].
       origin: where it is from, as text.
       millimetres: one unit of it in mm; 0 if no file states it.
+      states_axes: whether its file states the axes.
     """
 
     vertices: np.ndarray
     origin: str
     millimetres: float = 0.0
+    states_axes: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,8 +173,11 @@ def _notes(
         "--"
     ):  # fmt: skip
         unit_text = f"as the take's file states, else {unit_text}"
-    return [
+    notes = [
         f"{files.part}: neutral from {origin}",
         f"{files.part}: unit of the vertices: {unit_text}; rig in {rig.units}",
         f"{files.part}: topology: {len(face.neutral)} vertices in the order of {files.rig_file}",
     ]
+    if files.sample is not None and files.sample.states_axes:
+        notes.append(f"{files.part}: axes of the vertices: as the take's file states")
+    return notes
