@@ -49,7 +49,7 @@ class Likeness:
       mirrored: whether the frames are a mirror image of it.
       misplaced: number of vertices that lie elsewhere because of their order.
       shift: places by which the order of all vertices is shifted, or 0.
-      apart: median distance of a vertex from its place, as a share of the radius.
+      apart: median distance of a vertex from where shapes can move it, as a share of the radius.
     """
 
     size: float
@@ -166,7 +166,7 @@ def compare(
         size=_scale(frames[:, stable], neutral[stable]),
         misplaced=misplaced if misplaced >= max(_FEWEST, _MISPLACED * len(part)) else 0,
         shift=_shift(frames[0], neutral, stable),
-        apart=float(np.median(away)) / _extent(neutral[part]),
+        apart=float(np.median(np.maximum(away - _COMBINED * reach, 0.0))) / _extent(neutral[part]),
     )
 
 

@@ -204,6 +204,17 @@ def test_a_tongue_beside_the_skin(tmp_path, face):
         source.capture(actor.takes[0])
 
 
+def test_one_of_several_arrays_is_chosen_and_named(tmp_path, face):
+    points = moving(face, 10, rest=2)
+    np.savez(tmp_path / "t.npz", calm=points[:4], happy=points)
+    write_audio(tmp_path / "t.wav")
+    for asked, frames in (("", 10), ("calm", 4)):
+        options = SourceOptions(fps=60, animation=asked)
+        source, _ = sources.open_source(tmp_path, "vertices", options)
+        capture = source.capture(source.actors()[0].takes[0])
+        assert len(capture.times) == frames and "of 'calm', 'happy'" in capture.notes[0]
+
+
 def test_tables_and_little_arrays_are_not_taken_for_vertices(tmp_path):
     np.savez(tmp_path / "a.npz", arkit52=np.zeros((9, 52)), arkit52_names=np.array(rig.ARKIT))
     write_audio(tmp_path / "a.wav")
