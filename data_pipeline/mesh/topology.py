@@ -181,6 +181,7 @@ def _scale(frames: np.ndarray, neutral: np.ndarray) -> float:
     ratios = []
     for step in {1, len(neutral) // 4, len(neutral) // 3, len(neutral) // 2} - {0}:
         there = np.linalg.norm(neutral - np.roll(neutral, step, axis=0), axis=1)
+        there[there < 1e-6] = np.nan
         ratios.append(np.linalg.norm(frames - np.roll(frames, step, axis=1), axis=2) / there)
     return float(np.nanmedian(np.concatenate(ratios, axis=1)))
 

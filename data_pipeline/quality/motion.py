@@ -129,7 +129,7 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
     out: dict[str, Any] = {"frozen": None, "longest_frozen_s": None, "true_fps": None}
     if len(values) < 2:
         return out
-    same = (np.abs(np.diff(values, axis=0)) <= _STILL).all(axis=1)
+    same: np.ndarray = np.asarray((np.abs(np.diff(values, axis=0)) <= _STILL).all(axis=1))
     changes = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
     runs = np.diff(changes)
     longest = int(np.argmax(runs))

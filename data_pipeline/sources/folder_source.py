@@ -238,7 +238,7 @@ class FolderSource(abc.ABC):
         files = PersonFiles(
             name=subject.name,
             rig_file=path,
-            is_own=path.parent == subject.folders[0] and path != self._template(),
+            is_own=path == subject.folders[0] / ("rig.npz" if part == "skin" else path.name),
             unit=unit,
             unit_origin=unit_origin,
             part=part,

@@ -62,10 +62,11 @@ def _read(path: Path, animation: str = "", take: str = "", keep_axes: bool = Fal
         meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
         moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
         axes = np.eye(3) if keep_axes or not _is_z_up(stage) else _Z_UP
-        if moving:
-            motion = _points(path, stage, moving, axes)
-        else:
-            motion = _weights(path, stage, meshes, axes, animation, take)
+        motion = (
+            _points(path, stage, moving, axes)
+            if moving
+            else _weights(path, stage, meshes, axes, animation, take)
+        )
         millimetres = _millimetres(stage)
     except InputError:
         raise
@@ -219,7 +220,8 @@ def _millimetres(stage: Any) -> float:
 def _points(path: Path, stage: Any, moving: list[Any], axes: np.ndarray) -> MotionFile:
     from pxr import Usd
 
-    mesh, notes = _choose(moving), ()
+    notes: tuple[str, ...] = ()
+    mesh = _choose(moving)
     if len(moving) > 1:
         names = ", ".join(str(each.GetPrim().GetName()) for each in moving[:8])
         notes = (f"{path.name}: mesh {mesh.GetPrim().GetName()!s} of {names}",)

@@ -207,7 +207,8 @@ def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
 
 
 def _from_archive(path: Path, archive: Any, asked: str, take: str) -> MotionFile:
-    names, notes = list(archive.files), ()
+    notes: tuple[str, ...] = ()
+    names = list(archive.files)
     key = next((k for k in KEYS if k in names), None)
     if key is None:
         like = [n for n in names if archive[n].ndim == 3 and archive[n].shape[2] == 3]

@@ -98,6 +98,7 @@ def test_the_mesh_is_chosen_among_several_channels(tmp_path):
     write(("head_velocity", speed), ("head_positions", moving))
     np.testing.assert_array_equal(caches.read_cache(path, 11)[0][0:6], moving)
     write(("a", speed), ("b", moving))
+    np.testing.assert_array_equal(caches.read_cache(path, 11, "B")[0][0:6], moving)
     with pytest.raises(InputError, match="several channels could be the mesh: a .11 vertices., b"):
         caches.read_cache(path, 11)
     (tmp_path / "shot.xml").write_text(
