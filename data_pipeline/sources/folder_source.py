@@ -34,7 +34,13 @@ from data_pipeline.sources.neutral import (
     read_vertex_list,
     sample_mesh,
 )
-from data_pipeline.sources.person_face import PersonFiles, PlacedMesh, make_face, rig_unit
+from data_pipeline.sources.person_face import (
+    SETTING,
+    PersonFiles,
+    PlacedMesh,
+    make_face,
+    rig_unit,
+)
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -273,7 +279,7 @@ class FolderSource(abc.ABC):
     def _unit(self, subject: SubjectFolder) -> tuple[str, str]:
         """Returns the unit that the user or the shot list gives, and which of them; or ""."""
         if self.options.units != "auto":
-            return self.options.units, "--config.units"
+            return self.options.units, SETTING
         list_path = subject.extra("shots.json")
         listed = read_shot_list(list_path).units if list_path else ""
         return listed, f"{list_path}" if listed else ""

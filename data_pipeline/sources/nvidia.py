@@ -40,7 +40,13 @@ from data_pipeline.sources.neutral import (
     read_vertex_list,
     sample_mesh,
 )
-from data_pipeline.sources.person_face import PersonFiles, PlacedMesh, make_face, rig_unit
+from data_pipeline.sources.person_face import (
+    SETTING,
+    PersonFiles,
+    PlacedMesh,
+    make_face,
+    rig_unit,
+)
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -268,7 +274,7 @@ class NvidiaSource:
     def _unit(self, folder: Path) -> tuple[str, str]:
         """Returns the unit that the user or the shot list gives, and which of them; or ""."""
         if self.options.units != "auto":
-            return self.options.units, "--config.units"
+            return self.options.units, SETTING
         listed = read_shot_list(folder / "shots.json").units
         return listed, str(folder / "shots.json") if listed else ""
 

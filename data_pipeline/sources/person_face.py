@@ -25,6 +25,9 @@ from data_pipeline.mesh.blendshapes import Blendshapes
 from data_pipeline.mesh.conventions import MILLIMETRES, guess_units
 from data_pipeline.mesh.rigs import Rig
 
+SETTING = "--config.units"
+"""Origin of a unit that the user gives."""
+
 HEAD_MM = (50.0, 3000.0)
 """Diagonal of the smallest and the largest mesh of a person: a part of a face, a body."""
 
@@ -168,14 +171,12 @@ def _notes(
     origin = neutral.origin if neutral is not None else f"{files.rig_file} ({whose})"
     unit = next(u for u, mm in MILLIMETRES.items() if mm == face.millimetres)
     why = files.unit_origin or ("the rig's unit" if neutral is None else "the neutral's size")
-    unit_text = f"{unit} ({why})"
-    if files.sample is not None and files.sample.millimetres and not files.unit_origin.startswith(
-        "--"
-    ):  # fmt: skip
-        unit_text = f"as the take's file states, else {unit_text}"
+    stated = files.sample.millimetres if files.sample is not None else 0.0
+    if stated and why != SETTING:
+        unit, why = f"{stated:g} mm", "as the take's file states"
     notes = [
         f"{files.part}: neutral from {origin}",
-        f"{files.part}: unit of the vertices: {unit_text}; rig in {rig.units}",
+        f"{files.part}: unit of the vertices: {unit} ({why}); rig in {rig.units}",
         f"{files.part}: topology: {len(face.neutral)} vertices in the order of {files.rig_file}",
     ]
     if files.sample is not None and files.sample.states_axes:
