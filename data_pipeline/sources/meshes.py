@@ -116,13 +116,15 @@ class MeshSource(FolderSource):
             audio=find_take_audio(folder, self.path, name, *inside),
         )
 
-    def open(self, path: Path) -> MotionFile:
+    def open(self, path: Path, take: str) -> MotionFile:
         """Opens a folder of frames, a USD file or a glTF file; see `FolderSource.open`."""
         if path.is_dir():
             return read_folder(path)
+        asked = self.options.animation
         if path.suffix.lower() in gltf.SUFFIXES:
-            return gltf.read_gltf(path)
-        return usd.read_usd(path)
+            return gltf.read_gltf(path, animation=asked, take=take)
+        keep_axes = self.options.axes != "auto"
+        return usd.read_usd(path, animation=asked, take=take, keep_axes=keep_axes)
 
 
 def _tongue(take: Path) -> tuple[Path, ...]:
