@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,8 @@ from a2fjax.infer.run_config import read_config
 
 if TYPE_CHECKING:
     from a2fjax.infer.predictor import Predictor
+
+_log = logging.getLogger("a2fjax")
 
 
 def load(run: str | Path, step: int | None = None) -> Model:
@@ -328,6 +331,8 @@ class Model:
                     identity, str(self.run), predictor.subjects
                 )
                 raise InputError(message)
+        for text in recording.warnings:
+            _log.warning("warning: %s: %s", recording.name, text)
         return Prediction(
             predictor,
             recording,

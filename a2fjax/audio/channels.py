@@ -18,8 +18,11 @@ SILENT = 1e-4
 OPPOSED = -0.2
 """Correlation of two channels below which their mean loses more than half of their power."""
 
-UNRELATED = 0.1
-"""Correlation below which two channels of speech are different speech."""
+RELATED = 0.3
+"""Correlation, at the best delay, from which two channels hold the same sound."""
+
+DELAY_SECONDS = 0.002
+"""Longest delay between two channels of the same sound: 70 cm between two microphones."""
 
 _FRAME = 0.02  # s, between spectra of twice that length.
 _BAND = (150.0, 4000.0)  # Hz; holds most of the power of speech and of timecode.
@@ -34,6 +37,8 @@ _STEADY = 0.95  # Correlation of two spectra from which they are the same sound.
 _LEAST_VARIATION_DB = 5.0
 _MOST_STEADY = 0.15
 _LEAST_FRAMES = 25
+
+_MOST_PAIRS = 8  # Channels that a channel is compared with.
 
 _EVERY = 500  # Frames looked at in a row: all of the first minute, then a tenth.
 _FIRST = 6
@@ -74,13 +79,14 @@ class Choice:
         )
 
 
-def choose(pieces: Iterable[tuple[int, np.ndarray]]) -> Choice:
+def choose(pieces: Iterable[tuple[float, np.ndarray]]) -> Choice:
     """Chooses the channels of a recording in one pass.
 
     1. Silent channels are left out.
     2. Where some channels hold speech and others something else, only those with speech are used.
        Speech is what varies in level and does not stay the same sound for 60 ms.
-    3. Of channels with opposite polarity the loudest one is used, the first of equally loud ones.
+    3. Channels whose sound is that of the loudest one with the opposite polarity, or with a delay
+       that cancels it, are left out. Of equally loud channels the first one counts as the loudest.
 
     Args:
       pieces: (rate in Hz, [n, channels] float) in order, as from `io.native_blocks`.
@@ -101,12 +107,14 @@ def choose(pieces: Iterable[tuple[int, np.ndarray]]) -> Choice:
 class _Sums:
     """Running sums over the pieces of a recording."""
 
-    def __init__(self, rate: int, channels: int) -> None:
+    def __init__(self, rate: float, channels: int) -> None:
         self.count = 0
         self.total = np.zeros(channels)
         self.product = np.zeros((channels, channels))
         self._spectra = [_Spectra(rate) for _ in range(channels)]
         self._block = _EVERY * max(1, round(rate * _FRAME))
+        self._reach = max(1, round(rate * DELAY_SECONDS))
+        self._delayed = np.zeros((channels, channels, 2 * self._reach + 1))
         self._held: list[np.ndarray] = []
         self._samples = 0
         self._blocks = 0
@@ -127,7 +135,26 @@ class _Sums:
         if self._blocks < _FIRST or self._blocks % _THEN == 0:
             for spectra, column in zip(self._spectra, joined.T, strict=True):
                 spectra.add(column)
+            self._correlate(joined - joined.mean(axis=0))
         self._blocks += 1
+
+    def _correlate(self, block: np.ndarray) -> None:
+        """Adds the correlations of all pairs of channels at each delay."""
+        size = 1 << (len(block) + self._reach).bit_length()
+        spectrum = np.fft.rfft(block, size, axis=0).T
+        lags = np.arange(-self._reach, self._reach + 1)
+        for i, own in enumerate(spectrum):
+            for j in range(i, min(len(spectrum), i + _MOST_PAIRS)):
+                row = np.fft.irfft(own * np.conj(spectrum[j]), size)[lags]
+                self._delayed[i, j] += row
+                self._delayed[j, i] = self._delayed[i, j][::-1]
+
+    def _relations(self) -> np.ndarray:
+        """Returns the correlation [C, C] of the channels at the delay where it is strongest."""
+        energy = self._delayed[:, :, self._reach].diagonal()
+        strongest = np.abs(self._delayed).argmax(axis=2)[..., None]
+        peak = np.take_along_axis(self._delayed, strongest, axis=2)[..., 0]
+        return peak / np.maximum(np.sqrt(np.outer(energy, energy)), 1e-24)
 
     def result(self) -> Choice:
         if self._held:
@@ -149,23 +176,28 @@ class _Sums:
         if speech and other:
             reasons.append(f"no speech on {_names(other)}")
         used = speech or alive
-        relation = moment / np.maximum(np.outer(size, size), 1e-24)
         # Equally loud channels differ by rounding; take the first of them.
         best = next(i for i in used if size[i] >= 0.99 * size[used].max())
-        opposed = [i for i in used if min(relation[i, j] for j in used) < OPPOSED]
-        if opposed:
-            against = [i for i in opposed if i != best]
+        others = [i for i in used if i != best]
+        direct = moment[best] / np.maximum(size[best] * size, 1e-24)
+        peak = self._relations()[best]
+        against = [i for i in others if peak[i] < -RELATED or (direct[i] < OPPOSED and peak[i] < 0)]
+        late = [i for i in others if direct[i] < OPPOSED and i not in against]
+        if against:
             reasons.append(f"{_names(against)} {_has(against)} the opposite polarity")
-            used = [best]
-        elif len(speech) > 1 and min(relation[i, j] for i in used for j in used) < UNRELATED:
-            reasons.append("they hold different speech, which moves one mouth")
+        if late:
+            reasons.append(f"{_names(late)} {_has(late)} the same sound at another time")
+        if against or late:
+            used = [i for i in used if i not in against and i not in late]
+        elif any(abs(peak[i]) < RELATED for i in others) and speech:
+            reasons.append("they hold different sounds; give a file with the speech alone")
         return Choice(channels, tuple(used), "; ".join(reasons))
 
 
 class _Spectra:
     """Levels and steadiness of one channel."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: float) -> None:
         self._hop = max(1, round(rate * _FRAME))
         frequency = np.fft.rfftfreq(2 * self._hop, 1 / rate)
         self._band = (frequency >= _BAND[0]) & (frequency <= _BAND[1])
