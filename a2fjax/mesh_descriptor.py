@@ -45,6 +45,13 @@ WIDTH = len(CENTRES) * 2 + len(MONOMIALS)
 NORMALS_WIDTH = len(CENTRES) * 3
 
 
+def groups(normals: bool) -> tuple[slice, ...]:
+    """Returns the parts of a descriptor whose values are of one kind, in order."""
+    sizes = [len(CENTRES), len(CENTRES), 6, len(MONOMIALS) - 6, NORMALS_WIDTH * normals]
+    ends = np.cumsum(sizes)
+    return tuple(slice(int(e - n), int(e)) for n, e in zip(sizes, ends, strict=True) if n)
+
+
 def width(normals: bool) -> int:
     """Returns the number of values of `descriptor`.
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from a2fjax import mesh_descriptor, user_cache
-from a2fjax.data.identity import canonical_pose, disk_cache, points
+from a2fjax.data.identity import (
+    canonical_pose,
+    disk_cache,
+    even_samples,
+    matching,
+    points,
+    surface,
+)
 
 
 @pytest.fixture
@@ -50,4 +57,11 @@ def test_points_of_a_mesh_are_computed_once_on_a_machine(folder, build, monkeypa
     monkeypatch.setattr(points, "_FOUND", {})
     with pytest.raises(TypeError):
         points.sample_points(vertices, faces, 16)
-    assert set(asked) == {points, canonical_pose, mesh_descriptor}
+    assert set(asked) == {
+        points,
+        canonical_pose,
+        even_samples,
+        matching,
+        surface,
+        mesh_descriptor,
+    }
