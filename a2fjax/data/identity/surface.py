@@ -65,6 +65,12 @@ def unit_quadrature(
     return (points - centre) / radius, places / radius, weights, facing
 
 
+def unit_places(places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns weighted points [M, 3] moved to mean 0 and scaled to RMS radius 1."""
+    places = places - weights @ places
+    return places / max(math.sqrt(float(weights @ (places**2).sum(axis=1))), 1e-12)
+
+
 def quadrature(
     vertices: np.ndarray, faces: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
