@@ -43,13 +43,14 @@ MONOMIALS = (
 )
 WIDTH = len(CENTRES) * 2 + len(MONOMIALS)
 NORMALS_WIDTH = len(CENTRES) * 3
-
-
-def groups(normals: bool) -> tuple[slice, ...]:
-    """Returns the parts of a descriptor whose values are of one kind, in order."""
-    sizes = [len(CENTRES), len(CENTRES), 6, len(MONOMIALS) - 6, NORMALS_WIDTH * normals]
-    ends = np.cumsum(sizes)
-    return tuple(slice(int(e - n), int(e)) for n, e in zip(sizes, ends, strict=True) if n)
+GROUPS = (
+    slice(0, len(CENTRES)),
+    slice(len(CENTRES), 2 * len(CENTRES)),
+    slice(2 * len(CENTRES), 2 * len(CENTRES) + 6),
+    slice(2 * len(CENTRES) + 6, WIDTH),
+)
+"""Values of one kind in a descriptor without normals: narrow and wide kernels, moments of second
+and third order."""
 
 
 def width(normals: bool) -> int:

@@ -18,6 +18,7 @@ from a2fjax.audio import (
     limits,
     measures,
     num_frames,
+    sound_descriptor,
 )
 from a2fjax.errors import InputError
 
@@ -35,21 +36,24 @@ class RecordingStats:
       samples: number of samples at 16 kHz.
       speech_level: RMS of the speech, equal to `level.speech_level` of the whole recording.
       low, high: [frames] smallest and largest sample of each motion frame, for plots.
+      band_levels: [frames, bands] of `sound_descriptor.band_levels`.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         """Reads all blocks; each except the last must hold a whole number of motion frames."""
-        levels, low, high = [], [], []
+        levels, bands, low, high = [], [], [], []
         self.samples = 0
         for block in blocks:
             # Ignore a final part shorter than a frame unless it is the only one.
             if len(block) >= HOP or not self.samples:
                 levels.append(level.frame_levels(block))
+            bands.append(sound_descriptor.band_levels(block))
             self.samples += len(block)
             starts = np.arange(0, len(block), HOP)
             low.append(np.minimum.reduceat(block, starts))
             high.append(np.maximum.reduceat(block, starts))
         self.speech_level = level.speech_level_of_frames(np.concatenate(levels))
+        self.band_levels = np.concatenate(bands)
         self.low, self.high = np.concatenate(low), np.concatenate(high)
 
     @property

@@ -138,7 +138,8 @@ class IdentityEncoder(nn.Module):
           known: [B] bool; False selects the mean identity and ignores the points.
           mean: [D], from `standardisation`.
           projection: [D, COMPONENTS], from `standardisation`.
-          deviation: [D], from `familiarity.spread`; None counts every face in full.
+          deviation: [mesh_descriptor.WIDTH], from `familiarity.spread` of the descriptors without
+            normals; None counts every face in full.
           bounds: [2], likewise.
           train: adds noise and dropout from the streams "noise" and "dropout".
         """
@@ -149,7 +150,8 @@ class IdentityEncoder(nn.Module):
         # Limit faces far from the training faces smoothly to the edge of their range.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
         if deviation is not None and bounds is not None:
-            distance = familiarity.distance(described, mean, deviation)
+            width = mesh_descriptor.WIDTH
+            distance = familiarity.distance(described[:, :width], mean[:width], deviation)
             code = code * familiarity.weight(distance, bounds)[:, None]
         if train:
             used = jnp.any(projection != 0.0, axis=0)

@@ -33,8 +33,8 @@ def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndar
     config = config or BackboneConfig()
     width = mesh_descriptor.width(config.identity_normals)
     mean, projection = conditioning.standardisation(np.zeros((0, width)))
-    groups = mesh_descriptor.groups(config.identity_normals)
-    deviation, bounds = familiarity.spread(np.zeros((0, width)), groups)
+    without = np.zeros((0, mesh_descriptor.WIDTH))
+    deviation, bounds = familiarity.spread(without, mesh_descriptor.GROUPS)
     subjects = {"subjects": conditioning.encode_names([])} if config.identity_residual else {}
     return {
         **subjects,

@@ -208,7 +208,7 @@ def identity_statistics(
         repeated[i] = surface.describe(*records.read_mesh(meshes[i]))
     exact = np.concatenate([repeated, rows[:, mesh_descriptor.WIDTH :]], axis=1)
     mean, projection = conditioning.standardisation(rows, exact if len(rows) else None)
-    deviation, bounds = familiarity.spread(rows, mesh_descriptor.groups(normals))
+    deviation, bounds = familiarity.spread(repeated, mesh_descriptor.GROUPS)
     return {
         "identity_mean": mean,
         "identity_projection": projection,
