@@ -53,16 +53,16 @@ def sound_statistics(folders: Sequence[Path], split: str) -> dict[str, np.ndarra
     """Returns "sound_mean", "sound_deviation" [D] and "sound_bounds" [2] of the training clips.
 
     D values describe a clip, see `sound_descriptor`; deviation and bounds are those of
-    `familiarity.spread`.
-
-    Raises:
-      InputError: no readable clip in the split.
+    `familiarity.spread`. Clips that cannot be read are left out.
     """
     clips = ClipSource(folders, split)
     chosen = np.unique(np.linspace(0, len(clips) - 1, SOUND_CLIPS).round().astype(int))
     rows = []
     for index in chosen:
-        clip = clips[int(index)]
+        try:
+            clip = clips.load(int(index))
+        except records.BadRecord:
+            continue  # Training reports it, or stops, as `data.on_bad_record` says.
         levels = sound_descriptor.band_levels(clip.audio)
         described = sound_descriptor.describe(levels, clip.speech_level)
         if described is not None:
