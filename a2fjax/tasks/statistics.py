@@ -14,8 +14,8 @@ from a2fjax.configuration import Config, DataConfig, NvidiaConfig
 from a2fjax.data import mixture, padding, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
+from a2fjax.data.identity import parallel, surface
 from a2fjax.data.identity import points as identity
-from a2fjax.data.identity import surface
 from a2fjax.encoders.speech_encoder import compiled_apply
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, familiarity, pretrained
@@ -202,10 +202,12 @@ def identity_statistics(
             )
     width = mesh_descriptor.width(normals)
     rows, repeated = np.zeros((len(meshes), width)), np.zeros((len(meshes), mesh_descriptor.WIDTH))
-    for i, points in enumerate(identity.points_of_meshes(meshes, count, normals=normals)):
+    parallel.prepare(meshes, count, normals=normals)
+    for i, mesh in enumerate(meshes):
+        points = identity.mesh_points(mesh, count, normals=normals)
         rows[i] = np.asarray(conditioning.descriptor(jnp.asarray(points[None])))[0]
         # The surface itself separates the shape from the sampling noise of the points.
-        repeated[i] = surface.describe(*records.read_mesh(meshes[i]))
+        repeated[i] = surface.describe(*records.read_mesh(mesh))
     exact = np.concatenate([repeated, rows[:, mesh_descriptor.WIDTH :]], axis=1)
     mean, projection = conditioning.standardisation(rows, exact if len(rows) else None)
     deviation, bounds = familiarity.spread(repeated, mesh_descriptor.GROUPS)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ import numpy as np
 from a2fjax import mesh_descriptor
 from a2fjax.data import records
 from a2fjax.data.identity import canonical_pose, disk_cache, even_samples, matching, surface
+from a2fjax.errors import InputError
 
 _SAMPLES_PER_POINT = 16
 _MOST_FOUND = 4096
@@ -74,20 +74,27 @@ def sample_points(
     """
     faces = np.zeros((0, 3), np.int32) if faces is None else faces
     vertices, faces = records.check_mesh(vertices, faces, name="given")
-    digest = hashlib.sha256(vertices.tobytes())
-    digest.update(faces.tobytes())
-    key = (digest.digest(), len(vertices), count, seed, normals)
+    key, name = _names(vertices, faces, count, seed, normals)
     if key not in _FOUND:
         while len(_FOUND) >= _MOST_FOUND:
             _FOUND.pop(next(iter(_FOUND)), None)
-        code = disk_cache.code_digest(_CODE)
-        name = f"points-{hashlib.sha256(repr((key, code)).encode()).hexdigest()[:32]}"
         found = disk_cache.find(name, (count, 6 if normals else 3))
         if found is None:
             found = _sample(vertices, faces, count, seed, normals)
             disk_cache.store(name, found)
         _FOUND[key] = found
     return _FOUND[key].copy()
+
+
+def _names(
+    vertices: np.ndarray, faces: np.ndarray, count: int, seed: int, normals: bool
+) -> tuple[tuple[bytes, int, int, int, bool], str]:
+    """Returns the keys of a mesh's points in memory and on disk."""
+    digest = hashlib.sha256(vertices.tobytes())
+    digest.update(faces.tobytes())
+    key = (digest.digest(), len(vertices), count, seed, normals)
+    code = disk_cache.code_digest(_CODE)
+    return key, f"points-{hashlib.sha256(repr((key, code)).encode()).hexdigest()[:32]}"
 
 
 def _sample(
@@ -124,16 +131,14 @@ def mesh_points(path: str | Path, count: int, *, normals: bool = False) -> np.nd
     return _mesh_points(str(path), state and (state.st_mtime_ns, state.st_size), count, normals)
 
 
-def points_of_meshes(
-    paths: Sequence[str | Path], count: int, *, normals: bool = False
-) -> Iterator[np.ndarray]:
-    """Yields `mesh_points` of each file in order.
-
-    Raises:
-      InputError: as `records.read_mesh`.
-    """
-    for path in paths:
-        yield mesh_points(path, count, normals=normals)
+def is_cached(path: str | Path, count: int, *, normals: bool = False) -> bool:
+    """Returns whether the points of a mesh file are in the cache; True for an unreadable file."""
+    try:
+        vertices, faces = records.read_mesh(Path(path))
+        key, name = _names(vertices, faces, count, 0, normals)
+    except InputError:
+        return True
+    return key in _FOUND or disk_cache.find(name, (count, 6 if normals else 3)) is not None
 
 
 @functools.lru_cache(maxsize=4096)
