@@ -22,8 +22,9 @@ def choose_animation(
 ) -> tuple[int, tuple[str, ...]]:
     """Returns the index of the animation to read and a note about the choice.
 
-    It is the one that the user asks for, else the one named like the take (exporters add the name
-    of the object: "head|take_01"), else the longest. A file with one animation leaves no choice.
+    It is the one that the user asks for, else the one named like the take or like its end
+    (exporters add the name of the object: "head|take_01"), else the longest. A file with one
+    animation leaves no choice.
 
     Args:
       path: the file, for messages.
@@ -48,7 +49,9 @@ def choose_animation(
             )
         index, why = lower.index(asked.lower()), "--config.animation"
     else:
-        alike = [i for i, n in enumerate(lower) if take.lower() in (n, *_PARTS.split(n))]
+        own = take.lower()
+        alike = [i for i, n in enumerate(lower) if own in (n, *_PARTS.split(n))]
+        alike = alike or [i for i, n in enumerate(lower) if n and own.endswith(f"_{n}")]
         longest = max(range(len(names)), key=lambda i: (lengths[i], -i))
         is_first = len({round(float(length), 3) for length in lengths}) == 1
         index, why = longest, "the first of equal length" if is_first else "the longest"

@@ -84,6 +84,10 @@ class FolderSource(abc.ABC):
     def recording(self, folder: Path, take: Path) -> Recording:
         """Returns the files of a take that `folders` listed."""
 
+    def recordings(self, folder: Path, take: Path) -> list[Recording]:
+        """Returns the recordings in a file or folder that `folders` listed: one, or several."""
+        return [self.recording(folder, take)]
+
     def find_subjects(self) -> list[SubjectFolder]:
         """Returns the subjects."""
         subjects = []
@@ -93,9 +97,14 @@ class FolderSource(abc.ABC):
             recordings: dict[str, Recording] = {}
             for take in takes:
                 # Frames and a cache made from them are the same take.
+<<<<<<< ours
                 recording = self.recording(folder, take)
                 recording = dataclasses.replace(recording, name=composed(recording.name))
                 recordings.setdefault(recording.name, recording)
+=======
+                for recording in self.recordings(folder, take):
+                    recordings.setdefault(recording.name, recording)
+>>>>>>> theirs
             subjects.append(
                 SubjectFolder(
                     name=composed(name),

@@ -70,6 +70,19 @@ def read_gltf(path: Path, *, animation: str = "", take: str = "") -> MotionFile:
         raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
 
 
+def animation_names(path: Path) -> list[str]:
+    """Returns the names of the animations of morph targets.
+
+    Raises:
+      InputError: pygltflib is missing, or the file is damaged.
+    """
+    document = morphs.open_document(path)
+    try:
+        return list(_morph_animations(document))
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
+
+
 def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
     """Reads the animation; may raise any of the errors of damaged files."""
     node, sampler, notes = _animated(document, animation, take)
@@ -97,11 +110,11 @@ def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
     )  # fmt: skip
 
 
-def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, Any, tuple[str, ...]]:
-    """Returns the node with the most animated morph targets, its sampler, and notes."""
+def _morph_animations(document: morphs.Document) -> dict[str, list[tuple[int, int, Any]]]:
+    """Returns (number of targets, -node, sampler) of the animated nodes, by animation."""
     found: dict[str, list[tuple[int, int, Any]]] = {}
     for which, animation in enumerate(document.gltf.animations or []):
-        name = animation.name or str(which)
+        name = str(animation.name or which)
         name = name if name not in found else f"{name} ({which})"
         for channel in animation.channels:
             node = channel.target.node
@@ -111,6 +124,12 @@ def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, An
             targets = len(mesh.primitives[0].targets or [])
             sampler = animation.samplers[channel.sampler]
             found.setdefault(name, []).append((targets, -node, sampler))
+    return found
+
+
+def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, Any, tuple[str, ...]]:
+    """Returns the node with the most animated morph targets, its sampler, and notes."""
+    found = _morph_animations(document)
     if not found:
         raise InputError(f"{document.path}: no animation of morph target weights in it")
     chosen = {n: max(c, key=lambda each: each[:2]) for n, c in found.items()}

@@ -606,6 +606,20 @@ def test_one_of_several_animations_is_chosen_and_named(tmp_path, face, name, ask
         source.capture(source.actors()[0].takes[0])
 
 
+def test_each_animation_with_a_sound_file_is_a_take(tmp_path, face):
+    values = np.random.default_rng(0).uniform(0, 1, (10, 2))
+    write_gltf(tmp_path / "scene.glb", face, list(rig.ARKIT[:2]), np.arange(10) / 30, values)
+    add_animation(tmp_path / "scene.glb", "Talk", 4)
+    write_audio(tmp_path / "Idle.wav")
+    write_audio(tmp_path / "scene_Talk.wav")
+    source, why = sources.open_source(tmp_path, "auto", PLAIN)
+    assert source.layout == "meshes", why
+    (actor,) = source.actors()
+    frames = {take.name: len(source.capture(take).times) for take in actor.takes}
+    assert frames == {"Idle": 10, "scene_Talk": 4}
+    assert [take.audio.name for take in actor.takes] == ["Idle.wav", "scene_Talk.wav"]
+
+
 def test_one_of_several_usd_animations_is_chosen_and_named(tmp_path):
     stage = Usd.Stage.CreateNew(str(tmp_path / "hello.usda"))
     for name, count in (("idle", 3), ("talk", 5)):
