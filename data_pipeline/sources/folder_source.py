@@ -97,14 +97,9 @@ class FolderSource(abc.ABC):
             recordings: dict[str, Recording] = {}
             for take in takes:
                 # Frames and a cache made from them are the same take.
-<<<<<<< ours
-                recording = self.recording(folder, take)
-                recording = dataclasses.replace(recording, name=composed(recording.name))
-                recordings.setdefault(recording.name, recording)
-=======
                 for recording in self.recordings(folder, take):
-                    recordings.setdefault(recording.name, recording)
->>>>>>> theirs
+                    named = dataclasses.replace(recording, name=composed(recording.name))
+                    recordings.setdefault(named.name, named)
             subjects.append(
                 SubjectFolder(
                     name=composed(name),
