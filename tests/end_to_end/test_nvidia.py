@@ -175,7 +175,7 @@ def test_the_run_predicts_evaluates_and_inspects(run, setup, tmp_path, capsys):
 def test_a_stopped_run_goes_on_with_the_same_numbers(run, tmp_path):
     """Noise and steps are drawn by step: nothing of them is in a checkpoint."""
     folder, values = run
-    if folder.parent.name != "diffusion_rig":
+    if folder.parent.name != "diffusion_geometry":
         pytest.skip("one is enough: the others draw less")
     resolved = resolve(values)
 
