@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration, files, registry, rig, signals
+from a2fjax import budgets, configuration, files, registry, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -313,7 +313,7 @@ def _build(
 def _read_state(work: Path) -> dict[str, str]:
     """Returns the content keys that the dataset was built from; empty if unknown."""
     try:
-        state = json.loads((work / _STATE).read_text())
+        state = budgets.load_json(work / _STATE)
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

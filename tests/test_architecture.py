@@ -11,6 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOUNDATION = {
     "errors",
+    "budgets",
+    "archives",
+    "typed_json",
     "files",
     "signals",
     "rig",
@@ -24,12 +27,15 @@ FOUNDATION = {
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "budgets": {"errors"},
+    "archives": {"errors", "budgets"},
+    "typed_json": {"errors"},
     "registry": {"errors"},
     "rig": {"errors"},
     "channel_orders": {"errors", "rig"},
     "mesh_descriptor": set(),
     "signals": {"errors"},
-    "configuration": {"errors", "rig", "registry"},
+    "configuration": {"errors", "rig", "registry", "budgets"},
     "user_cache": set(),
     "sharding": {"errors", "configuration", "user_cache"},
     "audio": FOUNDATION,
@@ -102,6 +108,7 @@ def test_the_pipeline_sees_only_what_it_may():
 
 
 LAUNCH_MAY = {"a2fjax", "a2fjax.errors", "a2fjax.files", "a2fjax.configuration", "data_pipeline"}
+LAUNCH_MAY |= {"a2fjax.budgets", "a2fjax.typed_json"}
 LAUNCH_MAY |= {"data_pipeline.settings", "data_pipeline.sources"}
 LAUNCH_MAY |= {"a2fjax.data", "a2fjax.data.records", "a2fjax.data.feature_cache.format"}
 LAUNCH_MAY |= {"a2fjax.view", "a2fjax.view.text"}

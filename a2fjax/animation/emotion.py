@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import budgets, rig
 from a2fjax.errors import InputError, nearest
 
 TRACK_ENDINGS = (".json", ".csv")
@@ -203,11 +202,9 @@ def read(path: str | Path) -> EmotionTrack:
       InputError: as for `parse`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"emotion track {path}: no such file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
+        text = budgets.read_table(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"emotion track {path}: cannot be read ({error})") from None
     rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
     if not rows:
@@ -235,7 +232,7 @@ def read(path: str | Path) -> EmotionTrack:
 
 def _interpolation(path: Path, text: str) -> tuple[bool, float]:
     """Returns the interpolation settings of a JSON track: (step, blend)."""
-    data = json.loads(text)
+    data = budgets.parse_json(text, name=str(path))
     known = ("times", "weights", "interpolation", "blend")
     for key in data:
         if key not in known:
@@ -256,7 +253,7 @@ def _interpolation(path: Path, text: str) -> tuple[bool, float]:
 
 def _json_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
     try:
-        data = json.loads(text)
+        data = budgets.parse_json(text, name=f"emotion track {path}")
         times, weights = data["times"], data["weights"]
         if len(times) != len(weights):
             raise InputError(

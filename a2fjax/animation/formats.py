@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from a2fjax import files, registry, rig
+from a2fjax import budgets, files, registry, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
@@ -150,8 +150,6 @@ def read(path: str | Path) -> tracks.Track:
 
 
 def _csv_kind(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with open(path, "rb") as file:
+    with budgets.regular_file(path).open("rb") as file:
         head = file.readline(200).decode("utf-8", "replace").lstrip("\ufeff").lower()
     return ".csv" if head.startswith("timecode,blendshapecount") else ".channels.csv"

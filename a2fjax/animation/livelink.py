@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2fjax import channel_orders, files, rig
+from a2fjax import budgets, channel_orders, files, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
@@ -254,23 +254,19 @@ def read_timecodes(path: str | Path) -> Table:
 def is_recording(path: str | Path) -> bool:
     """Returns whether a file's first line begins like that of a Live Link Face CSV."""
     try:
-        with open(path, "rb") as file:
+        with budgets.regular_file(path).open("rb") as file:
             head = file.read(200).decode("utf-8-sig", "replace").lower()
-    except OSError:
+    except (OSError, InputError):
         return False
     return re.match(r"timecode\s*[,;\t]\s*blendshapecount\b", head) is not None
 
 
 def _lines(path: Path) -> tuple[str, tuple[str, ...], list[str]]:
     """Returns (newline, header, rows) of a file with at least one row."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = budgets.read_table(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a Live Link Face CSV (not text)") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.split(newline)
     while lines and not lines[-1].strip():

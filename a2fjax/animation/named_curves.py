@@ -8,16 +8,16 @@ rig units: weights in [0, 1], eye angles in degrees.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from a2fjax import channel_orders, rig
+from a2fjax import archives, budgets, channel_orders, rig
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError
 
@@ -93,12 +93,7 @@ def read_json(path: str | Path) -> tracks.Track:
 
 
 def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    return budgets.load_json(path)
 
 
 def read_npz(path: str | Path) -> tracks.Track:
@@ -108,13 +103,8 @@ def read_npz(path: str | Path) -> tracks.Track:
       InputError: as for `read_json`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {k: data[k] for k in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise InputError(f"{path}: not a NumPy archive ({error})") from None
+    with archives.load_npz(path) as data:
+        arrays = dict(data)
     for key in ("motion", "names"):
         if key not in arrays:
             raise InputError(f"{path}: has no array {key!r}; expected motion, names and fps")
@@ -141,11 +131,9 @@ def read_csv(path: str | Path) -> tracks.Track:
       InputError: malformed file; the message names the file and line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+        text = budgets.read_table(path).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV ({error})") from None
     if not rows:

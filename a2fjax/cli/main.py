@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = parser.prog
     try:
         args, extra = parser.parse_known_args(argv[1:])
-        return int(module.run(args, extra) or 0)
+        code = int(module.run(args, extra) or 0)
+        sys.stdout.flush()  # A closed pipe shows here, or when the interpreter exits.
+        return code
     except errors.InputError as error:
         return _fail(prog, str(error), errors.EXIT_BAD_INPUT)
     except errors.WorkFailed as error:

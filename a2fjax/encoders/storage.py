@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from a2fjax import files, registry
+from a2fjax import budgets, files, registry
 from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders import feature_names
 from a2fjax.encoders.hub_cache import find_file
@@ -61,7 +61,7 @@ def _check_kind(name: str, kind: str, given: str, path: str) -> None:
     if file is None:
         return
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = budgets.load_json(file)
     except (OSError, ValueError):
         return  # Reported by the encoder that reads it.
     stored = settings.get("model_type") if isinstance(settings, dict) else None
@@ -104,10 +104,13 @@ def restore(
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; a run with an encoder keeps its weights there")
+    budgets.regular_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
-            encoder = from_description(json.loads(metadata["encoder"]), config)
+            encoder = from_description(
+                budgets.parse_json(metadata["encoder"], name="its description"), config
+            )
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):

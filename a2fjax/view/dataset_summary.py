@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import budgets, rig
 from a2fjax.configuration import DataConfig, check_weights
 from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
@@ -101,7 +100,7 @@ def _sample(folder: Path, clips: list[dict[str, Any]]) -> Iterator[records.Clip]
 
 def _quality(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+        found = budgets.load_json(folder / "quality.json")
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

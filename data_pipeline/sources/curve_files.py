@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError, nearest
-from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 
 PAIRS = (
     ("arkit52", "arkit52_names"),
@@ -84,7 +83,7 @@ def read_csv(path: Path) -> Rows:
     Raises:
       InputError: damaged, or not of a known form.
     """
-    text = path.read_bytes().decode("utf-8-sig")
+    text = budgets.read_table(path).decode("utf-8-sig")
     lines = text.splitlines()
     if not lines or not lines[0].strip():
         raise InputError(f"{path}: is empty, expected a header of channel names")
@@ -161,10 +160,7 @@ def read_json(path: Path) -> Rows:
     Raises:
       InputError: damaged, or not of a known form.
     """
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
+    data = budgets.load_json(path)
     if isinstance(data, list):
         return _records(path, data, {})
     if not isinstance(data, dict):
@@ -239,28 +235,13 @@ def _records(path: Path, rows: list, head: dict[str, Any]) -> Rows:
     return Rows(names, values, times=when / 1000.0 if kind == "ms" else when)
 
 
-def open_archive(path: Path) -> np.lib.npyio.NpzFile:
-    """Opens a NumPy archive.
-
-    Raises:
-      InputError: damaged, or not of a known form.
-    """
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except READ_ERRORS as error:
-        raise InputError(f"{path}: not a NumPy archive ({one_line(error)})") from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: is one array, expected an archive with names and values")
-    return archive
-
-
 def read_npz(path: Path) -> Rows:
     """Reads a NumPy archive.
 
     Raises:
       InputError: damaged, or not of a known form.
     """
-    with open_archive(path) as data:
+    with archives.load_npz(path) as data:
         for values, names in PAIRS:
             if values in data.files and names in data.files:
                 columns = [str(n) for n in np.asarray(data[names]).reshape(-1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import channel_orders, rig
+from a2fjax import archives, budgets, channel_orders, rig
 from a2fjax.animation import livelink
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
@@ -99,7 +99,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix.lower() != ".npz":
         return {}
     metadata = {}
-    with curve_files.open_archive(path) as data:
+    with archives.load_npz(path) as data:
         for key in _WORDS:
             try:
                 if key in data.files and data[key].dtype.kind == "U" and data[key].size == 1:
@@ -116,7 +116,9 @@ def looks_like_curves(path: Path) -> bool:
     """
     try:
         if path.suffix.lower() == ".csv":
-            first_line = path.read_bytes()[: 1 << 16].decode("utf-8-sig").split("\n", 1)[0]
+            with budgets.regular_file(path).open("rb") as file:
+                head = file.read(1 << 16)
+            first_line = head.decode("utf-8-sig").split("\n", 1)[0]
             return any(name.lower() in _KNOWN for name in curve_files.read_header(first_line))
         if path.suffix.lower() == ".json":
             curve_files.read_json(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
@@ -142,8 +143,9 @@ def _sample(
         return keys, table[:, rows // 2]
     if mode == "LINEAR" and np.diff(keys).max() <= _BAKED:
         return keys, table[:, 0]
-    if keys[-1] - keys[0] > 86_400:
-        raise ValueError(f"an animation of {keys[-1] - keys[0]:g} s")
+    frames = (keys[-1] - keys[0]) * RATE
+    budgets.check("frames_millions", frames / 1e6, path)
+    budgets.check_unpacked(frames * targets * 8, path.stat().st_size, path)
     times = keys[0] + np.arange(int((keys[-1] - keys[0]) * RATE + 1e-6) + 1) / RATE
     return times, interpolate(keys, table, times, mode)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.animation import livelink
 from a2fjax.audio import io
 from a2fjax.errors import InputError
@@ -248,7 +248,7 @@ def _take_json(recording: Recording) -> dict:
     are complete.
     """
     try:
-        data = json.loads((recording.folder / "take.json").read_text(encoding="utf-8"))
+        data = budgets.load_json(recording.folder / "take.json")
     except (OSError, ValueError):
         return {}
     same = isinstance(data, dict) and str(data.get("slate")) == recording.parts[0]

@@ -8,13 +8,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import budgets, rig
 from a2fjax.animation import emotion
 from a2fjax.errors import InputError
 from data_pipeline.mesh.conventions import MILLIMETRES
@@ -48,7 +47,7 @@ def read_shot_list(path: Path) -> ShotList:
     if not path.is_file():
         return ShotList()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = budgets.load_json(path)
         fps = float(data.get("fps", 0.0))
         units = str(data.get("units", ""))
         shots = dict(data.get("shots", {}))

@@ -6,6 +6,7 @@ usd-core.
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,13 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
 from data_pipeline.sources.sequences import FrameSequence, MotionFile, frame_numbers, named_curves
-
-_MEMORY = 4 << 30  # bytes that reading a small file may take
-_PATIENCE = 120.0  # s
-_CRATE = b"PXR-USDC"
 
 SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -37,9 +35,11 @@ def read_usd(path: Path) -> MotionFile:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
     import_extra("pxr", path, "USD")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    _probe_in_process(path)
+    budgets.regular_file(path)
+    if path.suffix.lower() == ".usdz":
+        archives.open_zip(path).close()
+    status = path.stat()
+    _probe_in_process(path, status.st_size, status.st_mtime_ns)
     return _read(path)
 
 
@@ -48,7 +48,12 @@ def _read(path: Path) -> MotionFile:
 
     try:
         stage = Usd.Stage.Open(str(path))
-        meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
+        budgets.check("layers", len(stage.GetUsedLayers()), path)
+        meshes = []
+        for count, prim in enumerate(stage.Traverse(), 1):
+            budgets.check("nodes", count, path)
+            if prim.IsA(UsdGeom.Mesh):
+                meshes.append(UsdGeom.Mesh(prim))
         moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
         motion = _points(path, stage, _choose(moving)) if moving else _weights(path, stage, meshes)
     except InputError:
@@ -63,19 +68,18 @@ def _read(path: Path) -> MotionFile:
     return motion
 
 
-def _probe_in_process(path: Path) -> None:
-    """Reads a binary file once in a separate process with limited memory.
+@functools.lru_cache(maxsize=4096)
+def _probe_in_process(path: Path, size: int, changed: int) -> None:
+    """Reads a file once in a separate process with limited time and memory.
 
-    The library trusts the sizes in a damaged file: it can exhaust memory or crash, and take the
-    whole build down.
+    The library trusts the sizes in a damaged file and follows every reference: it can exhaust
+    memory or crash and take the whole build down, and no signal interrupts it.
 
     Raises:
       InputError: it could not be read there.
     """
-    with path.open("rb") as file:
-        if path.suffix.lower() != ".usdz" and file.read(len(_CRATE)) != _CRATE:
-            return
-    size = path.stat().st_size
+    memory = int(1e9 * budgets.budget("usd_gb")) + 3 * size
+    seconds = budgets.budget("usd_seconds") + size / 1e7
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -86,14 +90,17 @@ def _probe_in_process(path: Path) -> None:
         "MALLOC_ARENA_MAX": "2",
     }
     code = "import sys; from data_pipeline.sources import usd; usd.probe(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(path), str(_MEMORY + 3 * size)]
+    command = [sys.executable, "-c", code, str(path), str(memory)]
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=_PATIENCE + size / 1e7, check=False,
+            timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: damaged: it could not be read in {_PATIENCE:g} s") from None
+        raise InputError(
+            f"{path}: damaged, or its layers refer to too many others: it could not be read in "
+            f"{seconds:g} s; {budgets.PREFIX}USD_SECONDS sets the limit"
+        ) from None
     if done.returncode:
         output = done.stdout.decode("utf-8", "replace").strip().splitlines()
         reason = (
@@ -121,7 +128,8 @@ def probe(path: str, memory: str) -> None:
         for frame in range(vertices.shape[0] if vertices is not None else 0):
             vertices[frame : frame + 1]  # type: ignore[index]
     except (InputError, MemoryError) as error:
-        print(str(error) or "it asks for more memory than it can hold", flush=True)
+        reason = f"it needs more memory than {budgets.PREFIX}USD_GB allows"
+        print(str(error) if isinstance(error, InputError) else reason, flush=True)
         sys.stdout.flush()
         os._exit(2)  # the library may crash again during cleanup
     os._exit(0)

@@ -51,7 +51,7 @@ class Statistics:
         self.emotion_count += emotion.sum(axis=0)[:, None] * observed
         self.emotion_total += (emotion.T @ motion) * observed
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> records.Statistics:
         """Returns the manifest's "statistics"; an emotion without frames has the overall mean."""
         mean = self.total / np.maximum(self.count, 1.0)
         variance = np.maximum(self.square / np.maximum(self.count, 1.0) - mean**2, 0.0)

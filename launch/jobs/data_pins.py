@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from a2fjax import budgets
 from launch.jobs import record
 from launch.jobs.spec import JobSpec
 
@@ -45,7 +45,7 @@ def pinned(run: Path, spec: JobSpec) -> dict[str, str]:
     """
     first: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads((record.launch(run) / NAME).read_text())
+        values = budgets.load_json(record.launch(run) / NAME)
         first = {k: v for k, v in values.items() if isinstance(v, str)}
     return {name: digest or first.get(name, "") for name, digest in spec.data.items()}
 

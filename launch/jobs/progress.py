@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from a2fjax import budgets
 from a2fjax.training.tracking import duration
 from launch.jobs.record import launch
 
@@ -35,7 +36,7 @@ def last(run: Path) -> tuple[int | None, dict[str, float]]:
     values: dict[str, float] = {}
     for text in lines:
         with contextlib.suppress(ValueError):
-            line = json.loads(text)
+            line = budgets.parse_json(text, name="metrics.jsonl")
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 step = line.pop("step")
                 values |= {k: float(v) for k, v in line.items() if isinstance(v, (int, float))}
@@ -69,7 +70,7 @@ def events(run: Path) -> list[dict[str, Any]]:
         return []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            value = json.loads(line)
+            value = budgets.parse_json(line, name="events.jsonl")
             if isinstance(value, dict) and "event" in value:
                 entries.append(value)
     return entries
@@ -78,7 +79,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 def result(run: Path) -> dict[str, Any]:
     """Returns result.json of the last attempt that ended; {} before that."""
     try:
-        values = json.loads((launch(run) / "result.json").read_text())
+        values = budgets.load_json(launch(run) / "result.json")
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from a2fjax import files, user_cache
+from a2fjax import archives, files, user_cache
 from a2fjax.errors import InputError, WorkFailed
 
 
@@ -23,8 +23,8 @@ def find(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     folder = user_cache.folder()
     if folder is None:
         return None
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        array = np.load(folder / f"{name}.npy", allow_pickle=False)
+    with contextlib.suppress(OSError, ValueError):
+        array = archives.load_npy(folder / f"{name}.npy")
         if array.shape == shape and array.dtype == np.float32 and np.isfinite(array).all():
             return np.asarray(array)
     return None

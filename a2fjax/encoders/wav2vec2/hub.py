@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import files
+from a2fjax import budgets, files
 from a2fjax.encoders.hub_cache import find_file
 from a2fjax.encoders.param_paths import get_path, set_path
 from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
@@ -44,10 +44,7 @@ _LISTED = 6  # Names in a message.
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    value = budgets.load_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
     return value

@@ -7,15 +7,14 @@ without being read.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.encoders.whisper.ctranslate2 import read_ctranslate2
 from a2fjax.encoders.whisper.weight_names import (
     HUB,
@@ -94,24 +93,15 @@ def _locate(path: Path) -> tuple[Path, str]:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names = {n.removeprefix("encoder."): n for n in arrays.files}
-            return {short: arrays[name] for short, name in names.items()}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from None
-    except (AttributeError, TypeError):  # np.load of an .npy file with that name.
-        raise InputError(f"{file}: not an .npz archive") from None
+    with archives.load_npz(file) as arrays:
+        return {name.removeprefix("encoder."): array for name, array in arrays.items()}
 
 
 def _read_config(file: Path) -> dict[str, Any]:
     """Returns the contents of config.json, {} without one."""
     if not file.is_file():
         return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
+    settings = budgets.load_json(file)
     if not isinstance(settings, dict):
         raise InputError(f"{file}: expected a JSON object")
     for key, expected in (("model_type", "whisper"), ("activation_function", "gelu")):
@@ -128,7 +118,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     files = [file]
     if file.suffix == ".json":
         try:
-            index = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+            index = budgets.load_json(file)["weight_map"]
             files = [file.parent / name for name in sorted(set(index.values()))]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{file}: not an index of safetensors") from None
