@@ -19,8 +19,8 @@ from a2fjax import budgets
 from a2fjax.errors import InputError
 
 PICKLED = (
-    "is or holds a pickle; pickles are refused because they can run code: save plain arrays "
-    "with np.save(path, np.asarray(values)) or np.savez"
+    "holds pickled objects, which are refused because they can run code: save plain arrays with "
+    "np.save(path, np.asarray(vertices, np.float32)) or np.savez"
 )
 
 _DAMAGE = (

@@ -155,12 +155,10 @@ def parse_value(text: str) -> Any:
 
 
 def _read_resolved(path: Path) -> Resolved:
-    try:
-        return from_json(budgets.read_bytes(path), name=str(path))
-    except OSError as error:
+    if not path.exists():
         near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        why = nearest(str(path), near) if not path.exists() else f" ({error.strerror})"
-        raise InputError(f"configuration {str(path)!r} cannot be read{why}") from None
+        raise InputError(f"configuration {str(path)!r} cannot be read{nearest(str(path), near)}")
+    return from_json(budgets.read_bytes(path), name=str(path))
 
 
 def _read_experiment(text: str) -> dict[str, Any]:

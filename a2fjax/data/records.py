@@ -297,9 +297,10 @@ def read_manifest(folder: str | Path) -> Manifest:
         what = "has no manifest.json" if folder.is_dir() else "does not exist"
         raise InputError(f"shards folder {folder} {what}; build it with data_pipeline.build")
     data = budgets.load_json(path)
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: not a manifest of schema {SCHEMA}, which this version reads")
+    if not isinstance(data, dict) or "schema" not in data:
+        raise InputError(f"{path}: not a manifest (it states no schema)")
+    if data["schema"] != SCHEMA:
+        raise InputError(f"{path}: schema {data['schema']!r}, this version reads {SCHEMA}")
     manifest = typed_json.build(Manifest, data, name=str(path))
     if manifest.rig != rig.FINGERPRINT:
         raise InputError(

@@ -81,7 +81,7 @@ def write_shards(
     files: int,
     subjects: list[records.Subject],
     meshes: dict[str, tuple[np.ndarray, np.ndarray]],
-    source: Callable[[dict[str, Any]], dict[str, Any]],
+    source: Callable[[records.Statistics], dict[str, Any]],
     before_manifest: Callable[[records.Manifest], None] = lambda manifest: None,
 ) -> records.Manifest:
     """Writes the shards, the neutral meshes and the manifest of a dataset.
@@ -110,7 +110,7 @@ def write_shards(
     names = [f"clips-{i:05d}-of-{number:05d}.arrayrecord" for i in range(number)]
     bounds = [count * (i + 1) // number for i in range(number)]
     statistics, mask, synthetic = Statistics(), np.zeros(72, bool), False
-    index: list[list[dict[str, Any]]] = [[] for _ in names]
+    index: list[list[records.IndexEntry]] = [[] for _ in names]
     which, writer = 0, None
     ids: set[str] = set()
     try:

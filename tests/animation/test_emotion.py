@@ -88,7 +88,7 @@ def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", "{", "expected {"),
+        ("x.json", "{", "not JSON"),
         ("x.json", '{"times": [0]}', "expected {"),
         ("x.json", '{"times": [], "weights": []}', "has no rows"),
         ("x.json", '{"times": [0, 1], "weights": [{"happy": 1}]}', "2 times and 1 rows"),

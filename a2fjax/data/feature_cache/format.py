@@ -251,6 +251,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "manifest.json"
     values = budgets.load_json(path)
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise InputError(f"{path}: not the manifest of a cache of schema {SCHEMA}")
+    if not isinstance(values, dict) or "schema" not in values:
+        raise InputError(f"{path}: not the manifest of a cache (it states no schema)")
+    if values["schema"] != SCHEMA:
+        raise InputError(f"{path}: schema {values['schema']!r}, this version reads {SCHEMA}")
     return dict(typed_json.build(_Manifest, values, name=str(path)))
