@@ -121,12 +121,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 finish=args.finish,
                 log=_print_line,
             )
+    except BrokenPipeError:
+        files.drop_output()
+        print("data_pipeline.build: stopped: its output was closed; run it again to go on")
+        return EXIT_FAILED
     except InputError as error:
         print(f"data_pipeline.build: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except WorkFailed as error:
         print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        print(f"data_pipeline.build: error: {files.path_error(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         # Ray replaces an exception raised by a signal handler with its own.
         if received_signals:
@@ -220,6 +227,8 @@ def build(
                     with contextlib.suppress(OSError):
                         out.rmdir()
                 raise
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise WorkFailed(f"{error}; run it again to go on") from None
 

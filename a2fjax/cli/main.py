@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -55,12 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe (`a2fjax inspect X | head`), which is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        files.drop_output()
         return errors.EXIT_OK
     except OSError as error:
         if error.errno not in files.DISK_ERRORS:
-            raise
+            return _fail(prog, str(files.path_error(error)), errors.EXIT_BAD_INPUT)
         name = error.filename or "what is printed"
         return _fail(prog, f"{name}: could not be written ({error.strerror})", errors.EXIT_FAILED)
 

@@ -14,12 +14,12 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import msgpack
 import numpy as np
 
-from a2fjax import archives, budgets, files, rig, typed_json
+from a2fjax import archives, budgets, files, rig
 from a2fjax.audio import num_frames
 from a2fjax.errors import InputError, nearest
 
@@ -153,48 +153,19 @@ class Subject:
     held_out: bool
 
 
-class IndexEntry(TypedDict):
-    """What the manifest says of a clip; see `Clip`.
-
-    "emotion" names the emotion with the highest mean. Datasets built by earlier versions lack
-    "language" and "sound".
-    """
-
-    id: str
-    subject: str
-    sentence: str
-    split: str
-    frames: int
-    emotion: str
-    language: NotRequired[str]
-    sound: NotRequired[str]
-
-
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """One file of records, with the index entries of its clips in order.
 
     Attributes:
       file: path relative to the shard folder.
-      clips: `index_entry` of each record.
+      clips: `index_entry` of each record: {"id", "subject", "sentence", "split", "frames",
+        "emotion", "language", "sound"}; "emotion" names the emotion with the highest mean.
+        Datasets built by earlier versions lack "language" and "sound".
     """
 
     file: str
-    clips: list[IndexEntry]
-
-
-class Statistics(TypedDict, total=False):
-    """Statistics of the training split; those a dataset lacks are not in its manifest.
-
-    "motion_mean" and "motion_std" [72] and "emotion_mean" {name: [72]} are over observed frames,
-    "hours" is by split, "speech_level_db" the mean over all clips.
-    """
-
-    motion_mean: list[float]
-    motion_std: list[float]
-    emotion_mean: dict[str, list[float]]
-    hours: dict[str, float]
-    speech_level_db: float
+    clips: list[dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +175,8 @@ class Manifest:
     Attributes:
       subjects, shards: see `Subject` and `Shard`.
       channel_mask: [72] True for channels observed in at least one clip.
-      statistics: see `Statistics`.
+      statistics: "motion_mean", "motion_std" [72] and "emotion_mean" {name: [72]} over the observed
+        frames of the training split; "hours" by split; "speech_level_db", the mean.
       synthetic: True if any clip is synthetic.
       source: the data source and the settings of the build.
     """
@@ -212,7 +184,7 @@ class Manifest:
     subjects: list[Subject]
     shards: list[Shard]
     channel_mask: list[bool]
-    statistics: Statistics
+    statistics: dict[str, Any]
     synthetic: bool
     source: dict[str, Any]
     schema: int = SCHEMA
@@ -229,12 +201,12 @@ class Manifest:
                 return subject
         raise InputError(f"unknown subject {name!r}{nearest(name, [s.id for s in self.subjects])}")
 
-    def entries(self, split: str) -> list[IndexEntry]:
+    def entries(self, split: str) -> list[dict[str, Any]]:
         """Returns the index entries of a split's clips in order, or an empty list."""
         return [e for shard in self.shards for e in shard.clips if e["split"] == split]
 
 
-def index_entry(clip: Clip) -> IndexEntry:
+def index_entry(clip: Clip) -> dict[str, Any]:
     """Returns the entry of a clip in `Shard.clips`."""
     return {
         "id": clip.id,
@@ -296,43 +268,25 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         what = "has no manifest.json" if folder.is_dir() else "does not exist"
         raise InputError(f"shards folder {folder} {what}; build it with data_pipeline.build")
-    data = budgets.load_json(path)
-    if not isinstance(data, dict) or "schema" not in data:
-        raise InputError(f"{path}: not a manifest (it states no schema)")
-    if data["schema"] != SCHEMA:
-        raise InputError(f"{path}: schema {data['schema']!r}, this version reads {SCHEMA}")
-    manifest = typed_json.build(Manifest, data, name=str(path))
+    try:
+        data = budgets.load_json(path)
+        if data["schema"] != SCHEMA:
+            raise InputError(f"{path}: schema {data['schema']}, this version reads {SCHEMA}")
+        data["subjects"] = [Subject(**s) for s in data["subjects"]]
+        data["shards"] = [Shard(**s) for s in data["shards"]]
+        manifest = Manifest(**data)
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a manifest ({error})") from None
     if manifest.rig != rig.FINGERPRINT:
         raise InputError(
             f"{path}: made for rig {manifest.rig}, this version has {rig.FINGERPRINT}; build anew"
         )
-    _check_sizes(path, manifest)
     for shard in manifest.shards:
         if not (folder / shard.file).is_file():
             raise InputError(f"{folder}: shard {shard.file} is named in the manifest but missing")
     return manifest
-
-
-def _check_sizes(path: Path, manifest: Manifest) -> None:
-    """Checks what the types of a manifest's values leave open.
-
-    Raises:
-      InputError: names the value that is wrong.
-    """
-    known = manifest.statistics
-    lists: dict[str, Sequence[Any]] = {"channel_mask": manifest.channel_mask}
-    for name in ("motion_mean", "motion_std"):
-        lists |= {f"statistics.{name}": known[name]} if name in known else {}
-    lists |= {f"statistics.emotion_mean.{k}": v for k, v in known.get("emotion_mean", {}).items()}
-    for name, values in lists.items():
-        if len(values) != rig.NUM_CHANNELS:
-            raise InputError(f"{path}: {name} has {len(values)} values, expected 72")
-    if min(known.get("motion_std", [0.0])) < 0:
-        raise InputError(f"{path}: statistics.motion_std has a value below 0")
-    for shard in manifest.shards:
-        for entry in shard.clips:
-            if entry["frames"] < 1:
-                raise InputError(f"{path}: {entry['id']}: {entry['frames']} frames, expected 1")
 
 
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
@@ -350,14 +304,12 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         face refers to a vertex that does not exist.
     """
     path = Path(path)
-    with archives.load_npz(path) as data:
-        try:
+    try:
+        with archives.load_npz(path) as data:
             vertices = np.asarray(data["vertices"], np.float32)
             faces = np.asarray(data["faces"], np.int32) if "faces" in data else np.zeros((0, 3))
-        except (ValueError, KeyError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"mesh {path}: not a mesh file ({error})") from None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"mesh {path}: not a mesh file ({error})") from None
     return check_mesh(vertices, faces, name=str(path))
 
 

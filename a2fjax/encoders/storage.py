@@ -19,6 +19,8 @@ from a2fjax.encoders.param_paths import Params, leaves, set_path
 from a2fjax.encoders.speech_encoder import SpeechEncoder
 from a2fjax.errors import InputError, WorkFailed
 
+_LARGEST = 1_000_000
+
 
 def load(name: str, config: EncoderConfig | None = None) -> tuple[SpeechEncoder, Params]:
     """Reads a speech encoder by the name that `audio.features` gives it.
@@ -108,16 +110,19 @@ def restore(
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
-            encoder = from_description(
-                budgets.parse_json(metadata["encoder"], name="its description"), config
-            )
+            description = budgets.parse_json(metadata["encoder"], name="its description")
+            _check_sizes(description, "its description")
+            encoder = from_description(description, config)
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not a saved encoder, or damaged ({error})") from None
-    shapes = jax.eval_shape(encoder.init, jax.random.key(0))
-    expected = {name: leaf.shape for name, leaf in leaves(shapes)}
+    try:
+        shapes = jax.eval_shape(encoder.init, jax.random.key(0))
+        expected = {name: leaf.shape for name, leaf in leaves(shapes)}
+    except Exception as error:  # noqa: BLE001 - sizes that fit nothing show as any kind of error
+        raise InputError(f"{path}: its description is no encoder's ({error})") from None
     if {name: value.shape for name, value in tensors.items()} != expected:
         raise InputError(f"{path}: damaged (its weights do not fit its description)")
     if metadata.get("crc32") != _checksum(tensors):
@@ -142,6 +147,22 @@ def from_description(description: dict[str, Any], config: EncoderConfig) -> Spee
         if isinstance(error, InputError):
             raise
         raise InputError(f"not the description of an encoder ({error})") from None
+
+
+def _check_sizes(description: Any, where: str) -> None:
+    """Checks the numbers of a description before a network of these sizes is traced.
+
+    Raises:
+      InputError: more layers than the budget, or a size beyond any network's.
+    """
+    for key, value in description.items() if isinstance(description, dict) else ():
+        if isinstance(value, dict):
+            _check_sizes(value, f"{where}: {key}")
+        for size in value if isinstance(value, list) else [value]:
+            if isinstance(size, int) and abs(size) > _LARGEST:
+                raise InputError(f"{where}: {key}={size}, expected at most {_LARGEST}")
+        if "layers" in key and isinstance(value, int):
+            budgets.check("layers", value, where)
 
 
 def _checksum(tensors: dict[str, np.ndarray]) -> str:

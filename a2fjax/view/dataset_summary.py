@@ -42,7 +42,7 @@ class DatasetSummary:
 
     folder: Path
     manifest: records.Manifest
-    clips: list[records.IndexEntry]
+    clips: list[dict[str, Any]]
     records_read: int
     languages: Counter[str]
     channel_share: np.ndarray | None
@@ -86,7 +86,7 @@ def read(folder: str | Path) -> DatasetSummary:
     return DatasetSummary(folder, manifest, clips, len(sample), languages, share, _quality(folder))
 
 
-def _sample(folder: Path, clips: list[records.IndexEntry]) -> Iterator[records.Clip]:
+def _sample(folder: Path, clips: list[dict[str, Any]]) -> Iterator[records.Clip]:
     """Yields readable clips, evenly over each split."""
     for split in sorted({clip["split"] for clip in clips}):
         source = ClipSource([folder], split, cache_bytes=0)
@@ -154,7 +154,7 @@ def _count(number: int, what: str) -> str:
 
 def _counted(
     found: DatasetSummary,
-    key: Callable[[records.IndexEntry], Any],
+    key: Callable[[dict[str, Any]], Any],
     title: str,
     order: Sequence[str] = (),
 ) -> list[str]:

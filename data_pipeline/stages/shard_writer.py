@@ -51,7 +51,7 @@ class Statistics:
         self.emotion_count += emotion.sum(axis=0)[:, None] * observed
         self.emotion_total += (emotion.T @ motion) * observed
 
-    def result(self) -> records.Statistics:
+    def result(self) -> dict[str, Any]:
         """Returns the manifest's "statistics"; an emotion without frames has the overall mean."""
         mean = self.total / np.maximum(self.count, 1.0)
         variance = np.maximum(self.square / np.maximum(self.count, 1.0) - mean**2, 0.0)
@@ -81,7 +81,7 @@ def write_shards(
     files: int,
     subjects: list[records.Subject],
     meshes: dict[str, tuple[np.ndarray, np.ndarray]],
-    source: Callable[[records.Statistics], dict[str, Any]],
+    source: Callable[[dict[str, Any]], dict[str, Any]],
     before_manifest: Callable[[records.Manifest], None] = lambda manifest: None,
 ) -> records.Manifest:
     """Writes the shards, the neutral meshes and the manifest of a dataset.
@@ -110,7 +110,7 @@ def write_shards(
     names = [f"clips-{i:05d}-of-{number:05d}.arrayrecord" for i in range(number)]
     bounds = [count * (i + 1) // number for i in range(number)]
     statistics, mask, synthetic = Statistics(), np.zeros(72, bool), False
-    index: list[list[records.IndexEntry]] = [[] for _ in names]
+    index: list[list[dict[str, Any]]] = [[] for _ in names]
     which, writer = 0, None
     ids: set[str] = set()
     try:

@@ -75,7 +75,6 @@ def test_what_does_not_fit_is_not_written():
 
 def manifest(**changes):
     entry = {"id": "a/1", "subject": "a", "sentence": "s", "split": "train", "frames": 10}
-    entry["emotion"] = "happy"
     values = {
         "subjects": [records.Subject("anna", None, False)],
         "shards": [records.Shard("clips-00000-of-00001.arrayrecord", [entry])],
@@ -133,8 +132,8 @@ def test_meshes_are_checked(tmp_path):
             records.read_mesh(path)
     records.write_mesh(path, vertices, faces)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(InputError, match="m.npz: not a zip"):
+    with pytest.raises(InputError, match="not a mesh file"):
         records.read_mesh(path)
     path.write_bytes(b"not a mesh")
-    with pytest.raises(InputError, match="m.npz: is another kind of file"):
+    with pytest.raises(InputError, match="not a mesh file"):
         records.read_mesh(path)

@@ -121,6 +121,7 @@ class _Tensors:
         self.paths: dict[str, Path] = {}
         self._error = SafetensorError
         for path in paths:
+            budgets.regular_file(path)
             try:
                 file = safe_open(path, framework="numpy")
                 for name in file.keys():  # noqa: SIM118 - not a mapping.
@@ -171,6 +172,7 @@ def load(
         raise InputError(
             f"{source}: has {config.num_hidden_layers} layers, {layers} were asked for"
         )
+    budgets.check("layers", config.num_hidden_layers, source)
     tensors = _Tensors(_shards(source))
     prefix = f"{config.model_type}."
     if not any(name.startswith(prefix) for name in tensors.shapes):

@@ -127,7 +127,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
         if not part.is_file():
             raise InputError(f"{part}: no such file, but {file.name} names it")
         try:
-            with safe_open(part, framework="np") as opened:
+            with safe_open(budgets.regular_file(part), framework="np") as opened:
                 names = list(opened.keys())
                 for name in names:
                     short = re.sub(r"^(model\.)?encoder\.", "", name)
@@ -177,6 +177,7 @@ def _check(
     for key, value in dataclasses.asdict(sizes).items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{file}: the encoder has {key} {value!r}")
+    budgets.check("layers", sizes.layers, file)
     if sizes.width % sizes.heads:
         raise InputError(f"{file}: width {sizes.width} is no multiple of {sizes.heads} heads")
     expected = dict(expected_shapes(names, sizes))
