@@ -32,7 +32,9 @@ def main(argv=None):
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--cases", type=int, help="instead of --minutes")
     parser.add_argument("--seed", type=int, default=None, help="first seed; default: the time")
-    parser.add_argument("--only", default="", help="commands whose name contains this")
+    parser.add_argument(
+        "--only", default="", help="beginning of the commands' names: build, read, jobs, run"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
@@ -193,7 +195,7 @@ def work(folder, seed, only):
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     made = folder / f"world-{os.getpid()}"
-    targets = [t for t in world.make(made) if only in t.name]
+    targets = world.make(made, only)
     weights = np.array([t.weight for t in targets])
     for target in targets:  # What is loaded and compiled once counts for no case.
         os.environ["FUZZ_VICTIM"] = str(target.files(target.folder)[0])
@@ -202,7 +204,8 @@ def work(folder, seed, only):
             world.call(target, folder / "warm-up")
             shutil.rmtree(folder / "warm-up")
     say(ready=True)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         rng = np.random.default_rng(seed)
         target = targets[rng.choice(len(targets), p=weights / weights.sum())]
         case = folder / f"case-{seed}"
@@ -227,6 +230,7 @@ def work(folder, seed, only):
         say(code=code, problems=problems)
         shutil.rmtree(case, ignore_errors=True)
         seed += 1
+    return 0
 
 
 def check(code, text, case, before):

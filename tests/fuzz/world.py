@@ -132,11 +132,11 @@ def make_run(folder):
         return a2fjax_main.main(["config", "--config", str(work / "run" / "config.json")])
 
     return [
-        Target("infer inputs", root, ("mesh.*", "mood.*"), infer, 2.0),
-        Target("infer run", root, tuple(config), infer),
-        Target("inspect run", root, tuple(config), inspect("run")),
-        Target("inspect shards", root, dataset, inspect("shards"), 2.0),
-        Target("config", root, ("run/config.json",), pinned, 1.5),
+        Target("run infer inputs", root, ("mesh.*", "mood.*"), infer, 2.0),
+        Target("run infer", root, tuple(config), infer),
+        Target("run inspect", root, tuple(config), inspect("run")),
+        Target("run inspect shards", root, dataset, inspect("shards"), 2.0),
+        Target("run config", root, ("run/config.json",), pinned, 1.5),
     ]
 
 
@@ -167,8 +167,8 @@ def make_readers(folder):
         return 0
 
     return [
-        Target("motion", root, ("m.*",), read, 1.5),
-        Target("shapes", shapes, ("rig.npz",), read_shapes),
+        Target("read motion", root, ("m.*",), read, 1.5),
+        Target("read shapes", shapes, ("rig.npz",), read_shapes),
         make_encoders(folder / "encoders"),
     ]
 
@@ -191,7 +191,7 @@ def make_encoders(folder):
             storage.load(f"{kind}:{victim if kind == 'whisper' else victim.parent}")
         return 0
 
-    return Target("encoders", folder, ("*.npz", "base/*", "*.safetensors"), read)
+    return Target("read encoders", folder, ("*.npz", "base/*", "*.safetensors"), read)
 
 
 def make_jobs(folder):
@@ -235,16 +235,21 @@ def make_jobs(folder):
 
     victims = ("runs/**/*.json", "runs/**/*.jsonl", "runs/**/exit")
     return [
-        Target("jobs", root, victims, listing, 1.5),
-        Target("profile", root, ("site.toml",), profiled, 0.5),
+        Target("jobs list", root, victims, listing, 1.5),
+        Target("jobs profile", root, ("site.toml",), profiled, 0.5),
     ]
 
 
-def make(folder):
-    """Writes all files below a folder; returns the targets."""
+MAKERS = {"build": make_captures, "read": make_readers, "jobs": make_jobs, "run": make_run}
+"""By the first word of their targets' names."""
+
+
+def make(folder, only=""):
+    """Writes the files of all targets whose name begins with a text; returns these targets."""
     folder.mkdir(parents=True, exist_ok=True)
-    makers = (make_captures, make_readers, make_jobs, make_run)
-    return [target for maker in makers for target in maker(folder)]
+    makers = [m for word, m in MAKERS.items() if word.startswith(only) or only.startswith(word)]
+    targets = [target for maker in makers for target in maker(folder)]
+    return [target for target in targets if target.name.startswith(only)]
 
 
 def copy(target, work):
