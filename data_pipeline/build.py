@@ -30,6 +30,7 @@ from a2fjax.errors import (
     ArgumentParser,
     InputError,
     WorkFailed,
+    one_line,
 )
 from data_pipeline.execution import build_lock, console, content_key, executor
 from data_pipeline.execution.console import WriteLine
@@ -126,13 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("data_pipeline.build: stopped: its output was closed; run it again to go on")
         return EXIT_FAILED
     except InputError as error:
-        print(f"data_pipeline.build: error: {error}", file=sys.stderr)
+        print(f"data_pipeline.build: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except WorkFailed as error:
-        print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
+        print(f"data_pipeline.build: failed: {one_line(str(error))}", file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:
-        print(f"data_pipeline.build: error: {files.path_error(error)}", file=sys.stderr)
+        print(
+            f"data_pipeline.build: error: {one_line(str(files.path_error(error)))}", file=sys.stderr
+        )
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         # Ray replaces an exception raised by a signal handler with its own.

@@ -88,7 +88,7 @@ def _check_poll(args: argparse.Namespace) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"launch/submit.py: {' '.join(message.split())}", file=sys.stderr)
+    print(f"launch/submit.py: {errors.one_line(message)}", file=sys.stderr)
     return code
 
 

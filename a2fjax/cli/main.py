@@ -80,7 +80,7 @@ def _usage() -> str:
 
 
 def _fail(prog: str, message: str, code: int) -> int:
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{prog}: error: {errors.one_line(message)}", file=sys.stderr)
     return code
 
 

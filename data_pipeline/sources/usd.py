@@ -99,7 +99,7 @@ def _probe_in_process(path: Path, size: int, changed: int) -> None:
     except subprocess.TimeoutExpired:
         raise InputError(
             f"{path}: damaged, or its layers refer to too many others: it could not be read in "
-            f"{seconds:g} s; {budgets.PREFIX}USD_SECONDS sets the limit"
+            f"{seconds:.3g} s; {budgets.PREFIX}USD_SECONDS sets the limit"
         ) from None
     if done.returncode:
         output = done.stdout.decode("utf-8", "replace").strip().splitlines()
