@@ -23,6 +23,7 @@ PREFIX = "A2F_BUDGET_"
 
 DEFAULTS: dict[str, tuple[float, str]] = {
     "text_mb": (512, "MB in a text file (JSON, CSV, TOML, OBJ, PLY)"),
+    "file_gb": (64, "GB in one file of a capture"),
     "values_millions": (25, "million values in a text file"),
     "json_depth": (64, "levels of nesting in JSON and TOML"),
     "unpacked_gb": (16, "GB that one file unpacks to"),
@@ -139,6 +140,21 @@ def read_bytes(path: str | Path) -> bytes:
     check("text_mb", path.stat().st_size / 1e6, path)
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_tail(path: str | Path, size: int) -> bytes:
+    """Returns at most the last `size` bytes of a file, such as a log that grows.
+
+    Raises:
+      InputError: as `regular_file`.
+    """
+    path = regular_file(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read(size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 

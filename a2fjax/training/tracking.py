@@ -82,7 +82,8 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    data = budgets.read_bytes(path) if path.exists() else b""
+    for text in data.decode(errors="replace").splitlines():
         try:
             line = budgets.parse_json(text, name=str(path))
         except ValueError:

@@ -20,6 +20,7 @@ from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
 from data_pipeline.sources.sequences import FrameSequence, MotionFile, frame_numbers, named_curves
 
+_MEMORY = f"{budgets.PREFIX}USD_GB sets the limit"
 SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 _FACE_NAMES = ("face", "head", "skin")
@@ -103,9 +104,9 @@ def _probe_in_process(path: Path, size: int, changed: int) -> None:
         ) from None
     if done.returncode:
         output = done.stdout.decode("utf-8", "replace").strip().splitlines()
-        reason = (
-            output[-1] if done.returncode == 2 and output else f"its reader ended {done.returncode}"
-        )
+        reason = f"its reader ended {done.returncode}, perhaps for lack of memory: {_MEMORY}"
+        if done.returncode == 2 and output:
+            reason = output[-1]
         raise InputError(reason if str(path) in reason else f"{path}: damaged: {reason}")
 
 
@@ -128,7 +129,7 @@ def probe(path: str, memory: str) -> None:
         for frame in range(vertices.shape[0] if vertices is not None else 0):
             vertices[frame : frame + 1]  # type: ignore[index]
     except (InputError, MemoryError) as error:
-        reason = f"it needs more memory than {budgets.PREFIX}USD_GB allows"
+        reason = f"it needs more memory: {_MEMORY}"
         print(str(error) if isinstance(error, InputError) else reason, flush=True)
         sys.stdout.flush()
         os._exit(2)  # the library may crash again during cleanup

@@ -156,8 +156,9 @@ class _Runs:
     def poll(self, run: str) -> tuple[str, driver.Points]:
         """See `tuning.Runs`."""
         folder, points = Path(run), []
-        with contextlib.suppress(OSError):
-            for text in (folder / "metrics.jsonl").read_text(errors="replace").splitlines():
+        with contextlib.suppress(InputError):
+            data = budgets.read_bytes(folder / "metrics.jsonl")
+            for text in data.decode(errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     line = budgets.parse_json(text, name="metrics.jsonl")
                     points.append((int(line["step"]), float(line[self._metric])))

@@ -33,7 +33,7 @@ def digests(
         result[name] = ""
         with contextlib.suppress(OSError):
             if str(folder.resolve()) not in pending:
-                text = (folder / "manifest.json").read_bytes()
+                text = budgets.read_bytes(folder / "manifest.json")
                 result[name] = hashlib.sha256(text).hexdigest()
     return result
 

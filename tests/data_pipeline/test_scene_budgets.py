@@ -22,21 +22,18 @@ def doubling(tmp_path):
     """A scene of 60 prims, each of which refers to the next one twice: 2^60 in all."""
     pytest.importorskip("pxr")
     path = tmp_path / "doubling.usda"
-    path.write_text(
-        scene(
-            "".join(
-                f'def "a{i}" {{ def "l" (references = </a{i + 1}>) {{}}\n'
-                f'  def "r" (references = </a{i + 1}>) {{}} }}\n'
-                for i in range(60)
-            )
-        )
+    child = 'def "{}" (\n references = </a{}>\n)\n{{\n}}\n'
+    prims = (
+        f'def "a{i}"\n{{\n{child.format("l", i + 1)}{child.format("r", i + 1)}}}\n'
+        for i in range(60)
     )
+    path.write_text(scene("".join(prims)))
     return path
 
 
 def test_a_scene_is_composed_in_limited_time(doubling, monkeypatch):
     monkeypatch.setenv("A2F_BUDGET_USD_SECONDS", "2")
-    with pytest.raises(InputError, match="could not be read in 2 s; A2F_BUDGET_USD_SECONDS|usd_gb"):
+    with pytest.raises(InputError, match="A2F_BUDGET_USD_(SECONDS|GB)"):
         usd.read_usd(doubling)
 
 
@@ -137,5 +134,6 @@ def test_the_probe_fits_into_its_memory(tmp_path, monkeypatch):
     points = ", ".join(f"({i}, {i * i}, 1)" for i in range(9))
     samples = ", ".join(f"{code}: [{points}]" for code in range(3))
     path = tmp_path / "x.usda"
-    path.write_text(scene(f'def Mesh "face" {{ point3f[] points.timeSamples = {{ {samples} }} }}'))
+    prims = f'def Mesh "face"\n{{\n point3f[] points.timeSamples = {{ {samples} }}\n}}\n'
+    path.write_text(scene(prims))
     assert usd.read_usd(path).vertices.shape == (3, 9, 3)

@@ -314,14 +314,14 @@ def change_usda(data, rng):
         layers = ", ".join(f"@./part{i}.usda@" for i in range(2000))
         return b"#usda 1.0\n(\n subLayers = [" + layers.encode() + b"]\n)\n"
     if kind == 1:
+        child = 'def "{}" (\n references = </a{}>\n)\n{{\n}}\n'
         prims = "".join(
-            f'def "a{i}" {{ def "l" (references = </a{i + 1}>) {{}}\n'
-            f' def "r" (references = </a{i + 1}>) {{}} }}\n'
+            f'def "a{i}"\n{{\n{child.format("l", i + 1)}{child.format("r", i + 1)}}}\n'
             for i in range(int(rng.integers(2, 60)))
         )
         return data + prims.encode()
     if kind == 2:
-        return data + b'def "deep" {' * 3000 + b"}" * 3000
+        return data + b'def "deep"\n{\n' * 3000 + b"}\n" * 3000
     return change_text(data, rng)
 
 

@@ -47,8 +47,6 @@ def main(argv=None):
     for name, counts in sorted(table.items()):
         shown = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
         print(f"  {name:<{width}}  {sum(counts.values()):>5} cases: {shown}")
-    for line in failures:
-        print(f"FAILED {line}")
     print(f"fuzz: {sum(map(sum, (c.values() for c in table.values())))} cases, "
           f"{len(failures)} failures")  # fmt: skip
     return 1 if failures else 0
@@ -89,7 +87,9 @@ def watch(folder, seed, args):
                 elif "code" in line:
                     reader.end()
                     table[current["target"]][outcome(line)] += 1
-                    failures += [f"{describe(current)}: {p}" for p in line["problems"]]
+                    found = [f"{describe(current)}: {p}" for p in line["problems"]]
+                    failures += found
+                    print("".join(f"FAILED {each}\n" for each in found), end="", flush=True)
                     current, done = None, done + 1
                     over = time.monotonic() > end if args.cases is None else done >= args.cases
                     if over:
@@ -102,6 +102,7 @@ def watch(folder, seed, args):
             raise SystemExit(f"fuzz: no case was run: {reader.why}: {log.read()[-2000:]}")
         table[current["target"]]["killed"] += 1
         failures.append(f"{describe(current)}: {reader.why}")
+        print(f"FAILED {failures[-1]}", flush=True)
         done += 1
     return table, failures
 
@@ -134,6 +135,7 @@ class Reader:
     def begin(self):
         self._start = time.monotonic()
         self._memory, self._spent = usage(self.process.pid)
+        self._worked, self._active = 0.0, self._start
 
     def end(self):
         self._start = None
@@ -152,8 +154,11 @@ class Reader:
             if self._start is not None:
                 memory, spent = usage(self.process.pid)
                 waited, worked = time.monotonic() - self._start, spent - self._spent
-                # On a busy machine a case waits for the processor: only waiting for nothing counts.
-                if worked > SECONDS or (waited > SECONDS and worked < 1) or waited > 10 * SECONDS:
+                if worked > self._worked:
+                    self._worked, self._active = worked, time.monotonic()
+                idle = time.monotonic() - self._active
+                # On a busy machine a case may wait for the processor for some time.
+                if worked > SECONDS or idle > SECONDS or waited > 20 * SECONDS:
                     self.why = f"no end after {worked:.0f} s of work, {waited:.0f} s in all"
                     return None
                 if memory - self._memory > GROWTH:

@@ -16,7 +16,7 @@ import soundfile
 from a2fjax import rig
 from a2fjax.animation import formats
 from a2fjax.cli import main as a2fjax_main
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, one_line
 from data_pipeline import build
 from launch import submit
 
@@ -262,7 +262,7 @@ def call(target, work):
     try:
         return target.run(work)
     except InputError as error:
-        print(f"fuzz: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"fuzz: error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
