@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from a2fjax import mesh_descriptor, rig
+from a2fjax import budgets, mesh_descriptor, rig
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
@@ -93,6 +94,7 @@ def load_params(
     folder = Path(run).absolute() / FOLDER / str(step)
     with orbax_errors.quiet():
         meta, shapes = inspect(folder, item)
+        _check_size(folder / item, shapes)
         try:
             with _reader() as reader:
                 kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
@@ -101,6 +103,17 @@ def load_params(
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
             raise damaged(folder, error) from None
     return step, found[item], meta
+
+
+def _check_size(folder: Path, shapes: Any) -> None:
+    """Checks the size of an item's arrays, as its metadata states it, against its files.
+
+    Raises:
+      InputError: beyond the budgets of what files unpack to.
+    """
+    stated = sum(np.dtype(s.dtype).itemsize * math.prod(s.shape) for s in jax.tree.leaves(shapes))
+    stored = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    budgets.check_unpacked(stated, stored, folder)
 
 
 def check_params(params: Any, expected: Any, *, name: str) -> None:
