@@ -275,7 +275,10 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[str, Any, dict[str, Any]]]:
-    lines = list(csv.reader(text.splitlines()))
+    try:
+        lines = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise InputError(f"emotion track {path}: not a CSV ({error})") from None
     header = [cell.strip() for cell in lines[0]] if lines else []
     if not header or header[0].lower() != "time":
         first = header[0][:40] if header else ""

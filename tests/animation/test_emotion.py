@@ -98,6 +98,8 @@ def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
         ("x.json", '{"times": [0], "weights": [{"sad": "x"}]}', "row 0: expected numbers"),
         ("x.json", '{"times": [0], "weights": [{"sad": 0}]}', "row 0: .*sum to 0"),
         ("x.csv", "", "first column"),
+        ("x.csv", 'time,happy\n0,"' + "x" * 200_000, "not a CSV"),
+        ("x.json", "[" * 100_000, "nesting"),
         ("x.csv", "t,happy\n0,1\n", ":1: first column is 't'"),
         ("x.csv", "time,happy\n", "has no rows"),
         ("x.csv", "time,happy\n0,1\n0,1\n", ":3: time 0: expected a time after 0"),
