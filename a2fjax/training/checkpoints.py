@@ -164,6 +164,9 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         mesh descriptor.
     """
     path = epath.Path(folder)
+    for part in Path(folder).rglob("*"):
+        if not part.is_dir():
+            budgets.regular_file(part)
     try:
         with _reader() as reader:
             wanted = ocp.args.Composite(meta=ocp.args.JsonRestore())
