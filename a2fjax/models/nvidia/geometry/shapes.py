@@ -144,10 +144,9 @@ def _listed(path: Path, data: dict[str, np.ndarray]) -> tuple[list[str], Any]:
             if {f"{prefix}names", f"{prefix}deltas"} <= set(data):
                 names = [str(n) for n in np.ravel(data[f"{prefix}names"])]
                 deltas = data[f"{prefix}deltas"]
-                if not deltas.ndim or len(names) != len(deltas):
-                    raise InputError(
-                        f"{path}: {len(names)} names for deltas of shape {deltas.shape}"
-                    )
+                count = len(deltas) if deltas.ndim else 0
+                if len(names) != count:
+                    raise InputError(f"{path}: {len(names)} names of shapes, {count} shapes")
                 return names, deltas
         if "poseNames" in data:
             names = [str(n) for n in np.ravel(data["poseNames"]) if str(n) != "neutral"]
