@@ -3,6 +3,7 @@
 #                            beside the regression model (about an hour on two cores)
 # make test                  the fast tests (slow ones: make test-slow)
 # make test-jax              the fast tests that depend on the version of jax, flax, orbax or grain
+# make fuzz [MINUTES=2]      every command on files damaged by structure; SEED=N repeats a run
 # make parity                compares encoders with PyTorch and CTranslate2, and installs them if it can
 # All of them set up the environment first; PYTHON=python3.13 selects another interpreter.
 
@@ -22,7 +23,7 @@ export PYTHONUNBUFFERED = 1
 # The tests compile much and compute little: without optimisation they take two thirds of the time.
 FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
 
-.PHONY: setup demo diffusion test test-slow test-jax parity lint format types clean-demo
+.PHONY: setup demo diffusion test test-slow test-jax fuzz parity lint format types clean-demo
 
 setup: $(VENV)/.installed
 
@@ -64,6 +65,11 @@ JAX_TESTS = tests/data/test_loader.py tests/diffusion tests/encoders/test_wav2ve
 test-jax: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 	  --ignore-glob='*nvidia*' --ignore=tests/training/test_encoders.py $(JAX_TESTS) $(ARGS)
+
+MINUTES ?= 2
+SEED ?=
+fuzz: setup
+	@$(FAST) $(BIN)/python tests/fuzz/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The extra is large and only for these tests: without it, they skip and give the reason.
 parity: setup

@@ -66,6 +66,17 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f"{message}; `{self.prog} --help` lists the arguments")
 
 
+def one_line(message: str) -> str:
+    """Returns a message in one line, without the middle of names of thousands of characters.
+
+    Example:
+        >>> len(one_line("a name " + "x" * 5000 + ": no such file"))
+        1000
+    """
+    text = " ".join(message.split())
+    return text if len(text) <= 1000 else f"{text[:800]}...{text[-197:]}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns the end of an error message that suggests a valid choice.
 

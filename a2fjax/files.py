@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -168,6 +169,28 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def drop_output() -> None:
+    """Sends what is printed from now on nowhere, after the reader closed the pipe.
+
+    `a2fjax inspect RUN | head` is no error; the interpreter would report one when it exits.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def path_error(error: OSError) -> InputError:
+    """Returns the error for a path that cannot be used, such as a name that is too long.
+
+    Raises:
+      OSError: the error names no path, so that it is a defect of this program.
+    """
+    if error.filename is None:
+        raise error
+    name = str(error.filename)
+    shown = name if len(name) < 300 else f"{name[:200]}..."
+    return InputError(f"{shown}: cannot be used ({error.strerror or error})")
 
 
 def make_folder(path: str | Path) -> None:

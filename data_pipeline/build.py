@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration, files, printing, progress, registry, rig, signals
+from a2fjax import budgets, configuration, files, printing, progress, registry, rig, signals
 from a2fjax.data import records
 from a2fjax.errors import (
     EXIT_BAD_INPUT,
@@ -30,6 +30,7 @@ from a2fjax.errors import (
     ArgumentParser,
     InputError,
     WorkFailed,
+    one_line,
 )
 from data_pipeline.execution import build_lock, console, content_key, executor
 from data_pipeline.execution.console import WriteLine
@@ -122,12 +123,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 finish=args.finish,
                 log=_print_line,
             )
+    except BrokenPipeError:
+        files.drop_output()
+        print("data_pipeline.build: stopped: its output was closed; run it again to go on")
+        return EXIT_FAILED
     except InputError as error:
-        print(f"data_pipeline.build: error: {error}", file=sys.stderr)
+        print(f"data_pipeline.build: error: {one_line(str(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except WorkFailed as error:
-        print(f"data_pipeline.build: failed: {error}", file=sys.stderr)
+        print(f"data_pipeline.build: failed: {one_line(str(error))}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        print(
+            f"data_pipeline.build: error: {one_line(str(files.path_error(error)))}", file=sys.stderr
+        )
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         # Ray replaces an exception raised by a signal handler with its own.
         if received_signals:
@@ -222,6 +232,8 @@ def build(
                     with contextlib.suppress(OSError):
                         out.rmdir()
                 raise
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise WorkFailed(f"{error}; run it again to go on") from None
 
@@ -319,7 +331,7 @@ def _build(
 def _read_state(work: Path) -> dict[str, str]:
     """Returns the content keys that the dataset was built from; empty if unknown."""
     try:
-        state = json.loads((work / _STATE).read_text())
+        state = budgets.load_json(work / _STATE)
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ if not __package__:
     # A script's first path entry is its folder, whose modules must not be imported by bare name.
     sys.path[0] = str(ROOT)
 
-from a2fjax import errors, printing, registry  # noqa: E402
+from a2fjax import errors, files, printing, registry  # noqa: E402
 from a2fjax.errors import InputError  # noqa: E402
 from launch.commands import arrays, monitor, retry, runs, tune  # noqa: E402
 from launch.submission import flags  # noqa: E402
@@ -38,7 +37,9 @@ def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = N
     try:
         registry.load_plugins()
         flags.add(parser)
-        return _run(parser, list(sys.argv[1:] if argv is None else argv), program)
+        code = _run(parser, list(sys.argv[1:] if argv is None else argv), program)
+        sys.stdout.flush()  # A closed pipe shows here, or when the interpreter exits.
+        return code
     except InputError as error:
         return _fail(f"error: {error}", errors.EXIT_BAD_INPUT)
     except errors.WorkFailed as error:
@@ -48,10 +49,12 @@ def main(argv: Sequence[str] | None = None, *, program: Sequence[str] | None = N
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of the output went away, which is no error.
-        with contextlib.suppress(OSError):
-            sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        files.drop_output()
         return errors.EXIT_OK
+    except OSError as error:
+        if error.errno not in files.DISK_ERRORS:
+            return _fail(f"error: {files.path_error(error)}", errors.EXIT_BAD_INPUT)
+        return _fail(f"failed: {error.filename}: {error.strerror}", errors.EXIT_FAILED)
 
 
 def _run(parser: errors.ArgumentParser, argv: list[str], program: Sequence[str] | None) -> int:
@@ -88,7 +91,7 @@ def _check_poll(args: argparse.Namespace) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"launch/submit.py: {' '.join(message.split())}", file=sys.stderr)
+    print(f"launch/submit.py: {errors.one_line(message)}", file=sys.stderr)
     return code
 
 

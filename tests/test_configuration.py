@@ -135,3 +135,23 @@ def test_a_pinned_configuration_that_is_none_is_named(tmp_path, text):
         configuration.load(file)
     with pytest.raises(InputError, match="did you mean" if text is not None else "cannot be read"):
         configuration.load(tmp_path / "confg.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.conv_width", "10**12"),
+        ("model.conv_width", "1000000000000"),
+        ("model.conv_layers", "1000000000"),
+        ("model.past_frames", "1000000000"),
+    ],
+)
+def test_sizes_of_networks_are_bounded(key, value):
+    """A run's config.json comes from anywhere, and a network is traced before it is compared."""
+    with pytest.raises(InputError, match=f"{key}="):
+        configuration.load(None, {key: value})
+
+
+def test_text_that_nests_without_end_is_text():
+    assert configuration.parse_value("[" * 100_000) == "[" * 100_000
+    assert configuration.parse_value("-" * 100_000 + "1") == "-" * 100_000 + "1"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import channel_orders
+from a2fjax import budgets, channel_orders
 from a2fjax.animation import (
     columns,
     curve_rows,
@@ -152,6 +152,7 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
     count = len(rows.values)
     if not count:
         raise InputError(f"{path}: has no frames")
+    budgets.check("frames_millions", count / 1e6, path)
     used, holds, omitted = resolver.resolve(rows.names)
     if resolver.map is None:
         # Head rotation has no channel: frames need not have it.

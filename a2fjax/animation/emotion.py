@@ -202,8 +202,6 @@ def read(path: str | Path) -> EmotionTrack:
       InputError: as for `parse`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"emotion track {path}: no such file")
     step, blend = False, BLEND_SECONDS
     if path.suffix.lower() == ".json":
         data = text_files.read_json(path, "emotion track")

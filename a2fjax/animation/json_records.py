@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.animation import columns, curve_rows, text_files
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.animation.json_frames import FRAME_KEYS, SCALARS, Frame, categories
@@ -173,13 +174,13 @@ class _Finder:
             rows = []  # named values say more than lists without names
         if not rows:
             names = list(named)
-            table = np.full((len(parsed), len(names)), np.nan)
+            table = self._empty(len(parsed), len(names))
             for n, frame in enumerate(parsed):
                 where = f"{self.path}: frame {n}"
                 table[n] = [curve_rows.number(where, k, frame.values.get(k)) for k in names]
             return names, table, any(columns.is_percent(k) for k in names)
         names = self._names_for(rows)
-        table = np.full((len(parsed), len(names)), np.nan)
+        table = self._empty(len(parsed), len(names))
         for n, frame in enumerate(parsed):
             if frame.row is None:
                 continue
@@ -196,6 +197,11 @@ class _Finder:
                 pairs = zip(names, frame.row, strict=True)
                 table[n] = [curve_rows.number(where, k, v) for k, v in pairs]
         return names, table, False
+
+    def _empty(self, frames: int, names: int) -> np.ndarray:
+        # Frames may hold a few names each, and different ones.
+        budgets.check("values_millions", frames * names / 1e6, self.path)
+        return np.full((frames, names), np.nan)
 
     def _names_for(self, rows: list[list[Any]]) -> list[str]:
         width = len(rows[0])

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import channel_orders, files, rig
+from a2fjax import budgets, channel_orders, files, rig
 from a2fjax.animation import text_files, tracks
 from a2fjax.errors import InputError, nearest
 
@@ -197,14 +197,10 @@ def is_recording(path: str | Path) -> bool:
 
 def _lines(path: Path) -> tuple[str, tuple[str, ...], list[str]]:
     """Returns (newline, header, rows) of a file with at least one row."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = budgets.read_table(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a Live Link Face CSV (not text)") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.split(newline)
     while lines and not lines[-1].strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.data import records
 from a2fjax.errors import InputError, nearest
 
@@ -48,11 +50,10 @@ def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"mesh {path}: unknown ending {path.suffix!r}{nearest(ending, ENDINGS)}")
     if ending == ".npz":
         return records.read_mesh(path)
-    if not path.is_file():
-        raise InputError(f"mesh {path}: no such file")
+    budgets.regular_file(path)
     try:
         if ending == ".npy":
-            vertices, faces = np.load(path, allow_pickle=False), np.zeros((0, 3))
+            vertices, faces = archives.load_npy(path), np.zeros((0, 3))
         else:
             vertices, faces = _read_obj_or_ply(path)
         return records.check_mesh(vertices, faces, name=str(path))
@@ -73,7 +74,7 @@ def read_frame(path: str | Path) -> tuple[np.ndarray, bytes]:
     """
     path = Path(path)
     if path.suffix.lower() == ".obj" and path.is_file():
-        data = b"\n" + path.read_bytes()
+        data = b"\n" + budgets.read_table(path)
         start = data.find(b"\nf ")
         quick = _obj_vertices(data)
         if quick is not None and start > data.rfind(b"\nv "):
@@ -99,8 +100,7 @@ def _read_obj_or_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     ending = path.suffix.lower()
     if ending not in (".obj", ".ply"):
         raise InputError(f"mesh {path}: unknown ending {path.suffix!r}; expected .obj or .ply")
-    if not path.is_file():
-        raise InputError(f"mesh {path}: no such file")
+    budgets.regular_file(path)
     try:
         return _read_obj(path) if ending == ".obj" else _read_ply(path)
     except InputError:
@@ -171,7 +171,7 @@ def _fan(corners: list[int]) -> list[tuple[int, int, int]]:
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    data = b"\n" + path.read_bytes()
+    data = b"\n" + budgets.read_table(path)
     quick = _obj_vertices(data)
     if quick is not None:
         triangles = _obj_faces(data, len(quick))
@@ -200,7 +200,8 @@ def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with open(path, "rb") as file:
+    data = budgets.read_bytes(path)
+    with io.BytesIO(data) as file:
         if file.readline().strip() != b"ply":
             raise ValueError("its first line is not 'ply'")
         form = ""
@@ -230,6 +231,8 @@ def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     vertices: np.ndarray = np.zeros((0, 3))
     faces: Any = []
     for name, count, properties in elements:
+        if not 0 <= count * max(1, len(properties)) <= len(data):
+            raise ValueError(f"its header states {count} of {name}, the file has {len(data)} bytes")
         if name == "vertex" and all(p[0] != "list" for p in properties):
             table = source.table(count, [_PLY_TYPES[p[0]] for p in properties])
             names = [p[-1] for p in properties]

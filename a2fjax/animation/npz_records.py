@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from a2fjax import archives
 from a2fjax.animation import columns, curve_rows
 from a2fjax.animation.columns import Resolver
 from a2fjax.animation.curve_rows import Rows
@@ -21,25 +20,10 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a NumPy archive.
 
     Raises:
-      InputError: missing, damaged, or not an archive of plain arrays.
+      InputError: missing, damaged, not an archive of plain arrays, or beyond the budgets.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {key: data[key] for key in data.files}
-    except AttributeError:
-        raise InputError(
-            f"{path}: is one array, expected an archive with names and values"
-        ) from None
-    except (
-        *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, OverflowError),
-        *(MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    ) as error:
-        text = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
-        if "allow_pickle" in text or "Object arrays" in text or "Python objects" in text:
-            text = "it holds pickled objects, which are refused: save plain arrays"
-        raise InputError(f"{path}: not a NumPy archive ({text})") from None
+    with archives.load_npz(path) as data:
+        return dict(data)
 
 
 def read(path: Path, resolver: Resolver) -> Rows:

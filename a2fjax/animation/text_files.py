@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 
 MISSING = frozenset(
@@ -68,27 +68,27 @@ def parse_number(text: str) -> float | None:
 
 
 def read(path: Path) -> str:
-    """Reads a text file.
+    """Reads a text file of values.
 
     Raises:
-      InputError: missing, unreadable, or not text in UTF-8 or UTF-16.
+      InputError: missing, unreadable, beyond the budgets, or not text in UTF-8 or UTF-16.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    return _decoded(path, budgets.read_table(path))
+
+
+def _decoded(path: Path, data: bytes) -> str:
     try:
-        return decode(path.read_bytes())
+        return decode(data)
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text in UTF-8 or UTF-16") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_head(path: Path, size: int = 1 << 16) -> str:
     """Returns the beginning of a file as text; "" if it cannot be read or is not text."""
     try:
-        with open(path, "rb") as file:
+        with budgets.regular_file(path).open("rb") as file:
             data = file.read(size)
-    except OSError:
+    except (OSError, InputError):
         return ""
     # The last character may be cut.
     for cut in range(4):
@@ -107,32 +107,21 @@ def read_json(path: Path, name: str = "") -> Any:
       name: what the file is, for messages.
 
     Raises:
-      InputError: not JSON, nested too deeply, or an object that has a key twice.
+      InputError: not JSON, beyond the budgets, or an object that has a key twice.
     """
-    text, where = read(path), f"{name} {path}".strip()
-    try:
-        try:
-            return json.loads(text, object_pairs_hook=_unique_keys)
-        except json.JSONDecodeError as error:
-            if not error.msg.startswith("Extra data"):
-                raise
-            lines = [line for line in text.splitlines() if line.strip()]
-            return [json.loads(line, object_pairs_hook=_unique_keys) for line in lines]
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({' '.join(str(error).split())[:160]})") from None
+    text, where = _decoded(path, budgets.read_bytes(path)), f"{name} {path}".strip()
 
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise InputError(f"{where}: key {key[:60]!r} appears twice in one object")
+                seen.add(key)
+        return out
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise InputError(f"key {key[:60]!r} appears twice in one object")
-            seen.add(key)
-    return out
+    return budgets.parse_json(text, name=where, pairs=unique_keys, lines=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +215,8 @@ def read_table(path: Path, is_name: Callable[[str], bool]) -> Table:
       is_name: see `split_header`.
 
     Raises:
-      InputError: empty, no rows, or a row with more or fewer cells than the header.
+      InputError: empty, no rows, beyond the budgets, or a row with more or fewer cells than the
+        header.
     """
     text = read(path)
     if not text.strip():
@@ -238,12 +228,16 @@ def read_table(path: Path, is_name: Callable[[str], bool]) -> Table:
     if not body:
         raise InputError(f"{path}: has a header but no frames")
     blank = sum(not line.strip() for line in body)
+    spaced = blank > _MANY_BLANK * len(body)
+    # Rows without values are filled up.
+    count = (len(body) - blank if spaced else len(body)) * len(header)
+    budgets.check("values_millions", count / 1e6, path)
     rows: list[list[str]] = []
     lines: list[int] = []
     reader = csv.reader(body, delimiter=mark)
     try:
         for row in reader:
-            if not row and blank > _MANY_BLANK * len(body):
+            if not row and spaced:
                 continue  # a line end too many, not a frame without values
             rows.append(_fitted(path, skipped + 1 + reader.line_num, row, header))
             lines.append(skipped + 1 + reader.line_num)

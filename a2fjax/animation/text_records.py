@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.animation import columns, curve_rows, text_files
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.errors import InputError
@@ -28,6 +29,7 @@ from a2fjax.errors import InputError
 _HEAD_AND_EYES = 10
 _PAIR = re.compile(r"\s*(?P<name>[A-Za-z][\w .]*?)\s*[&-]\s*(?P<value>-?[\d.,]+(e-?\d+)?)\s*")
 _FEWEST = 3  # channels in a line
+_LONGEST = 200  # characters of a name and its value
 
 
 def recognise(head: str) -> bool:
@@ -36,8 +38,12 @@ def recognise(head: str) -> bool:
     return any(line.startswith("bs,") for line in lines) or any(map(_is_packet, lines))
 
 
+def _pair(field: str) -> re.Match[str] | None:
+    return _PAIR.fullmatch(field) if len(field) <= _LONGEST else None
+
+
 def _is_packet(line: str) -> bool:
-    names = [m["name"] for f in line.split("|") if (m := _PAIR.fullmatch(f))]
+    names = [m["name"] for f in line.split("|") if (m := _pair(f))]
     return sum(columns.known_name(n) is not None for n in names) >= _FEWEST
 
 
@@ -67,6 +73,7 @@ def _read_face_cap(path: Path, lines: list[tuple[int, str]]) -> Rows:
             if names:
                 raise InputError(f"{place}: a second line of names")
             names = [name for name in cells[1:] if name]
+            budgets.check("values_millions", len(names) * len(lines) / 1e6, path)
         elif cells[0] == "k":
             start = len(cells) - len(names)
             if start - 2 != _HEAD_AND_EYES and len(cells) > 2:
@@ -93,7 +100,7 @@ def _read_packets(path: Path, lines: list[tuple[int, str]]) -> Rows:
         time = np.nan
         weights = line.split("=head")[0]
         for index, field in enumerate(weights.split("|")):
-            match = _PAIR.fullmatch(field)
+            match = _pair(field)
             if match is not None:
                 if match["name"] in frame:
                     raise InputError(f"{place}: {match['name']!r} appears twice")
@@ -106,6 +113,7 @@ def _read_packets(path: Path, lines: list[tuple[int, str]]) -> Rows:
         where.append(place)
         times.append(time)
     names = list(dict.fromkeys(name for frame in frames for name in frame))
+    budgets.check("values_millions", len(names) * len(frames) / 1e6, path)
     values = np.array([[frame.get(name, np.nan) for name in names] for frame in frames])
     clock = np.array(times)
     return Rows(

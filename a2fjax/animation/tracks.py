@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import budgets, rig
 from a2fjax.errors import InputError
 
 NTSC = {
@@ -63,11 +63,18 @@ class Track:
         return out
 
     def resampled(self, fps: float | Fraction = rig.FPS) -> Track:
-        """Returns the track resampled to `fps`, from its first time to its last."""
+        """Returns the track resampled to `fps`, from its first time to its last.
+
+        Raises:
+          InputError: more frames than the budget `frames_millions`.
+        """
         fps = rate(fps)
         span = self.times[-1] - self.times[0]
         # Half a microsecond of tolerance, so that rounding does not drop the last frame.
         count = int(np.floor(span * float(fps) + 5e-7 * float(fps))) + 1
+        budgets.check(
+            "frames_millions", count / 1e6, f"a track of {span:g} s at {float(fps):g} fps"
+        )
         times = self.times[0] + np.arange(count) * (fps.denominator / fps.numerator)
         return Track(self.at(times), times, self.observed, self.notes)
 

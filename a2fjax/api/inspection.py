@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import budgets
 from a2fjax import configuration as config_lib
 from a2fjax.configuration import Config, Resolved
 from a2fjax.errors import InputError
@@ -57,7 +58,7 @@ def describe_run(folder: Path, step: int | None = None) -> list[str]:
     from a2fjax.training import checkpoints, tracking
 
     path = folder / "config.json"
-    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
+    resolved = config_lib.from_json(budgets.read_bytes(path), name=str(path))
     config_lib.warn_plugin_changes(f"run {folder}", resolved.plugins, resolved.config)
     config = resolved.config
     lines = [f"run {folder}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]

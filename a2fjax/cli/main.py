@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -42,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = parser.prog
     try:
         args, extra = parser.parse_known_args(argv[1:])
-        return int(module.run(args, extra) or 0)
+        code = int(module.run(args, extra) or 0)
+        sys.stdout.flush()  # A closed pipe shows here, or when the interpreter exits.
+        return code
     except errors.InputError as error:
         return _fail(prog, str(error), errors.EXIT_BAD_INPUT)
     except errors.WorkFailed as error:
@@ -54,12 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe (`a2fjax inspect X | head`), which is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        files.drop_output()
         return errors.EXIT_OK
     except OSError as error:
         if error.errno not in files.DISK_ERRORS:
-            raise
+            return _fail(prog, str(files.path_error(error)), errors.EXIT_BAD_INPUT)
         name = error.filename or "what is printed"
         return _fail(prog, f"{name}: could not be written ({error.strerror})", errors.EXIT_FAILED)
 
@@ -81,7 +81,7 @@ def _usage() -> str:
 
 
 def _fail(prog: str, message: str, code: int) -> int:
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{prog}: error: {errors.one_line(message)}", file=sys.stderr)
     return code
 
 

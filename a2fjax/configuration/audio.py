@@ -15,6 +15,7 @@ from a2fjax.configuration.bounds import (
     Rule,
     Share,
     ShareBelowOne,
+    Width,
 )
 from a2fjax.errors import nearest
 
@@ -70,7 +71,7 @@ class EncoderConfig:
 
     layers: Annotated[int, _least(-1, "-1 (all layers) or at least 0")] = -1
     mix: bool = False
-    width: Annotated[int, Positive] = 128
+    width: Annotated[int, Width] = 128
     train_from: Annotated[
         int | None,
         _least(

@@ -75,6 +75,12 @@ class Range:
 
 
 Positive = Range(low=0, above=True)
+Width = Range(low=0, high=65_536, above=True)
+"""A number of channels, beyond any network's: a run's config.json comes from anywhere."""
+Depth = Range(low=0, high=1000, above=True)
+"""A number of layers or of calls of a network."""
+Reach = Range(low=0, high=100_000)
+"""A number of frames, samples or steps that arrays have as an axis."""
 NonNegative = Range(low=0)
 Share = Range(low=0, high=1, noun="share")
 """A share from 0 to 1."""

@@ -8,7 +8,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from a2fjax.configuration.bounds import Choice, NonNegative, Positive, Share, ShareBelowOne
+from a2fjax.configuration.bounds import (
+    Choice,
+    Depth,
+    NonNegative,
+    Positive,
+    Reach,
+    Share,
+    ShareBelowOne,
+    Width,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,15 +87,15 @@ class BackboneConfig(ModelConfig):
     """
 
     kind: str = ""
-    conv_layers: Annotated[int, Positive] = 3
-    conv_width: Annotated[int, Positive] = 256
-    past_frames: Annotated[int, NonNegative] = 5
-    future_frames: Annotated[int, NonNegative] = 5
+    conv_layers: Annotated[int, Depth] = 3
+    conv_width: Annotated[int, Width] = 256
+    past_frames: Annotated[int, Reach] = 5
+    future_frames: Annotated[int, Reach] = 5
     recurrent: Annotated[str, Choice("bidirectional", "causal")] = "bidirectional"
-    recurrent_width: Annotated[int, Positive] = 256
+    recurrent_width: Annotated[int, Width] = 256
     identity: Annotated[str, Choice("mesh", "none")] = "mesh"
-    identity_width: Annotated[int, Positive] = 32
-    emotion_width: Annotated[int, Positive] = 16
+    identity_width: Annotated[int, Width] = 32
+    emotion_width: Annotated[int, Width] = 16
     dropout: Annotated[float, ShareBelowOne] = 0.1
     condition_dropout: Annotated[float, Share] = 0.0
     identity_normals: bool = False
@@ -119,7 +128,7 @@ class SampleConfig:
     """
 
     sampler: Annotated[str, Choice("angle", "dpm", "ddim", "ddpm", "consistency")] = "angle"
-    steps: Annotated[int, Positive] = 8
+    steps: Annotated[int, Depth] = 8
     eta: Annotated[float, Share] = 0.0
     seed: int = 0
     audio: Annotated[float, NonNegative] = 1.0
@@ -142,11 +151,11 @@ class UNetConfig:
       remat: recomputes the inside of blocks for gradients instead of keeping it.
     """
 
-    widths: tuple[int, ...] = (96, 128, 192)
-    blocks: Annotated[int, Positive] = 1
-    heads: Annotated[int, Positive] = 4
+    widths: Annotated[tuple[int, ...], Width] = (96, 128, 192)
+    blocks: Annotated[int, Depth] = 1
+    heads: Annotated[int, Depth] = 4
     window: Annotated[int, Positive] = 32
-    reach: Annotated[int, NonNegative] = 5
+    reach: Annotated[int, Reach] = 5
     dropout: Annotated[float, ShareBelowOne] = 0.0
     remat: bool = False
 
@@ -183,4 +192,4 @@ class DiffusionConfig(BackboneConfig):
     coarse: Annotated[float, NonNegative] = 1.0
     audio_dropout: Annotated[float, Share] = 0.1
     distill_steps: Annotated[int, NonNegative] = 0
-    distill_levels: Annotated[int, Positive] = 4
+    distill_levels: Annotated[int, Depth] = 4

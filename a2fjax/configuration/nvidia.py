@@ -11,7 +11,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
-from a2fjax.configuration.bounds import Choice, Keys, NonNegative, Positive, ShareBelowOne
+from a2fjax.configuration.bounds import (
+    Choice,
+    Depth,
+    Keys,
+    NonNegative,
+    Positive,
+    Range,
+    Reach,
+    ShareBelowOne,
+    Width,
+)
 from a2fjax.configuration.models import ModelConfig
 from a2fjax.errors import InputError
 
@@ -43,7 +53,7 @@ class NvidiaConfig(ModelConfig):
     tongue_rig: str = ""
     solve_error: Annotated[float, Positive] = 0.1
     standardise: bool = False
-    width: Annotated[int, Positive] = 256
+    width: Annotated[int, Width] = 256
     lip_dist: Annotated[float, NonNegative] = 0.0
 
     @property
@@ -90,9 +100,9 @@ class ConvW2vAutocorrConfig(NvidiaConfig):
     """
 
     kind: str = "conv_w2v_autocorr"
-    skin: Annotated[int, Positive] = 140
-    tongue: Annotated[int, NonNegative] = 10
-    lag_widths: tuple[int, int, int, int] = (72, 108, 162, 243)
+    skin: Annotated[int, Width] = 140
+    tongue: Annotated[int, Range(low=0, high=65_536)] = 10
+    lag_widths: Annotated[tuple[int, int, int, int], Width] = (72, 108, 162, 243)
     implicit_emotion: bool = False
     normalise: bool = False
     vol_stab: Annotated[float, NonNegative] = 0.0
@@ -126,14 +136,14 @@ class DiffusionRnnConfig(NvidiaConfig):
     """
 
     kind: str = "diffusion_rnn"
-    actors: Annotated[int, NonNegative] = 1
+    actors: Annotated[int, Reach] = 1
     whole_encoder: bool = False
-    recurrent_width: Annotated[int, Positive] = 256
-    recurrent_layers: Annotated[int, Positive] = 2
+    recurrent_width: Annotated[int, Width] = 256
+    recurrent_layers: Annotated[int, Depth] = 2
     recurrent_dropout: Annotated[float, ShareBelowOne] = 0.3
-    diffusion_steps: Annotated[int, Positive] = 1000
+    diffusion_steps: Annotated[int, Range(low=1, high=100_000)] = 1000
     sampler: Annotated[str, Choice("ddpm", "ddim")] = "ddpm"
-    sample_steps: Annotated[int, Positive] = 2
+    sample_steps: Annotated[int, Depth] = 2
     sample_seed: int = 0
     part_weights: Annotated[Mapping[str, float], Keys("part", *PARTS)] = dataclasses.field(
         default_factory=lambda: {"tongue": 0.1}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fjax import budgets
 from a2fjax.configuration import plugins, python_file
 from a2fjax.configuration.build import build_config
 from a2fjax.configuration.experiment import Config
@@ -63,7 +64,7 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
       InputError: not JSON, a plugin that cannot be imported, or a key this version does not know.
     """
     try:
-        data = json.loads(text)
+        data = budgets.parse_json(text, name=name)
         values, sources = data["config"], dict(data["sources"])
         pinned = dict(data.get("plugins", {}))
         if not isinstance(values, dict):
@@ -149,17 +150,15 @@ def parse_value(text: str) -> Any:
         return lowered == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
 def _read_resolved(path: Path) -> Resolved:
-    try:
-        return from_json(path.read_bytes(), name=str(path))
-    except OSError as error:
+    if not path.exists():
         near = sorted(str(p) for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        why = nearest(str(path), near) if not path.exists() else f" ({error.strerror})"
-        raise InputError(f"configuration {str(path)!r} cannot be read{why}") from None
+        raise InputError(f"configuration {str(path)!r} cannot be read{nearest(str(path), near)}")
+    return from_json(budgets.read_bytes(path), name=str(path))
 
 
 def _read_experiment(text: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from a2fjax import files, rig
+from a2fjax import archives, budgets, files, rig
 from a2fjax.audio import num_frames
 from a2fjax.data import manifest_checks
 from a2fjax.errors import InputError, nearest
@@ -291,7 +290,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         what = "has no manifest.json" if folder.is_dir() else "does not exist"
         raise InputError(f"shards folder {folder} {what}; build it with data_pipeline.build")
     try:
-        data = json.loads(path.read_text())
+        data = budgets.load_json(path)
         if data["schema"] != SCHEMA:
             raise InputError(f"{path}: schema {data['schema']}, this version reads {SCHEMA}")
         if data["rig"] != rig.FINGERPRINT:
@@ -328,13 +327,6 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
         np.savez(file, vertices=np.asarray(vertices, np.float32), faces=np.asarray(faces, np.int32))
 
 
-_NPZ_ERRORS = (
-    *(OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile),
-    *(AttributeError, TypeError),  # A file of a single array, which `np.load` returns as such.
-    *(NotImplementedError, RuntimeError),  # A damaged header that names another compression.
-)
-
-
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads a mesh that `write_mesh` wrote: (vertices [V, 3] float32, faces [F, 3] int32).
 
@@ -343,13 +335,11 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         face refers to a vertex that does not exist.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"mesh {path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with archives.load_npz(path) as data:
             vertices = np.asarray(data["vertices"], np.float32)
             faces = np.asarray(data["faces"], np.int32) if "faces" in data else np.zeros((0, 3))
-    except _NPZ_ERRORS as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"mesh {path}: not a mesh file ({error})") from None
     return check_mesh(vertices, faces, name=str(path))
 

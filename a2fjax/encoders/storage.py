@@ -11,13 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from a2fjax import files, registry
+from a2fjax import budgets, files, registry
 from a2fjax.configuration import EncoderConfig
 from a2fjax.encoders import feature_names
 from a2fjax.encoders.hub_cache import find_file
 from a2fjax.encoders.param_paths import Params, leaves, set_path
 from a2fjax.encoders.speech_encoder import SpeechEncoder
 from a2fjax.errors import InputError, WorkFailed
+
+_LARGEST = 1_000_000
 
 
 def load(name: str, config: EncoderConfig | None = None) -> tuple[SpeechEncoder, Params]:
@@ -61,7 +63,7 @@ def _check_kind(name: str, kind: str, given: str, path: str) -> None:
     if file is None:
         return
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = budgets.load_json(file)
     except (OSError, ValueError):
         return  # Reported by the encoder that reads it.
     stored = settings.get("model_type") if isinstance(settings, dict) else None
@@ -105,17 +107,23 @@ def restore(
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; a run with an encoder keeps its weights there")
+    budgets.regular_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
-            encoder = from_description(json.loads(metadata["encoder"]), config)
+            description = budgets.parse_json(metadata["encoder"], name="its description")
+            _check_sizes(description, "its description")
+            encoder = from_description(description, config)
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not a saved encoder, or damaged ({error})") from None
-    shapes = jax.eval_shape(encoder.init, jax.random.key(0))
-    expected = {name: leaf.shape for name, leaf in leaves(shapes)}
+    try:
+        shapes = jax.eval_shape(encoder.init, jax.random.key(0))
+        expected = {name: leaf.shape for name, leaf in leaves(shapes)}
+    except Exception as error:  # noqa: BLE001 - sizes that fit nothing show as any kind of error
+        raise InputError(f"{path}: its description is no encoder's ({error})") from None
     if {name: value.shape for name, value in tensors.items()} != expected:
         raise InputError(f"{path}: damaged (its weights do not fit its description)")
     if metadata.get("crc32") != _checksum(metadata["encoder"], tensors):
@@ -140,6 +148,22 @@ def from_description(description: dict[str, Any], config: EncoderConfig) -> Spee
         if isinstance(error, InputError):
             raise
         raise InputError(f"not the description of an encoder ({error})") from None
+
+
+def _check_sizes(description: Any, where: str) -> None:
+    """Checks the numbers of a description before a network of these sizes is traced.
+
+    Raises:
+      InputError: more layers than the budget, or a size beyond any network's.
+    """
+    for key, value in description.items() if isinstance(description, dict) else ():
+        if isinstance(value, dict):
+            _check_sizes(value, f"{where}: {key}")
+        for size in value if isinstance(value, list) else [value]:
+            if isinstance(size, int) and abs(size) > _LARGEST:
+                raise InputError(f"{where}: {key}={size}, expected at most {_LARGEST}")
+        if "layers" in key and isinstance(value, int):
+            budgets.check("layers", value, where)
 
 
 def _checksum(description: str, tensors: dict[str, np.ndarray]) -> str:

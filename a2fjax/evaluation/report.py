@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files
+from a2fjax import budgets, files
 from a2fjax.errors import InputError
 from a2fjax.metrics import suite
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
@@ -136,7 +136,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"report {path}: no such file")
     try:
-        result = json.loads(path.read_text())
+        result = budgets.load_json(path)
         schema = result["schema"]
         missing = {"splits", "headline", "run", "step"} - result.keys()
     except (ValueError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from a2fjax import budgets
 from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError
 
@@ -19,6 +20,6 @@ def read_config(run: str | Path) -> config_lib.Resolved:
     if not path.is_file():
         problem = "is not a run folder (no config.json)" if run.is_dir() else "does not exist"
         raise InputError(f"run {run} {problem}; expected a folder that `a2fjax train` wrote")
-    resolved = config_lib.from_json(path.read_bytes(), name=str(path))
+    resolved = config_lib.from_json(budgets.read_bytes(path), name=str(path))
     config_lib.warn_plugin_changes(f"run {run}", resolved.plugins, resolved.config)
     return resolved

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from a2fjax import mesh_descriptor, rig
+from a2fjax import budgets, mesh_descriptor, rig
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
@@ -95,6 +96,7 @@ def load_params(
     folder = Path(run).absolute() / FOLDER / str(step)
     with orbax_errors.quiet():
         meta, shapes = inspect(folder, item)
+        _check_size(folder / item, shapes)
         try:
             with _reader() as reader:
                 kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
@@ -104,6 +106,17 @@ def load_params(
             raise damaged(folder, error) from None
     verify(folder, {item: found[item]}, meta)
     return step, found[item], meta
+
+
+def _check_size(folder: Path, shapes: Any) -> None:
+    """Checks the size of an item's arrays, as its metadata states it, against its files.
+
+    Raises:
+      InputError: beyond the budgets of what files unpack to.
+    """
+    stated = sum(np.dtype(s.dtype).itemsize * math.prod(s.shape) for s in jax.tree.leaves(shapes))
+    stored = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    budgets.check_unpacked(stated, stored, folder)
 
 
 def verify(folder: Path, items: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -180,6 +193,9 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         mesh descriptor.
     """
     path = epath.Path(folder)
+    for part in Path(folder).rglob("*"):
+        if not part.is_dir():
+            budgets.regular_file(part)
     try:
         with _reader() as reader:
             wanted = ocp.args.Composite(meta=ocp.args.JsonRestore())

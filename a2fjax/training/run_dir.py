@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from a2fjax import budgets, files
 from a2fjax import configuration as config_lib
-from a2fjax import files
 from a2fjax.configuration import Config, Resolved, plugins
 from a2fjax.errors import InputError
 
@@ -80,7 +80,7 @@ def check(workdir: Path, resolved: Resolved) -> None:
         raise InputError(f"--workdir {workdir}: is a file, expected a folder")
     path = workdir / "config.json"
     if path.is_file():
-        before = config_lib.from_json(path.read_bytes(), name=str(path))
+        before = config_lib.from_json(budgets.read_bytes(path), name=str(path))
         changed = differences(before.config, resolved.config)
         bound = {k: v for k, v in changed.items() if not _is_free(k)}
         if bound:

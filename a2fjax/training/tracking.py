@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files
+from a2fjax import budgets, files
 from a2fjax.configuration import Config
 from a2fjax.errors import InputError, WorkFailed
 
@@ -82,9 +82,10 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    data = budgets.read_bytes(path) if path.exists() else b""
+    for text in data.decode(errors="replace").splitlines():
         try:
-            line = json.loads(text)
+            line = budgets.parse_json(text, name=str(path))
         except ValueError:
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):

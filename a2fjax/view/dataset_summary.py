@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import rig
+from a2fjax import budgets, rig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import inventory
@@ -118,11 +117,11 @@ def _quality(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Returns the content of quality.json, {} if there is none, and why it cannot be read."""
     path = folder / "quality.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}, []
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, [f"{path}: cannot be read ({error})"]
+        if not path.exists():
+            return {}, []
+        found = budgets.load_json(path)
+    except InputError as error:
+        return {}, [str(error)]
     return (found, []) if isinstance(found, dict) else ({}, [f"{path}: is not a quality report"])
 
 

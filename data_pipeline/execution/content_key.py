@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files, registry
+from a2fjax import budgets, files, registry
 from a2fjax.errors import InputError, WorkFailed
 
 _MACHINE_ERRORS = (
@@ -113,11 +113,15 @@ def read_cached_digest(cache: Path) -> ContentDigest | None:
     return ContentDigest(named, alone)
 
 
+_TEXTS = (".csv", ".json", ".obj", ".ply", ".xml")
+"""Files that are read as a whole; a size that no reader accepts need not be digested either."""
+
+
 def digest_contents(paths: Sequence[Path], cache: Path) -> ContentDigest:
     """Returns the digests of files; reads the files only if `cache` does not hold the digests.
 
     Raises:
-      InputError: a file cannot be read.
+      InputError: a file cannot be read, or is larger than the budget `file_gb`.
       OSError: the disk fails.
     """
     cached = read_cached_digest(cache)
@@ -126,6 +130,10 @@ def digest_contents(paths: Sequence[Path], cache: Path) -> ContentDigest:
     names, alone = hashlib.blake2b(digest_size=16), []
     try:
         for path in list_files(paths):
+            size = budgets.regular_file(path).stat().st_size
+            budgets.check("file_gb", size / 1e9, path)
+            if path.suffix.lower() in _TEXTS:
+                budgets.check("text_mb", size / 1e6, path)
             with path.open("rb") as file:
                 each = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
             names.update(f"{path.name}\0{each.hexdigest()}\n".encode())

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import READ_ERRORS, import_extra, one_line
 
 _KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TRIANGLES = 4
-_MOST = 10_000_000  # elements: a damaged count must not exhaust memory
 
 
 def read_morphs(path: Path) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def open_document(path: Path) -> Document:
       InputError: pygltflib or the file is missing, or the file is not glTF.
     """
     pygltflib = import_extra("pygltflib", path, "glTF")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    budgets.regular_file(path)
+    _check_document(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about versions and chunks: errors are reported below
@@ -66,6 +66,24 @@ def open_document(path: Path) -> Document:
     except READ_ERRORS as error:
         raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
     return Document(path, gltf)
+
+
+def _check_document(path: Path) -> None:
+    """Checks the JSON of a file, which the library parses without limits.
+
+    Raises:
+      InputError: beyond the budgets, or not JSON.
+    """
+    with path.open("rb") as file:
+        head = file.read(20)
+        if head[:4] != b"glTF":
+            text = budgets.read_bytes(path)
+        else:
+            length = int.from_bytes(head[12:16], "little")
+            budgets.check("text_mb", length / 1e6, path)
+            text = file.read(length)
+    budgets.check("nodes", text.count(b"{"), path)
+    budgets.parse_json(text, name=str(path))
 
 
 def target_names(mesh: Any) -> list[str]:
@@ -82,6 +100,7 @@ class Document:
         self.path = path
         self.gltf = gltf
         self._buffers: dict[int, bytes] = {}
+        self._stored, self._unpacked = path.stat().st_size, 0
 
     def geometry(self, mesh: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns base [V, 3], deltas [K, V, 3] and faces [F, 3] of a mesh.
@@ -127,8 +146,11 @@ class Document:
         """Returns an accessor's values [count, width] as float64, normalised if so flagged."""
         accessor = self.gltf.accessors[index]
         kind, width = np.dtype(_KINDS[accessor.componentType]), _WIDTHS[accessor.type]
-        if not 0 <= accessor.count <= _MOST:
+        if accessor.count < 0:
             raise ValueError(f"an accessor of {accessor.count} values")
+        # Accessors may share bytes, or have none: what they unpack to is unrelated to the file.
+        self._unpacked += accessor.count * width * np.dtype(np.float64).itemsize
+        budgets.check_unpacked(self._unpacked, self._stored, self.path)
         if accessor.bufferView is None:
             values = np.zeros((accessor.count, width))
         else:
@@ -169,7 +191,10 @@ class Document:
             elif uri.startswith("data:"):
                 data = base64.b64decode(uri.partition(",")[2])
             else:
-                data = (self.path.parent / urllib.parse.unquote(uri)).read_bytes()
+                file = budgets.regular_file(self.path.parent / urllib.parse.unquote(uri))
+                budgets.check("unpacked_gb", file.stat().st_size / 1e9, file)
+                data = file.read_bytes()
+                self._stored += len(data)
             if data is None:
                 raise ValueError("it has no binary part")
             self._buffers[index] = data

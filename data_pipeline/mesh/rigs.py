@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import archives
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import READ_ERRORS
@@ -79,19 +80,11 @@ def read_rig(path: str | Path) -> Rig:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        data = np.load(path, allow_pickle=False)
-        if not isinstance(data, np.lib.npyio.NpzFile):
-            raise ValueError("an array, not a set of named ones")
-        with data:
+        with archives.load_npz(path) as data:
             return _arrays(path, data)
     except InputError:
         raise
     except READ_ERRORS as error:
-        if "pickle" in str(error):
-            raise InputError(
-                f"{path}: holds pickled objects, which are refused: save plain arrays with "
-                "numpy.savez"
-            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a set of shapes ({reason})") from None
 

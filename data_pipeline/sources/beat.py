@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from a2fjax import archives
 from a2fjax.animation import text_files
 from a2fjax.errors import InputError
 from data_pipeline.sources import SourceOptions, find_audio
@@ -83,9 +83,9 @@ def _holds_face(path: Path) -> bool:
     if path.suffix != ".npz":
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {"expressions.npy", "poses.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError):
+        with archives.load_npz(path) as archive:
+            return {"expressions", "poses"} <= set(archive)
+    except InputError:
         return False
 
 

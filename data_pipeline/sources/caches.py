@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fjax import archives
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.mesh.geometry import Vertices
@@ -86,10 +87,7 @@ def read_cache(
 
 
 def _read_npy(path: Path) -> tuple[Vertices, None]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{path}: an archive, expected one array [frames, vertices, 3]")
+    array = archives.load_npy(path, mmap=True)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind != "f" or not array.size:
         raise InputError(
             f"{path}: {array.dtype} of shape {array.shape}, expected floats [frames, vertices, 3]"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
@@ -175,13 +176,14 @@ def _sample(
     gaps, longest = np.diff(keys), _FRAME_GAP.get(mode, 0.0)
     if gaps.max() <= longest and gaps.max() < _EVEN * gaps.min():
         return keys, table[:, 0]
-    if keys[-1] - keys[0] > 86_400:
-        raise ValueError(f"an animation of {keys[-1] - keys[0]:g} s")
     rate = RATE
     if mode == "STEP" and gaps.min() <= longest:
         # Exporters leave out keys that repeat the one before.
         rate = min(RATE, 1.0 / float(np.median(gaps[gaps < 1.5 * gaps.min()])))
-    times = keys[0] + np.arange(int((keys[-1] - keys[0]) * rate + 1e-3) + 1) / rate
+    frames = (keys[-1] - keys[0]) * rate
+    budgets.check("frames_millions", frames / 1e6, path)
+    budgets.check_unpacked(frames * targets * 8, path.stat().st_size, path)
+    times = keys[0] + np.arange(int(frames + 1e-3) + 1) / rate
     return times, interpolate(keys, table, times, mode)
 
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
+import io
 import os
 import re
 from collections import Counter
 from pathlib import Path
 
+from a2fjax import budgets
 from a2fjax.animation import livelink, row_times
-from a2fjax.audio import io
+from a2fjax.audio import io as audio_io
 from a2fjax.errors import InputError
 from data_pipeline.sources import AUDIO_SUFFIXES, Actor, Capture, SourceOptions, Take, shot_list
 from data_pipeline.sources.curves import CurveSource, read_curves
@@ -242,7 +243,7 @@ def _take_json(recording: Recording) -> dict:
     are complete.
     """
     try:
-        data = json.loads((recording.folder / "take.json").read_text(encoding="utf-8"))
+        data = budgets.load_json(recording.folder / "take.json")
     except (OSError, ValueError):
         return {}
     same = isinstance(data, dict) and str(data.get("slate")) == recording.parts[0]
@@ -269,7 +270,7 @@ def _sound(recording: Recording) -> tuple[Path | None, str]:
         if path.suffix.lower() not in _FILMS:
             return path, ""
         try:
-            io.info(path)
+            audio_io.info(path)
         except InputError as error:
             if "no audio track" not in str(error):
                 return path, ""  # The error is reported when it is read.
@@ -286,10 +287,10 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
         if audio.suffix.lower() == ".mov":
             started = _film_start(recording.folder / "frame_log.csv", table.rate)
         if started is None:
-            started = io.recording_start(audio)
+            started = audio_io.recording_start(audio)
         if started is None:
             return None
-        seconds = io.info(audio)[0]
+        seconds = audio_io.info(audio)[0]
     except InputError:
         return None  # The error is reported when it is read.
     offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
@@ -304,11 +305,11 @@ def _film_start(log: Path, rate: int) -> float | None:
     Rows of the app's frame_log.csv are: kind (V for video), number, time, time unit, timecode.
     """
     try:
-        with log.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.reader(file):
-                if len(row) >= 5 and row[0].strip() == "V" and row[1].strip() == "0":
-                    seconds, frames = livelink.parse_timecode(row[4])
-                    return seconds + frames / rate
+        text = budgets.read_table(log).decode("utf-8-sig")
+        for row in csv.reader(io.StringIO(text, newline="")):
+            if len(row) >= 5 and row[0].strip() == "V" and row[1].strip() == "0":
+                seconds, frames = livelink.parse_timecode(row[4])
+                return seconds + frames / rate
     except (OSError, UnicodeDecodeError, csv.Error, InputError):
         return None
     return None

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
 
@@ -119,7 +120,8 @@ def read_description(path: Path) -> Description:
     if not path.is_file():
         return Description()
     try:
-        root = ElementTree.parse(path).getroot()
+        # The parser itself limits what entities expand to.
+        root = ElementTree.fromstring(budgets.read_bytes(path))
         kind = root.find("cacheType")
         frame = root.find("cacheTimePerFrame")
         ticks = 0.0 if frame is None else float(frame.get("TimePerFrame", "0"))
@@ -172,6 +174,7 @@ def read_cache(path: Path, vertices: int | None, channel: str = "") -> tuple[Ver
                 ticks = int(match["frame"]) * description.ticks + int(match["tick"] or 0)
             times.append(ticks)
             frames.append(channels)
+            budgets.check("frames_millions", len(frames) / 1e6, file)
     if not frames:
         raise InputError(f"{path}: has no frames")
     name = _choose(path, frames, description, vertices, channel)

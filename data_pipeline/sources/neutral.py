@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.animation import mesh as mesh_files
 from a2fjax.errors import InputError
 from data_pipeline.mesh import geometry, rest, topology
@@ -157,12 +157,7 @@ def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:
       InputError: not a mesh.
     """
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except READ_ERRORS as error:
-            raise InputError(f"{path}: not an array of vertices ({one_line(error)})") from None
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"{path}: an archive, expected one array of vertices: name it .npz")
+        array = archives.load_npy(path)
         if array.dtype.kind == "f" and array.size % 3 == 0 and array.shape[-1:] != (3,):
             from a2fjax.data import records
 
@@ -182,7 +177,7 @@ def read_vertex_list(path: Path, count: int) -> np.ndarray:
       InputError: not a list, fewer than three, or not vertices of the mesh.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = budgets.load_json(path)
         if isinstance(data, dict):
             data = next(iter(data.values()))
         indices = np.unique(np.asarray(data, np.int64))

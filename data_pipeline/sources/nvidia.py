@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fjax import archives
 from a2fjax.errors import InputError
 from data_pipeline.mesh import rigs
-from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
+from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import (
     Actor,
@@ -211,10 +212,10 @@ class NvidiaSource:
         shapes = folder / "bs_data" / f"bs_{part}.npz"
         try:
             if pose.is_file():
-                return len(np.load(pose, mmap_mode="r", allow_pickle=False))
+                return len(archives.load_npy(pose, mmap=True))
             if shapes.is_file():
-                with np.load(shapes, allow_pickle=False) as data:
-                    return len(data["neutral"])
+                with archives.load_npz(shapes) as data:
+                    return data.shape("neutral")[0]
         except READ_ERRORS:
             return None  # Reading the mesh itself reports the error.
         return None
@@ -293,10 +294,7 @@ class NvidiaSource:
             return None
         faces = np.zeros((0, 3), np.int32)
         if faces_file.is_file():
-            try:
-                faces = np.load(faces_file, allow_pickle=False)
-            except READ_ERRORS as error:
-                raise InputError(f"{faces_file}: damaged ({one_line(error)})") from None
+            faces = archives.load_npy(faces_file)
         return vertices, faces
 
 
@@ -346,12 +344,9 @@ def _shot_of(
     """
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            key = next((k for k in data.files if composed(k) == composed(shot)), None)
-            values = None if key is None else np.asarray(data[key])
-    except READ_ERRORS as error:
-        raise InputError(f"{path}: damaged ({one_line(error)})") from None
+    with archives.load_npz(path) as data:
+        key = next((k for k in data.files if composed(k) == composed(shot)), None)
+        values = None if key is None else data[key]
     if values is None:
         return None
     fits = len(values.shape) == len(shape) and all(
@@ -396,13 +391,9 @@ def _pose_notes(folder: Path, vertices: int) -> tuple[str, ...]:
 
 def _array(path: Path) -> np.ndarray:
     """Returns finite points [N, 3] float64 from a .npy."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except READ_ERRORS as error:
-        raise InputError(f"{path}: damaged ({one_line(error)})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1:] != (3,):
-        shape = getattr(array, "shape", "of an archive")
-        raise InputError(f"{path}: shape {shape}, expected [N, 3]")
+    array = archives.load_npy(path)
+    if array.ndim != 2 or array.shape[1:] != (3,):
+        raise InputError(f"{path}: shape {array.shape}, expected [N, 3]")
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise InputError(f"{path}: its points are not finite numbers")
     return array.astype(np.float64)

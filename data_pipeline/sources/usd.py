@@ -7,6 +7,7 @@ usd-core.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -15,15 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax import archives, budgets
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
 from data_pipeline.sources.animations import choose_animation
 from data_pipeline.sources.sequences import FrameSequence, MotionFile, frame_numbers, named_curves
 
-_MEMORY = 4 << 30  # bytes that reading a small file may take
-_PATIENCE = 120.0  # s
-_CRATE = b"PXR-USDC"
-
+_MEMORY = f"{budgets.PREFIX}USD_GB sets the limit"
 SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 _FACE_NAMES = ("face", "head", "skin")
@@ -48,9 +47,13 @@ def read_usd(
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
     import_extra("pxr", path, "USD")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    _probe_in_process(path)
+    budgets.regular_file(path)
+    if path.suffix.lower() == ".usdz":
+        archives.open_zip(path).close()
+    status = path.stat()
+    fault = _probe_in_process(path, status.st_size, status.st_mtime_ns, animation, take)
+    if fault:
+        raise InputError(fault)
     return _read(path, animation, take, keep_axes)
 
 
@@ -59,7 +62,12 @@ def _read(path: Path, animation: str = "", take: str = "", keep_axes: bool = Fal
 
     try:
         stage = Usd.Stage.Open(str(path))
-        meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
+        budgets.check("layers", len(stage.GetUsedLayers()), path)
+        meshes = []
+        for count, prim in enumerate(stage.Traverse(), 1):
+            budgets.check("nodes", count, path)
+            if prim.IsA(UsdGeom.Mesh):
+                meshes.append(UsdGeom.Mesh(prim))
         moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
         axes = np.eye(3) if keep_axes or not _is_z_up(stage) else _Z_UP
         motion = (
@@ -80,19 +88,17 @@ def _read(path: Path, animation: str = "", take: str = "", keep_axes: bool = Fal
     return dataclasses.replace(motion, millimetres=millimetres, axes=np.eye(3))
 
 
-def _probe_in_process(path: Path) -> None:
-    """Reads a binary file once in a separate process with limited memory.
+@functools.lru_cache(maxsize=4096)
+def _probe_in_process(path: Path, size: int, changed: int, animation: str, take: str) -> str:
+    """Reads a file once in a separate process with limited time and memory.
 
-    The library trusts the sizes in a damaged file: it can exhaust memory or crash, and take the
-    whole build down.
+    Returns why it cannot be read, or "".
 
-    Raises:
-      InputError: it could not be read there.
+    The library trusts the sizes in a damaged file and follows every reference: it can exhaust
+    memory or crash and take the whole build down, and no signal interrupts it.
     """
-    with path.open("rb") as file:
-        if path.suffix.lower() != ".usdz" and file.read(len(_CRATE)) != _CRATE:
-            return
-    size = path.stat().st_size
+    memory = int(1e9 * budgets.budget("usd_gb")) + 3 * size
+    seconds = budgets.budget("usd_seconds") + size / 1e7
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -103,28 +109,34 @@ def _probe_in_process(path: Path) -> None:
         "MALLOC_ARENA_MAX": "2",
     }
     code = "import sys; from data_pipeline.sources import usd; usd.probe(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(path), str(_MEMORY + 3 * size)]
+    command = [sys.executable, "-c", code, str(path), str(memory), animation, take]
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=_PATIENCE + size / 1e7, check=False,
+            timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: damaged: it could not be read in {_PATIENCE:g} s") from None
-    if done.returncode:
-        output = done.stdout.decode("utf-8", "replace").strip().splitlines()
-        reason = (
-            output[-1] if done.returncode == 2 and output else f"its reader ended {done.returncode}"
+        return (
+            f"{path}: damaged, or its layers refer to too many others: it could not be read in "
+            f"{seconds:.3g} s; {budgets.PREFIX}USD_SECONDS sets the limit"
         )
-        raise InputError(reason if str(path) in reason else f"{path}: damaged: {reason}")
+    if not done.returncode:
+        return ""
+    output = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    reason = f"its reader ended {done.returncode}, perhaps for lack of memory: {_MEMORY}"
+    if done.returncode == 2 and output:
+        reason = output[-1]
+    return reason if str(path) in reason else f"{path}: damaged: {reason}"
 
 
-def probe(path: str, memory: str) -> None:
+def probe(path: str, memory: str, animation: str, take: str) -> None:
     """Reads a whole file and exits the process with 0, or with 2 after printing the reason.
 
     Args:
       path: path of the file.
       memory: bytes of address space that the process may take.
+      animation: as for `read_usd`.
+      take: as for `read_usd`.
     """
     try:
         import resource
@@ -134,11 +146,12 @@ def probe(path: str, memory: str) -> None:
     except (ImportError, ValueError, OSError):
         pass  # the system has no such limits
     try:
-        vertices = _read(Path(path)).vertices
+        vertices = _read(Path(path), animation, take).vertices
         for frame in range(vertices.shape[0] if vertices is not None else 0):
             vertices[frame : frame + 1]  # type: ignore[index]
     except (InputError, MemoryError) as error:
-        print(str(error) or "it asks for more memory than it can hold", flush=True)
+        reason = f"it needs more memory: {_MEMORY}"
+        print(str(error) if isinstance(error, InputError) else reason, flush=True)
         sys.stdout.flush()
         os._exit(2)  # the library may crash again during cleanup
     os._exit(0)

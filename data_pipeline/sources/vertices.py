@@ -14,12 +14,11 @@ A .npy file is read in blocks of frames; an .npz is decompressed as a whole.
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from a2fjax import archives
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
@@ -117,17 +116,11 @@ def _holds_vertices(path: Path) -> bool:
     """Returns whether an array certainly holds vertices; reads headers only."""
     try:
         if path.suffix == ".npy":
-            return _are_vertices(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.removesuffix(".npy") in KEYS:
-                    with archive.open(name) as file:
-                        version = np.lib.format.read_magic(file)
-                        header = {
-                            (1, 0): np.lib.format.read_array_header_1_0,
-                            (2, 0): np.lib.format.read_array_header_2_0,
-                        }[version]
-                        return _are_vertices(header(file)[0])
+            return _are_vertices(archives.load_npy(path, mmap=True).shape)
+        with archives.load_npz(path) as archive:
+            for name in archive.files:
+                if name in KEYS:
+                    return _are_vertices(archive.shape(name))
     except READ_ERRORS:
         return False
     return False
@@ -173,12 +166,12 @@ class VertexSource(FolderSource):
         """Opens an array or archive; see `FolderSource.open`."""
         try:
             if path.suffix == ".npy":
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                array = archives.load_npy(path, mmap=True)
                 return MotionFile(
                     numbers=np.arange(len(array)) if array.ndim else np.zeros(0, np.int64),
                     vertices=_as_vertices(path, array),
                 )
-            with np.load(path, allow_pickle=False) as archive:
+            with archives.load_npz(path) as archive:
                 return _from_archive(path, archive, self.options.animation, take)
         except InputError:
             raise
@@ -206,16 +199,17 @@ def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _from_archive(path: Path, archive: Any, asked: str, take: str) -> MotionFile:
+def _from_archive(path: Path, archive: archives.Arrays, asked: str, take: str) -> MotionFile:
     notes: tuple[str, ...] = ()
     names = list(archive.files)
     key = next((k for k in KEYS if k in names), None)
     if key is None:
-        like = [n for n in names if archive[n].ndim == 3 and archive[n].shape[2] == 3]
+        shapes = {n: archive.shape(n) for n in names}
+        like = [n for n, shape in shapes.items() if len(shape) == 3 and shape[2] == 3]
         if not like:
             hint = nearest(names[0], KEYS) if names else ""
             raise InputError(f"{path}: holds {', '.join(names[:8]) or 'nothing'}{hint}")
-        lengths = [len(archive[n]) for n in like]
+        lengths = [shapes[n][0] for n in like]
         index, notes = choose_animation(path, like, lengths, asked=asked, take=take, kind="array")
         key = like[index]
     vertices = _as_vertices(path, archive[key])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import files, rig
+from a2fjax import budgets, files, rig
 from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
 from a2fjax.data import records
 from a2fjax.errors import InputError
@@ -72,7 +72,7 @@ def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
     actor_key = digest([base, [[take_metadata(take), key] for take, key in job.takes]])
     summary_file = job.work / "actors" / f"{actor_key}.json"
     if summary_file.is_file():
-        summaries = json.loads(summary_file.read_text(encoding="utf-8"))
+        summaries = budgets.load_json(summary_file)
         if all((job.work / "clips" / s["file"]).is_file() for s in summaries if s["file"]):
             return actor_key, [_packed(s) for s in summaries]
     refused, retry = "", False
@@ -163,7 +163,7 @@ def _cut_take(
     summary_file = job.work / "clips" / f"{key}.json"
     clips_file = job.work / "clips" / f"{key}.clips"
     if summary_file.is_file():
-        summary = json.loads(summary_file.read_text(encoding="utf-8"))
+        summary = budgets.load_json(summary_file)
         if clips_file.is_file() or not summary["file"]:
             return summary
     solved = SolvedTake.load(_solved_file(job, solved_key))

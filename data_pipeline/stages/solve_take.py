@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import files, rig
+from a2fjax import budgets, files, rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
 from data_pipeline.execution import content_key
@@ -133,7 +133,7 @@ def _failure(job: Job, key: str, reason: str, retry: bool) -> Outcome:
 def _earlier_failure(job: Job, key: str) -> Outcome | None:
     try:
         path = job.work / "takes" / f"{key}.failed"
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = budgets.load_json(path)
         return Outcome(key, failed=record["reason"], retry=record["retry"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from a2fjax import files
+from a2fjax import archives, files
 from a2fjax.errors import WorkFailed
 
 
@@ -52,10 +50,10 @@ class SolvedTake:
           WorkFailed: the file is damaged, for example by a power loss; it is removed.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
+            with archives.load_npz(path) as data:
+                arrays = dict(data)
             return cls(**{**arrays, "facts": json.loads(arrays["facts"].tobytes())})
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             path.unlink(missing_ok=True)
             raise WorkFailed(
                 f"{path}: was damaged ({error}) and is removed; run it again"

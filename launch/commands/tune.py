@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from a2fjax import budgets, errors, files, progress
 from a2fjax import configuration as config_lib
-from a2fjax import errors, files, progress
 from a2fjax.errors import InputError, WorkFailed
 from launch import schedulers
 from launch.jobs import folders, outcome, record
@@ -149,7 +149,7 @@ class _Runs:
     def find(self, number: int) -> str | None:
         """See `tuning.Runs`."""
         with contextlib.suppress(OSError, ValueError, KeyError):  # InputError is a ValueError
-            key = json.loads((self._numbers / f"{number}.json").read_text())["key"]
+            key = budgets.load_json(self._numbers / f"{number}.json")["key"]
             for run in record.trials(self._folder):
                 # The specification is written before the submission.
                 if record.is_job(run) and record.read(run).key == key and record.submission(run):
@@ -159,10 +159,11 @@ class _Runs:
     def poll(self, run: str) -> tuple[str, driver.Points]:
         """See `tuning.Runs`."""
         folder, points = Path(run), []
-        with contextlib.suppress(OSError):
-            for text in (folder / "metrics.jsonl").read_text(errors="replace").splitlines():
+        with contextlib.suppress(InputError):
+            data = budgets.read_bytes(folder / "metrics.jsonl")
+            for text in data.decode(errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    line = json.loads(text)
+                    line = budgets.parse_json(text, name="metrics.jsonl")
                     points.append((int(line["step"]), float(line[self._metric])))
         return self._state(folder), points
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from a2fjax import budgets
 from launch.jobs import record
 from launch.jobs.spec import JobSpec
 
@@ -33,7 +33,7 @@ def digests(
         result[name] = ""
         with contextlib.suppress(OSError):
             if str(folder.resolve()) not in pending:
-                text = (folder / "manifest.json").read_bytes()
+                text = budgets.read_bytes(folder / "manifest.json")
                 result[name] = hashlib.sha256(text).hexdigest()
     return result
 
@@ -45,7 +45,7 @@ def pinned(run: Path, spec: JobSpec) -> dict[str, str]:
     """
     first: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads((record.launch(run) / NAME).read_text())
+        values = budgets.load_json(record.launch(run) / NAME)
         first = {k: v for k, v in values.items() if isinstance(v, str)}
     return {name: digest or first.get(name, "") for name, digest in spec.data.items()}
 

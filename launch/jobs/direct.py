@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files
+from a2fjax import budgets, files
 from a2fjax.errors import InputError
 from launch.jobs import outcome, progress
 from launch.jobs.outcome import State
@@ -20,12 +19,10 @@ def config(run: Path) -> dict[str, Any]:
     """
     path = run / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = budgets.load_json(path)
         if isinstance(values["config"], dict):
             return dict(values)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         pass
     raise InputError(f"{path}: is not the configuration of a run")
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from a2fjax import budgets
 from a2fjax.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_PREEMPTED
 from launch.jobs import progress
 from launch.jobs.record import Submission, launch
@@ -80,7 +81,7 @@ def missing_steps(run: Path, steps: int | None) -> str:
 def exit_code(run: Path) -> int | None:
     """Returns the final exit code, or None if none was written yet."""
     try:
-        return int((launch(run) / "exit").read_text())
+        return int(budgets.read_tail(launch(run) / "exit", 100))
     except (OSError, ValueError):
         return None
 

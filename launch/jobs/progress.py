@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from a2fjax import files
+from a2fjax import budgets, files
+from a2fjax.errors import InputError
 from a2fjax.training.tracking import duration
 from launch.jobs.record import launch
 
@@ -26,17 +27,14 @@ def last(run: Path) -> tuple[int | None, dict[str, float]]:
     Reads only the end of the file; ignores a line that is still being written.
     """
     try:
-        with (run / "metrics.jsonl").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
+        data = budgets.read_tail(run / "metrics.jsonl", _TAIL)
+    except InputError:
         return None, {}
     step: int | None = None
     values: dict[str, float] = {}
-    for text in lines:
+    for text in data.decode(errors="replace").splitlines():
         with contextlib.suppress(ValueError, OverflowError):
-            line = json.loads(text)
+            line = budgets.parse_json(text, name="metrics.jsonl")
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 step = line.pop("step")
                 values |= {k: float(v) for k, v in line.items() if isinstance(v, (int, float))}
@@ -66,12 +64,12 @@ def events(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of events.jsonl, ignoring torn ones."""
     entries = []
     try:
-        text = (launch(run) / "events.jsonl").read_text(errors="replace")
-    except OSError:
+        data = budgets.read_bytes(launch(run) / "events.jsonl")
+    except InputError:
         return []
-    for line in text.splitlines():
+    for line in data.decode(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
-            value = json.loads(line)
+            value = budgets.parse_json(line, name="events.jsonl")
             if isinstance(value, dict) and "event" in value:
                 entries.append(value)
     return entries
@@ -80,7 +78,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 def result(run: Path) -> dict[str, Any]:
     """Returns result.json of the last attempt that ended; {} before that."""
     try:
-        values = json.loads((launch(run) / "result.json").read_text())
+        values = budgets.load_json(launch(run) / "result.json")
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -22,11 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from a2fjax import files
+from a2fjax import budgets, files, typed_json
 from a2fjax.errors import InputError
 from launch.jobs import checked_code
 from launch.jobs.formats import as_json
-from launch.jobs.spec import JobSpec, Resources
+from launch.jobs.spec import JobSpec
 
 VERSION = 1
 ARRAY = ".build"
@@ -100,16 +100,13 @@ def read(folder: Path) -> JobSpec:
         spec = read(array)
         return spec.last() if folder.name == FINALIZE else spec.element(int(folder.name))
     path = launch(folder) / "spec.json"
-    values = _read(path)
-    resources = values.get("resources")
-    values["resources"] = _make(Resources, path, resources if isinstance(resources, dict) else {})
-    for name in ("command", "finalize", "passed", "after"):
-        values[name] = tuple(values.get(name) or ())
-    config = values.get("config")
-    complete = isinstance(config, dict) and {"config", "fingerprint"} <= set(config)
-    if config is not None and not complete:
-        raise InputError(f"{path}: damaged (config); delete it and submit again")
-    return _make(JobSpec, path, values)
+    spec = _make(JobSpec, path, _read(path))
+    if spec.config is not None:
+        config = spec.config.get("config")
+        complete = isinstance(config, dict) and isinstance(config.get("steps"), int)
+        if not complete or not isinstance(spec.config.get("fingerprint"), str):
+            raise InputError(f"{path}: damaged (config); delete it and submit again")
+    return spec
 
 
 def write_submission(folder: Path, submission: Submission) -> None:
@@ -234,14 +231,14 @@ def _submission(folder: Path) -> Submission | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(f"{path}: does not exist")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = budgets.load_json(path)
         version = values.pop("version")
-    except FileNotFoundError:
-        raise InputError(f"{path}: does not exist") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{error}; it is damaged: delete it and submit again") from None
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); delete it and submit again") from None
     if version != VERSION:
         raise InputError(f"{path}: version {version}: expected {VERSION}; submit again")
@@ -250,6 +247,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _make(kind: type[T], path: Path, values: Mapping[str, Any]) -> T:
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and submit again") from None
+        return typed_json.build(kind, values, name=str(path))
+    except InputError as error:
+        raise InputError(f"{error}; it is damaged: delete it and submit again") from None

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from a2fjax import errors, files, printing
+from a2fjax import budgets, errors, files, printing
 from launch.jobs import data_pins, outcome, progress, record, worker
 from launch.jobs.formats import as_json
 from launch.jobs.spec import JobSpec
@@ -117,7 +116,7 @@ def first_code(run: Path, code: int, processes: int) -> int:
         # Open files by name: a network disk may show a stale folder listing for a minute.
         path = record.launch(run) / "ranks" / f"{rank}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(path.read_text())
+            values = budgets.load_json(path)
             if values["exit_code"]:
                 ended.append((float(values["unix"]), int(values["exit_code"])))
     return min(ended)[1] if ended else code
@@ -140,7 +139,7 @@ def _failures(run: Path) -> int:
     """Returns the number of failures since the last checkpoint, including this one."""
     path, step, count = record.launch(run) / "failures.json", progress.checkpoint(run), 0
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        before = json.loads(path.read_text())
+        before = budgets.load_json(path)
         count = int(before["count"]) if int(before["step"]) >= step else 0
     text = as_json({"step": step, "count": count + 1})
     files.write_text(path, text, mode=files.PRIVATE)

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from a2fjax import errors, files, printing, signals
+from a2fjax import budgets, errors, files, printing, signals
+from a2fjax.errors import InputError
 from launch.jobs import data_pins, outcome, processes, progress, record
 from launch.jobs.formats import as_json, last_line
 from launch.jobs.spec import JobSpec
@@ -113,10 +114,8 @@ def write_result(run: Path, spec: JobSpec, code: int, attempt: int) -> None:
 
 def tail(run: Path, rank: int = 0) -> str:
     """Returns the last line that a process printed."""
-    with contextlib.suppress(OSError), (log_path(run, rank)).open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 8192))
-        lines = file.read().decode(errors="replace").splitlines()
+    with contextlib.suppress(InputError):
+        lines = budgets.read_tail(log_path(run, rank), 8192).decode(errors="replace").splitlines()
         return last_line("\n".join(line for line in lines if not line.startswith("== ")))
     return "no message"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
+from a2fjax import budgets
 from launch.jobs import outcome, progress, worker
 from launch.jobs.record import launch
 
@@ -24,7 +24,7 @@ def first_failed_rank(run: Path) -> int:
     failed = []
     for path in (launch(run) / "ranks").glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(path.read_text())
+            values = budgets.load_json(path)
             if values["exit_code"]:
                 failed.append((float(values["unix"]), int(values["rank"])))
     return min(failed)[1] if failed else 0

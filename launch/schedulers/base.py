@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from a2fjax import budgets
 from a2fjax.errors import InputError, WorkFailed
 from launch.jobs.outcome import State
 from launch.jobs.record import Submission
@@ -298,6 +299,8 @@ def read_log(path: Path) -> str:
       InputError: it does not exist.
     """
     try:
+        if path.exists():
+            budgets.regular_file(path)
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise InputError(f"{path}: no log yet; `submit.py status` shows what runs") from None

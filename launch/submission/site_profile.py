@@ -33,12 +33,11 @@ Options of other schedulers are in a table named after the scheduler.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from a2fjax import printing
+from a2fjax import budgets, printing
 from a2fjax.errors import InputError, nearest
 from launch import schedulers
 from launch.jobs.spec import LAYOUTS
@@ -91,13 +90,11 @@ def read(path: str | None, *, arrays: bool = False) -> dict[str, Any]:
         return {}
     file = Path(path)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
+        values = budgets.load_toml(file)
+    except InputError as error:
         near = sorted(str(p) for p in file.parent.glob("*.toml")) if file.parent.is_dir() else []
         why = nearest(path, near) if not file.exists() else ""
-        raise InputError(f"--profile {path}: cannot be read ({error.strerror}){why}") from None
-    except ValueError as error:
-        raise InputError(f"--profile {path}: not TOML ({error})") from None
+        raise InputError(f"--profile {error}{why}") from None
     for key, value in values.items():
         _check(f"--profile {path}: ", key, value)
     own = values.pop(ARRAYS, {})

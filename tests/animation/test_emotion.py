@@ -99,6 +99,8 @@ def test_sampled_emotions_are_blends_without_jumps(times, frames, seed):
         ("x.json", '{"times": [0], "weights": [{"sad": "x"}]}', "row 0: expected numbers"),
         ("x.json", '{"times": [0], "weights": [{"sad": 0}]}', "row 0: .*sum to 0"),
         ("x.csv", "", "is empty"),
+        ("x.csv", 'time,happy\n0,"' + "x" * 200_000, "not a CSV"),
+        ("x.json", "[" * 100_000, "nesting"),
         ("x.csv", "frame,happy\n0,1\n", ":1: first column is 'frame'"),
         ("x.csv", "time,happy\n", "has a header but no frames"),
         ("x.csv", "time,happy,sad,Happy\n0,1,0,0\n", ":1: column 'happy' appears twice"),

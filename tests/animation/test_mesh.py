@@ -63,7 +63,7 @@ def test_what_is_no_mesh(tmp_path, ending):
         mesh.read(path)
     for content in (b"", b"\x93NUMPY\xff\xff garbage", b"ply\nformat ascii 1.0\n", b"v 1 2\n"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=f"mesh .*x.{ending}") as error:
+        with pytest.raises(InputError, match=f"x.{ending}") as error:
             mesh.read(path)
         assert "\n" not in str(error.value)
 

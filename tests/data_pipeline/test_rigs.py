@@ -212,7 +212,7 @@ def test_what_is_no_rig_is_named(tmp_path):
         "empty": "no neutral.obj or neutral.ply",
         "other.npz": "holds weights; expected neutral with poseNames",
         "poses.npz": "lists 'jawOpen', which is not in the file",
-        "array.npz": "an array, not a set of named ones",
+        "array.npz": "is one array, expected a NumPy archive",
         "folder": "眉毛.obj: 3 vertices, Neutral.obj has 7",
     }.items():
         with pytest.raises(InputError, match=message) as error:

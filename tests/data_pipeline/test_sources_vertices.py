@@ -231,7 +231,7 @@ def test_pickles_are_refused(tmp_path, face):
         write_audio(tmp_path / f"{take}.wav")
     source = vertices.open_source(tmp_path, SourceOptions(fps=60))
     for take in source.actors()[0].takes:
-        with pytest.raises(InputError, match="pickles are refused.*np.save"):
+        with pytest.raises(InputError, match="pickled objects, which are refused.*np.save"):
             source.capture(take)
     raw = tmp_path / "raw"
     raw.mkdir()

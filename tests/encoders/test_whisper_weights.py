@@ -216,7 +216,7 @@ def test_files_that_are_not_weights(tmp_path):
             with pytest.raises(InputError, match=name):
                 whisper.load(tmp_path / name)
     np.savez(tmp_path / "a.npz", **{"encoder.conv1.weight": np.array([object()])})
-    with pytest.raises(InputError, match="not an .npz of plain arrays"):
+    with pytest.raises(InputError, match="pickled objects, which are refused"):
         whisper.load(tmp_path / "a.npz")
     with open(tmp_path / "a.npz", "wb") as file:
         np.save(file, np.zeros(3))

@@ -277,7 +277,7 @@ def test_damaged_shapes_are_refused_by_name(tmp_path, changes, said):
 
 def test_missing_and_unreadable_files_are_refused(tmp_path):
     (tmp_path / "head.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="not an .npz"):
+    with pytest.raises(InputError, match="expected a NumPy archive"):
         shapes.read(tmp_path / "head.npz")
     with pytest.raises(InputError, match=r"model\.rig=.*heda.npz.*head.npz"):
         shapes.read(tmp_path / "heda.npz")

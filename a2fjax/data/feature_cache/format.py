@@ -19,12 +19,12 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgpack
 import numpy as np
 
-from a2fjax import files
+from a2fjax import budgets, files, typed_json
 from a2fjax.data import records
 from a2fjax.data.dataset import read_record
 from a2fjax.errors import InputError
@@ -166,7 +166,7 @@ def decode_header(data: bytes) -> Header:
         schema, spec, encoder, clips = msgpack.unpackb(_opened(data))
         if schema == SCHEMA:
             places = {name: ClipRecords(*place) for name, *place in clips}
-            return Header(FeatureSpec(**spec), json.loads(encoder), places)
+            return Header(FeatureSpec(**spec), budgets.parse_json(encoder, name="header"), places)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         if isinstance(error, records.BadRecord):
             raise
@@ -274,6 +274,16 @@ def write_manifest(
         files.write_text(path, text)
 
 
+class _Manifest(TypedDict):
+    schema: int
+    fingerprint: str
+    states: int
+    width: int
+    encoder: dict[str, Any]
+    clips: str
+    files: dict[str, int]
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Reads the manifest in a cache folder.
 
@@ -281,14 +291,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
       InputError: the manifest is damaged or has another schema.
     """
     path = Path(folder) / "manifest.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        schema = values["schema"]
-        if schema == SCHEMA:
-            FeatureSpec(values["fingerprint"], values["states"], values["width"])
-            dict(values["encoder"]), str(values["clips"]), dict(values["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the manifest of a cache ({error})") from None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema}, this version reads {SCHEMA}")
-    return dict(values)
+    values = budgets.load_json(path)
+    if not isinstance(values, dict) or "schema" not in values:
+        raise InputError(f"{path}: not the manifest of a cache (it states no schema)")
+    if values["schema"] != SCHEMA:
+        raise InputError(f"{path}: schema {values['schema']!r}, this version reads {SCHEMA}")
+    return dict(typed_json.build(_Manifest, values, name=str(path)))

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from a2fjax import files, user_cache
+from a2fjax import archives, files, user_cache
 from a2fjax.errors import InputError, WorkFailed
 
 
@@ -24,10 +23,8 @@ def find(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
     folder = user_cache.folder()
     if folder is None:
         return None
-    with contextlib.suppress(
-        OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile
-    ):
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as data:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with archives.load_npz(folder / f"{name}.npz") as data:
             array = data["array"]
         if array.shape == shape and array.dtype == np.float32 and np.isfinite(array).all():
             return np.asarray(array)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import files
+from a2fjax import budgets, files
 from a2fjax.encoders.hub_cache import find_file
 from a2fjax.encoders.param_paths import get_path, set_path
 from a2fjax.encoders.wav2vec2.config import Wav2Vec2Config
@@ -44,10 +44,7 @@ _LISTED = 6  # Names in a message.
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    value = budgets.load_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
     return value
@@ -124,6 +121,7 @@ class _Tensors:
         self.paths: dict[str, Path] = {}
         self._error = SafetensorError
         for path in paths:
+            budgets.regular_file(path)
             try:
                 file = safe_open(path, framework="numpy")
                 for name in file.keys():  # noqa: SIM118 - not a mapping.
@@ -174,6 +172,7 @@ def load(
         raise InputError(
             f"{source}: has {config.num_hidden_layers} layers, {layers} were asked for"
         )
+    budgets.check("layers", config.num_hidden_layers, source)
     tensors = _Tensors(_shards(source))
     prefix = f"{config.model_type}."
     if not any(name.startswith(prefix) for name in tensors.shapes):

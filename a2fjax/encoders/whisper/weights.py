@@ -7,16 +7,14 @@ without being read.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from a2fjax import files
+from a2fjax import archives, budgets, files
 from a2fjax.encoders.whisper.ctranslate2 import read_ctranslate2
 from a2fjax.encoders.whisper.weight_names import (
     HUB,
@@ -95,24 +93,15 @@ def _locate(path: Path) -> tuple[Path, str]:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            names = {n.removeprefix("encoder."): n for n in arrays.files}
-            return {short: arrays[name] for short, name in names.items()}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not an .npz of plain arrays, or damaged ({error})") from None
-    except (AttributeError, TypeError):  # np.load of an .npy file with that name.
-        raise InputError(f"{file}: not an .npz archive") from None
+    with archives.load_npz(file) as arrays:
+        return {name.removeprefix("encoder."): array for name, array in arrays.items()}
 
 
 def _read_config(file: Path) -> dict[str, Any]:
     """Returns the contents of config.json, {} without one."""
     if not file.is_file():
         return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
+    settings = budgets.load_json(file)
     if not isinstance(settings, dict):
         raise InputError(f"{file}: expected a JSON object")
     for key, expected in (("model_type", "whisper"), ("activation_function", "gelu")):
@@ -129,7 +118,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     parts = [file]
     if file.suffix == ".json":
         try:
-            index = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+            index = budgets.load_json(file)["weight_map"]
             names = sorted(set(map(str, index.values())))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{file}: not an index of safetensors") from None
@@ -140,7 +129,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
         if not part.is_file():
             raise InputError(f"{part}: no such file, but {file.name} names it")
         try:
-            with safe_open(part, framework="np") as opened:
+            with safe_open(budgets.regular_file(part), framework="np") as opened:
                 names = list(opened.keys())
                 for name in names:
                     short = re.sub(r"^(model\.)?encoder\.", "", name)
@@ -190,6 +179,7 @@ def _check(
     for key, value in dataclasses.asdict(sizes).items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{file}: the encoder has {key} {value!r}")
+    budgets.check("layers", sizes.layers, file)
     if sizes.width % sizes.heads:
         raise InputError(f"{file}: width {sizes.width} is no multiple of {sizes.heads} heads")
     expected = dict(expected_shapes(names, sizes))

@@ -20,24 +20,18 @@ The tongue may be in a separate file (NVIDIA's bs_tongue.npz), of which every ve
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from a2fjax import channel_orders
+from a2fjax import archives, channel_orders
 from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
 
 KEY_POINTS = 5
 JAW = [i for i, n in enumerate(channels_of_rig.CHANNELS) if n.startswith("jaw")]
 
-_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, IndexError, EOFError, MemoryError, SyntaxError,
-    zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
 _INCLUDED = 0.4
 
 
@@ -115,11 +109,8 @@ def _read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:
     if not path.is_file():
         near = sorted(map(str, path.parent.glob("*.npz"))) if path.parent.is_dir() else []
         raise InputError(f"{key}={str(path)!r}: no such file{nearest(str(path), near)}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files if "identity" not in name}
-    except _ERRORS as error:
-        raise InputError(f"{path}: not an .npz file of plain arrays ({error})") from None
+    with archives.load_npz(path) as file:
+        data = {name: file[name] for name in file.files if "identity" not in name}
     names, deltas = _listed(path, data)
     neutral = _numbers(path, "neutral", data["neutral"])
     if neutral.ndim != 2 or neutral.shape[1:] != (3,) or not len(neutral):
@@ -153,8 +144,9 @@ def _listed(path: Path, data: dict[str, np.ndarray]) -> tuple[list[str], Any]:
             if {f"{prefix}names", f"{prefix}deltas"} <= set(data):
                 names = [str(n) for n in np.ravel(data[f"{prefix}names"])]
                 deltas = data[f"{prefix}deltas"]
-                if len(names) != len(deltas):
-                    raise InputError(f"{path}: {len(names)} names of shapes, {len(deltas)} shapes")
+                count = len(deltas) if deltas.ndim else 0
+                if len(names) != count:
+                    raise InputError(f"{path}: {len(names)} names of shapes, {count} shapes")
                 return names, deltas
         if "poseNames" in data:
             names = [str(n) for n in np.ravel(data["poseNames"]) if str(n) != "neutral"]
