@@ -3,12 +3,7 @@
     Timecode,BlendshapeCount,EyeBlinkLeft, ... ,RightEyeRoll
     18:43:58:59.723,61,0.0000000000, ...
 
-A timecode is HH:MM:SS:FF.fff where FF.fff counts frames of the timecode rate within the second, so
-fff is thousandths of a *frame*, not milliseconds. In six real files of a phone that records at
-"59.94", rows step by 1.000 to 1.003 frames (1.0016 on average, so 59.904 a second) at a timecode
-rate of 60, FF reaches 59.999, and steps are no larger at the start of a minute. The timecode is
-therefore a time of day, not a frame count, and skips no numbers as SMPTE ST 12-1 drop-frame
-counting would.
+Timecodes are read by `a2fjax.timecode`; they are times of day in the phone's own files.
 
 Eye and head rotations are in radians: in the same files yaw is 0.62 per unit of eyeLookOut minus
 eyeLookIn, which saturates near 36 degrees. Positive yaw turns to the face's right, positive pitch
@@ -17,7 +12,6 @@ down.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
 import re
@@ -28,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2fjax import channel_orders, files, rig
+from a2fjax import channel_orders, files, rig, timecode
 from a2fjax.animation import tracks
 from a2fjax.errors import InputError, nearest
 
@@ -37,66 +31,13 @@ if TYPE_CHECKING:
 
 LAYOUT = channel_orders.order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
-TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
-DAY = 86_400
 MOST_OUT_OF_ORDER = 0.05
 """Maximum share of rows skipped because of their timecodes."""
-_TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
-
-
-def parse_timecode(text: str) -> tuple[int, float]:
-    """Returns (whole seconds of the day, frames within the second) of HH:MM:SS:FF.fff.
-
-    Raises:
-      InputError: the text has another form, or an hour, minute or second is out of range.
-    """
-    match = _TIMECODE.fullmatch(text.strip())
-    if match is None:
-        raise InputError(f"timecode {text!r}: expected HH:MM:SS:FF.fff")
-    hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
-    if hours > 23 or minutes > 59 or seconds > 59:
-        raise InputError(f"timecode {text!r}: expected an hour of 0-23, minutes and seconds 0-59")
-    return (hours * 60 + minutes) * 60 + seconds, float(match[4])
-
-
-def format_timecode(seconds: Fraction | float, rate: int) -> str:
-    """Returns a time of day as a timecode, to the nearest thousandth of a frame.
-
-    Args:
-      seconds: since midnight; taken modulo a day.
-      rate: timecode frames per second, an integer; 60 for 59.94.
-    """
-    count = round(Fraction(seconds) * rate * 1000) % (DAY * rate * 1000)
-    second, frame = divmod(count, rate * 1000)
-    return (
-        f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}:"
-        f"{frame // 1000:02d}.{frame % 1000:03d}"
-    )
 
 
 def timecode_rate(fps: float | Fraction) -> int:
     """Returns the timecode rate of a frame rate: the frame rate rounded up to an integer."""
     return int(np.ceil(float(tracks.rate(fps)) - 1e-9))
-
-
-def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
-    """Returns the rate at which frame steps across second boundaries equal those within seconds.
-
-    Args:
-      seconds: [T] whole seconds of each row.
-      frames: [T] frames within the second, with fraction.
-    """
-    possible = [r for r in TIMECODE_RATES if r > frames.max(initial=0)]
-    within = np.diff(seconds) == 0
-    across = np.diff(seconds) == 1
-    steps = np.diff(frames)
-    if not possible:
-        return int(frames.max()) + 1
-    if not (within & (steps > 0)).any() or not across.any():
-        # Too short to determine the rate: assume the phone's default if it fits.
-        return 60 if 60 in possible else possible[0]
-    step = np.median(steps[within & (steps > 0)])
-    return min(possible, key=lambda r: abs(np.median(steps[across] + r) - step))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +59,14 @@ class Table:
     name: str = "Live Link table"
 
     @functools.cached_property
-    def rate(self) -> int:
-        """Timecode frames per second; see `find_rate`."""
-        return find_rate(*self._parsed)
+    def column(self) -> timecode.Column:
+        """The parsed timecodes and how they are read."""
+        return timecode.Column([timecode.parse(t) for t in self.timecodes])
 
-    @functools.cached_property
-    def _parsed(self) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [parse_timecode(t) for t in self.timecodes]
-        return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs])
+    @property
+    def rate(self) -> int:
+        """Timecode frames per second, found from the rows."""
+        return self.column.reading.rate
 
     def times(self, rate: int | None = None) -> np.ndarray:
         """Returns [T] float64 seconds since the first row, continuous across midnight.
@@ -136,10 +77,7 @@ class Table:
         Raises:
           InputError: a row is not later than the previous row.
         """
-        seconds, frames = self._parsed
-        rate = self.rate if rate is None else rate
-        days = np.concatenate([[0], np.cumsum(np.diff(seconds) < -DAY // 2)]) * DAY
-        times = (seconds - seconds[0] + days) + (frames - frames[0]) / rate
+        times = self.column.times(None if rate is None else timecode.Reading(rate))
         late = np.flatnonzero(np.diff(times) <= 0)
         if len(late):
             row = int(late[0]) + 1
@@ -152,8 +90,7 @@ class Table:
     @property
     def start(self) -> float:
         """Time of day of the first row, s."""
-        seconds, frames = self._parsed
-        return float(seconds[0] + frames[0] / self.rate)
+        return self.column.reading.time_of_day(self.column.codes[0])
 
     def to_motion(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (motion [T, 72] float32 in rig units, observed [72] bool).
@@ -241,7 +178,7 @@ def read_timecodes(path: str | Path) -> Table:
     timecodes = [line.split(",", 1)[0] for line in lines if not _untracked(line)]
     for number, text in enumerate(timecodes):
         try:
-            parse_timecode(text)
+            timecode.parse(text)
         except InputError as error:
             raise InputError(f"{path}:{number + 2}: {error}") from None
     if not timecodes:
@@ -291,33 +228,12 @@ def _untracked(line: str) -> bool:
 
 def _in_order(path: Path, timecodes: Sequence[str]) -> np.ndarray:
     """Returns indices [N] of the longest sequence of rows whose timecodes increase."""
-    parsed = [parse_timecode(t) for t in timecodes]
-    seconds, frames = np.array([p[0] for p in parsed]), np.array([p[1] for p in parsed])
-    # Times are relative to the middle row, so that one bad row moves no other across midnight.
-    middle = len(seconds) // 2
-    times = (seconds - seconds[middle] + DAY // 2) % DAY + frames / find_rate(seconds, frames)
-    if (np.diff(times) > 0).all():
-        return np.arange(len(times))
-    # Patience sorting: `ends` holds the lowest last value of an increasing sequence per length.
-    ends: list[float] = []
-    rows: list[int] = []
-    before = np.full(len(times), -1)
-    for row, time in enumerate(times.tolist()):
-        place = bisect.bisect_left(ends, time)
-        before[row] = rows[place - 1] if place else -1
-        if place == len(ends):
-            ends.append(time)
-            rows.append(row)
-        else:
-            ends[place], rows[place] = time, row
-    kept = [rows[-1]]
-    while before[kept[-1]] >= 0:
-        kept.append(int(before[kept[-1]]))
-    if len(times) - len(kept) > MOST_OUT_OF_ORDER * len(times):
+    kept = timecode.Column([timecode.parse(t) for t in timecodes]).in_order()
+    if len(timecodes) - len(kept) > MOST_OUT_OF_ORDER * len(timecodes):
         raise InputError(
-            f"{path}: {len(times) - len(kept)} of {len(times)} timecodes are out of order"
+            f"{path}: {len(timecodes) - len(kept)} of {len(timecodes)} timecodes are out of order"
         )
-    return np.array(kept[::-1])
+    return kept
 
 
 def _check_header(path: Path, header: tuple[str, ...]) -> None:
@@ -345,7 +261,7 @@ def _read_row(path: Path, number: int, line: str, header: Sequence[str], out: np
     if len(cells) != len(header):
         raise InputError(f"{path}:{number}: {len(cells)} values, expected {len(header)}")
     try:
-        parse_timecode(cells[0])
+        timecode.parse(cells[0])
     except InputError as error:
         raise InputError(f"{path}:{number}: {error}") from None
     if cells[1].strip() != str(len(out)):
@@ -380,12 +296,12 @@ def write(path: str | Path, table: Table) -> None:
     """
     with files.atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         file.write(",".join(table.header) + table.newline)
-        for timecode, row in zip(table.timecodes, table.values, strict=True):
-            file.write(_row(timecode, row) + table.newline)
+        for code, row in zip(table.timecodes, table.values, strict=True):
+            file.write(_row(code, row) + table.newline)
 
 
-def _row(timecode: str, values: np.ndarray) -> str:
-    return f"{timecode},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
+def _row(code: str, values: np.ndarray) -> str:
+    return f"{code},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
 
 
 class _TimecodeCounter:
@@ -394,18 +310,20 @@ class _TimecodeCounter:
     def __init__(self, fps: float | Fraction, start: str):
         self._fps = tracks.rate(fps)
         self._rate = timecode_rate(self._fps)
-        seconds, frames = parse_timecode(start)
-        if frames >= self._rate:
+        code = timecode.parse(start)
+        if code.mark != ":":
+            raise InputError(f"start timecode {start!r}: expected HH:MM:SS:FF.fff")
+        if code.frames >= self._rate:
             raise InputError(
-                f"start timecode {start}: frame {frames:g} of a second, expected less than "
+                f"start timecode {start}: frame {code.frames:g} of a second, expected less than "
                 f"{self._rate} at {float(self._fps):g} frames a second"
             )
-        self._start = seconds + Fraction(str(frames)) / self._rate
+        self._start = code.seconds + Fraction(str(code.frames)) / self._rate
         self._next = 0
 
     def timecodes(self, count: int) -> Iterator[str]:
         for k in range(self._next, self._next + count):
-            yield format_timecode(self._start + k / self._fps, self._rate)
+            yield timecode.format_timecode(self._start + k / self._fps, self._rate)
         self._next += count
 
 
@@ -434,8 +352,8 @@ class LiveLinkFormat:
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
         values = LAYOUT.from_rig(motion)
-        for timecode, row in zip(self._counter.timecodes(len(values)), values, strict=True):
-            self._file.write(_row(timecode, row) + "\n")
+        for code, row in zip(self._counter.timecodes(len(values)), values, strict=True):
+            self._file.write(_row(code, row) + "\n")
 
     def close(self) -> None:
         """Closes the file."""

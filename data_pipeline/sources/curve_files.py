@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax.animation import livelink
+from a2fjax import timecode
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 
@@ -147,12 +147,13 @@ def _number(path: Path, row: int, name: str, cell: str, mark: str) -> float:
 
 
 def _timecodes(path: Path, cells: Sequence[str]) -> np.ndarray:
+    codes = []
     for n, cell in enumerate(cells):
         try:
-            livelink.parse_timecode(cell)
+            codes.append(timecode.parse(cell))
         except InputError as error:
             raise InputError(f"{path}:{n + 2}: {error}") from None
-    return livelink.Table(tuple(cells), np.zeros((len(cells), 0)), name=str(path)).times()
+    return timecode.Column(codes).times()
 
 
 def read_json(path: Path) -> Rows:
