@@ -12,6 +12,7 @@ from a2fjax.animation import livelink
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
 from data_pipeline.sources import Blendshapes, SourceOptions, curve_files
+from data_pipeline.sources.sequences import frame_numbers
 from data_pipeline.timing import align
 
 ENDINGS = (".npz", ".json", ".csv")
@@ -74,7 +75,9 @@ def read_curves(path: Path, fps: float = 0.0, otherwise: float = 0.0) -> NamedCu
     if path.suffix.lower() == ".csv" and livelink.is_recording(path):
         table, notes = livelink.read_recording(path)
         curves, observed = table.to_motion()
-        times = table.times() if not fps else np.arange(len(curves)) / align.exact_rate(fps)
+        times = table.times()
+        if fps:
+            times = frame_numbers(times) / align.exact_rate(fps)
         return NamedCurves(curves, observed, times, notes)
     readers = {
         ".csv": curve_files.read_csv,
@@ -146,12 +149,8 @@ def _checked(path: Path, rows: curve_files.Rows, fps: float, otherwise: float) -
         raise InputError(f"{path}: holds no channel of the rig")
     _check_range(path, curves)
     rate = fps or rows.fps or otherwise
-    notes = []
     if rows.times is not None and not fps:
         times = np.asarray(rows.times, np.float64)
-        if len(times) and np.isfinite(times).all() and abs(times[0]) > livelink.DAY:
-            notes.append(f"times count from the first row's, {times[0]:.3f} s")
-            times = times - times[0]
     else:
         if not (np.isfinite(rate) and rate > 0):
             raise InputError(f"{path}: says neither fps nor times; give --config.fps=...")
@@ -168,7 +167,7 @@ def _checked(path: Path, rows: curve_files.Rows, fps: float, otherwise: float) -
             f"{path}: times do not increase{where}, one for each of {len(values)} frames"
         )
     check_rate(path, times)
-    return NamedCurves(curves, observed, times, tuple(notes))
+    return NamedCurves(curves, observed, times)
 
 
 def _check_range(path: Path, curves: np.ndarray) -> None:
