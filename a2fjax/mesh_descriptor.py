@@ -43,6 +43,14 @@ MONOMIALS = (
 )
 WIDTH = len(CENTRES) * 2 + len(MONOMIALS)
 NORMALS_WIDTH = len(CENTRES) * 3
+GROUPS = (
+    slice(0, len(CENTRES)),
+    slice(len(CENTRES), 2 * len(CENTRES)),
+    slice(2 * len(CENTRES), 2 * len(CENTRES) + 6),
+    slice(2 * len(CENTRES) + 6, WIDTH),
+)
+"""Values of one kind in a descriptor without normals: narrow and wide kernels, moments of second
+and third order."""
 
 
 def width(normals: bool) -> int:

@@ -86,7 +86,7 @@ _NOT_NEGATIVE = (
     *(f.name for f in dataclasses.fields(Thresholds)),
 )
 _PATHS = ("rig", "columns.map", "plugins")
-_STRINGS = ("offset", "subject", "language", "emotion", "axes", "rig")
+_STRINGS = ("offset", "subject", "language", "emotion", "axes", "animation", "rig")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
     "mouth_close": ("auto", "arkit", "nvidia"),

@@ -80,7 +80,8 @@ def rooms(path: Path) -> set[str]:
     return names & own
 
 
-PIPELINE_MAY = {"a2fjax", "a2fjax.audio", "a2fjax.audio.io", "a2fjax.audio.level"}
+PIPELINE_MAY = {"a2fjax", "a2fjax.audio"}
+PIPELINE_MAY |= {f"a2fjax.audio.{name}" for name in ("findings", "io", "level", "measures")}
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
 PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,8 @@ from a2fjax.infer.run_config import read_config
 
 if TYPE_CHECKING:
     from a2fjax.infer.predictor import Predictor
+
+_log = logging.getLogger("a2fjax")
 
 
 def load(run: str | Path, step: int | None = None) -> Model:
@@ -328,17 +331,26 @@ class Model:
                     identity, str(self.run), predictor.subjects
                 )
                 raise InputError(message)
+        points = None if mesh is None else predictor.points(mesh, _name(identity))
+        for text in recording.warnings:
+            _log.warning("warning: %s: %s", recording.name, text)
+        stats = recording.stats
+        predictor.training.check_sound(stats.band_levels, stats.speech_level, recording.name)
         return Prediction(
             predictor,
             recording,
             track,
-            mesh,
+            points,
             subject,
             inpaint,
             adjustment,
             samples,
             title=f"{recording.name}  ·  {self.name} step {predictor.step}",
         )
+
+
+def _name(identity: Identity | None) -> str:
+    return f"identity {identity}" if isinstance(identity, str | Path) else "identity"
 
 
 def _inpainting(options: PredictOptions) -> Inpainting | None:

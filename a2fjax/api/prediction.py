@@ -29,7 +29,7 @@ class Prediction:
       predictor: with the sampling settings.
       recording: the audio.
       emotion: over time.
-      mesh: neutral mesh, or None for the mean identity.
+      points: identity points of a neutral mesh, or None for the mean identity.
       subject: training subject, or None.
       inpainting: given motion, or None.
       adjustment: of the predicted motion.
@@ -40,7 +40,7 @@ class Prediction:
     predictor: Predictor
     recording: Recording
     emotion: EmotionTrack
-    mesh: tuple[np.ndarray, np.ndarray] | None
+    points: np.ndarray | None
     subject: str | None
     inpainting: Inpainting | None
     adjustment: postprocess.Adjustment
@@ -65,7 +65,7 @@ class Prediction:
             self.predictor,
             self.recording.blocks(),
             stats,
-            identity=self.mesh,
+            identity=self.points,
             emotion=self.emotion,
             subject=self.subject,
             sample_index=index,

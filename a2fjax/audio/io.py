@@ -3,13 +3,14 @@
 Formats are those of libsndfile (WAV, FLAC, OGG, MP3 and others), and the audio tracks of MP4, M4A
 and MOV files with the extra `captures`. `load` and `blocks` return 16 kHz mono from the same stream
 of decoding, mixing and resampling, so they give the same samples; `blocks` holds one block in
-memory. `native_blocks` returns a recording unchanged, for quality checks.
+memory. Both mix the channels that `channels_of` chooses. `native_blocks` returns a recording
+unchanged, for quality checks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2fjax import files, timecode
-from a2fjax.audio import SAMPLE_RATE, mp4
+from a2fjax.audio import SAMPLE_RATE, channels, lengths, limits, mp3, mp4, wav
+from a2fjax.audio.rewritten import Rewritten
 from a2fjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
 FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
 """Formats that `save` writes, by file name extension."""
 
-_CHUNK = 1 << 16  # Sample frames decoded at a time; bounds memory.
+_READ = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
+"""libsndfile's formats whose headers show whether the file is complete."""
+
+_CHUNK = 1 << 16  # Samples decoded at a time, of all channels; bounds memory.
 _LOUDEST = 2.0**31  # Largest sample; some files hold 32-bit integers as floats.
-_UNKNOWN = 0x7FFF0000  # Encoders that cannot seek write sizes from here on.
+_SHORT = 0.1  # s that may be missing at the end of an MPEG file, whose decoder needs a start.
 
 
 def load(path: str | Path) -> np.ndarray:
@@ -38,11 +43,13 @@ def load(path: str | Path) -> np.ndarray:
       path: audio file of any rate and number of channels.
 
     Returns:
-      [samples] float32, 16 kHz, the mean of the channels; full scale is 1.
+      [samples] float32, 16 kHz, the mean of the channels that `channels_of` chooses; full scale
+      is 1.
 
     Raises:
-      InputError: no such file, a folder, not an audio file, fewer than two samples, samples that
-        are not finite or beyond 2**31, or less data than the header states.
+      InputError: no such file, a folder, not an audio file, a rate outside 4 to 384 kHz, fewer than
+        two samples, samples that are not finite or beyond 2**31, less data than the header states,
+        or more hours than the budgets of `limits`.
 
     Example:
         >>> import tempfile
@@ -51,7 +58,8 @@ def load(path: str | Path) -> np.ndarray:
         ...     load(f"{folder}/tone.wav").shape
         (16000,)
     """
-    return np.concatenate(list(_stream(Path(path))))
+    limits.check_seconds(Path(path), info(path)[0], limits.IN_MEMORY)
+    return np.concatenate(list(_stream(Path(path), limits.IN_MEMORY)))
 
 
 def blocks(path: str | Path, seconds: float) -> Iterator[np.ndarray]:
@@ -85,8 +93,28 @@ def info(path: str | Path) -> tuple[float, int, int]:
     _check(path)
     if mp4.is_mp4(path):
         return mp4.info(path)
-    with _open(path) as file:
+    with _open(path) as (file, _):
         return file.frames / file.samplerate, file.samplerate, file.channels
+
+
+def channels_of(path: str | Path) -> channels.Choice:
+    """Returns which channels `load` and `blocks` mix; reads the whole file if it has several.
+
+    The result is kept until the file changes.
+
+    Raises:
+      InputError: as `load`.
+    """
+    path = Path(path)
+    _check(path)
+    state = path.stat()
+    return _channels_of(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _channels_of(path: Path, time_ns: int, size: int) -> channels.Choice:
+    count = info(path)[2]
+    return channels.choose(native_blocks(path)) if count > 1 else channels.Choice(1, (0,))
 
 
 def save(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
@@ -154,47 +182,34 @@ def recording_start(path: str | Path) -> float | None:
     if mp4.is_mp4(path):
         stated = mp4.timecode(path)
         return None if stated is None else timecode.time_of_day(*stated)
-    samples = _time_reference(path)
+    samples = wav.start_samples(path)
     return samples / info(path)[1] if samples else None
 
 
-def _time_reference(path: Path) -> int:
-    """Returns TimeReference of a WAV's bext chunk (EBU Tech 3285, 2.3), 0 without one."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
-            return 0
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"bext":
-                body = file.read(346)
-                return int.from_bytes(body[338:346], "little") if len(body) == 346 else 0
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return 0
-
-
-def _stream(path: Path) -> Iterator[np.ndarray]:
+def _stream(path: Path, budget: str = limits.STREAMED) -> Iterator[np.ndarray]:
     """Yields the file's samples at 16 kHz, mono, in pieces of varying length."""
     import soxr
 
+    choice = channels_of(path)
     read = written = rate = 0
     resampler = None
     for rate, piece in native_blocks(path):
         if not read and rate != SAMPLE_RATE:
             resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        with np.errstate(invalid="ignore", over="ignore"):  # Checked below.
-            mono = piece.mean(axis=1, dtype=np.float32)
-        finite = np.isfinite(mono)
+        finite = np.isfinite(piece).all(axis=1)
         if not finite.all():
             time_s = (read + int(np.argmin(finite))) / rate
             raise InputError(f"audio {path}: sample at {time_s:.4f} s is not a finite number")
-        if len(mono) and np.abs(mono).max() > _LOUDEST:
-            time_s = (read + int(np.argmax(np.abs(mono)))) / rate
+        largest = np.abs(piece).max(axis=1)
+        if len(piece) and largest.max() > _LOUDEST:
+            time_s = (read + int(np.argmax(largest))) / rate
             raise InputError(
-                f"audio {path}: sample at {time_s:.4f} s is {np.abs(mono).max():.3g}: damaged, "
+                f"audio {path}: sample at {time_s:.4f} s is {largest.max():.3g}: damaged, "
                 "full scale is 1"
             )
-        read += len(mono)
+        read += len(piece)
+        limits.check_seconds(path, read / rate, budget)
+        mono = choice.mix(piece)
         if resampler is not None:
             mono = resampler.resample_chunk(mono)
         written += len(mono)
@@ -211,13 +226,13 @@ def _sound(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Yields what libsndfile decodes; see `native_blocks`."""
     import soundfile
 
-    with _open(path) as file:
+    with _open(path) as (file, missing):
         rate, stated = file.samplerate, file.frames
-        exact = file.format != "MP3" or _mp3_states_length(path)
+        size = max(1, _CHUNK // file.channels)
         read = 0
         while read < stated:
             try:
-                chunk = file.read(_CHUNK, dtype="float32", always_2d=True)
+                chunk = file.read(size, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
                 raise InputError(
                     f"audio {path}: damaged or cut short after {read / rate:.2f} s"
@@ -227,7 +242,7 @@ def _sound(path: Path) -> Iterator[tuple[int, np.ndarray]]:
                 break
             read += len(chunk)
             yield rate, chunk
-        if exact and read < stated:
+        if read < stated - missing * rate:
             raise InputError(
                 f"audio {path}: cut short, has {read / rate:.2f} s of {stated / rate:.2f} s"
             )
@@ -257,6 +272,8 @@ def _check(path: Path) -> None:
     if not path.exists():
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise InputError(f"audio {path}: no such file{nearest(path.name, near)}")
+    if not path.is_file():
+        raise InputError(f"audio {path}: is a pipe or a device, expected a file")
     try:
         if not path.stat().st_size:
             raise InputError(f"audio {path}: is an empty file")
@@ -267,59 +284,38 @@ def _check(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+def _open(path: Path) -> Iterator[tuple[soundfile.SoundFile, float]]:
+    """Opens a file that libsndfile reads to its end: (the file, s that may be missing there)."""
     import soundfile
 
-    try:
-        missing = _missing_bytes(path)
-        file = soundfile.SoundFile(path)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            source = lengths.readable(path)
+            file = stack.enter_context(_sound_file(source, stack))
+            missing = 0.0
+            if file.format == "MP3" and (found := mp3.readable(path)) is not path:
+                file, missing = stack.enter_context(_sound_file(found, stack)), _SHORT
+        except InputError:
+            raise
+        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+            raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
+        if file.format not in _READ:
+            raise InputError(
+                f"audio {path}: format {file.format} does not show whether a file is complete; "
+                "expected WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST SPHERE"
+            )
         if file.frames < 2:
             raise InputError(f"audio {path}: holds {file.frames} samples, expected at least 2")
-        if missing:
-            raise InputError(
-                f"audio {path}: cut short, {missing} bytes of samples that its header states are"
-                f" missing after {file.frames / file.samplerate:.2f} s"
-            )
-        yield file
+        limits.check(path, file.samplerate, file.channels, file.frames / file.samplerate)
+        yield file, missing
 
 
-def _missing_bytes(path: Path) -> int:
-    """Returns how many bytes of sample data a WAV or AIFF header states beyond the file's end.
+def _sound_file(source: Path | Rewritten, stack: contextlib.ExitStack) -> soundfile.SoundFile:
+    import soundfile
 
-    libsndfile decodes the rest of such a file without an error. Chunk layout: Microsoft "Multimedia
-    Programming Interface and Data Specifications 1.0" (RIFF), Apple AIFF 1.3 (FORM).
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            order, wanted = "little", b"data"
-        elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-            order, wanted = "big", b"SSND"
-        else:
-            return 0
-        while len(chunk := file.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
-            if chunk[:4] == wanted:
-                return 0 if length >= _UNKNOWN else max(0, file.tell() + length - size)
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return 0
-
-
-def _mp3_states_length(path: Path) -> bool:
-    """Returns whether an MP3's first frame has a Xing or Info header with its length."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        start = 0
-        if head[:3] == b"ID3":  # ID3v2: four bytes of seven bits, then the tag.
-            a, b, c, d = head[6:10]
-            start = 10 + (a << 21 | b << 14 | c << 7 | d)
-        file.seek(start)
-        first = file.read(512)
-    return b"Xing" in first or b"Info" in first
+    if isinstance(source, Rewritten):
+        stack.callback(source.close)
+    return soundfile.SoundFile(source)
 
 
 def _reason(error: BaseException) -> str:

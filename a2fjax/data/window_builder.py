@@ -14,6 +14,7 @@ from a2fjax.configuration import AugmentConfig, Config
 from a2fjax.data import augment, records, subjects, window_sampler
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache.reader import Reader
+from a2fjax.data.identity import parallel
 from a2fjax.data.identity.points import mesh_points
 from a2fjax.errors import InputError
 
@@ -67,12 +68,15 @@ def load_identities(source: ClipSource, config: Config) -> Identities:
     names = sorted({(e.folder, e.subject) for e in source.entries})
     points = np.zeros((len(names), count, 6 if normals else 3), np.float32)
     known = np.zeros(len(names), np.bool_)
+    paths: dict[int, str] = {}
     for i, (folder, name) in enumerate(names):
         mesh = source.manifests[folder].subject(name).mesh
         if mesh is not None and config.model.identity == "mesh":
-            path = os.path.join(source.folders[folder], mesh)
-            points[i] = mesh_points(path, count, normals=normals)
-            known[i] = True
+            paths[i] = os.path.join(source.folders[folder], mesh)
+    parallel.prepare(list(paths.values()), count, normals=normals)
+    for i, path in paths.items():
+        points[i] = mesh_points(path, count, normals=normals)
+        known[i] = True
     index = {name: i for i, name in enumerate(names)}
     subject = np.array([index[e.folder, e.subject] for e in source.entries], np.int32)
     data = config.data

@@ -15,6 +15,7 @@ from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest
 from a2fjax.evaluation import baselines, eval_clips
 from a2fjax.infer.predictor import Request
+from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.metrics import suite
 from a2fjax.metrics.groups import WEIGHT_GROUPS, group_sum
 from a2fjax.metrics.sums import Sums, divide
@@ -29,6 +30,7 @@ class Model(Protocol):
       config: configuration of the run, which names its training shards.
       step: training step of the checkpoint.
       fingerprint: fingerprint of configuration and step.
+      training: the conditions that the model was trained with; see `Predictor`.
       subjects: names of the subjects with a learned residual; see `Predictor`.
     """
 
@@ -37,11 +39,15 @@ class Model(Protocol):
     fingerprint: str
 
     @property
+    def training(self) -> TrainingConditions:
+        """The conditions that the model was trained with."""
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """Names of the subjects with a learned residual."""
 
-    def points(self, mesh: Any) -> np.ndarray:
-        """Returns the identity points of a neutral mesh."""
+    def points(self, mesh: Any, name: str) -> np.ndarray:
+        """Returns the identity points of a neutral mesh; `name` is for warnings."""
 
     def batch(self, requests: Sequence[Request]) -> list[np.ndarray]:
         """Returns the motion [T, 72] of each request."""
@@ -118,7 +124,7 @@ def load(
     if model.config.model.identity != "none":
         meshes = eval_clips.neutral_meshes(folders, manifests)
         say(f"sampling {len(meshes)} neutral meshes")
-        points = {name: model.points(mesh) for name, mesh in meshes.items()}
+        points = {name: model.points(mesh, name) for name, mesh in meshes.items()}
     trained = trained_subjects(model, folders, manifests)
     return EvalData(folders, manifests, chosen, have, known, training_folders, points, trained)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from a2fjax import configuration as config_lib
 from a2fjax import rig
+from a2fjax.audio import sound_descriptor
 from a2fjax.errors import WorkFailed
 from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report
 from a2fjax.infer.predictor import Predictor
@@ -117,6 +118,15 @@ def _measure(
 ) -> list[_Measured]:
     say(f"{split}: {len(chunk)} clips, the model")
     points, trained = data.points, data.trained
+    unlike = sum(
+        model.training.sound_distance(
+            sound_descriptor.band_levels(s.clip.audio), s.clip.speech_level
+        )
+        > 1
+        for s in chunk
+    )
+    if unlike:
+        say(f"{split}: {unlike} of {len(chunk)} clips sound unlike the training data")
     predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
     for name in altered:
         say(f"{split}: {len(chunk)} clips, {name}")

@@ -24,6 +24,7 @@ from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
 from a2fjax.infer import sampling
 from a2fjax.infer.run_config import read_config
+from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.models import conditioning, pretrained
 from a2fjax.models.base import Model
 from a2fjax.sharding import compilation_cache
@@ -145,17 +146,32 @@ class Predictor:
         task = tasks.build(config, params["constants"], found)
         return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
 
-    def points(self, mesh: Mesh) -> np.ndarray:
+    def points(self, mesh: Mesh, name: str = "identity") -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh, for use with many clips.
 
-        They are [P, 6] with normals if `model.identity_normals` is set.
+        They are [P, 6] with normals if `model.identity_normals` is set. A mesh unlike those of the
+        training is turned and cropped as they were, see `alignment.align`; what remains unlike
+        them counts less, down to the mean identity. Each is logged as a warning of one line.
+
+        Args:
+          mesh: vertices [V, 3] and faces [F, 3] or None.
+          name: of the mesh, for the warning.
 
         Raises:
           InputError: not a mesh.
         """
+        vertices, faces = self.training.like_training(mesh, name)
         return identity_lib.sample_points(
-            *mesh, self.config.data.identity_points, normals=self.config.model.identity_normals
+            vertices,
+            faces,
+            self.config.data.identity_points,
+            normals=self.config.model.identity_normals,
         )
+
+    @functools.cached_property
+    def training(self) -> TrainingConditions:
+        """The conditions that the model was trained with."""
+        return TrainingConditions(self.params.get("constants", {}))
 
     @property
     def sampled(self) -> bool:
@@ -252,6 +268,7 @@ class Predictor:
         emotion[:, 0] = 1.0
         if request.emotion is not None:
             emotion[:length] = request.emotion
+        emotion = self.training.known_emotion(emotion)
         extra: dict[str, Any] = {}
         if self.sampled:
             extra["sample_index"] = np.int32(request.sample_index)

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
+from a2fjax.audio import (
+    HOP,
+    SAMPLE_RATE,
+    channels,
+    findings,
+    io,
+    level,
+    limits,
+    measures,
+    num_frames,
+    sound_descriptor,
+)
 from a2fjax.errors import InputError
 
 BLOCK_SECONDS = 10.0
@@ -25,21 +36,24 @@ class RecordingStats:
       samples: number of samples at 16 kHz.
       speech_level: RMS of the speech, equal to `level.speech_level` of the whole recording.
       low, high: [frames] smallest and largest sample of each motion frame, for plots.
+      band_levels: [frames, bands] of `sound_descriptor.band_levels`.
     """
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         """Reads all blocks; each except the last must hold a whole number of motion frames."""
-        levels, low, high = [], [], []
+        levels, bands, low, high = [], [], [], []
         self.samples = 0
         for block in blocks:
             # Ignore a final part shorter than a frame unless it is the only one.
             if len(block) >= HOP or not self.samples:
                 levels.append(level.frame_levels(block))
+            bands.append(sound_descriptor.band_levels(block))
             self.samples += len(block)
             starts = np.arange(0, len(block), HOP)
             low.append(np.minimum.reduceat(block, starts))
             high.append(np.maximum.reduceat(block, starts))
         self.speech_level = level.speech_level_of_frames(np.concatenate(levels))
+        self.band_levels = np.concatenate(bands)
         self.low, self.high = np.concatenate(low), np.concatenate(high)
 
     @property
@@ -78,7 +92,9 @@ class Recording:
         else:
             self.name = "audio"
             self._path = None
-            self._samples = _mono_16_khz(audio)
+            self._given, self._rate = _checked(audio)
+            self._choice = channels.choose([(self._rate, self._given)])
+            self._samples = _mono_16_khz(self._choice.mix(self._given), self._rate)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Returns the samples [n] float32, 16 kHz mono, in blocks of `BLOCK_SECONDS`.
@@ -96,11 +112,20 @@ class Recording:
         """Statistics of the whole recording, computed in one pass on first access."""
         return RecordingStats(self.blocks())
 
+    @functools.cached_property
+    def warnings(self) -> list[str]:
+        """What may spoil the prediction, one line each, from one pass at the recording's own rate.
 
-def _mono_16_khz(audio: tuple[np.ndarray, float]) -> np.ndarray:
-    """Returns (samples, rate) as [S] float32 at 16 kHz."""
-    import soxr
+        Raises:
+          InputError: as `blocks`.
+        """
+        if self._path is not None:
+            return findings.warnings(measures.measure(self._path))
+        return findings.warnings(measures.measure_pieces([(self._rate, self._given)], self._choice))
 
+
+def _checked(audio: tuple[np.ndarray, float]) -> tuple[np.ndarray, float]:
+    """Returns (samples [S, channels] float32, rate in Hz) of a pair (samples, rate)."""
     try:
         given, rate = audio
         samples, rate = np.asarray(given), float(rate)
@@ -119,13 +144,28 @@ def _mono_16_khz(audio: tuple[np.ndarray, float]) -> np.ndarray:
         )
     if not rate > 0:
         raise InputError(f"audio rate {rate:g}: expected samples a second, such as 48000")
-    samples = samples.astype(np.float32)
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(mono).all():
-        seconds = int(np.argmin(np.isfinite(mono))) / rate
-        raise InputError(f"audio: sample at {seconds:.4f} s is not a finite number")
+    limits.check_rate(rate, "audio")
+    if samples.ndim == 2 and samples.shape[1] > limits.MOST_CHANNELS:
+        raise InputError(
+            f"audio has shape {samples.shape}, expected [samples, channels] with at most "
+            f"{limits.MOST_CHANNELS} channels; transpose it"
+        )
+    samples = samples.astype(np.float32).reshape(len(samples), -1)
+    finite = np.isfinite(samples).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"audio: sample at {int(np.argmin(finite)) / rate:.4f} s is not a finite number"
+        )
+    return samples, rate
+
+
+def _mono_16_khz(mono: np.ndarray, rate: float) -> np.ndarray:
+    """Returns samples [S] at `rate` as float32 at 16 kHz."""
+    import soxr
+
+    samples = len(mono)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
     if len(mono) < 2:
-        raise InputError(f"audio: is too short, {len(samples)} samples at {rate:g} Hz")
+        raise InputError(f"audio: is too short, {samples} samples at {rate:g} Hz")
     return mono

@@ -105,6 +105,8 @@ class Backbone(nn.Module):
                     batch.identity_mask,
                     constants["identity_mean"],
                     constants["identity_projection"],
+                    constants.get("identity_deviation"),
+                    constants.get("identity_bounds"),
                     train=train,
                 )
             )

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from a2fjax import mesh_descriptor
+from a2fjax.models import familiarity
 
 COMPONENTS = 16
 """Number of the descriptor's principal components used as input; unused ones are zero."""
@@ -122,23 +123,36 @@ class IdentityEncoder(nn.Module):
         known: Array,
         mean: Array,
         projection: Array,
+        deviation: Array | None = None,
+        bounds: Array | None = None,
         *,
         train: bool = False,
     ) -> Array:
         """Returns the embedding [B, width].
+
+        Faces unlike those of the training count less, see `familiarity`: beyond the second bound
+        they have the embedding of the mean identity.
 
         Args:
           points: [B, P, 3 or 6]; see `descriptor`.
           known: [B] bool; False selects the mean identity and ignores the points.
           mean: [D], from `standardisation`.
           projection: [D, COMPONENTS], from `standardisation`.
+          deviation: [mesh_descriptor.WIDTH], from `familiarity.spread` of the descriptors without
+            normals; None counts every face in full.
+          bounds: [2], likewise.
           train: adds noise and dropout from the streams "noise" and "dropout".
         """
         # The points of unknown identities are arbitrary and may include NaN.
         points = jnp.where(known[:, None, None], points, 0.0)
-        code = _dot(descriptor(points) - mean, projection)
+        described = descriptor(points)
+        code = _dot(described - mean, projection)
         # Limit faces far from the training faces smoothly to the edge of their range.
         code = _LIMIT * jnp.tanh(code / _LIMIT)
+        if deviation is not None and bounds is not None:
+            width = mesh_descriptor.WIDTH
+            distance = familiarity.distance(described[:, :width], mean[:width], deviation)
+            code = code * familiarity.weight(distance, bounds)[:, None]
         if train:
             used = jnp.any(projection != 0.0, axis=0)
             code = code + NOISE * used * jax.random.normal(self.make_rng("noise"), code.shape)

@@ -14,7 +14,7 @@ from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.batch import Batch
 from a2fjax.configuration import AudioConfig, BackboneConfig, EncoderConfig
-from a2fjax.models import conditioning
+from a2fjax.models import conditioning, familiarity
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.backbone import Backbone
 from a2fjax.models.feature_fusion import AudioFeatures
@@ -26,12 +26,15 @@ def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndar
     """Returns data-independent constants of the right shapes.
 
     "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and
-    "identity_projection" of `conditioning.standardisation`; with `model.identity_residual` also
+    "identity_projection" of `conditioning.standardisation`, "identity_deviation" and
+    "identity_bounds" of `familiarity.spread`; with `model.identity_residual` also
     "subjects", the `conditioning.encode_names` of the training subjects.
     """
     config = config or BackboneConfig()
     width = mesh_descriptor.width(config.identity_normals)
     mean, projection = conditioning.standardisation(np.zeros((0, width)))
+    without = np.zeros((0, mesh_descriptor.WIDTH))
+    deviation, bounds = familiarity.spread(without, mesh_descriptor.GROUPS)
     subjects = {"subjects": conditioning.encode_names([])} if config.identity_residual else {}
     return {
         **subjects,
@@ -39,6 +42,8 @@ def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndar
         "motion_std": 0.1 * rig.SCALE,
         "identity_mean": mean,
         "identity_projection": projection,
+        "identity_deviation": deviation,
+        "identity_bounds": bounds,
     }
 
 

@@ -14,12 +14,13 @@ from a2fjax.configuration import Config, DataConfig, NvidiaConfig
 from a2fjax.data import mixture, padding, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
+from a2fjax.data.identity import parallel, surface
 from a2fjax.data.identity import points as identity
 from a2fjax.encoders.speech_encoder import compiled_apply
 from a2fjax.errors import InputError
-from a2fjax.models import conditioning, pretrained
+from a2fjax.models import conditioning, familiarity, pretrained
 from a2fjax.models.pretrained import Encoders
-from a2fjax.tasks import moments
+from a2fjax.tasks import conditions, moments
 
 _STD_FLOOR = 0.01
 
@@ -173,6 +174,51 @@ def hidden_state_statistics(
     return out
 
 
+def identity_statistics(
+    config: Config,
+    folders: Sequence[Path],
+    manifests: Sequence[records.Manifest],
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Measures the neutral meshes of the split's subjects; datasets of weight 0 are left out.
+
+    Returns:
+      "identity_mean" and "identity_projection" of `conditioning.standardisation`,
+      "identity_deviation" and "identity_bounds" of `familiarity.spread`.
+
+    Raises:
+      InputError: an unreadable mesh, or `model.identity` is "mesh" and no subject has one.
+    """
+    count, normals = config.data.identity_points, config.model.identity_normals
+    meshes: list[Path] = []
+    if config.model.identity == "mesh":
+        for path, manifest, weight in zip(folders, manifests, weights, strict=True):
+            if weight:
+                meshes += training_meshes(path, manifest, config.data.split)
+        if not meshes:
+            raise InputError(
+                f"model.identity='mesh': no subject of split {config.data.split!r} in "
+                f"{', '.join(map(str, folders))} has a mesh; set model.identity='none'"
+            )
+    width = mesh_descriptor.width(normals)
+    rows, repeated = np.zeros((len(meshes), width)), np.zeros((len(meshes), mesh_descriptor.WIDTH))
+    parallel.prepare(meshes, count, normals=normals)
+    for i, mesh in enumerate(meshes):
+        points = identity.mesh_points(mesh, count, normals=normals)
+        rows[i] = np.asarray(conditioning.descriptor(jnp.asarray(points[None])))[0]
+        # The surface itself separates the shape from the sampling noise of the points.
+        repeated[i] = surface.describe(*records.read_mesh(mesh))
+    exact = np.concatenate([repeated, rows[:, mesh_descriptor.WIDTH :]], axis=1)
+    mean, projection = conditioning.standardisation(rows, exact if len(rows) else None)
+    deviation, bounds = familiarity.spread(repeated, mesh_descriptor.GROUPS)
+    return {
+        "identity_mean": mean,
+        "identity_projection": projection,
+        "identity_deviation": deviation,
+        "identity_bounds": bounds,
+    }
+
+
 def constants(
     config: Config,
     folders: Sequence[str | Path] | None = None,
@@ -186,9 +232,10 @@ def constants(
       encoders: encoders with their parameters, by key; None reads those of `config.audio`.
 
     Returns:
-      "motion_mean", "motion_std" [72] in rig units; "identity_mean" and "identity_projection" of
-      `conditioning.standardisation` over the split's subjects with a mesh; the results of
-      `hidden_state_statistics` for encoders and of `moments.constants` for NVIDIA's networks.
+      "motion_mean", "motion_std" [72] in rig units; the results of `identity_statistics` over the
+      split's subjects with a mesh, of `conditions.emotion_statistics` and
+      `conditions.sound_statistics`, of `hidden_state_statistics` for encoders, and of
+      `moments.constants` for NVIDIA's networks.
       Datasets are weighted by `data.weights`; all subjects count equally, because the shape of a
       head does not depend on the amount of speech. With `model.identity_residual` also "subjects",
       the `conditioning.encode_names` of `subjects.training`.
@@ -204,29 +251,7 @@ def constants(
     records.check_split(config.data.split, manifests, paths)
     counts = dataset_weights(config.data, paths, manifests)
     mean, std = motion_statistics(manifests, config.data.split, counts)
-    described: list[list[np.ndarray]] = []
-    if config.model.identity == "mesh":
-        for path, manifest, count_for in zip(paths, manifests, counts, strict=True):
-            if not count_for:
-                continue
-            for mesh in training_meshes(path, manifest, config.data.split):
-                vertices, faces = records.read_mesh(mesh)
-                # A second sampling separates the shape from the sampling noise of the first.
-                count, normals = config.data.identity_points, config.model.identity_normals
-                points = [
-                    identity.mesh_points(mesh, count, normals=normals),
-                    identity.sample_points(vertices, faces, count, seed=1, normals=normals),
-                ]
-                described.append(
-                    list(np.asarray(conditioning.descriptor(jnp.asarray(np.stack(points)))))
-                )
-        if not described:
-            raise InputError(
-                f"model.identity='mesh': no subject of split {config.data.split!r} in "
-                f"{', '.join(map(str, paths))} has a mesh; set model.identity='none'"
-            )
-    rows = np.array(described).reshape(-1, 2, mesh_descriptor.width(config.model.identity_normals))
-    identity_mean, projection = conditioning.standardisation(rows[:, 0], rows[:, 1])
+    identities = identity_statistics(config, paths, manifests, counts)
     if encoders is None:
         encoders = pretrained.load(config.audio)
     network: dict[str, np.ndarray] = {}
@@ -235,8 +260,9 @@ def constants(
     values = {
         "motion_mean": mean,
         "motion_std": std,
-        "identity_mean": identity_mean,
-        "identity_projection": projection,
+        **identities,
+        **conditions.emotion_statistics(manifests, config.data.split, counts),
+        **conditions.sound_statistics(paths, config.data.split),
         **hidden_state_statistics(config.data, paths, encoders),
         **network,
     }

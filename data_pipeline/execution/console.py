@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,9 @@ from a2fjax.data import records
 
 WriteLine = Callable[[str], None]
 
+
+_DECISIONS = ("neutral from", "unit of the vertices", "topology:", "axes ")
+"""Notes about these are written for everybody, as they may differ between people."""
 
 MAX_LINES = 50
 """Lines of one kind: twenty thousand takes must not bury the line that matters."""
@@ -105,12 +108,24 @@ def print_summary(out: Path, manifest: records.Manifest, log: WriteLine) -> None
         log(f"{len(names)} channels are zero in every take and count as unobserved")
     if source["kkt"] > 0:
         log(f"fit {source['residual_mm']:.3f} mm rms, optimality residual {source['kkt']:.1e}")
-    for name, notes in list(source["notes"].items())[:1]:
-        for note in notes:
-            log(f"{name}: {note}")
+    _print_notes(source["notes"], log)
     empty = [w for w in source["warnings"] if w.startswith("no clip in")]
     for line in empty:
         log(f"warning: {line}")
     for key, what in (("rejected", "could not be used"), ("quarantined", "were quarantined")):
         if source[key]:
             log(f"{len(source[key])} takes {what}; {out / 'quality.html'} says why")
+
+
+def _print_notes(by_name: Mapping[str, Sequence[str]], log: WriteLine) -> None:
+    """Writes the notes of the first person, and of the others those where decisions differ."""
+    write, known = LimitedLines(log), set()
+    for number, (name, notes) in enumerate(by_name.items()):
+        for note in notes:
+            # Decisions name files, which differ between people in their folder alone.
+            decision = note.replace(name, "")
+            is_decision = any(word in note for word in _DECISIONS)
+            if not number or (is_decision and decision not in known):
+                write(f"{name}: {note}")
+            known.add(decision)
+    write.end("notes; manifest.json has them all")

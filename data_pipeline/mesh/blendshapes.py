@@ -65,10 +65,10 @@ def make_blendshapes(
 ) -> Blendshapes:
     """Returns shapes ready to solve on: millimetres, the rig's axes and channels.
 
-    Without `neutral`, the rig belongs to the person and is in the capture's unit and axes. With it,
-    units and axes are estimated by comparing the two heads (`conventions.find_convention`), the
-    neutral is aligned to the rig's, and if it is another head the shapes are transferred
-    (`transfer`).
+    Without `neutral`, the rig belongs to the person; if it states no unit, it is in the capture's.
+    With it, units and axes are estimated by comparing the two heads
+    (`conventions.find_convention`), the neutral is aligned to the rig's, and if it is another head
+    the shapes are transferred (`transfer`).
 
     Args:
       rig: see `rigs.read_rig`.
@@ -78,7 +78,8 @@ def make_blendshapes(
         else guesses them from the size of a head.
       axes: axes of the capture, see `conventions.parse_axes`; "auto" estimates them from the
         template or from the names of the shapes (`conventions.axes_from_shapes`), else uses the
-        rig's.
+        rig's. A rig without `neutral` follows them unless its names say that it is the mirror
+        image.
       mouth_close: "arkit", "nvidia" or "auto"; see `sources.SourceOptions`.
       stable: [N] indices of vertices that only move with the head, or None to detect them.
       part: "skin" or "tongue", for notes.
@@ -88,21 +89,24 @@ def make_blendshapes(
       InputError: unknown shapes, an option of unknown value, or a neutral that is not of the rig's
         topology.
     """
-    rig_unit = rig.units or guess_units(rig.neutral)
+    if units not in ("auto", *MILLIMETRES):
+        raise InputError(f"--config.units={units!r}{nearest(units, ('auto', *MILLIMETRES))}")
+    given = "" if units == "auto" or neutral is not None else units
+    rig_unit = rig.units or given or guess_units(rig.neutral)
     keep = np.arange(len(rig.neutral)) if rig.mask is None else rig.mask
     channels, deltas, notes = _solvable(name, rig, mouth_close)
     named_axes = conventions.axes_from_shapes(rig.neutral, channels, deltas)
     transferred = False
     if neutral is None:
-        unit = rig_unit if units == "auto" else units
-        if unit not in MILLIMETRES:
-            raise InputError(f"--config.units={unit!r}{nearest(unit, ('auto', *MILLIMETRES))}")
-        turn = np.eye(3) if named_axes is None else named_axes
+        unit = given or rig_unit
+        own = np.eye(3) if named_axes is None else named_axes
+        turn, why = own, "the rig's" if named_axes is None else "from the names of shapes"
         if axes != "auto":
-            turn = conventions.parse_axes(axes)
-        elif not np.array_equal(turn, np.eye(3)):
-            notes.append(f"axes {conventions.axes_name(turn)}, from the names of shapes")
-        matrix = MILLIMETRES[unit] * turn
+            turn, why = conventions.parse_axes(axes), "--config.axes"
+            # The rig may be right-handed where the capture is not.
+            own = turn if np.linalg.det(turn) == np.linalg.det(own) else own
+        notes.append(f"axes {conventions.axes_name(turn)}, {why}")
+        matrix = MILLIMETRES[rig_unit] * own
         rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
     else:
         matrix = MILLIMETRES[rig_unit] * (np.eye(3) if named_axes is None else named_axes)
@@ -114,9 +118,9 @@ def make_blendshapes(
         rest = convention.aligned(np.asarray(neutral, np.float64))
         holes = np.logical_not(np.isfinite(rest).all(axis=1))
         notes.append(
-            f"capture in {unit}, axes {conventions.axes_name(turn)}: margin "
+            f"neutral in {unit}, axes {conventions.axes_name(turn)}: margin "
             f"{convention.margin:.1f} over the next, {100 * convention.residual:.1f} % of the "
-            "head's radius from the template"
+            "head's radius from the rig's"
         )
         if holes.any():
             rest[holes] = _filled(rest, template, holes)
@@ -127,7 +131,7 @@ def make_blendshapes(
             deltas = transfer(template, deltas, rig.faces, rest)
             way = "deformation transfer" if len(rig.faces) else "scaling"
             size = size_ratio(template, rest)
-            notes.append(f"shapes of the template carried over by {way}: size {size:.3f} of it")
+            notes.append(f"shapes of the rig carried over by {way}: size {size:.3f} of it")
     return Blendshapes(
         neutral=rest,
         deltas=deltas,
@@ -137,7 +141,7 @@ def make_blendshapes(
         millimetres=MILLIMETRES[unit],
         axes=turn,
         transferred=transferred,
-        notes=(f"{part}: vertices in {unit}, {len(channels)} shapes", *notes),
+        notes=(f"{part}: {len(channels)} shapes", *notes),
     )
 
 

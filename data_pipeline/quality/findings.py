@@ -2,99 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from a2fjax import rig
-
-SEVERITIES = ("error", "warning", "note")
-"""Spoils training; should be checked; good to know."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One finding about one take.
-
-    Attributes:
-      key: the same for the same finding in other takes.
-      severity: one of `SEVERITIES`.
-      text: text for a single take, such as "upsampled from 8 kHz".
-      every: text for the dataset, to follow "n of m takes ".
-    """
-
-    key: str
-    severity: str
-    text: str
-    every: str
+from a2fjax.audio.findings import SEVERITIES, Finding, sound_findings
 
 
 def take_findings(take: Mapping[str, Any]) -> list[Finding]:
     """Returns the findings about a take, a mapping as described in `report.assemble_report`."""
     parts = (
-        (_sound, take.get("audio") or {}),
+        (sound_findings, take.get("audio") or {}),
         (_motion, take.get("motion") or {}),
         (_lips, take.get("lips") or {}),
         (_clock, take.get("clock") or {}),
     )
     return [finding for find, measures in parts for finding in find(measures)]
-
-
-def _sound(m: Mapping[str, Any]) -> list[Finding]:
-    out: list[Finding] = []
-    if m.get("upsampled"):
-        rate, limit = kilohertz(m["true_rate"]), kilohertz(round(m["band_hz"], -2))
-        out.append(
-            Finding(
-                f"upsampled {rate}",
-                "warning",
-                f"nothing above {limit} kHz: {rate} kHz sound stored at {kilohertz(m['rate'])}",
-                f"hold {rate} kHz sound stored at a higher rate: features above "
-                f"{kilohertz(m['true_rate'] / 2)} kHz see nothing",
-            )
-        )
-    if m.get("dead_channels"):
-        which = ", ".join(map(str, m["dead_channels"]))
-        out.append(
-            Finding(
-                "dead channel",
-                "warning",
-                f"nothing on channel {which}",
-                "have a sound channel with nothing on it: the mix is 6 dB too quiet",
-            )
-        )
-    if (m.get("channel_correlation") or 0.0) < -0.5:
-        out.append(
-            Finding(
-                "opposite channels",
-                "error",
-                "channels are of opposite polarity",
-                "have sound channels of opposite polarity: their mean is nearly silent",
-            )
-        )
-    if m.get("hum_hz"):
-        hum = f"{m['hum_hz']:g}"
-        text = f"{hum} Hz hum, {m['hum_db']:.0f} dB above its surroundings"
-        out.append(Finding(f"hum {hum}", "warning", text, f"have {hum} Hz mains hum"))
-    if m.get("gated"):
-        share = f"{100 * m['digital_silence']:.0f} % digital silence"
-        every = "are gated (digital silence in the pauses): their noise in speech is not known"
-        out.append(Finding("gated", "note", share, every))
-    if (m.get("dc") or 0.0) > 0.005:
-        out.append(
-            Finding(
-                "dc", "note", f"constant offset {m['dc']:.3f}", "have a constant offset in sound"
-            )
-        )
-    if (m.get("clipping") or 0.0) > 0.0005:
-        text = f"{100 * m['clipping']:.2g} % of samples clipped"
-        out.append(Finding("clipping", "warning", text, "are clipped"))
-    if m and m.get("speech_db") is None:
-        out.append(Finding("silent", "error", "digital silence throughout", "hold no sound at all"))
-    elif m and m["speech_db"] < -45:
-        text = f"speech at {m['speech_db']:.0f} dB of full scale"
-        out.append(Finding("quiet", "note", text, "are very quiet (speech below -45 dB)"))
-    return out
 
 
 def _motion(m: Mapping[str, Any]) -> list[Finding]:
@@ -282,8 +205,3 @@ def count_text(count: int, total: int) -> str:
     if count == total:
         return "the only take:" if total == 1 else f"all {total} takes"
     return f"{count} of {total} takes"
-
-
-def kilohertz(hertz: float) -> str:
-    """Returns a frequency in kHz with as few digits as needed: 22.05, 8, 4.4."""
-    return f"{hertz / 1000:.4g}"

@@ -15,6 +15,7 @@ RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240
 
 _STILL = 1e-5  # of a weight: below the noise of any capture, above float32 rounding
 _DEAD = 1e-3
+_LEAST_FPS = 11.5  # repeats that leave fewer different frames a second are frozen frames
 _LIMIT = 1e-3
 _TOGETHER = 8  # channels processed at once, to limit the memory of a long take
 # Gaze normally jumps from one frame to the next (saccades).
@@ -41,8 +42,9 @@ def measure_motion(
       frames, seconds, fps (exact for NTSC rates), fps_name, jitter_ms: timing.
       missing: share of the frames of a steady clock that are absent or NaN; longest_gap_s: longest
         time between two frames.
-      frozen: share of frames equal to the one before in all channels; longest_frozen_s; true_fps:
-        rate of the motion if frames are repeated regularly (30 fps stored as 60), else None.
+      frozen: share of frames equal to the one before in all channels, except for regular repeats;
+        longest_frozen_s; true_fps: rate of the motion if frames are repeated regularly (30 fps
+        stored as 60), else None.
       jumps: share of frames, and jump_times [at most 20] s; see `find_jumps`.
       saturated {channel: share of frames at its upper limit, or at either limit of an angle}.
       range {channel: [1st, 50th, 99th percentile]}; dead: channels that never move.
@@ -127,7 +129,7 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
     out: dict[str, Any] = {"frozen": None, "longest_frozen_s": None, "true_fps": None}
     if len(values) < 2:
         return out
-    same = (np.abs(np.diff(values, axis=0)) <= _STILL).all(axis=1)
+    same: np.ndarray = np.asarray((np.abs(np.diff(values, axis=0)) <= _STILL).all(axis=1))
     changes = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
     runs = np.diff(changes)
     longest = int(np.argmax(runs))
@@ -136,8 +138,14 @@ def _frozen(times: np.ndarray, values: np.ndarray, fps: float | None) -> dict[st
     out["longest_frozen_s"] = round(float(times[last] - times[first]), 4)
     # Repeated frames come in runs of one or two lengths; a held pose is one long run.
     inner = runs[1:-1]
-    if fps and len(inner) >= 10 and 1.15 <= inner.mean() <= 6 and inner.std() <= 0.55:
-        out["true_fps"] = round(float(fps / inner.mean()), 3)
+    short = inner[inner <= 1.5 * np.median(inner)] if len(inner) else inner
+    if fps and len(short) >= 10 and 2 * short.sum() >= len(values) - runs[longest]:
+        repeats = short.mean()
+        if 1.15 <= repeats <= 6 and short.std() <= 0.55:
+            out["true_fps"] = round(float(fps / repeats), 3)
+            if fps / repeats >= _LEAST_FPS:
+                held = np.maximum(runs - np.ceil(repeats), 0)
+                out["frozen"] = round(float(held.sum() / len(same)), 5)
     return out
 
 

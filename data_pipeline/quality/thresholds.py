@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from a2fjax.audio import findings
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
@@ -27,10 +29,10 @@ class Thresholds:
       most_saturated: share of frames at the limit, for the worst channel.
     """
 
-    least_snr_db: float = 10.0
+    least_snr_db: float = findings.LEAST_SNR_DB
     most_clipping: float = 0.01
-    most_silence: float = 0.9
-    least_band_hz: float = 3000.0
+    most_silence: float = findings.MOST_SILENCE
+    least_band_hz: float = findings.LEAST_BAND_HZ
     least_lip_correlation: float = 0.0
     most_residual_mm: float = 3.0
     most_lip_error: float = 0.02

@@ -55,11 +55,13 @@ class SourceOptions:
       subject: name of the actor; "" uses the name of the folder.
       language: BCP-47 code for takes that state none; "" for unknown.
       emotion: weights such as "happy=0.7,sad=0.3" for takes that state none; "" for neutral.
-      units: units of vertices: "mm", "cm", "m"; "auto" uses the files, then the template rig, then
-        the head's size.
+      units: units of vertices: "mm", "cm", "m", whatever the files state; "auto" uses the files,
+        shots.json, the rig, then the head's size (`person_face`).
       axes: the capture's axes that point to the person's left, up and out of the face, each with
-        its sign: "+x+y+z" for the rig's axes, "+x+z-y" for a capture with z up; "auto" uses the
-        files, then the template rig.
+        its sign, whatever the files state: "+x+y+z" for the rig's axes, "+x+z-y" for a capture with
+        z up; "auto" uses the files, then the rig.
+      animation: name of the animation, array or channel to read from files that hold several; ""
+        for the one named like the take, else the longest.
       mouth_close: "arkit" (mouthClose is relative to an open jaw), "nvidia" (it includes
         jawOpen), or "auto" (detected from the shapes).
       rig: file or folder of a template rig (see `rigs.read_rig`) for actors without
@@ -75,6 +77,7 @@ class SourceOptions:
     emotion: str = ""
     units: str = "auto"
     axes: str = "auto"
+    animation: str = ""
     mouth_close: str = "auto"
     rig: str = ""
     missing_audio: str = "reject"
@@ -144,6 +147,10 @@ class Capture:
       skin: [F, V, 3] in the files' unit and axes, or None; coordinates of vertices (or frames)
         that dropped out are NaN.
       tongue: the same for the tongue.
+      millimetres: one unit of skin and tongue in mm if their files state it; 0 for the unit of the
+        blendshapes.
+      axes: [3, 3] signed permutation to right-handed axes if the files state them; None for the
+        axes of the blendshapes.
       curves: [F, 72] in rig units, NaN in frames without a face, or None.
       observed: [72] mask of the channels in `curves`, or None.
       eyes: [F, 4] degrees, rig order, NaN where unknown, or None.
@@ -153,6 +160,8 @@ class Capture:
     times: np.ndarray
     skin: Vertices | None = None
     tongue: Vertices | None = None
+    millimetres: float = 0.0
+    axes: np.ndarray | None = None
     curves: np.ndarray | None = None
     observed: np.ndarray | None = None
     eyes: np.ndarray | None = None

@@ -59,12 +59,15 @@ def list_caches(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def read_cache(path: Path, vertices: int | None = None) -> tuple[Vertices, np.ndarray | None]:
+def read_cache(
+    path: Path, vertices: int | None = None, channel: str = ""
+) -> tuple[Vertices, np.ndarray | None]:
     """Opens a cache; returns (vertices [F, V, 3], times [F] in s or None if it has none).
 
     Args:
       path: result of `find_cache`.
       vertices: number of vertices of the mesh, to select a channel of a Maya cache.
+      channel: name of the channel to read where several could be the mesh, or "".
 
     Raises:
       InputError: missing, truncated, of another kind or shape, no frames.
@@ -74,7 +77,7 @@ def read_cache(path: Path, vertices: int | None = None) -> tuple[Vertices, np.nd
         if path.suffix in readers:
             return readers[path.suffix](path)
         if path.suffix in (*maya.SUFFIXES, ".xml"):
-            return maya.read_cache(path, vertices)
+            return maya.read_cache(path, vertices, channel)
     except InputError:
         raise
     except READ_ERRORS as error:

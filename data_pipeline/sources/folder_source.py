@@ -15,20 +15,34 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh import blendshapes, rigs
+from data_pipeline.mesh import rigs
 from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import check_rate
-from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import Actor, Blendshapes, Capture, SourceOptions, Take
 from data_pipeline.sources.file_names import composed
-from data_pipeline.sources.neutral import estimate_from_takes, read_neutral, read_vertex_list
-from data_pipeline.sources.sequences import MotionFile, ScaledVertices
+from data_pipeline.sources.neutral import (
+    estimate_from_takes,
+    first_motion,
+    read_neutral,
+    read_vertex_list,
+    sample_mesh,
+)
+from data_pipeline.sources.person_face import (
+    SETTING,
+    PersonFiles,
+    PlacedMesh,
+    make_face,
+    rig_unit,
+)
+from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
     ShotList,
@@ -70,6 +84,10 @@ class FolderSource(abc.ABC):
     def recording(self, folder: Path, take: Path) -> Recording:
         """Returns the files of a take that `folders` listed."""
 
+    def recordings(self, folder: Path, take: Path) -> list[Recording]:
+        """Returns the recordings in a file or folder that `folders` listed: one, or several."""
+        return [self.recording(folder, take)]
+
     def find_subjects(self) -> list[SubjectFolder]:
         """Returns the subjects."""
         subjects = []
@@ -79,9 +97,9 @@ class FolderSource(abc.ABC):
             recordings: dict[str, Recording] = {}
             for take in takes:
                 # Frames and a cache made from them are the same take.
-                recording = self.recording(folder, take)
-                recording = dataclasses.replace(recording, name=composed(recording.name))
-                recordings.setdefault(recording.name, recording)
+                for recording in self.recordings(folder, take):
+                    named = dataclasses.replace(recording, name=composed(recording.name))
+                    recordings.setdefault(named.name, named)
             subjects.append(
                 SubjectFolder(
                     name=composed(name),
@@ -92,12 +110,22 @@ class FolderSource(abc.ABC):
         return subjects
 
     @abc.abstractmethod
-    def open(self, path: Path) -> MotionFile:
-        """Opens a recording.
+    def open(self, path: Path, take: str) -> MotionFile:
+        """Opens a file or folder of a take, which may hold several animations.
 
         Raises:
           InputError: the file is missing, damaged or of another kind.
         """
+
+    def _open(self, path: Path, take: str) -> MotionFile:
+        """Opens a file; what the user states counts instead of what the file states."""
+        moving = dataclasses.replace(self.open(path, take), name=str(path))
+        if self.options.units != "auto":
+            scale = MILLIMETRES[self.options.units]
+            moving = dataclasses.replace(moving, millimetres=scale)
+        if self.options.axes != "auto":
+            moving = dataclasses.replace(moving, axes=None)
+        return moving
 
     def _person(self, actor: str) -> SubjectFolder:
         if not self._subjects:
@@ -164,14 +192,11 @@ class FolderSource(abc.ABC):
 
     def capture(self, take: Take) -> Capture:
         """Returns vertices or curves; see `Source.capture`."""
-        moving = self.open(take.data[0])
+        moving = self._open(take.data[0], take.name)
         times = _times(take, moving)
-        skin = moving.vertices
-        if skin is not None:
-            skin = self._in_unit_of_shapes(self._person(take.subject), moving.units, skin)
         tongue = None
         if len(take.data) > 1:
-            other = self.open(take.data[1])
+            other = self._open(take.data[1], take.name)
             tongue = other.vertices
             if tongue is None or tongue.shape[0] != len(times):
                 frames = 0 if tongue is None else tongue.shape[0]
@@ -180,27 +205,14 @@ class FolderSource(abc.ABC):
                 raise InputError(f"{take.data[1]}: other frames are missing than the skin's")
         return Capture(
             times=times,
-            skin=skin,
+            skin=moving.vertices,
             tongue=tongue,
+            millimetres=moving.millimetres,
+            axes=moving.axes,
             curves=moving.curves,
             observed=moving.observed,
+            notes=moving.notes,
         )
-
-    def _in_unit_of_shapes(
-        self, subject: SubjectFolder, units: str, vertices: Vertices
-    ) -> Vertices:
-        """Converts vertices to the unit of the blendshapes, as files may state another one."""
-        first = self._first(subject)
-        if self._rig_path(subject) is None or (
-            units == (first.units if first else "") and subject.neutral() is None
-        ):
-            return vertices
-        unit = units or self._units(subject)
-        face = self.blendshapes(subject.name, "skin")
-        if unit == "auto" or face is None:
-            return vertices
-        scale = MILLIMETRES[unit] / face.millimetres
-        return vertices if scale == 1.0 else ScaledVertices(vertices, scale)
 
     def _rig_path(self, subject: SubjectFolder) -> Path | None:
         """Returns the rig file used to solve the skin, or None."""
@@ -221,78 +233,76 @@ class FolderSource(abc.ABC):
         return self._blendshapes[key]
 
     def _read_blendshapes(self, subject: SubjectFolder, part: str) -> Blendshapes | None:
-        subject_rig = subject.folders[0] / ("rig.npz" if part == "skin" else f"rig_{part}.npz")
-        if part != "skin" and not subject_rig.is_file():
-            return None
-        path = subject_rig if subject_rig.is_file() else self._rig_path(subject)
-        if path is None:
+        path = subject.folders[0] / f"rig_{part}.npz" if part != "skin" else self._rig_path(subject)
+        if path is None or (part != "skin" and not path.is_file()):
             return None  # curves need no blendshapes
         rig = rigs.read_rig(path)
-        neutral, stated, units = None, "", self._units(subject)
-        note = ""
-        if part == "skin":
-            neutral = self._given_neutral(subject)
-            note = f"neutral: {subject.neutral()}" if neutral is not None else ""
-            if neutral is None:
-                neutral, stated = self._rest(subject, len(rig.neutral))
-                units = stated or units
-            # A subject's rig is in the capture's unit and axes, unless the files state others.
-            if neutral is None and (path != subject_rig or stated):
-                neutral = self._estimated_neutral(subject, rig)
-                note = "neutral: estimated from frames at rest"
-                if subject.extra("templates.pkl"):
-                    note += f" (pickles are refused: give templates/{subject.name}.npy instead)"
-            if neutral is not None and not len(rig.faces):
-                # Shapes are transferred more accurately with triangles of the same topology.
-                rig = dataclasses.replace(rig, faces=self._triangles(subject, len(rig.neutral)))
-        rigid = subject.extra("rigid_vertex_list.json") if part == "skin" else None
-        face = blendshapes.make_blendshapes(
-            rig,
-            neutral=neutral,
-            units=units,
-            axes=self.options.axes,
-            mouth_close=self.options.mouth_close,
-            stable=read_vertex_list(rigid, len(rig.neutral)) if rigid else None,
+        files = self._person_files(subject, path, rig, part)
+        if part == "skin" and not len(rig.faces):
+            # Shapes are transferred more accurately with triangles of the same topology.
+            rig = dataclasses.replace(rig, faces=self._triangles(subject, len(rig.neutral)))
+        return make_face(rig, files, axes=self.options.axes, mouth_close=self.options.mouth_close)
+
+    def _person_files(
+        self, subject: SubjectFolder, path: Path, rig: rigs.Rig, part: str
+    ) -> PersonFiles:
+        unit, unit_origin = self._unit(subject)
+        files = PersonFiles(
+            name=subject.name,
+            rig_file=path,
+            is_own=path == subject.folders[0] / ("rig.npz" if part == "skin" else path.name),
+            unit=unit,
+            unit_origin=unit_origin,
             part=part,
-            name=f"{subject.name}: {path}",
         )
-        return dataclasses.replace(face, notes=(*face.notes, note)) if note else face
+        if part != "skin":
+            skin = self._rig_path(subject)
+            if skin is None:
+                return files
+            head = rigs.read_rig(skin)
+            head_files = self._person_files(subject, skin, head, "skin")
+            return dataclasses.replace(files, head_unit=rig_unit(head, head_files))
+        first, rigid = self._first(subject, len(rig.neutral)), None
+        still = None
+        if first is not None and first.rest is not None:
+            still = PlacedMesh(
+                vertices=first.rest,
+                millimetres=first.millimetres,
+                origin=f"the still mesh of {first.name}",
+            )
+        vertex_list = subject.extra("rigid_vertex_list.json")
+        if vertex_list is not None:
+            rigid = read_vertex_list(vertex_list, len(rig.neutral))
+        return dataclasses.replace(
+            files,
+            neutral=self._given_neutral(subject),
+            still=still,
+            sample=sample_mesh(first),
+            estimate=lambda: self._estimated_neutral(subject, rig, unit),
+            stable=rigid,
+        )
 
-    def _units(self, subject: SubjectFolder) -> str:
+    def _unit(self, subject: SubjectFolder) -> tuple[str, str]:
+        """Returns the unit that the user or the shot list gives, and which of them; or ""."""
         if self.options.units != "auto":
-            return self.options.units
+            return self.options.units, SETTING
         list_path = subject.extra("shots.json")
-        return (read_shot_list(list_path).units if list_path else "") or "auto"
+        listed = read_shot_list(list_path).units if list_path else ""
+        return listed, f"{list_path}" if listed else ""
 
-    def _given_neutral(self, subject: SubjectFolder) -> np.ndarray | None:
+    def _given_neutral(self, subject: SubjectFolder) -> PlacedMesh | None:
         path = subject.neutral()
         if path is None:
             return None
-        return read_neutral(path)[0].astype(np.float64)
+        return PlacedMesh(vertices=read_neutral(path)[0].astype(np.float64), origin=str(path))
+
+    def _openers(self, subject: SubjectFolder) -> list[Callable[[], MotionFile]]:
+        return [functools.partial(self._open, r.data[0], r.name) for r in subject.recordings]
 
     def _first(self, subject: SubjectFolder, vertices: int = 0) -> MotionFile | None:
-        """Returns a recording with one of its frames, or None if none can be opened.
-
-        It is the first recording with this number of vertices, else the first, so that one take of
-        another topology does not decide for all.
-        """
         key = subject.name, vertices
         if key not in self._first_recordings:
-            chosen = None
-            for recording in subject.recordings:
-                try:
-                    opened = self.open(recording.data[0])
-                    if opened.vertices is not None:  # do not keep a whole archive in memory
-                        frame = np.array(opened.vertices[0:1])
-                        opened = dataclasses.replace(opened, vertices=frame)
-                except InputError:
-                    continue
-                chosen = chosen or opened
-                mesh = opened.rest if opened.vertices is None else opened.vertices[0:1][0]
-                if not vertices or (mesh is not None and len(mesh) == vertices):
-                    chosen = opened
-                    break
-            self._first_recordings[key] = chosen
+            self._first_recordings[key] = first_motion(self._openers(subject), vertices)
         return self._first_recordings[key]
 
     def _triangles(self, subject: SubjectFolder, vertices: int = 0) -> np.ndarray:
@@ -301,17 +311,12 @@ class FolderSource(abc.ABC):
         faces = read_neutral(given)[1] if given is not None else np.zeros((0, 3), np.int32)
         return first.faces if not len(faces) and first is not None else faces
 
-    def _rest(self, subject: SubjectFolder, vertices: int) -> tuple[np.ndarray | None, str]:
-        first = self._first(subject, vertices)
-        return (None, "") if first is None else (first.rest, first.units)
-
-    def _estimated_neutral(self, subject: SubjectFolder, rig: rigs.Rig) -> np.ndarray:
-        return estimate_from_takes(
-            [recording.data[0] for recording in subject.recordings],
-            lambda path: self.open(path).vertices,
-            rig.neutral,
-            name=subject.name,
-        )
+    def _estimated_neutral(self, subject: SubjectFolder, rig: rigs.Rig, unit: str) -> PlacedMesh:
+        found = estimate_from_takes(self._openers(subject), rig, name=subject.name, unit=unit)
+        if not subject.extra("templates.pkl"):
+            return found
+        hint = f" (pickles are refused: give templates/{subject.name}.npy instead)"
+        return dataclasses.replace(found, origin=found.origin + hint)
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""
@@ -319,8 +324,9 @@ class FolderSource(abc.ABC):
         face, shapes = self.blendshapes(actor, "skin"), self._rig_path(subject)
         if face is None or shapes is None:
             first = self._first(subject)
-            rest = first.rest if first is not None else None
-            return None if first is None or rest is None else (rest, first.faces)
+            if first is None or first.rest is None:
+                return None
+            return first.rest * (first.millimetres or 1.0), first.faces
         faces = self._triangles(subject, len(face.neutral))
         if not len(faces):
             faces = rigs.read_rig(shapes).faces

@@ -16,13 +16,15 @@ from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
+from data_pipeline.sources.animations import choose_animation
 from data_pipeline.sources.sequences import MotionFile, named_curves
 
 SUFFIXES = (".glb", ".gltf")
 RATE = 60.0
 """Frames a second at which animations with few keys are sampled."""
 
-_BAKED = 0.05  # s: linear keys at most this far apart are used as frames
+_FRAME_GAP = {"LINEAR": 0.05, "STEP": 0.085}  # s: even keys at most this far apart are frames
+_EVEN = 1.9  # ratio of the longest to the shortest time between keys; at 2, one is left out
 
 
 class MorphedVertices:
@@ -44,33 +46,52 @@ class MorphedVertices:
         return self.base + moved.reshape(len(weights), *self.base.shape)
 
 
-def read_gltf(path: Path) -> MotionFile:
+def read_gltf(path: Path, *, animation: str = "", take: str = "") -> MotionFile:
     """Opens a morph animation: curves if the targets have the rig's names, else vertices.
 
-    Vertices are in millimetres (glTF is in metres, y up). Animations that are not baked (steps,
-    splines, sparse keys) are sampled at `RATE` with their interpolation mode.
+    glTF is in metres, y up. Keys at the even distances of frames are used as frames. Other STEP
+    keys that are as near are sampled at their own rate, and the rest (splines, sparse keys) at
+    `RATE`, with their interpolation.
+
+    Args:
+      path: the file.
+      animation: name of the animation to read if there are several; see `choose_animation`.
+      take: name of the take.
 
     Raises:
-      InputError: pygltflib is missing, the file is damaged, or its morph targets are animated by
-        no animation or by several.
+      InputError: pygltflib is missing, the file is damaged, or no animation moves its morph
+        targets.
     """
     document = morphs.open_document(path)
     try:
-        return _read(document)
+        return _read(document, animation, take)
     except InputError:
         raise
     except READ_ERRORS as error:
         raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
 
 
-def _read(document: morphs.Document) -> MotionFile:
+def animation_names(path: Path) -> list[str]:
+    """Returns the names of the animations of morph targets.
+
+    Raises:
+      InputError: pygltflib is missing, or the file is damaged.
+    """
+    document = morphs.open_document(path)
+    try:
+        return list(_morph_animations(document))
+    except READ_ERRORS as error:
+        raise InputError(f"{path}: not a readable glTF file ({one_line(error)})") from None
+
+
+def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
     """Reads the animation; may raise any of the errors of damaged files."""
-    node, sampler = _animated(document)
+    node, sampler, notes = _animated(document, animation, take)
     mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
     base, deltas, faces = document.geometry(mesh)
     transform = _place(document.gltf.nodes, node)
-    base = 1000.0 * (base @ transform[:3, :3].T + transform[:3, 3])
-    deltas = 1000.0 * (deltas @ transform[:3, :3].T)
+    base = base @ transform[:3, :3].T + transform[:3, 3]
+    deltas = deltas @ transform[:3, :3].T
     keys = document.accessor(sampler.input).reshape(-1)
     values = document.accessor(sampler.output).reshape(-1)
     mode = sampler.interpolation or "LINEAR"
@@ -82,35 +103,46 @@ def _read(document: morphs.Document) -> MotionFile:
         curves, observed = named
         return MotionFile(
             numbers=numbers, times=times, curves=curves, observed=observed,
-            rest=base, faces=faces, units="mm",
+            rest=base, faces=faces, millimetres=1000.0, axes=np.eye(3), notes=notes,
         )  # fmt: skip
-    vertices = MorphedVertices(base, deltas, weights)
     return MotionFile(
-        numbers=numbers, times=times, vertices=vertices, faces=faces, rest=base, units="mm"
-    )
+        numbers=numbers, times=times, vertices=MorphedVertices(base, deltas, weights),
+        rest=base, faces=faces, millimetres=1000.0, axes=np.eye(3), notes=notes,
+    )  # fmt: skip
 
 
-def _animated(document: morphs.Document) -> tuple[int, Any]:
-    """Returns the node with the most animated morph targets, and its sampler."""
-    candidates = []
-    animations = set()
+def _morph_animations(document: morphs.Document) -> dict[str, list[tuple[int, int, Any]]]:
+    """Returns (number of targets, -node, sampler) of the animated nodes, by animation."""
+    found: dict[str, list[tuple[int, int, Any]]] = {}
     for which, animation in enumerate(document.gltf.animations or []):
+        name = str(animation.name or which)
+        name = name if name not in found else f"{name} ({which})"
         for channel in animation.channels:
             node = channel.target.node
             if channel.target.path != "weights" or node is None:
                 continue
             mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
             targets = len(mesh.primitives[0].targets or [])
-            animations.add(which)
-            candidates.append((targets, -node, animation.samplers[channel.sampler]))
-    if not candidates:
+            sampler = animation.samplers[channel.sampler]
+            found.setdefault(name, []).append((targets, -node, sampler))
+    return found
+
+
+def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, Any, tuple[str, ...]]:
+    """Returns the node with the most animated morph targets, its sampler, and notes."""
+    found = _morph_animations(document)
+    if not found:
         raise InputError(f"{document.path}: no animation of morph target weights in it")
-    if len(animations) > 1:
-        raise InputError(
-            f"{document.path}: {len(animations)} animations in it; expected one a file, the take's"
-        )
-    _, node, sampler = max(candidates, key=lambda each: each[:2])
-    return -node, sampler
+    chosen = {n: max(c, key=lambda each: each[:2]) for n, c in found.items()}
+    lengths = [0.0]
+    if len(chosen) > 1:
+        lengths = [
+            float(np.ptp(document.accessor(sampler.input))) for _, _, sampler in chosen.values()
+        ]
+    names = list(chosen)
+    index, notes = choose_animation(document.path, names, lengths, asked=asked, take=take)
+    _, node, sampler = chosen[names[index]]
+    return -node, sampler, notes
 
 
 def _place(nodes: Sequence[Any], node: int) -> np.ndarray:
@@ -141,11 +173,16 @@ def _sample(
     table = values.reshape(len(keys), rows, targets)
     if len(keys) == 1:
         return keys, table[:, rows // 2]
-    if mode == "LINEAR" and np.diff(keys).max() <= _BAKED:
+    gaps, longest = np.diff(keys), _FRAME_GAP.get(mode, 0.0)
+    if gaps.max() <= longest and gaps.max() < _EVEN * gaps.min():
         return keys, table[:, 0]
     if keys[-1] - keys[0] > 86_400:
         raise ValueError(f"an animation of {keys[-1] - keys[0]:g} s")
-    times = keys[0] + np.arange(int((keys[-1] - keys[0]) * RATE + 1e-6) + 1) / RATE
+    rate = RATE
+    if mode == "STEP" and gaps.min() <= longest:
+        # Exporters leave out keys that repeat the one before.
+        rate = min(RATE, 1.0 / float(np.median(gaps[gaps < 1.5 * gaps.min()])))
+    times = keys[0] + np.arange(int((keys[-1] - keys[0]) * rate + 1e-3) + 1) / rate
     return times, interpolate(keys, table, times, mode)
 
 
@@ -158,11 +195,13 @@ def interpolate(keys: np.ndarray, values: np.ndarray, times: np.ndarray, mode: s
       times: [F].
       mode: "LINEAR", "STEP" or "CUBICSPLINE".
     """
+    if mode == "STEP":
+        # Keys are float32: a time that was meant to be a key's may be just before it.
+        held = np.searchsorted(keys, times + 1e-3 * np.diff(keys).min(), side="right") - 1
+        return values[np.maximum(held, 0), 0]
     last = np.clip(np.searchsorted(keys, times, side="right") - 1, 0, len(keys) - 2)
     width = keys[last + 1] - keys[last]
     t = np.clip((times - keys[last]) / width, 0.0, 1.0)[:, None]
-    if mode == "STEP":
-        return np.where(t < 1.0, values[last, 0], values[last + 1, 0])
     if mode == "LINEAR":
         return (1.0 - t) * values[last, 0] + t * values[last + 1, 0]
     step = width[:, None]

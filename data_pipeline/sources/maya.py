@@ -27,7 +27,7 @@ SUFFIXES = (".mc", ".mcx")
 TICKS_PER_SECOND = 6000
 """Time unit of Maya caches; 200 ticks are a frame at 30 a second."""
 
-_FRAME = re.compile(r"(?P<shot>.+)Frame(?P<frame>\d+)(?:Tick(?P<tick>\d+))?", re.DOTALL)
+_FRAME = re.compile(r"(?P<shot>.+)Frame(?P<frame>-?\d+)(?:Tick(?P<tick>-?\d+))?", re.DOTALL)
 _VECTORS: dict[bytes, np.dtype[Any]] = {b"FVCA": np.dtype(">f4"), b"DVCA": np.dtype(">f8")}
 _GROUPS = (b"FOR4", b"FOR8")
 
@@ -139,12 +139,13 @@ def read_description(path: Path) -> Description:
     )
 
 
-def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
+def read_cache(path: Path, vertices: int | None, channel: str = "") -> tuple[Vertices, np.ndarray]:
     """Opens a cache; returns (vertices [F, V, 3], times [F] in s from the first frame).
 
     Args:
       path: path of the .mc or .mcx, or of the .xml of a one-file-per-frame cache.
       vertices: number of vertices of the mesh, to select a channel. None accepts any.
+      channel: name of the channel to read where several could be the mesh, or "".
 
     Raises:
       InputError: missing, truncated, of another kind, or not exactly one matching channel.
@@ -173,7 +174,7 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
             frames.append(channels)
     if not frames:
         raise InputError(f"{path}: has no frames")
-    name = _choose(path, frames, description, vertices)
+    name = _choose(path, frames, description, vertices, channel)
     blocks = []
     for n, channels in enumerate(frames):
         block = channels.get(name)
@@ -189,7 +190,11 @@ def read_cache(path: Path, vertices: int | None) -> tuple[Vertices, np.ndarray]:
 
 
 def _choose(
-    path: Path, frames: Sequence[dict[str, _Block]], description: Description, vertices: int | None
+    path: Path,
+    frames: Sequence[dict[str, _Block]],
+    description: Description,
+    vertices: int | None,
+    channel: str,
 ) -> str:
     """Returns the name of the mesh's channel."""
     first = frames[0]
@@ -201,6 +206,9 @@ def _choose(
         for n in fits
         if n in description.positions or n.lower().endswith(("positions", "position"))
     ]
+    asked = [n for n in fits if n.lower() == channel.lower()]
+    if asked:
+        return asked[0]
     if len(fits) == 1 or len(meant) == 1:
         return (meant or fits)[0]
     listed = ", ".join(f"{n} ({b.count} vertices)" for n, b in list(first.items())[:8])
@@ -208,7 +216,9 @@ def _choose(
         if len(first) == 1:
             return next(iter(first))  # The caller checks its number of vertices.
         raise InputError(f"{path}: no channel has the mesh's {vertices} vertices; it has {listed}")
-    raise InputError(f"{path}: several channels could be the mesh: {listed}; keep one")
+    raise InputError(
+        f"{path}: several channels could be the mesh: {listed}; --config.animation=NAME chooses one"
+    )
 
 
 def _frames(path: Path, number: int) -> Iterator[tuple[float | None, dict[str, _Block]]]:

@@ -3,6 +3,7 @@
     [<person>/]<take>/<frame>.obj|.ply          numbered files, any prefix
     [<person>/]<take>.usd|usda|usdc|usdz|glb|gltf
     [<person>/]<take>.wav                       or audio/<take>.wav, per person or per dataset
+    [<person>/][<file>_]<animation>.wav         for each animation of a glTF file
 
 This covers the folders of VOCASET's scans (<person>/<sentence>/<sentence>.000001.ply,
 audio/<person>/) and of Multiface's meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For
@@ -11,6 +12,7 @@ rigs, neutral meshes and shot lists see `folder_source`. A tongue's frames are i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from a2fjax.errors import InputError
@@ -29,6 +31,8 @@ CONTAINERS = ("tracked_mesh", "meshes", "mesh")
 """Folders of takes inside a person's, as Multiface has them."""
 FILES = (*usd.SUFFIXES, *gltf.SUFFIXES)
 
+_NO_FILE_NAME = re.compile(r"[/\\\0]|^$")
+_LONGEST = 200  # bytes of a file's name
 _NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrapped_uv_1024"}
 
 
@@ -116,13 +120,36 @@ class MeshSource(FolderSource):
             audio=find_take_audio(folder, self.path, name, *inside),
         )
 
-    def open(self, path: Path) -> MotionFile:
+    def recordings(self, folder: Path, take: Path) -> list[Recording]:
+        """Returns one recording, or one for each animation of a glTF file that has a sound file."""
+        whole = self.recording(folder, take)
+        if whole.audio is not None or take.suffix.lower() not in gltf.SUFFIXES:
+            return [whole]
+        try:
+            animations = gltf.animation_names(take)
+        except InputError:
+            return [whole]  # opening the take reports it
+        each = []
+        for animation in animations:
+            full = f"{take.stem}_{animation}"
+            if _NO_FILE_NAME.search(animation) or len(full.encode(errors="replace")) > _LONGEST:
+                continue
+            for name in (full, animation):
+                audio = find_take_audio(folder, self.path, name)
+                if audio is not None:
+                    each.append(Recording(name=name, data=(take,), audio=audio))
+                    break
+        return each or [whole]
+
+    def open(self, path: Path, take: str) -> MotionFile:
         """Opens a folder of frames, a USD file or a glTF file; see `FolderSource.open`."""
         if path.is_dir():
             return read_folder(path)
+        asked = self.options.animation
         if path.suffix.lower() in gltf.SUFFIXES:
-            return gltf.read_gltf(path)
-        return usd.read_usd(path)
+            return gltf.read_gltf(path, animation=asked, take=take)
+        keep_axes = self.options.axes != "auto"
+        return usd.read_usd(path, animation=asked, take=take, keep_axes=keep_axes)
 
 
 def _tongue(take: Path) -> tuple[Path, ...]:

@@ -16,14 +16,15 @@ jaw keypoints are checked but not used: the rig's jaw channels are solved from t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from a2fjax.errors import InputError
-from data_pipeline.mesh import blendshapes, rest, rigs
-from data_pipeline.mesh.conventions import guess_units
+from data_pipeline.mesh import rigs
 from data_pipeline.mesh.file_checks import READ_ERRORS, check_rate, one_line
+from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources import (
     Actor,
     Blendshapes,
@@ -34,7 +35,20 @@ from data_pipeline.sources import (
     find_audio,
 )
 from data_pipeline.sources.file_names import composed, find_folder
-from data_pipeline.sources.neutral import read_vertex_list
+from data_pipeline.sources.neutral import (
+    estimate_from_takes,
+    first_motion,
+    read_vertex_list,
+    sample_mesh,
+)
+from data_pipeline.sources.person_face import (
+    SETTING,
+    PersonFiles,
+    PlacedMesh,
+    make_face,
+    rig_unit,
+)
+from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
     ShotList,
@@ -44,9 +58,6 @@ from data_pipeline.sources.shot_list import (
     sentence_from_name,
 )
 from data_pipeline.timing import align
-
-_NEUTRAL_TAKES = 8
-_NEUTRAL_FRAMES = 6  # frames at the start and end of a take, where mouths are at rest
 
 
 def recognise(path: Path) -> str | None:
@@ -167,7 +178,7 @@ class NvidiaSource:
         """Returns vertices and eye angles; see `Source.capture`."""
         folder, path = self._folder(take.subject), take.data[0]
         shot = path.stem
-        skin, times = caches.read_cache(path, self._vertices(folder, "skin"))
+        skin, times = self._cache(folder, path, "skin")
         frames = skin.shape[0]
         if take.fps > 0:
             times = np.arange(frames) / align.exact_rate(take.fps)
@@ -177,7 +188,7 @@ class NvidiaSource:
         tongue = None
         of_tongue = next((p for p in take.data if folder / "cache" / "tongue" in p.parents), None)
         if of_tongue is not None:
-            tongue, _ = caches.read_cache(of_tongue, self._vertices(folder, "tongue"))
+            tongue, _ = self._cache(folder, of_tongue, "tongue")
             if tongue.shape[0] != frames:
                 raise InputError(
                     f"{of_tongue}: {tongue.shape[0]} frames, the skin's cache has {frames}"
@@ -190,6 +201,9 @@ class NvidiaSource:
             eyes=eyes,
             notes=(*eye_notes, *_jaw_notes(folder, shot, frames)),
         )
+
+    def _cache(self, folder: Path, path: Path, part: str) -> tuple[Vertices, np.ndarray | None]:
+        return caches.read_cache(path, self._vertices(folder, part), self.options.animation)
 
     def _vertices(self, folder: Path, part: str) -> int | None:
         """Returns the number of vertices of a part's neutral mesh, or None."""
@@ -209,66 +223,60 @@ class NvidiaSource:
         """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source`."""
         folder = self._folder(actor)
         path = folder / "bs_data" / f"bs_{part}.npz"
-        neutral = None
         if not path.is_file():
             if part != "skin" or not self.options.rig:
                 return None
             path = Path(self.options.rig)
         shapes = rigs.read_rig(path)
-        if path.parent.name != "bs_data":
-            neutral = self._neutral(folder, shapes)
-        rigid = folder / "geom" / part / "rigid_vertex_list.json"
-        found = blendshapes.make_blendshapes(
-            shapes,
-            neutral=neutral,
-            units=self._units(folder, part),
-            axes=self.options.axes,
-            mouth_close=self.options.mouth_close,
-            stable=read_vertex_list(rigid, len(shapes.neutral)) if rigid.is_file() else None,
-            part=part,
-            name=str(path),
+        files = self._person_files(folder, path, shapes, part)
+        found = make_face(
+            shapes, files, axes=self.options.axes, mouth_close=self.options.mouth_close
         )
         notes = _pose_notes(folder, len(shapes.neutral)) if part == "skin" else ()
         return dataclasses.replace(found, notes=(*found.notes, *notes))
 
-    def _neutral(self, folder: Path, template: rigs.Rig) -> np.ndarray:
-        """Returns the neutral mesh [V, 3] as stored, or an estimate from frames at rest."""
+    def _person_files(self, folder: Path, path: Path, rig: rigs.Rig, part: str) -> PersonFiles:
+        unit, unit_origin = self._unit(folder)
+        rigid = folder / "geom" / part / "rigid_vertex_list.json"
+        files = PersonFiles(
+            name=folder.name,
+            rig_file=path,
+            is_own=path.parent == folder / "bs_data",
+            unit=unit,
+            unit_origin=unit_origin,
+            stable=read_vertex_list(rigid, len(rig.neutral)) if rigid.is_file() else None,
+            part=part,
+        )
+        if part != "skin":
+            skin = folder / "bs_data" / "bs_skin.npz"
+            if not skin.is_file():
+                return files
+            head = rigs.read_rig(skin)
+            head_files = self._person_files(folder, skin, head, "skin")
+            return dataclasses.replace(files, head_unit=rig_unit(head, head_files))
         pose = folder / "geom" / "skin" / "neutral_pose.npy"
-        if pose.is_file():
-            return _array(pose)
-        frames: list[np.ndarray] = []
         shots = caches.list_caches(folder / "cache" / "skin")
-        reason = "no cache"
-        for shot in shots[:: max(1, len(shots) // _NEUTRAL_TAKES)]:
-            cache = caches.find_cache(folder / "cache" / "skin", shot)
-            try:
-                if cache is None:
-                    continue
-                vertices, _ = caches.read_cache(cache, len(template.neutral))
-                count = vertices.shape[0]
-                if vertices.shape[1] != len(template.neutral):
-                    raise InputError(f"{cache}: {vertices.shape[1]} vertices")
-                last = max(min(_NEUTRAL_FRAMES, count), count - _NEUTRAL_FRAMES)
-                for part in (slice(0, _NEUTRAL_FRAMES), slice(last, count)):
-                    frames.append(np.asarray(vertices[part], np.float64))
-            except InputError as error:
-                reason = str(error)
-        if not frames:
-            raise InputError(
-                f"{pose}: no such file, and no take from which {len(template.neutral)} vertices at "
-                f"rest could be taken ({reason})"
-            )
-        return rest.estimate_neutral(np.concatenate(frames), template.neutral, name=folder.name)
+        openers = [functools.partial(self._open_skin, folder, shot) for shot in shots]
+        return dataclasses.replace(
+            files,
+            neutral=PlacedMesh(vertices=_array(pose), origin=str(pose)) if pose.is_file() else None,
+            sample=sample_mesh(first_motion(openers, len(rig.neutral))),
+            estimate=lambda: estimate_from_takes(openers, rig, name=folder.name, unit=unit),
+        )
 
-    def _units(self, folder: Path, part: str) -> str:
+    def _open_skin(self, folder: Path, shot: str) -> MotionFile:
+        path = caches.find_cache(folder / "cache" / "skin", shot)
+        if path is None:
+            raise InputError(f"{folder}: no cache of {shot}")
+        vertices, _ = self._cache(folder, path, "skin")
+        return MotionFile(numbers=np.arange(vertices.shape[0]), vertices=vertices, name=str(path))
+
+    def _unit(self, folder: Path) -> tuple[str, str]:
+        """Returns the unit that the user or the shot list gives, and which of them; or ""."""
         if self.options.units != "auto":
-            return self.options.units
-        unit = read_shot_list(folder / "shots.json").units
-        mesh = folder / "bs_data" / "bs_skin.npz"
-        if not unit and part != "skin" and mesh.is_file():
-            # The size of a tongue does not determine the unit: use the head's.
-            unit = guess_units(rigs.read_rig(mesh).neutral)
-        return unit or "auto"
+            return self.options.units, SETTING
+        listed = read_shot_list(folder / "shots.json").units
+        return listed, str(folder / "shots.json") if listed else ""
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""

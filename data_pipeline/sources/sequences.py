@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,12 +18,11 @@ from a2fjax import channel_orders
 from a2fjax.animation import mesh
 from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
+from data_pipeline.sources.frame_names import number_frames
 
 MESHES = (".ply", ".obj")
 MAX_DROPPED = 0.05
 """Share of a take's frames that may drop out."""
-
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,11 @@ class MotionFile:
       rest: [V, 3] mesh without animation, or None.
       curves: [F, 72] in rig units, or None.
       observed: [72] mask of the channels in `curves`, or None.
-      units: "mm" if the file states its unit (vertices are then converted), else "".
+      millimetres: one unit of the vertices in mm if the file states it, else 0.
+      axes: [3, 3] signed permutation of the vertices to right-handed axes if the file states them,
+        else None.
+      notes: decisions, as text.
+      name: the file, for messages.
     """
 
     numbers: np.ndarray
@@ -49,7 +51,10 @@ class MotionFile:
     rest: np.ndarray | None = None
     curves: np.ndarray | None = None
     observed: np.ndarray | None = None
-    units: str = ""
+    millimetres: float = 0.0
+    axes: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def named_curves(
@@ -142,23 +147,6 @@ class FrameSequence:
         return out
 
 
-class ScaledVertices:
-    """Vertices in another unit; converted in blocks.
-
-    Attributes:
-      shape: (frames, vertices, 3).
-    """
-
-    def __init__(self, vertices: Vertices, scale: float):
-        """Stores vertices [F, V, 3] and the scale factor."""
-        self.vertices, self.scale = vertices, scale
-        self.shape = vertices.shape
-
-    def __getitem__(self, frames: slice) -> np.ndarray:
-        """Returns vertices [n, V, 3]."""
-        return np.asarray(self.vertices[frames], np.float64) * self.scale
-
-
 def has_frames(folder: Path) -> bool:
     """Returns whether a folder holds OBJ or PLY files with a number in their name."""
     with os.scandir(folder) as entries:
@@ -167,28 +155,29 @@ def has_frames(folder: Path) -> bool:
 
 def _is_frame(name: str) -> bool:
     stem, ending = os.path.splitext(name)
-    return name[0] != "." and ending.lower() in MESHES and any(c.isdigit() for c in stem)
+    return name[0] != "." and ending.lower() in MESHES and any(c.isdecimal() for c in stem)
 
 
 def frame_files(folder: Path) -> tuple[list[Path], np.ndarray]:
     """Returns the files of a sequence in the order of their numbers, and their frames [F].
 
-    The number is the last one in the name. If all numbers are a constant step apart (Multiface's
-    cameras count three fields per frame), one step is one frame.
+    See `frame_names.number_frames` for the number. If all numbers are a constant step apart
+    (Multiface's cameras count three fields per frame), one step is one frame.
 
     Raises:
       InputError: there is none, or two have the same number.
     """
-    by_suffix: dict[str, list[tuple[int, str]]] = {}
+    by_suffix: dict[str, list[str]] = {}
     for name in os.listdir(folder):
         if _is_frame(name):
-            stem, ending = os.path.splitext(name)
-            by_suffix.setdefault(ending.lower(), []).append((int(_NUMBER.findall(stem)[-1]), name))
+            by_suffix.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
     if not by_suffix:
         raise InputError(f"{folder}: no .obj or .ply file with a frame number in its name")
     # If a folder has both kinds, the more frequent one is the sequence, PLY (faster) before OBJ.
     kind = max((e for e in MESHES if e in by_suffix), key=lambda e: len(by_suffix[e]))
-    frames = sorted(by_suffix[kind])
+    names = sorted(by_suffix[kind])
+    found = number_frames([os.path.splitext(name)[0] for name in names], str(folder))
+    frames = sorted(zip(found, names, strict=True))
     for (number, name), (again, other) in zip(frames, frames[1:], strict=False):
         if number == again:
             raise InputError(f"{folder}: {name} and {other} are both frame {number}")

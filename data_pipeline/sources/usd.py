@@ -6,6 +6,7 @@ usd-core.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
+from data_pipeline.sources.animations import choose_animation
 from data_pipeline.sources.sequences import FrameSequence, MotionFile, named_curves
 
 _MEMORY = 4 << 30  # bytes that reading a small file may take
@@ -28,11 +30,20 @@ _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 _FACE_NAMES = ("face", "head", "skin")
 
 
-def read_usd(path: Path) -> MotionFile:
+def read_usd(
+    path: Path, *, animation: str = "", take: str = "", keep_axes: bool = False
+) -> MotionFile:
     """Opens a USD file: the points of the moving mesh, else its blend shape weights.
 
     If several meshes move, uses the one named like a face (face, head, skin), else the one with the
-    most vertices. Points are in millimetres if the stage states its unit, y up.
+    most vertices. Points are in the stage's unit, y up.
+
+    Args:
+      path: the file.
+      animation: name of the UsdSkel animation to read if there are several; see
+        `choose_animation`.
+      take: name of the take.
+      keep_axes: whether to leave points in the stage's axes.
 
     Raises:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
@@ -41,17 +52,23 @@ def read_usd(path: Path) -> MotionFile:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     _probe_in_process(path)
-    return _read(path)
+    return _read(path, animation, take, keep_axes)
 
 
-def _read(path: Path) -> MotionFile:
+def _read(path: Path, animation: str = "", take: str = "", keep_axes: bool = False) -> MotionFile:
     from pxr import Tf, Usd, UsdGeom
 
     try:
         stage = Usd.Stage.Open(str(path))
         meshes = [UsdGeom.Mesh(p) for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)]
         moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
-        motion = _points(path, stage, _choose(moving)) if moving else _weights(path, stage, meshes)
+        axes = np.eye(3) if keep_axes or not _is_z_up(stage) else _Z_UP
+        motion = (
+            _points(path, stage, moving, axes)
+            if moving
+            else _weights(path, stage, meshes, axes, animation, take)
+        )
+        millimetres = _millimetres(stage)
     except InputError:
         raise
     except (Tf.ErrorException, RuntimeError, ValueError, TypeError, MemoryError) as error:
@@ -61,7 +78,7 @@ def _read(path: Path) -> MotionFile:
             f"{path}: no mesh whose points have time samples, and no blend shape weights with "
             f"names of the rig; it holds {len(meshes)} meshes"
         )
-    return motion
+    return dataclasses.replace(motion, millimetres=millimetres, axes=np.eye(3))
 
 
 def _probe_in_process(path: Path) -> None:
@@ -146,16 +163,16 @@ def _choose(meshes: list[Any]) -> Any:
 
 
 class _PointCache:
-    """Reads the points of a mesh at a time sample, in the scene's frame, unit and axes."""
+    """Reads the points of a mesh at a time sample, in the scene's frame and unit."""
 
-    def __init__(self, path: Path, stage: Any, mesh: Any, codes: np.ndarray):
+    def __init__(self, path: Path, stage: Any, mesh: Any, codes: np.ndarray, axes: np.ndarray):
         from pxr import Tf
 
         self.path = path
         self.stage = stage  # meshes become invalid when their stage is freed
         self.mesh = mesh
         self.codes = codes
-        self.turn, self.units = _convention(stage)
+        self.axes = axes
         self.damage = (Tf.ErrorException, RuntimeError, ValueError, TypeError)
 
     def __call__(self, frame: int) -> np.ndarray:
@@ -182,24 +199,35 @@ class _PointCache:
             raise InputError(f"{self.path}: time code {code}: {_reason(error)}") from None
         # USD uses row vectors: p' = p M. Infinite points become NaN.
         with np.errstate(invalid="ignore", over="ignore"):
-            return (points @ transform[:3, :3] + transform[3, :3]) @ self.turn.T
+            return (points @ transform[:3, :3] + transform[3, :3]) @ self.axes.T
 
 
-def _convention(stage: Any) -> tuple[np.ndarray, str]:
-    """Returns the matrix [3, 3] to y up and mm, and "mm"; unscaled with "" if there is no unit."""
+def _is_z_up(stage: Any) -> bool:
     from pxr import UsdGeom
 
-    turn = _Z_UP if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else np.eye(3)
+    return bool(UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z)
+
+
+def _millimetres(stage: Any) -> float:
+    """Returns one unit of the stage in mm, or 0 if it states none."""
+    from pxr import UsdGeom
+
     if not UsdGeom.StageHasAuthoredMetersPerUnit(stage):
-        return turn, ""
-    return turn * (1000.0 * UsdGeom.GetStageMetersPerUnit(stage)), "mm"
+        return 0.0
+    unit = 1000.0 * float(UsdGeom.GetStageMetersPerUnit(stage))
+    return unit if np.isfinite(unit) and unit > 0 else 0.0
 
 
-def _points(path: Path, stage: Any, mesh: Any) -> MotionFile:
+def _points(path: Path, stage: Any, moving: list[Any], axes: np.ndarray) -> MotionFile:
     from pxr import Usd
 
+    notes: tuple[str, ...] = ()
+    mesh = _choose(moving)
+    if len(moving) > 1:
+        names = ", ".join(str(each.GetPrim().GetName()) for each in moving[:8])
+        notes = (f"{path.name}: mesh {mesh.GetPrim().GetName()!s} of {names}",)
     codes = np.array(mesh.GetPointsAttr().GetTimeSamples(), np.float64)
-    cache = _PointCache(path, stage, mesh, codes)
+    cache = _PointCache(path, stage, mesh, codes, axes)
     first = cache(0)
     if len(first) < 4:
         raise InputError(f"{path}: a mesh of {len(first)} vertices, expected at least 4")
@@ -212,7 +240,7 @@ def _points(path: Path, stage: Any, mesh: Any) -> MotionFile:
         vertices=FrameSequence((len(codes), len(first), 3), cache, str(path)),
         faces=_faces(path, mesh, len(first), codes[0]),
         rest=rest,
-        units=cache.units,
+        notes=notes,
     )
 
 
@@ -234,9 +262,12 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
     return indices[corners].astype(np.int32)
 
 
-def _weights(path: Path, stage: Any, meshes: list[Any]) -> MotionFile | None:
+def _weights(
+    path: Path, stage: Any, meshes: list[Any], axes: np.ndarray, asked: str, take: str
+) -> MotionFile | None:
     from pxr import UsdSkel
 
+    found: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
     for prim in stage.Traverse():
         if not prim.IsA(UsdSkel.Animation):
             continue
@@ -255,29 +286,33 @@ def _weights(path: Path, stage: Any, meshes: list[Any]) -> MotionFile | None:
             )
         named = named_curves(np.array(rows), names, path)
         if named is not None:
-            curves, observed = named
-            rest, faces, units = _rest(path, stage, meshes)
-            return MotionFile(
-                numbers=frame_numbers(codes),
-                times=_seconds(path, stage, codes),
-                curves=curves,
-                observed=observed,
-                rest=rest,
-                faces=faces,
-                units=units,
-            )
-    return None
+            name = str(prim.GetName())
+            found[name if name not in found else str(prim.GetPath())] = codes, named
+    if not found:
+        return None
+    names, lengths = list(found), [float(np.ptp(codes)) for codes, _ in found.values()]
+    index, notes = choose_animation(path, names, lengths, asked=asked, take=take)
+    codes, (curves, observed) = found[names[index]]
+    rest, faces = _rest(path, meshes)
+    return MotionFile(
+        numbers=frame_numbers(codes),
+        times=_seconds(path, stage, codes),
+        curves=curves,
+        observed=observed,
+        rest=None if rest is None else rest @ axes.T,
+        faces=faces,
+        notes=notes,
+    )
 
 
-def _rest(path: Path, stage: Any, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray, str]:
-    """Returns the still mesh that the weights belong to: (points, faces, unit)."""
+def _rest(path: Path, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray]:
+    """Returns the still mesh that the weights belong to: (points, faces)."""
     sizes = [len(m.GetPointsAttr().Get() or []) for m in meshes]
     if not sizes or max(sizes) < 4:
-        return None, np.zeros((0, 3), np.int32), ""
+        return None, np.zeros((0, 3), np.int32)
     mesh = meshes[int(np.argmax(sizes))]
     points = np.asarray(mesh.GetPointsAttr().Get(), np.float64)
-    turn, units = _convention(stage)
-    return points @ turn.T, _faces(path, mesh, len(points), 0.0), units
+    return points, _faces(path, mesh, len(points), 0.0)
 
 
 def _seconds(path: Path, stage: Any, codes: np.ndarray) -> np.ndarray:

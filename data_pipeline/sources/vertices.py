@@ -24,6 +24,7 @@ from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
+from data_pipeline.sources.animations import choose_animation
 from data_pipeline.sources.folder_source import FolderSource
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.subject_folders import (
@@ -169,7 +170,7 @@ class VertexSource(FolderSource):
             sentence=again.group(1) if again else "",
         )
 
-    def open(self, path: Path) -> MotionFile:
+    def open(self, path: Path, take: str) -> MotionFile:
         """Opens an array or archive; see `FolderSource.open`."""
         try:
             if path.suffix == ".npy":
@@ -179,7 +180,7 @@ class VertexSource(FolderSource):
                     vertices=_as_vertices(path, array),
                 )
             with np.load(path, allow_pickle=False) as archive:
-                return _from_archive(path, archive)
+                return _from_archive(path, archive, self.options.animation, take)
         except InputError:
             raise
         except READ_ERRORS as error:
@@ -206,15 +207,18 @@ def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _from_archive(path: Path, archive: Any) -> MotionFile:
+def _from_archive(path: Path, archive: Any, asked: str, take: str) -> MotionFile:
+    notes: tuple[str, ...] = ()
     names = list(archive.files)
     key = next((k for k in KEYS if k in names), None)
     if key is None:
         like = [n for n in names if archive[n].ndim == 3 and archive[n].shape[2] == 3]
-        if len(like) != 1:
+        if not like:
             hint = nearest(names[0], KEYS) if names else ""
             raise InputError(f"{path}: holds {', '.join(names[:8]) or 'nothing'}{hint}")
-        key = like[0]
+        lengths = [len(archive[n]) for n in like]
+        index, notes = choose_animation(path, like, lengths, asked=asked, take=take, kind="array")
+        key = like[index]
     vertices = _as_vertices(path, archive[key])
     count = len(vertices)
     numbers, times = np.arange(count), None
@@ -238,4 +242,4 @@ def _from_archive(path: Path, archive: Any) -> MotionFile:
                 f"{path}: faces of shape {faces.shape}, expected [F, 3] of {vertices.shape[1]} "
                 "vertices"
             )
-    return MotionFile(numbers=numbers, times=times, vertices=vertices, faces=faces)
+    return MotionFile(numbers=numbers, times=times, vertices=vertices, faces=faces, notes=notes)

@@ -24,7 +24,7 @@ from a2fjax import files, rig
 from a2fjax.audio import io
 from a2fjax.errors import InputError
 from data_pipeline.execution import content_key
-from data_pipeline.mesh import geometry
+from data_pipeline.mesh import geometry, topology
 from data_pipeline.quality.audio import measure_audio
 from data_pipeline.quality.motion import measure_motion
 from data_pipeline.settings import BuildSettings
@@ -36,10 +36,11 @@ from data_pipeline.timing.origin import count_from_first_row
 
 _MAX_GAP = 3  # frames; no smoothing across longer gaps
 _MIN_VISIBLE = 0.5  # share of the vertices; frames with fewer are not solved
+_SIZE_LIMITS = {"skin": topology.SIZE_LIMIT, "tongue": 2.0}  # a tongue stretches
 
 # Source options that change how files are read.
 _SETTINGS = (
-    *("fps", "units", "axes", "mouth_close", "rig", "columns"),
+    *("fps", "units", "axes", "animation", "mouth_close", "rig", "columns"),
     *("l2", "l1", "smoothness", "symmetry", "exclusive", "outlier_mm"),
 )
 
@@ -286,6 +287,20 @@ def _solve(
     from data_pipeline.solver.exclusive import EXCLUSIVE_PAIRS
 
     shapes = part.shapes
+    scale = capture.millimetres or shapes.millimetres
+    axes = shapes.axes if capture.axes is None else capture.axes
+    file = str(take.data[0 if name == "skin" else min(1, len(take.data) - 1)])
+    topology.check_frames(
+        vertices,
+        shapes.neutral,
+        shapes.deltas,
+        keep=shapes.keep,
+        stable=part.stable,
+        scale=scale,
+        axes=axes,
+        name=file,
+        size_limit=_SIZE_LIMITS[name],
+    )
     blocks = [
         part.reducer(displacement)
         for _, displacement in geometry.displacements(
@@ -293,9 +308,9 @@ def _solve(
             shapes.neutral,
             shapes.keep,
             part.stable,
-            scale=shapes.millimetres,
-            axes=shapes.axes,
-            name=str(take.data[0 if name == "skin" else min(1, len(take.data) - 1)]),
+            scale=scale,
+            axes=axes,
+            name=file,
         )
     ]
     linear, energy, used, outliers = (

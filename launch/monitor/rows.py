@@ -21,7 +21,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
       InputError, WorkFailed: as `states.query`.
     """
     runs = record.members(folder)
-    current, rows = states.query(runs), []
+    current = states.query(runs)
+    rows: list[dict[str, Any]] = []
     for run in runs:
         step, values = progress.last(run)
         try:

@@ -7,6 +7,7 @@ from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.audio import num_frames
 from a2fjax.infer import predictor
+from a2fjax.infer.training_conditions import TrainingConditions
 
 
 class StandIn:
@@ -14,11 +15,12 @@ class StandIn:
 
     stride, most_frames, step, fingerprint = 1, None, 20, "stand-in@20"
     subjects = ()
+    training = TrainingConditions({})
 
     def __init__(self, sample):
         self.sample, self.calls = dict(sample or {}), []
 
-    def points(self, mesh):
+    def points(self, mesh, name="identity"):
         return np.asarray(mesh[0])
 
     def __call__(self, audio, **given):

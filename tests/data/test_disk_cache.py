@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from a2fjax import mesh_descriptor, user_cache
-from a2fjax.data.identity import canonical_pose, disk_cache, points
+from a2fjax.data import records
+from a2fjax.data.identity import (
+    canonical_pose,
+    disk_cache,
+    even_samples,
+    matching,
+    parallel,
+    points,
+    surface,
+)
 
 
 @pytest.fixture
@@ -54,4 +63,27 @@ def test_points_of_a_mesh_are_computed_once_on_a_machine(folder, build, monkeypa
     monkeypatch.setattr(points, "_FOUND", {})
     with pytest.raises(TypeError):
         points.sample_points(vertices, faces, 16)
-    assert set(asked) == {points, canonical_pose, mesh_descriptor}
+    assert set(asked) == {
+        points,
+        canonical_pose,
+        even_samples,
+        matching,
+        surface,
+        mesh_descriptor,
+    }
+
+
+def test_points_of_many_meshes_are_computed_by_other_processes(
+    folder, build, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parallel, "_LEAST", 2)
+    paths = [tmp_path / f"{i}.npz" for i in range(2)]
+    for i, path in enumerate(paths):
+        records.write_mesh(path, *build.head(4 + i))
+    parallel.prepare([*paths, tmp_path / "none.npz"], 16)
+    assert len(list(folder.glob("points-*.npy"))) == 2
+    assert all(points.is_cached(path, 16) for path in paths)
+    monkeypatch.setattr(points, "_sample", None)
+    assert points.mesh_points(paths[0], 16).shape == (16, 3)
+    monkeypatch.setattr(parallel, "_run", None)
+    parallel.prepare(paths, 16)  # nothing is missing

@@ -351,6 +351,13 @@ def test_frozen_frames_and_regular_repeats():
     assert twice["true_fps"] == pytest.approx(30.0)
     pulled = motion.measure_motion(times, curves[(np.arange(600) * 24 // 60)], ALL)
     assert pulled["true_fps"] == pytest.approx(24.0, rel=0.02)
+    # Frames at a lower rate are not frozen, but a pose that is held among them is.
+    assert twice["frozen"] == pulled["frozen"] == 0.0
+    paused = motion.measure_motion(times, np.repeat(held[:300], 2, axis=0), ALL)
+    assert paused["true_fps"] == pytest.approx(30.0)
+    assert paused["frozen"] == pytest.approx(120 / 599, abs=0.01)
+    slow = motion.measure_motion(times, curves[np.arange(600) // 6], ALL)
+    assert slow["true_fps"] == pytest.approx(10.0) and slow["frozen"] > 0.8
 
 
 def test_jumps_are_single_frames_and_not_blinks_or_gaze():

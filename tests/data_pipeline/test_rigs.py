@@ -278,7 +278,7 @@ def test_a_person_without_shapes_gets_the_templates(template):
     assert face.transferred and face.millimetres == 1.0
     assert set(face.keep) == set(range(422)) - {3, 200} and np.isfinite(face.neutral).all()
     notes = " ".join(face.notes)
-    assert "capture in mm, axes -x+z-y" in notes and "carried over by deformation" in notes
+    assert "neutral in mm, axes -x+z-y" in notes and "carried over by deformation" in notes
     assert "2 vertices of the neutral are not known" in notes
     # The neutral lies on the template's: no rotation is left between them.
     known = np.delete(np.arange(422), [3, 200])

@@ -98,6 +98,7 @@ def test_the_mesh_is_chosen_among_several_channels(tmp_path):
     write(("head_velocity", speed), ("head_positions", moving))
     np.testing.assert_array_equal(caches.read_cache(path, 11)[0][0:6], moving)
     write(("a", speed), ("b", moving))
+    np.testing.assert_array_equal(caches.read_cache(path, 11, "B")[0][0:6], moving)
     with pytest.raises(InputError, match="several channels could be the mesh: a .11 vertices., b"):
         caches.read_cache(path, 11)
     (tmp_path / "shot.xml").write_text(
@@ -313,7 +314,7 @@ def test_pose_deltas_and_jaw_keypoints_are_checked(tmp_path, head, make_actor):
     np.savez(jaw, joy_00=np.zeros((frames, 5, 3)))
     (note,) = source.capture(take).notes
     assert note == "5 jaw keypoints agree in number of frames; the jaw is solved from the skin"
-    wrong = [n for n in source.blendshapes("ann", "skin").notes if "pose" in n]
+    wrong = [n for n in source.blendshapes("ann", "skin").notes if "a pose is" in n]
     assert len(wrong) == 1 and "eye_close_pose_delta.npy: 449 vertices, expected 450" in wrong[0]
     for shape in [(frames - 1, 5, 3), (frames, 4, 3), (frames, 15)]:
         np.savez(jaw, joy_00=np.zeros(shape))

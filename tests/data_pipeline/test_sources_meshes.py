@@ -125,6 +125,38 @@ def test_numbers_decide_not_letters(tmp_path, face):
         sequences.frame_files(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names, numbers",
+    [
+        (["head_0000_v2", "head_0001_v2", "head_0003_v2"], [0, 1, 3]),
+        (["head_0000_v2", "head_0001_v3", "head_0002_v3"], [0, 1, 2]),
+        (["cam1_head_7", "cam1_head_8"], [0, 1]),
+        (["a.-010", "a.-009", "a.-008", "a.000", "a.001"], [0, 1, 2, 10, 11]),
+        (["head_-2", "head_-1", "head_0", "head_1"], [0, 1, 2, 3]),
+        (["head-1", "head0", "head1"], [0, 1, 2]),  # some have no "-": it is a sign
+        (["head-1", "head-2", "head-3"], [0, 1, 2]),  # all have: it is a separator
+        (["2024-05-06_9", "2024-05-06_10"], [0, 1]),
+        (["-003", "-002", "-001"], [0, 1, 2]),
+    ],
+)
+def test_the_frame_number_is_the_number_that_changes(tmp_path, names, numbers):
+    for name in reversed(names):
+        (tmp_path / f"{name}.obj").write_text("")
+    files, found = sequences.frame_files(tmp_path)
+    assert [f.stem for f in files] == names and found.tolist() == numbers
+
+
+def test_a_number_that_is_no_frames(tmp_path):
+    for name in ("x1" + 30 * "0", "x2" + 30 * "0"):
+        (tmp_path / f"{name}.obj").write_text("")
+    with pytest.raises(InputError, match="too large for a frame"):
+        sequences.frame_files(tmp_path)
+    (tmp_path / "other²").mkdir()
+    (tmp_path / "other²" / "head².obj").write_text("")
+    with pytest.raises(InputError, match="no .obj or .ply file with a frame number"):
+        sequences.frame_files(tmp_path / "other²")
+
+
 def test_trees_of_vocaset_and_multiface(tmp_path, face):
     vocaset, multiface = tmp_path / "vocaset", tmp_path / "multiface"
     person = "FaceTalk_170725_00137_TA"
@@ -325,10 +357,11 @@ def test_usd_point_caches(tmp_path, face, ending):
     (actor,) = source.actors()
     capture = source.capture(actor.takes[0])
     np.testing.assert_allclose(capture.times, np.array([0, 1, 2, 5, 6]) / 24)
-    np.testing.assert_allclose(capture.skin[0:5], 10 * vertices, atol=1e-4)
+    np.testing.assert_allclose(capture.skin[0:5], vertices, atol=1e-5)
+    assert capture.millimetres == 10.0 and np.array_equal(capture.axes, np.eye(3))
     np.testing.assert_array_equal(capture.skin[2:4], capture.skin[0:5][2:4])
     read = usd.read_usd(actor.takes[0].data[0])
-    assert read.units == "mm" and read.rest is None
+    assert read.millimetres == 10.0 and read.rest is None
     np.testing.assert_array_equal(read.faces, face[0].faces)
     given, _ = sources.open_source(tmp_path, "auto", SourceOptions(fps=25))
     times = given.capture(given.actors()[0].takes[0]).times
@@ -338,7 +371,7 @@ def test_usd_point_caches(tmp_path, face, ending):
 def test_usd_without_a_unit_is_left_as_it_is(tmp_path, face):
     vertices = write_usd(tmp_path / "x.usda", face, [0.0, 1.0], unit=None)
     read = usd.read_usd(tmp_path / "x.usda")
-    assert read.units == ""
+    assert read.millimetres == 0.0
     np.testing.assert_allclose(read.vertices[0:2], vertices, atol=1e-5)
 
 
@@ -485,8 +518,9 @@ def test_other_targets_are_vertices_in_their_place(tmp_path, face):
     assert read.curves is None and read.vertices.shape == (4, len(head.vertices), 3)
     points = head.vertices + np.einsum("fk,kvi->fvi", values, shapes[:3])
     turned = np.stack([-points[..., 1], points[..., 0], points[..., 2]], axis=-1)
-    expected = turned * 20 + [0, 1000, 0]
-    np.testing.assert_allclose(read.vertices[0:4], expected, atol=2e-4)
+    expected = turned * 0.02 + [0, 1, 0]
+    assert read.millimetres == 1000.0
+    np.testing.assert_allclose(read.vertices[0:4], expected, atol=2e-7)
     np.testing.assert_array_equal(read.vertices[1:3], read.vertices[0:4][1:3])
 
 
@@ -510,6 +544,95 @@ def test_interpolation_as_the_file_asks(tmp_path, face):
     np.testing.assert_allclose(line.curves[:, at], linear, atol=1e-6)
     spline = CubicHermiteSpline(keys, values, slopes)(times)
     np.testing.assert_allclose(curve.curves[:, at], spline, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [12, 24, 30])
+def test_steps_at_a_frame_rate_are_its_frames(tmp_path, face, rate):
+    names = list(rig.ARKIT[:2])
+    keys = np.arange(3 * rate) / rate
+    values = np.random.default_rng(0).uniform(0, 1, (len(keys), 2))
+    write_gltf(tmp_path / "all.glb", face, names, keys, values, "STEP")
+    read = gltf.read_gltf(tmp_path / "all.glb")
+    np.testing.assert_allclose(read.times, keys, atol=1e-6)
+    at = [rig.INDEX[n] for n in names]
+    np.testing.assert_allclose(read.curves[:, at], values, atol=1e-6)
+    # Exporters leave out keys that repeat the one before: they are frames all the same.
+    kept = np.random.default_rng(1).uniform(size=len(keys)) < 0.6
+    kept[[0, 1, -1]] = True
+    write_gltf(tmp_path / "few.glb", face, names, keys[kept], values[kept], "STEP")
+    read = gltf.read_gltf(tmp_path / "few.glb")
+    np.testing.assert_allclose(read.times, keys, atol=1e-5)
+    held = values[np.maximum.accumulate(np.where(kept, np.arange(len(keys)), 0))]
+    np.testing.assert_allclose(read.curves[:, at], held, atol=1e-6)
+    assert read.numbers.tolist() == list(range(len(keys)))
+
+
+def add_animation(path, name, frames):
+    """Adds an animation of the first frames of the first one, which is called "Idle"."""
+    document = pygltflib.GLTF2().load(str(path))
+    document.animations[0].name = "Idle"
+    accessors = []
+    for index, count in ((document.animations[0].samplers[0].input, frames),
+                         (document.animations[0].samplers[0].output, frames * 2)):  # fmt: skip
+        accessor = pygltflib.Accessor(**vars(document.accessors[index]))
+        accessor.count = count
+        document.accessors.append(accessor)
+        accessors.append(len(document.accessors) - 1)
+    sampler = pygltflib.AnimationSampler(input=accessors[0], output=accessors[1])
+    document.animations.append(
+        pygltflib.Animation(name=name, samplers=[sampler], channels=document.animations[0].channels)
+    )
+    document.save_binary(str(path))
+
+
+@pytest.mark.parametrize(
+    "name, asked, frames, words",
+    [
+        ("Talk", "", 10, "animation 'Idle' of 'Idle', 'Talk' (the longest; --config.animation"),
+        ("head|hello", "", 4, "'head|hello' of 'Idle', 'head|hello' (named like the take"),
+        ("Talk", "talk", 4, "animation 'Talk' of 'Idle', 'Talk' (--config.animation)"),
+    ],
+)
+def test_one_of_several_animations_is_chosen_and_named(tmp_path, face, name, asked, frames, words):
+    values = np.random.default_rng(0).uniform(0, 1, (10, 2))
+    write_gltf(tmp_path / "hello.glb", face, list(rig.ARKIT[:2]), np.arange(10) / 30, values)
+    add_animation(tmp_path / "hello.glb", name, 4)
+    write_audio(tmp_path / "hello.wav")
+    source, _ = sources.open_source(tmp_path, "auto", SourceOptions(animation=asked))
+    capture = source.capture(source.actors()[0].takes[0])
+    assert len(capture.times) == frames and words in capture.notes[0]
+    source, _ = sources.open_source(tmp_path, "auto", SourceOptions(animation="tlak"))
+    with pytest.raises(InputError, match="animation='tlak': no animation in it.*holds 'Idle'"):
+        source.capture(source.actors()[0].takes[0])
+
+
+def test_each_animation_with_a_sound_file_is_a_take(tmp_path, face):
+    values = np.random.default_rng(0).uniform(0, 1, (10, 2))
+    write_gltf(tmp_path / "scene.glb", face, list(rig.ARKIT[:2]), np.arange(10) / 30, values)
+    add_animation(tmp_path / "scene.glb", "Talk", 4)
+    write_audio(tmp_path / "Idle.wav")
+    write_audio(tmp_path / "scene_Talk.wav")
+    source, why = sources.open_source(tmp_path, "auto", PLAIN)
+    assert source.layout == "meshes", why
+    (actor,) = source.actors()
+    frames = {take.name: len(source.capture(take).times) for take in actor.takes}
+    assert frames == {"Idle": 10, "scene_Talk": 4}
+    assert [take.audio.name for take in actor.takes] == ["Idle.wav", "scene_Talk.wav"]
+
+
+def test_one_of_several_usd_animations_is_chosen_and_named(tmp_path):
+    stage = Usd.Stage.CreateNew(str(tmp_path / "hello.usda"))
+    for name, count in (("idle", 3), ("talk", 5)):
+        animation = UsdSkel.Animation.Define(stage, f"/{name}")
+        animation.CreateBlendShapesAttr(["jawOpen"])
+        weights = animation.CreateBlendShapeWeightsAttr()
+        for code in range(count):
+            weights.Set(Vt.FloatArray([0.1 * code]), code)
+    stage.GetRootLayer().Save()
+    read = usd.read_usd(tmp_path / "hello.usda")
+    assert len(read.times) == 5 and "animation 'talk' of 'idle', 'talk'" in read.notes[0]
+    assert len(usd.read_usd(tmp_path / "hello.usda", animation="idle").times) == 3
+    assert len(usd.read_usd(tmp_path / "hello.usda", take="idle").times) == 3
 
 
 # -- what must not happen -------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_long_takes_are_not_read_into_memory(tmp_path, face):
     np.lib.format.open_memmap(path, "w+", np.float32, shape)[:16] = points.reshape(16, -1)
     source = vertices.open_source(tmp_path, SourceOptions(fps=60))
     tracemalloc.start()
-    read = source.open(path)
+    read = source.open(path, "long")
     np.testing.assert_array_equal(read.vertices[0:16], points)
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -202,6 +202,17 @@ def test_a_tongue_beside_the_skin(tmp_path, face):
     np.save(tmp_path / "t.tongue.npy", points[:9, :30])
     with pytest.raises(InputError, match="t.tongue.npy: 9 frames, the skin has 10"):
         source.capture(actor.takes[0])
+
+
+def test_one_of_several_arrays_is_chosen_and_named(tmp_path, face):
+    points = moving(face, 10, rest=2)
+    np.savez(tmp_path / "t.npz", calm=points[:4], happy=points)
+    write_audio(tmp_path / "t.wav")
+    for asked, frames in (("", 10), ("calm", 4)):
+        options = SourceOptions(fps=60, animation=asked)
+        source, _ = sources.open_source(tmp_path, "vertices", options)
+        capture = source.capture(source.actors()[0].takes[0])
+        assert len(capture.times) == frames and "of 'calm', 'happy'" in capture.notes[0]
 
 
 def test_tables_and_little_arrays_are_not_taken_for_vertices(tmp_path):

@@ -15,6 +15,7 @@ from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
 from a2fjax.evaluation.evaluator import evaluate
+from a2fjax.infer.training_conditions import TrainingConditions
 from data_pipeline.stages import shard_writer as shards_lib
 
 PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
@@ -87,12 +88,13 @@ class StandIn:
         self.change = change
         self.config = Config(data=DataConfig(shards=(str(folder),)))
         self.step, self.fingerprint, self.subjects = 7, "stand-in@7", ()
+        self.training = TrainingConditions({})
 
     @staticmethod
     def key(audio):
         return len(audio), float(np.round(np.abs(audio).sum(), -2))
 
-    def points(self, mesh):
+    def points(self, mesh, name="identity"):
         return mesh[0][:8] / np.abs(mesh[0]).max()
 
     def batch(self, requests):

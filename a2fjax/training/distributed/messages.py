@@ -60,10 +60,14 @@ def decode(data: bytes) -> dict[str, Any]:
     if message.keys() != {"kind", *schema}:
         raise Violation(f"a message {kind!r} with other fields than {', '.join(schema) or 'none'}")
     for name, expected in schema.items():
-        value: Any = message[name]
-        if type(value) is not expected:  # bool is an int, too.
-            raise Violation(f"a message {kind!r} whose {name} is no {expected.__name__}")
-        too_much = len(value) > LONGEST_TEXT if expected is str else not 0 <= value <= _LARGEST
-        if too_much:
-            raise Violation(f"a message {kind!r} whose {name} is out of range")
+        if not _fits(message[name], expected):
+            raise Violation(
+                f"a message {kind!r} whose {name} is no {expected.__name__}, or out of range"
+            )
     return dict(message)
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST

@@ -1,0 +1,92 @@
+"""Of several channels, those with the speech are used, and it is said which."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from a2fjax.audio import channels, findings, io, measures
+
+RATE = 16_000
+
+
+def timecode(samples, rate=RATE, seed=0):
+    """Linear timecode: 80 biphase-marked bits a frame, 25 frames a second."""
+    bits = np.random.default_rng(seed).integers(0, 2, samples * 2000 // rate + 2)
+    flips = np.stack([np.ones_like(bits), bits], axis=1).ravel()
+    sign = 1 - 2 * (np.cumsum(flips) % 2)
+    return 0.3 * sign[np.arange(samples) * 4000 // rate].astype(float)
+
+
+def music(samples, rate=RATE, gaps=False):
+    """Notes of a scale, two a second, with decaying harmonics."""
+    t = np.arange(samples) / rate
+    note = 220 * 2 ** (np.array([0, 4, 7, 12, 5, 9])[(2 * t).astype(int) % 6] / 12)
+    phase = 2 * np.pi * np.cumsum(note) / rate
+    out = sum(np.sin(k * phase) / k for k in range(1, 6)) * np.exp(-(t % 0.5))
+    return 0.1 * out * ((t % 0.5 < 0.3) if gaps else 1.0)
+
+
+def other(kind, samples):
+    noise = np.random.default_rng(3).normal(size=samples)
+    return {
+        "timecode": timecode,
+        "music": music,
+        "notes": lambda n: music(n, gaps=True),
+        "noise": lambda n: 0.05 * noise,
+        "tone": lambda n: 0.1 * np.sin(2 * np.pi * 1000 * np.arange(n) / RATE),
+        "dither": lambda n: np.round(noise) / 32768,
+        "silence": np.zeros,
+    }[kind](samples)
+
+
+@pytest.mark.parametrize(
+    "kind", ["timecode", "music", "notes", "noise", "tone", "dither", "silence"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_speech_beside_something_else(tmp_path, speech, kind, first):
+    voice = speech()
+    rows = [voice, other(kind, len(voice))]
+    audio = np.stack(rows if first else rows[::-1], axis=1)
+    soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(io.load(tmp_path / "a.wav"), voice, atol=1e-6)
+    choice = io.channels_of(tmp_path / "a.wav")
+    assert choice.used == ((0,) if first else (1,))
+    assert f"channel {1 if first else 2} of 2 is used: " in choice.text
+    assert choice.text in findings.warnings(measures.measure(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("delay", [0, 3])
+def test_opposite_polarity(speech, gain, delay):
+    voice = speech()
+    second = -gain * np.concatenate([np.zeros(delay, np.float32), voice[: len(voice) - delay]])
+    choice = channels.choose([(RATE, np.stack([voice, second], 1))])
+    assert choice.used == ((1,) if gain > 1 else (0,))
+    assert "opposite polarity" in choice.why
+
+
+def test_ordinary_stereo_is_averaged_without_a_word(speech):
+    voice, rng = speech(), np.random.default_rng(0)
+    left, right = (voice + 1e-3 * rng.normal(size=len(voice)) for _ in range(2))
+    choice = channels.choose([(RATE, np.stack([left, 0.7 * right], 1))])
+    assert choice == channels.Choice(2, (0, 1)) and choice.text == ""
+
+
+def test_one_of_three_inverted_and_film_sound(speech):
+    voice = speech()
+    assert channels.choose([(RATE, np.stack([voice, -voice, voice], 1))]).used == (0, 2)
+    six = np.stack([music(len(voice)), 0.8 * music(len(voice)), voice, *[0 * voice] * 3], 1)
+    assert channels.choose([(RATE, six)]).used == (2,)
+
+
+def test_two_voices_are_averaged_with_a_warning(speech):
+    choice = channels.choose([(RATE, np.stack([speech(), speech(seed=9)], 1))])
+    assert choice.used == (0, 1) and "different sounds" in choice.text
+
+
+def test_blocks_and_pieces_choose_alike(tmp_path, speech):
+    voice = speech(12.0)
+    audio = np.stack([timecode(len(voice)), voice], 1)
+    whole = channels.choose([(RATE, audio)])
+    parts = channels.choose((RATE, audio[i : i + 999]) for i in range(0, len(audio), 999))
+    assert whole == parts and whole.used == (1,)

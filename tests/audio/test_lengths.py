@@ -1,0 +1,173 @@
+"""Files are read to their real end, whatever their header states, or refused."""
+
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from a2fjax.audio import io, limits, mp3
+from a2fjax.errors import InputError
+
+RATE = 16_000
+AUDIO = (0.1 * np.random.default_rng(0).normal(size=RATE)).astype(np.float32)
+PCM = (AUDIO * 32767).astype("<i2").tobytes()
+FORMAT = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+
+
+def wav(data, riff=0, tag=b"RIFF", first=b"", body=PCM, last=b""):
+    head = tag + struct.pack("<I", riff) + b"WAVE" + first + b"fmt " + struct.pack("<I", 16)
+    return head + FORMAT + b"data" + struct.pack("<I", data) + body + last
+
+
+def ds64(riff, data, samples):
+    return b"ds64" + struct.pack("<IQQQI", 28, riff, data, samples, 0)
+
+
+LIST = b"LIST" + struct.pack("<I", 4) + b"INFO"
+UNKNOWN = 0xFFFFFFFF
+WHOLE = {
+    "right": wav(len(PCM)),
+    "then a list": wav(len(PCM), last=LIST),
+    "2e9": wav(2_000_000_000, 2_000_000_036),
+    "2e9 less header": wav(2_000_000_000 - 36, 2_000_000_000),
+    "1e9": wav(1_000_000_000),
+    "all ones": wav(UNKNOWN, UNKNOWN),
+    "all ones less header": wav(UNKNOWN - 36, UNKNOWN),
+    "2^31": wav(1 << 31),
+    "2^30": wav(1 << 30),
+    "zero": wav(0),
+    "zero, right RIFF": wav(0, len(PCM) + 36),
+    "zero after junk": wav(0, first=b"JUNK" + struct.pack("<I", 28) + bytes(28)),
+    "half a sample more": wav(len(PCM) + 1),
+    "RF64": wav(UNKNOWN, UNKNOWN, b"RF64", ds64(72 + len(PCM), len(PCM), RATE)),
+    "RF64 zero": wav(UNKNOWN, UNKNOWN, b"RF64", ds64(0, 0, 0)),
+    "RF64 ones": wav(UNKNOWN, UNKNOWN, b"RF64", ds64((1 << 64) - 1, (1 << 64) - 1, 0)),
+    "RF64 2e9": wav(UNKNOWN, UNKNOWN, b"RF64", ds64(2_000_000_036, 2_000_000_000, 10**9)),
+    "BW64": wav(UNKNOWN, UNKNOWN, b"BW64", ds64(72 + len(PCM), len(PCM), RATE)),
+    "BW64 zero": wav(0, UNKNOWN, b"BW64", ds64(0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_wav_is_read_to_its_end(tmp_path, name):
+    path = tmp_path / "a.wav"
+    path.write_bytes(WHOLE[name])
+    np.testing.assert_allclose(io.load(path), AUDIO, atol=1e-4)
+    assert io.info(path) == (1.0, RATE, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        wav(2 * len(PCM)),
+        wav(199_999_998),  # a long recording of an ordinary length, cut
+        wav(UNKNOWN, UNKNOWN, b"RF64", ds64(0, 2 * len(PCM), 2 * RATE)),
+        wav(0, body=b"", last=LIST),
+    ],
+)
+def test_a_wav_that_is_cut_or_empty_is_refused(tmp_path, data):
+    (tmp_path / "a.wav").write_bytes(data)
+    with pytest.raises(InputError, match="a.wav: (cut short|holds 0 samples)"):
+        io.load(tmp_path / "a.wav")
+
+
+def change(data, start, value):
+    return data[:start] + value + data[start + len(value) :]
+
+
+def test_other_formats_without_a_length(tmp_path):
+    written = {}
+    for form in ("AU", "CAF", "W64", "AIFF"):
+        soundfile.write(tmp_path / form, AUDIO, RATE, format=form, subtype="PCM_16")
+        written[form] = (tmp_path / form).read_bytes()
+    caf = written["CAF"].index(b"data") + 4
+    w64 = written["W64"].index(b"data") + 16
+    aiff = written["AIFF"].index(b"SSND") + 4
+    cases = {
+        "a.au": change(written["AU"], 8, bytes(4)),
+        "b.au": change(written["AU"], 8, b"\xff" * 4),
+        "a.caf": change(written["CAF"], caf, b"\xff" * 8),
+        "a.w64": change(written["W64"], w64, bytes(8)),
+        "a.aiff": change(written["AIFF"], aiff, bytes(4)),
+    }
+    for name, data in cases.items():
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_allclose(io.load(tmp_path / name), AUDIO, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["AU", "CAF", "W64", "AIFF", "RF64", "NIST", "FLAC", "OGG", "MP3"])
+def test_half_a_file_is_refused(tmp_path, form):
+    path = tmp_path / "a"
+    soundfile.write(path, AUDIO, RATE, format=form)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="cut short|holds 0 samples|not an audio file"):
+        io.load(path)
+
+
+def test_formats_that_hide_their_length_and_chains_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.voc", AUDIO, RATE, format="VOC", subtype="PCM_16")
+    with pytest.raises(InputError, match="VOC does not show whether"):
+        io.load(tmp_path / "a.voc")
+    soundfile.write(tmp_path / "a.ogg", AUDIO, RATE)
+    (tmp_path / "b.ogg").write_bytes(2 * (tmp_path / "a.ogg").read_bytes())
+    with pytest.raises(InputError, match="several Ogg recordings"):
+        io.load(tmp_path / "b.ogg")
+    soundfile.write(tmp_path / "a.flac", AUDIO, RATE)
+    flac = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "b.flac").write_bytes(change(flac, 21, bytes([flac[21] & 0xF0, 0, 0, 0, 0])))
+    with pytest.raises(InputError, match="states no length"):
+        io.load(tmp_path / "b.flac")
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_without_a_length_is_read_to_its_end(tmp_path, rate, mode):
+    """The beginning is quiet: a guess from its bit rate would be wrong."""
+    audio = 0.1 * np.random.default_rng(0).normal(size=3 * rate) * (np.arange(3 * rate) > rate)
+    path = tmp_path / "a.mp3"
+    with soundfile.SoundFile(path, "w", rate, 1, format="MP3", bitrate_mode=mode) as file:
+        file.write(audio)
+    data, found = path.read_bytes(), mp3.count_frames(path)
+    assert found.stated == found.count and mp3.readable(path) is path
+    assert len(io.load(path)) == 3 * RATE
+    tag = b"ID3\x04\x00\x00\x00\x00\x01\x00" + b"\xff\xfb\x90\x64" * 32
+    for name, content in {
+        "bare": data[found.start :],
+        "tagged": tag + data[found.start :],
+        "two": data + data,
+    }.items():
+        path.write_bytes(content)
+        expected = 6.1 if name == "two" else 3.05
+        assert len(io.load(path)) / RATE == pytest.approx(expected, abs=0.25), name
+        assert io.info(path)[0] == pytest.approx(len(io.load(path)) / RATE, abs=1e-3)
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(InputError, match="cut short"):
+        io.load(path)
+
+
+def test_what_a_header_may_state(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    for rate in (1_000, 655_350):
+        soundfile.write(path, AUDIO, rate)
+        with pytest.raises(InputError, match=f"{rate} samples a second, expected 4000 to 384000"):
+            io.load(path)
+    soundfile.write(path, np.zeros((100, 65)), RATE)
+    with pytest.raises(InputError, match="65 channels, expected 1 to 64"):
+        io.load(path)
+    soundfile.write(path, AUDIO, RATE)
+    monkeypatch.setenv(limits.IN_MEMORY, "0.0001")
+    with pytest.raises(InputError, match="at most 0.0001 h; cut it, or set A2F_BUDGET_AUDIO_HOURS"):
+        io.load(path)
+    assert len(next(io.blocks(path, 1.0))) == RATE
+    monkeypatch.setenv(limits.STREAMED, "none")
+    with pytest.raises(InputError, match="A2F_BUDGET_AUDIO_HOURS='none': expected hours"):
+        io.blocks(path, 1.0)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(InputError, match="pipe"):
+        io.load(tmp_path / "a.wav")
