@@ -78,10 +78,8 @@ def test_settings_keep_the_bounds(look, experiment, override, gathers, reduction
     check(found, gathers=gathers, reductions=reductions)
 
 
-@pytest.mark.parametrize(
-    "experiment", [f"{REGRESSION}:demo", pytest.param(f"{DIFFUSION}:demo", marks=slow)]
-)
-def test_a_batch_in_parts_costs_no_more(look, experiment):
+def test_a_batch_in_parts_costs_no_more(look):
+    experiment = f"{REGRESSION}:demo"
     one = look(
         experiment, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", "precision=bfloat16"
     )
@@ -112,9 +110,8 @@ def test_live_encoders_keep_the_bounds(tiny_encoders):
 
 
 @slow
-@pytest.mark.parametrize("variant", ["conv_demo", "diffusion_demo"])
-def test_nvidias_batches_in_parts_cost_no_more(tiny_encoders, variant):
-    resolved = nvidia(tiny_encoders, variant)
+def test_nvidias_batches_in_parts_cost_no_more(tiny_encoders):
+    resolved = nvidia(tiny_encoders, "conv_demo")
     (topology,) = topologies.parse("cpu:8")
     one = topologies.look(resolved, topology, batch_per_device=2)
     parts = dataclasses.replace(resolved.config, accumulate=2)

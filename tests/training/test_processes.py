@@ -151,11 +151,10 @@ def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(
     ("victim", "faults", "saved"),
     [
         (0, [[0, 9, "pause"], [0, 10, "kill"]], {8}),
-        (2, [[2, 9, "pause"], [2, 10, "kill"]], {8}),
         # While the state of step 8 is on its way to the disk.
         (1, [[1, 8, "kill"]], {4, 8}),
     ],
-    ids=["first", "last", "in a save"],
+    ids=["first", "in a save"],
 )
 def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
     start, three, tmp_path, victim, faults, saved, checksum
@@ -179,7 +178,6 @@ def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
     ("what", "code", "says"),
     [
         ("input", 2, "shard 7: cannot be read"),
-        ("failed", 1, "the disk is full"),
         ("bug", 1, "KeyError: 'a bug'"),
     ],
 )

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-ROUNDS, MANY_ROUNDS = 20, 150
+ROUNDS, MANY_ROUNDS = 20, 60
 
 
 def mangled(data, others, rng):
