@@ -241,8 +241,8 @@ def _are_milliseconds(column: Column) -> bool:
     # Less than a quarter of a second: three digits, and steps that no frame number makes.
     steps = np.diff(numbers)
     return (
-        np.mean([c.digits == 3 for c in column.codes]) >= _MOST
-        and len(steps) > 0
+        len(steps) > 0
+        and bool(np.mean([c.digits == 3 for c in column.codes]) >= _MOST)
         and bool(np.median(np.abs(steps)) >= 4)
     )
 

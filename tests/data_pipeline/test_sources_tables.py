@@ -126,6 +126,11 @@ def test_timecodes_and_holes(tmp_path):
     np.testing.assert_allclose(
         curves.read_curves(path, SourceOptions(fps=30)).times * 30, [10, 11, 15]
     )
+    numbers = [0, 1, 2, 3, 5, 6]  # a row is missing: a given rate keeps its gap
+    codes = [f"10:00:00:{n:02d}.000" for n in numbers]
+    path.write_text(csv_text(drawn(6), first=codes, label="Timecode"))
+    times = curves.read_curves(path, SourceOptions(fps=30)).times
+    np.testing.assert_allclose(times * 30, numbers, atol=1e-6)
 
 
 def test_trackers_columns_that_are_no_channel_are_left_out(tmp_path):
