@@ -19,7 +19,7 @@ from a2fjax.animation import formats
 from a2fjax.audio import io
 from a2fjax.cli import main
 from a2fjax.data import records
-from a2fjax.training import checkpoints, tracking
+from a2fjax.training import checkpoints, checksums, tracking
 from data_pipeline import build
 from data_pipeline.demo import __main__ as demo
 from data_pipeline.demo import run as whole_demo
