@@ -24,7 +24,8 @@ class BuildSettings(Thresholds, SourceOptions):
     Attributes:
       offset: audio time minus capture time of every take, s; "auto" to estimate it.
       clock: "actor" (one offset for all takes of an actor) or "take" (one per take).
-      drift: "report" only reports the drift of the clocks, "correct" also removes certain drift.
+      drift: "correct" removes certain drift of the clocks, "report" only reports it; a take whose
+        lips are then off by more than `most_lip_error` is quarantined.
       largest_offset: larger estimates are not used, s.
       least_confidence: minimum confidence of an offset from speech; below it 0 s is assumed.
       l2, l1, smoothness, symmetry: weights of the solver, mm^2; see `solve.SolveSettings`.
@@ -42,7 +43,7 @@ class BuildSettings(Thresholds, SourceOptions):
 
     offset: str = "auto"
     clock: str = "actor"
-    drift: str = "report"
+    drift: str = "correct"
     largest_offset: float = 0.25
     least_confidence: float = 0.5
     l2: float = 0.05
@@ -91,7 +92,7 @@ CHOICES = {
     "mouth_close": ("auto", "arkit", "nvidia"),
     "missing_audio": ("reject", "silence"),
     "clock": ("actor", "take"),
-    "drift": ("report", "correct"),
+    "drift": ("correct", "report"),
 }
 
 

@@ -44,7 +44,8 @@ class Curves:
       motion: [F, 72] float32 in rig units.
       observed: [72] bool, the channels in the file.
       times: [F] s, increasing, or None if the file states neither times nor a rate.
-      rows: [F] number of each frame in the file; frames left out leave gaps.
+      rows: [F] number of each frame, by its timecode, else in the file; frames left out leave
+        gaps.
       lost_times: [L] s, or None as for `times`: frames that were left out for their values.
       lost_rows: [L] their numbers.
       fps: stated frames per second, 0 for none.
@@ -188,6 +189,10 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
         if not observed.any():
             raise InputError(f"{path}: holds no channel of the rig")
     numbers = np.arange(count, dtype=np.float64) if rows.numbers is None else rows.numbers
+    if times is not None and rows.timecodes is not None:
+        # Rows that the file lacks count as frames; rows that it repeats do not.
+        numbers = np.full(count, np.nan)
+        numbers[ordered] = row_times.frame_numbers(times[ordered])
     if times is None and rows.fps:
         times = numbers / float(tracks.rate(rows.fps))
     return Curves(

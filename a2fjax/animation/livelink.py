@@ -3,12 +3,7 @@
     Timecode,BlendshapeCount,EyeBlinkLeft, ... ,RightEyeRoll
     18:43:58:59.723,61,0.0000000000, ...
 
-A timecode is HH:MM:SS:FF.fff where FF.fff counts frames of the timecode rate within the second, so
-fff is thousandths of a *frame*, not milliseconds. In six real files of a phone that records at
-"59.94", rows step by 1.000 to 1.003 frames (1.0016 on average, so 59.904 a second) at a timecode
-rate of 60, FF reaches 59.999, and steps are no larger at the start of a minute. The timecode is
-therefore a time of day, not a frame count, and skips no numbers as SMPTE ST 12-1 drop-frame
-counting would.
+Timecodes are read by `a2fjax.timecode`; they are times of day in the phone's own files.
 
 Eye and head rotations are in radians: in the same files yaw is 0.62 per unit of eyeLookOut minus
 eyeLookIn, which saturates near 36 degrees. Positive yaw turns to the face's right, positive pitch
@@ -26,71 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from a2fjax import budgets, channel_orders, files, rig
+from a2fjax import budgets, channel_orders, files, rig, timecode
 from a2fjax.animation import text_files, tracks
 from a2fjax.errors import InputError, nearest
 
 LAYOUT = channel_orders.order("livelink61")
 HEADER = ("Timecode", "BlendshapeCount", *LAYOUT.names)
-TIMECODE_RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
-DAY = 86_400
 _FIRST_COLUMNS = re.compile(r'\s*(sep=.\s+)?"?timecode"?\s*[,;\t|]\s*"?blendshapecount\b')
-_TIMECODE = re.compile(r"(\d{1,2}):(\d{2}):(\d{2}):(\d{1,3}(?:\.\d+)?)")
-
-
-def parse_timecode(text: str) -> tuple[int, float]:
-    """Returns (whole seconds of the day, frames within the second) of HH:MM:SS:FF.fff.
-
-    Raises:
-      InputError: the text has another form, or an hour, minute or second is out of range.
-    """
-    match = _TIMECODE.fullmatch(text.strip())
-    if match is None:
-        raise InputError(f"timecode {text!r}: expected HH:MM:SS:FF.fff")
-    hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
-    if hours > 23 or minutes > 59 or seconds > 59:
-        raise InputError(f"timecode {text!r}: expected an hour of 0-23, minutes and seconds 0-59")
-    return (hours * 60 + minutes) * 60 + seconds, float(match[4])
-
-
-def format_timecode(seconds: Fraction | float, rate: int) -> str:
-    """Returns a time of day as a timecode, to the nearest thousandth of a frame.
-
-    Args:
-      seconds: since midnight; taken modulo a day.
-      rate: timecode frames per second, an integer; 60 for 59.94.
-    """
-    count = round(Fraction(seconds) * rate * 1000) % (DAY * rate * 1000)
-    second, frame = divmod(count, rate * 1000)
-    return (
-        f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}:"
-        f"{frame // 1000:02d}.{frame % 1000:03d}"
-    )
 
 
 def timecode_rate(fps: float | Fraction) -> int:
     """Returns the timecode rate of a frame rate: the frame rate rounded up to an integer."""
     return int(np.ceil(float(tracks.rate(fps)) - 1e-9))
-
-
-def find_rate(seconds: np.ndarray, frames: np.ndarray) -> int:
-    """Returns the rate at which frame steps across second boundaries equal those within seconds.
-
-    Args:
-      seconds: [T] whole seconds of each row.
-      frames: [T] frames within the second, with fraction.
-    """
-    possible = [r for r in TIMECODE_RATES if r > frames.max(initial=0)]
-    within = np.diff(seconds) == 0
-    across = np.diff(seconds) == 1
-    steps = np.diff(frames)
-    if not possible:
-        return int(frames.max()) + 1
-    if not (within & (steps > 0)).any() or not across.any():
-        # Too short to determine the rate: assume the phone's default if it fits.
-        return 60 if 60 in possible else possible[0]
-    step = np.median(steps[within & (steps > 0)])
-    return min(possible, key=lambda r: abs(np.median(steps[across] + r) - step))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +54,14 @@ class Table:
     name: str = "Live Link table"
 
     @functools.cached_property
-    def rate(self) -> int:
-        """Timecode frames per second; see `find_rate`."""
-        return find_rate(*self._parsed)
+    def column(self) -> timecode.Column:
+        """The parsed timecodes and how they are read."""
+        return timecode.Column([timecode.parse(t) for t in self.timecodes])
 
-    @functools.cached_property
-    def _parsed(self) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [parse_timecode(t) for t in self.timecodes]
-        return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs])
+    @property
+    def rate(self) -> int:
+        """Timecode frames per second, found from the rows."""
+        return self.column.reading.rate
 
     def times(self, rate: int | None = None) -> np.ndarray:
         """Returns [T] float64 seconds since the first row, continuous across midnight.
@@ -130,10 +72,7 @@ class Table:
         Raises:
           InputError: a row is not later than the previous row.
         """
-        seconds, frames = self._parsed
-        rate = self.rate if rate is None else rate
-        days = np.concatenate([[0], np.cumsum(np.diff(seconds) < -DAY // 2)]) * DAY
-        times = (seconds - seconds[0] + days) + (frames - frames[0]) / rate
+        times = self.column.times(None if rate is None else timecode.Reading(rate))
         late = np.flatnonzero(np.diff(times) <= 0)
         if len(late):
             row = int(late[0]) + 1
@@ -146,8 +85,7 @@ class Table:
     @property
     def start(self) -> float:
         """Time of day of the first row, s."""
-        seconds, frames = self._parsed
-        return float(seconds[0] + frames[0] / self.rate)
+        return self.column.reading.time_of_day(self.column.codes[0])
 
     def to_motion(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (motion [T, 72] float32 in rig units, observed [72] bool).
@@ -239,7 +177,7 @@ def _read_row(path: Path, number: int, line: str, header: Sequence[str], out: np
     if len(cells) != len(header):
         raise InputError(f"{path}:{number}: {len(cells)} values, expected {len(header)}")
     try:
-        parse_timecode(cells[0])
+        timecode.parse(cells[0])
     except InputError as error:
         raise InputError(f"{path}:{number}: {error}") from None
     if cells[1].strip() != str(len(out)):
@@ -274,13 +212,13 @@ def write(path: str | Path, table: Table) -> None:
     """
     with files.atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         file.write(",".join(table.header) + table.newline)
-        for timecode, row in zip(table.timecodes, table.values, strict=True):
-            file.write(format_row(timecode, row) + table.newline)
+        for code, row in zip(table.timecodes, table.values, strict=True):
+            file.write(format_row(code, row) + table.newline)
 
 
-def format_row(timecode: str, values: np.ndarray) -> str:
+def format_row(code: str, values: np.ndarray) -> str:
     """Returns a row of a file, with the 10 decimals of the phone's files."""
-    return f"{timecode},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
+    return f"{code},{len(values)}," + ",".join(f"{v:.10f}" for v in values.tolist())
 
 
 class TimecodeCounter:
@@ -290,19 +228,21 @@ class TimecodeCounter:
         """Starts at `start`; see `check_start`."""
         self._fps = tracks.rate(fps)
         self._rate = timecode_rate(self._fps)
-        seconds, frames = parse_timecode(start)
-        if frames >= self._rate:
+        code = timecode.parse(start)
+        if code.mark != ":":
+            raise InputError(f"start timecode {start!r}: expected HH:MM:SS:FF.fff")
+        if code.frames >= self._rate:
             raise InputError(
-                f"start timecode {start}: frame {frames:g} of a second, expected less than "
+                f"start timecode {start}: frame {code.frames:g} of a second, expected less than "
                 f"{self._rate} at {float(self._fps):g} frames a second"
             )
-        self._start = seconds + Fraction(str(frames)) / self._rate
+        self._start = code.seconds + Fraction(str(code.frames)) / self._rate
         self._next = 0
 
     def timecodes(self, count: int) -> Iterator[str]:
         """Yields the next timecodes."""
         for k in range(self._next, self._next + count):
-            yield format_timecode(self._start + k / self._fps, self._rate)
+            yield timecode.format_timecode(self._start + k / self._fps, self._rate)
         self._next += count
 
 

@@ -31,8 +31,8 @@ class LiveLinkFormat:
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
         values = livelink.LAYOUT.from_rig(motion)
-        for timecode, row in zip(self._counter.timecodes(len(values)), values, strict=True):
-            self._file.write(livelink.format_row(timecode, row) + "\n")
+        for code, row in zip(self._counter.timecodes(len(values)), values, strict=True):
+            self._file.write(livelink.format_row(code, row) + "\n")
 
     def close(self) -> None:
         """Closes the file."""

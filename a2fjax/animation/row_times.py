@@ -6,12 +6,12 @@ that remain are the longest sequence whose times increase.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from a2fjax import timecode
 from a2fjax.animation import livelink, text_files
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.errors import InputError
@@ -48,7 +48,7 @@ def in_order(path: Path, rows: Rows, count: int) -> tuple[np.ndarray, np.ndarray
         _check_timecodes(texts, [rows.lines[n] for n in numbers.tolist()])
         order = timecodes_in_order(texts)
     else:
-        order = longest_increasing(np.asarray(clock)[numbers])
+        order = timecode.longest_increasing(np.asarray(clock)[numbers])
     kept = np.zeros(count, bool)
     kept[numbers[order]] = True
     late = numbers[~kept[numbers]]
@@ -98,7 +98,7 @@ def read_timecodes(path: str | Path) -> livelink.Table:
 def _check_timecodes(texts: Sequence[str], lines: Sequence[str]) -> None:
     for text, line in zip(texts, lines, strict=True):
         try:
-            livelink.parse_timecode(text)
+            timecode.parse(text)
         except InputError as error:
             raise InputError(f"{line}: {error}") from None
 
@@ -119,31 +119,12 @@ def timecodes_in_order(timecodes: Sequence[str]) -> np.ndarray:
     Raises:
       InputError: a malformed timecode.
     """
-    parsed = [livelink.parse_timecode(t) for t in timecodes]
-    seconds, frames = np.array([p[0] for p in parsed]), np.array([p[1] for p in parsed])
-    # Times are relative to the middle row, so that one bad row moves no other across midnight.
-    middle = len(seconds) // 2
-    times = (seconds - seconds[middle] + livelink.DAY // 2) % livelink.DAY
-    return longest_increasing(times + frames / livelink.find_rate(seconds, frames))
+    return timecode.Column([timecode.parse(t) for t in timecodes]).in_order()
 
 
-def longest_increasing(times: np.ndarray) -> np.ndarray:
-    """Returns indices [N] of the longest increasing subsequence of times [T]."""
-    if (np.diff(times) > 0).all():
-        return np.arange(len(times))
-    # Patience sorting: `ends` holds the lowest last value of an increasing sequence per length.
-    ends: list[float] = []
-    rows: list[int] = []
-    before = np.full(len(times), -1)
-    for row, time in enumerate(times.tolist()):
-        place = bisect.bisect_left(ends, time)
-        before[row] = rows[place - 1] if place else -1
-        if place == len(ends):
-            ends.append(time)
-            rows.append(row)
-        else:
-            ends[place], rows[place] = time, row
-    kept = [rows[-1]]
-    while before[kept[-1]] >= 0:
-        kept.append(int(before[kept[-1]]))
-    return np.array(kept[::-1])
+def frame_numbers(times: np.ndarray) -> np.ndarray:
+    """Returns frame numbers [F] for increasing times, in units of the typical step."""
+    if len(times) < 2:
+        return np.zeros(len(times), np.int64)
+    numbers = np.rint((times - times[0]) / np.median(np.diff(times))).astype(np.int64)
+    return numbers if (np.diff(numbers) > 0).all() else np.arange(len(times))

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-import re
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from a2fjax import files
+from a2fjax import files, timecode
 from a2fjax.audio import SAMPLE_RATE, channels, lengths, limits, mp3, mp4, wav
 from a2fjax.audio.rewritten import Rewritten
 from a2fjax.errors import InputError, nearest
@@ -183,27 +180,10 @@ def recording_start(path: str | Path) -> float | None:
     path = Path(path)
     _check(path)
     if mp4.is_mp4(path):
-        timecode = mp4.timecode(path)
-        return None if timecode is None else _time_of_day(*timecode)
+        stated = mp4.timecode(path)
+        return None if stated is None else timecode.time_of_day(*stated)
     samples = wav.start_samples(path)
     return samples / info(path)[1] if samples else None
-
-
-def _time_of_day(text: str, rate: Fraction) -> float | None:
-    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d)([:;.])(\d+(?:\.\d+)?)", text.strip())
-    if match is None:
-        return None
-    hours, minutes, seconds = (int(match[i]) for i in (1, 2, 3))
-    if hours > 23 or minutes > 59 or seconds > 59:
-        return None
-    nominal = math.ceil(rate - Fraction(1, 1000))
-    if match[4] == ":":
-        return ((hours * 60 + minutes) * 60 + seconds) + float(match[5]) / nominal
-    # Drop-frame: each minute but the tenth skips its first numbers, 2 at 30 and 4 at 60 fps.
-    minutes += hours * 60
-    count = (minutes * 60 + seconds) * nominal + float(match[5])
-    count -= nominal // 15 * (minutes - minutes // 10)
-    return float(count / rate)
 
 
 def _stream(path: Path, budget: str = limits.STREAMED) -> Iterator[np.ndarray]:

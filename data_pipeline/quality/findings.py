@@ -82,7 +82,10 @@ def _clock(m: Mapping[str, Any]) -> list[Finding]:
         every = "give no sign of the offset between sound and motion: 0 s is assumed"
         out.append(Finding("no offset", "warning", text, every))
     drift = m.get("drift") or 0.0
-    if abs(drift) > 2e-4 and (m.get("drift_confidence") or 0.0) >= 0.5:
+    if m.get("corrected"):
+        text = f"drift of the clocks, {1000 * drift:.2f} ms a second, removed"
+        out.append(Finding("drift removed", "note", text, "have clocks that drift: it is removed"))
+    elif abs(drift) > 2e-4 and (m.get("drift_confidence") or 0.0) >= 0.5:
         text = f"clocks drift {1000 * drift:.2f} ms a second"
         out.append(Finding("drift", "warning", text, "have clocks that drift apart"))
     return out

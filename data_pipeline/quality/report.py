@@ -196,10 +196,8 @@ def _distribution(
     limit = thresholds.get(measure.threshold) or None
     # The threshold is shown, unless that would squeeze the values into a corner.
     left, right = low, high
-    if limit is not None:
-        for edge in (limit, -limit) if measure.name == "drift" else (limit,):
-            if abs(edge - (low + high) / 2) < 4 * max(high - low, 0.05 * abs(edge)):
-                left, right = min(left, edge), max(right, edge)
+    if limit is not None and abs(limit - (low + high) / 2) < 4 * max(high - low, 0.05 * limit):
+        left, right = min(left, limit), max(right, limit)
     if right - left < 1e-9 * max(1.0, abs(right)):
         left, right = left - 0.5 * max(1e-3, abs(left)), right + 0.5 * max(1e-3, abs(right))
     counts, edges = np.histogram(values, bins=_BINS, range=(left, right))

@@ -61,13 +61,12 @@ def histogram(measure: Mapping[str, Any], *, percent: bool = False) -> str:
     if limit:
         sign = "≥" if str(measure.get("threshold_name", "")).startswith("least") else "≤"
         note = f"must be {sign} {format_number(limit * factor)}"
-        for edge in (limit, -limit) if measure["label"] == "drift" else (limit,):
-            if low - 1e-9 * span <= edge <= high + 1e-9 * span:
-                x = place(edge)
-                parts.append(
-                    f'<path d="M{x:.1f} {_TOP - 4}V{_BOTTOM}" stroke="{RED}" stroke-width="1.5" '
-                    'stroke-dasharray="4 3"/>'
-                )
+        if low - 1e-9 * span <= limit <= high + 1e-9 * span:
+            x = place(limit)
+            parts.append(
+                f'<path d="M{x:.1f} {_TOP - 4}V{_BOTTOM}" stroke="{RED}" stroke-width="1.5" '
+                'stroke-dasharray="4 3"/>'
+            )
     ends = (
         f'<text x="{_LEFT}" y="{_BOTTOM + 15}">{format_number(low * factor)}</text>'
         f'<text x="{_RIGHT}" y="{_BOTTOM + 15}" text-anchor="end">'

@@ -10,8 +10,6 @@ import numpy as np
 
 from a2fjax.audio import findings
 
-_MIN_DRIFT_CONFIDENCE = 0.5
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
@@ -24,7 +22,7 @@ class Thresholds:
       least_band_hz: highest frequency in the audio, Hz, if certain.
       least_lip_correlation: correlation of lips and loudness, see `lips`.
       most_residual_mm: median over frames of the solver's residual, mm.
-      most_drift: drift of the clocks, s/s, if certain.
+      most_lip_error: error of the lips over the take that its clock leaves, s, if certain.
       most_frozen: share of frames that repeat the one before.
       most_jumps: share of frames that jump.
       most_missing: share of frames that are missing or NaN.
@@ -37,7 +35,7 @@ class Thresholds:
     least_band_hz: float = findings.LEAST_BAND_HZ
     least_lip_correlation: float = 0.0
     most_residual_mm: float = 3.0
-    most_drift: float = 0.002
+    most_lip_error: float = 0.02
     most_frozen: float = 0.5
     most_jumps: float = 0.02
     most_missing: float = 0.3
@@ -60,8 +58,6 @@ def quarantine_reasons(measures: Mapping[str, Any], thresholds: Thresholds) -> l
     mouth, clock = measures.get("lips") or {}, measures.get("clock") or {}
     saturated = curves.get("saturated") or {}
     channel = max(sorted(saturated), key=lambda n: saturated[n], default="")
-    drift = clock.get("drift")
-    sure = (clock.get("drift_confidence") or 0.0) >= _MIN_DRIFT_CONFIDENCE
     values: list[tuple[str, float | None, str, str]] = [
         (
             "least_snr_db",
@@ -85,10 +81,10 @@ def quarantine_reasons(measures: Mapping[str, Any], thresholds: Thresholds) -> l
             " mm",
         ),
         (
-            "most_drift",
-            abs(drift) if drift is not None and sure else None,
-            "drift of the clocks",
-            " s/s",
+            "most_lip_error",
+            clock.get("error"),
+            "error of the lips' times",
+            " s",
         ),
         ("most_frozen", curves.get("frozen"), "share of frozen frames", ""),
         ("most_jumps", curves.get("jumps"), "share of jumping frames", ""),

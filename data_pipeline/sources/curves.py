@@ -19,7 +19,6 @@ ENDINGS = curve_reader.ENDINGS
 """Kinds of files, best first."""
 
 _WORDS = ("sentence", "language", "subject", "text", "emotion")
-_DAY = 86_400.0
 
 
 class CurveSource:
@@ -86,7 +85,6 @@ def read_curves(
     """
     options = options or SourceOptions()
     found = curve_reader.read(path, resolver(options))
-    notes = list(found.notes)
     if options.fps or (found.times is None and otherwise):
         rate = align.exact_rate(options.fps or otherwise)
         times, lost = found.rows / rate, found.lost_rows / rate
@@ -99,11 +97,8 @@ def read_curves(
     times = np.concatenate([times, lost])
     order = np.argsort(times, kind="stable")
     times, curves = times[order], curves[order].astype(np.float32)
-    if abs(times[0]) > _DAY:
-        notes.append(f"times count from the first row's, {times[0]:.3f} s")
-        times = times - times[0]
     check_rate(path, times)
-    return NamedCurves(curves, found.observed, times, tuple(notes))
+    return NamedCurves(curves, found.observed, times, found.notes)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

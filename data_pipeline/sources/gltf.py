@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets
+from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources.animations import choose_animation
-from data_pipeline.sources.sequences import MotionFile, frame_numbers, named_curves
+from data_pipeline.sources.sequences import MotionFile, named_curves
 
 SUFFIXES = (".glb", ".gltf")
 RATE = 60.0

@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from a2fjax import budgets
+from a2fjax import budgets, timecode
 from a2fjax.animation import livelink, row_times
 from a2fjax.audio import io as audio_io
 from a2fjax.errors import InputError
@@ -36,7 +36,6 @@ _FILMS = (".m4a", ".mp4", ".mov")
 _GENERIC = re.compile(r"(?:my)?(?:iphone|ipad)[\w ,.-]*", re.IGNORECASE)
 _DEFAULT_SLATES = ("myslate", "defaultslate")
 _DEEPEST = 3  # folder levels below the given one: person, export, take
-_DAY = livelink.DAY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
     try:
         started = None
         if audio.suffix.lower() == ".mov":
-            started = _film_start(recording.folder / "frame_log.csv", table.rate)
+            started = _film_start(recording.folder / "frame_log.csv", table.column.reading)
         if started is None:
             started = audio_io.recording_start(audio)
         if started is None:
@@ -293,13 +292,13 @@ def _offset(recording: Recording, audio: Path, table: livelink.Table) -> float |
         seconds = audio_io.info(audio)[0]
     except InputError:
         return None  # The error is reported when it is read.
-    offset = (table.start - started + _DAY / 2) % _DAY - _DAY / 2
-    length = float(table.times()[-1])
+    day, length = timecode.DAY, float(table.times()[-1])
+    offsets = [(s - started + day / 2) % day - day / 2 for s in table.column.possible_starts()]
     # Clocks that were never synchronised give no offset.
-    return offset if -length < offset < seconds else None
+    return min((s for s in offsets if -length < s < seconds), key=abs, default=None)
 
 
-def _film_start(log: Path, rate: int) -> float | None:
+def _film_start(log: Path, reading: timecode.Reading) -> float | None:
     """Returns the time of day of a video's first frame, to fractions of a frame, or None.
 
     Rows of the app's frame_log.csv are: kind (V for video), number, time, time unit, timecode.
@@ -308,8 +307,7 @@ def _film_start(log: Path, rate: int) -> float | None:
         text = budgets.read_table(log).decode("utf-8-sig")
         for row in csv.reader(io.StringIO(text, newline="")):
             if len(row) >= 5 and row[0].strip() == "V" and row[1].strip() == "0":
-                seconds, frames = livelink.parse_timecode(row[4])
-                return seconds + frames / rate
+                return reading.time_of_day(timecode.parse(row[4]))
     except (OSError, UnicodeDecodeError, csv.Error, InputError):
         return None
     return None

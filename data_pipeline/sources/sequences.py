@@ -91,14 +91,6 @@ def named_curves(
         raise InputError(f"{where}: {error}") from None
 
 
-def frame_numbers(times: np.ndarray) -> np.ndarray:
-    """Returns frame numbers [F] for increasing times, in units of the typical step."""
-    if len(times) < 2:
-        return np.zeros(len(times), np.int64)
-    numbers = np.rint((times - times[0]) / np.median(np.diff(times))).astype(np.int64)
-    return numbers if (np.diff(numbers) > 0).all() else np.arange(len(times))
-
-
 def _is_channel(name: str) -> bool:
     try:
         channel_orders.from_names(np.zeros((1, 1)), [name])

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from a2fjax import archives, budgets
+from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
 from data_pipeline.sources.animations import choose_animation
-from data_pipeline.sources.sequences import FrameSequence, MotionFile, frame_numbers, named_curves
+from data_pipeline.sources.sequences import FrameSequence, MotionFile, named_curves
 
 _MEMORY = f"{budgets.PREFIX}USD_GB sets the limit"
 SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import archives
+from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
 from data_pipeline.sources.animations import choose_animation
 from data_pipeline.sources.folder_source import FolderSource
-from data_pipeline.sources.sequences import MotionFile, frame_numbers
+from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.subject_folders import (
     AUDIO_FOLDERS,
     RESERVED,

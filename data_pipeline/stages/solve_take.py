@@ -32,6 +32,7 @@ from data_pipeline.sources import Capture, Source, Take
 from data_pipeline.stages.face_part import FacePart, prepare_part
 from data_pipeline.stages.solved_take import SolvedTake
 from data_pipeline.timing import align
+from data_pipeline.timing.origin import count_from_first_row
 
 _MAX_GAP = 3  # frames; no smoothing across longer gaps
 _MIN_VISIBLE = 0.5  # share of the vertices; frames with fewer are not solved
@@ -150,7 +151,8 @@ def _result_key(job: Job, content: str, shape_digests: Sequence[str]) -> str:
         [
             *(content_key.code_digest("stages.solve_take"), rig.FINGERPRINT),
             *(job.source.layout, job.layout_digest),
-            *(take.subject, take.name, take.fps, take.slate, content, list(shape_digests)),
+            *(take.subject, take.name, take.fps, take.slate, take.offset is None),
+            *(content, list(shape_digests)),
             {k: v for k, v in _reading_settings(job.settings).items() if k != "rig"},
         ]
     )
@@ -241,6 +243,9 @@ def solve_take(
     if not usable.any():
         raise InputError(f"{take.data[0]}: none of {frames} frames can be used")
     envelope, clicks = _loudness_and_clicks(take)
+    if take.audio is not None and take.offset is None:
+        times, note = count_from_first_row(times, len(envelope) / align.ENVELOPE_RATE)
+        notes += [note] if note else []
     times, curves = times[usable], curves[usable]
     residual = residual[usable] if len(residual) else residual
     facts["frames"] = frames

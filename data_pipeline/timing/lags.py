@@ -108,7 +108,9 @@ def make_pair(
     if min(first + base + len(lips), len(sound)) - max(first + base, 0) < ENVELOPE_RATE:
         return None  # the two were not recorded at the same time
     chance = _chance(lips, sound[max(first + base, 0) :]) * len(lips)
-    frame = float(np.median(np.diff(times)))
+    gaps = np.diff(times)
+    # Times rounded to milliseconds have a wrong median, but their mean is right.
+    frame = float(gaps[gaps < 1.5 * np.median(gaps)].mean())
     return LipSoundPair(index, first, lips, sound, base, 0.0, chance, frame)
 
 

@@ -77,6 +77,7 @@ def test_points_of_many_meshes_are_computed_by_other_processes(
     folder, build, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(parallel, "_LEAST", 2)
+    monkeypatch.setattr(points, "_FOUND", {})
     paths = [tmp_path / f"{i}.npz" for i in range(2)]
     for i, path in enumerate(paths):
         records.write_mesh(path, *build.head(4 + i))

@@ -68,23 +68,39 @@ def test_a_clock_of_a_person_or_of_each_take(tmp_path, make_talk):
     assert not mask[:4].any() and mask[6:].all() and not found["ann/b"].frame_mask[-3:].any()
 
 
-def test_drift_is_reported_or_taken_out(tmp_path, make_talk):
+def test_drift_is_taken_out_or_the_take_is_set_aside(tmp_path, make_talk):
     truth = make_talk(tmp_path / "ann", "a", seed=3, seconds=60.0, fast=1.003)
-    settings = {"segment_seconds": "90", "most_drift": "0"}
-    manifest = made(tmp_path / "ann", tmp_path / "reported", **settings)
+    manifest = made(tmp_path / "ann", tmp_path / "out", segment_seconds="90")
     assert manifest.source["offsets"]["ann"]["drift"] == pytest.approx(-0.00299, abs=3e-4)
-    made(tmp_path / "ann", tmp_path / "corrected", drift="correct", **settings)
-    before, after = (read(tmp_path / n)["ann/a"] for n in ("reported", "corrected"))
-    assert error(after, truth) < 0.5 * error(before, truth)
+    assert manifest.source["offsets"]["ann"]["error"] <= 0.02
+    clip = read(tmp_path / "out")["ann/a"]
     # Over a minute the clocks part by 180 ms: what is left is less than a frame at both ends.
     for end in (slice(0, 500), slice(2400, 2900)):
-        part = dataclasses.replace(after, frame_mask=np.zeros(after.frames, bool))
-        part.frame_mask[end] = after.frame_mask[end]
+        part = dataclasses.replace(clip, frame_mask=np.zeros(clip.frames, bool))
+        part.frame_mask[end] = clip.frame_mask[end]
         best = min(np.arange(-60, 61, 2) / 1000, key=lambda d: error(part, truth, d))
         assert abs(best) <= 0.02
-    # By default such a take is quarantined.
-    with pytest.raises(Exception, match="most_drift"):
-        made(tmp_path / "ann", tmp_path / "aside")
+    with pytest.raises(Exception, match=r"error of the lips' times 0\.09.*most_lip_error"):
+        made(tmp_path / "ann", tmp_path / "aside", drift="report")
+
+
+def test_clocks_that_count_from_a_phones_start_count_from_the_first_row(tmp_path, make_talk):
+    truth = {}
+    for seed, start in enumerate((10_873.44, 21.0)):
+        name = f"up{seed}"
+        truth[name] = make_talk(tmp_path / "ann", name, seed=seed, seconds=12.0)
+        path = tmp_path / "ann" / f"{name}.npz"
+        with np.load(path) as data:
+            motion, names = data["motion"], data["names"]
+        np.savez(path, motion=motion, names=names, times=start + np.arange(len(motion)) / 60)
+    manifest = made(tmp_path / "ann", tmp_path / "out")
+    assert any("count from the first row's, 10873.440 s" in n for n in said(manifest))
+    for name, motion in truth.items():
+        assert error(read(tmp_path / "out")[f"ann/{name}"], motion) < 0.03
+
+
+def said(manifest):
+    return [note for notes in manifest.source["notes"].values() for note in notes]
 
 
 class Timecoded(TableSource):

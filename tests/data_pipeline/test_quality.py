@@ -485,14 +485,14 @@ def test_a_reason_names_the_value_the_threshold_and_the_key():
         {
             "audio": {"snr_db": 6.2, "snr_sure": True, "band_hz": 2500.0, "band_sure": True},
             "motion": {"saturated": {"jawOpen": 0.7, "cheekPuff": 0.1}, "jumps": 0.5},
-            "clock": {"drift": -0.01, "drift_confidence": 0.9},
+            "clock": {"drift": -0.01, "drift_confidence": 0.9, "error": 0.06},
         },
         thresholds.Thresholds(),
     )
     assert reasons == [
         "signal-to-noise ratio 6.2 dB is below 10 (least_snr_db)",
         "highest frequency in the sound 2500 Hz is below 3000 (least_band_hz)",
-        "drift of the clocks 0.01 s/s is above 0.002 (most_drift)",
+        "error of the lips' times 0.06 s is above 0.02 (most_lip_error)",
         "share of jumping frames 0.5 is above 0.02 (most_jumps)",
         "share of frames with jawOpen at its limit 0.7 is above 0.5 (most_saturated)",
     ]
@@ -501,7 +501,7 @@ def test_a_reason_names_the_value_the_threshold_and_the_key():
 def test_what_is_not_sure_or_not_there_fails_nobody():
     unsure = {
         "audio": {"snr_db": 1.0, "snr_sure": False, "band_hz": 900.0, "band_sure": False},
-        "clock": {"drift": 0.5, "drift_confidence": 0.1},
+        "clock": {"drift": 0.5, "drift_confidence": 0.1, "error": 0.0},
         "motion": {"residual_mm": None, "frozen": None},
     }
     assert thresholds.quarantine_reasons(unsure, thresholds.Thresholds()) == []
@@ -515,7 +515,7 @@ def test_what_is_not_sure_or_not_there_fails_nobody():
 BAD = {
     "audio": {"snr_db": -20.0, "clipping": 1.0, "silence": 1.0, "band_hz": 0.1},
     "lips": {"correlation": -1.0},
-    "clock": {"drift": 1.0, "drift_confidence": 1.0},
+    "clock": {"error": 1.0},
     "motion": {
         "frozen": 1.0,
         "jumps": 1.0,

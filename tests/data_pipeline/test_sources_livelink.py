@@ -1,6 +1,7 @@
 """Live Link Face recordings: what the phone writes, and what becomes of it on disks."""
 
 import json
+import re
 import struct
 from fractions import Fraction
 
@@ -243,6 +244,32 @@ def test_offsets_cross_midnight(tmp_path):
     assert only(tmp_path)[1].takes[0].offset == pytest.approx(0.7, abs=1e-4)
 
 
+def sync_box(path, count=900):
+    """Rows with the whole numbers of 29.97 frames a second, without drop-frame numbering."""
+    recording(path.parent, path.stem, fps="30", start="10:00:00:00.000", frames=count)
+
+
+def test_numbers_of_2997_frames_lag_behind_the_day_of_a_recorder(tmp_path):
+    """At ten o'clock by the numbers it is 36 s past ten."""
+    sync_box(tmp_path / "a_1_Ann.csv", 2400)
+    wav(tmp_path / "a_1_Ann.wav", seconds=85.0, since_midnight=36_036.0 - 0.25, rate=8000)
+    assert only(tmp_path)[1].takes[0].offset == pytest.approx(0.25, abs=1e-3)
+    wav(tmp_path / "a_1_Ann.wav", seconds=85.0, since_midnight=36_000.0 - 0.25, rate=8000)
+    assert only(tmp_path)[1].takes[0].offset == pytest.approx(0.25, abs=1e-3)
+
+
+def test_drop_frame_numbers_keep_step_with_the_day_of_a_recorder(tmp_path):
+    sync_box(tmp_path / "a_1_Ann.csv")
+    path = tmp_path / "a_1_Ann.csv"
+    path.write_text(re.sub(r"(?m)^(\d\d:\d\d:\d\d):", r"\1;", path.read_text()))
+    wav(tmp_path / "a_1_Ann.wav", seconds=31.0, since_midnight=36_000.0 - 0.25)
+    source, actor = only(tmp_path)
+    assert actor.takes[0].offset == pytest.approx(0.25 - 0.036, abs=1e-3)
+    np.testing.assert_allclose(
+        source.capture(actor.takes[0]).times, np.arange(900) * 1001 / 30000, atol=1e-6
+    )
+
+
 def test_clocks_that_were_never_set_together_say_nothing(tmp_path):
     recording(tmp_path, "a_1_Ann")
     wav(tmp_path / "a_1_Ann.wav", since_midnight=START_S - 3600)
@@ -363,6 +390,11 @@ def test_a_rate_that_is_given_replaces_timecodes(tmp_path):
     source, actor = only(tmp_path, options)
     times = source.capture(actor.takes[0]).times
     np.testing.assert_allclose(times, np.arange(120) * 1001 / 30000)
+    path = tmp_path / "a_1_Ann.csv"
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join(lines[:30] + lines[33:]))  # rows that are missing stay missing
+    times = source.capture(actor.takes[0]).times
+    np.testing.assert_allclose(times, np.delete(np.arange(120), [29, 30, 31]) * 1001 / 30000)
 
 
 def test_no_recordings_is_one_line(tmp_path):

@@ -236,18 +236,20 @@ def test_a_run_on_kubernetes_is_a_jobset_that_kubectl_applies(cli, monkeypatch, 
     words = ["--name", "k", *POD, "--nodes", "2", "--volume", f"c:{cli.folder}"]
     words += ["--volume", f"s:{cli.shards}:ro"]
     assert cli("submit", cli.experiment, *words, "--dry-run") == 0
-    (made,) = yaml.safe_load_all(capsys.readouterr().out)
+    secret, made = yaml.safe_load_all(capsys.readouterr().out)
+    assert secret["kind"] == "Secret" and secret["metadata"]["name"] == made["metadata"]["name"]
     assert made["kind"] == "JobSet" and made["metadata"]["name"].startswith("a2f-k-")
     sweep = ["--sweep", 'grid("seed", 1, 2)', "--dry-run"]
     assert cli("submit", cli.experiment, *words, *sweep) == 0
-    assert [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)] == ["JobSet"] * 2
+    kinds = [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)]
+    assert kinds == ["Secret", "JobSet"] * 2
     with monkeypatch.context() as without:
         without.setenv("PATH", "")
         assert cli("submit", cli.experiment, *words[:1], "j", *words[2:]) == 2
     # What was written is complete: the manifest can be applied elsewhere.
     file = cli.runs / "j" / "launch" / "jobset.yaml"
     assert f"kubectl is not installed on this machine; apply {file}" in capsys.readouterr().err
-    assert yaml.safe_load(file.read_text())["kind"] == "JobSet"
+    assert [one["kind"] for one in yaml.safe_load_all(file.read_text())] == ["Secret", "JobSet"]
     program = cli.folder / "bin" / "kubectl"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>"{cli.folder}/calls"\n')
