@@ -102,6 +102,15 @@ SOUND = {
     "one-sample": lambda audio: audio[:1],
     "silence": lambda audio: 0.0 * audio,
 }
+MENDED = {
+    "table": {
+        *("nan-csv", "nan-json", "nan-npz", "backward-csv", "backward-json", "backward-npz"),
+        "counts-csv",
+    },
+    "livelink": {"nan-csv", "nan-mov"},
+}
+"""Damage that costs one channel or one row, not the take."""
+
 COUNT = 10**12
 ODD = ("a b", 'it\'s "so"', "Ünïcode-日本語", "\U0001f600", "<b>&amp;", "x" * 180, "%s{0}")
 """Names of takes that are as good as any."""
@@ -211,12 +220,12 @@ def special(w, made):
 
 
 def add_damage(w, made):
-    """Adds damaged takes to a set; returns (names of the bad, of the odd that are good)."""
+    """Adds damaged takes to a set; returns (names of the bad, of the odd that are used)."""
     layout = made.layout
     bad, odd = [], []
 
     def of(kind, name):
-        bad.append(name)
+        (odd if name in MENDED.get(layout, ()) else bad).append(name)
         return kind, name
 
     for kind in made.kinds:
