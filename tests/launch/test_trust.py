@@ -239,7 +239,9 @@ def test_scripts_and_manifests_make_a_secret_for_several_processes(tmp_path):
         resources = Resources(nodes=nodes, cpu_devices=1)
         found = schedulers.get(name)
         options = found.options(given, {}, resources, array=None)
-        spec = make_spec(scheduler=name, resources=resources, options=options)
+        spec = make_spec(
+            scheduler=name, resources=resources, options=options, directory=str(tmp_path)
+        )
         return submission.run_job(tmp_path / "one", tmp_path, [(tmp_path / "one", spec)], None)
 
     text = script.of_elements(job("slurm", 2))
