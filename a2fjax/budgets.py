@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -180,20 +179,12 @@ def load_json(path: str | Path) -> Any:
     return parse_json(read_bytes(path), name=str(path))
 
 
-def parse_json(
-    text: str | bytes,
-    *,
-    name: str,
-    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    lines: bool = False,
-) -> Any:
+def parse_json(text: str | bytes, *, name: str) -> Any:
     """Returns the value of a JSON text.
 
     Args:
       text: the text, or its bytes.
       name: file name for messages.
-      pairs: makes each object from its keys and values; `dict` by default.
-      lines: whether the text may also hold one document a line, which become a list.
 
     Raises:
       InputError: not JSON; more values or levels than the budgets; a whole number that 64 bits do
@@ -210,19 +201,8 @@ JSON and TOML; A2F_BUDGET_JSON_DEPTH sets the limit
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text))
         text = text.removeprefix("\ufeff")
-        data = text.encode("utf-8", "surrogatepass")
-        check("values_millions", sum(data.count(mark) for mark in (b",", b"[", b"{")) / 1e6, name)
-        check_depth(data, name)
-        parse_int = _int64 if re.search(r"\d{19}", text) else None
-        try:
-            value = json.loads(text, parse_int=parse_int, object_pairs_hook=pairs)
-        except json.JSONDecodeError as error:
-            if not (lines and error.msg.startswith("Extra data")):
-                raise
-            documents = [line for line in text.splitlines() if line.strip()]
-            value = [
-                json.loads(line, parse_int=parse_int, object_pairs_hook=pairs) for line in documents
-            ]
+        check_json(text, name)
+        value = json.loads(text, parse_int=_int64 if re.search(r"\d{19}", text) else None)
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(value, ensure_ascii=False).encode()
     except InputError:
@@ -230,6 +210,17 @@ JSON and TOML; A2F_BUDGET_JSON_DEPTH sets the limit
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not JSON ({' '.join(str(error).split())[:160]})") from None
     return value
+
+
+def check_json(text: str, where: str | Path) -> None:
+    """Checks the values and levels of a JSON text before it is parsed.
+
+    Raises:
+      InputError: more than the budgets `values_millions` and `json_depth`.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    check("values_millions", sum(data.count(mark) for mark in (b",", b"[", b"{")) / 1e6, where)
+    check_depth(data, where)
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -110,18 +111,30 @@ def read_json(path: Path, name: str = "") -> Any:
       InputError: not JSON, beyond the budgets, or an object that has a key twice.
     """
     text, where = _decoded(path, budgets.read_bytes(path)), f"{name} {path}".strip()
+    budgets.check_json(text, where)
+    try:
+        try:
+            return json.loads(text, object_pairs_hook=_unique_keys)
+        except json.JSONDecodeError as error:
+            if not error.msg.startswith("Extra data"):
+                raise
+            lines = [line for line in text.splitlines() if line.strip()]
+            return [json.loads(line, object_pairs_hook=_unique_keys) for line in lines]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({' '.join(str(error).split())[:160]})") from None
 
-    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out = dict(pairs)
-        if len(out) < len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                if key in seen:
-                    raise InputError(f"{where}: key {key[:60]!r} appears twice in one object")
-                seen.add(key)
-        return out
 
-    return budgets.parse_json(text, name=where, pairs=unique_keys, lines=True)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise InputError(f"key {key[:60]!r} appears twice in one object")
+            seen.add(key)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
