@@ -82,7 +82,7 @@ def test_points_of_many_meshes_are_computed_by_other_processes(
     for i, path in enumerate(paths):
         records.write_mesh(path, *build.head(4 + i))
     parallel.prepare([*paths, tmp_path / "none.npz"], 16)
-    assert len(list(folder.glob("points-*.npy"))) == 2
+    assert len(list(folder.glob("points-*.npz"))) == 2
     assert all(points.is_cached(path, 16) for path in paths)
     monkeypatch.setattr(points, "_sample", None)
     assert points.mesh_points(paths[0], 16).shape == (16, 3)
