@@ -45,7 +45,8 @@ def measure(
 
       seconds, rate (Hz), channels: as stored.
       peak (1 is full scale), dc (largest mean of a channel).
-      clipping: share of samples in excess at the extreme value, see `clipping_share`.
+      clipping: share of samples in excess at the extreme value of the used channels, see
+        `clipping_share`.
       speech_db, noise_db (dB of full scale), snr_db, snr_sure, gated: see
         `speech_and_noise`.
       silence: share of 20 ms frames without speech.
@@ -190,7 +191,7 @@ class _Tally:
             "seconds": round(self.count / self.rate, 4),
             "peak": round(self.peak, 5),
             "dc": round(float(np.abs(mean).max()), 5),
-            "clipping": round(clipping_share(self.values), 6),
+            "clipping": round(clipping_share(self.values[list(self.choice.used)]), 6),
             **speech_and_noise(levels),
             **bandwidth.band_limit(power, spacing, step),
             **bandwidth.hum(np.array(self.lows), spacing, _WINDOW),

@@ -71,7 +71,7 @@ def write(folder: Path, spec: JobSpec) -> None:
     files.make_folder(launch(folder))
     if spec.snapshot is not None:
         text = Path(checked_code.__file__).read_text(encoding="utf-8")
-        files.write_text(launch(folder) / _CHECK, text)
+        files.write_text(launch(folder) / _CHECK, text, mode=files.PRIVATE)
     if spec.config is not None:
         text = json.dumps(spec.config, indent=2) + "\n"
         files.write_text(launch(folder) / "config.json", text, mode=files.PRIVATE)

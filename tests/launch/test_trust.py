@@ -239,19 +239,21 @@ def test_scripts_and_manifests_make_a_secret_for_several_processes(tmp_path):
         resources = Resources(nodes=nodes, cpu_devices=1)
         found = schedulers.get(name)
         options = found.options(given, {}, resources, array=None)
-        spec = make_spec(scheduler=name, resources=resources, options=options)
+        spec = make_spec(
+            scheduler=name, resources=resources, options=options, directory=str(tmp_path)
+        )
         return submission.run_job(tmp_path / "one", tmp_path, [(tmp_path / "one", spec)], None)
 
     text = script.of_elements(job("slurm", 2))
     line = next(line for line in text.splitlines() if "A2F_SECRET=" in line).strip()
     made = [subprocess.check_output(["bash", "-c", f"{line}; echo $A2F_SECRET"]) for _ in range(2)]
     assert made[0] != made[1] and re.fullmatch(r"[0-9a-f]{64}\n", made[0].decode())
-    image = f"a2f@sha256:{'0' * 64}"
+    pod = {"image": f"a2f@sha256:{'0' * 64}", "volume": [f"claim:{tmp_path}"]}
     render = schedulers.get("kubernetes").render
-    secret, jobset = yaml.safe_load_all(render(job("kubernetes", 2, image=image)))
+    secret, jobset = yaml.safe_load_all(render(job("kubernetes", 2, **pod)))
     assert secret["kind"] == "Secret" and len(secret["stringData"]["secret"]) == 64
     assert secret["metadata"]["name"] == jobset["metadata"]["name"]
     reference = {"secretKeyRef": {"name": secret["metadata"]["name"], "key": "secret"}}
     assert f"'valueFrom': {reference}" in str(jobset)
-    (alone,) = yaml.safe_load_all(render(job("kubernetes", 1, image=image)))
+    (alone,) = yaml.safe_load_all(render(job("kubernetes", 1, **pod)))
     assert "A2F_SECRET" not in str(alone)

@@ -18,10 +18,10 @@ from a2fjax.data.identity import canonical_pose, surface
 Distance = Callable[[np.ndarray], float]
 """Distance of a descriptor [D] (without normals) from the training's"""
 
-_SAMPLES = 6000
+_SAMPLES = 4000
 _LEAST_POINTS = 100
 _MOST_PARTS = 24
-_CUTS = np.linspace(0.02, 0.6, 24)
+_CUTS = np.linspace(0.05, 0.6, 12)
 """Shares of the height or depth that may be cut away."""
 
 _BETTER = 0.8  # A change must bring the distance down to this share.
@@ -48,8 +48,8 @@ def align(vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: flo
     """Returns a mesh turned and cropped so that it is like the training meshes.
 
     A mesh within `near` stays as it is. Otherwise quarter and eighth turns are tried, then leaving
-    out separate parts (neck, eyeballs, teeth), then cutting off the lower end or the rear. A turn
-    is kept if it brings the mesh clearly nearer, a crop only if it brings it within `near`.
+    out separate parts (neck, eyeballs, teeth), then cutting off the lower end or the rear. What
+    does not bring the mesh within `near` is not done: an upside-down head is half way there.
 
     Args:
       vertices: [V, 3] of a checked mesh.
@@ -60,18 +60,38 @@ def align(vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: flo
     found = distance(surface.describe(vertices, faces))
     if found <= near:
         return Aligned(vertices, faces, found, ())
-    changes: list[str] = []
-    turn, value = _best_turn(_sample(vertices, faces), distance, near)
-    if value <= _BETTER * found:
-        vertices = (vertices @ turn.T).astype(vertices.dtype)
-        found = value
-        changes.append(f"turned by {_degrees(turn):.0f} degrees")
-    if found > near:
-        cropped = _crop(vertices, faces, distance, near, found)
-        if cropped is not None:
-            vertices, faces, words = cropped
-            changes += words
-    return Aligned(vertices, faces, distance(surface.describe(vertices, faces)), tuple(changes))
+    part = _parts(len(vertices), faces)
+    largest = part == np.bincount(part).argmax()
+    everything = np.ones(len(vertices), bool)
+    # Half a match may be an upside-down head: only the last attempt crops what a turn left far.
+    turns = {True: _best_turn(_sample(vertices, faces), distance, near)}
+    for keep, always in ((everything, False), (largest, False), (everything, True)):
+        if keep is largest and keep.all():
+            continue
+        some = restrict(vertices, faces, keep)
+        if keep.all() not in turns:
+            turns[False] = _best_turn(_sample(*some), distance, near)
+        turn, value = turns[bool(keep.all())]
+        if value > near and not always:
+            turn, value = np.eye(3), _distance(*_sample(*some), distance)
+        elif always and np.array_equal(turn, np.eye(3)):
+            break
+        changes = []
+        if not np.array_equal(turn, np.eye(3)):
+            changes.append(f"turned by {_degrees(turn):.0f} degrees")
+        if not keep.all():
+            changes.append(_without(len(np.unique(part)) - 1))
+        turned = (some[0] @ turn.T).astype(vertices.dtype), some[1]
+        if value > near and (cropped := _crop(*turned, distance, near, value)) is not None:
+            turned, changes = cropped[:2], changes + cropped[2]
+        reached = distance(surface.describe(*turned))
+        if reached <= near:
+            return Aligned(*turned, reached, tuple(changes))
+    return Aligned(vertices, faces, found, ())
+
+
+def _without(parts: int) -> str:
+    return f"without {parts} separate part{'s' * (parts > 1)}"
 
 
 def _best_turn(
@@ -107,7 +127,7 @@ def _crop(
             kept, found, dropped = trial, reached, dropped + 1
     if dropped:
         vertices, faces = restrict(vertices, faces, kept)
-        words.append(f"without {dropped} separate part{'s' * (dropped > 1)}")
+        words.append(_without(dropped))
     for axis, name in ((1, "the lower end"), (2, "the rear")):
         if found <= near:
             break
