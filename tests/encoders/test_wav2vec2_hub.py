@@ -231,7 +231,7 @@ def test_damaged_files(folder, tensors):
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}')
     refused(folder, "no weight_map")
     (folder / "config.json").write_text('{"model_type": "wav2vec2",')
-    refused(folder, "config.json: cannot be read as JSON")
+    refused(folder, "config.json: not JSON")
     (folder / "config.json").write_text("[]")
     refused(folder, "holds a list")
     (folder / "config.json").unlink()
