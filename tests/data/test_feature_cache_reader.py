@@ -207,10 +207,10 @@ def damage(name):
     [
         ("none", "the cache of encoder 0_x is missing"),
         ("unfinished", "the cache of encoder 0_x is not finished"),
-        ("not json", "manifest.json: not the manifest of a cache"),
-        ("empty", "manifest.json: not the manifest of a cache"),
+        ("not json", "manifest.json: not JSON"),
+        ("empty", "manifest.json: not JSON"),
         ("a list", "manifest.json: not the manifest of a cache"),
-        ("keys", "manifest.json: not the manifest of a cache"),
+        ("keys", "manifest.json: ha"),
         ("schema", "schema 1, this version reads 2"),
         ("clips", "was made of other clips or sounds than"),
         ("gone", "clips-00001-of-00003.arrayrecord: is missing"),
