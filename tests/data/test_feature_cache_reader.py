@@ -210,7 +210,7 @@ def damage(name):
         ("not json", "manifest.json: not JSON"),
         ("empty", "manifest.json: not JSON"),
         ("a list", "manifest.json: not the manifest of a cache"),
-        ("keys", "manifest.json: ha"),
+        ("keys", "manifest.json: has no clips"),
         ("schema", "schema 1, this version reads 2"),
         ("clips", "was made of other clips or sounds than"),
         ("gone", "clips-00001-of-00003.arrayrecord: is missing"),
