@@ -257,7 +257,8 @@ def shard(corpus, folder, change):
                 extra={"offset_s": float(truth["offset"]) + 0.002},
             )  # fmt: skip
             writer.write(records.encode(clip))
-            index.append({"id": clip.id, "split": "train", "frames": frames})
+            names = {name: getattr(clip, name) for name in ("id", "subject", "sentence", "split")}
+            index.append({**names, "frames": frames, "emotion": "neutral"})
     writer.close()
     mask = [True] * 72
     records.write_manifest(
