@@ -29,7 +29,7 @@ def talks(tmp_path_factory, make_talk):
     soundfile.write(folder / "p1/t11.wav", quiet + 0.05 * rng.normal(size=len(quiet)), rate)
     with np.load(folder / "p2/t22.npz") as data:
         held = {k: data[k] for k in data.files}
-    held["motion"] = np.repeat(held["motion"][::3], 3, axis=0)[: len(held["motion"])]
+    held["motion"] = np.repeat(held["motion"][::9], 9, axis=0)[: len(held["motion"])]
     np.savez(folder / "p2/t22.npz", **held)
     for suffix in (".npz", ".wav"):
         shutil.copy(folder / f"p3/t30{suffix}", folder / f"p4/copy{suffix}")

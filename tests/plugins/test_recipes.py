@@ -241,7 +241,10 @@ def test_a_scheduler_runs_jobs_with_its_own_option(runs, site, tmp_path):
     values = {"data": {"shards": (str(shards),)}, "eval": {"every_steps": 0}}
     experiment.write_text(f"def get_config():\n    return {values!r}\n")
     job = tmp_path / "job.py"
-    job.write_text("import os\nprint('niceness', os.nice(0))\n")
+    job.write_text(
+        "import os\nimport sys\nfrom pathlib import Path\nprint('niceness', os.nice(0))\n"
+        "Path(sys.argv[sys.argv.index('--workdir') + 1], 'checkpoints/1000').mkdir(parents=True)\n"
+    )
     code = """
         import sys
         from launch import submit
