@@ -24,7 +24,8 @@ def test_every_key_has_a_meaning(kind):
 def test_what_an_experiment_sets_is_shown_with_its_origin(capsys):
     assert main.main(["config", EXPERIMENT, "--config.optim.b2=0.9"]) == 0
     out = capsys.readouterr().out
-    assert f"model.unet.heads = 4  ({EXPERIMENT}; default 4; int, above 0, at most 1000)\n    attention" in out
+    bounds = "int, above 0, at most 1000"
+    assert f"model.unet.heads = 4  ({EXPERIMENT}; default 4; {bounds})\n    attention" in out
     assert "optim.b2 = 0.9  (--config.optim.b2; default 0.99; float, at least 0, below" in out
     assert f"loss.group_weights = {{'jaw_mouth': 2.0}}  ({EXPERIMENT}; default {{}};" in out
     assert "optim.b1" not in out and "skin" not in out
