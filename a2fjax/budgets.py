@@ -32,6 +32,8 @@ DEFAULTS: dict[str, tuple[float, str]] = {
     "frames_millions": (2, "million frames of one track"),
     "layers": (512, "layers of a network or of a USD scene"),
     "nodes": (100_000, "prims of a USD scene or objects of a glTF document"),
+    "audio_hours": (24, "h of a recording"),
+    "audio_hours_in_memory": (4, "h of a recording that is held in memory, such as a take"),
     "usd_seconds": (20, "s to compose a USD scene, and 1 s more for each 10 MB"),
     "usd_gb": (2, "GB of memory to compose a USD scene, and three times its size"),
 }

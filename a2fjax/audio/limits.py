@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 from pathlib import Path
 
+from a2fjax import budgets
 from a2fjax.errors import InputError
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
@@ -13,11 +12,8 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 
 MOST_CHANNELS = 64
 
-BUDGETS = {"A2F_BUDGET_AUDIO_HOURS": 24.0, "A2F_BUDGET_AUDIO_HOURS_IN_MEMORY": 4.0}
-"""Environment variables with the longest recording in hours, and the defaults: of any recording,
-and of one that is held in memory (a take of a build)."""
-
-STREAMED, IN_MEMORY = BUDGETS
+STREAMED, IN_MEMORY = "audio_hours", "audio_hours_in_memory"
+"""Budgets of any recording, and of one that is held in memory (a take of a build)."""
 
 
 def check(path: Path, rate: float, channels: int, seconds: float) -> None:
@@ -51,32 +47,9 @@ def check_rate(rate: float, name: str) -> None:
 
 
 def check_seconds(path: Path, seconds: float, budget: str = STREAMED) -> None:
-    """Checks a duration against a budget, a key of `BUDGETS`.
+    """Checks a duration against a budget, `STREAMED` or `IN_MEMORY`.
 
     Raises:
-      InputError: the recording is longer, or the variable holds no number.
+      InputError: the recording is longer, or the budget's variable holds no number.
     """
-    hours = most_hours(budget)
-    if seconds > 3600 * hours:
-        raise InputError(
-            f"audio {path}: lasts {seconds / 3600:.4g} h, expected at most {hours:g} h; cut it, or "
-            f"set {budget}"
-        )
-
-
-def most_hours(budget: str) -> float:
-    """Returns the value of a budget in hours.
-
-    Raises:
-      InputError: the environment variable is not a number above 0.
-    """
-    text = os.environ.get(budget, "")
-    if not text:
-        return BUDGETS[budget]
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value > 0:
-        raise InputError(f"{budget}={text!r}: expected hours above 0, such as {BUDGETS[budget]:g}")
-    return value
+    budgets.check(budget, seconds / 3600, f"audio {path}")
