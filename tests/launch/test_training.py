@@ -186,7 +186,7 @@ def test_runs_of_the_training_command_alone_are_listed_and_compared(cli, capsys)
     assert cli("status", "complete") == 2
     (cli.runs / "partial" / "config.json").write_text("{")
     assert cli("diff", "one", "partial") == 2
-    assert "is not the configuration of a run" in capsys.readouterr().err
+    assert "partial/config.json: not JSON" in capsys.readouterr().err
 
 
 def test_words_reach_the_command_unchanged(cli, monkeypatch):

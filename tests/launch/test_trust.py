@@ -43,8 +43,11 @@ def make_run(folder, **values):
 
 @pytest.fixture
 def sleeper():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "a-word"])
+    code = "import time; print(flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, "a-word"], stdout=subprocess.PIPE)
+    process.stdout.readline()  # Just after it starts, the kernel does not show its command yet.
     yield process
+    process.stdout.close()
     process.kill()
     process.wait()
 
