@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -197,7 +198,11 @@ def _check_header(file: IO[bytes], size: int, where: str) -> tuple[int, ...]:
     }
     if version not in readers:
         raise ValueError(f"version {version[0]} of the format, expected 1 or 2")
-    shape, _, dtype = readers[version](file)
+    try:
+        shape, _, dtype = readers[version](file)
+    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
+        # NumPy parses a header's text as Python.
+        raise ValueError(f"its header cannot be parsed: {error}") from None
     if dtype.hasobject:
         raise InputError(f"{where}: {PICKLED}")
     count = math.prod(shape)

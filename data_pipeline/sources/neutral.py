@@ -125,6 +125,8 @@ def first_motion(takes: Sequence[Opener], vertices: int = 0) -> MotionFile | Non
             opened = take()
             if opened.vertices is not None:  # do not keep a whole archive in memory
                 frame = np.array(opened.vertices[0:1])
+                if not len(frame):
+                    continue  # Reading it says so.
                 opened = dataclasses.replace(opened, vertices=frame)
         except InputError:
             continue

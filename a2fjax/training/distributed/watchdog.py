@@ -36,6 +36,7 @@ class Watchdog:
         self._limit = limit
         self._activity, self._deadline = "", float("inf")
         self._paused = 0.0
+        self._failure: tuple[str, int] | None = None
         self._done = threading.Event()
         self.notify: Callable[[str, int], bool] | None = None
         if limit:
@@ -80,11 +81,17 @@ class Watchdog:
 
         They may wait for it in a barrier that closing would wait for, too.
         """
+        if self._failure is None:
+            self._failure = str(error), exit_code(error)
         if self.notify is not None:
             self.notify(str(error), exit_code(error))
 
     def end(self, message: str, code: int) -> None:
-        """Ends this process and the others, whatever the main thread waits for."""
+        """Ends this process and the others, whatever the main thread waits for.
+
+        After `failed`, what fails next follows from that failure, which is what counts.
+        """
+        message, code = self._failure or (message, code)
         if self.notify is None or self.notify(message, code):
             exit_process(message, code)
 
