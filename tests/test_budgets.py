@@ -126,6 +126,9 @@ def npy(shape, descr="<f4", data=b"\0" * 48):
         (npy((3, 4))[:-1], "its header states"),
         (npy((6,), "|O"), "pickled objects"),
         (b"\x93NUMPY\x09\x00", "version 9"),
+        # Text that Python's parser and tokenizer refuse.
+        (npy((6,)).replace(b"}", b" "), "its header cannot be parsed"),
+        (npy((6,)).replace(b"descr", b"(((((").replace(b"'", b"("), "its header cannot be parsed"),
         (b"", "truncated or damaged"),
         (b"\x80\x04pickle", "pickled objects"),
         (b"PK\x03\x04", "name it .npz"),

@@ -11,7 +11,7 @@ from data_pipeline import sources
 from data_pipeline.demo import expressions
 from data_pipeline.demo import head as heads
 from data_pipeline.mesh import geometry
-from data_pipeline.sources import SourceOptions, vertices
+from data_pipeline.sources import SourceOptions, neutral, sequences, vertices
 
 PLAIN = SourceOptions()
 
@@ -335,3 +335,12 @@ def test_one_name_for_two_people(tmp_path, face):
         sources.open_source(root, "auto", PLAIN)
     source, _ = sources.open_source(root, "auto", SourceOptions(subject="berta"))
     assert [actor.name for actor in source.actors()] == ["anna", "berta"]
+
+
+def test_a_take_without_frames_decides_nothing_for_its_person():
+    def take(frames):
+        motion = sequences.MotionFile(numbers=np.arange(frames), vertices=np.ones((frames, 4, 3)))
+        return lambda: motion
+
+    assert neutral.first_motion([take(0), take(2)]).vertices.shape == (1, 4, 3)
+    assert neutral.first_motion([take(0)]) is None

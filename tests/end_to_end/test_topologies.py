@@ -72,7 +72,7 @@ def undisturbed(setup, tmp_path_factory):
     return run
 
 
-def test_losses_do_not_depend_on_the_machines(setup, undisturbed, tmp_path, checksum):
+def test_losses_do_not_depend_on_the_machines(setup, undisturbed, tmp_path):
     for name, processes, devices, *changes in (
         ("one host", 1, 4, "--config.data.workers=2"),
         ("eight devices", 1, 8),
@@ -82,8 +82,6 @@ def test_losses_do_not_depend_on_the_machines(setup, undisturbed, tmp_path, chec
         logged = losses(tmp_path / name)
         assert len(logged) == 20
         np.testing.assert_allclose(logged, losses(undisturbed), rtol=0, atol=1e-6)
-        if name == "one host":
-            assert checksum(tmp_path / name) == checksum(undisturbed)
 
 
 def test_a_run_resumes_on_other_machines(setup, undisturbed, tmp_path, checksum):
