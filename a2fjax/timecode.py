@@ -61,7 +61,7 @@ class Timecode(NamedTuple):
 
     @property
     def is_decimal(self) -> bool:
-        """Whether it is HH:MM:SS with decimals of a second or none."""
+        """Whether the text is HH:MM:SS, with or without decimals of a second."""
         return not self.mark or (self.mark in ".," and self.digits > 2)
 
 

@@ -145,7 +145,7 @@ def _read_csv(path: Path, resolver: Resolver) -> Rows:
         seen=seen,
         lines=where,
         percent=any(columns.is_percent(header[i]) for i in numeric),
-        **curve_rows.clocks(where, {header[i]: [r[i] for r in table.rows] for i in clocks}),  # type: ignore[arg-type]
+        **curve_rows.clocks(where, {header[i]: [r[i] for r in table.rows] for i in clocks}),
     )
 
 

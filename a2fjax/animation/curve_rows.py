@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -97,9 +97,15 @@ def flag(value: Any) -> bool:
         return False
 
 
-def clocks(
-    where: Sequence[str], cells: Mapping[str, Sequence[Any]]
-) -> dict[str, np.ndarray | tuple[str, ...]]:
+class Clocks(TypedDict, total=False):
+    """The arguments of `Rows` that say when its rows were recorded."""
+
+    times: np.ndarray
+    timecodes: tuple[str, ...]
+    numbers: np.ndarray
+
+
+def clocks(where: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> Clocks:
     """Returns the arguments of `Rows` for the most trusted of some clock columns.
 
     Args:

@@ -1,4 +1,4 @@
-"""What one frame of a JSON file holds; see `json_records`."""
+"""Parses one frame of a JSON file; see `json_records`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCALARS = (int, float, str, bool, type(None))
 
 
 class Frame:
-    """What one frame holds.
+    """The names, values and clocks of one frame.
 
     Attributes:
       values: by name.

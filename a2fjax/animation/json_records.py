@@ -146,8 +146,8 @@ class _Finder:
         found = curve_rows.clocks(where, cells)
         if not found and keys is not None:
             numbers = np.array(keys, np.float64)
-            kind = "numbers" if (numbers == np.rint(numbers)).all() else "times"
-            found = {kind: numbers}
+            is_whole = (numbers == np.rint(numbers)).all()
+            found = {"numbers": numbers} if is_whole else {"times": numbers}
         if not found:
             found = self._separate_times(len(frames))
         observed = self._observed(names)
@@ -164,7 +164,7 @@ class _Finder:
             notes=(f"{many} of {len(frames)} frames with more than one face left out",)
             if many
             else (),
-            **found,  # type: ignore[arg-type]
+            **found,
         )
 
     def _values(self, parsed: list[Frame]) -> tuple[list[str], np.ndarray, bool]:
@@ -232,7 +232,7 @@ class _Finder:
         _, _, key, value = min(by_key, key=lambda k: (k[1], k[0]))
         return curve_rows.rate(str(self.path), key, value)
 
-    def _separate_times(self, count: int) -> dict[str, Any]:
+    def _separate_times(self, count: int) -> curve_rows.Clocks:
         cells = {
             key: value
             for found in self.objects

@@ -34,7 +34,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
     """
     arrays = load_npz(path)
     names, values = _table_of(path, arrays, resolver)
-    fps, times = 0.0, None
+    fps = 0.0
     clocks = {n: values[:, i].tolist() for i, n in enumerate(names) if resolver.is_clock(n)}
     found = curve_rows.clocks([str(path)] * len(values), clocks)
     kept = [i for i, name in enumerate(names) if name not in clocks]
@@ -51,6 +51,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
                     f"{path}: {key} has {array.size} values, expected one for each of "
                     f"{len(values)} frames"
                 )
+            found = {"times": times}
     endless = np.argwhere(np.isinf(values))
     if len(endless):
         frame, column = (int(i) for i in endless[0])
@@ -64,7 +65,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
         fps=fps,
         observed=None if observed is None else observed.astype(bool),
         lines=[f"{path}: frame {n}" for n in range(len(values))],
-        **(found if times is None else {"times": times}),  # type: ignore[arg-type]
+        **found,
     )
 
 

@@ -68,7 +68,7 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """What is used and why, for the user; "" for the mean of all without doubt.
+        """Tells the user which channels are used and why; "" if all are averaged without doubt.
 
         Example:
             >>> Choice(2, (0,), "channel 2 is silent").text

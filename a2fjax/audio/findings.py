@@ -1,4 +1,4 @@
-"""What is wrong with a recording, in words, from its measures."""
+"""Describes the faults of a recording, given its measures."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from a2fjax.audio import wav
 from a2fjax.audio.rewritten import Rewritten
@@ -98,9 +98,9 @@ def _sphere(file: BinaryIO) -> tuple[int, int]:
 
 
 def _au(path: Path, size: int, head: bytes) -> Path | Rewritten:
-    order = "big" if head[:1] == b"." else "little"
-    start = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
-    stated = int.from_bytes(head[8:12], order)  # type: ignore[arg-type]
+    order: Literal["big", "little"] = "big" if head[:1] == b"." else "little"
+    start = int.from_bytes(head[4:8], order)
+    stated = int.from_bytes(head[8:12], order)
     if stated or start >= size or start < 24:
         _check(path, size, start, stated)
         return path

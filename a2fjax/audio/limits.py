@@ -1,4 +1,4 @@
-"""What a sound file may state and hold; checked before its samples are decoded."""
+"""Limits of sound files, checked before samples are decoded."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _XING_KBPS = 64  # Bit rate of the header's frame, large enough for its fields a
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """What a file holds.
+    """The audio frames of an MP3 file.
 
     Attributes:
       start: offset of the first audio frame in bytes, after tags and a Xing header.

@@ -27,7 +27,7 @@ _MOST_HEADER = 64 << 20  # Bytes before the samples.
 
 @dataclasses.dataclass(frozen=True)
 class _Chunks:
-    """What a WAV's header states.
+    """The fields of a WAV header.
 
     Attributes:
       start: offset of the samples in bytes.

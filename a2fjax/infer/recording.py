@@ -114,7 +114,7 @@ class Recording:
 
     @functools.cached_property
     def warnings(self) -> list[str]:
-        """What may spoil the prediction, one line each, from one pass at the recording's own rate.
+        """Lists sound faults that may spoil the prediction, one line each.
 
         Raises:
           InputError: as `blocks`.

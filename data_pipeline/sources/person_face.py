@@ -51,7 +51,7 @@ class PlacedMesh:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PersonFiles:
-    """What the files of a person hold.
+    """The files of a person, and what is known about them.
 
     Attributes:
       name: name of the person, for messages.

@@ -79,14 +79,7 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
         if not args.dry_run:
             check_idle(folder)
         job = submission.array_job(folder, spec, range(1, count + 1))
-        return submission.submit(
-            job,
-            release=release,
-            wait=args.wait,
-            poll=args.poll,
-            dry_run=args.dry_run,
-            as_json=args.json,
-        )
+        return submission.submit_with_flags(args, job, release)
 
 
 def check_idle(folder: Path) -> None:

@@ -14,7 +14,6 @@ from launch.commands.arrays import check_idle
 from launch.jobs import folders, outcome, record
 from launch.jobs.spec import JobSpec
 from launch.monitor import states
-from launch.schedulers.base import Job
 from launch.submission import preflight, target
 from launch.submission import submit as submission
 
@@ -47,7 +46,8 @@ def _array(args: argparse.Namespace, folder: Path, release: Release) -> int:
     again = target.again(args, spec, folder)
     if not schedulers.get(again.scheduler).capabilities.partial_arrays:
         indices = list(range(1, spec.elements + 1))  # finished elements end immediately
-    return _submit(args, submission.array_job(folder, again, indices), release)
+    job = submission.array_job(folder, again, indices)
+    return submission.submit_with_flags(args, job, release)
 
 
 def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
@@ -79,16 +79,5 @@ def _runs(args: argparse.Namespace, folder: Path, release: Release) -> int:
     for indices in alike.values():
         trials = indices if record.is_sweep(folder) else None
         job = submission.run_job(folder, folders.root(runs[0]), entries, trials)
-        codes.append(_submit(args, job, release))
+        codes.append(submission.submit_with_flags(args, job, release))
     return outcome.worst(codes)
-
-
-def _submit(args: argparse.Namespace, job: Job, release: Release) -> int:
-    return submission.submit(
-        job,
-        release=release,
-        wait=args.wait,
-        poll=args.poll,
-        dry_run=args.dry_run,
-        as_json=args.json,
-    )

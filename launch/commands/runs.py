@@ -139,11 +139,4 @@ def _unused_name(root: Path, lead: str) -> str:
 
 def _submit(args: argparse.Namespace, folder: Path, spec: JobSpec, release: Release) -> int:
     job = submission.run_job(folder, folders.root(folder), [(folder, spec)], None)
-    return submission.submit(
-        job,
-        release=release,
-        wait=args.wait,
-        poll=args.poll,
-        dry_run=args.dry_run,
-        as_json=args.json,
-    )
+    return submission.submit_with_flags(args, job, release)

@@ -72,14 +72,7 @@ def submit(
         if not indices:
             return errors.EXIT_OK
         job = submission.run_job(chosen.root / name, chosen.root, entries, indices)
-        return submission.submit(
-            job,
-            release=release,
-            wait=args.wait,
-            poll=args.poll,
-            dry_run=args.dry_run,
-            as_json=args.json,
-        )
+        return submission.submit_with_flags(args, job, release)
 
 
 def _planned(args: argparse.Namespace, overrides: Mapping[str, str]) -> list[_Planned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -98,6 +99,18 @@ def _show(job: Job, *, as_json: bool) -> None:
         remarks.append(f"the job reads {folder}, which only a submission without --dry-run writes")
     for line in remarks:
         print(line, file=sys.stderr)
+
+
+def submit_with_flags(args: argparse.Namespace, job: Job, release: Callable[[], None]) -> int:
+    """Submits a job as the flags of a command say; see `submit`."""
+    return submit(
+        job,
+        release=release,
+        wait=args.wait,
+        poll=args.poll,
+        dry_run=args.dry_run,
+        as_json=args.json,
+    )
 
 
 def submit(
