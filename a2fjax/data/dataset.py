@@ -197,6 +197,10 @@ class ClipSource:
         """Folder of each clip [N] int64, as an index into `folders`; never decreases."""
         return np.array([entry.folder for entry in self.entries], np.int64)
 
+    def spread(self, most: int) -> np.ndarray:
+        """Returns the indices of at most `most` clips, spread evenly over all, ascending."""
+        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int))
+
     def load(self, index: int) -> records.Clip:
         """Returns a clip; its arrays are shared and must not be written to.
 

@@ -56,9 +56,8 @@ def sound_statistics(folders: Sequence[Path], split: str) -> dict[str, np.ndarra
     `familiarity.spread`. Clips that cannot be read are left out.
     """
     clips = ClipSource(folders, split)
-    chosen = np.unique(np.linspace(0, len(clips) - 1, SOUND_CLIPS).round().astype(int))
     rows = []
-    for index in chosen:
+    for index in clips.spread(SOUND_CLIPS):
         try:
             clip = clips.load(int(index))
         except records.BadRecord:

@@ -147,7 +147,7 @@ def hidden_state_statistics(
     if data.encoder_features == "cached":
         specs = {key: writer.feature_spec(*each) for key, each in encoders.items()}
         cache = reader.Reader(clips.folders, clips.manifests, specs, cache_bytes=0)
-    chosen = np.unique(np.linspace(0, len(clips) - 1, STATISTICS_CLIPS).round().astype(int))
+    chosen = clips.spread(STATISTICS_CLIPS)
     # Pad to one length so that one compiled program serves all clips.
     frames = -(-int(clips.frames[chosen].max()) // padding.BUCKET) * padding.BUCKET
     out: dict[str, np.ndarray] = {}

@@ -106,7 +106,7 @@ def _sample(
     for split in sorted({clip["split"] for clip in clips}):
         source = ClipSource([folder], split, cache_bytes=0)
         part = -(-MOST_RECORDS * len(source) // len(clips))
-        for index in np.unique(np.linspace(0, len(source) - 1, min(part, len(source))).round()):
+        for index in source.spread(part):
             try:
                 yield source.load(int(index))
             except records.BadRecord as error:
