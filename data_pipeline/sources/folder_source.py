@@ -36,9 +36,9 @@ from data_pipeline.sources.neutral import (
     sample_mesh,
 )
 from data_pipeline.sources.person_face import (
-    SETTING,
     PersonFiles,
     PlacedMesh,
+    given_unit,
     make_face,
     rig_unit,
 )
@@ -246,7 +246,7 @@ class FolderSource(abc.ABC):
     def _person_files(
         self, subject: SubjectFolder, path: Path, rig: rigs.Rig, part: str
     ) -> PersonFiles:
-        unit, unit_origin = self._unit(subject)
+        unit, unit_origin = given_unit(self.options, subject.extra("shots.json"))
         files = PersonFiles(
             name=subject.name,
             rig_file=path,
@@ -281,14 +281,6 @@ class FolderSource(abc.ABC):
             estimate=lambda: self._estimated_neutral(subject, rig, unit),
             stable=rigid,
         )
-
-    def _unit(self, subject: SubjectFolder) -> tuple[str, str]:
-        """Returns the unit that the user or the shot list gives, and which of them; or ""."""
-        if self.options.units != "auto":
-            return self.options.units, SETTING
-        list_path = subject.extra("shots.json")
-        listed = read_shot_list(list_path).units if list_path else ""
-        return listed, f"{list_path}" if listed else ""
 
     def _given_neutral(self, subject: SubjectFolder) -> PlacedMesh | None:
         path = subject.neutral()

@@ -43,9 +43,9 @@ from data_pipeline.sources.neutral import (
     sample_mesh,
 )
 from data_pipeline.sources.person_face import (
-    SETTING,
     PersonFiles,
     PlacedMesh,
+    given_unit,
     make_face,
     rig_unit,
 )
@@ -237,7 +237,7 @@ class NvidiaSource:
         return dataclasses.replace(found, notes=(*found.notes, *notes))
 
     def _person_files(self, folder: Path, path: Path, rig: rigs.Rig, part: str) -> PersonFiles:
-        unit, unit_origin = self._unit(folder)
+        unit, unit_origin = given_unit(self.options, folder / "shots.json")
         rigid = folder / "geom" / part / "rigid_vertex_list.json"
         files = PersonFiles(
             name=folder.name,
@@ -266,18 +266,11 @@ class NvidiaSource:
         )
 
     def _open_skin(self, folder: Path, shot: str) -> MotionFile:
-        path = caches.find_cache(folder / "cache" / "skin", shot)
+        path = _find_cache(folder / "cache" / "skin", shot)
         if path is None:
             raise InputError(f"{folder}: no cache of {shot}")
         vertices, _ = self._cache(folder, path, "skin")
         return MotionFile(numbers=np.arange(vertices.shape[0]), vertices=vertices, name=str(path))
-
-    def _unit(self, folder: Path) -> tuple[str, str]:
-        """Returns the unit that the user or the shot list gives, and which of them; or ""."""
-        if self.options.units != "auto":
-            return self.options.units, SETTING
-        listed = read_shot_list(folder / "shots.json").units
-        return listed, str(folder / "shots.json") if listed else ""
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns geom/skin/neutral_pose.npy with faces.npy, or the shapes' neutral."""

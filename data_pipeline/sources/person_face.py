@@ -24,12 +24,22 @@ from data_pipeline.mesh import blendshapes, topology
 from data_pipeline.mesh.blendshapes import Blendshapes
 from data_pipeline.mesh.conventions import MILLIMETRES, guess_units
 from data_pipeline.mesh.rigs import Rig
+from data_pipeline.sources import SourceOptions
+from data_pipeline.sources.shot_list import read_shot_list
 
 SETTING = "--config.units"
 """Origin of a unit that the user gives."""
 
 HEAD_MM = (50.0, 3000.0)
 """Diagonal of the smallest and the largest mesh of a person: a part of a face, a body."""
+
+
+def given_unit(options: SourceOptions, shots: Path | None) -> tuple[str, str]:
+    """Returns the unit that the user or a shots.json gives, and which of them; or "" and ""."""
+    if options.units != "auto":
+        return options.units, SETTING
+    listed = read_shot_list(shots).units if shots else ""
+    return listed, str(shots) if listed else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
