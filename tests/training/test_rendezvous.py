@@ -37,13 +37,19 @@ class Run:
                 self.detectors[rank] = FailureDetector(
                     ("127.0.0.1", self.port), rank=rank, size=size or self.size, session=session,
                     secret=secret, patience=patience or self.patience,
-                    ended=lambda text, code: self.ended.setdefault(rank, (text, code)),
+                    ended=lambda text, code: self.end(rank, text, code),
                 )  # fmt: skip
             except (InputError, WorkFailed) as error:
                 self.errors[rank] = str(error)
 
         self.threads.append(threading.Thread(target=body, daemon=True))
         self.threads[-1].start()
+
+    def end(self, rank, text="", code=0):
+        """Closes the connections of a process, as its end does."""
+        self.ended.setdefault(rank, (text, code))
+        for link in self.detectors[rank]._links.values():
+            link._socket.shutdown(socket.SHUT_RDWR)
 
     def joined(self):
         for thread in self.threads:
@@ -107,10 +113,27 @@ def test_values_and_large_bytes_of_the_first_reach_all(pair):
 def test_a_failure_is_told_with_its_reason(pair):
     assert pair.detectors[1].fail("the disk is full", 1)
     assert pair.detectors[1].fail("again", 1)
+    # JAX would abort process 1 if process 0, which holds the coordination service, ended first.
+    time.sleep(0.5)
+    assert not pair.ended
+    pair.end(1)
     until(lambda: 0 in pair.ended)
     text, code = pair.ended[0]
     assert text.startswith("process 1 (") and text.endswith("the disk is full") and code == 1
     assert not pair.detectors[0].fail("late", 2)
+
+
+def test_a_failure_of_the_first_process_reaches_all_before_it_ends(pair):
+    assert pair.detectors[0].fail("the disk is full", 1)
+    assert pair.ended[1][0].endswith("the disk is full")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_does_not_end_holds_up_the_first_for_a_while_only(pair, monkeypatch, victim):
+    monkeypatch.setattr(failure_detector, "_OUTLIVE_SECONDS", 0.3)
+    monkeypatch.setattr(pair.detectors[1], "_ended", lambda *_: None)
+    assert pair.detectors[victim].fail("the disk is full", 1)
+    until(lambda: victim == 0 or 0 in pair.ended)
 
 
 @pytest.mark.parametrize("said_goodbye", [False, True])

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from a2fjax.errors import EXIT_LOST, InputError
 from a2fjax.training.distributed import links, rendezvous
@@ -31,6 +31,12 @@ _STOOD_STILL_SECONDS = 5.0
 """After a longer pause of this process itself, the silence of the others proves nothing."""
 
 _FLUSH_SECONDS = 2.0
+_OUTLIVE_SECONDS = 10.0
+"""Process 0 waits at most this long for the others to end before it ends itself.
+
+It holds JAX's coordination service. JAX aborts every process whose connection to the service breaks,
+and then neither the message nor the exit code of that process is its own.
+"""
 
 Ended = Callable[[str, int], None]
 """Called once, from a thread, with a message on the lost process and the exit code to use."""
@@ -99,7 +105,8 @@ class FailureDetector:
         self._woken.setblocking(False)
         for link in self._links.values():
             link.heard = time.monotonic()
-        threading.Thread(target=self._watch, name="failure detector", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="failure detector", daemon=True)
+        self._thread.start()
 
     # ---- the thread -------------------------------------------------------------------------
 
@@ -201,14 +208,15 @@ class FailureDetector:
     # ---- ends -------------------------------------------------------------------------------
 
     def _lost(self, other: int, what: str) -> None:
-        self._end(f"process {other} ({self._names[other]}) {what}", origin=other)
+        self._end(f"process {other} ({self._names[other]}) {what}", origin=other, lost=True)
 
-    def _end(self, text: str, code: int = EXIT_LOST, *, origin: int) -> None:
+    def _end(self, text: str, code: int = EXIT_LOST, *, origin: int, lost: bool = False) -> None:
         with self._lock:
             if self._over.is_set():
                 return
             self._over.set()
         self._spread(text, code, but=origin)
+        self._outlive(but=origin if lost else -1)
         self._ended(text, code)
 
     def _spread(self, text: str, code: int, *, but: int) -> None:
@@ -239,7 +247,27 @@ class FailureDetector:
             self._over.set()
             self._told = True
         self._spread(f"process {self._rank} ({name()}): {text}", code, but=-1)
+        self._wake()
+        self._thread.join(_OUTLIVE_SECONDS)
+        self._outlive(but=-1)
         return True
+
+    def _outlive(self, *, but: int) -> None:
+        """Waits on process 0 until the others have closed their connections, their last act."""
+        if self._rank:
+            return
+        deadline = time.monotonic() + _OUTLIVE_SECONDS
+        with selectors.DefaultSelector() as selector:
+            for other, link in self._links.items():
+                if other != but:
+                    selector.register(link, selectors.EVENT_READ)
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    link = cast(Link, key.fileobj)
+                    try:
+                        link.read()
+                    except (Closed, Violation):
+                        selector.unregister(link)
 
     # ---- meetings ---------------------------------------------------------------------------
 
