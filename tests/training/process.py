@@ -61,6 +61,15 @@ def main(run, options):
 
     setup = process_setup.detect(os.environ)
     dog = watchdog.Watchdog(options.get("limit", 60))
+    if options.get("closing"):
+        report = dog.failed
+
+        def slow(error):
+            """A process that takes its time to close what it had open."""
+            report(error)
+            time.sleep(options["closing"])
+
+        dog.failed = slow
     with session.session(setup, dog):
         toy = load_toy()
         from a2fjax.training import trainer

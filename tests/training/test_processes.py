@@ -182,7 +182,7 @@ def test_a_killed_process_ends_all_and_costs_the_steps_since_the_last_state(
     ],
 )
 def test_an_error_of_one_process_is_told_by_all(start, what, code, says):
-    job = start("run", 2, 1, faults=[[1, 5, what]])
+    job = start("run", 2, 1, faults=[[1, 5, what]], closing=1.0)
     assert job.codes() == [code, code], job.text(0) + job.text(1)
     assert says in job.text(1) and "process 1 (" in job.text(0) and says in job.text(0)
 
