@@ -34,8 +34,8 @@ _FLUSH_SECONDS = 2.0
 _OUTLIVE_SECONDS = 10.0
 """Process 0 waits at most this long for the others to end before it ends itself.
 
-It holds JAX's coordination service. JAX aborts every process whose connection to the service breaks,
-and then neither the message nor the exit code of that process is its own.
+It holds JAX's coordination service. JAX aborts every process whose connection to the service
+breaks, and then neither the message nor the exit code of that process is its own.
 """
 
 Ended = Callable[[str, int], None]
