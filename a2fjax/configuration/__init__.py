@@ -29,6 +29,7 @@ from a2fjax.configuration.nvidia import ConvW2vAutocorrConfig, DiffusionRnnConfi
 from a2fjax.configuration.plugins import warn as warn_plugin_changes
 from a2fjax.configuration.read import (
     Resolved,
+    check_sealed,
     digest,
     fingerprint,
     flatten,
@@ -79,6 +80,7 @@ __all__ = [
     "digest",
     "fingerprint",
     "flatten",
+    "check_sealed",
     "from_json",
     "load",
     "parse_overrides",

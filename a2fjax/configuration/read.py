@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import budgets
+from a2fjax import budgets, sealed_json
 from a2fjax.configuration import plugins, python_file
 from a2fjax.configuration.build import build_config
 from a2fjax.configuration.experiment import Config
@@ -33,17 +33,15 @@ class Resolved:
     plugins: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Returns the text of a run's config.json; `from_json` reads it back."""
-        return json.dumps(
-            {
-                "config": dataclasses.asdict(self.config),
-                "sources": self.sources,
-                "plugins": self.plugins,
-                "fingerprint": fingerprint(self.config),
-            },
-            indent=2,
-            default=dict,
-        )
+        """Returns the text of a run's config.json, sealed; `from_json` reads it back."""
+        values = {
+            "config": dataclasses.asdict(self.config),
+            "sources": self.sources,
+            "plugins": self.plugins,
+            "fingerprint": fingerprint(self.config),
+        }
+        plain = json.loads(json.dumps(values, default=dict))
+        return json.dumps(sealed_json.seal(plain), indent=2)
 
 
 def fingerprint(config: Any) -> str:
@@ -61,7 +59,8 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     """Reads what `Resolved.to_json` wrote.
 
     Raises:
-      InputError: not JSON, a plugin that cannot be imported, or a key this version does not know.
+      InputError: not JSON, changed since it was written, a plugin that cannot be imported, or a key
+        this version does not know.
     """
     try:
         data = budgets.parse_json(text, name=name)
@@ -71,7 +70,31 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
             raise TypeError("config is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name}: not a run's configuration ({error})") from None
+    check_sealed(data, name=name)
     return Resolved(build_config(values, where=name), sources, pinned)
+
+
+def check_sealed(values: Any, *, name: str) -> None:
+    """Checks that the content of a config.json is what `Resolved.to_json` wrote.
+
+    Raises:
+      InputError: it is not; the message says how values are changed.
+
+    Example:
+        >>> check_sealed({"config": {"steps": 9}, "crc32": "00000000"}, name="run/config.json")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run/config.json: was changed after it was written (crc32 does \
+not match); restore the file, and set values with flags instead: --config.KEY=VALUE
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name}: not a run's configuration")
+    if not sealed_json.is_sealed(values):
+        why = "crc32 does not match" if sealed_json.KEY in values else "it has no crc32"
+        raise InputError(
+            f"{name}: was changed after it was written ({why}); restore the file, and set values "
+            "with flags instead: --config.KEY=VALUE"
+        )
 
 
 def load(experiment: str | Path | None, overrides: Mapping[str, str] | None = None) -> Resolved:

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from a2fjax import mesh_descriptor, rig
+from a2fjax import mesh_descriptor, rig, sealed_json
 from a2fjax.configuration import CheckpointConfig
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models import params as params_lib
@@ -155,7 +155,7 @@ class CheckpointWriter:
                 step,
                 args=ocp.args.Composite(
                     **{item: ocp.args.StandardSave(tree) for item, tree in items.items()},
-                    meta=ocp.args.JsonSave(checksums.seal(meta)),
+                    meta=ocp.args.JsonSave(sealed_json.seal(meta)),
                 ),
                 metrics=ranked,
                 force=True,

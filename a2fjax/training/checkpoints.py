@@ -1,6 +1,6 @@
 """Reads parameters from checkpoints, without the optimiser state and on any machine.
 
-    RUN/config.json                 resolved configuration
+    RUN/config.json                 resolved configuration, with its checksum
        /encoders/<key>.safetensors  weights of speech encoders before training (`models.pretrained`)
        /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
                                     weights of encoders, which are in encoders/
@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from a2fjax import budgets, mesh_descriptor, rig
+from a2fjax import budgets, configuration, mesh_descriptor, rig, sealed_json
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
@@ -71,8 +71,9 @@ def load_params(
       step, parameters (nested dict of NumPy arrays, constants included), meta.
 
     Raises:
-      InputError: the path is not a run, there is no such step (the message names the nearest), or
-        the checkpoint is damaged or belongs to another rig; a damaged tensor is named.
+      InputError: the path is not a run, its config.json was changed, there is no such step (the
+        message names the nearest), or the checkpoint is damaged or belongs to another rig; a
+        damaged tensor is named.
 
     Example:
       >>> load_params("nowhere")
@@ -83,6 +84,8 @@ def load_params(
     if item not in ITEMS:
         raise InputError(f"checkpoint item {item!r}{nearest(item, ITEMS)}")
     have = steps(run)
+    path = Path(run) / "config.json"
+    configuration.check_sealed(budgets.load_json(path), name=str(path))
     if not have:
         raise InputError(f"run {run}: has no checkpoint yet")
     if step is None:
@@ -205,7 +208,7 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
         found = meta["rig"]
     except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
         raise damaged(folder, error) from None
-    if not (checksums.is_sealed(meta) and isinstance(meta.get("checksums"), dict)):
+    if not (sealed_json.is_sealed(meta) and isinstance(meta.get("checksums"), dict)):
         why = "checksum does not match" if "checksums" in meta else "it has no checksums"
         raise InputError(f"checkpoint {folder}: damaged: meta ({why}){_beside(folder)}")
     if found != rig.FINGERPRINT:

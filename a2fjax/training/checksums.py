@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's tensors and of its meta.
+"""Checksums of a checkpoint's tensors.
 
 A tensor's checksum is the sum modulo 2**32 of its words, each XORed with its position times `_STEP`
 and mixed by the finaliser of MurmurHash3 (Austin Appleby). The mixing is a bijection, so a change
@@ -9,8 +9,6 @@ restored on another device mesh.
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,20 +47,6 @@ def differing(tree: Any, saved: Mapping[str, str]) -> list[str]:
     """Returns the paths of arrays whose checksum is not the saved one, or that one side lacks."""
     found = of_tree(tree)
     return [name for name in {**saved, **found} if found.get(name) != saved.get(name)]
-
-
-def seal(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns JSON values with the CRC-32 of their text as "crc32"."""
-    return {**meta, "crc32": _crc32(meta)}
-
-
-def is_sealed(meta: Mapping[str, Any]) -> bool:
-    """Returns whether JSON values are those that `seal` returned."""
-    return meta.get("crc32") == _crc32({k: v for k, v in meta.items() if k != "crc32"})
-
-
-def _crc32(meta: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(meta, sort_keys=True).encode()):08x}"
 
 
 def _is_spread(leaf: Any) -> bool:

@@ -6,20 +6,19 @@ import argparse
 import dataclasses
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from a2fjax import configuration, registry
+from a2fjax.configuration import Resolved
 from a2fjax.errors import InputError
 from data_pipeline import settings as pipeline_settings
 from data_pipeline import sources
 from launch import schedulers
-from launch.jobs import folders, formats, progress, record
-from launch.jobs.spec import JobSpec
+from launch.jobs import folders, formats, record
 from launch.monitor import states
-from launch.submission import dependencies, flags, paths, preflight_features, target
+from launch.submission import dependencies, flags, paths, pin, preflight_features, target
 from launch.submission import submit as submission
-from launch.submission.snapshot import CODE
 from launch.submission.target import Target
 
 PROGRAMS = {
@@ -42,6 +41,8 @@ class _Work:
       settings: `--config.` values.
       reads: paths that a container must be able to read.
       writes: paths that it must be able to write.
+      plugins: packages whose code the work imports.
+      config: configuration that the program reads; None if its arguments say all.
       most: largest useful number of elements; None if unknown.
     """
 
@@ -51,6 +52,8 @@ class _Work:
     settings: dict[str, str]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+    config: Resolved | None = None
     most: int | None = None
 
 
@@ -68,16 +71,26 @@ def submit(args: argparse.Namespace, extra: list[str], program: Sequence[str] | 
     chosen = target.choose(args, arrays=True, retries=RETRIES)
     work = (_build if args.command == "build" else _cache)(args, extra, chosen)
     count = _count(args, work, chosen)
-    options = chosen.options(count)
+    chosen.options(count)  # Report errors before writing anything.
     folder = _record_folder(args, work.output)
-    spec = _spec(args, work, program or PROGRAMS[args.command], chosen, count, options)
     # The record of a remote job stays on this machine.
     record_ = [] if chosen.capabilities.remote else [str(folder)]
-    (spec,) = paths.visible([spec], [*work.writes, *record_], work.reads)
-    dependencies.pending(chosen.after)  # Report failed dependencies before writing anything.
+    dependencies.pending(chosen.after)
     with folders.exclusive(folder, "array", dry_run=args.dry_run) as release:
         if not args.dry_run:
             check_idle(folder)
+        words = [*work.words, *(f"--config.{k}={v}" for k, v in work.settings.items())]
+        pins = pin.pins(
+            chosen,
+            program or PROGRAMS[args.command],
+            plugins=work.plugins,
+            dry_run=args.dry_run,
+            array=(folder, count),
+        )
+        spec = pins.array(
+            folder, work.output, words, name=work.name, elements=count, config=work.config
+        )
+        (spec,) = paths.visible([spec], [*work.writes, *record_], work.reads)
         job = submission.array_job(folder, spec, range(1, count + 1))
         return submission.submit_with_flags(args, job, release)
 
@@ -132,6 +145,7 @@ def _build(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
         settings=values,
         reads=(source,),
         writes=(output,),
+        plugins=() if remote else tuple(settings.plugins),
     )
 
 
@@ -142,10 +156,15 @@ def _cache(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
     exists = not remote and os.path.realpath(shards) not in dependencies.unfilled(chosen.after)
     most = preflight_features.files(shards) if exists else None
     words = [shards]
-    for flag in ("features", "config"):
-        value = getattr(args, flag)
-        words += [f"--{flag}", formats.utf8(value, f"--{flag}")] if value else []
-    reads = preflight_features.check(args.features, args.config, values, remote=remote)
+    reads, resolved = preflight_features.check(args.features, args.config, values, remote=remote)
+    pinned = None
+    if resolved is not None and not remote:
+        # The experiment as it is now, with all values: later edits do not matter.
+        values, pinned = {}, preflight_features.only_encoders(resolved)
+    else:
+        for flag in ("features", "config"):
+            value = getattr(args, flag)
+            words += [f"--{flag}", formats.utf8(value, f"--{flag}")] if value else []
     output = str(Path(shards) / preflight_features.FOLDER)
     return _Work(
         name=f"cache-{Path(shards).name}",
@@ -154,6 +173,8 @@ def _cache(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
         settings=values,
         reads=(shards, *reads),
         writes=(output,),
+        plugins=() if pinned is None else tuple(pin.plugins(pinned)),
+        config=pinned,
         most=most,
     )
 
@@ -174,44 +195,6 @@ def _count(args: argparse.Namespace, work: _Work, chosen: Target) -> int:
             )
         count = work.most
     return count
-
-
-def _spec(
-    args: argparse.Namespace,
-    work: _Work,
-    program: Sequence[str],
-    chosen: Target,
-    count: int,
-    options: Mapping[str, object],
-) -> JobSpec:
-    command = [chosen.python, *program, *work.words]
-    command += [f"--config.{k}={v}" for k, v in work.settings.items()]
-    for word in command:
-        formats.utf8(word, "argument")
-    remote = chosen.capabilities.remote
-    return JobSpec(
-        id=work.output,
-        name=formats.slug(work.name, work.output),
-        command=tuple(command),
-        finalize=(*command, "--finish"),
-        elements=count,
-        output=work.output,
-        # Relative paths in settings must resolve as they do here.
-        directory="/" if remote else formats.utf8(str(Path.cwd()), "folder"),
-        python=chosen.python,
-        environment=target.environment(
-            None if remote else str(CODE), chosen.resources, chosen.environment, remote=remote
-        ),
-        passed=chosen.passed,
-        scheduler=chosen.scheduler,
-        resources=chosen.resources,
-        options=options,
-        retries=chosen.retries,
-        retry_failures=True,
-        max_requeues=chosen.max_requeues,
-        after=chosen.after,
-        created=progress.now(),
-    )
 
 
 def _path(text: str, what: str, remote: bool) -> str:

@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
     message = wrong(code, expected)
     if not message:
         os.execvp(command[0], command)
-    message += "; `submit.py resume RUN --new-code` takes a new one"
+    message += "; `submit.py resume RUN --new-code` takes a new one, or for a build or cache the "
+    message += "same command again"
     print(message, file=sys.stderr)
     rank = os.environ.get("A2F_PROCESS_ID") or os.environ.get("SLURM_PROCID") or "0"
     logs = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logs")

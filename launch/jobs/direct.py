@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from a2fjax import budgets, files
+from a2fjax import budgets, configuration, files
 from a2fjax.errors import InputError
 from launch.jobs import outcome, progress
 from launch.jobs.outcome import State
@@ -15,16 +15,14 @@ def config(run: Path) -> dict[str, Any]:
     """Returns the content of config.json: "config", "sources", "fingerprint".
 
     Raises:
-      InputError: the file is damaged.
+      InputError: the file is damaged, or was changed after it was written.
     """
     path = run / "config.json"
-    try:
-        values = budgets.load_json(path)
-        if isinstance(values["config"], dict):
-            return dict(values)
-    except (KeyError, TypeError):
-        pass
-    raise InputError(f"{path}: is not the configuration of a run")
+    values = budgets.load_json(path)
+    configuration.check_sealed(values, name=str(path))
+    if not isinstance(values.get("config"), dict):
+        raise InputError(f"{path}: is not the configuration of a run")
+    return dict(values)
 
 
 def steps(run: Path) -> int | None:

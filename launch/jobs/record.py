@@ -9,7 +9,7 @@ ROOT/RUN/                   folder that the command fills; the run folder of a t
     launch/events.jsonl, logs/rank-0.log, result.json, exit
 ROOT/SWEEP/launch/sweep.json, ROOT/SWEEP/TRIAL/ like a run
 OUTPUT/.build/              array: build or cache that fills OUTPUT (or the folder of --record)
-    launch/spec.json, job.json
+    launch/spec.json, job.json, config.json of a cache; .code/ with the snapshot
     elements/1/launch/      state of an element like that of a run: events, logs, result, exit
     finalize/launch/        the same for the last command
 """
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from a2fjax import budgets, files, typed_json
+from a2fjax import budgets, files, sealed_json, typed_json
 from a2fjax.errors import InputError
 from launch.jobs import checked_code
 from launch.jobs.formats import as_json
@@ -69,13 +69,19 @@ def write(folder: Path, spec: JobSpec) -> None:
       InputError, WorkFailed: as `files.write_text`.
     """
     files.make_folder(launch(folder))
-    if spec.snapshot is not None:
-        text = Path(checked_code.__file__).read_text(encoding="utf-8")
-        files.write_text(launch(folder) / _CHECK, text, mode=files.PRIVATE)
+    write_check(folder, spec)
     if spec.config is not None:
         text = json.dumps(spec.config, indent=2) + "\n"
         files.write_text(launch(folder) / "config.json", text, mode=files.PRIVATE)
     write_json(launch(folder) / "spec.json", dataclasses.asdict(spec))
+
+
+def write_check(folder: Path, spec: JobSpec) -> None:
+    """Writes the check of the code that starts a run or an element of an array."""
+    if spec.snapshot is not None:
+        files.make_folder(launch(folder))
+        text = Path(checked_code.__file__).read_text(encoding="utf-8")
+        files.write_text(launch(folder) / _CHECK, text, mode=files.PRIVATE)
 
 
 def interpreter(folder: Path | str, spec: JobSpec) -> tuple[str, ...]:
@@ -104,7 +110,8 @@ def read(folder: Path) -> JobSpec:
     if spec.config is not None:
         config = spec.config.get("config")
         complete = isinstance(config, dict) and isinstance(config.get("steps"), int)
-        if not complete or not isinstance(spec.config.get("fingerprint"), str):
+        named = isinstance(spec.config.get("fingerprint"), str)
+        if not (complete and named and sealed_json.is_sealed(spec.config)):
             raise InputError(f"{path}: damaged (config); delete it and submit again")
     return spec
 

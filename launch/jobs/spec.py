@@ -84,7 +84,8 @@ class JobSpec:
       experiment: experiment file as given; None for anything but a training.
       experiment_sha256: digest of the experiment file.
       overrides: `--config.` values as given, and those of the sweep.
-      config: content of config.json: "config", "sources", "fingerprint".
+      config: content of config.json: "config", "sources", "fingerprint"; that of a cache holds only
+        its encoders.
       data: dataset folder -> SHA-256 of its manifest; "" if unknown on submission.
       code: folder that the worker imports from.
       snapshot: digest of that folder's files; None where the installed code is used.
@@ -134,7 +135,7 @@ class JobSpec:
     @property
     def steps(self) -> int | None:
         """Total number of updates; None for anything but a training."""
-        return self.config["config"]["steps"] if self.config else None
+        return self.config["config"]["steps"] if self.config and self.output is None else None
 
     def element(self, index: int) -> JobSpec:
         """Returns the specification of one element of an array.

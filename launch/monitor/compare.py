@@ -51,7 +51,7 @@ def _described(run: Path) -> dict[str, Any]:
         "experiment text": spec.experiment_sha256,
         "scheduler": spec.scheduler,
     }
-    if spec.config is None:
+    if spec.experiment is None:
         described["command"] = list(spec.command)
     groups: dict[str, Any] = {
         "config": spec.config["config"] if spec.config else {},

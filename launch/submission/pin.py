@@ -26,7 +26,7 @@ class Pins:
     Attributes:
       target: target of the runs.
       program: command of `a2fjax`, after the interpreter.
-      code: folder that they import from.
+      code: folder that they import from; None for what the image of an array has.
       snapshot: digest of its files; None if the installed code runs.
       git: "commit" and "dirty"; None without git.
       packages: installed distribution -> version.
@@ -36,7 +36,7 @@ class Pins:
 
     target: Target
     program: Sequence[str]
-    code: str
+    code: str | None
     snapshot: str | None
     git: Mapping[str, Any] | None
     packages: Mapping[str, str]
@@ -59,13 +59,50 @@ class Pins:
 
     def command(self, folder: Path, words: Sequence[str]) -> JobSpec:
         """Returns the specification of another `a2fjax` command that runs in a new folder."""
+        return self._job(str(folder.relative_to(self.target.root)), words)
+
+    def array(
+        self,
+        folder: Path,
+        output: str,
+        words: Sequence[str],
+        *,
+        name: str,
+        elements: int,
+        config: Resolved | None = None,
+    ) -> JobSpec:
+        """Returns the specification of a build or cache.
+
+        Args:
+          folder: folder of its record.
+          output: folder that it fills.
+          words: arguments of its program.
+          name: its name for queues.
+          elements: number of elements.
+          config: configuration of its record's config.json, which is passed with `--config`.
+        """
+        if config is not None:
+            words = [*words, "--config", str(record.launch(folder) / "config.json")]
+        spec = self._job(output, words)
+        return dataclasses.replace(
+            spec,
+            name=formats.slug(name, output),
+            finalize=(*spec.command, "--finish"),
+            elements=elements,
+            output=output,
+            config=None if config is None else json.loads(config.to_json()),
+            retry_failures=True,
+            directory="/" if self.target.capabilities.remote else spec.directory,
+        )
+
+    def _job(self, name: str, words: Sequence[str]) -> JobSpec:
         chosen = self.target
         command = [chosen.python, *self.program, *words]
         for word in command:
             formats.utf8(word, "argument")
         remote = chosen.capabilities.remote
         return JobSpec(
-            id=str(folder.relative_to(chosen.root)),
+            id=name,
             command=tuple(command),
             directory=formats.utf8(str(chosen.root if remote else Path.cwd()), "folder"),
             python=chosen.python,
@@ -93,6 +130,7 @@ def pins(
     *,
     plugins: Sequence[str] = (),
     dry_run: bool = False,
+    array: tuple[Path, int] | None = None,
 ) -> Pins:
     """Takes the snapshot of the code and returns the pins shared by the runs of a submission.
 
@@ -101,13 +139,19 @@ def pins(
       program: command in place of `a2fjax`, after the interpreter.
       plugins: packages whose code is included in the snapshot.
       dry_run: whether to write nothing.
+      array: record folder of an array, which keeps its snapshot, and the number of elements.
 
     Raises:
       InputError, WorkFailed: as `snapshot.take` and `snapshot.packages`.
     """
-    options = chosen.options()
-    code, digest = snapshot.take(chosen.root, plugins=plugins, keep=not dry_run)
-    missing = snapshot.untracked()
+    folder, count = (chosen.root, None) if array is None else array
+    options = chosen.options(count)
+    code: str | None = None
+    digest, missing = None, []
+    # The record of a remote array stays on this machine, where its image finds no code.
+    if array is None or not chosen.capabilities.remote:
+        code, digest = snapshot.take(folder, plugins=plugins, keep=not dry_run)
+        missing = snapshot.untracked()
     if missing:
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         print(f"not in the snapshot, as git does not track them: {some}", file=sys.stderr)

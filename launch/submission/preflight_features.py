@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from a2fjax import configuration
+from a2fjax.configuration import Config, Resolved, plugins
 from a2fjax.data import records
 from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.errors import InputError
@@ -27,7 +29,7 @@ def files(shards: str) -> int:
 
 def check(
     features: str | None, experiment: str | None, settings: Mapping[str, str], *, remote: bool
-) -> list[str]:
+) -> tuple[list[str], Resolved | None]:
     """Checks the encoders to cache, without jax and without reading weights.
 
     Args:
@@ -37,7 +39,8 @@ def check(
       remote: whether paths are those of a container, which this machine cannot check.
 
     Returns:
-      The paths that the job must be able to read.
+      paths that the job must be able to read, and the configuration; None for an experiment that
+      only the image has.
 
     Raises:
       InputError: the experiment, a setting or the encoder's weights do not exist, or there is no
@@ -50,9 +53,10 @@ def check(
     paths = [absolute(file, "--config", remote)] if file else []
     if file and remote and not Path(file).is_file():
         if not features:
-            return paths  # The experiment exists inside the image only.
+            return paths, None  # The experiment exists inside the image only.
         experiment = None
-    audio = configuration.load(experiment, overrides).config.audio
+    resolved = configuration.load(experiment, overrides)
+    audio = resolved.config.audio
     encoders = [name for name in audio.features if ":" in name]
     if not encoders:
         raise InputError(
@@ -74,7 +78,21 @@ def check(
         if not remote:
             raise InputError(f"feature {name!r}: {path} does not exist")
         paths.append(absolute(path, f"feature {name!r}", remote))
-    return paths
+    return paths, resolved
+
+
+def only_encoders(resolved: Resolved) -> Resolved:
+    """Returns the part of a configuration that a feature cache depends on."""
+    config = resolved.config
+    kept = dataclasses.replace(
+        Config(), name=config.name, audio=config.audio, plugins=config.plugins
+    )
+    sources = {
+        key: where
+        for key, where in resolved.sources.items()
+        if key.startswith("audio.") or key in ("name", "plugins")
+    }
+    return Resolved(kept, sources, plugins.digests(kept))
 
 
 def absolute(path: str, what: str, remote: bool) -> str:

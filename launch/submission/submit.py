@@ -180,6 +180,8 @@ def _write(job: Job) -> None:
     for element in [*job.chosen, *([job.finalize] if job.finalize else [])]:
         if job.finalize is None:
             record.write(element.folder, element.spec)
+        else:
+            record.write_check(element.folder, element.spec)
         requeue.forget(element.folder)
     if job.finalize is None and job.indices:
         record.write_sweep(job.folder, [e.folder.name for e in job.elements])

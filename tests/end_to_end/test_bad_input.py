@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from a2fjax import rig
+from a2fjax import rig, sealed_json
 from a2fjax.animation import formats
 from a2fjax.audio import io
 from a2fjax.cli import main
 from a2fjax.data import records
-from a2fjax.training import checkpoints, checksums, tracking
+from a2fjax.training import checkpoints, tracking
 from data_pipeline import build
 from data_pipeline.demo import __main__ as demo
 from data_pipeline.demo import run as whole_demo
@@ -89,7 +89,7 @@ def bad_runs(folder, run):
     other_rig(meta)
     values = json.loads(meta.read_text())
     del values["crc32"]
-    meta.write_text(json.dumps(checksums.seal(values)))
+    meta.write_text(json.dumps(sealed_json.seal(values)))
     # A kill while the first state was written leaves only the temporary folder.
     shutil.rmtree(folder / "torn" / "checkpoints" / "2")
     steps = folder / "torn" / "checkpoints"
@@ -100,7 +100,8 @@ def bad_runs(folder, run):
     shutil.rmtree(folder / "without" / "checkpoints")
     config = json.loads((folder / "older" / "config.json").read_text())
     config["config"]["model"]["conv_widht"] = 8
-    (folder / "older" / "config.json").write_text(json.dumps(config))
+    del config["crc32"]
+    (folder / "older" / "config.json").write_text(json.dumps(sealed_json.seal(config)))
     (folder / "list" / "config.json").write_text("[1, 2]")
     (folder / "binary" / "config.json").write_bytes(b"\xff\xfe\x00" * 9)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from a2fjax import configuration
+from a2fjax.data import records
+from a2fjax.data.feature_cache import inventory
 from a2fjax.errors import InputError
 from launch import submit
 from launch.jobs import checked_code, record
@@ -57,6 +60,84 @@ def test_a_checkout_that_is_edited_while_a_job_waits_has_no_effect(cli, checkout
     assert spec.code == str(cli.runs / ".code" / spec.snapshot) and spec.directory == str(checkout)
     # Nothing was written into the snapshot, which the next run checks again.
     assert not list(Path(spec.code).rglob("__pycache__"))
+
+
+PROBE = """
+import pathlib, sys
+import a2fjax, data_pipeline
+words = sys.argv[1:]
+out = pathlib.Path(words[words.index("--out") + 1])
+name = words[words.index("--part") + 1][0] if "--part" in words else "finish"
+(out / f"{name}.from").write_text(f"{a2fjax.__file__}\\n{data_pipeline.__file__}\\n")
+"""
+
+
+@pytest.fixture
+def edited(checkout, tmp_path, monkeypatch):
+    """A checkout whose whole code is broken while an array waits, and a file beside it."""
+    (checkout / "data_pipeline").mkdir()
+    (checkout / "data_pipeline" / "__init__.py").touch()
+    (checkout / "data_pipeline" / "build.py").write_text(PROBE)
+    subprocess.run(["git", "-C", checkout, "add", "."], check=True)
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    experiment, waited = tmp_path / "experiment.py", []
+
+    def ready():
+        waited.append(True)
+        for path in (*checkout.rglob("*.py"), experiment):
+            path.write_text("raise SystemExit('what was edited was imported')\n")
+        return len(waited) > 1
+
+    resolve = submission.dependencies.resolve
+    monkeypatch.setattr(
+        submission.dependencies,
+        "resolve",
+        lambda *words: dataclasses.replace(resolve(*words), ready=ready),
+    )
+    yield experiment
+    assert len(waited) > 1
+
+
+def test_a_build_runs_from_its_snapshot(edited, tmp_path):
+    (tmp_path / "in").mkdir()
+    out = tmp_path / "shards"
+    words = ["build", str(tmp_path / "in"), "--out", str(out), "--elements", "2"]
+    assert submit.main(words) == 0
+    spec = record.read(out / ".build")
+    assert spec.code == str(out / ".build" / ".code" / spec.snapshot)
+    for name in ("1", "2", "finish"):
+        lines = (out / f"{name}.from").read_text().splitlines()
+        assert lines == [f"{spec.code}/{p}/__init__.py" for p in ("a2fjax", "data_pipeline")]
+    # A snapshot that was changed does not run.
+    (out / "1.from").unlink()
+    (Path(spec.code) / "sitecustomize.py").write_text("")
+    (out / ".build" / "elements" / "1" / "launch" / "exit").write_text("1\n")
+    assert submit.main(["retry", str(out)]) == 2
+    assert not (out / "1.from").exists()
+    text = (out / ".build" / "elements" / "1" / "launch" / "logs" / "rank-0.log").read_text()
+    assert "was changed" in text and "same command again" in text
+
+
+def test_a_cache_runs_from_its_snapshot_with_the_experiment_as_it_was(
+    edited, tmp_path, tiny_shards, tiny_encoder
+):
+    shards = shutil.copytree(tiny_shards, tmp_path / "shards")
+    edited.write_text(
+        "def get_config():\n"
+        f"    return {{'name': 'mine', 'audio': {{'features': ('mel', {tiny_encoder!r})}}}}\n"
+    )
+    words = ["cache", str(shards), "--config", str(edited), "--elements", "1"]
+    assert submit.main(words) == 0
+    (found,) = inventory.caches(shards, records.read_manifest(shards))
+    assert found.state == "complete"
+    folder = shards / "feature_cache" / ".build"
+    spec = record.read(folder)
+    assert spec.code == str(folder / ".code" / spec.snapshot) and spec.steps is None
+    pinned = configuration.load(folder / "launch" / "config.json")
+    assert pinned.config.audio.features == ("mel", tiny_encoder)
+    assert pinned.sources["audio.features"] == str(edited)
 
 
 def test_a_snapshot_that_was_changed_does_not_run(cli, checkout, capsys):

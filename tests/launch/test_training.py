@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from a2fjax import sealed_json
 from a2fjax.errors import InputError
 from launch import schedulers, submit
 from launch.jobs import folders, progress
@@ -167,8 +168,10 @@ def test_runs_of_the_training_command_alone_are_listed_and_compared(cli, capsys)
     for name, step in (("complete", 3), ("partial", 2)):
         run = cli.runs / name
         (run / "checkpoints" / str(step)).mkdir(parents=True)
-        values = {**config, "config": {**config["config"], "seed": step}}
-        (run / "config.json").write_text(json.dumps(values))
+        del config["crc32"]
+        config["config"]["seed"] = step
+        config = sealed_json.seal(config)
+        (run / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
     assert cli("list") == 0
     out = capsys.readouterr().out

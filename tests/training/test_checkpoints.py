@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from a2fjax import rig
+from a2fjax import rig, sealed_json
 from a2fjax.configuration import CheckpointConfig, Resolved, ShardingConfig
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.sharding import device_mesh
-from a2fjax.training import checkpoints, checksums, optimizer, orbax_errors, state
+from a2fjax.training import checkpoints, optimizer, orbax_errors, state
 from a2fjax.training.checkpoint_writer import CheckpointWriter
 
 
@@ -57,7 +57,7 @@ def edit_meta(run, step, change):
     """Rewrites a checkpoint's meta as a version of the program with other values would."""
     path = run / "checkpoints" / str(step) / "meta" / "metadata"
     meta = {k: v for k, v in json.loads(path.read_text()).items() if k != "crc32"}
-    path.write_text(json.dumps(checksums.seal(change(meta))))
+    path.write_text(json.dumps(sealed_json.seal(change(meta))))
 
 
 def equal(a, b):

@@ -1,6 +1,8 @@
 """Damaged checkpoints are refused by the name of what is damaged, however they are loaded."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -8,10 +10,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from a2fjax import configuration, sealed_json
+from a2fjax.api import inspection
 from a2fjax.configuration import CheckpointConfig, Resolved
 from a2fjax.errors import InputError
-from a2fjax.training import checkpoints, checksums, optimizer, starting_point, state
+from a2fjax.infer import run_config
+from a2fjax.training import checkpoints, checksums, optimizer, run_dir, starting_point, state
 from a2fjax.training.checkpoint_writer import CheckpointWriter
+from launch.jobs import direct
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +97,7 @@ def test_training_and_starting_points_refuse_damage(run, saved, item, toy):
     meta = {k: v for k, v in json.loads(path.read_text()).items() if k != "crc32"}
     name = next(iter(meta["checksums"][item]))
     meta["checksums"][item][name] = "ffffffff"
-    path.write_text(json.dumps(checksums.seal(meta)))
+    path.write_text(json.dumps(sealed_json.seal(meta)))
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), saved[1]
     )
@@ -111,6 +117,71 @@ def test_a_checkpoint_without_checksums_is_refused(run):
     path.write_text(json.dumps({k: v for k, v in meta.items() if k != "checksums"}))
     with pytest.raises(InputError, match="meta .it has no checksums"):
         checkpoints.load_params(run)
+
+
+def loads_of(run, config):
+    """Every way in which a program reads a run's settings or starts from its weights."""
+    again = Resolved(config, {})
+    start = dataclasses.replace(config, init_from=str(run))
+    return {
+        "resume": lambda: run_dir.check(run, again),
+        "infer and evaluate": lambda: run_config.read_config(run),
+        "inspect": lambda: inspection.describe_run(run),
+        "weights": lambda: checkpoints.load_params(run),
+        "init_from": lambda: starting_point.initial_params(start, run.parent / "new"),
+        "train --config": lambda: configuration.load(run / "config.json"),
+        "list": lambda: direct.config(run),
+    }
+
+
+@pytest.mark.parametrize("key", ["dropout", "window_frames", "emotion_dropout", "steps", "plugins"])
+def test_a_changed_setting_is_refused_on_every_load(run, toy, key):
+    path = run / "config.json"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if f'"{key}": ' in line)
+    name, value = lines[at].split(": ", 1)
+    digit = re.search(r"\d", value)
+    value = (
+        value.replace(digit[0], "7" if digit[0] != "7" else "3", 1) if digit else '{"a": "b"},\n'
+    )
+    path.write_text("".join([*lines[:at], f"{name}: {value}", *lines[at + 1 :]]))
+    assert path.read_text() != whole
+    for what, load in loads_of(run, toy.config()).items():
+        with pytest.raises(InputError) as error:
+            load()
+        text = str(error.value)
+        assert f"{path}: was changed after it was written" in text, what
+        assert "--config.KEY=VALUE" in text and "\n" not in text
+
+
+def test_settings_are_changed_with_flags_and_layout_does_not_count(run, toy):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    for what, load in loads_of(run, toy.config()).items():
+        if what != "inspect":  # it builds a real model, which the stand-in's weights are not
+            load()
+    longer = configuration.load(path, {"steps": "99"})
+    run_dir.check(run, longer)
+    run_dir.record(run, longer)
+    assert run_config.read_config(run).config == longer.config
+    with pytest.raises(InputError, match="seed was 0, now 5"):
+        run_dir.check(run, configuration.load(path, {"seed": "5"}))
+
+
+def test_no_flipped_bit_of_the_settings_is_loaded(run):
+    path, rng = run / "config.json", np.random.default_rng(2)
+    before = configuration.from_json(path.read_bytes())
+    refused = 0
+    for _ in range(60):
+        restore = flip(path, rng)
+        try:
+            after = configuration.from_json(path.read_bytes())
+            assert after == before  # the bit was in the layout
+        except InputError:
+            refused += 1
+        restore()
+    assert refused > 20
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.int8, np.bool_, np.int64])
