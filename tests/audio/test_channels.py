@@ -56,7 +56,7 @@ def test_speech_beside_something_else(tmp_path, speech, kind, first):
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, 2.0])
-@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("delay", [0, 3, 30])
 def test_opposite_polarity(speech, gain, delay):
     voice = speech()
     second = -gain * np.concatenate([np.zeros(delay, np.float32), voice[: len(voice) - delay]])
