@@ -33,6 +33,7 @@ _OWN_FLAGS = (
     "--seed",
     "--max-parallel",
 )
+_TAIL = 1 << 16  # bytes of a log that hold its last line
 _SAY_SECONDS = 60.0
 _PATIENCE = 120.0
 """Seconds for a run's specification to be written."""
@@ -141,7 +142,7 @@ class _Runs:
             if run is not None and (self._wait or code is not None):
                 return run
             if code is not None or time.monotonic() > end:
-                message = last_line(log.read_text(errors="replace"))
+                message = last_line(budgets.read_tail(log, _TAIL).decode(errors="replace"))
                 kind = InputError if code == errors.EXIT_BAD_INPUT else WorkFailed
                 raise kind(f"trial {number}: was not started: {message}")
             time.sleep(0.1)

@@ -153,7 +153,7 @@ def exclusive(root: Path, name: str, *, dry_run: bool = False) -> Iterator[Calla
         return
     files.make_folder(root / LOCKS)
     end = time.monotonic() + _LOCK_SECONDS
-    with (root / LOCKS / name).open("a") as file:
+    with files.open_append(root / LOCKS / name) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
