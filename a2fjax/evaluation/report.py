@@ -46,7 +46,7 @@ CLIP_METRICS = (
 )
 
 LEGEND = (
-    "jaw and mouth unless said: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
+    "jaw and mouth unless stated: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
     "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
     "lag > 0 is late, at_r = the correlation there; "
     "amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
@@ -193,7 +193,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
     ]
     lines += _table(rows)
     lines += _change_table(split, part)
-    lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
+    lines += ["", f"{split}, model by channel group (* not audible: in no score)"]
     lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
     for kind in ("by_emotion", "by_subject"):
         every = sorted(

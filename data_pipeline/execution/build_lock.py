@@ -46,7 +46,7 @@ def hold(work: Path, *, shared: bool = False, log: WriteLine = lambda line: None
                 raise
             held = False
             log(
-                f"warning: {work.parent}: its disk has no locks ({error.strerror}): see to it that "
+                f"warning: {work.parent}: its disk has no locks ({error.strerror}): make sure that "
                 "no other build writes there"
             )
         yield held

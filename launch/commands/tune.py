@@ -95,9 +95,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
         value = "-" if result.value is None else f"{result.value:.6g}"
         print(f"  {result.number:4d}  {result.state:8s}  {value:>10s}  {_words(result.trial)}")
     if not done:
-        raise WorkFailed(
-            f"{args.name}: no trial ended well; `submit.py logs {args.name}` shows why"
-        )
+        raise WorkFailed(f"{args.name}: no trial succeeded; `submit.py logs {args.name}` shows why")
     least, best = min(done, key=lambda pair: pair[0])
     print(f"{args.name}: best is trial {best.number}, {metric} {sign * least:.6g}: {best.run}")
     print(f"`submit.py status {args.name} --sort={args.metric}` has the table")
