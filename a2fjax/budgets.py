@@ -41,8 +41,13 @@ DEFAULTS: dict[str, tuple[float, str]] = {
 
 _UNPACKED_FREELY = 256e6  # bytes
 _SEPARATORS = (b",", b";", b"\t", b" ", b"\n")
-_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
-_STEP = [(b in b"[{") - (b in b"]}") for b in range(256)]
+_NO_MARKS = bytes(sorted(set(range(256)) - set(b"[]{},")))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_ROUNDS = 64
+_ONLY_DIGITS = bytes(ord("0") if 48 <= b < 58 else 32 for b in range(256))
+_LONG = b"0" * 19
+"""So many digits may not fit into 64 bits."""
+
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -200,12 +205,16 @@ def parse_json(text: str | bytes, *, name: str) -> Any:
 JSON and TOML; A2F_BUDGET_JSON_DEPTH sets the limit
     """
     try:
+        data = text if isinstance(text, bytes) else b""
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text))
         text = text.removeprefix("\ufeff")
-        check_json(text, name)
-        value = json.loads(text, parse_int=_int64 if re.search(r"\d{19}", text) else None)
-        if re.search(r"\\u[dD][89a-fA-F]", text):
+        if json.detect_encoding(data) != "utf-8" or not data:
+            data = text.encode("utf-8", "surrogatepass")
+        check_json(data, name)
+        long = _LONG in data.translate(_ONLY_DIGITS)
+        value = json.loads(text, parse_int=_int64 if long else None)
+        if b"\\u" in data and re.search(rb"\\u[dD][89a-fA-F]", data):
             json.dumps(value, ensure_ascii=False).encode()
     except InputError:
         raise
@@ -214,15 +223,15 @@ JSON and TOML; A2F_BUDGET_JSON_DEPTH sets the limit
     return value
 
 
-def check_json(text: str, where: str | Path) -> None:
-    """Checks the values and levels of a JSON text before it is parsed.
+def check_json(data: bytes, where: str | Path) -> None:
+    """Checks the values and levels of a JSON text in UTF-8 before it is parsed.
 
     Raises:
       InputError: more than the budgets `values_millions` and `json_depth`.
     """
-    data = text.encode("utf-8", "surrogatepass")
-    check("values_millions", sum(data.count(mark) for mark in (b",", b"[", b"{")) / 1e6, where)
-    check_depth(data, where)
+    marks = data.translate(_SQUARE, _NO_MARKS)
+    check("values_millions", (marks.count(b",") + marks.count(b"[")) / 1e6, where)
+    _check_depth(marks.replace(b",", b""), data, where)
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:
@@ -245,13 +254,22 @@ def check_depth(data: bytes, where: str | Path) -> None:
     Raises:
       InputError: deeper than the budget `json_depth`.
     """
-    depth = _depth(data)  # With the brackets in strings.
-    if depth > budget("json_depth"):
-        check("json_depth", _depth(_STRING.sub(b"", data)), where)
+    _check_depth(data.translate(_SQUARE, _NO_MARKS + b","), data, where)
 
 
-def _depth(data: bytes) -> int:
-    return max(accumulate(_STEP[b] for b in data.translate(None, _NO_BRACKETS)), default=0)
+def _check_depth(brackets: bytes, data: bytes, where: str | Path) -> None:
+    """Checks the nesting of a text; `brackets` are all square and include those of strings."""
+    limit, rounds = budget("json_depth"), 0
+    # A round takes at most one level away, and is much faster than counting in Python.
+    while rounds < min(limit, _ROUNDS):
+        fewer = brackets.replace(b"[]", b"")
+        if len(fewer) == len(brackets):
+            break
+        brackets, rounds = fewer, rounds + 1
+    if rounds + brackets.count(b"[") > limit:
+        outside = _STRING.sub(b"", data).translate(_SQUARE, _NO_MARKS + b",")
+        depth = max(accumulate(1 if b == ord("[") else -1 for b in outside), default=0)
+        check("json_depth", depth, where)
 
 
 def _int64(text: str) -> int:

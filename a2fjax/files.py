@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,19 +143,39 @@ def write_text(path: str | Path, text: str, *, mode: int = 0o666) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def open_append(path: str | Path, *, mode: int = 0o666, flags: int = 0) -> IO[bytes]:
+    """Opens a file for appending and locks, without a buffer; makes it if it does not exist.
+
+    Opening a pipe would wait for its other end, and writing to a device could do anything.
+
+    Args:
+      path: the file.
+      mode: permissions of a new file.
+      flags: further flags of `os.open`.
+
+    Raises:
+      OSError: it cannot be opened, or is not a file.
+    """
+    flags |= os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_NONBLOCK
+    handle = os.open(path, flags, mode)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return open(handle, "ab", buffering=0)
+
+
 def open_private(path: str | Path) -> IO[bytes]:
     """Opens a file for appending; only its owner may read it.
 
     An existing file loses the permissions of others.
 
     Raises:
-      OSError: it cannot be opened, or is a link.
+      OSError: it cannot be opened, is a link, or is not a file.
     """
-    flags = os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_WRONLY
-    handle = os.open(path, flags, PRIVATE)
+    file = open_append(path, mode=PRIVATE, flags=os.O_NOFOLLOW)
     with contextlib.suppress(OSError):  # A file of another user.
-        os.fchmod(handle, PRIVATE)
-    return open(handle, "ab")
+        os.fchmod(file.fileno(), PRIVATE)
+    return file
 
 
 def is_locked(path: Path) -> bool:
@@ -162,12 +183,17 @@ def is_locked(path: Path) -> bool:
     import fcntl
 
     try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
+    finally:
+        os.close(handle)
     return False
 
 

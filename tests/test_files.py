@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 
 import pytest
@@ -102,3 +103,29 @@ def test_names_inside(tmp_path):
     assert files.inside(tmp_path, "...a", where="x", plain=True) == tmp_path / "...a"
     with pytest.raises(InputError, match="expected a file name inside"):
         files.inside(tmp_path, "a/b", where="x", plain=True)
+
+
+@pytest.mark.parametrize("opened", [files.open_append, files.open_private])
+def test_only_files_are_appended_to(tmp_path, opened):
+    with opened(tmp_path / "log") as file:
+        file.write(b"a")
+    with opened(tmp_path / "log") as file:
+        file.write(b"b")
+    assert (tmp_path / "log").read_bytes() == b"ab"
+    os.mkfifo(tmp_path / "pipe")  # Opening it would wait for a reader.
+    with pytest.raises(OSError, match="not a file"):
+        opened(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file"):
+        opened("/dev/null")
+    with pytest.raises(OSError, match="directory"):
+        opened(tmp_path)
+    assert not files.is_locked(tmp_path / "pipe") and not files.is_locked(tmp_path / "none")
+
+
+def test_a_lock_is_seen(tmp_path):
+    path = tmp_path / "lock"
+    with files.open_append(path) as file:
+        assert not files.is_locked(path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert files.is_locked(path)
+    assert not files.is_locked(path)

@@ -111,7 +111,7 @@ def read_json(path: Path, name: str = "") -> Any:
       InputError: not JSON, beyond the budgets, or an object that has a key twice.
     """
     text, where = _decoded(path, budgets.read_bytes(path)), f"{name} {path}".strip()
-    budgets.check_json(text, where)
+    budgets.check_json(text.encode("utf-8", "surrogatepass"), where)
     try:
         try:
             return json.loads(text, object_pairs_hook=_unique_keys)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from a2fjax import budgets
 from a2fjax.errors import InputError, nearest
 
 
@@ -31,7 +32,7 @@ def load(path: Path, kind: str) -> ModuleType:
     with guarded(path):
         # Python's own loader would write bytecode beside the file, and run that instead of a file
         # that has changed within the same second.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        exec(compile(budgets.read_bytes(path), str(path), "exec"), module.__dict__)
     return module
 
 

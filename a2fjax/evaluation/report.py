@@ -22,9 +22,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from a2fjax import budgets, files
+from a2fjax import budgets, files, typed_json
 from a2fjax.errors import InputError
 from a2fjax.metrics import suite
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
@@ -46,7 +46,7 @@ CLIP_METRICS = (
 )
 
 LEGEND = (
-    "jaw and mouth unless said: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
+    "jaw and mouth unless stated: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
     "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
     "lag > 0 is late, at_r = the correlation there; "
     "amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
@@ -130,20 +130,53 @@ def read(path: str | Path) -> dict[str, Any]:
     """Reads a report written by `write`.
 
     Raises:
-      InputError: no such file, or not a report of this schema.
+      InputError: no such file, not a report of this schema, or a value of another type.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"report {path}: no such file")
-    try:
-        result = budgets.load_json(path)
-        schema = result["schema"]
-        missing = {"splits", "headline", "run", "step"} - result.keys()
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an evaluation report ({error})") from None
-    if schema != SCHEMA or missing:
-        raise InputError(f"{path}: report of schema {schema}, this version reads {SCHEMA}")
+    result = budgets.load_json(path)
+    if not isinstance(result, dict) or "schema" not in result:
+        raise InputError(f"{path}: not an evaluation report (it states no schema)")
+    if result["schema"] != SCHEMA:
+        raise InputError(
+            f"{path}: report of schema {result['schema']!r}, this version reads {SCHEMA}"
+        )
+    # Values that no table shows stay as they are.
+    typed_json.build(_Report, result, name=str(path), strict=False)
     return result
+
+
+_Row = dict[str, float | None]
+_Intervals = dict[str, tuple[float, float] | None]
+
+
+class _Group(TypedDict):
+    clips: int
+    metrics: _Row
+
+
+class _Split(TypedDict):
+    clips: int
+    subjects: int
+    seconds: float
+    skipped: list[Any]
+    model: _Row
+    interval: _Intervals
+    baselines: dict[str, _Row]
+    robustness: dict[str, _Row]
+    difference: NotRequired[dict[str, _Intervals]]
+    by_subject: dict[str, _Group]
+    by_emotion: dict[str, _Group]
+
+
+class _Report(TypedDict):
+    run: str | None
+    step: int
+    synthetic: bool
+    quick: bool
+    splits: dict[str, _Split]
+    headline: list[str]
 
 
 def _split_table(split: str, part: dict[str, Any]) -> list[str]:
@@ -160,10 +193,12 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
     ]
     lines += _table(rows)
     lines += _change_table(split, part)
-    lines += ["", f"{split}, model by channel group (* speech does not tell: no part of a score)"]
+    lines += ["", f"{split}, model by channel group (* not audible: in no score)"]
     lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
     for kind in ("by_emotion", "by_subject"):
-        every = sorted(part[kind].items(), key=lambda p: -(p[1]["metrics"]["rmse_ratio"] or 0.0))
+        every = sorted(
+            part[kind].items(), key=lambda p: -(p[1]["metrics"].get("rmse_ratio") or 0.0)
+        )
         shown = every[:SHOWN]
         rows = [(f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in shown]
         more = f" (the worst {SHOWN} of {len(every)})" if len(every) > SHOWN else ""
@@ -180,8 +215,9 @@ def _change_table(split: str, part: dict[str, Any]) -> list[str]:
     """Returns the change of the ratio under each condition; older reports have none."""
     rows = []
     for name, change in part.get("difference", {}).items():
-        own, other = part["model"]["rmse_ratio"], part["robustness"][name]["rmse_ratio"]
-        low, high = change["rmse_ratio"] or (None, None)
+        altered = part["robustness"].get(name, {})
+        own, other = part["model"].get("rmse_ratio"), altered.get("rmse_ratio")
+        low, high = change.get("rmse_ratio") or (None, None)
         added = None if own is None or other is None else other - own
         rows.append([name, *(_show(value, "{:+.3f}") for value in (added, low, high))])
     if not rows:
@@ -194,9 +230,11 @@ def _group_rows(model: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name in WEIGHT_GROUPS:
         keys = ("bs_mae", "bs_rmse", "vel_mae", "corr", "amp_ratio")
-        values = [_show(model[f"{key}/{name}"], "{:.4f}") for key in keys]
+        values = [_show(model.get(f"{key}/{name}"), "{:.4f}") for key in keys]
         rows.append([f"{name}{'*' if name in UNPREDICTABLE else ''}", *values])
-    angles = [_show(model[f"eye_angle_{key}/eye_angles"], "{:.2f} deg") for key in ("mae", "rmse")]
+    angles = [
+        _show(model.get(f"eye_angle_{key}/eye_angles"), "{:.2f} deg") for key in ("mae", "rmse")
+    ]
     return [*rows, ["eye_angles*", *angles, "", "", ""]]
 
 

@@ -162,7 +162,7 @@ def check_params(params: Any, expected: Any, *, name: str) -> None:
     """
     have, want = _by_name(params), _by_name(expected)
     wrong = [f"{n} is missing (the model has {_spell(want[n])})" for n in want if n not in have]
-    wrong += [f"{n} is too much ({_spell(have[n])})" for n in have if n not in want]
+    wrong += [f"{n} is unexpected ({_spell(have[n])})" for n in have if n not in want]
     wrong += [
         f"{n} is {_spell(have[n])} (the model has {_spell(want[n])})"
         for n in want

@@ -52,7 +52,7 @@ def claim(workdir: Path, resolved: Resolved) -> Iterator[None]:
     check(workdir, resolved)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        held = (workdir / "lock").open("a")
+        held = files.open_append(workdir / "lock")
     except OSError as error:
         raise InputError(f"--workdir {workdir}: cannot be written ({error.strerror})") from None
     with held:

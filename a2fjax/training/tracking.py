@@ -40,8 +40,7 @@ class MetricsFile:
         text = "".join(json.dumps(line) + "\n" for line in kept)
         if path.exists() and path.read_bytes() != text.encode():  # Leave a finished run untouched.
             files.write_text(path, text)
-        # Unbuffered, so that a failed write raises at once.
-        self._file = path.open("ab", buffering=0)
+        self._file = files.open_append(path)
 
     def has(self, key: str) -> bool:
         """Returns True if the file had a line of its opening step with this key."""

@@ -94,7 +94,7 @@ def generate(
     missing = [p for p in everybody if not write_subject.is_done(out, p, fingerprint)]
     already = len(everybody) - len(missing)
     if already:
-        print(f"{already} of {len(everybody)} people are there already")
+        print(f"{already} of {len(everybody)} people exist already")
     _run(out, missing, fingerprint, workers)
     _summarise(out, [p.name for p in everybody])
 

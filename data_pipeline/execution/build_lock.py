@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from a2fjax import files
 from a2fjax.errors import InputError
 from data_pipeline.execution.console import WriteLine
 
@@ -34,7 +35,7 @@ def hold(work: Path, *, shared: bool = False, log: WriteLine = lambda line: None
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     # Over NFS, shared locks need read access and exclusive locks write access.
-    with (work / "lock").open("a+") as file:
+    with files.open_append(work / "lock") as file:
         held = True
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -45,7 +46,7 @@ def hold(work: Path, *, shared: bool = False, log: WriteLine = lambda line: None
                 raise
             held = False
             log(
-                f"warning: {work.parent}: its disk has no locks ({error.strerror}): see to it that "
+                f"warning: {work.parent}: its disk has no locks ({error.strerror}): make sure that "
                 "no other build writes there"
             )
         yield held

@@ -261,11 +261,11 @@ def _group(
         raise InputError(f"{path}: truncated or damaged at byte {offset} (frame {frame})")
     wide = tag == b"FOR8"
     if len(head) < (16 if wide else 8):
-        raise InputError(f"{path}: truncated: frame {frame} is not whole")
+        raise InputError(f"{path}: truncated: frame {frame} is incomplete")
     length = struct.unpack(">q", head[8:16])[0] if wide else struct.unpack(">I", head[4:8])[0]
     content = offset + (16 if wide else 8)
     if length < 4 or content + length > size:
-        raise InputError(f"{path}: truncated: frame {frame} is not whole")
+        raise InputError(f"{path}: truncated: frame {frame} is incomplete")
     end = content + length
     # Sizes exclude padding, and two alignments are in use for the next block.
     for padded in (end, end + -length % 4, end + -length % 8):

@@ -33,6 +33,7 @@ _OWN_FLAGS = (
     "--seed",
     "--max-parallel",
 )
+_TAIL = 1 << 16  # bytes of a log that hold its last line
 _SAY_SECONDS = 60.0
 _PATIENCE = 120.0
 """Seconds for a run's specification to be written."""
@@ -94,9 +95,7 @@ def tune(args: argparse.Namespace, argv: Sequence[str], extra: Sequence[str]) ->
         value = "-" if result.value is None else f"{result.value:.6g}"
         print(f"  {result.number:4d}  {result.state:8s}  {value:>10s}  {_words(result.trial)}")
     if not done:
-        raise WorkFailed(
-            f"{args.name}: no trial ended well; `submit.py logs {args.name}` shows why"
-        )
+        raise WorkFailed(f"{args.name}: no trial succeeded; `submit.py logs {args.name}` shows why")
     least, best = min(done, key=lambda pair: pair[0])
     print(f"{args.name}: best is trial {best.number}, {metric} {sign * least:.6g}: {best.run}")
     print(f"`submit.py status {args.name} --sort={args.metric}` has the table")
@@ -141,7 +140,7 @@ class _Runs:
             if run is not None and (self._wait or code is not None):
                 return run
             if code is not None or time.monotonic() > end:
-                message = last_line(log.read_text(errors="replace"))
+                message = last_line(budgets.read_tail(log, _TAIL).decode(errors="replace"))
                 kind = InputError if code == errors.EXIT_BAD_INPUT else WorkFailed
                 raise kind(f"trial {number}: was not started: {message}")
             time.sleep(0.1)

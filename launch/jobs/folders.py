@@ -100,9 +100,9 @@ def new(root: Path, name: str) -> Path:
     """
     folder = root / name
     if record.is_job(folder) or record.is_sweep(folder):
-        raise InputError(f"{name}: is there already; `submit.py resume {name}` continues it")
+        raise InputError(f"{name}: exists already; `submit.py resume {name}` continues it")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already and was not made by submit.py; use --name")
+        raise InputError(f"{folder}: exists already and was not made by submit.py; use --name")
     return folder
 
 
@@ -153,7 +153,7 @@ def exclusive(root: Path, name: str, *, dry_run: bool = False) -> Iterator[Calla
         return
     files.make_folder(root / LOCKS)
     end = time.monotonic() + _LOCK_SECONDS
-    with (root / LOCKS / name).open("a") as file:
+    with files.open_append(root / LOCKS / name) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from a2fjax import budgets
 from a2fjax.errors import InputError, WorkFailed
 from launch import schedulers
 from launch.jobs import outcome, record, worker
@@ -73,7 +74,7 @@ def _choose(folder: Path, element: int | None) -> Path:
 def _follow(run: Path, path: Path) -> None:
     position, asked, active = 0, 0.0, True
     while True:
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with contextlib.suppress(InputError), budgets.regular_file(path).open("rb") as file:
             file.seek(position)
             text = file.read()
             position += len(text)

@@ -52,7 +52,7 @@ def _show_array(folder: Path, members: Mapping[Path, State]) -> None:
     print(f"  finalize: {members[record.finalize(folder)].name}")
     if states.blocked(members):
         print(
-            "  waits for work that did not end well, and never starts: `submit.py cancel "
+            "  waits for work that did not succeed, and never starts: `submit.py cancel "
             f"{spec.id}`, then `submit.py retry {spec.id}` once that is done"
         )
 
@@ -67,7 +67,7 @@ def _show_run(run: Path, state: State, indent: str) -> None:
         print(f"  {job}, attempt {submitted.attempt}, submitted {submitted.time}, code {code}")
     if state.blocked:
         print(
-            f"{indent}  waits for a run that did not end well, and never starts: `submit.py "
+            f"{indent}  waits for a run that did not succeed, and never starts: `submit.py "
             f"cancel {spec.id}`, then `submit.py resume {spec.id}` once that run is done"
         )
     elif state.reason:

@@ -94,7 +94,7 @@ def _report(members: Sequence[Path], current: dict[Path, State]) -> int:
     if states.blocked(current):
         for run in [last] if array else [m for m in members if current[m].active]:
             print(
-                f"{record.read(run).id}: waits for work that did not end well, and never starts",
+                f"{record.read(run).id}: waits for work that did not succeed, and never starts",
                 file=sys.stderr,
             )
     for run in [last] if array else members:

@@ -16,7 +16,7 @@ from launch.monitor import states
 from launch.schedulers.base import Dependencies
 
 CONDITIONS = ("ok", "any")
-"""It ended well, or it ended at all."""
+"""Whether the dependency must succeed, or only end."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -234,7 +234,7 @@ def _monitor(commands: _Commands[argparse.ArgumentParser]) -> None:
         "status": "state and progress of a run, a sweep or an array",
         "logs": "print the log of a run or element (default: one that went wrong)",
         "cancel": "stop what runs and waits",
-        "retry": "run again what did not end well",
+        "retry": "run again what did not succeed",
         "wait": "wait until all has ended; the exit code is that of the job",
     }
     for name, text in texts.items():

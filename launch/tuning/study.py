@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration, files
+from a2fjax import budgets, configuration, files
 from a2fjax.errors import InputError, nearest
 from launch.sweeps import sweep
 from launch.sweeps.spaces import Space
@@ -93,20 +93,44 @@ class Study:
     """Optuna's study, by trial numbers."""
 
     def __init__(self, folder: Path, spaces: dict[str, Space] | None, settings: Settings) -> None:
-        self._optuna = optuna = _optuna()
+        self._optuna = _optuna()
         self._folder, self._spaces, self._settings = folder, spaces, settings
-        journal = optuna.storages.journal
-        path = str(folder / JOURNAL)
-        storage = optuna.storages.JournalStorage(
+        try:
+            self._study = self._open(str(folder / JOURNAL))
+            damage = self._damage()
+        except Exception as error:  # noqa: BLE001 - Optuna replays lines without checking them
+            damage = f"{type(error).__name__}: {error}"
+        if damage:
+            raise InputError(
+                f"{folder / JOURNAL}: damaged ({damage[:200]}); delete it to begin the study anew"
+            )
+
+    def _open(self, path: str) -> Any:
+        journal = self._optuna.storages.journal
+        storage = self._optuna.storages.JournalStorage(
             journal.JournalFileBackend(path, lock_obj=journal.JournalFileSymlinkLock(path))
         )
-        self._study = optuna.create_study(
+        return self._optuna.create_study(
             storage=storage,
             study_name=_NAME,
             load_if_exists=True,
             pruner=self._pruner(),
-            direction="minimize" if settings.better == "lower" else "maximize",
+            direction="minimize" if self._settings.better == "lower" else "maximize",
         )
+
+    def _damage(self) -> str:
+        """Returns the first note of a trial that no driver wrote; "" if there is none."""
+        trials = self._trials()
+        for number, trial in enumerate(trials):
+            notes = trial.user_attrs
+            for name, value in notes.items():
+                if not _is_note(name, value, number):
+                    return f"trial {number}: {name} is {value!r}"
+            if not all(map(math.isfinite, trial.intermediate_values.values())):
+                return f"trial {number}: a value is not finite"
+            if "starting" in notes and not {"overrides", "key"} <= notes.keys():
+                return f"trial {number}: it has no values"
+        return ""
 
     def check_same(self) -> None:
         """Checks that the journal belongs to the same search.
@@ -274,7 +298,7 @@ def held(folder: Path) -> Iterator[None]:
     """Locks a study's folder, and repairs the journal left by a killed driver."""
     files.make_folder(folder)
     try:
-        lock = (folder / LOCK).open("a")
+        lock = files.open_append(folder / LOCK)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     with lock:
@@ -284,8 +308,8 @@ def held(folder: Path) -> Iterator[None]:
             raise InputError(f"{folder}: another driver is running") from None
         (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal = folder / JOURNAL
-        if journal.is_file():
-            text = journal.read_bytes()
+        if journal.exists():
+            text = budgets.read_bytes(journal)
             complete = text.rfind(b"\n") + 1
             if complete < len(text):  # the next line would continue an incomplete one
                 with journal.open("r+b") as file:
@@ -306,6 +330,18 @@ def _optuna() -> Any:
 def _state(name: str) -> str:
     known = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
     return known.get(name, "running")
+
+
+def _is_note(name: str, value: Any, number: int) -> bool:
+    """Returns whether a driver can have written a note on a trial."""
+    if name in ("starting", "pruned"):
+        return value is True
+    if name in ("run", "key"):
+        return isinstance(value, str)
+    if name == "same_as":
+        return isinstance(value, int) and 0 <= value < number
+    texts = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    return name == "overrides" and texts
 
 
 def _texts(space: Space) -> list[str]:

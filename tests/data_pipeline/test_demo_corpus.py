@@ -177,7 +177,7 @@ def test_what_is_done_is_used_again_and_what_is_missing_is_made(corpus, tmp_path
     (out / "captures" / "mine").mkdir()
     generate(out, **SIZE)
     text = capsys.readouterr().out
-    assert "2 of 3 people are there already" in text and "phones without a target: 0" in text
+    assert "2 of 3 people exist already" in text and "phones without a target: 0" in text
     made = {p.name for p in (out / "captures").iterdir()}
     assert made == {"demo000", "demo001", "demo002", "mine"}
     for name in ("demo000", "demo002"):
@@ -206,7 +206,7 @@ def test_a_killed_run_leaves_whole_people_only_and_continues(tmp_path):
         assert (out / "captures" / name / "xform" / "eye_rotations_all.npz").is_file()
         assert list((out / "truth" / name).glob("slate.npz"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"{len(whole)} of 6 people are there already" in done.stdout
+    assert f"{len(whole)} of 6 people exist already" in done.stdout
     assert len(list((out / "captures").iterdir())) == 6
 
 

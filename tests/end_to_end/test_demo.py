@@ -78,7 +78,7 @@ def test_the_whole_demo_and_then_again(tmp_path):
     second = demo(folder, f"--audio={tmp_path / 'my voice.flac'}", "--emotion=happy")
     spent = processor_seconds() - start
     assert second.returncode == 0, second.stdout + second.stderr
-    for words in ("people are there already", "is up to date", "already finished: 30 of 30"):
+    for words in ("people exist already", "is up to date", "already finished: 30 of 30"):
         assert words in second.stdout
     assert all(line in second.stdout for line in report["headline"])
     assert state(*done) == before

@@ -1,5 +1,6 @@
 """Fine-tuning by the command line: another run's averaged weights are where training starts."""
 
+import dataclasses
 import re
 import shutil
 
@@ -7,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from a2fjax import configuration
 from a2fjax.cli import main
+from a2fjax.errors import InputError
 from a2fjax.models import params as params_lib
-from a2fjax.training import checkpoints
+from a2fjax.training import checkpoints, starting_point
 
 
 def leaves(run, step, item="ema"):
@@ -44,6 +47,17 @@ def test_a_tuned_run_goes_on_without_the_run_it_began_with(trained, tmp_path):
     assert checkpoints.steps(parted)[-1] == 3
     constants = [checkpoints.load_params(r)[1]["constants"] for r in (whole, parted)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *constants))
+
+
+def test_a_run_s_constants_are_not_measured_again(trained, tmp_path):
+    """A continued run takes them from its checkpoint and does not read its shards for them."""
+    config = configuration.from_json((trained.run / "config.json").read_bytes()).config
+    data = dataclasses.replace(config.data, shards=(str(tmp_path / "nowhere"),))
+    config = dataclasses.replace(config, data=data)
+    starting_point.build_task(config, trained.run, {})
+    starting_point.build_task(dataclasses.replace(config, init_from=str(trained.run)), tmp_path, {})
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        starting_point.build_task(config, tmp_path, {})
 
 
 @pytest.mark.parametrize(

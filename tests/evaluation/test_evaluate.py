@@ -254,6 +254,44 @@ def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == text
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (("splits",), [], "splits is \\[\\], expected an object"),
+        (("splits", "test_subjects", "model", "mod"), "x", "model.mod is 'x', expected a finite"),
+        (("splits", "test_subjects", "model", "mod"), float("nan"), "mod is nan, expected a fin"),
+        (("splits", "test_subjects", "interval", "mod"), [1], "interval.mod.*expected 2 values"),
+        (("splits", "test_subjects", "by_subject", "u0"), 3, "by_subject.u0 is 3"),
+        (("splits", "test_subjects", "seconds"), None, "seconds is None"),
+        (("headline",), "text", "headline is 'text', expected a list"),
+        (("schema",), 9, "schema 9, this version reads 1"),
+    ],
+)
+def test_a_report_with_a_damaged_value_is_refused(shards, tmp_path, keys, value, says):
+    model = StandIn(shards, lambda g, r: g)
+    made = evaluate(model, splits=["test_subjects"], quick=True, resamples=2)
+    report.write(tmp_path / "report.json", made)
+    assert report.table(report.read(tmp_path / "report.json")) == report.table(made)
+    inner = made
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (tmp_path / "report.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match=says):
+        report.read(tmp_path / "report.json")
+
+
+def test_a_metric_that_a_report_lacks_is_shown_as_unknown(shards):
+    made = evaluate(StandIn(shards, lambda g, r: g), splits=["test_subjects"], resamples=2)
+    part = made["splits"]["test_subjects"]
+    for row in (part["model"], *part["robustness"].values()):
+        del row["rmse_ratio"], row["bs_mae/jaw_mouth"]
+    del part["by_subject"]["u0"]["metrics"]["rmse_ratio"]
+    lines = [line.split() for line in report.table(made).splitlines()]
+    assert next(line for line in lines if line[:1] == ["model"])[1] == "-"
+    assert next(line for line in lines if line[:1] == ["jaw_mouth"])[1] == "-"
+
+
 def test_the_same_seed_gives_the_same_report(shards):
     one, two = (
         evaluate(StandIn(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)

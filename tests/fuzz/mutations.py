@@ -326,11 +326,16 @@ def change_usda(data, rng):
 
 
 KINDS = {
-    ".json": change_json, ".jsonl": change_lines, ".csv": change_csv, ".npy": change_npy,
+    ".json": change_json, ".jsonl": change_lines, ".log": change_lines,
+    ".csv": change_csv, ".npy": change_npy,
     ".npz": change_npz, ".glb": change_glb, ".safetensors": change_safetensors,
     ".usda": change_usda, ".obj": change_text, ".toml": change_text, ".xml": change_text,
     "metadata": change_json, "_METADATA": change_json, "_CHECKPOINT_METADATA": change_json,
 }  # fmt: skip
+
+
+REPLACED = ("fifo", "folder", "loop", "device", "socket", "empty", "sparse", "gone")
+"""What `change_file` puts in a file's place."""
 
 
 def change_file(path, rng):
@@ -349,9 +354,7 @@ def change_file(path, rng):
 
 def _replace(path, rng):
     """Puts something else than a file of its kind in a file's place."""
-    kind = ("fifo", "folder", "loop", "device", "socket", "empty", "sparse", "gone")[
-        rng.integers(8)
-    ]
+    kind = REPLACED[rng.integers(len(REPLACED))]
     path.unlink()
     if kind == "fifo":
         os.mkfifo(path)

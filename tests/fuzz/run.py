@@ -2,7 +2,8 @@
 
 Each case has a seed, which chooses command, file and damage; `--seed N --cases 1` repeats one. A
 case passes when the command succeeds, or fails with one line of error, within 30 s and 2 GB of
-additional memory, and leaves no partial file. Cases run in a worker process, so that a crash is a
+additional memory, and leaves no partial file. It must fail if a pipe, a folder or nothing is in the
+place of a file that it cannot do without. Cases run in a worker process, so that a crash is a
 finding, too.
 """
 
@@ -33,7 +34,7 @@ def main(argv=None):
     parser.add_argument("--cases", type=int, help="instead of --minutes")
     parser.add_argument("--seed", type=int, default=None, help="first seed; default: the time")
     parser.add_argument(
-        "--only", default="", help="beginning of the commands' names: build, read, jobs, run"
+        "--only", default="", help="beginning of the targets' names, such as build, jobs or train"
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -195,6 +196,7 @@ def work(folder, seed, only):
     import jax
     import mutations
     import numpy as np
+    import target as target_lib
     import world
 
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
@@ -204,27 +206,31 @@ def work(folder, seed, only):
     weights = np.array([t.weight for t in targets])
     for target in targets:  # What is loaded and compiled once counts for no case.
         os.environ["FUZZ_VICTIM"] = str(target.files(target.folder)[0])
-        with captured(folder / "warm"):
-            world.copy(target, folder / "warm-up")
-            world.call(target, folder / "warm-up")
+        with captured(folder / "warm") as printed:
+            target_lib.copy(target, folder / "warm-up")
+            code = target_lib.call(target, folder / "warm-up")
             shutil.rmtree(folder / "warm-up")
+        if code == 2:
+            text = printed.read_text(errors="replace")
+            raise SystemExit(f"{target.name} refuses undamaged files: {text[-500:]}")
     say(ready=True)
     parent = os.getppid()
     while os.getppid() == parent:
         rng = np.random.default_rng(seed)
         target = targets[rng.choice(len(targets), p=weights / weights.sum())]
         case = folder / f"case-{seed}"
-        world.copy(target, case)
+        target_lib.copy(target, case)
         files = target.files(case)
         victim = files[rng.integers(len(files))]
         change = mutations.change_file(victim, rng)
         os.environ["FUZZ_VICTIM"] = str(victim)
         before = {p for p in case.rglob("*")}
+        needed = target.needs(case, victim) and change in mutations.REPLACED
         say(begin=seed, target=target.name, file=str(victim.relative_to(case)), change=change)
         problems = []
         with captured(folder / "printed") as printed:
             try:
-                code = world.call(target, case)
+                code = target_lib.call(target, case)
             except BaseException as error:  # noqa: BLE001 - whatever escapes is a finding
                 code, problems = 1, [f"escaped: {type(error).__name__}: {str(error)[:300]}"]
                 frame = error.__traceback__
@@ -232,6 +238,7 @@ def work(folder, seed, only):
                     frame = frame.tb_next
                 problems[0] += f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"
         problems += check(code, printed.read_text(errors="replace"), case, before)
+        problems += ["succeeded without the file"] * (needed and code == 0)
         say(code=code, problems=problems)
         shutil.rmtree(case, ignore_errors=True)
         seed += 1

@@ -18,7 +18,7 @@ def load(name):
     return module
 
 
-mutations, run = load("mutations"), load("run")
+mutations, run, target = load("mutations"), load("run"), load("target")
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".npz", ".npy", ".obj", ".bin"])
@@ -75,3 +75,15 @@ def test_partial_files_are_seen(tmp_path):
 def test_memory_and_time_of_a_process_are_measured():
     memory, spent = run.usage("self") if sys.platform == "linux" else (1e7, 0.1)
     assert 1e7 < memory < 1e11 and spent > 0
+
+
+def test_files_that_a_command_needs_are_known(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("run/config.json", "run/metrics.jsonl", "a.npz"):
+        (tmp_path / name).touch()
+    made = target.Target("x", tmp_path, ("run/*",), lambda work: 0, needed=("run/config.json",))
+    assert made.files(tmp_path) == [tmp_path / "run/config.json", tmp_path / "run/metrics.jsonl"]
+    assert made.needs(tmp_path, tmp_path / "run/config.json")
+    assert not made.needs(tmp_path, tmp_path / "run/metrics.jsonl")
+    (tmp_path / "run/config.json").unlink()
+    assert made.needs(tmp_path, tmp_path / "run/config.json")

@@ -390,7 +390,7 @@ def test_a_sweep_runs_each_trial_once_and_goes_on_past_one_that_fails(cli, capsy
     assert "sw/seed-2" in capsys.readouterr().out
     # Again: nothing runs twice; one more value does; another base is another sweep.
     assert cli(*words) == 0
-    assert "4 of 4 runs are there" in capsys.readouterr().out
+    assert "4 of 4 runs exist already" in capsys.readouterr().out
     more = json.dumps([{"seed": i} for i in range(5)])
     assert cli("submit", cli.experiment, "--name", "sw", "--sweep", more) == 0
     assert [len(cli.starts(f"seed-{i}")) for i in range(5)] == [1, 1, 1, 1, 1]
@@ -436,7 +436,7 @@ def test_concurrent_commands_see_what_the_others_did(cli):
     other = [start(cli, "submit", cli.experiment, "--name", "one", *cli.to) for _ in range(3)]
     assert sorted(process.wait(60) for process in other) == [0, 2, 2]
     said = [process.communicate()[0] for process in other if process.returncode]
-    assert all("one: is there already; `submit.py resume one`" in text for text in said)
+    assert all("one: exists already; `submit.py resume one`" in text for text in said)
     cli.set("slow-one")
     (cli.runs / "one" / "launch" / "exit").write_text("1\n")
     again = [start(cli, "resume", "one", *cli.to) for _ in range(2)]

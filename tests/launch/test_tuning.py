@@ -162,6 +162,38 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path):
     assert [(r.state, r.value) for r in found] == [("failed", None)] * 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("op_code", "opcode"),
+        ('"starting":true', '"starting":3'),
+        ('"run":"', '"run":7,"x":"'),
+        ('"overrides":{', '"overrides":["a"],"y":{'),
+        ('"key":"', '"same_as":5,"key":"'),
+        ("{", "["),
+    ],
+)
+def test_a_damaged_journal_is_refused(tmp_path, old, new):
+    tune(tmp_path, SPACE, Instant(bowl), settings(2))
+    journal = tmp_path / "journal.log"
+    text = journal.read_text()
+    assert old in text
+    journal.write_text(text.replace(old, new))
+    for call in (
+        lambda: results(tmp_path),
+        lambda: tune(tmp_path, SPACE, Instant(bowl), settings(3)),
+    ):
+        with pytest.raises(InputError, match="journal.log: damaged .*; delete it"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["journal.log", "driver.lock"])
+def test_pipes_in_a_study_are_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="cannot be written|named pipe"):
+        tune(tmp_path, SPACE, Instant(bowl), settings(1))
+
+
 def test_a_half_written_journal_is_mended(tmp_path):
     tune(tmp_path, SPACE, Instant(bowl), settings(2))
     with (tmp_path / "journal.log").open("a") as file:

@@ -124,7 +124,7 @@ def test_another_model_is_named_by_its_weights(run, made):
     checkpoints.check_params(have, have, name="x")
     with pytest.raises(InputError) as error:
         checkpoints.check_params(have, want, name="x")
-    assert "b/d is missing" in str(error.value) and "b/c is too much" in str(error.value)
+    assert "b/d is missing" in str(error.value) and "b/c is unexpected" in str(error.value)
     assert "a is float32[2, 3] (the model has float16[2, 3])" in str(error.value)
 
 

@@ -13,6 +13,7 @@ workers run without JAX.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -270,8 +271,10 @@ def write_manifest(
         "files": {s.file: (folder / s.file).stat().st_size for s in manifest.shards},
     }
     text, path = json.dumps(values, indent=1) + "\n", folder / "manifest.json"
-    if not (path.is_file() and path.read_bytes() == text.encode()):
-        files.write_text(path, text)
+    with contextlib.suppress(InputError):
+        if budgets.read_bytes(path) == text.encode():
+            return
+    files.write_text(path, text)
 
 
 class _Manifest(TypedDict):

@@ -57,7 +57,7 @@ def execute(job: Job, submitted: Submitted, *, ready: Callable[[], bool]) -> dic
     name = f"{os.getpid()}-{processes.started(os.getpid())}-{secrets.token_hex(4)}"
     path = job.root / FOLDER / name
     last = [job.finalize] if job.finalize else []
-    with path.open("a") as lock, signals.raise_on_signal():
+    with files.open_append(path) as lock, signals.raise_on_signal():
         fcntl.flock(lock, fcntl.LOCK_EX)
         submitted(f"{socket.gethostname()}/{name}", [*job.chosen, *last])
         executor = _Executor(job.root, lock)
@@ -98,7 +98,7 @@ def _free_port() -> int:
 class _Executor:
     """Elements of one submission."""
 
-    def __init__(self, root: Path, lock: IO[str]) -> None:
+    def __init__(self, root: Path, lock: IO[bytes]) -> None:
         self.root, self.lock = root, lock
         self.active: list[_Running] = []
         self.started: list[subprocess.Popen[bytes]] = []
@@ -184,7 +184,7 @@ class _Running:
     """The processes of one element."""
 
     def __init__(
-        self, element: Element, gpus: gpu_locks.Gpus, lock: IO[str], restarts: int = 0
+        self, element: Element, gpus: gpu_locks.Gpus, lock: IO[bytes], restarts: int = 0
     ) -> None:
         self.element, self.gpus, self.restarts = element, gpus, restarts
         self.asked: float | None = None

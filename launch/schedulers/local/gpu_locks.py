@@ -43,7 +43,7 @@ def check(count: int) -> None:
 class Gpus:
     """GPUs reserved for a run. Its processes inherit the locks and hold them until they end."""
 
-    def __init__(self, names: Sequence[str], held: Sequence[IO[str]]) -> None:
+    def __init__(self, names: Sequence[str], held: Sequence[IO[bytes]]) -> None:
         """Stores the names and lock files acquired by `acquire`."""
         self.names, self._held = list(names), list(held)
 
@@ -63,12 +63,12 @@ def acquire(root: Path, count: int) -> Gpus | None:
     files.make_folder(folder)
     names: list[str] = []
     with contextlib.ExitStack() as held:
-        locks: list[IO[str]] = []
+        locks: list[IO[bytes]] = []
         for name in present():
             if len(names) == count:
                 break
             file_name = re.sub(r"[^\w.-]", "_", f"{socket.gethostname()}-{name}")
-            file = held.enter_context((folder / file_name).open("a"))
+            file = held.enter_context(files.open_append(folder / file_name))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
