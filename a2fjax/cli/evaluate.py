@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
     from a2fjax.api import evaluation
-    from a2fjax.evaluation.comparison import LEGEND
+    from a2fjax.evaluation.comparison import legend
 
     try:
         steps = [int(text) for text in (args.sample_steps or "").split(",") if text]
@@ -109,7 +109,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
         )
     path = args.out or Path(args.run) / "eval" / f"samples_{comparison.step}.json"
     comparison.save(path)
-    print(LEGEND)
+    print(legend())
     print(comparison)
     print(f"\nreport: {path}")
     return 0
