@@ -219,6 +219,8 @@ losses.register("aperture", "a2fjax.losses.lips:aperture")
 losses.register("closure", "a2fjax.losses.lips:closure")
 for _name in ("Fidelity", "Lips", "Timing", "Dynamics", "Energy", "Silence"):
     metrics.register(_name.lower(), f"a2fjax.metrics.built_in:{_name}")
+for _name in ("mtm", "slcc"):
+    metrics.register(_name, f"a2fjax.metrics.{_name}")
 for _name in ("scores", "ranks", "agreement"):
     sample_metrics.register(_name, f"a2fjax.metrics.{_name}")
 writers.register(".csv", "a2fjax.animation.livelink_format:LiveLinkFormat")

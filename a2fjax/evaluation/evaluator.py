@@ -152,8 +152,9 @@ def _measure(
     return out
 
 
-def _numbers(parts: Sequence[Sums]) -> dict[str, float | None]:
-    return {k: _plain(v) for k, v in eval_data.values(merge(parts)).items()}
+def _numbers(measured: Sequence[_Measured], row: str) -> dict[str, float | None]:
+    total = suite.merge_clips((m.subject, m.rows[row]) for m in measured)
+    return {k: _plain(v) for k, v in eval_data.values(total).items()}
 
 
 def _plain(value: Any) -> float | None:
@@ -167,13 +168,15 @@ def _summarise(
     subjects = sorted({m.subject for m in measured})
     emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
     per_subject = {
-        row: [merge([m.rows[row] for m in measured if m.subject == s]) for s in subjects]
+        row: [
+            suite.person(merge([m.rows[row] for m in measured if m.subject == s])) for s in subjects
+        ]
         for row in ("model", *altered)
     }
     frames = sum(m.frames for m in measured)
 
     def part(chosen: list[_Measured]) -> dict[str, Any]:
-        return {"clips": len(chosen), "metrics": _numbers([m.rows["model"] for m in chosen])}
+        return {"clips": len(chosen), "metrics": _numbers(chosen, "model")}
 
     clips = [
         {
@@ -181,7 +184,7 @@ def _summarise(
             "subject": m.subject,
             "emotion": m.emotion,
             "frames": m.frames,
-            **{k: v for k, v in _numbers([m.rows["model"]]).items() if k in report.CLIP_METRICS},
+            **{k: v for k, v in _numbers([m], "model").items() if k in report.CLIP_METRICS},
         }
         for m in measured
     ]
@@ -190,12 +193,12 @@ def _summarise(
         "frames": frames,
         "seconds": frames / rig.FPS,
         "subjects": len(subjects),
-        "model": _numbers([m.rows["model"] for m in measured]),
+        "model": _numbers(measured, "model"),
         "interval": bootstrap.intervals(
             per_subject["model"], eval_data.values, seed=seed, resamples=resamples
         ),
-        "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in baselines.NAMES},
-        "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
+        "baselines": {n: _numbers(measured, n) for n in baselines.NAMES},
+        "robustness": {n: _numbers(measured, n) for n in altered},
         "difference": {
             n: bootstrap.differences(
                 per_subject["model"],

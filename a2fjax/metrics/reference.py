@@ -20,6 +20,7 @@ class Reference:
       aperture: [T]; see `lips.aperture`.
       speech, rest: [T] bool; see `silence.segment`.
       loudness: [T] dB; see `energy.log_level`.
+      level: linear RMS level of the sound of the valid frames; NaN without any.
       threshold: closure threshold of the subject; NaN if unknown.
     """
 
@@ -30,6 +31,7 @@ class Reference:
     speech: np.ndarray
     rest: np.ndarray
     loudness: np.ndarray
+    level: float = float("nan")
     threshold: float = float("nan")
 
     @property
@@ -67,6 +69,7 @@ def reference(
         speech=speech,
         rest=rest,
         loudness=energy.log_level(level, speech_level),
+        level=silence.valid_level(audio, frame_mask),
     )
 
 

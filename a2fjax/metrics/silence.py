@@ -71,6 +71,14 @@ def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
     return np.sqrt(divide(halves[1:] + halves[:-1], present[1:] + present[:-1]))
 
 
+def valid_level(audio: np.ndarray, frame_mask: np.ndarray) -> float:
+    """Returns the linear RMS level of samples [S] whose frame [T] is valid; NaN without any."""
+    used = np.repeat(np.asarray(frame_mask, bool), HOP)[: len(audio)]
+    if not used.any():
+        return float("nan")
+    return float(np.sqrt(np.square(audio[: len(used)][used], dtype=float).mean()))
+
+
 def segment(
     level: np.ndarray,
     speech_level: float,

@@ -18,7 +18,7 @@ from a2fjax.metrics.metric import Metric, SampleMetric
 from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums, merge
 
-BUILT_IN = ("fidelity", "lips", "timing", "dynamics", "energy", "silence")
+BUILT_IN = ("fidelity", "lips", "timing", "mtm", "dynamics", "energy", "slcc", "silence")
 """Built-in metrics in the order of the report's columns."""
 
 BUILT_IN_OF_SAMPLES = ("scores", "ranks", "agreement")
