@@ -18,7 +18,10 @@ from a2fjax.metrics.metric import Metric, SampleMetric
 from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums, merge
 
-BUILT_IN = ("fidelity", "lips", "timing", "mtm", "dynamics", "energy", "slcc", "silence")
+BUILT_IN = (
+    "fidelity", "lips", "phones", "timing", "mtm", "dynamics", "energy", "slcc", "silence",
+    "nonspeech", "eyes",
+)  # fmt: skip
 """Built-in metrics in the order of the report's columns."""
 
 BUILT_IN_OF_SAMPLES = ("scores", "ranks", "agreement")
