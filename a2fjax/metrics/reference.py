@@ -10,6 +10,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.metrics import energy, lips, silence, sounds
+from a2fjax.metrics.face import Face
 from a2fjax.metrics.phones import gestures, labels
 from a2fjax.metrics.phones.alignment import Phone
 
@@ -30,6 +31,7 @@ class Reference:
       threshold: closure threshold of the subject; NaN if unknown.
       bounds: bounds of the subject's gestures by class of phones; see `phones.gestures`.
       phones: the clip's alignment; empty if unknown.
+      face: for metrics of vertices; None if there is none.
     """
 
     motion: np.ndarray
@@ -45,6 +47,7 @@ class Reference:
     threshold: float = float("nan")
     bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     phones: tuple[Phone, ...] = ()
+    face: Face | None = None
 
     @property
     def aperture_mask(self) -> np.ndarray:
