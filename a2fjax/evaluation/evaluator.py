@@ -13,7 +13,7 @@ from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.audio import sound_descriptor
 from a2fjax.errors import WorkFailed
-from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report
+from a2fjax.evaluation import baselines, beside, conditions, eval_clips, eval_data, report
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import bootstrap, suite
 from a2fjax.metrics.sums import Sums, merge
@@ -40,6 +40,8 @@ def evaluate(
     splits: Sequence[str] | None = None,
     *,
     step: int | None = None,
+    phones: str | Path | None = None,
+    face: str | Path | None = None,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -52,6 +54,8 @@ def evaluate(
       shards: folders of the clips; None for the run's training shards.
       splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
       step: training step of the checkpoint if `model` is a folder; the newest if None.
+      phones: folder of phone alignments, or "auto"; see `beside`.
+      face: file of a head for metrics of vertices; see `metrics.face`.
       seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: number of bootstrap draws.
       quick: use few clips, few draws and no altered conditions.
@@ -70,6 +74,7 @@ def evaluate(
         run = str(model)
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
+    data = dataclasses.replace(data, beside=beside.load(phones, face, data.ids(), say=say))
     folders, manifests = data.folders, data.manifests
 
     altered = () if quick else conditions.names(model.config)
@@ -98,6 +103,7 @@ def evaluate(
         ],
         "training_statistics": data.training_folders,
         "synthetic": any(m.synthetic for m in manifests),
+        "face": None if data.beside.face is None else data.beside.face.fingerprint,
         "quick": quick,
         "seed": seed,
         "resamples": draws,

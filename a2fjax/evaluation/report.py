@@ -193,7 +193,8 @@ def _group_rows(model: dict[str, Any]) -> list[list[str]]:
 
 
 def _table(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    shown = columns()
+    # A column without any value would only take room, such as those of phones without alignments.
+    shown = [c for c in columns() if any(row.get(c.value) is not None for _, row in rows)]
     cells = [[name, *(_show(row.get(c.value), c.form) for c in shown)] for name, row in rows]
     return _align(["", *(c.label for c in shown)], cells)
 
