@@ -9,9 +9,9 @@ it, for instance ICT-FaceKit's). Optional arrays in its file choose the vertices
 
 Without `lips`, they are the vertices that mouthPucker, mouthFunnel, mouthRollLower, mouthRollUpper,
 mouthShrugLower and mouthShrugUpper together move at least half as far as the one they move most;
-without `upper_face`, those that brows, lids and squints move at least a fifth as far, of which at
-most 1,000 are used, evenly. LVE depends on the set of vertices: values on different faces do not
-compare.
+without `upper_face`, those that brows, lids and squints move at least a fifth as far. Of more than
+500 vertices found in this way, 500 are used, evenly; what a file gives is used whole. LVE depends
+on the set of vertices: values on different faces do not compare.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from a2fjax import head_shapes, rig
 from a2fjax.errors import InputError, nearest
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
-MOST_UPPER = 1000
+MOST = 500
 
 _LIPS = (
     "mouthPucker mouthFunnel mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper".split()
@@ -73,11 +73,9 @@ def read(path: str | Path) -> Face:
         "lips": _far(moved, [rig.INDEX[name] for name in _LIPS], 0.5),
         "upper_face": _far(moved, rig.GROUPS["upper_face"], 0.2),
     }
-    upper = chosen["upper_face"]
-    chosen["upper_face"] = upper[_spread(len(upper), MOST_UPPER)]
-    for name in chosen:
+    for name, found in chosen.items():
         given = head_shapes.vertices(path, data, name, len(head.neutral))
-        chosen[name] = chosen[name] if given is None else given
+        chosen[name] = found[_spread(len(found), MOST)] if given is None else given
         if not len(chosen[name]):
             raise InputError(f"{path}: no vertices of the {name.replace('_', ' ')}; give {name!r}")
     lips, upper = (scale * head.shapes[:, index] for index in chosen.values())

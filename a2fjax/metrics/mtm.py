@@ -88,12 +88,13 @@ def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     cost = np.abs(x - np.lib.stride_tricks.sliding_window_view(padded, n)[:, ::-1])
     total = np.full((n + m + 1, n + 1), np.inf)  # Total of (i, k - i) at [k + 2, i + 1].
     total[2, 1] = cost[0, 0]
-    for k in range(1, n + m - 1):
-        row = total[k + 2, 1:]
-        before = total[k + 1]
-        np.minimum(before[:-1], before[1:], out=row)
-        np.minimum(row, total[k, :-1], out=row)
-        row += cost[k]
+    diagonal, left, up = total[1, :-1], total[2, :-1], total[2, 1:]
+    for whole, own in zip(total[3:], cost[1:], strict=True):
+        row = whole[1:]
+        np.minimum(left, up, out=row)
+        np.minimum(row, diagonal, out=row)
+        np.add(row, own, out=row)
+        diagonal, left, up = left, whole[:-1], row
     path = []
     i, j = n - 1, m - 1
     while True:

@@ -110,23 +110,20 @@ def sums(samples: np.ndarray, truth: Reference) -> Sums:
         "scores/crps": crps(x, y).sum(0) * mask,
         "scores/frames": len(y) * mask,
     }
-    differences = [x[i] - y for i in range(count)]
-    differences += [x[i] - x[j] for i in range(count) for j in range(i + 1, count)]
-    for name, group in WEIGHT_GROUPS.items():
-        used = group[truth.channel_mask[group]]
-        frames = len(y) if len(used) else 0
-        squares = np.zeros((len(differences), frames))
-        if frames:
-            for row, difference in zip(squares, differences, strict=True):
-                part = difference[:, used]
-                np.einsum("tc,tc->t", part, part, out=row)
-            squares /= len(used)
-        distances = np.sqrt(squares)
+    shares = np.stack([_share(truth.channel_mask, group) for group in WEIGHT_GROUPS.values()], 1)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    squares = np.stack(
+        [((x[i] - y) ** 2) @ shares for i in range(count)]
+        + [((x[i] - x[j]) ** 2) @ shares for i, j in pairs]
+    )
+    for place, name in enumerate(WEIGHT_GROUPS):
+        observed = shares[:, place].any()
+        distances = np.sqrt(squares[..., place])
         total = energy_score(distances[:count], distances[count:]).sum()
         out[f"scores/energy_{name}"] = np.asarray(total)
-        out[f"scores/energy_frames_{name}"] = np.asarray(float(frames))
+        out[f"scores/energy_frames_{name}"] = np.asarray(float(len(y) * observed))
         if name == "jaw_mouth":
-            windowed = _windows(squares, valid if frames else np.zeros_like(valid))
+            windowed = _windows(squares[..., place], valid & observed)
             total = energy_score(windowed[:count], windowed[count:]).sum()
             out["scores/windowed"] = np.asarray(total)
             out["scores/windows"] = np.asarray(float(windowed.shape[1]))
@@ -144,6 +141,14 @@ def values(total: Sums) -> dict[str, np.ndarray]:
             total[f"scores/energy_{name}"], total[f"scores/energy_frames_{name}"]
         )
     out["energy_score_500ms"] = divide(total["scores/windowed"], total["scores/windows"])
+    return out
+
+
+def _share(channel_mask: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Returns the weight [72] of each channel in the mean over a group's observed channels."""
+    used = group[channel_mask[group]]
+    out = np.zeros(len(channel_mask))
+    out[used] = 1.0 / max(len(used), 1)
     return out
 
 

@@ -58,21 +58,6 @@ columns = (
 )
 
 
-def lip_distances(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Returns d_t [T] of lip vertices [T, L, 3], in their unit.
-
-    Example:
-        >>> lip_distances(np.zeros((1, 2, 3)), np.array([[[0, 3, 4], [1, 0, 0]]])).tolist()
-        [5.0]
-    """
-    return np.sqrt(((prediction - truth) ** 2).sum(-1).max(-1))
-
-
-def dynamics(displacement: np.ndarray) -> np.ndarray:
-    """Returns std_t |x_tv|^2 [U] of displacements [T, U, 3] from the neutral face."""
-    return (displacement**2).sum(-1).std(0)
-
-
 def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     """Reduces a clip; see `Metric.sums`."""
     names = ("squared", "distance", "frames", "clip_mean", "clips", "fdd", "fdd_abs")
@@ -84,12 +69,12 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     p, g = (np.asarray(m[valid], np.float64) for m in (prediction, truth.motion))
     distance = np.concatenate(
         [
-            lip_distances(_moved(truth.face.lips, part, used), 0.0)
+            np.sqrt(_squares(truth.face.lips, part, used).max(1))
             for part in np.split(p - g, range(_CHUNK, len(p), _CHUNK))
         ]
     )
-    difference = dynamics(_moved(truth.face.upper, g, used))
-    difference -= dynamics(_moved(truth.face.upper, p, used))
+    difference = _squares(truth.face.upper, g, used).std(0)
+    difference -= _squares(truth.face.upper, p, used).std(0)
     found = (
         (distance**2).sum(), distance.sum(), len(distance), distance.mean(), 1.0,
         difference.mean(), abs(difference.mean()),
@@ -111,8 +96,12 @@ def values(total: Sums) -> dict[str, np.ndarray]:
     }
 
 
-def _moved(shapes: np.ndarray, motion: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Returns the displacements [T, V, 3] of vertices by the channels that move any."""
+def _squares(shapes: np.ndarray, motion: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Returns |x_tv|^2 [T, V] of the displacements of vertices [72, V, 3] by used channels."""
     channels = np.flatnonzero(used & shapes.any((1, 2)))
-    flat = motion[:, channels] @ shapes[channels].reshape(len(channels), -1)
-    return flat.reshape(len(motion), -1, 3)
+    moving = motion[:, channels]
+    out = np.zeros((len(motion), shapes.shape[1]))
+    for axis in range(3):
+        along = moving @ shapes[channels, :, axis]
+        out += np.square(along, out=along)
+    return out
