@@ -100,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
         (truth,) = truths
         # Found once a clip, whatever the number of rows.
         times["reference"] += timed(lambda truth=truth: truth.nonspeech)
+        if head is not None:
+            times["reference"] += timed(lambda truth=truth: truth.upper_dynamics)
         shape = (args.samples, *motion.shape)
         samples = np.clip(motion + 0.05 * rng.standard_normal(shape), 0, 1)
         for name, metric in suite.metrics().items():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from a2fjax.errors import InputError, nearest
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 MOST = 500
+_BLOCK = 128
 
 _LIPS = (
     "mouthPucker mouthFunnel mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper".split()
@@ -80,6 +82,36 @@ def read(path: str | Path) -> Face:
             raise InputError(f"{path}: no vertices of the {name.replace('_', ' ')}; give {name!r}")
     lips, upper = (scale * head.shapes[:, index] for index in chosen.values())
     return Face(lips, upper)
+
+
+def squares(
+    shapes: np.ndarray, motion: np.ndarray, channel_mask: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yields |x_tv|^2 [N, V] of the displacements of vertices, a few frames at a time.
+
+    Args:
+      shapes: [72, V, 3] displacements at weight 1.
+      motion: [T, 72].
+      channel_mask: [72] bool; other channels move no vertex.
+    """
+    channels = np.flatnonzero(channel_mask & shapes.any((1, 2)))
+    basis = [np.ascontiguousarray(shapes[channels, :, axis]) for axis in range(3)]
+    moving = np.asarray(motion[:, channels], np.float64)
+    for start in range(0, len(motion), _BLOCK):
+        part = moving[start : start + _BLOCK]
+        yield sum(((part @ along) ** 2 for along in basis), np.zeros(()))
+
+
+def dynamics(shapes: np.ndarray, motion: np.ndarray, channel_mask: np.ndarray) -> np.ndarray:
+    """Returns std_t |x_tv|^2 [V] over the frames of a motion; arguments as for `squares`."""
+    shift, first, second = None, np.zeros(()), np.zeros(())
+    for part in squares(shapes, motion, channel_mask):
+        # Relative to the first frame, so that nothing cancels.
+        shift = part[0] if shift is None else shift
+        difference = part - shift
+        first, second = first + difference.sum(0), second + (difference**2).sum(0)
+    mean = first / len(motion)
+    return np.sqrt(np.maximum(second / len(motion) - mean**2, 0.0))
 
 
 def _unit(path: str | Path, data: dict[str, np.ndarray], neutral: np.ndarray) -> str:

@@ -83,17 +83,20 @@ def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the pairs [N, 2] of the cheapest path between differences of two curves [n], [m]."""
     x, y = (np.diff(curve, prepend=curve[0]) for curve in (first, second))
     n, m = len(x), len(y)
-    # Row k holds the cells (i, k - i) of an anti-diagonal, which depend on rows k - 1 and k - 2.
-    padded = np.concatenate([np.full(n - 1, np.inf), y, np.full(n - 1, np.inf)])
-    cost = np.abs(x - np.lib.stride_tricks.sliding_window_view(padded, n)[:, ::-1])
+    # The cells (i, k - i) of an anti-diagonal depend on those of k - 1 and k - 2. `of_y` holds
+    # y[k - i] for i = 0 ... n - 1 in a row, and beyond y what makes the cost infinite.
+    of_y = np.concatenate([np.full(n - 1, np.inf), y[::-1], np.full(n - 1, np.inf)])
     total = np.full((n + m + 1, n + 1), np.inf)  # Total of (i, k - i) at [k + 2, i + 1].
-    total[2, 1] = cost[0, 0]
+    total[2, 1] = abs(x[0] - y[0])
+    cost = np.empty(n)
     diagonal, left, up = total[1, :-1], total[2, :-1], total[2, 1:]
-    for whole, own in zip(total[3:], cost[1:], strict=True):
+    for k, whole in enumerate(total[3:], 1):
         row = whole[1:]
+        np.subtract(x, of_y[n + m - 2 - k : 2 * n + m - 2 - k], out=cost)
+        np.abs(cost, out=cost)
         np.minimum(left, up, out=row)
         np.minimum(row, diagonal, out=row)
-        np.add(row, own, out=row)
+        np.add(row, cost, out=row)
         diagonal, left, up = left, whole[:-1], row
     path = []
     i, j = n - 1, m - 1

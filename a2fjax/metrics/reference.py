@@ -10,7 +10,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.metrics import energy, lips, silence, sounds
-from a2fjax.metrics.face import Face
+from a2fjax.metrics.face import Face, dynamics
 from a2fjax.metrics.phones import gestures, labels
 from a2fjax.metrics.phones.alignment import Phone
 
@@ -55,6 +55,18 @@ class Reference:
         if lips.has_aperture(self.channel_mask):
             return self.frame_mask
         return np.zeros_like(self.frame_mask)
+
+    @functools.cached_property
+    def upper_dynamics(self) -> np.ndarray:
+        """std_t |g_tv - n_v|^2 [U] of the face's upper vertices over valid frames.
+
+        Raises:
+          ValueError: there is no face.
+        """
+        if self.face is None:
+            raise ValueError("there is no face")
+        valid = self.motion[self.frame_mask]
+        return dynamics(self.face.upper, valid, self.channel_mask)
 
     @functools.cached_property
     def nonspeech(self) -> dict[str, np.ndarray]:

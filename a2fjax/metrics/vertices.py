@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from a2fjax import rig
 from a2fjax.metrics.column import WHOLE_LINE, Column
+from a2fjax.metrics.face import dynamics, squares
 from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums, divide
 
-_CHUNK = 500
 _MASK = "valid frames; unobserved channels move no vertex; clips with an observed weight"
 
 
@@ -62,19 +63,13 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     """Reduces a clip; see `Metric.sums`."""
     names = ("squared", "distance", "frames", "clip_mean", "clips", "fdd", "fdd_abs")
     out: Sums = {f"vertices/{name}": np.zeros(()) for name in names}
-    used = truth.channel_mask & (np.arange(len(truth.channel_mask)) < 68)
-    valid = truth.frame_mask
-    if truth.face is None or not used.any() or not valid.any():
+    mask, valid = truth.channel_mask, truth.frame_mask
+    if truth.face is None or not mask[rig.WEIGHT_CHANNELS].any() or not valid.any():
         return out
     p, g = (np.asarray(m[valid], np.float64) for m in (prediction, truth.motion))
-    distance = np.concatenate(
-        [
-            np.sqrt(_squares(truth.face.lips, part, used).max(1))
-            for part in np.split(p - g, range(_CHUNK, len(p), _CHUNK))
-        ]
-    )
-    difference = _squares(truth.face.upper, g, used).std(0)
-    difference -= _squares(truth.face.upper, p, used).std(0)
+    parts = squares(truth.face.lips, p - g, mask)
+    distance = np.sqrt(np.concatenate([part.max(1) for part in parts]))
+    difference = truth.upper_dynamics - dynamics(truth.face.upper, p, mask)
     found = (
         (distance**2).sum(), distance.sum(), len(distance), distance.mean(), 1.0,
         difference.mean(), abs(difference.mean()),
@@ -94,14 +89,3 @@ def values(total: Sums) -> dict[str, np.ndarray]:
         "fdd_vertices_signed": divide(total["vertices/fdd"], clips),
         "fdd_vertices_abs": divide(total["vertices/fdd_abs"], clips),
     }
-
-
-def _squares(shapes: np.ndarray, motion: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Returns |x_tv|^2 [T, V] of the displacements of vertices [72, V, 3] by used channels."""
-    channels = np.flatnonzero(used & shapes.any((1, 2)))
-    moving = motion[:, channels]
-    out = np.zeros((len(motion), shapes.shape[1]))
-    for axis in range(3):
-        along = moving @ shapes[channels, :, axis]
-        out += np.square(along, out=along)
-    return out

@@ -11,7 +11,7 @@ import pytest
 
 from a2fjax import head_shapes, rig
 from a2fjax.errors import InputError
-from a2fjax.metrics import face, suite, vertices
+from a2fjax.metrics import face, suite
 from a2fjax.metrics.reference import reference
 
 ICT = Path(os.environ.get("A2FJAX_SHARED_DATA", Path(__file__).parents[3] / "shared/data")) / "ict"
@@ -115,7 +115,7 @@ def test_distances_in_parts_are_those_of_the_whole(head, monkeypatch):
     rng = np.random.default_rng(4)
     p, g = rng.random((2, 50, 72))
     whole = measured((p, clip(g, head)))
-    monkeypatch.setattr(vertices, "_CHUNK", 7)
+    monkeypatch.setattr(face, "_BLOCK", 7)
     assert measured((p, clip(g, head))) == pytest.approx(whole)
 
 
