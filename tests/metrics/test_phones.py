@@ -254,6 +254,8 @@ def test_masked_frames_and_channels_count_nowhere():
     spoiled[100:300] = 0.0
     got = measured(spoiled, truth)
     assert got["phone_closed_rate"] == 1 and got["phone_closed_false"] == 0
+    spoiled[100:300] = 0.9
+    assert measured(spoiled, truth) == got, "nor does chance see what is masked"
     channels = np.ones(72, bool)
     channels[[JAW, PUCKER]] = False
     got = measured(motion, truth_of(motion, phones, channel_mask=channels))
@@ -266,6 +268,17 @@ def test_phones_beyond_the_clip_do_not_count():
     motion, phones = spoken(1)
     beyond = (*phones, Phone(100.0, 100.1, "P"))
     assert measured(motion, truth_of(motion, beyond)) == measured(motion, truth_of(motion, phones))
+
+
+def test_silence_around_the_speech_is_no_part_of_chance():
+    motion, phones = spoken()
+    closed = np.zeros((300, 72))
+    late = tuple(Phone(p.start + 6, p.end + 6, p.label) for p in phones)
+    around = np.concatenate([closed, motion, closed])
+    sounds = (Phone(0, 6, "sil"), *late)
+    inside = measured(motion, truth_of(motion, phones))["phone_closed_chance"]
+    outside = measured(around, truth_of(around, sounds))["phone_closed_chance"]
+    assert outside == pytest.approx(inside, abs=0.05) and inside < 0.2
 
 
 def test_bounds_are_the_person_s_own():

@@ -7,13 +7,15 @@ an invalid frame do not count, nor do clips without an alignment.
     rate      share of the class's phones that show the gesture
     false     share of the phones of other classes that show it; phones next to one of the class
               are left out, since lips move early, and so is silence
-    chance    the rate of the same curve rolled by 30, 67 and 101 frames: what the lips reach
-              without listening
+    chance    the rate of the same curve, from the first to the last phone that is not silence,
+              rolled by 30, 67 and 101 frames: what the lips reach without listening
 
 A rate means something by its distance from chance, and beside the truth's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -73,19 +75,27 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
         return out
     p, g = (gestures.curves(m, truth.channel_mask) for m in (prediction, truth.motion))
     valid = ~_any(~truth.frame_mask, first, last)
+    span = slice(first[spoken].min(), last[spoken].max() + 1) if spoken.any() else slice(0)
+
+    def rolled(made: np.ndarray) -> Iterator[np.ndarray]:
+        for frames in ROLLS:
+            out = made & truth.frame_mask
+            out[span] = np.roll(out[span], frames)
+            yield out
+
     for name in truth.bounds.keys() & p.keys():
         own = kinds == name
         beside = np.concatenate([own[1:], [False]]) | np.concatenate([[False], own[:-1]])
         own, other = own & valid, spoken & valid & ~own & ~beside
 
-        def shown(curve: np.ndarray, which: np.ndarray, bound=truth.bounds[name]) -> float:
-            return float(_any(curve >= bound, first[which], last[which]).sum())
-
+        made_p, made_g = (c[name] >= truth.bounds[name] for c in (p, g))
         for key, value in (
             ("phones", own.sum()), ("others", other.sum()),
-            ("rate_p", shown(p[name], own)), ("rate_g", shown(g[name], own)),
-            ("false_p", shown(p[name], other)), ("false_g", shown(g[name], other)),
-            ("chance", np.mean([shown(np.roll(p[name], k), own) for k in ROLLS])),
+            ("rate_p", _shown(made_p, first[own], last[own])),
+            ("rate_g", _shown(made_g, first[own], last[own])),
+            ("false_p", _shown(made_p, first[other], last[other])),
+            ("false_g", _shown(made_g, first[other], last[other])),
+            ("chance", np.mean([_shown(r, first[own], last[own]) for r in rolled(made_p)])),
         ):  # fmt: skip
             out[f"phones/{name}_{key}"] = np.asarray(float(value))
     return out
@@ -121,6 +131,11 @@ def _phones(truth: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
         dtype=bool,
     )
     return first, last, kinds, spoken
+
+
+def _shown(made: np.ndarray, first: np.ndarray, last: np.ndarray) -> float:
+    """Returns the number of phones in which a gesture [T] bool is made."""
+    return float(_any(made, first, last).sum())
 
 
 def _any(mask: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
