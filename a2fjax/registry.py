@@ -183,6 +183,7 @@ def _origin(target: Any) -> str:
 models = Registry("model")
 losses = Registry("loss")
 metrics = Registry("metric")
+sample_metrics = Registry("metric of samples")
 encoders = Registry("speech encoder")
 sources = Registry("capture layout")
 schedulers = Registry("scheduler")
@@ -218,6 +219,11 @@ losses.register("aperture", "a2fjax.losses.lips:aperture")
 losses.register("closure", "a2fjax.losses.lips:closure")
 for _name in ("Fidelity", "Lips", "Timing", "Dynamics", "Energy", "Silence"):
     metrics.register(_name.lower(), f"a2fjax.metrics.built_in:{_name}")
+for _name in ("mtm", "slcc", "nonspeech", "eyes", "vertices"):
+    metrics.register(_name, f"a2fjax.metrics.{_name}")
+metrics.register("phones", "a2fjax.metrics.phones.metric")
+for _name in ("scores", "ranks", "agreement"):
+    sample_metrics.register(_name, f"a2fjax.metrics.{_name}")
 writers.register(".csv", "a2fjax.animation.livelink_format:LiveLinkFormat")
 writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")

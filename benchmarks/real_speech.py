@@ -10,7 +10,7 @@ in total:
     pause    aperture in pauses over the 90th percentile in speech (`a2fjax.metrics.silence`)
     long     the same in pauses of 0.4 s and more, 0.1 s away from speech
     zeros    the same in 1.5 s of digital silence appended to the recording
-    slcc     correlation of aperture and log energy (`a2fjax.metrics.energy`)
+    loud_r   correlation of aperture and log energy (`a2fjax.metrics.energy`)
     dips     lip closures per second of speech: minima of the aperture at or below `closed` with a
              prominence of 0.15 of the 90th percentile; closed = max(0.05, 0.15 * that percentile)
     p/b/m    bilabials per second of speech: phones if aligned, otherwise letters (doubled ones
@@ -156,14 +156,14 @@ def analyse(recording: Recording, motion: np.ndarray, zeros: np.ndarray) -> dict
     pauses = _rest_sums("pause", aperture, speech, rest)
     pauses |= _rest_sums("long", aperture, speech, long_rest)
     loudness = energy.log_level(levels, speech_level)
-    slcc = energy.sums(aperture, aperture, loudness=loudness, frame_mask=good)
+    loudness_sums = energy.sums(aperture, aperture, loudness=loudness, frame_mask=good)
     dips = _dips(aperture, speech, closed, opening) if usable else 0
     known = recording.bilabials is not None
     spoken = float(speech.sum()) / rig.FPS
     phones = recording.phones or []
     sums: Sums = {
         **pauses,
-        **slcc,
+        **loudness_sums,
         "zeros/sum": np.float64(after.sum() / opening if usable else 0),
         "zeros/frames": np.float64(len(after) if usable else 0),
         "dips": np.float64(dips * known),
@@ -190,13 +190,13 @@ def figures(sums: Sums) -> dict[str, float | None]:
     def ratio(top: str, bottom: str) -> float | None:
         return float(sums[top] / sums[bottom]) if sums[bottom] > 0 else None
 
-    slcc = float(energy.values(sums)["slcc"])
+    loud_r = float(energy.values(sums)["loudness_corr"])
     return {
         "pause": ratio("pause/sum", "pause/frames"),
         "pause_seconds": float(sums["pause/frames"]) / rig.FPS,
         "long": ratio("long/sum", "long/frames"),
         "zeros": ratio("zeros/sum", "zeros/frames"),
-        "slcc": slcc if np.isfinite(slcc) else None,
+        "loud_r": loud_r if np.isfinite(loud_r) else None,
         "dips": ratio("dips", "seconds"),
         "pbm": ratio("bilabials", "seconds"),
         "all_dips": ratio("all_dips", "all_seconds"),
@@ -249,8 +249,8 @@ def measure(model: Any, recordings: Sequence[Recording], emotion: str) -> dict[s
 def table(result: dict[str, Any]) -> str:
     """Formats the results as aligned text, with a verdict for each target."""
     form = "{:<24}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}"
-    names = ("pause", "long", "zeros", "slcc", "dips", "pbm", "hits", "chance", "all_dips")
-    head = ("pause", "long", "zeros", "slcc", "dips/s", "p/b/m/s", "hits", "chance", "dips*/s")
+    names = ("pause", "long", "zeros", "loud_r", "dips", "pbm", "hits", "chance", "all_dips")
+    head = ("pause", "long", "zeros", "loud_r", "dips/s", "p/b/m/s", "hits", "chance", "dips*/s")
     lines = [form.format("real recordings", *head)]
     for name, row in [*result["sources"].items(), ("all", result["all"])]:
         cells = ["-" if row[key] is None else f"{row[key]:.2f}" for key in names]

@@ -165,6 +165,8 @@ def evaluate(
     split: str | Sequence[str] | None = None,
     *,
     step: int | None = None,
+    phones: str | Path | None = None,
+    face: str | Path | None = None,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -184,6 +186,9 @@ def evaluate(
       shards: folder or folders of the clips; None for those of the training.
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
       step: of the checkpoint; None for the newest.
+      phones: folder of phone alignments named as the clips (TextGrid, CTM, .phone.json), or "auto"
+        for English clips whose text is known; None for no metrics by phone.
+      face: .npz file of a head with its shapes, for metrics of vertices; None for none.
       seed: of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: bootstrap draws of the 95 % intervals over subjects.
       quick: a dozen clips a split, few draws, no altered conditions.
@@ -201,6 +206,8 @@ def evaluate(
             _list(shards),
             _names(split),
             step=step,
+            phones=phones,
+            face=face,
             seed=seed,
             resamples=resamples,
             quick=quick,

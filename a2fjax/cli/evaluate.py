@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="splits; default: test_sentences,test_subjects as far as there are clips",
     )
     add("--out", metavar="JSON", help="report; default: RUN/eval/STEP.json")
+    add(
+        "--phones",
+        metavar="FOLDER",
+        help="phone alignments named as the clips (TextGrid, CTM, .phone.json), or 'auto': English "
+        "clips are aligned with their text (extra `phones`)",
+    )
+    add("--face", metavar="NPZ", help="head with its shapes, for errors of lip vertices")
     add("--seed", type=int, default=0, help="seed of shuffles, noise and bootstrap; default: 0")
     add("--quick", action="store_true", help="a dozen clips a split, without altered conditions")
     add("--show", metavar="JSON", help="print a report that was written before; measure nothing")
@@ -63,6 +70,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         _check_writable(Path(args.out))
     split = [name for name in args.split.split(",") if name] if args.split else None
     if args.samples is not None:
+        for flag in ("phones", "face"):
+            if getattr(args, flag):
+                raise InputError(f"--{flag}: goes without --samples; a report has these metrics")
         return _compare(args, split)
     for flag in ("sample_steps", "against", "limit"):
         if getattr(args, flag):
@@ -74,6 +84,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             args.data,
             split,
             step=args.step,
+            phones=args.phones,
+            face=args.face,
             seed=args.seed,
             quick=args.quick,
             say=say,
@@ -87,7 +99,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
     from a2fjax.api import evaluation
-    from a2fjax.evaluation.comparison import LEGEND
+    from a2fjax.evaluation.comparison import legend
 
     try:
         steps = [int(text) for text in (args.sample_steps or "").split(",") if text]
@@ -109,7 +121,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
         )
     path = args.out or Path(args.run) / "eval" / f"samples_{comparison.step}.json"
     comparison.save(path)
-    print(LEGEND)
+    print(legend())
     print(comparison)
     print(f"\nreport: {path}")
     return 0

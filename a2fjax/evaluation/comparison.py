@@ -6,12 +6,9 @@ sample. Metrics cover jaw and mouth unless stated otherwise:
     mean       RMSE of the mean of the samples over that of the constant mean
     single     RMSE of a single sample over that of the constant mean
     best       RMSE of each clip's best sample over that of the constant mean
-    amp, hf    amplitude and power above 10 Hz of single samples over the truth's
-    recall, prec   lip closures of single samples
-    fd, fd_mouth   Fréchet distance to the clips' true motion; `metrics.distribution`
-    multi      multimodality
-    mouth, upper, blink    spread of the samples over the truth's standard deviation over time
-    pause      mouth opening in pauses over that in speech
+    amp, hf, recall, prec, pause   as in a report, of single samples
+    crps ...   `a2fjax.metrics.suite.sample_columns`
+    fd ...     `a2fjax.metrics.distribution.COLUMNS`
 """
 
 from __future__ import annotations
@@ -32,16 +29,9 @@ from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
 from a2fjax.infer.sampling import is_sampled
 from a2fjax.metrics import distribution, suite
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.groups import WEIGHT_GROUPS
 from a2fjax.metrics.sums import Sums, divide, merge
-
-LEGEND = (
-    "RMSE over the constant mean's: mean = of the mean of the samples, single = of one sample, "
-    "best = of each clip's best; amp, hf = amplitude, power above 10 Hz over the truth's; recall, "
-    "prec = lip closures; fd = Frechet distance to the true motion, all weights and mouth; multi = "
-    "distance of two samples over that of any two windows; mouth, upper, blink = spread of samples "
-    "over the truth's deviation; pause = opening in pauses over that in speech"
-)
 
 SCHEMA = 1
 TRAINING_HOP = 50
@@ -50,22 +40,28 @@ SPREADS = {
     "upper": WEIGHT_GROUPS["upper_face"],
     "blink": np.array([rig.INDEX["eyeBlinkLeft"], rig.INDEX["eyeBlinkRight"]]),
 }
-COLUMNS: tuple[tuple[str, str], ...] = (
-    ("mean", "{:.3f}"),
-    ("single", "{:.3f}"),
-    ("best", "{:.3f}"),
-    ("amp", "{:.2f}"),
-    ("hf", "{:.2f}"),
-    ("recall", "{:.3f}"),
-    ("prec", "{:.3f}"),
-    ("fd", "{:.2f}"),
-    ("fd_mouth", "{:.2f}"),
-    ("multi", "{:.2f}"),
-    ("mouth", "{:.2f}"),
-    ("upper", "{:.2f}"),
-    ("blink", "{:.2f}"),
-    ("pause", "{:.2f}"),
+_SINGLE = (
+    Column("mean", "mean", "of the mean of the samples"),
+    Column("single", "single", "of one sample"),
+    Column("best", "best", "of each clip's best"),
+    Column("amp", "amp", "amplitude over the truth's", "{:.2f}"),
+    Column("hf", "hf", "power above 10 Hz over the truth's", "{:.2f}"),
+    Column("recall", "recall", "share of lip closures that are made"),
+    Column("prec", "prec", "share of made lip closures that are right"),
+    Column("pause", "pause", "opening in pauses over that in speech", "{:.2f}"),
 )
+
+
+def columns() -> list[Column]:
+    """Returns the columns of the table."""
+    return [*_SINGLE, *suite.sample_columns(), *distribution.COLUMNS]
+
+
+def legend() -> str:
+    """Returns the legend of the columns, including those of extension packages."""
+    shown = ", ".join(f"{c.label} = {c.meaning}" for c in columns()[:3])
+    rest = "; ".join(f"{c.label} = {c.meaning}" for c in columns()[3:] if c.meaning)
+    return f"RMSE over the constant mean's: {shown}; {rest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +87,7 @@ class _Sums:
     mean: list[Sums] = dataclasses.field(default_factory=list)
     best: list[Sums] = dataclasses.field(default_factory=list)
     spread: list[Sums] = dataclasses.field(default_factory=list)
+    samples: list[Sums] = dataclasses.field(default_factory=list)
     windows: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
 
 
@@ -234,9 +231,10 @@ def table(result: dict[str, Any]) -> str:
         kind = "synthetic data" if result["synthetic"] else "recorded data"
         width = max(len(name) for name in (*part["rows"], split)) + 2
         lines += ["", f"{split}, {part['clips']} clips, {kind}"]
-        lines.append(" " * width + "".join(f"{name:>9}" for name, _ in COLUMNS))
+        shown = columns()
+        lines.append(" " * width + "".join(f"{c.label:>9}" for c in shown))
         for name, values in part["rows"].items():
-            cells = (_cell(values.get(column), form) for column, form in COLUMNS)
+            cells = (_cell(values.get(c.value), c.form) for c in shown)
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
         floor = {k: _cell(v, "{:.2f}") for k, v in part["floor"].items()}
         lines.append(f"one half of the true clips against the other: {floor}")
@@ -298,6 +296,7 @@ def _measure(
         errors = [float(eval_data.values(s)["rmse_ratio"]) for s in each]
         out.best.append(each[int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0])
         out.spread.append(_spread(motions, sample))
+        out.samples.append(suite.sample_sums(motions, sample.truth))
         valid_mask = sample.clip.frame_mask & _fully_observed(sample)
         out.windows.append([distribution.windows(motion, valid_mask) for motion in motions])
 
@@ -330,6 +329,7 @@ def _values(
         "prec": single["closure_precision"],
         "lag_ms": single["xcorr_lag_ms"],
         "pause": single["pause_aperture"],
+        **suite.sample_values(merge(sums.samples)),
     }
     samples = len(sums.windows[0])
     drawn = [np.concatenate([clip[k] for clip in sums.windows]) for k in range(samples)]

@@ -11,6 +11,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
+from a2fjax.evaluation.beside import Beside
 from a2fjax.metrics.reference import Reference, reference, with_thresholds
 
 CHUNK_CLIPS = 64
@@ -50,12 +51,14 @@ class SplitClips:
       companions: the other splits, which contribute to the closure thresholds. A subject's
         threshold is a percentile of the truth; a single clip without a closure would place it at an
         open mouth.
+      beside: alignments and a face.
       skipped: names of unreadable records, filled while reading.
     """
 
     source: ClipSource
     limit: int | None = None
     companions: Sequence[ClipSource] = ()
+    beside: Beside = dataclasses.field(default_factory=Beside)
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def chunks(self) -> Iterator[list[EvalClip]]:
@@ -93,7 +96,7 @@ class SplitClips:
             except records.BadRecord as error:
                 self.skipped.append(f"{entry.name}: {error}")
                 continue
-            truth = _reference(clip)
+            truth = self.beside.reference(clip, _reference(clip))
             emotion = rig.EMOTIONS[int(clip.emotion.mean(0).argmax())]
             subject = self.subject(entry.folder, entry.subject)
             clips.append(EvalClip(clip, entry.folder, subject, emotion, truth))

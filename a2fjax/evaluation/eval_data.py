@@ -14,6 +14,7 @@ from a2fjax.data import mixture, records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError, nearest
 from a2fjax.evaluation import baselines, eval_clips
+from a2fjax.evaluation.beside import Beside
 from a2fjax.infer.predictor import Request
 from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.metrics import suite
@@ -66,6 +67,7 @@ class EvalData:
       training_folders: shards that these statistics come from.
       points: identity points by subject; empty for models without identity.
       trained: name in the run, by subject, for subjects with a learned residual.
+      beside: alignments and a face.
     """
 
     folders: list[str]
@@ -76,11 +78,19 @@ class EvalData:
     training_folders: list[str]
     points: dict[str, np.ndarray]
     trained: dict[str, str]
+    beside: Beside = dataclasses.field(default_factory=Beside)
+
+    def ids(self) -> list[str]:
+        """Returns the ids of all clips of the splits to evaluate."""
+        entries = (e for m in self.manifests for shard in m.shards for e in shard.clips)
+        return [entry["id"] for entry in entries if entry["split"] in self.splits]
 
     def clips(self, split: str, limit: int | None = None) -> eval_clips.SplitClips:
         """Returns the clips of a split, at most `limit` of them."""
         others = [ClipSource(self.folders, other) for other in self.have if other != split]
-        return eval_clips.SplitClips(ClipSource(self.folders, split), limit, others)
+        return eval_clips.SplitClips(
+            ClipSource(self.folders, split), limit, others, beside=self.beside
+        )
 
     def nothing(self, split: str, chosen: eval_clips.SplitClips) -> InputError:
         """Returns the error for a split without a readable clip."""

@@ -13,7 +13,7 @@ from a2fjax import configuration as config_lib
 from a2fjax import rig
 from a2fjax.audio import sound_descriptor
 from a2fjax.errors import WorkFailed
-from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report
+from a2fjax.evaluation import baselines, beside, conditions, eval_clips, eval_data, report
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import bootstrap, suite
 from a2fjax.metrics.sums import Sums, merge
@@ -40,6 +40,8 @@ def evaluate(
     splits: Sequence[str] | None = None,
     *,
     step: int | None = None,
+    phones: str | Path | None = None,
+    face: str | Path | None = None,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -52,6 +54,8 @@ def evaluate(
       shards: folders of the clips; None for the run's training shards.
       splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
       step: training step of the checkpoint if `model` is a folder; the newest if None.
+      phones: folder of phone alignments, or "auto"; see `beside`.
+      face: file of a head for metrics of vertices; see `metrics.face`.
       seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: number of bootstrap draws.
       quick: use few clips, few draws and no altered conditions.
@@ -70,6 +74,7 @@ def evaluate(
         run = str(model)
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
+    data = dataclasses.replace(data, beside=beside.load(phones, face, data.ids(), say=say))
     folders, manifests = data.folders, data.manifests
 
     altered = () if quick else conditions.names(model.config)
@@ -98,6 +103,7 @@ def evaluate(
         ],
         "training_statistics": data.training_folders,
         "synthetic": any(m.synthetic for m in manifests),
+        "face": None if data.beside.face is None else data.beside.face.fingerprint,
         "quick": quick,
         "seed": seed,
         "resamples": draws,
@@ -152,8 +158,9 @@ def _measure(
     return out
 
 
-def _numbers(parts: Sequence[Sums]) -> dict[str, float | None]:
-    return {k: _plain(v) for k, v in eval_data.values(merge(parts)).items()}
+def _numbers(measured: Sequence[_Measured], row: str) -> dict[str, float | None]:
+    total = suite.merge_clips((m.subject, m.rows[row]) for m in measured)
+    return {k: _plain(v) for k, v in eval_data.values(total).items()}
 
 
 def _plain(value: Any) -> float | None:
@@ -167,13 +174,15 @@ def _summarise(
     subjects = sorted({m.subject for m in measured})
     emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
     per_subject = {
-        row: [merge([m.rows[row] for m in measured if m.subject == s]) for s in subjects]
+        row: [
+            suite.person(merge([m.rows[row] for m in measured if m.subject == s])) for s in subjects
+        ]
         for row in ("model", *altered)
     }
     frames = sum(m.frames for m in measured)
 
     def part(chosen: list[_Measured]) -> dict[str, Any]:
-        return {"clips": len(chosen), "metrics": _numbers([m.rows["model"] for m in chosen])}
+        return {"clips": len(chosen), "metrics": _numbers(chosen, "model")}
 
     clips = [
         {
@@ -181,7 +190,7 @@ def _summarise(
             "subject": m.subject,
             "emotion": m.emotion,
             "frames": m.frames,
-            **{k: v for k, v in _numbers([m.rows["model"]]).items() if k in report.CLIP_METRICS},
+            **{k: v for k, v in _numbers([m], "model").items() if k in report.CLIP_METRICS},
         }
         for m in measured
     ]
@@ -190,12 +199,12 @@ def _summarise(
         "frames": frames,
         "seconds": frames / rig.FPS,
         "subjects": len(subjects),
-        "model": _numbers([m.rows["model"] for m in measured]),
+        "model": _numbers(measured, "model"),
         "interval": bootstrap.intervals(
             per_subject["model"], eval_data.values, seed=seed, resamples=resamples
         ),
-        "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in baselines.NAMES},
-        "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
+        "baselines": {n: _numbers(measured, n) for n in baselines.NAMES},
+        "robustness": {n: _numbers(measured, n) for n in altered},
         "difference": {
             n: bootstrap.differences(
                 per_subject["model"],

@@ -27,8 +27,8 @@ from typing import Any, NotRequired, TypedDict
 from a2fjax import budgets, files, typed_json
 from a2fjax.errors import InputError
 from a2fjax.metrics import suite
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
-from a2fjax.metrics.metric import Column
 
 SCHEMA = 1
 
@@ -45,24 +45,16 @@ CLIP_METRICS = (
     "amp_ratio/jaw_mouth",
 )
 
-LEGEND = (
-    "jaw and mouth unless stated: ratio = RMSE over the constant mean's; rmse, mae in weights; "
-    "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
-    "lag > 0 is late, at_r = the correlation there; "
-    "amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "
-    "slcc = loudness with aperture; pause = opening in pauses over that in speech"
-)
-
 
 def columns() -> list[Column]:
     """Returns the columns of the table: the ratio, then the columns of every registered metric."""
-    return [Column("rmse_ratio", "ratio"), *suite.columns()]
+    return [suite.RATIO, *suite.columns()]
 
 
 def legend() -> str:
     """Returns the legend of the columns, including those of extension packages."""
-    added = [f"{column.label} = {column.meaning}" for column in suite.columns() if column.meaning]
-    return "; ".join([LEGEND, *added])
+    shown = "; ".join(f"{c.label} = {c.meaning}" for c in columns() if c.meaning)
+    return f"jaw and mouth unless stated; definitions in docs/metrics.md: {shown}"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -239,7 +231,8 @@ def _group_rows(model: dict[str, Any]) -> list[list[str]]:
 
 
 def _table(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    shown = columns()
+    # A column without any value would only take room, such as those of phones without alignments.
+    shown = [c for c in columns() if any(row.get(c.value) is not None for _, row in rows)]
     cells = [[name, *(_show(row.get(c.value), c.form) for c in shown)] for name, row in rows]
     return _align(["", *(c.label for c in shown)], cells)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from a2fjax.metrics import dynamics, energy, fidelity, lips, silence, timing
-from a2fjax.metrics.metric import Column
 from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums
 
@@ -15,12 +12,7 @@ from a2fjax.metrics.sums import Sums
 class Fidelity:
     """Errors by channel group, velocity error and correlation."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("bs_rmse/jaw_mouth", "rmse", form="{:.4f}"),
-        Column("bs_mae/jaw_mouth", "mae", form="{:.4f}"),
-        Column("vel_mae/jaw_mouth", "vel_mae", unit="1/s"),
-        Column("corr/jaw_mouth", "corr", better="higher"),
-    )
+    columns = fidelity.COLUMNS
     values = staticmethod(fidelity.values)
 
     @staticmethod
@@ -37,13 +29,7 @@ class Fidelity:
 class Lips:
     """Aperture error and lip closures."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("mod", "mod", form="{:.4f}"),
-        Column("closure_recall", "recall", better="higher"),
-        Column("closure_precision", "prec", better="higher"),
-        Column("closure_residual", "resid", form="{:+.3f}", better="0"),
-        Column("closed_ratio", "closed", form="{:.2f}", better="1"),
-    )
+    columns = lips.COLUMNS
     values = staticmethod(lips.values)
 
     @staticmethod
@@ -61,10 +47,7 @@ class Lips:
 class Timing:
     """Lag of the predicted aperture behind the true aperture."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("xcorr_lag_ms", "lag_ms", form="{:+.1f}", unit="ms", better="0"),
-        Column("xcorr_peak", "at_r", form="{:.2f}", better="higher"),
-    )
+    columns = timing.COLUMNS
     values = staticmethod(timing.values)
 
     @staticmethod
@@ -77,11 +60,7 @@ class Timing:
 class Dynamics:
     """Amplitude, acceleration and high-frequency power relative to the truth."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("amp_ratio/jaw_mouth", "amp", form="{:.2f}", better="1"),
-        Column("acc_ratio", "acc", form="{:.2f}", better="1"),
-        Column("hf_ratio", "hf", form="{:.2f}", better="1"),
-    )
+    columns = dynamics.COLUMNS
     values = staticmethod(dynamics.values)
 
     @staticmethod
@@ -98,9 +77,7 @@ class Dynamics:
 class Energy:
     """Correlation of loudness and aperture."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("slcc", "slcc", form="{:+.2f}", better="higher"),
-    )
+    columns = energy.COLUMNS
     values = staticmethod(energy.values)
 
     @staticmethod
@@ -117,9 +94,7 @@ class Energy:
 class Silence:
     """Mouth opening in pauses relative to speech."""
 
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("pause_aperture", "pause", form="{:.2f}", better="0"),
-    )
+    columns = silence.COLUMNS
     values = staticmethod(silence.values)
 
     @staticmethod

@@ -4,15 +4,8 @@ The features of a two-second window are whitened leading principal components of
 frame differences. The components are fitted on training motion, with each channel and its
 differences divided by their standard deviations; whitening scales every component by its variation
 in training. They are fitted on each training set separately, so results are comparable only for
-equal `Features.fingerprint`.
-
-    fd             ||m1 - m2||^2 + Tr(S1 + S2 - 2 (S1 S2)^0.5) of the features' means m and
-                   covariances S (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update
-                   Rule", eq. 6)
-    multimodality  mean ||z_i - z_j|| of samples of the same window, over halves of the samples,
-                   divided by that of random windows of the training set: 0 means that all samples
-                   are equal, 1 that they differ as much as random windows
-    spread         sqrt(variance over samples / variance over time of the truth), by channel group
+equal `Features.fingerprint`. A set of features has a mean m and a covariance S; z_i are the
+features of sample i.
 """
 
 from __future__ import annotations
@@ -24,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.runs import find_runs
 
 WINDOW = 100
@@ -37,6 +31,55 @@ MAX_WINDOWS = 2000
 """Number of training windows for fitting the components."""
 
 _STILL = 1e-3
+
+_MASK = "windows of valid frames of clips with every weight observed"
+_SPREAD = "sqrt(variance over samples / variance over time of the truth)"
+
+
+def _distance(value: str, channels: str) -> Column:
+    return Column(
+        value,
+        value,
+        f"Frechet distance to the true motion, {channels}",
+        "{:.2f}",
+        formula="|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^0.5)",
+        source='Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6',
+        mask=_MASK,
+    )
+
+
+def _spread(value: str, channels: str) -> Column:
+    return Column(
+        value,
+        value,
+        f"spread of samples over the truth's deviation, {channels}",
+        "{:.2f}",
+        better="",
+        formula=f"{_SPREAD}, {channels}",
+        mask="valid frames, observed channels; K >= 2",
+    )
+
+
+COLUMNS = (
+    _distance("fd", "all weights"),
+    _distance("fd_mouth", "jaw and mouth"),
+    Column(
+        "multi",
+        "multi",
+        "distance of two samples over that of any two windows",
+        "{:.2f}",
+        better="",
+        formula="mean |z_i - z_j| of samples of the same window, over halves of the samples, "
+        "divided by that of random windows of the training set: 0 if all samples are equal, 1 if "
+        "they differ as much as random windows",
+        source="multimodality of SAiD, arXiv 2401.08655, on these features",
+        mask=_MASK,
+    ),
+    _spread("mouth", "jaw and mouth"),
+    _spread("upper", "upper face"),
+    _spread("blink", "eyelids"),
+)
+"""Figures that a comparison of samples computes from windows and spreads, not from merged sums."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,42 @@
-"""Energy metric: correlation of loudness and aperture (SLCC), since loud speech opens the mouth.
-
-    slcc = r(20 log10 level_t, aperture_t), sums of products over clips, deviations from clip means
+"""Energy metric: correlation of loudness and aperture within clips: loud speech opens the mouth.
 
 The level is floored 50 dB below the speech level; otherwise digital silence would be an outlier
-that dominates the correlation. `slcc_truth` is the value for the true curves; a prediction should
-match it, not exceed it. Idea: speech-lip intensity correlation of arXiv 2503.20308.
+that dominates the correlation. A prediction should match the value of the true curves, not exceed
+it. `slcc` is the published correlation over clips.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from a2fjax.metrics.column import CORRELATION, Column
 from a2fjax.metrics.sums import Sums, correlation, deviations
 
 FLOOR_DB = -50.0
+
+_FORMULA = "r(20 log10 level_t, a_t), products summed over clips, deviations from clip means"
+_MASK = "valid frames with jawOpen observed"
+
+COLUMNS = (
+    Column(
+        "loudness_corr",
+        "loud_r",
+        "correlation of loudness and aperture",
+        "{:+.2f}",
+        better="loudness_corr_truth",
+        formula=_FORMULA,
+        mask=_MASK,
+        range=CORRELATION,
+    ),
+    Column(
+        "loudness_corr_truth",
+        form="{:+.2f}",
+        better="",
+        formula=f"{_FORMULA}; of the truth",
+        mask=_MASK,
+        range=CORRELATION,
+    ),
+)
 
 
 def log_level(level: np.ndarray, speech_level: float) -> np.ndarray:
@@ -35,9 +58,9 @@ def sums(
 
 
 def values(total: Sums) -> dict[str, np.ndarray]:
-    """Returns `slcc` and `slcc_truth` [...] of merged sums."""
+    """Returns `loudness_corr` and `loudness_corr_truth` [...] of merged sums."""
     return {
-        f"slcc{suffix}": correlation(
+        f"loudness_corr{suffix}": correlation(
             total[f"energy/x{key}"], total["energy/xx"], total[f"energy/{key}{key}"]
         )
         for key, suffix in (("p", ""), ("g", "_truth"))

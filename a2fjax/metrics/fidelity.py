@@ -1,16 +1,7 @@
 """Fidelity metrics: errors by channel group, velocity error and correlation.
 
-Only observed channels and valid frames count. With e = p - g over frames t and channels c of a
-group:
-
-    bs_mae/<group>    mean |e|                                   weight units
-    bs_rmse/<group>   sqrt(mean e^2)                             weight units
-    eye_angle_mae     mean |e| of the four eye angles            degrees
-    eye_angle_rmse    sqrt(mean e^2) of the same                 degrees
-    vel_mae/<group>   mean |(p_t - p_{t-1}) - (g_t - g_{t-1})| * 50       weight / s
-    corr/<group>      sum dp dg / sqrt(sum dp^2 sum dg^2), dp and dg from the clip's mean
-
-`bs_*` and `vel_mae` are the usual names for errors of blendshape weights and their velocities.
+Prediction p and truth g have the error e = p - g over frames t and channels c of a group. `bs_*`
+and `vel_mae` are the usual names for errors of blendshape weights and their velocities.
 """
 
 from __future__ import annotations
@@ -18,8 +9,56 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.metrics.column import CORRELATION, Column, by_group
 from a2fjax.metrics.groups import WEIGHT_GROUPS, group_sum
 from a2fjax.metrics.sums import Sums, correlation, deviations, divide
+
+COLUMNS = (
+    *by_group(
+        "bs_rmse",
+        label="rmse",
+        meaning="root mean square error",
+        form="{:.4f}",
+        unit="weight",
+        formula="sqrt(mean_tc e^2)",
+    ),
+    *by_group(
+        "bs_mae",
+        label="mae",
+        meaning="mean absolute error",
+        form="{:.4f}",
+        unit="weight",
+        formula="mean_tc |e|",
+    ),
+    *by_group(
+        "vel_mae",
+        label="vel_mae",
+        meaning="mean absolute error of the velocity",
+        unit="weight/s",
+        formula="50 mean_tc |e_t - e_{t-1}|",
+        mask="pairs of valid frames, observed channels",
+    ),
+    *by_group(
+        "corr",
+        label="corr",
+        meaning="correlation of all curves",
+        better="higher",
+        formula="sum dp dg / sqrt(sum dp^2 sum dg^2), deviations dp, dg from the clip's means",
+        range=CORRELATION,
+    ),
+    Column(
+        "eye_angle_mae/eye_angles",
+        unit="degree",
+        form="{:.2f}",
+        formula="mean_tc |e| of the four eye angles",
+    ),
+    Column(
+        "eye_angle_rmse/eye_angles",
+        unit="degree",
+        form="{:.2f}",
+        formula="sqrt(mean_tc e^2) of the four eye angles",
+    ),
+)
 
 
 def sums(

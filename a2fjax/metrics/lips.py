@@ -2,8 +2,6 @@
 
 `aperture` is the rig's linear map of jaw, lip and mouthClose weights (`rig.APERTURE`).
 
-    mod   mean |a_p - a_g|, weight units (maximal-opening error; arXiv 2310.00434 uses lip vertices)
-
 Closures. Let tau be the subject's 10th percentile of the true aperture over **speech** frames
 (`silence.segment`): over all frames, pauses at rest would place tau at the rest value and make
 every rest a closure. Bounds are inclusive, since the truth during a stop is often exactly its
@@ -15,10 +13,6 @@ lowest value. With the margin m = 0.03 and the reach w = 2 frames (40 ms):
     truth events        bound tau, at most 0.3 s (15 frames): longer ones are rests, trivially hit
     predicted events    bound tau + m; runs above 0.3 s are cut into pieces of at most 0.3 s, each
                         an event: a mouth that never opens has many events, not one
-    closure_recall      share of truth events with a_p <= tau + m somewhere within +-w of the centre
-    closure_precision   share of predicted events with a_g <= tau + m within +-w of the centre
-    closure_residual    mean over truth events of the lowest a_p less the lowest a_g within +-w
-    closed_ratio        speech frames with a_p <= tau + m over those with a_g <= tau + m
 
 A perfect copy has recall and precision 1, residual 0, ratio 1. Recall alone is not informative,
 since an always-closed mouth has recall 1; nor is precision alone, since a mouth that closes once
@@ -32,6 +26,7 @@ import dataclasses
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.metrics.column import SHARE, WHOLE_LINE, Column
 from a2fjax.metrics.runs import close_gaps, find_runs
 from a2fjax.metrics.sums import Sums, divide
 
@@ -41,6 +36,59 @@ REACH = 2
 MIN_FRAMES = 2
 MAX_FRAMES = 15
 PLATEAU = 1e-3
+
+_MASK = "valid frames with jawOpen observed"
+
+COLUMNS = (
+    Column(
+        "mod",
+        "mod",
+        "error of the aperture",
+        "{:.4f}",
+        unit="weight",
+        formula="mean_t |a_p - a_g|",
+        source="mean opening difference of DiffPoseTalk, arXiv 2310.00434, which uses lip vertices",
+        mask=_MASK,
+    ),
+    Column(
+        "closure_recall",
+        "recall",
+        "share of the truth's lip closures that the prediction makes",
+        better="higher",
+        formula="share of truth events with a_p <= tau + m somewhere within w of the centre",
+        mask=_MASK,
+        range=SHARE,
+    ),
+    Column(
+        "closure_precision",
+        "prec",
+        "share of the predicted lip closures that the truth makes",
+        better="higher",
+        formula="share of predicted events with a_g <= tau + m somewhere within w of the centre",
+        mask=_MASK,
+        range=SHARE,
+    ),
+    Column(
+        "closure_residual",
+        "resid",
+        "aperture that is left at closures",
+        "{:+.3f}",
+        unit="weight",
+        better="0",
+        formula="mean over truth events of the lowest a_p less the lowest a_g within w",
+        mask=_MASK,
+        range=WHOLE_LINE,
+    ),
+    Column(
+        "closed_ratio",
+        "closed",
+        "closed frames over the truth's",
+        "{:.2f}",
+        better="1",
+        formula="speech frames with a_p <= tau + m over those with a_g <= tau + m",
+        mask=f"{_MASK}, in speech",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)

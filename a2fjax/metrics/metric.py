@@ -1,39 +1,26 @@
-"""Metric interface: sums of a clip, values of merged sums, and report columns."""
+"""Metric interfaces: sums of a clip and values of merged sums."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
 import numpy as np
 
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A report column that shows one value of a metric.
+class Metric(Protocol):
+    """A family of values; registered in `registry.metrics`, usually as a class of functions.
+
+    A metric whose values are not functions of sums over all clips, because every person counts
+    for itself, also has `person(total: Sums) -> Sums`: given the merged sums of one person's
+    clips, it returns the same names, ready to be added over people.
 
     Attributes:
-      value: name of the value.
-      label: heading of the column.
-      meaning: description for the legend.
-      form: number format.
-      unit: unit of the value; "" for none.
-      better: desired direction: "lower", "higher", or the ideal value, such as "1".
+      columns: descriptions of all values, in the order of the table.
     """
-
-    value: str
-    label: str
-    meaning: str = ""
-    form: str = "{:.3f}"
-    unit: str = ""
-    better: str = "lower"
-
-
-class Metric(Protocol):
-    """A family of values; registered in `registry.metrics`, usually as a class of functions."""
 
     columns: tuple[Column, ...]
 
@@ -53,4 +40,24 @@ class Metric(Protocol):
     @staticmethod
     def values(total: Sums) -> dict[str, np.ndarray]:
         """Returns the values [...] of merged sums [..., K]; NaN where nothing was measured."""
+        ...
+
+
+class SampleMetric(Protocol):
+    """A family of values of several samples of a clip; registered in `registry.sample_metrics`.
+
+    Attributes:
+      columns: descriptions of all values, in the order of the table.
+    """
+
+    columns: tuple[Column, ...]
+
+    @staticmethod
+    def sums(samples: np.ndarray, truth: Reference) -> Sums:
+        """Reduces the samples [K, T, 72] of a clip, K >= 1; otherwise as `Metric.sums`."""
+        ...
+
+    @staticmethod
+    def values(total: Sums) -> dict[str, np.ndarray]:
+        """As `Metric.values`."""
         ...

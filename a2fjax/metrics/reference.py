@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 
 import numpy as np
 
-from a2fjax.metrics import energy, lips, silence
+from a2fjax import rig
+from a2fjax.metrics import energy, lips, silence, sounds
+from a2fjax.metrics.face import Face, dynamics
+from a2fjax.metrics.phones import gestures, labels
+from a2fjax.metrics.phones.alignment import Phone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +26,12 @@ class Reference:
       aperture: [T]; see `lips.aperture`.
       speech, rest: [T] bool; see `silence.segment`.
       loudness: [T] dB; see `energy.log_level`.
+      level: linear RMS level of the sound of the valid frames; NaN without any.
+      audio: [samples] at 16 kHz, and speech_level: linear RMS level of its speech.
       threshold: closure threshold of the subject; NaN if unknown.
+      bounds: bounds of the subject's gestures by class of phones; see `phones.gestures`.
+      phones: the clip's alignment; empty if unknown.
+      face: for metrics of vertices; None if there is none.
     """
 
     motion: np.ndarray
@@ -30,7 +41,13 @@ class Reference:
     speech: np.ndarray
     rest: np.ndarray
     loudness: np.ndarray
+    level: float
+    audio: np.ndarray
+    speech_level: float
     threshold: float = float("nan")
+    bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    phones: tuple[Phone, ...] = ()
+    face: Face | None = None
 
     @property
     def aperture_mask(self) -> np.ndarray:
@@ -38,6 +55,30 @@ class Reference:
         if lips.has_aperture(self.channel_mask):
             return self.frame_mask
         return np.zeros_like(self.frame_mask)
+
+    @functools.cached_property
+    def upper_dynamics(self) -> np.ndarray:
+        """std_t |g_tv - n_v|^2 [U] of the face's upper vertices over valid frames.
+
+        Raises:
+          ValueError: there is no face.
+        """
+        if self.face is None:
+            raise ValueError("there is no face")
+        valid = self.motion[self.frame_mask]
+        return dynamics(self.face.upper, valid, self.channel_mask)
+
+    @functools.cached_property
+    def nonspeech(self) -> dict[str, np.ndarray]:
+        """Frames [T] bool of "hum", "breath" and "laugh", by sound and labels; see `nonspeech`."""
+        frames = len(self.motion)
+        out = sounds.find(self.audio, frames, self.speech_level)
+        out["laugh"] = np.zeros(frames, bool)
+        for phone in self.phones:
+            kind = labels.nonspeech_kind(phone.label)
+            if kind:
+                out[kind][round(phone.start * rig.FPS) : round(phone.end * rig.FPS)] = True
+        return out
 
 
 def reference(
@@ -67,11 +108,14 @@ def reference(
         speech=speech,
         rest=rest,
         loudness=energy.log_level(level, speech_level),
+        level=silence.valid_level(audio, frame_mask),
+        audio=audio,
+        speech_level=speech_level,
     )
 
 
 def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Reference]:
-    """Returns the references with closure thresholds computed from all clips of each subject.
+    """Returns the references with thresholds and bounds computed from all clips of each subject.
 
     More clips of a subject give a better threshold: a single sentence may have no closure.
 
@@ -79,13 +123,10 @@ def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Re
       references: reference of each clip.
       subjects: subject of each clip.
     """
-    thresholds = {}
+    thresholds, bounds = {}, {}
     for subject in set(subjects):
-        clips = [
-            r
-            for r, name in zip(references, subjects, strict=True)
-            if name == subject and lips.has_aperture(r.channel_mask)
-        ]
+        own = [r for r, name in zip(references, subjects, strict=True) if name == subject]
+        clips = [r for r in own if lips.has_aperture(r.channel_mask)]
         thresholds[subject] = (
             lips.closure_threshold(
                 np.concatenate([r.aperture[r.frame_mask] for r in clips]),
@@ -94,7 +135,9 @@ def with_thresholds(references: list[Reference], subjects: list[str]) -> list[Re
             if clips
             else float("nan")
         )
+        spoken = [gestures.curves(r.motion[r.frame_mask & r.speech], r.channel_mask) for r in own]
+        bounds[subject] = gestures.bounds(spoken, thresholds[subject])
     return [
-        dataclasses.replace(r, threshold=thresholds[name])
+        dataclasses.replace(r, threshold=thresholds[name], bounds=bounds[name])
         for r, name in zip(references, subjects, strict=True)
     ]

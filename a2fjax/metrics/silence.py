@@ -11,9 +11,6 @@ Definitions, all based on the audio only:
 
 The silence before the burst of p, t and k lasts up to about 150 ms and thus counts as speech.
 
-    pause_aperture   mean over rest frames of max(aperture, 0) / 90th percentile of the same
-                     curve's aperture over the clip's speech frames; 0 is closed
-
 A curve whose 90th percentile is below 0.02 has a motionless mouth and no ratio.
 """
 
@@ -22,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax.audio import HOP
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.runs import find_runs
 from a2fjax.metrics.sums import Sums, divide
 
@@ -29,6 +27,31 @@ THRESHOLD_DB = -30.0
 MIN_PAUSE_FRAMES = 10
 SETTLE_FRAMES = 3
 MIN_OPENING = 0.02
+
+_FORMULA = (
+    "mean over rest frames of max(a, 0) / the 90th percentile of the same curve's aperture a over "
+    "the clip's speech frames; 0 is closed"
+)
+_MASK = "valid frames with jawOpen observed, at rest"
+
+COLUMNS = (
+    Column(
+        "pause_aperture",
+        "pause",
+        "opening in pauses over that in speech",
+        "{:.2f}",
+        better="0",
+        formula=_FORMULA,
+        mask=_MASK,
+    ),
+    Column(
+        "pause_aperture_truth",
+        form="{:.2f}",
+        better="",
+        formula=f"{_FORMULA}; of the truth",
+        mask=_MASK,
+    ),
+)
 
 
 def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -46,6 +69,14 @@ def frame_level(audio: np.ndarray, frames: int) -> np.ndarray:
     present = np.zeros(frames + 1)
     present[1:] = np.clip(usable / HOP - np.arange(frames), 0, 1)
     return np.sqrt(divide(halves[1:] + halves[:-1], present[1:] + present[:-1]))
+
+
+def valid_level(audio: np.ndarray, frame_mask: np.ndarray) -> float:
+    """Returns the linear RMS level of samples [S] whose frame [T] is valid; NaN without any."""
+    used = np.repeat(np.asarray(frame_mask, bool), HOP)[: len(audio)]
+    if not used.any():
+        return float("nan")
+    return float(np.sqrt(np.square(audio[: len(used)][used], dtype=float).mean()))
 
 
 def segment(

@@ -1,7 +1,6 @@
 """Timing metric: lag of the predicted aperture in milliseconds.
 
     r(k) = correlation of p_{t+k} with g_t over the frames both have, |k| <= 10 frames (200 ms)
-    xcorr_lag_ms = 20 * (argmax r, refined by a parabola through the peak and its neighbours)
 
 **A positive lag means that the prediction is late.** Means are removed within each overlap, so that
 a static offset of either curve does not pull the peak towards zero lag. The aperture is used
@@ -15,10 +14,35 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.metrics.column import CORRELATION, Column
 from a2fjax.metrics.sums import Sums, correlation
 
 MAX_LAG = 10
 """Maximum lag in frames (200 ms)."""
+
+COLUMNS = (
+    Column(
+        "xcorr_lag_ms",
+        "lag_ms",
+        "lag of the prediction, > 0 is late",
+        "{:+.1f}",
+        unit="ms",
+        better="0",
+        formula="20 argmax_k r(k), refined by a parabola through the peak and its neighbours",
+        mask="valid frames with jawOpen observed",
+        range=(-1000.0 / rig.FPS * MAX_LAG, 1000.0 / rig.FPS * MAX_LAG),
+    ),
+    Column(
+        "xcorr_peak",
+        "at_r",
+        "the correlation at that lag",
+        "{:.2f}",
+        better="higher",
+        formula="r at the lag",
+        mask="valid frames with jawOpen observed",
+        range=CORRELATION,
+    ),
+)
 
 
 def sums(prediction: np.ndarray, truth: np.ndarray, *, frame_mask: np.ndarray) -> Sums:

@@ -486,7 +486,7 @@ def test_the_table_of_samples_has_a_line_a_row(shards):
     lines = comparison.table(result).splitlines()
     assert sum(line.startswith("a ") for line in lines) == 2
     assert sum(line.startswith("b ") for line in lines) == 2
-    assert all(name in lines[1] for name, _ in comparison.COLUMNS)
+    assert all(column.label in lines[1] for column in comparison.columns())
 
 
 @pytest.mark.parametrize(
@@ -495,9 +495,37 @@ def test_the_table_of_samples_has_a_line_a_row(shards):
         (["--against", "x"], "--against: goes with --samples"),
         (["--limit", "3"], "--limit: goes with --samples"),
         (["--samples", "0"], "samples=0"),
+        (["--samples", "2", "--phones", "x"], "--phones: goes without --samples"),
         (["--samples", "2", "--sample-steps", "1,b"], "--sample-steps 1,b"),
     ],
 )
 def test_flags_of_samples_are_checked_before_anything_is_read(arguments, says, capsys):
     assert cli.main(["evaluate", "nowhere", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_phones_and_a_face_give_their_metrics(shards, tmp_path):
+    folder, clips = shards
+    for clip in clips:
+        shut = clip.motion[:, rig.INDEX["jawOpen"]] < 0.01
+        at = (np.flatnonzero(shut[1:-1])[::4] + 1) / 50
+        lines = [f"{clip.id} 1 {t:.3f} 0.02 {label}" for t in at for label in ("P",)]
+        path = tmp_path / "phones" / f"{clip.id}.ctm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines))
+    shapes = np.zeros((3, 40, 3))
+    shapes[0, :9, 1], shapes[1, :9, 2], shapes[2, 30:, 1] = -20, 5, 4
+    head = {"neutral": np.random.default_rng(0).uniform(-90, 90, (40, 3)), "deltas": shapes}
+    np.savez(tmp_path / "head.npz", names=["jawOpen", "mouthPucker", "eyeBlinkLeft"], **head)
+    given = {"phones": tmp_path / "phones", "face": tmp_path / "head.npz"}
+    model = StandIn(shards, lambda g, r: g + 0.1 * (np.arange(72) == rig.INDEX["jawOpen"]))
+    result = evaluate(model, splits=["test_sentences"], quick=True, **given)
+    part = result["splits"]["test_sentences"]
+    assert part["model"]["phone_closed_rate"] == 0 < 1 == part["model"]["phone_closed_rate_truth"]
+    assert part["model"]["lve_max"] == pytest.approx(2.0, rel=1e-5)
+    assert part["baselines"]["shifted_5"]["phone_closed_rate"] < 0.6
+    assert result["face"] and "  pbm" in report.table(result)
+    plain = evaluate(model, splits=["test_sentences"], quick=True)
+    assert plain["face"] is None and "  pbm" not in report.table(plain)
+    with pytest.raises(InputError, match="no alignment is named as a clip"):
+        evaluate(model, phones=folder, splits=["test_sentences"], quick=True)

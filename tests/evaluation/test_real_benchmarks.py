@@ -80,7 +80,7 @@ def test_curves_that_behave_and_curves_that_do_not():
     assert shut["hits"] == shut["chance"] == 1 and shut["pause"] is None and shut["dips"] == 0
     flat = speech.analyse(one, motion_of(np.full(400, 0.4)), motion_of(np.full(75, 0.4)))
     assert flat["pause"] == pytest.approx(1) and flat["zeros"] == pytest.approx(1)
-    assert flat["slcc"] is None
+    assert flat["loud_r"] is None
 
 
 class Loudness:
@@ -115,7 +115,7 @@ def test_a_folder_is_measured_whole(tmp_path, capsys):
     result = speech.measure(model, found, "neutral")
     assert set(result["sources"]) == {"s0", "s1"} and len(result["recordings"]) == 3
     assert result["all"]["pause"] < 0.01 and result["all"]["zeros"] < 0.01
-    assert result["all"]["slcc"] > 0.7 and result["silence"] == 0
+    assert result["all"]["loud_r"] > 0.7 and result["silence"] == 0
     assert result["all"]["pbm"] == result["sources"]["s0"]["pbm"] > 0
     assert result["sources"]["s1"]["pbm"] is None
     speech.measure(model, found, "manifest")

@@ -92,7 +92,7 @@ def test_a_perfect_copy(rich):
         ):
             assert value == pytest.approx(1), name
     assert got["xcorr_lag_ms"] == pytest.approx(0, abs=0.5)
-    assert got["slcc"] == got["slcc_truth"]
+    assert got["loudness_corr"] == got["loudness_corr_truth"]
     assert got["pause_aperture"] == got["pause_aperture_truth"]
 
 
@@ -306,7 +306,7 @@ def test_loudness_that_drives_the_mouth_is_found():
     got = energy.values(
         energy.sums(rng.standard_normal(300), 0.5 * loudness, loudness=loudness, frame_mask=mask)
     )
-    assert got["slcc_truth"] == pytest.approx(1) and abs(got["slcc"]) < 0.2
+    assert got["loudness_corr_truth"] == pytest.approx(1) and abs(got["loudness_corr"]) < 0.2
     assert energy.log_level(np.zeros(3), 0.1).tolist() == [-50.0] * 3
 
 

@@ -2,13 +2,18 @@
 
 import numpy as np
 
+from a2fjax.metrics.column import Column
 from a2fjax.metrics.groups import WEIGHT_GROUPS
-from a2fjax.metrics.metric import Column
 from a2fjax.metrics.sums import divide
 
 
 class Jerk:
-    columns = (Column("jerk_ratio", "jerk", "jerk over the truth's", "{:.2f}", better="1"),)
+    columns = (
+        Column(
+            "jerk_ratio", "jerk", "jerk over the truth's", "{:.2f}", better="1",
+            formula="sum |d3 p| / sum |d3 g|, jaw and mouth",
+        ),
+    )  # fmt: skip
 
     @staticmethod
     def sums(prediction, truth):

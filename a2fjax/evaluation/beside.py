@@ -1,0 +1,157 @@
+"""What stands beside the clips of an evaluation: phone alignments and a face.
+
+Alignments are files in a folder (`metrics.phones.alignment`), named as the clip: for the clip
+"anna/take_3#1", the first segment after a cut, `anna/take_3#1.TextGrid`, or `anna/take_3.TextGrid`
+for the whole take, whose times are then shifted by the segment's start. Where no other person has a
+take of this name, the file may also lie in the folder without "anna/". English clips without a file
+whose text is known are aligned by PocketSphinx if the extra `phones` is installed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from a2fjax.data import records
+from a2fjax.errors import InputError
+from a2fjax.metrics import face as face_lib
+from a2fjax.metrics.phones import aligner, alignment
+from a2fjax.metrics.phones.alignment import Phone
+from a2fjax.metrics.reference import Reference
+
+AUTO = "auto"
+"""In place of a folder: all clips are aligned by PocketSphinx."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """Alignments and a face.
+
+    Attributes:
+      files: alignment file by clip id.
+      align: align clips without a file.
+      face: face for metrics of vertices; None for none.
+    """
+
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    align: bool = False
+    face: face_lib.Face | None = None
+
+    def reference(self, clip: records.Clip, truth: Reference) -> Reference:
+        """Returns the reference of a clip with its phones and the face.
+
+        Raises:
+          InputError: a damaged alignment.
+        """
+        return dataclasses.replace(truth, phones=self.phones(clip), face=self.face)
+
+    def phones(self, clip: records.Clip) -> tuple[Phone, ...]:
+        """Returns the phones of a clip; empty if they are unknown.
+
+        Raises:
+          InputError: a damaged alignment.
+        """
+        path = self.files.get(clip.id)
+        if path is not None:
+            # A segment's own file counts from the segment's start.
+            whole = "#" in clip.id and "#" not in path.name
+            start = float(clip.extra.get("start_s", 0.0)) if whole else 0.0
+            name = clip.id.partition("#")[0] if whole else clip.id
+            return _shifted(alignment.read(path, name), start)
+        text = clip.extra.get("text")
+        if self.align and isinstance(text, str) and is_english(clip.language):
+            return aligner.align(clip.audio, text)
+        return ()
+
+
+def load(
+    phones: str | Path | None,
+    face: str | Path | None,
+    ids: Iterable[str],
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Beside:
+    """Returns what stands beside clips.
+
+    Args:
+      phones: folder of alignments, `AUTO`, or None for no phones.
+      face: file of a head, see `metrics.face`; None for no metrics of vertices.
+      ids: ids of the clips to evaluate.
+      say: called with one line about the clips without an alignment.
+
+    Raises:
+      InputError: no such folder or file, or a folder without an alignment of any clip.
+    """
+    own = None if face is None else face_lib.read(face)
+    if phones is None:
+        return Beside(face=own)
+    ids = list(ids)
+    files = {} if str(phones) == AUTO else find(phones, ids)
+    installed = aligner.is_installed()
+    rest = len(set(ids)) - len(files)
+    if rest:
+        how = (
+            "those in English whose text is known are aligned by PocketSphinx"
+            if installed
+            else "skipped; pip install 'a2fjax[phones]' aligns those in English"
+        )
+        say(f"phones: {rest} of {len(set(ids))} clips without an alignment: {how}")
+    return Beside(files, installed, own)
+
+
+def find(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
+    """Returns the alignment file of each clip that has one; see the module.
+
+    Raises:
+      InputError: no such folder, or no alignment of any clip in it.
+    """
+    folder, ids = Path(folder), sorted(set(ids))
+    if not folder.is_dir():
+        raise InputError(
+            f"phones {folder}: no such folder; expected one of alignments, or {AUTO!r}"
+        )
+    known: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        suffix = next((s for s in alignment.SUFFIXES if path.name.endswith(s)), None)
+        if suffix and path.is_file():
+            name = path.relative_to(folder).as_posix().removesuffix(suffix)
+            known.setdefault(name, path)
+    people = collections.defaultdict(set)
+    for clip in ids:
+        person, _, take = clip.partition("/")
+        people[take.partition("#")[0]].add(person)
+    out = {}
+    for clip in ids:
+        take = clip.partition("/")[2] or clip
+        alone = len(people[take.partition("#")[0]]) <= 1
+        for name in (clip, take * alone, clip.partition("#")[0], take.partition("#")[0] * alone):
+            if name in known:
+                out[clip] = known[name]
+                break
+    if not out:
+        have = f"{next(iter(known))!r} and others" if known else "none"
+        raise InputError(
+            f"phones {folder}: no alignment is named as a clip (alignments: {have}); expected "
+            f"{ids[0] if ids else 'CLIP'}.TextGrid, .ctm or .phone.json"
+        )
+    return out
+
+
+def is_english(language: str) -> bool:
+    """Returns whether a BCP-47 code is one of English.
+
+    Example:
+        >>> is_english("en-GB"), is_english("enm")
+        (True, False)
+    """
+    return language.lower().partition("-")[0] == "en"
+
+
+def _shifted(phones: tuple[Phone, ...], start: float) -> tuple[Phone, ...]:
+    if not start:
+        return phones
+    return tuple(
+        Phone(max(p.start - start, 0.0), p.end - start, p.label) for p in phones if p.end > start
+    )

@@ -1,0 +1,1 @@
+"""Phones of a clip: readers of alignments, an aligner for English, and the metric."""
