@@ -270,7 +270,9 @@ def _check(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"audio {path}: is a folder, expected an audio file")
     if not path.exists():
-        near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        # A folder may hold anything.
+        folder = sorted(path.parent.glob("*"))
+        near = [p.name for p in folder if p.suffix.lower() == path.suffix.lower()]
         raise InputError(f"audio {path}: no such file{nearest(path.name, near)}")
     if not path.is_file():
         raise InputError(f"audio {path}: is a pipe or a device, expected a file")

@@ -61,6 +61,11 @@ class TrainingConditions:
                 f"is unlike the people of the training (distance {aligned.distance:.1f}, expected "
                 f"at most {bounds[0]:.1f}) and {effect}"
             )
+            if not len(faces):
+                words.append(
+                    "has no faces, so that each vertex counts alike: give an .obj, .ply or .npz "
+                    "file with faces"
+                )
         if words:
             self.say(f"{name}: {'; '.join(words)}")
         return aligned.vertices, aligned.faces

@@ -45,6 +45,7 @@ def test_meshes(caplog):
     first, second = said(caplog)
     assert first.startswith("warning: b.obj: is turned by 90 degrees")
     assert second.startswith("warning: c.obj: ") and "is ignored: mean identity" in second
+    assert second.endswith("give an .obj, .ply or .npz file with faces")
 
 
 def test_emotions(caplog):
