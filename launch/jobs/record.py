@@ -104,7 +104,10 @@ def read(folder: Path) -> JobSpec:
     if spec.config is not None:
         config = spec.config.get("config")
         complete = isinstance(config, dict) and isinstance(config.get("steps"), int)
-        if not complete or not isinstance(spec.config.get("fingerprint"), str):
+        complete = complete and isinstance(spec.config.get("fingerprint"), str)
+        plugins = spec.config.get("plugins", {})
+        known = isinstance(plugins, dict) and all(isinstance(p, str) for p in plugins.values())
+        if not (complete and known):
             raise InputError(f"{path}: damaged (config); delete it and submit again")
     return spec
 
