@@ -118,7 +118,7 @@ def _continued(
         resolved = configuration.load(record.launch(folder) / "config.json", overrides)
         if not args.new_code:
             # The run imports plugins from its snapshot, even if they have changed since.
-            resolved = dataclasses.replace(resolved, plugins=dict(before.config["plugins"]))
+            resolved = dataclasses.replace(resolved, plugins=dict(before.config.get("plugins", {})))
         run_dir.check(folder, resolved)
         spec = dataclasses.replace(
             spec,

@@ -26,15 +26,18 @@ def digests(
 
     Returns:
       Digest by folder; "" for a dataset that is not, or not yet, on this machine.
+
+    Raises:
+      InputError: a manifest cannot be read.
     """
     result = {}
     for name in shards:
         folder = Path(directory) / name
         result[name] = ""
         with contextlib.suppress(OSError):
-            if str(folder.resolve()) not in pending:
-                text = budgets.read_bytes(folder / "manifest.json")
-                result[name] = hashlib.sha256(text).hexdigest()
+            manifest = folder / "manifest.json"
+            if str(folder.resolve()) not in pending and manifest.exists():
+                result[name] = hashlib.sha256(budgets.read_bytes(manifest)).hexdigest()
     return result
 
 

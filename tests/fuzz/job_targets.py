@@ -16,7 +16,7 @@ from launch.submission import site_profile
 from launch.sweeps import parse
 from launch.tuning import driver
 
-VALUES = {"steps": 3, "name": "x"}
+VALUES = {"steps": 3, "name": "x", "optim": {"warmup_steps": 0}, "eval": {"every_steps": 0}}
 SPACE = '{"optim.learning_rate": loguniform(1e-4, 1e-2), "seed": choice(1, 2)}'
 SWEEP = """
 from launch.sweeps import grid, loguniform, random, seeds
@@ -50,18 +50,24 @@ def write_end(run):
     progress.event(run, "end", why="exit 1")
     (run / "launch" / "result.json").write_text('{"state": "failed", "exit_code": 1}')
     (run / "launch" / "exit").write_text("1")
+    (run / "launch" / "logs").mkdir()
+    (run / "launch" / "logs" / "rank-0.log").write_text("step 1\na2fjax train: failed: no memory\n")
 
 
 def make_jobs(folder):
     """Returns targets of the commands on jobs that were submitted."""
     root = folder / "jobs"
+    root.mkdir()
+    setup = load(TESTS / "end_to_end" / "conftest.py")
+    values = {**VALUES, "data": {"shards": [str(setup.write_experiment(root) / "shards")]}}
     for name in ("one", "sweep/a"):
         run = root / "runs" / name
-        config = sealed_json.seal({"config": VALUES, "sources": {}, "fingerprint": "0" * 16})
+        config = {"config": values, "sources": {}, "plugins": {}, "fingerprint": "0" * 16}
+        config = sealed_json.seal(config)
         write_job(run, name, root, config=config)
         write_end(run)
         (run / "metrics.jsonl").write_text('{"step": 1, "eval/loss": 0.5}\n')
-        (run / "config.json").write_text(json.dumps(sealed_json.seal({"config": VALUES})))
+        (run / "config.json").write_text(json.dumps(config))
     record.write_sweep(root / "runs" / "sweep", ["a"])
     array = root / "out" / record.ARRAY
     write_job(array, str(root / "out"), root, finalize=("true",), elements=2, output="/out")
@@ -101,13 +107,13 @@ def make_jobs(folder):
         site_profile.read(str(work / "site.toml"))
         return 0
 
-    runs = ("runs/**/*.json", "runs/**/*.jsonl", "runs/**/exit")
+    endings = ("*.json", "*.jsonl", "exit", "*.log")
+    runs, records = ([f"{top}/**/{e}" for e in endings] for top in ("runs", "out"))
     site = ("site.toml",)
-    records = ("out/**/*.json", "out/**/*.jsonl", "out/**/exit")
     return [
-        Target("jobs list", root, runs, listing, 1.5),
-        Target("jobs retry", root, runs, again),
-        Target("jobs arrays", root, records, arrays),
+        Target("jobs list", root, tuple(runs), listing, 1.5),
+        Target("jobs retry", root, tuple(runs), again),
+        Target("jobs arrays", root, tuple(records), arrays),
         Target("jobs profile", root, site, profiled, 0.5, site),
     ]
 

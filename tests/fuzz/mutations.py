@@ -326,7 +326,7 @@ def change_usda(data, rng):
 
 
 KINDS = {
-    ".json": change_json, ".jsonl": change_lines, ".log": change_lines,
+    ".json": change_json, ".jsonl": change_lines, "journal.log": change_lines,
     ".csv": change_csv, ".npy": change_npy,
     ".npz": change_npz, ".glb": change_glb, ".safetensors": change_safetensors,
     ".usda": change_usda, ".obj": change_text, ".toml": change_text, ".xml": change_text,

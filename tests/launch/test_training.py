@@ -16,8 +16,9 @@ import pytest
 from a2fjax import sealed_json
 from a2fjax.errors import InputError
 from launch import schedulers, submit
-from launch.jobs import folders, progress
+from launch.jobs import data_pins, folders, progress
 from launch.jobs import record as spec
+from launch.jobs.spec import JobSpec
 from launch.monitor import rows as table_rows
 from launch.monitor import states
 from launch.schedulers.local import gpu_locks
@@ -458,3 +459,29 @@ def test_a_name_that_is_held_for_long_is_reported(cli, monkeypatch, capsys):
         assert "one: another command has been submitting it" in capsys.readouterr().err
         assert cli("submit", cli.experiment, "--name", "one", "--dry-run") == 0
     assert cli("submit", cli.experiment, "--name", "one") == 0
+
+
+def test_datasets_that_are_not_here_have_no_digest(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "manifest.json").write_text("{}")
+    found = data_pins.digests(["here", "elsewhere"], directory=str(tmp_path))
+    assert len(found["here"]) == 64 and found["elsewhere"] == ""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "here" / "manifest.json").unlink()
+    (tmp_path / "pipe").rename(tmp_path / "here" / "manifest.json")
+    with pytest.raises(InputError, match="named pipe"):
+        data_pins.digests(["here"], directory=str(tmp_path))
+
+
+@pytest.mark.parametrize("plugins", [None, [], {"a": 1}, "text"])
+def test_a_record_with_damaged_plugins_is_refused(tmp_path, plugins):
+    config = {"config": {"steps": 3}, "sources": {}, "plugins": {}, "fingerprint": "0" * 16}
+    written = JobSpec(
+        id="one", command=("true",), directory="/", python="python", scheduler="local",
+        created="2026-01-01T00:00:00Z", config=config,
+    )  # fmt: skip
+    spec.write(tmp_path, written)
+    assert spec.read(tmp_path) == written
+    spec.write(tmp_path, dataclasses.replace(written, config={**config, "plugins": plugins}))
+    with pytest.raises(InputError, match="spec.json: damaged .config."):
+        spec.read(tmp_path)
