@@ -377,12 +377,12 @@ def take(config, count, **arguments):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("base", {}),
         ("base", {"mix": True}),
         ("large", {"layers": 1}),
-        ("large", {"mix": True}),
         ("whisper", {"layers": 1, "mix": True}),
-        ("whisper", {}),
+        pytest.param("base", {}, marks=pytest.mark.slow),
+        pytest.param("large", {"mix": True}, marks=pytest.mark.slow),
+        pytest.param("whisper", {}, marks=pytest.mark.slow),
     ],
 )
 def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
