@@ -31,13 +31,22 @@ def flops(function: Callable[..., Any], *args: Any) -> Counter[str]:
         >>> flops(jnp.dot, jnp.ones((3, 4)), jnp.ones((4, 5)))["dot"]
         120
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return of_jaxpr(jax.make_jaxpr(function)(*args))
+
+
+def of_jaxpr(jaxpr: Any) -> Counter[str]:
+    """Returns the operation count by kind of a function that is traced already: see `flops`.
+
+    Args:
+      jaxpr: a `ClosedJaxpr`, such as `jax.jit(function).trace(*args).jaxpr`.
+    """
+    return _count(_open(jaxpr))
 
 
 _FREE = frozenset(
     "broadcast_in_dim reshape transpose squeeze slice dynamic_slice dynamic_update_slice gather "
     "concatenate pad rev iota copy convert_element_type bitcast_convert_type stop_gradient "
-    "device_put split expand_dims scatter copy_p optimization_barrier sharding_constraint "
+    "device_put split expand_dims scatter copy_p optimization_barrier sharding_constraint reshard "
     "random_wrap random_unwrap random_seed create_token empty".split()
 )
 

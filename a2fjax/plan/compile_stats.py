@@ -27,7 +27,6 @@ from a2fjax import tasks
 from a2fjax.batch import Batch
 from a2fjax.data import loader
 from a2fjax.errors import InputError
-from a2fjax.models import flops
 from a2fjax.models import params as params_lib
 from a2fjax.plan import collectives, hlo
 from a2fjax.plan.topologies import ANSWER, PER_HOST, Topology
@@ -187,10 +186,10 @@ def operations(
     They are counted before compiling, because a compiled GPU program does not state them. The count
     uses the batch in one part; a batch in several parts takes the same (a test compares them).
     """
-    whole = compiled_steps.CompiledSteps(
-        dataclasses.replace(config, accumulate=1), task, spec, made.mesh
-    )
-    return dict(flops.flops(whole.update, whole.abstract, whole.batch))
+    if config.accumulate > 1:
+        config = dataclasses.replace(config, accumulate=1)
+        made = compiled_steps.CompiledSteps(config, task, spec, made.mesh)
+    return dict(made.operations())
 
 
 def _bytes(tree: Any, *, cut: bool = False) -> int:

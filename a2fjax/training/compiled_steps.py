@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,7 +87,6 @@ class CompiledSteps:
       abstract: the state as `ShapeDtypeStruct`s with their shardings.
       shardings: tree of the state's shardings.
       batch: a global batch as `ShapeDtypeStruct`s with their shardings.
-      update: (state, batch) -> (state, metrics), not jitted and without stop flags.
       stop_flags: shape and sharding of the [devices, `STOP_FLAGS`] int32 requests.
       train_step: jitted (state, batch, stop_flags) -> (state, metrics, combined flags); donates the
         state's buffers.
@@ -115,7 +115,6 @@ class CompiledSteps:
         self.stop_flags = device_mesh.with_shardings(stop_flags, self.batch_sharding)
         everywhere = device_mesh.replicated(mesh)
         update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings.params)
-        self.update = update
         measure = step_lib.make_eval_step(task, config.seed)
 
         def combine(stop_flags: jax.Array) -> jax.Array:
@@ -147,7 +146,16 @@ class CompiledSteps:
     def lower(self) -> Any:
         """Returns the training step lowered for the device mesh; `.compile()` compiles it."""
         with jax.set_mesh(self.mesh):
-            return self.train_step.lower(self.abstract, self.batch, self.stop_flags)
+            return self._trace().lower()
+
+    def _trace(self) -> Any:
+        """Returns the traced training step; JAX traces it once and keeps the result."""
+        with jax.set_mesh(self.mesh):
+            return self.train_step.trace(self.abstract, self.batch, self.stop_flags)
+
+    def operations(self) -> Counter[str]:
+        """Returns the operations per update of the global batch, by kind (`models.flops`)."""
+        return cost.of_jaxpr(self._trace().jaxpr) - cost.flops(self.combine_flags, self.stop_flags)
 
     def flops(self) -> float:
         """Returns the number of model operations per update of the global batch.
@@ -155,6 +163,8 @@ class CompiledSteps:
         Operations that `accumulate` and `remat` repeat count once.
         """
         config = dataclasses.replace(self._config, accumulate=1, remat="none")
+        if config == self._config:
+            return float(sum(self.operations().values()))
         update = step_lib.make_train_step(self._task, self._optimizer, config)
         return float(sum(cost.flops(update, self.abstract, self.batch).values()))
 

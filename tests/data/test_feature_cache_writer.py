@@ -377,12 +377,12 @@ def take(config, count, **arguments):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("base", {}),
         ("base", {"mix": True}),
         ("large", {"layers": 1}),
-        ("large", {"mix": True}),
         ("whisper", {"layers": 1, "mix": True}),
-        ("whisper", {}),
+        pytest.param("base", {}, marks=pytest.mark.slow),
+        pytest.param("large", {"mix": True}, marks=pytest.mark.slow),
+        pytest.param("whisper", {}, marks=pytest.mark.slow),
     ],
 )
 def test_cached_states_are_the_live_ones(build, tiny, copy, kind, options):
@@ -420,9 +420,12 @@ def test_workers_hosts_and_pickling_change_nothing(build, tiny, copy, speed):
     writer.write(copy, encoder, params)
     specs = {"0_whisper": writer.feature_spec(encoder, params)}
     here = take(config, 5, cached=specs)
-    far = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=2))
+
+    def by(workers):
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
+
     for other in (
-        take(far, 5, cached=specs),
+        take(by(2), 5, cached=specs),
         take(config, 3, cached=specs, start_step=2),
     ):
         for a, b in zip(here[-len(other) :], other, strict=True):
@@ -440,7 +443,7 @@ def test_workers_hosts_and_pickling_change_nothing(build, tiny, copy, speed):
         data[len(data) // 8 : len(data) // 4] = bytes(len(data) // 4 - len(data) // 8)
         path.write_bytes(data)
     with pytest.raises(InputError, match="`a2fjax cache .*` writes it again"):
-        take(far, 9, cached=specs)
+        take(by(1), 9, cached=specs)
 
 
 def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path):
@@ -472,7 +475,7 @@ def test_several_sets_with_several_encoders_at_once(build, tiny, copy, tmp_path)
     assert sets == {0, 1}
 
 
-@pytest.mark.parametrize("mix", [False, True])
+@pytest.mark.parametrize("mix", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_statistics_need_no_encoder_where_there_is_a_cache(build, tiny, copy, mix, monkeypatch):
     names = [tiny[kind] for kind in ("base", "large", "whisper")]
     config = configure(build, [copy], names, encoder={"mix": mix})

@@ -10,7 +10,8 @@ import pytest
 from scipy.special import erf
 
 from a2fjax.audio import num_frames
-from a2fjax.encoders import wav2vec2, whisper
+from a2fjax.configuration import EncoderConfig
+from a2fjax.encoders import storage, wav2vec2, whisper
 
 # Two convolutions with the receptive field and hop of the published seven: quick to compile.
 TINY = wav2vec2.Wav2Vec2Config(
@@ -106,6 +107,16 @@ def tiny():
         random_params=random_params,
         noise=noise,
     )
+
+
+@pytest.fixture
+def load(tiny_encoders):
+    """Returns a function of (name, **settings) that loads one of the tiny encoders."""
+
+    def load(name, **settings):
+        return storage.load(tiny_encoders[name], EncoderConfig(**settings))
+
+    return load
 
 
 # ---- Whisper ----

@@ -491,8 +491,13 @@ def test_training_goes_on_past_a_truncated_shard(trained, tmp_path, capfd, caplo
 BY_A_WORKER = pytest.param(1, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("where", ["record", "file"])
-@pytest.mark.parametrize("workers", [0, BY_A_WORKER])
+@pytest.mark.parametrize(
+    ("workers", "where"),
+    [
+        (0, "record"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, "record"), (1, "file"))),
+    ],
+)
 def test_training_stops_at_a_truncated_shard_when_told_to(trained, tmp_path, capfd, where, workers):
     shards = damaged(trained.shards, tmp_path / "shards", where)
     run = tmp_path / "run"

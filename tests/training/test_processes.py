@@ -38,7 +38,7 @@ class Job:
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(devices),
-                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+                "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
                 "A2F_COORDINATOR": f"127.0.0.1:{port}",
                 "A2F_NUM_PROCESSES": str(processes),
                 "A2F_PROCESS_ID": str(number),
