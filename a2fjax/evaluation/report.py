@@ -46,7 +46,7 @@ CLIP_METRICS = (
 )
 
 LEGEND = (
-    "jaw and mouth unless stated: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
+    "jaw, mouth unless stated: ratio = RMSE over the constant mean's; rmse, mae in weight units; "
     "vel_mae in weight/s; mod = aperture error; recall, prec, resid, closed = lip closures; "
     "lag > 0 is late, at_r = the correlation there; "
     "amp, acc, hf = motion, acceleration, power above 10 Hz over the truth's; "

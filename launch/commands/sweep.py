@@ -123,8 +123,8 @@ def _grown(
         indices.append(len(entries))
     if before:
         print(
-            f"{name}: {len(planned) - len(indices)} of {len(planned)} runs exist already; `submit.py "
-            "retry` runs again those that did not succeed",
+            f"{name}: {len(planned) - len(indices)} of {len(planned)} runs exist already; "
+            "`submit.py retry` runs again those that did not succeed",
             file=sys.stderr if args.dry_run else sys.stdout,
         )
     return list(entries.values()), indices
