@@ -77,7 +77,7 @@ def make_run(folder):
         )  # fmt: skip
 
     def pinned(work):
-        return a2fjax_main.main(["config", "--config", str(work / "run" / "config.json")])
+        return a2fjax_main.main(["config", str(work / "run" / "config.json")])
 
     config = (*CONFIG, "run/metrics.jsonl", *AVERAGE)
     return [
