@@ -5,6 +5,8 @@ Upper-face channels are left out: they tell emotion and person, not the moment.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +35,8 @@ class Statistics(struct.PyTreeNode):
       deviation: [B, 72] in rig units, at least `LEAST_DEVIATION`.
     """
 
-    mean: Array
-    deviation: Array
+    mean: Any
+    deviation: Any
 
 
 def own_statistics(motion: Array, valid: Array) -> Statistics:
