@@ -109,7 +109,9 @@ def lines(splits: Mapping[str, Mapping[str, Any]]) -> list[Line]:
             near = value is not None and abs(value - 0.5) <= CHANCE
             near = near or (interval is not None and interval[0] <= 0.5 <= interval[1])
             what = f"{name}, +-100 ms, window 0.6 s"
-            out.append(Line(split, what, value, f"chance: 0.5 +- {CHANCE:g} or in the interval", near))
+            out.append(
+                Line(split, what, value, f"chance: 0.5 +- {CHANCE:g} or in the interval", near)
+            )
     return out
 
 

@@ -66,9 +66,7 @@ def fit_linear(
     most = max(len(source) // max(len(people.names()), 1), 1)
     people.most = max(math.ceil(share * most), 2) if share < 1 else len(source)
     say(f"fitting the linear expert to {len(people.names())} people of {split}")
-    return linear.fit(
-        (take.batch, take.statistics) for _, found in people for take in found
-    )
+    return linear.fit((take.batch, take.statistics) for _, found in people for take in found)
 
 
 def measure_split(
@@ -162,9 +160,7 @@ def _clip_sums(
 ) -> dict[str, Sums]:
     vectors = expert.embed(take.batch, take.statistics)
     own = measures.win_sums(expert, vectors, masks)
-    long = measures.counted(
-        take.batch, take.statistics, measures.LONG, reach, measures.SEARCH
-    )
+    long = measures.counted(take.batch, take.statistics, measures.LONG, reach, measures.SEARCH)
     own |= measures.offset_sums(expert, vectors, long)
     wide = measures.WINDOWS[-1]
     piece = measures.pieces(expert, vectors, masks[wide], wide)

@@ -175,7 +175,10 @@ def auc_sums(
     wrong = pair_scores(others[column], seen[row], expert.similarity)
     order = np.sort(wrong)
     below = np.searchsorted(order, right, "left") + np.searchsorted(order, right, "right")
-    return {f"{key}/sum": np.array(below.sum() / 2.0), f"{key}/n": np.array(float(len(right) * len(wrong)))}
+    return {
+        f"{key}/sum": np.array(below.sum() / 2.0),
+        f"{key}/n": np.array(float(len(right) * len(wrong))),
+    }
 
 
 def pair_scores(heard: np.ndarray, seen: np.ndarray, kind: str) -> np.ndarray:
@@ -191,7 +194,9 @@ def pair_scores(heard: np.ndarray, seen: np.ndarray, kind: str) -> np.ndarray:
 
 def values(total: Sums) -> dict[str, np.ndarray]:
     """Returns every share whose sums are given, and "wins", the mean of those of 0.3 s."""
-    names = [key.removesuffix("/sum") for key in total if key.endswith("/sum") and key != "curve/sum"]
+    names = [
+        key.removesuffix("/sum") for key in total if key.endswith("/sum") and key != "curve/sum"
+    ]
     out = {name: divide(total[f"{name}/sum"], total[f"{name}/n"]) for name in names}
     first = [win_key(WINDOWS[0], shift) for shift in SHIFTS]
     if all(key in out for key in first):

@@ -128,9 +128,7 @@ class SyncnetTask(SingleModelTask):
         if train:
             order = jax.random.uniform(named_keys(key, ["windows"])["windows"], count.shape)
         else:  # Spread evenly: the steps of the golden ratio leave no gap.
-            order = jnp.broadcast_to(
-                (np.arange(count.shape[1]) * 0.6180339887) % 1.0, count.shape
-            )
+            order = jnp.broadcast_to((np.arange(count.shape[1]) * 0.6180339887) % 1.0, count.shape)
         most = min(config.windows, count.shape[1])
         found, chosen = jax.lax.top_k(jnp.where(count, 1.0 - order, -1.0), most)
         return chosen, found > 0

@@ -6,9 +6,16 @@ import pytest
 from a2fjax import rig
 from a2fjax.data import records
 
-FRAMES = 160
+FRAMES = 200
 BANDS = ((200, 500), (500, 1000), (1000, 2000), (2000, 4000))
-CHANNELS = ("jawOpen", "mouthClose", "mouthPucker", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
+CHANNELS = (
+    "jawOpen",
+    "mouthClose",
+    "mouthPucker",
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "browInnerUp",
+)
 
 
 def smooth(rng, count, cutoff=5.0):
@@ -30,10 +37,14 @@ def make_clip(number, person, split, *, speech=True, channels=CHANNELS, language
         frequency = np.fft.rfftfreq(len(time), 1 / 16_000)
         spectrum[(frequency < low) | (frequency > high)] = 0
         band = np.fft.irfft(spectrum, len(time))
-        audio += band / band.std() * np.interp(time, np.arange(FRAMES) / rig.FPS, np.exp(0.8 * level))
+        audio += (
+            band / band.std() * np.interp(time, np.arange(FRAMES) / rig.FPS, np.exp(0.8 * level))
+        )
     audio = (0.1 * audio / audio.std()).astype(np.float32) * (1.0 if speech else 1e-4)
     size = 0.05 + 0.02 * (sum(map(ord, person)) % 5)
-    mixed = levels @ np.array([[1, -1, 0, 0.5, 0.5], [1, 0, 1, 0, 0], [0, 1, -1, 0, 0], [0, 0, 1, 1, 1]])
+    mixed = levels @ np.array(
+        [[1, -1, 0, 0.5, 0.5], [1, 0, 1, 0, 0], [0, 1, -1, 0, 0], [0, 0, 1, 1, 1]]
+    )
     motion = np.zeros((FRAMES, rig.NUM_CHANNELS), np.float32)
     for name, curve in zip(CHANNELS, [*mixed.T, smooth(rng, 1)[:, 0]], strict=True):
         motion[:, rig.INDEX[name]] = np.clip(0.4 + size * curve, 0, 1)

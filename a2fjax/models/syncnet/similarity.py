@@ -23,9 +23,7 @@ def box(values: Array, frames: int) -> Array:
         [1.0, 3.0, 5.0]
     """
     ones = (1,) * (values.ndim - 1)
-    return jax.lax.reduce_window(
-        values, 0.0, jax.lax.add, (*ones, frames), (*ones, 1), "VALID"
-    )
+    return jax.lax.reduce_window(values, 0.0, jax.lax.add, (*ones, frames), (*ones, 1), "VALID")
 
 
 def shifted(values: Array, offsets: Sequence[int]) -> Array:
@@ -77,7 +75,9 @@ def scores(
         means = [box(x.swapaxes(1, 2), frames).swapaxes(1, 2) / frames for x in (heard, seen)]
         centre = jnp.einsum("btd,bsd->bts", *means, precision=precise)
         inner = inner - frames * diagonals(centre, offsets)
-        size = [box(s, frames) - frames * jnp.sum(m**2, -1) for s, m in zip(sizes, means, strict=True)]
+        size = [
+            box(s, frames) - frames * jnp.sum(m**2, -1) for s, m in zip(sizes, means, strict=True)
+        ]
     else:
         size = [box(s, frames) for s in sizes]
     heard_size = jnp.maximum(shifted(jnp.maximum(size[0], 0.0), offsets), 0.0)
