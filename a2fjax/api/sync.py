@@ -58,13 +58,28 @@ class GateReport:
 
 def is_expert(run: str | Path) -> bool:
     """Returns whether a folder is the run of a sync expert; False for what is no run at all."""
-    from a2fjax.infer.run_config import read_config
-    from a2fjax.training import sync_experts
+    from a2fjax import budgets
+    from a2fjax import configuration as config_lib
 
-    try:
-        return sync_experts.is_expert(read_config(run).config)
-    except InputError:
+    path = Path(run) / "config.json"
+    if not path.is_file():
         return False
+    try:
+        config = config_lib.from_json(budgets.read_bytes(path), name=str(path)).config
+    except InputError:
+        return False  # Whoever loads the run says what is wrong.
+    return isinstance(config.model, config_lib.SyncConfig)
+
+
+def show(path: str | Path) -> GateReport | None:
+    """Returns the gate's result in a file; None if the file holds something else.
+
+    Raises:
+      InputError: a result of the gate of another version.
+    """
+    from a2fjax.sync import verdict
+
+    return GateReport(verdict.read(path)) if verdict.is_result(path) else None
 
 
 def gate(
@@ -117,6 +132,10 @@ def gate(
                 "out of training; build shards with some, or name a split with --split"
             )
         records.check_split(name, manifests, folders)
+    present = trained_on and all((Path(f) / "manifest.json").is_file() for f in trained_on)
+    if not present:
+        trained_on = []
+        say("the training shards are gone: the linear expert is fitted to --data")
     linear = gate_lib.fit_linear(trained_on or folders, loaded.config.data.split, say=say)
     experts = [loaded.expert, linear]
     values = {

@@ -1,4 +1,7 @@
-"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines."""
+"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines.
+
+Of a sync expert it runs the gate (docs/sync.md).
+"""
 
 from __future__ import annotations
 
@@ -56,14 +59,14 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
     from a2fjax.api import evaluation
 
+    from a2fjax.api import sync
+
     if args.show:
-        print(evaluation.Report.read(args.show))
+        print(sync.show(args.show) or evaluation.Report.read(args.show))
         return 0
     if args.out:
         _check_writable(Path(args.out))
     split = [name for name in args.split.split(",") if name] if args.split else None
-    from a2fjax.api import sync
-
     if sync.is_expert(args.run):
         return _gate(args, split)
     if args.samples is not None:

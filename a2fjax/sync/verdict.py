@@ -91,6 +91,15 @@ def read(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def is_result(path: str | Path) -> bool:
+    """Returns whether a file is a result of the gate, of this version or another."""
+    try:
+        values = budgets.load_json(Path(path))
+    except (OSError, ValueError, InputError):
+        return False
+    return isinstance(values, dict) and values.get("kind") == "sync_gate"
+
+
 def check(run: str | Path, step: int, weights: str) -> dict[str, Any]:
     """Returns the result of a checkpoint that passed the gate.
 

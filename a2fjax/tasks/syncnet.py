@@ -24,7 +24,7 @@ from a2fjax.losses import WeightedSum, contrast
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.rngs import named_keys
-from a2fjax.models.syncnet import similarity, windows
+from a2fjax.models.syncnet import channels, similarity, windows
 from a2fjax.models.syncnet.model import LARGEST_SCALE, Syncnet
 from a2fjax.tasks import sync_health
 from a2fjax.tasks.base import SingleModelTask
@@ -110,7 +110,7 @@ class SyncnetTask(SingleModelTask):
         return self.total(terms), terms
 
     def _choose(
-        self, batch: Batch, statistics: windows.Statistics, key: Array, train: bool
+        self, batch: Batch, statistics: channels.Statistics, key: Array, train: bool
     ) -> tuple[Array, Array]:
         """Returns first frames [B, S] of windows that count, and whether each does [B, S]."""
         config = self.model.config
@@ -154,8 +154,8 @@ class SyncnetTask(SingleModelTask):
         return {"others": both, "others_chance": contrast.chance(right, candidates, counted)}
 
     def warm_start(self, variables: Params) -> Params:
-        """Returns another run's variables without its people; see `tasks.people`."""
-        return {name: value for name, value in variables.items() if name != "constants"}
+        """Returns another run's variables with the people of this one; see `tasks.people`."""
+        return {**variables, "constants": self.model.device_constants()}
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms that are learned."""

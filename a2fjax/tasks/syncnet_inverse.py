@@ -108,8 +108,8 @@ class SyncnetInverseTask(SingleModelTask):
         return self.total(terms), terms
 
     def warm_start(self, variables: Params) -> Params:
-        """Returns another run's variables without its people; see `tasks.people`."""
-        return {name: value for name, value in variables.items() if name != "constants"}
+        """Returns another run's variables with the people of this one; see `tasks.people`."""
+        return {**variables, "constants": self.model.device_constants()}
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the squared error."""

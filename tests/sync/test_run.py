@@ -57,6 +57,8 @@ def test_the_gate_is_stored_and_a_failed_expert_refused(run, shards, capsys):
     linear = result["splits"]["test_subjects"]["linear"]
     assert linear["wins"] > 0.95 and linear["offset_20ms"] == 1.0  # The world is linear.
     assert (run / "gate" / "4.svg").is_file()
+    assert main.main(["evaluate", str(run), "--show", str(run / "gate" / "4.json")]) == 0
+    assert capsys.readouterr().out.strip() == printed.rsplit("\n\nreport:", 1)[0].strip()
     with pytest.raises(InputError, match="failed the gate at step 4: test_sentences: ") as error:
         sync_experts.load_checked(run)
     assert "\n" not in str(error.value)

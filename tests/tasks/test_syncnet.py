@@ -224,3 +224,11 @@ def test_an_expert_predicts_no_motion_and_regressions_do():
     assert not hasattr(tasks.build(config(), None, {}), "predict")
     regression = Config(model=RegressionConfig(conv_width=4, recurrent_width=4))
     assert hasattr(tasks.build(regression, None, {}), "predict")
+
+
+def test_weights_of_another_run_meet_the_people_of_this_one(made):
+    kind, task, variables, _ = made
+    theirs = {**variables, "constants": {"people_mean": np.ones((5, 72))}}
+    found = task.warm_start(theirs)
+    assert found["params"] is variables["params"]
+    assert found["constants"]["people_mean"].shape == (1, 72)
