@@ -210,6 +210,16 @@ models.register(
     "a2fjax.tasks.nvidia:DiffusionRnnTask",
     settings="a2fjax.configuration.nvidia:DiffusionRnnConfig",
 )
+models.register(
+    "syncnet",
+    "a2fjax.tasks.syncnet:SyncnetTask",
+    settings="a2fjax.configuration.sync:SyncnetConfig",
+)
+models.register(
+    "syncnet_inverse",
+    "a2fjax.tasks.syncnet_inverse:SyncnetInverseTask",
+    settings="a2fjax.configuration.sync:SyncnetInverseConfig",
+)
 encoders.register("wav2vec2", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("hubert", "a2fjax.encoders.wav2vec2.speech_encoder:Wav2Vec2SpeechEncoder")
 encoders.register("whisper", "a2fjax.encoders.whisper.speech_encoder:WhisperSpeechEncoder")

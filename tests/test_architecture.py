@@ -57,7 +57,9 @@ ALLOWED = {
     "metrics": FOUNDATION | {"audio"},
     "data": FOUNDATION | {"audio", "encoders"},
     "tasks": FOUNDATION | {"audio", "encoders", "models", "diffusion", "losses", "metrics", "data"},
-    "training": FOUNDATION | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks"},
+    "sync": FOUNDATION | {"audio", "models", "metrics", "data", "tasks"},
+    "training": FOUNDATION
+    | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks", "sync"},
     "animation": FOUNDATION | {"data"},
     "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "training", "animation"},
     "evaluation": FOUNDATION
@@ -66,7 +68,7 @@ ALLOWED = {
     "plan": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},
 }
-for _name in "models losses data tasks training infer evaluation plan".split():
+for _name in "models losses data tasks sync training infer evaluation plan".split():
     ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}

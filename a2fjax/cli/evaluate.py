@@ -1,4 +1,7 @@
-"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines."""
+"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines.
+
+Of a sync expert it runs the gate (docs/sync.md).
+"""
 
 from __future__ import annotations
 
@@ -63,12 +66,16 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
     from a2fjax.api import evaluation
 
+    from a2fjax.api import sync
+
     if args.show:
-        print(evaluation.Report.read(args.show))
+        print(sync.show(args.show) or evaluation.Report.read(args.show))
         return 0
     if args.out:
         _check_writable(Path(args.out))
     split = [name for name in args.split.split(",") if name] if args.split else None
+    if sync.is_expert(args.run):
+        return _gate(args, split)
     if args.samples is not None:
         for flag in ("phones", "face"):
             if getattr(args, flag):
@@ -91,6 +98,24 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             say=say,
         )
     path = args.out or Path(args.run) / "eval" / f"{report.values['step']}.json"
+    report.save(path)
+    print(report)
+    print(f"\nreport: {path}")
+    return 0
+
+
+def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
+    """Runs the gate of a sync expert; it stands in the run folder unless --out says otherwise."""
+    from a2fjax.api import sync
+    from a2fjax.sync import verdict
+
+    for flag in ("samples", "sample_steps", "against", "limit", "quick"):
+        if getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise InputError(f"--{name}: run {args.run} is a sync expert, whose gate has no {flag}")
+    with _progress() as say:
+        report = sync.gate(args.run, args.data, split, step=args.step, seed=args.seed, say=say)
+    path = args.out or verdict.path_of(args.run, report.values["step"])
     report.save(path)
     print(report)
     print(f"\nreport: {path}")

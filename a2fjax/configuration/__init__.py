@@ -5,7 +5,7 @@ values. `load` reads it, applies `--config.path.to.key=value` overrides and retu
 the dataclasses, where each value came from, and a fingerprint.
 
 experiment                            `Config`, the whole
-audio, data, models, nvidia, train    its groups, with bounds and meaning beside each field
+audio, data, models, nvidia, sync, train    its groups, with bounds and meaning beside each field
 bounds                                the bounds
 build                                 from plain values to the dataclasses
 plugins                               digests of plugins' code
@@ -38,6 +38,7 @@ from a2fjax.configuration.read import (
     parse_overrides,
     parse_value,
 )
+from a2fjax.configuration.sync import SyncConfig, SyncnetConfig, SyncnetInverseConfig
 from a2fjax.configuration.train import (
     CheckpointConfig,
     EvalConfig,
@@ -72,6 +73,9 @@ __all__ = [
     "SIGNALS",
     "SampleConfig",
     "ShardingConfig",
+    "SyncConfig",
+    "SyncnetConfig",
+    "SyncnetInverseConfig",
     "UNetConfig",
     "build",
     "build_config",

@@ -143,7 +143,12 @@ class Predictor:
         config = sampling.with_sampling(read_config(run).config, sample or {})
         step, params, _ = checkpoints.load_params(run, step, item="ema")
         found = pretrained.restore(run, config.audio)
-        task = tasks.build(config, params["constants"], found)
+        task: Any = tasks.build(config, params["constants"], found)
+        if not hasattr(task, "predict"):
+            raise InputError(
+                f"run {run}: holds a {config.model.kind!r}, which predicts no motion; expected a "
+                "run of another kind"
+            )
         return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
 
     def points(self, mesh: Mesh, name: str = "identity") -> np.ndarray:

@@ -56,7 +56,7 @@ def resolve(name: str, *, where: str = "") -> Callable[..., Task]:
 
     Args:
       name: a registered kind of model, or "package.module:attribute" that refers to such a function
-        or to a class with a `build` method like that of `tasks.base.SingleModelTask`.
+        or to a class with a `build` method like that of `tasks.base.SingleMotionTask`.
       where: prefix of error messages, such as the configuration key that holds the name.
 
     Raises:

@@ -67,12 +67,27 @@ class Task(Protocol):
         """
         ...
 
-    def predict(self, variables: Params, batch: Batch) -> Array:
-        """Returns the motion [B, T, 72] in rig units, within the rig's ranges."""
-        ...
-
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the scalar of merged terms, as `loss` does for the terms of one batch."""
+        ...
+
+    def warnings(self, step: int, values: Mapping[str, float]) -> Mapping[str, str]:
+        """Returns one line by name for each sign that the training goes wrong.
+
+        Training prints a line once for each name.
+
+        Args:
+          step: number of finished updates.
+          values: the terms' values, of a training batch or of held-out windows, by name.
+        """
+        ...
+
+
+class MotionTask(Task, Protocol):
+    """A task whose model predicts motion; inference and evaluation need one."""
+
+    def predict(self, variables: Params, batch: Batch) -> Array:
+        """Returns the motion [B, T, 72] in rig units, within the rig's ranges."""
         ...
 
 
@@ -112,6 +127,15 @@ class SingleModelTask:
     def warm_start(self, variables: Params) -> Params:
         """Returns the variables unchanged."""
         return variables
+
+    def warnings(self, step: int, values: Mapping[str, float]) -> Mapping[str, str]:
+        """Returns nothing: no sign is known."""
+        del step, values
+        return {}
+
+
+class SingleMotionTask(SingleModelTask):
+    """Base class of those whose model predicts motion."""
 
     def predict(self, variables: Params, batch: Batch) -> Array:
         """Returns the motion [B, T, 72]."""

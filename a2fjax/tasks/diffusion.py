@@ -33,7 +33,7 @@ from a2fjax.models import rngs as rngs_lib
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
-from a2fjax.tasks.base import SingleModelTask
+from a2fjax.tasks.base import SingleMotionTask
 
 COARSE = "coarse_"
 """Prefix of the loss terms of the coarse prediction."""
@@ -41,7 +41,7 @@ COARSE = "coarse_"
 T = TypeVar("T", bound="DiffusionTask")
 
 
-class DiffusionTask(SingleModelTask):
+class DiffusionTask(SingleMotionTask):
     """Task of diffusion models; see the module and `a2fjax.tasks.base.Task`.
 
     Attributes:

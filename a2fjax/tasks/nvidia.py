@@ -51,7 +51,7 @@ from a2fjax.models.nvidia.diffusion_rnn.model import DiffusionRnn
 from a2fjax.models.nvidia.model import GEOMETRY
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
-from a2fjax.tasks.base import SingleModelTask
+from a2fjax.tasks.base import SingleMotionTask
 
 NORMALISED = ("position", "velocity", "emo_reg")
 _QUIETER = 5000.0
@@ -60,7 +60,7 @@ _TINY = 1e-8
 T = TypeVar("T", bound="_NvidiaTask")
 
 
-class _NvidiaTask(SingleModelTask):
+class _NvidiaTask(SingleMotionTask):
     """Losses common to both networks; see `a2fjax.tasks.base.Task`."""
 
     model: Any

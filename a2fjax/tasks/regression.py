@@ -16,12 +16,12 @@ from a2fjax.models.base import Model
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import Regression
-from a2fjax.tasks.base import SingleModelTask
+from a2fjax.tasks.base import SingleMotionTask
 
 T = TypeVar("T", bound="RegressionTask")
 
 
-class RegressionTask(SingleModelTask):
+class RegressionTask(SingleMotionTask):
     """Task of models that predict one motion per recording; see `a2fjax.tasks.base.Task`.
 
     Attributes:

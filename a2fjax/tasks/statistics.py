@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from a2fjax import mesh_descriptor, rig
-from a2fjax.configuration import Config, DataConfig, NvidiaConfig
+from a2fjax.configuration import Config, DataConfig, NvidiaConfig, SyncConfig
 from a2fjax.data import mixture, padding, records, subjects
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import reader, writer
@@ -20,7 +20,7 @@ from a2fjax.encoders.speech_encoder import compiled_apply
 from a2fjax.errors import InputError
 from a2fjax.models import conditioning, familiarity, pretrained
 from a2fjax.models.pretrained import Encoders
-from a2fjax.tasks import conditions, moments
+from a2fjax.tasks import conditions, moments, people
 
 _STD_FLOOR = 0.01
 
@@ -235,7 +235,7 @@ def constants(
       "motion_mean", "motion_std" [72] in rig units; the results of `identity_statistics` over the
       split's subjects with a mesh, of `conditions.emotion_statistics` and
       `conditions.sound_statistics`, of `hidden_state_statistics` for encoders, and of
-      `moments.constants` for NVIDIA's networks.
+      `moments.constants` for NVIDIA's networks, of `people.constants` for sync experts.
       Datasets are weighted by `data.weights`; all subjects count equally, because the shape of a
       head does not depend on the amount of speech. With `model.identity_residual` also "subjects",
       the `conditioning.encode_names` of `subjects.training`.
@@ -257,6 +257,8 @@ def constants(
     network: dict[str, np.ndarray] = {}
     if isinstance(config.model, NvidiaConfig):
         network = moments.constants(config, paths, manifests, counts, mean)
+    if isinstance(config.model, SyncConfig):
+        network = people.constants(config, paths, manifests)
     values = {
         "motion_mean": mean,
         "motion_std": std,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from a2fjax import tasks
-from a2fjax.configuration import Config, Resolved, plugins
+from a2fjax.configuration import Config, Resolved, SyncConfig, plugins
 from a2fjax.data.feature_cache import writer
 from a2fjax.data.feature_cache.format import FeatureSpec
 from a2fjax.errors import InputError, nearest
@@ -63,14 +63,15 @@ def build_task(config: Config, workdir: Path, encoders: Encoders) -> Task:
     """Builds the configured task with the constants of its run.
 
     The constants come from the run's checkpoints, else from the run in `config.init_from`.
-    Otherwise the first process measures them on the training data.
+    Otherwise the first process measures them on the training data; always for a sync expert, whose
+    constants are of the people that it trains on.
 
     Raises:
       InputError: there are no shards, or `init_from` is not a run.
     """
     if has_checkpoint(workdir):
         constants = checkpoints.load_params(workdir)[1]["constants"]
-    elif config.init_from:
+    elif config.init_from and not isinstance(config.model, SyncConfig):
         constants = checkpoints.load_params(config.init_from)[1]["constants"]
     else:
         # Measured by one process, because sums on another machine may differ in the last bits.

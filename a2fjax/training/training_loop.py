@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +108,7 @@ class TrainingLoop:
         speed = peak(mesh.devices.flat[0].device_kind, self.config.precision)
         self.clock = Clock(peak=speed * mesh.size if speed else None)
         self.tracker: Tracker | None = None
+        self.warned: set[tuple[str, str]] = set()
         self.no_flags = self._to_devices(self._flag_rows([False] * len(STOP_FLAGS)))
 
     # ---- start ------------------------------------------------------------------------------
@@ -264,6 +265,7 @@ class TrainingLoop:
             values |= {**self.clock.read(), "perf/bad_records": self.inputs.bad_records()}
             if self.tracker is not None:
                 self.tracker.train(step, values)
+            self._warn(step, "train", values)
             self.clock.reset()
         return requested(stop_flags)
 
@@ -302,7 +304,18 @@ class TrainingLoop:
             )
         if values and self.tracker is not None:
             self.tracker.eval(step, values)
+        self._warn(step, "eval", values)
         return values
+
+    def _warn(self, step: int, part: str, values: Mapping[str, float]) -> None:
+        """Prints the task's warnings about the terms, each kind once."""
+        start = f"{part}/loss/"
+        terms = {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+        where = "held out: " if part == "eval" else ""
+        for name, line in self.task.warnings(step, terms).items():
+            if (name, part) not in self.warned:
+                self.warned.add((name, part))
+                self.say(f"warning: {where}{line}")
 
     def _save(self, state: TrainState, step: int, held_out: dict[str, float]) -> None:
         self.watchdog.beat(f"saving step {step}")

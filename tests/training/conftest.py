@@ -57,6 +57,9 @@ class ToyTask:
     def total(self, terms):
         return terms["position"].value + 0.1 * terms["smooth"].value
 
+    def warnings(self, step, values):
+        return {"large": f"step {step}: the loss is large"} if values["position"] > 1e-9 else {}
+
 
 class ToyInputs:
     def __init__(self, config, poison=None):

@@ -49,6 +49,12 @@ def test_a_run_holds_what_it_should(whole):
     assert first["perf/frames_per_s"] > 0 and 0 <= first["perf/data_wait_share"] <= 1
     assert any("compiled in" in line for line in whole.said)
     assert any(line.startswith("step 12/12") and "ETA" in line for line in whole.said)
+    # The task's warnings are printed once for training and once for held-out windows.
+    warned = [line for line in whole.said if line.startswith("warning: ")]
+    assert warned == [
+        "warning: step 2: the loss is large",
+        "warning: held out: step 4: the loss is large",
+    ]
     assert whole.inputs.drawn == list(range(12))
     step, average, meta = checkpoints.load_params(whole.run)
     assert step == 12 and same(average, whole.state.merged(average=True))
