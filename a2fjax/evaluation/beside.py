@@ -53,17 +53,23 @@ class Beside:
         Raises:
           InputError: a damaged alignment.
         """
-        path = self.files.get(clip.id)
-        if path is not None:
-            # A segment's own file counts from the segment's start.
-            whole = "#" in clip.id and "#" not in path.name
-            start = float(clip.extra.get("start_s", 0.0)) if whole else 0.0
-            name = clip.id.partition("#")[0] if whole else clip.id
-            return _shifted(alignment.read(path, name), start)
+        if clip.id in self.files:
+            found, whole = self.read(clip.id)
+            return _shifted(found, float(clip.extra.get("start_s", 0.0)) if whole else 0.0)
         text = clip.extra.get("text")
         if self.align and isinstance(text, str) and is_english(clip.language):
             return aligner.align(clip.audio, text)
         return ()
+
+    def read(self, name: str) -> tuple[tuple[Phone, ...], bool]:
+        """Returns the alignment in a clip's file, and whether it is that of the uncut take.
+
+        Raises:
+          InputError: a damaged alignment.
+        """
+        path = self.files[name]
+        whole = "#" in name and "#" not in path.name
+        return alignment.read(path, name.partition("#")[0] if whole else name), whole
 
 
 def load(
@@ -82,23 +88,26 @@ def load(
       say: called with one line about the clips without an alignment.
 
     Raises:
-      InputError: no such folder or file, or a folder without an alignment of any clip.
+      InputError: no such folder or file, a folder without an alignment of any clip, or a damaged
+        alignment of one.
     """
     own = None if face is None else face_lib.read(face)
     if phones is None:
         return Beside(face=own)
     ids = list(ids)
     files = {} if str(phones) == AUTO else find(phones, ids)
-    installed = aligner.is_installed()
+    out = Beside(files, aligner.is_installed(), own)
+    for name in files:
+        out.read(name)  # What is damaged is told before the long work.
     rest = len(set(ids)) - len(files)
     if rest:
         how = (
             "those in English whose text is known are aligned by PocketSphinx"
-            if installed
+            if out.align
             else "skipped; pip install 'a2fjax[phones]' aligns those in English"
         )
         say(f"phones: {rest} of {len(set(ids))} clips without an alignment: {how}")
-    return Beside(files, installed, own)
+    return out
 
 
 def find(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:

@@ -63,6 +63,11 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path):
         with pytest.raises(InputError, match=says):
             beside.load(folder, None, ["a/t"])
     folder_with(tmp_path, "x/y.ctm")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/t.ctm").write_text("x 1 0.5 P")
+    with pytest.raises(InputError, match="a/t.ctm:1"):
+        beside.load(tmp_path, None, ["a/t"])
+    (tmp_path / "a/t.ctm").unlink()
     with pytest.raises(InputError, match="'x/y' and others.*expected a/t.TextGrid"):
         beside.load(tmp_path, None, ["a/t"])
 
