@@ -36,6 +36,14 @@ _STEADY = 0.95  # Correlation of two spectra from which they are the same sound.
 # 30 % and more are steady.
 _LEAST_VARIATION_DB = 5.0
 _MOST_STEADY = 0.15
+
+# A drum that fades keeps the shape of its spectrum: the median correlation over 60 ms is high. The
+# bounds were chosen on one half of 61 recordings of speech (as they are, in rooms, with noise) and
+# of 160 drum parts. Of the pairs of the other halves, 95 % of the drums beside speech are recognised
+# (85 % of those of another generator); speech is left out in 0.03 % of these and, beside other
+# speech, in 2 %, where it is in a reverberant room.
+_MOST_ALIKE = 0.90
+_MORE_ALIKE = 0.02
 _LEAST_FRAMES = 25
 
 _MOST_PAIRS = 8  # Channels that a channel is compared with.
@@ -84,7 +92,8 @@ def choose(pieces: Iterable[tuple[float, np.ndarray]]) -> Choice:
 
     1. Silent channels are left out.
     2. Where some channels hold speech and others something else, only those with speech are used.
-       Speech is what varies in level and does not stay the same sound for 60 ms.
+       Speech is what varies in level and does not stay the same sound for 60 ms. Drums do so, too,
+       but the shape of their spectrum changes less than that of speech on another channel.
     3. Channels whose sound is that of the loudest one with the opposite polarity, or with a delay
        that cancels it, are left out. Of equally loud channels the first one counts as the loudest.
 
@@ -156,6 +165,19 @@ class _Sums:
         peak = np.take_along_axis(self._delayed, strongest, axis=2)[..., 0]
         return peak / np.maximum(np.sqrt(np.outer(energy, energy)), 1e-24)
 
+    def _without_drums(self, speech: list[int]) -> list[int]:
+        """Returns the channels that do not change less than an unrelated one, as drums do."""
+        related = np.abs(self._relations())
+
+        def is_drums(i: int) -> bool:
+            own = self._spectra[i].alike
+            return own >= _MOST_ALIKE and any(
+                own - self._spectra[j].alike >= _MORE_ALIKE and related[i, j] < RELATED
+                for j in speech
+            )
+
+        return [i for i in speech if not is_drums(i)]
+
     def result(self) -> Choice:
         if self._held:
             self._look()
@@ -171,7 +193,7 @@ class _Sums:
             return Choice(channels, everything)
         silent = [i for i in everything if i not in alive]
         reasons = [f"{_names(silent)} {_is(silent)} silent"] if silent else []
-        speech = [i for i in alive if self._spectra[i].is_speech()]
+        speech = self._without_drums([i for i in alive if self._spectra[i].is_speech()])
         other = [i for i in alive if i not in speech]
         if speech and other:
             reasons.append(f"no speech on {_names(other)}")
@@ -203,6 +225,7 @@ class _Spectra:
         self._band = (frequency >= _BAND[0]) & (frequency <= _BAND[1])
         self._levels: list[np.ndarray] = []
         self._alike: list[np.ndarray] = []
+        self.alike = 0.0
 
     def add(self, samples: np.ndarray) -> None:
         size = 2 * self._hop
@@ -228,6 +251,7 @@ class _Spectra:
             return False
         variation = np.maximum(level, top - _RANGE_DB).std()
         steady = (alike[active] > _STEADY).mean()
+        self.alike = float(np.median(alike[active]))
         return bool(variation >= _LEAST_VARIATION_DB and steady <= _MOST_STEADY)
 
 

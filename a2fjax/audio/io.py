@@ -93,8 +93,12 @@ def info(path: str | Path) -> tuple[float, int, int]:
     _check(path)
     if mp4.is_mp4(path):
         return mp4.info(path)
-    with _open(path) as (file, _):
-        return file.frames / file.samplerate, file.samplerate, file.channels
+    seconds, rate, count = 0.0, 0, 0
+    for file, _ in _opened(path):
+        rate, count = file.samplerate, file.channels
+        seconds += file.frames / rate
+    limits.check(path, rate, count, seconds)
+    return seconds, rate, count
 
 
 def channels_of(path: str | Path) -> channels.Choice:
@@ -226,7 +230,7 @@ def _sound(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Yields what libsndfile decodes; see `native_blocks`."""
     import soundfile
 
-    with _open(path) as (file, missing):
+    for file, missing in _opened(path):
         rate, stated = file.samplerate, file.frames
         size = max(1, _CHUNK // file.channels)
         read = 0
@@ -285,31 +289,52 @@ def _check(path: Path) -> None:
         raise InputError(f"audio {path}: cannot be read ({_reason(error)})") from None
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[soundfile.SoundFile, float]]:
-    """Opens a file that libsndfile reads to its end: (the file, s that may be missing there)."""
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, float]]:
+    """Yields what libsndfile reads to its end, one stream after the other, of one rate.
+
+    Yields:
+      (the stream, s that may be missing at its end).
+    """
     import soundfile
 
-    with contextlib.ExitStack() as stack:
-        try:
-            source = lengths.readable(path)
-            file = stack.enter_context(_sound_file(source, stack))
-            missing = 0.0
-            if file.format == "MP3" and (found := mp3.readable(path)) is not path:
-                file, missing = stack.enter_context(_sound_file(found, stack)), _SHORT
-        except InputError:
-            raise
-        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
-        if file.format not in _READ:
-            raise InputError(
-                f"audio {path}: format {file.format} does not show whether a file is complete; "
-                "expected WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST SPHERE"
-            )
-        if file.frames < 2:
-            raise InputError(f"audio {path}: holds {file.frames} samples, expected at least 2")
-        limits.check(path, file.samplerate, file.channels, file.frames / file.samplerate)
-        yield file, missing
+    first: tuple[int, int] | None = None
+    for source in _sources(path):
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(_sound_file(source, stack))
+                missing = 0.0
+                if file.format == "MP3" and (found := mp3.readable(path)) is not path:
+                    file, missing = stack.enter_context(_sound_file(found, stack)), _SHORT
+            except InputError:
+                raise
+            except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+                raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
+            if file.format not in _READ:
+                raise InputError(
+                    f"audio {path}: format {file.format} does not show whether a file is complete; "
+                    "expected WAV, FLAC, OGG, MP3, AIFF, AU, CAF, W64 or NIST SPHERE"
+                )
+            if file.frames < 2:
+                raise InputError(f"audio {path}: holds {file.frames} samples, expected at least 2")
+            limits.check(path, file.samplerate, file.channels, file.frames / file.samplerate)
+            form = file.samplerate, file.channels
+            if form != (first or form):
+                texts = [
+                    f"{rate} Hz with {count} channels" for rate, count in (first or form, form)
+                ]
+                raise InputError(
+                    f"audio {path}: joined of streams of {' and '.join(texts)}, expected one rate "
+                    "and number of channels: convert them before joining"
+                )
+            first = form
+            yield file, missing
+
+
+def _sources(path: Path) -> list[Path | Rewritten]:
+    try:
+        return lengths.parts(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"audio {path}: not an audio file ({_reason(error)})") from None
 
 
 def _sound_file(source: Path | Rewritten, stack: contextlib.ExitStack) -> soundfile.SoundFile:

@@ -11,54 +11,58 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from a2fjax.audio import wav
+from a2fjax.audio import flac, wav
 from a2fjax.audio.rewritten import Rewritten
 from a2fjax.errors import InputError
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
-def readable(path: Path) -> Path | Rewritten:
-    """Returns what libsndfile reads to the end: the path, or a stream with a right header.
+def parts(path: Path) -> list[Path | Rewritten]:
+    """Returns what libsndfile reads to the end: the path, or streams with a right header, in order.
 
     MPEG files are recognised by their decoder; see `mp3.readable`.
 
     Raises:
-      InputError: the file ends before its samples do, or holds several recordings one after the
-        other of which only the first would be read.
+      InputError: the file ends before its samples do, or several files of a format that has no
+        joined streams were written one after the other.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(42)
         if wav.is_wav(head):
-            return wav.readable(path)
+            return [wav.readable(path)]
         if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-            _check(path, size, *_aiff(file))
+            _check(path, size, *_aiff(file), head)
         elif head[:4] in (b".snd", b"dns."):
-            return _au(path, size, head)
+            return [_au(path, size, head)]
         elif head[:4] == b"riff" and head[24:28] == b"wave":
-            _check(path, size, *_w64(file))
+            _check(path, size, *_w64(file), head)
         elif head[:4] == b"caff":
-            return _caf(path, size, file)
+            return [_caf(path, size, file, head)]
         elif head[:7] == b"NIST_1A":
-            _check(path, size, *_sphere(file))
+            _check(path, size, *_sphere(file), head)
         elif head[:4] == b"OggS":
-            _check_chain(path, file, size)
-        elif head[:4] == b"fLaC" and head[4] & 0x7F == 0 and _flac_length(head) == 0:
-            raise InputError(
-                f"audio {path}: a FLAC file that states no length, as encoders write into pipes;"
-                " expected a length; `flac -d` and `flac` write the file anew with one"
-            )
-    return path
+            return _ogg(path, file, size)
+        elif (begin := flac.start(head)) is not None:
+            file.seek(begin)
+            if file.read(4) == b"fLaC":
+                return flac.parts(path, begin)
+    return [path]
 
 
-def _check(path: Path, size: int, start: int, stated: int) -> None:
+def _check(path: Path, size: int, start: int, stated: int, head: bytes) -> None:
     missing = start + stated - size
     if start and missing > 0 and not wav.is_placeholder(stated):
         raise InputError(
             f"audio {path}: cut short, {missing} bytes of samples that its header states are"
             " missing"
         )
+    if start and missing < 0:
+        with path.open("rb") as file:
+            file.seek(start + stated)
+            if head[:4] in file.read(12):  # after padding to an even number, or to 8
+                raise wav.joined(path)
 
 
 def _aiff(file: BinaryIO) -> tuple[int, int]:
@@ -102,18 +106,18 @@ def _au(path: Path, size: int, head: bytes) -> Path | Rewritten:
     start = int.from_bytes(head[4:8], order)
     stated = int.from_bytes(head[8:12], order)
     if stated or start >= size or start < 24:
-        _check(path, size, start, stated)
+        _check(path, size, start, stated, head)
         return path
     return Rewritten(path, head[:8] + b"\xff" * 4 + head[12:24], 24)  # All ones: not known.
 
 
-def _caf(path: Path, size: int, file: BinaryIO) -> Path | Rewritten:
+def _caf(path: Path, size: int, file: BinaryIO, magic: bytes) -> Path | Rewritten:
     file.seek(8)
     while len(chunk := file.read(12)) == 12:
         start, length = file.tell(), int.from_bytes(chunk[4:], "big", signed=True)
         if chunk[:4] == b"data":
             if length >= 0:
-                _check(path, size, start, length)
+                _check(path, size, start, length, magic)
                 return path
             file.seek(0)
             head = file.read(start - 8) + (size - start).to_bytes(8, "big")
@@ -124,27 +128,24 @@ def _caf(path: Path, size: int, file: BinaryIO) -> Path | Rewritten:
     return path
 
 
-def _flac_length(head: bytes) -> int:
-    """Returns the number of samples in the block STREAMINFO, 0 where it is not stated."""
-    return (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26], "big")
+def _ogg(path: Path, file: BinaryIO, size: int) -> list[Path | Rewritten]:
+    """Returns the path, or the links of a chain: of these the decoder reads the first only.
 
-
-def _check_chain(path: Path, file: BinaryIO, size: int) -> None:
-    """Checks that an Ogg file is one stream: of chained ones the decoder reads the first only.
-
-    Pages: RFC 3533, section 6.
+    Pages: RFC 3533, sections 4 and 6. The first pages of a link begin its streams.
     """
-    position, ended = 0, False
+    begins, position, before = [0], 0, True
     while position + 27 <= size:
         file.seek(position)
         page = file.read(27)
         if page[:4] != b"OggS":
-            return
-        if page[5] & 2 and ended:
-            raise InputError(
-                f"audio {path}: holds several Ogg recordings one after the other, expected one;"
-                " split it, or convert it to WAV"
-            )
-        ended |= bool(page[5] & 4)
+            break
+        first = bool(page[5] & 2)
+        if first and not before:
+            begins.append(position)
+        before = first
         table = file.read(page[26])
         position += 27 + len(table) + sum(table)
+    if len(begins) == 1:
+        return [path]
+    ends = [*begins[1:], size]
+    return [Rewritten(path, b"", b, e) for b, e in zip(begins, ends, strict=True)]

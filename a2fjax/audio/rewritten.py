@@ -1,4 +1,4 @@
-"""A file whose header is replaced, for decoders that believe what a header states."""
+"""A file whose header is replaced, or a part of a file, for decoders that read no other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ class Rewritten(io.RawIOBase):
       path: the file.
       head: the new first bytes.
       start: offset in the file where the stream goes on after `head`.
+      end: offset in the file where the stream ends; None for the file's end.
     """
 
-    def __init__(self, path: Path, head: bytes, start: int) -> None:
+    def __init__(self, path: Path, head: bytes, start: int, end: int | None = None) -> None:
         self._file = path.open("rb")
         self._head, self._start, self._at = head, start, 0
-        self._size = len(head) + os.fstat(self._file.fileno()).st_size - start
+        end = os.fstat(self._file.fileno()).st_size if end is None else end
+        self._size = len(head) + end - start
 
     def readable(self) -> bool:
         """Returns True."""
@@ -42,7 +44,8 @@ class Rewritten(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """Returns the next `size` bytes, or all; fewer at the end."""
-        size = max(0, self._size - self._at) if size < 0 else size
+        rest = max(0, self._size - self._at)
+        size = rest if size < 0 else min(size, rest)
         out = self._head[self._at : self._at + size]
         self._file.seek(self._start + max(0, self._at + len(out) - len(self._head)))
         out += self._file.read(size - len(out))

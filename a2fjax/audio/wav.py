@@ -71,10 +71,20 @@ def readable(path: Path) -> Path | Rewritten:
             )
         else:
             to_end = not found.stated and rest > 0 and not _is_chunks(file, found.start, size)
+            if found.stated and _joined(file, found.start + found.stated, size):
+                raise joined(path)
     right = rest // found.block * found.block if to_end else min(found.stated, rest)
     if right == found.stated and tag != b"BW64":
         return path
     return Rewritten(path, _header(found.format, right, right // found.block), found.start)
+
+
+def joined(path: Path) -> InputError:
+    """Returns the error for files that were written one after the other."""
+    return InputError(
+        f"audio {path}: several files written one after the other, of which programs play the"
+        " first; expected one: join their sound, as `sox A B OUT` does"
+    )
 
 
 def is_placeholder(size: int, block: int = 1) -> bool:
@@ -131,6 +141,18 @@ def _chunks(file: BinaryIO) -> _Chunks | None:
             form = file.read(min(length, 1 << 12))
         file.seek(start + length + length % 2)
     return None
+
+
+def _joined(file: BinaryIO, position: int, size: int) -> bool:
+    """Returns whether another WAV follows the samples or the chunks behind them."""
+    while position + 12 <= size:
+        file.seek(position)
+        chunk = file.read(12)
+        if is_wav(chunk) or is_wav(chunk[1:] + file.read(1)):  # after padding or without it
+            return True
+        length = int.from_bytes(chunk[4:8], "little")
+        position += 8 + length + length % 2
+    return False
 
 
 def _is_chunks(file: BinaryIO, position: int, size: int) -> bool:

@@ -13,7 +13,7 @@ from a2fjax.data import records
 WriteLine = Callable[[str], None]
 
 
-_DECISIONS = ("neutral from", "unit of the vertices", "topology:", "axes ")
+_DECISIONS = ("neutral mesh:", "unit of the takes:", "topology:", "axes")
 """Notes about these are written for everybody, as they may differ between people."""
 
 MAX_LINES = 50

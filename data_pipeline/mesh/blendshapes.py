@@ -100,12 +100,12 @@ def make_blendshapes(
     if neutral is None:
         unit = given or rig_unit
         own = np.eye(3) if named_axes is None else named_axes
-        turn, why = own, "the rig's" if named_axes is None else "from the names of shapes"
+        turn, why = own, "as in the rig" if named_axes is None else "judged by the names of shapes"
         if axes != "auto":
-            turn, why = conventions.parse_axes(axes), "--config.axes"
+            turn, why = conventions.parse_axes(axes), "given by --config.axes"
             # The rig may be right-handed where the capture is not.
             own = turn if np.linalg.det(turn) == np.linalg.det(own) else own
-        notes.append(f"axes {conventions.axes_name(turn)}, {why}")
+        notes.append(f"axes: {conventions.axes_name(turn)}, {why}")
         matrix = MILLIMETRES[rig_unit] * own
         rest, deltas = rig.neutral @ matrix.T, deltas @ matrix.T
     else:
@@ -117,21 +117,22 @@ def make_blendshapes(
         unit, turn = convention.units, convention.axes
         rest = convention.aligned(np.asarray(neutral, np.float64))
         holes = np.logical_not(np.isfinite(rest).all(axis=1))
+        further = f"; the next choice differs {convention.margin:.1f} times as much"
         notes.append(
-            f"neutral in {unit}, axes {conventions.axes_name(turn)}: margin "
-            f"{convention.margin:.1f} over the next, {100 * convention.residual:.1f} % of the "
-            "head's radius from the rig's"
+            f"axes: {conventions.axes_name(turn)}, unit: {unit}; so the neutral mesh differs by "
+            f"{100 * convention.residual:.1f} % of the head's radius from the rig's"
+            + (further if np.isfinite(convention.margin) else "")
         )
         if holes.any():
             rest[holes] = _filled(rest, template, holes)
             keep = keep[~holes[keep]]
-            notes.append(f"{holes.sum()} vertices of the neutral are not known: left out")
+            notes.append(f"{holes.sum()} vertices have no position in the neutral mesh: left out")
         transferred = bool(np.sqrt(((rest - template) ** 2).sum(axis=1).mean()) > _SAME_MM)
         if transferred:
             deltas = transfer(template, deltas, rig.faces, rest)
             way = "deformation transfer" if len(rig.faces) else "scaling"
             size = size_ratio(template, rest)
-            notes.append(f"shapes of the rig carried over by {way}: size {size:.3f} of it")
+            notes.append(f"shapes are carried over from the rig by {way}, scaled by {size:.3f}")
     return Blendshapes(
         neutral=rest,
         deltas=deltas,

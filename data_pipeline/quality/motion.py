@@ -14,6 +14,7 @@ RATE_NAMES = {n * 1000 / 1001: f"{n}000/1001" for n in (24, 30, 48, 60, 120, 240
 """Rates that are written 23.976, 29.97, 59.94 and so on and are none of these."""
 
 _STILL = 1e-5  # of a weight: below the noise of any capture, above float32 rounding
+_LARGEST = 1e6  # times the scale of a channel
 _DEAD = 1e-3
 _LEAST_FPS = 11.5  # repeats that leave fewer different frames a second are frozen frames
 _LIMIT = 1e-3
@@ -62,6 +63,8 @@ def measure_motion(
     channels = np.flatnonzero(observed)
     values = curves[:, channels] / rig.SCALE[channels]
     valid: np.ndarray = np.asarray(np.isfinite(values).all(axis=1))
+    # A damaged capture holds any number; squares and whole numbers of 32 bits do not.
+    values = np.clip(values, -_LARGEST, _LARGEST)
     out = _timing(times, valid)
     if len(channels):
         steps = np.round(np.nan_to_num(values) * 1000).astype("<i4")

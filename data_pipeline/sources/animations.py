@@ -1,14 +1,16 @@
-"""Chooses one of several animations that a file holds."""
+"""Takes of a file that holds several animations, and the choice of one of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from a2fjax.errors import InputError, nearest
 
 _PARTS = re.compile(r"[|.:/]")
+_NO_FILE_NAME = re.compile(r"[/\\\0]|^$")
+_LONGEST = 200  # bytes of a file's name
 
 
 def choose_animation(
@@ -59,3 +61,30 @@ def choose_animation(
             index, why = alike[0], "named like the take"
         why += "; --config.animation=NAME chooses another"
     return index, (f"{path.name}: {kind} {names[index]!r} of {listed} ({why})",)
+
+
+def with_sound(
+    stem: str, names: Sequence[str], asked: str, find: Callable[[str], Path | None]
+) -> list[tuple[str, Path]]:
+    """Returns (take, sound file) of each animation that has a sound file of its own.
+
+    That is <stem>_<animation>, or <animation>; `choose_animation` finds the animation by this name.
+
+    Args:
+      stem: name of the file without its suffix.
+      names: names of its animations.
+      asked: value of `--config.animation`, which leaves one; "" for all.
+      find: returns the sound file of a take, or None.
+    """
+    found = []
+    for animation in names:
+        full = f"{stem}_{animation}"
+        unfit = _NO_FILE_NAME.search(animation) or len(full.encode(errors="replace")) > _LONGEST
+        if unfit or asked.lower() not in ("", animation.lower()):
+            continue
+        for name in (full, animation):
+            audio = find(name)
+            if audio is not None:
+                found.append((name, audio))
+                break
+    return found

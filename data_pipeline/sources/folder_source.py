@@ -28,20 +28,9 @@ from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import check_rate
 from data_pipeline.sources import Actor, Blendshapes, Capture, SourceOptions, Take
 from data_pipeline.sources.file_names import composed
-from data_pipeline.sources.neutral import (
-    estimate_from_takes,
-    first_motion,
-    read_neutral,
-    read_vertex_list,
-    sample_mesh,
-)
-from data_pipeline.sources.person_face import (
-    PersonFiles,
-    PlacedMesh,
-    given_unit,
-    make_face,
-    rig_unit,
-)
+from data_pipeline.sources.neutral import first_motion, given_neutral, read_neutral
+from data_pipeline.sources.person_face import make_face
+from data_pipeline.sources.person_files import PersonPlaces, person_files
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -237,56 +226,31 @@ class FolderSource(abc.ABC):
         if path is None or (part != "skin" and not path.is_file()):
             return None  # curves need no blendshapes
         rig = rigs.read_rig(path)
-        files = self._person_files(subject, path, rig, part)
+        files = person_files(self._places(subject), path, rig, part)
         if part == "skin" and not len(rig.faces):
             # Shapes are transferred more accurately with triangles of the same topology.
             rig = dataclasses.replace(rig, faces=self._triangles(subject, len(rig.neutral)))
         return make_face(rig, files, axes=self.options.axes, mouth_close=self.options.mouth_close)
 
-    def _person_files(
-        self, subject: SubjectFolder, path: Path, rig: rigs.Rig, part: str
-    ) -> PersonFiles:
-        unit, unit_origin = given_unit(self.options, subject.extra("shots.json"))
-        files = PersonFiles(
-            name=subject.name,
-            rig_file=path,
-            is_own=path == subject.folders[0] / ("rig.npz" if part == "skin" else path.name),
-            unit=unit,
-            unit_origin=unit_origin,
-            part=part,
-        )
-        if part != "skin":
-            skin = self._rig_path(subject)
-            if skin is None:
-                return files
-            head = rigs.read_rig(skin)
-            head_files = self._person_files(subject, skin, head, "skin")
-            return dataclasses.replace(files, head_unit=rig_unit(head, head_files))
-        first, rigid = self._first(subject, len(rig.neutral)), None
-        still = None
-        if first is not None and first.rest is not None:
-            still = PlacedMesh(
-                vertices=first.rest,
-                millimetres=first.millimetres,
-                origin=f"the still mesh of {first.name}",
-            )
-        vertex_list = subject.extra("rigid_vertex_list.json")
-        if vertex_list is not None:
-            rigid = read_vertex_list(vertex_list, len(rig.neutral))
-        return dataclasses.replace(
-            files,
-            neutral=self._given_neutral(subject),
-            still=still,
-            sample=sample_mesh(first),
-            estimate=lambda: self._estimated_neutral(subject, rig, unit),
-            stable=rigid,
-        )
+    def _places(self, subject: SubjectFolder) -> PersonPlaces:
+        own = subject.folders[0]
+        hint = f" (pickles are refused: give templates/{subject.name}.npy instead)"
 
-    def _given_neutral(self, subject: SubjectFolder) -> PlacedMesh | None:
-        path = subject.neutral()
-        if path is None:
-            return None
-        return PlacedMesh(vertices=read_neutral(path)[0].astype(np.float64), origin=str(path))
+        def vertex_list(part: str) -> Path | None:
+            return subject.extra("rigid_vertex_list.json") if part == "skin" else None
+
+        return PersonPlaces(
+            name=subject.name,
+            options=self.options,
+            shots=subject.extra("shots.json"),
+            skin_rig=self._rig_path(subject),
+            is_own=lambda path, part: path == own / ("rig.npz" if part == "skin" else path.name),
+            vertex_list=vertex_list,
+            neutral=lambda: given_neutral(subject.neutral()),
+            takes=self._openers(subject),
+            first=lambda vertices: self._first(subject, vertices),
+            hint=hint if subject.extra("templates.pkl") else "",
+        )
 
     def _openers(self, subject: SubjectFolder) -> list[Callable[[], MotionFile]]:
         return [functools.partial(self._open, r.data[0], r.name) for r in subject.recordings]
@@ -302,13 +266,6 @@ class FolderSource(abc.ABC):
         given, first = subject.neutral(), self._first(subject, vertices)
         faces = read_neutral(given)[1] if given is not None else np.zeros((0, 3), np.int32)
         return first.faces if not len(faces) and first is not None else faces
-
-    def _estimated_neutral(self, subject: SubjectFolder, rig: rigs.Rig, unit: str) -> PlacedMesh:
-        found = estimate_from_takes(self._openers(subject), rig, name=subject.name, unit=unit)
-        if not subject.extra("templates.pkl"):
-            return found
-        hint = f" (pickles are refused: give templates/{subject.name}.npy instead)"
-        return dataclasses.replace(found, origin=found.origin + hint)
 
     def mesh(self, actor: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the neutral in the rig's axes and its faces; see `Source.mesh`."""

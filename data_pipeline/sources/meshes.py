@@ -3,7 +3,7 @@
     [<person>/]<take>/<frame>.obj|.ply          numbered files, any prefix
     [<person>/]<take>.usd|usda|usdc|usdz|glb|gltf
     [<person>/]<take>.wav                       or audio/<take>.wav, per person or per dataset
-    [<person>/][<file>_]<animation>.wav         for each animation of a glTF file
+    [<person>/][<file>_]<animation>.wav         for each animation of a USD or glTF file
 
 This covers the folders of VOCASET's scans (<person>/<sentence>/<sentence>.000001.ply,
 audio/<person>/) and of Multiface's meshes (<person>/tracked_mesh/<segment>/000102.obj, audio/). For
@@ -12,11 +12,11 @@ rigs, neutral meshes and shot lists see `folder_source`. A tongue's frames are i
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from a2fjax.errors import InputError
 from data_pipeline.sources import SourceOptions, gltf, usd
+from data_pipeline.sources.animations import with_sound
 from data_pipeline.sources.folder_source import FolderSource
 from data_pipeline.sources.sequences import MotionFile, has_frames, read_folder
 from data_pipeline.sources.subject_folders import (
@@ -31,8 +31,6 @@ CONTAINERS = ("tracked_mesh", "meshes", "mesh")
 """Folders of takes inside a person's, as Multiface has them."""
 FILES = (*usd.SUFFIXES, *gltf.SUFFIXES)
 
-_NO_FILE_NAME = re.compile(r"[/\\\0]|^$")
-_LONGEST = 200  # bytes of a file's name
 _NO_TAKES = {*RESERVED, *AUDIO_FOLDERS, *CONTAINERS, "tongue", "images", "unwrapped_uv_1024"}
 
 
@@ -121,24 +119,22 @@ class MeshSource(FolderSource):
         )
 
     def recordings(self, folder: Path, take: Path) -> list[Recording]:
-        """Returns one recording, or one for each animation of a glTF file that has a sound file."""
+        """Returns one recording, or one for each animation of a file that has a sound file."""
         whole = self.recording(folder, take)
-        if whole.audio is not None or take.suffix.lower() not in gltf.SUFFIXES:
+        if whole.audio is not None or take.suffix.lower() not in FILES:
             return [whole]
+        reader = gltf if take.suffix.lower() in gltf.SUFFIXES else usd
         try:
-            animations = gltf.animation_names(take)
+            animations = reader.animation_names(take)
         except InputError:
             return [whole]  # opening the take reports it
-        each = []
-        for animation in animations:
-            full = f"{take.stem}_{animation}"
-            if _NO_FILE_NAME.search(animation) or len(full.encode(errors="replace")) > _LONGEST:
-                continue
-            for name in (full, animation):
-                audio = find_take_audio(folder, self.path, name)
-                if audio is not None:
-                    each.append(Recording(name=name, data=(take,), audio=audio))
-                    break
+        found = with_sound(
+            take.stem,
+            animations,
+            self.options.animation,
+            lambda name: find_take_audio(folder, self.path, name),
+        )
+        each = [Recording(name=name, data=(take,), audio=audio) for name, audio in found]
         return each or [whole]
 
     def open(self, path: Path, take: str) -> MotionFile:

@@ -68,7 +68,9 @@ def estimate_from_takes(takes: Sequence[Opener], rig: Rig, *, name: str, unit: s
     )
     scale = MILLIMETRES[units[0]] if units else 1.0
     return PlacedMesh(
-        vertices=neutral / scale, millimetres=scale, origin="an estimate from frames at rest"
+        vertices=neutral / scale,
+        millimetres=scale,
+        origin="estimated from the takes' frames at rest",
     )
 
 
@@ -150,6 +152,18 @@ def sample_mesh(motion: MotionFile | None) -> PlacedMesh | None:
         states_axes=motion.axes is not None,
         origin=motion.name,
     )
+
+
+def given_neutral(path: Path | None) -> PlacedMesh | None:
+    """Returns the neutral mesh of a file, None without one.
+
+    Raises:
+      InputError: not a mesh.
+    """
+    if path is None:
+        return None
+    vertices = read_neutral(path)[0].astype(np.float64)
+    return PlacedMesh(vertices=vertices, origin=f"read from {path}")
 
 
 def read_neutral(path: Path) -> tuple[np.ndarray, np.ndarray]:

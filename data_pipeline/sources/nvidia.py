@@ -36,19 +36,9 @@ from data_pipeline.sources import (
     find_audio,
 )
 from data_pipeline.sources.file_names import composed, find_folder
-from data_pipeline.sources.neutral import (
-    estimate_from_takes,
-    first_motion,
-    read_vertex_list,
-    sample_mesh,
-)
-from data_pipeline.sources.person_face import (
-    PersonFiles,
-    PlacedMesh,
-    given_unit,
-    make_face,
-    rig_unit,
-)
+from data_pipeline.sources.neutral import first_motion
+from data_pipeline.sources.person_face import PlacedMesh, make_face
+from data_pipeline.sources.person_files import PersonPlaces, person_files
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.shot_list import (
     SLATE,
@@ -229,40 +219,37 @@ class NvidiaSource:
                 return None
             path = Path(self.options.rig)
         shapes = rigs.read_rig(path)
-        files = self._person_files(folder, path, shapes, part)
+        files = person_files(self._places(folder), path, shapes, part)
         found = make_face(
             shapes, files, axes=self.options.axes, mouth_close=self.options.mouth_close
         )
         notes = _pose_notes(folder, len(shapes.neutral)) if part == "skin" else ()
         return dataclasses.replace(found, notes=(*found.notes, *notes))
 
-    def _person_files(self, folder: Path, path: Path, rig: rigs.Rig, part: str) -> PersonFiles:
-        unit, unit_origin = given_unit(self.options, folder / "shots.json")
-        rigid = folder / "geom" / part / "rigid_vertex_list.json"
-        files = PersonFiles(
-            name=folder.name,
-            rig_file=path,
-            is_own=path.parent == folder / "bs_data",
-            unit=unit,
-            unit_origin=unit_origin,
-            stable=read_vertex_list(rigid, len(rig.neutral)) if rigid.is_file() else None,
-            part=part,
-        )
-        if part != "skin":
-            skin = folder / "bs_data" / "bs_skin.npz"
-            if not skin.is_file():
-                return files
-            head = rigs.read_rig(skin)
-            head_files = self._person_files(folder, skin, head, "skin")
-            return dataclasses.replace(files, head_unit=rig_unit(head, head_files))
-        pose = folder / "geom" / "skin" / "neutral_pose.npy"
+    def _places(self, folder: Path) -> PersonPlaces:
+        pose, skin = folder / "geom/skin/neutral_pose.npy", folder / "bs_data" / "bs_skin.npz"
         shots = caches.list_caches(folder / "cache" / "skin")
         openers = [functools.partial(self._open_skin, folder, shot) for shot in shots]
-        return dataclasses.replace(
-            files,
-            neutral=PlacedMesh(vertices=_array(pose), origin=str(pose)) if pose.is_file() else None,
-            sample=sample_mesh(first_motion(openers, len(rig.neutral))),
-            estimate=lambda: estimate_from_takes(openers, rig, name=folder.name, unit=unit),
+
+        def vertex_list(part: str) -> Path | None:
+            path = folder / "geom" / part / "rigid_vertex_list.json"
+            return path if path.is_file() else None
+
+        def neutral() -> PlacedMesh | None:
+            if not pose.is_file():
+                return None
+            return PlacedMesh(vertices=_array(pose), origin=f"read from {pose}")
+
+        return PersonPlaces(
+            name=folder.name,
+            options=self.options,
+            shots=folder / "shots.json",
+            skin_rig=skin if skin.is_file() else None,
+            is_own=lambda path, part: path.parent == folder / "bs_data",
+            vertex_list=vertex_list,
+            neutral=neutral,
+            takes=openers,
+            first=lambda vertices: first_motion(openers, vertices),
         )
 
     def _open_skin(self, folder: Path, shot: str) -> MotionFile:

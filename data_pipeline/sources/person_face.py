@@ -177,18 +177,21 @@ def _diagonal(mesh: np.ndarray) -> float:
 def _notes(
     face: Blendshapes, rig: Rig, files: PersonFiles, neutral: PlacedMesh | None
 ) -> list[str]:
-    whose = "the person's rig" if files.is_own else "the template rig"
-    origin = neutral.origin if neutral is not None else f"{files.rig_file} ({whose})"
-    unit = next(u for u, mm in MILLIMETRES.items() if mm == face.millimetres)
-    why = files.unit_origin or ("the rig's unit" if neutral is None else "the neutral's size")
+    whose = "the person's own rig" if files.is_own else "the template rig"
+    origin = neutral.origin if neutral is not None else f"that of {files.rig_file}, {whose}"
+    names = {mm: name for name, mm in MILLIMETRES.items()}
+    unit = names[face.millimetres]
+    why = "as in the rig" if neutral is None else "judged by the size of the neutral mesh"
+    if files.unit_origin:
+        why = f"given by {files.unit_origin}"
     stated = files.sample.millimetres if files.sample is not None else 0.0
-    if stated and why != SETTING:
-        unit, why = f"{stated:g} mm", "as the take's file states"
+    if stated and files.unit_origin != SETTING:
+        unit, why = names.get(stated, f"{stated:g} mm"), "stated by the take's file"
     notes = [
-        f"{files.part}: neutral from {origin}",
-        f"{files.part}: unit of the vertices: {unit} ({why}); rig in {rig.units}",
-        f"{files.part}: topology: {len(face.neutral)} vertices in the order of {files.rig_file}",
+        f"{files.part}: neutral mesh: {origin}",
+        f"{files.part}: unit of the takes: {unit}, {why}; unit of the rig: {rig.units}",
+        f"{files.part}: topology: {len(face.neutral)} vertices, in the order of {files.rig_file}",
     ]
     if files.sample is not None and files.sample.states_axes:
-        notes.append(f"{files.part}: axes of the vertices: as the take's file states")
+        notes.append(f"{files.part}: axes of the takes: stated by the take's file")
     return notes

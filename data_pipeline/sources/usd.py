@@ -34,8 +34,8 @@ def read_usd(
 ) -> MotionFile:
     """Opens a USD file: the points of the moving mesh, else its blend shape weights.
 
-    If several meshes move, uses the one named like a face (face, head, skin), else the one with the
-    most vertices. Points are in the stage's unit, y up.
+    If several meshes move, uses the one that `animation` names, else the one named like a face
+    (face, head, skin), else the one with the most vertices. Points are in the stage's unit, y up.
 
     Args:
       path: the file.
@@ -47,6 +47,30 @@ def read_usd(
     Raises:
       InputError: usd-core is missing, the file is damaged, or nothing moves in it.
     """
+    _guard(path, animation, take)
+    return _read(path, animation, take, keep_axes)
+
+
+def animation_names(path: Path) -> list[str]:
+    """Returns the names of the UsdSkel animations, none where the points of a mesh move.
+
+    Raises:
+      InputError: as `read_usd`.
+    """
+    _guard(path, "", "")
+    from pxr import Tf
+
+    try:
+        stage, meshes = _open(path)
+        return [] if _moving(meshes) else list(_animations(path, stage))
+    except (Tf.ErrorException, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a readable USD file ({_reason(error)})") from None
+
+
+def _guard(path: Path, animation: str, take: str) -> None:
+    """Reads a file in another process first; raises what `read_usd` does."""
     import_extra("pxr", path, "USD")
     budgets.regular_file(path)
     if path.suffix.lower() == ".usdz":
@@ -55,24 +79,35 @@ def read_usd(
     fault = _probe_in_process(path, status.st_size, status.st_mtime_ns, animation, take)
     if fault:
         raise InputError(fault)
-    return _read(path, animation, take, keep_axes)
+
+
+def _open(path: Path) -> tuple[Any, list[Any]]:
+    """Returns the stage and its meshes."""
+    from pxr import Usd, UsdGeom
+
+    stage = Usd.Stage.Open(str(path))
+    budgets.check("layers", len(stage.GetUsedLayers()), path)
+    meshes = []
+    for count, prim in enumerate(stage.Traverse(), 1):
+        budgets.check("nodes", count, path)
+        if prim.IsA(UsdGeom.Mesh):
+            meshes.append(UsdGeom.Mesh(prim))
+    return stage, meshes
+
+
+def _moving(meshes: list[Any]) -> list[Any]:
+    return [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
 
 
 def _read(path: Path, animation: str = "", take: str = "", keep_axes: bool = False) -> MotionFile:
-    from pxr import Tf, Usd, UsdGeom
+    from pxr import Tf
 
     try:
-        stage = Usd.Stage.Open(str(path))
-        budgets.check("layers", len(stage.GetUsedLayers()), path)
-        meshes = []
-        for count, prim in enumerate(stage.Traverse(), 1):
-            budgets.check("nodes", count, path)
-            if prim.IsA(UsdGeom.Mesh):
-                meshes.append(UsdGeom.Mesh(prim))
-        moving = [m for m in meshes if m.GetPointsAttr().GetNumTimeSamples() > 0]
+        stage, meshes = _open(path)
+        moving = _moving(meshes)
         axes = np.eye(3) if keep_axes or not _is_z_up(stage) else _Z_UP
         motion = (
-            _points(path, stage, moving, axes)
+            _points(path, stage, moving, axes, animation)
             if moving
             else _weights(path, stage, meshes, axes, animation, take)
         )
@@ -231,14 +266,21 @@ def _millimetres(stage: Any) -> float:
     return unit if np.isfinite(unit) and unit > 0 else 0.0
 
 
-def _points(path: Path, stage: Any, moving: list[Any], axes: np.ndarray) -> MotionFile:
+def _points(path: Path, stage: Any, moving: list[Any], axes: np.ndarray, asked: str) -> MotionFile:
     from pxr import Usd
 
     notes: tuple[str, ...] = ()
     mesh = _choose(moving)
-    if len(moving) > 1:
-        names = ", ".join(str(each.GetPrim().GetName()) for each in moving[:8])
-        notes = (f"{path.name}: mesh {mesh.GetPrim().GetName()!s} of {names}",)
+    names = [str(each.GetPrim().GetName()) for each in moving]
+    if asked and len(moving) > 1:
+        lengths = [0.0] * len(names)
+        index, notes = choose_animation(path, names, lengths, asked=asked, kind="mesh")
+        mesh = moving[index]
+    elif len(moving) > 1:
+        why = "named like a face, or the largest; --config.animation=NAME chooses another"
+        notes = (
+            f"{path.name}: mesh {mesh.GetPrim().GetName()!s} of {', '.join(names[:8])} ({why})",
+        )
     codes = np.array(mesh.GetPointsAttr().GetTimeSamples(), np.float64)
     cache = _PointCache(path, stage, mesh, codes, axes)
     first = cache(0)
@@ -278,6 +320,28 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
 def _weights(
     path: Path, stage: Any, meshes: list[Any], axes: np.ndarray, asked: str, take: str
 ) -> MotionFile | None:
+    found = _animations(path, stage)
+    if not found:
+        return None
+    names, lengths = list(found), [float(np.ptp(codes)) for codes, _ in found.values()]
+    index, notes = choose_animation(path, names, lengths, asked=asked, take=take)
+    codes, (curves, observed) = found[names[index]]
+    rest, faces = _rest(path, meshes)
+    return MotionFile(
+        numbers=frame_numbers(codes),
+        times=_seconds(path, stage, codes),
+        curves=curves,
+        observed=observed,
+        rest=None if rest is None else rest @ axes.T,
+        faces=faces,
+        notes=notes,
+    )
+
+
+def _animations(
+    path: Path, stage: Any
+) -> dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]:
+    """Returns (time codes, curves and what of them is observed) by animation."""
     from pxr import UsdSkel
 
     found: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
@@ -301,21 +365,7 @@ def _weights(
         if named is not None:
             name = str(prim.GetName())
             found[name if name not in found else str(prim.GetPath())] = codes, named
-    if not found:
-        return None
-    names, lengths = list(found), [float(np.ptp(codes)) for codes, _ in found.values()]
-    index, notes = choose_animation(path, names, lengths, asked=asked, take=take)
-    codes, (curves, observed) = found[names[index]]
-    rest, faces = _rest(path, meshes)
-    return MotionFile(
-        numbers=frame_numbers(codes),
-        times=_seconds(path, stage, codes),
-        curves=curves,
-        observed=observed,
-        rest=None if rest is None else rest @ axes.T,
-        faces=faces,
-        notes=notes,
-    )
+    return found
 
 
 def _rest(path: Path, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray]:

@@ -13,6 +13,7 @@ A .npy file is read in blocks of frames; an .npz is decompressed as a whole.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.file_checks import READ_ERRORS, one_line
 from data_pipeline.sources import SourceOptions, find_audio
-from data_pipeline.sources.animations import choose_animation
+from data_pipeline.sources.animations import choose_animation, with_sound
 from data_pipeline.sources.folder_source import FolderSource
 from data_pipeline.sources.sequences import MotionFile
 from data_pipeline.sources.subject_folders import (
@@ -163,6 +164,25 @@ class VertexSource(FolderSource):
             sentence=again.group(1) if again else "",
         )
 
+    def recordings(self, folder: Path, take: Path) -> list[Recording]:
+        """Returns one recording, or one for each array of an archive that has a sound file."""
+        whole = self.recording(folder, take)
+        if whole.audio is not None or take.suffix != ".npz":
+            return [whole]
+        try:
+            with archives.load_npz(take) as archive:
+                arrays = _unnamed(archive)
+        except (InputError, *READ_ERRORS):
+            return [whole]  # opening the take reports it
+        found = with_sound(
+            take.stem,
+            list(arrays),
+            self.options.animation,
+            lambda name: find_take_audio(folder, self.path, name),
+        )
+        each = [dataclasses.replace(whole, name=name, audio=audio) for name, audio in found]
+        return each or [whole]
+
     def open(self, path: Path, take: str) -> MotionFile:
         """Opens an array or archive; see `FolderSource.open`."""
         try:
@@ -200,17 +220,24 @@ def _as_vertices(path: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _unnamed(archive: archives.Arrays) -> dict[str, int]:
+    """Returns the frames of each array of vertices by name; none if one has a name of `KEYS`."""
+    if any(key in archive.files for key in KEYS):
+        return {}
+    shapes = {name: archive.shape(name) for name in archive.files}
+    return {n: shape[0] for n, shape in shapes.items() if len(shape) == 3 and shape[2] == 3}
+
+
 def _from_archive(path: Path, archive: archives.Arrays, asked: str, take: str) -> MotionFile:
     notes: tuple[str, ...] = ()
     names = list(archive.files)
     key = next((k for k in KEYS if k in names), None)
     if key is None:
-        shapes = {n: archive.shape(n) for n in names}
-        like = [n for n, shape in shapes.items() if len(shape) == 3 and shape[2] == 3]
-        if not like:
+        arrays = _unnamed(archive)
+        if not arrays:
             hint = nearest(names[0], KEYS) if names else ""
             raise InputError(f"{path}: holds {', '.join(names[:8]) or 'nothing'}{hint}")
-        lengths = [shapes[n][0] for n in like]
+        like, lengths = list(arrays), list(arrays.values())
         index, notes = choose_animation(path, like, lengths, asked=asked, take=take, kind="array")
         key = like[index]
     vertices = _as_vertices(path, archive[key])

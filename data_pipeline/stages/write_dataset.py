@@ -17,6 +17,7 @@ from data_pipeline.quality.thresholds import quarantine_reasons
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
 from data_pipeline.stages import shard_writer, splits
+from data_pipeline.stages.take_notes import notes_of
 
 _NOT_REPORTED = "key file entries bytes moving observed slate rejected retry".split()
 """Keys of a take's summary that only the build needs."""
@@ -121,11 +122,8 @@ def write_dataset(
                 "--config.test_sentences=..."
             )
         clocks: dict[str, Any] = {}
-        notes: dict[str, list[str]] = {}
         for summary in judged:
             clocks.setdefault(summary["subject"], summary["clock"])
-            if summary["notes"]:
-                notes.setdefault(summary["subject"], summary["notes"])
         fits = [(s["fit"]["residual_mm"], s["seconds"]) for s in used if "fit" in s]
         return {
             "input": str(source.path),
@@ -134,7 +132,7 @@ def write_dataset(
             "rejected": [{"take": k, "reason": v} for k, v in sorted(refused.items())],
             "quarantined": [{"take": k, "reason": v} for k, v in sorted(quarantined.items())],
             "warnings": warnings,
-            "notes": notes,
+            "notes": notes_of(judged),
             "offsets": clocks,
             "residual_mm": sum(mm * s for mm, s in fits) / (sum(s for _, s in fits) or 1.0),
             "kkt": max(s["kkt"] for s in used),

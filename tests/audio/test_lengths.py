@@ -105,19 +105,73 @@ def test_half_a_file_is_refused(tmp_path, form):
         io.load(path)
 
 
-def test_formats_that_hide_their_length_and_chains_are_refused(tmp_path):
+def test_a_format_that_hides_its_length_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.voc", AUDIO, RATE, format="VOC", subtype="PCM_16")
     with pytest.raises(InputError, match="VOC does not show whether"):
         io.load(tmp_path / "a.voc")
-    soundfile.write(tmp_path / "a.ogg", AUDIO, RATE)
-    (tmp_path / "b.ogg").write_bytes(2 * (tmp_path / "a.ogg").read_bytes())
-    with pytest.raises(InputError, match="several Ogg recordings"):
-        io.load(tmp_path / "b.ogg")
-    soundfile.write(tmp_path / "a.flac", AUDIO, RATE)
-    flac = (tmp_path / "a.flac").read_bytes()
-    (tmp_path / "b.flac").write_bytes(change(flac, 21, bytes([flac[21] & 0xF0, 0, 0, 0, 0])))
-    with pytest.raises(InputError, match="states no length"):
-        io.load(tmp_path / "b.flac")
+
+
+def encoded(path, audio, **form):
+    soundfile.write(path, audio, RATE, **form)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["FLAC", "OGG"])
+def test_joined_streams_are_read_one_after_the_other(tmp_path, form):
+    parts = [AUDIO, 0.5 * AUDIO[:5000], AUDIO[:7001]]
+    data = [encoded(tmp_path / "a", part, format=form) for part in parts]
+    alone = []
+    for one in data:
+        (tmp_path / "a").write_bytes(one)
+        alone.append(io.load(tmp_path / "a"))
+    (tmp_path / "b").write_bytes(b"".join(data))
+    np.testing.assert_array_equal(io.load(tmp_path / "b"), np.concatenate(alone))
+    assert io.info(tmp_path / "b") == (sum(map(len, parts)) / RATE, RATE, 1)
+    other = encoded(tmp_path / "c", np.stack([AUDIO, AUDIO], 1), format=form)
+    (tmp_path / "c").write_bytes(data[0] + other)
+    expected = "16000 Hz with 1 channels and 16000 Hz with 2 channels"
+    for read in (io.load, io.info):
+        with pytest.raises(InputError, match=expected):
+            read(tmp_path / "c")
+    (tmp_path / "d").write_bytes(b"".join(data)[:-2000])
+    with pytest.raises(InputError, match="cut short|holds 0 samples|damaged"):
+        io.load(tmp_path / "d")
+
+
+def without_length(data):
+    return change(data, 21, bytes([data[21] & 0xF0, 0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    "samples, channels", [(4096, 1), (4097, 1), (9001, 2), (2, 2), (530_001, 1)]
+)
+def test_a_flac_without_a_length_is_read_to_its_end(tmp_path, samples, channels):
+    """The last frame says where it ends: its number has one or two bytes here."""
+    rng = np.random.default_rng(samples)
+    audio = 0.1 * rng.normal(size=(samples, channels)) * (np.arange(samples)[:, None] % 999 > 99)
+    data = encoded(tmp_path / "a.flac", audio, subtype="PCM_24")
+    expected = io.load(tmp_path / "a.flac")
+    for last in (b"", b"TAG" + bytes(125)):
+        (tmp_path / "b.flac").write_bytes(without_length(data) + last)
+        assert io.info(tmp_path / "b.flac") == (samples / RATE, RATE, channels)
+        np.testing.assert_array_equal(io.load(tmp_path / "b.flac"), expected)
+    tag = b"ID3\x03\x00\x00\x00\x00\x01\x00" + bytes(128)
+    (tmp_path / "c.flac").write_bytes(tag + 2 * without_length(data))
+    np.testing.assert_array_equal(io.load(tmp_path / "c.flac"), np.tile(expected, 2))
+    (tmp_path / "d.flac").write_bytes(without_length(data)[:-1])
+    with pytest.raises(InputError, match="states no length and ends within a frame: cut short"):
+        io.load(tmp_path / "d.flac")
+
+
+@pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU", "CAF", "W64"])
+def test_joined_files_of_other_formats_are_refused(tmp_path, form):
+    """Programs play the first one; so did we, without a word."""
+    for samples in (8000, 8001):
+        data = encoded(tmp_path / "a", AUDIO[:samples], format=form, subtype="PCM_16")
+        (tmp_path / "b").write_bytes(2 * data)
+        assert len(io.load(tmp_path / "a")) == samples
+        with pytest.raises(InputError, match="several files written one after the other"):
+            io.load(tmp_path / "b")
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])

@@ -1,6 +1,7 @@
 """Measures of motion, on curves whose answers are known."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -149,6 +150,15 @@ def test_left_that_equals_right():
     found = motion.measure_motion(times, equal, ALL)
     assert 0.9 < found["mirrored"] < 1.0
     assert found["unequal"] == ["mouthSmileLeft"]
+
+
+def test_values_beyond_any_number_of_32_bits_are_measured_without_a_warning():
+    times, curves = performance()
+    curves[7, 0], curves[8, 1], curves[9, 2] = 1e300, -1e12, np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = motion.measure_motion(times, curves, ALL)
+    assert found["above"] > 0 and found["below"] > 0 and found["digest"]
 
 
 def test_copies_of_motion_have_one_digest():

@@ -278,8 +278,8 @@ def test_a_person_without_shapes_gets_the_templates(template):
     assert face.transferred and face.millimetres == 1.0
     assert set(face.keep) == set(range(422)) - {3, 200} and np.isfinite(face.neutral).all()
     notes = " ".join(face.notes)
-    assert "neutral in mm, axes -x+z-y" in notes and "carried over by deformation" in notes
-    assert "2 vertices of the neutral are not known" in notes
+    assert "axes: -x+z-y, unit: mm" in notes and "carried over from the rig by deformation" in notes
+    assert "2 vertices have no position in the neutral mesh: left out" in notes
     # The neutral lies on the template's: no rotation is left between them.
     known = np.delete(np.arange(422), [3, 200])
     a, b = face.neutral[known], blendshapes.make_blendshapes(template).neutral[known]

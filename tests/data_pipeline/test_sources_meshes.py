@@ -633,6 +633,29 @@ def test_one_of_several_usd_animations_is_chosen_and_named(tmp_path):
     assert len(read.times) == 5 and "animation 'talk' of 'idle', 'talk'" in read.notes[0]
     assert len(usd.read_usd(tmp_path / "hello.usda", animation="idle").times) == 3
     assert len(usd.read_usd(tmp_path / "hello.usda", take="idle").times) == 3
+    write_audio(tmp_path / "hello_idle.wav")
+    write_audio(tmp_path / "talk.wav")
+    for asked, expected in (("", {"hello_idle": 3, "talk": 5}), ("Talk", {"talk": 5})):
+        options = SourceOptions(animation=asked)
+        source, why = sources.open_source(tmp_path, "auto", options)
+        assert source.layout == "meshes", why
+        (actor,) = source.actors()
+        assert {t.name: len(source.capture(t).times) for t in actor.takes} == expected
+
+
+def test_one_of_several_moving_usd_meshes_is_chosen_and_named(tmp_path):
+    stage = Usd.Stage.CreateNew(str(tmp_path / "hello.usda"))
+    for name, count in (("hair", 9), ("head", 5), ("beard", 7)):
+        points = UsdGeom.Mesh.Define(stage, f"/{name}").CreatePointsAttr()
+        for code in range(3):
+            points.Set(Vt.Vec3fArray([(float(v), float(code), 0.0) for v in range(count)]), code)
+    stage.GetRootLayer().Save()
+    read = usd.read_usd(tmp_path / "hello.usda")
+    assert read.vertices.shape[1] == 5 and "mesh head of hair, head, beard" in read.notes[0]
+    read = usd.read_usd(tmp_path / "hello.usda", animation="Beard")
+    assert read.vertices.shape[1] == 7 and "'beard' of 'hair', 'head', 'beard'" in read.notes[0]
+    with pytest.raises(InputError, match="animation='berd': no mesh in it.*mean 'beard'"):
+        usd.read_usd(tmp_path / "hello.usda", animation="berd")
 
 
 # -- what must not happen -------------------------------------------------------------------------

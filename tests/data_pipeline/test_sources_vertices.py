@@ -215,6 +215,18 @@ def test_one_of_several_arrays_is_chosen_and_named(tmp_path, face):
         assert len(capture.times) == frames and "of 'calm', 'happy'" in capture.notes[0]
 
 
+def test_each_array_with_a_sound_file_is_a_take(tmp_path, face):
+    points = moving(face, 9, rest=2)
+    np.savez(tmp_path / "hello.npz", idle=points[:5], talk=points)
+    write_audio(tmp_path / "hello_idle.wav")
+    write_audio(tmp_path / "talk.wav")
+    for asked, expected in (("", {"hello_idle": 5, "talk": 9}), ("idle", {"hello_idle": 5})):
+        options = SourceOptions(fps=60, animation=asked)
+        source, _ = sources.open_source(tmp_path, "vertices", options)
+        (actor,) = source.actors()
+        assert {t.name: len(source.capture(t).times) for t in actor.takes} == expected
+
+
 def test_tables_and_little_arrays_are_not_taken_for_vertices(tmp_path):
     np.savez(tmp_path / "a.npz", arkit52=np.zeros((9, 52)), arkit52_names=np.array(rig.ARKIT))
     write_audio(tmp_path / "a.wav")

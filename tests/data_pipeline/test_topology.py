@@ -236,9 +236,9 @@ def test_an_own_rig_is_the_neutral_whatever_unit_a_file_states(
     np.testing.assert_allclose(shapes.neutral, face.neutral, atol=1e-3)
     assert not shapes.transferred
     notes = " / ".join(shapes.notes)
-    assert "skin: neutral from" in notes and "(the person's rig)" in notes
-    assert "as the take's file states" in notes and f"rig in {rig_unit}" in notes
-    assert "topology: 422 vertices" in notes and "axes " in notes
+    assert "skin: neutral mesh: that of" in notes and "the person's own rig" in notes
+    assert "stated by the take's file" in notes and f"unit of the rig: {rig_unit}" in notes
+    assert "topology: 422 vertices" in notes and "axes" in notes
 
 
 def test_a_setting_counts_before_what_a_file_states(tmp_path, face, talk):
@@ -252,7 +252,7 @@ def test_a_setting_counts_before_what_a_file_states(tmp_path, face, talk):
     assert "give --config.units=cm" in refusal(wrong, actor)
     right, actor = opened(tmp_path / "b", face, talk[:4] / 10, write, units="cm")
     shapes = fits(right, actor)
-    assert any("cm (--config.units)" in note for note in shapes.notes)
+    assert any("cm, given by --config.units" in note for note in shapes.notes)
     mirrored = talk[:4] / 1000 * [-1, 1, 1]
     wrong, actor = opened(tmp_path / "c", face, mirrored, write)
     assert "give --config.axes=-x+y+z" in refusal(wrong, actor)
@@ -312,6 +312,6 @@ def test_an_estimate_leaves_out_takes_that_do_not_fit(tmp_path, face):
         options = SourceOptions(fps=60, rig=str(template))
         source, _ = sources.open_source(folder, "auto", options)
         shapes = source.blendshapes(folder.name, "skin")
-        assert any("estimate from frames at rest" in note for note in shapes.notes)
+        assert any("estimated from the takes' frames at rest" in note for note in shapes.notes)
         neutrals.append(shapes.neutral)
     np.testing.assert_allclose(neutrals[0], neutrals[1], atol=0.5)

@@ -92,7 +92,7 @@ def test_a_usd_take_whose_neutral_is_estimated(tmp_path, template, run):
     moving, every = errors(out, manifest)
     print(f"USD, neutral estimated: RMSE {moving:.4f} of what moves, {every:.4f} of all")
     assert moving <= 0.02 and every <= 0.02
-    assert any("an estimate from frames" in note for note in manifest.source["notes"]["anna"])
+    assert any("neutral mesh: estimated from" in note for note in manifest.source["notes"]["anna"])
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -118,7 +118,7 @@ def test_a_template_on_a_neutral_in_other_units_and_axes(tmp_path, template, run
     # Another head's own shapes differ from those that are carried over to it: 0.029 and 0.042.
     assert moving <= (0.02 if same else 0.04) and every <= (0.02 if same else 0.05)
     notes = " ".join(manifest.source["notes"]["ben"])
-    assert "neutral in m, axes +x+z-y" in notes
+    assert "axes: +x+z-y, unit: m" in notes
     vertices, _ = records.read_mesh(out / "subjects/ben.npz")
     size = np.ptp(head.vertices, axis=0) / 100.0  # the set's mesh: their unit, the rig's axes
     # It lies as the template does, so another head is turned by a little.
