@@ -39,8 +39,8 @@ _MOST_STEADY = 0.15
 
 # A drum that fades keeps the shape of its spectrum: the median correlation over 60 ms is high. The
 # bounds were chosen on one half of 61 recordings of speech (as they are, in rooms, with noise) and
-# of 160 drum parts. Of the pairs of the other halves, 95 % of the drums beside speech are recognised
-# (85 % of those of another generator); speech is left out in 0.03 % of these and, beside other
+# of 160 drum parts. In pairs of the other halves, 95 % of the drums beside speech are told, and
+# 85 % of those of another generator. Speech is left out in 0.03 % of these pairs and, beside other
 # speech, in 2 %, where it is in a reverberant room.
 _MOST_ALIKE = 0.90
 _MORE_ALIKE = 0.02

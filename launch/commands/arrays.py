@@ -158,7 +158,7 @@ def _cache(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
     words = [shards]
     reads, resolved = preflight_features.check(args.features, args.config, values, remote=remote)
     pinned = None
-    if resolved is not None and not remote:
+    if args.config and resolved is not None and not remote:
         # The experiment as it is now, with all values: later edits do not matter.
         values, pinned = {}, preflight_features.only_encoders(resolved)
     else:
@@ -173,7 +173,7 @@ def _cache(args: argparse.Namespace, extra: list[str], chosen: Target) -> _Work:
         settings=values,
         reads=(shards, *reads),
         writes=(output,),
-        plugins=() if pinned is None else tuple(pin.plugins(pinned)),
+        plugins=() if remote or resolved is None else tuple(pin.plugins(resolved)),
         config=pinned,
         most=most,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from a2fjax import configuration
-from a2fjax.configuration import Config, Resolved, plugins
+from a2fjax.configuration import Config, Resolved
 from a2fjax.data import records
 from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.errors import InputError
@@ -92,7 +92,7 @@ def only_encoders(resolved: Resolved) -> Resolved:
         for key, where in resolved.sources.items()
         if key.startswith("audio.") or key in ("name", "plugins")
     }
-    return Resolved(kept, sources, plugins.digests(kept))
+    return Resolved(kept, sources, resolved.plugins)
 
 
 def absolute(path: str, what: str, remote: bool) -> str:
