@@ -155,3 +155,12 @@ def test_sizes_of_networks_are_bounded(key, value):
 def test_text_that_nests_without_end_is_text():
     assert configuration.parse_value("[" * 100_000) == "[" * 100_000
     assert configuration.parse_value("-" * 100_000 + "1") == "-" * 100_000 + "1"
+
+
+@pytest.mark.parametrize("key", ["sources", "plugins"])
+@pytest.mark.parametrize("value", [None, [], [["a", "b"]], {"steps": ["x"]}, {"steps": None}])
+def test_a_run_s_configuration_with_damaged_notes_is_refused(key, value):
+    values = json.loads(configuration.load(None).to_json())
+    assert configuration.from_json(json.dumps(values)).sources == values["sources"]
+    with pytest.raises(InputError, match=f"config.json: not a run's .*{key} is not an object"):
+        configuration.from_json(json.dumps({**values, key: value}))

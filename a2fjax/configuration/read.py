@@ -64,10 +64,12 @@ def from_json(text: str | bytes, *, name: str = "config.json") -> Resolved:
     """
     try:
         data = budgets.parse_json(text, name=name)
-        values, sources = data["config"], dict(data["sources"])
-        pinned = dict(data.get("plugins", {}))
+        values, sources, pinned = data["config"], data["sources"], data.get("plugins", {})
         if not isinstance(values, dict):
             raise TypeError("config is not an object")
+        for key, texts in (("sources", sources), ("plugins", pinned)):
+            if not (isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())):
+                raise TypeError(f"{key} is not an object of texts")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name}: not a run's configuration ({error})") from None
     check_sealed(data, name=name)
