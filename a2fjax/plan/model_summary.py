@@ -70,7 +70,8 @@ def lines(
         return jax.value_and_grad(loss)(trained)
 
     frames = config.data.window_frames
-    forward = sum(flops.flops(task.predict, params, batch).values()) / frames
+    predict = getattr(task, "predict", task.model.apply)  # A sync expert predicts no motion.
+    forward = sum(flops.flops(predict, params, batch).values()) / frames
     update = sum(flops.flops(training, trained, fixed, example).values()) / frames
     learned = {k: v for k, v in params.items() if k not in ("constants", "implicit")}
     size, constant = (

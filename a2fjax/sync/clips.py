@@ -139,12 +139,13 @@ def halved_motion(take: Take) -> Batch:
 
 
 def other_motion(take: Take, other: Take) -> Batch:
-    """Returns the clip with the motion of another one, repeated to its length.
+    """Returns the clip with the motion of another one, from its middle on and repeated.
 
-    The motion is moved and scaled from the other person's statistics to this one's.
+    From the middle, because utterances begin and end alike: that would not be chance. The motion
+    is moved and scaled from the other person's statistics to this one's.
     """
     theirs = other.batch.motion[0, : other.frames]
-    place = np.arange(take.batch.motion.shape[1]) % other.frames
+    place = (np.arange(take.batch.motion.shape[1]) + other.frames // 2) % other.frames
     own, their = take.statistics, other.statistics
     scaled = (theirs[place] - their.mean[0]) / their.deviation[0]
     motion = np.asarray(own.mean[0] + scaled * own.deviation[0], np.float32)

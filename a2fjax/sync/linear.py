@@ -154,8 +154,9 @@ def fit(batches: Iterable[tuple[Batch, Statistics]]) -> LinearExpert:
 
 
 def _chosen(folds: Sequence[_Sums]) -> LinearExpert:
-    gram = sum(fold.gram for fold in folds)
-    cross = sum(fold.cross for fold in folds)
+    gram: np.ndarray = np.sum([fold.gram for fold in folds], axis=0)
+    cross: np.ndarray = np.sum([fold.cross for fold in folds], axis=0)
+    square: np.ndarray = np.sum([fold.square for fold in folds], axis=0)
     best: tuple[float, float, np.ndarray] | None = None
     for penalty in PENALTIES:
         error = np.zeros(cross.shape[1])
@@ -164,7 +165,6 @@ def _chosen(folds: Sequence[_Sums]) -> LinearExpert:
             # |y - x w|^2 from sums alone.
             error += fold.square - 2 * np.sum(w * fold.cross, 0)
             error += np.einsum("fc,fg,gc->c", w, fold.gram, w, optimize=True)
-        square = sum(fold.square for fold in folds)
         explained = np.where(square > 0, 1.0 - error / np.maximum(square, 1e-9), 0.0)
         explained = np.maximum(explained, 0.0)
         if best is None or explained.sum() > best[0]:

@@ -25,7 +25,7 @@ from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.rngs import named_keys
 from a2fjax.models.syncnet import channels, similarity, windows
-from a2fjax.models.syncnet.model import LARGEST_SCALE, Syncnet
+from a2fjax.models.syncnet.model import LARGEST_SCALE, MATCH_SCALE, Syncnet
 from a2fjax.tasks import sync_health
 from a2fjax.tasks.base import SingleModelTask
 
@@ -99,7 +99,8 @@ class SyncnetTask(SingleModelTask):
 
         params = variables["params"]
         scale = jnp.exp(jnp.minimum(params["log_scale"], np.log(LARGEST_SCALE)))
-        known = jax.lax.stop_gradient(scores) * params["match_scale"] + params["match_bias"]
+        known = jax.lax.stop_gradient(scores) + params["match_bias"]
+        known = MATCH_SCALE * params["match_scale"] * known
         terms = {
             "shifted": contrast.info_nce(scale * scores, right, candidates, counts),
             "shifted_chance": contrast.chance(right, candidates, counts),

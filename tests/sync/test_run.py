@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 
 from a2fjax.cli import main
 from a2fjax.errors import InputError
@@ -81,7 +82,7 @@ def test_mistakes_are_one_line(run, shards, write, clip_of, tmp_path, capsys):
     )
     assert "is a sync expert" in refused("evaluate", str(run), "--quick")
     audio = tmp_path / "a.wav"
-    audio.touch()
+    soundfile.write(audio, np.zeros(16_000), 16_000)
     line = refused("infer", str(run), "--audio", str(audio), "--out", str(tmp_path / "a.csv"))
     assert "predicts no motion" in line
     with pytest.raises(InputError, match="expected a run of experiments/syncnet.py"):

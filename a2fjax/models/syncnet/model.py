@@ -33,6 +33,9 @@ from a2fjax.models.syncnet.network import AudioBranch, MotionBranch
 FIRST_SCALE = 10.0
 """Scale of the scores in the loss before training; Radford et al. 2021 begin at 14."""
 
+MATCH_SCALE = 10.0
+"""Unit of the learned scale of "match": parameters near 1 learn as fast as the others."""
+
 LARGEST_SCALE = 100.0
 """Limit of the learned scale, as in Radford et al. 2021 ("CLIP")."""
 
@@ -165,8 +168,8 @@ class _ContrastiveNetwork(nn.Module):
         inside = _inside(features, length)
         for name, value in (
             ("log_scale", np.log(FIRST_SCALE)),
-            ("match_scale", FIRST_SCALE),
-            ("match_bias", 0.0),
+            ("match_scale", 1.0),
+            ("match_bias", -0.5),
         ):
             self.param(name, nn.initializers.constant(value), ())
         return {
