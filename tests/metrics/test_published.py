@@ -131,6 +131,8 @@ def test_the_path_is_the_cheapest():
             least = min(cost[i, j], cost[i, j + 1], cost[i + 1, j])
             cost[i + 1, j + 1] = abs(dx[i] - dy[j]) + least
     assert np.abs(dx[path[:, 0]] - dy[path[:, 1]]).sum() == pytest.approx(cost[-1, -1])
+    flat = mtm.warping_path(np.zeros(4), np.zeros(6)).tolist()
+    assert flat[-4:] == [[0, 2], [1, 3], [2, 4], [3, 5]], "a diagonal step first among equals"
 
 
 def syllables(frames=300, late=0.0, size=0.3):
