@@ -160,17 +160,22 @@ class Comparison(_Figures):
 
 
 def evaluate(
-    run: str | Path | Run | Model | Predicts,
+    run: str | Path | Run | Model | Predicts | None = None,
     shards: Shards = None,
     split: str | Sequence[str] | None = None,
     *,
+    predictions: str | Path | None = None,
+    fps: float = 0.0,
+    units: str = "auto",
+    mouth_close: str = "auto",
+    align: bool = False,
     step: int | None = None,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
     say: Say | None = None,
 ) -> Report:
-    """Measures a model on whole held-out clips, beside baselines and altered conditions.
+    """Measures a model, or files of any program, on whole held-out clips, beside baselines.
 
     Example:
         >>> evaluate("runs/none", "shards")
@@ -180,9 +185,16 @@ def evaluate(
 
     Args:
       run: run folder, `Run`, `Model`, or any object with the methods of
-        `a2fjax.evaluation.eval_data.Model`.
+        `a2fjax.evaluation.eval_data.Model`; None with `predictions`.
       shards: folder or folders of the clips; None for those of the training.
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
+      predictions: folder with one file of curves for each clip, named as the clip, in any form
+        that `a2fjax.animation.curve_reader` reads.
+      fps: frames a second of `predictions` that state neither times nor a rate; 0 for none.
+      units: "weight" (0 to 1), "percent" or "auto", of `predictions`.
+      mouth_close: "arkit" (relative to an open jaw), "nvidia" (includes jawOpen) or "auto" (by
+        comparison with the true motion), of `predictions`.
+      align: shift `predictions` by their estimated constant offset, which is reported anyway.
       step: of the checkpoint; None for the newest.
       seed: of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: bootstrap draws of the 95 % intervals over subjects.
@@ -190,23 +202,30 @@ def evaluate(
       say: called with each line of progress.
 
     Raises:
-      InputError: no such run, step, folder or split.
+      InputError: no such run, step, folder or split, or files that do not fit the clips.
       WorkFailed: the model predicts values that are not finite.
     """
     from a2fjax.evaluation import evaluator
+    from a2fjax.evaluation.predictions import Reading
 
-    return Report(
-        evaluator.evaluate(
-            _model(run, step),
-            _list(shards),
-            _names(split),
-            step=step,
-            seed=seed,
-            resamples=resamples,
-            quick=quick,
-            progress=say,
+    if (run is None) == (predictions is None):
+        raise InputError("expected a run or predictions, one of the two")
+    reading = Reading(fps=fps, units=units, mouth_close=mouth_close, align=align)
+    given: dict[str, Any] = {"seed": seed, "resamples": resamples, "quick": quick, "progress": say}
+    if predictions is not None:
+        folders = _list(shards)
+        if not folders:
+            raise InputError(f"predictions {predictions}: give the shards of the clips (--data)")
+        if step is not None:
+            raise InputError(f"step={step}: files have no steps")
+        values = evaluator.evaluate_predictions(
+            predictions, folders, _names(split), reading=reading, **given
         )
-    )
+        return Report(values)
+    if reading != Reading():
+        raise InputError("fps, units, mouth_close and align go with predictions")
+    values = evaluator.evaluate(_model(run, step), _list(shards), _names(split), step=step, **given)
+    return Report(values)
 
 
 def compare(

@@ -1,21 +1,24 @@
-"""Evaluate a run on held-out clips: errors, lip closures, timing and dynamics, with baselines."""
+"""Evaluate a run, or any program's curves, on held-out clips, beside baselines."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from a2fjax import progress
 from a2fjax.errors import InputError
+
+_READING = ("fps", "units", "mouth_close", "align")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `a2fjax evaluate`."""
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder that `a2fjax train` wrote")
+    add("run", metavar="RUN", nargs="?", help="run folder that `a2fjax train` wrote")
     add("--step", type=int, help="checkpoint; default: the newest")
     add(
         "--data",
@@ -32,6 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="seed of shuffles, noise and bootstrap; default: 0")
     add("--quick", action="store_true", help="a dozen clips a split, without altered conditions")
     add("--show", metavar="JSON", help="print a report that was written before; measure nothing")
+    group = parser.add_argument_group("curves of any program, instead of a run")
+    add = group.add_argument
+    add(
+        "--predictions",
+        metavar="FOLDER",
+        help="a file for each clip, named as the clip: CSV, JSON, npz, Live Link, MediaPipe, NIM, "
+        "Azure; with --data",
+    )
+    add("--fps", type=float, help="frames a second of files that state neither times nor a rate")
+    add("--units", help="weight or percent; default: by the values")
+    add(
+        "--mouth-close",
+        metavar="WHOSE",
+        help="arkit (relative to an open jaw) or nvidia (includes jawOpen); default: what fits the "
+        "true motion better",
+    )
+    add("--align", action="store_true", help="shift the curves by their estimated time offset")
     group = parser.add_argument_group("samples of diffusion runs, beside other runs")
     add = group.add_argument
     add("--samples", type=int, metavar="K", help="compare K samples of every clip, in one table")
@@ -59,30 +79,42 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if args.show:
         print(evaluation.Report.read(args.show))
         return 0
+    if (args.run is None) == (args.predictions is None):
+        raise InputError("expected RUN or --predictions FOLDER, one of the two")
     if args.out:
         _check_writable(Path(args.out))
     split = [name for name in args.split.split(",") if name] if args.split else None
     if args.samples is not None:
         return _compare(args, split)
-    for flag in ("sample_steps", "against", "limit"):
-        if getattr(args, flag):
-            name = flag.replace("_", "-")
-            raise InputError(f"--{name}: goes with --samples; give --samples K as well")
+    _check_company(args, ("sample_steps", "against", "limit"), "--samples K")
+    given: dict[str, Any] = {"seed": args.seed, "quick": args.quick}
+    if args.predictions is None:
+        _check_company(args, _READING, "--predictions FOLDER")
+        given["step"] = args.step
+    else:
+        if not args.data:
+            raise InputError("--predictions: give the shards of the clips with --data")
+        if not args.out:
+            raise InputError("--predictions: give the report's file with --out")
+        if args.step is not None:
+            raise InputError("--step: goes with RUN; files have no steps")
+        reading = {name: getattr(args, name) for name in _READING if getattr(args, name)}
+        given |= {"predictions": args.predictions, **reading}
     with _progress() as say:
-        report = evaluation.evaluate(
-            args.run,
-            args.data,
-            split,
-            step=args.step,
-            seed=args.seed,
-            quick=args.quick,
-            say=say,
-        )
+        report = evaluation.evaluate(args.run, args.data, split, **given, say=say)
     path = args.out or Path(args.run) / "eval" / f"{report.values['step']}.json"
     report.save(path)
     print(report)
     print(f"\nreport: {path}")
     return 0
+
+
+def _check_company(args: argparse.Namespace, names: Sequence[str], company: str) -> None:
+    """Checks that flags are not given that go with another one."""
+    for name in names:
+        if getattr(args, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag}: goes with {company}; give that as well")
 
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
@@ -118,7 +150,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Yields a function that prints a line; what lasts is shown again."""
-    last = "loading the run"
+    last = "loading"
 
     def say(line: str) -> None:
         nonlocal last

@@ -1,4 +1,4 @@
-"""Evaluates a model: all metrics by split, subject and emotion, with baselines."""
+"""Evaluates a model or files: all metrics by split, subject and emotion, with baselines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import configuration as config_lib
 from a2fjax import rig
-from a2fjax.audio import sound_descriptor
 from a2fjax.errors import WorkFailed
-from a2fjax.evaluation import baselines, conditions, eval_clips, eval_data, report
+from a2fjax.evaluation import baselines, eval_clips, eval_data, predictions, report, systems
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import bootstrap, suite
 from a2fjax.metrics.sums import Sums, merge
@@ -70,34 +68,81 @@ def evaluate(
         run = str(model)
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
-    folders, manifests = data.folders, data.manifests
+    system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
+    return measure(system, data, seed=seed, resamples=resamples, quick=quick, say=say)
 
-    altered = () if quick else conditions.names(model.config)
+
+def evaluate_predictions(
+    folder: str | Path,
+    shards: Sequence[str | Path],
+    splits: Sequence[str] | None = None,
+    *,
+    reading: predictions.Reading | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluates the curves that any program made of the clips.
+
+    Args:
+      folder: folder with one file for each clip; see `prediction_files`.
+      shards: folders of the clips.
+      splits: as for `evaluate`.
+      reading: how to read the files where they do not say it; None for no settings.
+      seed: as for `evaluate`.
+      resamples: number of bootstrap draws.
+      quick: use few clips and few draws.
+      progress: called with each progress line.
+
+    Returns:
+      The report, whose "predictions" say how the files were read.
+
+    Raises:
+      InputError: no such folder or split, or files that are damaged or do not fit the clips.
+    """
+    say = progress or (lambda line: None)
+    data = eval_data.load_clips(shards, splits, say=say)
+    limit = QUICK_CLIPS if quick else None
+    reading = reading or predictions.Reading()
+    system = predictions.Predictions(folder, data, reading, limit=limit, say=say)
+    data = dataclasses.replace(data, channels=system.channels)
+    return measure(system, data, seed=seed, resamples=resamples, quick=quick, say=say)
+
+
+def measure(
+    system: systems.System,
+    data: eval_data.EvalData,
+    *,
+    seed: int,
+    resamples: int,
+    quick: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures a system on the clips; see `evaluate`."""
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
     for split in data.splits:
         chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
         for chunk in chosen.chunks():
-            measured += _measure(model, chunk, data, altered, seed, split, say)
+            say(f"{split}: {len(chunk)} clips")
+            measured += _measure(system, chunk, data, seed, say)
         if not measured:
             raise data.nothing(split, chosen)
-        out[split] = _summarise(measured, altered, seed, draws)
+        out[split] = _summarise(measured, system.altered, seed, draws)
         out[split]["skipped"] = chosen.skipped
         say(f"{split}: done")
     result = {
         "schema": report.SCHEMA,
-        "run": run,
-        "step": model.step,
-        "model": model.fingerprint,
-        "config": config_lib.fingerprint(model.config),
+        **system.describe(),
         "rig": rig.FINGERPRINT,
         "data": [
             {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
-            for folder, m in zip(folders, manifests, strict=True)
+            for folder, m in zip(data.folders, data.manifests, strict=True)
         ],
         "training_statistics": data.training_folders,
-        "synthetic": any(m.synthetic for m in manifests),
+        "synthetic": any(m.synthetic for m in data.manifests),
         "quick": quick,
         "seed": seed,
         "resamples": draws,
@@ -108,34 +153,14 @@ def evaluate(
 
 
 def _measure(
-    model: eval_data.Model,
+    system: systems.System,
     chunk: list[eval_clips.EvalClip],
     data: eval_data.EvalData,
-    altered: Sequence[str],
     seed: int,
-    split: str,
     say: Callable[[str], None],
 ) -> list[_Measured]:
-    say(f"{split}: {len(chunk)} clips, the model")
-    points, trained = data.points, data.trained
-    unlike = sum(
-        model.training.sound_distance(
-            sound_descriptor.band_levels(s.clip.audio), s.clip.speech_level
-        )
-        > 1
-        for s in chunk
-    )
-    if unlike:
-        say(f"{split}: {unlike} of {len(chunk)} clips sound unlike the training data")
-    predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
-    for name in altered:
-        say(f"{split}: {len(chunk)} clips, {name}")
-        requests = [
-            conditions.altered_request(name, i, chunk, points, trained, seed=seed)
-            for i in range(len(chunk))
-        ]
-        predicted[name] = model.batch(requests)
-    say(f"{split}: {len(chunk)} clips, metrics and baselines")
+    predicted = system.curves(chunk)
+    say(f"{len(chunk)} clips, metrics and baselines")
     out = []
     for i, sample in enumerate(chunk):
         curves = {name: motions[i] for name, motions in predicted.items()}

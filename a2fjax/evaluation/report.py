@@ -2,7 +2,11 @@
 
 Layout of the JSON, with `null` for missing values:
 
-    schema, run, step, model, config, rig     the evaluated model (fingerprints)
+    schema, run, step, model, config, rig     the evaluated model (fingerprints); run, step and
+                                              config are null for files
+    predictions                               null, or how files were read: folder, files, fps,
+                                              units, mouth_close, missing_channels, offset_ms
+                                              (positive is late), aligned_ms, notes
     data                                      [{folder, fingerprint of its manifest, synthetic}]
     synthetic                                 true if any clip is synthetic
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
@@ -26,11 +30,15 @@ from typing import Any
 
 from a2fjax import budgets, files
 from a2fjax.errors import InputError
+from a2fjax.evaluation import predictions
 from a2fjax.metrics import suite
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
 from a2fjax.metrics.metric import Column
 
-SCHEMA = 1
+SCHEMA = 2
+
+READS = (1, 2)
+"""Schemas that `read` accepts. Schema 1 had runs only."""
 
 SHOWN = 12
 """Number of subjects in the table; the JSON contains all."""
@@ -67,14 +75,22 @@ def legend() -> str:
 
 def table(result: dict[str, Any]) -> str:
     """Formats a report as aligned text."""
-    what = result["run"] or "model"
     kind = "synthetic data" if result["synthetic"] else "recorded data"
     quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
-    lines = [f"{what}, step {result['step']}, on {kind}{quick}", legend()]
+    lines = [f"{subject(result)}, on {kind}{quick}", legend()]
+    if result["predictions"]:
+        lines += predictions.findings(result["predictions"])
     for split, part in result["splits"].items():
         lines += ["", *_split_table(split, part)]
     lines += ["", *result["headline"]]
     return "\n".join(lines)
+
+
+def subject(result: dict[str, Any]) -> str:
+    """Returns what a report is about: "runs/a, step 100" or the folder of files."""
+    if result["predictions"]:
+        return f"files of {result['predictions']['folder']}"
+    return f"{result['run'] or 'model'}, step {result['step']}"
 
 
 def headline(result: dict[str, Any]) -> list[str]:
@@ -130,7 +146,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Reads a report written by `write`.
 
     Raises:
-      InputError: no such file, or not a report of this schema.
+      InputError: no such file, or not a report of one of `READS`.
     """
     path = Path(path)
     if not path.is_file():
@@ -141,9 +157,12 @@ def read(path: str | Path) -> dict[str, Any]:
         missing = {"splits", "headline", "run", "step"} - result.keys()
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not an evaluation report ({error})") from None
-    if schema != SCHEMA or missing:
-        raise InputError(f"{path}: report of schema {schema}, this version reads {SCHEMA}")
-    return result
+    if schema not in READS:
+        known = " and ".join(map(str, READS))
+        raise InputError(f"{path}: report of schema {schema!r}, this version reads {known}")
+    if missing:
+        raise InputError(f"{path}: not an evaluation report (no {sorted(missing)[0]!r})")
+    return {"predictions": None, **result}
 
 
 def _split_table(split: str, part: dict[str, Any]) -> list[str]:

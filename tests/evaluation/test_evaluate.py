@@ -15,100 +15,10 @@ from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
 from a2fjax.evaluation.evaluator import evaluate
-from a2fjax.infer.training_conditions import TrainingConditions
-from data_pipeline.stages import shard_writer as shards_lib
-
-PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
 
 
-def write_clip(subject, take, split, emotion, rng):
-    frames = int(rng.integers(110, 170))
-    t = np.arange(frames) / 50
-    phase = 2 * np.pi * (rng.uniform(3, 6) * t + 0.4 * np.sin(3 * t + rng.uniform(0, 6)))
-    opening = rng.uniform(0.3, 0.6) * np.clip(0.5 - 0.6 * np.cos(phase), 0, None)
-    motion = np.zeros((frames, 72), np.float32)
-    motion[:, rig.INDEX["jawOpen"]] = opening
-    motion[:, rig.INDEX["mouthSmileLeft"]] = 0.1 * rig.EMOTIONS.index(emotion) + 0.1 * opening
-    motion[:, rig.INDEX["eyeBlinkLeft"]] = rng.random(frames) < 0.02
-    audio = rng.standard_normal(frames * 320).astype(np.float32)
-    audio *= np.repeat(0.02 + 0.2 * opening, 320).astype(np.float32)
-    emotions = np.zeros((frames, 5), np.float32)
-    emotions[:, rig.EMOTIONS.index(emotion)] = 1
-    return records.Clip(
-        id=f"{subject}/{take}",
-        subject=subject,
-        sentence=f"s{take}",
-        language="en",
-        split=split,
-        audio=np.clip(audio, -1, 1),
-        motion=motion,
-        channel_mask=np.ones(72, bool),
-        frame_mask=np.ones(frames, bool),
-        emotion=emotions,
-        speech_level=0.1,
-        synthetic=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    rng = np.random.default_rng(0)
-    clips, meshes = [], {}
-    for subject, held_out in PEOPLE.items():
-        for take, emotion in enumerate(("neutral", "happy", "angry", "sad")):
-            split = "test_subjects" if held_out else ("train", "test_sentences")[take % 2]
-            clips.append(write_clip(subject, take, split, emotion, rng))
-        meshes[subject] = (rng.standard_normal((40, 3)), np.zeros((0, 3)))
-    people = [records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()]
-    write_set(folder, clips, people, meshes)
-    return folder, clips
-
-
-def write_set(folder, clips, people, meshes):
-    shards_lib.write_shards(
-        folder,
-        lambda: iter(clips),
-        len(clips),
-        1,
-        files=1,
-        subjects=people,
-        meshes=meshes,
-        source=lambda statistics: {},
-    )
-
-
-class StandIn:
-    """Knows the truth by its audio; `change` makes a prediction of (truth, request)."""
-
-    def __init__(self, shards, change):
-        folder, clips = shards
-        # As stored: 16 bits, so that the very same samples come back.
-        self.truth = {self.key(records.decode(records.encode(c)).audio): c.motion for c in clips}
-        self.change = change
-        self.config = Config(data=DataConfig(shards=(str(folder),)))
-        self.step, self.fingerprint, self.subjects = 7, "stand-in@7", ()
-        self.training = TrainingConditions({})
-
-    @staticmethod
-    def key(audio):
-        return len(audio), float(np.round(np.abs(audio).sum(), -2))
-
-    def points(self, mesh, name="identity"):
-        return mesh[0][:8] / np.abs(mesh[0]).max()
-
-    def batch(self, requests):
-        return [self.change(self.find(r.audio), r) for r in requests]
-
-    def find(self, audio):
-        # Noise changes the sum; the length is then nearly enough to know the clip by.
-        near = [k for k in self.truth if k[0] == len(audio)]
-        best = min(near, key=lambda k: abs(k[1] - self.key(audio)[1]))
-        return self.truth[best]
-
-
-def test_a_perfect_model_and_its_baselines(shards):
-    result = evaluate(StandIn(shards, lambda g, r: g), resamples=100)
+def test_a_perfect_model_and_its_baselines(shards, stand_in):
+    result = evaluate(stand_in(shards, lambda g, r: g), resamples=100)
     assert list(result["splits"]) == ["test_sentences", "test_subjects"]
     part = result["splits"]["test_sentences"]
     assert (part["clips"], part["subjects"], part["skipped"]) == (6, 3, [])
@@ -128,11 +38,11 @@ def test_a_perfect_model_and_its_baselines(shards):
     assert sum(p["clips"] for p in part["by_subject"].values()) == 6
 
 
-def test_the_constant_mean_is_the_training_set_s(shards):
+def test_the_constant_mean_is_the_training_set_s(shards, stand_in):
     folder, clips = shards
     mean = np.concatenate([c.motion for c in clips if c.split == "train"]).mean(0)
     jaw = rig.GROUPS["jaw_mouth"]
-    result = evaluate(StandIn(shards, lambda g, r: g + 0.01), splits=["test_subjects"], quick=True)
+    result = evaluate(stand_in(shards, lambda g, r: g + 0.01), splits=["test_subjects"], quick=True)
     test = np.concatenate([c.motion for c in clips if c.split == "test_subjects"])
     expected = np.sqrt(((test - mean)[:, jaw] ** 2).mean())
     part = result["splits"]["test_subjects"]
@@ -150,11 +60,11 @@ def test_the_emotion_mean_follows_the_emotion(shards):
     np.testing.assert_allclose(known.emotion_mean[1], known.mean, atol=1e-6)
 
 
-def test_shuffles_change_what_they_say_and_nothing_else(shards):
+def test_shuffles_change_what_they_say_and_nothing_else(shards, people):
     folder, clips = shards
     source = eval_clips.ClipSource([str(folder)], "test_sentences")
     (chunk,) = eval_clips.SplitClips(source).chunks()
-    points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(PEOPLE)}
+    points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(people)}
     for i, sample in enumerate(chunk):
         true = conditions.request(sample, points)
         got = {n: conditions.altered_request(n, i, chunk, points, seed=0) for n in conditions.NAMES}
@@ -173,12 +83,12 @@ def test_shuffles_change_what_they_say_and_nothing_else(shards):
         np.testing.assert_array_equal(again.audio, got["noise_20db"].audio)
 
 
-def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards):
+def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards, stand_in):
     def uses(truth, request):
         # The first point's first coordinate is the person's; the truth was made without it.
         return truth + (0.2 if request.identity is None else 0.0)
 
-    result = evaluate(StandIn(shards, uses), splits=["test_sentences"], resamples=10)
+    result = evaluate(stand_in(shards, uses), splits=["test_sentences"], resamples=10)
     part = result["splits"]["test_sentences"]
     rows = part["robustness"]
     assert rows["mean_identity"]["rmse_ratio"] > 0.5
@@ -193,8 +103,8 @@ def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards)
     assert "what a condition adds" not in report.table(result), "a report from before it is shown"
 
 
-def test_only_models_that_were_not_told_emotions_are_asked_without(shards):
-    model = StandIn(shards, lambda g, r: g + 0.1 * (not r.emotion.any()))
+def test_only_models_that_were_not_told_emotions_are_asked_without(shards, stand_in):
+    model = stand_in(shards, lambda g, r: g + 0.1 * (not r.emotion.any()))
     plain = evaluate(model, splits=["test_sentences"], resamples=10)
     assert "no_emotion" not in plain["splits"]["test_sentences"]["robustness"]
     model.config = Config(
@@ -204,11 +114,11 @@ def test_only_models_that_were_not_told_emotions_are_asked_without(shards):
     assert asked["difference"]["no_emotion"]["rmse_ratio"][0] > 0
 
 
-def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path):
+def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path, stand_in):
     import shutil
 
     names = []
-    model = StandIn(shards, lambda g, r: (names.append(r.subject), g)[1])
+    model = stand_in(shards, lambda g, r: (names.append(r.subject), g)[1])
     model.subjects = ("p0", "p1", "p2")
     evaluate(model, splits=["test_sentences"], quick=True)
     assert set(names) == {"p0", "p1", "p2"}
@@ -222,19 +132,19 @@ def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path):
     assert set(names) == {None}
 
 
-def test_intervals_are_over_people(shards):
+def test_intervals_are_over_people(shards, stand_in):
     def worse_for_some(truth, request):
         return truth + (0 if request.identity is None else 0.1 * np.abs(request.identity[0, 0]))
 
-    result = evaluate(StandIn(shards, worse_for_some), splits=["test_sentences"], resamples=300)
+    result = evaluate(stand_in(shards, worse_for_some), splits=["test_sentences"], resamples=300)
     part = result["splits"]["test_sentences"]
     low, high = part["interval"]["rmse_ratio"]
     each = [p["metrics"]["rmse_ratio"] for p in part["by_subject"].values()]
     assert min(each) - 1e-9 <= low < part["model"]["rmse_ratio"] < high <= max(each) + 1e-9
 
 
-def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
-    measured = a2f.evaluate(StandIn(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
+def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys, stand_in):
+    measured = a2f.evaluate(stand_in(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
     result = measured.values
     rows = measured.to_pandas()
     ratio = result["splits"]["test_subjects"]["model"]["rmse_ratio"]
@@ -254,16 +164,16 @@ def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == text
 
 
-def test_the_same_seed_gives_the_same_report(shards):
+def test_the_same_seed_gives_the_same_report(shards, stand_in):
     one, two = (
-        evaluate(StandIn(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)
+        evaluate(stand_in(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)
         for _ in range(2)
     )
     assert one == two
 
 
-def test_quick_is_fewer_rows(shards):
-    result = evaluate(StandIn(shards, lambda g, r: g), quick=True)
+def test_quick_is_fewer_rows(shards, stand_in):
+    result = evaluate(stand_in(shards, lambda g, r: g), quick=True)
     assert all(not p["robustness"] for p in result["splits"].values())
     assert "noise" not in report.table(result) and "quick" in report.table(result)
 
@@ -278,7 +188,7 @@ def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypat
     assert few == ["u0/0", "u1/0", "u1/3"]
 
 
-def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
+def test_a_damaged_record_is_named_and_left_out(shards, tmp_path, stand_in):
     import shutil
 
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -294,15 +204,15 @@ def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
             data[100] ^= 255
         writer.write(bytes(data))
     writer.close()
-    model = StandIn(shards, lambda g, r: g)
+    model = stand_in(shards, lambda g, r: g)
     result = evaluate(model, [tmp_path / "s"], ["test_subjects"], resamples=10)
     part = result["splits"]["test_subjects"]
     assert part["clips"] == 7 and len(part["skipped"]) == 1 and "u0/1" in part["skipped"][0]
     assert "1 unreadable" in report.table(result)
 
 
-def test_mistakes_are_one_line(shards, tmp_path, capsys):
-    model = StandIn(shards, lambda g, r: g)
+def test_mistakes_are_one_line(shards, tmp_path, capsys, stand_in):
+    model = stand_in(shards, lambda g, r: g)
     with pytest.raises(InputError, match="did you mean 'test_subjects'"):
         evaluate(model, splits=["test_subject"])
     with pytest.raises(InputError, match="no clips in split 'val'"):
@@ -310,8 +220,8 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
     with pytest.raises(InputError, match="nowhere"):
         evaluate(model, [tmp_path / "nowhere"])
     with pytest.raises(WorkFailed, match="p0/1.*finite"):
-        evaluate(StandIn(shards, lambda g, r: g * np.nan))
-    lost = StandIn(shards, lambda g, r: g)
+        evaluate(stand_in(shards, lambda g, r: g * np.nan))
+    lost = stand_in(shards, lambda g, r: g)
     lost.config = Config(data=DataConfig(shards=("moved",)))
     with pytest.raises(InputError, match="moved does not exist.*--data"):
         evaluate(lost)
@@ -365,7 +275,9 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
 
 
-def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(tmp_path):
+def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(
+    tmp_path, write_clip, write_set
+):
     """Measured alone, a clip whose lips never meet would count its narrowest vowels as closures."""
     rng = np.random.default_rng(5)
     closing = write_clip("p0", 0, "train", "neutral", rng)
@@ -395,13 +307,19 @@ def drawn(jaw, upper):
     return change
 
 
-def compared(shards, *rows):
-    return comparison.compare(
-        [comparison.Row(name, StandIn(shards, f), count) for name, f, count in rows]
-    )
+@pytest.fixture
+def compared(stand_in):
+    """Returns a function of (shards, *rows) that compares rows of stand-ins."""
+
+    def run(shards, *rows):
+        return comparison.compare(
+            [comparison.Row(name, stand_in(shards, f), count) for name, f, count in rows]
+        )
+
+    return run
 
 
-def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
+def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards, compared):
     result = compared(shards, ("truth", lambda g, r: g, 4))
     row = result["splits"]["test_subjects"]["rows"]["truth"]
     assert row["mean"] == row["single"] == row["best"] == 0
@@ -412,20 +330,22 @@ def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
     assert result["splits"]["test_subjects"]["floor"]["fd"] > 0
 
 
-def test_clips_that_lack_channels_have_no_distribution(shards, tmp_path):
+def test_clips_that_lack_channels_have_no_distribution(
+    shards, tmp_path, write_set, compared, people
+):
     """Windows of a distribution need every weight; the other figures are measured all the same."""
     mask = np.ones(72, bool)
     mask[rig.INDEX["tongueUp"]] = False
     clips = [dataclasses.replace(clip, channel_mask=mask) for clip in shards[1]]
-    people = [records.Subject(s, None, h) for s, h in PEOPLE.items()]
-    write_set(tmp_path, clips, people, {})
+    subjects = [records.Subject(s, None, h) for s, h in people.items()]
+    write_set(tmp_path, clips, subjects, {})
     result = compared((tmp_path, clips), ("truth", lambda g, r: g, 2))
     row = result["splits"]["test_subjects"]["rows"]["truth"]
     assert row["fd"] is None and row["fd_mouth"] is None and row["single"] == 0
     assert "truth" in comparison.table(result)
 
 
-def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards):
+def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards, compared):
     rows = compared(
         shards,
         ("jaw", drawn(0.05, 0.0), 8),
@@ -443,7 +363,7 @@ def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shar
     assert found["fd_mouth"] > 2 * rows["lids"]["fd_mouth"] and found["amp"] == 0
 
 
-def test_the_table_of_samples_has_a_line_a_row(shards):
+def test_the_table_of_samples_has_a_line_a_row(shards, compared):
     result = compared(shards, ("a", lambda g, r: g, 2), ("b", drawn(0.1, 0.1), 2))
     lines = comparison.table(result).splitlines()
     assert sum(line.startswith("a ") for line in lines) == 2
