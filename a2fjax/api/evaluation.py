@@ -100,9 +100,9 @@ class Report(_Figures):
 
     def table(self) -> str:
         """Returns the whole report as aligned text."""
-        from a2fjax.evaluation import report
+        from a2fjax.evaluation import report_text
 
-        return report.table(self.values)
+        return report_text.table(self.values)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Returns a table with a row for each split and row of the report, a column a metric.
@@ -164,6 +164,8 @@ def evaluate(
     shards: Shards = None,
     split: str | Sequence[str] | None = None,
     *,
+    more: Sequence[str | Path | Run | Model] = (),
+    against: Sequence[str | Path | Run | Model] = (),
     predictions: str | Path | None = None,
     fps: float = 0.0,
     units: str = "auto",
@@ -188,6 +190,9 @@ def evaluate(
         `a2fjax.evaluation.eval_data.Model`; None with `predictions`.
       shards: folder or folders of the clips; None for those of the training.
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
+      more: further runs of the same kind, such as other seeds, for `against`.
+      against: runs to compare with on the same clips: a test over people, and over runs where a
+        side has several.
       predictions: folder with one file of curves for each clip, named as the clip, in any form
         that `a2fjax.animation.curve_reader` reads.
       fps: frames a second of `predictions` that state neither times nor a rate; 0 for none.
@@ -212,6 +217,9 @@ def evaluate(
         raise InputError("expected a run or predictions, one of the two")
     reading = Reading(fps=fps, units=units, mouth_close=mouth_close, align=align)
     given: dict[str, Any] = {"seed": seed, "resamples": resamples, "quick": quick, "progress": say}
+    given["against"] = [_folder(other) for other in against]
+    if more and not (against and run is not None):
+        raise InputError("more: goes with a run and against")
     if predictions is not None:
         folders = _list(shards)
         if not folders:

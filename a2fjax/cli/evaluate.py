@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,20 @@ _READING = ("fps", "units", "mouth_close", "align")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `a2fjax evaluate`."""
     add = parser.add_argument
-    add("run", metavar="RUN", nargs="?", help="run folder that `a2fjax train` wrote")
+    add(
+        "run",
+        metavar="RUN",
+        nargs="?",
+        help="run folder that `a2fjax train` wrote; with --against also several seeds: A,B or 'a*'",
+    )
+    add(
+        "--against",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="compare with another run, or several seeds of it (A,B or 'a*'; may be repeated), in "
+        "pairs of the same people",
+    )
     add("--step", type=int, help="checkpoint; default: the newest")
     add(
         "--data",
@@ -52,17 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "true motion better",
     )
     add("--align", action="store_true", help="shift the curves by their estimated time offset")
-    group = parser.add_argument_group("samples of diffusion runs, beside other runs")
+    group = parser.add_argument_group("samples of diffusion runs, beside those of --against")
     add = group.add_argument
     add("--samples", type=int, metavar="K", help="compare K samples of every clip, in one table")
     add("--sample-steps", metavar="1,2,8", help="with --samples: calls of the network, a row each")
-    add(
-        "--against",
-        metavar="RUN",
-        action="append",
-        default=[],
-        help="with --samples: another run in the same table; may be repeated",
-    )
     add("--limit", type=int, metavar="N", help="with --samples: clips a split")
 
 
@@ -86,10 +93,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     split = [name for name in args.split.split(",") if name] if args.split else None
     if args.samples is not None:
         return _compare(args, split)
-    _check_company(args, ("sample_steps", "against", "limit"), "--samples K")
+    _check_company(args, ("sample_steps", "limit"), "--samples K")
     given: dict[str, Any] = {"seed": args.seed, "quick": args.quick}
+    given["against"] = [run for text in args.against for run in _runs(text)]
+    run = args.run
     if args.predictions is None:
         _check_company(args, _READING, "--predictions FOLDER")
+        run, *given["more"] = _runs(args.run) if given["against"] else [args.run]
         given["step"] = args.step
     else:
         if not args.data:
@@ -101,8 +111,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         reading = {name: getattr(args, name) for name in _READING if getattr(args, name)}
         given |= {"predictions": args.predictions, **reading}
     with _progress() as say:
-        report = evaluation.evaluate(args.run, args.data, split, **given, say=say)
-    path = args.out or Path(args.run) / "eval" / f"{report.values['step']}.json"
+        report = evaluation.evaluate(run, args.data, split, **given, say=say)
+    path = args.out or Path(run) / "eval" / f"{report.values['step']}.json"
     report.save(path)
     print(report)
     print(f"\nreport: {path}")
@@ -115,6 +125,26 @@ def _check_company(args: argparse.Namespace, names: Sequence[str], company: str)
         if getattr(args, name):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag}: goes with {company}; give that as well")
+
+
+def _runs(text: str) -> list[str]:
+    """Returns the runs of a text: a folder, folders separated by commas, or a pattern.
+
+    Raises:
+      InputError: a pattern that no folder fits.
+    """
+    if Path(text).exists():
+        return [text]
+    found: list[str] = []
+    for part in filter(None, text.split(",")):
+        if any(c in part for c in "*?["):
+            folders = sorted(p for p in glob.glob(part) if Path(p).is_dir())
+            if not folders:
+                raise InputError(f"{part}: no folder fits this pattern")
+            found += folders
+        else:
+            found.append(part)
+    return found
 
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
@@ -130,7 +160,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
     with _progress() as say:
         comparison = evaluation.compare(
             args.run,
-            *args.against,
+            *(run for text in args.against for run in _runs(text)),
             shards=args.data,
             split=split,
             samples=args.samples,

@@ -1,35 +1,24 @@
-"""Evaluates a model or files: all metrics by split, subject and emotion, with baselines."""
+"""Evaluates a run or any program's curves, alone or against runs."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from a2fjax import rig
-from a2fjax.errors import WorkFailed
-from a2fjax.evaluation import baselines, eval_clips, eval_data, predictions, report, systems
+from a2fjax import configuration as config_lib
+from a2fjax.errors import InputError
+from a2fjax.evaluation import eval_data, measuring, paired, predictions, systems
 from a2fjax.infer.predictor import Predictor
-from a2fjax.metrics import bootstrap, suite
-from a2fjax.metrics.sums import Sums, merge
-
-QUICK_CLIPS = 12
-QUICK_RESAMPLES = 200
-REFERENCE_ROW = "constant_mean"
+from a2fjax.infer.run_config import read_config
 
 
-@dataclasses.dataclass
-class _Measured:
-    """Metric sums of one clip, by row of the report."""
-
-    id: str
-    subject: str
-    emotion: str
-    frames: int
-    rows: dict[str, Sums]
+class _Given(TypedDict):
+    seed: int
+    resamples: int
+    quick: bool
+    say: Callable[[str], None]
 
 
 def evaluate(
@@ -41,6 +30,8 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
+    more: Sequence[str | Path] = (),
+    against: Sequence[str | Path] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on whole clips.
@@ -53,13 +44,15 @@ def evaluate(
       seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: number of bootstrap draws.
       quick: use few clips, few draws and no altered conditions.
+      more: further runs of the same kind, such as other seeds, for `against`.
+      against: runs to compare with on the same clips; see `paired`.
       progress: called with each progress line.
 
     Returns:
       The report; see `report.write` for its layout.
 
     Raises:
-      InputError: no such run, step, folder or split.
+      InputError: no such run, step, folder or split, or a run of other data in `against`.
       WorkFailed: the model predicts non-finite values.
     """
     say = progress or (lambda line: None)
@@ -69,7 +62,12 @@ def evaluate(
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
-    return measure(system, data, seed=seed, resamples=resamples, quick=quick, say=say)
+    if shards is None:
+        for other in (*more, *against):
+            _check_data(other, model.config, run or "the model")
+    given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
+    result = measuring.measure(system, data, **given)
+    return _compared(result, data, more, against, given)
 
 
 def evaluate_predictions(
@@ -81,6 +79,7 @@ def evaluate_predictions(
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
+    against: Sequence[str | Path] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates the curves that any program made of the clips.
@@ -93,6 +92,7 @@ def evaluate_predictions(
       seed: as for `evaluate`.
       resamples: number of bootstrap draws.
       quick: use few clips and few draws.
+      against: runs to compare with on the same clips and channels; see `paired`.
       progress: called with each progress line.
 
     Returns:
@@ -103,139 +103,56 @@ def evaluate_predictions(
     """
     say = progress or (lambda line: None)
     data = eval_data.load_clips(shards, splits, say=say)
-    limit = QUICK_CLIPS if quick else None
+    limit = measuring.QUICK_CLIPS if quick else None
     reading = reading or predictions.Reading()
     system = predictions.Predictions(folder, data, reading, limit=limit, say=say)
     data = dataclasses.replace(data, channels=system.channels)
-    return measure(system, data, seed=seed, resamples=resamples, quick=quick, say=say)
+    given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
+    result = measuring.measure(system, data, **given)
+    return _compared(result, data, (), against, given)
 
 
-def measure(
-    system: systems.System,
+def _compared(
+    result: dict[str, Any],
     data: eval_data.EvalData,
-    *,
-    seed: int,
-    resamples: int,
-    quick: bool,
-    say: Callable[[str], None],
+    more: Sequence[str | Path],
+    against: Sequence[str | Path],
+    given: _Given,
 ) -> dict[str, Any]:
-    """Measures a system on the clips; see `evaluate`."""
-    draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
-    out: dict[str, Any] = {}
-    for split in data.splits:
-        chosen = data.clips(split, QUICK_CLIPS if quick else None)
-        measured: list[_Measured] = []
-        for chunk in chosen.chunks():
-            say(f"{split}: {len(chunk)} clips")
-            measured += _measure(system, chunk, data, seed, say)
-        if not measured:
-            raise data.nothing(split, chosen)
-        out[split] = _summarise(measured, system.altered, seed, draws)
-        out[split]["skipped"] = chosen.skipped
-        say(f"{split}: done")
-    result = {
-        "schema": report.SCHEMA,
-        **system.describe(),
-        "rig": rig.FINGERPRINT,
-        "data": [
-            {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
-            for folder, m in zip(data.folders, data.manifests, strict=True)
-        ],
-        "training_statistics": data.training_folders,
-        "synthetic": any(m.synthetic for m in data.manifests),
-        "quick": quick,
-        "seed": seed,
-        "resamples": draws,
-        "splits": out,
-    }
-    result["headline"] = report.headline(result)
-    return result
+    """Adds the comparison with other runs to a report."""
+    if not against:
+        return result
+    first, second = ([_measure_run(run, data, given) for run in runs] for runs in (more, against))
+    compared = paired.compare(
+        [result, *first], second, seed=given["seed"], resamples=result["resamples"]
+    )
+    return {**result, "against": compared}
 
 
-def _measure(
-    system: systems.System,
-    chunk: list[eval_clips.EvalClip],
-    data: eval_data.EvalData,
-    seed: int,
-    say: Callable[[str], None],
-) -> list[_Measured]:
-    predicted = system.curves(chunk)
-    say(f"{len(chunk)} clips, metrics and baselines")
-    out = []
-    for i, sample in enumerate(chunk):
-        curves = {name: motions[i] for name, motions in predicted.items()}
-        curves |= baselines.predictions(sample, curves["model"], data.known, seed=seed)
-        try:
-            rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
-        except ValueError as error:
-            raise WorkFailed(f"clip {sample.clip.id}: {error}") from None
-        for sums in list(rows.values()):
-            eval_data.add_reference(sums, rows[REFERENCE_ROW])
-        out.append(
-            _Measured(sample.clip.id, sample.subject, sample.emotion, sample.clip.frames, rows)
+def _measure_run(run: str | Path, data: eval_data.EvalData, given: _Given) -> dict[str, Any]:
+    """Measures another run on the clips, the channels and the reference of the first one."""
+    say = given["say"]
+    say(f"measuring {run}")
+    model = Predictor.load(run)
+    own = dataclasses.replace(
+        eval_data.load(model, data.folders, data.splits, say=say),
+        known=data.known,
+        training_folders=data.training_folders,
+        channels=data.channels,
+    )
+    system = systems.ModelSystem(model, own, run=str(run), seed=given["seed"], quick=True, say=say)
+    return measuring.measure(system, own, **given, alone=True)
+
+
+def _check_data(run: str | Path, config: config_lib.Config, first: str) -> None:
+    """Checks that a run was trained on the same shards as the first one.
+
+    Raises:
+      InputError: it was not, so that the held-out clips of one may be the other's training clips.
+    """
+    own = read_config(run).config.data.shards
+    if [Path(f).resolve() for f in own] != [Path(f).resolve() for f in config.data.shards]:
+        raise InputError(
+            f"run {run} was trained on {', '.join(own) or 'no shards'}, {first} on "
+            f"{', '.join(config.data.shards) or 'no shards'}; name the clips with --data"
         )
-    return out
-
-
-def _numbers(parts: Sequence[Sums]) -> dict[str, float | None]:
-    return {k: _plain(v) for k, v in eval_data.values(merge(parts)).items()}
-
-
-def _plain(value: Any) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None
-
-
-def _summarise(
-    measured: list[_Measured], altered: Sequence[str], seed: int, resamples: int
-) -> dict[str, Any]:
-    subjects = sorted({m.subject for m in measured})
-    emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
-    per_subject = {
-        row: [merge([m.rows[row] for m in measured if m.subject == s]) for s in subjects]
-        for row in ("model", *altered)
-    }
-    frames = sum(m.frames for m in measured)
-
-    def part(chosen: list[_Measured]) -> dict[str, Any]:
-        return {"clips": len(chosen), "metrics": _numbers([m.rows["model"] for m in chosen])}
-
-    clips = [
-        {
-            "id": m.id,
-            "subject": m.subject,
-            "emotion": m.emotion,
-            "frames": m.frames,
-            **{k: v for k, v in _numbers([m.rows["model"]]).items() if k in report.CLIP_METRICS},
-        }
-        for m in measured
-    ]
-    return {
-        "clips": len(measured),
-        "frames": frames,
-        "seconds": frames / rig.FPS,
-        "subjects": len(subjects),
-        "model": _numbers([m.rows["model"] for m in measured]),
-        "interval": bootstrap.intervals(
-            per_subject["model"], eval_data.values, seed=seed, resamples=resamples
-        ),
-        "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in baselines.NAMES},
-        "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
-        "difference": {
-            n: bootstrap.differences(
-                per_subject["model"],
-                per_subject[n],
-                eval_data.values,
-                seed=seed,
-                resamples=resamples,
-            )
-            for n in altered
-        },
-        "by_subject": {s: part([m for m in measured if m.subject == s]) for s in subjects},
-        "by_emotion": {e: part([m for m in measured if m.emotion == e]) for e in emotions},
-        "by_clip": sorted(clips, key=lambda c: -(c["rmse_ratio"] or 0.0)),
-    }
-
-
-def _fingerprint(folder: str) -> str:
-    return hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()[:16]

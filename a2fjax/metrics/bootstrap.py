@@ -42,40 +42,6 @@ def intervals(
     return _percentiles(values(_drawn(draws, subjects)), level)
 
 
-def differences(
-    subjects: Sequence[Sums],
-    others: Sequence[Sums],
-    values: Values,
-    *,
-    seed: int,
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float] | None]:
-    """Returns the confidence interval of every metric's change between two conditions.
-
-    Both conditions use the same drawn subjects, so differences between subjects cancel. An interval
-    that excludes zero means that the change does not depend on the choice of subjects.
-
-    Args:
-      subjects: merged sums of each subject under the first condition.
-      others: merged sums under the second condition, for the same subjects in the same order.
-      values: as in `intervals`, which draws the same subjects for the same seed.
-      seed: seed of the resampling.
-      resamples: number of draws.
-      level: coverage.
-
-    Returns:
-      {metric: (low, high)} of second minus first; None as in `intervals`.
-    """
-    if len(subjects) != len(others):
-        raise ValueError(f"{len(subjects)} subjects and {len(others)} others: expected as many")
-    if len(subjects) < 2:
-        return dict.fromkeys(values(subjects[0]))
-    draws = _draws(len(subjects), seed, resamples)
-    first, second = (values(_drawn(draws, each)) for each in (subjects, others))
-    return _percentiles({name: second[name] - first[name] for name in first}, level)
-
-
 def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
     """Returns the count of each subject in each draw [resamples, count]."""
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, DataConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
+from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report, report_text
 from a2fjax.evaluation.evaluator import evaluate
 
 
@@ -94,13 +94,37 @@ def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards,
     assert rows["mean_identity"]["rmse_ratio"] > 0.5
     assert rows["shuffled_emotion"]["rmse_ratio"] == 0
     change = part["difference"]["mean_identity"]["rmse_ratio"]
-    assert 0 < change[0] <= rows["mean_identity"]["rmse_ratio"] <= change[1]
-    assert part["difference"]["shuffled_emotion"]["rmse_ratio"] == (0, 0)
-    text = report.table(result)
-    assert "what a condition adds to the ratio" in text
-    assert f"({change[0]:+.3f} to {change[1]:+.3f})" in "\n".join(result["headline"])
-    del part["difference"]
-    assert "what a condition adds" not in report.table(result), "a report from before it is shown"
+    each = [p["metrics"]["rmse_ratio"] for p in part["by_subject"].values()]
+    assert each == [0, 0, 0] and change["difference"] > 0.5
+    # Three people: 2 of 8 sign patterns are as far, and no interval of 95 % exists.
+    assert change["p"] == 0.25 and change["low"] is None and change["detectable"] is None
+    unchanged = part["difference"]["shuffled_emotion"]["rmse_ratio"]
+    assert unchanged["difference"] == 0 and unchanged["p"] == 1
+    text = report_text.table(result)
+    assert "what a condition adds to the ratio (paired over 3 people)" in text
+    assert "(p = 0.250)" in "\n".join(result["headline"])
+
+
+def test_reports_of_the_previous_schema_are_shown(shards, stand_in, tmp_path):
+    result = evaluate(stand_in(shards, lambda g, r: 0.9 * g), resamples=10)
+    old = json.loads(json.dumps(result)) | {"schema": 1}
+    del old["predictions"]
+    for part in old["splits"].values():
+        for tests in part["difference"].values():
+            for name in tests:
+                tests[name] = [0.125, 0.25]
+        part["difference"]["no_emotion"] = {"rmse_ratio": None}
+        part["robustness"]["no_emotion"] = part["model"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    text = report_text.table(report.read(path))
+    assert "+0.125" in text and "files of" not in text and "no_emotion" in text
+    path.write_text(json.dumps(old | {"schema": 3}))
+    with pytest.raises(InputError, match="schema 3, this version reads 1 and 2"):
+        report.read(path)
+    path.write_text(json.dumps(old | {"splits": {"test": {"model": {}}}}))
+    with pytest.raises(InputError, match="split 'test' has no 'interval'"):
+        report.read(path)
 
 
 def test_only_models_that_were_not_told_emotions_are_asked_without(shards, stand_in):
@@ -111,7 +135,7 @@ def test_only_models_that_were_not_told_emotions_are_asked_without(shards, stand
         data=model.config.data, model=dataclasses.replace(model.config.model, emotion_dropout=0.1)
     )
     asked = evaluate(model, splits=["test_sentences"], resamples=10)["splits"]["test_sentences"]
-    assert asked["difference"]["no_emotion"]["rmse_ratio"][0] > 0
+    assert asked["difference"]["no_emotion"]["rmse_ratio"]["difference"] > 0
 
 
 def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path, stand_in):
@@ -154,7 +178,7 @@ def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys, sta
     report.write(path, result)
     assert report.read(path) == json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
-    text = report.table(result)
+    text = report_text.table(result)
     assert "synthetic" in text and "95% low" in text and "model, noise_20db" in text
     block = text.split("\n\n")[1].splitlines()
     assert len({len(line) for line in block[1:]}) == 1, "columns are aligned"
@@ -175,7 +199,7 @@ def test_the_same_seed_gives_the_same_report(shards, stand_in):
 def test_quick_is_fewer_rows(shards, stand_in):
     result = evaluate(stand_in(shards, lambda g, r: g), quick=True)
     assert all(not p["robustness"] for p in result["splits"].values())
-    assert "noise" not in report.table(result) and "quick" in report.table(result)
+    assert "noise" not in report_text.table(result) and "quick" in report_text.table(result)
 
 
 def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypatch):
@@ -208,7 +232,7 @@ def test_a_damaged_record_is_named_and_left_out(shards, tmp_path, stand_in):
     result = evaluate(model, [tmp_path / "s"], ["test_subjects"], resamples=10)
     part = result["splits"]["test_subjects"]
     assert part["clips"] == 7 and len(part["skipped"]) == 1 and "u0/1" in part["skipped"][0]
-    assert "1 unreadable" in report.table(result)
+    assert "1 unreadable" in report_text.table(result)
 
 
 def test_mistakes_are_one_line(shards, tmp_path, capsys, stand_in):
@@ -267,7 +291,7 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     part = result["splits"]["test_subjects"]
     assert part["clips"] == 8 and 0.3 < part["model"]["rmse_ratio"] < 3
     assert result["data"][0]["folder"] == str(folder) and result["run"] == str(run)
-    assert report.table(result) in shown.out and "8 clips, the model" in shown.err
+    assert report_text.table(result) in shown.out and "8 clips, the model" in shown.err
     rows = a2f.compare(run, a2f.load(run), limit=2, split="test_subjects").to_pandas()
     assert len(rows) == 2 and rows.iloc[0].equals(rows.iloc[1])
     assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
@@ -374,7 +398,7 @@ def test_the_table_of_samples_has_a_line_a_row(shards, compared):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--against", "x"], "--against: goes with --samples"),
+        (["--against", "nowhere*"], "no folder fits"),
         (["--limit", "3"], "--limit: goes with --samples"),
         (["--samples", "0"], "samples=0"),
         (["--samples", "2", "--sample-steps", "1,b"], "--sample-steps 1,b"),

@@ -12,7 +12,7 @@ from a2fjax.animation import formats
 from a2fjax.cli import main as cli
 from a2fjax.data import records
 from a2fjax.errors import InputError
-from a2fjax.evaluation import mouth_close, report, time_offset
+from a2fjax.evaluation import mouth_close, report_text, time_offset
 
 SPLIT = "test_subjects"
 JAW, CLOSE = rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]
@@ -225,7 +225,7 @@ def test_an_offset_is_told_and_applied_only_on_request(closing, tmp_path, late):
     aligned = measured(folder, closing, align=True)
     assert aligned["predictions"]["aligned_ms"] == pytest.approx(20 * late, abs=2)
     assert aligned["splits"][SPLIT]["model"]["xcorr_lag_ms"] == pytest.approx(0, abs=1)
-    text = report.table(aligned)
+    text = report_text.table(aligned)
     assert "shifted by" in text and ("late" if late > 0 else "early") in text
 
 

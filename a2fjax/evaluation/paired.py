@@ -1,0 +1,153 @@
+"""Compares two sides, each one run or several seeds of it, by the people of their reports.
+
+Values are each person's figures, so that every person counts equally. Figures with an ideal value
+are compared by their distance from it. `significance` tests the differences; Holm's adjustment is
+over the headline figures of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from a2fjax.errors import InputError
+from a2fjax.evaluation import report, significance
+from a2fjax.evaluation.layout import align, count_people, show
+from a2fjax.metrics.metric import Column
+
+LEGEND = (
+    "mean over people of each side; difference = second less first, of the distance from the ideal "
+    "value where there is one; p Holm = adjusted for the number of headline figures; smallest = "
+    "difference that such data show with p < 0.05 in 4 of 5 cases"
+)
+
+
+def compare(
+    first: Sequence[dict[str, Any]],
+    second: Sequence[dict[str, Any]],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Compares reports of the same clips.
+
+    Args:
+      first: reports of the first side, one for each run.
+      second: reports of the second side.
+      seed: seed of the bootstrap.
+      resamples: number of bootstrap draws.
+
+    Returns:
+      {"first", "second": what each report is about, "splits": {split: {"people", "method",
+      "metrics": {metric: {"first", "second", "difference", "low", "high", "p", "p_holm",
+      "detectable", "people"}}}}}; p_holm of headline figures only.
+
+    Raises:
+      InputError: the reports have no split in common, or other people.
+    """
+    splits = [s for s in first[0]["splits"] if all(s in r["splits"] for r in (*first, *second))]
+    if not splits:
+        raise InputError("the reports have no split in common")
+    return {
+        "first": [report.subject(r) for r in first],
+        "second": [report.subject(r) for r in second],
+        "splits": {
+            split: _split(
+                [[r["splits"][split] for r in side] for side in (first, second)],
+                split,
+                seed,
+                resamples,
+            )
+            for split in splits
+        },
+    }
+
+
+def table(compared: dict[str, Any]) -> list[str]:
+    """Returns the comparison as lines of aligned text."""
+    lines = ["", f"first: {', '.join(compared['first'])}"]
+    lines += [f"second: {', '.join(compared['second'])}", LEGEND]
+    for split, part in compared["splits"].items():
+        how = part["method"]
+        if how == "sign flips":
+            how += f", exact: p cannot be below {2 / 2 ** part['people']:.3g}"
+        lines += ["", f"{split}, paired over {count_people(part['people'])} ({how})"]
+        lines += align(*rows(part))
+    return lines
+
+
+def rows(part: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of a split's table, as text."""
+    header = ["", "first", "second", "difference", "95% low", "95% high", "p", "p Holm", "smallest"]
+    out = []
+    for column in report.columns():
+        found = part["metrics"].get(column.value)
+        if found is None:
+            continue
+        signed = "{:+" + column.form.removeprefix("{:").lstrip("+")
+        ideal = "" if column.better in ("lower", "higher") else f" (from {column.better})"
+        out.append(
+            [
+                f"{column.label}{ideal}",
+                *(show(found[k], column.form) for k in ("first", "second")),
+                *(show(found[k], signed) for k in ("difference", "low", "high")),
+                *(show(found[k], "{:.3f}") for k in ("p", "p_holm")),
+                show(found["detectable"], column.form.replace("+", "")),
+            ]
+        )
+    return header, out
+
+
+def _split(
+    sides: Sequence[Sequence[dict[str, Any]]], split: str, seed: int, resamples: int
+) -> dict[str, Any]:
+    people = sorted(sides[0][0]["by_subject"])
+    for part in (part for side in sides for part in side):
+        if sorted(part["by_subject"]) != people:
+            other = sorted(set(part["by_subject"]) ^ set(people))
+            raise InputError(f"split {split}: the reports are of other people, such as {other[0]}")
+    metrics: dict[str, Any] = {}
+    for column in report.columns():
+        values = [
+            np.array([[_value(part, person, column.value) for person in people] for part in side])
+            for side in sides
+        ]
+        if not all(np.isfinite(v).any() for v in values):
+            continue
+        badness = [_distance(v, column) for v in values]
+        found = significance.paired(*badness, seed=seed, resamples=resamples)
+        known = np.isfinite(values[0]).all(0) & np.isfinite(values[1]).all(0)
+        if not known.any():
+            continue
+        metrics[column.value] = {
+            **{
+                name: float(v[:, known].mean())
+                for name, v in zip(("first", "second"), values, strict=True)
+            },
+            **report.plain_test(found),
+            "p_holm": None,
+        }
+    headline = [name for name in report.HEADLINE if name in metrics]
+    for name, p in zip(
+        headline, significance.holm([metrics[n]["p"] for n in headline]), strict=True
+    ):
+        metrics[name]["p_holm"] = p
+    few = len(people) < significance.FEWEST_FOR_BOOTSTRAP
+    return {
+        "people": len(people),
+        "method": "sign flips" if few else "bootstrap",
+        "metrics": metrics,
+    }
+
+
+def _value(part: dict[str, Any], person: str, metric: str) -> float:
+    value = part["by_subject"][person]["metrics"].get(metric)
+    return float("nan") if value is None else float(value)
+
+
+def _distance(values: np.ndarray, column: Column) -> np.ndarray:
+    if column.better in ("lower", "higher"):
+        return values
+    return np.abs(values - float(column.better))
