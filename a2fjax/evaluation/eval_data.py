@@ -156,9 +156,9 @@ def load_clips(
     split = "train" if "train" in have else chosen[0]
     if split != "train":
         say(f"no split train: the constant mean and the other baselines are those of {split}")
-    return EvalData(
-        folders, manifests, chosen, have, baselines.training_statistics(folders, split), folders
-    )
+    known = baselines.training_statistics(folders, split)
+    known = dataclasses.replace(known, measured=split != "train")
+    return EvalData(folders, manifests, chosen, have, known, folders)
 
 
 def _splits_in(manifests: Sequence[records.Manifest]) -> list[str]:

@@ -19,6 +19,7 @@ from a2fjax.evaluation import (
     eval_data,
     report,
     report_text,
+    second_takes,
     significance,
     systems,
 )
@@ -71,9 +72,10 @@ def measure(
     for split in data.splits:
         chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
+        takes = second_takes.SecondTakes(chosen.source)
         for chunk in chosen.chunks():
             say(f"{split}: {len(chunk)} clips")
-            measured += _measure(system, chunk, data, seed, say, alone)
+            measured += _measure(system, chunk, data, takes, seed, say, alone)
         if not measured:
             raise data.nothing(split, chosen)
         out[split] = _summarise(measured, system.altered, seed, draws)
@@ -102,6 +104,7 @@ def _measure(
     system: systems.System,
     chunk: list[eval_clips.EvalClip],
     data: eval_data.EvalData,
+    takes: second_takes.SecondTakes,
     seed: int,
     say: Callable[[str], None],
     alone: bool,
@@ -111,8 +114,18 @@ def _measure(
     out = []
     for i, sample in enumerate(chunk):
         curves = {name: motions[i] for name, motions in predicted.items()}
-        beside = baselines.predictions(sample, curves["model"], data.known, seed=seed)
-        curves |= {REFERENCE_ROW: beside[REFERENCE_ROW]} if alone else beside
+        if alone:
+            curves[REFERENCE_ROW] = np.broadcast_to(data.known.mean, sample.clip.motion.shape)
+        else:
+            other = baselines.other_clip(i, chunk, seed=seed)
+            curves |= baselines.predictions(
+                sample,
+                curves["model"],
+                data.known,
+                seed=seed,
+                shuffled=None if other is None else predicted["model"][other],
+                second=takes.find(sample.folder, sample.clip),
+            )
         try:
             rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
         except ValueError as error:
@@ -144,7 +157,11 @@ def _summarise(
         for row in ("model", *altered)
     }
     frames = sum(m.frames for m in measured)
-    beside = [n for n in measured[0].rows if n != "model" and n not in altered]
+    beside = {
+        n: [m.rows[n] for m in measured if n in m.rows]
+        for n in baselines.NAMES
+        if any(n in m.rows for m in measured)
+    }
 
     def part(chosen: list[_Measured]) -> dict[str, Any]:
         return {"clips": len(chosen), "metrics": _numbers([m.rows["model"] for m in chosen])}
@@ -168,7 +185,8 @@ def _summarise(
         "interval": bootstrap.intervals(
             per_subject["model"], eval_data.values, seed=seed, resamples=resamples
         ),
-        "baselines": {n: _numbers([m.rows[n] for m in measured]) for n in beside},
+        "baselines": {n: _numbers(rows) for n, rows in beside.items()},
+        "baseline_clips": {n: len(rows) for n, rows in beside.items()},
         "robustness": {n: _numbers([m.rows[n] for m in measured]) for n in altered},
         "difference": {
             n: _changes(per_subject["model"], per_subject[n], seed, resamples) for n in altered

@@ -12,6 +12,7 @@ Layout of the JSON, with `null` for missing values:
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
                   .interval                   {metric: [low, high]}, 95 % over subjects
                   .baselines.<name>           the same metrics of `a2fjax.evaluation.baselines`
+                  .baseline_clips             {name: number of clips that allow it}
                   .robustness.<name>          the same model under `a2fjax.evaluation.conditions`
                   .difference.<name>          {metric: {difference, low, high, p, detectable,
                                               people}}: paired test of the headline figures' change

@@ -84,7 +84,10 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
     interval = part["interval"]
     for side, name in enumerate(("95% low", "95% high")):
         rows.append((f"  {name}", {k: v[side] if v else None for k, v in interval.items()}))
-    rows += part["baselines"].items()
+    counts = part.get("baseline_clips", {})
+    for name, row in part["baselines"].items():
+        fewer = counts.get(name, part["clips"]) < part["clips"]
+        rows.append((f"{name} ({count(counts[name], 'clip')})" if fewer else name, row))
     rows += [(f"model, {name}", row) for name, row in part["robustness"].items()]
     lines = [
         f"{split}: {count(part['clips'], 'clip')}, {count_people(part['subjects'])}, "
