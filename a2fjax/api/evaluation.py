@@ -68,9 +68,33 @@ class Report(_Figures):
         Raises:
           InputError: no such file, or not a report of this version.
         """
-        from a2fjax.evaluation import report
+        from a2fjax.evaluation import report, report_page, report_text
 
-        return cls(report.read(path))
+        values = report.read(path)
+        try:  # What cannot be shown is no report; it may come from anybody.
+            report_text.table(values), report_page.page(values)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"{path}: not an evaluation report ({error!r})") from None
+        return cls(values)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report completely or not at all, and returns the path.
+
+        Args:
+          path: file ending in .html for a page without scripts and other files, else JSON.
+
+        Raises:
+          InputError: the file cannot be written.
+        """
+        from a2fjax import files
+        from a2fjax.evaluation import report_page
+
+        path = Path(path)
+        if path.suffix.lower() != ".html":
+            return super().save(path)
+        files.make_folder(path.parent)
+        files.write_text(path, report_page.page(self.values))
+        return path
 
     @property
     def headline(self) -> list[str]:

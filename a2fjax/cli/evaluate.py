@@ -45,10 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="splits; default: test_sentences,test_subjects as far as there are clips",
     )
-    add("--out", metavar="JSON", help="report; default: RUN/eval/STEP.json")
+    add(
+        "--out",
+        metavar="FILE",
+        action="append",
+        help="report as .json, or as .html: one page without other files; may be repeated; "
+        "default: RUN/eval/STEP.json",
+    )
     add("--seed", type=int, default=0, help="seed of shuffles, noise and bootstrap; default: 0")
     add("--quick", action="store_true", help="a dozen clips a split, without altered conditions")
-    add("--show", metavar="JSON", help="print a report that was written before; measure nothing")
+    add(
+        "--show",
+        metavar="JSON",
+        help="print a report that was written before, or write it to --out; measure nothing",
+    )
     group = parser.add_argument_group("curves of any program, instead of a run")
     add = group.add_argument
     add(
@@ -83,13 +93,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
     from a2fjax.api import evaluation
 
+    for out in args.out or ():
+        _check_writable(Path(out))
     if args.show:
-        print(evaluation.Report.read(args.show))
+        shown = evaluation.Report.read(args.show)
+        print(shown)
+        _save(shown, args.out or [])
         return 0
     if (args.run is None) == (args.predictions is None):
         raise InputError("expected RUN or --predictions FOLDER, one of the two")
-    if args.out:
-        _check_writable(Path(args.out))
     split = [name for name in args.split.split(",") if name] if args.split else None
     if args.samples is not None:
         return _compare(args, split)
@@ -112,10 +124,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         given |= {"predictions": args.predictions, **reading}
     with _progress() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
-    path = args.out or Path(run) / "eval" / f"{report.values['step']}.json"
-    report.save(path)
     print(report)
-    print(f"\nreport: {path}")
+    _save(report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"])
     return 0
 
 
@@ -148,6 +158,9 @@ def _runs(text: str) -> list[str]:
 
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
+    pages = [out for out in args.out or () if Path(out).suffix.lower() == ".html"]
+    if pages:
+        raise InputError(f"--out {pages[0]}: with --samples the report is JSON only")
     from a2fjax.api import evaluation
     from a2fjax.evaluation.comparison import LEGEND
 
@@ -169,12 +182,18 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
             limit=12 if args.quick else args.limit,
             say=say,
         )
-    path = args.out or Path(args.run) / "eval" / f"samples_{comparison.step}.json"
-    comparison.save(path)
     print(LEGEND)
     print(comparison)
-    print(f"\nreport: {path}")
+    _save(comparison, args.out or [Path(args.run) / "eval" / f"samples_{comparison.step}.json"])
     return 0
+
+
+def _save(figures: Any, paths: Sequence[str | Path]) -> None:
+    if paths:
+        print()
+    for path in paths:
+        figures.save(path)
+        print(f"report: {path}")
 
 
 @contextlib.contextmanager

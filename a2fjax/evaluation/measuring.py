@@ -22,9 +22,10 @@ from a2fjax.evaluation import (
     second_takes,
     significance,
     systems,
+    timelines,
 )
 from a2fjax.metrics import bootstrap, suite
-from a2fjax.metrics.sums import Sums, merge
+from a2fjax.metrics.sums import Sums, correlation, divide, merge
 
 QUICK_CLIPS = 12
 QUICK_RESAMPLES = 200
@@ -73,13 +74,15 @@ def measure(
         chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
         takes = second_takes.SecondTakes(chosen.source)
+        lines = timelines.Timelines()
         for chunk in chosen.chunks():
             say(f"{split}: {len(chunk)} clips")
-            measured += _measure(system, chunk, data, takes, seed, say, alone)
+            measured += _measure(system, chunk, data, takes, lines, seed, say, alone)
         if not measured:
             raise data.nothing(split, chosen)
         out[split] = _summarise(measured, system.altered, seed, draws)
         out[split]["skipped"] = chosen.skipped
+        out[split]["timelines"] = lines.worst()
         say(f"{split}: done")
     result = {
         "schema": report.SCHEMA,
@@ -94,6 +97,7 @@ def measure(
         "quick": quick,
         "seed": seed,
         "resamples": draws,
+        "columns": [dataclasses.asdict(column) for column in report.columns()],
         "splits": out,
     }
     result["headline"] = [] if alone else report_text.headline(result)
@@ -105,6 +109,7 @@ def _measure(
     chunk: list[eval_clips.EvalClip],
     data: eval_data.EvalData,
     takes: second_takes.SecondTakes,
+    lines: timelines.Timelines,
     seed: int,
     say: Callable[[str], None],
     alone: bool,
@@ -132,6 +137,8 @@ def _measure(
             raise WorkFailed(f"clip {sample.clip.id}: {error}") from None
         for sums in list(rows.values()):
             eval_data.add_reference(sums, rows[REFERENCE_ROW])
+        ratio = float(eval_data.values(rows["model"])["rmse_ratio"])
+        lines.add(sample, curves["model"], ratio)
         out.append(
             _Measured(sample.clip.id, sample.subject, sample.emotion, sample.clip.frames, rows)
         )
@@ -193,7 +200,24 @@ def _summarise(
         },
         "by_subject": {s: part([m for m in measured if m.subject == s]) for s in subjects},
         "by_emotion": {e: part([m for m in measured if m.emotion == e]) for e in emotions},
+        "by_channel": _channels(merge([m.rows["model"] for m in measured])),
         "by_clip": sorted(clips, key=lambda c: -(c["rmse_ratio"] or 0.0)),
+    }
+
+
+def _channels(total: Sums) -> dict[str, dict[str, float | None]]:
+    """Returns the errors of each measured channel, in its unit."""
+    frames = total["fidelity/frames"]
+    p, g = total["fidelity/pp"], total["fidelity/gg"]
+    figures = {
+        "mae": divide(total["fidelity/abs"], frames),
+        "rmse": np.sqrt(divide(total["fidelity/square"], frames)),
+        "corr": correlation(total["fidelity/pg"], p, g),
+        "amp_ratio": np.sqrt(divide(p, np.where(g > 1e-9, g, 0.0))),
+    }
+    return {
+        rig.CHANNELS[c]: {name: _plain(values[c]) for name, values in figures.items()}
+        for c in np.flatnonzero(frames > 0)
     }
 
 

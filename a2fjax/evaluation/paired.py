@@ -70,12 +70,17 @@ def table(compared: dict[str, Any]) -> list[str]:
     lines = ["", f"first: {', '.join(compared['first'])}"]
     lines += [f"second: {', '.join(compared['second'])}", LEGEND]
     for split, part in compared["splits"].items():
-        how = part["method"]
-        if how == "sign flips":
-            how += f", exact: p cannot be below {2 / 2 ** part['people']:.3g}"
-        lines += ["", f"{split}, paired over {count_people(part['people'])} ({how})"]
+        lines += ["", title(split, part)]
         lines += align(*rows(part))
     return lines
+
+
+def title(split: str, part: dict[str, Any]) -> str:
+    """Returns the heading of a split's table, with the number of people and the method."""
+    how = part["method"]
+    if how == "sign flips":
+        how += f", exact: p cannot be below {2 / 2 ** part['people']:.3g}"
+    return f"{split}, paired over {count_people(part['people'])} ({how})"
 
 
 def rows(part: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -18,14 +18,19 @@ Layout of the JSON, with `null` for missing values:
                                               people}}: paired test of the headline figures' change
                                               under the condition; see `significance`
                   .by_subject, .by_emotion    {name: {clips, metrics}}
+                  .by_channel                 {channel: {mae, rmse, corr, amp_ratio}}, measured ones
                   .by_clip                    worst first
+                  .timelines                  of the worst clips; see `timelines`
+    columns                                   of tables: {value, label, meaning, form, unit, better}
     against                                   comparison with other runs; see `paired`; or absent
     headline                                  the main results as lines of text
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +123,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path}: not an evaluation report (no {sorted(missing)[0]!r})")
     _check_splits(path, result["splits"])
+    _check_columns(path, result.get("columns", []))
     return _upgraded(result)
 
 
@@ -131,10 +137,25 @@ def _check_splits(path: Path, splits: Any) -> None:
                 raise InputError(f"{path}: split {name!r} has no {key!r}")
 
 
+def _check_columns(path: Path, found: Any) -> None:
+    """Checks columns, since number formats of somebody else's file must not be run blindly."""
+    names = {field.name for field in dataclasses.fields(Column)}
+    for column in found if isinstance(found, list) else [None]:
+        if not isinstance(column, dict) or set(column) != names:
+            raise InputError(f"{path}: columns: expected objects of {', '.join(sorted(names))}")
+        if not all(isinstance(v, str) for v in column.values()):
+            raise InputError(f"{path}: columns: expected texts")
+        if not re.fullmatch(r"\{:\+?\.\df\}", column["form"]):
+            raise InputError(f"{path}: columns: {column['form'][:40]!r} is no number format")
+
+
 def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
     """Returns a report of any of `READS` in today's layout."""
-    result = {"predictions": None, **result}
+    own = [dataclasses.asdict(column) for column in columns()]
+    result = {"predictions": None, "columns": own, "quick": False, "synthetic": False, **result}
     for part in result["splits"].values():
+        part.setdefault("timelines", [])
+        part.setdefault("by_channel", {})
         for tests in part.get("difference", {}).values():
             for name, found in tests.items():
                 if not isinstance(found, dict):
