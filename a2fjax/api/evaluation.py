@@ -191,7 +191,7 @@ def evaluate(
     more: Sequence[str | Path | Run | Model] = (),
     against: Sequence[str | Path | Run | Model] = (),
     predictions: str | Path | None = None,
-    fps: float = 0.0,
+    fps: float | None = None,
     units: str = "auto",
     mouth_close: str = "auto",
     align: bool = False,
@@ -219,7 +219,7 @@ def evaluate(
         side has several.
       predictions: folder with one file of curves for each clip, named as the clip, in any form
         that `a2fjax.animation.curve_reader` reads.
-      fps: frames a second of `predictions` that state neither times nor a rate; 0 for none.
+      fps: frames a second of `predictions` that state neither times nor a rate.
       units: "weight" (0 to 1), "percent" or "auto", of `predictions`.
       mouth_close: "arkit" (relative to an open jaw), "nvidia" (includes jawOpen) or "auto" (by
         comparison with the true motion), of `predictions`.
@@ -302,6 +302,132 @@ def compare(
     rows = comparison.build_rows([_folder(r) for r in runs], sample_steps, samples, checkpoint=step)
     values = comparison.compare(rows, _list(shards), _names(split), limit=limit, progress=say)
     return Comparison(values, rows[0].model.step)
+
+
+def watch(
+    run: str | Path | Run,
+    shards: Shards = None,
+    split: str | Sequence[str] | None = None,
+    *,
+    best: str = "rmse_ratio",
+    every: float = 20.0,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    say: Say | None = None,
+) -> dict[str, Any] | None:
+    """Evaluates each checkpoint of a run once while it trains, until its last step.
+
+    Reports are RUN/eval/STEP.json; RUN/eval/best is a run folder with the best checkpoint. After a
+    stop, the same call continues. It may run on another machine that sees the run folder.
+
+    Example:
+        >>> watch("runs/none")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run runs/none: no such folder
+
+    Args:
+      run: run folder or `Run`.
+      shards: as for `evaluate`.
+      split: as for `evaluate`.
+      best: figure that ranks the checkpoints, on the first split.
+      every: seconds between looks at the checkpoints.
+      seed: as for `evaluate`.
+      resamples: as for `evaluate`.
+      quick: as for `evaluate`.
+      say: called with each line of progress.
+
+    Returns:
+      The content of RUN/eval/best.json, None without a value of the figure.
+
+    Raises:
+      InputError: not a run, an unknown figure, a run that is watched already, or reports in it that
+        were measured with other options.
+    """
+    from a2fjax.evaluation import watch as watching
+
+    if not every > 0:
+        raise InputError(f"every={every}: expected seconds above 0")
+    return watching.watch(
+        Path(run),
+        _list(shards),
+        _names(split),
+        best=best,
+        every=every,
+        seed=seed,
+        resamples=resamples,
+        quick=quick,
+        say=say or (lambda line: None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportComparison(_Figures):
+    """Reports of the same work beside each other.
+
+    Example:
+        >>> comparison = ReportComparison({"names": ["a", "b"], "splits": {}, "notes": []})
+        >>> comparison.splits
+        {}
+
+    Attributes:
+      values: nested dictionaries; `a2fjax.evaluation.bench` documents them.
+    """
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """By split: "rows" with the figures by name, "interval", "tests", "clips", "people"."""
+        return self.values["splits"]
+
+    def table(self) -> str:
+        """Returns the comparison as aligned text."""
+        from a2fjax.evaluation import bench
+
+        return bench.table(self.values)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a table with a row for each split and report, a column a figure.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        rows = {
+            (split, name): row
+            for split, part in self.splits.items()
+            for name, row in part["rows"].items()
+        }
+        return _data_frame(rows, ("split", "report"))
+
+
+def compare_reports(*paths: str | Path, seed: int = 0) -> ReportComparison:
+    """Lays reports beside each other, of any labs, and tests each against the first.
+
+    Example:
+        >>> compare_reports("a.json", "b.json")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: report a.json: no such file
+
+    Args:
+      *paths: JSON files that `Report.save` wrote, at least two.
+      seed: of the bootstrap.
+
+    Raises:
+      InputError: no such file, not a report, or reports of different work (other clips, channels or
+        versions of metrics); names the difference.
+    """
+    from a2fjax.evaluation import bench
+    from a2fjax.evaluation.comparison import row_names
+
+    reports = [Report.read(path).values for path in paths]
+    try:
+        return ReportComparison(bench.compare(reports, row_names(paths), seed=seed))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        shown = ", ".join(map(str, paths))
+        raise InputError(f"{shown}: a report is damaged ({error!r})") from None
 
 
 def _folder(run: Any) -> Path:

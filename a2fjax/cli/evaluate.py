@@ -59,6 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="print a report that was written before, or write it to --out; measure nothing",
     )
+    group = parser.add_argument_group("while a run trains")
+    add = group.add_argument
+    add(
+        "--watch",
+        action="store_true",
+        help="evaluate each checkpoint once, until the run's last step; continues after a stop",
+    )
+    add("--best", metavar="FIGURE", help="with --watch: ranks checkpoints; default: rmse_ratio")
+    add("--every", type=float, metavar="SECONDS", help="with --watch: between looks; default: 20")
     group = parser.add_argument_group("curves of any program, instead of a run")
     add = group.add_argument
     add(
@@ -103,6 +112,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if (args.run is None) == (args.predictions is None):
         raise InputError("expected RUN or --predictions FOLDER, one of the two")
     split = [name for name in args.split.split(",") if name] if args.split else None
+    if args.watch:
+        return _watch(args, split)
+    _check_company(args, ("best", "every"), "--watch")
     if args.samples is not None:
         return _compare(args, split)
     _check_company(args, ("sample_steps", "limit"), "--samples K")
@@ -120,7 +132,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError("--predictions: give the report's file with --out")
         if args.step is not None:
             raise InputError("--step: goes with RUN; files have no steps")
-        reading = {name: getattr(args, name) for name in _READING if getattr(args, name)}
+        reading = {name: getattr(args, name) for name in _READING if _is_given(args, name)}
         given |= {"predictions": args.predictions, **reading}
     with _progress() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
@@ -129,10 +141,34 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     return 0
 
 
+def _watch(args: argparse.Namespace, split: list[str] | None) -> int:
+    from a2fjax.api import evaluation
+
+    for name in ("predictions", "against", "samples", "step", "out"):
+        if _is_given(args, name):
+            raise InputError(f"--{name}: does not go with --watch")
+    given = {name: getattr(args, name) for name in ("best", "every") if _is_given(args, name)}
+    with _progress() as say:
+        best = evaluation.watch(
+            args.run, args.data, split, seed=args.seed, quick=args.quick, say=say, **given
+        )
+    if best is None:
+        print("no checkpoint has a value of the figure")
+    else:
+        where = Path(args.run) / "eval" / (best["run"] or best["report"])
+        print(f"best: step {best['step']}, {best['metric']} {best['value']:.4g}: {where}")
+    return 0
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    value = getattr(args, name)
+    return value is not None and value is not False and value != []
+
+
 def _check_company(args: argparse.Namespace, names: Sequence[str], company: str) -> None:
     """Checks that flags are not given that go with another one."""
     for name in names:
-        if getattr(args, name):
+        if _is_given(args, name):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag}: goes with {company}; give that as well")
 

@@ -15,6 +15,7 @@ from a2fjax import rig
 from a2fjax.errors import WorkFailed
 from a2fjax.evaluation import (
     baselines,
+    bench,
     eval_clips,
     eval_data,
     report,
@@ -70,13 +71,17 @@ def measure(
     """
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
+    benches: dict[str, dict[str, Any]] = {}
     for split in data.splits:
         chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
         takes = second_takes.SecondTakes(chosen.source)
         lines = timelines.Timelines()
+        benches[split] = {key: {} for key in bench.KEYS}
         for chunk in chosen.chunks():
             say(f"{split}: {len(chunk)} clips")
+            for key, found in bench.facts(chunk).items():
+                benches[split][key] |= found
             measured += _measure(system, chunk, data, takes, lines, seed, say, alone)
         if not measured:
             raise data.nothing(split, chosen)
@@ -97,7 +102,12 @@ def measure(
         "quick": quick,
         "seed": seed,
         "resamples": draws,
-        "columns": [dataclasses.asdict(column) for column in report.columns()],
+        "columns": report.described_columns(),
+        "bench": {
+            **{key: {split: found[key] for split, found in benches.items()} for key in bench.KEYS},
+            "metrics": bench.versions(),
+            "reference": bench.mean_hash(data.known.mean),
+        },
         "splits": out,
     }
     result["headline"] = [] if alone else report_text.headline(result)

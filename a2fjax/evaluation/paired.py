@@ -50,19 +50,29 @@ def compare(
     splits = [s for s in first[0]["splits"] if all(s in r["splits"] for r in (*first, *second))]
     if not splits:
         raise InputError("the reports have no split in common")
+    found = {
+        split: compare_split(
+            *([r["splits"][split] for r in side] for side in (first, second)),
+            split,
+            seed=seed,
+            resamples=resamples,
+        )
+        for split in splits
+    }
+    for part in found.values():
+        adjust([part])
     return {
         "first": [report.subject(r) for r in first],
         "second": [report.subject(r) for r in second],
-        "splits": {
-            split: _split(
-                [[r["splits"][split] for r in side] for side in (first, second)],
-                split,
-                seed,
-                resamples,
-            )
-            for split in splits
-        },
+        "splits": found,
     }
+
+
+def adjust(parts: Sequence[dict[str, Any]]) -> None:
+    """Fills in "p_holm" of the headline figures of comparisons that are made together."""
+    tests = [part["metrics"][n] for part in parts for n in report.HEADLINE if n in part["metrics"]]
+    for test, p in zip(tests, significance.holm([test["p"] for test in tests]), strict=True):
+        test["p_holm"] = p
 
 
 def table(compared: dict[str, Any]) -> list[str]:
@@ -92,10 +102,10 @@ def rows(part: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if found is None:
             continue
         signed = "{:+" + column.form.removeprefix("{:").lstrip("+")
-        ideal = "" if column.better in ("lower", "higher") else f" (from {column.better})"
+        ideal = _ideal(column)
         out.append(
             [
-                f"{column.label}{ideal}",
+                f"{column.label} (from {ideal})" if ideal else column.label,
                 *(show(found[k], column.form) for k in ("first", "second")),
                 *(show(found[k], signed) for k in ("difference", "low", "high")),
                 *(show(found[k], "{:.3f}") for k in ("p", "p_holm")),
@@ -105,40 +115,37 @@ def rows(part: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, out
 
 
-def _split(
-    sides: Sequence[Sequence[dict[str, Any]]], split: str, seed: int, resamples: int
+def compare_split(
+    first: Sequence[dict[str, Any]],
+    second: Sequence[dict[str, Any]],
+    split: str,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
 ) -> dict[str, Any]:
-    people = sorted(sides[0][0]["by_subject"])
+    """Returns the comparison of one split, without adjusted p; arguments as for `compare`."""
+    sides = (first, second)
+    people = sorted(first[0]["by_subject"])
     for part in (part for side in sides for part in side):
         if sorted(part["by_subject"]) != people:
             other = sorted(set(part["by_subject"]) ^ set(people))
             raise InputError(f"split {split}: the reports are of other people, such as {other[0]}")
     metrics: dict[str, Any] = {}
     for column in report.columns():
-        values = [
-            np.array([[_value(part, person, column.value) for person in people] for part in side])
-            for side in sides
-        ]
-        if not all(np.isfinite(v).any() for v in values):
-            continue
-        badness = [_distance(v, column) for v in values]
-        found = significance.paired(*badness, seed=seed, resamples=resamples)
+        values = [_values(side, people, column.value) for side in sides]
         known = np.isfinite(values[0]).all(0) & np.isfinite(values[1]).all(0)
         if not known.any():
             continue
+        distances = [
+            _distance(v, side, people, column) for v, side in zip(values, sides, strict=True)
+        ]
+        found = significance.paired(*distances, seed=seed, resamples=resamples)
         metrics[column.value] = {
-            **{
-                name: float(v[:, known].mean())
-                for name, v in zip(("first", "second"), values, strict=True)
-            },
+            "first": float(values[0][:, known].mean()),
+            "second": float(values[1][:, known].mean()),
             **report.plain_test(found),
             "p_holm": None,
         }
-    headline = [name for name in report.HEADLINE if name in metrics]
-    for name, p in zip(
-        headline, significance.holm([metrics[n]["p"] for n in headline]), strict=True
-    ):
-        metrics[name]["p_holm"] = p
     few = len(people) < significance.FEWEST_FOR_BOOTSTRAP
     return {
         "people": len(people),
@@ -147,12 +154,24 @@ def _split(
     }
 
 
-def _value(part: dict[str, Any], person: str, metric: str) -> float:
-    value = part["by_subject"][person]["metrics"].get(metric)
-    return float("nan") if value is None else float(value)
+def _values(side: Sequence[dict[str, Any]], people: Sequence[str], metric: str) -> np.ndarray:
+    """Returns the values [runs, people] of a figure, NaN where there is none."""
+    found = [[part["by_subject"][p]["metrics"].get(metric) for p in people] for part in side]
+    return np.array([[np.nan if v is None else float(v) for v in row] for row in found])
 
 
-def _distance(values: np.ndarray, column: Column) -> np.ndarray:
-    if column.better in ("lower", "higher"):
+def _ideal(column: Column) -> str:
+    """Returns the ideal of a figure: a number, the name of another figure, or "" for none."""
+    return "" if column.better in ("lower", "higher") else column.better
+
+
+def _distance(
+    values: np.ndarray, side: Sequence[dict[str, Any]], people: Sequence[str], column: Column
+) -> np.ndarray:
+    ideal = _ideal(column)
+    if not ideal:
         return values
-    return np.abs(values - float(column.better))
+    try:
+        return np.abs(values - float(ideal))
+    except ValueError:
+        return np.abs(values - _values(side, people, ideal))

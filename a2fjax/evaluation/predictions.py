@@ -40,13 +40,13 @@ class Reading:
     """How to read the files where they do not say it.
 
     Attributes:
-      fps: frames a second of files that state neither times nor a rate; 0 for none.
+      fps: frames a second of files that state neither times nor a rate, or None.
       units: "weight", "percent", or "auto" (by the values, for all files alike).
       mouth_close: "arkit", "nvidia", or "auto" (by comparison with the true motion).
       align: shift the curves by the estimated time offset.
     """
 
-    fps: float = 0.0
+    fps: float | None = None
     units: str = "auto"
     mouth_close: str = "auto"
     align: bool = False
@@ -57,7 +57,7 @@ class Reading:
         Raises:
           InputError: names the flag.
         """
-        if self.fps:
+        if self.fps is not None:
             tracks.rate(self.fps)
         for flag, value, choices in (
             ("--units", self.units, UNITS),
@@ -243,11 +243,11 @@ class Predictions:
         """Returns the times [F] in s of the frames in the clip, and a note."""
         fps = self._reading.fps
         if found.times is None:
-            if not fps:
+            if fps is None:
                 raise InputError(f"{path}: states neither times nor a rate; give --fps")
             return found.times_at(fps) - found.times_at(fps)[0], ""
         stated = found.fps or tracks.Track(found.motion, found.times, found.observed).fps
-        if fps and len(found.times) > 1 and abs(stated / fps - 1) > _RATES_DIFFER:
+        if fps is not None and len(found.times) > 1 and abs(stated / fps - 1) > _RATES_DIFFER:
             raise InputError(f"{path}: has {stated:.6g} frames a second, --fps says {fps:g}")
         if found.fps and np.allclose(found.times, found.times_at(found.fps)):
             return found.times - found.times[0], ""  # Frames may be counted from 1.

@@ -23,12 +23,12 @@ Layout of the JSON, with `null` for missing values:
                   .timelines                  of the worst clips; see `timelines`
     columns                                   of tables: {value, label, meaning, form, unit, better}
     against                                   comparison with other runs; see `paired`; or absent
+    bench                                     what was measured, by hashes; see `bench`
     headline                                  the main results as lines of text
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -65,6 +65,8 @@ CLIP_METRICS = (
     "amp_ratio/jaw_mouth",
 )
 
+_COLUMN_KEYS = ("value", "label", "meaning", "form", "unit", "better")
+
 _SPLIT_KEYS = {
     "interval": dict,
     "model": dict,
@@ -82,6 +84,11 @@ _SPLIT_KEYS = {
 def columns() -> list[Column]:
     """Returns the columns of the table: the ratio, then the columns of every registered metric."""
     return [Column("rmse_ratio", "ratio"), *suite.columns()]
+
+
+def described_columns() -> list[dict[str, str]]:
+    """Returns the columns as they stand in a report."""
+    return [{key: getattr(column, key) for key in _COLUMN_KEYS} for column in columns()]
 
 
 def subject(result: dict[str, Any]) -> str:
@@ -139,10 +146,9 @@ def _check_splits(path: Path, splits: Any) -> None:
 
 def _check_columns(path: Path, found: Any) -> None:
     """Checks columns, since number formats of somebody else's file must not be run blindly."""
-    names = {field.name for field in dataclasses.fields(Column)}
     for column in found if isinstance(found, list) else [None]:
-        if not isinstance(column, dict) or set(column) != names:
-            raise InputError(f"{path}: columns: expected objects of {', '.join(sorted(names))}")
+        if not isinstance(column, dict) or set(column) != set(_COLUMN_KEYS):
+            raise InputError(f"{path}: columns: expected objects of {', '.join(_COLUMN_KEYS)}")
         if not all(isinstance(v, str) for v in column.values()):
             raise InputError(f"{path}: columns: expected texts")
         if not re.fullmatch(r"\{:\+?\.\df\}", column["form"]):
@@ -151,8 +157,13 @@ def _check_columns(path: Path, found: Any) -> None:
 
 def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
     """Returns a report of any of `READS` in today's layout."""
-    own = [dataclasses.asdict(column) for column in columns()]
-    result = {"predictions": None, "columns": own, "quick": False, "synthetic": False, **result}
+    result = {
+        "predictions": None,
+        "columns": described_columns(),
+        "quick": False,
+        "synthetic": False,
+        **result,
+    }
     for part in result["splits"].values():
         part.setdefault("timelines", [])
         part.setdefault("by_channel", {})

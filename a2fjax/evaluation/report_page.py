@@ -96,8 +96,10 @@ def _row(name: str, figures: dict[str, Any], columns: Sequence[dict[str, str]]) 
 
 
 def _split(split: str, part: dict[str, Any], columns: Sequence[dict[str, str]]) -> list[str]:
-    header = ["", *(c["label"] for c in columns)]
     interval = part["interval"]
+    shown = [part["model"], *part["baselines"].values(), *part["robustness"].values()]
+    columns = [c for c in columns if any(row.get(c["value"]) is not None for row in shown)]
+    header = ["", *(c["label"] for c in columns)]
     sides = [{k: v[side] if v else None for k, v in interval.items()} for side in (0, 1)]
     rows = [_row("model", part["model"], columns)]
     for name, side in zip(("95% low", "95% high"), sides, strict=True):

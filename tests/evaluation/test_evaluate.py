@@ -299,6 +299,18 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
     assert cli.main(["evaluate", str(run), "--split", "test_subject"]) == 2
     assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
+    argv = ["evaluate", str(run), "--watch", "--quick", "--split", "test_subjects"]
+    assert cli.main(argv) == 0
+    assert "best: step 3, rmse_ratio" in capsys.readouterr().out
+    # The best checkpoint is a run of its own: the same figures.
+    kept = run / "eval" / "best"
+    assert cli.main(["evaluate", str(kept), "--quick", "--split", "test_subjects"]) == 0
+    again = report.read(kept / "eval" / "3.json")
+    assert again["splits"]["test_subjects"]["model"] == part["model"]
+    against = ["evaluate", str(run), "--quick", "--against", str(kept), "--split", "test_subjects"]
+    assert cli.main([*against, "--out", str(tmp_path / "against.json")]) == 0
+    test = report.read(tmp_path / "against.json")["against"]["splits"]["test_subjects"]["metrics"]
+    assert test["rmse_ratio"]["difference"] == 0 and test["rmse_ratio"]["p"] == 1
 
 
 def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(
