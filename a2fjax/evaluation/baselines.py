@@ -28,7 +28,7 @@ import numpy as np
 from a2fjax.configuration import DataConfig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.evaluation import speech_regression
+from a2fjax.evaluation import second_takes, speech_features, speech_regression
 from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.tasks import statistics
 
@@ -101,7 +101,7 @@ def predictions(
     *,
     seed: int,
     shuffled: np.ndarray | None = None,
-    second: np.ndarray | None = None,
+    takes: second_takes.SecondTakes | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the curves [T, 72] of every baseline for a clip, by name.
 
@@ -111,7 +111,7 @@ def predictions(
       known: statistics of the training set.
       seed: seed for choosing another take.
       shuffled: [N, 72] prediction of the model for another clip, or None.
-      second: [T, 72] truth of a second take, or None.
+      takes: finds second takes; None for no such baseline.
     """
     truth, frames = sample.clip.motion, sample.clip.frames
     out = {
@@ -124,8 +124,10 @@ def predictions(
     out["rolled"] = np.roll(prediction, ROLL_FRAMES, axis=0)
     if shuffled is not None:
         out["shuffled_audio"] = fit_length(shuffled, frames)
+    power = speech_features.power(sample.clip)
     for name, regression in known.regressions.items():
-        out[name] = regression.curves(sample.clip)
+        out[name] = regression.curves(power)
+    second = None if takes is None else takes.find(sample.folder, sample.clip, power)
     if second is not None:
         out["second_take"] = second
     return out

@@ -156,26 +156,27 @@ def _check_split(first: dict[str, Any], other: dict[str, Any], split: str, a: st
         if prints[0] != prints[1]:
             raise InputError(f"{where}: {a} and {b} are of other shards, and one names no takes")
         return
-    own, theirs = ({k: r["bench"][k][split] for k in KEYS} for r in (first, other))
-    _check_takes(own["takes"], theirs["takes"], where, a, b)
-    theirs_by_take = {take: theirs["masks"][clip] for clip, take in theirs["takes"].items()}
-    for clip, take in own["takes"].items():
-        if own["masks"][clip] != theirs_by_take[take]:
+    parts: list[dict[str, Any]] = [{k: r["bench"][k][split] for k in KEYS} for r in (first, other)]
+    mine, their = parts
+    _check_takes(mine["takes"], their["takes"], where, a, b)
+    by_take = {take: their["masks"][clip] for clip, take in their["takes"].items()}
+    for clip, take in mine["takes"].items():
+        if mine["masks"][clip] != by_take[take]:
             lists = [set(r["splits"][split]["by_channel"]) for r in (first, other)]
             differ = [c for c in rig.CHANNELS if c in lists[0] ^ lists[1]]
             shown = ", ".join(differ[:8]) + (", ..." if len(differ) > 8 else "")
             which = f" ({count(len(differ), 'channel')}: {shown})" if differ else ""
             raise InputError(f"{where}: {a} and {b} measure other channels of clip {clip!r}{which}")
-    _check_thresholds(own["thresholds"], theirs["thresholds"], where, a, b)
+    _check_thresholds(mine["thresholds"], their["thresholds"], where, a, b)
 
 
 def _check_takes(own: dict[str, str], theirs: dict[str, str], where: str, a: str, b: str) -> None:
-    if any(own.values()) and any(theirs.values()):
-        only_own = [clip for clip, take in own.items() if take not in set(theirs.values())]
-        only_theirs = [clip for clip, take in theirs.items() if take not in set(own.values())]
-    else:
-        only_own = [clip for clip in own if clip not in theirs]
-        only_theirs = [clip for clip in theirs if clip not in own]
+    hashed = any(own.values()) and any(theirs.values())
+    in_own, in_theirs = (set(part.values() if hashed else part) for part in (own, theirs))
+    only_own = [clip for clip, take in own.items() if (take if hashed else clip) not in in_theirs]
+    only_theirs = [
+        clip for clip, take in theirs.items() if (take if hashed else clip) not in in_own
+    ]
     for clips, name in ((only_own, a), (only_theirs, b)):
         if clips:
             changed = clips[0] in own and clips[0] in theirs

@@ -139,7 +139,7 @@ def _measure(
                 data.known,
                 seed=seed,
                 shuffled=None if other is None else predicted["model"][other],
-                second=takes.find(sample.folder, sample.clip),
+                takes=takes,
             )
         try:
             rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}

@@ -52,7 +52,8 @@ def compare(
         raise InputError("the reports have no split in common")
     found = {
         split: compare_split(
-            *([r["splits"][split] for r in side] for side in (first, second)),
+            [r["splits"][split] for r in first],
+            [r["splits"][split] for r in second],
             split,
             seed=seed,
             resamples=resamples,

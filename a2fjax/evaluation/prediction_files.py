@@ -52,11 +52,11 @@ def find(folder: str | Path, clips: Sequence[str], others: Collection[str] = ())
     found: dict[str, Path] = {}
     for path in files:
         name = _stem(path.relative_to(folder))
-        clip = names.get(_plain(name))
-        if clip is None:
+        if _plain(name) not in names:
             raise InputError(
                 f"{path}: no clip of the data is called {name!r}{nearest(name, [*clips, *others])}"
             )
+        clip = names[_plain(name)]
         if clip in found:
             raise InputError(f"{path}: clip {clip!r} has {found[clip]} already")
         if clip in wanted:

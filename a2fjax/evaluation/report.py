@@ -67,7 +67,7 @@ CLIP_METRICS = (
 
 _COLUMN_KEYS = ("value", "label", "meaning", "form", "unit", "better")
 
-_SPLIT_KEYS = {
+_SPLIT_KEYS: dict[str, type | tuple[type, ...]] = {
     "interval": dict,
     "model": dict,
     "baselines": dict,

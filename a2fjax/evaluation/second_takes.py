@@ -38,12 +38,13 @@ class SecondTakes:
             self._by_key.setdefault(key, []).append(i)
             self._key[folder, entry["id"]] = key
 
-    def find(self, folder: int, clip: records.Clip) -> np.ndarray | None:
+    def find(self, folder: int, clip: records.Clip, power: np.ndarray) -> np.ndarray | None:
         """Returns the curves [T, 72] of the other take nearest in length, or None.
 
         Args:
           folder: index of the clip's folder.
           clip: the clip, whose timing the curves take on.
+          power: the clip's `speech_features.power`.
         """
         entries = self._source.entries
         others = [
@@ -59,12 +60,12 @@ class SecondTakes:
             other = self._source.load(nearest)
         except records.BadRecord:
             return None  # Reported when it is measured itself.
-        return other.motion[matching_frames(clip, other)]
+        return other.motion[matching_frames(power, speech_features.power(other))]
 
 
-def matching_frames(clip: records.Clip, other: records.Clip) -> np.ndarray:
-    """Returns [T] int, for each frame of a clip the frame of another one that sounds alike."""
-    first, second = speech_features.log_mel(clip), speech_features.log_mel(other)
+def matching_frames(power: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns [T] int, for each frame of a power [T, 40] the one of another that sounds alike."""
+    first, second = speech_features.log_mel(power), speech_features.log_mel(other)
     cost = np.sqrt(
         np.maximum((first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T, 0.0)
     )

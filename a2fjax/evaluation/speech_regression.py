@@ -25,12 +25,12 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MAX_FRAMES = 60_000
 """Frames of training clips to fit on: 20 minutes, spread evenly over the clips."""
 
-Features = Callable[[records.Clip], np.ndarray]
+Features = Callable[[np.ndarray], np.ndarray]
 
 
-def mel_context(clip: records.Clip) -> np.ndarray:
-    """Returns the features [T, 520] of `ridge`."""
-    return speech_features.stacked(speech_features.log_mel(clip), TAPS)
+def mel_context(power: np.ndarray) -> np.ndarray:
+    """Returns the features [T, 520] of `ridge` from `speech_features.power` [T, 40]."""
+    return speech_features.stacked(speech_features.log_mel(power), TAPS)
 
 
 FEATURES: dict[str, Features] = {"ridge": mel_context, "log_energy": speech_features.log_energy}
@@ -41,7 +41,7 @@ class Regression:
     """A linear map from features to curves.
 
     Attributes:
-      features: of a clip.
+      features: of the power of a clip's bands.
       weights: [F, 72].
       intercept: [72].
     """
@@ -50,9 +50,9 @@ class Regression:
     weights: np.ndarray
     intercept: np.ndarray
 
-    def curves(self, clip: records.Clip) -> np.ndarray:
-        """Returns the curves [T, 72] of a clip, within the rig's ranges."""
-        return rig.clip(self.features(clip) @ self.weights + self.intercept)
+    def curves(self, power: np.ndarray) -> np.ndarray:
+        """Returns the curves [T, 72] for `speech_features.power`, within the rig's ranges."""
+        return rig.clip(self.features(power) @ self.weights + self.intercept)
 
 
 class _Sums:
@@ -106,8 +106,10 @@ def fit(takes: ClipSource, mean: np.ndarray) -> dict[str, Regression]:
         if not clip.frame_mask.any():
             continue
         motion = np.where(clip.channel_mask, clip.motion, mean)[clip.frame_mask].astype(np.float64)
+        power = speech_features.power(clip)
         for name, features in FEATURES.items():
-            halves[name][k % 2].add(features(clip)[clip.frame_mask], motion)
+            x = features(power)[clip.frame_mask].astype(np.float64)
+            halves[name][k % 2].add(x, motion)
     out = {}
     for name, (even, odd) in halves.items():
         both = _Sums()

@@ -35,7 +35,7 @@ def spoken(tmp_path_factory, write_clip, write_set):
             envelope = np.repeat(0.5 + 0.5 * np.sin(np.arange(clip.frames) / (3 + take % 5)), 320)
             audio = (0.1 * noise * envelope).astype(np.float32)
             clip = dataclasses.replace(clip, audio=audio)
-            heard = speech_features.log_mel(clip)[:, 10:20].mean(1)
+            heard = speech_features.log_mel(speech_features.power(clip))[:, 10:20].mean(1)
             clip.motion[:, JAW] = np.clip(np.roll(heard + 16, 4) / 24, 0, 1)
             clip.motion[:4, JAW] = clip.motion[4, JAW]
             clips.append(clip)
@@ -71,8 +71,9 @@ def test_ridge_finds_a_linear_truth_and_loudness_does_not_hear_the_past(spoken):
     test = [c for c in spoken[1] if c.split == "test_sentences"]
     for clip in test:
         clip = records.decode(records.encode(clip))
-        error = np.abs(fits["ridge"].curves(clip) - clip.motion)[20:-20, JAW].mean()
-        loud = np.abs(fits["log_energy"].curves(clip) - clip.motion)[20:-20, JAW].mean()
+        power = speech_features.power(clip)
+        error = np.abs(fits["ridge"].curves(power) - clip.motion)[20:-20, JAW].mean()
+        loud = np.abs(fits["log_energy"].curves(power) - clip.motion)[20:-20, JAW].mean()
         assert error < 0.02 and loud > 5 * error
     assert dataclasses.replace(known, measured=True).regressions == {}
 
@@ -95,10 +96,10 @@ def test_a_second_take_is_warped_onto_the_first(spoken):
     folder, clips = spoken
     takes = second_takes.SecondTakes(ClipSource([str(folder)], "test_sentences"))
     last = next(c for c in clips if c.id == "a/7")
-    found = takes.find(0, last)
+    found = takes.find(0, last, speech_features.power(last))
     np.testing.assert_allclose(found[5:, JAW], last.motion[5:, JAW] + 0.01, atol=1e-6)
     alone = next(c for c in clips if c.id == "a/6")
-    assert takes.find(0, alone) is None
+    assert takes.find(0, alone, speech_features.power(alone)) is None
 
 
 def test_paths_are_the_cheapest_by_enumeration():
