@@ -256,7 +256,14 @@ def evaluate(
         return Report(values)
     if reading != Reading():
         raise InputError("fps, units, mouth_close and align go with predictions")
-    values = evaluator.evaluate(_model(run, step), _list(shards), _names(split), step=step, **given)
+    values = evaluator.evaluate(
+        _model(run, step),
+        _list(shards),
+        _names(split),
+        step=step,
+        more=[_folder(other) for other in more],
+        **given,
+    )
     return Report(values)
 
 

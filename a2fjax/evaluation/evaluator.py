@@ -12,6 +12,7 @@ from a2fjax.errors import InputError
 from a2fjax.evaluation import eval_data, measuring, paired, predictions, systems
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
+from a2fjax.training import checkpoints
 
 
 class _Given(TypedDict):
@@ -62,9 +63,8 @@ def evaluate(
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
-    if shards is None:
-        for other in (*more, *against):
-            _check_data(other, model.config, run or "the model")
+    for other in (*more, *against):
+        _check_run(other, model.config if shards is None else None, run or "the model")
     given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
     result = measuring.measure(system, data, **given)
     return _compared(result, data, more, against, given)
@@ -102,6 +102,8 @@ def evaluate_predictions(
       InputError: no such folder or split, or files that are damaged or do not fit the clips.
     """
     say = progress or (lambda line: None)
+    for run in against:
+        _check_run(run)
     data = eval_data.load_clips(shards, splits, say=say)
     limit = measuring.QUICK_CLIPS if quick else None
     reading = reading or predictions.Reading()
@@ -144,13 +146,23 @@ def _measure_run(run: str | Path, data: eval_data.EvalData, given: _Given) -> di
     return measuring.measure(system, own, **given, alone=True)
 
 
-def _check_data(run: str | Path, config: config_lib.Config, first: str) -> None:
-    """Checks that a run was trained on the same shards as the first one.
+def _check_run(run: str | Path, config: config_lib.Config | None = None, first: str = "") -> None:
+    """Checks before long work that a run has a checkpoint and is of the first one's data.
+
+    Args:
+      run: run folder.
+      config: configuration of the first run, None where the clips are named.
+      first: name of the first run.
 
     Raises:
-      InputError: it was not, so that the held-out clips of one may be the other's training clips.
+      InputError: not a run, no checkpoint, or trained on other shards, so that the held-out clips
+        of one may be the other's training clips.
     """
     own = read_config(run).config.data.shards
+    if not checkpoints.steps_in(Path(run) / checkpoints.FOLDER):
+        raise InputError(f"run {run}: has no checkpoint yet")
+    if config is None:
+        return
     if [Path(f).resolve() for f in own] != [Path(f).resolve() for f in config.data.shards]:
         raise InputError(
             f"run {run} was trained on {', '.join(own) or 'no shards'}, {first} on "

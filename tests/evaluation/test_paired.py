@@ -102,7 +102,7 @@ def runs(shards, stand_in, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluator, "read_config", config_of)
     for name in ("a", "a2", "b", "elsewhere"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoints" / "7").mkdir(parents=True)
     return tmp_path
 
 
@@ -146,6 +146,14 @@ def test_a_run_of_other_data_is_refused_unless_the_clips_are_named(runs, shards,
     assert "elsewhere was trained on other" in error and "--data" in error and not out.exists()
     argv += ["--data", str(shards[0]), "--split", "test_subjects", "--out", str(out)]
     assert cli.main(argv) == 0
+
+
+def test_a_run_without_checkpoints_is_told_first(runs, capsys):
+    (runs / "b" / "checkpoints" / "7").rmdir()
+    argv = ["evaluate", str(runs / "a"), "--against", str(runs / "b"), "--quick"]
+    assert cli.main(argv) == 2
+    shown = capsys.readouterr().err
+    assert "b: has no checkpoint yet" in shown and "clips" not in shown
 
 
 def test_files_against_a_run_count_the_same_channels(runs, shards, tmp_path):

@@ -141,8 +141,7 @@ def test_the_command_turns_json_into_a_page(values, tmp_path, capsys):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda v: v["columns"][0].update(form="{:.999999999f}"),
-        lambda v: v["columns"][0].update(form="{0.__class__}"),
+        lambda v: v["columns"][0].update(form=3),
         lambda v: v.update(columns=[{}]),
         lambda v: v["splits"]["test_subjects"]["timelines"][0].update(truth="abc"),
         lambda v: v["splits"]["test_subjects"]["by_subject"].update(x=3),
@@ -158,3 +157,14 @@ def test_damaged_reports_of_others_are_one_line(values, tmp_path, spoil):
     path.write_text(json.dumps(broken))
     with pytest.raises(InputError, match=r"broken.json"):
         a2f.Report.read(path)
+
+
+@pytest.mark.parametrize("form", ["{:.999999999f}", "{0.__class__}", "{:.2f}" + 50 * " "])
+def test_number_formats_of_others_are_not_run_blindly(values, tmp_path, form):
+    strange = json.loads(json.dumps(values))
+    strange["columns"][0]["form"] = form
+    path = tmp_path / "strange.json"
+    path.write_text(json.dumps(strange))
+    read = a2f.Report.read(path).values
+    assert read["columns"][0]["form"] == "{:.3f}"
+    assert report_page.page(read) == report_page.page(values)
