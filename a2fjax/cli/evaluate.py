@@ -111,6 +111,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return 0
     if (args.run is None) == (args.predictions is None):
         raise InputError("expected RUN or --predictions FOLDER, one of the two")
+    if args.predictions is None:
+        _check_company(args, _READING, "--predictions FOLDER")
+    elif args.samples is not None:
+        raise InputError("--samples: goes with RUN; files hold one sample of each clip")
     split = [name for name in args.split.split(",") if name] if args.split else None
     if args.watch:
         return _watch(args, split)
@@ -122,7 +126,6 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     given["against"] = [run for text in args.against for run in _runs(text)]
     run = args.run
     if args.predictions is None:
-        _check_company(args, _READING, "--predictions FOLDER")
         run, *given["more"] = _runs(args.run) if given["against"] else [args.run]
         given["step"] = args.step
     else:
