@@ -16,7 +16,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from a2fjax.api.evaluation import Comparison, Report, compare, evaluate
+    from a2fjax.api.evaluation import (
+        Comparison,
+        Report,
+        ReportComparison,
+        compare,
+        compare_reports,
+        evaluate,
+        watch,
+    )
     from a2fjax.api.model import Model, load
     from a2fjax.api.motion import Motion
     from a2fjax.api.training import Run, config, train
@@ -30,12 +38,15 @@ __all__ = [
     "Model",
     "Motion",
     "Report",
+    "ReportComparison",
     "Run",
     "compare",
+    "compare_reports",
     "config",
     "evaluate",
     "load",
     "train",
+    "watch",
 ]
 
 _MODULES = {
@@ -44,12 +55,15 @@ _MODULES = {
     "Model": "a2fjax.api.model",
     "Motion": "a2fjax.api.motion",
     "Report": "a2fjax.api.evaluation",
+    "ReportComparison": "a2fjax.api.evaluation",
     "Run": "a2fjax.api.training",
     "compare": "a2fjax.api.evaluation",
+    "compare_reports": "a2fjax.api.evaluation",
     "config": "a2fjax.api.training",
     "evaluate": "a2fjax.api.evaluation",
     "load": "a2fjax.api.model",
     "train": "a2fjax.api.training",
+    "watch": "a2fjax.api.evaluation",
 }
 
 

@@ -1,7 +1,7 @@
 """Channel orders of other tools: names, order and units, with maps to and from the rig.
 
 Sources: Apple's ARKit documentation (names), NVIDIA's Audio2Face (68 channels), Epic's Live Link
-Face (61 columns), SAiD (32 channels) and ICT-FaceKit (57 shapes).
+Face (61 columns), Microsoft's Azure Speech (55), SAiD (32 channels) and ICT-FaceKit (57 shapes).
 """
 
 from __future__ import annotations
@@ -188,6 +188,13 @@ ORDERS: dict[str, ChannelOrder] = {
         ChannelOrder("arkit52", _columns(rig.ARKIT)),
         ChannelOrder("nvidia68", _columns([*rig.ARKIT, *rig.TONGUE], _pascal)),
         ChannelOrder("livelink61", _columns(_swapped(rig.ARKIT), _pascal) + _LIVELINK_ROTATIONS),
+        ChannelOrder(
+            "azure55",
+            (
+                *_columns(rig.ARKIT),
+                *(Column(n, None) for n in ("headRoll", "leftEyeRoll", "rightEyeRoll")),
+            ),
+        ),
         ChannelOrder("alphabetical52", _columns(sorted(rig.ARKIT))),
         ChannelOrder("alphabetical51", _columns(sorted(n for n in rig.ARKIT if n != "tongueOut"))),
         ChannelOrder(

@@ -114,7 +114,12 @@ class _Builder:
                 if f.default is f.default_factory is dataclasses.MISSING
             }
         else:
-            needed = kind.__required_keys__
+            # Annotations that are texts hide NotRequired from the class.
+            needed = {
+                key
+                for key in kind.__required_keys__
+                if typing.get_origin(hints[key]) is not NotRequired
+            }
         missing = sorted(needed - value.keys())
         if missing:
             raise InputError(f"{self._name}: has no {dot}{missing[0]}")

@@ -29,7 +29,7 @@ def test_live_link_writes_right_before_left_for_jaw_and_mouth_only():
 @pytest.mark.parametrize(
     ("name", "count"),
     [("nvidia68", 68), ("alphabetical51", 51), ("alphabetical52", 52), ("said32", 32)]
-    + [("ict57", 57), ("livelink61", 61), ("arkit52", 52), ("rig72", 72)],
+    + [("ict57", 57), ("livelink61", 61), ("arkit52", 52), ("rig72", 72), ("azure55", 55)],
 )
 def test_every_order_holds_its_channels_there_and_back(name, count):
     layout = channel_orders.order(name)

@@ -11,6 +11,7 @@ from a2fjax.errors import InputError
 class Entry(TypedDict):
     id: str
     frames: NotRequired[int]
+    later: "NotRequired[int]"
 
 
 @dataclasses.dataclass

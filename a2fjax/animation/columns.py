@@ -163,10 +163,18 @@ class Resolver:
     Attributes:
       settings: the user's settings.
       where: name of the settings group in messages, such as "--config.columns"; "" for none.
+      percent_flag: what says that values are percent, for messages; "" for the settings group.
     """
 
     settings: ColumnSettings = ColumnSettings()
     where: str = ""
+    percent_flag: str = ""
+
+    @property
+    def percent_hint(self) -> str:
+        """What to do about values that are percent, for messages."""
+        flag = self.percent_flag or (f"{self.where}.units=percent" if self.where else "")
+        return f"give {flag}" if flag else "divide by 100"
 
     @functools.cached_property
     def map(self) -> LinearMap | None:

@@ -49,6 +49,8 @@ class Curves:
       lost_times: [L] s, or None as for `times`: frames that were left out for their values.
       lost_rows: [L] their numbers.
       fps: stated frames per second, 0 for none.
+      columns: names of the columns of channels, as in the file.
+      percent: whether the file's weights are percent.
       notes: what was left out, converted or assumed, as text.
     """
 
@@ -59,6 +61,8 @@ class Curves:
     lost_times: np.ndarray | None = None
     lost_rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     fps: float = 0.0
+    columns: tuple[str, ...] = ()
+    percent: bool = False
     notes: tuple[str, ...] = ()
 
     def times_at(self, fps: float) -> np.ndarray:
@@ -175,8 +179,10 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
     if not keep.any():
         raise InputError(f"{path}: no face was tracked in any of its {count} rows")
     values = np.where(valued, values, 0.0)[keep]
-    values, more = row_values.to_weights(path, values, holds, rows, np.flatnonzero(keep), resolver)
-    notes += more
+    values, percent = row_values.to_weights(
+        path, values, holds, rows, np.flatnonzero(keep), resolver
+    )
+    notes += [percent] if percent else []
     if resolver.map is not None:
         order = [holds.index(source) for source in resolver.map.sources]
         motion, observed, more = resolver.map.apply(values[:, order])
@@ -203,5 +209,7 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
         lost_times=None if times is None else times[ordered & ~face],
         lost_rows=numbers[ordered & ~face],
         fps=rows.fps,
+        columns=tuple(rows.names[i] for i in used),
+        percent=bool(percent),
         notes=tuple(notes),
     )

@@ -19,6 +19,7 @@ Files that are read so, and where their form is known from:
   (category_name, score) in Python, {"categories": [{categoryName, score}]} in JavaScript; the
   documentation of the tasks API.
 - Audio2Face: {"facsNames", "exportFps", "weightMat"}; and lists of {"timeCode", "blendShapes"}.
+- Azure Speech's viseme animations, without names: `azure_visemes`.
 - pandas: orient records, columns, index, split and list.
 """
 
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets
-from a2fjax.animation import columns, curve_rows, text_files
+from a2fjax.animation import azure_visemes, columns, curve_rows, text_files
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.animation.json_frames import FRAME_KEYS, SCALARS, Frame, categories
 from a2fjax.errors import InputError
@@ -48,7 +49,9 @@ def read(path: Path, resolver: columns.Resolver) -> Rows:
     Raises:
       InputError: not JSON, no frames in it, or frames that do not fit their names.
     """
-    return _Finder(path, text_files.read_json(path), resolver).rows()
+    data = text_files.read_json(path)
+    found = azure_visemes.find(path, data)
+    return _Finder(path, data, resolver).rows() if found is None else found
 
 
 class _Finder:

@@ -55,20 +55,27 @@ def to_weights(
     rows: Rows,
     numbers: np.ndarray,
     resolver: Resolver,
-) -> tuple[np.ndarray, list[str]]:
-    """Converts percent to weights and checks the range of weights; sources of a map may be any."""
+) -> tuple[np.ndarray, str]:
+    """Converts percent to weights and checks the range of weights; sources of a map may be any.
+
+    Returns:
+      The values, and how percent were recognised, "" for weights.
+
+    Raises:
+      InputError: a weight out of range.
+    """
     units = resolver.settings.units
     is_weight = np.array([resolver.map is not None or _is_weight(name) for name in holds])
     weights = values[:, is_weight]
     if not weights.size:
-        return values, []
+        return values, ""
     if units == "percent" or (units == "auto" and rows.percent):
-        return np.where(is_weight, values / 100.0, values), ["values are percent"]
+        return np.where(is_weight, values / 100.0, values), "values are percent"
     if resolver.map is not None:
-        return values, []
+        return values, ""
     most = float(np.abs(weights).max())
     if most <= LARGEST:
-        return values, []
+        return values, ""
     moved = np.abs(weights[weights != 0])
     if (
         units == "auto"
@@ -78,7 +85,7 @@ def to_weights(
     ):
         return (
             np.where(is_weight, values / 100.0, values),
-            [f"values reach {most:g} and are taken for percent"],
+            f"values reach {most:g} and are taken for percent",
         )
     frame, column = np.unravel_index(int(np.argmax(np.abs(weights))), weights.shape)
     name = [n for n, w in zip(holds, is_weight, strict=True) if w][int(column)]
@@ -86,8 +93,7 @@ def to_weights(
     place = rows.lines[number] if len(rows.lines) else f"{path}: frame {number}"
     hint = ""
     if _PERCENT[0] < most <= _PERCENT[1]:
-        hint = "; if these are percent, "
-        hint += f"give {resolver.where}.units=percent" if resolver.where else "divide by 100"
+        hint = f"; if these are percent, {resolver.percent_hint}"
     raise InputError(
         f"{place}: {name} is {float(weights[frame, column]):g}, expected weights from 0 to 1{hint}"
     )

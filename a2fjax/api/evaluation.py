@@ -68,9 +68,33 @@ class Report(_Figures):
         Raises:
           InputError: no such file, or not a report of this version.
         """
-        from a2fjax.evaluation import report
+        from a2fjax.evaluation import report, report_page, report_text
 
-        return cls(report.read(path))
+        values = report.read(path)
+        try:  # What cannot be shown is no report; it may come from anybody.
+            report_text.table(values), report_page.page(values)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"{path}: not an evaluation report ({error!r})") from None
+        return cls(values)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report completely or not at all, and returns the path.
+
+        Args:
+          path: file ending in .html for a page without scripts and other files, else JSON.
+
+        Raises:
+          InputError: the file cannot be written.
+        """
+        from a2fjax import files
+        from a2fjax.evaluation import report_page
+
+        path = Path(path)
+        if path.suffix.lower() != ".html":
+            return super().save(path)
+        files.make_folder(path.parent)
+        files.write_text(path, report_page.page(self.values))
+        return path
 
     @property
     def headline(self) -> list[str]:
@@ -100,9 +124,9 @@ class Report(_Figures):
 
     def table(self) -> str:
         """Returns the whole report as aligned text."""
-        from a2fjax.evaluation import report
+        from a2fjax.evaluation import report_text
 
-        return report.table(self.values)
+        return report_text.table(self.values)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Returns a table with a row for each split and row of the report, a column a metric.
@@ -160,10 +184,17 @@ class Comparison(_Figures):
 
 
 def evaluate(
-    run: str | Path | Run | Model | Predicts,
+    run: str | Path | Run | Model | Predicts | None = None,
     shards: Shards = None,
     split: str | Sequence[str] | None = None,
     *,
+    more: Sequence[str | Path | Run | Model] = (),
+    against: Sequence[str | Path | Run | Model] = (),
+    predictions: str | Path | None = None,
+    fps: float | None = None,
+    units: str = "auto",
+    mouth_close: str = "auto",
+    align: bool = False,
     step: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
@@ -172,7 +203,7 @@ def evaluate(
     quick: bool = False,
     say: Say | None = None,
 ) -> Report:
-    """Measures a model on whole held-out clips, beside baselines and altered conditions.
+    """Measures a model, or files of any program, on whole held-out clips, beside baselines.
 
     Example:
         >>> evaluate("runs/none", "shards")
@@ -182,9 +213,19 @@ def evaluate(
 
     Args:
       run: run folder, `Run`, `Model`, or any object with the methods of
-        `a2fjax.evaluation.eval_data.Model`.
+        `a2fjax.evaluation.eval_data.Model`; None with `predictions`.
       shards: folder or folders of the clips; None for those of the training.
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
+      more: further runs of the same kind, such as other seeds, for `against`.
+      against: runs to compare with on the same clips: a test over people, and over runs where a
+        side has several.
+      predictions: folder with one file of curves for each clip, named as the clip, in any form
+        that `a2fjax.animation.curve_reader` reads.
+      fps: frames a second of `predictions` that state neither times nor a rate.
+      units: "weight" (0 to 1), "percent" or "auto", of `predictions`.
+      mouth_close: "arkit" (relative to an open jaw), "nvidia" (includes jawOpen) or "auto" (by
+        comparison with the true motion), of `predictions`.
+      align: shift `predictions` by their estimated constant offset, which is reported anyway.
       step: of the checkpoint; None for the newest.
       phones: folder of phone alignments named as the clips (TextGrid, CTM, .phone.json), or "auto"
         for English clips whose text is known; None for no metrics by phone.
@@ -195,25 +236,40 @@ def evaluate(
       say: called with each line of progress.
 
     Raises:
-      InputError: no such run, step, folder or split.
+      InputError: no such run, step, folder or split, or files that do not fit the clips.
       WorkFailed: the model predicts values that are not finite.
     """
     from a2fjax.evaluation import evaluator
+    from a2fjax.evaluation.predictions import Reading
 
-    return Report(
-        evaluator.evaluate(
-            _model(run, step),
-            _list(shards),
-            _names(split),
-            step=step,
-            phones=phones,
-            face=face,
-            seed=seed,
-            resamples=resamples,
-            quick=quick,
-            progress=say,
+    if (run is None) == (predictions is None):
+        raise InputError("expected a run or predictions, one of the two")
+    reading = Reading(fps=fps, units=units, mouth_close=mouth_close, align=align)
+    given: dict[str, Any] = {"seed": seed, "resamples": resamples, "quick": quick, "progress": say}
+    given |= {"against": [_folder(other) for other in against], "phones": phones, "face": face}
+    if more and not (against and run is not None):
+        raise InputError("more: goes with a run and against")
+    if predictions is not None:
+        folders = _list(shards)
+        if not folders:
+            raise InputError(f"predictions {predictions}: give the shards of the clips (--data)")
+        if step is not None:
+            raise InputError(f"step={step}: files have no steps")
+        values = evaluator.evaluate_predictions(
+            predictions, folders, _names(split), reading=reading, **given
         )
+        return Report(values)
+    if reading != Reading():
+        raise InputError("fps, units, mouth_close and align go with predictions")
+    values = evaluator.evaluate(
+        _model(run, step),
+        _list(shards),
+        _names(split),
+        step=step,
+        more=[_folder(other) for other in more],
+        **given,
     )
+    return Report(values)
 
 
 def compare(
@@ -258,6 +314,132 @@ def compare(
     rows = comparison.build_rows([_folder(r) for r in runs], sample_steps, samples, checkpoint=step)
     values = comparison.compare(rows, _list(shards), _names(split), limit=limit, progress=say)
     return Comparison(values, rows[0].model.step)
+
+
+def watch(
+    run: str | Path | Run,
+    shards: Shards = None,
+    split: str | Sequence[str] | None = None,
+    *,
+    best: str = "rmse_ratio",
+    every: float = 20.0,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    say: Say | None = None,
+) -> dict[str, Any] | None:
+    """Evaluates each checkpoint of a run once while it trains, until its last step.
+
+    Reports are RUN/eval/STEP.json; RUN/eval/best is a run folder with the best checkpoint. After a
+    stop, the same call continues. It may run on another machine that sees the run folder.
+
+    Example:
+        >>> watch("runs/none")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run runs/none: no such folder
+
+    Args:
+      run: run folder or `Run`.
+      shards: as for `evaluate`.
+      split: as for `evaluate`.
+      best: figure that ranks the checkpoints, on the first split.
+      every: seconds between looks at the checkpoints.
+      seed: as for `evaluate`.
+      resamples: as for `evaluate`.
+      quick: as for `evaluate`.
+      say: called with each line of progress.
+
+    Returns:
+      The content of RUN/eval/best.json, None without a value of the figure.
+
+    Raises:
+      InputError: not a run, an unknown figure, a run that is watched already, or reports in it that
+        were measured with other options.
+    """
+    from a2fjax.evaluation import watch as watching
+
+    if not every > 0:
+        raise InputError(f"every={every}: expected seconds above 0")
+    return watching.watch(
+        Path(run),
+        _list(shards),
+        _names(split),
+        best=best,
+        every=every,
+        seed=seed,
+        resamples=resamples,
+        quick=quick,
+        say=say or (lambda line: None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportComparison(_Figures):
+    """Reports of the same work beside each other.
+
+    Example:
+        >>> comparison = ReportComparison({"names": ["a", "b"], "splits": {}, "notes": []})
+        >>> comparison.splits
+        {}
+
+    Attributes:
+      values: nested dictionaries; `a2fjax.evaluation.bench` documents them.
+    """
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """By split: "rows" with the figures by name, "interval", "tests", "clips", "people"."""
+        return self.values["splits"]
+
+    def table(self) -> str:
+        """Returns the comparison as aligned text."""
+        from a2fjax.evaluation import bench
+
+        return bench.table(self.values)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Returns a table with a row for each split and report, a column a figure.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        rows = {
+            (split, name): row
+            for split, part in self.splits.items()
+            for name, row in part["rows"].items()
+        }
+        return _data_frame(rows, ("split", "report"))
+
+
+def compare_reports(*paths: str | Path, seed: int = 0) -> ReportComparison:
+    """Lays reports beside each other, of any labs, and tests each against the first.
+
+    Example:
+        >>> compare_reports("a.json", "b.json")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: report a.json: no such file
+
+    Args:
+      *paths: JSON files that `Report.save` wrote, at least two.
+      seed: of the bootstrap.
+
+    Raises:
+      InputError: no such file, not a report, or reports of different work (other clips, channels or
+        versions of metrics); names the difference.
+    """
+    from a2fjax.evaluation import bench
+    from a2fjax.evaluation.comparison import row_names
+
+    reports = [Report.read(path).values for path in paths]
+    try:
+        return ReportComparison(bench.compare(reports, row_names(paths), seed=seed))
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        shown = ", ".join(map(str, paths))
+        raise InputError(f"{shown}: a report is damaged ({error!r})") from None
 
 
 def _folder(run: Any) -> Path:

@@ -11,7 +11,8 @@ from a2fjax import __version__, errors, files, printing
 COMMANDS = {
     "train": "train a model, or continue a run",
     "cache": "cache the features of speech encoders beside the shards",
-    "evaluate": "measure a run on held-out sentences and subjects, beside baselines",
+    "evaluate": "measure a run, or any program's curves, on held-out clips, beside baselines",
+    "compare": "lay reports of the same clips beside each other",
     "infer": "predict the motion for a recording",
     "config": "print every key of an experiment with its value, default, meaning and bounds",
     "inspect": "describe a run, a dataset or an experiment",

@@ -52,6 +52,7 @@ class SplitClips:
         threshold is a percentile of the truth; a single clip without a closure would place it at an
         open mouth.
       beside: alignments and a face.
+      channels: [72] bool, the channels that are measured; None for all that a clip observes.
       skipped: names of unreadable records, filled while reading.
     """
 
@@ -59,12 +60,13 @@ class SplitClips:
     limit: int | None = None
     companions: Sequence[ClipSource] = ()
     beside: Beside = dataclasses.field(default_factory=Beside)
+    channels: np.ndarray | None = None
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def chunks(self) -> Iterator[list[EvalClip]]:
         """Yields lists of clips that hold whole subjects and fit into memory."""
         subjects: dict[str, list[int]] = {}
-        for i in self._chosen():
+        for i in self.chosen():
             entry = self.source.entries[i]
             subjects.setdefault(self.subject(entry.folder, entry.subject), []).append(i)
         pending: list[int] = []
@@ -81,7 +83,8 @@ class SplitClips:
         """Returns a subject's unique name, since different folders may share ids."""
         return unique_subject(folder, name, len(self.source.folders))
 
-    def _chosen(self) -> Sequence[int]:
+    def chosen(self) -> Sequence[int]:
+        """Returns the indices of the clips in `source`."""
         count = len(self.source)
         if self.limit is None or count <= self.limit:
             return range(count)
@@ -92,7 +95,7 @@ class SplitClips:
         for i in indices:
             entry = self.source.entries[i]
             try:
-                clip = self.source.load(i)
+                clip = self._masked(self.source.load(i))
             except records.BadRecord as error:
                 self.skipped.append(f"{entry.name}: {error}")
                 continue
@@ -107,6 +110,11 @@ class SplitClips:
         )[: len(clips)]
         return [dataclasses.replace(s, truth=t) for s, t in zip(clips, truths, strict=True)]
 
+    def _masked(self, clip: records.Clip) -> records.Clip:
+        if self.channels is None:
+            return clip
+        return dataclasses.replace(clip, channel_mask=clip.channel_mask & self.channels)
+
     def _companions(self, subjects: set[str]) -> Iterator[tuple[Reference, str]]:
         for source in self.companions:
             by_subject: dict[str, list[int]] = {}
@@ -118,7 +126,7 @@ class SplitClips:
                 step = -(-len(indices) // COMPANION_CLIPS)
                 for i in indices[::step]:
                     try:
-                        yield _reference(source.load(i)), name
+                        yield _reference(self._masked(source.load(i))), name
                     except records.BadRecord:
                         continue  # Reported when its own split is measured.
 

@@ -68,6 +68,7 @@ class EvalData:
       points: identity points by subject; empty for models without identity.
       trained: name in the run, by subject, for subjects with a learned residual.
       beside: alignments and a face.
+      channels: [72] bool, the channels that are measured; None for all that a clip observes.
     """
 
     folders: list[str]
@@ -76,8 +77,9 @@ class EvalData:
     have: list[str]
     known: baselines.TrainingStatistics
     training_folders: list[str]
-    points: dict[str, np.ndarray]
-    trained: dict[str, str]
+    points: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    trained: dict[str, str] = dataclasses.field(default_factory=dict)
+    channels: np.ndarray | None = None
     beside: Beside = dataclasses.field(default_factory=Beside)
 
     def ids(self) -> list[str]:
@@ -89,7 +91,11 @@ class EvalData:
         """Returns the clips of a split, at most `limit` of them."""
         others = [ClipSource(self.folders, other) for other in self.have if other != split]
         return eval_clips.SplitClips(
-            ClipSource(self.folders, split), limit, others, beside=self.beside
+            ClipSource(self.folders, split),
+            limit,
+            others,
+            beside=self.beside,
+            channels=self.channels,
         )
 
     def nothing(self, split: str, chosen: eval_clips.SplitClips) -> InputError:
@@ -127,7 +133,7 @@ def load(
         if shards is None:
             raise InputError(f"{error}, or name other shards with --data") from None
         raise
-    have = sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
+    have = _splits_in(manifests)
     chosen = _splits(manifests, folders, splits, have)
     known, training_folders = training_statistics(model.config, folders)
     points = {}
@@ -137,6 +143,40 @@ def load(
         points = {name: model.points(mesh, name) for name, mesh in meshes.items()}
     trained = trained_subjects(model, folders, manifests)
     return EvalData(folders, manifests, chosen, have, known, training_folders, points, trained)
+
+
+def load_clips(
+    shards: Sequence[str | Path],
+    splits: Sequence[str] | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> EvalData:
+    """Returns data for curves of a program whose training set is unknown.
+
+    The statistics for the baselines are those of the split `train`, else of the first measured one.
+
+    Args:
+      shards: folders of the clips.
+      splits: names of splits; None for the available ones of `DEFAULT_SPLITS`.
+      say: called with each progress line.
+
+    Raises:
+      InputError: no such folder or split.
+    """
+    folders = [str(f) for f in shards]
+    manifests = [records.read_manifest(folder) for folder in folders]
+    have = _splits_in(manifests)
+    chosen = _splits(manifests, folders, splits, have)
+    split = "train" if "train" in have else chosen[0]
+    if split != "train":
+        say(f"no split train: the constant mean and the other baselines are those of {split}")
+    known = baselines.training_statistics(folders, split)
+    known = dataclasses.replace(known, measured=split != "train")
+    return EvalData(folders, manifests, chosen, have, known, folders)
+
+
+def _splits_in(manifests: Sequence[records.Manifest]) -> list[str]:
+    return sorted({e["split"] for m in manifests for shard in m.shards for e in shard.clips})
 
 
 def training_statistics(

@@ -1,37 +1,25 @@
-"""Evaluates a model: all metrics by split, subject and emotion, with baselines."""
+"""Evaluates a run or any program's curves, alone or against runs."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from a2fjax import configuration as config_lib
-from a2fjax import rig
-from a2fjax.audio import sound_descriptor
-from a2fjax.errors import WorkFailed
-from a2fjax.evaluation import baselines, beside, conditions, eval_clips, eval_data, report
+from a2fjax.errors import InputError
+from a2fjax.evaluation import beside, eval_data, measuring, paired, predictions, systems
 from a2fjax.infer.predictor import Predictor
-from a2fjax.metrics import bootstrap, suite
-from a2fjax.metrics.sums import Sums, merge
-
-QUICK_CLIPS = 12
-QUICK_RESAMPLES = 200
-REFERENCE_ROW = "constant_mean"
+from a2fjax.infer.run_config import read_config
+from a2fjax.training import checkpoints
 
 
-@dataclasses.dataclass
-class _Measured:
-    """Metric sums of one clip, by row of the report."""
-
-    id: str
-    subject: str
-    emotion: str
-    frames: int
-    rows: dict[str, Sums]
+class _Given(TypedDict):
+    seed: int
+    resamples: int
+    quick: bool
+    say: Callable[[str], None]
 
 
 def evaluate(
@@ -45,6 +33,8 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
+    more: Sequence[str | Path] = (),
+    against: Sequence[str | Path] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on whole clips.
@@ -59,13 +49,15 @@ def evaluate(
       seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: number of bootstrap draws.
       quick: use few clips, few draws and no altered conditions.
+      more: further runs of the same kind, such as other seeds, for `against`.
+      against: runs to compare with on the same clips; see `paired`.
       progress: called with each progress line.
 
     Returns:
       The report; see `report.write` for its layout.
 
     Raises:
-      InputError: no such run, step, folder or split.
+      InputError: no such run, step, folder or split, or a run of other data in `against`.
       WorkFailed: the model predicts non-finite values.
     """
     say = progress or (lambda line: None)
@@ -75,151 +67,118 @@ def evaluate(
         model = Predictor.load(run, step)
     data = eval_data.load(model, shards, splits, say=say)
     data = dataclasses.replace(data, beside=beside.load(phones, face, data.ids(), say=say))
-    folders, manifests = data.folders, data.manifests
-
-    altered = () if quick else conditions.names(model.config)
-    draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
-    out: dict[str, Any] = {}
-    for split in data.splits:
-        chosen = data.clips(split, QUICK_CLIPS if quick else None)
-        measured: list[_Measured] = []
-        for chunk in chosen.chunks():
-            measured += _measure(model, chunk, data, altered, seed, split, say)
-        if not measured:
-            raise data.nothing(split, chosen)
-        out[split] = _summarise(measured, altered, seed, draws)
-        out[split]["skipped"] = chosen.skipped
-        say(f"{split}: done")
-    result = {
-        "schema": report.SCHEMA,
-        "run": run,
-        "step": model.step,
-        "model": model.fingerprint,
-        "config": config_lib.fingerprint(model.config),
-        "rig": rig.FINGERPRINT,
-        "data": [
-            {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
-            for folder, m in zip(folders, manifests, strict=True)
-        ],
-        "training_statistics": data.training_folders,
-        "synthetic": any(m.synthetic for m in manifests),
-        "face": None if data.beside.face is None else data.beside.face.fingerprint,
-        "quick": quick,
-        "seed": seed,
-        "resamples": draws,
-        "splits": out,
-    }
-    result["headline"] = report.headline(result)
-    return result
+    system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
+    for other in (*more, *against):
+        _check_run(other, model.config if shards is None else None, run or "the model")
+    given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
+    result = measuring.measure(system, data, **given)
+    return _compared(result, data, more, against, given)
 
 
-def _measure(
-    model: eval_data.Model,
-    chunk: list[eval_clips.EvalClip],
-    data: eval_data.EvalData,
-    altered: Sequence[str],
-    seed: int,
-    split: str,
-    say: Callable[[str], None],
-) -> list[_Measured]:
-    say(f"{split}: {len(chunk)} clips, the model")
-    points, trained = data.points, data.trained
-    unlike = sum(
-        model.training.sound_distance(
-            sound_descriptor.band_levels(s.clip.audio), s.clip.speech_level
-        )
-        > 1
-        for s in chunk
-    )
-    if unlike:
-        say(f"{split}: {unlike} of {len(chunk)} clips sound unlike the training data")
-    predicted = {"model": model.batch([conditions.request(s, points, trained) for s in chunk])}
-    for name in altered:
-        say(f"{split}: {len(chunk)} clips, {name}")
-        requests = [
-            conditions.altered_request(name, i, chunk, points, trained, seed=seed)
-            for i in range(len(chunk))
-        ]
-        predicted[name] = model.batch(requests)
-    say(f"{split}: {len(chunk)} clips, metrics and baselines")
-    out = []
-    for i, sample in enumerate(chunk):
-        curves = {name: motions[i] for name, motions in predicted.items()}
-        curves |= baselines.predictions(sample, curves["model"], data.known, seed=seed)
-        try:
-            rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
-        except ValueError as error:
-            raise WorkFailed(f"clip {sample.clip.id}: {error}") from None
-        for sums in list(rows.values()):
-            eval_data.add_reference(sums, rows[REFERENCE_ROW])
-        out.append(
-            _Measured(sample.clip.id, sample.subject, sample.emotion, sample.clip.frames, rows)
-        )
-    return out
-
-
-def _numbers(measured: Sequence[_Measured], row: str) -> dict[str, float | None]:
-    total = suite.merge_clips((m.subject, m.rows[row]) for m in measured)
-    return {k: _plain(v) for k, v in eval_data.values(total).items()}
-
-
-def _plain(value: Any) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None
-
-
-def _summarise(
-    measured: list[_Measured], altered: Sequence[str], seed: int, resamples: int
+def evaluate_predictions(
+    folder: str | Path,
+    shards: Sequence[str | Path],
+    splits: Sequence[str] | None = None,
+    *,
+    reading: predictions.Reading | None = None,
+    phones: str | Path | None = None,
+    face: str | Path | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    quick: bool = False,
+    against: Sequence[str | Path] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    subjects = sorted({m.subject for m in measured})
-    emotions = [e for e in rig.EMOTIONS if any(m.emotion == e for m in measured)]
-    per_subject = {
-        row: [
-            suite.person(merge([m.rows[row] for m in measured if m.subject == s])) for s in subjects
-        ]
-        for row in ("model", *altered)
-    }
-    frames = sum(m.frames for m in measured)
+    """Evaluates the curves that any program made of the clips.
 
-    def part(chosen: list[_Measured]) -> dict[str, Any]:
-        return {"clips": len(chosen), "metrics": _numbers(chosen, "model")}
+    Args:
+      folder: folder with one file for each clip; see `prediction_files`.
+      shards: folders of the clips.
+      splits: as for `evaluate`.
+      reading: how to read the files where they do not say it; None for no settings.
+      phones: as for `evaluate`.
+      face: as for `evaluate`.
+      seed: as for `evaluate`.
+      resamples: number of bootstrap draws.
+      quick: use few clips and few draws.
+      against: runs to compare with on the same clips and channels; see `paired`.
+      progress: called with each progress line.
 
-    clips = [
-        {
-            "id": m.id,
-            "subject": m.subject,
-            "emotion": m.emotion,
-            "frames": m.frames,
-            **{k: v for k, v in _numbers([m], "model").items() if k in report.CLIP_METRICS},
-        }
-        for m in measured
-    ]
-    return {
-        "clips": len(measured),
-        "frames": frames,
-        "seconds": frames / rig.FPS,
-        "subjects": len(subjects),
-        "model": _numbers(measured, "model"),
-        "interval": bootstrap.intervals(
-            per_subject["model"], eval_data.values, seed=seed, resamples=resamples
-        ),
-        "baselines": {n: _numbers(measured, n) for n in baselines.NAMES},
-        "robustness": {n: _numbers(measured, n) for n in altered},
-        "difference": {
-            n: bootstrap.differences(
-                per_subject["model"],
-                per_subject[n],
-                eval_data.values,
-                seed=seed,
-                resamples=resamples,
-            )
-            for n in altered
-        },
-        "by_subject": {s: part([m for m in measured if m.subject == s]) for s in subjects},
-        "by_emotion": {e: part([m for m in measured if m.emotion == e]) for e in emotions},
-        "by_clip": sorted(clips, key=lambda c: -(c["rmse_ratio"] or 0.0)),
-    }
+    Returns:
+      The report, whose "predictions" say how the files were read.
+
+    Raises:
+      InputError: no such folder or split, or files that are damaged or do not fit the clips.
+    """
+    say = progress or (lambda line: None)
+    for run in against:
+        _check_run(run)
+    data = eval_data.load_clips(shards, splits, say=say)
+    limit = measuring.QUICK_CLIPS if quick else None
+    reading = reading or predictions.Reading()
+    system = predictions.Predictions(folder, data, reading, limit=limit, say=say)
+    data = dataclasses.replace(
+        data,
+        channels=system.channels,
+        beside=beside.load(phones, face, data.ids(), say=say),
+    )
+    given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
+    result = measuring.measure(system, data, **given)
+    return _compared(result, data, (), against, given)
 
 
-def _fingerprint(folder: str) -> str:
-    return hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()[:16]
+def _compared(
+    result: dict[str, Any],
+    data: eval_data.EvalData,
+    more: Sequence[str | Path],
+    against: Sequence[str | Path],
+    given: _Given,
+) -> dict[str, Any]:
+    """Adds the comparison with other runs to a report."""
+    if not against:
+        return result
+    first, second = ([_measure_run(run, data, given) for run in runs] for runs in (more, against))
+    compared = paired.compare(
+        [result, *first], second, seed=given["seed"], resamples=result["resamples"]
+    )
+    return {**result, "against": compared}
+
+
+def _measure_run(run: str | Path, data: eval_data.EvalData, given: _Given) -> dict[str, Any]:
+    """Measures another run on the clips, the channels and the reference of the first one."""
+    say = given["say"]
+    say(f"measuring {run}")
+    model = Predictor.load(run)
+    own = dataclasses.replace(
+        eval_data.load(model, data.folders, data.splits, say=say),
+        known=data.known,
+        training_folders=data.training_folders,
+        channels=data.channels,
+        beside=data.beside,
+    )
+    system = systems.ModelSystem(model, own, run=str(run), seed=given["seed"], quick=True, say=say)
+    return measuring.measure(system, own, **given, alone=True)
+
+
+def _check_run(run: str | Path, config: config_lib.Config | None = None, first: str = "") -> None:
+    """Checks before long work that a run has a checkpoint and is of the first one's data.
+
+    Args:
+      run: run folder.
+      config: configuration of the first run, None where the clips are named.
+      first: name of the first run.
+
+    Raises:
+      InputError: not a run, no checkpoint, or trained on other shards, so that the held-out clips
+        of one may be the other's training clips.
+    """
+    own = read_config(run).config.data.shards
+    if not checkpoints.steps_in(Path(run) / checkpoints.FOLDER):
+        raise InputError(f"run {run}: has no checkpoint yet")
+    if config is None:
+        return
+    if [Path(f).resolve() for f in own] != [Path(f).resolve() for f in config.data.shards]:
+        raise InputError(
+            f"run {run} was trained on {', '.join(own) or 'no shards'}, {first} on "
+            f"{', '.join(config.data.shards) or 'no shards'}; name the clips with --data"
+        )

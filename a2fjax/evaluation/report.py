@@ -1,39 +1,59 @@
-"""Evaluation reports as JSON and as text tables.
+"""Evaluation reports as JSON.
 
 Layout of the JSON, with `null` for missing values:
 
-    schema, run, step, model, config, rig     the evaluated model (fingerprints)
+    schema, run, step, model, config, rig     the evaluated model (fingerprints); run, step and
+                                              config are null for files
+    predictions                               null, or how files were read: folder, files, fps,
+                                              units, mouth_close, missing_channels, offset_ms
+                                              (positive is late), aligned_ms, notes
     data                                      [{folder, fingerprint of its manifest, synthetic}]
     synthetic                                 true if any clip is synthetic
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`
                   .interval                   {metric: [low, high]}, 95 % over subjects
                   .baselines.<name>           the same metrics of `a2fjax.evaluation.baselines`
+                  .baseline_clips             {name: number of clips that allow it}
                   .robustness.<name>          the same model under `a2fjax.evaluation.conditions`
-                  .difference.<name>          {metric: [low, high]}, 95 % over subjects of the
-                                              metric's change under the condition; both use the same
-                                              drawn subjects
+                  .difference.<name>          {metric: {difference, low, high, p, detectable,
+                                              people}}: paired test of the headline figures' change
+                                              under the condition; see `significance`
                   .by_subject, .by_emotion    {name: {clips, metrics}}
+                  .by_channel                 {channel: {mae, rmse, corr, amp_ratio}}, measured ones
                   .by_clip                    worst first
+                  .timelines                  of the worst clips; see `timelines`
+    columns                                   of tables: {value, label, meaning, form, unit, better}
+    against                                   comparison with other runs; see `paired`; or absent
+    bench                                     what was measured, by hashes; see `bench`
     headline                                  the main results as lines of text
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from a2fjax import budgets, files, typed_json
 from a2fjax.errors import InputError
+from a2fjax.evaluation import significance
 from a2fjax.metrics import suite
 from a2fjax.metrics.column import Column
-from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
 
-SCHEMA = 1
+SCHEMA = 2
 
-SHOWN = 12
-"""Number of subjects in the table; the JSON contains all."""
+READS = (1, 2)
+"""Schemas that `read` accepts. Schema 1 had runs only."""
+
+HEADLINE = (
+    "rmse_ratio",
+    "closure_recall",
+    "closure_precision",
+    "xcorr_lag_ms",
+    "amp_ratio/jaw_mouth",
+    "pause_aperture",
+)
+"""Figures that comparisons are decided by; p-values are adjusted for their number."""
 
 CLIP_METRICS = (
     "rmse_ratio",
@@ -45,66 +65,24 @@ CLIP_METRICS = (
     "amp_ratio/jaw_mouth",
 )
 
+_COLUMN_KEYS = ("value", "label", "meaning", "form", "unit", "better")
+
 
 def columns() -> list[Column]:
     """Returns the columns of the table: the ratio, then the columns of every registered metric."""
     return [suite.RATIO, *suite.columns()]
 
 
-def legend() -> str:
-    """Returns the legend of the columns, including those of extension packages."""
-    shown = "; ".join(f"{c.label} = {c.meaning}" for c in columns() if c.meaning)
-    return f"jaw and mouth unless stated; definitions in docs/metrics.md: {shown}"
+def described_columns() -> list[dict[str, str]]:
+    """Returns the columns as they stand in a report."""
+    return [{key: getattr(column, key) for key in _COLUMN_KEYS} for column in columns()]
 
 
-def table(result: dict[str, Any]) -> str:
-    """Formats a report as aligned text."""
-    what = result["run"] or "model"
-    kind = "synthetic data" if result["synthetic"] else "recorded data"
-    quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
-    lines = [f"{what}, step {result['step']}, on {kind}{quick}", legend()]
-    for split, part in result["splits"].items():
-        lines += ["", *_split_table(split, part)]
-    lines += ["", *result["headline"]]
-    return "\n".join(lines)
-
-
-def headline(result: dict[str, Any]) -> list[str]:
-    """Returns the main results of every split, each with its reference value.
-
-    Only jaw and mouth count: blinks, brow beats and gaze are not audible.
-    """
-    lines = []
-    for split, part in result["splits"].items():
-        model, rolled = part["model"], part["baselines"]["rolled"]
-        kind = " (synthetic)" if result["synthetic"] else ""
-        where = (
-            f"{split}{kind}, {_count(part['clips'], 'clip')}, {_count_subjects(part['subjects'])}"
-        )
-        interval = part["interval"]["rmse_ratio"]
-        within = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        lines.append(
-            f"{where}: jaw+mouth RMSE {_show(model['rmse_ratio'])}{within} of the constant mean's "
-            f"(emotion mean {_show(part['baselines']['emotion_mean']['rmse_ratio'])}, "
-            f"truth 2 frames late {_show(part['baselines']['shifted_2']['rmse_ratio'])})"
-        )
-        lines.append(
-            f"{split}: closures recall {_show(model['closure_recall'])} at precision "
-            f"{_show(model['closure_precision'])} (rolled by 0.6 s: "
-            f"{_show(rolled['closure_recall'])} / {_show(rolled['closure_precision'])}); "
-            f"lag {_show(model['xcorr_lag_ms'], '{:+.1f}')} ms; amplitude "
-            f"{_show(model['amp_ratio/jaw_mouth'], '{:.2f}')}; pauses "
-            f"{_show(model['pause_aperture'], '{:.2f}')} open"
-        )
-        if part["robustness"]:
-            changes = part.get("difference", {})
-            shown = ", ".join(
-                f"{name.replace('_', ' ')} {_show(row['rmse_ratio'])}"
-                + _change(changes.get(name, {}).get("rmse_ratio"))
-                for name, row in part["robustness"].items()
-            )
-            lines.append(f"{split}: RMSE ratio with {shown}")
-    return lines
+def subject(result: dict[str, Any]) -> str:
+    """Returns what a report is about: "runs/a, step 100" or the folder of files."""
+    if result["predictions"]:
+        return f"files of {result['predictions']['folder']}"
+    return f"{result['run'] or 'model'}, step {result['step']}"
 
 
 def write(path: str | Path, result: dict[str, Any]) -> None:
@@ -122,7 +100,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Reads a report written by `write`.
 
     Raises:
-      InputError: no such file, not a report of this schema, or a value of another type.
+      InputError: no such file, not a report of one of `READS`, or a value of another type.
     """
     path = Path(path)
     if not path.exists():
@@ -130,12 +108,16 @@ def read(path: str | Path) -> dict[str, Any]:
     result = budgets.load_json(path)
     if not isinstance(result, dict) or "schema" not in result:
         raise InputError(f"{path}: not an evaluation report (it states no schema)")
-    if result["schema"] != SCHEMA:
+    if result["schema"] not in READS:
+        known = " and ".join(map(str, READS))
         raise InputError(
-            f"{path}: report of schema {result['schema']!r}, this version reads {SCHEMA}"
+            f"{path}: report of schema {result['schema']!r}, this version reads {known}"
         )
     # Values that no table shows stay as they are.
     typed_json.build(_Report, result, name=str(path), strict=False)
+    _check_columns(path, result.get("columns", []))
+    result = _upgraded(result)
+    typed_json.build(_Current, result, name=str(path), strict=False)
     return result
 
 
@@ -157,106 +139,74 @@ class _Split(TypedDict):
     interval: _Intervals
     baselines: dict[str, _Row]
     robustness: dict[str, _Row]
-    difference: NotRequired[dict[str, _Intervals]]
     by_subject: dict[str, _Group]
     by_emotion: dict[str, _Group]
+    by_clip: list[dict[str, Any]]
+    difference: NotRequired[dict[str, dict[str, Any]]]
 
 
 class _Report(TypedDict):
     run: str | None
-    step: int
+    step: int | None
     synthetic: bool
     quick: bool
     splits: dict[str, _Split]
     headline: list[str]
 
 
-def _split_table(split: str, part: dict[str, Any]) -> list[str]:
-    rows: list[tuple[str, dict[str, Any]]] = [("model", part["model"])]
-    interval = part["interval"]
-    for side, name in enumerate(("95% low", "95% high")):
-        rows.append((f"  {name}", {k: v[side] if v else None for k, v in interval.items()}))
-    rows += part["baselines"].items()
-    rows += [(f"model, {name}", row) for name, row in part["robustness"].items()]
-    lines = [
-        f"{split}: {_count(part['clips'], 'clip')}, {_count_subjects(part['subjects'])}, "
-        f"{part['seconds']:.0f} s"
-        + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
-    ]
-    lines += _table(rows)
-    lines += _change_table(split, part)
-    lines += ["", f"{split}, model by channel group (* not audible: in no score)"]
-    lines += _align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))
-    for kind in ("by_emotion", "by_subject"):
-        every = sorted(
-            part[kind].items(), key=lambda p: -(p[1]["metrics"].get("rmse_ratio") or 0.0)
-        )
-        shown = every[:SHOWN]
-        rows = [(f"{n} ({_count(p['clips'], 'clip')})", p["metrics"]) for n, p in shown]
-        more = f" (the worst {SHOWN} of {len(every)})" if len(every) > SHOWN else ""
-        lines += ["", f"{split}, {kind.replace('_', ' ')}{more}"]
-        lines += _table(rows)
-    return lines
+class _CurrentSplit(_Split):
+    difference: NotRequired[dict[str, dict[str, _Row]]]
+    baseline_clips: NotRequired[dict[str, int]]
+    by_channel: dict[str, _Row]
+    timelines: list[dict[str, Any]]
 
 
-def _change(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
+class _Current(_Report):
+    splits: dict[str, _CurrentSplit]
+    predictions: dict[str, Any] | None
+    against: NotRequired[dict[str, Any]]
 
 
-def _change_table(split: str, part: dict[str, Any]) -> list[str]:
-    """Returns the change of the ratio under each condition; older reports have none."""
-    rows = []
-    for name, change in part.get("difference", {}).items():
-        altered = part["robustness"].get(name, {})
-        own, other = part["model"].get("rmse_ratio"), altered.get("rmse_ratio")
-        low, high = change.get("rmse_ratio") or (None, None)
-        added = None if own is None or other is None else other - own
-        rows.append([name, *(_show(value, "{:+.3f}") for value in (added, low, high))])
-    if not rows:
-        return []
-    title = f"{split}, what a condition adds to the ratio (pairs of the same people)"
-    return ["", title, *_align(["", "added", "95% low", "95% high"], rows)]
+def _check_columns(path: Path, found: Any) -> None:
+    """Checks columns, and replaces number formats that are unsafe in somebody else's file."""
+    for column in found if isinstance(found, list) else [None]:
+        if not isinstance(column, dict) or set(column) != set(_COLUMN_KEYS):
+            raise InputError(f"{path}: columns: expected objects of {', '.join(_COLUMN_KEYS)}")
+        if not all(isinstance(v, str) for v in column.values()):
+            raise InputError(f"{path}: columns: expected texts")
+        if not re.fullmatch(r"\{:\+?\.\d[ef%]\}[ \w/%]{0,9}", column["form"]):
+            column["form"] = "{:.3f}"
 
 
-def _group_rows(model: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for name in WEIGHT_GROUPS:
-        keys = ("bs_mae", "bs_rmse", "vel_mae", "corr", "amp_ratio")
-        values = [_show(model.get(f"{key}/{name}"), "{:.4f}") for key in keys]
-        rows.append([f"{name}{'*' if name in UNPREDICTABLE else ''}", *values])
-    angles = [
-        _show(model.get(f"eye_angle_{key}/eye_angles"), "{:.2f} deg") for key in ("mae", "rmse")
-    ]
-    return [*rows, ["eye_angles*", *angles, "", "", ""]]
+def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report of any of `READS` in today's layout."""
+    result = {
+        "predictions": None,
+        "columns": described_columns(),
+        "quick": False,
+        "synthetic": False,
+        **result,
+    }
+    for part in result["splits"].values():
+        part.setdefault("timelines", [])
+        part.setdefault("by_channel", {})
+        for tests in part.get("difference", {}).values():
+            for name, found in tests.items():
+                if not isinstance(found, dict):
+                    pair = found if isinstance(found, list) and len(found) == 2 else (None, None)
+                    low, high = pair
+                    tests[name] = {"difference": None, "low": low, "high": high, "p": None}
+    return result
 
 
-def _table(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    # A column without any value would only take room, such as those of phones without alignments.
-    shown = [c for c in columns() if any(row.get(c.value) is not None for _, row in rows)]
-    cells = [[name, *(_show(row.get(c.value), c.form) for c in shown)] for name, row in rows]
-    return _align(["", *(c.label for c in shown)], cells)
-
-
-def _align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    return [
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in [header, *rows]
-    ]
-
-
-def _show(value: float | None, form: str = "{:.3f}") -> str:
-    return "-" if value is None else form.format(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _count_subjects(number: int) -> str:
-    return "1 person" if number == 1 else f"{number} people"
+def plain_test(found: significance.Test) -> dict[str, float | int | None]:
+    """Returns a test as it stands in a report."""
+    low, high = found.interval or (None, None)
+    return {
+        "difference": found.difference if found.people else None,
+        "low": low,
+        "high": high,
+        "p": found.p,
+        "detectable": found.detectable,
+        "people": found.people,
+    }

@@ -13,108 +13,20 @@ from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, DataConfig
 from a2fjax.data import records
 from a2fjax.errors import InputError, WorkFailed
-from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report
+from a2fjax.evaluation import baselines, comparison, conditions, eval_clips, report, report_text
 from a2fjax.evaluation.evaluator import evaluate
-from a2fjax.infer.training_conditions import TrainingConditions
-from data_pipeline.stages import shard_writer as shards_lib
-
-PEOPLE = {"p0": False, "p1": False, "p2": False, "u0": True, "u1": True}
 
 
-def write_clip(subject, take, split, emotion, rng):
-    frames = int(rng.integers(110, 170))
-    t = np.arange(frames) / 50
-    phase = 2 * np.pi * (rng.uniform(3, 6) * t + 0.4 * np.sin(3 * t + rng.uniform(0, 6)))
-    opening = rng.uniform(0.3, 0.6) * np.clip(0.5 - 0.6 * np.cos(phase), 0, None)
-    motion = np.zeros((frames, 72), np.float32)
-    motion[:, rig.INDEX["jawOpen"]] = opening
-    motion[:, rig.INDEX["mouthSmileLeft"]] = 0.1 * rig.EMOTIONS.index(emotion) + 0.1 * opening
-    motion[:, rig.INDEX["eyeBlinkLeft"]] = rng.random(frames) < 0.02
-    audio = rng.standard_normal(frames * 320).astype(np.float32)
-    audio *= np.repeat(0.02 + 0.2 * opening, 320).astype(np.float32)
-    emotions = np.zeros((frames, 5), np.float32)
-    emotions[:, rig.EMOTIONS.index(emotion)] = 1
-    return records.Clip(
-        id=f"{subject}/{take}",
-        subject=subject,
-        sentence=f"s{take}",
-        language="en",
-        split=split,
-        audio=np.clip(audio, -1, 1),
-        motion=motion,
-        channel_mask=np.ones(72, bool),
-        frame_mask=np.ones(frames, bool),
-        emotion=emotions,
-        speech_level=0.1,
-        synthetic=True,
-    )
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    rng = np.random.default_rng(0)
-    clips, meshes = [], {}
-    for subject, held_out in PEOPLE.items():
-        for take, emotion in enumerate(("neutral", "happy", "angry", "sad")):
-            split = "test_subjects" if held_out else ("train", "test_sentences")[take % 2]
-            clips.append(write_clip(subject, take, split, emotion, rng))
-        meshes[subject] = (rng.standard_normal((40, 3)), np.zeros((0, 3)))
-    people = [records.Subject(s, f"subjects/{s}.npz", h) for s, h in PEOPLE.items()]
-    write_set(folder, clips, people, meshes)
-    return folder, clips
-
-
-def write_set(folder, clips, people, meshes):
-    shards_lib.write_shards(
-        folder,
-        lambda: iter(clips),
-        len(clips),
-        1,
-        files=1,
-        subjects=people,
-        meshes=meshes,
-        source=lambda statistics: {},
-    )
-
-
-class StandIn:
-    """Knows the truth by its audio; `change` makes a prediction of (truth, request)."""
-
-    def __init__(self, shards, change):
-        folder, clips = shards
-        # As stored: 16 bits, so that the very same samples come back.
-        self.truth = {self.key(records.decode(records.encode(c)).audio): c.motion for c in clips}
-        self.change = change
-        self.config = Config(data=DataConfig(shards=(str(folder),)))
-        self.step, self.fingerprint, self.subjects = 7, "stand-in@7", ()
-        self.training = TrainingConditions({})
-
-    @staticmethod
-    def key(audio):
-        return len(audio), float(np.round(np.abs(audio).sum(), -2))
-
-    def points(self, mesh, name="identity"):
-        return mesh[0][:8] / np.abs(mesh[0]).max()
-
-    def batch(self, requests):
-        return [self.change(self.find(r.audio), r) for r in requests]
-
-    def find(self, audio):
-        # Noise changes the sum; the length is then nearly enough to know the clip by.
-        near = [k for k in self.truth if k[0] == len(audio)]
-        best = min(near, key=lambda k: abs(k[1] - self.key(audio)[1]))
-        return self.truth[best]
-
-
-def test_a_perfect_model_and_its_baselines(shards):
-    result = evaluate(StandIn(shards, lambda g, r: g), resamples=100)
+def test_a_perfect_model_and_its_baselines(shards, stand_in):
+    result = evaluate(stand_in(shards, lambda g, r: g), resamples=100)
     assert list(result["splits"]) == ["test_sentences", "test_subjects"]
     part = result["splits"]["test_sentences"]
     assert (part["clips"], part["subjects"], part["skipped"]) == (6, 3, [])
     model, rows = part["model"], part["baselines"]
     assert model["rmse_ratio"] == 0 and model["closure_recall"] == model["closure_precision"] == 1
-    assert set(rows) == set(baselines.NAMES) and set(part["robustness"]) == set(conditions.NAMES)
+    assert set(rows) == set(baselines.NAMES) - {"second_take"} and set(part["robustness"]) == set(
+        conditions.NAMES
+    )
     assert rows["constant_mean"]["rmse_ratio"] == 1
     assert rows["constant_mean"]["xcorr_lag_ms"] is None
     for frames in (1, 2, 5):
@@ -128,11 +40,11 @@ def test_a_perfect_model_and_its_baselines(shards):
     assert sum(p["clips"] for p in part["by_subject"].values()) == 6
 
 
-def test_the_constant_mean_is_the_training_set_s(shards):
+def test_the_constant_mean_is_the_training_set_s(shards, stand_in):
     folder, clips = shards
     mean = np.concatenate([c.motion for c in clips if c.split == "train"]).mean(0)
     jaw = rig.GROUPS["jaw_mouth"]
-    result = evaluate(StandIn(shards, lambda g, r: g + 0.01), splits=["test_subjects"], quick=True)
+    result = evaluate(stand_in(shards, lambda g, r: g + 0.01), splits=["test_subjects"], quick=True)
     test = np.concatenate([c.motion for c in clips if c.split == "test_subjects"])
     expected = np.sqrt(((test - mean)[:, jaw] ** 2).mean())
     part = result["splits"]["test_subjects"]
@@ -150,11 +62,11 @@ def test_the_emotion_mean_follows_the_emotion(shards):
     np.testing.assert_allclose(known.emotion_mean[1], known.mean, atol=1e-6)
 
 
-def test_shuffles_change_what_they_say_and_nothing_else(shards):
+def test_shuffles_change_what_they_say_and_nothing_else(shards, people):
     folder, clips = shards
     source = eval_clips.ClipSource([str(folder)], "test_sentences")
     (chunk,) = eval_clips.SplitClips(source).chunks()
-    points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(PEOPLE)}
+    points = {p: np.full((4, 3), i, np.float32) for i, p in enumerate(people)}
     for i, sample in enumerate(chunk):
         true = conditions.request(sample, points)
         got = {n: conditions.altered_request(n, i, chunk, points, seed=0) for n in conditions.NAMES}
@@ -173,42 +85,66 @@ def test_shuffles_change_what_they_say_and_nothing_else(shards):
         np.testing.assert_array_equal(again.audio, got["noise_20db"].audio)
 
 
-def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards):
+def test_a_model_that_uses_identity_is_told_apart_from_one_that_does_not(shards, stand_in):
     def uses(truth, request):
         # The first point's first coordinate is the person's; the truth was made without it.
         return truth + (0.2 if request.identity is None else 0.0)
 
-    result = evaluate(StandIn(shards, uses), splits=["test_sentences"], resamples=10)
+    result = evaluate(stand_in(shards, uses), splits=["test_sentences"], resamples=10)
     part = result["splits"]["test_sentences"]
     rows = part["robustness"]
     assert rows["mean_identity"]["rmse_ratio"] > 0.5
     assert rows["shuffled_emotion"]["rmse_ratio"] == 0
     change = part["difference"]["mean_identity"]["rmse_ratio"]
-    assert 0 < change[0] <= rows["mean_identity"]["rmse_ratio"] <= change[1]
-    assert part["difference"]["shuffled_emotion"]["rmse_ratio"] == (0, 0)
-    text = report.table(result)
-    assert "what a condition adds to the ratio" in text
-    assert f"({change[0]:+.3f} to {change[1]:+.3f})" in "\n".join(result["headline"])
-    del part["difference"]
-    assert "what a condition adds" not in report.table(result), "a report from before it is shown"
+    each = [p["metrics"]["rmse_ratio"] for p in part["by_subject"].values()]
+    assert each == [0, 0, 0] and change["difference"] > 0.5
+    # Three people: 2 of 8 sign patterns are as far, and no interval of 95 % exists.
+    assert change["p"] == 0.25 and change["low"] is None and change["detectable"] is None
+    unchanged = part["difference"]["shuffled_emotion"]["rmse_ratio"]
+    assert unchanged["difference"] == 0 and unchanged["p"] == 1
+    text = report_text.table(result)
+    assert "what a condition adds to the ratio (paired over 3 people)" in text
+    assert "(p = 0.250)" in "\n".join(result["headline"])
 
 
-def test_only_models_that_were_not_told_emotions_are_asked_without(shards):
-    model = StandIn(shards, lambda g, r: g + 0.1 * (not r.emotion.any()))
+def test_reports_of_the_previous_schema_are_shown(shards, stand_in, tmp_path):
+    result = evaluate(stand_in(shards, lambda g, r: 0.9 * g), resamples=10)
+    old = json.loads(json.dumps(result)) | {"schema": 1}
+    del old["predictions"]
+    for part in old["splits"].values():
+        for tests in part["difference"].values():
+            for name in tests:
+                tests[name] = [0.125, 0.25]
+        part["difference"]["no_emotion"] = {"rmse_ratio": None}
+        part["robustness"]["no_emotion"] = part["model"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    text = report_text.table(report.read(path))
+    assert "+0.125" in text and "files of" not in text and "no_emotion" in text
+    path.write_text(json.dumps(old | {"schema": 3}))
+    with pytest.raises(InputError, match="schema 3, this version reads 1 and 2"):
+        report.read(path)
+    path.write_text(json.dumps(old | {"splits": {"test": {"model": {}}}}))
+    with pytest.raises(InputError, match="has no splits.test.baselines"):
+        report.read(path)
+
+
+def test_only_models_that_were_not_told_emotions_are_asked_without(shards, stand_in):
+    model = stand_in(shards, lambda g, r: g + 0.1 * (not r.emotion.any()))
     plain = evaluate(model, splits=["test_sentences"], resamples=10)
     assert "no_emotion" not in plain["splits"]["test_sentences"]["robustness"]
     model.config = Config(
         data=model.config.data, model=dataclasses.replace(model.config.model, emotion_dropout=0.1)
     )
     asked = evaluate(model, splits=["test_sentences"], resamples=10)["splits"]["test_sentences"]
-    assert asked["difference"]["no_emotion"]["rmse_ratio"][0] > 0
+    assert asked["difference"]["no_emotion"]["rmse_ratio"]["difference"] > 0
 
 
-def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path):
+def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path, stand_in):
     import shutil
 
     names = []
-    model = StandIn(shards, lambda g, r: (names.append(r.subject), g)[1])
+    model = stand_in(shards, lambda g, r: (names.append(r.subject), g)[1])
     model.subjects = ("p0", "p1", "p2")
     evaluate(model, splits=["test_sentences"], quick=True)
     assert set(names) == {"p0", "p1", "p2"}
@@ -222,19 +158,19 @@ def test_people_of_the_run_s_own_shards_are_called_by_name(shards, tmp_path):
     assert set(names) == {None}
 
 
-def test_intervals_are_over_people(shards):
+def test_intervals_are_over_people(shards, stand_in):
     def worse_for_some(truth, request):
         return truth + (0 if request.identity is None else 0.1 * np.abs(request.identity[0, 0]))
 
-    result = evaluate(StandIn(shards, worse_for_some), splits=["test_sentences"], resamples=300)
+    result = evaluate(stand_in(shards, worse_for_some), splits=["test_sentences"], resamples=300)
     part = result["splits"]["test_sentences"]
     low, high = part["interval"]["rmse_ratio"]
     each = [p["metrics"]["rmse_ratio"] for p in part["by_subject"].values()]
     assert min(each) - 1e-9 <= low < part["model"]["rmse_ratio"] < high <= max(each) + 1e-9
 
 
-def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
-    measured = a2f.evaluate(StandIn(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
+def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys, stand_in):
+    measured = a2f.evaluate(stand_in(shards, lambda g, r: 0.8 * g + 0.02), resamples=50)
     result = measured.values
     rows = measured.to_pandas()
     ratio = result["splits"]["test_subjects"]["model"]["rmse_ratio"]
@@ -244,7 +180,7 @@ def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
     report.write(path, result)
     assert report.read(path) == json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
-    text = report.table(result)
+    text = report_text.table(result)
     assert "synthetic" in text and "95% low" in text and "model, noise_20db" in text
     block = text.split("\n\n")[1].splitlines()
     assert len({len(line) for line in block[1:]}) == 1, "columns are aligned"
@@ -264,14 +200,14 @@ def test_the_report_is_json_a_table_and_a_headline(shards, tmp_path, capsys):
         (("splits", "test_subjects", "by_subject", "u0"), 3, "by_subject.u0 is 3"),
         (("splits", "test_subjects", "seconds"), None, "seconds is None"),
         (("headline",), "text", "headline is 'text', expected a list"),
-        (("schema",), 9, "schema 9, this version reads 1"),
+        (("schema",), 9, "schema 9, this version reads 1 and 2"),
     ],
 )
-def test_a_report_with_a_damaged_value_is_refused(shards, tmp_path, keys, value, says):
-    model = StandIn(shards, lambda g, r: g)
+def test_a_report_with_a_damaged_value_is_refused(shards, stand_in, tmp_path, keys, value, says):
+    model = stand_in(shards, lambda g, r: g)
     made = evaluate(model, splits=["test_subjects"], quick=True, resamples=2)
     report.write(tmp_path / "report.json", made)
-    assert report.table(report.read(tmp_path / "report.json")) == report.table(made)
+    assert report_text.table(report.read(tmp_path / "report.json")) == report_text.table(made)
     inner = made
     for key in keys[:-1]:
         inner = inner[key]
@@ -281,29 +217,29 @@ def test_a_report_with_a_damaged_value_is_refused(shards, tmp_path, keys, value,
         report.read(tmp_path / "report.json")
 
 
-def test_a_metric_that_a_report_lacks_is_shown_as_unknown(shards):
-    made = evaluate(StandIn(shards, lambda g, r: g), splits=["test_subjects"], resamples=2)
+def test_a_metric_that_a_report_lacks_is_shown_as_unknown(shards, stand_in):
+    made = evaluate(stand_in(shards, lambda g, r: g), splits=["test_subjects"], resamples=2)
     part = made["splits"]["test_subjects"]
     for row in (part["model"], *part["robustness"].values()):
         del row["rmse_ratio"], row["bs_mae/jaw_mouth"]
     del part["by_subject"]["u0"]["metrics"]["rmse_ratio"]
-    lines = [line.split() for line in report.table(made).splitlines()]
+    lines = [line.split() for line in report_text.table(made).splitlines()]
     assert next(line for line in lines if line[:1] == ["model"])[1] == "-"
     assert next(line for line in lines if line[:1] == ["jaw_mouth"])[1] == "-"
 
 
-def test_the_same_seed_gives_the_same_report(shards):
+def test_the_same_seed_gives_the_same_report(shards, stand_in):
     one, two = (
-        evaluate(StandIn(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)
+        evaluate(stand_in(shards, lambda g, r: g * 0.9), splits=["test_subjects"], resamples=20)
         for _ in range(2)
     )
     assert one == two
 
 
-def test_quick_is_fewer_rows(shards):
-    result = evaluate(StandIn(shards, lambda g, r: g), quick=True)
+def test_quick_is_fewer_rows(shards, stand_in):
+    result = evaluate(stand_in(shards, lambda g, r: g), quick=True)
     assert all(not p["robustness"] for p in result["splits"].values())
-    assert "noise" not in report.table(result) and "quick" in report.table(result)
+    assert "noise" not in report_text.table(result) and "quick" in report_text.table(result)
 
 
 def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypatch):
@@ -316,7 +252,7 @@ def test_limits_take_clips_evenly_and_chunks_keep_people_whole(shards, monkeypat
     assert few == ["u0/0", "u1/0", "u1/3"]
 
 
-def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
+def test_a_damaged_record_is_named_and_left_out(shards, tmp_path, stand_in):
     import shutil
 
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -332,15 +268,15 @@ def test_a_damaged_record_is_named_and_left_out(shards, tmp_path):
             data[100] ^= 255
         writer.write(bytes(data))
     writer.close()
-    model = StandIn(shards, lambda g, r: g)
+    model = stand_in(shards, lambda g, r: g)
     result = evaluate(model, [tmp_path / "s"], ["test_subjects"], resamples=10)
     part = result["splits"]["test_subjects"]
     assert part["clips"] == 7 and len(part["skipped"]) == 1 and "u0/1" in part["skipped"][0]
-    assert "1 unreadable" in report.table(result)
+    assert "1 unreadable" in report_text.table(result)
 
 
-def test_mistakes_are_one_line(shards, tmp_path, capsys):
-    model = StandIn(shards, lambda g, r: g)
+def test_mistakes_are_one_line(shards, tmp_path, capsys, stand_in):
+    model = stand_in(shards, lambda g, r: g)
     with pytest.raises(InputError, match="did you mean 'test_subjects'"):
         evaluate(model, splits=["test_subject"])
     with pytest.raises(InputError, match="no clips in split 'val'"):
@@ -348,8 +284,8 @@ def test_mistakes_are_one_line(shards, tmp_path, capsys):
     with pytest.raises(InputError, match="nowhere"):
         evaluate(model, [tmp_path / "nowhere"])
     with pytest.raises(WorkFailed, match="p0/1.*finite"):
-        evaluate(StandIn(shards, lambda g, r: g * np.nan))
-    lost = StandIn(shards, lambda g, r: g)
+        evaluate(stand_in(shards, lambda g, r: g * np.nan))
+    lost = stand_in(shards, lambda g, r: g)
     lost.config = Config(data=DataConfig(shards=("moved",)))
     with pytest.raises(InputError, match="moved does not exist.*--data"):
         evaluate(lost)
@@ -395,15 +331,29 @@ def test_a_trained_run_is_evaluated_by_the_command(shards, tmp_path, capsys):
     part = result["splits"]["test_subjects"]
     assert part["clips"] == 8 and 0.3 < part["model"]["rmse_ratio"] < 3
     assert result["data"][0]["folder"] == str(folder) and result["run"] == str(run)
-    assert report.table(result) in shown.out and "8 clips, the model" in shown.err
+    assert report_text.table(result) in shown.out and "8 clips, the model" in shown.err
     rows = a2f.compare(run, a2f.load(run), limit=2, split="test_subjects").to_pandas()
     assert len(rows) == 2 and rows.iloc[0].equals(rows.iloc[1])
     assert cli.main(["evaluate", str(run), "--step", "2"]) == 2
     assert cli.main(["evaluate", str(run), "--split", "test_subject"]) == 2
     assert sorted(p.name for p in (run / "eval").iterdir()) == ["3.json"]
+    argv = ["evaluate", str(run), "--watch", "--quick", "--split", "test_subjects"]
+    assert cli.main(argv) == 0
+    assert "best: step 3, rmse_ratio" in capsys.readouterr().out
+    # The best checkpoint is a run of its own: the same figures.
+    kept = run / "eval" / "best"
+    assert cli.main(["evaluate", str(kept), "--quick", "--split", "test_subjects"]) == 0
+    again = report.read(kept / "eval" / "3.json")
+    assert again["splits"]["test_subjects"]["model"] == part["model"]
+    against = ["evaluate", str(run), "--quick", "--against", str(kept), "--split", "test_subjects"]
+    assert cli.main([*against, "--out", str(tmp_path / "against.json")]) == 0
+    test = report.read(tmp_path / "against.json")["against"]["splits"]["test_subjects"]["metrics"]
+    assert test["rmse_ratio"]["difference"] == 0 and test["rmse_ratio"]["p"] == 1
 
 
-def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(tmp_path):
+def test_a_sentence_without_closures_borrows_the_threshold_of_the_persons_other_clips(
+    tmp_path, write_clip, write_set
+):
     """Measured alone, a clip whose lips never meet would count its narrowest vowels as closures."""
     rng = np.random.default_rng(5)
     closing = write_clip("p0", 0, "train", "neutral", rng)
@@ -433,13 +383,19 @@ def drawn(jaw, upper):
     return change
 
 
-def compared(shards, *rows):
-    return comparison.compare(
-        [comparison.Row(name, StandIn(shards, f), count) for name, f, count in rows]
-    )
+@pytest.fixture
+def compared(stand_in):
+    """Returns a function of (shards, *rows) that compares rows of stand-ins."""
+
+    def run(shards, *rows):
+        return comparison.compare(
+            [comparison.Row(name, stand_in(shards, f), count) for name, f, count in rows]
+        )
+
+    return run
 
 
-def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
+def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards, compared):
     result = compared(shards, ("truth", lambda g, r: g, 4))
     row = result["splits"]["test_subjects"]["rows"]["truth"]
     assert row["mean"] == row["single"] == row["best"] == 0
@@ -450,20 +406,22 @@ def test_samples_that_are_the_truth_are_perfect_and_all_alike(shards):
     assert result["splits"]["test_subjects"]["floor"]["fd"] > 0
 
 
-def test_clips_that_lack_channels_have_no_distribution(shards, tmp_path):
+def test_clips_that_lack_channels_have_no_distribution(
+    shards, tmp_path, write_set, compared, people
+):
     """Windows of a distribution need every weight; the other figures are measured all the same."""
     mask = np.ones(72, bool)
     mask[rig.INDEX["tongueUp"]] = False
     clips = [dataclasses.replace(clip, channel_mask=mask) for clip in shards[1]]
-    people = [records.Subject(s, None, h) for s, h in PEOPLE.items()]
-    write_set(tmp_path, clips, people, {})
+    subjects = [records.Subject(s, None, h) for s, h in people.items()]
+    write_set(tmp_path, clips, subjects, {})
     result = compared((tmp_path, clips), ("truth", lambda g, r: g, 2))
     row = result["splits"]["test_subjects"]["rows"]["truth"]
     assert row["fd"] is None and row["fd_mouth"] is None and row["single"] == 0
     assert "truth" in comparison.table(result)
 
 
-def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards):
+def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shards, compared):
     rows = compared(
         shards,
         ("jaw", drawn(0.05, 0.0), 8),
@@ -481,7 +439,7 @@ def test_means_and_best_samples_beat_single_ones_and_spreads_are_told_apart(shar
     assert found["fd_mouth"] > 2 * rows["lids"]["fd_mouth"] and found["amp"] == 0
 
 
-def test_the_table_of_samples_has_a_line_a_row(shards):
+def test_the_table_of_samples_has_a_line_a_row(shards, compared):
     result = compared(shards, ("a", lambda g, r: g, 2), ("b", drawn(0.1, 0.1), 2))
     lines = comparison.table(result).splitlines()
     assert sum(line.startswith("a ") for line in lines) == 2
@@ -492,7 +450,7 @@ def test_the_table_of_samples_has_a_line_a_row(shards):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--against", "x"], "--against: goes with --samples"),
+        (["--against", "nowhere*"], "no folder fits"),
         (["--limit", "3"], "--limit: goes with --samples"),
         (["--samples", "0"], "samples=0"),
         (["--samples", "2", "--phones", "x"], "--phones: goes without --samples"),
@@ -504,7 +462,7 @@ def test_flags_of_samples_are_checked_before_anything_is_read(arguments, says, c
     assert says in capsys.readouterr().err
 
 
-def test_phones_and_a_face_give_their_metrics(shards, tmp_path):
+def test_phones_and_a_face_give_their_metrics(shards, stand_in, tmp_path):
     folder, clips = shards
     for clip in clips:
         shut = clip.motion[:, rig.INDEX["jawOpen"]] < 0.01
@@ -518,14 +476,14 @@ def test_phones_and_a_face_give_their_metrics(shards, tmp_path):
     head = {"neutral": np.random.default_rng(0).uniform(-90, 90, (40, 3)), "deltas": shapes}
     np.savez(tmp_path / "head.npz", names=["jawOpen", "mouthPucker", "eyeBlinkLeft"], **head)
     given = {"phones": tmp_path / "phones", "face": tmp_path / "head.npz"}
-    model = StandIn(shards, lambda g, r: g + 0.1 * (np.arange(72) == rig.INDEX["jawOpen"]))
+    model = stand_in(shards, lambda g, r: g + 0.1 * (np.arange(72) == rig.INDEX["jawOpen"]))
     result = evaluate(model, splits=["test_sentences"], quick=True, **given)
     part = result["splits"]["test_sentences"]
     assert part["model"]["phone_closed_rate"] == 0 < 1 == part["model"]["phone_closed_rate_truth"]
     assert part["model"]["lve_max"] == pytest.approx(2.0, rel=1e-5)
     assert part["baselines"]["shifted_5"]["phone_closed_rate"] < 0.6
-    assert result["face"] and "  pbm" in report.table(result)
+    assert result["face"] and "  pbm" in report_text.table(result)
     plain = evaluate(model, splits=["test_sentences"], quick=True)
-    assert plain["face"] is None and "  pbm" not in report.table(plain)
+    assert plain["face"] is None and "  pbm" not in report_text.table(plain)
     with pytest.raises(InputError, match="no alignment is named as a clip"):
         evaluate(model, phones=folder, splits=["test_sentences"], quick=True)

@@ -1,0 +1,80 @@
+"""What an evaluation measures: anything that has curves for clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from a2fjax import configuration as config_lib
+from a2fjax.audio import sound_descriptor
+from a2fjax.evaluation import conditions, eval_clips, eval_data
+
+
+class System(Protocol):
+    """Curves for clips: of a model, or of files.
+
+    Attributes:
+      altered: names of the altered conditions in `curves`.
+    """
+
+    altered: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the entries of the report that say what was measured."""
+
+    def curves(self, chunk: Sequence[eval_clips.EvalClip]) -> dict[str, list[np.ndarray]]:
+        """Returns the curves [T, 72] of each clip: "model" and every altered condition."""
+
+
+class ModelSystem:
+    """A model, with its altered conditions."""
+
+    def __init__(
+        self,
+        model: eval_data.Model,
+        data: eval_data.EvalData,
+        *,
+        run: str | None,
+        seed: int,
+        quick: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """Takes a model and the data that were loaded for it; `quick` leaves out conditions."""
+        self._model, self._data, self._run = model, data, run
+        self._seed, self._say = seed, say
+        self.altered = () if quick else conditions.names(model.config)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the entries of the report that say what was measured."""
+        return {
+            "run": self._run,
+            "step": self._model.step,
+            "model": self._model.fingerprint,
+            "config": config_lib.fingerprint(self._model.config),
+            "predictions": None,
+        }
+
+    def curves(self, chunk: Sequence[eval_clips.EvalClip]) -> dict[str, list[np.ndarray]]:
+        """Returns the curves [T, 72] of each clip: "model" and every altered condition."""
+        points, trained = self._data.points, self._data.trained
+        self._say(f"{len(chunk)} clips, the model")
+        unlike = sum(
+            self._model.training.sound_distance(
+                sound_descriptor.band_levels(s.clip.audio), s.clip.speech_level
+            )
+            > 1
+            for s in chunk
+        )
+        if unlike:
+            self._say(f"{unlike} of {len(chunk)} clips sound unlike the training data")
+        out = {"model": self._model.batch([conditions.request(s, points, trained) for s in chunk])}
+        for name in self.altered:
+            self._say(f"{len(chunk)} clips, {name}")
+            requests = [
+                conditions.altered_request(name, i, chunk, points, trained, seed=self._seed)
+                for i in range(len(chunk))
+            ]
+            out[name] = self._model.batch(requests)
+        return out
