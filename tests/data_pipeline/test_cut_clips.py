@@ -59,8 +59,10 @@ def test_a_clock_of_a_person_or_of_each_take(tmp_path, make_talk):
     found = read(tmp_path / "each")
     for name, offset in offsets.items():
         clip = found[f"ann/{name}"]
-        assert clip.extra["offset_s"] == pytest.approx(offset, abs=0.012), name
-        assert error(clip, truth[name]) < 0.05
+        # 12 s of speech do not support 20 ms, which therefore is not corrected.
+        expected = offset if abs(offset) > 0.03 else 0.0
+        assert clip.extra["offset_s"] == pytest.approx(expected, abs=0.012), name
+        assert error(clip, truth[name], expected - offset) < 0.05
     made(tmp_path / "ann", tmp_path / "one")
     assert len({c.extra["offset_s"] for c in read(tmp_path / "one").values()}) == 1
     # Speech that ends before or begins after its capture has no frames there.
