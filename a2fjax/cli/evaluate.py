@@ -57,9 +57,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """
     if extra:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
-    from a2fjax.api import evaluation
-
-    from a2fjax.api import sync
+    from a2fjax.api import evaluation, sync
 
     if args.show:
         print(sync.show(args.show) or evaluation.Report.read(args.show))

@@ -16,7 +16,8 @@ def clip(motion, mask=True, frames=None):
     return records.Clip(
         id="p/a", subject="p", sentence="a", language="en", split="train",
         audio=np.zeros(count * 320, np.float32), motion=full,
-        channel_mask=np.full(72, mask), frame_mask=np.ones(count, bool) if frames is None else frames,
+        channel_mask=np.full(72, mask),
+        frame_mask=np.ones(count, bool) if frames is None else frames,
         emotion=np.zeros((count, 5), np.float32), speech_level=0.1, synthetic=True,
     )  # fmt: skip
 
