@@ -100,18 +100,20 @@ def lines(splits: Mapping[str, Mapping[str, Any]]) -> list[Line]:
             _least(split, "half the amplitude less the whole, +-100 ms, window 0.6 s",
                    _gap(half, row.get("win_600ms_100ms")), -LEAST_GAP)
         )  # fmt: skip
-        for key, name in (
+        for key, what in (
             ("upper_face", "upper face only"),
             ("other_person", "another person's motion"),
         ):
             value = altered.get(key, {}).get("win_600ms_100ms")
             interval = part.get("altered_interval", {}).get(key, {}).get("win_600ms_100ms")
-            near = value is not None and abs(value - 0.5) <= CHANCE
-            near = near or (interval is not None and interval[0] <= 0.5 <= interval[1])
-            what = f"{name}, +-100 ms, window 0.6 s"
-            out.append(
-                Line(split, what, value, f"chance: 0.5 +- {CHANCE:g} or in the interval", near)
-            )
+            passed = value is not None and value - 0.5 <= CHANCE
+            rule = f"at most 0.5 + {CHANCE:g}, or 0.5 in the interval"
+            if key == "upper_face":
+                passed = passed and value is not None and 0.5 - value <= CHANCE
+                rule = f"chance: 0.5 +- {CHANCE:g}, or 0.5 in the interval"
+            passed = passed or (interval is not None and interval[0] <= 0.5 <= interval[1])
+            name = f"{what}, +-100 ms, window 0.6 s"
+            out.append(Line(split, name, value, rule, passed))
     return out
 
 

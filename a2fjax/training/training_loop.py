@@ -302,9 +302,10 @@ class TrainingLoop:
             values = evaluation.evaluate(
                 self.task, self.inputs, eval_step, state, step, on_batch=on_batch
             )
-        if values and self.tracker is not None:
-            self.tracker.eval(step, values)
-        self._warn(step, "eval", values)
+        if values:
+            if self.tracker is not None:
+                self.tracker.eval(step, values)
+            self._warn(step, "eval", values)
         return values
 
     def _warn(self, step: int, part: str, values: Mapping[str, float]) -> None:
