@@ -65,6 +65,9 @@ CLIP_METRICS = (
     "amp_ratio/jaw_mouth",
 )
 
+_NEW_NAMES = {"slcc": "loudness_corr", "slcc_truth": "loudness_corr_truth"}
+"""Names of metrics in schema 1; "slcc" is another metric today."""
+
 _COLUMN_KEYS = ("value", "label", "meaning", "form", "unit", "better")
 
 
@@ -187,6 +190,8 @@ def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
         "synthetic": False,
         **result,
     }
+    if result["schema"] == 1:
+        result["splits"] = _renamed(result["splits"])
     for part in result["splits"].values():
         part.setdefault("timelines", [])
         part.setdefault("by_channel", {})
@@ -197,6 +202,15 @@ def _upgraded(result: dict[str, Any]) -> dict[str, Any]:
                     low, high = pair
                     tests[name] = {"difference": None, "low": low, "high": high, "p": None}
     return result
+
+
+def _renamed(values: Any) -> Any:
+    """Returns values of schema 1 with its names of metrics replaced by today's."""
+    if isinstance(values, list):
+        return [_renamed(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    return {_NEW_NAMES.get(key, key): _renamed(value) for key, value in values.items()}
 
 
 def plain_test(found: significance.Test) -> dict[str, float | int | None]:

@@ -117,8 +117,11 @@ def test_reports_of_the_previous_schema_are_shown(shards, stand_in, tmp_path):
                 tests[name] = [0.125, 0.25]
         part["difference"]["no_emotion"] = {"rmse_ratio": None}
         part["robustness"]["no_emotion"] = part["model"]
+        part["model"]["slcc"] = 0.625
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old))
+    model = report.read(path)["splits"]["test_subjects"]["model"]
+    assert model["loudness_corr"] == 0.625 and "slcc" not in model
     text = report_text.table(report.read(path))
     assert "+0.125" in text and "files of" not in text and "no_emotion" in text
     path.write_text(json.dumps(old | {"schema": 3}))
