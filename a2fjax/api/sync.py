@@ -115,6 +115,7 @@ def gate(
     from a2fjax.data.dataset import ClipSource
     from a2fjax.sync import gate as gate_lib
     from a2fjax.sync import verdict
+    from a2fjax.sync.expert import Expert
     from a2fjax.training import sync_experts
 
     loaded = sync_experts.load(run, step)
@@ -137,7 +138,7 @@ def gate(
         trained_on = []
         say("the training shards are gone: the linear expert is fitted to --data")
     linear = gate_lib.fit_linear(trained_on or folders, loaded.config.data.split, say=say)
-    experts = [loaded.expert, linear]
+    experts: list[Expert] = [loaded.expert, linear]
     values = {
         "run": str(run),
         "step": loaded.step,
