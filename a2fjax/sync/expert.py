@@ -14,19 +14,27 @@ from a2fjax.models.syncnet.model import SyncModel
 
 
 class Expert(Protocol):
-    """A judge of whether motion and speech are in step.
+    """A judge of whether motion and speech are in step."""
 
-    Attributes:
-      name: what tables call it.
-      similarity: kind of the score, of `a2fjax.models.syncnet.similarity.KINDS`.
-      audio_reach: frames of audio that a vector hears before and after its own.
-      motion_reach: frames of motion that a vector sees before and after its own.
-    """
+    @property
+    def name(self) -> str:
+        """What the expert is called."""
+        ...
 
-    name: str
-    similarity: str
-    audio_reach: int
-    motion_reach: int
+    @property
+    def similarity(self) -> str:
+        """Kind of the score, of `a2fjax.models.syncnet.similarity.KINDS`."""
+        ...
+
+    @property
+    def audio_reach(self) -> int:
+        """Frames of audio that a vector hears before and after its own."""
+        ...
+
+    @property
+    def motion_reach(self) -> int:
+        """Frames of motion that a vector sees before and after its own."""
+        ...
 
     def embed(self, batch: Batch, statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
         """Returns the vectors of the audio's and the motion's frames, each [B, T, D].
