@@ -157,15 +157,17 @@ class _Report(TypedDict):
     headline: list[str]
 
 
-class _CurrentSplit(_Split):
+class _Additions(TypedDict):
     difference: NotRequired[dict[str, dict[str, _Row]]]
     baseline_clips: NotRequired[dict[str, int]]
     by_channel: dict[str, _Row]
     timelines: list[dict[str, Any]]
 
 
-class _Current(_Report):
-    splits: dict[str, _CurrentSplit]
+class _Current(TypedDict):
+    """What a report of today's schema has beside `_Report`."""
+
+    splits: dict[str, _Additions]
     predictions: dict[str, Any] | None
     against: NotRequired[dict[str, Any]]
 
