@@ -333,7 +333,7 @@ EVALUATING = {
     "no test split": ("a2fjax evaluate {run} --data={world}/sets/only_train", "none of the splits"),
     "report nowhere": ("a2fjax evaluate {run} --quick --out={world}/file/x.json", "file"),
     "a run as report": ("a2fjax evaluate {run} --show={run}/config.json", "not an evaluation"),
-    "sound as report": ("a2fjax evaluate {run} --show={world}/good.wav", "not an evaluation"),
+    "sound as report": ("a2fjax evaluate {run} --show={world}/good.wav", "good.wav: not JSON"),
 }
 OTHER_COMMANDS = {
     "unknown command": ("a2fjax infre", "did you mean 'infer'"),

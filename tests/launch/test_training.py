@@ -476,6 +476,7 @@ def test_datasets_that_are_not_here_have_no_digest(tmp_path):
 @pytest.mark.parametrize("plugins", [None, [], {"a": 1}, "text"])
 def test_a_record_with_damaged_plugins_is_refused(tmp_path, plugins):
     config = {"config": {"steps": 3}, "sources": {}, "plugins": {}, "fingerprint": "0" * 16}
+    config = sealed_json.seal(config)
     written = JobSpec(
         id="one", command=("true",), directory="/", python="python", scheduler="local",
         created="2026-01-01T00:00:00Z", config=config,

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from a2fjax import sealed_json
 from a2fjax.errors import InputError
 from launch import schedulers, submit
 from launch.jobs import outcome, processes, progress, record, worker
@@ -99,7 +100,7 @@ def test_a_submitter_is_known_by_its_start():
 
 
 def test_exit_code_0_is_not_the_end_of_a_training(tmp_path):
-    config = {"config": {"steps": 5}, "sources": {}, "fingerprint": "f"}
+    config = sealed_json.seal({"config": {"steps": 5}, "sources": {}, "fingerprint": "f"})
     run = make_run(tmp_path / "one", config=config)
     assert worker.work(run, record.read(run)) == 1
     assert "ended with exit code 0, but the last checkpoint is 0" in worker.tail(run)

@@ -62,10 +62,15 @@ def test_a_flipped_bit_of_an_array_is_refused_by_name(run):
     names = 0
     for _ in range(40):
         restore = flip(arrays, rng)
-        with pytest.raises(InputError, match=r"checkpoints/9: .*beside it: \[8\]") as error:
-            checkpoints.load_params(run)
-        names += "damaged: ema/layer_" in str(error.value)
-        assert "\n" not in str(error.value)
+        try:
+            found = checkpoints.load_params(run)[1]
+        except InputError as error:
+            assert re.search(r"checkpoints/9: .*beside it: \[8\]", str(error))
+            assert "\n" not in str(error)
+            names += "damaged: ema/layer_" in str(error)
+        else:
+            # Some bits have no meaning, such as unused ones at the end of a compressed block.
+            jax.tree.map(np.testing.assert_array_equal, found, weights)
         restore()
     # A few bits belong to headers of the compression, which fails before there is an array.
     assert names >= 35
