@@ -28,11 +28,14 @@ from a2fjax.tasks import statistics
 
 ROOT = Path(__file__).parents[2]
 QUIET = AugmentConfig(enabled=False)
+# A batch is filled up to this length, however few its clips are.
+BATCH_FRAMES = 1000
 
 
 @pytest.fixture(autouse=True)
-def compiled(compile_once):
-    """Every test runs the same few programs."""
+def compiled(compile_once, monkeypatch):
+    """Every test runs the same few programs, on small batches."""
+    monkeypatch.setattr(writer, "BATCH_FRAMES", BATCH_FRAMES)
 
 
 @pytest.fixture
@@ -260,6 +263,8 @@ def start(shards, name, *arguments, slow=False):
     code = (
         # Tests that run in the background inherit that Ctrl-C is ignored.
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from a2fjax.data.feature_cache import writer\n"
+        f"writer.BATCH_FRAMES = {BATCH_FRAMES}\n"
         "from a2fjax.cli import main; sys.exit(main.main(sys.argv[1:]))"
     )
     if slow:
