@@ -1,3 +1,4 @@
+import gc
 import itertools
 import tracemalloc
 
@@ -348,21 +349,24 @@ def test_memory_beyond_the_sequence_does_not_grow_with_it():
     gram = solve.gram(deltas)
     solver = solve.SolveSettings(chunk=256)
     extra = []
-    for frames in (500, 3_000):
+    # Both have several chunks, so that what a chunk needs is the same.
+    for frames in (3_000, 9_000):
         truth = np.clip(np.sin(np.arange(frames)[:, None] / rng.uniform(5, 40, 12)) * 0.5, 0, 1)
         linear, energy = truth @ gram, np.einsum("fk,fk->f", truth @ gram, truth)
         linear += rng.normal(size=linear.shape)
         del truth
+        peaks = []
         # The first run also pays for what is compiled and cached.
-        for _ in range(2):
+        for _ in range(3):
+            gc.collect()
             tracemalloc.start()
             found = solve.solve(gram, linear, energy, 20, solver, exclusive=[(0, 1)])
-            _, peak = tracemalloc.get_traced_memory()
+            peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert found.converged
-        extra.append((peak - found.weights.nbytes) / 1e3)
+        extra.append(min(peaks) - found.weights.nbytes)
     # A handful of numbers a frame (bounds of takes, residual, which of a pair), no copy [F, K].
-    assert (extra[1] - extra[0]) / (3 - 0.5) < 0.5 * 12 * 8
+    assert (extra[1] - extra[0]) / 6_000 < 0.75 * 12 * 8
 
 
 def nvidia_framewise(deltas, frames, strengths, pairs):
