@@ -364,7 +364,7 @@ def test_memory_beyond_the_sequence_does_not_grow_with_it():
             tracemalloc.stop()
         assert found.converged
         extra.append(min(peaks) - found.weights.nbytes)
-    # A handful of numbers a frame (bounds of takes, residual, which of a pair, a mask), no copy [F, K].
+    # A few numbers a frame (bounds of takes, residual, choices, a mask), no copy [F, K].
     assert (extra[1] - extra[0]) / 1_200 < 0.75 * 30 * 8
 
 
