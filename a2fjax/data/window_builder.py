@@ -11,7 +11,7 @@ import numpy as np
 
 from a2fjax.batch import Batch
 from a2fjax.configuration import AugmentConfig, Config
-from a2fjax.data import augment, records, subjects, window_sampler
+from a2fjax.data import augment, pauses, records, subjects, window_sampler, windows
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache.reader import Reader
 from a2fjax.data.identity import parallel
@@ -132,7 +132,7 @@ class WindowBuilder:
         # Live encoders get the whole augmented clip, and the window is a part of it.
         heard = context_frames(self.config)
         begin = 0 if heard else start
-        window = augment.cut(clip, begin, heard or data.window_frames, speed)
+        window = windows.cut(clip, begin, heard or data.window_frames, speed)
         rest = self._rest(number, clip) if setting.enabled and setting.silence_prob else None
         window = augment.augment(window, setting, random, rest=rest)
         if heard:
@@ -142,7 +142,7 @@ class WindowBuilder:
                 "context_length": np.int32(window.length),
                 "context_start": np.int32(first),
             }
-            window = augment.part(window, first, data.window_frames)
+            window = windows.part(window, first, data.window_frames)
         if self.cached is not None:
             entry = self.source.entries[number]
             for key, spec in self.cached.specs.items():
@@ -183,7 +183,7 @@ class WindowBuilder:
 
     def _rest(self, number: int, clip: records.Clip) -> np.ndarray | None:
         if number not in self.rests:
-            self.rests[number] = augment.rest_pose(clip)
+            self.rests[number] = pauses.rest_pose(clip)
         return self.rests[number]
 
 

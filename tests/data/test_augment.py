@@ -7,7 +7,7 @@ import scipy.signal
 from a2fjax import rig
 from a2fjax.audio import level
 from a2fjax.configuration import AugmentConfig
-from a2fjax.data import augment, records
+from a2fjax.data import augment, noises, pauses, records, windows
 
 JAW = rig.INDEX["jawOpen"]
 NONE = AugmentConfig(
@@ -21,7 +21,7 @@ def only(**values) -> AugmentConfig:
 
 def run(clip, config, seed=0, *, start=0, frames=100, rest=None):
     random = np.random.default_rng(seed)
-    window = augment.cut(clip, start, frames, augment.draw_speed(config, random))
+    window = windows.cut(clip, start, frames, augment.draw_speed(config, random))
     return augment.augment(window, config, random, rest=rest)
 
 
@@ -59,7 +59,7 @@ def test_switched_off_leaves_the_clip_at_its_level(build):
 def test_short_clips_are_padded(build):
     clip = build.clip(0, seconds=1.015)  # 51 frames, the last one 0.75 full
     window = run(clip, AugmentConfig(), seed=1)
-    plain = augment.cut(clip, 0, 100)
+    plain = windows.cut(clip, 0, 100)
     assert plain.length == 51 and plain.samples == 16239
     assert plain.frame_mask.sum() == 51 and not plain.frame_mask[51:].any()
     assert not plain.audio[16239:].any() and plain.audio[:16239].any()
@@ -72,7 +72,7 @@ def test_short_clips_are_padded(build):
 def test_speed_keeps_sound_and_motion_together(build, speed):
     places = [30, 60, 110]
     start = 10
-    window = augment.cut(spiked(build, places), start, 120, speed)
+    window = windows.cut(spiked(build, places), start, 120, speed)
     for place in places:
         expected = (place - start) / speed
         near = slice(int(expected * 320) - 300, int(expected * 320) + 300)
@@ -92,7 +92,7 @@ def test_speed_moves_the_pitch_and_nothing_else(build):
         each = dataclasses.replace(
             clip, audio=(0.1 * np.sin(2 * np.pi * tone * time)).astype(np.float32), speech_level=0.1
         )
-        window = augment.cut(each, 0, 150, 1.08)
+        window = windows.cut(each, 0, 150, 1.08)
         heard = window.audio[2000:42960] * np.hanning(40960)
         power = np.abs(np.fft.rfft(heard)) ** 2
         peak = power.argmax() * 16000 / 40960
@@ -105,7 +105,7 @@ def test_speed_moves_the_pitch_and_nothing_else(build):
 def test_speed_near_the_end_of_a_clip(build):
     clip = build.clip(0, seconds=2.0)
     for speed in (0.91, 1.1):
-        window = augment.cut(clip, 60, 100, speed)
+        window = windows.cut(clip, 60, 100, speed)
         assert window.length == int(39 / speed) + 1
         assert window.samples <= window.length * 320
         assert not window.frame_mask[window.length :].any()
@@ -117,8 +117,8 @@ def test_bad_frames_spread_to_what_is_made_from_them(build):
     mask = np.ones(150, bool)
     mask[50] = False
     clip = dataclasses.replace(clip, frame_mask=mask)
-    assert augment.cut(clip, 0, 100).frame_mask.tolist() == mask[:100].tolist()
-    fast = augment.cut(clip, 0, 100, 1.1)
+    assert windows.cut(clip, 0, 100).frame_mask.tolist() == mask[:100].tolist()
+    fast = windows.cut(clip, 0, 100, 1.1)
     place = 1.1 * np.arange(100)
     touched = np.abs(place - 50) < 1 - 1e-9
     np.testing.assert_array_equal(fast.frame_mask, ~touched)
@@ -161,7 +161,7 @@ def test_noise_has_the_ratio_to_the_speech_level(snr):
     ratios = []
     for i in range(60):
         audio = np.zeros(40960, np.float32)
-        augment.add_noise(audio, snr, np.random.default_rng(i))
+        noises.add_noise(audio, snr, np.random.default_rng(i))
         ratios.append(db(level.TARGET / rms(audio)))
     assert abs(np.mean(ratios) - snr) < 0.7
     # Babble and brown noise rise and fall within a window.
@@ -177,7 +177,7 @@ def test_share_of_windows_with_noise(build):
 
 
 def test_noise_bank_has_the_colours_it_names():
-    bank = dict(zip(augment.NOISES, augment.noise_bank(), strict=True))
+    bank = dict(zip(noises.NOISES, noises.noise_bank(), strict=True))
     slope = {}
     for name, noise in bank.items():
         assert abs(rms(noise) - 1) < 1e-3 and np.isfinite(noise).all()
@@ -194,12 +194,12 @@ def test_noise_bank_has_the_colours_it_names():
         k: np.std(np.log([rms(x) for x in bank[k].reshape(-1, 2048)])) for k in ("babble", "white")
     }
     assert swing["babble"] > 4 * swing["white"]
-    np.testing.assert_array_equal(augment.noise_bank.__wrapped__(0), augment.noise_bank(0))
+    np.testing.assert_array_equal(noises.noise_bank.__wrapped__(0), noises.noise_bank(0))
 
 
 def test_rest_pose_is_closed_and_found_in_silence(build):
     clip = build.clip(0)
-    rest = augment.rest_pose(clip)
+    rest = pauses.rest_pose(clip)
     assert rest is not None and rig.aperture(rest) < 0.02
     assert rest[rig.INDEX["mouthSmileLeft"]] == pytest.approx(0.3)
 
@@ -207,13 +207,13 @@ def test_rest_pose_is_closed_and_found_in_silence(build):
 def test_no_rest_pose_where_the_clip_shows_none(build):
     clip = build.clip(0)
     open_always = dataclasses.replace(clip, motion=np.maximum(clip.motion, 0.5))
-    assert augment.rest_pose(open_always) is None
+    assert pauses.rest_pose(open_always) is None
     loud = dataclasses.replace(clip, audio=clip.audio + np.float32(0.1))
-    assert augment.rest_pose(loud) is None
+    assert pauses.rest_pose(loud) is None
     unseen = dataclasses.replace(clip, channel_mask=np.arange(72) != JAW)
-    assert augment.rest_pose(unseen) is None
+    assert pauses.rest_pose(unseen) is None
     bad = dataclasses.replace(clip, frame_mask=clip.motion[:, JAW] > 0.1)
-    assert augment.rest_pose(bad) is None
+    assert pauses.rest_pose(bad) is None
 
 
 def test_inserted_pause_is_silent_and_at_rest(build):
@@ -226,9 +226,9 @@ def test_inserted_pause_is_silent_and_at_rest(build):
     rest = np.zeros(72, np.float32)
     lengths = []
     for seed in range(200):
-        before = augment.cut(clip, 0, 128)
-        after = augment.cut(clip, 0, 128)
-        augment.insert_pause(after, rest, np.random.default_rng(seed))
+        before = windows.cut(clip, 0, 128)
+        after = windows.cut(clip, 0, 128)
+        pauses.insert_pause(after, rest, np.random.default_rng(seed))
         changed = np.nonzero(before.motion[:, JAW] != after.motion[:, JAW])[0]
         first, last = changed[0], changed[-1]
         lengths.append((last - first + 1) / 50)
@@ -237,7 +237,7 @@ def test_inserted_pause_is_silent_and_at_rest(build):
         assert (np.abs(np.delete(power, changed) - 1) < 1e-5).all()
         inner = slice(first + 2, last - 1)
         assert db(power[inner].max()) < -30
-        assert np.abs(after.motion[first + 6 : last - 5, augment.LOWER_FACE]).max() == 0
+        assert np.abs(after.motion[first + 6 : last - 5, pauses.LOWER_FACE]).max() == 0
         upper = rig.GROUPS["upper_face"]
         np.testing.assert_array_equal(after.motion[:, upper], before.motion[:, upper])
         # Neither sound nor mouth jumps.
@@ -252,16 +252,16 @@ def test_pauses_come_as_often_as_asked_and_not_without_a_rest_pose(build):
     clip = build.clip(0, seconds=4.0)
     plain = run(clip, NONE)
     config = only(silence_prob=0.4)
-    rest = augment.rest_pose(clip)
+    rest = pauses.rest_pose(clip)
     changed = [
         not np.array_equal(run(clip, config, i, rest=rest).audio, plain.audio) for i in range(300)
     ]
     assert abs(np.mean(changed) - 0.4) < 0.08
     np.testing.assert_array_equal(run(clip, only(silence_prob=1.0)).audio, plain.audio)
-    short = augment.cut(build.clip(0, seconds=0.3), 0, 100)
-    augment.insert_pause(short, rest, np.random.default_rng(0))
+    short = windows.cut(build.clip(0, seconds=0.3), 0, 100)
+    pauses.insert_pause(short, rest, np.random.default_rng(0))
     np.testing.assert_array_equal(
-        short.motion, augment.cut(build.clip(0, seconds=0.3), 0, 100).motion
+        short.motion, windows.cut(build.clip(0, seconds=0.3), 0, 100).motion
     )
 
 
@@ -290,10 +290,10 @@ def test_mirror_twice_is_the_identity(build):
 def test_same_seed_same_window_and_switches_are_independent(build):
     clip = build.clip(3)
     full = AugmentConfig(silence_prob=0.5, mirror_prob=0.5)
-    rest = augment.rest_pose(clip)
+    rest = pauses.rest_pose(clip)
     for seed in range(20):
         a, b = run(clip, full, seed, rest=rest), run(clip, full, seed, rest=rest)
-        for field in dataclasses.fields(augment.Window):
+        for field in dataclasses.fields(windows.Window):
             np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name))
         # Without noise, the same pause, mirror and gain.
         quiet = run(clip, dataclasses.replace(full, noise_prob=0.0), seed, rest=rest)
@@ -310,6 +310,6 @@ def test_clips_are_never_written_to(build):
             clip,
             AugmentConfig(silence_prob=1.0, mirror_prob=0.5, speed=0.0),
             seed,
-            rest=augment.rest_pose(clip),
+            rest=pauses.rest_pose(clip),
         )
     assert records.encode(clip) == before

@@ -13,7 +13,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fjax.data import augment, records
+from a2fjax.data import records, windows
 from a2fjax.data.dataset import ClipSource
 from a2fjax.data.feature_cache import format as cache_format
 from a2fjax.data.feature_cache import inventory
@@ -146,7 +146,7 @@ def test_windows_are_where_their_motion_is(cached_once, index, start, frames, sp
     for at in (1.0, speed):
         window = read.window("0_x", entry, start, frames, at)
         assert window.shape == (frames, 3, 5) and window.dtype == np.float16
-        place = augment.cut(clip, start, frames, at).motion[:, 0]
+        place = windows.cut(clip, start, frames, at).motion[:, 0]
         own = sum(entry.id.encode()) % 97
         np.testing.assert_allclose(window[:, 1, 2], own + place / 8, rtol=1e-3)
 

@@ -265,10 +265,10 @@ def test_a_program_that_ends_without_closing_ends_quietly(shards):
 def test_data_room_needs_no_jax_to_read(shards):
     code = f"""
         import sys
-        from a2fjax.data import augment, dataset, records, window_sampler
+        from a2fjax.data import dataset, records, window_sampler, windows
         from a2fjax.data.identity import points
         clip = dataset.ClipSource([{str(shards)!r}], "train")[0]
-        augment.cut(clip, 0, 32)
+        windows.cut(clip, 0, 32)
         print(sorted(m for m in ("jax", "flax", "grain") if m in sys.modules))
     """
     done = subprocess.run(

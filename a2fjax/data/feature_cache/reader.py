@@ -169,7 +169,7 @@ class Reader:
         *,
         clip: records.Clip | None = None,
     ) -> np.ndarray:
-        """Returns the states [frames, S, D] float16 of a window, aligned with `augment.cut`.
+        """Returns the states [frames, S, D] float16 of a window, aligned with `windows.cut`.
 
         Frame t is frame `start + speed * t` of the clip, with linear interpolation between frames;
         the last frame is repeated beyond the clip's end.
