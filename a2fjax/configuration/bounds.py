@@ -9,23 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from a2fjax.errors import nearest
 from a2fjax.registry import Registry
-
-
-class Bound(Protocol):
-    """A condition that a value meets."""
-
-    @property
-    def text(self) -> str:
-        """The condition in a phrase: "above 0"."""
-        ...
-
-    def problem(self, value: Any) -> str:
-        """Returns "" for a value that meets the condition, else what follows it in the error."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,19 +27,6 @@ def num_shards() -> int:
     return math.prod(mesh.shape[name] for name in AXES)
 
 
-def shard_examples(x: Array, axis: int = 0) -> Array:
-    """Returns x sharded over the devices along the batch axis alone.
-
-    Args:
-      x: array of any shape.
-      axis: the batch axis.
-    """
-    parts = num_shards()
-    if parts == 1 or x.shape[axis] % parts:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, AXES))
-
-
 def replicate(tree: Any) -> Any:
     """Returns the tree with all arrays replicated, as parameters are for computing."""
     if num_shards() == 1:
