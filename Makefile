@@ -59,14 +59,12 @@ test: setup
 test-slow: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
-# These tests cover every use of jax, flax, optax, orbax and grain: loading, networks, tasks,
-# training, checkpoints, devices, compiled programs, inference. The other tests run on the first
-# Python only, because they use no other functions of these libraries.
-JAX_TESTS = tests/data/test_loader.py tests/diffusion tests/encoders/test_wav2vec2.py \
-  tests/encoders/test_whisper_network.py tests/infer/test_offline.py \
-  tests/infer/test_predictor.py tests/infer/test_streaming.py tests/models/test_conditioning.py \
-  tests/models/test_diffusion.py tests/models/test_gru.py tests/models/test_regression.py \
-  tests/plan tests/sharding tests/tasks tests/training
+# These tests cover every use of jax, flax, optax, orbax and grain once: loading, networks in their
+# tasks, training, checkpoints, devices, compiled programs, inference. The other tests run on the
+# first Python only, because they use no other functions of these libraries.
+JAX_TESTS = tests/data/test_loader.py tests/encoders/test_wav2vec2.py tests/infer/test_predictor.py \
+  tests/infer/test_streaming.py tests/models/test_gru.py tests/plan tests/sharding tests/tasks \
+  tests/training
 test-jax: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
 	  --ignore-glob='*nvidia*' --ignore=tests/training/test_encoders.py $(JAX_TESTS) $(ARGS)

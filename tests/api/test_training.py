@@ -80,6 +80,7 @@ def shards(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_survives_reload_and_init_from(shards, tmp_path, monkeypatch):
     (tmp_path / "my_tasks.py").write_text(TASK)
     monkeypatch.syspath_prepend(str(tmp_path))

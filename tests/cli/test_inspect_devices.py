@@ -65,6 +65,7 @@ def test_batches_that_do_not_divide_are_one_line(capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_report_and_json(capsys, tmp_path):
     links = ["--link-gbps", "100,10", "--mfu", "0.4", "--batch-per-device", "1"]
     code, out, _ = inspect(

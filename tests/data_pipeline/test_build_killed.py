@@ -52,6 +52,7 @@ def undisturbed(captures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_told_to_stop_it_ends_at_once_and_goes_on_later(
     tmp_path, head, make_actor, tell_again, workers
 ):

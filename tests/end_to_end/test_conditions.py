@@ -139,6 +139,7 @@ def result(plain):
     return evaluate(plain, resamples=500)
 
 
+@pytest.mark.slow
 def test_a_stranger_s_style_is_told_by_the_mesh(result):
     part = result["splits"]["test_subjects"]
     change = part["difference"]["mean_identity"]["rmse_ratio"]
@@ -205,6 +206,7 @@ def smile(model, emotion, frames=60):
     return motion[:, SMILE]
 
 
+@pytest.mark.slow
 def test_more_happiness_is_more_smile_steadily(plain):
     blends = [np.array([1 - x, x, 0, 0, 0]) for x in np.linspace(0, 1, 11)]
     mean = np.array([smile(plain, blend).mean() for blend in blends])
@@ -214,6 +216,7 @@ def test_more_happiness_is_more_smile_steadily(plain):
     assert steps.max() < 3 * steps.mean()
 
 
+@pytest.mark.slow
 def test_neutral_and_not_told_are_two_things(plain, result):
     neutral, happy, untold = (smile(plain, e).mean() for e in (*np.eye(5)[:2], np.zeros(5)))
     default = plain(np.random.default_rng(0).standard_normal(60 * 320).astype(np.float32) * 0.1)
@@ -224,6 +227,7 @@ def test_neutral_and_not_told_are_two_things(plain, result):
     assert part["difference"]["no_emotion"]["rmse_ratio"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_a_step_between_emotions_is_no_jump_of_the_face(plain, tmp_path):
     keys = '{"times": [0, 0.6], "weights": [{"neutral": 1}, {"happy": 1}], "interpolation": "step"}'
     (tmp_path / "step.json").write_text(keys)

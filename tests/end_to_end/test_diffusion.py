@@ -55,6 +55,7 @@ def student(trained, teacher):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_to_the_same_bytes(trained, teacher, tmp_path):
     """Noise levels and noise are functions of seed and step, like all that is drawn."""
     run = shutil.copytree(teacher, tmp_path / "again")
@@ -64,6 +65,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(trained, teacher, tmp_path
     same_parameters(run, teacher)
 
 
+@pytest.mark.slow
 def test_a_student_keeps_its_teacher_and_hears_as_it_does(teacher, student):
     average = checkpoints.load_params(teacher, 3, "ema")[1]
     found = checkpoints.load_params(student, 3)[1]
@@ -76,6 +78,7 @@ def test_a_student_keeps_its_teacher_and_hears_as_it_does(teacher, student):
     assert max(jax.tree.leaves(moved)) > 1e-5
 
 
+@pytest.mark.slow
 def test_a_student_goes_on_without_the_run_it_learns_from(trained, student, tmp_path):
     run = shutil.copytree(student, tmp_path / "again")
     shutil.rmtree(run / "checkpoints" / "3")
@@ -84,6 +87,7 @@ def test_a_student_goes_on_without_the_run_it_learns_from(trained, student, tmp_
     same_parameters(run, student)
 
 
+@pytest.mark.slow
 def test_both_are_sampled_and_measured_side_by_side(teacher, student, trained, tmp_path, capsys):
     wav = tmp_path / "in.wav"
     io.save(wav, 0.1 * np.random.default_rng(0).standard_normal(12_000).astype(np.float32))
@@ -116,6 +120,7 @@ def test_both_are_sampled_and_measured_side_by_side(teacher, student, trained, t
         ((*SMALL, "--config.model.sample.identity=2"), "condition_dropout"),
     ],
 )
+@pytest.mark.slow
 def test_what_does_not_fit_together_is_one_line(trained, tmp_path, capsys, changes, told):
     extra = () if "identity" not in changes[-1] else ("--config.model.condition_dropout=0",)
     assert main.main(trained.arguments(tmp_path / "run", *changes, *extra)) == 2

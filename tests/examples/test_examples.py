@@ -22,6 +22,7 @@ def test_every_example_is_run():
 
 
 @pytest.mark.parametrize("name", ORDER)
+@pytest.mark.slow
 def test_an_example_runs(folder, name):
     pytest.importorskip("matplotlib")
     environment = {**os.environ, "A2F_EXAMPLES": str(folder), "MPLBACKEND": "agg"}

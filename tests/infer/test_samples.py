@@ -148,6 +148,7 @@ def sampled(diffusion, **values):
     return predictor.Predictor(config, tasks.build(config), diffusion.params)
 
 
+@pytest.mark.slow
 def test_steps_sampler_seed_and_guidance_can_be_chosen_afterwards(diffusion, speech):
     audio = speech(1.0)
     plain = diffusion(audio)

@@ -66,6 +66,7 @@ def cache(shards, encoder, *arguments):
     return submit.main(["cache", str(shards), "--features", encoder, *arguments])
 
 
+@pytest.mark.slow
 def test_an_array_writes_the_same_files_as_the_command_alone(shards, encoder, capsys):
     assert cache(shards, encoder, "--elements", "2", "--max-parallel", "2") == 0
     folder = shards / "feature_cache"

@@ -428,6 +428,7 @@ def test_a_run_can_be_cancelled_after_its_submitting_process_was_killed(cli, cap
     assert [b["step"] for b in cli.starts("one")] == [0, 3]
 
 
+@pytest.mark.slow
 def test_concurrent_commands_see_what_the_others_did(cli):
     """The same sweep and the same name from three terminals: nothing runs twice."""
     words = ["submit", cli.experiment, "--name", "sw", "--sweep", FOUR, *cli.to]

@@ -78,6 +78,7 @@ def test_settings_keep_the_bounds(look, experiment, override, gathers, reduction
     check(found, gathers=gathers, reductions=reductions)
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_costs_no_more(look):
     experiment = f"{REGRESSION}:demo"
     one = look(

@@ -72,6 +72,7 @@ def shards(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_package_trains_live_and_cached_and_predicts(
     plugin, shards, tmp_path, capsys
 ):

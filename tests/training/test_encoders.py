@@ -270,6 +270,7 @@ def test_bytes_on_disk_do_not_hold_the_frozen_encoder(shards, tmp_path):
     assert bytes_of["frozen"] - bytes_of["without"] < 1e5
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit_without_the_original_weights(tuned, tmp_path):
     """Elsewhere, too: all it needs of the encoder is in the folder."""
     config, whole, done, _ = tuned
@@ -342,6 +343,7 @@ def test_another_encoder_is_another_run(tuned, tiny_encoders):
             train(dataclasses.replace(config, audio=audio), run)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_while_it_kept_its_encoders_starts_again(shards, tiny_encoders, tmp_path):
     features = ("mel", tiny_encoders["hubert"], tiny_encoders["whisper"])
     config = make_config(shards, *features, steps=2)

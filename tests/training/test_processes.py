@@ -132,6 +132,7 @@ def three(tmp_path_factory):
     return job.run
 
 
+@pytest.mark.slow
 def test_a_stop_of_one_process_is_one_of_all_and_goes_on_to_the_bit(
     start, undisturbed, tmp_path, checksum
 ):
