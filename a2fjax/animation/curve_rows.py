@@ -57,12 +57,12 @@ def rate(where: str, key: str, value: Any) -> float:
     text = str(value)
     try:
         above, _, below = text.partition("/")
-        found = float(above) / float(below or 1)
+        ratio = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
-        found = np.nan
-    if isinstance(value, bool) or not (np.isfinite(found) and found > 0):
+        ratio = np.nan
+    if isinstance(value, bool) or not (np.isfinite(ratio) and ratio > 0):
         raise InputError(f"{where}: {key} is {text[:40]!r}, expected frames a second")
-    return found
+    return ratio
 
 
 def number(where: str, name: str, value: Any) -> float:
@@ -78,11 +78,11 @@ def number(where: str, name: str, value: Any) -> float:
         value = value if parsed is None else parsed
     if isinstance(value, (int, float)):
         try:
-            found = float(value)
+            parsed = float(value)
         except OverflowError:
-            found = np.inf
-        if not np.isinf(found):
-            return found
+            parsed = np.inf
+        if not np.isinf(parsed):
+            return parsed
     raise InputError(f"{where}: {name} is {str(value)[:40]!r}, expected a finite number")
 
 
@@ -131,10 +131,10 @@ def clocks(where: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> Clocks:
         texts = ["" if c is None else str(c).strip() for c in values]
         missing = text_files.MISSING
         return {"timecodes": tuple("" if t.lower() in missing else t for t in texts)}
-    found = np.array([number(where[i], name, c) for i, c in enumerate(values)], np.float64)
+    numbers = np.array([number(where[i], name, c) for i, c in enumerate(values)], np.float64)
     if kind == "frame":
-        return {"numbers": found}
-    return {"times": found * columns.SECONDS[kind]}
+        return {"numbers": numbers}
+    return {"times": numbers * columns.SECONDS[kind]}
 
 
 def is_number(text: str) -> bool:

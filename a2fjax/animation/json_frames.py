@@ -62,9 +62,9 @@ class Frame:
         if isinstance(node, dict):
             self._collect_object(node, depth)
         elif isinstance(node, list) and node:
-            found = categories(node)
-            if found is not None:
-                self._collect_categories(found)
+            scores = categories(node)
+            if scores is not None:
+                self._collect_categories(scores)
             elif all(isinstance(v, SCALARS) for v in node):
                 # The frame itself or the list under the most likely key.
                 if self.row is None or columns.plain(key) in FRAME_KEYS:
@@ -90,11 +90,11 @@ class Frame:
                     continue  # a label
                 self._add(key, value)
 
-    def _collect_categories(self, found: list[tuple[str, Any]]) -> None:
+    def _collect_categories(self, scores: list[tuple[str, Any]]) -> None:
         self.faces += 1
         if self.faces > 1:
             return
-        for name, score in found:
+        for name, score in scores:
             self._add(name, score)
 
     def _add(self, name: str, value: Any) -> None:
@@ -119,10 +119,10 @@ def _category(item: Any) -> tuple[str, Any] | None:
 
 def categories(node: list[Any]) -> list[tuple[str, Any]] | None:
     """Returns (name, score) of each item of a list of categories; None for another list."""
-    found = []
+    scores = []
     for item in node:
         category = _category(item)
         if category is None:
             return None
-        found.append(category)
-    return found or None
+        scores.append(category)
+    return scores or None

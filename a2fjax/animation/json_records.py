@@ -50,8 +50,8 @@ def read(path: Path, resolver: columns.Resolver) -> Rows:
       InputError: not JSON, no frames in it, or frames that do not fit their names.
     """
     data = text_files.read_json(path)
-    found = azure_visemes.find(path, data)
-    return _Finder(path, data, resolver).rows() if found is None else found
+    rows = azure_visemes.find(path, data)
+    return _Finder(path, data, resolver).rows() if rows is None else rows
 
 
 class _Finder:
@@ -65,8 +65,8 @@ class _Finder:
         self.objects = list(_objects(data, 3))
         self.name_lists = [
             value
-            for found in self.objects
-            for key, value in found.items()
+            for node in self.objects
+            for key, value in node.items()
             if _is_strings(value) and columns.plain(key) not in ("units",)
         ]
 
@@ -82,14 +82,14 @@ class _Finder:
                 empty = True
                 continue
             try:
-                found = self._table(frames, keys)
+                table = self._table(frames, keys)
             except InputError as error:
                 fault = fault or error
                 continue
-            if any(self.is_name(name) for name in found.names):
-                return found
-            if found.names and fault is None:
-                fault = self._unknown(found.names)
+            if any(self.is_name(name) for name in table.names):
+                return table
+            if table.names and fault is None:
+                fault = self._unknown(table.names)
         if fault is not None:
             raise fault
         if empty:
@@ -115,8 +115,8 @@ class _Finder:
             else:
                 yield self.data, None
             return
-        for found in self.objects:
-            turned = _rows_of_columns(found, self.is_name)
+        for node in self.objects:
+            turned = _rows_of_columns(node, self.is_name)
             if turned is not None:
                 yield turned, None
 
@@ -124,14 +124,14 @@ class _Finder:
                 plain = columns.plain(key)
                 return FRAME_KEYS.index(plain) if plain in FRAME_KEYS else len(FRAME_KEYS)
 
-            for key in sorted(found, key=rank):
-                value = found[key]
+            for key in sorted(node, key=rank):
+                value = node[key]
                 if isinstance(value, dict) and value and all(map(curve_rows.is_number, value)):
                     yield list(value.values()), list(value)
                 elif isinstance(value, list) and _may_be_frames(value, rank(key)):
                     yield value, None
-            if found and all(map(curve_rows.is_number, found)):
-                yield list(found.values()), list(found)
+            if node and all(map(curve_rows.is_number, node)):
+                yield list(node.values()), list(node)
 
     def _table(self, frames: list[Any], keys: list[str] | None) -> Rows:
         where = [f"{self.path}: frame {n}" for n in range(len(frames))]
@@ -146,13 +146,13 @@ class _Finder:
                 cells.setdefault(name, values[:, i].tolist())
         kept = [i for i, name in enumerate(names) if not self.resolver.is_clock(name)]
         names, values = [names[i] for i in kept], values[:, kept]
-        found = curve_rows.clocks(where, cells)
-        if not found and keys is not None:
+        clock = curve_rows.clocks(where, cells)
+        if not clock and keys is not None:
             numbers = np.array(keys, np.float64)
             is_whole = (numbers == np.rint(numbers)).all()
-            found = {"numbers": numbers} if is_whole else {"times": numbers}
-        if not found:
-            found = self._separate_times(len(frames))
+            clock = {"numbers": numbers} if is_whole else {"times": numbers}
+        if not clock:
+            clock = self._separate_times(len(frames))
         observed = self._observed(names)
         many = sum(f.faces > 1 for f in parsed)
         seen = np.array([f.seen and f.faces <= 1 for f in parsed])
@@ -167,7 +167,7 @@ class _Finder:
             notes=(f"{many} of {len(frames)} frames with more than one face left out",)
             if many
             else (),
-            **found,
+            **clock,
         )
 
     def _values(self, parsed: list[Frame]) -> tuple[list[str], np.ndarray, bool]:
@@ -226,8 +226,8 @@ class _Finder:
     def _fps(self) -> float:
         by_key = [
             (curve_rows.RATES.index(columns.plain(key)), depth, key, value)
-            for depth, found in enumerate(self.objects)
-            for key, value in found.items()
+            for depth, node in enumerate(self.objects)
+            for key, value in node.items()
             if columns.plain(key) in curve_rows.RATES and value is not None
         ]
         if not by_key:
@@ -238,8 +238,8 @@ class _Finder:
     def _separate_times(self, count: int) -> curve_rows.Clocks:
         cells = {
             key: value
-            for found in self.objects
-            for key, value in found.items()
+            for node in self.objects
+            for key, value in node.items()
             if isinstance(value, list)
             and columns.clock_kind(key)
             and value
@@ -267,7 +267,7 @@ def _objects(data: Any, depth: int) -> Iterator[dict[str, Any]]:
     level = [data] if isinstance(data, dict) else []
     for _ in range(depth):
         yield from level
-        level = [v for found in level for v in found.values() if isinstance(v, dict)]
+        level = [v for node in level for v in node.values() if isinstance(v, dict)]
 
 
 def _is_strings(value: Any) -> bool:
@@ -284,12 +284,12 @@ def _may_be_frames(value: list[Any], rank: int) -> bool:
 
 
 def _rows_of_columns(
-    found: dict[str, Any], is_name: Callable[[str], bool]
+    node: dict[str, Any], is_name: Callable[[str], bool]
 ) -> list[dict[str, Any]] | None:
     """Returns the rows of an object that holds one list, or one object of rows, for each name."""
     series = {
         key: list(value.values()) if isinstance(value, dict) else value
-        for key, value in found.items()
+        for key, value in node.items()
         if (isinstance(value, (list, dict)) and value)
         and (is_name(key) or columns.clock_kind(key) or columns.is_flag(key))
     }

@@ -57,26 +57,26 @@ def readable(path: Path) -> Path | Rewritten:
     size = path.stat().st_size
     with path.open("rb") as file:
         tag = file.read(12)[:4]
-        found = _chunks(file)
-        if found is None:
+        chunk = _chunks(file)
+        if chunk is None:
             return path
-        rest = size - found.start
-        missing = found.stated - rest
-        if is_placeholder(found.stated, found.block):
-            to_end = missing >= 0 or not _is_chunks(file, found.start + found.stated, size)
-        elif missing >= found.block:
+        rest = size - chunk.start
+        missing = chunk.stated - rest
+        if is_placeholder(chunk.stated, chunk.block):
+            to_end = missing >= 0 or not _is_chunks(file, chunk.start + chunk.stated, size)
+        elif missing >= chunk.block:
             raise InputError(
                 f"audio {path}: cut short, {missing} bytes of samples that its header states are"
                 " missing"
             )
         else:
-            to_end = not found.stated and rest > 0 and not _is_chunks(file, found.start, size)
-            if found.stated and _joined(file, found.start + found.stated, size):
+            to_end = not chunk.stated and rest > 0 and not _is_chunks(file, chunk.start, size)
+            if chunk.stated and _joined(file, chunk.start + chunk.stated, size):
                 raise joined(path)
-    right = rest // found.block * found.block if to_end else min(found.stated, rest)
-    if right == found.stated and tag != b"BW64":
+    right = rest // chunk.block * chunk.block if to_end else min(chunk.stated, rest)
+    if right == chunk.stated and tag != b"BW64":
         return path
-    return Rewritten(path, _header(found.format, right, right // found.block), found.start)
+    return Rewritten(path, _header(chunk.format, right, right // chunk.block), chunk.start)
 
 
 def joined(path: Path) -> InputError:

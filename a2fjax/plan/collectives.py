@@ -84,7 +84,7 @@ def count(program: hlo.Program, devices: int, per_host: int = 8) -> list[Collect
       devices: number of devices, numbered in the order of the mesh.
       per_host: devices per host; devices of a host are adjacent in that order.
     """
-    found = []
+    collectives = []
     for computation, instruction, times in hlo.walk(program):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
@@ -99,7 +99,7 @@ def count(program: hlo.Program, devices: int, per_host: int = 8) -> list[Collect
             size *= group
         hosts = max(len({device // per_host for device in g}) for g in groups)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
-        found.append(
+        collectives.append(
             Collective(
                 kind=kind,
                 dtype=max(operands, key=lambda a: a.bytes).dtype if operands else "",
@@ -112,7 +112,7 @@ def count(program: hlo.Program, devices: int, per_host: int = 8) -> list[Collect
                 source=source[1] if source else "",
             )
         )
-    return found
+    return collectives
 
 
 def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...]]:
@@ -142,8 +142,8 @@ def groups_of(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...
     named = _MESH.search(text)
     if named:
         order_of = _device_ids(named[2])
-        found = _of_axes(named[1], named[3])
-        return [tuple(order_of[i] for i in row) for row in found] if order_of else found
+        groups = _of_axes(named[1], named[3])
+        return [tuple(order_of[i] for i in row) for row in groups] if order_of else groups
     if "replica_groups" in text:
         at = text.index("replica_groups")
         raise ValueError(f"groups of devices in an unknown notation: {text[at : at + 80]}")
@@ -159,8 +159,8 @@ def _device_ids(text: str) -> list[int] | None:
     if listed:
         return listed
     ids = np.arange(int(np.prod(shape))).reshape(shape)
-    found: list[int] = (ids.transpose(order) if order else ids).reshape(-1).tolist()
-    return found
+    members: list[int] = (ids.transpose(order) if order else ids).reshape(-1).tolist()
+    return members
 
 
 def _of_axes(mesh: str, over: str) -> list[tuple[int, ...]]:
@@ -187,7 +187,7 @@ def _numbers(text: str | None) -> list[int]:
     return [int(n) for n in (text or "").split(",") if n.strip()]
 
 
-def summary(found: Sequence[Collective]) -> list[dict[str, object]]:
+def summary(collectives: Sequence[Collective]) -> list[dict[str, object]]:
     """Returns one row per kind, type and group, sorted by bytes on the wire, largest first.
 
     Returns:
@@ -195,7 +195,7 @@ def summary(found: Sequence[Collective]) -> list[dict[str, object]]:
       of the arrays) and "wire" (total bytes that one device sends).
     """
     rows: dict[tuple[str, str, int, int], dict[str, float]] = {}
-    for c in found:
+    for c in collectives:
         row = rows.setdefault(
             (c.kind, c.dtype, c.group, c.hosts), {"count": 0, "bytes": 0, "wire": 0.0}
         )

@@ -14,14 +14,14 @@ def whole(facts: Mapping[str, Any], speeds: Speeds) -> dict[str, Any]:
     return {**facts, "room": room(facts), "predicted": predict(facts, speeds)}
 
 
-def lines(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
+def lines(results: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
     """Returns the report: a table of all topologies, the collectives of each, and assumptions.
 
     Args:
-      found: results of `whole`.
+      results: results of `whole`.
       speeds: assumed speeds of the predictions.
     """
-    first = found[0]
+    first = results[0]
     numbers = first["parameters"]
     out = [
         f"  {numbers['trained']:,} trained parameters, {numbers['constant']:,} constant; "
@@ -32,26 +32,26 @@ def lines(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
         "devices", "mesh", "batch", "each", "GB held", "GB temp", "GB a device", "fits",
         "GFLOP each", "MB sent", "compute", "exchange", "step", "efficiency",
     )  # fmt: skip
-    out += table([_row(each) for each in found], header)
-    for each in found:
+    out += table([_row(each) for each in results], header)
+    for each in results:
         out += ["", f"  {each['topology']}", *_exchange(each), *_remarks(each)]
-    return [*out, "", *_assumptions(found, speeds)]
+    return [*out, "", *_assumptions(results, speeds)]
 
 
-def _row(found: Mapping[str, Any]) -> tuple[str, ...]:
-    memory, guess, devices = found["memory"], found["predicted"], found["devices"]
+def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    memory, guess, devices = result["memory"], result["predicted"], result["devices"]
     held = memory["arguments"] + memory["outputs"] - memory["aliased"]
-    sent = sum(row["wire"] for row in found["collectives"])
+    sent = sum(row["wire"] for row in result["collectives"])
     return (
-        found["topology"],
-        f"{found['mesh']['data']} x {found['mesh']['fsdp']}",
-        str(found["batch_size"]),
-        f"{found['batch_size'] / devices:g}",
+        result["topology"],
+        f"{result['mesh']['data']} x {result['mesh']['fsdp']}",
+        str(result["batch_size"]),
+        f"{result['batch_size'] / devices:g}",
         f"{held / 1e9:.2f}",
         f"{memory['temporaries'] / 1e9:.2f}",
-        f"{found['room']['bytes'] / 1e9:.2f}",
-        "yes" if found["room"]["fits"] else "NO",
-        f"{sum(found['flops'].values()) / devices / 1e9:.1f}",
+        f"{result['room']['bytes'] / 1e9:.2f}",
+        "yes" if result["room"]["fits"] else "NO",
+        f"{sum(result['flops'].values()) / devices / 1e9:.1f}",
         f"{sent / 1e6:.2f}",
         _ms(guess["compute"]),
         _ms(guess["exchange"]),
@@ -64,7 +64,7 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
 
 
-def _exchange(found: Mapping[str, Any]) -> list[str]:
+def _exchange(result: Mapping[str, Any]) -> list[str]:
     rows = [
         (
             row["kind"],
@@ -75,7 +75,7 @@ def _exchange(found: Mapping[str, Any]) -> list[str]:
             _size(row["bytes"]),
             _size(row["wire"]),
         )
-        for row in found["collectives"]
+        for row in result["collectives"]
     ]
     if not rows:
         return ["    no device tells another anything"]
@@ -87,8 +87,8 @@ def _size(size: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e4 else f"{size:.0f} B"
 
 
-def _remarks(found: Mapping[str, Any]) -> list[str]:
-    space, guess = found["room"], found["predicted"]
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+    space, guess = result["room"], result["predicted"]
     limit = f"{MEMORY / 1e9:.0f} GB of an H100"
     total = f"{space['bytes'] / 1e9:.2f} GB"
     if not space["fits"]:
@@ -103,24 +103,24 @@ def _remarks(found: Mapping[str, Any]) -> list[str]:
     out += space["help"]
     if guess["kernels"] > guess["flops"]:
         out.append(
-            f"short kernels bound it: {found['kernels']:,} a step take {_ms(guess['kernels'])}, "
+            f"short kernels bound it: {result['kernels']:,} a step take {_ms(guess['kernels'])}, "
             f"products {_ms(guess['flops'])}; a larger batch a device costs next to nothing"
         )
-    if found["unknown_loops"]:
-        out.append(f"{found['unknown_loops']} loop(s) of unknown length are counted once")
-    if found["warnings"]:
-        count = len(found["warnings"])
+    if result["unknown_loops"]:
+        out.append(f"{result['unknown_loops']} loop(s) of unknown length are counted once")
+    if result["warnings"]:
+        count = len(result["warnings"])
         out.append(
             f"XLA moves arrays as a whole in {count} place(s): they are cut in two ways that do "
             "not fit"
         )
-    seconds = found["seconds"]
+    seconds = result["seconds"]
     out.append(f"traced in {seconds['trace']} s, compiled in {seconds['compile']} s")
     return [f"    {line}" for line in out]
 
 
-def _assumptions(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
-    precision = found[0]["precision"]
+def _assumptions(results: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str]:
+    precision = results[0]["precision"]
     peak = PEAK[precision] / 1e12
     name = "bf16" if precision == "bfloat16" else "TF32"
     out = [
@@ -135,9 +135,9 @@ def _assumptions(found: Sequence[Mapping[str, Any]], speeds: Speeds) -> list[str
         "  ring algorithms; eight devices a host; groups on several hosts use all their cards",
         "  step and efficiency: exchange hidden behind computing as far as possible, and not at "
         "all; efficiency is against one device with the same batch of its own",
-        f"  compiled by jax {found[0]['jax']}, nothing run; loading data is not part of it",
+        f"  compiled by jax {results[0]['jax']}, nothing run; loading data is not part of it",
     ]
-    if any(each["topology"].startswith("cpu") for each in found):
+    if any(each["topology"].startswith("cpu") for each in results):
         out.append(
             "  cpu: a program for CPUs, which all-reduces where GPUs reduce-scatter and has "
             "float32 where they have bfloat16, with memory, links and speeds as of H100s; kernels "

@@ -119,10 +119,10 @@ def _quality(folder: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         if not path.exists():
             return {}, []
-        found = budgets.load_json(path)
+        report = budgets.load_json(path)
     except InputError as error:
         return {}, [str(error)]
-    return (found, []) if isinstance(found, dict) else ({}, [f"{path}: is not a quality report"])
+    return (report, []) if isinstance(report, dict) else ({}, [f"{path}: is not a quality report"])
 
 
 def summary_lines(folder: str | Path) -> list[str]:
@@ -131,27 +131,27 @@ def summary_lines(folder: str | Path) -> list[str]:
     Raises:
       InputError: as for `read`.
     """
-    found = read(folder)
-    out = [*_head(found), *_problems(found), ""]
-    by_language = _counted(found, lambda c: c.get("language", ""), "language")
-    if not all("language" in clip for clip in found.clips):
-        by_language = _languages(found)
+    dataset = read(folder)
+    out = [*_head(dataset), *_problems(dataset), ""]
+    by_language = _counted(dataset, lambda c: c.get("language", ""), "language")
+    if not all("language" in clip for clip in dataset.clips):
+        by_language = _languages(dataset)
     out += beside(
         [
-            _counted(found, lambda c: c["split"], "split", order=records.SPLITS),
-            _counted(found, lambda c: c["emotion"], "emotion"),
+            _counted(dataset, lambda c: c["split"], "split", order=records.SPLITS),
+            _counted(dataset, lambda c: c["emotion"], "emotion"),
             by_language,
         ]
     )
-    out += beside([_subjects(found), _moving(found)])
-    out += [*_channels(found), ""]
-    out += _provenance(found)
-    out += _caches(found)
+    out += beside([_subjects(dataset), _moving(dataset)])
+    out += [*_channels(dataset), ""]
+    out += _provenance(dataset)
+    out += _caches(dataset)
     return out
 
 
-def _head(found: DatasetSummary) -> list[str]:
-    manifest, folder = found.manifest, found.folder
+def _head(dataset: DatasetSummary) -> list[str]:
+    manifest, folder = dataset.manifest, dataset.folder
     size = sum((folder / shard.file).stat().st_size for shard in manifest.shards)
     held_out = sum(s.held_out for s in manifest.subjects)
     meshes = sum(s.mesh is not None for s in manifest.subjects)
@@ -159,21 +159,21 @@ def _head(found: DatasetSummary) -> list[str]:
     level = manifest.statistics.get("speech_level_db")
     return [
         f"shards {folder}: {kind}, schema {manifest.schema}, rig {manifest.rig}",
-        f"  {len(found.clips)} clips, {found.seconds() / 3600:.2f} hours, "
+        f"  {len(dataset.clips)} clips, {dataset.seconds() / 3600:.2f} hours, "
         f"{count(len(manifest.subjects), 'subject')} ({held_out} held out, {meshes} with a mesh), "
-        f"{count(len({c['sentence'] for c in found.clips}), 'sentence')}, "
+        f"{count(len({c['sentence'] for c in dataset.clips}), 'sentence')}, "
         f"{count(len(manifest.shards), 'file')}, {size / 1e6:.1f} MB"
         + (f", speech at {level:.0f} dB" if level is not None else ""),
     ]
 
 
-def _problems(found: DatasetSummary) -> list[str]:
-    out = [line for problem in found.problems for line in wrapped(problem)]
-    if found.unreadable:
-        number = len(found.unreadable)
-        tried = number + found.records_read
+def _problems(dataset: DatasetSummary) -> list[str]:
+    out = [line for problem in dataset.problems for line in wrapped(problem)]
+    if dataset.unreadable:
+        number = len(dataset.unreadable)
+        tried = number + dataset.records_read
         out += wrapped(
-            f"{number} of {tried} records tried cannot be read; first: {found.unreadable[0]}"
+            f"{number} of {tried} records tried cannot be read; first: {dataset.unreadable[0]}"
         )
     return out
 
@@ -184,14 +184,14 @@ def count(number: int, what: str) -> str:
 
 
 def _counted(
-    found: DatasetSummary,
+    dataset: DatasetSummary,
     key: Callable[[dict[str, Any]], Any],
     title: str,
     order: Sequence[str] = (),
 ) -> list[str]:
     clips: Counter[str] = Counter()
     frames: Counter[str] = Counter()
-    for clip in found.clips:
+    for clip in dataset.clips:
         name = str(key(clip)) or "unknown"
         clips[name] += 1
         frames[name] += clip["frames"]
@@ -209,24 +209,26 @@ def _hours(frames: float) -> str:
     return f"{frames / rig.FPS / 3600:.3f}"
 
 
-def _languages(found: DatasetSummary) -> list[str]:
-    ordered = sorted(found.languages.items(), key=lambda item: -item[1])[:_ROWS]
-    exact = found.records_read == len(found.clips)
+def _languages(dataset: DatasetSummary) -> list[str]:
+    ordered = sorted(dataset.languages.items(), key=lambda item: -item[1])[:_ROWS]
+    exact = dataset.records_read == len(dataset.clips)
     rows = [(name or "unknown", _hours(frames)) for name, frames in ordered]
-    return table(rows, ("language", "hours" if exact else f"hours (of {found.records_read} clips)"))
+    return table(
+        rows, ("language", "hours" if exact else f"hours (of {dataset.records_read} clips)")
+    )
 
 
-def _subjects(found: DatasetSummary) -> list[str]:
-    held_out = {s.id for s in found.manifest.subjects if s.held_out}
+def _subjects(dataset: DatasetSummary) -> list[str]:
+    held_out = {s.id for s in dataset.manifest.subjects if s.held_out}
     return _counted(
-        found,
+        dataset,
         lambda c: c["subject"] + (" (held out)" if c["subject"] in held_out else ""),
         "subject",
     )
 
 
-def _moving(found: DatasetSummary) -> list[str]:
-    statistics, mask = found.manifest.statistics, found.mask
+def _moving(dataset: DatasetSummary) -> list[str]:
+    statistics, mask = dataset.manifest.statistics, dataset.mask
     mean, std = (np.asarray(statistics.get(f"motion_{k}", []), float) for k in ("mean", "std"))
     if not len(mean) == len(std) == rig.NUM_CHANNELS:
         return []
@@ -239,8 +241,8 @@ def _moving(found: DatasetSummary) -> list[str]:
     return out
 
 
-def _channels(found: DatasetSummary) -> list[str]:
-    mask, share = found.mask, found.channel_share
+def _channels(dataset: DatasetSummary) -> list[str]:
+    mask, share = dataset.mask, dataset.channel_share
     parts = [f"{r} {mask[rig.GROUPS[r]].sum()}/{len(rig.GROUPS[r])}" for r in _REGIONS]
     out = [f"  observed channels: {mask.sum()} of {rig.NUM_CHANNELS} ({', '.join(parts)})"]
     missing = [name for name, seen in zip(rig.CHANNELS, mask, strict=True) if not seen]
@@ -255,8 +257,8 @@ def _channels(found: DatasetSummary) -> list[str]:
         for part, names in sorted(groups.items()):
             text = f"in {part:.0%} of clips: {', '.join(grouped(names))}"
             out += wrapped(text)
-        if found.records_read < len(found.clips):
-            out.append(f"    (of {found.records_read} clips that were read)")
+        if dataset.records_read < len(dataset.clips):
+            out.append(f"    (of {dataset.records_read} clips that were read)")
     return out
 
 
@@ -278,11 +280,11 @@ def wrapped(text: str, indent: str = "  ") -> list[str]:
     )
 
 
-def _provenance(found: DatasetSummary) -> list[str]:
-    source = found.manifest.source
+def _provenance(dataset: DatasetSummary) -> list[str]:
+    source = dataset.manifest.source
     out = []
     if source.get("input") or source.get("layout"):
-        rates = _rates(found)
+        rates = _rates(dataset)
         out += wrapped(
             f"built from {source.get('input', 'unknown')}, layout {source.get('layout', 'unknown')}"
             + (f", {rates}" if rates else "")
@@ -302,16 +304,16 @@ def _provenance(found: DatasetSummary) -> list[str]:
     notes = source.get("warnings") or []
     if notes:
         out += wrapped(f"{count(len(notes), 'warning')}, first: {notes[0]}")
-    page = found.folder / "quality.html"
+    page = dataset.folder / "quality.html"
     if page.is_file():
         out.append(f"  quality report: {page}")
     return out
 
 
-def _caches(found: DatasetSummary) -> list[str]:
+def _caches(dataset: DatasetSummary) -> list[str]:
     """Returns a table of the feature caches, empty if there are none."""
     rows = []
-    for cache in inventory.caches(found.folder, found.manifest):
+    for cache in inventory.caches(dataset.folder, dataset.manifest):
         kind, layers = (str(cache.encoder.get(k, "?")) for k in ("kind", "layers"))
         shape = f"{cache.spec.states} x {cache.spec.width}" if cache.spec else "?"
         size = f"{cache.size / 1e6:.1f} MB"
@@ -322,10 +324,10 @@ def _caches(found: DatasetSummary) -> list[str]:
     return ["", *table(rows, header)]
 
 
-def _rates(found: DatasetSummary) -> str:
+def _rates(dataset: DatasetSummary) -> str:
     """Returns the frame rates of the captures, from the quality report or the settings."""
     rates: Counter[str] = Counter()
-    for take in found.quality.get("takes") or ():
+    for take in dataset.quality.get("takes") or ():
         motion = take.get("motion") if isinstance(take, dict) else None
         rate = motion.get("fps") if isinstance(motion, dict) else None
         if isinstance(rate, (int, float)) and rate > 0:
@@ -336,7 +338,7 @@ def _rates(found: DatasetSummary) -> str:
             for r, n in rates.most_common(4)
         ]
         return ", ".join(some) + (f" and {len(rates) - 4} other rates" if len(rates) > 4 else "")
-    fps = (found.manifest.source.get("settings") or {}).get("fps") or 0
+    fps = (dataset.manifest.source.get("settings") or {}).get("fps") or 0
     return f"{fps:g} fps" if fps else ""
 
 

@@ -101,27 +101,27 @@ def check_frames(
         return  # `geometry.displacements` reports it
     with np.errstate(invalid="ignore"):  # Vertices that dropped out are NaN, damaged ones infinite.
         frames = sample_frames(vertices) @ (scale * np.asarray(axes, np.float64)).T
-    found = compare(frames, neutral, deltas, keep=keep, stable=stable)
-    if found is None:
+    change = compare(frames, neutral, deltas, keep=keep, stable=stable)
+    if change is None:
         return
-    if found.mirrored:
+    if change.mirrored:
         raise InputError(
             f"{name}: its vertices are a mirror image of the rig's neutral (a left-handed export?):"
             f" give --config.axes={axes_name(np.diag([-1.0, 1.0, 1.0]) @ axes)}"
         )
-    if found.shift or found.misplaced:
-        which = f"all {len(neutral)}" if found.shift else f"{found.misplaced} of {len(keep)}"
-        how = f" (shifted by {found.shift})" if found.shift else ""
+    if change.shift or change.misplaced:
+        which = f"all {len(neutral)}" if change.shift else f"{change.misplaced} of {len(keep)}"
+        how = f" (shifted by {change.shift})" if change.shift else ""
         raise InputError(
             f"{name}: {which} vertices are in another order than the rig's{how}: export it in the "
             "rig's order"
         )
-    if not 1.0 / size_limit <= found.size <= size_limit:
-        raise InputError(f"{name}: {_unit_problem(found.size, scale)}")
-    if found.apart > _APART:
+    if not 1.0 / size_limit <= change.size <= size_limit:
+        raise InputError(f"{name}: {_unit_problem(change.size, scale)}")
+    if change.apart > _APART:
         raise InputError(
             f"{name}: not the rig's mesh: half of its vertices are at least "
-            f"{100 * found.apart:.0f} % of the head's radius from their place (another order of "
+            f"{100 * change.apart:.0f} % of the head's radius from their place (another order of "
             "vertices, or another mesh)"
         )
 

@@ -30,19 +30,19 @@ def visible(
     """
     lead = specs[0]
     scheduler = schedulers.get(lead.scheduler)
-    found = list(reads)
+    needed = list(reads)
     if scheduler.capabilities.remote:
         for spec in specs:
-            found += of_config(spec.config["config"]) if spec.config else []
+            needed += of_config(spec.config["config"]) if spec.config else []
     else:
-        found += [path for spec in specs for path in _local(spec)]
+        needed += [path for spec in specs for path in _local(spec)]
         # Relative paths of settings are resolved there.
         writes = [*writes, lead.directory]
     caches = {}
     if scheduler.contained(lead.options) and not scheduler.capabilities.remote:
         caches = _caches()
-        found += [path for path in caches.values() if path.startswith("/")]
-    options = scheduler.with_paths(lead.options, list(dict.fromkeys(found)), writes)
+        needed += [path for path in caches.values() if path.startswith("/")]
+    options = scheduler.with_paths(lead.options, list(dict.fromkeys(needed)), writes)
     return [
         dataclasses.replace(spec, options=options, environment={**caches, **spec.environment})
         for spec in specs
@@ -72,9 +72,9 @@ def _caches() -> dict[str, str]:
     hub = os.environ.get("HF_HUB_CACHE") or os.path.join(
         os.environ.get("HF_HOME") or os.path.join(home, "huggingface"), "hub"
     )
-    found = {} if own is None else {user_cache.VARIABLE: str(own), "HF_HUB_CACHE": hub}
-    found = {name: path for name, path in found.items() if Path(path).is_dir()}
-    return found if own is not None else {user_cache.VARIABLE: "off"}
+    variables = {} if own is None else {user_cache.VARIABLE: str(own), "HF_HUB_CACHE": hub}
+    variables = {name: path for name, path in variables.items() if Path(path).is_dir()}
+    return variables if own is not None else {user_cache.VARIABLE: "off"}
 
 
 def _local(spec: JobSpec) -> Iterator[str]:

@@ -127,8 +127,8 @@ def _wrong_files(
       what: identifies the encoder.
       say: called with damaged files; None checks headers only.
     """
-    found = {shard.file: _wrong(shards, shard, folder, what) for shard in chosen}
-    good = [] if say is None else [name for name, problem in found.items() if not problem]
+    problems = {shard.file: _wrong(shards, shard, folder, what) for shard in chosen}
+    good = [] if say is None else [name for name, problem in problems.items() if not problem]
     if good and say is not None:
         say(f"checking the states of {len(good)} files")
         for name in good:
@@ -136,9 +136,9 @@ def _wrong_files(
             try:
                 cache_format.check_states(path, cache_format.read_header(path))
             except records.BadRecord as error:
-                found[name] = f"is damaged ({error})"
-                say(f"{path}: {found[name]}: writing it again")
-    return found
+                problems[name] = f"is damaged ({error})"
+                say(f"{path}: {problems[name]}: writing it again")
+    return problems
 
 
 def _wrong(shards: Path, shard: records.Shard, folder: Path, what: cache_format.FeatureSpec) -> str:
@@ -239,7 +239,7 @@ class _Work:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         path = self.folder / shard.file
-        found: dict[int, cache_format.ClipRecords] = {}
+        written: dict[int, cache_format.ClipRecords] = {}
         with files.atomic_write(path) as temporary:
             writer = ArrayRecordWriter(str(temporary), cache_format.WRITER_OPTIONS)
             try:
@@ -251,13 +251,15 @@ class _Work:
                     for k, clip, values in zip(there, there.values(), states, strict=True):
                         for record in self._records(path, clip, values):
                             writer.write(record)
-                        found[k] = cache_format.ClipRecords(clip.frames, records.sound(clip), first)
+                        written[k] = cache_format.ClipRecords(
+                            clip.frames, records.sound(clip), first
+                        )
                         first += cache_format.chunk_count(clip.frames)
                     for k in set(clips) - set(there):
-                        found[k] = cache_format.ClipRecords(shard.clips[k]["frames"], "", -1)
+                        written[k] = cache_format.ClipRecords(shard.clips[k]["frames"], "", -1)
                     self.done += sum(shard.clips[k]["frames"] for k in members)
                     self._tell()
-                places = {clip["id"]: found[k] for k, clip in enumerate(shard.clips)}
+                places = {clip["id"]: written[k] for k, clip in enumerate(shard.clips)}
                 header = cache_format.Header(self.what, self.encoder.describe(), places)
                 writer.write(cache_format.encode_header(header))
             finally:

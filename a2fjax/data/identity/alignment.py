@@ -57,9 +57,9 @@ def align(vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: flo
       distance: of a descriptor from the training's.
       near: distance up to which a mesh is like those of the training.
     """
-    found = distance(surface.describe(vertices, faces))
-    if found <= near:
-        return Aligned(vertices, faces, found, ())
+    raw_distance = distance(surface.describe(vertices, faces))
+    if raw_distance <= near:
+        return Aligned(vertices, faces, raw_distance, ())
     part = _parts(len(vertices), faces)
     largest = part == np.bincount(part).argmax()
     everything = np.ones(len(vertices), bool)
@@ -87,7 +87,7 @@ def align(vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: flo
         reached = distance(surface.describe(*turned))
         if reached <= near:
             return Aligned(*turned, reached, tuple(changes))
-    return Aligned(vertices, faces, found, ())
+    return Aligned(vertices, faces, raw_distance, ())
 
 
 def _without(parts: int) -> str:
@@ -111,7 +111,7 @@ def _best_turn(
 
 
 def _crop(
-    vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: float, found: float
+    vertices: np.ndarray, faces: np.ndarray, distance: Distance, near: float, least: float
 ) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
     """Returns a cropped mesh within `near` and what was left out; None if no crop reaches it."""
     words: list[str] = []
@@ -123,13 +123,13 @@ def _crop(
     for number in order[1:]:
         trial = kept & (part != number)
         reached = _distance(*_sample(*restrict(vertices, faces, trial)), distance)
-        if reached < found:
-            kept, found, dropped = trial, reached, dropped + 1
+        if reached < least:
+            kept, least, dropped = trial, reached, dropped + 1
     if dropped:
         vertices, faces = restrict(vertices, faces, kept)
         words.append(_without(dropped))
     for axis, name in ((1, "the lower end"), (2, "the rear")):
-        if found <= near:
+        if least <= near:
             break
         along = _upright(vertices, faces)[:, axis]
         low, high = along.min(), along.max()
@@ -137,13 +137,13 @@ def _crop(
         for cut in _CUTS:
             trial = along > low + cut * (high - low)
             reached = _distance(*_sample(*restrict(vertices, faces, trial)), distance)
-            if reached < _BETTER * found and (best is None or reached < best[0]):
+            if reached < _BETTER * least and (best is None or reached < best[0]):
                 best, share = (reached, trial), cut
         if best is not None:
-            found = best[0]
+            least = best[0]
             vertices, faces = restrict(vertices, faces, best[1])
             words.append(f"without {name} ({100 * share:.0f} %)")
-    return (vertices, faces, words) if words and found <= near else None
+    return (vertices, faces, words) if words and least <= near else None
 
 
 def restrict(

@@ -68,11 +68,11 @@ def mounted(paths: Sequence[str]) -> list[str]:
     Raises:
       InputError: a path cannot be mounted.
     """
-    found = {_existing(path) for path in paths}
-    for path in found:
+    existing = {_existing(path) for path in paths}
+    for path in existing:
         if re.search(r"[,:\\\\]", path):
             raise InputError(f"{path}: holds ',', ':' or a backslash, which no mount can name")
-    inside = [PurePosixPath(path) for path in found]
+    inside = [PurePosixPath(path) for path in existing]
     return sorted(
         str(path) for path in inside if not any(other in path.parents for other in inside)
     )
@@ -111,12 +111,12 @@ def _joined(values: Mapping[str, Any]) -> str:
 
 def _existing(path: str) -> str:
     """Returns a path, or its nearest parent that exists."""
-    found = Path(os.path.normpath(path))
-    while not found.exists():
-        found = found.parent
-    if found == Path("/"):
+    existing = Path(os.path.normpath(path))
+    while not existing.exists():
+        existing = existing.parent
+    if existing == Path("/"):
         raise InputError(f"{path}: does not exist, nor does a folder above it to mount")
-    return str(found)
+    return str(existing)
 
 
 def _check_mount(text: str) -> None:
