@@ -38,7 +38,7 @@ def test_regression_gives_the_mean_of_both():
 
 @pytest.mark.slow
 def test_diffusion_gives_both_in_proportion_and_hardly_anything_between(tmp_path):
-    sampled = toy.takes(*toy.train("diffusion", toy.STEPS), 128)
+    sampled = toy.takes(*toy.train("diffusion", 120, items=96), 128)
     found = toy.shares(sampled)
     assert 0.35 < found.up < 0.65 and 0.35 < found.down < 0.65
     assert found.between <= 0.03

@@ -54,7 +54,6 @@ def test_copies_exchange_gradients_and_nothing_else(look, experiment):
     [
         (f"{REGRESSION}:demo", "cpu:8"),
         pytest.param(REGRESSION, "cpu:64", marks=slow),
-        pytest.param(DIFFUSION, "cpu:64", marks=slow),
     ],
 )
 def test_parts_are_gathered_once_and_nothing_else(look, experiment, devices):
@@ -105,16 +104,11 @@ def nvidia(tiny_encoders, variant):
 
 
 @slow
-def test_live_encoders_keep_the_bounds(tiny_encoders):
-    (topology,) = topologies.parse("cpu:8")
-    check(topologies.look(nvidia(tiny_encoders, "conv_demo"), topology, batch_per_device=2))
-
-
-@slow
-def test_nvidias_batches_in_parts_cost_no_more(tiny_encoders):
+def test_live_encoders_keep_the_bounds_and_batches_in_parts_cost_no_more(tiny_encoders):
     resolved = nvidia(tiny_encoders, "conv_demo")
     (topology,) = topologies.parse("cpu:8")
     one = topologies.look(resolved, topology, batch_per_device=2)
+    check(one)
     parts = dataclasses.replace(resolved.config, accumulate=2)
     parts = dataclasses.replace(resolved, config=parts)
     two = topologies.look(parts, topology, batch_per_device=2)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-ROUNDS, MANY_ROUNDS = 20, 60
+ROUNDS, MANY_ROUNDS = 15, 40
 
 
 def mangled(data, others, rng):
