@@ -112,9 +112,9 @@ def known_name(name: str) -> str | None:
     name = _PERCENT.sub("", name)
     last = re.split(r"[.:|/]", name)[-1]
     for form in (name, last, _PREFIX.sub("", name), _PREFIX.sub("", last)):
-        found = _COLUMNS.get(plain(form))
-        if found is not None:
-            return found
+        column = _COLUMNS.get(plain(form))
+        if column is not None:
+            return column
     return None
 
 
@@ -136,8 +136,8 @@ def clock_kind(name: str) -> str | None:
         if stem != base and _KIND_OF.get(stem) == "s":
             return _UNIT_OF[end]
     # A tool may say whose time it is: frame_timestamp_ms, captureTime, unix_time_in_ms.
-    found = _OTHERS_TIME.search(base)
-    return clock_kind(found[0]) if found and found[0] != base else None
+    match = _OTHERS_TIME.search(base)
+    return clock_kind(match[0]) if match and match[0] != base else None
 
 
 def is_flag(name: str) -> bool:

@@ -140,8 +140,8 @@ def _read_csv(path: Path, resolver: Resolver) -> Rows:
     values[:, [used.index(i) for i in numeric]] = table.numbers(numeric)
     seen = None
     for i in flags:
-        found = np.array([curve_rows.flag(row[i]) for row in table.rows])
-        seen = found if seen is None else seen & found
+        visible = np.array([curve_rows.flag(row[i]) for row in table.rows])
+        seen = visible if seen is None else seen & visible
     where = [f"{path}:{line}" for line in table.lines]
     return Rows(
         names=names,

@@ -33,10 +33,10 @@ def read(path: str | Path) -> tracks.Track:
       InputError: as for `curve_reader.read`, or the file states neither times nor a rate.
     """
     path = Path(path)
-    found = curve_reader.read(path)
-    if found.times is None:
+    curves = curve_reader.read(path)
+    if curves.times is None:
         raise InputError(f"{path}: says neither fps nor times")
-    return tracks.Track(found.motion, found.times, found.observed, found.notes)
+    return tracks.Track(curves.motion, curves.times, curves.observed, curves.notes)
 
 
 class JsonFormat:

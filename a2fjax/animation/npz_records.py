@@ -36,7 +36,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
     names, values = _table_of(path, arrays, resolver)
     fps = 0.0
     clocks = {n: values[:, i].tolist() for i, n in enumerate(names) if resolver.is_clock(n)}
-    found = curve_rows.clocks([str(path)] * len(values), clocks)
+    clock = curve_rows.clocks([str(path)] * len(values), clocks)
     kept = [i for i, name in enumerate(names) if name not in clocks]
     names, values = [names[i] for i in kept], values[:, kept]
     for key, array in arrays.items():
@@ -51,7 +51,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
                     f"{path}: {key} has {array.size} values, expected one for each of "
                     f"{len(values)} frames"
                 )
-            found = {"times": times}
+            clock = {"times": times}
     endless = np.argwhere(np.isinf(values))
     if len(endless):
         frame, column = (int(i) for i in endless[0])
@@ -65,7 +65,7 @@ def read(path: Path, resolver: Resolver) -> Rows:
         fps=fps,
         observed=None if observed is None else observed.astype(bool),
         lines=[f"{path}: frame {n}" for n in range(len(values))],
-        **found,
+        **clock,
     )
 
 

@@ -89,16 +89,16 @@ def rate(value: str | float | Fraction) -> Fraction:
       InputError: not a number, or outside [1, 1000] frames per second.
     """
     if isinstance(value, Fraction):
-        found = value
+        fps = value
     else:
         text = str(value).strip()
         try:
-            found = NTSC[text] if text in NTSC else Fraction(text).limit_denominator(100_000)
+            fps = NTSC[text] if text in NTSC else Fraction(text).limit_denominator(100_000)
         except (ValueError, ZeroDivisionError):
             raise InputError(f"fps={text!r}: expected frames a second, such as 60") from None
-    if not 1 <= found <= 1000:
+    if not 1 <= fps <= 1000:
         raise InputError(f"fps={value!s}: expected between 1 and 1000 frames a second")
-    return found
+    return fps
 
 
 class Resampler:

@@ -88,7 +88,7 @@ def hum(lows: np.ndarray, spacing: float, seconds: float) -> dict[str, Any]:
         return none
     # Speech comes and goes, hum stays: the lower quartile over time keeps only the hum.
     level = 10 * np.log10(np.percentile(lows, 25, axis=0) + 1e-12)
-    best, found = 0.0, none
+    best, facts = 0.0, none
     reach = max(3, round(18 / spacing))
     for mains in (50.0, 60.0):
         heights = []
@@ -106,5 +106,5 @@ def hum(lows: np.ndarray, spacing: float, seconds: float) -> dict[str, Any]:
         clear = [h for h in heights if h >= 12.0]
         if len(clear) >= 2 and max(heights[:2]) >= 12.0 and sum(clear) > best:
             best = sum(clear)
-            found = {"hum_hz": mains, "hum_db": round(max(clear), 1)}
-    return found
+            facts = {"hum_hz": mains, "hum_db": round(max(clear), 1)}
+    return facts

@@ -88,10 +88,10 @@ def _length(path: Path, data: mmap.mmap, begin: int, end: int) -> int:
     first = max(begin + _INFO, end - _LONGEST_FRAME)
     at, tries = data.rfind(b"\xff", first, end), 0
     while at >= 0 and tries < _TRIES:
-        found = _frame(data[at : min(at + 16, end)], block)
-        if found is not None:
+        header = _frame(data[at : min(at + 16, end)], block)
+        if header is not None:
             if _crc(data[at:end], _CRC16, 16) == 0:
-                return found
+                return header
             tries += 1
         at = data.rfind(b"\xff", first, at)
     raise InputError(

@@ -66,10 +66,10 @@ def count_frames(path: Path) -> Frames | None:
         while position < size:
             length = _frame_length(data, position)
             if not length:
-                found = _next_frame(data, _after_tags(data, position))
-                if found is None:
+                following = _next_frame(data, _after_tags(data, position))
+                if following is None:
                     break
-                position = found
+                position = following
                 continue
             position += length
             count += position <= size

@@ -83,17 +83,19 @@ def lines(resolved: Resolved, args: argparse.Namespace) -> list[str]:
         install = topologies.missing(topology)
         if install:
             raise topologies.not_here(topology, install)
-    found: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     for topology in asked:
         print(f"{topology.name}: compiling", file=sys.stderr, flush=True)
         facts = topologies.look(resolved, topology, batch_per_device=batch, hlo=args.hlo)
-        found.append(report.whole(facts, speeds))
+        reports.append(report.whole(facts, speeds))
     if args.json:
         import dataclasses
 
-        return [json.dumps({"assumed": dataclasses.asdict(speeds), "topologies": found}, indent=1)]
+        return [
+            json.dumps({"assumed": dataclasses.asdict(speeds), "topologies": reports}, indent=1)
+        ]
     name = f"experiment {args.what[0]}: {resolved.config.name}"
-    return [name, *report.lines(found, speeds)]
+    return [name, *report.lines(reports, speeds)]
 
 
 def _number(flag: str, text: str | None, default: float) -> float:

@@ -43,11 +43,11 @@ def source_files(package: str) -> dict[str, Path]:
         return {}
     if spec.submodule_search_locations is None:
         return {Path(spec.origin).name: Path(spec.origin)} if spec.origin else {}
-    found = {}
+    modules = {}
     for folder in map(Path, spec.submodule_search_locations):
         for path in sorted(folder.rglob("*.py")):
-            found[str(Path(package) / path.relative_to(folder))] = path
-    return found
+            modules[str(Path(package) / path.relative_to(folder))] = path
+    return modules
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -59,13 +59,13 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """
     parts = []
     for name in sorted({*before, *now}):
-        was, found = before.get(name), now.get(name)
+        was, digest = before.get(name), now.get(name)
         if was is None:
             parts.append(f"plugin {name!r} was not used")
-        elif found is None:
+        elif digest is None:
             parts.append(f"plugin {name!r} (code {was}) is not used any more")
-        elif was != found:
-            parts.append(f"plugin {name!r} has other code (was {was}, is {found})")
+        elif was != digest:
+            parts.append(f"plugin {name!r} has other code (was {was}, is {digest})")
     return "; ".join(parts)
 
 

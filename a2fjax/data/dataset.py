@@ -146,12 +146,12 @@ class ClipSource:
         self._start_process()
 
     def _find(self) -> list[Entry]:
-        found = []
+        entries = []
         for f, manifest in enumerate(self.manifests):
             for shard in manifest.shards:
                 for record, clip in enumerate(shard.clips):
                     if clip["split"] == self.split:
-                        found.append(
+                        entries.append(
                             Entry(
                                 f,
                                 str(Path(self.folders[f]) / shard.file),
@@ -162,7 +162,7 @@ class ClipSource:
                                 clip.get("sound", ""),
                             )
                         )
-        return found
+        return entries
 
     def _start_process(self) -> None:
         self._pid = os.getpid()

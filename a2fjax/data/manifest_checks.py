@@ -80,9 +80,9 @@ def _check_statistics(values: Any) -> None:
 
 def _check_pose(values: Any, where: str) -> None:
     pose = isinstance(values, list) and len(values) == rig.NUM_CHANNELS
-    found = f", found {len(values)}" if isinstance(values, list) and not pose else ""
+    count = f", found {len(values)}" if isinstance(values, list) and not pose else ""
     good = pose and all(map(_is_number, values))
-    _expect(good, where, f"{rig.NUM_CHANNELS} finite numbers{found}")
+    _expect(good, where, f"{rig.NUM_CHANNELS} finite numbers{count}")
 
 
 def _check_unique(names: Sequence[str], what: str) -> None:

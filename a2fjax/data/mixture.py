@@ -82,7 +82,7 @@ def names(folders: Sequence[str]) -> tuple[str, ...]:
     parts = [[p for p in str(f).split("/") if p not in ("", ".")] for f in folders]
     deepest = max((len(p) for p in parts), default=0)
     for depth in range(1, deepest + 1):
-        found = ["/".join(p[-depth:]) for p in parts]
-        if len(set(found)) == len(found):
-            return tuple(found)
+        labels = ["/".join(p[-depth:]) for p in parts]
+        if len(set(labels)) == len(labels):
+            return tuple(labels)
     return tuple(f"{name}:{i}" for i, name in enumerate(map(str, folders)))

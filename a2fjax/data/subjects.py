@@ -30,15 +30,15 @@ def training(
       equal subject ids in two datasets are different subjects.
     """
     sets = mixture.names(folders)
-    found = {}
+    names = {}
     for f, manifest in enumerate(manifests):
         if weights and not weights[f]:
             continue
         present = {entry["subject"] for entry in manifest.entries(split)}
         for subject in manifest.subjects:
             if subject.id in present:
-                found[f, subject.id] = subject.id if len(sets) == 1 else f"{sets[f]}:{subject.id}"
-    return found
+                names[f, subject.id] = subject.id if len(sets) == 1 else f"{sets[f]}:{subject.id}"
+    return names
 
 
 def number(name: str | None, names: Sequence[str]) -> int:

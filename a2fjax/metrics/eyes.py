@@ -76,9 +76,9 @@ columns = (
 
 def blinks(lid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns frame, length in frames and depth [N] of the blinks of a lid's curve [T]."""
-    at, found = find_peaks(lid, prominence=PROMINENCE, width=0, rel_height=0.5, wlen=2 * REACH + 1)
-    short = found["widths"] <= MAX_WIDTH
-    return at[short], found["widths"][short], found["prominences"][short]
+    at, facts = find_peaks(lid, prominence=PROMINENCE, width=0, rel_height=0.5, wlen=2 * REACH + 1)
+    short = facts["widths"] <= MAX_WIDTH
+    return at[short], facts["widths"][short], facts["prominences"][short]
 
 
 def sums(prediction: np.ndarray, truth: Reference) -> Sums:

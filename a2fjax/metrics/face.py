@@ -75,9 +75,9 @@ def read(path: str | Path) -> Face:
         "lips": _far(moved, [rig.INDEX[name] for name in _LIPS], 0.5),
         "upper_face": _far(moved, rig.GROUPS["upper_face"], 0.2),
     }
-    for name, found in chosen.items():
+    for name, vertices in chosen.items():
         given = head_shapes.vertices(path, data, name, len(head.neutral))
-        chosen[name] = found[_spread(len(found), MOST)] if given is None else given
+        chosen[name] = vertices[_spread(len(vertices), MOST)] if given is None else given
         if not len(chosen[name]):
             raise InputError(f"{path}: no vertices of the {name.replace('_', ' ')}; give {name!r}")
     lips, upper = (scale * head.shapes[:, index] for index in chosen.values())

@@ -135,12 +135,12 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     every, late, delay, matched, extrema = [], 0.0, 0.0, 0, 0
     for start, stop in _pieces(truth.aperture_mask):
         p, g = (gaussian_filter1d(curve[start:stop], SIGMA) for curve in (aperture, truth.aperture))
-        found = pairs(p, g)
-        every.append(found[:, 1] - found[:, 0])
+        frame_pairs = pairs(p, g)
+        every.append(frame_pairs[:, 1] - frame_pairs[:, 0])
         tops = np.concatenate([find_peaks(sign * g, prominence=PROMINENCE)[0] for sign in (1, -1)])
         extrema += len(tops)
         nearest: dict[int, int] = {}
-        for i, j in found[np.isin(found[:, 0], tops)].tolist():
+        for i, j in frame_pairs[np.isin(frame_pairs[:, 0], tops)].tolist():
             if i not in nearest or abs(j - i) < abs(nearest[i]):
                 nearest[i] = j - i
         matched += len(nearest)

@@ -67,9 +67,9 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
     """Reduces a clip; see `Metric.sums`."""
     used = GROUP[truth.channel_mask[GROUP]]
     pairs = truth.frame_mask[1:] & truth.frame_mask[:-1] & bool(len(used))
-    found = truth.nonspeech
+    masks = truth.nonspeech
     other = pairs & truth.speech[1:]
-    for mask in found.values():
+    for mask in masks.values():
         other = other & ~mask[1:]
     out: Sums = {}
     for key, motion in (("p", prediction), ("g", truth.motion)):
@@ -79,12 +79,12 @@ def sums(prediction: np.ndarray, truth: Reference) -> Sums:
         usual = speed[other].mean() if other.any() else 0.0
         usable = usual >= MIN_SPEED
         for kind in KINDS:
-            inside = pairs & found[kind][1:] & usable
+            inside = pairs & masks[kind][1:] & usable
             ratio = speed[inside].sum() / usual if usable else 0.0
             out[f"nonspeech/{kind}_{key}"] = np.asarray(ratio)
             out[f"nonspeech/{kind}_frames_{key}"] = np.asarray(float(inside.sum()))
     for kind in KINDS:
-        counted = pairs & found[kind][1:]
+        counted = pairs & masks[kind][1:]
         out[f"nonspeech/{kind}_found"] = np.asarray(float(counted.sum()))
     return out
 

@@ -79,8 +79,10 @@ class Program:
 
     def arrays(self, computation: str, names: tuple[str, ...]) -> tuple[Array, ...]:
         """Returns the output arrays of instructions in a computation, with tuples flattened."""
-        found = self.computations[computation]
-        return tuple(array for name in names if name in found for array in found[name].results)
+        instructions = self.computations[computation]
+        return tuple(
+            array for name in names if name in instructions for array in instructions[name].results
+        )
 
 
 def parse(text: str) -> Program:
@@ -101,9 +103,9 @@ def parse(text: str) -> Program:
         elif line.startswith("}"):
             inside = None
         else:
-            found = _INSTRUCTION.match(line)
-            if found:
-                inside[found[2]] = _instruction(found[2], found[3])
+            match = _INSTRUCTION.match(line)
+            if match:
+                inside[match[2]] = _instruction(match[2], match[3])
     if not entry:
         raise ValueError("not the text of a compiled program: no ENTRY in it")
     return Program(computations, entry)

@@ -65,7 +65,7 @@ def parse(text: str) -> list[Topology]:
       InputError: the text is invalid; the message names the part, the expected format and the
         nearest valid value.
     """
-    found = []
+    parsed = []
     for part in text.split(","):
         kind, colon, number = part.strip().partition(":")
         if kind.lower() not in KINDS:
@@ -82,8 +82,8 @@ def parse(text: str) -> list[Topology]:
                 f"--devices {part}: hosts have {PER_HOST} GPUs: expected up to {PER_HOST}, or a "
                 f"multiple; the nearest is h100:{near}"
             )
-        found.append(Topology(kind.lower(), count))
-    return found
+        parsed.append(Topology(kind.lower(), count))
+    return parsed
 
 
 def missing(topology: Topology) -> str:

@@ -207,16 +207,16 @@ class CheckpointWriter:
             average = params_lib.merge(abstract.ema, fixed)
             items["ema"] = ocp.args.StandardRestore(average)
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**items))
+            items_read = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
             raise checkpoints.damaged(folder, error) from None
-        checkpoints.verify(folder, {item: found[item] for item in items}, meta)
-        params = params_lib.restrict(found["params"], abstract.params)
-        frozen = params_lib.restrict(found["params"], fixed)
+        checkpoints.verify(folder, {item: items_read[item] for item in items}, meta)
+        params = params_lib.restrict(items_read["params"], abstract.params)
+        frozen = params_lib.restrict(items_read["params"], fixed)
         frozen = params_lib.merge(frozen, elsewhere or {})
-        ema = None if abstract.ema is None else params_lib.restrict(found["ema"], abstract.ema)
+        ema = None if abstract.ema is None else params_lib.restrict(items_read["ema"], abstract.ema)
         count = jax.device_put(np.int32(step), abstract.step.sharding)
-        return TrainState(count, params, frozen, found["opt"], ema), meta
+        return TrainState(count, params, frozen, items_read["opt"], ema), meta
 
     def settle(self) -> None:
         """Waits for a running save, whether it succeeds or not."""

@@ -148,8 +148,8 @@ def _accumulated(
     # Unrolled in Python, so that XLA removes computations that the factors do not depend on.
     whole: Terms = {}
     for index in range(parts):
-        found = loss(trained, stacked.select(index), keys[index])[1]
-        whole = losses.merge(whole, found) if whole else found
+        part_terms = loss(trained, stacked.select(index), keys[index])[1]
+        whole = losses.merge(whole, part_terms) if whole else part_terms
     factors = jax.grad(task.total)(jax.lax.stop_gradient(whole))
 
     def weighted(trained: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
@@ -159,8 +159,8 @@ def _accumulated(
 
     def body(carry: tuple[Params, Terms], xs: Any) -> tuple[tuple[Params, Terms], None]:
         grads, terms = carry
-        (_, found), more = jax.value_and_grad(weighted, has_aux=True)(trained, *xs)
-        return (jax.tree.map(jnp.add, grads, more), losses.merge(terms, found)), None
+        (_, part_terms), more = jax.value_and_grad(weighted, has_aux=True)(trained, *xs)
+        return (jax.tree.map(jnp.add, grads, more), losses.merge(terms, part_terms)), None
 
     start = jax.tree.map(jnp.zeros_like, (trained, whole))
     (grads, terms), _ = jax.lax.scan(body, start, (stacked, keys))

@@ -76,7 +76,7 @@ def with_sound(
       asked: value of `--config.animation`, which leaves one; "" for all.
       find: returns the sound file of a take, or None.
     """
-    found = []
+    named = []
     for animation in names:
         full = f"{stem}_{animation}"
         unfit = _NO_FILE_NAME.search(animation) or len(full.encode(errors="replace")) > _LONGEST
@@ -85,6 +85,6 @@ def with_sound(
         for name in (full, animation):
             audio = find(name)
             if audio is not None:
-                found.append((name, audio))
+                named.append((name, audio))
                 break
-    return found
+    return named

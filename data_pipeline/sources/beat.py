@@ -46,8 +46,8 @@ _DEEPEST = 3
 
 def recognise(path: Path) -> str | None:
     """Returns why a folder holds BEAT or BEAT2, or None."""
-    found = next(_recordings(path), None)
-    return None if found is None else f"recordings named as in BEAT, such as {found.name}"
+    recording = next(_recordings(path), None)
+    return None if recording is None else f"recordings named as in BEAT, such as {recording.name}"
 
 
 def open_source(path: Path, options: SourceOptions) -> BeatSource:
@@ -105,15 +105,15 @@ class BeatSource(TableSource):
             return {}
         kind, first, last = (int(match[k]) for k in ("kind", "first", "last"))
         speaker = f"{match['id']}_{match['name']}"
-        found: dict[str, Any] = {"subject": speaker, "language": LANGUAGES[kind // 2]}
+        labels: dict[str, Any] = {"subject": speaker, "language": LANGUAGES[kind // 2]}
         if kind % 2:
-            return {**found, "sentence": f"{speaker}_{kind}_{first}"}
-        found["sentence"] = f"beat_{kind}_{first}"
+            return {**labels, "sentence": f"{speaker}_{kind}_{first}"}
+        labels["sentence"] = f"beat_{kind}_{first}"
         ends = [end for end, _ in EMOTIONS]
         ranges = [sum(number > end for end in ends) for number in (first, last)]
         if ranges[0] == ranges[1] < len(EMOTIONS):
-            found["emotion"] = {EMOTIONS[ranges[0]][1]: 1.0}
-        return found
+            labels["emotion"] = {EMOTIONS[ranges[0]][1]: 1.0}
+        return labels
 
     def audio(self, folder: Path, stem: str) -> Path | None:
         """Returns the audio file beside a recording, or in BEAT2's folder of audio."""

@@ -84,21 +84,21 @@ def read_curves(
         one.
     """
     options = options or SourceOptions()
-    found = curve_reader.read(path, resolver(options))
-    if options.fps or (found.times is None and otherwise):
+    read = curve_reader.read(path, resolver(options))
+    if options.fps or (read.times is None and otherwise):
         rate = align.exact_rate(options.fps or otherwise)
-        times, lost = found.rows / rate, found.lost_rows / rate
-    elif found.times is not None and found.lost_times is not None:
-        times, lost = found.times, found.lost_times
+        times, lost = read.rows / rate, read.lost_rows / rate
+    elif read.times is not None and read.lost_times is not None:
+        times, lost = read.times, read.lost_times
     else:
         raise InputError(f"{path}: says neither fps nor times; give --config.fps=...")
     # A recording begins with its first frame, whether that has a face or not.
-    curves = np.concatenate([found.motion, np.full((len(lost), rig.NUM_CHANNELS), np.nan)])
+    curves = np.concatenate([read.motion, np.full((len(lost), rig.NUM_CHANNELS), np.nan)])
     times = np.concatenate([times, lost])
     order = np.argsort(times, kind="stable")
     times, curves = times[order], curves[order].astype(np.float32)
     check_rate(path, times)
-    return NamedCurves(curves, found.observed, times, found.notes)
+    return NamedCurves(curves, read.observed, times, read.notes)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -18,9 +18,9 @@ def find_audio(folder: Path, stem: str) -> Path | None:
     if stem.isascii():
         return None
     for suffix in AUDIO_SUFFIXES:
-        found = find_file(folder, f"{stem}{suffix}")
-        if found is not None:
-            return found
+        file = find_file(folder, f"{stem}{suffix}")
+        if file is not None:
+            return file
     return None
 
 

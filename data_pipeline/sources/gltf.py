@@ -114,10 +114,10 @@ def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
 
 def _morph_animations(document: morphs.Document) -> dict[str, list[tuple[int, int, Any]]]:
     """Returns (number of targets, -node, sampler) of the animated nodes, by animation."""
-    found: dict[str, list[tuple[int, int, Any]]] = {}
+    animations: dict[str, list[tuple[int, int, Any]]] = {}
     for which, animation in enumerate(document.gltf.animations or []):
         name = str(animation.name or which)
-        name = name if name not in found else f"{name} ({which})"
+        name = name if name not in animations else f"{name} ({which})"
         for channel in animation.channels:
             node = channel.target.node
             if channel.target.path != "weights" or node is None:
@@ -125,16 +125,16 @@ def _morph_animations(document: morphs.Document) -> dict[str, list[tuple[int, in
             mesh = document.gltf.meshes[document.gltf.nodes[node].mesh]
             targets = len(mesh.primitives[0].targets or [])
             sampler = animation.samplers[channel.sampler]
-            found.setdefault(name, []).append((targets, -node, sampler))
-    return found
+            animations.setdefault(name, []).append((targets, -node, sampler))
+    return animations
 
 
 def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, Any, tuple[str, ...]]:
     """Returns the node with the most animated morph targets, its sampler, and notes."""
-    found = _morph_animations(document)
-    if not found:
+    animations = _morph_animations(document)
+    if not animations:
         raise InputError(f"{document.path}: no animation of morph target weights in it")
-    chosen = {n: max(c, key=lambda each: each[:2]) for n, c in found.items()}
+    chosen = {n: max(c, key=lambda each: each[:2]) for n, c in animations.items()}
     lengths = [0.0]
     if len(chosen) > 1:
         lengths = [

@@ -215,7 +215,7 @@ class LiveLinkSource(CurveSource):
 
     def capture(self, take: Take) -> Capture:
         """Returns the channels at the rows' timecodes; see `Source.capture`."""
-        found = read_curves(take.data[0], self.options)
+        named = read_curves(take.data[0], self.options)
         stem = take.data[0].stem.lower()
         kind = next((k for k in ("cal", "raw") if stem.endswith(f"_{k}")), "")
         others = [
@@ -228,10 +228,10 @@ class LiveLinkSource(CurveSource):
         if others:
             which += f" ({take.data[0].name} is taken before {', '.join(sorted(others))})"
         return Capture(
-            times=found.times,
-            curves=found.curves,
-            observed=found.observed,
-            notes=(which, *found.notes),
+            times=named.times,
+            curves=named.curves,
+            observed=named.observed,
+            notes=(which, *named.notes),
         )
 
 

@@ -50,7 +50,7 @@ def estimate_from_takes(takes: Sequence[Opener], rig: Rig, *, name: str, unit: s
     units: list[str] = []
     for take in takes[:: -(-len(takes) // _NEUTRAL_TAKES) or 1]:
         try:
-            frames, found = _frames_mm(take(), template, unit)
+            frames, stated_unit = _frames_mm(take(), template, unit)
             if frames is None:
                 continue
             mirrored = _check_order(frames, template, stable)
@@ -58,7 +58,7 @@ def estimate_from_takes(takes: Sequence[Opener], rig: Rig, *, name: str, unit: s
             reasons.append(str(error))
             continue
         kept[mirrored].append(frames)
-        units += [found] if found else []
+        units += [stated_unit] if stated_unit else []
     chosen = max(kept.values(), key=len)
     if not chosen:
         why = reasons[0] if reasons else "no take has vertices"
@@ -106,11 +106,11 @@ def _check_order(frames: np.ndarray, template: np.ndarray, stable: np.ndarray) -
     """
     options = {"keep": np.arange(len(template)), "stable": stable}
     deltas = np.zeros((0, *template.shape))
-    found = topology.compare(frames, template, deltas, **options)
-    mirrored = found is not None and found.mirrored
+    difference = topology.compare(frames, template, deltas, **options)
+    mirrored = difference is not None and difference.mirrored
     if mirrored:
-        found = topology.compare(frames * [-1.0, 1.0, 1.0], template, deltas, **options)
-    if found is not None and (found.shift or found.misplaced):
+        difference = topology.compare(frames * [-1.0, 1.0, 1.0], template, deltas, **options)
+    if difference is not None and (difference.shift or difference.misplaced):
         raise InputError("its vertices are in another order than the rig's")
     return mirrored
 

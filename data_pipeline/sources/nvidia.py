@@ -220,11 +220,11 @@ class NvidiaSource:
             path = Path(self.options.rig)
         shapes = rigs.read_rig(path)
         files = person_files(self._places(folder), path, shapes, part)
-        found = make_face(
+        face = make_face(
             shapes, files, axes=self.options.axes, mouth_close=self.options.mouth_close
         )
         notes = _pose_notes(folder, len(shapes.neutral)) if part == "skin" else ()
-        return dataclasses.replace(found, notes=(*found.notes, *notes))
+        return dataclasses.replace(face, notes=(*face.notes, *notes))
 
     def _places(self, folder: Path) -> PersonPlaces:
         pose, skin = folder / "geom/skin/neutral_pose.npy", folder / "bs_data" / "bs_skin.npz"
@@ -305,10 +305,10 @@ def _jaw_file(folder: Path) -> Path:
 
 def _eyes(folder: Path, shot: str, frames: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Returns a shot's eye angles [F, 4] in degrees, NaN in frames without them, or None; notes."""
-    found = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees", holes=True)
-    if found is None:
+    rotations = _shot_of(_eyes_file(folder), shot, (frames, 2, 2), "degrees", holes=True)
+    if rotations is None:
         return None, ()
-    eyes = found.reshape(frames, 4).astype(np.float64)  # the rig's order: right X, Y, left X, Y
+    eyes = rotations.reshape(frames, 4).astype(np.float64)  # the rig's order: right X, Y, left X, Y
     lost = int(np.isnan(eyes).any(axis=1).sum())
     if lost == frames:
         return None, ("the eye rotations hold no numbers and count as not observed",)

@@ -320,12 +320,12 @@ def _faces(path: Path, mesh: Any, vertices: int, code: float) -> np.ndarray:
 def _weights(
     path: Path, stage: Any, meshes: list[Any], axes: np.ndarray, asked: str, take: str
 ) -> MotionFile | None:
-    found = _animations(path, stage)
-    if not found:
+    animations = _animations(path, stage)
+    if not animations:
         return None
-    names, lengths = list(found), [float(np.ptp(codes)) for codes, _ in found.values()]
+    names, lengths = list(animations), [float(np.ptp(codes)) for codes, _ in animations.values()]
     index, notes = choose_animation(path, names, lengths, asked=asked, take=take)
-    codes, (curves, observed) = found[names[index]]
+    codes, (curves, observed) = animations[names[index]]
     rest, faces = _rest(path, meshes)
     return MotionFile(
         numbers=frame_numbers(codes),
@@ -344,7 +344,7 @@ def _animations(
     """Returns (time codes, curves and what of them is observed) by animation."""
     from pxr import UsdSkel
 
-    found: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
+    animations: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
     for prim in stage.Traverse():
         if not prim.IsA(UsdSkel.Animation):
             continue
@@ -364,8 +364,8 @@ def _animations(
         named = named_curves(np.array(rows), names, path)
         if named is not None:
             name = str(prim.GetName())
-            found[name if name not in found else str(prim.GetPath())] = codes, named
-    return found
+            animations[name if name not in animations else str(prim.GetPath())] = codes, named
+    return animations
 
 
 def _rest(path: Path, meshes: list[Any]) -> tuple[np.ndarray | None, np.ndarray]:

@@ -174,13 +174,13 @@ class VertexSource(FolderSource):
                 arrays = _unnamed(archive)
         except (InputError, *READ_ERRORS):
             return [whole]  # opening the take reports it
-        found = with_sound(
+        sounds = with_sound(
             take.stem,
             list(arrays),
             self.options.animation,
             lambda name: find_take_audio(folder, self.path, name),
         )
-        each = [dataclasses.replace(whole, name=name, audio=audio) for name, audio in found]
+        each = [dataclasses.replace(whole, name=name, audio=audio) for name, audio in sounds]
         return each or [whole]
 
     def open(self, path: Path, take: str) -> MotionFile:

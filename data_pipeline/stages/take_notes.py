@@ -21,14 +21,14 @@ def notes_of(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         {'a': ['72 shapes', '2 frames without eyes (take 2)']}
     """
     takes: dict[str, list[str]] = {}
-    found: dict[str, dict[str, list[str]]] = {}
+    by_subject: dict[str, dict[str, list[str]]] = {}
     for summary in summaries:
         subject = summary["subject"]
         name = summary["take"].removeprefix(f"{subject}/")
         takes.setdefault(subject, []).append(name)
         for note in dict.fromkeys(summary["notes"]):
-            found.setdefault(subject, {}).setdefault(note, []).append(name)
-    return {subject: _listed(notes, takes[subject]) for subject, notes in found.items()}
+            by_subject.setdefault(subject, {}).setdefault(note, []).append(name)
+    return {subject: _listed(notes, takes[subject]) for subject, notes in by_subject.items()}
 
 
 def _listed(notes: Mapping[str, Sequence[str]], takes: Sequence[str]) -> list[str]:

@@ -65,12 +65,12 @@ def measure(pair: lags.LipSoundPair, seconds: float, drift: float) -> Lags:
     base, reach = round(seconds * ENVELOPE_RATE), round(LARGEST_LAG * ENVELOPE_RATE)
     pair = dataclasses.replace(pair, base=base, pivot=0.0)
     count = max(1, int(length / _SHORTEST))
-    found = _peaks(pair, 1.0 + drift, count, reach)
-    while count > 1 and np.median(found[:, 2]) < _CLEAR:
+    peaks = _peaks(pair, 1.0 + drift, count, reach)
+    while count > 1 and np.median(peaks[:, 2]) < _CLEAR:
         count //= 2
-        found = _peaks(pair, 1.0 + drift, count, reach)
-    found = found[found[:, 3] >= CONFIDENT]
-    return Lags(found[:, 0] + base / ENVELOPE_RATE - seconds, found[:, 1])
+        peaks = _peaks(pair, 1.0 + drift, count, reach)
+    peaks = peaks[peaks[:, 3] >= CONFIDENT]
+    return Lags(peaks[:, 0] + base / ENVELOPE_RATE - seconds, peaks[:, 1])
 
 
 def _peaks(pair: lags.LipSoundPair, ratio: float, count: int, reach: int) -> np.ndarray:

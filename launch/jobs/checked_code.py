@@ -46,13 +46,13 @@ def entries(folder: str) -> dict[str, tuple[str, str]]:
     Raises:
       OSError: a file cannot be read.
     """
-    found = {}
+    entries_by_path = {}
     for parent, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in [*names, *links]:
             path = os.path.join(parent, name)
-            found[os.path.relpath(path, folder).replace(os.sep, "/")] = entry(path)
-    return found
+            entries_by_path[os.path.relpath(path, folder).replace(os.sep, "/")] = entry(path)
+    return entries_by_path
 
 
 def wrong(folder: str, expected: str) -> str:
@@ -63,12 +63,12 @@ def wrong(folder: str, expected: str) -> str:
         if "__pycache__" in folders and not os.path.islink(os.path.join(parent, "__pycache__")):
             shutil.rmtree(os.path.join(parent, "__pycache__"), ignore_errors=True)
     try:
-        found = digest(entries(folder))
+        digest_now = digest(entries(folder))
     except OSError as error:
         return f"{error.filename}: cannot be read ({error.strerror})"
-    if found == expected:
+    if digest_now == expected:
         return ""
-    return f"{folder}: the snapshot of the code was changed: its files have digest {found}"
+    return f"{folder}: the snapshot of the code was changed: its files have digest {digest_now}"
 
 
 def main(argv: list[str]) -> int:

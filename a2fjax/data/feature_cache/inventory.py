@@ -79,7 +79,7 @@ class Cache:
 
 def caches(shards: str | Path, manifest: records.Manifest) -> list[Cache]:
     """Returns the caches of a dataset, complete or not, sorted by folder."""
-    found = []
+    caches = []
     for folder in sorted(Path(shards).glob(f"{cache_format.FOLDER}/*-*")):
         if folder.name.startswith(".") or not folder.is_dir():
             continue
@@ -104,5 +104,5 @@ def caches(shards: str | Path, manifest: records.Manifest) -> list[Cache]:
             except InputError as error:
                 state = str(error).partition("; ")[0].partition(": ")[2]
         encoder, found_spec = (header.encoder, header.spec) if header else ({}, None)
-        found.append(Cache(folder, encoder, found_spec, len(there), size, state))
-    return found
+        caches.append(Cache(folder, encoder, found_spec, len(there), size, state))
+    return caches

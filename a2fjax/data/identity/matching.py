@@ -85,9 +85,9 @@ def match(points: np.ndarray, target: np.ndarray) -> np.ndarray:
             ridge = damping * np.trace(square) / len(square) * np.eye(len(square))
             step = slopes @ np.linalg.solve(square + ridge, miss)
         moved = points - step.reshape(count, 3)
-        found = surface.values(moved).mean(axis=0) - target
-        if found @ found < miss @ miss:
-            points, miss, damping = moved, found, max(damping / 4, 1e-13)
+        reached = surface.values(moved).mean(axis=0) - target
+        if reached @ reached < miss @ miss:
+            points, miss, damping = moved, reached, max(damping / 4, 1e-13)
         elif damping > 1e3:
             break
         else:

@@ -78,11 +78,11 @@ def sample_points(
     if key not in _FOUND:
         while len(_FOUND) >= _MOST_FOUND:
             _FOUND.pop(next(iter(_FOUND)), None)
-        found = disk_cache.find(name, (count, 6 if normals else 3))
-        if found is None:
-            found = _sample(vertices, faces, count, seed, normals)
-            disk_cache.store(name, found)
-        _FOUND[key] = found
+        points = disk_cache.find(name, (count, 6 if normals else 3))
+        if points is None:
+            points = _sample(vertices, faces, count, seed, normals)
+            disk_cache.store(name, points)
+        _FOUND[key] = points
     return _FOUND[key].copy()
 
 

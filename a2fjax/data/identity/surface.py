@@ -144,7 +144,7 @@ def means(
     wide = slice(len(centres()), 2 * len(centres()))
     for start in range(0, len(places), CHUNK):
         part = slice(start, start + CHUNK)
-        found = values(places[part])
-        total = total + weights[part] @ found
-        oriented = oriented + found[:, wide].T @ (weights[part, None] * facing[part])
+        moments = values(places[part])
+        total = total + weights[part] @ moments
+        oriented = oriented + moments[:, wide].T @ (weights[part, None] * facing[part])
     return np.asarray(total), np.asarray(oriented)

@@ -58,14 +58,14 @@ def align(audio: np.ndarray, text: str) -> tuple[Phone, ...]:
             return tuple(Phone(*row) for row in budgets.load_json(path))
         except (InputError, TypeError):
             pass  # Damaged: aligned and written again.
-    found = _align(sound, words)
+    phones = _align(sound, words)
     if path is not None:
         try:
             files.make_folder(path.parent)
-            files.write_text(path, json.dumps([[p.start, p.end, p.label] for p in found]))
+            files.write_text(path, json.dumps([[p.start, p.end, p.label] for p in phones]))
         except (InputError, WorkFailed):
             pass  # A cache that cannot be written costs time only.
-    return found
+    return phones
 
 
 @functools.cache
@@ -84,12 +84,12 @@ def _align(sound: bytes, words: Sequence[str]) -> tuple[Phone, ...]:
         _decode(decoder, sound)
         decoder.set_alignment()
         _decode(decoder, sound)
-        found = decoder.get_alignment()
+        alignment = decoder.get_alignment()
     except RuntimeError:  # No path through the text.
         return ()
     return tuple(
         Phone(p.start * FRAME, (p.start + p.duration) * FRAME, p.name)
-        for p in (found.phones() if found is not None else ())
+        for p in (alignment.phones() if alignment is not None else ())
     )
 
 

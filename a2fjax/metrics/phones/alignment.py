@@ -56,14 +56,14 @@ def read(path: str | Path, name: str = "") -> tuple[Phone, ...]:
     """
     text = str(path)
     if text.lower().endswith(".textgrid"):
-        found: Iterable[tuple[float, float, str]] = textgrid.read(path)
+        intervals: Iterable[tuple[float, float, str]] = textgrid.read(path)
     elif text.endswith(".ctm"):
-        found = _ctm(path, name)
+        intervals = _ctm(path, name)
     elif text.endswith(".phone.json"):
-        found = _phone_json(path)
+        intervals = _phone_json(path)
     else:
         raise InputError(f"{path}: expected a .TextGrid, .ctm or .phone.json file")
-    phones = [Phone(start, end, label.strip()) for start, end, label in found]
+    phones = [Phone(start, end, label.strip()) for start, end, label in intervals]
     for phone in phones:
         if not (math.isfinite(phone.start + phone.end) and 0 <= phone.start <= phone.end):
             raise InputError(
@@ -102,9 +102,9 @@ def _phone_json(path: str | Path) -> list[tuple[float, float, str]]:
     document: Any = budgets.load_json(path)
     try:
         phones = [phone for word in document["w"] for phone in word.get("w", ())]
-        found = [(float(p["b"]), float(p["b"]) + float(p["d"]), str(p["t"])) for p in phones]
+        intervals = [(float(p["b"]), float(p["b"]) + float(p["d"]), str(p["t"])) for p in phones]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a phone alignment ({error!r})") from None
-    if not found:
+    if not intervals:
         raise InputError(f"{path}: words without phones; expected a list 'w' in each word")
-    return found
+    return intervals

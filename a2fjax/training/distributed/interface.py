@@ -45,8 +45,8 @@ def listen(host: str, port: int, *, bind: str, deadline: float) -> socket.socket
 
 
 def _address(host: str, deadline: float) -> str:
-    found = _resolve(host, min(deadline, time.monotonic() + _DNS_SECONDS))
-    if not found:
+    addresses = _resolve(host, min(deadline, time.monotonic() + _DNS_SECONDS))
+    if not addresses:
         # The others may know the name all the same.
         route = _default_route()
         if not route:
@@ -56,10 +56,10 @@ def _address(host: str, deadline: float) -> str:
             )
         return route
     if _is_local_name(host):
-        return found[0]
-    reachable = [a for a in found if not ipaddress.ip_address(a.partition("%")[0]).is_loopback]
+        return addresses[0]
+    reachable = [a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_loopback]
     # Some distributions give a machine's own name a loopback address that no other can reach.
-    return reachable[0] if reachable else _default_route() or found[0]
+    return reachable[0] if reachable else _default_route() or addresses[0]
 
 
 def _is_local_name(host: str) -> bool:
@@ -74,9 +74,9 @@ def _resolve(host: str, deadline: float) -> list[str]:
     """Returns the addresses of a name; [] if it is not known until `deadline`."""
     while True:
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             # Stable: a container may resolve IPv6 addresses that it has no interface for.
-            return sorted((str(entry[4][0]) for entry in found), key=lambda a: ":" in a)
+            return sorted((str(entry[4][0]) for entry in entries), key=lambda a: ":" in a)
         except (OSError, UnicodeError):
             if time.monotonic() > deadline:
                 return []

@@ -137,9 +137,9 @@ class Link:
             except OSError:
                 raise Closed from None
             if not data:
-                found = self._frames(most)
-                if found:
-                    return found  # The next call finds the end.
+                frames = self._frames(most)
+                if frames:
+                    return frames  # The next call finds the end.
                 raise Closed
             self.heard = time.monotonic()
             self._in += data
@@ -200,9 +200,9 @@ def wait(link: Link, deadline: float) -> Received:
     with selectors.DefaultSelector() as selector:
         selector.register(link, selectors.EVENT_READ)
         while True:
-            found = link.read(most=1)
-            if found:
-                return found[0]
+            frames = link.read(most=1)
+            if frames:
+                return frames[0]
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
