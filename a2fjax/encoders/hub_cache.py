@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from a2fjax import budgets
 
 
 def find_file(source: str | Path, filename: str) -> Path | None:
@@ -13,10 +16,14 @@ def find_file(source: str | Path, filename: str) -> Path | None:
     Args:
       source: a folder, or the name of a model in the hub's cache ("facebook/wav2vec2-base").
       filename: in the folder or model.
+
+    Raises:
+      InputError: a folder, pipe, socket, device or broken link has the file's name.
     """
     if Path(source).is_dir():
         path = Path(source) / filename
-        return path if path.is_file() else None
+        # What is there but is no file must not pass for a file that a checkpoint may lack.
+        return budgets.regular_file(path) if os.path.lexists(path) else None
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 

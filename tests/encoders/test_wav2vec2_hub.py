@@ -268,6 +268,18 @@ def test_unsupported_configurations_are_refused(folder, change, messages):
 def test_other_sample_rates_are_refused(folder):
     (folder / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
     refused(folder, "preprocessor_config.json: sampling_rate=8000, expected 16000")
+    # Files that may be absent must not be taken for absent where something else has their name.
+    for kind, make in (
+        ("is a named pipe", os.mkfifo),
+        ("is a folder", os.mkdir),
+        ("no such file", lambda path: os.symlink("nowhere", path)),
+    ):
+        (folder / "preprocessor_config.json").unlink()
+        make(folder / "preprocessor_config.json")
+        refused(folder, f"preprocessor_config.json: {kind}")
+        if kind == "is a folder":
+            (folder / "preprocessor_config.json").rmdir()
+            (folder / "preprocessor_config.json").touch()
 
 
 def test_models_of_the_hub_cache_are_read_without_network(folder, tmp_path):

@@ -184,8 +184,9 @@ def make_caches(folder):
         return a2fjax_main.main(["cache", str(work / "shards"), "--features", features(work, kind)])
 
     weights = ("whisper.npz", "base/*")
+    needed = ("whisper.npz", "base/config.json", "base/*.safetensors")
     return [
-        Target("cache encoders", root, weights, cached, 1.5, weights),
+        Target("cache encoders", root, weights, cached, 1.5, needed),
         Target("cache shards", root, SHARDS[::2], lambda w: cached(w, True), 1.0, SHARDS[:1]),
         Target("cache again", root, ("shards/feature_cache/*/*",), cached),
     ]
