@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import archives
+from a2fjax import archives, budgets
 from a2fjax.errors import InputError, nearest
 from data_pipeline.mesh.conventions import MILLIMETRES
 from data_pipeline.mesh.file_checks import READ_ERRORS
@@ -62,8 +62,9 @@ def read_rig(path: str | Path) -> Rig:
     path = Path(path)
     if path.is_dir():
         return _checked(path, **_read_folder(path))
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such rig")
+    budgets.regular_file(path)
     ending = path.suffix.lower()
     if ending == ".npz":
         return _checked(path, **_read_npz(path))

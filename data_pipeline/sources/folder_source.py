@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,9 @@ class FolderSource(abc.ABC):
         """Returns the rig file used to solve the skin, or None."""
         subject_rig = subject.folders[0] / "rig.npz"
         return (
-            subject_rig if subject_rig.is_file() else self._template() or subject.extra("rig.npz")
+            subject_rig
+            if os.path.lexists(subject_rig)
+            else self._template() or subject.extra("rig.npz")
         )
 
     def blendshapes(self, actor: str, part: str) -> Blendshapes | None:
@@ -223,7 +226,7 @@ class FolderSource(abc.ABC):
 
     def _read_blendshapes(self, subject: SubjectFolder, part: str) -> Blendshapes | None:
         path = subject.folders[0] / f"rig_{part}.npz" if part != "skin" else self._rig_path(subject)
-        if path is None or (part != "skin" and not path.is_file()):
+        if path is None or (part != "skin" and not os.path.lexists(path)):
             return None  # curves need no blendshapes
         rig = rigs.read_rig(path)
         files = person_files(self._places(subject), path, rig, part)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -201,9 +202,9 @@ class NvidiaSource:
         pose = folder / "geom" / part / "neutral_pose.npy"
         shapes = folder / "bs_data" / f"bs_{part}.npz"
         try:
-            if pose.is_file():
+            if os.path.lexists(pose):
                 return len(archives.load_npy(pose, mmap=True))
-            if shapes.is_file():
+            if os.path.lexists(shapes):
                 with archives.load_npz(shapes) as data:
                     return data.shape("neutral")[0]
         except READ_ERRORS:
@@ -214,7 +215,7 @@ class NvidiaSource:
         """Returns the shapes of bs_data/bs_<part>.npz, or the template's; see `Source`."""
         folder = self._folder(actor)
         path = folder / "bs_data" / f"bs_{part}.npz"
-        if not path.is_file():
+        if not os.path.lexists(path):
             if part != "skin" or not self.options.rig:
                 return None
             path = Path(self.options.rig)
@@ -233,10 +234,10 @@ class NvidiaSource:
 
         def vertex_list(part: str) -> Path | None:
             path = folder / "geom" / part / "rigid_vertex_list.json"
-            return path if path.is_file() else None
+            return path if os.path.lexists(path) else None
 
         def neutral() -> PlacedMesh | None:
-            if not pose.is_file():
+            if not os.path.lexists(pose):
                 return None
             return PlacedMesh(vertices=_array(pose), origin=f"read from {pose}")
 
@@ -244,7 +245,7 @@ class NvidiaSource:
             name=folder.name,
             options=self.options,
             shots=folder / "shots.json",
-            skin_rig=skin if skin.is_file() else None,
+            skin_rig=skin if os.path.lexists(skin) else None,
             is_own=lambda path, part: path.parent == folder / "bs_data",
             vertex_list=vertex_list,
             neutral=neutral,
@@ -264,7 +265,7 @@ class NvidiaSource:
         folder = self._folder(actor)
         pose, faces_file = folder / "geom/skin/neutral_pose.npy", folder / "geom/skin/faces.npy"
         face = self.blendshapes(actor, "skin")
-        if pose.is_file():
+        if os.path.lexists(pose):
             vertices = _array(pose)
             if face is not None:
                 vertices = vertices @ face.axes.T
@@ -273,7 +274,7 @@ class NvidiaSource:
         else:
             return None
         faces = np.zeros((0, 3), np.int32)
-        if faces_file.is_file():
+        if os.path.lexists(faces_file):
             faces = archives.load_npy(faces_file)
         return vertices, faces
 
@@ -322,7 +323,7 @@ def _shot_of(
 
     They are finite, or NaN where `holes` allows it.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     with archives.load_npz(path) as data:
         key = next((k for k in data.files if composed(k) == composed(shot)), None)
@@ -348,7 +349,7 @@ def _jaw_notes(folder: Path, shot: str, frames: int) -> tuple[str, ...]:
         still = folder / "xform" / "jaw_keypoints_neutral.npy"
         if moved is None:
             return ()
-        count = len(_array(still)) if still.is_file() else moved.shape[1]
+        count = len(_array(still)) if os.path.lexists(still) else moved.shape[1]
         if count != moved.shape[1]:
             raise InputError(f"{still}: {count} jaw keypoints, {shot} has {moved.shape[1]}")
     except InputError as error:

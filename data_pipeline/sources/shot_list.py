@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_shot_list(path: Path) -> ShotList:
     Raises:
       InputError: not JSON, or a value of the wrong kind.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return ShotList()
     try:
         data = text_files.read_json(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from a2fjax.errors import InputError
@@ -47,7 +48,7 @@ class SubjectFolder:
 
     def extra(self, name: str) -> Path | None:
         """Returns the file of a name in the subject's folder, else in the dataset's, or None."""
-        return next((f / name for f in self.folders if (f / name).is_file()), None)
+        return next((f / name for f in self.folders if os.path.lexists(f / name)), None)
 
     def neutral(self) -> Path | None:
         """Returns the file of the subject's neutral mesh, or None."""

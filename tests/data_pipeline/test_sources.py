@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import struct
 
@@ -134,6 +135,18 @@ def test_what_is_missing_is_rejected_by_name(tmp_path, head, make_actor):
     assert "joy_00.wav: no such file" in reasons["joy_00"]
     assert "no cache of type" in reasons["calm_01"]
     assert "did you mean 'happy'" in reasons["joy_02"]
+
+
+@pytest.mark.parametrize(
+    "name", ["geom/skin/neutral_pose.npy", "geom/skin/faces.npy", "bs_data/bs_skin.npz"]
+)
+def test_a_pipe_is_not_taken_for_a_file_that_may_be_absent(tmp_path, head, make_actor, name):
+    make_actor(tmp_path / "ann", head, slate=False, shots=1)
+    path = tmp_path / "ann" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a named pipe, expected a file"):
+        sources.open_source(tmp_path / "ann", "nvidia", PLAIN)[0].mesh("ann")
 
 
 def test_rate_from_the_list_the_cache_or_the_user(tmp_path, head, make_actor):
