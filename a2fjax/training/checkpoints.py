@@ -197,8 +197,11 @@ def inspect(folder: Path, item: str) -> tuple[dict[str, Any], Any]:
     """
     path = epath.Path(folder)
     for part in Path(folder).rglob("*"):
-        if not part.is_dir():
-            budgets.regular_file(part)
+        if part.is_dir():
+            continue
+        budgets.regular_file(part)
+        if part.parent.name != "d":  # Arrays are in d/; Orbax reads the other files whole.
+            budgets.check("text_mb", part.stat().st_size / 1e6, part)
     try:
         with _reader() as reader:
             wanted = ocp.args.Composite(meta=ocp.args.JsonRestore())

@@ -249,7 +249,7 @@ def check(code, text, case, before):
     """Returns what is wrong with a command's end, as lines."""
     problems = []
     if "Traceback (most recent call last)" in text or "defect of this program" in text:
-        problems.append("printed a traceback")
+        problems.append(f"printed a traceback: {text[-500:]!r}")
     if code not in (0, 1, 2, 75):
         problems.append(f"exit code {code}")
     errors = ERROR.findall(text)

@@ -77,7 +77,8 @@ def call(target, work):
 
 def reseal(path):
     """Gives a changed file of JSON its checksum, so that what checks its values is reached."""
-    if not path.is_file():  # A pipe or a device is for the command to refuse.
+    # A pipe, a device or a sparse file is for the command to refuse.
+    if not path.is_file() or path.stat().st_size > 1_000_000:
         return
     with contextlib.suppress(ValueError, AttributeError, OSError, RecursionError):
         values = json.loads(path.read_bytes())

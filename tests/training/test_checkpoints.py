@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import json
+import os
 import shutil
 
 import jax
@@ -135,6 +136,14 @@ def test_damage_is_said_with_what_is_left(run):
     with pytest.raises(InputError, match=r"cannot be read .*beside it: \[4, 6\]") as error:
         checkpoints.load_params(run)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ema/_sharding", "ema/_METADATA", "meta/metadata"])
+def test_a_file_without_an_end_is_not_read_whole(run, name):
+    step = checkpoints.steps(run)[-1]
+    os.truncate(run / "checkpoints" / str(step) / name, 1 << 40)
+    with pytest.raises(InputError, match=f"{name}: has .*A2F_BUDGET_TEXT_MB sets the limit"):
+        checkpoints.load_params(run, step, item="ema")
 
 
 def test_remains_of_an_interrupted_save_or_deletion_do_no_harm(run, made):
