@@ -15,6 +15,7 @@ from launch.monitor import causes, states
 from launch.schedulers.base import read_log
 
 _STATE_SECONDS = 2.0
+_CHUNK = 1 << 20
 
 
 def show(folder: Path, *, element: int | None, rank: int | None, follow: bool) -> None:
@@ -76,10 +77,10 @@ def _follow(run: Path, path: Path) -> None:
     while True:
         with contextlib.suppress(InputError), budgets.regular_file(path).open("rb") as file:
             file.seek(position)
-            text = file.read()
-            position += len(text)
-            sys.stdout.write(text.decode(errors="replace"))
-            sys.stdout.flush()
+            while text := file.read(_CHUNK):
+                position += len(text)
+                sys.stdout.write(text.decode(errors="replace"))
+                sys.stdout.flush()
         if not active:
             return
         if time.monotonic() > asked + _STATE_SECONDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,9 @@ class Option:
         """The flag of the command line."""
         return f"--{self.name.replace('_', '-')}"
 
+
+LOG_MB = 16.0
+"""Most that is shown of a log."""
 
 NODES = Option(name="nodes", help="machines of a run (default 1)", kind=int, arrays=False)
 GPUS = Option(name="gpus", help="GPUs of each machine", kind=int, least=0, arrays=False)
@@ -293,14 +297,18 @@ def call(
 
 
 def read_log(path: Path) -> str:
-    """Returns the text of a log.
+    """Returns the text of a log; of one above `LOG_MB`, its end, with a line that says so.
 
     Raises:
       InputError: it does not exist.
     """
-    try:
-        if path.exists():
-            budgets.regular_file(path)
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no log yet; `submit.py status` shows what runs") from None
+    if not path.exists():
+        raise InputError(f"{path}: no log yet; `submit.py status` shows what runs")
+    most = round(LOG_MB * 1e6)
+    with budgets.regular_file(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - most, 0))
+        text = file.read(most).decode("utf-8", errors="replace")
+    if size <= most:
+        return text
+    return f"(the last {LOG_MB:g} of {size / 1e6:.3g} MB of {path})\n{text}"

@@ -95,6 +95,8 @@ def read(path: str | None, *, arrays: bool = False) -> dict[str, Any]:
         near = sorted(str(p) for p in file.parent.glob("*.toml")) if file.parent.is_dir() else []
         why = nearest(path, near) if not file.exists() else ""
         raise InputError(f"--profile {error}{why}") from None
+    if not values:
+        raise InputError(f"--profile {path}: has no settings; leave --profile out to use none")
     for key, value in values.items():
         _check(f"--profile {path}: ", key, value)
     own = values.pop(ARRAYS, {})

@@ -69,6 +69,7 @@ def test_wrong_words_are_one_line_and_leave_nothing(cli, capsys, monkeypatch, ar
         ('[environment]\nWANDB_API_KEY = "x"', 'pass = ["WANDB_API_KEY"]'),
         ('[environment]\n"A B" = "x"', "expected a variable"),
         ("= 3", "not TOML"),
+        ("# partition", "has no settings"),
     ],
 )
 def test_wrong_profiles_are_one_line(cli, capsys, text, says):

@@ -12,6 +12,7 @@ import pytest
 from launch import submit
 from launch.jobs import record
 from launch.monitor import states
+from launch.schedulers import base
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,3 +201,16 @@ def test_it_starts_anywhere_and_without_jax(tmp_path, loaded):
         "submit.main(['build', folder, '--out', folder + '/o', '--dry-run'])"
     )
     assert loaded(code) == "[]"
+
+
+def test_a_log_without_an_end_is_shown_by_its_end(tmp_path, monkeypatch):
+    log = tmp_path / "job.log"
+    log.write_text("first\n" + 300 * "later\n" + "last\n")
+    assert base.read_log(log).startswith("first\n")
+    monkeypatch.setattr(base, "LOG_MB", 0.001)
+    shown = base.read_log(log)
+    assert shown.startswith("(the last 0.001 of 0.00181 MB of ") and shown.endswith("later\nlast\n")
+    assert len(shown) < 1200
+    monkeypatch.setattr(base, "LOG_MB", 1.0)
+    os.truncate(log, 1 << 40)
+    assert len(base.read_log(log)) < 1_001_000
