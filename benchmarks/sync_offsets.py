@@ -4,7 +4,7 @@ Delays the sound of takes of 20 s or more by known amounts and asks for their of
 does. Prints the share found within 20 ms, the share of takes in step that `fix` would move by more
 than 20 ms, and the same for takes with another take's sound, which have no offset.
 
-    python benchmarks/sync_offsets.py runs/sync shards [--unchecked] [--splits test_subjects,...]
+    python benchmarks/sync_offsets.py runs/sync shards [--unchecked] [--overlap 2] [--splits ...]
     python benchmarks/sync_offsets.py linear shards    # the linear expert, fitted to train
 """
 
@@ -40,11 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("shards")
     parser.add_argument("--unchecked", action="store_true", help="an expert that failed its gate")
     parser.add_argument("--splits", default=f"{bars.SENTENCES},{bars.PEOPLE}")
+    parser.add_argument(
+        "--overlap", type=int, default=0, metavar="N",
+        help="takes begin at every N-th clip and overlap; default 0: each clip is in one take",
+    )  # fmt: skip
     parser.add_argument("--search", type=float, default=0.6, help="s; default 0.6")
     args = parser.parse_args(argv)
     try:
         expert, name = _expert(args.run, args.shards, args.unchecked)
-        good = [_measure(expert, name, args.shards, s, args.search) for s in args.splits.split(",")]
+        good = [
+            _measure(expert, name, args.shards, split, args.search, args.overlap)
+            for split in args.splits.split(",")
+        ]
     except InputError as error:
         print(f"sync_offsets: error: {error}", file=sys.stderr)
         return 2
@@ -59,25 +66,41 @@ def _expert(run: str, shards: str, unchecked: bool) -> tuple[Expert, str]:
     return loaded.expert, f"{run} step {loaded.step}, which {passed} its gate"
 
 
-def _takes(shards: str, split: str) -> Iterator[tuple[str, list[votes.Recording], np.ndarray]]:
+def _takes(
+    shards: str, split: str, overlap: int
+) -> Iterator[tuple[str, list[votes.Recording], np.ndarray]]:
     """Yields each person, takes of at least `LEAST_SECONDS`, and mean and deviation [2, 72]."""
     source = ClipSource([shards], split)
     by_person: dict[str, list[records.Clip]] = {}
     for index, entry in enumerate(source.entries):
         by_person.setdefault(entry.subject, []).append(source.load(index))
     for person, clips in by_person.items():
-        found, part, joined = [], list[records.Clip](), 0
-        for clip in clips:
-            part.append(clip)
-            if sum(c.frames for c in part) / 50 >= LEAST_SECONDS:
-                found.append(_joined(part))
-                joined += len(part) > 1
-                part = []
-        if found:
-            seconds = sum(len(r.audio) for r in found) / SAMPLE_RATE
+        parts = _parts(clips, overlap)
+        if parts:
+            found = [_joined(part) for part in parts]
+            joined = sum(len(part) > 1 for part in parts)
+            seconds = sum(len(take.audio) for take in found) / SAMPLE_RATE
             note = f", {joined} of them joined from shorter clips" if joined else ""
+            note += (
+                f", overlapping: each begins {overlap} clips after the one before"
+                if overlap
+                else ""
+            )
             print(f"  {person}: {len(found)} takes, {seconds:.0f} s{note}", flush=True)
             yield person, found, np.stack(people.pooled(clips))
+
+
+def _parts(clips: Sequence[records.Clip], overlap: int) -> list[list[records.Clip]]:
+    """Returns the clips of each take."""
+    lengths = np.cumsum([0, *(c.frames / 50 for c in clips)])
+    parts, first = [], 0
+    while first < len(clips):
+        last = int(np.searchsorted(lengths, lengths[first] + LEAST_SECONDS))
+        if last > len(clips):
+            break
+        parts.append(list(clips[first:last]))
+        first = first + overlap if overlap else last
+    return parts
 
 
 def _joined(clips: Sequence[records.Clip]) -> votes.Recording:
@@ -102,11 +125,13 @@ def delayed(take: votes.Recording, seconds: float) -> votes.Recording:
     return votes.Recording(audio, take.motion, take.frame_mask, take.channel_mask)
 
 
-def _measure(expert: Expert, name: str, shards: str, split: str, search: float) -> bool:
+def _measure(
+    expert: Expert, name: str, shards: str, split: str, search: float, overlap: int
+) -> bool:
     print(f"{name}\n{shards}, split {split}, search +-{1000 * search:.0f} ms")
     rules, start, asked = Rules("fix"), time.monotonic(), 0.0
     rows: dict[float, list[float | None]] = {s * k: [] for s in SHIFTS for k in (1, -1)}
-    covered, sure, astray, swapped = [], [], [], []
+    covered, sure, astray, swapped, plain_seconds = [], [], [], [], []
 
     def find(take: votes.Recording, statistics: np.ndarray, label: str) -> offsets.Offset | None:
         nonlocal asked
@@ -114,11 +139,13 @@ def _measure(expert: Expert, name: str, shards: str, split: str, search: float) 
         return offsets.find(votes.cast(expert, take, *statistics, search), label)
 
     number = 0
-    for person, takes, statistics in _takes(shards, split):
+    for person, takes, statistics in _takes(shards, split, overlap):
         for which, take in enumerate(takes):
             number += 1
             label = f"{person}/{which}"
             plain = find(take, statistics, label)
+            if plain is not None:
+                plain_seconds.append(plain.seconds)
             astray.append(abs(decide("none", Said(plain, plain), rules).moved))
             for shift in rows:
                 found = find(delayed(take, shift), statistics, label)
@@ -147,6 +174,10 @@ def _measure(expert: Expert, name: str, shards: str, split: str, search: float) 
     print(
         f"  truth in the interval: {np.mean(covered):.3f}; median confidence {np.median(sure):.2f}"
     )
+    alone = [1000 * abs(o) for o in plain_seconds]
+    if alone:
+        print(f"  offsets of takes in step: median {np.median(alone):.1f} ms, "
+              f"largest {max(alone):.1f} ms")  # fmt: skip
     print(f"  takes in step moved by more than 20 ms: {moved:.3f} of {len(astray)} (goal 0), "
           f"largest {1000 * max(astray):.0f} ms")  # fmt: skip
     if swapped:

@@ -18,8 +18,8 @@ from a2fjax import rig
 LEAST_VOTES = 3
 """Fewest votes of an offset: two draw the same curves too often to show how far they disagree."""
 
-LEAST_SPREAD = 0.010
-"""Half the narrowest interval, s: half a frame. An expert hears some voices some ms early or late,
+LEAST_SPREAD = 0.020
+"""Half the narrowest interval, s: a frame. An expert hears some voices up to that early or late,
 which no number of votes of one voice can show."""
 
 AGREEMENT = 1.0 / rig.FPS
@@ -126,7 +126,7 @@ def find(
         >>> frames = np.arange(-30, 31)
         >>> found = find(Votes(np.stack([-((frames - 4.0) ** 2)] * 5)), "take")
         >>> found.seconds, found.low, found.high, found.confidence
-        (0.08, 0.07, 0.09, 1.0)
+        (0.08, 0.06, 0.1, 1.0)
         >>> find(Votes(np.ones((2, 61))), "take") is None
         True
     """

@@ -104,8 +104,9 @@ def _said(
         shares = len(group) > 1
         shared = find(offsets.pooled(cast), group[0].subject) if shares else None
         for take in group:
-            own = find(votes[take.name], take.name) if take.name in votes else None
-            said[take.name] = Said(own, shared if shares else own, shares)
+            alone = votes.get(take.name, offsets.NO_VOTES)
+            own = find(alone, take.name)
+            said[take.name] = Said(own, shared if shares else own, shares, len(alone.curves))
     return said
 
 

@@ -42,11 +42,18 @@ class Said:
       shared: offset of the recordings that share the take's clock, itself included, or None; for a
         take with a clock of its own it equals `own`.
       shares: whether others share the clock.
+      votes: votes of the take alone; 0 without speech.
     """
 
     own: Offset | None
     shared: Offset | None
     shares: bool = False
+    votes: int = 0
+
+    @property
+    def best(self) -> Offset | None:
+        """Its own offset, else that of its recording; None for a take without speech."""
+        return self.own if self.own is not None or not self.votes else self.shared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,16 +145,14 @@ def summary(method: str, said: Said, rules: Rules) -> dict[str, object]:
     """Returns what the report says of a take, as JSON values.
 
     Returns:
-      "seconds", "low", "high", "confidence", "votes" of the take alone (None without an offset);
-      the same with "shared_..." where others share its clock; "moved" (s) and "why".
+      "seconds", "low", "high", "confidence", "votes" of the take, or of its recording where it says
+      too little by itself (None without speech); "by": "take", "recording" or ""; "moved" (s) and
+      "why".
     """
-    made = decide(method, said, rules)
-    own = {f"{f.name}": getattr(said.own, f.name, None) for f in dataclasses.fields(Offset)}
-    out: dict[str, object] = {**own, "moved": made.moved, "why": made.why}
-    if said.shares:
-        fields = dataclasses.fields(Offset)
-        out |= {f"shared_{f.name}": getattr(said.shared, f.name, None) for f in fields}
-    return out
+    made, best = decide(method, said, rules), said.best
+    values = {f.name: getattr(best, f.name, None) for f in dataclasses.fields(Offset)}
+    by = "" if best is None else "take" if said.own is not None else "recording"
+    return {**values, "by": by, "moved": made.moved, "why": made.why}
 
 
 def _text(found: Offset) -> str:

@@ -54,7 +54,14 @@ def test_a_take_that_says_nothing_moves_with_the_others_and_is_not_0():
     assert decide("none", case, FIX).moved == 0.08
     shown = expert_offset.summary("none", case, FIX)
     assert shown["seconds"] is None and shown["low"] is None and shown["confidence"] is None
-    assert shown["shared_seconds"] == 0.08 and shown["moved"] == 0.08
+    assert shown["by"] == "" and shown["moved"] == 0.08
+    # With some speech, its recording speaks for it; with enough, it speaks for itself.
+    few = dataclasses.replace(case, votes=1)
+    shown = expert_offset.summary("none", few, FIX)
+    assert shown["seconds"] == 0.08 and shown["by"] == "recording"
+    enough = Said(offset(0.07), offset(0.08), shares=True, votes=4)
+    shown = expert_offset.summary("none", enough, FIX)
+    assert shown["seconds"] == 0.07 and shown["by"] == "take" and shown["moved"] == 0.08
 
 
 def signals(late=0.0, seconds=12.0):

@@ -31,7 +31,7 @@ def cast(one, search=0.6):
 def test_a_known_shift_comes_back_with_its_sign(late):
     found = offsets.find(cast(recording(late=late)), "a")
     assert found.seconds == pytest.approx(late, abs=0.003)  # a seventh of a frame
-    assert found.low <= late <= found.high and found.high - found.low < 0.03
+    assert found.low <= late <= found.high and found.high - found.low < 0.05
     assert found.confidence == 1.0 and 4 <= found.votes <= 6
     assert found.in_step == (late == 0.0)
 
