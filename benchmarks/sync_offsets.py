@@ -136,7 +136,8 @@ def _measure(
     def find(take: votes.Recording, statistics: np.ndarray, label: str) -> offsets.Offset | None:
         nonlocal asked
         asked += len(take.audio) / SAMPLE_RATE
-        return offsets.find(votes.cast(expert, take, *statistics, search), label)
+        cast = votes.cast(expert, take, statistics[0], statistics[1], search)
+        return offsets.find(cast, label)
 
     number = 0
     for person, takes, statistics in _takes(shards, split, overlap):

@@ -64,7 +64,7 @@ def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
     Raises:
       OSError, WorkFailed, MemoryError: the disk or the machine fails.
     """
-    base = [
+    base: list[Any] = [
         content_key.code_digest("stages.cut_clips"),
         {k: getattr(job.settings, k) for k in _SETTINGS},
     ]
