@@ -36,12 +36,12 @@ from data_pipeline.execution import build_lock, console, content_key, executor
 from data_pipeline.execution.console import WriteLine
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.sources import LAYOUTS, Actor, Source, open_source
-from data_pipeline.stages import cut_clips, run_stages, take_list
+from data_pipeline.stages import cut_clips, run_stages, sync_expert, take_list, take_offsets
 from data_pipeline.stages.write_dataset import write_dataset
 
 WORK = ".build"
 _STATE = "state.json"
-_FOLDERS = ("digests", "takes", "clips", "actors")
+_FOLDERS = ("digests", "takes", "clips", "actors", take_offsets.FOLDER)
 
 
 @printing.safe_output()
@@ -268,6 +268,7 @@ def _build(
         )
         log_rejected.end("were left out; the report of the dataset will say why")
         return None
+    expert = sync_expert.find(settings, run, log)
     base: list[Any] = [
         content_key.code_digest("build"),
         rig.FINGERPRINT,
@@ -277,6 +278,8 @@ def _build(
         layout_digest,
         sorted(held_out),
     ]
+    if expert is not None:
+        base.append(take_offsets.base_key(expert, settings))
     base += [[e.stamp, e.actor_stamp, cut_clips.take_metadata(e.take)] for e in entries]
     inputs_key = content_key.digest([base, rejected])
     state, manifest = _read_state(work), _complete_manifest(out)
@@ -301,7 +304,7 @@ def _build(
             rejected[entry.name] = outcome.failed
     solved = [(e, o) for e, o in zip(entries, outcomes, strict=True) if not o.failed]
     summaries, actor_keys = run_stages.cut_all_clips(
-        solved, settings, work, run, log=log, log_rejected=log_rejected
+        solved, settings, work, run, expert=expert, log=log, log_rejected=log_rejected
     )
     log_rejected.end(f"were left out; {out / 'quality.html'} says why")
     content = {e.name: o.content for e, o in solved}
@@ -314,7 +317,7 @@ def _build(
     (work / _STATE).unlink(missing_ok=True)
     with progress.shown("writing the dataset", log):
         manifest = write_dataset(
-            out, source, actors, summaries, content, rejected, held_out, settings
+            out, source, actors, summaries, content, rejected, held_out, settings, expert
         )
     # The next run retries failed takes, as their cause may have been fixed.
     failed = retry or any(o.failed for o in outcomes)
@@ -323,6 +326,7 @@ def _build(
     if locked:
         used = {e.stamp for e in entries} | {o.key for o in outcomes}
         used |= {s["key"] for s in summaries} | actor_keys
+        used |= {s["sync"]["votes_key"] for s in summaries if "sync" in s}
         _remove_unused(work, used)
     console.print_summary(out, manifest, log)
     return manifest

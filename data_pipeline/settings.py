@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from a2fjax import configuration
 from a2fjax.animation import columns
 from a2fjax.errors import InputError
+from a2fjax.sync.offsets import LARGEST_SEARCH
 from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.sources import SourceOptions
 from data_pipeline.sources.file_names import composed
@@ -28,6 +29,13 @@ class BuildSettings(Thresholds, SourceOptions):
         lips are then off by more than `most_lip_error` is quarantined.
       largest_offset: larger estimates are not used, s.
       least_confidence: minimum confidence of an offset from speech; below it 0 s is assumed.
+      sync: run folder of a sync expert that finds takes out of step; "" for none.
+      sync_offset: "report" tells what the expert finds, "fix" also moves the takes, "off" does not
+        ask it.
+      sync_search: offsets searched by the expert, s.
+      sync_largest: larger offsets are told and not applied, s.
+      sync_confidence: minimum confidence of an offset that is applied.
+      sync_unchecked: whether an expert may be used that did not pass its gate.
       l2, l1, smoothness, symmetry: weights of the solver, mm^2; see `solve.SolveSettings`.
       exclusive: whether at most one of two opposite shapes (jawLeft and jawRight) is above zero.
       outlier_mm: residuals of vertices are limited to this; 0 trusts every vertex.
@@ -46,6 +54,12 @@ class BuildSettings(Thresholds, SourceOptions):
     drift: str = "correct"
     largest_offset: float = 0.25
     least_confidence: float = 0.5
+    sync: str = ""
+    sync_offset: str = "report"
+    sync_search: float = 0.6
+    sync_largest: float = 0.2
+    sync_confidence: float = 0.9
+    sync_unchecked: bool = False
     l2: float = 0.05
     l1: float = 0.2
     smoothness: float = 1.0
@@ -79,20 +93,21 @@ class BuildSettings(Thresholds, SourceOptions):
         return None if self.offset == "auto" else float(self.offset)
 
 
-_POSITIVE = ("segment_seconds", "largest_offset")
+_POSITIVE = ("segment_seconds", "largest_offset", "sync_largest")
 _NOT_NEGATIVE = (
     *"fps l2 l1 smoothness symmetry outlier_mm val test held_out_share least_confidence".split(),
     "files",
     *(f.name for f in dataclasses.fields(Thresholds)),
 )
-_PATHS = ("rig", "columns.map", "plugins")
-_STRINGS = ("offset", "subject", "language", "emotion", "axes", "animation", "rig")
+_PATHS = ("rig", "columns.map", "plugins", "sync")
+_STRINGS = ("offset", "subject", "language", "emotion", "axes", "animation", "rig", "sync")
 CHOICES = {
     "units": ("auto", "mm", "cm", "m"),
     "mouth_close": ("auto", "arkit", "nvidia"),
     "missing_audio": ("reject", "silence"),
     "clock": ("actor", "take"),
     "drift": ("correct", "report"),
+    "sync_offset": ("report", "fix", "off"),
 }
 
 
@@ -135,6 +150,15 @@ def read_settings(overrides: Mapping[str, str]) -> BuildSettings:
         raise InputError(
             f"config: columns.units={settings.columns.units!r}: expected one of: "
             f"{', '.join(columns.UNITS)}"
+        )
+    if not settings.sync_largest < settings.sync_search <= LARGEST_SEARCH:
+        raise InputError(
+            f"config: sync_search={settings.sync_search:g}: expected more than "
+            f"sync_largest={settings.sync_largest:g} and at most {LARGEST_SEARCH:g} s"
+        )
+    if not 0 <= settings.sync_confidence <= 1:
+        raise InputError(
+            f"config: sync_confidence={settings.sync_confidence:g}: expected from 0 to 1"
         )
     if settings.segment_seconds < 2:
         raise InputError(f"config: segment_seconds={settings.segment_seconds:g}: expected >= 2")

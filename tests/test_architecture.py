@@ -95,6 +95,10 @@ def rooms(path: Path) -> set[str]:
 PIPELINE_MAY = {"a2fjax", "a2fjax.audio"}
 PIPELINE_MAY |= {f"a2fjax.audio.{name}" for name in ("findings", "io", "level", "measures")}
 PIPELINE_MAY |= {"a2fjax.data", "a2fjax.data.records"} | {f"a2fjax.{name}" for name in FOUNDATION}
+# What judges the clocks of takes; imported where a build asks an expert, and not before.
+PIPELINE_MAY |= {"a2fjax.sync", "a2fjax.sync.expert", "a2fjax.sync.offsets", "a2fjax.sync.votes"}
+PIPELINE_MAY |= {"a2fjax.tasks", "a2fjax.tasks.people"}
+PIPELINE_MAY |= {"a2fjax.training", "a2fjax.training.sync_experts"}
 PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
     f"a2fjax.animation.{name}"

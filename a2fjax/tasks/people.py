@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,23 @@ from a2fjax.models.syncnet import channels
 
 CLIPS = 4000
 """Maximum number of clips read, spread evenly over each person's clips."""
+
+
+class Observed(Protocol):
+    """Motion of a person: a clip, or what is not one yet.
+
+    Attributes:
+      motion: [T, 72] in rig units.
+      frame_mask: [T] bool, valid frames.
+      channel_mask: [72] bool, observed channels.
+    """
+
+    @property
+    def motion(self) -> np.ndarray: ...  # noqa: D102 - see the class
+    @property
+    def frame_mask(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def channel_mask(self) -> np.ndarray: ...  # noqa: D102
 
 
 def constants(
@@ -52,7 +70,7 @@ def _readable(clips: ClipSource, indices: Sequence[int]) -> list[records.Clip]:
     return found
 
 
-def pooled(clips: Sequence[records.Clip]) -> tuple[np.ndarray, np.ndarray]:
+def pooled(clips: Iterable[Observed]) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and deviation [72] float32 of the observed frames of one person's clips.
 
     The deviation is at least `channels.LEAST_DEVIATION`; a channel that was never observed has mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,6 +104,8 @@ def print_summary(out: Path, manifest: records.Manifest, log: WriteLine) -> None
             f"clock offset by {method}: {len(chosen)} actors, {min(values):+.1f} to "
             f"{max(values):+.1f} ms, confidence {sure:.2f}"
         )
+    if "sync" in source:
+        log(sync_line(source["sync"]))
     if source["unobserved_zero_channels"]:
         names = source["unobserved_zero_channels"]
         log(f"{len(names)} channels are zero in every take and count as unobserved")
@@ -115,6 +118,19 @@ def print_summary(out: Path, manifest: records.Manifest, log: WriteLine) -> None
     for key, what in (("rejected", "could not be used"), ("quarantined", "were quarantined")):
         if source[key]:
             log(f"{len(source[key])} takes {what}; {out / 'quality.html'} says why")
+
+
+def sync_line(facts: Mapping[str, Any]) -> str:
+    """Returns the line about offsets that a sync expert found; see `sync_report.facts`."""
+    unchecked = "" if facts["gate_passed"] else ", which has not passed its gate"
+    text = (
+        f"sync expert {facts['run']} step {facts['step']}{unchecked}: {facts['judged']} of "
+        f"{facts['takes']} takes have an offset"
+    )
+    if facts["median_s"] is not None:
+        text += f", median {1000 * facts['median_s']:.0f} ms"
+    text += f"; {facts['out_of_step']} out of step, {facts['moved']} moved"
+    return text + " (sync_offset=report)" * (facts["mode"] == "report")
 
 
 def _print_notes(by_name: Mapping[str, Sequence[str]], log: WriteLine) -> None:

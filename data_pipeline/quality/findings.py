@@ -16,6 +16,7 @@ def take_findings(take: Mapping[str, Any]) -> list[Finding]:
         (_motion, take.get("motion") or {}),
         (_lips, take.get("lips") or {}),
         (_clock, take.get("clock") or {}),
+        (_sync, take.get("sync") or {}),
     )
     return [finding for find, measures in parts for finding in find(measures)]
 
@@ -89,6 +90,18 @@ def _clock(m: Mapping[str, Any]) -> list[Finding]:
         text = f"clocks drift {1000 * drift:.2f} ms a second"
         out.append(Finding("drift", "warning", text, "have clocks that drift apart"))
     return out
+
+
+def _sync(m: Mapping[str, Any]) -> list[Finding]:
+    if m.get("moved"):
+        text = f"motion moved by {1000 * m['moved']:+.0f} ms, as the sync expert found"
+        return [Finding("moved", "note", text, "were moved by what the sync expert found")]
+    found, low, high = m.get("seconds"), m.get("low"), m.get("high")
+    if found is None or low is None or high is None or low <= 0.0 <= high or abs(found) <= 0.02:
+        return []
+    text = f"sound {1000 * found:+.0f} ms late ({m.get('why')})"
+    every = "have sound that is out of step with the motion, as the sync expert finds"
+    return [Finding("out of step", "warning", text, every)]
 
 
 def dataset_findings(

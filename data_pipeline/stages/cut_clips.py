@@ -15,23 +15,19 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets, files, rig
-from a2fjax.audio import HOP, SAMPLE_RATE, io, level, num_frames
+from a2fjax.audio import HOP, SAMPLE_RATE, level, num_frames
 from a2fjax.data import records
-from a2fjax.errors import InputError
 from data_pipeline.execution import content_key
 from data_pipeline.execution.content_key import digest
 from data_pipeline.quality.lips import measure_lips
 from data_pipeline.quality.thumbnail import make_thumbnail
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Take
+from data_pipeline.stages import take_clocks, take_offsets
 from data_pipeline.stages.solved_take import SolvedTake
-from data_pipeline.timing import align, clocks
-
-MIN_FRAMES = 10
-"""Fewest frames of a take that overlap its audio (0.2 s)."""
-
-SILENCE = clocks.Clock(0.0, "silence", 1.0)
-"""Clock of a take that was performed in silence: there is no other one."""
+from data_pipeline.stages.sync_expert import SyncExpert
+from data_pipeline.stages.take_frames import on_audio_clock
+from data_pipeline.timing import clocks
 
 _SETTINGS = "offset clock drift largest_offset least_confidence segment_seconds".split()
 
@@ -45,12 +41,14 @@ class Job:
       takes: takes, each with the content key of its solution.
       settings: build settings.
       work: folder of intermediate results.
+      expert: the sync expert that judges the clocks, or None.
     """
 
     actor: str
     takes: tuple[tuple[Take, str], ...]
     settings: BuildSettings
     work: Path
+    expert: SyncExpert | None = None
 
 
 def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
@@ -58,17 +56,21 @@ def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
 
     A summary holds the take's metadata ("take", "subject", "sentence", "language",
     "emotion", "synthetic", "slate"), its quality measures ("audio", "motion", "lips",
-    "thumbnail"), "clock", "fit", "warnings", "notes", "solved", "kkt", "moving" and "observed"
-    [72], and its clips: "file" in WORK/clips, "entries" ([id, sentence, seconds] of each), "bytes",
-    "seconds", "rejected" (the reason if there are none, or ""), and "retry" (a retry may succeed).
+    "thumbnail"), "clock", with a sync expert "sync" (`take_clocks.find`), "fit", "warnings",
+    "notes", "solved", "kkt", "moving" and "observed" [72], and its clips: "file" in WORK/clips,
+    "entries" ([id, sentence, seconds] of each), "bytes", "seconds", "rejected" (the reason if there
+    are none, or ""), and "retry" (a retry may succeed).
 
     Raises:
       OSError, WorkFailed, MemoryError: the disk or the machine fails.
     """
-    base = [
+    base: list[Any] = [
         content_key.code_digest("stages.cut_clips"),
         {k: getattr(job.settings, k) for k in _SETTINGS},
     ]
+    if job.expert is not None:
+        chosen = dataclasses.asdict(take_offsets.rules(job.settings))
+        base.append([*take_offsets.base_key(job.expert, job.settings), job.settings.seed, chosen])
     actor_key = digest([base, [[take_metadata(take), key] for take, key in job.takes]])
     summary_file = job.work / "actors" / f"{actor_key}.json"
     if summary_file.is_file():
@@ -76,16 +78,18 @@ def run_job(job: Job) -> tuple[str, list[dict[str, Any]]]:
         if all((job.work / "clips" / s["file"]).is_file() for s in summaries if s["file"]):
             return actor_key, [_packed(s) for s in summaries]
     refused, retry = "", False
-    by_take = dict.fromkeys((take.name for take, _ in job.takes), SILENCE)
+    by_take = dict.fromkeys((take.name for take, _ in job.takes), take_clocks.SILENCE)
+    judged: dict[str, dict[str, Any]] = {}
     try:
-        by_take = read_clocks(job)
+        by_take, judged = take_clocks.find(job.takes, job.settings, job.work, job.expert)
     except Exception as error:
         refused, retry = content_key.rejection_reason(error)
     summaries = []
     for take, solved_key in job.takes:
-        clock = by_take[take.name]
-        key = digest([base, take_metadata(take), solved_key, dataclasses.asdict(clock), refused])
-        summaries.append(_cut_take(job, take, solved_key, clock, key, refused, retry))
+        clock, sync = by_take[take.name], judged.get(take.name, {})
+        parts = [base, take_metadata(take), solved_key, dataclasses.asdict(clock), refused]
+        key = digest([*parts, sync] if sync else parts)
+        summaries.append(_cut_take(job, take, solved_key, clock, key, refused, retry, sync))
     if not any(s["retry"] for s in summaries):
         files.write_text(summary_file, json.dumps(summaries))
     return actor_key, [_packed(s) for s in summaries]
@@ -115,49 +119,15 @@ def take_metadata(take: Take) -> list[Any]:
     ]
 
 
-def _solved_file(job: Job, key: str) -> Path:
-    return job.work / "takes" / f"{key}.npz"
-
-
-def read_clocks(job: Job) -> dict[str, clocks.Clock]:
-    """Returns the clock of each take by name."""
-    signals = []
-    for take, solved_key in job.takes:
-        if take.audio is None:
-            continue
-        solved = SolvedTake.load(_solved_file(job, solved_key))
-        signals.append(
-            clocks.Signals(
-                name=take.name,
-                slate=take.slate,
-                envelope=solved.envelope,
-                clicks=solved.clicks,
-                times=solved.times,
-                aperture=rig.aperture(solved.curves),
-                stated_offset=take.offset,
-            )
-        )
-    settings = job.settings
-    estimates = clocks.estimate_clocks(
-        signals,
-        given=settings.given_offset(),
-        limit=settings.largest_offset,
-        least_confidence=settings.least_confidence,
-        per_take=settings.clock == "take",
-        correct_drift=settings.drift == "correct",
-    )
-    by_name = {s.name: clock for s, clock in zip(signals, estimates, strict=True)}
-    return {take.name: by_name.get(take.name, SILENCE) for take, _ in job.takes}
-
-
 def _cut_take(
     job: Job,
     take: Take,
     solved_key: str,
     clock: clocks.Clock,
     key: str,
-    refused: str = "",
-    retry: bool = False,
+    refused: str,
+    retry: bool,
+    sync: dict[str, Any],
 ) -> dict[str, Any]:
     summary: dict[str, Any]
     summary_file = job.work / "clips" / f"{key}.json"
@@ -166,7 +136,7 @@ def _cut_take(
         summary = budgets.load_json(summary_file)
         if clips_file.is_file() or not summary["file"]:
             return summary
-    solved = SolvedTake.load(_solved_file(job, solved_key))
+    solved = SolvedTake.load(take_clocks.solved_file(job.work, solved_key))
     summary = {
         "key": key,
         "take": f"{take.subject}/{take.name}",
@@ -177,6 +147,7 @@ def _cut_take(
         "synthetic": take.synthetic,
         "slate": take.slate,
         "clock": dataclasses.asdict(clock),
+        **({"sync": sync} if sync else {}),
         "moving": (np.abs(solved.curves) > 1e-6).any(axis=0).tolist(),
         "observed": solved.observed.tolist(),
         "file": "",
@@ -236,26 +207,14 @@ def make_clips(
     Raises:
       InputError: the audio cannot be read, or does not overlap the capture.
     """
-    times = clock.audio_times(solved.times)
-    if take.audio is None:
-        times = times - times[0]
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0 / rig.FPS
-        audio = np.zeros(max(2, round((times[-1] + step) * SAMPLE_RATE)), np.float32)
-    else:
-        audio = io.load(take.audio)
-    frames = num_frames(len(audio))
-    frame_times = np.arange(frames) / rig.FPS
-    valid = align.covered_by_capture(times, frame_times)
+    found = on_audio_clock(take, solved, clock)
+    audio, times, frame_times = found.audio, found.times, found.frame_times
+    motion, valid = found.motion, found.valid
     seconds, captured = len(audio) / SAMPLE_RATE, times[-1] - times[0]
-    if valid.sum() < min(MIN_FRAMES, frames):
-        raise InputError(
-            f"{take.audio}: {seconds:.2f} s of audio and {captured:.2f} s of capture do not overlap"
-        )
     if abs(seconds - captured) > 0.1 + 0.04 * max(seconds, captured):
         summary["warnings"].append(
             f"{seconds:.2f} s of audio, {captured:.2f} s of capture: is the frame rate right?"
         )
-    motion = rig.clip(align.resample(times, solved.curves, frame_times)).astype(np.float32)
     emotion = emotion_on_frames(take, frame_times)
     loudness = level.speech_level(audio)
     residual = None

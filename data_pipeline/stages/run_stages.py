@@ -14,6 +14,7 @@ from data_pipeline.execution.console import WriteLine
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Source, Take
 from data_pipeline.stages import cut_clips, solve_take
+from data_pipeline.stages.sync_expert import SyncExpert
 from data_pipeline.stages.take_list import TakeEntry
 
 
@@ -94,10 +95,20 @@ def cut_all_clips(
     work: Path,
     run: executor.Run,
     *,
+    expert: SyncExpert | None = None,
     log: WriteLine,
     log_rejected: WriteLine,
 ) -> tuple[list[dict[str, Any]], set[str]]:
     """Aligns the clocks of each actor's takes and cuts clips, actors in parallel.
+
+    Args:
+      solved: the takes and their outcomes.
+      settings: build settings.
+      work: folder of intermediate results.
+      run: function from `executor.open_executor`.
+      expert: the sync expert that judges the clocks, or None.
+      log: called with progress lines.
+      log_rejected: called with a line for each omitted take.
 
     Returns:
       The summaries of all takes by actor and take (`cut_clips.run_job`), and the content keys of
@@ -109,12 +120,15 @@ def cut_all_clips(
     grouped: dict[str, list[tuple[Take, str]]] = {}
     for entry, outcome in solved:
         grouped.setdefault(entry.actor.name, []).append((entry.take, outcome.key))
-    jobs = [cut_clips.Job(name, tuple(takes), settings, work) for name, takes in grouped.items()]
+    jobs = [
+        cut_clips.Job(name, tuple(takes), settings, work, expert) for name, takes in grouped.items()
+    ]
+    what = "cutting clips" if expert is None else "asking the sync expert and cutting clips"
     summaries: dict[str, list[dict[str, Any]]] = {}
     keys, broken = set(), []
     warn = console.LimitedLines(log)
     with (
-        progress.shown(lambda: f"cutting clips, {len(summaries)} of {len(jobs)} people", log),
+        progress.shown(lambda: f"{what}, {len(summaries)} of {len(jobs)} people", log),
         contextlib.closing(run(cut_clips.run_job, jobs)) as results,
     ):
         for job, result in results:

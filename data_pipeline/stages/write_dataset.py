@@ -16,7 +16,8 @@ from data_pipeline.quality import report
 from data_pipeline.quality.thresholds import quarantine_reasons
 from data_pipeline.settings import BuildSettings
 from data_pipeline.sources import Actor, Source
-from data_pipeline.stages import shard_writer, splits
+from data_pipeline.stages import shard_writer, splits, sync_report
+from data_pipeline.stages.sync_expert import SyncExpert
 from data_pipeline.stages.take_notes import notes_of
 
 _NOT_REPORTED = "key file entries bytes moving observed slate rejected retry".split()
@@ -32,6 +33,7 @@ def write_dataset(
     rejected: dict[str, str],
     held_out: set[str],
     settings: BuildSettings,
+    expert: SyncExpert | None = None,
 ) -> records.Manifest:
     """Checks takes against the thresholds and writes the dataset.
 
@@ -44,6 +46,7 @@ def write_dataset(
       rejected: reasons why the other takes were left out, by "subject/take".
       held_out: subjects held out of training.
       settings: build settings.
+      expert: the sync expert that was asked, or None.
 
     Raises:
       InputError: no take is left.
@@ -113,6 +116,8 @@ def write_dataset(
         [] if all(s["solved"] for s in used) else [rig.CHANNELS[i] for i in np.flatnonzero(~moving)]
     )
 
+    sync_facts = {} if expert is None else {"sync": sync_report.facts(judged, expert, settings)}
+
     def describe(statistics: dict[str, Any]) -> dict[str, Any]:
         empty = [k for k in ("train", "val", "test_sentences") if not statistics["hours"][k]]
         if empty:
@@ -134,6 +139,7 @@ def write_dataset(
             "warnings": warnings,
             "notes": notes_of(judged),
             "offsets": clocks,
+            **sync_facts,
             "residual_mm": sum(mm * s for mm, s in fits) / (sum(s for _, s in fits) or 1.0),
             "kkt": max(s["kkt"] for s in used),
             "unobserved_zero_channels": unobserved,
@@ -147,6 +153,7 @@ def write_dataset(
             "warnings": manifest.source["warnings"],
             "statistics": manifest.statistics,
             "unobserved_zero_channels": unobserved,
+            **sync_facts,
         }
         _report(out, source, judged, refused, settings, facts)
 

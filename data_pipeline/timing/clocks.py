@@ -62,8 +62,10 @@ class Clock:
       seconds: audio time minus capture time: at capture time 0 if `corrected`, otherwise the
         constant that best fits the whole take.
       method: "given", "timecode", "slate", "speech", "agreement" (speech agrees with 0 within the
-        error of its estimate; 0 is used) or "none" (no evidence; 0 is assumed).
-      confidence: in [0, 1]; 1 for a given offset. For a slate, see `align.SlateOffset`. For speech,
+        error of its estimate; 0 is used), "none" (no evidence; 0 is assumed), or "sync" (one of
+        these, moved by what a sync expert found: `expert_offset.decide`).
+      confidence: in [0, 1]; 1 for a given offset. For a slate, see `align.SlateOffset`; for sync,
+        see `a2fjax.sync.offsets.Offset`. For speech,
         and for a timecode compared with speech, it measures the correlation above chance: unrelated
         signals reach 0.5 in fewer than one in twenty cases. A timecode without speech to compare
         has 0.5.
@@ -258,21 +260,37 @@ def _decide(
     return dataclasses.replace(clock, error=error, notes=tuple(notes))
 
 
-def _verify(pair: lags.LipSoundPair, clock: Clock) -> Clock:
+def verify_judged(signal: Signals, clock: Clock) -> Clock:
+    """Returns a clock whose offset a sync expert has set or confirmed, with the error it leaves.
+
+    The expert hears words; what lips and loudness say of a constant offset counts no longer against
+    it. What they say of drift, and of parts of the take, still counts.
+
+    Args:
+      signal: signals of the take.
+      clock: its clock.
+    """
+    drifting = 0.0 if clock.corrected else abs(clock.drift) * float(np.ptp(signal.times)) / 2.0
+    clock = dataclasses.replace(clock, error=drifting)
+    pair = lags.make_pair(0, signal.envelope, signal.times, signal.aperture, signal.stated_offset)
+    return clock if pair is None else _verify(pair, clock, judged=True)
+
+
+def _verify(pair: lags.LipSoundPair, clock: Clock, *, judged: bool = False) -> Clock:
     """Returns the clock with the error that remains along the take."""
     drift = clock.drift if clock.corrected else 0.0
     left = pieces.measure(pair, clock.seconds, drift)
     # Lips lead the sound by a few ms more or less in each language and voice. That counts neither
     # against an offset that was found in the same way, nor against another kind of offset.
-    uneven = left.error(0.0 if clock.method == "speech" else left.constant)
+    uneven = left.error(0.0 if clock.method == "speech" and not judged else left.constant)
     error, notes = max(clock.error, uneven), clock.notes
-    if uneven > max(clock.error, TOLERABLE):
+    if uneven > max(clock.error, TOLERABLE) and not judged:
         notes = (
             *notes,
             f"the lips are off by {uneven:.3f} s in a part of the take: lost frames, or a clock "
             "that jumps?",
         )
-    if abs(left.constant) > MAX_DISAGREEMENT:
+    if abs(left.constant) > MAX_DISAGREEMENT and not judged:
         error = max(error, abs(left.constant))
     return dataclasses.replace(clock, error=error, notes=notes)
 
