@@ -229,7 +229,7 @@ losses.register("aperture", "a2fjax.losses.lips:aperture")
 losses.register("closure", "a2fjax.losses.lips:closure")
 for _name in ("Fidelity", "Lips", "Timing", "Dynamics", "Energy", "Silence"):
     metrics.register(_name.lower(), f"a2fjax.metrics.built_in:{_name}")
-for _name in ("mtm", "slcc", "nonspeech", "eyes", "vertices"):
+for _name in ("mtm", "sync", "slcc", "nonspeech", "eyes", "vertices"):
     metrics.register(_name, f"a2fjax.metrics.{_name}")
 metrics.register("phones", "a2fjax.metrics.phones.metric")
 for _name in ("scores", "ranks", "agreement"):

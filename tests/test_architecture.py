@@ -63,7 +63,7 @@ ALLOWED = {
     "animation": FOUNDATION | {"data"},
     "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "training", "animation"},
     "evaluation": FOUNDATION
-    | {"audio", "encoders", "metrics", "data", "tasks", "training", "animation", "infer"},
+    | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},

@@ -198,6 +198,8 @@ def evaluate(
     step: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
+    sync: str | Path | None = None,
+    sync_unchecked: bool = False,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -230,13 +232,16 @@ def evaluate(
       phones: folder of phone alignments named as the clips (TextGrid, CTM, .phone.json), or "auto"
         for English clips whose text is known; None for no metrics by phone.
       face: .npz file of a head with its shapes, for metrics of vertices; None for none.
+      sync: run folder of a sync expert that passed its gate, the judge of lip sync; None for none.
+      sync_unchecked: take a judge that did not pass; the report says so.
       seed: of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: bootstrap draws of the 95 % intervals over subjects.
       quick: a dozen clips a split, few draws, no altered conditions.
       say: called with each line of progress.
 
     Raises:
-      InputError: no such run, step, folder or split, or files that do not fit the clips.
+      InputError: no such run, step, folder or split, files that do not fit the clips, or a judge
+        that did not pass its gate or that trained one of the runs.
       WorkFailed: the model predicts values that are not finite.
     """
     from a2fjax.evaluation import evaluator
@@ -247,6 +252,7 @@ def evaluate(
     reading = Reading(fps=fps, units=units, mouth_close=mouth_close, align=align)
     given: dict[str, Any] = {"seed": seed, "resamples": resamples, "quick": quick, "progress": say}
     given |= {"against": [_folder(other) for other in against], "phones": phones, "face": face}
+    given |= {"sync": sync, "sync_unchecked": sync_unchecked}
     if more and not (against and run is not None):
         raise InputError("more: goes with a run and against")
     if predictions is not None:
@@ -267,6 +273,7 @@ def evaluate(
         _names(split),
         step=step,
         more=[_folder(other) for other in more],
+        folder=_run_of(run),
         **given,
     )
     return Report(values)
@@ -455,6 +462,13 @@ def _model(run: Any, step: int | None) -> Any:
     if isinstance(run, Model):
         return run.run if step is not None else run.predictor()
     return str(os.fspath(run)) if isinstance(run, str | os.PathLike) else run
+
+
+def _run_of(run: Any) -> str | Path | None:
+    """Returns the run folder of a `Model`, None for other objects."""
+    from a2fjax.api.model import Model
+
+    return run.run if isinstance(run, Model) else None
 
 
 def _list(shards: Shards) -> list[str | Path] | None:

@@ -102,7 +102,8 @@ def gate(
       say: called with each line of progress.
 
     Raises:
-      InputError: not a run of an expert, no such step, folder or split, or nobody to hold out.
+      InputError: not a run of an expert, no such step, folder or split, or nobody to hold out or
+        who was not trained on.
 
     Example:
         >>> gate("nowhere")
@@ -114,6 +115,7 @@ def gate(
     from a2fjax.data import records
     from a2fjax.data.dataset import ClipSource
     from a2fjax.sync import gate as gate_lib
+    from a2fjax.sync import heard as heard_lib
     from a2fjax.sync import verdict
     from a2fjax.sync.expert import Expert
     from a2fjax.training import sync_experts
@@ -133,11 +135,15 @@ def gate(
                 "out of training; build shards with some, or name a split with --split"
             )
         records.check_split(name, manifests, folders)
+    data = loaded.config.data
+    # What weighs nothing was not trained on.
+    trained_on = [f for i, f in enumerate(trained_on) if not data.weights or data.weights[i]]
     present = trained_on and all((Path(f) / "manifest.json").is_file() for f in trained_on)
     if not present:
         trained_on = []
         say("the training shards are gone: the linear expert is fitted to --data")
-    linear = gate_lib.fit_linear(trained_on or folders, loaded.config.data.split, say=say)
+    heard = heard_lib.read(trained_on, data.split) if trained_on else None
+    linear = gate_lib.fit_linear(trained_on or folders, data.split, say=say)
     experts: list[Expert] = [loaded.expert, linear]
     values = {
         "run": str(run),
@@ -152,7 +158,9 @@ def gate(
         ],
         "linear_penalty": linear.penalty,
         "splits": {
-            name: gate_lib.measure_split(experts, ClipSource(folders, name), seed=seed, say=say)
+            name: gate_lib.measure_split(
+                experts, ClipSource(folders, name), heard=heard, seed=seed, say=say
+            )
             for name in chosen
         },
     }

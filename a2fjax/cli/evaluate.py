@@ -6,19 +6,18 @@ Of a sync expert it runs the gate (docs/sync.md).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fjax import progress
+from a2fjax.cli import figures
 from a2fjax.errors import InputError
 
 _READING = ("fps", "units", "mouth_close", "align")
 _COMPARED = ("samples", "sample_steps", "against", "limit", "watch", "best", "every")
-_NOT_OF_GATES = (*_READING, *_COMPARED, "quick", "phones", "face")
+_BESIDE = ("phones", "face", "sync", "sync_unchecked")
+_NOT_OF_GATES = (*_READING, *_COMPARED, *_BESIDE, "quick")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "clips are aligned with their text (extra `phones`)",
     )
     add("--face", metavar="NPZ", help="head with its shapes, for errors of lip vertices")
+    add(
+        "--sync",
+        metavar="RUN",
+        help="judge of lip sync: a sync expert that passed its gate and trained none of the runs",
+    )
+    add(
+        "--sync-unchecked",
+        action="store_true",
+        help="take a judge that did not pass its gate; the report says so",
+    )
     add("--seed", type=int, default=0, help="seed of shuffles, noise and bootstrap; default: 0")
     add("--quick", action="store_true", help="a dozen clips a split, without altered conditions")
     add(
@@ -115,12 +124,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from a2fjax.api import evaluation, sync
 
     for out in args.out or ():
-        _check_writable(Path(out))
+        figures.check_writable(Path(out))
     if args.show:
         gate = sync.show(args.show)
         if gate is not None and args.out:
             raise InputError("--out: goes with the report of a motion model, not with a gate")
-        return _finish(gate or evaluation.Report.read(args.show), args.out or [])
+        return figures.finish(gate or evaluation.Report.read(args.show), args.out or [])
     if (args.run is None) == (args.predictions is None):
         raise InputError("expected RUN or --predictions FOLDER, one of the two")
     if args.predictions is None:
@@ -134,13 +143,15 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _watch(args, split)
     _check_company(args, ("best", "every"), "--watch")
     if args.samples is not None:
-        for flag in ("phones", "face"):
-            if getattr(args, flag):
-                raise InputError(f"--{flag}: goes without --samples; a report has these metrics")
+        for name in _BESIDE:
+            if _is_given(args, name):
+                raise InputError(
+                    f"{_flag(name)}: goes without --samples; a report has these metrics"
+                )
         return _compare(args, split)
     _check_company(args, ("sample_steps", "limit"), "--samples K")
     given: dict[str, Any] = {"seed": args.seed, "quick": args.quick}
-    given |= {"phones": args.phones, "face": args.face}
+    given |= {name: getattr(args, name) for name in _BESIDE}
     given["against"] = [run for text in args.against for run in _runs(text)]
     run = args.run
     if args.predictions is None:
@@ -155,9 +166,11 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError("--step: goes with RUN; files have no steps")
         reading = {name: getattr(args, name) for name in _READING if _is_given(args, name)}
         given |= {"predictions": args.predictions, **reading}
-    with _progress() as say:
+    with figures.told() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
-    return _finish(report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"])
+    return figures.finish(
+        report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"]
+    )
 
 
 def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
@@ -167,24 +180,23 @@ def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
 
     for name in _NOT_OF_GATES:
         if _is_given(args, name):
-            flag = f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{flag}: run {args.run} is a sync expert, whose gate has no such flag"
+                f"{_flag(name)}: run {args.run} is a sync expert, whose gate has no such flag"
             )
-    _check_json(args.out, "a gate's report")
-    with _progress() as say:
+    figures.check_json(args.out, "a gate's report")
+    with figures.told() as say:
         report = sync.gate(args.run, args.data, split, step=args.step, seed=args.seed, say=say)
-    return _finish(report, args.out or [verdict.path_of(args.run, report.values["step"])])
+    return figures.finish(report, args.out or [verdict.path_of(args.run, report.values["step"])])
 
 
 def _watch(args: argparse.Namespace, split: list[str] | None) -> int:
     from a2fjax.api import evaluation
 
-    for name in ("predictions", "against", "samples", "step", "out", "phones", "face"):
+    for name in ("predictions", "against", "samples", "step", "out", *_BESIDE):
         if _is_given(args, name):
-            raise InputError(f"--{name}: does not go with --watch")
+            raise InputError(f"{_flag(name)}: does not go with --watch")
     given = {name: getattr(args, name) for name in ("best", "every") if _is_given(args, name)}
-    with _progress() as say:
+    with figures.told() as say:
         best = evaluation.watch(
             args.run, args.data, split, seed=args.seed, quick=args.quick, say=say, **given
         )
@@ -196,12 +208,6 @@ def _watch(args: argparse.Namespace, split: list[str] | None) -> int:
     return 0
 
 
-def _check_json(paths: Sequence[str] | None, what: str) -> None:
-    pages = [out for out in paths or () if Path(out).suffix.lower() == ".html"]
-    if pages:
-        raise InputError(f"--out {pages[0]}: {what} is JSON only")
-
-
 def _is_given(args: argparse.Namespace, name: str) -> bool:
     value = getattr(args, name)
     return value is not None and value is not False and value != []
@@ -211,8 +217,11 @@ def _check_company(args: argparse.Namespace, names: Sequence[str], company: str)
     """Checks that flags are not given that go with another one."""
     for name in names:
         if _is_given(args, name):
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag}: goes with {company}; give that as well")
+            raise InputError(f"{_flag(name)}: goes with {company}; give that as well")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _runs(text: str) -> list[str]:
@@ -236,7 +245,7 @@ def _runs(text: str) -> list[str]:
 
 
 def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
-    _check_json(args.out, "with --samples the report")
+    figures.check_json(args.out, "with --samples the report")
     from a2fjax.api import evaluation
     from a2fjax.evaluation.comparison import legend
 
@@ -246,7 +255,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
         raise InputError(
             f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8"
         ) from None
-    with _progress() as say:
+    with figures.told() as say:
         comparison = evaluation.compare(
             args.run,
             *(run for text in args.against for run in _runs(text)),
@@ -259,42 +268,4 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
             say=say,
         )
     path = Path(args.run) / "eval" / f"samples_{comparison.step}.json"
-    return _finish(comparison, args.out or [path], legend=legend())
-
-
-def _finish(figures: Any, paths: Sequence[str | Path], *, legend: str = "") -> int:
-    """Writes figures, then prints them: whoever reads the output may stop early."""
-    for path in paths:
-        figures.save(path)
-    print("\n".join(filter(None, [legend, str(figures)])))
-    if paths:
-        print("", *(f"report: {path}" for path in paths), sep="\n")
-    return 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Yields a function that prints a line; what lasts is shown again."""
-    last = "loading"
-
-    def say(line: str) -> None:
-        nonlocal last
-        last = line
-        tell(line)
-
-    def tell(line: str) -> None:
-        progress.to_stderr(f"  {line}")
-
-    with progress.shown(lambda: last, tell):
-        yield say
-
-
-def _check_writable(path: Path) -> None:
-    """Raises `InputError` if the report cannot be written, before the long evaluation."""
-    if path.is_dir():
-        raise InputError(f"--out {path}: is a folder, expected a file to write")
-    folder = next(p for p in path.absolute().parents if p.exists())
-    if not folder.is_dir():
-        raise InputError(f"--out {path}: cannot be written ({folder} is a file)")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--out {path}: cannot be written (no permission in folder {folder})")
+    return figures.finish(comparison, args.out or [path], legend=legend())

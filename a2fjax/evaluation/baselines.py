@@ -10,10 +10,11 @@ shuffled_audio  the model's prediction for another clip of the split (of the sam
                 possible), cut or repeated to length: a likely motion to other words
 ridge           linear regression from log-mel around each frame; see `speech_regression`
 log_energy      linear regression from the frame's loudness
+viseme_rule     a table of lip shapes by phone, smoothed; see `visemes`
 second_take     the truth of another take of the same sentence by the same person with the same
                 emotion, warped in time: the floor; see `second_takes`
 
-The last four are there for the clips that allow them.
+The last five are there for the clips that allow them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 from a2fjax.configuration import DataConfig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
-from a2fjax.evaluation import second_takes, speech_features, speech_regression
+from a2fjax.evaluation import second_takes, speech_features, speech_regression, visemes
 from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.tasks import statistics
 
@@ -43,6 +44,7 @@ NAMES = (
     "shuffled_audio",
     "ridge",
     "log_energy",
+    "viseme_rule",
     "second_take",
 )
 
@@ -102,6 +104,7 @@ def predictions(
     seed: int,
     shuffled: np.ndarray | None = None,
     takes: second_takes.SecondTakes | None = None,
+    rule: visemes.Rule | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the curves [T, 72] of every baseline for a clip, by name.
 
@@ -112,6 +115,7 @@ def predictions(
       seed: seed for choosing another take.
       shuffled: [N, 72] prediction of the model for another clip, or None.
       takes: finds second takes; None for no such baseline.
+      rule: viseme rule for clips whose phones are known; None for no such baseline.
     """
     truth, frames = sample.clip.motion, sample.clip.frames
     out = {
@@ -127,6 +131,8 @@ def predictions(
     power = speech_features.power(sample.clip)
     for name, regression in known.regressions.items():
         out[name] = regression.curves(power)
+    if rule is not None and sample.truth.phones:
+        out["viseme_rule"] = rule.curves(sample.truth.phones, frames)
     second = None if takes is None else takes.find(sample.folder, sample.clip, power)
     if second is not None:
         out["second_take"] = second

@@ -26,6 +26,7 @@ from a2fjax.errors import InputError
 from a2fjax.evaluation import paired, report
 from a2fjax.evaluation.eval_clips import EvalClip
 from a2fjax.evaluation.layout import align, count, count_people, show
+from a2fjax.metrics import sync
 
 SCHEMA = 1
 KEYS = ("takes", "masks", "thresholds")
@@ -92,7 +93,7 @@ def compare(
         _check_versions(first, other, names[0], name)
         for split in splits:
             _check_split(first, other, split, names[0], name)
-    left_out, notes = _without_ratio(reports)
+    left_out, notes = _not_comparable(reports)
     out: dict[str, Any] = {"schema": SCHEMA, "names": list(names), "notes": notes, "splits": {}}
     for split in splits:
         parts = [_without(r["splits"][split], left_out) for r in reports]
@@ -194,13 +195,20 @@ def _check_thresholds(
             )
 
 
-def _without_ratio(reports: Sequence[dict[str, Any]]) -> tuple[set[str], list[str]]:
+def _not_comparable(reports: Sequence[dict[str, Any]]) -> tuple[set[str], list[str]]:
+    """Returns the figures that have another meaning in each report, and a line for each reason."""
+    left_out, notes = set(), []
     references = {
         r.get("bench", {}).get("reference") or str(r.get("training_statistics")) for r in reports
     }
-    if len(references) == 1:
-        return set(), []
-    return {RATIO}, [f"{RATIO} left out: the reports refer to different constant means"]
+    if len(references) > 1:
+        left_out.add(RATIO)
+        notes.append(f"{RATIO} left out: the reports refer to different constant means")
+    judges = {judge["weights"] for judge in (r.get("judge") for r in reports) if judge}
+    if len(judges) > 1:
+        left_out |= {column.value for column in sync.columns}
+        notes.append(f"figures of the judge left out: {len(judges)} different judges")
+    return left_out, notes
 
 
 def _without(part: dict[str, Any], names: set[str]) -> dict[str, Any]:

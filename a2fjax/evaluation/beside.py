@@ -1,4 +1,4 @@
-"""What stands beside the clips of an evaluation: phone alignments and a face.
+"""What stands beside the clips of an evaluation: phone alignments, a face and a judge of lip sync.
 
 Alignments are files in a folder (`metrics.phones.alignment`), named as the clip: for the clip
 "anna/take_3#1", the first segment after a cut, `anna/take_3#1.TextGrid`, or `anna/take_3.TextGrid`
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from a2fjax.data import records
 from a2fjax.errors import InputError
+from a2fjax.evaluation.judge import Judge
 from a2fjax.metrics import face as face_lib
 from a2fjax.metrics.phones import aligner, alignment
 from a2fjax.metrics.phones.alignment import Phone
@@ -27,17 +28,21 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """Alignments and a face.
+    """Alignments, a face and a judge.
 
     Attributes:
       files: alignment file by clip id.
+      training_files: the same of training clips.
       align: align clips without a file.
       face: face for metrics of vertices; None for none.
+      judge: judge of lip sync; None for none.
     """
 
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    training_files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     align: bool = False
     face: face_lib.Face | None = None
+    judge: Judge | None = None
 
     def reference(self, clip: records.Clip, truth: Reference) -> Reference:
         """Returns the reference of a clip with its phones and the face.
@@ -53,23 +58,20 @@ class Beside:
         Raises:
           InputError: a damaged alignment.
         """
-        if clip.id in self.files:
-            found, whole = self.read(clip.id)
+        return self._phones(clip, self.files)
+
+    def training_phones(self, clip: records.Clip) -> tuple[Phone, ...]:
+        """Returns the phones of a training clip; as `phones`."""
+        return self._phones(clip, self.training_files)
+
+    def _phones(self, clip: records.Clip, files: Mapping[str, Path]) -> tuple[Phone, ...]:
+        if clip.id in files:
+            found, whole = _read(clip.id, files[clip.id])
             return _shifted(found, float(clip.extra.get("start_s", 0.0)) if whole else 0.0)
         text = clip.extra.get("text")
         if self.align and isinstance(text, str) and is_english(clip.language):
             return aligner.align(clip.audio, text)
         return ()
-
-    def read(self, name: str) -> tuple[tuple[Phone, ...], bool]:
-        """Returns the alignment in a clip's file, and whether it is that of the uncut take.
-
-        Raises:
-          InputError: a damaged alignment.
-        """
-        path = self.files[name]
-        whole = "#" in name and "#" not in path.name
-        return alignment.read(path, name.partition("#")[0] if whole else name), whole
 
 
 def load(
@@ -77,14 +79,16 @@ def load(
     face: str | Path | None,
     ids: Iterable[str],
     *,
+    training: Iterable[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Beside:
-    """Returns what stands beside clips.
+    """Returns what stands beside clips, without a judge.
 
     Args:
       phones: folder of alignments, `AUTO`, or None for no phones.
       face: file of a head, see `metrics.face`; None for no metrics of vertices.
       ids: ids of the clips to evaluate.
+      training: ids of training clips, whose alignments are used where the folder has them.
       say: called with one line about the clips without an alignment.
 
     Raises:
@@ -95,10 +99,13 @@ def load(
     if phones is None:
         return Beside(face=own)
     ids = list(ids)
-    files = {} if str(phones) == AUTO else find(phones, ids)
-    out = Beside(files, aligner.is_installed(), own)
-    for name in files:
-        out.read(name)  # What is damaged is told before the long work.
+    files, known = {}, {}
+    if str(phones) != AUTO:
+        files = find(phones, ids)
+        known = _matched(_alignments(Path(phones)), list(training), beside=ids)
+    out = Beside(files, known, aligner.is_installed(), own)
+    for name, path in files.items():
+        _read(name, path)  # What is damaged is told before the long work.
     rest = len(set(ids)) - len(files)
     if rest:
         how = (
@@ -121,14 +128,34 @@ def find(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
         raise InputError(
             f"phones {folder}: no such folder; expected one of alignments, or {AUTO!r}"
         )
+    known = _alignments(folder)
+    out = _matched(known, ids)
+    if not out:
+        have = f"{next(iter(known))!r} and others" if known else "none"
+        raise InputError(
+            f"phones {folder}: no alignment is named as a clip (alignments: {have}); expected "
+            f"{ids[0] if ids else 'CLIP'}.TextGrid, .ctm or .phone.json"
+        )
+    return out
+
+
+def _alignments(folder: Path) -> dict[str, Path]:
+    """Returns the alignments of a folder by name without ending."""
     known: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         suffix = next((s for s in alignment.SUFFIXES if path.name.endswith(s)), None)
         if suffix and path.is_file():
             name = path.relative_to(folder).as_posix().removesuffix(suffix)
             known.setdefault(name, path)
+    return known
+
+
+def _matched(
+    known: Mapping[str, Path], ids: Sequence[str], beside: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Returns the file of each clip that has one; a take's name is also the clips' of `beside`."""
     people = collections.defaultdict(set)
-    for clip in ids:
+    for clip in (*ids, *beside):
         person, _, take = clip.partition("/")
         people[take.partition("#")[0]].add(person)
     out = {}
@@ -139,13 +166,13 @@ def find(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
             if name in known:
                 out[clip] = known[name]
                 break
-    if not out:
-        have = f"{next(iter(known))!r} and others" if known else "none"
-        raise InputError(
-            f"phones {folder}: no alignment is named as a clip (alignments: {have}); expected "
-            f"{ids[0] if ids else 'CLIP'}.TextGrid, .ctm or .phone.json"
-        )
     return out
+
+
+def _read(name: str, path: Path) -> tuple[tuple[Phone, ...], bool]:
+    """Returns the alignment in a clip's file, and whether it is that of the uncut take."""
+    whole = "#" in name and "#" not in path.name
+    return alignment.read(path, name.partition("#")[0] if whole else name), whole
 
 
 def is_english(language: str) -> bool:

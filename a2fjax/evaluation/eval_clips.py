@@ -51,7 +51,7 @@ class SplitClips:
       companions: the other splits, which contribute to the closure thresholds. A subject's
         threshold is a percentile of the truth; a single clip without a closure would place it at an
         open mouth.
-      beside: alignments and a face.
+      beside: alignments, a face and a judge.
       channels: [72] bool, the channels that are measured; None for all that a clip observes.
       skipped: names of unreadable records, filled while reading.
     """
@@ -108,6 +108,10 @@ class SplitClips:
             [s.truth for s in clips] + [truth for truth, _ in others],
             [s.subject for s in clips] + [name for _, name in others],
         )[: len(clips)]
+        judge = self.beside.judge
+        if judge is not None:
+            seated = judge.seated([s.clip for s in clips], [s.subject for s in clips])
+            truths = [dataclasses.replace(t, judged=j) for t, j in zip(truths, seated, strict=True)]
         return [dataclasses.replace(s, truth=t) for s, t in zip(clips, truths, strict=True)]
 
     def _masked(self, clip: records.Clip) -> records.Clip:

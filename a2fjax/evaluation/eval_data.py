@@ -67,7 +67,7 @@ class EvalData:
       training_folders: shards that these statistics come from.
       points: identity points by subject; empty for models without identity.
       trained: name in the run, by subject, for subjects with a learned residual.
-      beside: alignments and a face.
+      beside: alignments, a face and a judge.
       channels: [72] bool, the channels that are measured; None for all that a clip observes.
     """
 
@@ -86,6 +86,10 @@ class EvalData:
         """Returns the ids of all clips of the splits to evaluate."""
         entries = (e for m in self.manifests for shard in m.shards for e in shard.clips)
         return [entry["id"] for entry in entries if entry["split"] in self.splits]
+
+    def training_ids(self) -> list[str]:
+        """Returns the ids of the training clips, of which baselines are made."""
+        return [] if self.known.measured else [entry.id for entry in self.known.takes.entries]
 
     def clips(self, split: str, limit: int | None = None) -> eval_clips.SplitClips:
         """Returns the clips of a split, at most `limit` of them."""

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError
-from a2fjax.evaluation import beside, eval_data, measuring, paired, predictions, systems
+from a2fjax.evaluation import beside, eval_data, judge, measuring, paired, predictions, systems
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
 from a2fjax.training import checkpoints
@@ -30,6 +30,9 @@ def evaluate(
     step: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
+    sync: str | Path | None = None,
+    sync_unchecked: bool = False,
+    folder: str | Path | None = None,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -46,6 +49,9 @@ def evaluate(
       step: training step of the checkpoint if `model` is a folder; the newest if None.
       phones: folder of phone alignments, or "auto"; see `beside`.
       face: file of a head for metrics of vertices; see `metrics.face`.
+      sync: run folder of a sync expert, the judge of lip sync; see `judge`.
+      sync_unchecked: take a judge that did not pass its gate; the report says so.
+      folder: run folder of `model` if that is a predictor, whose loss the judge may not be from.
       seed: seed of shuffles, noise, the choice of other takes and the bootstrap.
       resamples: number of bootstrap draws.
       quick: use few clips, few draws and no altered conditions.
@@ -57,16 +63,20 @@ def evaluate(
       The report; see `report.write` for its layout.
 
     Raises:
-      InputError: no such run, step, folder or split, or a run of other data in `against`.
+      InputError: no such run, step, folder or split, a run of other data in `against`, or a judge
+        that did not pass its gate or trained one of the runs.
       WorkFailed: the model predicts non-finite values.
     """
     say = progress or (lambda line: None)
     run = None
     if isinstance(model, str | Path):
-        run = str(model)
-        model = Predictor.load(run, step)
+        run = folder = str(model)
+    own = [] if folder is None else [folder]
+    judged_by = _judge(sync, sync_unchecked, [*own, *more, *against], say)
+    if isinstance(model, str | Path):
+        model = Predictor.load(model, step)
     data = eval_data.load(model, shards, splits, say=say)
-    data = dataclasses.replace(data, beside=beside.load(phones, face, data.ids(), say=say))
+    data = _with_beside(data, phones, face, judged_by, say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
     for other in (*more, *against):
         _check_run(other, model.config if shards is None else None, run or "the model")
@@ -83,6 +93,8 @@ def evaluate_predictions(
     reading: predictions.Reading | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
+    sync: str | Path | None = None,
+    sync_unchecked: bool = False,
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
@@ -98,6 +110,8 @@ def evaluate_predictions(
       reading: how to read the files where they do not say it; None for no settings.
       phones: as for `evaluate`.
       face: as for `evaluate`.
+      sync: as for `evaluate`.
+      sync_unchecked: as for `evaluate`.
       seed: as for `evaluate`.
       resamples: number of bootstrap draws.
       quick: use few clips and few draws.
@@ -113,18 +127,46 @@ def evaluate_predictions(
     say = progress or (lambda line: None)
     for run in against:
         _check_run(run)
+    judged_by = _judge(sync, sync_unchecked, against, say)
     data = eval_data.load_clips(shards, splits, say=say)
     limit = measuring.QUICK_CLIPS if quick else None
     reading = reading or predictions.Reading()
     system = predictions.Predictions(folder, data, reading, limit=limit, say=say)
-    data = dataclasses.replace(
-        data,
-        channels=system.channels,
-        beside=beside.load(phones, face, data.ids(), say=say),
-    )
+    data = dataclasses.replace(data, channels=system.channels)
+    data = _with_beside(data, phones, face, judged_by, say)
     given: _Given = {"seed": seed, "resamples": resamples, "quick": quick, "say": say}
     result = measuring.measure(system, data, **given)
     return _compared(result, data, (), against, given)
+
+
+def _judge(
+    sync: str | Path | None,
+    unchecked: bool,
+    runs: Sequence[str | Path],
+    say: Callable[[str], None],
+) -> judge.Judge | None:
+    """Returns the judge of runs, None if none is asked for; before long work."""
+    if sync is None:
+        if unchecked:
+            raise InputError("--sync-unchecked: goes with --sync RUN; give that as well")
+        return None
+    found = judge.load(sync, unchecked=unchecked)
+    for run in runs:
+        judge.refuse_if_trained_with(run, found, say=say)
+    if not found.passed:
+        say(f"the judge {sync} did not pass its gate: --sync-unchecked is written into the report")
+    return found
+
+
+def _with_beside(
+    data: eval_data.EvalData,
+    phones: str | Path | None,
+    face: str | Path | None,
+    judged_by: judge.Judge | None,
+    say: Callable[[str], None],
+) -> eval_data.EvalData:
+    found = beside.load(phones, face, data.ids(), training=data.training_ids(), say=say)
+    return dataclasses.replace(data, beside=dataclasses.replace(found, judge=judged_by))
 
 
 def _compared(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,18 @@ from a2fjax.evaluation import (
     bench,
     eval_clips,
     eval_data,
+    judge_scale,
     report,
     report_text,
     second_takes,
     significance,
     systems,
     timelines,
+    visemes,
 )
-from a2fjax.metrics import bootstrap, suite
+from a2fjax.metrics import bootstrap, suite, sync
 from a2fjax.metrics.sums import Sums, correlation, divide, merge
+from a2fjax.sync import verdict
 
 QUICK_CLIPS = 12
 QUICK_RESAMPLES = 200
@@ -42,6 +43,16 @@ class _Measured:
     emotion: str
     frames: int
     rows: dict[str, Sums]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """What is gathered of a split beside the sums of its clips."""
+
+    takes: second_takes.SecondTakes
+    rule: visemes.Rule | None
+    lines: timelines.Timelines = dataclasses.field(default_factory=timelines.Timelines)
+    scale: judge_scale.Scale = dataclasses.field(default_factory=judge_scale.Scale)
 
 
 def measure(
@@ -72,34 +83,46 @@ def measure(
     draws = min(resamples, QUICK_RESAMPLES) if quick else resamples
     out: dict[str, Any] = {}
     benches: dict[str, dict[str, Any]] = {}
+    rule = None if alone else _viseme_rule(data, say)
     for split in data.splits:
         chosen = data.clips(split, QUICK_CLIPS if quick else None)
         measured: list[_Measured] = []
-        takes = second_takes.SecondTakes(chosen.source)
-        lines = timelines.Timelines()
+        gathered = _Split(second_takes.SecondTakes(chosen.source), rule)
         benches[split] = {key: {} for key in bench.KEYS}
         for chunk in chosen.chunks():
             say(f"{split}: {len(chunk)} clips")
             for key, found in bench.facts(chunk).items():
                 benches[split][key] |= found
-            measured += _measure(system, chunk, data, takes, lines, seed, say, alone)
+            measured += _measure(system, chunk, data, gathered, seed, say, alone)
         if not measured:
             raise data.nothing(split, chosen)
+        scale = gathered.scale.result()
+        if scale is not None:
+            say(f"{split}: {scale['line']}")
+            if not scale["orders"]:
+                measured = [_without_judge(m) for m in measured]
         out[split] = _summarise(measured, system.altered, seed, draws)
         out[split]["skipped"] = chosen.skipped
-        out[split]["timelines"] = lines.worst()
+        out[split]["timelines"] = gathered.lines.worst()
+        if scale is not None:
+            out[split]["judge"] = scale
         say(f"{split}: done")
     result = {
         "schema": report.SCHEMA,
         **system.describe(),
         "rig": rig.FINGERPRINT,
         "data": [
-            {"folder": folder, "fingerprint": _fingerprint(folder), "synthetic": m.synthetic}
+            {
+                "folder": folder,
+                "fingerprint": verdict.data_fingerprint(folder),
+                "synthetic": m.synthetic,
+            }
             for folder, m in zip(data.folders, data.manifests, strict=True)
         ],
         "training_statistics": data.training_folders,
         "synthetic": any(m.synthetic for m in data.manifests),
         "face": None if data.beside.face is None else data.beside.face.fingerprint,
+        "judge": None if data.beside.judge is None else data.beside.judge.describe(),
         "quick": quick,
         "seed": seed,
         "resamples": draws,
@@ -119,8 +142,7 @@ def _measure(
     system: systems.System,
     chunk: list[eval_clips.EvalClip],
     data: eval_data.EvalData,
-    takes: second_takes.SecondTakes,
-    lines: timelines.Timelines,
+    gathered: _Split,
     seed: int,
     say: Callable[[str], None],
     alone: bool,
@@ -130,17 +152,19 @@ def _measure(
     out = []
     for i, sample in enumerate(chunk):
         curves = {name: motions[i] for name, motions in predicted.items()}
+        other = baselines.other_clip(i, chunk, seed=seed)
+        gathered.scale.add(sample, None if other is None else chunk[other])
         if alone:
             curves[REFERENCE_ROW] = np.broadcast_to(data.known.mean, sample.clip.motion.shape)
         else:
-            other = baselines.other_clip(i, chunk, seed=seed)
             curves |= baselines.predictions(
                 sample,
                 curves["model"],
                 data.known,
                 seed=seed,
                 shuffled=None if other is None else predicted["model"][other],
-                takes=takes,
+                takes=gathered.takes,
+                rule=gathered.rule,
             )
         try:
             rows = {name: suite.sums(motion, sample.truth) for name, motion in curves.items()}
@@ -149,11 +173,27 @@ def _measure(
         for sums in list(rows.values()):
             eval_data.add_reference(sums, rows[REFERENCE_ROW])
         ratio = float(eval_data.values(rows["model"])["rmse_ratio"])
-        lines.add(sample, curves["model"], ratio)
+        gathered.lines.add(sample, curves["model"], ratio)
         out.append(
             _Measured(sample.clip.id, sample.subject, sample.emotion, sample.clip.frames, rows)
         )
     return out
+
+
+def _viseme_rule(data: eval_data.EvalData, say: Callable[[str], None]) -> visemes.Rule | None:
+    """Returns the viseme rule if phones may be known, fitted to the training clips they cover."""
+    if not (data.beside.files or data.beside.align):
+        return None
+    if data.known.measured:
+        return visemes.fixed(data.known.mean)
+    say("fitting the viseme rule")
+    return visemes.fit(data.known.takes, data.beside.training_phones, data.known.mean)
+
+
+def _without_judge(clip: _Measured) -> _Measured:
+    """Returns a clip without the figures of a judge that says nothing about its split."""
+    rows = {name: {**sums, **sync.nothing()} for name, sums in clip.rows.items()}
+    return dataclasses.replace(clip, rows=rows)
 
 
 def _numbers(measured: Sequence[_Measured], row: str) -> dict[str, float | None]:
@@ -246,7 +286,3 @@ def _changes(
         found = significance.paired(*values, seed=seed, resamples=resamples)
         out[name] = report.plain_test(found)
     return out
-
-
-def _fingerprint(folder: str) -> str:
-    return hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()[:16]

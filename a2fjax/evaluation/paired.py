@@ -134,12 +134,13 @@ def compare_split(
     metrics: dict[str, Any] = {}
     for column in report.columns():
         values = [_values(side, people, column.value) for side in sides]
-        known = np.isfinite(values[0]).all(0) & np.isfinite(values[1]).all(0)
-        if not known.any():
-            continue
         distances = [
             _distance(v, side, people, column) for v, side in zip(values, sides, strict=True)
         ]
+        # A person without the ideal value has no distance, and is in no mean either.
+        known = np.isfinite(distances[0]).all(0) & np.isfinite(distances[1]).all(0)
+        if not known.any():
+            continue
         found = significance.paired(*distances, seed=seed, resamples=resamples)
         metrics[column.value] = {
             "first": float(values[0][:, known].mean()),

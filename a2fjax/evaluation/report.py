@@ -4,6 +4,9 @@ Layout of the JSON, with `null` for missing values:
 
     schema, run, step, model, config, rig     the evaluated model (fingerprints); run, step and
                                               config are null for files
+    judge                                     null, or the judge of lip sync: run, step, weights,
+                                              kind, seed, passed (its gate), gate (by split: people,
+                                              clips, curve); see `judge`
     predictions                               null, or how files were read: folder, files, fps,
                                               units, mouth_close, missing_channels, offset_ms
                                               (positive is late), aligned_ms, notes
@@ -21,6 +24,8 @@ Layout of the JSON, with `null` for missing values:
                   .by_channel                 {channel: {mae, rmse, corr, amp_ratio}}, measured ones
                   .by_clip                    worst first
                   .timelines                  of the worst clips; see `timelines`
+                  .judge                      what the judge makes of the truth, or absent; see
+                                              `judge_scale`
     columns                                   of tables: {value, label, meaning, form, unit, better}
     against                                   comparison with other runs; see `paired`; or absent
     bench                                     what was measured, by hashes; see `bench`
@@ -47,8 +52,7 @@ READS = (1, 2)
 
 HEADLINE = (
     "rmse_ratio",
-    "closure_recall",
-    "closure_precision",
+    "closure_f1",
     "xcorr_lag_ms",
     "amp_ratio/jaw_mouth",
     "pause_aperture",
@@ -59,6 +63,7 @@ CLIP_METRICS = (
     "rmse_ratio",
     "bs_rmse/jaw_mouth",
     "mod",
+    "closure_f1",
     "closure_recall",
     "closure_precision",
     "xcorr_lag_ms",
@@ -157,7 +162,38 @@ class _Report(TypedDict):
     headline: list[str]
 
 
+class _Curve(TypedDict):
+    offset_ms: list[float]
+    expert: NotRequired[list[float]]
+    linear: NotRequired[list[float]]
+
+
+class _Gate(TypedDict):
+    people: int
+    clips: int
+    curve: _Curve
+
+
+class _Judge(TypedDict):
+    run: str
+    step: int
+    weights: str
+    kind: str
+    seed: int
+    passed: bool
+    gate: dict[str, _Gate]
+
+
+class _Scale(TypedDict):
+    rows: dict[str, _Row]
+    clips: int
+    without_speech: int
+    orders: bool
+    line: str
+
+
 class _Additions(TypedDict):
+    judge: NotRequired[_Scale]
     difference: NotRequired[dict[str, dict[str, _Row]]]
     baseline_clips: NotRequired[dict[str, int]]
     by_channel: dict[str, _Row]
@@ -169,6 +205,7 @@ class _Current(TypedDict):
 
     splits: dict[str, _Additions]
     predictions: dict[str, Any] | None
+    judge: NotRequired[_Judge | None]
     against: NotRequired[dict[str, Any]]
 
 

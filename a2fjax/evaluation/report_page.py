@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from a2fjax import rig
-from a2fjax.evaluation import paired, predictions, report
+from a2fjax.evaluation import page_judge, paired, predictions, report
 from a2fjax.evaluation.layout import count, count_people
+from a2fjax.evaluation.page_table import framed, table
 
 SHOWN_CLIPS = 40
 """Number of clips in the table, the worst first; the JSON contains all."""
@@ -55,6 +56,7 @@ def page(values: dict[str, Any]) -> str:
         parts += ["<h3>How the files were read</h3>", *(f"<p>{_text(x)}</p>" for x in found)]
     if "against" in values:
         parts += _against(values["against"])
+    parts += page_judge.section(values)
     for split, part in values["splits"].items():
         parts += _split(split, part, values["columns"])
     parts += ["<h2>Columns</h2>", *_columns(values["columns"]), *_origin(values)]
@@ -64,21 +66,6 @@ def page(values: dict[str, Any]) -> str:
         f"<title>{_text(title)}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body></html>\n"
-    )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], own: int = 0) -> str:
-    """Returns a table of texts; the first `own` rows stand out."""
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
-    lines = []
-    for i, row in enumerate(rows):
-        cells = "".join(f"<td>{_text(cell)}</td>" for cell in row)
-        kind = ' class="own"' if i < own else ""
-        lines.append(f"<tr{kind}>{cells}</tr>")
-    body = "\n".join(lines)
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
-        "</div>"
     )
 
 
@@ -170,13 +157,11 @@ def _channels(found: dict[str, Any]) -> list[str]:
         data = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
         lines.append(f"<tr><td>{_text(name)}</td>{bar}{data}</tr>")
     head = "".join(f"<th>{cell}</th>" for cell in ("", "", "rmse", "mae", "corr", "amp"))
-    body = "\n".join(lines)
     exact = len(found) - len(wrong)
     note = f'<p class="note">and {count(exact, "channel")} without error</p>'
     return [
         "<h3>By channel, the worst first</h3>",
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
-        "</div>",
+        framed(head, lines),
         *([note] if exact else []),
     ]
 

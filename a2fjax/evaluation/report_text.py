@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from a2fjax.evaluation import paired, predictions, report
+from a2fjax.evaluation import paired, predictions, report, report_judge
 from a2fjax.evaluation.layout import align, count, count_people, show
 from a2fjax.metrics.groups import UNPREDICTABLE, WEIGHT_GROUPS
 
@@ -26,6 +26,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{report.subject(result)}, on {kind}{quick}", legend()]
     if result["predictions"]:
         lines += predictions.findings(result["predictions"])
+    if result.get("judge"):
+        lines += report_judge.who(result["judge"])
     for split, part in result["splits"].items():
         lines += ["", *_split_table(split, part)]
     if "against" in result:
@@ -52,13 +54,16 @@ def headline(result: dict[str, Any]) -> list[str]:
             f"truth 2 frames late {show(part['baselines']['shifted_2']['rmse_ratio'])})"
         )
         lines.append(
-            f"{split}: closures recall {show(model['closure_recall'])} at precision "
-            f"{show(model['closure_precision'])} (rolled by 0.6 s: "
-            f"{show(rolled['closure_recall'])} / {show(rolled['closure_precision'])}); "
+            f"{split}: closures F1 {show(model['closure_f1'])}, recall "
+            f"{show(model['closure_recall'])} at precision {show(model['closure_precision'])} "
+            f"(rolled by 0.6 s: {show(rolled['closure_f1'])}); "
             f"lag {show(model['xcorr_lag_ms'], '{:+.1f}')} ms; amplitude "
             f"{show(model['amp_ratio/jaw_mouth'], '{:.2f}')}; pauses "
             f"{show(model['pause_aperture'], '{:.2f}')} open"
         )
+        scale = part.get("judge")
+        if scale:
+            lines.append(f"{split}: {_judged(model, scale)}")
         if part["robustness"]:
             changes = part.get("difference", {})
             shown = ", ".join(
@@ -68,6 +73,21 @@ def headline(result: dict[str, Any]) -> list[str]:
             )
             lines.append(f"{split}: RMSE ratio with {shown}")
     return lines
+
+
+def _judged(model: dict[str, Any], scale: dict[str, Any]) -> str:
+    if not scale["orders"]:
+        return str(scale["line"])
+    other = scale["rows"]["other_clip"]
+    shown = [
+        f"{what} {show(model[key], form)} (truth {show(model[f'{key}_truth'], form)}, another "
+        f"clip's {show(other[key], form)})"
+        for what, key, form in (
+            ("confidence", "judge_confidence", "{:.3f}"),
+            ("within 40 ms", "judge_within_40ms", "{:.2f}"),
+        )
+    ]
+    return f"judge: {'; '.join(shown)}; offset {show(model['judge_offset_ms'], '{:+.1f}')} ms"
 
 
 def _split_table(split: str, part: dict[str, Any]) -> list[str]:
@@ -86,6 +106,7 @@ def _split_table(split: str, part: dict[str, Any]) -> list[str]:
         + (f", {len(part['skipped'])} unreadable" * bool(part["skipped"]))
     ]
     lines += _table(rows)
+    lines += report_judge.table(split, part)
     lines += _change_table(split, part)
     lines += ["", f"{split}, model by channel group (* not audible: in no score)"]
     lines += align(["", "mae", "rmse", "vel_mae", "corr", "amp"], _group_rows(part["model"]))

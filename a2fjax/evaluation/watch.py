@@ -15,16 +15,17 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from a2fjax import files
 from a2fjax.errors import InputError, nearest
-from a2fjax.evaluation import evaluator, report
+from a2fjax.evaluation import evaluator, judge, report
 from a2fjax.infer.run_config import read_config
 from a2fjax.metrics.metric import Column
 from a2fjax.training import checkpoints
@@ -178,7 +179,8 @@ def _keep_best(
         split, part = next(iter(found["splits"].items()))
         value = part["model"].get(column.value)
         if value is not None and not work.differs(found):
-            ranked.append((_badness(value, column), int(path.stem), value, split))
+            badness = _badness(value, column, part["model"])
+            ranked.append((badness, int(path.stem), value, split))
     if not ranked:
         return None
     _, step, value, split = min(ranked)
@@ -203,13 +205,16 @@ def _keep_best(
     return best
 
 
-def _badness(value: float, column: Column) -> float:
-    if column.better == "higher":
-        return -value
+def _badness(value: float, column: Column, row: Mapping[str, float | None]) -> float:
+    """Returns how bad a value is; its ideal may be another figure of the row, as the truth's."""
+    if column.better in ("lower", "higher"):
+        return value if column.better == "lower" else -value
     try:
-        return abs(value - float(column.better))
+        ideal = float(column.better)
     except ValueError:
-        return value
+        known = row.get(column.better)
+        ideal = math.nan if known is None else known
+    return abs(value - ideal) if math.isfinite(ideal) else math.inf
 
 
 def _copy(run: Path, step: int, kept: Path) -> bool:
@@ -224,7 +229,9 @@ def _copy(run: Path, step: int, kept: Path) -> bool:
     except FileNotFoundError:
         shutil.rmtree(partial, ignore_errors=True)
         return False
-    shutil.copy2(run / "config.json", partial / "config.json")
+    for name in ("config.json", judge.LOSS_EXPERTS):
+        if (run / name).is_file():
+            shutil.copy2(run / name, partial / name)
     if (run / "encoders").is_dir():
         _link(run / "encoders", partial / "encoders")
     shutil.rmtree(kept, ignore_errors=True)

@@ -16,7 +16,8 @@ lowest value. With the margin m = 0.03 and the reach w = 2 frames (40 ms):
 
 A perfect copy has recall and precision 1, residual 0, ratio 1. Recall alone is not informative,
 since an always-closed mouth has recall 1; nor is precision alone, since a mouth that closes once
-can have precision 1. `closed_ratio` reveals both cases.
+can have precision 1. `closed_ratio` reveals both cases, and `closure_f1` joins recall and
+precision in one figure.
 """
 
 from __future__ import annotations
@@ -65,6 +66,16 @@ COLUMNS = (
         "share of the predicted lip closures that the truth makes",
         better="higher",
         formula="share of predicted events with a_g <= tau + m somewhere within w of the centre",
+        mask=_MASK,
+        range=SHARE,
+    ),
+    Column(
+        "closure_f1",
+        "f1",
+        "harmonic mean of recall and precision of lip closures",
+        better="higher",
+        formula="2 P R / (P + R), P closure_precision and R closure_recall over the same clips; 0 "
+        "without a predicted event or where both are 0, none without a truth event",
         mask=_MASK,
         range=SHARE,
     ),
@@ -215,10 +226,15 @@ def values(total: Sums) -> dict[str, np.ndarray]:
         "closure_residual": ("residual", "truth_events"),
         "closed_ratio": ("closed_p", "closed_g"),
     }
-    return {
+    out = {
         name: divide(total[f"lips/{top}"], total[f"lips/{bottom}"])
         for name, (top, bottom) in pairs.items()
     }
+    recall, precision = out["closure_recall"], np.nan_to_num(out["closure_precision"])
+    out["closure_f1"] = np.where(
+        np.isnan(recall), np.nan, np.nan_to_num(divide(2 * precision * recall, precision + recall))
+    )
+    return out
 
 
 def _lowest(curve: np.ndarray, centre: int) -> float:

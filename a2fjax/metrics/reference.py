@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,19 @@ from a2fjax.metrics import energy, lips, silence, sounds
 from a2fjax.metrics.face import Face, dynamics
 from a2fjax.metrics.phones import gestures, labels
 from a2fjax.metrics.phones.alignment import Phone
+
+
+class Judged(Protocol):
+    """A clip before a judge of lip sync; see `metrics.sync`."""
+
+    @property
+    def truth_scores(self) -> np.ndarray:
+        """`scores` of the true motion."""
+        ...
+
+    def scores(self, motion: np.ndarray) -> np.ndarray:
+        """Returns the scores [41, N] of a motion [T, 72]: lateness -20 ... 20 frames, windows."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Reference:
       bounds: bounds of the subject's gestures by class of phones; see `phones.gestures`.
       phones: the clip's alignment; empty if unknown.
       face: for metrics of vertices; None if there is none.
+      judged: for metrics of lip sync; None without a judge.
     """
 
     motion: np.ndarray
@@ -48,6 +63,7 @@ class Reference:
     bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     phones: tuple[Phone, ...] = ()
     face: Face | None = None
+    judged: Judged | None = None
 
     @property
     def aperture_mask(self) -> np.ndarray:

@@ -19,7 +19,7 @@ from a2fjax.metrics.reference import Reference
 from a2fjax.metrics.sums import Sums, merge
 
 BUILT_IN = (
-    "fidelity", "lips", "phones", "timing", "mtm", "dynamics", "energy", "slcc", "silence",
+    "fidelity", "lips", "phones", "timing", "mtm", "sync", "dynamics", "energy", "slcc", "silence",
     "nonspeech", "eyes", "vertices",
 )  # fmt: skip
 """Built-in metrics in the order of the report's columns."""

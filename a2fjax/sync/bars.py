@@ -77,6 +77,11 @@ def lines(splits: Mapping[str, Mapping[str, Any]]) -> list[Line]:
     for split, least in LEAST.items():
         part = splits.get(split, {})
         row, linear = part.get("expert", {}), part.get("linear", {})
+        known = part.get("heard") is not None
+        out.append(
+            Line(split, "what the expert was trained on is left out", 1.0 if known else None,
+                 "training shards that can be read", known)
+        )  # fmt: skip
         altered = part.get("altered", {})
         for key, value in least.items():
             out.append(_least(split, _NAMES[key], row.get(key), value))

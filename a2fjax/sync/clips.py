@@ -53,11 +53,13 @@ class People:
     Attributes:
       source: source of the clips.
       most: clips a person.
+      left_out: indices of clips that are not read.
       skipped: names of unreadable records, filled while reading.
     """
 
     source: ClipSource
     most: int = CLIPS_A_PERSON
+    left_out: frozenset[int] = frozenset()
     skipped: list[str] = dataclasses.field(default_factory=list)
 
     def names(self) -> list[str]:
@@ -81,6 +83,8 @@ class People:
         found: dict[str, list[int]] = {}
         several = len(self.source.folders) > 1
         for index, entry in enumerate(self.source.entries):
+            if index in self.left_out:
+                continue
             name = f"{entry.folder}:{entry.subject}" if several else entry.subject
             found.setdefault(name, []).append(index)
         return found
@@ -167,15 +171,15 @@ def noise_with_envelope(take: Take, seed: int) -> Batch:
     return take.batch.replace(audio=noise.astype(np.float32)[None])
 
 
-def only_channels(take: Take, names: np.ndarray) -> Batch:
+def only_channels(take: Take, channels: np.ndarray) -> Batch:
     """Returns the clip in which no other channels than those of these indices are observed."""
-    kept = np.isin(np.arange(rig.NUM_CHANNELS), names)
+    kept = np.isin(np.arange(rig.NUM_CHANNELS), channels)
     return take.batch.replace(channel_mask=take.batch.channel_mask & kept)
 
 
 CHANNEL_SETS = {
     "no_tongue": np.setdiff1d(rig.GROUPS["all"], rig.GROUPS["tongue"]),
-    "lips": np.setdiff1d(rig.GROUPS["mouth"], []),
+    "lips": rig.GROUPS["mouth"],
     "jaw": rig.GROUPS["jaw"],
 }
 """Sets of channels that captures observe, beside all that were observed."""

@@ -24,6 +24,7 @@ from a2fjax.metrics.sums import Sums, merge
 from a2fjax.sync import bars, clips, linear, measures
 from a2fjax.sync.clips import CHANNEL_SETS, Take
 from a2fjax.sync.expert import Expert
+from a2fjax.sync.heard import Heard
 
 SPLITS = (bars.SENTENCES, bars.PEOPLE)
 RESAMPLES = 1000
@@ -73,6 +74,7 @@ def measure_split(
     experts: Sequence[Expert],
     source: ClipSource,
     *,
+    heard: Heard | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     say: Say = lambda line: None,
@@ -82,22 +84,26 @@ def measure_split(
     Args:
       experts: the judged one, then the linear one.
       source: the clips.
+      heard: what the judged expert was trained on, which is left out; None if nobody knows.
       seed: of noise and bootstrap.
       resamples: draws of the bootstrap.
       say: called with each line of progress.
 
     Returns:
-      "people", "clips", "windows" and "without_speech" (counts, ids), "skipped"; by expert name
-      ("expert", "linear") the row of shares; "interval" and "linear_interval", and "difference"
-      (expert less linear) by share, None for fewer than two people; "by_person", "by_emotion",
-      "by_language" rows of the expert; "channels" and "altered" rows of the expert by set and
-      alteration; "linear_altered"; "curve" {"offset_ms", "expert", "linear"}.
+      "people", "clips", "windows" and "without_speech" (counts, ids), "skipped"; "heard": None, or
+      {"people", "clips"} left out because the expert was trained on them (names, count); by expert
+      name ("expert", "linear") the row of shares; "interval" and "linear_interval", and
+      "difference" (expert less linear) by share, None for fewer than two people; "by_person",
+      "by_emotion", "by_language" rows of the expert; "channels" and "altered" rows of the expert
+      by set and alteration; "linear_altered"; "curve" {"offset_ms", "expert", "linear"}.
 
     Raises:
-      InputError: no clip with speech.
+      InputError: no clip with speech, or none that the expert has not heard.
     """
+    known = None if heard is None else _left_out(heard, source, say)
     reach = max(expert.audio_reach for expert in experts)
-    people = clips.People(source)
+    left_out = [] if known is None else [i for found in known.values() for i in found]
+    people = clips.People(source, left_out=frozenset(left_out))
     names = ["expert", "linear"][: len(experts)]
     measured: list[_Clip] = []
     silent: list[str] = []
@@ -136,8 +142,25 @@ def measure_split(
         "windows": int(windows),
         "without_speech": silent,
         "skipped": people.skipped,
+        "heard": None if known is None else {"people": sorted(known), "clips": len(left_out)},
         **found,
     }
+
+
+def _left_out(heard: Heard, source: ClipSource, say: Say) -> dict[str, list[int]]:
+    """Returns `Heard.left_out`, and says so."""
+    found = heard.left_out(source)
+    count = sum(map(len, found.values()))
+    if count:
+        people = f"{len(found)} {'person' if len(found) == 1 else 'people'}"
+        who = f"{people}, such as {next(iter(found))!r}"
+        if count == len(source):
+            raise InputError(
+                f"{', '.join(source.folders)}: the expert was trained on all clips or people of "
+                f"split {source.split!r} ({who}); expected data that it has not heard"
+            )
+        say(f"{source.split}: left out {count} clips that the expert was trained on ({who})")
+    return found
 
 
 def _flat(sums: Mapping[str, Mapping[str, Sums]]) -> dict[str, Sums]:

@@ -69,6 +69,16 @@ def counted(batch: Batch, statistics: Statistics, window: int, reach: int, room:
     return found
 
 
+def moving(batch: Batch, statistics: Statistics, window: int) -> np.ndarray:
+    """Returns [T - window + 1] bool: windows of valid frames with motion; see `counted`."""
+    return np.asarray(_moving(batch, statistics, window))[0]
+
+
+@functools.partial(jax.jit, static_argnames=("window",))
+def _moving(batch: Batch, statistics: Statistics, window: int) -> jax.Array:
+    return windows.countable(batch, statistics, window, least_speech=0.0, least_motion=LEAST_MOTION)
+
+
 @functools.partial(jax.jit, static_argnames=("window", "margin"))
 def _counted(batch: Batch, statistics: Statistics, window: int, margin: int) -> jax.Array:
     count = windows.countable(

@@ -40,6 +40,7 @@ def _split(split: str, part: Mapping[str, Any]) -> list[str]:
         f"0.3 s" + f", {silent} clips without speech left out" * bool(silent)
     )
     title += f", {skipped} unreadable" * bool(skipped)
+    title += _heard(part)
     rows = [_row("expert", part["expert"])]
     rows += _interval(part["interval"])
     rows.append(_row("linear expert", part["linear"]))
@@ -55,6 +56,16 @@ def _split(split: str, part: Mapping[str, Any]) -> list[str]:
         rows += [_row(f"{kind}: {name}", row) for name, row in worst[:8]]
     first = ["", *(head for _, head in COLUMNS)]
     return [title, *_aligned([first, *rows])]
+
+
+def _heard(part: Mapping[str, Any]) -> str:
+    heard = part.get("heard")
+    if heard is None:
+        return ", nobody knows what the expert was trained on"
+    if not heard["clips"]:
+        return ""
+    who = ", ".join(heard["people"])
+    return f"; left out, since the expert was trained on them: {heard['clips']} clips of {who}"
 
 
 def _row(name: str, row: Mapping[str, float | None]) -> list[str]:

@@ -60,6 +60,23 @@ def test_people_without_a_value_are_left_out():
         paired.compare([first], [report_of([(0.5, 1), (0.4, 1)])])
 
 
+def test_people_without_the_ideal_are_in_no_mean():
+    def side(rows):
+        people = {
+            f"p{i}": {"metrics": {"slcc": own, "slcc_truth": ideal}}
+            for i, (own, ideal) in enumerate(rows)
+        }
+        return {**report_of([]), "splits": {"test": {"by_subject": people}}}
+
+    first = side([(0.5, 0.6), (0.9, None), (0.1, 0.2)])
+    second = side([(0.6, 0.6), (0.9, None), (0.4, 0.2)])
+    found = paired.compare([first], [second])["splits"]["test"]["metrics"]["slcc"]
+    assert found["people"] == 2 and found["first"] == pytest.approx(0.3)
+    assert found["second"] == pytest.approx(0.5)
+    # The first person comes nearer by 0.1, the third goes away by 0.1.
+    assert found["difference"] == pytest.approx(0.0)
+
+
 def test_seeds_are_drawn_with_the_people():
     rng = np.random.default_rng(0)
     people = rng.normal(0.5, 0.1, 10)

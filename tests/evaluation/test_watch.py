@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -13,7 +14,8 @@ from a2fjax import rig
 from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, load
 from a2fjax.errors import InputError
-from a2fjax.evaluation import evaluator, report, watch
+from a2fjax.evaluation import evaluator, judge, report, watch
+from a2fjax.metrics.column import Column
 
 ERRORS = {10: 0.06, 20: 0.02, 30: 0.04}
 
@@ -66,12 +68,14 @@ def test_each_checkpoint_is_measured_once_and_the_best_is_kept(run):
     folder, calls = run
     for step in ERRORS:
         save(folder, step)
+    (folder / judge.LOSS_EXPERTS).write_text("{}")
     best = watched(folder)
     assert calls == [10, 20, 30]
     assert (best["step"], best["metric"], best["split"]) == (20, "rmse_ratio", "test_subjects")
     assert json.loads((folder / "eval" / "best.json").read_text()) == best
     assert report.read(folder / "eval" / "20.json")["step"] == 20
     kept = folder / "eval" / "best"
+    assert (kept / judge.LOSS_EXPERTS).read_text() == "{}", "whom the judge may not be"
     assert (kept / "checkpoints" / "20" / "ema" / "data").read_text() == "20"
     assert not (kept / "checkpoints" / "20" / "opt").exists()
     assert (kept / "config.json").read_text() == (folder / "config.json").read_text()
@@ -162,6 +166,19 @@ def test_the_best_is_by_the_named_figure(run):
         for s, v in values.items()
     }
     assert best["step"] == min(distance, key=distance.get) and best["better"] == "1"
+
+
+def test_checkpoints_are_ranked_by_the_distance_from_the_ideal():
+    row = {"slcc_truth": 0.5}
+    for better, value, badness in (
+        ("lower", 0.3, 0.3),
+        ("higher", 0.3, -0.3),
+        ("1", 0.75, 0.25),
+        ("slcc_truth", 0.25, 0.25),
+        ("slcc_truth", 0.75, 0.25),
+        ("blink_ms_truth", 0.3, math.inf),
+    ):
+        assert watch._badness(value, Column("slcc", better=better), row) == badness
 
 
 def test_reports_of_other_options_are_not_mixed(run):

@@ -186,6 +186,7 @@ def test_lips_that_stay_apart_have_no_recall():
     got = measure(truth + motion_of(np.full(400, 0.2)), clip_of(truth))
     assert got["closure_recall"] == 0
     assert np.isnan(got["closure_precision"]), "nothing was predicted, so nothing can be right"
+    assert got["closure_f1"] == 0
     assert got["closure_residual"] == pytest.approx(0.2, abs=1e-3)
     assert got["closed_ratio"] == 0
 
@@ -194,6 +195,21 @@ def test_an_always_closed_mouth_has_recall_but_no_precision():
     got = measure(np.zeros((400, 72)), clip_of(motion_of(talk())))
     assert got["closure_recall"] == 1
     assert got["closure_precision"] < 0.75 and got["closed_ratio"] > 2.5
+
+
+def test_closure_f1_is_the_harmonic_mean_of_recall_and_precision():
+    def f1(hit, truth_events, right, predicted_events):
+        total = dict.fromkeys("abs frames residual closed_p closed_g".split(), np.ones(3))
+        total |= {"hit": hit, "truth_events": truth_events}
+        total |= {"right": right, "predicted_events": predicted_events}
+        found = lips.values({f"lips/{k}": np.asarray(v, float) for k, v in total.items()})
+        return found["closure_f1"].tolist()
+
+    # Recall 3/4, precision 1/2; all right; events of the truth only.
+    assert f1([3, 4, 0], [4, 4, 4], [4, 4, 0], [8, 4, 0]) == pytest.approx([0.6, 1.0, 0.0])
+    # Nothing right; a truth without events; nothing at all.
+    found = f1([0, 0, 0], [4, 0, 0], [0, 0, 0], [8, 8, 0])
+    assert found[0] == 0 and np.isnan(found[1:]).all()
 
 
 def test_closures_at_the_wrong_time_are_chance():

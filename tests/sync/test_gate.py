@@ -10,6 +10,7 @@ from a2fjax.audio import HOP
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
 from a2fjax.sync import bars, clips, gate, measures, report, verdict
+from a2fjax.sync import heard as heard_lib
 
 BANDS = ((200, 500), (500, 1000), (1000, 2000), (2000, 4000))
 MOUTH = ["jawOpen", "mouthClose", "mouthPucker", "mouthSmileLeft"]
@@ -62,9 +63,12 @@ class Chance(Known):
 def measured(shards):
     """Results of the gate by expert, on both splits, beside the one that guesses."""
     found = {}
+    known = heard_lib.read([shards], "train")
     for expert in (Known(), Loudness(), Chance()):
         splits = {
-            split: gate.measure_split([expert, Chance()], ClipSource([shards], split), resamples=50)
+            split: gate.measure_split(
+                [expert, Chance()], ClipSource([shards], split), heard=known, resamples=50
+            )
             for split in gate.SPLITS
         }
         found[expert.name] = verdict.judged(
@@ -107,6 +111,16 @@ def test_the_linear_expert_must_be_beaten(measured):
     splits["test_subjects"]["linear"] = splits["test_subjects"]["expert"]
     (failed,) = [line for line in bars.lines(splits) if not line.passed]
     assert "linear expert" in failed.name and failed.split == "test_subjects"
+
+
+def test_what_the_expert_was_trained_on_must_be_known(measured):
+    splits = json.loads(json.dumps(measured["known"]["splits"]))
+    assert splits["test_subjects"]["heard"] == {"people": [], "clips": 0}
+    splits["test_subjects"]["heard"] = None
+    (failed,) = [line for line in bars.lines(splits) if not line.passed]
+    assert failed.split == "test_subjects" and "trained on is left out: not measured" in str(failed)
+    result = {**measured["known"], "splits": splits}
+    assert "nobody knows what the expert was trained on" in report.table(result)
 
 
 def test_groups_and_intervals_are_there(measured):

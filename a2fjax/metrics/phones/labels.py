@@ -47,12 +47,25 @@ def phone_class(label: str) -> str:
     """
     if is_silence(label) or nonspeech_kind(label):
         return ""
+    arpabet, letters = symbols(label)
+    if arpabet:
+        return _OF_ARPABET.get(arpabet, "")
+    return _OF_IPA.get(letters[0], "") if letters else ""
+
+
+def symbols(label: str) -> tuple[str, str]:
+    """Returns a phone's ARPAbet symbol, "" if it has none, else the letters of its IPA.
+
+    Example:
+        >>> symbols("AA1"), symbols("tʃʰ")
+        (('AA', ''), ('', 'tʃ'))
+    """
     plain = re.sub(r"_[BIES]$", "", label)
     arpabet = re.fullmatch(r"([A-Z]{1,2}|[a-z]{2})[0-2]?", plain)
     if arpabet and (arpabet[1].isupper() or arpabet[1] in _DIGRAPHS):
-        return _OF_ARPABET.get(arpabet[1].upper(), "")
+        return arpabet[1].upper(), ""
     letters = [c for c in unicodedata.normalize("NFD", plain) if unicodedata.category(c) == "Ll"]
-    return _OF_IPA.get(letters[0], "") if letters else ""
+    return "", "".join(letters)
 
 
 @functools.lru_cache(maxsize=4096)
