@@ -61,8 +61,9 @@ class ModelSystem:
 
     def _sync_experts(self) -> list[dict[str, Any]]:
         """Returns the sync experts that the model was trained with, if any, as in the report."""
-        if self._run is not None:
-            return [dataclasses.asdict(record) for record in sync_loss.recorded(self._run)]
+        found = [] if self._run is None else sync_loss.recorded(self._run)
+        if found:
+            return [dataclasses.asdict(record) for record in found]
         loss = self._model.config.loss
         return [{"run": run, "passed": not loss.sync_unchecked} for run in loss.sync]
 

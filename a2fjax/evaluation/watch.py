@@ -27,7 +27,7 @@ from a2fjax.errors import InputError, nearest
 from a2fjax.evaluation import evaluator, report
 from a2fjax.infer.run_config import read_config
 from a2fjax.metrics.metric import Column
-from a2fjax.training import checkpoints
+from a2fjax.training import checkpoints, sync_loss
 
 EVERY = 20.0
 """Seconds between looks at the checkpoints."""
@@ -225,6 +225,8 @@ def _copy(run: Path, step: int, kept: Path) -> bool:
         shutil.rmtree(partial, ignore_errors=True)
         return False
     shutil.copy2(run / "config.json", partial / "config.json")
+    if (run / sync_loss.FILE).is_file():
+        shutil.copy2(run / sync_loss.FILE, partial / sync_loss.FILE)
     if (run / "encoders").is_dir():
         _link(run / "encoders", partial / "encoders")
     shutil.rmtree(kept, ignore_errors=True)

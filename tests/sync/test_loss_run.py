@@ -16,13 +16,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_once")]
 EXPERT = [
     "--config.model.width=16", "--config.model.layers=1", "--config.model.embedding=8",
     "--config.model.windows=4", "--config.model.shift_frames=12", "--config.data.batch_size=8",
-    "--config.data.identity_points=1", "--config.eval.every_steps=0", "--config.optim.warmup_steps=5",
-    "--config.optim.learning_rate=0.01", "--config.optim.ema_decay=0.9",
+    "--config.data.identity_points=1", "--config.eval.every_steps=0",
+    "--config.optim.warmup_steps=5", "--config.optim.learning_rate=0.01",
+    "--config.optim.ema_decay=0.9",
     "--config.data.augment.enabled=false", "--config.checkpoint.every_steps=60",
 ]  # fmt: skip
 MOTION = [
-    "--config.model.conv_layers=1", "--config.model.conv_width=8", "--config.model.recurrent_width=8",
-    "--config.model.identity=none", "--config.model.emotion_width=4", "--config.data.batch_size=4",
+    "--config.model.conv_layers=1", "--config.model.conv_width=8",
+    "--config.model.recurrent_width=8", "--config.model.identity=none",
+    "--config.model.emotion_width=4", "--config.data.batch_size=4",
     "--config.data.window_frames=128", "--config.data.identity_points=1",
     "--config.optim.warmup_steps=1", "--config.log.every_steps=1", "--config.eval.every_steps=2",
     "--config.eval.batches=1", "--config.checkpoint.every_steps=2",
@@ -36,20 +38,9 @@ def train_expert(shards, run, *more):
 
 
 def train(shards, run, expert, *more):
-    command = [
-        "train",
-        "--config",
-        "experiments/regression_v2_3.py",
-        "--workdir",
-        str(run),
-        *MOTION,
-    ]
-    command += [
-        f"--config.data.shards={shards}",
-        "--config.steps=4",
-        f"--config.loss.sync={expert}",
-    ]
-    return main.main([*command, *more])
+    command = ["train", "--config", "experiments/regression_v2_3.py", "--workdir", str(run)]
+    command += [f"--config.data.shards={shards}", f"--config.loss.sync={expert}"]
+    return main.main([*command, "--config.steps=4", *MOTION, *more])
 
 
 def pass_gate(run, weights=None, value=0.99):

@@ -1,8 +1,8 @@
 """How improbable the timing of motion is to an expert; the loss of motion models is made of it.
 
 A window of motion is compared with its audio at N `OFFSETS`. With scores s and a scale c the
-probability of offset k is exp(c s_k) / sum_j exp(c s_j), and the improbability of the window is -log
-of that of offset 0: 0 for a window in step, about ln N for one that fits no offset better.
+probability of offset k is exp(c s_k) / sum_j exp(c s_j). The improbability of the window is -log of
+that of offset 0: 0 for a window in step, about ln N for one that fits no offset better.
 """
 
 from __future__ import annotations
