@@ -53,6 +53,7 @@ def measure(expert: NetworkExpert, source: ClipSource, *, name: str) -> Normalis
     Raises:
       InputError: no clip with speech and motion, or an expert that does not tell them apart.
     """
+    statistics = jax.jit(channels.own_statistics)
     takes = []
     for index in source.spread(CLIPS):
         try:
@@ -60,7 +61,7 @@ def measure(expert: NetworkExpert, source: ClipSource, *, name: str) -> Normalis
         except records.BadRecord:
             continue  # Training reports it, or stops, as `data.on_bad_record` says.
         batch = clips.to_batch(clip)
-        own = channels.own_statistics(batch.motion, windows.valid_frames(batch))
+        own = statistics(batch.motion, windows.valid_frames(batch))
         takes.append(
             clips.Take(clip.id, clip.subject, "", "", batch, jax.tree.map(np.asarray, own))
         )

@@ -189,6 +189,7 @@ def ramp(config: LossConfig, step: Array | int) -> Array:
         >>> [float(ramp(settings, step)) for step in (100, 200, 300, 900)]
         [0.0, 0.5, 1.0, 1.0]
     """
+    done = jnp.asarray(step, jnp.float32) - config.sync_start
     if not config.sync_ramp:
-        return jnp.where(jnp.asarray(step) >= config.sync_start, 1.0, 0.0)
-    return jnp.clip((jnp.asarray(step) - config.sync_start) / config.sync_ramp, 0.0, 1.0)
+        return (done >= 0).astype(jnp.float32)
+    return jnp.clip(done / config.sync_ramp, 0.0, 1.0)

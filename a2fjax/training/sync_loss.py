@@ -69,7 +69,7 @@ def recorded(run: str | Path) -> list[Record]:
     values = budgets.load_json(path)
     if not (isinstance(values, dict) and sealed_json.is_sealed(values)):
         raise InputError(f"{path}: was changed after it was written; restore the file")
-    return typed_json.build(list[Record], values["experts"], name=str(path))
+    return typed_json.build(list[Record], values.get("experts"), name=str(path))
 
 
 def write(run: Path, experts: Sequence[Record]) -> None:
@@ -136,7 +136,7 @@ def _load(config: Config, name: str, before: Record | None) -> LoadedExpert:
                 f"sync expert {name}: step {found.step} has weights {found.weights}, the run began "
                 f"with {before.weights}; restore them, or take another --workdir"
             )
-    settings = found.config.model
+    settings = found.expert.model.config
     inner = settings.window_frames - 2 * settings.motion_reach
     least = max(inner + 2 * settings.audio_reach + timing.FARTHEST, settings.window_frames)
     if config.data.window_frames < least:

@@ -83,10 +83,10 @@ def test_an_expert_without_gate_and_a_failed_one_are_refused(shards, expert, tmp
     assert "failed the gate at step 60: test_subjects: x: 0.500, expected >= 0.9" in line
     assert train(shards, run, tmp_path / "none") == 2
     assert f"sync expert {tmp_path}/none does not exist" in last_line(capsys)
+    pass_gate(copy)
     assert train(shards, run, copy, "--config.data.window_frames=32") == 2
     assert "data.window_frames=32: sync expert" in last_line(capsys)
     assert not run.exists()
-    pass_gate(copy)
     assert train(shards, run, copy, "--config.steps=2") == 0
     (record,) = sync_loss.recorded(run)
     assert record.passed and record.run == str(copy) and record.step == 60

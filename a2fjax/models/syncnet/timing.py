@@ -52,7 +52,7 @@ def compare(model: SyncModel, variables: Params, batch: Batch, statistics: Stati
     count = batch.frame_mask.shape[1] - config.window_frames + 1
     scores = similarity.scores(heard, vectors["seen"], inner, OFFSETS, kind=model.similarity)
     whole = windows.all_of(windows.heard_frames(batch, config.audio_reach), inner)
-    audible = similarity.shifted(jnp.pad(whole, ((0, 0), (0, inner - 1))), OFFSETS)
+    audible = similarity.shifted(jnp.pad(whole, ((0, 0), (0, inner - 1))), OFFSETS) > 0
     kept = slice(reach, reach + count)
     return Compared(scores[..., kept], audible[..., kept])
 
