@@ -37,6 +37,6 @@ def test_one_table_says_what_the_arms_change():
     assert [line.split(": ")[1] for line in conclusions] == [
         "worth it", "not worth it", "not worth it",
     ]  # fmt: skip
-    assert "RMSE +18" in conclusions[1] and "neither corr nor recall" in conclusions[2]
+    assert "RMSE +19" in conclusions[1] and "neither corr nor recall" in conclusions[2]
     assert list(ablation.arms("a", "")) == ["none", "contrastive"]
     assert ablation.arms("a", "b")["both"] == ["a", "b"]
