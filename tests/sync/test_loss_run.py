@@ -117,11 +117,6 @@ def test_a_resumed_run_has_the_same_bits(run, shards, expert, tmp_path, checksum
     assert (copy / sync_loss.FILE).read_bytes() == (run / sync_loss.FILE).read_bytes()
 
 
-def test_parts_of_a_batch_work(shards, expert, tmp_path):
-    more = ("--config.loss.sync_unchecked=true", "--config.accumulate=2", "--config.steps=2")
-    assert train(shards, tmp_path / "a", expert, *more) == 0
-
-
 def test_other_weights_are_refused(run, shards, expert, tmp_path, capsys):
     copy, away = tmp_path / "a", tmp_path / "away"
     shutil.copytree(run, copy)
