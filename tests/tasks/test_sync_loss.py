@@ -308,7 +308,7 @@ def test_an_expert_that_tells_nothing_apart_is_refused():
         normalisation._fitted(right, wrong, audible, "runs/x")
     right[:, 0] = 2.0
     found = normalisation._fitted(right, wrong, audible, "runs/x")
-    assert found.scale == normalisation.SCALES[-1] and found.gap > 3
+    assert found.scale > 10 and found.gap > 3
 
 
 def test_improbability_of_scores_is_that_of_a_softmax():
