@@ -141,6 +141,8 @@ def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
     if origin is tuple:
         if isinstance(value, str) and typing.get_args(hint)[0] is str:
             value = [v for v in value.split(",") if v]
+        elif isinstance(value, int | float) and typing.get_args(hint)[0] in (int, float):
+            value = [value]  # On the command line, a list of one is written as its item.
         if not isinstance(value, (list, tuple)):
             raise wrong("a list")
         args = typing.get_args(hint)

@@ -49,6 +49,15 @@ class LossConfig:
       group_weights: factor of position and velocity by channel group of `rig.GROUPS`, multiplied
         where groups overlap.
       terms: further terms by registered name, each with its settings: {"jerk": {"weight": 0.1}}.
+      sync: run folders of sync experts (docs/sync.md) that judge whether the predicted motion is in
+        step with the speech. Only training reads them.
+      sync_weights: weight of each expert's term, or one number for all of them. A term is 0 for the
+        true motion and 1 for that of another clip, whichever the expert.
+      sync_start: updates before the experts count.
+      sync_ramp: updates over which their weight then rises from 0 to the whole; 0 for at once.
+      sync_least_alpha: least share alpha of clean motion at which the experts judge a diffusion
+        model; with more noise the denoised motion is a mean of several.
+      sync_unchecked: takes experts that have not passed their gate; reports on the run say so.
     """
 
     BUILT_IN: ClassVar[tuple[str, ...]] = ("position", "velocity", "aperture", "closure")
@@ -65,16 +74,38 @@ class LossConfig:
     terms: Annotated[
         Mapping[str, LossTermConfig], NamedSettings(registry.losses, LossTermConfig)
     ] = dataclasses.field(default_factory=dict)
+    sync: tuple[str, ...] = ()
+    sync_weights: Annotated[tuple[float, ...], Positive] = (0.02,)
+    sync_start: Annotated[int, NonNegative] = 200
+    sync_ramp: Annotated[int, NonNegative] = 800
+    sync_least_alpha: Annotated[float, Share] = 0.7
+    sync_unchecked: bool = False
 
     def validate(self, where: str = "config") -> None:
-        """Checks that `terms` names no built-in term.
+        """Checks that `terms` names no built-in term, and that every expert has one weight.
 
         Raises:
-          InputError: names the key that weights it.
+          InputError: names the key.
         """
         for name in self.BUILT_IN:
             if name in self.terms:
                 raise InputError(f"{where}: loss.terms.{name}: a built-in term; set loss.{name}")
+        for run in self.sync:
+            if self.sync.count(run) > 1:
+                raise InputError(f"{where}: loss.sync: {run} stands twice; expected other runs")
+        if self.sync and len(self.sync_weights) not in (1, len(self.sync)):
+            raise InputError(
+                f"{where}: loss.sync_weights={self.sync_weights!r}: expected one number, or one "
+                f"for each of the {len(self.sync)} experts of loss.sync"
+            )
+
+    def sync_weight(self, index: int) -> float:
+        """Returns the weight of an expert's term.
+
+        Args:
+          index: position in `sync`.
+        """
+        return self.sync_weights[index if len(self.sync_weights) > 1 else 0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,17 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import budgets, sealed_json, typed_json
+from a2fjax import budgets
 from a2fjax import configuration as config_lib
 from a2fjax.data import records
 from a2fjax.errors import InputError
 from a2fjax.metrics.sync import SEARCH
 from a2fjax.sync import clips, measures, verdict
 from a2fjax.sync.expert import Expert
-from a2fjax.training import sync_experts
-
-LOSS_EXPERTS = "sync_experts.json"
-"""File of a run folder that names the experts of the run's loss."""
+from a2fjax.training import sync_experts, sync_loss
 
 WINDOW = measures.WINDOWS[-1]
 """Frames of the windows that are scored: 0.6 s."""
@@ -179,7 +176,7 @@ def refuse_if_trained_with(
     Raises:
       InputError: the judge's weights are those of an expert of the run's loss, or a damaged record.
     """
-    for expert in _loss_experts(run):
+    for expert in sync_loss.recorded(run):
         if expert.weights == judge.weights:
             raise InputError(
                 f"--sync {judge.run}: is the expert that trained {run} (weights {judge.weights}); "
@@ -198,31 +195,6 @@ def refuse_if_trained_with(
                 f"the judge {judge.run} is like the expert that trained {run} "
                 f"({', '.join(alike)}): a judge of another kind, seed and negatives is worth more"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class _LossExpert:
-    """What a run's record says of an expert; see `LOSS_EXPERTS`."""
-
-    run: str
-    kind: str
-    weights: str
-
-
-def _loss_experts(run: str | Path) -> list[_LossExpert]:
-    """Returns the experts of a run's loss; [] for a run that records none.
-
-    Raises:
-      InputError: the record is damaged.
-    """
-    path = Path(run) / LOSS_EXPERTS
-    if not path.is_file():
-        return []
-    values = budgets.load_json(path)
-    if not (isinstance(values, dict) and sealed_json.is_sealed(values)):
-        raise InputError(f"{path}: was changed after it was written; restore the file")
-    found = values.get("experts")
-    return typed_json.build(list[_LossExpert], found, name=str(path), strict=False)
 
 
 def _seed(run: str) -> int | None:

@@ -10,6 +10,8 @@ Layout of the JSON, with `null` for missing values:
     predictions                               null, or how files were read: folder, files, fps,
                                               units, mouth_close, missing_channels, offset_ms
                                               (positive is late), aligned_ms, notes
+    sync_experts                              of the training's loss: [{run, kind, step, weights,
+                                              passed, ...}]; see `training.sync_loss.Record`
     data                                      [{folder, fingerprint of its manifest, synthetic}]
     synthetic                                 true if any clip is synthetic
     splits.<split>.model                      {metric: value}; definitions in `a2fjax.metrics`

@@ -41,7 +41,12 @@ def headline(result: dict[str, Any]) -> list[str]:
 
     Only jaw and mouth count: blinks, brow beats and gaze are not audible.
     """
-    lines = []
+    lines = [
+        f"trained with the sync expert {expert['run']}, which had not passed its gate "
+        "(loss.sync_unchecked)"
+        for expert in result.get("sync_experts", [])
+        if not expert["passed"]
+    ]
     for split, part in result["splits"].items():
         model, rolled = part["model"], part["baselines"]["rolled"]
         kind = " (synthetic)" if result["synthetic"] else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from a2fjax import configuration as config_lib
 from a2fjax.audio import sound_descriptor
 from a2fjax.evaluation import conditions, eval_clips, eval_data
+from a2fjax.training import sync_loss
 
 
 class System(Protocol):
@@ -54,7 +56,16 @@ class ModelSystem:
             "model": self._model.fingerprint,
             "config": config_lib.fingerprint(self._model.config),
             "predictions": None,
+            "sync_experts": self._sync_experts(),
         }
+
+    def _sync_experts(self) -> list[dict[str, Any]]:
+        """Returns the sync experts that the model was trained with, if any, as in the report."""
+        found = [] if self._run is None else sync_loss.recorded(self._run)
+        if found:
+            return [dataclasses.asdict(record) for record in found]
+        loss = self._model.config.loss
+        return [{"run": run, "passed": not loss.sync_unchecked} for run in loss.sync]
 
     def curves(self, chunk: Sequence[eval_clips.EvalClip]) -> dict[str, list[np.ndarray]]:
         """Returns the curves [T, 72] of each clip: "model" and every altered condition."""

@@ -25,10 +25,10 @@ from typing import Any
 
 from a2fjax import files
 from a2fjax.errors import InputError, nearest
-from a2fjax.evaluation import evaluator, judge, report
+from a2fjax.evaluation import evaluator, report
 from a2fjax.infer.run_config import read_config
 from a2fjax.metrics.metric import Column
-from a2fjax.training import checkpoints
+from a2fjax.training import checkpoints, sync_loss
 
 EVERY = 20.0
 """Seconds between looks at the checkpoints."""
@@ -229,7 +229,7 @@ def _copy(run: Path, step: int, kept: Path) -> bool:
     except FileNotFoundError:
         shutil.rmtree(partial, ignore_errors=True)
         return False
-    for name in ("config.json", judge.LOSS_EXPERTS):
+    for name in ("config.json", sync_loss.FILE):
         if (run / name).is_file():
             shutil.copy2(run / name, partial / name)
     if (run / "encoders").is_dir():

@@ -15,7 +15,7 @@ nor a schedule of increasing steps, and errors do not accumulate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -33,7 +33,7 @@ from a2fjax.models import rngs as rngs_lib
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
-from a2fjax.tasks.base import SingleMotionTask
+from a2fjax.tasks.sync_loss import LossExpert, SyncedMotionTask
 
 COARSE = "coarse_"
 """Prefix of the loss terms of the coarse prediction."""
@@ -41,7 +41,7 @@ COARSE = "coarse_"
 T = TypeVar("T", bound="DiffusionTask")
 
 
-class DiffusionTask(SingleMotionTask):
+class DiffusionTask(SyncedMotionTask):
     """Task of diffusion models; see the module and `a2fjax.tasks.base.Task`.
 
     Attributes:
@@ -87,14 +87,27 @@ class DiffusionTask(SingleMotionTask):
         """Returns the initial variables of a run, given others; a student keeps its teacher."""
         return self.model.init_student(variables)
 
+    def with_experts(self: T, experts: Sequence[LossExpert]) -> T:
+        """Returns the task with other experts.
+
+        Raises:
+          InputError: the model is a student, which learns its teacher's motion.
+        """
+        if self.model.config.distill_steps:
+            raise InputError(
+                f"config: loss.sync with model.distill_steps={self.model.config.distill_steps}: a "
+                "student learns its teacher's motion; expected experts in the teacher's training"
+            )
+        return super().with_experts(experts)
+
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar and its terms; ignores `step`.
+        """Returns the scalar and its terms.
 
-        Noise is drawn from `key` in evaluation as well.
+        Noise is drawn from `key` in evaluation as well. Sync experts judge the denoised motion of
+        items with audio at low noise (`loss.sync_least_alpha`).
         """
-        del step
         model, constants = self.model, variables["constants"]
         streams = rngs_lib.streams(key)
         rngs = streams if train else None
@@ -123,6 +136,10 @@ class DiffusionTask(SingleMotionTask):
         weight = targets.weight(alpha, model.config.snr_limit)
         motion = model.motion(constants, predicted)
         terms = losses.compute_terms(motion, batch, self.config, factors, weight)
+        judged = alpha >= self.config.sync_least_alpha
+        if audio_dropped is not None:
+            judged &= ~audio_dropped
+        terms |= self.sync_terms(variables, motion, batch, step=step, train=train, items=judged)
         if model.config.coarse:
             coarse = conditions["coarse_prediction"][:, : clean.shape[1]]
             coarse = model.motion(constants, coarse)
@@ -185,7 +202,8 @@ class DiffusionTask(SingleMotionTask):
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
-        coarse = {k[len(COARSE) :]: v for k, v in terms.items() if k.startswith(COARSE)}
-        clean = {k: v for k, v in terms.items() if not k.startswith(COARSE)}
-        out = losses.total(clean, self.config)
+        others = self.others(terms)
+        coarse = {k[len(COARSE) :]: v for k, v in others.items() if k.startswith(COARSE)}
+        clean = {k: v for k, v in others.items() if not k.startswith(COARSE)}
+        out = losses.total(clean, self.config) + self.sync_total(terms)
         return out + self.model.config.coarse * losses.total(coarse, self.config)

@@ -16,12 +16,12 @@ from a2fjax.models.base import Model
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.regression import Regression
-from a2fjax.tasks.base import SingleMotionTask
+from a2fjax.tasks.sync_loss import SyncedMotionTask
 
 T = TypeVar("T", bound="RegressionTask")
 
 
-class RegressionTask(SingleMotionTask):
+class RegressionTask(SyncedMotionTask):
     """Task of models that predict one motion per recording; see `a2fjax.tasks.base.Task`.
 
     Attributes:
@@ -55,16 +55,16 @@ class RegressionTask(SingleMotionTask):
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool
     ) -> tuple[Array, dict[str, WeightedSum]]:
-        """Returns the scalar and its terms; ignores `step`."""
-        del step
+        """Returns the scalar and its terms."""
         motion = self.model.apply(variables, batch, key=key, train=train)["motion"]
         factors = None
         if self.config.balance > 0:
             std = variables["constants"]["motion_std"]
             factors = losses.balance(std, self.config.balance)
         terms = losses.compute_terms(motion, batch, self.config, factors)
+        terms |= self.sync_terms(variables, motion, batch, step=step, train=train)
         return self.total(terms), terms
 
     def total(self, terms: dict[str, WeightedSum]) -> Array:
         """Returns the weighted sum of the terms' values."""
-        return losses.total(terms, self.config)
+        return losses.total(self.others(terms), self.config) + self.sync_total(terms)

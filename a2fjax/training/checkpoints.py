@@ -3,7 +3,8 @@
     RUN/config.json                 resolved configuration, with its checksum
        /encoders/<key>.safetensors  weights of speech encoders before training (`models.pretrained`)
        /checkpoints/<step>/params   trained and frozen parameters, merged; without the frozen
-                                    weights of encoders, which are in encoders/
+                                    weights of encoders, which are in encoders/, and without
+                                    sync experts, which are runs of their own
                           /ema      averaged parameters for evaluation, inference and export
                           /opt      optimiser state
                           /meta     JSON: step, rig, configuration, data, metrics, versions,
@@ -28,10 +29,11 @@ from a2fjax import budgets, configuration, mesh_descriptor, rig, sealed_json
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
+from a2fjax.tasks import sync_loss
 from a2fjax.training import checksums, orbax_errors
 
 ITEMS = ("params", "ema")
-STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}",)
+STORED_ELSEWHERE = (rf"^{audio_features.PREFIX}", rf"^{sync_loss.COLLECTION}/")
 """Patterns of frozen parameters that checkpoints leave out."""
 FOLDER = "checkpoints"
 

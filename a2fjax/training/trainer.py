@@ -12,11 +12,11 @@ import jax
 from a2fjax import configuration as config_lib
 from a2fjax import progress
 from a2fjax.configuration import Resolved
-from a2fjax.errors import EXIT_FAILED
+from a2fjax.errors import EXIT_FAILED, InputError
 from a2fjax.models import pretrained
 from a2fjax.sharding import compilation_cache, device_mesh
 from a2fjax.tasks.base import Task
-from a2fjax.training import run_dir, starting_point
+from a2fjax.training import run_dir, starting_point, sync_loss
 from a2fjax.training.checkpoint_writer import CheckpointWriter
 from a2fjax.training.compiled_steps import build_mesh
 from a2fjax.training.distributed import broadcast
@@ -83,9 +83,13 @@ def train(
         encoders: pretrained.Encoders = {}
         # Check first: the encoders in the folder may belong to another run.
         run_dir.check(workdir, resolved)
+        experts: list[sync_loss.Record] = []
         if task is None:
             encoders = starting_point.load_encoders(config, workdir)
             task = starting_point.build_task(config, workdir, encoders)
+            task, experts = sync_loss.attach(task, config, workdir, encoders)
+        elif config.loss.sync:
+            raise InputError("config: loss.sync: a task object has its own losses; give a class")
         initial = starting_point.initial_params(config, workdir)
         if inputs is None:
             cached = config.data.encoder_features == "cached"
@@ -102,6 +106,7 @@ def train(
             if first:
                 stack.enter_context(run_dir.claim(workdir, resolved))
                 pretrained.save(workdir, encoders)
+                sync_loss.write(workdir, experts)
             broadcast.barrier()
             stack.enter_context(jax.set_mesh(mesh))
             run = Run(resolved, workdir, stop, say, watchdog)

@@ -146,7 +146,7 @@ class TrainingLoop:
     def _open_tracker(self, start: int) -> Tracker:
         run_dir.record(self.workdir, self.resolved)
         if start < self.config.steps:
-            table = params_lib.table(self.all_params)
+            table = params_lib.table(self.all_params, self.task.frozen)
             files.write_text(self.workdir / "parameters.txt", table + "\n")
         identity = run_dir.identity(self.config)
         return Tracker(self.config, self.workdir, step=start, identity=identity, say=self.say)

@@ -50,7 +50,7 @@ def visible(
 
 
 def of_config(config: Mapping[str, Any]) -> list[str]:
-    """Returns the paths that a training reads: datasets, the run it starts from, encoders.
+    """Returns the paths that a training reads: datasets, other runs, encoders.
 
     Args:
       config: the configuration as in config.json.
@@ -58,7 +58,7 @@ def of_config(config: Mapping[str, Any]) -> list[str]:
     start = [config["init_from"]] if config.get("init_from") else []
     named = [feature.partition(":")[2] for feature in config["audio"]["features"]]
     encoders = [p for p in named if p and not preflight_features.HUB_NAME.fullmatch(p)]
-    return [*config["data"]["shards"], *start, *encoders]
+    return [*config["data"]["shards"], *start, *config["loss"]["sync"], *encoders]
 
 
 def of_words(words: Sequence[str]) -> list[str]:

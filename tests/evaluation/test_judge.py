@@ -29,7 +29,7 @@ from a2fjax.evaluation.predictions import Reading
 from a2fjax.metrics import sync
 from a2fjax.metrics.sums import merge
 from a2fjax.sync import verdict
-from a2fjax.training import sync_experts
+from a2fjax.training import sync_experts, sync_loss
 
 JAW = rig.INDEX["jawOpen"]
 
@@ -308,7 +308,7 @@ def record(run, *, seed=0, **more):
     resolved = configuration.Resolved(Config(model=SyncnetConfig(), seed=seed), {})
     (expert / "config.json").write_text(resolved.to_json())
     record = sealed_json.seal({"experts": [{**facts, "scale": 1.0, "gap": 1.0, **more}]})
-    (run / judge.LOSS_EXPERTS).write_text(json.dumps(record))
+    (run / sync_loss.FILE).write_text(json.dumps(record))
 
 
 def test_a_run_is_not_judged_by_the_expert_of_its_loss(tmp_path, shards, stand_in, seated):
@@ -328,8 +328,8 @@ def test_a_run_is_not_judged_by_the_expert_of_its_loss(tmp_path, shards, stand_i
     for given in ({"folder": run}, {"against": [run]}, {"more": [run]}):
         with pytest.raises(InputError, match="is the expert that trained"):
             evaluate(stand_in(shards, late(0)), sync="j", **given)
-    text = (run / judge.LOSS_EXPERTS).read_text()
-    (run / judge.LOSS_EXPERTS).write_text(text.replace("ab" * 8, "cd" * 8))
+    text = (run / sync_loss.FILE).read_text()
+    (run / sync_loss.FILE).write_text(text.replace("ab" * 8, "cd" * 8))
     with pytest.raises(InputError, match="sync_experts.json: was changed after it was written"):
         judge.refuse_if_trained_with(run, seat(Ear()))
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from a2fjax import rig
+from a2fjax import rig, sealed_json
 from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, load
 from a2fjax.errors import InputError
-from a2fjax.evaluation import evaluator, judge, report, watch
+from a2fjax.evaluation import evaluator, report, watch
 from a2fjax.metrics.column import Column
+from a2fjax.training import sync_loss
 
 ERRORS = {10: 0.06, 20: 0.02, 30: 0.04}
 
@@ -68,14 +69,15 @@ def test_each_checkpoint_is_measured_once_and_the_best_is_kept(run):
     folder, calls = run
     for step in ERRORS:
         save(folder, step)
-    (folder / judge.LOSS_EXPERTS).write_text("{}")
+    record = json.dumps(sealed_json.seal({"experts": []}))
+    (folder / sync_loss.FILE).write_text(record)
     best = watched(folder)
     assert calls == [10, 20, 30]
     assert (best["step"], best["metric"], best["split"]) == (20, "rmse_ratio", "test_subjects")
     assert json.loads((folder / "eval" / "best.json").read_text()) == best
     assert report.read(folder / "eval" / "20.json")["step"] == 20
     kept = folder / "eval" / "best"
-    assert (kept / judge.LOSS_EXPERTS).read_text() == "{}", "whom the judge may not be"
+    assert (kept / sync_loss.FILE).read_text() == record, "whom the judge may not be"
     assert (kept / "checkpoints" / "20" / "ema" / "data").read_text() == "20"
     assert not (kept / "checkpoints" / "20" / "opt").exists()
     assert (kept / "config.json").read_text() == (folder / "config.json").read_text()

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
         (["--config.data.split=trian"], "did you mean 'train'?"),
         (["--config.data.shards=none"], "none does not exist"),
         (["--config.init_from=none"], "init_from='none'"),
+        (["--config.loss.sync=none"], "loss.sync='none': is no run"),
         (["--config.optim.warmup_steps=3"], "expected fewer than steps=3"),
         (["--sweep", 'grid("steps", 3, 1)'], "optim.warmup_steps=1: expected fewer than steps=1"),
         (["--nodes", "2"], "--nodes: is for --scheduler kubernetes or slurm"),
@@ -197,6 +198,14 @@ POD = ("--scheduler", "kubernetes", "--image", IMAGE)
         (
             ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.init_from=x"],
             "init_from: x: expected the absolute",
+        ),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.loss.sync=x"],
+            "loss.sync: x: expected the absolute",
+        ),
+        (
+            ["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.loss.sync=/e"],
+            "/e: lies on no",
         ),
         (["--volume", "c:RUNS", "--volume", "s:SHARDS", "--config.init_from=/x"], "/x: lies on no"),
         (

@@ -1,0 +1,42 @@
+"""The table of the ablation, on reports whose answers are known."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+
+def test_one_table_says_what_the_arms_change():
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location(
+        "sync_ablation", root / "benchmarks" / "sync_ablation.py"
+    )
+    ablation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablation)
+    rng = np.random.default_rng(0)
+    people = {f"p{i}": rng.normal(size=2) for i in range(10)}
+
+    def part(rmse, corr, amplitude=1.0):
+        figures = {
+            name: {"rmse_ratio": rmse + 0.02 * a, "corr/jaw_mouth": corr + 0.02 * b,
+                   "closure_recall": 0.5, "closure_precision": None,
+                   "amp_ratio/jaw_mouth": amplitude}
+            for name, (a, b) in people.items()
+        }  # fmt: skip
+        return {"by_subject": {n: {"clips": 1, "metrics": row} for n, row in figures.items()}}
+
+    parts = {
+        "none": [part(0.5, 0.6), part(0.51, 0.6)],
+        "contrastive": [part(0.5, 0.63), part(0.51, 0.64)],
+        "inverse": [part(0.6, 0.63), part(0.6, 0.64)],
+        "both": [part(0.5, 0.6), part(0.51, 0.6)],
+    }
+    table, conclusions = ablation.compare(parts)
+    assert table[0].split() == ["rmse", "/", "none", "corr", "recall", "amp"]
+    assert table[1].split()[0] == "none" and table[2].split()[2] == "1.000"
+    assert [line.split(": ")[1] for line in conclusions] == [
+        "worth it", "not worth it", "not worth it",
+    ]  # fmt: skip
+    assert "RMSE +19" in conclusions[1] and "neither corr nor recall" in conclusions[2]
+    assert list(ablation.arms("a", "")) == ["none", "contrastive"]
+    assert ablation.arms("a", "b")["both"] == ["a", "b"]
