@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
@@ -25,8 +24,8 @@ FARTHEST = 25
 NEAREST = 3
 """Smallest offset in frames. Nearer ones look alike, and telling them apart rewards jitter."""
 
-OFFSETS = np.array([0, *(k for k in range(-FARTHEST, FARTHEST + 1) if abs(k) >= NEAREST)])
-"""Offsets [N] in frames by which audio is taken later than motion, the right one first."""
+OFFSETS = (0, *(k for k in range(-FARTHEST, FARTHEST + 1) if abs(k) >= NEAREST))
+"""N offsets in frames by which audio is taken later than motion, the right one first."""
 
 _LOW = -1e9
 
