@@ -249,6 +249,7 @@ def test_each_expert_has_its_term_and_weight(expert, made):
     assert float(total) == pytest.approx(float(others) + 0.75 * first, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_have_its_gradient(expert):
     from a2fjax.training import optimizer, state, step
 

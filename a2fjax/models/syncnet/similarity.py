@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 KINDS = ("cosine", "correlation", "agreement")
@@ -27,7 +26,7 @@ def box(values: Array, frames: int) -> Array:
     return jax.lax.reduce_window(values, 0.0, jax.lax.add, (*ones, frames), (*ones, 1), "VALID")
 
 
-def shifted(values: Array, offsets: Sequence[int] | np.ndarray) -> Array:
+def shifted(values: Array, offsets: Sequence[int]) -> Array:
     """Returns [B, K, T]: values [B, T] of frame t + offset at frame t, 0 beyond the ends."""
     frames = values.shape[1]
     place = jnp.asarray(offsets)[:, None] + jnp.arange(frames)
@@ -35,7 +34,7 @@ def shifted(values: Array, offsets: Sequence[int] | np.ndarray) -> Array:
     return jnp.where(inside, values[:, jnp.clip(place, 0, frames - 1)], 0)
 
 
-def diagonals(products: Array, offsets: Sequence[int] | np.ndarray) -> Array:
+def diagonals(products: Array, offsets: Sequence[int]) -> Array:
     """Returns [B, K, T]: products [B, T, T] at (t + offset, t), 0 beyond the ends."""
     frames = products.shape[1]
     place = jnp.asarray(offsets)[:, None] + jnp.arange(frames)
@@ -45,12 +44,7 @@ def diagonals(products: Array, offsets: Sequence[int] | np.ndarray) -> Array:
 
 
 def scores(
-    heard: Array,
-    seen: Array,
-    frames: int,
-    offsets: Sequence[int] | np.ndarray,
-    *,
-    kind: str = "cosine",
+    heard: Array, seen: Array, frames: int, offsets: Sequence[int], *, kind: str = "cosine"
 ) -> Array:
     """Returns the score of every window at every offset.
 
