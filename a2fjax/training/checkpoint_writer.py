@@ -236,8 +236,7 @@ class CheckpointWriter:
 
     def __enter__(self) -> CheckpointWriter:
         """Returns itself."""
-        self._quiet = orbax_errors.quiet()
-        self._quiet.__enter__()
+        orbax_errors.drop_late()
         return self
 
     def __exit__(
@@ -247,14 +246,11 @@ class CheckpointWriter:
         trace: types.TracebackType | None,
     ) -> None:
         """Closes the writer; an error of the block takes precedence over an error of closing."""
-        try:
-            if kind is None:
+        if kind is None:
+            self.close()
+        elif not self._several:  # Closing waits for the others, which this process fails.
+            with contextlib.suppress(WorkFailed):
                 self.close()
-            elif not self._several:  # Closing waits for the others, which this process fails.
-                with contextlib.suppress(WorkFailed):
-                    self.close()
-        finally:
-            self._quiet.__exit__(kind, error, trace)
 
     def _failed(self, error: Exception) -> WorkFailed:
         latest = self.latest()

@@ -99,16 +99,16 @@ def load_params(
             f"(all: {', '.join(map(str, have))})"
         )
     folder = Path(run).absolute() / FOLDER / str(step)
-    with orbax_errors.quiet():
-        meta, shapes = inspect(folder, item)
-        _check_size(folder / item, shapes)
-        try:
-            with _reader() as reader:
-                kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-                args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
-                found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
-        except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
-            raise damaged(folder, error) from None
+    orbax_errors.drop_late()
+    meta, shapes = inspect(folder, item)
+    _check_size(folder / item, shapes)
+    try:
+        with _reader() as reader:
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+            args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds)
+            found = reader.restore(epath.Path(folder), args=ocp.args.Composite(**{item: args}))
+    except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
+        raise damaged(folder, error) from None
     verify(folder, {item: found[item]}, meta)
     return step, found[item], meta
 

@@ -10,6 +10,7 @@ finding, too.
 import argparse
 import collections
 import contextlib
+import gc
 import json
 import os
 import re
@@ -231,6 +232,7 @@ def work(folder, seed, only):
         with captured(folder / "printed") as printed:
             try:
                 code = target_lib.call(target, case)
+                gc.collect()  # What is left behind must not be reported by a later case.
             except BaseException as error:  # noqa: BLE001 - whatever escapes is a finding
                 code, problems = 1, [f"escaped: {type(error).__name__}: {str(error)[:300]}"]
                 frame = error.__traceback__
@@ -249,7 +251,8 @@ def check(code, text, case, before):
     """Returns what is wrong with a command's end, as lines."""
     problems = []
     if "Traceback (most recent call last)" in text or "defect of this program" in text:
-        problems.append(f"printed a traceback: {text[-500:]!r}")
+        start = max(0, text.find("Traceback") - 300)
+        problems.append(f"printed a traceback: {text[start : start + 1500]!r}")
     if code not in (0, 1, 2, 75):
         problems.append(f"exit code {code}")
     errors = ERROR.findall(text)

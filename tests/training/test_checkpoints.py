@@ -3,6 +3,7 @@ import gc
 import json
 import os
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -186,11 +187,25 @@ def test_of_failures_in_one_save_only_the_raised_one_is_shown(caplog, place, rea
         task = asyncio.ensure_future(scope["write"]())
         await asyncio.wait([task])  # ended, and nobody looked at its error
 
-    with orbax_errors.quiet():
-        pass
+    orbax_errors.drop_late()
     asyncio.run(save())
     gc.collect()
     assert ("never retrieved" in caplog.text) == (place == "elsewhere" and reason == "full")
+
+
+@pytest.mark.parametrize("text", ["Event loop is closed", "another"])
+def test_late_errors_that_nobody_can_catch_are_dropped(monkeypatch, text):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    orbax_errors.drop_late()
+    orbax_errors.drop_late()
+
+    class Late:
+        def __del__(self):
+            raise RuntimeError(text)
+
+    Late()
+    assert [str(unraisable.exc_value) for unraisable in shown] == ["another"] * (text == "another")
 
 
 def test_identities_described_otherwise_are_refused(run):
