@@ -166,7 +166,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError("--step: goes with RUN; files have no steps")
         reading = {name: getattr(args, name) for name in _READING if _is_given(args, name)}
         given |= {"predictions": args.predictions, **reading}
-    with figures.told() as say:
+    with figures.progress_lines() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
     return figures.finish(
         report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"]
@@ -184,7 +184,7 @@ def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
                 f"{_flag(name)}: run {args.run} is a sync expert, whose gate has no such flag"
             )
     figures.check_json(args.out, "a gate's report")
-    with figures.told() as say:
+    with figures.progress_lines() as say:
         report = sync.gate(args.run, args.data, split, step=args.step, seed=args.seed, say=say)
     return figures.finish(report, args.out or [verdict.path_of(args.run, report.values["step"])])
 
@@ -196,7 +196,7 @@ def _watch(args: argparse.Namespace, split: list[str] | None) -> int:
         if _is_given(args, name):
             raise InputError(f"{_flag(name)}: does not go with --watch")
     given = {name: getattr(args, name) for name in ("best", "every") if _is_given(args, name)}
-    with figures.told() as say:
+    with figures.progress_lines() as say:
         best = evaluation.watch(
             args.run, args.data, split, seed=args.seed, quick=args.quick, say=say, **given
         )
@@ -255,7 +255,7 @@ def _compare(args: argparse.Namespace, split: list[str] | None) -> int:
         raise InputError(
             f"--sample-steps {args.sample_steps}: expected numbers such as 1,2,8"
         ) from None
-    with figures.told() as say:
+    with figures.progress_lines() as say:
         comparison = evaluation.compare(
             args.run,
             *(run for text in args.against for run in _runs(text)),

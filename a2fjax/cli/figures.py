@@ -1,4 +1,4 @@
-"""What commands that measure share: progress, files to write, and figures to print."""
+"""Shared by commands that measure: progress lines, report files and printed figures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def finish(figures: Any, paths: Sequence[str | Path], *, legend: str = "") -> in
 
 
 @contextlib.contextmanager
-def told() -> Iterator[Callable[[str], None]]:
-    """Yields a function that prints a line; what lasts is shown again."""
+def progress_lines() -> Iterator[Callable[[str], None]]:
+    """Yields a function that prints a line; a line that lasts is repeated."""
     last = "loading"
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What stands beside the clips of an evaluation: phone alignments, a face and a judge of lip sync.
+"""Optional inputs of an evaluation: phone alignments, a face and a judge of lip sync.
 
 Alignments are files in a folder (`metrics.phones.alignment`), named as the clip: for the clip
 "anna/take_3#1", the first segment after a cut, `anna/take_3#1.TextGrid`, or `anna/take_3.TextGrid`
@@ -105,7 +105,7 @@ def load(
         known = _matched(_alignments(Path(phones)), list(training), beside=ids)
     out = Beside(files, known, aligner.is_installed(), own)
     for name, path in files.items():
-        _read(name, path)  # What is damaged is told before the long work.
+        _read(name, path)  # Report damaged files before the long work.
     rest = len(set(ids)) - len(files)
     if rest:
         how = (

@@ -1,4 +1,4 @@
-"""What the judge makes of the truth: the scale of its figures, and whether they mean anything.
+"""Calibrates a judge on the truth: the scale of its figures, and whether they mean anything.
 
     truth                  as recorded
     late_40ms, late_100ms  the true motion 2 and 5 frames late; early_... the same early

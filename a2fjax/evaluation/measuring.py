@@ -47,7 +47,7 @@ class _Measured:
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-    """What is gathered of a split beside the sums of its clips."""
+    """Values collected over a split, in addition to the sums of its clips."""
 
     takes: second_takes.SecondTakes
     rule: visemes.Rule | None

@@ -1,4 +1,4 @@
-"""What a report says of its judge, as lines and rows of text."""
+"""Renders the judge's part of a report as lines and rows of text."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ SHAPES: dict[str, dict[str, float]] = {
 """Weights of the shapes by channel."""
 
 DOMINANCE = {"bilabial": 8.0, "labiodental": 6.0, "postalveolar": 3.0, "close_rounded": 3.0}
-"""Of visemes; 1 for the others."""
+"""Dominance of visemes; the others have 1."""
 
 _ARPABET = {
     "bilabial": "P B M EM",

@@ -23,6 +23,8 @@ of another clip.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from a2fjax import rig
@@ -45,13 +47,13 @@ _DISTANCES = (0.0, 2.0)
 _SOURCE = "after {} of Wav2Lip, arXiv 2008.10010, which is of video: the two do not compare"
 
 
-def _column(value: str, label: str, meaning: str, formula: str, **facts: object) -> list[Column]:
+def _column(value: str, label: str, meaning: str, formula: str, **facts: Any) -> list[Column]:
     """Returns the columns of a value of the prediction and of the truth."""
-    shared = {"mask": _MASK, "form": "{:.3f}", **facts}
+    shared: dict[str, Any] = {"mask": _MASK, "form": "{:.3f}", **facts}
     better = str(shared.pop("better", f"{value}_truth"))
     return [
-        Column(value, label, meaning, formula=formula, better=better, **shared),  # type: ignore[arg-type]
-        Column(f"{value}_truth", formula=f"{formula}; of the truth", better="", **shared),  # type: ignore[arg-type]
+        Column(value, label, meaning, formula=formula, better=better, **shared),
+        Column(f"{value}_truth", formula=f"{formula}; of the truth", better="", **shared),
     ]
 
 

@@ -20,7 +20,7 @@ from a2fjax.sync import bars
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """What an expert was trained on.
+    """The people and sounds that an expert was trained on.
 
     Attributes:
       names: names of its people by folder, as `Path.resolve` writes it.

@@ -76,11 +76,11 @@ class Offset:
 
     @property
     def in_step(self) -> bool:
-        """Whether the interval contains 0."""
+        """Returns whether the interval contains 0."""
         return self.low <= 0.0 <= self.high
 
     def contradicts(self, other: Offset) -> bool:
-        """Whether the intervals are apart and the offsets differ by more than a frame."""
+        """Returns whether the intervals are disjoint and the offsets more than a frame apart."""
         apart = self.low > other.high or other.low > self.high
         return apart and abs(self.seconds - other.seconds) > AGREEMENT
 
