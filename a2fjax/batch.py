@@ -151,6 +151,18 @@ class Batch(struct.PyTreeNode):
         """Returns NumPy batches of items without a batch axis as one; all have the same fields."""
         return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
 
+    def valid_frames(self) -> jax.Array:
+        """Returns [B, T] bool: frames that are neither padding nor marked as bad.
+
+        Example:
+          >>> batch = Batch.zeros(1, 3, 0).replace(frame_mask=np.array([[True, False, True]]))
+          >>> batch.replace(length=np.array([2])).valid_frames().tolist()
+          [[True, False, False]]
+        """
+        frames = jnp.arange(self.frame_mask.shape[1])
+        valid: jax.Array = self.frame_mask & (frames < self.length[:, None])
+        return valid
+
     def select(self, index: Any) -> Batch:
         """Returns the batch with every array indexed along its first axis.
 

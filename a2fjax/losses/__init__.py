@@ -23,7 +23,7 @@ from jax import Array
 from a2fjax import registry
 from a2fjax.batch import Batch
 from a2fjax.configuration import LossConfig
-from a2fjax.losses.inputs import LossInputs, balance, channel_weights, prepare, valid_frames
+from a2fjax.losses.inputs import LossInputs, balance, channel_weights, prepare
 from a2fjax.losses.weighted_sum import WeightedSum, masked_mean, merge
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "WeightedSum",
     "balance",
     "channel_weights",
-    "valid_frames",
     "masked_mean",
     "merge",
     "compute_terms",

@@ -52,7 +52,7 @@ def prepare(
 ) -> LossInputs:
     """Masks a batch's error; arguments as `a2fjax.losses.compute_terms`."""
     prediction = prediction.astype(jnp.float32)
-    valid = valid_frames(batch)
+    valid = batch.valid_frames()
     mask = valid[..., None] & batch.channel_mask[:, None, :]
     # Both are masked before they meet: an unobserved NaN times zero would still be NaN.
     error = jnp.where(mask, prediction - batch.motion, 0.0) / rig.SCALE
@@ -68,12 +68,6 @@ def prepare(
         channel_weights=weights,
         error_weights=weights if factors is None else weights * factors,
     )
-
-
-def valid_frames(batch: Batch) -> Array:
-    """Returns [B, T] bool: frames that are neither padding nor marked as bad."""
-    frames = jnp.arange(batch.frame_mask.shape[1])
-    return batch.frame_mask & (frames < batch.length[:, None])
 
 
 def channel_weights(group_weights: Mapping[str, float]) -> np.ndarray:

@@ -109,17 +109,30 @@ def takes(person: str, clips: Sequence[records.Clip]) -> list[Take]:
 
 def to_batch(clip: records.Clip) -> Batch:
     """Returns a clip as a batch of one; only the fields that experts read are filled."""
-    audio, length = padding.padded_audio(clip)
-    frames = len(audio) // HOP
-    batch = Batch.zeros(1, frames, 0)
-    motion = np.zeros((1, frames, rig.NUM_CHANNELS), np.float32)
-    motion[0, :length] = clip.motion
+    audio, _ = padding.padded_audio(clip)
+    return batch_of_one(audio, clip.motion, clip.frame_mask, clip.channel_mask)
+
+
+def batch_of_one(
+    audio: np.ndarray, motion: np.ndarray, frame_mask: np.ndarray, channel_mask: np.ndarray
+) -> Batch:
+    """Returns sound and motion as a batch of one; only the fields that experts read are filled.
+
+    Args:
+      audio: [S] float32, normalised and padded to whole frames, S = 320 T'.
+      motion: [T, 72], T <= T'.
+      frame_mask: [T] bool.
+      channel_mask: [72] bool.
+    """
+    frames, length = len(audio) // HOP, len(motion)
+    padded = np.zeros((1, frames, rig.NUM_CHANNELS), np.float32)
+    padded[0, :length] = motion
     mask = np.zeros((1, frames), bool)
-    mask[0, :length] = clip.frame_mask
-    return batch.replace(
+    mask[0, :length] = frame_mask
+    return Batch.zeros(1, frames, 0).replace(
         audio=audio[None],
-        motion=motion,
-        channel_mask=np.asarray(clip.channel_mask)[None],
+        motion=padded,
+        channel_mask=np.asarray(channel_mask)[None],
         frame_mask=mask,
         length=np.array([length], np.int32),
         subject=np.array([-1], np.int32),

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.special
 
 from a2fjax.batch import Batch
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.errors import InputError
-from a2fjax.models.syncnet import channels, timing, windows
+from a2fjax.models.syncnet import channels, timing
 from a2fjax.sync import clips
 from a2fjax.sync.expert import NetworkExpert
 
@@ -61,7 +62,7 @@ def measure(expert: NetworkExpert, source: ClipSource, *, name: str) -> Normalis
         except records.BadRecord:
             continue  # Training reports it, or stops, as `data.on_bad_record` says.
         batch = clips.to_batch(clip)
-        own = statistics(batch.motion, windows.valid_frames(batch))
+        own = statistics(batch.motion, batch.valid_frames())
         takes.append(
             clips.Take(clip.id, clip.subject, "", "", batch, jax.tree.map(np.asarray, own))
         )
@@ -111,6 +112,5 @@ def _fitted(right: np.ndarray, wrong: np.ndarray, audible: np.ndarray, name: str
 def _improbability(scores: np.ndarray, audible: np.ndarray, scale: float) -> np.ndarray:
     """Returns `timing.improbability` [windows] in double precision."""
     logits = np.where(audible, scale * scores.astype(np.float64), -np.inf)
-    most = logits.max(1, keepdims=True)
-    total = np.log(np.exp(logits - most).sum(1)) + most[:, 0]
+    total: np.ndarray = scipy.special.logsumexp(logits, axis=1)
     return total - logits[:, 0]

@@ -15,7 +15,7 @@ from a2fjax import rig
 from a2fjax.audio import HOP, level
 from a2fjax.batch import Batch
 from a2fjax.models.syncnet.channels import Statistics
-from a2fjax.sync import measures
+from a2fjax.sync import clips, measures
 from a2fjax.sync.expert import Expert
 from a2fjax.sync.offsets import LARGEST_SEARCH, NO_VOTES, Votes
 
@@ -107,18 +107,10 @@ def _pieces(
 def _batch(recording: Recording, loudness: float, start: int, end: int) -> Batch:
     length = end - start
     size = next(s for s in SIZES if s >= length)
-    batch = Batch.zeros(1, size, 0)
-    sound, motion = np.zeros((1, size * HOP), np.float32), np.zeros((1, size, rig.NUM_CHANNELS))
+    sound = np.zeros(size * HOP, np.float32)
     part = level.normalise(recording.audio[start * HOP : end * HOP], loudness)
-    sound[0, : len(part)] = part
-    motion[0, :length] = recording.motion[start:end]
-    mask = np.zeros((1, size), bool)
-    mask[0, :length] = recording.frame_mask[start:end]
-    return batch.replace(
-        audio=sound,
-        motion=motion.astype(np.float32),
-        channel_mask=np.asarray(recording.channel_mask)[None],
-        frame_mask=mask,
-        length=np.array([length], np.int32),
-        subject=np.array([-1], np.int32),
+    sound[: len(part)] = part
+    place = slice(start, end)
+    return clips.batch_of_one(
+        sound, recording.motion[place], recording.frame_mask[place], recording.channel_mask
     )

@@ -111,7 +111,7 @@ class DiffusionTask(SyncedMotionTask):
         model, constants = self.model, variables["constants"]
         streams = rngs_lib.streams(key)
         rngs = streams if train else None
-        mask = losses.valid_frames(batch)[..., None] & batch.channel_mask[:, None]
+        mask = batch.valid_frames()[..., None] & batch.channel_mask[:, None]
         clean = model.standardised(constants, jnp.where(mask, batch.motion, 0.0))
         clean = jnp.where(mask, clean, 0.0)
         time = self.sample_times(streams["noise_level"], clean.shape[0])

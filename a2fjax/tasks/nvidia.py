@@ -125,7 +125,7 @@ class _NvidiaTask(SingleMotionTask):
     ) -> dict[str, WeightedSum]:
         if not self.settings.lip_dist:
             return {}
-        good = losses.valid_frames(batch) & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
+        good = batch.valid_frames() & batch.channel_mask[:, rig.INDEX["jawOpen"], None]
         true = self.model.lips(constants, target)
         near = jnp.exp(-exponent * jnp.maximum(true, 0.0))
         error = near * (self.model.lips(constants, values) - true)
@@ -176,7 +176,7 @@ class ConvW2vAutocorrTask(_NvidiaTask):
         if is_geometry and not train:
             motion = self.model.motion(constants, out["frames"], train=True)
         terms = self._of_channels(motion, batch, all_terms=not is_geometry)
-        good = losses.valid_frames(batch)
+        good = batch.valid_frames()
         pairs = (good[:, 1:] & good[:, :-1])[..., None]
         if is_geometry:
             target, _ = self.model.target(constants, batch)
@@ -239,7 +239,7 @@ class DiffusionRnnTask(_NvidiaTask):
         constants = variables["constants"]
         streams = rngs_lib.streams(key)
         target, counts = self.model.target(constants, batch)
-        good = losses.valid_frames(batch)
+        good = batch.valid_frames()
         # Values outside the mask are arbitrary, but must not reach valid frames as NaN.
         target = jnp.where(good[..., None], target, 0.0)
         items = target.shape[0]

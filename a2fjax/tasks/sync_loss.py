@@ -77,7 +77,7 @@ class LossExpert:
           items: [B] bool, items that count; None for all.
         """
         variables = jax.lax.stop_gradient(variables)
-        valid = losses.valid_frames(batch)
+        valid = batch.valid_frames()
         observed = valid[..., None] & batch.channel_mask[:, None]
         cached = batch.cached_features
         truth = batch.replace(

@@ -27,7 +27,7 @@ from a2fjax.models.feature_fusion import AudioFeatures
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.rngs import named_keys
-from a2fjax.models.syncnet import channels, windows
+from a2fjax.models.syncnet import channels
 from a2fjax.models.syncnet.network import AudioBranch, MotionBranch
 
 FIRST_SCALE = 10.0
@@ -90,7 +90,7 @@ class SyncModel(AudioModel):
         known = (subject >= 0) & (subject < constants["people_mean"].shape[0])
         if key is not None:
             known &= jax.random.uniform(key, subject.shape) >= self.config.own_statistics
-        own = channels.own_statistics(batch.motion, windows.valid_frames(batch))
+        own = channels.own_statistics(batch.motion, batch.valid_frames())
         row = jnp.where(known, subject, 0)
         return channels.Statistics(
             jnp.where(known[:, None], constants["people_mean"][row], own.mean),
@@ -129,7 +129,7 @@ class SyncModel(AudioModel):
         if "channels" in more:
             share, tongue = self.config.channel_dropout, self.config.tongue_dropout
             mask = channels.hide(more["channels"], mask, share, tongue)
-        motion = jnp.where(windows.valid_frames(batch)[..., None], batch.motion, 0.0)
+        motion = jnp.where(batch.valid_frames()[..., None], batch.motion, 0.0)
         motion = channels.standardise(motion, statistics)
         features = self.audio_features(variables, batch, rng=streams.get("encoders"))
         return self.vectors(variables, features, batch.length, motion, mask, streams)

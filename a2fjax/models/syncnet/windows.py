@@ -24,11 +24,6 @@ def speech(batch: Batch) -> Array:
     return power > (TARGET * 10 ** (SPEECH_DB / 20)) ** 2
 
 
-def valid_frames(batch: Batch) -> Array:
-    """Returns [B, T] bool: frames that are neither padding nor marked as bad."""
-    return batch.frame_mask & (jnp.arange(batch.frame_mask.shape[1]) < batch.length[:, None])
-
-
 def heard_frames(batch: Batch, reach: int) -> Array:
     """Returns [B, T] bool: frames whose audio of `reach` frames on both sides is in the batch."""
     frame = jnp.arange(batch.frame_mask.shape[1])
@@ -64,7 +59,7 @@ def countable(
     power = jnp.einsum("btc,bc->bt", change, mask) / jnp.maximum(observed, 1.0)[:, None]
     moving = similarity.box(power, window) > window * least_motion**2
     speaking = similarity.box(speech(batch).astype(jnp.float32), window) >= window * least_speech
-    whole = all_of(valid_frames(batch), window)
+    whole = all_of(batch.valid_frames(), window)
     return whole & moving & speaking & (observed > 0)[:, None]
 
 
