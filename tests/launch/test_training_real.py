@@ -162,38 +162,10 @@ def test_a_process_that_is_killed_ends_the_run_which_is_started_again(make):
     ]
 
 
-def test_values_are_chosen_and_the_best_is_named(make, tmp_path, capsys):
-    words = ["--name", "study", "--poll", "0.2", "--max-parallel", "2", "--pruner", "none"]
-    words += ["--space", '{"optim.learning_rate": loguniform(1e-4, 1e-2)}', "--config.steps=20"]
-    assert make("tune", *words, "--trials", "2") == 0
-    said = capsys.readouterr().out
-    assert "study: best is trial" in said
-    assert make("tune", *words, "--trials", "3") == 0
-    runs = record.trials(make.runs / "study")
-    assert len(runs) == 3 and all(progress.last(run)[0] == 20 for run in runs)
-    rates = {record.read(run).trial["optim.learning_rate"] for run in runs}
-    assert len(rates) == 3
-    # Each was started once, whichever driver it was.
-    assert [len(started(run)) for run in runs] == [1, 1, 1]
-    capsys.readouterr()
-    page, sheet = tmp_path / "study.html", tmp_path / "study.csv"
-    files = ["--html", str(page), "--csv", str(sheet)]
-    assert make("status", "study", "--sort", "eval/loss", *files) == 0
-    lines = capsys.readouterr().out.splitlines()
-    losses = [progress.last(run)[1]["eval/loss"] for run in runs]
-    best = min(zip(losses, runs, strict=True))[1]
-    assert lines[1].startswith(best.name)
-    assert "<svg" in page.read_text() and len(sheet.read_text().splitlines()) == 4
-    assert make("status", "study", "--sort", "eval/los") == 2
-    assert "did you mean 'eval/loss'?" in capsys.readouterr().err
-    words[words.index("--space") + 1] = '{"optim.learning_rat": uniform(0, 1)}'
-    assert make("tune", *words, "--trials", "1") == 2
-    assert "did you mean" in capsys.readouterr().err
-
-
-def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, capsys):
+def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, tmp_path, capsys):
     words = ["--name", "study", "--poll", "0.2", "--max-parallel", "2", "--pruner", "none", *SLURM]
     words += ["--space", '{"optim.learning_rate": loguniform(1e-4, 1e-2)}', "--config.steps=20"]
+    assert make("tune", *words, "--trials", "2") == 0
     assert make("tune", *words, "--trials", "3") == 0
     said = capsys.readouterr().out
     runs = record.trials(make.runs / "study")
@@ -201,10 +173,22 @@ def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, capsys):
     assert all(progress.result(run)["state"] == "done" for run in runs)
     assert len({record.submission(run).job for run in runs}) == 3
     assert {record.submission(run).scheduler for run in runs} == {"slurm"}
+    assert len({record.read(run).trial["optim.learning_rate"] for run in runs}) == 3
+    # Each was started once, whichever driver it was.
     assert [len(started(run)) for run in runs] == [1, 1, 1]
     best = min(runs, key=lambda run: progress.last(run)[1]["eval/loss"])
     assert f": {best}\n" in said
-    # Two at a time: the third starts when one of the first two has ended, these at once.
+    # The first two run at once, and never more than two.
     times = sorted((e["unix"], {"started": 1, "ended": -1}[e["event"]]) for run in runs
                    for e in progress.events(run) if e["event"] in ("started", "ended"))  # fmt: skip
     assert max(itertools.accumulate(change for _, change in times)) == 2
+    page, sheet = tmp_path / "study.html", tmp_path / "study.csv"
+    files = ["--html", str(page), "--csv", str(sheet)]
+    assert make("status", "study", "--sort", "eval/loss", *files) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(best.name)
+    assert "<svg" in page.read_text() and len(sheet.read_text().splitlines()) == 4
+    assert make("status", "study", "--sort", "eval/los") == 2
+    assert "did you mean 'eval/loss'?" in capsys.readouterr().err
+    words[words.index("--space") + 1] = '{"optim.learning_rat": uniform(0, 1)}'
+    assert make("tune", *words, "--trials", "1") == 2
+    assert "did you mean" in capsys.readouterr().err

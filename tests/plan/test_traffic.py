@@ -49,31 +49,24 @@ def test_copies_exchange_gradients_and_nothing_else(look, experiment):
     check(look(experiment, "cpu:8"))
 
 
-@pytest.mark.parametrize(
-    ("experiment", "devices"),
-    [
-        (f"{REGRESSION}:demo", "cpu:8"),
-        pytest.param(REGRESSION, "cpu:64", marks=slow),
-    ],
-)
-def test_parts_are_gathered_once_and_nothing_else(look, experiment, devices):
+def test_parts_are_gathered_once_and_nothing_else(look):
     # Smaller arrays are cut than by default: a small network has none that large.
-    check(look(experiment, devices, "sharding.preset=all", "sharding.min_mib=0.25"))
+    check(look(f"{REGRESSION}:demo", "cpu:8", "sharding.preset=all", "sharding.min_mib=0.25"))
 
 
 @pytest.mark.parametrize(
-    ("experiment", "override", "gathers", "reductions"),
+    ("overrides", "gathers", "reductions"),
     [
-        (f"{REGRESSION}:demo", "precision=bfloat16", 1, 1),
+        (("precision=bfloat16",), 1, 1),
         # Parameters are gathered again for what the backward pass computes again.
-        pytest.param(f"{REGRESSION}:demo", "remat=dots", 2, 1, marks=slow),
+        pytest.param(("remat=dots", "audio.features=('mel','pitch')"), 2, 1, marks=slow),
         # A CPU adds up over devices after each part; GPUs after the last.
-        pytest.param(f"{REGRESSION}:demo", "accumulate=2", 2, 2, marks=slow),
-        pytest.param(f"{REGRESSION}:demo", "audio.features=('mel','pitch')", 1, 1, marks=slow),
+        pytest.param(("accumulate=2",), 2, 2, marks=slow),
     ],
 )
-def test_settings_keep_the_bounds(look, experiment, override, gathers, reductions):
-    found = look(experiment, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", override)
+def test_settings_keep_the_bounds(look, overrides, gathers, reductions):
+    demo = f"{REGRESSION}:demo"
+    found = look(demo, "cpu:8", "sharding.fsdp=4", "sharding.min_mib=0.25", *overrides)
     check(found, gathers=gathers, reductions=reductions)
 
 
