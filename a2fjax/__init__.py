@@ -16,17 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from a2fjax.api.evaluation import (
-        Comparison,
-        Report,
-        ReportComparison,
-        compare,
-        compare_reports,
-        evaluate,
-        watch,
-    )
+    from a2fjax.api.evaluation import compare, compare_reports, evaluate, watch
     from a2fjax.api.model import Model, load
     from a2fjax.api.motion import Motion
+    from a2fjax.api.reports import Comparison, Report, ReportComparison
     from a2fjax.api.training import Run, config, train
     from a2fjax.errors import InputError
 
@@ -50,12 +43,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Comparison": "a2fjax.api.evaluation",
+    "Comparison": "a2fjax.api.reports",
     "InputError": "a2fjax.errors",
     "Model": "a2fjax.api.model",
     "Motion": "a2fjax.api.motion",
-    "Report": "a2fjax.api.evaluation",
-    "ReportComparison": "a2fjax.api.evaluation",
+    "Report": "a2fjax.api.reports",
+    "ReportComparison": "a2fjax.api.reports",
     "Run": "a2fjax.api.training",
     "compare": "a2fjax.api.evaluation",
     "compare_reports": "a2fjax.api.evaluation",

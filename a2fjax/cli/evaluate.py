@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """
     if extra:
         raise InputError(f"unexpected argument {extra[0]!r}; see `a2fjax evaluate --help`")
-    from a2fjax.api import evaluation, sync
+    from a2fjax.api import evaluation, reports, sync
 
     for out in args.out or ():
         figures.check_writable(Path(out))
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         gate = sync.show(args.show)
         if gate is not None and args.out:
             raise InputError("--out: goes with the report of a motion model, not with a gate")
-        return figures.finish(gate or evaluation.Report.read(args.show), args.out or [])
+        return figures.finish(gate or reports.Report.read(args.show), args.out or [])
     if (args.run is None) == (args.predictions is None):
         raise InputError("expected RUN or --predictions FOLDER, one of the two")
     if args.predictions is None:
