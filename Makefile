@@ -58,7 +58,7 @@ diffusion: demo
 
 # Each file runs on one worker, so that its tests share runs and compiled programs.
 test: setup
-	@$(FASTER) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(FASTER) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 # Tests wait for schedulers and faults, so a third worker can compute meanwhile.
 test-slow: setup

@@ -148,6 +148,7 @@ def test_second_run_reuses_and_changed_input_is_done_again(captures, tmp_path):
     assert contents(tmp_path / "out") != before
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_processes_and_after_a_kill(captures, built, tmp_path):
     def command(out, *more):
         base = [sys.executable, "-m", "data_pipeline.build", str(captures[0]), f"--out={out}"]

@@ -44,6 +44,7 @@ def test_phones_fill_the_audio_and_match_its_energy(language):
     assert np.max(closures) < np.percentile(vowels, 5) - 15
 
 
+@pytest.mark.slow
 def test_every_phone_of_the_shipped_sentences_has_a_target():
     unknown, used = collections.Counter(), collections.Counter()
     for sentence in sentence_list.SENTENCES:

@@ -343,6 +343,7 @@ def test_exclusive_channels_are_channels_and_each_in_one_pair():
     assert set(names) <= set(rig.CHANNELS) and len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_memory_beyond_the_sequence_does_not_grow_with_it():
     rng = np.random.default_rng(19)
     deltas = rng.normal(size=(30, 20, 3))

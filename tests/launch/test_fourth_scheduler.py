@@ -40,6 +40,7 @@ def command(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_runs_and_sweeps(cli, command):
     def call(*words, code=0):
         return command(cli.program, *words, *cli.to, code=code)

@@ -73,6 +73,7 @@ def test_every_element_runs_once_and_words_arrive_unchanged(make_array, tmp_path
     assert not list(tmp_path.rglob("hacked")) and not Path("/hacked").exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)))
 def test_any_word_arrives(make_array, tmp_path_factory, given_):

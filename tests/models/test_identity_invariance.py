@@ -95,7 +95,11 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["points", "normals"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, marks=pytest.mark.slow), True],
+    ids=["points", "normals"],
+)
 def encoder(request):
     def points(mesh):
         return sample_points(*mesh, POINTS, normals=request.param)

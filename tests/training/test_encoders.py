@@ -221,6 +221,7 @@ def tuned(shards, tiny_encoders, tmp_path_factory):
     return config, root / "run", done, before
 
 
+@pytest.mark.slow
 def test_only_the_trained_layers_move(tuned):
     config, run, done, before = tuned
     after = params_lib.merge(done.params, done.frozen)["encoders"]["1_wav2vec2"]

@@ -185,7 +185,7 @@ class Syncnet(SyncModel):
 
     Example:
         >>> from a2fjax.configuration import AudioConfig, SyncnetConfig
-        >>> model = Syncnet(SyncnetConfig(width=8, embedding=4), AudioConfig())
+        >>> model = Syncnet(SyncnetConfig(width=8, layers=1, embedding=4), AudioConfig())
         >>> batch = Batch.zeros(size=2, frames=50, points=0)
         >>> variables = model.init(jax.random.key(0), batch)
         >>> model.apply(variables, batch)["seen"].shape
@@ -249,7 +249,7 @@ class SyncnetInverse(SyncModel):
 
     Example:
         >>> from a2fjax.configuration import AudioConfig, SyncnetInverseConfig
-        >>> model = SyncnetInverse(SyncnetInverseConfig(width=8), AudioConfig())
+        >>> model = SyncnetInverse(SyncnetInverseConfig(width=8, layers=1), AudioConfig())
         >>> batch = Batch.zeros(size=2, frames=50, points=0)
         >>> variables = model.init(jax.random.key(0), batch)
         >>> model.apply(variables, batch)["heard"].shape
