@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
 # Extras of pyproject.toml to install with the package.
-EXTRAS ?= captures,demo,dev,view
+EXTRAS ?= captures,demo,dev,export,view
 export PYTHONUNBUFFERED = 1
 # The tests compile much and compute little: without optimisation they take two thirds of the time.
 FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"

@@ -1,4 +1,4 @@
-"""Named implementations: models, losses, metrics, encoders, capture sources, schedulers, writers.
+"""Named implementations: models, losses, metrics, encoders, capture sources, graphs, formats.
 
 Each kind has one `Registry`. Built-in entries are registered by import path, so that names and
 settings can be listed without importing what implements them. A plugin is an importable package
@@ -188,6 +188,8 @@ encoders = Registry("speech encoder")
 sources = Registry("capture layout")
 schedulers = Registry("scheduler")
 writers = Registry("animation format")
+graphs = Registry("graph")
+bundle_formats = Registry("bundle format")
 
 # The built-in parts, by import path: names and settings are listed without what implements them.
 models.register(
@@ -238,3 +240,7 @@ writers.register(".csv", "a2fjax.animation.livelink_format:LiveLinkFormat")
 writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
 writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
+graphs.register("model", "a2fjax.export.graphs.model:ModelGraph")
+graphs.register("identity", "a2fjax.export.graphs.identity:IdentityGraph")
+bundle_formats.register("onnx", "a2fjax.export.formats.onnx:Onnx")
+bundle_formats.register("stablehlo", "a2fjax.export.formats.stablehlo:StableHlo")

@@ -215,7 +215,7 @@ def _check_run(run: str | Path, config: config_lib.Config | None = None, first: 
         of one may be the other's training clips.
     """
     own = read_config(run).config.data.shards
-    if not checkpoints.steps_in(Path(run) / checkpoints.FOLDER):
+    if not checkpoints.steps(run):
         raise InputError(f"run {run}: has no checkpoint yet")
     if config is None:
         return

@@ -141,7 +141,7 @@ class Predictor:
         """
         compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
-        step, params, _ = checkpoints.load_params(run, step, item="ema")
+        step, params, meta = checkpoints.load_params(run, step, item="ema")
         found = pretrained.restore(run, config.audio)
         task: Any = tasks.build(config, params["constants"], found)
         if not hasattr(task, "predict"):
@@ -149,7 +149,11 @@ class Predictor:
                 f"run {run}: holds a {config.model.kind!r}, which predicts no motion; expected a "
                 "run of another kind"
             )
-        return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
+        loaded = cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
+        if not sample:
+            # A bundle may hold weights that were trained on elsewhere.
+            loaded.fingerprint = meta.get("fingerprint", loaded.fingerprint)
+        return loaded
 
     def points(self, mesh: Mesh, name: str = "identity") -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh, for use with many clips.
