@@ -81,6 +81,15 @@ class Source:
         return self.config.model
 
     @property
+    def backbone_params(self) -> Params:
+        """Weights of the backbone, which stand elsewhere in diffusion models."""
+        params = self.variables["params"]
+        found = (
+            params["backbone"] if "backbone" in params else params["condition_encoder"]["backbone"]
+        )
+        return dict(found)
+
+    @property
     def model(self) -> Any:
         """The network's model; see `a2fjax.models.base.Model`."""
         return self.predictor.task.model
@@ -121,7 +130,7 @@ class Source:
         config, constants = self.backbone, self.variables["constants"]
         names = ("identity_mean", "identity_projection", "identity_deviation", "identity_bounds")
         return conditioning.IdentityEncoder(config.identity_width).apply(
-            {"params": self.variables["params"]["backbone"]["identity"]},
+            {"params": self.backbone_params["identity"]},
             points,
             known,
             *(constants.get(name) for name in names),

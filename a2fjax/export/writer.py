@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def export(
 
     Every graph is run on the recordings and compared with the product; a difference above
     `parity.BOUND` leaves nothing behind.
+
+    Example:
+        >>> export("runs/none", "bundle")
+        Traceback (most recent call last):
+          ...
+        a2fjax.errors.InputError: run runs/none does not exist; expected a folder that...
 
     Args:
       run: run folder, or a bundle.
@@ -95,12 +102,12 @@ def _check_target(out: Path) -> None:
         raise InputError(f"--out {out}: is a file, expected a new folder")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out}: is not empty; name a new folder")
-    files.make_folder(out.parent)
 
 
 @contextlib.contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `out` when the block ends without an error."""
+    files.make_folder(out.parent)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
     try:
         try:
@@ -196,7 +203,9 @@ def _write_example(folder: Path, source: Source) -> None:
 
     (folder / "example").mkdir()
     path = folder / "example" / "in.wav"
-    soundfile.write(path, example.voice(), SAMPLE_RATE, subtype="PCM_16")
+    data = BytesIO()  # Written by us, so that a full disk is an ordinary error.
+    soundfile.write(data, example.voice(), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    path.write_bytes(data.getvalue())
     audio = np.concatenate(list(io.blocks(path, 10.0)))
     formats.write(folder / "example" / "out.csv", source.predictor(audio))
 

@@ -108,8 +108,8 @@ def test_infer_reads_a_bundle_and_repeats_its_example(bundle, tmp_path, capsys):
         main.main(["infer", str(bundle), "--audio", f"{bundle}/example/in.wav", "--out", str(out)])
         == 0
     )
-    theirs = formats.read(bundle / "example" / "out.csv").values
-    np.testing.assert_allclose(formats.read(out).values, theirs, atol=1e-5)
+    theirs = formats.read(bundle / "example" / "out.csv").motion
+    np.testing.assert_allclose(formats.read(out).motion, theirs, atol=1e-5)
 
 
 def test_inspect_shows_graphs_and_their_parity(bundle, capsys):

@@ -131,5 +131,5 @@ def residual(source: Source, subject: str | None) -> np.ndarray:
     width = source.backbone.identity_width
     if subject is None:
         return np.zeros(width, np.float32)
-    table = source.variables["params"]["backbone"]["identity_residual"]["table"]
+    table = source.backbone_params["identity_residual"]["table"]
     return np.asarray(table[source.predictor.subjects.index(subject)])

@@ -26,14 +26,7 @@ _TYPES = {
 
 
 class GraphBuilder:
-    """A graph under construction; values are names of tensors.
-
-    Example:
-        >>> builder = GraphBuilder("double")
-        >>> total = builder.add("x", "x")
-        >>> builder.nodes[0].op_type, total
-        ('Add', 'add_0')
-    """
+    """A graph under construction; values are names of tensors."""
 
     def __init__(self, name: str) -> None:
         """Starts an empty graph."""

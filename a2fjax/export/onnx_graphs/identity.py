@@ -36,7 +36,7 @@ def build(g: GraphBuilder, source: Source) -> tuple[str, str, str]:
     else:
         zero = g.mul(g.sum(components, 1), g.constant(0.0))
         counts = g.add(zero, g.constant(1.0))
-    weights = source.variables["params"]["backbone"]["identity"]
+    weights = source.backbone_params["identity"]
     hidden = layers.gelu(g, layers.dense(g, code, weights["hidden"]))
     vector = layers.dense(g, hidden, weights["out"])
     return g.sub(vector, g.constant(source.mean_identity)), components, counts
