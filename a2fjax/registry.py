@@ -198,6 +198,11 @@ models.register(
     settings="a2fjax.configuration.models:RegressionConfig",
 )
 models.register(
+    "streaming",
+    "a2fjax.tasks.streaming:StreamingTask",
+    settings="a2fjax.configuration.models:StreamingConfig",
+)
+models.register(
     "diffusion",
     "a2fjax.tasks.diffusion:DiffusionTask",
     settings="a2fjax.configuration.models:DiffusionConfig",

@@ -62,7 +62,9 @@ ALLOWED = {
     "training": FOUNDATION
     | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks", "sync", "bundle"},
     "animation": FOUNDATION | {"data"},
-    "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "training", "animation"},
+    "streaming": FOUNDATION | {"audio", "models"},
+    "infer": FOUNDATION
+    | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"},
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
     "export": FOUNDATION
@@ -71,7 +73,9 @@ ALLOWED = {
     "plan": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},
 }
-for _name in "models losses data tasks sync training infer evaluation plan export".split():
+for (
+    _name
+) in "models losses data tasks sync training streaming infer evaluation plan export".split():
     ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}

@@ -39,6 +39,9 @@ FFT = 1280  # At least window + longest lag, so that no lag wraps around; a prod
 SHORTEST = int(SAMPLE_RATE / MAX_HZ)
 LONGEST = int(np.ceil(SAMPLE_RATE / MIN_HZ))
 CANDIDATES = 6
+ANALYSIS = 2 * CANDIDATES + 1
+"""Values of a frame that `analyse` returns."""
+
 QUIET = (TARGET * 10 ** (-50 / 20)) ** 2  # Mean square at which periodicity counts half.
 
 # Costs in units of normalised autocorrelation, after Boersma (1993).
@@ -101,10 +104,31 @@ def track(audio: jax.Array) -> jax.Array:
     # Windows of frames just outside the clip still cover its ends, so the path includes them, as if
     # the zeros outside were part of the audio.
     framed = _frames(audio.astype(jnp.float32), first=-PAST, last=frames + FUTURE)
+    return path(analyse(framed), frames)
+
+
+def analyse(framed: jax.Array) -> jax.Array:
+    """Returns what a path needs to know of frames [B, N, `WINDOW`], not yet windowed.
+
+    Returns:
+      [B, N, `ANALYSIS`]: Hz and height of the strongest peaks of the autocorrelation, then the mean
+      square. Zeros are a frame of silence.
+    """
     windowed = framed * window()
     energy = jnp.sum(windowed**2, axis=-1) / float(np.sum(window().astype(np.float64) ** 2))
-    correlation = _correlation(windowed)
-    hz, periodicity = _candidates(correlation)
+    hz, height = _candidates(_correlation(windowed))
+    return jnp.concatenate([hz, height, energy[..., None]], axis=-1)
+
+
+def path(analysed: jax.Array, frames: int) -> jax.Array:
+    """Returns the result of `track` [B, frames, 3].
+
+    Args:
+      analysed: [B, `PAST` + frames + `FUTURE`, `ANALYSIS`] from `analyse`.
+      frames: number of frames T.
+    """
+    hz, periodicity = analysed[..., :CANDIDATES], analysed[..., CANDIDATES:-1]
+    energy = analysed[..., -1]
     chosen = _choose(hz, periodicity, frames)
     inside = slice(PAST, PAST + frames)
     hz, periodicity = hz[:, inside], periodicity[:, inside]
@@ -162,7 +186,7 @@ def _choose(hz: jax.Array, height: jax.Array, frames: int) -> jax.Array:
     t - PAST to t + FUTURE is found by passing messages from both ends towards t (max-sum; Viterbi's
     recursion run for a fixed number of frames, for all t at once).
     """
-    octave = jnp.log2(hz)
+    octave = jnp.log2(jnp.maximum(hz, MIN_HZ))
     local = jnp.where(height > 0, height + OCTAVE_COST * (octave - np.log2(MIN_HZ)), -1.0)
     local = jnp.concatenate([local, jnp.full_like(local[..., :1], VOICING_THRESHOLD)], axis=-1)
     jump = OCTAVE_JUMP_COST * jnp.abs(octave[:, 1:, :, None] - octave[:, :-1, None, :])
