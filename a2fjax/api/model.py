@@ -15,7 +15,7 @@ from a2fjax.animation import emotion as emotion_lib
 from a2fjax.animation import formats
 from a2fjax.animation.emotion import Emotion
 from a2fjax.animation.tracks import Track
-from a2fjax.api import motion_files
+from a2fjax.api import hub, motion_files
 from a2fjax.api.motion import Motion
 from a2fjax.api.prediction import Prediction, Progress
 from a2fjax.errors import InputError
@@ -45,7 +45,7 @@ def load(run: str | Path, step: int | None = None) -> Model:
         a2fjax.errors.InputError: run runs/none does not exist; expected a folder that...
 
     Args:
-      run: folder that `a2f.train` or `a2fjax train` wrote.
+      run: folder that `a2f.train` or `a2fjax train` wrote, or a bundle.
       step: of the checkpoint; None for the newest.
 
     Raises:
@@ -93,6 +93,40 @@ class Model:
         self.config = read_config(run).config
         self._step = step
         self._predictors: dict[tuple[tuple[str, Any], ...], Predictor] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Model:
+        """Returns the model of a bundle: a folder, or "owner/repository" on the hub.
+
+        Args:
+          name: of the bundle.
+          **options: keywords of `a2fjax.api.hub.fetch`, such as `revision="v1"`.
+
+        Raises:
+          InputError: as `a2fjax.api.hub.fetch`.
+        """
+        model = cls(hub.fetch(name, **options))
+        model.name = Path(name).name
+        return model
+
+    def save_pretrained(self, folder: str | Path, **options: Unpack[hub.ExportOptions]) -> Path:
+        """Writes the checkpoint as a bundle and returns its folder; see `a2fjax.api.hub.save`.
+
+        Raises:
+          InputError, WorkFailed: as `a2fjax.export.writer.export`.
+        """
+        return hub.save(self.run, folder, self._step, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Uploads the checkpoint as a bundle; see `a2fjax.api.hub.push`.
+
+        Returns:
+          URL of the commit.
+
+        Raises:
+          InputError, WorkFailed: as `a2fjax.api.hub.push`.
+        """
+        return hub.push(self.run, repository, self._step, **options)
 
     @property
     def step(self) -> int:
