@@ -28,14 +28,14 @@ class CompiledStep:
     def __init__(self, step: StreamingStep, variables: Params, size: int = 1, *, fingerprint: str):
         """Compiles the step for `size` streams and moves the weights to the device."""
         self.step, self.size, self.fingerprint = step, size, fingerprint
-        self._variables = jax.device_put({k: variables[k] for k in ("params", "constants")})
+        self._variables = {k: variables[k] for k in ("params", "constants")}
+        self._weights = jax.device_put(step.weights(variables))
         self._start = step.start(size)
-        shapes = {name: (shape, dtype) for name, (shape, dtype) in self._inputs().items()}
-        specs = {k: jax.ShapeDtypeStruct(*shape) for k, shape in shapes.items()}
+        specs = {k: jax.ShapeDtypeStruct(*spec) for k, spec in self._inputs().items()}
         self._compiled = (
             jax.jit(step.__call__)
             .lower(
-                self._variables,
+                self._weights,
                 specs["audio"],
                 self._start,
                 *(specs[k] for k in ("identity", "emotion", "active", "reset")),
@@ -107,7 +107,7 @@ class CompiledStep:
             raise InputError(f"audio: row {row} has samples that are not finite numbers")
         own = {name: state[name] for name in self._start}
         motion, new = self._compiled(
-            self._variables, audio, own, identity, emotion, active, reset
+            self._weights, audio, own, identity, emotion, active, reset
         )
         return np.asarray(motion), new
 

@@ -15,6 +15,7 @@ motion.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -26,13 +27,13 @@ from jax import Array, lax
 from a2fjax import rig
 from a2fjax.audio import HOP
 from a2fjax.batch import Batch
-from a2fjax.models import conditioning, gru
 from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.condition_embeddings import embed_identity
 from a2fjax.models.params import Params
 from a2fjax.models.streaming import StreamingRegression
 
 State = dict[str, Array]
+Weights = dict[str, Any]
 
 _LAST_COUNT = np.int32(2**31 - 1)
 
@@ -69,10 +70,10 @@ class StreamingStep:
         >>> config = StreamingConfig(conv_width=8, recurrent_width=8, identity="none")
         >>> model = StreamingRegression(config, AudioConfig())
         >>> step = StreamingStep(model, lookahead=5)
-        >>> variables = model.init(jax.random.key(0), Batch.zeros(1, 8, 0))
+        >>> weights = step.weights(model.init(jax.random.key(0), Batch.zeros(1, 8, 0)))
         >>> rows = jnp.ones(2, bool)
         >>> motion, state = step(
-        ...     variables, jnp.zeros((2, HOP)), step.start(2), jnp.zeros((2, 0)),
+        ...     weights, jnp.zeros((2, HOP)), step.start(2), jnp.zeros((2, 0)),
         ...     jnp.zeros((2, 5)), rows, ~rows,
         ... )
         >>> motion.shape, sorted(state)
@@ -118,6 +119,40 @@ class StreamingStep:
             for name, entry in self.entries.items()
         }
 
+    def weights(self, variables: Params) -> Weights:
+        """Returns the weights that a step reads, by flat name.
+
+        Kernels of convolutions are matrices of the taps that this look-ahead hears, and those of
+        the recurrence hold its three gates (reset, update, candidate) side by side.
+
+        Args:
+          variables: "params" and "constants" of the model.
+        """
+        params, constants = variables["params"], variables["constants"]
+        past = self._past
+        out: Weights = {name: constants[name] for name in ("motion_mean", "motion_std")}
+        out["silence"] = self._silence
+        for i in range(len(past)):
+            taps = past[i] + 1 + (self.lookahead if i == 0 else 0)
+            kernel = params[f"conv_{i}"]["kernel"][:taps]
+            out[f"conv_{i}.kernel"] = kernel.reshape(-1, kernel.shape[-1])
+            out[f"conv_{i}.bias"] = params[f"conv_{i}"]["bias"]
+            out |= {f"norm_{i}.{k}": params[f"norm_{i}"][k] for k in ("scale", "bias")}
+        recurrent = params["gru"]
+        for side in ("i", "h"):
+            gates = [recurrent[f"{side}{gate}"]["kernel"] for gate in "rzn"]
+            out[f"gru.{side}"] = jnp.concatenate(gates, axis=-1)
+        out["gru.i_bias"] = jnp.concatenate([recurrent[f"i{gate}"]["bias"] for gate in "rzn"])
+        out["gru.hn_bias"] = recurrent["hn"]["bias"]
+        for film in ("film", "head_film"):
+            # Its conditions one below the other: one product for all of them.
+            kernels = [params[film][f"condition_{i}"]["kernel"] for i in range(len(params[film]))]
+            out[f"{film}.kernel"] = jnp.concatenate(kernels)
+        out["head.kernel"], out["head.bias"] = params["head"]["kernel"], params["head"]["bias"]
+        hidden = params["emotion"]["hidden"]
+        out["emotion.kernel"], out["emotion.bias"] = hidden["kernel"], hidden["bias"]
+        return out
+
     def embed_identity(self, variables: Params, batch: Batch) -> Array:
         """Returns the identities [B, E] float32 for `__call__`.
 
@@ -132,7 +167,7 @@ class StreamingStep:
 
     def __call__(
         self,
-        variables: Params,
+        weights: Weights,
         audio: Array,
         state: State,
         identity: Array,
@@ -143,7 +178,7 @@ class StreamingStep:
         """Hears one hop; a pure function of its arguments.
 
         Args:
-          variables: "params" and "constants" of the model.
+          weights: from `weights`.
           audio: [B, 320 n] float32 samples at 16 kHz as recorded.
           state: the arrays of `entries`.
           identity: [B, E] float32 from `embed_identity`.
@@ -160,11 +195,11 @@ class StreamingStep:
         state = {
             name: jnp.where(_rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
         }
-        conditions = self._conditions(variables["params"], identity, emotion)
+        conditions = self._conditions(weights, identity, emotion)
         frames = audio.reshape(audio.shape[0], self.hop, HOP)
 
         def frame(state: State, samples: Array) -> tuple[State, Array]:
-            return self._frame(variables, state, samples, conditions)
+            return self._frame(weights, state, samples, conditions)
 
         if self.hop == 1:
             new, motion = frame(state, frames[:, 0])
@@ -187,49 +222,45 @@ class StreamingStep:
         config = self.model.config
         return frames_per_layer(config.past_frames, config.conv_layers)
 
-    def _conditions(self, params: Params, identity: Array, emotion: Array) -> list[Array]:
-        encoder = conditioning.EmotionEncoder(self.model.config.emotion_width)
-        embedded: Any = encoder.apply({"params": params["emotion"]}, emotion[:, None])
-        known = np.asarray(self.model.config.lookahead_frames)
-        ahead = jnp.broadcast_to(
-            jnp.asarray(known == self.lookahead, jnp.float32), (emotion.shape[0], len(known))
-        )
-        return [*([identity] if self._has_identity else []), embedded, ahead]
+    @functools.cached_property
+    def _silence(self) -> np.ndarray:
+        with jax.ensure_compile_time_eval():
+            return np.asarray(self.model.live.silence())
+
+    def _conditions(self, weights: Weights, identity: Array, emotion: Array) -> Array:
+        """Returns the conditions [B, D] side by side."""
+        embedded = nn.gelu(jnp.matmul(emotion, weights["emotion.kernel"]) + weights["emotion.bias"])
+        known = np.asarray(self.model.config.lookahead_frames) == self.lookahead
+        ahead = jnp.broadcast_to(jnp.asarray(known, jnp.float32), (emotion.shape[0], len(known)))
+        return jnp.concatenate([identity, embedded, ahead], axis=-1)
 
     def _frame(
-        self, variables: Params, state: State, samples: Array, conditions: list[Array]
+        self, weights: Weights, state: State, samples: Array, conditions: Array
     ) -> tuple[State, Array]:
         """Hears samples [B, 320] and returns (state, motion [B, 72])."""
-        params, constants = variables["params"], variables["constants"]
         live = self.model.live
         heard, signals = live.advance({k: state[k] for k in live.state_shapes}, samples)
         new: State = dict(heard)
-        x = signals - live.silence()
+        x = signals - weights["silence"]
         # The frame that leaves; before it there is nothing, and its state stays at zero.
         began = state["frames"] >= self.lookahead
         new["frames"] = jnp.minimum(state["frames"], _LAST_COUNT - 1) + 1
-
-        past = self._past
         for i in range(self.model.config.conv_layers):
-            name = f"conv_{i}"
-            kept = "ahead" if i == 0 else name
+            kept = "ahead" if i == 0 else f"conv_{i}"
             window = x[:, None]
             if kept in state:
                 window = jnp.concatenate([state[kept], window], axis=1)
                 moved = window[:, 1:]
                 new[kept] = moved if i == 0 else jnp.where(_rows(began, moved), moved, state[kept])
-            taps = past[0] + 1 + self.lookahead if i == 0 else past[i] + 1
-            kernel = params[name]["kernel"][:taps]
             flat = window.reshape(window.shape[0], -1)
-            y = jnp.matmul(flat, kernel.reshape(-1, kernel.shape[-1])) + params[name]["bias"]
-            normed: Any = nn.LayerNorm().apply({"params": params[f"norm_{i}"]}, y)
-            x = nn.gelu(normed)
-        x = _film(params["film"], x, conditions)
-        hidden = gru.cell(params["gru"], x, state["gru"])
+            y = jnp.matmul(flat, weights[f"conv_{i}.kernel"]) + weights[f"conv_{i}.bias"]
+            x = nn.gelu(_layer_norm(y, weights[f"norm_{i}.scale"], weights[f"norm_{i}.bias"]))
+        x = _film(weights["film.kernel"], x, conditions)
+        hidden = _gru(weights, x, state["gru"])
         new["gru"] = jnp.where(_rows(began, hidden), hidden, state["gru"])
-        y = jnp.matmul(hidden, params["head"]["kernel"]) + params["head"]["bias"]
-        y = _film(params["head_film"], y, conditions)
-        motion = constants["motion_mean"] + constants["motion_std"] * y
+        y = jnp.matmul(hidden, weights["head.kernel"]) + weights["head.bias"]
+        y = _film(weights["head_film.kernel"], y, conditions)
+        motion = weights["motion_mean"] + weights["motion_std"] * y
         motion = jnp.clip(motion, rig.MIN, rig.MAX)
         return new, jnp.where(_rows(began, motion), motion, 0.0)
 
@@ -243,10 +274,27 @@ class _IdentityEmbedding(nn.Module):
         return embed_identity(self.config, batch, constants, train=False)[0]
 
 
-def _film(params: Params, x: Array, conditions: list[Array]) -> Array:
-    out: Any = conditioning.FiLM().apply({"params": params}, x[:, None], conditions)
-    found: Array = out[:, 0]
-    return found
+def _layer_norm(x: Array, scale: Array, bias: Array) -> Array:
+    """As `flax.linen.LayerNorm`, over the last axis."""
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)
+    return (x - mean) * lax.rsqrt(variance + 1e-6) * scale + bias
+
+
+def _film(kernel: Array, x: Array, conditions: Array) -> Array:
+    """As `conditioning.FiLM`."""
+    scale, shift = jnp.split(jnp.matmul(conditions, kernel), 2, axis=-1)
+    return x * (1.0 + scale) + shift
+
+
+def _gru(weights: Weights, x: Array, h: Array) -> Array:
+    """One step of `gru.GRU`."""
+    inputs = jnp.matmul(x, weights["gru.i"]) + weights["gru.i_bias"]
+    x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(jnp.matmul(h, weights["gru.h"]), 3, axis=-1)
+    r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * (h_n + weights["gru.hn_bias"]))
+    return (1.0 - z) * n + z * h
 
 
 def _rows(rows: Array, like: Array) -> Array:
