@@ -17,7 +17,6 @@ gradient of the state; all gate gradients and one weight product per gate are co
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -199,29 +198,6 @@ class GRU(nn.Module):
         if initial is None:
             initial = jnp.zeros((batch, self.width))
         return recurrence((x_r, x_z, x_n), (w_r, w_z, w_n), bias, initial, self.reverse, self.dtype)
-
-
-def cell(params: Mapping[str, Any], x: Array, h: Array) -> Array:
-    """Runs one step of a `GRU`.
-
-    Args:
-      params: its parameters.
-      x: [B, D] input.
-      h: [B, H] state.
-
-    Returns:
-      The next state [B, H].
-    """
-
-    def gate(name: str, of: Array) -> Array:
-        layer = params[name]
-        product = jnp.matmul(of, layer["kernel"])
-        return product + layer["bias"] if "bias" in layer else product
-
-    r = jax.nn.sigmoid(gate("ir", x) + gate("hr", h))
-    z = jax.nn.sigmoid(gate("iz", x) + gate("hz", h))
-    n = jnp.tanh(gate("in", x) + r * gate("hn", h))
-    return (1.0 - z) * n + z * h
 
 
 class BidirectionalGRU(nn.Module):
