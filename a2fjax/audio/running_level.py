@@ -35,7 +35,9 @@ STEP_DB = -LOWEST_DB / BINS
 SHAPE = (3, BINS)
 """Shape of a stream's state; zeros are the start."""
 
-_KEEP = 1.0 - 1.0 / (MEMORY_SECONDS * rig.FPS)
+KEEP = 1.0 - 1.0 / (MEMORY_SECONDS * rig.FPS)
+"""Share of a histogram that is left after one more audible frame."""
+
 _UP_TO = np.tril(np.ones((BINS, BINS), np.float32)).T  # [from, to]: from <= to.
 
 
@@ -62,7 +64,7 @@ def update(state: Array, frame: Array) -> tuple[Array, Array]:
     rms = jnp.std(frame, axis=-1)
     brisk = jnp.sqrt(jnp.mean((frame[:, 1:] - frame[:, :-1]) ** 2, axis=-1))
     audible = rms > INAUDIBLE
-    kept = jnp.where(audible[:, None, None], state * _KEEP, state)
+    kept = jnp.where(audible[:, None, None], state * KEEP, state)
     # The noise floor includes this frame, as it does in a list of all frames.
     differences = kept[:, 0] + _one_hot(brisk) * audible[:, None]
     floor = _percentile(differences, 0.10)

@@ -12,8 +12,8 @@ look_ahead    {frames, seconds}; null where a frame depends on the whole recordi
 level         constants of the level normalisation
 features      constants of every signal, by name
 conditions    what the model is conditioned on
-state         tensors that a streaming graph carries from call to call: [] without one
-graphs        {file: {inputs, outputs}}
+graphs        {file: {inputs, outputs}}; of a step also look_ahead, hop in samples and state, what
+              it carries from call to call: [{name, dtype, shape, bytes of one stream}]
 license, datasets, metrics
 files         {path: {sha256, bytes}} of every other file
 crc32         of the manifest itself

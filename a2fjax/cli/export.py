@@ -23,6 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="onnx, stablehlo, pytorch; default: every format that this model has",
     )
+    add(
+        "--graph",
+        default="",
+        metavar="A,B",
+        help="model, step, identity; default: every graph that this model has",
+    )
+    add(
+        "--lookahead-ms",
+        default="",
+        metavar="A,B",
+        help="look-aheads of a run for live audio that get a step of their own, beside the default",
+    )
     add("--step", type=int, help="checkpoint; default: the newest")
     add(
         "--weights",
@@ -62,9 +74,19 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             [name for name in args.format.split(",") if name],
             step=args.step,
             weights_file=args.weights,
+            graphs=[name for name in args.graph.split(",") if name],
+            lookaheads_ms=_milliseconds(args.lookahead_ms),
             audio=args.audio,
             rights=Rights(args.license, tuple(args.dataset), tuple(args.language)),
             say=lines.append,
         )
     print("\n".join([*lines, f"{out}: bundle"]))
     return 0
+
+
+def _milliseconds(text: str) -> list[int]:
+    parts = [part for part in text.split(",") if part]
+    for part in parts:
+        if not part.isdecimal():
+            raise InputError(f"--lookahead-ms: {part!r}, expected milliseconds such as 0,40")
+    return [int(part) for part in parts]

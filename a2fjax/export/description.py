@@ -84,7 +84,6 @@ def describe(source: Source, rights: Rights, metrics: Mapping[str, Any]) -> dict
         },
         "features": _features(source),
         "conditions": _conditions(source),
-        "state": [],
         "license": rights.license,
         "datasets": list(rights.datasets),
         "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float)},

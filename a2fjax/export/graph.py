@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
+    from a2fjax.export.formats.base import Run
     from a2fjax.export.source import Source
 
 Arrays = Mapping[str, Any]
@@ -31,7 +32,7 @@ class Tensor:
 
     Attributes:
       name: of the tensor.
-      dtype: "float32" or "int32".
+      dtype: "float32", "int32" or "bool".
       shape: a size, or the name of a dimension that may have any size; "320 T" is 320 times T.
       meaning: content, unit and range.
     """
@@ -68,7 +69,6 @@ class Graph(abc.ABC):
 
     Attributes:
       name: file name without its ending.
-      column: name of what the last axis of the output counts, for the report of parity.
     """
 
     name = ""
@@ -109,3 +109,15 @@ class Graph(abc.ABC):
     def columns(self, source: Source, output: str) -> Sequence[str]:
         """Returns names of the last axis of an output; () where it has none."""
         return ()
+
+    def variants(self, source: Source) -> Sequence[Graph]:
+        """Returns the graphs to write: this one, and others like it that were asked for."""
+        return (self,)
+
+    def facts(self, source: Source) -> dict[str, Any]:
+        """Returns what the manifest says of this graph beside its tensors, as JSON values."""
+        return {}
+
+    def driven(self, source: Source, run: Run) -> Run:
+        """Returns what makes the outputs of a case with a file of this graph."""
+        return run

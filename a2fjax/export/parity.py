@@ -39,9 +39,8 @@ class Difference:
 def compare(graph: Graph, source: Source, cases: Sequence[Case], run: Run) -> list[Difference]:
     """Returns the difference of each output in each case."""
     found = []
-    names = [tensor.name for tensor in graph.outputs(source)]
     for case in cases:
-        for name, got in zip(names, run(case.inputs), strict=True):
+        for name, got in zip(case.expected, run(case.inputs), strict=True):
             found.append(_difference(graph, source, case, name, np.asarray(got)))
     return found
 

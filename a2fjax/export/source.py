@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax
 import numpy as np
 
 from a2fjax.bundle import manifest, weights
-from a2fjax.configuration import BackboneConfig, Config
+from a2fjax.configuration import ConditionedConfig, Config
+from a2fjax.infer import live
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
 from a2fjax.models import conditioning
@@ -30,10 +32,15 @@ class Source:
       metrics: held-out values of the checkpoint.
       variables: NumPy arrays by collection, "params" and "constants".
       fingerprint: of configuration and step.
+      lookaheads_ms: look-aheads of a streaming model that get a graph, beside its default one.
     """
 
     def __init__(
-        self, run: str | Path, step: int | None = None, weights_file: str | Path | None = None
+        self,
+        run: str | Path,
+        step: int | None = None,
+        weights_file: str | Path | None = None,
+        lookaheads_ms: Sequence[int] = (),
     ) -> None:
         """Loads a checkpoint.
 
@@ -42,12 +49,17 @@ class Source:
           step: of the checkpoint; None for the newest.
           weights_file: safetensors whose weights replace those of the checkpoint, such as weights
             trained in PyTorch; None for none.
+          lookaheads_ms: see the attribute.
 
         Raises:
-          InputError: as `Predictor.load`, or weights of another model.
+          InputError: as `Predictor.load`, weights of another model, or a look-ahead that the model
+            does not have.
         """
         self.run = Path(run)
         self.resolved = read_config(run)
+        for ms in lookaheads_ms:
+            live.with_lookahead(self.config, ms)
+        self.lookaheads_ms = tuple(lookaheads_ms)
         self.step, self.stored, meta = checkpoints.load_params(run, step)
         self.metrics: dict[str, Any] = dict(meta.get("metrics", {}))
         loaded = Predictor.load(run, self.step)
@@ -75,15 +87,17 @@ class Source:
         return dict(self.variables["constants"])
 
     @property
-    def backbone(self) -> BackboneConfig:
-        """Settings of a model that has the backbone."""
-        assert isinstance(self.config.model, BackboneConfig)
+    def backbone(self) -> ConditionedConfig:
+        """Settings of a model of convolutions and a GRU."""
+        assert isinstance(self.config.model, ConditionedConfig)
         return self.config.model
 
     @property
     def backbone_params(self) -> Params:
-        """Weights of the backbone, which stand elsewhere in diffusion models."""
+        """Weights of the backbone; streaming models are one, in diffusion models it is deeper."""
         params = self.variables["params"]
+        if self.config.model.kind == "streaming":
+            return dict(params)
         found = (
             params["backbone"] if "backbone" in params else params["condition_encoder"]["backbone"]
         )

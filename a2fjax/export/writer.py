@@ -35,6 +35,8 @@ def export(
     *,
     step: int | None = None,
     weights_file: str | Path | None = None,
+    graphs: Sequence[str] = (),
+    lookaheads_ms: Sequence[int] = (),
     audio: Sequence[str | Path] = (),
     rights: Rights = description.UNSTATED,
     say: Say = lambda line: None,
@@ -57,13 +59,16 @@ def export(
         are installed.
       step: of the checkpoint; None for the newest.
       weights_file: safetensors that replace its weights, as `Source` takes them; None for none.
+      graphs: names of `registry.graphs`; () for all that this model has.
+      lookaheads_ms: look-aheads of a run for live audio that get a step of their own, beside the
+        default one.
       audio: recordings for the comparison; () for synthetic ones.
       rights: terms of the weights.
       say: called with lines about the work.
 
     Raises:
       InputError: no run, an unknown format or one that the model does not have, a missing package,
-        or a folder that cannot be made.
+        a graph or look-ahead that the model does not have, or a folder that cannot be made.
       WorkFailed: a graph differs from the product, or the disk is full.
     """
     out = Path(out)
@@ -72,16 +77,29 @@ def export(
         one.check_installed()
     _check_target(out)
     recordings = example.recordings(tuple(audio))
-    source = Source(run, step, weights_file)
+    source = Source(run, step, weights_file, lookaheads_ms)
+    wanted = _graphs(graphs, source)
     chosen = asked or _available(say)
     with _new_folder(out) as folder:
-        _write(folder, source, chosen, recordings, rights, say, strict=bool(asked))
+        _write(folder, source, chosen, wanted, recordings, rights, say, strict=bool(asked))
     return out
 
 
 def _format(name: str) -> Format:
     made: Format = registry.bundle_formats.get(name, where="--format: ").load()()
     return made
+
+
+def _graphs(names: Sequence[str], source: Source) -> list[Graph]:
+    """Returns the named graphs, or all that are registered."""
+    found: list[Graph] = []
+    for name in names or registry.graphs.names():
+        graph: Graph = registry.graphs.get(name, where="--graph: ").load()()
+        why = graph.unsupported(source) if names else ""
+        if why:
+            raise InputError(f"--graph {name}: {why}")
+        found += graph.variants(source)
+    return found
 
 
 def _available(say: Say) -> list[Format]:
@@ -126,6 +144,7 @@ def _write(
     folder: Path,
     source: Source,
     kinds: Sequence[Format],
+    wanted: Sequence[Graph],
     recordings: Sequence[np.ndarray],
     rights: Rights,
     say: Say,
@@ -140,7 +159,9 @@ def _write(
     if encoders.is_dir():
         shutil.copytree(encoders, folder / pretrained.FOLDER)
 
-    graphs, reports = _write_graphs(folder, source, kinds, recordings, described, say, strict)
+    graphs, reports = _write_graphs(
+        folder, source, kinds, wanted, recordings, described, say, strict
+    )
     described["graphs"] = graphs
     _write_example(folder, source)
     _text(folder / "parity.json", json.dumps(reports, indent=1) + "\n")
@@ -160,6 +181,7 @@ def _write_graphs(
     folder: Path,
     source: Source,
     kinds: Sequence[Format],
+    wanted: Sequence[Graph],
     recordings: Sequence[np.ndarray],
     described: dict[str, Any],
     say: Say,
@@ -171,8 +193,7 @@ def _write_graphs(
     cases: dict[str, list[Case]] = {}
     for chosen in kinds:
         missing = []
-        for entry in registry.graphs:
-            graph: Graph = entry.load()()
+        for graph in wanted:
             why = chosen.unsupported(graph, source)
             if why:
                 missing.append(f"{chosen.name}/{graph.name}: {why}")
@@ -182,13 +203,14 @@ def _write_graphs(
             chosen.write(graph, source, folder / file, described)
             if graph.name not in cases:
                 cases[graph.name] = list(graph.cases(source, recordings))
-            run = chosen.load(folder / file, graph, source)
+            run = graph.driven(source, chosen.load(folder / file, graph, source))
             found = parity.compare(graph, source, cases[graph.name], run)
             parity.check(found, file)
             reports[file] = parity.report(found)
             graphs[file] = {
                 "inputs": [tensor.describe() for tensor in graph.inputs(source)],
                 "outputs": [tensor.describe() for tensor in graph.outputs(source)],
+                **graph.facts(source),
             }
             say(f"{file}: at most {reports[file]['largest']:.1e} from the product")
         if strict and not (folder / chosen.name).is_dir():

@@ -225,7 +225,7 @@ class StreamingStep:
     @functools.cached_property
     def _silence(self) -> np.ndarray:
         with jax.ensure_compile_time_eval():
-            return np.asarray(self.model.live.silence())
+            return np.asarray(jax.jit(self.model.live.silence)())
 
     def _conditions(self, weights: Weights, identity: Array, emotion: Array) -> Array:
         """Returns the conditions [B, D] side by side."""

@@ -37,6 +37,7 @@ class Onnx(Format):
         tensors = {
             "inputs": [tensor.describe() for tensor in graph.inputs(source)],
             "outputs": [tensor.describe() for tensor in graph.outputs(source)],
+            **graph.facts(source),
         }
         helper.set_model_props(
             model, {key: json.dumps(value) for key, value in {**description, **tensors}.items()}

@@ -105,6 +105,10 @@ class GraphBuilder:
         """Returns x with a new axis of size 1."""
         return str(self.node("Unsqueeze", x, self.ints(axis)))
 
+    def squeeze(self, x: str, axis: int) -> str:
+        """Returns x without an axis of size 1."""
+        return str(self.node("Squeeze", x, self.ints(axis)))
+
     def slice(self, x: str, axis: int, start: int, stop: int | None, step: int = 1) -> str:
         """Returns x[start:stop:step] along an axis; None is the end."""
         last = np.iinfo(np.int64).max if stop is None else stop

@@ -18,8 +18,25 @@ from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
 
 def features(g: GraphBuilder, audio: str, frontend: Frontend) -> str:
     """Returns log-F0, voicing and log energy [B, T, 3] of normalised audio [B, 320 T]."""
-    energy, correlation = _analysed(g, audio)
-    hz, height = _candidates(g, correlation)
+    energy, found = _analysed(g, audio)
+    log_f0, voicing, energy = path(g, *candidates(g, found), energy)
+    voicing = g.div(g.sub(voicing, g.constant(VOICING_CENTRE)), g.constant(VOICING_SCALE))
+    floor = frontend.floor_rms**2
+    power = g.add(energy, g.constant(pitch.ENERGY_FLOOR + floor))
+    scale, offset = mel.scaling(frontend, float(np.log(floor)))
+    energy = g.add(g.mul(g.node("Log", power), g.constant(scale)), g.constant(offset))
+    return g.concat(log_f0, voicing, energy, axis=2)
+
+
+def path(g: GraphBuilder, hz: str, height: str, energy: str) -> tuple[str, str, str]:
+    """Returns scaled log-F0, voicing and mean square [B, T, 1] of the best path over candidates.
+
+    Args:
+      g: the graph.
+      hz: candidates [B, PAST + T + FUTURE, K], zeros for silence.
+      height: their heights.
+      energy: mean squares [B, PAST + T + FUTURE].
+    """
     chosen = _choose(g, hz, height)
     inside = (1, pitch.PAST, -pitch.FUTURE)
     hz, height, energy = (g.slice(x, *inside) for x in (hz, height, energy))
@@ -30,13 +47,7 @@ def features(g: GraphBuilder, audio: str, frontend: Frontend) -> str:
     voicing = g.at_most(g.at_least(_pick(g, height, index), 0.0), 1.0)
     f0 = g.where(g.expand(voiced, 2), f0, g.constant(F0_CENTRE_HZ))
     log_f0 = g.node("Log", g.div(f0, g.constant(F0_CENTRE_HZ)))
-    log_f0 = g.div(log_f0, g.constant(F0_SCALE))
-    voicing = g.div(g.sub(voicing, g.constant(VOICING_CENTRE)), g.constant(VOICING_SCALE))
-    floor = frontend.floor_rms**2
-    power = g.add(energy, g.constant(pitch.ENERGY_FLOOR + floor))
-    scale, offset = mel.scaling(frontend, float(np.log(floor)))
-    energy = g.add(g.mul(g.node("Log", power), g.constant(scale)), g.constant(offset))
-    return g.concat(log_f0, voicing, g.expand(energy, 2), axis=2)
+    return g.div(log_f0, g.constant(F0_SCALE)), voicing, g.expand(energy, 2)
 
 
 def _analysed(g: GraphBuilder, audio: str) -> tuple[str, str]:
@@ -58,23 +69,29 @@ def _analysed(g: GraphBuilder, audio: str) -> tuple[str, str]:
     spectrum = g.node("Conv", padded, g.constant(filters[:, None]), **shape)
     real, imaginary = g.node("Split", spectrum, outputs=2, axis=1, num_outputs=2)
     power = g.add(g.mul(real, real), g.mul(imaginary, imaginary))
+    squares = g.node("Conv", g.mul(padded, padded), g.constant((window**2)[None, None]), **shape)
+    squares = g.node("Squeeze", squares, g.ints(1))
+    energy = g.div(squares, g.constant(energy_of_window))
+    return energy, correlation(g, g.transpose(power, 0, 2, 1))
+
+
+def correlation(g: GraphBuilder, power: str) -> str:
+    """Returns the normalised autocorrelations [B, N, L] of power [B, N, F] in the used bins."""
+    band = pitch.band().astype(np.float64)
+    used = np.flatnonzero(band)
     # The inverse transform of a real, even spectrum at the lags that are searched, and at lag 0.
     lags = np.concatenate([[0], np.arange(pitch.SHORTEST - 1, pitch.LONGEST + 2)])
     weight = np.where((used == 0) | (used == pitch.FFT // 2), 1.0, 2.0) * band[used] / pitch.FFT
     inverse = np.cos(2 * np.pi * ((used[:, None] * lags) % pitch.FFT) / pitch.FFT)
     inverse *= weight[:, None]
-    lagged = g.node("MatMul", g.transpose(power, 0, 2, 1), g.constant(inverse))
-    at_zero = g.add(g.slice(lagged, 2, 0, 1), g.constant(pitch.QUIET * energy_of_window))
-    correlation = g.div(
-        g.slice(lagged, 2, 1, None), g.mul(at_zero, g.constant(pitch.window_correlation()))
-    )
-
-    squares = g.node("Conv", g.mul(padded, padded), g.constant((window**2)[None, None]), **shape)
-    squares = g.node("Squeeze", squares, g.ints(1))
-    return g.div(squares, g.constant(energy_of_window)), correlation
+    lagged = g.node("MatMul", power, g.constant(inverse))
+    quiet = pitch.QUIET * float(np.sum(pitch.window().astype(np.float64) ** 2))
+    at_zero = g.add(g.slice(lagged, 2, 0, 1), g.constant(quiet))
+    at_zero = g.mul(at_zero, g.constant(pitch.window_correlation()))
+    return g.div(g.slice(lagged, 2, 1, None), at_zero)
 
 
-def _candidates(g: GraphBuilder, correlation: str) -> tuple[str, str]:
+def candidates(g: GraphBuilder, correlation: str) -> tuple[str, str]:
     """Returns (Hz, height) [B, N, K] of the strongest peaks; missing peaks have height 0."""
     left = g.slice(correlation, 2, 0, -2)
     middle = g.slice(correlation, 2, 1, -1)
@@ -107,7 +124,8 @@ def _candidates(g: GraphBuilder, correlation: str) -> tuple[str, str]:
 def _choose(g: GraphBuilder, hz: str, height: str) -> str:
     """Returns the state [B, T] int64 of each frame on the best path; see `audio.pitch`."""
     states = pitch.CANDIDATES + 1
-    octave = g.div(g.node("Log", hz), g.constant(float(np.log(2.0))))
+    # Candidates of silence are zero in a stream's past.
+    octave = g.div(g.node("Log", g.at_least(hz, pitch.MIN_HZ)), g.constant(float(np.log(2.0))))
     bonus = g.sub(octave, g.constant(float(np.log2(pitch.MIN_HZ))))
     local = g.add(height, g.mul(g.constant(pitch.OCTAVE_COST), bonus))
     local = g.where(g.node("Greater", height, g.constant(0.0)), local, g.constant(-1.0))
