@@ -176,9 +176,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         given |= {"predictions": args.predictions, **reading}
     with figures.progress_lines() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
-    return figures.finish(
-        report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"]
-    )
+    name = f"{report.values['step']}"
+    if args.lookahead_ms is not None:
+        name += f"_{args.lookahead_ms}ms"
+    return figures.finish(report, args.out or [Path(run) / "eval" / f"{name}.json"])
 
 
 def _gate(args: argparse.Namespace, split: list[str] | None) -> int:

@@ -1,4 +1,4 @@
-"""Live signals: frame by frame as at once, from the past alone, at the level of the speech so far."""
+"""Live signals: frame by frame as at once, from the past alone, at the level so far."""
 
 import jax
 import jax.numpy as jnp
