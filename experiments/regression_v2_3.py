@@ -7,8 +7,9 @@ r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirect
 
 Variants: "" for real datasets; "demo" for the demo corpus on two CPU cores; "causal" for a model
 whose convolutions are its only look-ahead; "streaming" for live audio, with a look-ahead that is
-chosen at run time, and "streaming_demo" for both (docs/streaming.md). Append "+ENCODER" to any of them to add a frozen
-pretrained speech encoder, read from a cache, to log-mel:
+chosen at run time, and "streaming_demo" for that on the demo corpus (docs/streaming.md). Append
+"+ENCODER" to one of the first three to add a frozen pretrained speech encoder, read from a cache,
+to log-mel:
 
     a2fjax cache shards --features whisper:tiny.npz
     a2fjax train --config experiments/regression_v2_3.py:+whisper:tiny.npz \
@@ -69,7 +70,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.name = "regression_v2_3_causal"
         config.model = {"recurrent": "causal"}
     elif variant:
-        raise ValueError(f"unknown variant {variant!r}; expected demo or causal")
+        raise ValueError(
+            f"unknown variant {variant!r}; expected demo, causal, streaming or streaming_demo"
+        )
     if streaming:
         config.name += "_streaming"
         config.model = {"kind": "streaming", **config.get("model", {})}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -101,5 +100,3 @@ def _percentile(histogram: Array, share: float) -> Array:
     wanted = share * up_to[:, -1:]
     filled = (wanted - (up_to - histogram)) / jnp.maximum(histogram, 1e-9)
     return LOWEST_DB + STEP_DB * jnp.sum(jnp.clip(filled, 0.0, 1.0), axis=-1)
-
-

@@ -13,7 +13,7 @@ import numpy as np
 
 from a2fjax.bundle import manifest, weights
 from a2fjax.configuration import ConditionedConfig, Config
-from a2fjax.infer import live
+from a2fjax.infer import lookahead
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
 from a2fjax.models import conditioning
@@ -58,7 +58,7 @@ class Source:
         self.run = Path(run)
         self.resolved = read_config(run)
         for ms in lookaheads_ms:
-            live.with_lookahead(self.config, ms)
+            lookahead.with_lookahead(self.config, ms)
         self.lookaheads_ms = tuple(lookaheads_ms)
         self.step, self.stored, meta = checkpoints.load_params(run, step)
         self.metrics: dict[str, Any] = dict(meta.get("metrics", {}))

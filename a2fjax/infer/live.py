@@ -5,7 +5,6 @@ A recording goes through the same compiled step as live audio, so that both give
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,59 +13,16 @@ import numpy as np
 from a2fjax.animation.emotion import EmotionTrack
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.batch import Batch
-from a2fjax.configuration import StreamingConfig
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.errors import InputError
+from a2fjax.infer.lookahead import check_can_stream
 from a2fjax.models.streaming import StreamingRegression
 from a2fjax.streaming.compiled import CompiledStep
 from a2fjax.streaming.step import StreamingStep
 from a2fjax.streaming.stream import Emotion, Stream
 
 if TYPE_CHECKING:
-    from a2fjax.configuration import Config
     from a2fjax.infer.predictor import Mesh, Predictor
-
-TRAIN = "experiments/regression_v2_3.py:streaming"
-"""Experiment of the model that streams."""
-
-
-def can_stream(config: Config) -> bool:
-    """Returns whether the model of a configuration hears frame by frame."""
-    return isinstance(config.model, StreamingConfig)
-
-
-def with_lookahead(config: Config, lookahead_ms: int | None) -> Config:
-    """Returns the configuration with another look-ahead; None leaves it as it is.
-
-    Raises:
-      InputError: the model has no such look-ahead, or none to choose.
-    """
-    if lookahead_ms is None:
-        return config
-    if not isinstance(config.model, StreamingConfig):
-        raise InputError(
-            f"lookahead_ms={lookahead_ms}: model.kind={config.model.kind!r} has no look-ahead to "
-            f"choose; train {TRAIN}"
-        )
-    config.model.check_lookahead(lookahead_ms, where="lookahead_ms")
-    model = dataclasses.replace(config.model, lookahead_ms=lookahead_ms)
-    return dataclasses.replace(config, model=model)
-
-
-def check_can_stream(config: Config) -> None:
-    """Checks that a model hears frame by frame.
-
-    Raises:
-      InputError: it does not; says what to train instead.
-    """
-    if can_stream(config):
-        return
-    why = "hears the whole clip"
-    if config.model.kind == "diffusion":
-        why = "makes motion in chunks (a2fjax.infer.streaming.StreamingPredictor)"
-    raise InputError(
-        f"model.kind={config.model.kind!r} {why} and cannot stream frame by frame; train {TRAIN}"
-    )
 
 
 def compile_step(predictor: Predictor, *, size: int = 1, hop: int = 1) -> CompiledStep:
@@ -151,6 +107,17 @@ def open_stream(
     return Stream(step, embedded, emotion, known_emotion=known)
 
 
+def frame_weights(track: EmotionTrack | None) -> Emotion | None:
+    """Returns the emotion of a track as a stream takes it."""
+    if track is None:
+        return None
+
+    def weights(frame: int) -> np.ndarray:
+        return np.asarray(track.sample(1, frame)[0], np.float32)
+
+    return weights(0) if track.constant else weights
+
+
 def predict(
     predictor: Predictor,
     blocks: Iterable[np.ndarray],
@@ -161,16 +128,7 @@ def predict(
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields the motion [n, 72] of a recording as a stream would; see `offline.predict`."""
-
-    def weights(frame: int) -> np.ndarray:
-        assert emotion is not None
-        return np.asarray(emotion.sample(1, frame)[0], np.float32)
-
-    given: Emotion | None = weights
-    if emotion is None:
-        given = None
-    elif emotion.constant:
-        given = weights(0)
+    given = frame_weights(emotion)
     stream = open_stream(predictor, identity=identity, emotion=given, subject=subject)
     for block in blocks:
         stream.push(block)

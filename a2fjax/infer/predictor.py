@@ -22,7 +22,7 @@ from a2fjax.batch import Batch
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
-from a2fjax.infer import live, sampling
+from a2fjax.infer import live, lookahead, sampling
 from a2fjax.infer.run_config import read_config
 from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.models import conditioning, pretrained
@@ -148,7 +148,7 @@ class Predictor:
         """
         compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
-        config = live.with_lookahead(config, lookahead_ms)
+        config = lookahead.with_lookahead(config, lookahead_ms)
         step, params, meta = checkpoints.load_params(run, step, item="ema")
         found = pretrained.restore(run, config.audio)
         task: Any = tasks.build(config, params["constants"], found)
@@ -204,7 +204,7 @@ class Predictor:
     @property
     def streams(self) -> bool:
         """True if the model hears live audio frame by frame."""
-        return live.can_stream(self.config)
+        return lookahead.can_stream(self.config)
 
     @functools.cache  # noqa: B019 - a predictor lives as long as its compiled programs
     def compiled_step(self, *, size: int = 1, hop: int = 1) -> CompiledStep:

@@ -106,9 +106,7 @@ class CompiledStep:
             row = int(np.flatnonzero(active & ~np.isfinite(audio).all(axis=1))[0])
             raise InputError(f"audio: row {row} has samples that are not finite numbers")
         own = {name: state[name] for name in self._start}
-        motion, new = self._compiled(
-            self._weights, audio, own, identity, emotion, active, reset
-        )
+        motion, new = self._compiled(self._weights, audio, own, identity, emotion, active, reset)
         return np.asarray(motion), new
 
 

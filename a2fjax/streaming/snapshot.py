@@ -36,9 +36,7 @@ def about(step: CompiledStep) -> dict[str, Any]:
     }
 
 
-def pack(
-    step: CompiledStep, state: Mapping[str, Any], more: Mapping[str, np.ndarray]
-) -> bytes:
+def pack(step: CompiledStep, state: Mapping[str, Any], more: Mapping[str, np.ndarray]) -> bytes:
     """Returns the bytes of a state.
 
     Args:
@@ -73,7 +71,7 @@ def unpack(
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > held + most_more + _OVERHEAD:
-            raise InputError(f"{name}: unpacks to {unpacked} bytes, more than a state of this model")
+            raise InputError(f"{name}: unpacks to {unpacked} bytes, too many for this model")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         found = json.loads(arrays.pop("about").tobytes())
@@ -99,7 +97,7 @@ def _check_about(step: CompiledStep, found: Any, name: str) -> None:
         raise InputError(f"{name}: does not state its schema")
     if found["schema"] > SCHEMA:
         raise InputError(
-            f"{name}: has schema {found['schema']}, this version reads up to {SCHEMA}; update a2fjax"
+            f"{name}: has schema {found['schema']}, expected at most {SCHEMA}; update a2fjax"
         )
     for key, value in expected.items():
         if found.get(key) != value:

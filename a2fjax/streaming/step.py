@@ -31,9 +31,10 @@ from a2fjax.models.backbone import frames_per_layer
 from a2fjax.models.condition_embeddings import embed_identity
 from a2fjax.models.params import Params
 from a2fjax.models.streaming import StreamingRegression
+from a2fjax.streaming import cells
 
 State = dict[str, Array]
-Weights = dict[str, Any]
+Weights = cells.Weights
 
 _LAST_COUNT = np.int32(2**31 - 1)
 
@@ -193,7 +194,7 @@ class StreamingStep:
           state.
         """
         state = {
-            name: jnp.where(_rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
+            name: jnp.where(cells.rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
         }
         conditions = self._conditions(weights, identity, emotion)
         frames = audio.reshape(audio.shape[0], self.hop, HOP)
@@ -207,9 +208,9 @@ class StreamingStep:
         else:
             new, motion = lax.scan(frame, state, frames.swapaxes(0, 1))
             motion = motion.swapaxes(0, 1)
-        motion = jnp.where(_rows(active, motion), motion, 0.0)
+        motion = jnp.where(cells.rows(active, motion), motion, 0.0)
         return motion, {
-            name: jnp.where(_rows(active, x), new[name], x) for name, x in state.items()
+            name: jnp.where(cells.rows(active, x), new[name], x) for name, x in state.items()
         }
 
     @property
@@ -251,18 +252,20 @@ class StreamingStep:
             if kept in state:
                 window = jnp.concatenate([state[kept], window], axis=1)
                 moved = window[:, 1:]
-                new[kept] = moved if i == 0 else jnp.where(_rows(began, moved), moved, state[kept])
+                new[kept] = (
+                    moved if i == 0 else jnp.where(cells.rows(began, moved), moved, state[kept])
+                )
             flat = window.reshape(window.shape[0], -1)
             y = jnp.matmul(flat, weights[f"conv_{i}.kernel"]) + weights[f"conv_{i}.bias"]
-            x = nn.gelu(_layer_norm(y, weights[f"norm_{i}.scale"], weights[f"norm_{i}.bias"]))
-        x = _film(weights["film.kernel"], x, conditions)
-        hidden = _gru(weights, x, state["gru"])
-        new["gru"] = jnp.where(_rows(began, hidden), hidden, state["gru"])
+            x = nn.gelu(cells.layer_norm(y, weights[f"norm_{i}.scale"], weights[f"norm_{i}.bias"]))
+        x = cells.film(weights["film.kernel"], x, conditions)
+        hidden = cells.gru(weights, x, state["gru"])
+        new["gru"] = jnp.where(cells.rows(began, hidden), hidden, state["gru"])
         y = jnp.matmul(hidden, weights["head.kernel"]) + weights["head.bias"]
-        y = _film(weights["head_film.kernel"], y, conditions)
+        y = cells.film(weights["head_film.kernel"], y, conditions)
         motion = weights["motion_mean"] + weights["motion_std"] * y
         motion = jnp.clip(motion, rig.MIN, rig.MAX)
-        return new, jnp.where(_rows(began, motion), motion, 0.0)
+        return new, jnp.where(cells.rows(began, motion), motion, 0.0)
 
 
 class _IdentityEmbedding(nn.Module):
@@ -272,31 +275,3 @@ class _IdentityEmbedding(nn.Module):
     def __call__(self, batch: Batch) -> Array:
         constants = self.variables["constants"]
         return embed_identity(self.config, batch, constants, train=False)[0]
-
-
-def _layer_norm(x: Array, scale: Array, bias: Array) -> Array:
-    """As `flax.linen.LayerNorm`, over the last axis."""
-    mean = jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)
-    return (x - mean) * lax.rsqrt(variance + 1e-6) * scale + bias
-
-
-def _film(kernel: Array, x: Array, conditions: Array) -> Array:
-    """As `conditioning.FiLM`."""
-    scale, shift = jnp.split(jnp.matmul(conditions, kernel), 2, axis=-1)
-    return x * (1.0 + scale) + shift
-
-
-def _gru(weights: Weights, x: Array, h: Array) -> Array:
-    """One step of `gru.GRU`."""
-    inputs = jnp.matmul(x, weights["gru.i"]) + weights["gru.i_bias"]
-    x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
-    h_r, h_z, h_n = jnp.split(jnp.matmul(h, weights["gru.h"]), 3, axis=-1)
-    r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
-    n = jnp.tanh(x_n + r * (h_n + weights["gru.hn_bias"]))
-    return (1.0 - z) * n + z * h
-
-
-def _rows(rows: Array, like: Array) -> Array:
-    """Returns a mask [B] with the axes of `like`."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1))

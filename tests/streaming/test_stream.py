@@ -5,7 +5,7 @@ import pytest
 
 from a2fjax import tasks
 from a2fjax.errors import InputError
-from a2fjax.infer import live, offline
+from a2fjax.infer import live, lookahead, offline
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.recording import RecordingStats
 
@@ -31,12 +31,12 @@ def pushed(stream, audio, sizes):
 
 
 def test_blocks_do_not_matter(stream, speech):
-    audio = speech(0.9)[:14_111]
+    audio = speech(0.9)[3000:9111]
     whole = pushed(stream, audio, [len(audio)])
-    assert whole.shape == (45, 72) and np.ptp(whole[:, :52], axis=0).max() > 0.01
+    assert whole.shape == (20, 72) and np.ptp(whole[:, :52], axis=0).max() > 0.01
     rng = np.random.default_rng(0)
     for _ in range(200):
-        most = int(10 ** rng.uniform(2, 5))
+        most = int(10 ** rng.uniform(1.5, 5))
         sizes = rng.integers(1, most, 12)
         np.testing.assert_array_equal(pushed(stream, audio, sizes), whole)
     few = audio[:1000]
@@ -45,7 +45,7 @@ def test_blocks_do_not_matter(stream, speech):
 
 @pytest.mark.parametrize("lookahead_ms", [0, 100, 320])
 def test_frame_by_frame_is_the_network_at_once(streaming_model, identity, speech, lookahead_ms):
-    config = live.with_lookahead(streaming_model.config, lookahead_ms)
+    config = lookahead.with_lookahead(streaming_model.config, lookahead_ms)
     model = Predictor(config, tasks.build(config), streaming_model.params)
     audio = 0.2 * speech(2.0)[:31_000]
     track = np.linspace(0, 1, 97)[:, None] * HAPPY
@@ -114,7 +114,7 @@ def test_wrong_states_are_refused_and_change_nothing(stream, streaming_model, sp
     stream.reset()
     stream.push(speech(0.5))
     data = stream.to_bytes()
-    config = live.with_lookahead(streaming_model.config, 40)
+    config = lookahead.with_lookahead(streaming_model.config, 40)
     other = live.open_stream(Predictor(config, tasks.build(config), streaming_model.params))
     for given, says in (
         (data[:-200], "damaged"),
@@ -155,25 +155,24 @@ def test_what_cannot_stream_says_what_to_train(streaming_model, random_params):
     with pytest.raises(InputError, match="rate 48000: a stream hears 16000 Hz"):
         live.open_stream(streaming_model, rate=48_000)
     with pytest.raises(InputError, match="lookahead_ms=120: .* nearest is 100"):
-        live.with_lookahead(streaming_model.config, 120)
+        lookahead.with_lookahead(streaming_model.config, 120)
     with pytest.raises(InputError, match="no look-ahead to choose"):
-        live.with_lookahead(config, 100)
+        lookahead.with_lookahead(config, 100)
     with pytest.raises(InputError, match="expected 5 weights"):
         live.open_stream(streaming_model, emotion=np.array([2.0, 0, 0, 0, 0]))
 
 
-def test_ten_minutes_neither_drift_nor_grow(stream, speech):
-    """Level and speed of a stream of ten minutes are those of its first half minute."""
+@pytest.mark.slow
+def test_ten_minutes_neither_drift_nor_grow(streaming_model, identity, speech):
+    """The same ten seconds over and over give the same motion, from a state of one size."""
+    stream = live.open_stream(streaming_model, identity=identity, hop=25)
     audio = speech(10.0)
-    stream.reset()
-    size = None
+    early, size = None, len(stream.to_bytes())
     for i in range(60):
         stream.push(audio)
         motion = stream.frames()
         assert np.isfinite(motion).all() and len(motion) == (495 if i == 0 else 500)
-        state = len(stream.to_bytes())
-        size = size or state
-        assert abs(state - size) < 1000
+        assert abs(len(stream.to_bytes()) - size) < 1000
         if i == 12:
             early = motion
     assert stream.samples == 60 * 160_000 and stream.next_frame == 60 * 500 - 5

@@ -17,7 +17,7 @@ from a2fjax.export.formats.base import Run
 from a2fjax.export.graph import Case, Graph, Tensor
 from a2fjax.export.graphs import identity
 from a2fjax.export.source import Source
-from a2fjax.infer import live
+from a2fjax.infer import lookahead
 from a2fjax.models.streaming import StreamingRegression
 from a2fjax.streaming.compiled import CompiledStep
 from a2fjax.streaming.step import StreamingStep
@@ -55,7 +55,7 @@ class StepGraph(Graph):
     def unsupported(self, source: Source) -> str:
         """See `Graph`."""
         try:
-            live.check_can_stream(source.config)
+            lookahead.check_can_stream(source.config)
         except InputError as error:
             return str(error)
         return ""
