@@ -74,3 +74,20 @@ def recordings(request):
 def bundle(run, recordings, compile_once, tmp_path_factory):
     out = tmp_path_factory.mktemp("bundles") / "bundle"
     return writer.export(run, out, ["onnx", "stablehlo"], audio=recordings, rights=RIGHTS)
+
+
+@pytest.fixture(scope="session")
+def streaming_run(tmp_path_factory, random_params):
+    """A run for live audio that reads mel, pitch and meshes."""
+    return write_run(
+        tmp_path_factory.mktemp("export") / "streaming",
+        random_params,
+        audio={"features": ("mel", "pitch")},
+        model={**SMALL["model"], "kind": "streaming"},
+    )
+
+
+@pytest.fixture(scope="session")
+def streaming_bundle(streaming_run, compile_once, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "streaming"
+    return writer.export(streaming_run, out, ["onnx"], lookaheads_ms=[0])
