@@ -246,6 +246,7 @@ writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat"
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
 writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
 graphs.register("model", "a2fjax.export.graphs.model:ModelGraph")
+graphs.register("model_fp16", "a2fjax.export.graphs.model:HalfModelGraph")
 graphs.register("step", "a2fjax.export.graphs.step:StepGraph")
 graphs.register("identity", "a2fjax.export.graphs.identity:IdentityGraph")
 bundle_formats.register("onnx", "a2fjax.export.formats.onnx:Onnx")

@@ -68,7 +68,8 @@ ALLOWED = {
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
     "export": FOUNDATION
-    | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "infer", "bundle"},
+    | {"audio", "encoders", "models", "metrics", "data", "tasks"}
+    | {"training", "animation", "streaming", "infer", "bundle"},
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},

@@ -31,6 +31,16 @@ from a2fjax.errors import InputError
 FILE = "a2fjax.json"
 SCHEMA = 1
 _BLOCK = 1 << 20
+_NEEDED = {
+    "rig": str,
+    "mesh_descriptor": int,
+    "step": int,
+    "fingerprint": str,
+    "metrics": dict,
+    "graphs": dict,
+    "files": dict,
+}
+"""What readers use, with its type."""
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -62,6 +72,9 @@ def read(folder: str | Path) -> dict[str, Any]:
         )
     if not sealed_json.is_sealed(values):
         raise InputError(f"{path}: was changed after it was written; export the bundle again")
+    for key, kind in _NEEDED.items():
+        if not isinstance(values.get(key), kind):
+            raise InputError(f"{path}: {key}={values.get(key)!r}: expected a {kind.__name__}")
     if values["rig"] != rig.FINGERPRINT:
         raise InputError(
             f"{path}: made for rig {values['rig']}, this version has {rig.FINGERPRINT}; "

@@ -5,6 +5,7 @@ Arrays keep Flax's layout: kernels are [in, out], of convolutions [taps, in, out
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ def save(path: Path, variables: Params, metadata: dict[str, str]) -> None:
     from safetensors.numpy import save as serialised
 
     tensors = {
-        name.replace("/", "."): np.ascontiguousarray(leaf) for name, leaf in paths(variables)
+        name.replace("/", "."): np.asarray(leaf, order="C") for name, leaf in paths(variables)
     }
-    # Not `save_file`, whose files only their owner may read.
-    path.write_bytes(serialised(tensors, metadata={"format": "flax", **metadata}))
+    # One entry, because the order of several is not always the same. Not `save_file`, whose files
+    # only their owner may read.
+    path.write_bytes(serialised(tensors, metadata={"a2fjax": json.dumps(metadata)}))
 
 
 def load(path: Path) -> Params:
@@ -47,4 +49,7 @@ def load(path: Path) -> Params:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not safetensors, or damaged ({error})") from None
-    return nest({name.replace(".", "/"): value for name, value in tensors.items()})
+    try:
+        return nest({name.replace(".", "/"): value for name, value in tensors.items()})
+    except (AttributeError, IndexError, TypeError):
+        raise InputError(f"{path}: a tensor has the name of a group of tensors") from None

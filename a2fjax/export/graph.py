@@ -69,9 +69,14 @@ class Graph(abc.ABC):
 
     Attributes:
       name: file name without its ending.
+      formats: names of the formats that it is for; () for all.
+      exact: whether its files must agree with the product within `parity.BOUND`. Otherwise they are
+        of lower precision: the bundle reports what they lose.
     """
 
     name = ""
+    formats: tuple[str, ...] = ()
+    exact = True
 
     @abc.abstractmethod
     def unsupported(self, source: Source) -> str:

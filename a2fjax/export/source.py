@@ -16,6 +16,7 @@ from a2fjax.configuration import ConditionedConfig, Config
 from a2fjax.infer import lookahead
 from a2fjax.infer.predictor import Predictor
 from a2fjax.infer.run_config import read_config
+from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.models import conditioning
 from a2fjax.models.params import Params
 from a2fjax.training import checkpoints
@@ -74,6 +75,7 @@ class Source:
             params = loaded.task.model.audio_features.with_pretrained(given)
             loaded = Predictor(loaded.config, loaded.task, params, step=self.step)
         self.predictor = _float32(loaded)
+        self.predictor.training = _Silent(self.predictor.params.get("constants", {}))
         self.variables: Params = jax.tree.map(np.asarray, loaded.params)
 
     @property
@@ -149,6 +151,13 @@ class Source:
             known,
             *(constants.get(name) for name in names),
         )
+
+
+class _Silent(TrainingConditions):
+    """Says nothing of the emotions and meshes that graphs are compared on."""
+
+    def say(self, text: str) -> None:
+        """Drops the warning."""
 
 
 def _float32(predictor: Predictor) -> Predictor:

@@ -110,6 +110,9 @@ def bundle(tmp_path):
         "rig": rig.FINGERPRINT,
         "mesh_descriptor": mesh_descriptor.VERSION,
         "step": 3,
+        "fingerprint": "x@3",
+        "metrics": {},
+        "graphs": {},
         "files": listed,
     }
     (folder / manifest.FILE).write_text(json.dumps(sealed_json.seal(values)))

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 @pytest.fixture(scope="module")
-def twin(run, compile_once, tmp_path_factory):
-    return writer.export(run, tmp_path_factory.mktemp("twin") / "bundle", ["pytorch"])
+def twin(run, recordings, compile_once, tmp_path_factory):
+    out = tmp_path_factory.mktemp("twin") / "bundle"
+    return writer.export(run, out, ["pytorch"], audio=recordings)
 
 
 def test_the_twin_agrees_with_the_product(twin):
@@ -29,7 +30,7 @@ def test_weights_go_there_and_back(twin, tmp_path):
         np.testing.assert_array_equal(dict(weights.paths(theirs))[path], leaf, err_msg=path)
 
 
-def test_weights_trained_in_pytorch_come_back_as_a_run(twin, run, tmp_path):
+def test_weights_trained_in_pytorch_come_back_as_a_run(twin, run, recordings, tmp_path):
     from a2fjax.export import pytorch_twin
 
     model = pytorch_twin.load(twin)
@@ -44,7 +45,11 @@ def test_weights_trained_in_pytorch_come_back_as_a_run(twin, run, tmp_path):
     optimizer.step()
     pytorch_twin.save(model, tmp_path / "trained.safetensors")
     out = writer.export(
-        twin, tmp_path / "bundle", ["stablehlo"], weights_file=tmp_path / "trained.safetensors"
+        twin,
+        tmp_path / "bundle",
+        ["stablehlo"],
+        weights_file=tmp_path / "trained.safetensors",
+        audio=recordings,
     )
     predictor = Predictor.load(out)
     assert predictor.fingerprint.startswith(f"{Predictor.load(run).fingerprint}+")

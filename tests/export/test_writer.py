@@ -12,6 +12,7 @@ from a2fjax.bundle import manifest
 from a2fjax.cli import main
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.export import example, parity, writer
+from a2fjax.export.description import Rights
 from a2fjax.export.graphs.model import ModelGraph
 from a2fjax.infer.predictor import Predictor
 
@@ -26,7 +27,7 @@ def copy(bundle, tmp_path):
 def test_a_bundle_has_every_file_and_lists_it(bundle):
     expected = {
         "README.md LICENSE NOTICE config.json model.safetensors parity.json example/in.wav",
-        "example/out.csv onnx/model.onnx onnx/identity.onnx",
+        "example/out.csv onnx/model.onnx onnx/model_fp16.onnx onnx/identity.onnx",
         "stablehlo/model.stablehlo stablehlo/identity.stablehlo",
     }
     listed = manifest.verify(bundle)["files"]
@@ -37,14 +38,24 @@ def test_a_bundle_has_every_file_and_lists_it(bundle):
 
 def test_every_graph_agrees_with_the_product(bundle, recordings):
     reports = json.loads((bundle / "parity.json").read_text())
-    assert len(reports) == 4
-    for file, report in reports.items():
+    assert len(reports) == 5
+    exact = {file: report for file, report in reports.items() if "fp16" not in file}
+    for file, report in exact.items():
         assert report["largest"] <= 1e-4, file
         shapes = {tuple(case["shape"]) for case in report["cases"]}
         assert len(shapes) >= 3, "several lengths and batches"
     assert reports["onnx/model.onnx"]["worst"]["channel"] in rig.CHANNELS
     if not recordings:
         pytest.skip("agreed on synthetic sound: no recordings beside the checkout")
+
+
+def test_half_precision_reports_what_it_loses(bundle):
+    report = json.loads((bundle / "parity.json").read_text())["onnx/model_fp16.onnx"]
+    assert 1e-5 < report["rmse"] < 2e-3 and report["largest"] < 2e-2
+    assert report["worst_channel"]["name"] in rig.CHANNELS
+    assert report["mouth_correlation"]["lowest"]["value"] > 0.99
+    size = {n: (bundle / "onnx" / n).stat().st_size for n in ("model.onnx", "model_fp16.onnx")}
+    assert size["model_fp16.onnx"] < size["model.onnx"]
 
 
 def test_the_manifest_says_what_the_numbers_mean(bundle):
@@ -118,14 +129,16 @@ def test_inspect_shows_graphs_and_their_parity(bundle, capsys):
     assert "bundle of schema 1" in shown and "onnx/model.onnx" in shown and "step 7" in shown
 
 
-def test_a_bundle_is_exported_again(bundle, tmp_path):
-    again = writer.export(bundle, tmp_path / "again", ["stablehlo"])
+def test_a_bundle_is_exported_again(bundle, recordings, tmp_path):
+    out, rights = tmp_path / "again", Rights("apache-2.0")
+    again = writer.export(bundle, out, ["stablehlo"], audio=recordings, rights=rights)
     assert manifest.read(again)["fingerprint"] == manifest.read(bundle)["fingerprint"]
     weights = "model.safetensors"
     assert (again / weights).read_bytes() == (bundle / weights).read_bytes()
     assert not (again / "onnx").exists()
 
 
+@pytest.mark.slow
 def test_pitch_and_normals_and_a_causal_gru_agree_too(
     pitch_run, recordings, compile_once, tmp_path
 ):
@@ -168,16 +181,17 @@ def _bare():
     return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JAX_PLATFORMS": "cpu"}
 
 
-def test_a_graph_that_differs_leaves_nothing_behind(run, tmp_path, monkeypatch):
+def test_a_graph_that_differs_leaves_nothing_behind(run, recordings, tmp_path, monkeypatch):
     kept = ModelGraph.onnx
 
     def wrong(self, source):
-        source.variables["params"]["head"]["bias"][rig.INDEX["jawOpen"]] += 0.01
+        head = source.variables["params"]["head"]
+        head["bias"] = head["bias"] + 0.1 * np.eye(72, dtype=np.float32)[rig.INDEX["jawOpen"]]
         return kept(self, source)
 
     monkeypatch.setattr(ModelGraph, "onnx", wrong)
     with pytest.raises(WorkFailed, match=r"onnx/model.onnx: differs .* in jawOpen \(.*expected at"):
-        writer.export(run, tmp_path / "bundle", ["onnx"])
+        writer.export(run, tmp_path / "bundle", ["onnx"], audio=recordings)
     assert not list(tmp_path.iterdir())
 
 

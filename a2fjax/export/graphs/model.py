@@ -33,6 +33,7 @@ class ModelGraph(Graph):
     """The offline regression model."""
 
     name = "model"
+    half = False
 
     def unsupported(self, source: Source) -> str:
         """See `Graph`."""
@@ -117,9 +118,9 @@ class ModelGraph(Graph):
         from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
 
         inputs, outputs = self.inputs(source), self.outputs(source)
-        g = GraphBuilder("a2fjax_model")
+        g = GraphBuilder(f"a2fjax_{self.name}")
         silence = np.asarray(source.model.audio_features.silence())
-        motion = regression.build(g, source, inputs, silence)
+        motion = regression.build(g, source, inputs, silence, self.half)
         return g.finish(inputs, {"motion": motion}, outputs)
 
     def cases(self, source: Source, recordings: Sequence[np.ndarray]) -> Iterator[Case]:
@@ -132,7 +133,8 @@ class ModelGraph(Graph):
         for request in requests:
             seconds = len(request.audio) / SAMPLE_RATE
             yield self._case(source, [request], f"{seconds:.3g} s alone")
-        rest = [self._request(source, r[: 10 * SAMPLE_RATE], i) for i, r in enumerate(recordings)]
+        longest = round(_SECONDS[-1] * SAMPLE_RATE)
+        rest = [self._request(source, r[:longest], i) for i, r in enumerate(recordings)]
         yield self._case(source, requests, f"batch of {len(requests)}")
         yield self._case(source, rest[:16], f"{len(rest[:16])} recordings in a batch")
 
@@ -168,6 +170,15 @@ class ModelGraph(Graph):
             expected[i, : len(motion)] = motion
             valid[i, : len(motion)] = True
         return Case(name, inputs, {"motion": expected}, valid)
+
+
+class HalfModelGraph(ModelGraph):
+    """The same with the network in float16; signals and the output stay float32."""
+
+    name = "model_fp16"
+    formats = ("onnx",)
+    exact = False
+    half = True
 
 
 def _given_identity(vector: Array | None) -> Any:

@@ -18,6 +18,7 @@ IR_VERSION = 9
 """The lowest that goes with the operator set, so that older runtimes read the file."""
 
 _TYPES = {
+    "float16": TensorProto.FLOAT16,
     "float32": TensorProto.FLOAT,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
@@ -26,11 +27,17 @@ _TYPES = {
 
 
 class GraphBuilder:
-    """A graph under construction; values are names of tensors."""
+    """A graph under construction; values are names of tensors.
+
+    Attributes:
+      nodes: so far.
+      real: type of constants that are added without one, "float32" or "float16".
+    """
 
     def __init__(self, name: str) -> None:
         """Starts an empty graph."""
         self.name = name
+        self.real = "float32"
         self.nodes: list[onnx.NodeProto] = []
         self._initializers: dict[tuple[Any, ...], onnx.TensorProto] = {}
 
@@ -40,9 +47,9 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
         return names[0] if outputs == 1 else names
 
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+    def constant(self, value: Any, dtype: Any = None) -> str:
         """Returns the name of an initializer with `value`; equal ones are stored once."""
-        array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
+        array = np.ascontiguousarray(value, dtype or self.real).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._initializers:
             name = f"constant_{len(self._initializers)}"
@@ -70,7 +77,7 @@ class GraphBuilder:
         return str(self.node("Div", a, b))
 
     def cast(self, x: str, dtype: str) -> str:
-        """Returns x as "float32", "int32", "int64" or "bool"."""
+        """Returns x as "float16", "float32", "int32", "int64" or "bool"."""
         return str(self.node("Cast", x, to=_TYPES[dtype]))
 
     def where(self, condition: str, a: str, b: str) -> str:

@@ -14,7 +14,13 @@ from a2fjax.export.source import Source
 _SIGNALS = {"mel": mel.features, "pitch": pitch.features}
 
 
-def build(g: GraphBuilder, source: Source, inputs: tuple[Tensor, ...], silence: np.ndarray) -> str:
+def build(
+    g: GraphBuilder,
+    source: Source,
+    inputs: tuple[Tensor, ...],
+    silence: np.ndarray,
+    half: bool = False,
+) -> str:
     """Adds the model to a graph with the inputs of `graphs.model.ModelGraph`.
 
     Args:
@@ -22,6 +28,7 @@ def build(g: GraphBuilder, source: Source, inputs: tuple[Tensor, ...], silence: 
       source: the model.
       inputs: of the graph.
       silence: [F] signals of a silent frame.
+      half: compute the network in float16; signals, statistics and the output stay float32.
 
     Returns:
       The motion [B, T, 72].
@@ -50,6 +57,9 @@ def build(g: GraphBuilder, source: Source, inputs: tuple[Tensor, ...], silence: 
     x = g.mul(g.sub(x, g.constant(silence)), inside)
     x = g.pad(x, (0, config.past_frames, 0), (0, config.future_frames, 0))
     x = g.add(x, g.constant(silence))
+    if half:
+        x, *conditions = (g.cast(value, "float16") for value in (x, *conditions))
+        g.real = "float16"
     for i in range(config.conv_layers):
         x = layers.conv_norm_gelu(g, x, backbone[f"conv_{i}"], backbone[f"norm_{i}"])
     x = layers.film(g, x, conditions, backbone["film"])
@@ -58,5 +68,7 @@ def build(g: GraphBuilder, source: Source, inputs: tuple[Tensor, ...], silence: 
     x = layers.gru(g, g.transpose(x, 1, 0, 2), directions, g.cast(length, "int32"))
     x = g.transpose(layers.dense(g, x, params["head"]), 1, 0, 2)
     x = layers.film(g, x, conditions, params["head_film"])
+    if half:
+        x, g.real = g.cast(x, "float32"), "float32"
     x = g.add(g.mul(x, g.constant(constants["motion_std"])), g.constant(constants["motion_mean"]))
     return str(g.node("Min", g.node("Max", x, g.constant(rig.MIN)), g.constant(rig.MAX)))
