@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
 # Extras of pyproject.toml to install with the package.
-EXTRAS ?= captures,demo,dev,view
+EXTRAS ?= captures,demo,dev,export,view
 export PYTHONUNBUFFERED = 1
 # uv installs in a third of pip's time. It does not read pip's settings, such as a mirror's address, so
 # pip installs what uv cannot.

@@ -1,4 +1,4 @@
-"""Named implementations: models, losses, metrics, encoders, capture sources, schedulers, writers.
+"""Named implementations: models, losses, metrics, encoders, capture sources, graphs, formats.
 
 Each kind has one `Registry`. Built-in entries are registered by import path, so that names and
 settings can be listed without importing what implements them. A plugin is an importable package
@@ -188,12 +188,19 @@ encoders = Registry("speech encoder")
 sources = Registry("capture layout")
 schedulers = Registry("scheduler")
 writers = Registry("animation format")
+graphs = Registry("graph")
+bundle_formats = Registry("bundle format")
 
 # The built-in parts, by import path: names and settings are listed without what implements them.
 models.register(
     "regression",
     "a2fjax.tasks.regression:RegressionTask",
     settings="a2fjax.configuration.models:RegressionConfig",
+)
+models.register(
+    "streaming",
+    "a2fjax.tasks.streaming:StreamingTask",
+    settings="a2fjax.configuration.models:StreamingConfig",
 )
 models.register(
     "diffusion",
@@ -238,3 +245,10 @@ writers.register(".csv", "a2fjax.animation.livelink_format:LiveLinkFormat")
 writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat")
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
 writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
+graphs.register("model", "a2fjax.export.graphs.model:ModelGraph")
+graphs.register("model_fp16", "a2fjax.export.graphs.model:HalfModelGraph")
+graphs.register("step", "a2fjax.export.graphs.step:StepGraph")
+graphs.register("identity", "a2fjax.export.graphs.identity:IdentityGraph")
+bundle_formats.register("onnx", "a2fjax.export.formats.onnx:Onnx")
+bundle_formats.register("pytorch", "a2fjax.export.formats.pytorch:PyTorch")
+bundle_formats.register("stablehlo", "a2fjax.export.formats.stablehlo:StableHlo")

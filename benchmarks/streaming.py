@@ -8,6 +8,9 @@ mean step between frames at joins over that inside chunks, the latency (chunk an
 the median computing time of a chunk. Levels are measured during streaming, as with a microphone,
 unless `--known-level` provides them; "whole" uses the entire clip and its level. The emotion is
 that of the incoming frame. A diffusion run uses sample 0 in both cases.
+
+A run of model.kind=streaming has a row for each of its look-aheads instead, without chunks; the
+last column is the RMSE over that of the longest. `streaming_step.py` measures its speed.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from a2fjax import files, rig
+from a2fjax.configuration import StreamingConfig
 from a2fjax.errors import InputError
 from a2fjax.evaluation import conditions, eval_data
 from a2fjax.infer import streaming
@@ -73,6 +77,7 @@ def measure(
 ) -> list[Any]:
     """Returns a row for whole clips and one per chunking."""
     model = Predictor.load(run)
+    own = model.config.model
     told = eval_data.load(model, None, [split])
     samples = [s for chunk in told.clips(split, clips).chunks() for s in chunk]
     requests = [conditions.request(s, told.points, told.trained) for s in samples]
@@ -88,6 +93,13 @@ def measure(
         names = ("rmse_ratio", "closure_recall", "closure_precision", "xcorr_lag_ms")
         return {"name": name, **{k: float(values[k]) for k in names}}
 
+    if isinstance(own, StreamingConfig):
+        return by_lookahead(
+            {
+                ms: row(f"{ms} ms", Predictor.load(run, lookahead_ms=ms).batch(requests))
+                for ms in own.lookaheads_ms
+            }
+        )
     out = [row("whole", model.batch(requests))]
     for chunking in chunkings:
         found = [streamed(model, request, chunking, known_level) for request in requests]
@@ -101,6 +113,15 @@ def measure(
             | {"chunk_ms": 1000 * statistics.median(seconds)}
         )
     return out
+
+
+def by_lookahead(rows: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows by look-ahead in ms as a list, with their delay and RMSE over the longest."""
+    longest = rows[max(rows)]["rmse_ratio"]
+    return [
+        row | {"latency_ms": ms + 1000 / rig.FPS, "over_longest": row["rmse_ratio"] / longest}
+        for ms, row in rows.items()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         line += f"{row['xcorr_lag_ms']:9.1f}"
         if "join_ratio" in row:
             line += f"{row['latency_ms']:6.0f} ms{row['join_ratio']:9.2f}{row['chunk_ms']:9.1f}"
+        elif "over_longest" in row:
+            line += f"{row['latency_ms']:6.0f} ms{row['over_longest']:9.3f}"
         print(line)
     if args.json:
         files.write_text(args.json, json.dumps(rows, indent=1))

@@ -6,8 +6,10 @@ r"""The regression model (v2.3): log-mel, convolutions over +-5 frames, bidirect
         --config.data.shards=demo/shards
 
 Variants: "" for real datasets; "demo" for the demo corpus on two CPU cores; "causal" for a model
-whose convolutions are its only look-ahead. Append "+ENCODER" to any of them to add a frozen
-pretrained speech encoder, read from a cache, to log-mel:
+whose convolutions are its only look-ahead; "streaming" for live audio, with a look-ahead that is
+chosen at run time, and "streaming_demo" for that on the demo corpus (docs/streaming.md). Append
+"+ENCODER" to one of the first three to add a frozen pretrained speech encoder, read from a cache,
+to log-mel:
 
     a2fjax cache shards --features whisper:tiny.npz
     a2fjax train --config experiments/regression_v2_3.py:+whisper:tiny.npz \
@@ -21,10 +23,13 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the configuration values of the experiment.
 
     Args:
-      variant: "", "demo" or "causal", optionally followed by "+" and an encoder, such as
-        "demo+whisper:PATH".
+      variant: "", "demo", "causal", "streaming" or "streaming_demo", the first three optionally
+        followed by "+" and an encoder, such as "demo+whisper:PATH".
     """
     variant, *encoders = variant.split("+")
+    streaming = variant.startswith("streaming")
+    if streaming:
+        variant = variant.removeprefix("streaming").removeprefix("_")
     config = ConfigDict(
         {
             "name": "regression_v2_3",
@@ -65,7 +70,14 @@ def get_config(variant: str = "") -> ConfigDict:
         config.name = "regression_v2_3_causal"
         config.model = {"recurrent": "causal"}
     elif variant:
-        raise ValueError(f"unknown variant {variant!r}; expected demo or causal")
+        raise ValueError(
+            f"unknown variant {variant!r}; expected demo, causal, streaming or streaming_demo"
+        )
+    if streaming:
+        config.name += "_streaming"
+        config.model = {"kind": "streaming", **config.get("model", {})}
+        # A microphone's level is measured on the way: the first frames have any level.
+        config.data.augment = {**config.data.get("augment", {}), "gain_db": 12.0}
     if encoders:
         config.name += "_hybrid"
         config.audio = {"features": ("mel", *encoders), "encoder": {"noise": 0.2}}

@@ -58,17 +58,25 @@ ALLOWED = {
     "data": FOUNDATION | {"audio", "encoders"},
     "tasks": FOUNDATION | {"audio", "encoders", "models", "diffusion", "losses", "metrics", "data"},
     "sync": FOUNDATION | {"audio", "models", "metrics", "data", "tasks"},
+    "bundle": FOUNDATION | {"models"},
     "training": FOUNDATION
-    | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks", "sync"},
+    | {"audio", "encoders", "models", "losses", "metrics", "data", "tasks", "sync", "bundle"},
     "animation": FOUNDATION | {"data"},
-    "infer": FOUNDATION | {"audio", "encoders", "models", "data", "tasks", "training", "animation"},
+    "streaming": FOUNDATION | {"audio", "models"},
+    "infer": FOUNDATION
+    | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"},
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
+    "export": FOUNDATION
+    | {"audio", "encoders", "models", "metrics", "data", "tasks"}
+    | {"training", "animation", "streaming", "infer", "bundle"},
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "infer", "view"},
 }
-for _name in "models losses data tasks sync training infer evaluation plan".split():
+for (
+    _name
+) in "models losses data tasks sync training streaming infer evaluation plan export".split():
     ALLOWED[_name] = ALLOWED[_name] | {"batch"}
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED) | {"__init__"}

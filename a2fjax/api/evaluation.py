@@ -32,6 +32,7 @@ def evaluate(
     mouth_close: str = "auto",
     align: bool = False,
     step: int | None = None,
+    lookahead_ms: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
     sync: str | Path | None = None,
@@ -65,6 +66,7 @@ def evaluate(
         comparison with the true motion), of `predictions`.
       align: shift `predictions` by their estimated constant offset, which is reported anyway.
       step: of the checkpoint; None for the newest.
+      lookahead_ms: look-ahead of a run for live audio; None for `model.lookahead_ms`.
       phones: folder of phone alignments named as the clips (TextGrid, CTM, .phone.json), or "auto"
         for English clips whose text is known; None for no metrics by phone.
       face: .npz file of a head with its shapes, for metrics of vertices; None for none.
@@ -97,6 +99,8 @@ def evaluate(
             raise InputError(f"predictions {predictions}: give the shards of the clips (--data)")
         if step is not None:
             raise InputError(f"step={step}: files have no steps")
+        if lookahead_ms is not None:
+            raise InputError(f"lookahead_ms={lookahead_ms}: files have none")
         values = evaluator.evaluate_predictions(
             predictions, folders, _names(split), reading=reading, **given
         )
@@ -104,10 +108,11 @@ def evaluate(
     if reading != Reading():
         raise InputError("fps, units, mouth_close and align go with predictions")
     values = evaluator.evaluate(
-        _model(run, step),
+        _model(run, step if lookahead_ms is None else lookahead_ms),
         _list(shards),
         _names(split),
         step=step,
+        lookahead_ms=lookahead_ms,
         more=[_folder(other) for other in more],
         folder=_run_of(run),
         **given,
@@ -253,12 +258,12 @@ def _folder(run: Any) -> Path:
     return run.run if isinstance(run, Model) else Path(run)
 
 
-def _model(run: Any, step: int | None) -> Any:
-    """Returns a path or a predictor."""
+def _model(run: Any, chosen: int | None) -> Any:
+    """Returns a path, which a step or look-ahead is `chosen` for, or a predictor."""
     from a2fjax.api.model import Model
 
     if isinstance(run, Model):
-        return run.run if step is not None else run.predictor()
+        return run.run if chosen is not None else run.predictor()
     return str(os.fspath(run)) if isinstance(run, str | os.PathLike) else run
 
 

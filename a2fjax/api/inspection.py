@@ -9,6 +9,7 @@ from typing import Any
 
 from a2fjax import budgets
 from a2fjax import configuration as config_lib
+from a2fjax.bundle import manifest
 from a2fjax.configuration import Config, Resolved
 from a2fjax.errors import InputError
 from a2fjax.view import dataset_summary, mixture_summary
@@ -47,7 +48,7 @@ def describe_folder(path: str | Path, step: int | None = None) -> list[str]:
 
 
 def describe_run(folder: Path, step: int | None = None) -> list[str]:
-    """Describes a run: changed values, checkpoints, parameters, model and last metrics.
+    """Describes a run or a bundle: changed values, checkpoints, parameters, model and last metrics.
 
     Raises:
       InputError: damaged, of another rig, or no such step.
@@ -62,7 +63,7 @@ def describe_run(folder: Path, step: int | None = None) -> list[str]:
     config_lib.warn_plugin_changes(f"run {folder}", resolved.plugins, resolved.config)
     config = resolved.config
     lines = [f"run {folder}: {config.name}, fingerprint {config_lib.fingerprint(config)}"]
-    lines += [f"  {line}" for line in _changed(resolved)]
+    lines += [*_bundle(folder), *(f"  {line}" for line in _changed(resolved))]
     lines += ["", *_mixture(config)][:-1]
     steps = checkpoints.steps(folder)
     constants = None
@@ -133,6 +134,17 @@ def describe_take(
         return [*lines, "", "  --out take.png or take.html draws it"]
     page.write(figure, take, start=start)
     return [*lines, "", f"{figure}: sound, curves and residual of the take"]
+
+
+def _bundle(folder: Path) -> list[str]:
+    """Describes the graphs of a bundle and how far they are from the product; [] for a run."""
+    if not manifest.is_bundle(folder):
+        return []
+    described = manifest.verify(folder)
+    parity = budgets.load_json(folder / "parity.json")
+    rows = [(file, f"{parity[file]['largest']:.1e}") for file in described["graphs"]]
+    head = f"  bundle of schema {described['schema']}, license {described['license']}"
+    return [head, *("  " + row for row in table(rows, ("graph", "largest difference"))), ""]
 
 
 def _is_number(value: Any) -> bool:

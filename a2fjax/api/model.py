@@ -15,13 +15,13 @@ from a2fjax.animation import emotion as emotion_lib
 from a2fjax.animation import formats
 from a2fjax.animation.emotion import Emotion
 from a2fjax.animation.tracks import Track
-from a2fjax.api import motion_files
+from a2fjax.api import hub, motion_files
 from a2fjax.api.motion import Motion
 from a2fjax.api.prediction import Prediction, Progress
 from a2fjax.errors import InputError
 from a2fjax.infer import identity as identity_lib
 from a2fjax.infer import inpainting as inpainting_lib
-from a2fjax.infer import postprocess, sampling
+from a2fjax.infer import lookahead, postprocess, sampling
 from a2fjax.infer.identity import Identity
 from a2fjax.infer.inpainting import Inpainting
 from a2fjax.infer.recording import Audio, Recording
@@ -29,11 +29,12 @@ from a2fjax.infer.run_config import read_config
 
 if TYPE_CHECKING:
     from a2fjax.infer.predictor import Predictor
+    from a2fjax.streaming.stream import Stream
 
 _log = logging.getLogger("a2fjax")
 
 
-def load(run: str | Path, step: int | None = None) -> Model:
+def load(run: str | Path, step: int | None = None, *, lookahead_ms: int | None = None) -> Model:
     """Returns the model of a run.
 
     Reads the configuration only; weights are read, and JAX is imported, by the first prediction.
@@ -45,13 +46,15 @@ def load(run: str | Path, step: int | None = None) -> Model:
         a2fjax.errors.InputError: run runs/none does not exist; expected a folder that...
 
     Args:
-      run: folder that `a2f.train` or `a2fjax train` wrote.
+      run: folder that `a2f.train` or `a2fjax train` wrote, or a bundle.
       step: of the checkpoint; None for the newest.
+      lookahead_ms: look-ahead of a model for live audio, one of `model.lookaheads_ms`; None for
+        `model.lookahead_ms`.
 
     Raises:
-      InputError: not a run folder, or no such step.
+      InputError: not a run folder, no such step, or a look-ahead that the model does not have.
     """
-    return Model(run, step)
+    return Model(run, step, lookahead_ms=lookahead_ms)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -86,13 +89,50 @@ class Model:
       name: last part of the run's path.
     """
 
-    def __init__(self, run: str | Path, step: int | None = None) -> None:
+    def __init__(
+        self, run: str | Path, step: int | None = None, *, lookahead_ms: int | None = None
+    ) -> None:
         """Reads the configuration of a run; see `load`."""
         self.run = Path(run)
         self.name = self.run.name
-        self.config = read_config(run).config
+        self.config = lookahead.with_lookahead(read_config(run).config, lookahead_ms)
+        self._lookahead_ms = lookahead_ms
         self._step = step
         self._predictors: dict[tuple[tuple[str, Any], ...], Predictor] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Model:
+        """Returns the model of a bundle: a folder, or "owner/repository" on the hub.
+
+        Args:
+          name: of the bundle.
+          **options: keywords of `a2fjax.api.hub.fetch`, such as `revision="v1"`.
+
+        Raises:
+          InputError: as `a2fjax.api.hub.fetch`.
+        """
+        model = cls(hub.fetch(name, **options))
+        model.name = Path(name).name
+        return model
+
+    def save_pretrained(self, folder: str | Path, **options: Unpack[hub.ExportOptions]) -> Path:
+        """Writes the checkpoint as a bundle and returns its folder; see `a2fjax.api.hub.save`.
+
+        Raises:
+          InputError, WorkFailed: as `a2fjax.export.writer.export`.
+        """
+        return hub.save(self.run, folder, self._step, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Uploads the checkpoint as a bundle; see `a2fjax.api.hub.push`.
+
+        Returns:
+          URL of the commit.
+
+        Raises:
+          InputError, WorkFailed: as `a2fjax.api.hub.push`.
+        """
+        return hub.push(self.run, repository, self._step, **options)
 
     @property
     def step(self) -> int:
@@ -131,11 +171,72 @@ class Model:
 
         key = tuple(sorted(sample.items()))
         if key not in self._predictors:
-            predictor = Predictor.load(self.run, self._step, sample=sample)
+            predictor = Predictor.load(
+                self.run, self._step, sample=sample, lookahead_ms=self._lookahead_ms
+            )
             # A run that is still trained gets newer checkpoints; this model stays with one.
             self._step = predictor.step
             self._predictors[key] = predictor
         return self._predictors[key]
+
+    def stream(
+        self,
+        *,
+        emotion: Emotion = None,
+        identity: Identity | None = None,
+        shards: Sequence[str | Path] = (),
+        rate: float = 16_000,
+        hop: int = 1,
+    ) -> Stream:
+        """Opens a stream of live audio; everything is compiled when this returns.
+
+        Example:
+            >>> stream = load("runs/live", lookahead_ms=40).stream()  # doctest: +SKIP
+            >>> stream.push(samples)  # doctest: +SKIP
+            >>> motion = stream.frames()  # doctest: +SKIP
+
+        Args:
+          emotion: see `predict`; may be changed later, see `Stream.emotion`.
+          identity: see `predict`.
+          shards: see `predict`.
+          rate: of the samples that will be pushed, in Hz; only 16000.
+          hop: frames that are computed together; more is cheaper and later.
+
+        Raises:
+          InputError: the run cannot stream (the message says what to train), or as `predict`.
+        """
+        lookahead.check_can_stream(self.config)
+        from a2fjax.infer import live
+
+        track = emotion_lib.as_track(emotion)
+        emotion_lib.check_unspecified(track, self.config.model.emotion_dropout)
+        predictor, points, subject = self._speaker(identity, shards)
+        return live.open_stream(
+            predictor,
+            identity=points,
+            emotion=live.frame_weights(track),
+            subject=subject,
+            rate=rate,
+            hop=hop,
+        )
+
+    def _speaker(
+        self, identity: Identity | None, shards: Sequence[str | Path], **sample: Any
+    ) -> tuple[Predictor, np.ndarray | None, str | None]:
+        """Returns (predictor, points, training subject); reads the mesh before the weights."""
+        mesh = subject = None
+        if identity is not None and self.config.model.identity == "mesh":
+            mesh = identity_lib.load_mesh(identity, shards or self.config.data.shards)
+        predictor = self.predictor(**sample)
+        if identity is not None:
+            subject = identity_lib.training_subject(identity, predictor.subjects)
+            if self.config.model.identity == "none" and subject is None:
+                message = identity_lib.unused_identity_message(
+                    identity, str(self.run), predictor.subjects
+                )
+                raise InputError(message)
+        points = None if mesh is None else predictor.points(mesh, _name(identity))
+        return predictor, points, subject
 
     @overload
     def predict(
@@ -318,20 +419,9 @@ class Model:
                         "recording"
                     )
         emotion_lib.check_unspecified(track, self.config.model.emotion_dropout)
-        identity = given.get("identity")
-        mesh = subject = None
-        if identity is not None and self.config.model.identity == "mesh":
-            shards = given.get("shards") or self.config.data.shards
-            mesh = identity_lib.load_mesh(identity, shards)
-        predictor = self.predictor(**sample)
-        if identity is not None:
-            subject = identity_lib.training_subject(identity, predictor.subjects)
-            if self.config.model.identity == "none" and subject is None:
-                message = identity_lib.unused_identity_message(
-                    identity, str(self.run), predictor.subjects
-                )
-                raise InputError(message)
-        points = None if mesh is None else predictor.points(mesh, _name(identity))
+        predictor, points, subject = self._speaker(
+            given.get("identity"), given.get("shards", ()), **sample
+        )
         for text in recording.warnings:
             _log.warning("warning: %s: %s", recording.name, text)
         stats = recording.stats

@@ -113,27 +113,36 @@ class Frontend:
         return jnp.concatenate([parts[name](audio) for name in self.signals], axis=-1)
 
     @property
-    def _range(self) -> float:
+    def log_range(self) -> float:
         """Natural log of the power ratio of speech level to floor."""
         return -self.config.mel_floor_db * float(np.log(10.0)) / 10.0
 
     @property
-    def _floor_rms(self) -> float:
+    def floor_rms(self) -> float:
+        """RMS of white noise at the floor."""
         return TARGET * 10 ** (self.config.mel_floor_db / 20)
 
     def _scaled(self, log_power: jax.Array, log_floor: np.ndarray | float) -> jax.Array:
-        return ((log_power - log_floor) / self._range * 2.0 - 1.0) * SPAN
+        return ((log_power - log_floor) / self.log_range * 2.0 - 1.0) * SPAN
 
-    def _mel(self, audio: jax.Array) -> jax.Array:
-        floor = mel.white_noise_power(self._floor_rms)
-        log_power = mel.log_mel(audio, floor=floor.astype(np.float32))
+    def mel_of_frames(self, framed: jax.Array) -> jax.Array:
+        """Returns the scaled log-mel [..., 80] of frames [..., `mel.WINDOW`], not yet windowed."""
+        floor = mel.white_noise_power(self.floor_rms)
+        log_power = mel.log_mel_of_frames(framed, floor.astype(np.float32))
         return self._scaled(log_power, np.log(floor).astype(np.float32))
 
-    def _pitch(self, audio: jax.Array) -> jax.Array:
-        f0, voicing, energy = jnp.moveaxis(pitch.track(audio), -1, 0)
+    def scaled_pitch(self, tracked: jax.Array) -> jax.Array:
+        """Returns the three scaled values [..., 3] of `pitch.track`."""
+        f0, voicing, energy = jnp.moveaxis(tracked, -1, 0)
         voiced = f0 > 0
         log_f0 = jnp.log(jnp.where(voiced, f0, F0_CENTRE_HZ) / F0_CENTRE_HZ) / F0_SCALE
-        log_floor = 2.0 * float(np.log(self._floor_rms))
+        log_floor = 2.0 * float(np.log(self.floor_rms))
         energy = self._scaled(jnp.logaddexp(energy, log_floor), log_floor)
         voicing = (voicing - VOICING_CENTRE) / VOICING_SCALE
         return jnp.stack([log_f0, voicing, energy], axis=-1)
+
+    def _mel(self, audio: jax.Array) -> jax.Array:
+        return self.mel_of_frames(mel.frames(audio))
+
+    def _pitch(self, audio: jax.Array) -> jax.Array:
+        return self.scaled_pitch(pitch.track(audio))

@@ -15,9 +15,15 @@ TARGET = 0.1
 FLOOR = 10 ** (-50 / 20)
 """Lowest speech level: quieter speech is amplified as if it had this one (-50 dB of full scale)."""
 
-_INAUDIBLE = 10 ** (-100 / 20)  # Below the resolution of 16 bits: digital silence.
-_CONTRAST = 10 ** (6 / 20)  # Speech rises and falls; noise and hum stay within 6 dB.
-_ENOUGH = 10  # Frames of speech (0.2 s) from which its level counts in full.
+INAUDIBLE = 10 ** (-100 / 20)
+"""RMS of digital silence, below the resolution of 16 bits."""
+
+CONTRAST = 10 ** (6 / 20)
+"""Speech rises and falls by more than this; noise and hum stay within 6 dB."""
+
+ENOUGH = 10
+"""Frames of speech (0.2 s) from which its level counts in full."""
+
 _ROWS = 1 << 14
 
 
@@ -92,12 +98,12 @@ def speech_level_of_frames(levels: np.ndarray) -> float:
       RMS, linear, at least `FLOOR`.
     """
     levels = np.asarray(levels, np.float64)
-    levels = levels[levels[:, 0] > _INAUDIBLE]
+    levels = levels[levels[:, 0] > INAUDIBLE]
     if not len(levels):
         return TARGET
     audible, brisk = levels.T
-    speech = audible[brisk > _CONTRAST * np.percentile(brisk, 10)]
-    share = min(1.0, len(speech) / _ENOUGH)
+    speech = audible[brisk > CONTRAST * np.percentile(brisk, 10)]
+    share = min(1.0, len(speech) / ENOUGH)
     quiet = max(float(np.percentile(audible, 95)), TARGET)
     loud = max(float(np.percentile(speech, 95)), FLOOR) if len(speech) else quiet
     return float(loud**share * quiet ** (1 - share))

@@ -92,14 +92,28 @@ def log_mel(audio: jax.Array, *, floor: float | jax.Array = 1e-10) -> jax.Array:
         >>> log_mel(jnp.zeros((1, 1600))).shape
         (1, 5, 80)
     """
+    return log_mel_of_frames(frames(audio), floor)
+
+
+def frames(audio: jax.Array) -> jax.Array:
+    """Returns the frames [B, T, `WINDOW`] of audio [B, S], without the window's weights.
+
+    Raises:
+      ValueError: as `log_mel`.
+    """
     if audio.ndim != 2 or audio.shape[1] == 0:
         raise ValueError(f"audio has shape {audio.shape}, expected [batch, samples]")
-    frames = num_frames(audio.shape[1])
+    count = num_frames(audio.shape[1])
     # The window spans two hops, so frames are pairs of neighbouring blocks, without a gather.
     padded = jnp.pad(
-        audio.astype(jnp.float32), ((0, 0), (HOP, frames * HOP - audio.shape[1]))
-    ).reshape(audio.shape[0], frames + 1, HOP)
-    framed = jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1) * window()
+        audio.astype(jnp.float32), ((0, 0), (HOP, count * HOP - audio.shape[1]))
+    ).reshape(audio.shape[0], count + 1, HOP)
+    return jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1)
+
+
+def log_mel_of_frames(framed: jax.Array, floor: float | jax.Array) -> jax.Array:
+    """Returns the `log_mel` [..., 80] of frames [..., `WINDOW`], not yet windowed."""
+    framed = framed * window()
     spectrum = jnp.fft.rfft(framed, n=FFT)
     power = spectrum.real**2 + spectrum.imag**2
     # HIGHEST: accelerators multiply float32 matrices with fewer bits by default.

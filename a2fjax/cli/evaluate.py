@@ -17,7 +17,7 @@ from a2fjax.errors import InputError
 _READING = ("fps", "units", "mouth_close", "align")
 _COMPARED = ("samples", "sample_steps", "against", "limit", "watch", "best", "every")
 _BESIDE = ("phones", "face", "sync", "sync_unchecked")
-_NOT_OF_GATES = (*_READING, *_COMPARED, *_BESIDE, "quick")
+_NOT_OF_GATES = (*_READING, *_COMPARED, *_BESIDE, "quick", "lookahead_ms")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pairs of the same people",
     )
     add("--step", type=int, help="checkpoint; default: the newest")
+    add(
+        "--lookahead-ms",
+        type=int,
+        metavar="MS",
+        help="audio heard ahead by a run for live audio; default: model.lookahead_ms",
+    )
     add(
         "--data",
         metavar="SHARDS",
@@ -143,7 +149,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         return _watch(args, split)
     _check_company(args, ("best", "every"), "--watch")
     if args.samples is not None:
-        for name in _BESIDE:
+        for name in (*_BESIDE, "lookahead_ms"):
             if _is_given(args, name):
                 raise InputError(
                     f"{_flag(name)}: goes without --samples; a report has these metrics"
@@ -156,7 +162,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     run = args.run
     if args.predictions is None:
         run, *given["more"] = _runs(args.run) if given["against"] else [args.run]
-        given["step"] = args.step
+        given |= {"step": args.step, "lookahead_ms": args.lookahead_ms}
     else:
         if not args.data:
             raise InputError("--predictions: give the shards of the clips with --data")
@@ -164,13 +170,16 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             raise InputError("--predictions: give the report's file with --out")
         if args.step is not None:
             raise InputError("--step: goes with RUN; files have no steps")
+        if args.lookahead_ms is not None:
+            raise InputError("--lookahead-ms: goes with RUN; files have none")
         reading = {name: getattr(args, name) for name in _READING if _is_given(args, name)}
         given |= {"predictions": args.predictions, **reading}
     with figures.progress_lines() as say:
         report = evaluation.evaluate(run, args.data, split, **given, say=say)
-    return figures.finish(
-        report, args.out or [Path(run) / "eval" / f"{report.values['step']}.json"]
-    )
+    name = f"{report.values['step']}"
+    if args.lookahead_ms is not None:
+        name += f"_{args.lookahead_ms}ms"
+    return figures.finish(report, args.out or [Path(run) / "eval" / f"{name}.json"])
 
 
 def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
@@ -192,7 +201,7 @@ def _gate(args: argparse.Namespace, split: list[str] | None) -> int:
 def _watch(args: argparse.Namespace, split: list[str] | None) -> int:
     from a2fjax.api import evaluation
 
-    for name in ("predictions", "against", "samples", "step", "out", *_BESIDE):
+    for name in ("predictions", "against", "samples", "step", "out", "lookahead_ms", *_BESIDE):
         if _is_given(args, name):
             raise InputError(f"{_flag(name)}: does not go with --watch")
     given = {name: getattr(args, name) for name in ("best", "every") if _is_given(args, name)}

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HH:MM:SS:FF.fff",
         help="timecode of the first frame, in Live Link Face files",
     )
+    add(
+        "--lookahead-ms",
+        type=int,
+        metavar="MS",
+        help="audio heard ahead by a run for live audio; default: model.lookahead_ms",
+    )
     group = parser.add_argument_group("diffusion runs")
     add = group.add_argument
     add("--samples", type=int, metavar="N", help="number of samples to draw, a file each")
@@ -74,7 +80,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     start = time.monotonic()
     line = ProgressLine()
     with progress.shown(lambda: "" if line.done else "loading and compiling"):
-        written = model.load(args.run, args.step).predict_to_files(
+        loaded = model.load(args.run, args.step, lookahead_ms=args.lookahead_ms)
+        written = loaded.predict_to_files(
             args.audio,
             args.out,
             fps=args.fps,

@@ -19,10 +19,12 @@ from a2fjax.configuration.data import AugmentConfig, DataConfig, check_weights
 from a2fjax.configuration.experiment import Config
 from a2fjax.configuration.models import (
     BackboneConfig,
+    ConditionedConfig,
     DiffusionConfig,
     ModelConfig,
     RegressionConfig,
     SampleConfig,
+    StreamingConfig,
     UNetConfig,
 )
 from a2fjax.configuration.nvidia import ConvW2vAutocorrConfig, DiffusionRnnConfig, NvidiaConfig
@@ -55,6 +57,7 @@ __all__ = [
     "AugmentConfig",
     "BackboneConfig",
     "CheckpointConfig",
+    "ConditionedConfig",
     "Config",
     "ConvW2vAutocorrConfig",
     "DataConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "SIGNALS",
     "SampleConfig",
     "ShardingConfig",
+    "StreamingConfig",
     "SyncConfig",
     "SyncnetConfig",
     "SyncnetInverseConfig",

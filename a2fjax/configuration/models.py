@@ -13,11 +13,13 @@ from a2fjax.configuration.bounds import (
     Depth,
     NonNegative,
     Positive,
+    Range,
     Reach,
     Share,
     ShareBelowOne,
     Width,
 )
+from a2fjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,16 +62,13 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BackboneConfig(ModelConfig):
-    """The network over audio features: 1-D convolutions and a GRU, with identity and emotion.
+class ConditionedConfig(ModelConfig):
+    """1-D convolutions and a GRU over audio features, with identity and emotion.
 
     Attributes:
       conv_layers: number of 1-D convolutions.
       conv_width: channels of each convolution.
-      past_frames, future_frames: reach of the convolution stack in frames, shared over its layers.
-      recurrent: direction of the GRU: "bidirectional" (a frame depends on the whole clip) or
-        "causal" (a frame then depends on `future_frames` and the features' own look-ahead, which
-        `models.Model.lookahead_seconds` states).
+      past_frames: past reach of the convolution stack in frames, shared over its layers.
       recurrent_width: units of each direction.
       identity: source of the speaker's identity.
       identity_width: size of the identity embedding.
@@ -90,8 +89,6 @@ class BackboneConfig(ModelConfig):
     conv_layers: Annotated[int, Depth] = 3
     conv_width: Annotated[int, Width] = 256
     past_frames: Annotated[int, Reach] = 5
-    future_frames: Annotated[int, Reach] = 5
-    recurrent: Annotated[str, Choice("bidirectional", "causal")] = "bidirectional"
     recurrent_width: Annotated[int, Width] = 256
     identity: Annotated[str, Choice("mesh", "none")] = "mesh"
     identity_width: Annotated[int, Width] = 32
@@ -105,10 +102,76 @@ class BackboneConfig(ModelConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneConfig(ConditionedConfig):
+    """The network over audio features that may read the whole clip.
+
+    Attributes:
+      future_frames: future reach of the convolution stack in frames, shared over its layers.
+      recurrent: direction of the GRU: "bidirectional" (a frame depends on the whole clip) or
+        "causal" (a frame then depends on `future_frames` and the features' own look-ahead, which
+        `models.Model.lookahead_seconds` states).
+    """
+
+    future_frames: Annotated[int, Reach] = 5
+    recurrent: Annotated[str, Choice("bidirectional", "causal")] = "bidirectional"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RegressionConfig(BackboneConfig):
     """The regression network ("v2.3"): backbone and a linear head."""
 
     kind: str = "regression"
+
+
+FRAME_MS = 20
+"""Milliseconds of a motion frame."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamingConfig(ConditionedConfig):
+    """The regression network for live audio: one set of weights for several look-aheads.
+
+    Attributes:
+      lookaheads_ms: look-aheads in ms that training draws from, one for each window; multiples of
+        20. The audio of a frame itself takes 20 ms more.
+      lookahead_ms: look-ahead wherever none is chosen, one of `lookaheads_ms`.
+    """
+
+    kind: str = "streaming"
+    lookaheads_ms: Annotated[tuple[int, ...], Range(low=0, high=2000)] = (0, 40, 100, 160, 320)
+    lookahead_ms: Annotated[int, Range(low=0, high=2000)] = 100
+
+    def validate(self, where: str) -> None:
+        """Checks the look-aheads.
+
+        Raises:
+          InputError: not multiples of a frame, not ascending, or a choice that is not trained.
+        """
+        given = list(self.lookaheads_ms)
+        if not given or any(ms % FRAME_MS for ms in given) or given != sorted(set(given)):
+            raise InputError(
+                f"{where}: model.lookaheads_ms={self.lookaheads_ms}: expected ascending multiples "
+                f"of {FRAME_MS}, such as (0, 40, 100)"
+            )
+        self.check_lookahead(self.lookahead_ms, where=f"{where}: model.lookahead_ms")
+
+    def check_lookahead(self, ms: int, *, where: str) -> None:
+        """Checks that a look-ahead was trained.
+
+        Raises:
+          InputError: it was not; names the nearest one.
+        """
+        if ms not in self.lookaheads_ms:
+            near = min(self.lookaheads_ms, key=lambda own: abs(own - ms))
+            known = ", ".join(map(str, self.lookaheads_ms))
+            raise InputError(
+                f"{where}={ms}: the model has the look-aheads {known} ms; the nearest is {near}"
+            )
+
+    @property
+    def lookahead_frames(self) -> tuple[int, ...]:
+        """`lookaheads_ms` in frames."""
+        return tuple(ms // FRAME_MS for ms in self.lookaheads_ms)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ def evaluate(
     splits: Sequence[str] | None = None,
     *,
     step: int | None = None,
+    lookahead_ms: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
     sync: str | Path | None = None,
@@ -47,6 +48,7 @@ def evaluate(
       shards: folders of the clips; None for the run's training shards.
       splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
       step: training step of the checkpoint if `model` is a folder; the newest if None.
+      lookahead_ms: look-ahead of a folder's model for live audio; None for the configuration's.
       phones: folder of phone alignments, or "auto"; see `beside`.
       face: file of a head for metrics of vertices; see `metrics.face`.
       sync: run folder of a sync expert, the judge of lip sync; see `judge`.
@@ -74,7 +76,9 @@ def evaluate(
     own = [] if folder is None else [folder]
     judged_by = _judge(sync, sync_unchecked, [*own, *more, *against], say)
     if isinstance(model, str | Path):
-        model = Predictor.load(model, step)
+        model = Predictor.load(model, step, lookahead_ms=lookahead_ms)
+    elif lookahead_ms is not None:
+        raise InputError(f"lookahead_ms={lookahead_ms}: goes with a run folder")
     data = eval_data.load(model, shards, splits, say=say)
     data = _with_beside(data, phones, face, judged_by, say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
@@ -215,7 +219,7 @@ def _check_run(run: str | Path, config: config_lib.Config | None = None, first: 
         of one may be the other's training clips.
     """
     own = read_config(run).config.data.shards
-    if not checkpoints.steps_in(Path(run) / checkpoints.FOLDER):
+    if not checkpoints.steps(run):
         raise InputError(f"run {run}: has no checkpoint yet")
     if config is None:
         return

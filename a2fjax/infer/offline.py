@@ -16,6 +16,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.animation.emotion import EmotionTrack
 from a2fjax.audio import HOP
+from a2fjax.infer import live
 from a2fjax.infer.inpainting import Inpainting
 from a2fjax.infer.predictor import Mesh, Predictor
 from a2fjax.infer.recording import RecordingStats
@@ -48,7 +49,8 @@ def predict(
     """Yields the motion [n, 72] of a recording in consecutive parts, T frames in all.
 
     A recording that fits into one chunk with its context is predicted in one piece, with the same
-    result as a direct call of the predictor. Memory does not grow with the length of the recording.
+    result as a direct call of the predictor. A model for live audio gives what its stream gives
+    (`live`), without chunks. Memory does not grow with the length of the recording.
 
     Args:
       predictor: maps audio to motion.
@@ -64,6 +66,16 @@ def predict(
       context_seconds: seconds of audio on each side of a chunk.
       progress: called with the number of frames done.
     """
+    if predictor.streams:
+        yield from live.predict(
+            predictor,
+            blocks,
+            identity=identity,
+            emotion=emotion,
+            subject=subject,
+            progress=progress,
+        )
+        return
     core, context = round(chunk_seconds * rig.FPS), round(context_seconds * rig.FPS)
     if predictor.most_frames is not None:
         # Encode each chunk in one piece: an encoder's features disagree where its windows join.

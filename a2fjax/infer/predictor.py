@@ -22,12 +22,13 @@ from a2fjax.batch import Batch
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
-from a2fjax.infer import sampling
+from a2fjax.infer import live, lookahead, sampling
 from a2fjax.infer.run_config import read_config
 from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.models import conditioning, pretrained
 from a2fjax.models.base import Model
 from a2fjax.sharding import compilation_cache
+from a2fjax.streaming.compiled import CompiledStep
 from a2fjax.training import checkpoints
 
 MIN_BUCKET = 64
@@ -126,7 +127,12 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, run: str | Path, step: int | None = None, *, sample: Mapping[str, Any] | None = None
+        cls,
+        run: str | Path,
+        step: int | None = None,
+        *,
+        sample: Mapping[str, Any] | None = None,
+        lookahead_ms: int | None = None,
     ) -> Predictor:
         """Loads a predictor from a run folder.
 
@@ -134,14 +140,16 @@ class Predictor:
           run: folder with config.json and checkpoints.
           step: training step of the checkpoint; the newest if None.
           sample: values by name that replace those of `model.sample`.
+          lookahead_ms: look-ahead of a model for live audio; None for the configuration's.
 
         Raises:
-          InputError: not a run folder, no such step, a checkpoint of another rig, or `sample` for a
-            model other than a diffusion model.
+          InputError: not a run folder, no such step, a checkpoint of another rig, `sample` for a
+            model other than a diffusion model, or a look-ahead that the model does not have.
         """
         compilation_cache.enable()
         config = sampling.with_sampling(read_config(run).config, sample or {})
-        step, params, _ = checkpoints.load_params(run, step, item="ema")
+        config = lookahead.with_lookahead(config, lookahead_ms)
+        step, params, meta = checkpoints.load_params(run, step, item="ema")
         found = pretrained.restore(run, config.audio)
         task: Any = tasks.build(config, params["constants"], found)
         if not hasattr(task, "predict"):
@@ -149,7 +157,11 @@ class Predictor:
                 f"run {run}: holds a {config.model.kind!r}, which predicts no motion; expected a "
                 "run of another kind"
             )
-        return cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
+        loaded = cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
+        if not sample:
+            # A bundle may hold weights that were trained on elsewhere.
+            loaded.fingerprint = meta.get("fingerprint", loaded.fingerprint)
+        return loaded
 
     def points(self, mesh: Mesh, name: str = "identity") -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh, for use with many clips.
@@ -188,6 +200,16 @@ class Predictor:
         """Names of the subjects with a learned residual; empty without `identity_residual`."""
         names = self.params.get("constants", {}).get("subjects")
         return () if names is None else conditioning.decode_names(names)
+
+    @property
+    def streams(self) -> bool:
+        """True if the model hears live audio frame by frame."""
+        return lookahead.can_stream(self.config)
+
+    @functools.cache  # noqa: B019 - a predictor lives as long as its compiled programs
+    def compiled_step(self, *, size: int = 1, hop: int = 1) -> CompiledStep:
+        """Returns the compiled step of the model; see `live.compile_step`."""
+        return live.compile_step(self, size=size, hop=hop)
 
     def __call__(
         self,
@@ -261,7 +283,8 @@ class Predictor:
         if speech_level is None:
             speech_level = level.speech_level(audio)
         padded = np.zeros(frames * HOP, np.float32)
-        padded[: len(audio)] = level.normalise(audio, speech_level)
+        # A stream does not know the level of its recording; its model measures it on the way.
+        padded[: len(audio)] = audio if self.streams else level.normalise(audio, speech_level)
         if request.identity is None:
             width = 6 if self.config.model.identity_normals else 3
             points = np.zeros((self.config.data.identity_points, width), np.float32)

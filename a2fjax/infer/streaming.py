@@ -74,8 +74,14 @@ class StreamingPredictor:
             far, at most the last minute.
 
         Raises:
-          InputError: lengths that are inconsistent or do not fit the model.
+          InputError: a model that streams without chunks, or lengths that are inconsistent or do
+            not fit the model.
         """
+        if predictor.streams:
+            raise InputError(
+                f"model.kind={predictor.config.model.kind!r} streams frame by frame; open a stream "
+                "with Model.stream instead of chunks"
+            )
         self.chunking = lengths = chunking or Chunking()
         stride = predictor.stride
         if lengths.chunk < 1 or lengths.lookahead < 0 or lengths.context < 0 or lengths.fade < 0:

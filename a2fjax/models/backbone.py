@@ -12,6 +12,7 @@ from jax import Array
 from a2fjax.batch import Batch
 from a2fjax.configuration import BackboneConfig, EncoderConfig
 from a2fjax.models import conditioning
+from a2fjax.models.condition_embeddings import embed_conditions
 from a2fjax.models.feature_fusion import AudioFeatures, FeatureFusion
 from a2fjax.models.gru import GRU, BidirectionalGRU
 
@@ -61,7 +62,7 @@ class Backbone(nn.Module):
           uses it, then emotion [B, T, D].
         """
         config, dtype = self.config, self.dtype
-        conditions = self._conditions(batch, constants, train)
+        conditions = embed_conditions(config, batch, constants, train)
 
         # Frames outside a clip are silent within the reach of the convolutions. The layers in
         # between then need no mask, and padding, chunk edges and stream starts are equivalent.
@@ -91,35 +92,6 @@ class Backbone(nn.Module):
         else:
             x = GRU(config.recurrent_width, dtype=dtype, name="gru")(x, batch.length)
         return x, conditions
-
-    def _conditions(self, batch: Batch, constants: Mapping[str, Array], train: bool) -> list[Array]:
-        config = self.config
-        identity: list[Array] = []
-        if config.identity == "mesh":
-            encoder = conditioning.IdentityEncoder(
-                config.identity_width, config.condition_dropout, name="identity"
-            )
-            identity.append(
-                encoder(
-                    batch.identity,
-                    batch.identity_mask,
-                    constants["identity_mean"],
-                    constants["identity_projection"],
-                    constants.get("identity_deviation"),
-                    constants.get("identity_bounds"),
-                    train=train,
-                )
-            )
-        if config.identity_residual:
-            subjects = constants["subjects"].shape[0]
-            residual = conditioning.IdentityResidual(
-                subjects, config.identity_width, config.residual_dropout, name="identity_residual"
-            )(batch.subject, train=train)
-            identity = [identity[0] + residual] if identity else [residual]
-        emotion = conditioning.EmotionEncoder(
-            config.emotion_width, config.emotion_dropout, name="emotion"
-        )(batch.emotion, train=train)
-        return [*identity, emotion]
 
 
 def channel_dropout(rate: float, train: bool) -> nn.Dropout:

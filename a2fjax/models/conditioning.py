@@ -32,7 +32,9 @@ COMPONENTS = 16
 NOISE = 0.1
 """Standard deviation of the training noise on each standardised component."""
 
-_LIMIT = 3.0
+LIMIT = 3.0
+"""Standardised components are limited smoothly to this."""
+
 _VARIANCE_FLOOR = 1e-5
 _RELIABILITY = 0.5
 _SUBJECTS_PER_COMPONENT = 2.5
@@ -148,7 +150,7 @@ class IdentityEncoder(nn.Module):
         described = descriptor(points)
         code = _dot(described - mean, projection)
         # Limit faces far from the training faces smoothly to the edge of their range.
-        code = _LIMIT * jnp.tanh(code / _LIMIT)
+        code = LIMIT * jnp.tanh(code / LIMIT)
         if deviation is not None and bounds is not None:
             width = mesh_descriptor.WIDTH
             distance = familiarity.distance(described[:, :width], mean[:width], deviation)

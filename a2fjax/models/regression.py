@@ -13,7 +13,7 @@ from jax import Array
 from a2fjax import mesh_descriptor, rig
 from a2fjax.audio import SAMPLE_RATE
 from a2fjax.batch import Batch
-from a2fjax.configuration import AudioConfig, BackboneConfig, EncoderConfig
+from a2fjax.configuration import AudioConfig, BackboneConfig, ConditionedConfig, EncoderConfig
 from a2fjax.models import conditioning, familiarity
 from a2fjax.models.audio_model import AudioModel
 from a2fjax.models.backbone import Backbone
@@ -22,7 +22,7 @@ from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 
 
-def default_constants(config: BackboneConfig | None = None) -> dict[str, np.ndarray]:
+def default_constants(config: ConditionedConfig | None = None) -> dict[str, np.ndarray]:
     """Returns data-independent constants of the right shapes.
 
     "motion_mean" [72] and "motion_std" [72] in rig units, "identity_mean" and

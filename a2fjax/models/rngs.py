@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import jax
 from jax import Array
 
-STREAMS = ("dropout", "noise", "encoders", "noise_level", "motion_noise")
+STREAMS = ("dropout", "noise", "encoders", "noise_level", "motion_noise", "lookahead")
 """Random streams of a training step.
 
 "dropout" and "noise" are used inside networks (`Module.make_rng`), "encoders" seeds the dropout of
-trained speech encoders; "noise_level" and "motion_noise" belong to diffusion tasks.
+trained speech encoders; "noise_level" and "motion_noise" belong to diffusion tasks, "lookahead" to
+models for live audio.
 """
 
 
@@ -27,6 +28,6 @@ def streams(key: Array) -> dict[str, Array]:
     Example:
         >>> import jax
         >>> sorted(streams(jax.random.key(0)))
-        ['dropout', 'encoders', 'motion_noise', 'noise', 'noise_level']
+        ['dropout', 'encoders', 'lookahead', 'motion_noise', 'noise', 'noise_level']
     """
     return named_keys(key, STREAMS)

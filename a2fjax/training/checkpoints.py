@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from a2fjax import budgets, configuration, mesh_descriptor, rig, sealed_json
+from a2fjax.bundle import manifest, weights
 from a2fjax.errors import InputError, nearest
 from a2fjax.models import audio_features
 from a2fjax.models.params import Params
@@ -46,7 +47,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def steps(run: str | Path) -> list[int]:
-    """Returns the steps of a run that can be loaded, ascending.
+    """Returns the steps of a run or a bundle that can be loaded, ascending.
 
     Raises:
       InputError: the path is not a run folder.
@@ -56,6 +57,8 @@ def steps(run: str | Path) -> list[int]:
         raise InputError(f"run {run}: no such folder")
     if not (run / "config.json").is_file():
         raise InputError(f"run {run}: not a run folder (it has no config.json)")
+    if manifest.is_bundle(run):
+        return [manifest.read(run)["step"]]
     return steps_in(run / FOLDER)
 
 
@@ -65,7 +68,7 @@ def load_params(
     """Loads parameters without the optimiser state into host memory.
 
     Args:
-      run: run folder.
+      run: run folder, or a bundle, which holds the averaged parameters of one step.
       step: completed updates; the newest checkpoint by default.
       item: "ema" (averaged; equals "params" if the run keeps no average) or "params".
 
@@ -98,6 +101,10 @@ def load_params(
             f"run {run}: has no checkpoint of step {step}; the nearest is {near} "
             f"(all: {', '.join(map(str, have))})"
         )
+    if manifest.is_bundle(run):
+        described = manifest.verify(run)
+        meta = {key: described[key] for key in ("rig", "step", "metrics", "fingerprint")}
+        return step, weights.load(Path(run) / weights.FILE), meta
     folder = Path(run).absolute() / FOLDER / str(step)
     orbax_errors.drop_late()
     meta, shapes = inspect(folder, item)

@@ -23,6 +23,8 @@ ENTRY_POINTS = (
     "a2fjax.configuration:load",
     "a2fjax.diffusion.samplers:sample",
     "a2fjax.encoders.storage:load",
+    "a2fjax.bundle.manifest:read",
+    "a2fjax.export.writer:export",
     "a2fjax.files:atomic_write",
     "a2fjax.infer.postprocess:adjustment",
     "a2fjax.losses:WeightedSum",
