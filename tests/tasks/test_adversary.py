@@ -34,7 +34,7 @@ WINDOW, REACH = Ears.config.window_frames, Ears.config.motion_reach
 
 
 def discriminator(model=None, params=None, frozen=None, penalty=1.0):
-    params = first_params(VARIABLES["params"], 0.9, -0.1) if params is None else params
+    params = first_params(VARIABLES["params"], 1.2, -0.2) if params is None else params
     optim = OptimConfig(learning_rate=1e-3, warmup_steps=1)
     frozen = {"constants": {"none": np.float32(0.0)}} if frozen is None else frozen
     return Adversary(model or Ears(), params, frozen, optim, penalty)
@@ -52,7 +52,7 @@ def terms():
 def decision(heard, seen):
     """Returns D of the vectors [n, 2] of a window, by its definition."""
     cosine = np.sum(heard * seen) / np.sqrt(np.sum(heard**2) * np.sum(seen**2))
-    return 2.0 * (cosine - 0.4)  # 1 at a cosine of 0.9, -1 at -0.1.
+    return (cosine - 0.5) / 0.7  # 1 at 1.2, which no cosine reaches: all have a hinge loss.
 
 
 def vectors(batch, motion=None):
@@ -108,6 +108,7 @@ def test_hinge_losses_are_those_of_their_definition(terms):
         term = found[name if name == "adversary" else f"adversary_{name}"]
         assert float(term.weight) == len(values) > 100, name
         assert float(term.value) == pytest.approx(np.mean(values), rel=2e-4), name
+        assert np.mean(values) > 0.05, name
     total = found["adversary_real"].value + 0.5 * found["adversary_penalty"].value
     total += 0.5 * (found["adversary_generated"].value + found["adversary_shifted"].value)
     assert float(EARS.total(found)) == pytest.approx(float(total))
@@ -140,7 +141,7 @@ def test_the_motion_models_term_is_0_at_the_truth_and_1_for_other_clips(terms):
     wrong = vectors(batch, np.roll(batch.motion, 1, axis=0))[1]
     places = [inner(*at) for at in counted(batch)]
     means = [
-        np.mean([decision(heard[at], seen[at]) / 2.0 + 0.4 for at in places])
+        np.mean([0.7 * decision(heard[at], seen[at]) + 0.5 for at in places])
         for seen in (right, wrong)
     ]
     params = first_params(VARIABLES["params"], *means)
