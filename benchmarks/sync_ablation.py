@@ -1,13 +1,14 @@
-r"""What the losses by sync experts change in a motion model: none, contrastive, inverse, both.
+r"""What losses by sync experts change in a motion model: none, contrastive, inverse, both ...
 
     python benchmarks/sync_ablation.py SHARDS --workdir DIR --contrastive RUN --inverse RUN
-        [--judge RUN] [--seeds 0,1,2] [--experiment experiments/regression_v2_3.py:demo]
-        [--split test_subjects] [--unchecked] [--config.KEY=VALUE ...]
+        [--adversarial RUN] [--judge RUN] [--seeds 0,1,2] [--split test_subjects]
+        [--experiment experiments/regression_v2_3.py:demo] [--unchecked] [--config.KEY=VALUE ...]
 
 Trains every arm with every seed by `a2fjax train` in DIR/ARM_SEED and evaluates it on
 held-out people. What is done already is kept, so the same command continues.
-With one expert only its arm and "none" are trained. The judge must be another expert than those of
-the losses.
+With one expert only its arm and "none" are trained. `--adversarial` adds the arm "adversarial", a
+discriminator that starts from this contrastive expert. The judge must be another expert than those
+of the losses.
 
 The table has the mean over seeds and people of each figure. Below each arm stand its difference
 from "none" and the 95 % interval of that, over people and seeds (`a2fjax.evaluation.significance`;
@@ -51,13 +52,15 @@ WORSE = 0.01
 AMPLITUDE = (0.9, 1.1)
 
 
-def arms(contrastive: str, inverse: str) -> dict[str, list[str]]:
-    """Returns the experts of each arm that can be trained."""
+def arms(contrastive: str, inverse: str, adversarial: str = "") -> dict[str, dict[str, list[str]]]:
+    """Returns the experts of each arm that can be trained, by key of `loss`."""
     given = {"contrastive": contrastive, "inverse": inverse}
-    out: dict[str, list[str]] = {"none": []}
-    out |= {name: [run] for name, run in given.items() if run}
+    out: dict[str, dict[str, list[str]]] = {"none": {}}
+    out |= {name: {"sync": [run]} for name, run in given.items() if run}
     if contrastive and inverse:
-        out["both"] = [contrastive, inverse]
+        out["both"] = {"sync": [contrastive, inverse]}
+    if adversarial:
+        out["adversarial"] = {"sync_adversary": [adversarial]}
     return out
 
 
@@ -72,13 +75,17 @@ def command(words: Sequence[str], log: Path) -> None:
         sys.exit(f"a2fjax {words[0]}: exit code {done.returncode}: {''.join(last)} ({log})")
 
 
-def train(args: argparse.Namespace, name: str, seed: int, experts: Sequence[str]) -> Path:
+def train(
+    args: argparse.Namespace, name: str, seed: int, experts: Mapping[str, Sequence[str]]
+) -> Path:
     """Returns the run folder of an arm and a seed, trained to its end."""
     run = args.workdir / f"{name}_{seed}"
     words = ["train", "--config", args.experiment, "--workdir", str(run)]
     words += [f"--config.data.shards={args.shards}", f"--config.seed={seed}", *args.overrides]
+    for key, runs in experts.items():
+        absolute = (str(Path(run).absolute()) for run in runs)
+        words += [f"--config.loss.{key}={','.join(absolute)}"]
     if experts:
-        words += [f"--config.loss.sync={','.join(experts)}"]
         words += ["--config.loss.sync_unchecked=true"] * args.unchecked
     command(words, args.workdir / f"{name}_{seed}.log")
     return run
@@ -158,19 +165,20 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--contrastive", default="", metavar="RUN")
     parser.add_argument("--inverse", default="", metavar="RUN")
+    parser.add_argument("--adversarial", default="", metavar="RUN")
     parser.add_argument("--judge", default="", metavar="RUN")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--split", default="test_subjects")
     parser.add_argument("--experiment", default="experiments/regression_v2_3.py:demo")
     parser.add_argument("--unchecked", action="store_true", help="experts need not have passed")
     args, args.overrides = parser.parse_known_args()
-    chosen = arms(args.contrastive, args.inverse)
+    chosen = arms(args.contrastive, args.inverse, args.adversarial)
     wrong = [word for word in args.overrides if not word.startswith("--config.")]
     if wrong:
         parser.error(f"unknown arguments {' '.join(wrong)}")
     if len(chosen) < 2:
-        parser.error("give --contrastive, --inverse or both")
-    if args.judge and args.judge in (args.contrastive, args.inverse):
+        parser.error("give --contrastive, --inverse, --adversarial or several")
+    if args.judge and args.judge in (args.contrastive, args.inverse, args.adversarial):
         parser.error(f"--judge {args.judge}: trains an arm; expected another expert")
     for name in ("shards", "workdir"):
         setattr(args, name, getattr(args, name).absolute())
@@ -178,7 +186,6 @@ def main() -> None:
     (args.workdir / "reports").mkdir(parents=True, exist_ok=True)
     parts: dict[str, list[dict[str, Any]]] = {}
     for name, experts in chosen.items():
-        experts = [str(Path(run).absolute()) for run in experts]
         for seed in map(int, args.seeds.split(",")):
             print(f"{name}, seed {seed}", flush=True)
             parts.setdefault(name, []).append(measure(args, train(args, name, seed, experts)))

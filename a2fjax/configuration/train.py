@@ -58,6 +58,14 @@ class LossConfig:
       sync_least_alpha: least share alpha of clean motion at which the experts judge a diffusion
         model; with more noise the denoised motion is a mean of several.
       sync_unchecked: takes experts that have not passed their gate; reports on the run say so.
+      sync_adversary: run folder of a contrastive expert that a discriminator starts from, which is
+        trained beside the motion model; "" for none. Only training reads it.
+      sync_adversary_weight: weight of the discriminator's term in the motion model's loss, which is
+        0 for the true motion and 1 for what the discriminator rejects with full margin.
+      sync_adversary_rate: peak learning rate of the discriminator; the rest of its optimiser is as
+        in `optim`.
+      sync_adversary_penalty: factor gamma of half the squared gradient of the discriminator on true
+        motion, in standard deviations (R1).
     """
 
     BUILT_IN: ClassVar[tuple[str, ...]] = ("position", "velocity", "aperture", "closure")
@@ -80,6 +88,15 @@ class LossConfig:
     sync_ramp: Annotated[int, NonNegative] = 800
     sync_least_alpha: Annotated[float, Share] = 0.7
     sync_unchecked: bool = False
+    sync_adversary: str = ""
+    sync_adversary_weight: Annotated[float, Positive] = 0.02
+    sync_adversary_rate: Annotated[float, Positive] = 2e-4
+    sync_adversary_penalty: Annotated[float, NonNegative] = 1.0
+
+    @property
+    def sync_runs(self) -> tuple[str, ...]:
+        """Run folders of all experts that training reads: of `sync` and of `sync_adversary`."""
+        return (*self.sync, *((self.sync_adversary,) if self.sync_adversary else ()))
 
     def validate(self, where: str = "config") -> None:
         """Checks that `terms` names no built-in term, and that every expert has one weight.

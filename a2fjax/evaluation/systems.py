@@ -65,7 +65,7 @@ class ModelSystem:
         if found:
             return [dataclasses.asdict(record) for record in found]
         loss = self._model.config.loss
-        return [{"run": run, "passed": not loss.sync_unchecked} for run in loss.sync]
+        return [{"run": run, "passed": not loss.sync_unchecked} for run in loss.sync_runs]
 
     def curves(self, chunk: Sequence[eval_clips.EvalClip]) -> dict[str, list[np.ndarray]]:
         """Returns the curves [T, 72] of each clip: "model" and every altered condition."""

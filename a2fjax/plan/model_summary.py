@@ -106,8 +106,8 @@ def lines(
             + (", read from a cache in training" if cached else "")
             + (f"; training encodes up to {context_frames} frames" if context_frames else "")
         )
-    if config.loss.sync:
-        out.append(f"  not counted: sync experts of the loss ({', '.join(config.loss.sync)})")
+    if config.loss.sync_runs:
+        out.append(f"  not counted: sync experts of the loss ({', '.join(config.loss.sync_runs)})")
     out += [f"  {note}" for note in getattr(task.model, "notes", ())]
     if layers:
         out += ["", *("  " + row for row in params_lib.table(params, task.frozen).splitlines())]

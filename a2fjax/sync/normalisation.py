@@ -35,10 +35,14 @@ class Normalisation:
       scale: scale of the scores at which the true motion's timing is most probable on average.
       gap: mean of max(0, e(motion of another clip) - e(truth)) over windows, in nats, with the
         improbability e of `timing` at this scale.
+      right: mean score of true motion with its audio.
+      wrong: mean score of the motion of another clip in its place.
     """
 
     scale: float
     gap: float
+    right: float
+    wrong: float
 
 
 def measure(expert: NetworkExpert, source: ClipSource, *, name: str) -> Normalisation:
@@ -106,7 +110,8 @@ def _fitted(right: np.ndarray, wrong: np.ndarray, audible: np.ndarray, name: str
             f"{name}: finds the motion of other clips only {excess.mean():.3f} nats less in step "
             f"with the speech of the training data than the true one; expected at least {LEAST_GAP}"
         )
-    return Normalisation(scale, float(np.maximum(excess, 0.0).mean()))
+    gap = float(np.maximum(excess, 0.0).mean())
+    return Normalisation(scale, gap, float(right[:, 0].mean()), float(wrong[:, 0].mean()))
 
 
 def _improbability(scores: np.ndarray, audible: np.ndarray, scale: float) -> np.ndarray:

@@ -9,13 +9,37 @@ import numpy as np
 from jax import Array
 
 from a2fjax.batch import Batch
-from a2fjax.configuration import Config
+from a2fjax.configuration import Config, OptimConfig
 from a2fjax.losses import WeightedSum
 from a2fjax.models.base import Model
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 
 T = TypeVar("T", bound="SingleModelTask")
+
+
+class Auxiliary(Protocol):
+    """A network that a task trains beside its model, on a loss of its own.
+
+    Its parameters are the collection `collection` of `Task.pretrained`, and of the variables that
+    `Task.loss` gets in training; evaluation and inference do without. The terms that `Task.loss`
+    returns hold those of both losses. Each parameter gets the gradient of the sum of both totals,
+    so the terms of one loss must not depend on the other's parameters (`jax.lax.stop_gradient`).
+    """
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        ...
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimiser of the network; `ema_decay` does not apply."""
+        ...
+
+    def total(self, terms: Mapping[str, WeightedSum]) -> Array:
+        """Returns the scalar that the network minimises, from merged terms."""
+        ...
 
 
 class Task(Protocol):
@@ -34,6 +58,11 @@ class Task(Protocol):
     """
 
     model: Model
+
+    @property
+    def auxiliary(self) -> Auxiliary | None:
+        """The network that is trained beside the model, if any."""
+        ...
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -109,6 +138,11 @@ class SingleModelTask:
     ) -> T:
         """Builds the task of a configuration; arguments as in `a2fjax.tasks.build`."""
         raise NotImplementedError(f"{cls.__qualname__}.build")
+
+    @property
+    def auxiliary(self) -> Auxiliary | None:
+        """None: no network is trained beside the model."""
+        return None
 
     @property
     def frozen(self) -> tuple[str, ...]:

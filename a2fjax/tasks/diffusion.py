@@ -33,6 +33,7 @@ from a2fjax.models import rngs as rngs_lib
 from a2fjax.models.diffusion import TEACHER, Diffusion
 from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
+from a2fjax.tasks.adversary import Adversary
 from a2fjax.tasks.sync_loss import LossExpert, SyncedMotionTask
 
 COARSE = "coarse_"
@@ -87,18 +88,21 @@ class DiffusionTask(SyncedMotionTask):
         """Returns the initial variables of a run, given others; a student keeps its teacher."""
         return self.model.init_student(variables)
 
-    def with_experts(self: T, experts: Sequence[LossExpert]) -> T:
-        """Returns the task with other experts.
+    def with_experts(
+        self: T, experts: Sequence[LossExpert], adversary: Adversary | None = None
+    ) -> T:
+        """Returns the task with other experts and another discriminator.
 
         Raises:
           InputError: the model is a student, which learns its teacher's motion.
         """
         if self.model.config.distill_steps:
+            steps = self.model.config.distill_steps
             raise InputError(
-                f"config: loss.sync with model.distill_steps={self.model.config.distill_steps}: a "
-                "student learns its teacher's motion; expected experts in the teacher's training"
+                f"config: sync experts with model.distill_steps={steps}: a student learns its "
+                "teacher's motion; expected experts in the teacher's training"
             )
-        return super().with_experts(experts)
+        return super().with_experts(experts, adversary)
 
     def loss(
         self, variables: Params, batch: Batch, key: Array, *, step: Array | int, train: bool

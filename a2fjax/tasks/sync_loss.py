@@ -12,6 +12,8 @@ training.
 
 The gradient goes into the motion only. An expert's variables are frozen and stand in the collection
 `COLLECTION`, which checkpoints leave out.
+
+A discriminator (`tasks.adversary`) is an expert that is trained at the same time.
 """
 
 from __future__ import annotations
@@ -31,18 +33,22 @@ from a2fjax.configuration import LossConfig
 from a2fjax.losses import WeightedSum
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
-from a2fjax.models.syncnet import channels, timing
+from a2fjax.models.syncnet import timing
 from a2fjax.models.syncnet.model import SyncModel
+from a2fjax.tasks import adversary as adversary_lib
+from a2fjax.tasks.adversary import Adversary
 from a2fjax.tasks.base import SingleMotionTask
 
 COLLECTION = "sync"
-"""Collection of the experts' variables, by position in `loss.sync`."""
+"""Collection of the experts' variables, by position in `loss.sync`, and of those variables of the
+discriminator that are not trained, under its name."""
 
 TERM = "sync"
 """Name of the first expert's term; the second's is "sync_2"."""
 
 RAMP = "sync_ramp"
-"""Name of the term that holds the share of the weights that counts at this step."""
+"""Name of the term that holds the share of the weights that counts at this step, those of experts
+and of the discriminator."""
 
 T = TypeVar("T", bound="SyncedMotionTask")
 
@@ -77,15 +83,7 @@ class LossExpert:
           items: [B] bool, items that count; None for all.
         """
         variables = jax.lax.stop_gradient(variables)
-        valid = batch.valid_frames()
-        observed = valid[..., None] & batch.channel_mask[:, None]
-        cached = batch.cached_features
-        truth = batch.replace(
-            motion=jnp.where(observed, batch.motion, 0.0),
-            cached_features={key: cached[own] for key, own in self.features.items()},
-        )
-        made = truth.replace(motion=jnp.where(observed, motion.astype(jnp.float32), 0.0))
-        statistics = channels.own_statistics(truth.motion, valid)
+        truth, made, statistics = timing.beside_truth(batch, motion, self.features)
         right = timing.compare(self.model, variables, truth, statistics)
         found = timing.compare(self.model, variables, made, statistics)
         counts = timing.countable(self.model, truth, statistics) & right.audible[:, 0]
@@ -103,34 +101,52 @@ class SyncedMotionTask(SingleMotionTask):
     Attributes:
       config: weights of the loss terms.
       experts: those of `config.sync`, in its order; () where nothing is trained.
+      adversary: the discriminator of `config.sync_adversary`; None where nothing is trained.
     """
 
     config: LossConfig
     experts: tuple[LossExpert, ...] = ()
+    adversary: Adversary | None = None
 
-    def with_experts(self: T, experts: Sequence[LossExpert]) -> T:
-        """Returns the task with other experts.
+    def with_experts(
+        self: T, experts: Sequence[LossExpert], adversary: Adversary | None = None
+    ) -> T:
+        """Returns the task with other experts and another discriminator.
 
         Raises:
           InputError: the task has no use for them.
         """
         task = copy.copy(self)
         task.experts = tuple(experts)
+        task.adversary = adversary
         return task
+
+    @property
+    def auxiliary(self) -> Adversary | None:
+        """The discriminator, if any."""
+        return self.adversary
 
     @property
     def frozen(self) -> tuple[str, ...]:
         """Patterns of the frozen variables, with the experts'."""
-        return (*super().frozen, *((f"^{COLLECTION}/",) if self.experts else ()))
+        return (*super().frozen, *((f"^{COLLECTION}/",) if self._judged else ()))
 
     @property
     def pretrained(self) -> Params:
-        """Pretrained weights of the encoders, and the experts' variables."""
+        """Pretrained weights of the encoders, the experts and the discriminator."""
         own = super().pretrained
-        if not self.experts:
+        if not self._judged:
             return own
         every = {str(i): expert.variables for i, expert in enumerate(self.experts)}
-        return params_lib.merge(own, {COLLECTION: every})
+        made = self.adversary
+        if made is None:
+            return params_lib.merge(own, {COLLECTION: every})
+        every[made.collection] = made.frozen
+        return params_lib.merge(own, {COLLECTION: every, made.collection: made.params})
+
+    @property
+    def _judged(self) -> bool:
+        return bool(self.experts) or self.adversary is not None
 
     def sync_terms(
         self,
@@ -142,42 +158,50 @@ class SyncedMotionTask(SingleMotionTask):
         train: bool,
         items: Array | None = None,
     ) -> dict[str, WeightedSum]:
-        """Returns the term of each expert and `RAMP`; {} without experts.
+        """Returns the term of each expert, those of the discriminator, and `RAMP`; {} without both.
 
-        Held-out losses have the whole weights, so that those of different steps compare.
+        Held-out losses have the whole weights, so that those of different steps compare. They have
+        no terms of the discriminator, which judges every step otherwise.
 
         Args:
           variables: with the collection `COLLECTION`.
           motion: [B, T, 72] predicted, in rig units.
           batch: the batch; see `a2fjax.batch.Batch`.
           step: number of finished updates.
-          train: whether `config.sync_start` and `config.sync_ramp` apply.
+          train: whether `config.sync_start` and `config.sync_ramp` apply, and the discriminator.
           items: [B] bool, items that count; None for all.
         """
-        if not self.experts:
+        if not self._judged:
             return {}
         terms = {
             name: expert.term(variables[COLLECTION][str(i)], motion, batch, items)
             for i, (name, expert) in enumerate(zip(self._names(), self.experts, strict=True))
         }
+        if self.adversary is not None and train:
+            name = self.adversary.collection
+            terms |= self.adversary.terms(
+                variables[name], variables[COLLECTION][name], motion, batch, items
+            )
         share = ramp(self.config, step) if train else jnp.ones(())
         return {**terms, RAMP: WeightedSum(share, jnp.ones(()))}
 
     def sync_total(self, terms: Mapping[str, WeightedSum]) -> Array:
-        """Returns the experts' share of the scalar that is minimised."""
-        if not self.experts:
+        """Returns the share of experts and discriminator in the scalar that the model minimises."""
+        if not self._judged:
             return jnp.zeros(())
         values = [
             self.config.sync_weight(i) * terms[name].value for i, name in enumerate(self._names())
         ]
+        if adversary_lib.TERM in terms:
+            values.append(self.config.sync_adversary_weight * terms[adversary_lib.TERM].value)
         return jax.lax.stop_gradient(terms[RAMP].value) * sum(values, jnp.zeros(()))
 
     def _names(self) -> list[str]:
         return [TERM + (f"_{i + 1}" if i else "") for i in range(len(self.experts))]
 
     def others(self, terms: Mapping[str, WeightedSum]) -> dict[str, WeightedSum]:
-        """Returns the terms that are not of experts."""
-        own = {*self._names(), RAMP} if self.experts else set()
+        """Returns the terms that are neither of experts nor of the discriminator."""
+        own = {*self._names(), RAMP, *adversary_lib.NAMES} if self._judged else set()
         return {name: term for name, term in terms.items() if name not in own}
 
 

@@ -99,8 +99,7 @@ class SyncnetTask(SingleModelTask):
 
         params = variables["params"]
         scale = jnp.exp(jnp.minimum(params["log_scale"], np.log(LARGEST_SCALE)))
-        known = jax.lax.stop_gradient(scores) + params["match_bias"]
-        known = MATCH_SCALE * params["match_scale"] * known
+        known = match_logits(params, jax.lax.stop_gradient(scores))
         terms = {
             "shifted": contrast.info_nce(scale * scores, right, candidates, counts),
             "shifted_chance": contrast.chance(right, candidates, counts),
@@ -167,6 +166,16 @@ class SyncnetTask(SingleModelTask):
         """Returns what looks wrong, by name; see `sync_health`."""
         people = len(self.model.constants["people_mean"])
         return sync_health.warnings(self.model.config, step, values, people=people)
+
+
+def match_logits(params: Params, scores: Array) -> Array:
+    """Returns scores with the learned scale and bias: above 0 for windows in step.
+
+    Args:
+      params: of the network, with "match_scale" and "match_bias".
+      scores: any shape, in [-1, 1].
+    """
+    return MATCH_SCALE * params["match_scale"] * (scores + params["match_bias"])
 
 
 def _health(

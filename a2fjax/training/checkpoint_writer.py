@@ -30,6 +30,7 @@ from a2fjax.errors import InputError, WorkFailed
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.training import checkpoints, checksums, orbax_errors
+from a2fjax.training.auxiliary import AuxiliaryState
 from a2fjax.training.state import TrainState
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -81,7 +82,7 @@ class CheckpointWriter:
             raise InputError(f"{self._folder}: cannot be written ({error.strerror})") from None
         self._manager = ocp.CheckpointManager(
             epath.Path(self._folder),
-            item_names=("params", "ema", "opt", "meta"),
+            item_names=("params", "ema", "opt", "auxiliary", "meta"),
             options=ocp.CheckpointManagerOptions(
                 save_decision_policy=managers.FixedIntervalPolicy(1),  # The loop decides.
                 preservation_policy=managers.AnyPreservationPolicy(keep),
@@ -138,6 +139,8 @@ class CheckpointWriter:
             "ema": state.merged(average=True),
             "opt": state.opt_state,
         }
+        if state.auxiliary is not None:
+            items["auxiliary"] = _as_dict(state.auxiliary)
         meta = {
             **meta,
             "step": step,
@@ -206,6 +209,8 @@ class CheckpointWriter:
         if abstract.ema is not None:
             average = params_lib.merge(abstract.ema, fixed)
             items["ema"] = ocp.args.StandardRestore(average)
+        if abstract.auxiliary is not None:
+            items["auxiliary"] = ocp.args.StandardRestore(_as_dict(abstract.auxiliary))
         try:
             items_read = self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # noqa: BLE001 - damage shows as many kinds of errors
@@ -215,8 +220,9 @@ class CheckpointWriter:
         frozen = params_lib.restrict(items_read["params"], fixed)
         frozen = params_lib.merge(frozen, elsewhere or {})
         ema = None if abstract.ema is None else params_lib.restrict(items_read["ema"], abstract.ema)
+        beside = abstract.auxiliary and AuxiliaryState(**items_read["auxiliary"])
         count = jax.device_put(np.int32(step), abstract.step.sharding)
-        return TrainState(count, params, frozen, items_read["opt"], ema), meta
+        return TrainState(count, params, frozen, items_read["opt"], ema, beside), meta
 
     def settle(self) -> None:
         """Waits for a running save, whether it succeeds or not."""
@@ -262,3 +268,7 @@ class CheckpointWriter:
             f"checkpoint {self._writing} of {self._folder.parent} could not be written "
             f"({why}); {last}"
         )
+
+
+def _as_dict(state: AuxiliaryState) -> dict[str, Any]:
+    return {"params": state.params, "opt_state": state.opt_state}

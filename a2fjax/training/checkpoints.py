@@ -7,6 +7,8 @@
                                     sync experts, which are runs of their own
                           /ema      averaged parameters for evaluation, inference and export
                           /opt      optimiser state
+                          /auxiliary  parameters and optimiser state of a network that is trained
+                                    beside the model, if any
                           /meta     JSON: step, rig, configuration, data, metrics, versions,
                                     checksums of all tensors and of the meta itself
 
@@ -192,7 +194,7 @@ def _spell(leaf: Any) -> str:
 
 
 def _reader() -> ocp.Checkpointer:
-    trees = {item: ocp.PyTreeCheckpointHandler() for item in (*ITEMS, "opt")}
+    trees = {item: ocp.PyTreeCheckpointHandler() for item in (*ITEMS, "opt", "auxiliary")}
     handler = ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler())
     return ocp.Checkpointer(handler)
 

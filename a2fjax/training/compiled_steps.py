@@ -23,6 +23,7 @@ from a2fjax.models import flops as cost
 from a2fjax.models.params import Params
 from a2fjax.sharding import device_mesh
 from a2fjax.tasks.base import Task
+from a2fjax.training import auxiliary
 from a2fjax.training import optimizer as optimizer_lib
 from a2fjax.training import state as state_lib
 from a2fjax.training import step as step_lib
@@ -66,7 +67,8 @@ def build_mesh(
 def state_bytes(config: Config, task: Task, spec: Batch) -> int:
     """Returns the size in bytes of a training state and a gradient, from shapes alone."""
     state = jax.eval_shape(_creation(config, task)[0], spec, task.pretrained)
-    leaves = [*jax.tree.leaves(state), *jax.tree.leaves(state.params)]
+    trained = auxiliary.trained(state.params, state.auxiliary)
+    leaves = [*jax.tree.leaves(state), *jax.tree.leaves(trained)]
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
@@ -75,7 +77,9 @@ def _creation(config: Config, task: Task) -> tuple[Callable[..., TrainState], An
     factor = 1.0 if encoder.train_from is None else encoder.learning_rate
     optimizer = optimizer_lib.build(config.optim, config.steps, factor)
     average = config.optim.ema_decay > 0
-    create = functools.partial(state_lib.create, task, optimizer, seed=config.seed, average=average)
+    create = functools.partial(
+        state_lib.create, task, optimizer, seed=config.seed, average=average, steps=config.steps
+    )
     return create, optimizer
 
 
@@ -114,7 +118,7 @@ class CompiledSteps:
         stop_flags = jax.ShapeDtypeStruct((mesh.size, len(STOP_FLAGS)), jnp.int32)
         self.stop_flags = device_mesh.with_shardings(stop_flags, self.batch_sharding)
         everywhere = device_mesh.replicated(mesh)
-        update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings.params)
+        update = step_lib.make_train_step(task, optimizer, config, mesh, self.shardings)
         measure = step_lib.make_eval_step(task, config.seed)
 
         def combine(stop_flags: jax.Array) -> jax.Array:

@@ -18,6 +18,8 @@ from a2fjax.batch import Batch
 from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.tasks.base import Task
+from a2fjax.training import auxiliary
+from a2fjax.training.auxiliary import AuxiliaryState
 
 
 @flax.struct.dataclass
@@ -30,6 +32,7 @@ class TrainState:
       frozen: parameters that are not trained; they have no gradient, optimiser state or average.
       opt_state: optimiser state of `params`.
       ema: exponential moving average of `params`, or None if the run keeps none.
+      auxiliary: state of the network that the task trains beside its model, or None.
     """
 
     step: jax.Array
@@ -37,9 +40,10 @@ class TrainState:
     frozen: Params
     opt_state: optax.OptState
     ema: Params | None
+    auxiliary: AuxiliaryState | None = None
 
     def merged(self, *, average: bool) -> Params:
-        """Returns all parameters, including constants; averaged if requested and available."""
+        """Returns all of the model, including constants; averaged if requested and available."""
         trained = self.ema if average and self.ema is not None else self.params
         return params_lib.merge(trained, self.frozen)
 
@@ -62,6 +66,7 @@ def create(
     *,
     seed: int,
     average: bool,
+    steps: int = 0,
 ) -> TrainState:
     """Returns the initial state; a pure function that runs under `jit` and `eval_shape`.
 
@@ -73,8 +78,10 @@ def create(
         an argument so that they do not become constants of the compiled program.
       seed: seed of the parameters.
       average: whether to keep an exponential moving average.
+      steps: updates of the whole run, for the task's auxiliary network.
     """
     params = params_lib.overlay(task.init(stream(seed, "init", 0), batch), pretrained or {})
+    params, beside = auxiliary.split(task.auxiliary, params)
     trained, frozen = params_lib.split(params, task.frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -82,6 +89,7 @@ def create(
         frozen=frozen,
         opt_state=optimizer.init(trained),
         ema=jax.tree.map(jnp.copy, trained) if average else None,
+        auxiliary=auxiliary.create(task.auxiliary, steps, beside),
     )
 
 

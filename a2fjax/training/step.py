@@ -18,6 +18,7 @@ from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.sharding import constraints
 from a2fjax.tasks.base import Task
+from a2fjax.training import auxiliary
 from a2fjax.training import optimizer as optimizer_lib
 from a2fjax.training.state import TrainState, ema_update, stream
 
@@ -30,7 +31,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: Config,
     mesh: Mesh | None = None,
-    shardings: Any = None,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the training step: (state, batch) -> (updated state, metrics).
 
@@ -40,13 +41,17 @@ def make_train_step(
     each group of parameters ("grad_norm/<group>" ...), "lr"; and "finite" (bool), which is False
     if the loss, a gradient or a parameter is not finite.
 
+    An auxiliary network of the task gets its update in the same step, with its own optimiser.
+    "loss" is the model's alone, and the network's norms are "grad_norm/<its collection>" ...
+
     Args:
       task: computes the loss.
       optimizer: optimiser from `optimizer.build`.
       config: configuration of the run.
       mesh: device mesh of the batch, used to shard the parts of `config.accumulate`.
-      shardings: shardings of the trained parameters, which are applied to their gradients too.
+      shardings: shardings of the state; those of parameters are applied to their gradients too.
     """
+    network = task.auxiliary
     schedule = optimizer_lib.learning_rate(config.optim, config.steps)
     encoder = config.audio.encoder
 
@@ -58,21 +63,29 @@ def make_train_step(
                 # Gather the parameters once. Otherwise the compiler moves activations to the
                 # parameter shards, which is many times the traffic.
                 params = constraints.replicate(params_lib.merge(trained, state.frozen))
-                return task.loss(params, part, key, step=state.step, train=True)
+                total, terms = task.loss(params, part, key, step=state.step, train=True)
+                return total if network is None else total + network.total(terms), terms
 
             if config.remat == "none":
                 return forward(trained)
             kept = jax.checkpoint_policies.dots_saveable
             return jax.checkpoint(forward, policy=kept)(trained)
 
+        def both(terms: Terms) -> jax.Array:
+            total = task.total(terms)
+            return total if network is None else total + network.total(terms)
+
+        trained = auxiliary.trained(state.params, state.auxiliary)
         if config.accumulate == 1:
-            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
+            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key)
         else:
             total, terms, grads = _accumulated(
-                loss, task, state.params, batch, key, config.accumulate, mesh
+                loss, both, trained, batch, key, config.accumulate, mesh
             )
         if shardings is not None:
-            grads = jax.lax.with_sharding_constraint(grads, shardings)
+            places = auxiliary.trained(shardings.params, shardings.auxiliary)
+            grads = jax.lax.with_sharding_constraint(grads, places)
+        grads, beside = auxiliary.split(network, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -86,11 +99,15 @@ def make_train_step(
             **_norms("param_norm", params),
             "lr": jnp.asarray(schedule(state.step)),
         }
+        trained_beside = state.auxiliary
+        if network is not None and trained_beside is not None:
+            trained_beside, norms = auxiliary.update(network, config.steps, trained_beside, beside)
+            metrics |= {**norms, "loss": task.total(terms)}
         if "encoders" in state.params:
             metrics["lr/encoders"] = metrics["lr"] * encoder.learning_rate
         metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
         finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
-        after = TrainState(state.step + 1, params, state.frozen, opt_state, ema)
+        after = TrainState(state.step + 1, params, state.frozen, opt_state, ema, trained_beside)
         return after, {**metrics, "finite": finite}
 
     return train_step
@@ -115,7 +132,7 @@ def _norms(name: str, tree: Params) -> Metrics:
 
 def _accumulated(
     loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Terms]],
-    task: Task,
+    total: Callable[[Terms], jax.Array],
     trained: Params,
     batch: Batch,
     key: jax.Array,
@@ -150,7 +167,7 @@ def _accumulated(
     for index in range(parts):
         part_terms = loss(trained, stacked.select(index), keys[index])[1]
         whole = losses.merge(whole, part_terms) if whole else part_terms
-    factors = jax.grad(task.total)(jax.lax.stop_gradient(whole))
+    factors = jax.grad(total)(jax.lax.stop_gradient(whole))
 
     def weighted(trained: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Terms]:
         terms = loss(trained, batch, key)[1]
@@ -164,7 +181,7 @@ def _accumulated(
 
     start = jax.tree.map(jnp.zeros_like, (trained, whole))
     (grads, terms), _ = jax.lax.scan(body, start, (stacked, keys))
-    return task.total(terms), terms, grads
+    return total(terms), terms, grads
 
 
 def make_eval_step(task: Task, seed: int) -> Callable[[TrainState, Batch, jax.Array], Terms]:

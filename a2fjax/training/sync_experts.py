@@ -26,6 +26,8 @@ class LoadedExpert:
       step: of the checkpoint.
       weights: `verdict.fingerprint` of the variables.
       passed: whether the gate was passed; False for an expert loaded unchecked without.
+      problem: why not, as one line: the line of the gate that failed; "" if it passed or was not
+        asked.
     """
 
     expert: NetworkExpert
@@ -33,6 +35,7 @@ class LoadedExpert:
     step: int
     weights: str
     passed: bool
+    problem: str = ""
 
 
 def is_expert(config: config_lib.Config) -> bool:
@@ -67,7 +70,7 @@ def load(run: str | Path, step: int | None = None) -> LoadedExpert:
 
 
 def load_checked(
-    run: str | Path, step: int | None = None, *, unchecked: bool = False
+    run: str | Path, step: int | None = None, *, unchecked: bool = False, flag: str = ""
 ) -> LoadedExpert:
     """Loads an expert that passed the gate, for use as loss, judge or aligner.
 
@@ -75,6 +78,7 @@ def load_checked(
       run: run folder.
       step: of the checkpoint; None for the newest.
       unchecked: takes one that did not pass as well; reports then say so.
+      flag: what a command takes for `unchecked`; the message of a gate not passed then names it.
 
     Raises:
       InputError: as `load`, or the gate was not passed: the line of the table that failed.
@@ -88,8 +92,9 @@ def load_checked(
     loaded = load(run, step)
     try:
         verdict.check(run, loaded.step, loaded.weights)
-    except InputError:
+    except InputError as error:
         if not unchecked:
-            raise
-        return loaded
+            way = f"; or take it unchecked: {flag}" if flag else ""
+            raise InputError(f"{error}{way}") from None
+        return dataclasses.replace(loaded, problem=str(error))
     return dataclasses.replace(loaded, passed=True)

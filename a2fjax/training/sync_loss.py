@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,9 +21,12 @@ from a2fjax.data.dataset import ClipSource
 from a2fjax.encoders.feature_names import feature_keys
 from a2fjax.errors import InputError
 from a2fjax.models.audio_features import COLLECTION as ENCODERS
+from a2fjax.models.params import Params
 from a2fjax.models.pretrained import Encoders
 from a2fjax.models.syncnet import timing
+from a2fjax.models.syncnet.model import SyncModel, Syncnet
 from a2fjax.sync import normalisation
+from a2fjax.tasks.adversary import Adversary, first_params
 from a2fjax.tasks.base import Task
 from a2fjax.tasks.sync_loss import LossExpert, SyncedMotionTask
 from a2fjax.training import starting_point, sync_experts
@@ -33,6 +35,9 @@ from a2fjax.training.sync_experts import LoadedExpert
 
 FILE = "sync_experts.json"
 """Name of the record in a run folder."""
+
+LEAST_DIFFERENCE = 0.05
+"""Least difference between the mean scores of true and of other motion for a discriminator."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Record:
       weights: `sync.verdict.fingerprint` of its variables.
       passed: whether it had passed its gate.
       scale, gap: constants of its term; see `sync.normalisation`.
+      start: the mean scores "right" and "wrong" (`sync.normalisation`) of an expert that a
+        discriminator started from; None for an expert of `loss.sync`.
     """
 
     run: str
@@ -55,6 +62,7 @@ class Record:
     passed: bool
     scale: float
     gap: float
+    start: tuple[float, float] | None = None
 
 
 def recorded(run: str | Path) -> list[Record]:
@@ -82,7 +90,7 @@ def write(run: Path, experts: Sequence[Record]) -> None:
 def attach(
     task: Task, config: Config, workdir: Path, encoders: Encoders
 ) -> tuple[Task, list[Record]]:
-    """Returns the task with the experts of `config.loss.sync`, and their records.
+    """Returns the task with the experts of `config.loss`, and their records.
 
     Every process of a run calls this; the first one measures the constants of the terms.
 
@@ -94,15 +102,17 @@ def attach(
 
     Raises:
       InputError: the task takes no experts; an expert that cannot be loaded, failed its gate, does
-        not fit the run's windows and features, or has other weights than the run began with.
+        not fit the run's windows and features, or has other weights than the run began with; a
+        discriminator that does not start from a contrastive expert.
     """
-    names = config.loss.sync
+    names = config.loss.sync_runs
     if not names:
         return task, []
     if not isinstance(task, SyncedMotionTask):
         raise InputError(
-            f"config: loss.sync with model.kind={config.model.kind!r}: only regression and "
-            "diffusion have losses by sync experts; leave it out"
+            f"config: loss.{'sync' if config.loss.sync else 'sync_adversary'} with "
+            f"model.kind={config.model.kind!r}: only regression and diffusion have losses by sync "
+            "experts; leave it out"
         )
     task.with_experts(())  # Refuses before anything is read.
     before: list[Record] = []
@@ -114,21 +124,62 @@ def attach(
                 "which the run began with; restore the file"
             )
     loaded = [_load(config, name, before[i] if before else None) for i, name in enumerate(names)]
+    if config.loss.sync_adversary and not isinstance(loaded[-1].expert.model, Syncnet):
+        raise InputError(
+            f"config: loss.sync_adversary={names[-1]!r}: holds a {loaded[-1].expert.name!r}; "
+            "expected a contrastive expert ('syncnet')"
+        )
     keys = [
         _feature_keys(config, name, one, encoders) for name, one in zip(names, loaded, strict=True)
     ]
     records = before or _measured(config, loaded)
-    experts = []
+    experts: list[LossExpert] = []
+    adversary = None
     for one, record, features in zip(loaded, records, keys, strict=True):
         variables = {k: v for k, v in one.expert.variables.items() if k != ENCODERS or not features}
         plain = jax.tree.map(np.asarray, variables)
-        experts.append(LossExpert(one.expert.model, plain, record.scale, record.gap, features))
-    return task.with_experts(experts), records
+        model = one.expert.model
+        if record.start is None:
+            experts.append(LossExpert(model, plain, record.scale, record.gap, features))
+        else:
+            adversary = _adversary(config, model, record, plain, features)
+    return task.with_experts(experts, adversary), records
+
+
+def _adversary(
+    config: Config,
+    model: SyncModel,
+    record: Record,
+    variables: Params,
+    features: Mapping[str, str],
+) -> Adversary:
+    """Returns the discriminator that starts from an expert.
+
+    Raises:
+      InputError: the expert gives true motion hardly higher scores than that of other clips.
+    """
+    assert isinstance(model, Syncnet)
+    right, wrong = record.start or (0.0, 0.0)
+    if not right - wrong >= LEAST_DIFFERENCE:
+        raise InputError(
+            f"config: loss.sync_adversary={record.run!r}: gives true motion a mean score of "
+            f"{right:.3f} and that of other clips {wrong:.3f}; expected {LEAST_DIFFERENCE} more"
+        )
+    return Adversary(
+        model,
+        params=first_params(variables["params"], right, wrong),
+        frozen={k: v for k, v in variables.items() if k != "params"},
+        optim=dataclasses.replace(config.optim, learning_rate=config.loss.sync_adversary_rate),
+        penalty=config.loss.sync_adversary_penalty,
+        features=features,
+    )
 
 
 def _load(config: Config, name: str, before: Record | None) -> LoadedExpert:
     if before is None:
-        found = sync_experts.load_checked(name, unchecked=config.loss.sync_unchecked)
+        found = sync_experts.load_checked(
+            name, unchecked=config.loss.sync_unchecked, flag="--config.loss.sync_unchecked=true"
+        )
     else:  # Its gate counted when the run began; now the weights must be the same.
         found = sync_experts.load_checked(name, before.step, unchecked=True)
         if found.weights != before.weights:
@@ -173,14 +224,17 @@ def _feature_keys(
 
 def _measured(config: Config, loaded: Sequence[LoadedExpert]) -> list[Record]:
     """Returns the records of a new run, with constants from one process."""
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, float]] = []
     if jax.process_index() == 0:
         source = ClipSource(config.data.shards, config.data.split)
-        for name, one in zip(config.loss.sync, loaded, strict=True):
-            made = normalisation.measure(one.expert, source, name=f"sync expert {name}")
+        for run, one in zip(config.loss.sync_runs, loaded, strict=True):
+            made = normalisation.measure(one.expert, source, name=f"sync expert {run}")
             found.append(dataclasses.asdict(made))
     found = broadcast.broadcast_from_first(found)
-    return [
-        Record(name, one.expert.name, one.step, one.weights, one.passed, **values)
-        for name, one, values in zip(config.loss.sync, loaded, found, strict=True)
-    ]
+    records = []
+    for i, (one, values) in enumerate(zip(loaded, found, strict=True)):
+        start = (values["right"], values["wrong"]) if i >= len(config.loss.sync) else None
+        run, kind = config.loss.sync_runs[i], one.expert.name
+        constants = (values["scale"], values["gap"], start)
+        records.append(Record(run, kind, one.step, one.weights, one.passed, *constants))
+    return records

@@ -88,7 +88,7 @@ def train(
             encoders = starting_point.load_encoders(config, workdir)
             task = starting_point.build_task(config, workdir, encoders)
             task, experts = sync_loss.attach(task, config, workdir, encoders)
-        elif config.loss.sync:
+        elif config.loss.sync_runs:
             raise InputError("config: loss.sync: a task object has its own losses; give a class")
         initial = starting_point.initial_params(config, workdir)
         if inputs is None:

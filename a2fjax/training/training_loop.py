@@ -22,8 +22,8 @@ from a2fjax.models import params as params_lib
 from a2fjax.models.params import Params
 from a2fjax.sharding.hardware import peak
 from a2fjax.tasks.base import Task
+from a2fjax.training import auxiliary, evaluation, run_dir, starting_point
 from a2fjax.training import checkpoints as checkpoints_lib
-from a2fjax.training import evaluation, run_dir, starting_point
 from a2fjax.training.checkpoint_writer import CheckpointWriter
 from a2fjax.training.clock import Clock
 from a2fjax.training.compiled_steps import STOP_FLAGS, CompiledSteps, requested
@@ -100,7 +100,8 @@ class TrainingLoop:
 
         self.compiled_steps = CompiledSteps(self.config, task, inputs.spec(), mesh)
         self.abstract, self.pretrained = self.compiled_steps.abstract, task.pretrained
-        self.all_params = params_lib.merge(self.abstract.params, self.abstract.frozen)
+        trained = auxiliary.trained(self.abstract.params, self.abstract.auxiliary)
+        self.all_params = params_lib.merge(trained, self.abstract.frozen)
         name = f"init_from={self.config.init_from}"
         self.initial = starting_point.merge_initial(
             task, self.pretrained, initial, self.all_params, name=name

@@ -31,12 +31,14 @@ class SyncExpert:
       step: of the checkpoint.
       weights: fingerprint of its variables.
       passed: whether it passed its gate.
+      problem: why not, as one line; "" if it passed.
     """
 
     run: str
     step: int
     weights: str
     passed: bool
+    problem: str = ""
 
     def load(self) -> Expert:
         """Loads the expert, once in a process.
@@ -68,7 +70,7 @@ def find(settings: BuildSettings, run: executor.Run, log: WriteLine) -> SyncExpe
     if not found.passed:
         log(
             f"warning: {settings.sync}: has not passed the gate (sync_unchecked): its offsets are "
-            "not to be relied on"
+            f"not to be relied on: {found.problem}"
         )
     return found
 
@@ -79,13 +81,13 @@ def _check(job: tuple[str, str, bool]) -> SyncExpert:
     from a2fjax.training import sync_experts
 
     try:
-        loaded = sync_experts.load_checked(run, unchecked=unchecked)
+        loaded = sync_experts.load_checked(
+            run, unchecked=unchecked, flag="--config.sync_unchecked=true"
+        )
     except InputError as error:
-        line = str(error).replace(run, given)
-        if " the gate" in line or "of other weights" in line:
-            line += "; or take it unchecked: --config.sync_unchecked=true"
-        raise InputError(line) from None
-    return SyncExpert(run, loaded.step, loaded.weights, loaded.passed)
+        raise InputError(str(error).replace(run, given)) from None
+    problem = loaded.problem.replace(run, given)
+    return SyncExpert(run, loaded.step, loaded.weights, loaded.passed, problem)
 
 
 @functools.lru_cache(maxsize=1)

@@ -101,7 +101,8 @@ def _judged(
     for name, signal in signals.items():
         if signal.slate:
             continue
-        summary = expert_offset.summary(found[name].method, said[name], rules)
+        made = expert_offset.decide(found[name].method, said[name], rules)
+        summary = expert_offset.summary(said[name], made)
         summaries[name] = {**summary, "votes_key": votes.get(name, "")}
-        after[name] = expert_offset.apply(signal, found[name], said[name], rules)
+        after[name] = expert_offset.apply(signal, found[name], said[name], made, rules)
     return after, summaries

@@ -123,9 +123,10 @@ def decide(method: str, said: Said, rules: Rules) -> Decision:
     return Decision(0.0, False, why, told)
 
 
-def apply(signal: clocks.Signals, clock: clocks.Clock, said: Said, rules: Rules) -> clocks.Clock:
-    """Returns the clock of a take after the decision, with its note."""
-    made = decide(clock.method, said, rules)
+def apply(
+    signal: clocks.Signals, clock: clocks.Clock, said: Said, made: Decision, rules: Rules
+) -> clocks.Clock:
+    """Returns the clock of a take after the decision `made`, with its note."""
     if made.moved and said.shared is not None:
         clock = dataclasses.replace(
             clock,
@@ -141,15 +142,15 @@ def apply(signal: clocks.Signals, clock: clocks.Clock, said: Said, rules: Rules)
     return clock
 
 
-def summary(method: str, said: Said, rules: Rules) -> dict[str, object]:
-    """Returns what the report says of a take, as JSON values.
+def summary(said: Said, made: Decision) -> dict[str, object]:
+    """Returns what the report says of a take and of what became of it, as JSON values.
 
     Returns:
       "seconds", "low", "high", "confidence", "votes" of the take, or of its recording where it says
       too little by itself (None without speech); "by": "take", "recording" or ""; "moved" (s) and
       "why".
     """
-    made, best = decide(method, said, rules), said.best
+    best = said.best
     values = {f.name: getattr(best, f.name, None) for f in dataclasses.fields(Offset)}
     by = "" if best is None else "take" if said.own is not None else "recording"
     return {**values, "by": by, "moved": made.moved, "why": made.why}

@@ -36,7 +36,7 @@ def configurations(resolved_all: Sequence[Resolved], target: Target) -> None:
         config = resolved.config
         schedule = (config.steps, config.optim.warmup_steps)
         shared = (config.data, config.eval, config.sharding, config.audio.features)
-        text = repr((*shared, config.init_from, config.loss.sync, schedule))
+        text = repr((*shared, config.init_from, config.loss.sync_runs, schedule))
         if text not in checked:
             checked.add(text)
             training(
@@ -103,8 +103,8 @@ def training(
             preflight_features.absolute(folder, "config: data.shards", remote)
         if config.init_from:
             preflight_features.absolute(config.init_from, "config: init_from", remote)
-        for run in config.loss.sync:
-            preflight_features.absolute(run, "config: loss.sync", remote)
+        for key, run in _experts(config):
+            preflight_features.absolute(run, f"config: {key}", remote)
         for feature in config.audio.features:
             path = feature.partition(":")[2]
             if path and not preflight_features.HUB_NAME.fullmatch(path):
@@ -119,9 +119,16 @@ def training(
         start = config.init_from
         if start and not dependent and not (Path(start) / "config.json").is_file():
             raise InputError(f"config: init_from={start!r}: is no run (it has no config.json)")
-        for run in () if dependent else config.loss.sync:
+        for key, run in () if dependent else _experts(config):
             if not (Path(run) / "config.json").is_file():
-                raise InputError(f"config: loss.sync={run!r}: is no run (it has no config.json)")
+                raise InputError(f"config: {key}={run!r}: is no run (it has no config.json)")
+
+
+def _experts(config: Config) -> list[tuple[str, str]]:
+    """Returns the key of each sync expert that the loss reads, and its run folder."""
+    loss = config.loss
+    beside = [("loss.sync_adversary", loss.sync_adversary)] if loss.sync_adversary else []
+    return [*(("loss.sync", run) for run in loss.sync), *beside]
 
 
 def batch(config: Config, resources: Resources) -> None:

@@ -21,6 +21,10 @@ def said(seconds, **more):
     return Said(found, found)
 
 
+def applied(signal, clock, case, rules):
+    return expert_offset.apply(signal, clock, case, decide(clock.method, case, rules), rules)
+
+
 @pytest.mark.parametrize("method", ["timecode", "speech", "agreement", "none"])
 @pytest.mark.parametrize("seconds", [0.2, 0.08, -0.08, 0.012])
 def test_a_sure_offset_moves_what_other_evidence_gave(method, seconds):
@@ -52,15 +56,15 @@ def test_what_is_not_moved(method, case, why):
 def test_a_take_that_says_nothing_moves_with_the_others_and_is_not_0():
     case = Said(None, offset(0.08), shares=True)
     assert decide("none", case, FIX).moved == 0.08
-    shown = expert_offset.summary("none", case, FIX)
+    shown = expert_offset.summary(case, decide("none", case, FIX))
     assert shown["seconds"] is None and shown["low"] is None and shown["confidence"] is None
     assert shown["by"] == "" and shown["moved"] == 0.08
     # With some speech, its recording speaks for it; with enough, it speaks for itself.
     few = dataclasses.replace(case, votes=1)
-    shown = expert_offset.summary("none", few, FIX)
+    shown = expert_offset.summary(few, decide("none", few, FIX))
     assert shown["seconds"] == 0.08 and shown["by"] == "recording"
     enough = Said(offset(0.07), offset(0.08), shares=True, votes=4)
-    shown = expert_offset.summary("none", enough, FIX)
+    shown = expert_offset.summary(enough, decide("none", enough, FIX))
     assert shown["seconds"] == 0.07 and shown["by"] == "take" and shown["moved"] == 0.08
 
 
@@ -81,12 +85,12 @@ def signals(late=0.0, seconds=12.0):
 def test_the_clock_moves_later_by_what_the_sound_is_late():
     signal = signals()
     clock = clocks.Clock(0.03, "none", 0.2, error=0.5, notes=("before",))
-    after = expert_offset.apply(signal, clock, said(0.08), FIX)
+    after = applied(signal, clock, said(0.08), FIX)
     assert after.seconds == pytest.approx(0.11) and after.method == "sync"
     assert after.audio_times(np.array([1.0]))[0] == pytest.approx(1.11)
     assert after.confidence == 1.0 and after.spread == pytest.approx(0.005)
     assert after.notes[0] == "before" and after.notes[1].endswith("moved") and after.error < 0.02
-    told = expert_offset.apply(signal, clock, said(-0.08), REPORT)
+    told = applied(signal, clock, said(-0.08), REPORT)
     assert told == dataclasses.replace(clock, notes=("before", told.notes[1]))
     assert "80 ms early (-90 to -70 ms" in told.notes[1]
 
@@ -95,11 +99,11 @@ def test_the_expert_outweighs_lips_and_loudness_and_not_drift():
     signal = signals(late=0.15)
     (clock,) = clocks.estimate_clocks([signal], limit=0.1, least_confidence=0.5)
     assert clock.error > 0.1  # Lips and loudness contradict 0 s, which is used.
-    assert expert_offset.apply(signal, clock, said(0.0), FIX).error < 0.02
-    assert expert_offset.apply(signal, clock, said(0.0), REPORT).error == clock.error
+    assert applied(signal, clock, said(0.0), FIX).error < 0.02
+    assert applied(signal, clock, said(0.0), REPORT).error == clock.error
     for doubtful in (said(0.0, half=0.05), said(0.0, confidence=0.5), Said(None, None)):
-        assert expert_offset.apply(signal, clock, doubtful, FIX).error == clock.error
+        assert applied(signal, clock, doubtful, FIX).error == clock.error
     given = dataclasses.replace(clock, method="given")
-    assert expert_offset.apply(signal, given, said(0.0), FIX).error == clock.error
+    assert applied(signal, given, said(0.0), FIX).error == clock.error
     drifting = dataclasses.replace(clock, drift=0.01)
-    assert expert_offset.apply(signal, drifting, said(0.0), FIX).error > 0.05
+    assert applied(signal, drifting, said(0.0), FIX).error > 0.05

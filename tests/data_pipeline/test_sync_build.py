@@ -16,6 +16,7 @@ from data_pipeline import build
 from data_pipeline.quality.thresholds import Thresholds
 from data_pipeline.settings import BuildSettings, read_settings
 from data_pipeline.stages import sync_expert
+from data_pipeline.timing import expert_offset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 from coded import SHOWN, Coded, curves, face, sound  # noqa: E402
@@ -49,7 +50,8 @@ def expert(monkeypatch):
     weights = {"now": "one"}
 
     def check(job):
-        return sync_expert.SyncExpert(job[0], 7, weights["now"], passed=not job[2])
+        problem = "failed the gate at step 7: a line" if job[2] else ""
+        return sync_expert.SyncExpert(job[0], 7, weights["now"], not job[2], problem)
 
     monkeypatch.setattr(sync_expert, "_check", check)
     monkeypatch.setattr(sync_expert, "_load", lambda which: Coded())
@@ -146,10 +148,13 @@ def test_fix_moves_a_recording_as_one_and_a_second_build_asks_nothing(captures, 
     assert found["ann/hush"].extra["offset_s"] == 0.0  # It has no offset of its own.
 
 
-def test_a_given_offset_is_not_moved(captures, expert, tmp_path):
+def test_a_given_offset_is_not_moved(captures, expert, tmp_path, monkeypatch):
+    decide, asked = expert_offset.decide, []
+    monkeypatch.setattr(expert_offset, "decide", lambda *a: asked.append(a) or decide(*a))
     _, lines = built(captures, tmp_path / "o", sync="r", sync_offset="fix", offset="0.0")
     assert {c.extra["offset_s"] for c in clips(tmp_path / "o").values()} == {0.0}
     assert any("ann/a" in line and "the given offset decides" in line for line in lines)
+    assert len(asked) == len([*LATE, QUIET])  # once a take
 
 
 def test_another_expert_is_asked_again_and_off_asks_none(captures, expert, tmp_path):
@@ -194,7 +199,8 @@ def test_an_unchecked_expert_is_recorded(captures, expert, tmp_path):
     manifest, lines = built(captures, tmp_path / "out", sync="runs/sync", sync_unchecked=True)
     assert manifest.source["sync"]["gate_passed"] is False
     assert manifest.source["settings"]["sync_unchecked"] is True
-    assert any(line.startswith("warning: runs/sync: has not passed the gate") for line in lines)
+    (line,) = (x for x in lines if x.startswith("warning: runs/sync: has not passed the gate"))
+    assert line.endswith("not to be relied on: failed the gate at step 7: a line")
     assert any("step 7, which has not passed its gate: 6 of 7" in line for line in lines)
 
 
@@ -233,15 +239,23 @@ def test_what_is_no_expert_is_refused_before_anything_is_written(
     assert "empty is not a run folder (no config.json)" in refused("empty")
     from a2fjax.training import sync_experts
 
-    def failed(run, *, unchecked):
-        if not unchecked:
-            raise InputError(f"sync expert {run}: failed the gate at step 4: a line")
-        raise InputError(f"checkpoint {run}: made for rig 1, this version has 2")
+    def load(run, step):
+        if run.endswith("other"):
+            raise InputError(f"checkpoint {run}: made for rig 1 by the gate, this version has 2")
+        return sync_experts.LoadedExpert(None, None, 4, "ab", passed=False)
 
-    monkeypatch.setattr(sync_experts, "load_checked", failed)
+    def check(run, step, weights):
+        raise InputError(f"sync expert {run}: failed at step {step}: a line")
+
+    monkeypatch.setattr(sync_experts, "load", load)
+    monkeypatch.setattr(sync_experts.verdict, "check", check)
     line = refused("runs/sync")
     assert line.endswith(
-        "sync expert runs/sync: failed the gate at step 4: a line; or take it unchecked: "
+        "sync expert runs/sync: failed at step 4: a line; or take it unchecked: "
         "--config.sync_unchecked=true"
     )
-    assert "made for rig 1" in refused("runs/sync", "--config.sync_unchecked=true")
+    line = refused("runs/other")
+    assert "made for rig 1" in line and line.endswith("this version has 2")
+    assert sync_expert._check(("/x/runs/sync", "runs/sync", True)).problem == (
+        "sync expert runs/sync: failed at step 4: a line"
+    )

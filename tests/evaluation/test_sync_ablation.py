@@ -39,4 +39,7 @@ def test_one_table_says_what_the_arms_change():
     ]  # fmt: skip
     assert "RMSE +19" in conclusions[1] and "neither corr nor recall" in conclusions[2]
     assert list(ablation.arms("a", "")) == ["none", "contrastive"]
-    assert ablation.arms("a", "b")["both"] == ["a", "b"]
+    assert ablation.arms("a", "b")["both"] == {"sync": ["a", "b"]}
+    asked = ablation.arms("a", "", "c")
+    assert list(asked) == ["none", "contrastive", "adversarial"]
+    assert asked["adversarial"] == {"sync_adversary": ["c"]} and asked["none"] == {}

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
         (["--config.data.shards=none"], "none does not exist"),
         (["--config.init_from=none"], "init_from='none'"),
         (["--config.loss.sync=none"], "loss.sync='none': is no run"),
+        (["--config.loss.sync_adversary=none"], "loss.sync_adversary='none': is no run"),
         (["--config.optim.warmup_steps=3"], "expected fewer than steps=3"),
         (["--sweep", 'grid("steps", 3, 1)'], "optim.warmup_steps=1: expected fewer than steps=1"),
         (["--nodes", "2"], "--nodes: is for --scheduler kubernetes or slurm"),

@@ -1,4 +1,4 @@
-"""A regression run with the loss of an expert: refused, recorded, resumed, used without it."""
+"""Regression runs with experts in their loss: refused, recorded, resumed, used without them."""
 
 import json
 import shutil
@@ -39,7 +39,8 @@ def train_expert(shards, run, *more):
 
 def train(shards, run, expert, *more):
     command = ["train", "--config", "experiments/regression_v2_3.py", "--workdir", str(run)]
-    command += [f"--config.data.shards={shards}", f"--config.loss.sync={expert}"]
+    command += [f"--config.data.shards={shards}"]
+    command += [f"--config.loss.sync={expert}"] if expert else []
     return main.main([*command, "--config.steps=4", *MOTION, *more])
 
 
@@ -151,3 +152,43 @@ def test_a_trained_run_needs_no_expert(run, shards, expert, tmp_path, capsys):
         assert [e["passed"] for e in values["sync_experts"]] == [False]
     finally:
         shutil.move(away, expert)
+
+
+def stored(run, step):
+    """Returns the checksums of a checkpoint's tensors by item."""
+    return checkpoints.inspect(run / "checkpoints" / str(step), "params")[0]["checksums"]
+
+
+def test_a_run_with_a_discriminator_resumes_with_the_same_bits(shards, expert, tmp_path):
+    run, copy = tmp_path / "a", tmp_path / "b"
+    more = [f"--config.loss.sync_adversary={expert}", "--config.loss.sync_unchecked=true"]
+    more += ["--config.loss.sync_adversary_rate=0.01"]
+    assert train(shards, run, "", *more) == 0
+    (record,) = sync_loss.recorded(run)
+    assert record.weights == sync_experts.load(expert).weights and record.start is not None
+    assert record.start[0] > record.start[1] + 0.05
+    for item in ("params", "ema"):
+        assert set(checkpoints.load_params(run, item=item)[1]) == {"params", "constants"}
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints" / "4")
+    assert train(shards, copy, "", *more) == 0
+    assert stored(copy, 4) == stored(run, 4)
+    assert any(name.startswith("params/adversary/") for name in stored(run, 4)["auxiliary"])
+    assert stored(run, 4)["auxiliary"] != stored(run, 2)["auxiliary"]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "train/loss/adversary" in row]
+    assert len(trained) == 4 and all(row["train/grad_norm/adversary"] > 0 for row in trained)
+    assert all(0 < row["train/loss/adversary"] < 3 for row in trained)
+    assert not any(name.startswith("eval/loss/adversary") for row in rows for name in row)
+
+
+def test_a_discriminator_starts_from_a_contrastive_expert(shards, tmp_path, capsys):
+    inverse = tmp_path / "inverse"
+    command = ["train", "--config", "experiments/syncnet.py:inverse", "--workdir", str(inverse)]
+    given = [word for word in EXPERT if "embedding" not in word and "shift" not in word]
+    given = [word for word in given if "model.windows" not in word]
+    assert main.main([*command, *given, f"--config.data.shards={shards}", "--config.steps=6"]) == 0
+    adversary = [f"--config.loss.sync_adversary={inverse}", "--config.loss.sync_unchecked=true"]
+    assert train(shards, tmp_path / "a", "", *adversary) == 2
+    line = last_line(capsys)
+    assert f"loss.sync_adversary='{inverse}': holds a 'syncnet_inverse'; expected a con" in line

@@ -33,6 +33,7 @@ class ToyTask:
 
     frozen = FROZEN
     pretrained = {}
+    auxiliary = None
 
     def __init__(self, width=8):
         self.net = Net(width)

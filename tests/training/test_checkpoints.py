@@ -13,7 +13,7 @@ from a2fjax import rig, sealed_json
 from a2fjax.configuration import CheckpointConfig, Resolved, ShardingConfig
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.sharding import device_mesh
-from a2fjax.training import checkpoints, optimizer, orbax_errors, state
+from a2fjax.training import auxiliary, checkpoints, optimizer, orbax_errors, state
 from a2fjax.training.checkpoint_writer import CheckpointWriter
 
 
@@ -206,6 +206,32 @@ def test_late_errors_that_nobody_can_catch_are_dropped(monkeypatch, text):
 
     Late()
     assert [str(unraisable.exc_value) for unraisable in shown] == ["another"] * (text == "another")
+
+
+def test_an_auxiliary_network_is_kept_beside_the_model(run, made):
+    _, plain, _ = made
+    beside = auxiliary.AuxiliaryState(
+        {"rival": {"w": np.arange(3, dtype=np.float32)}}, {"count": np.int32(7)}
+    )
+    with CheckpointWriter(run, CheckpointConfig(keep_latest=9)) as writer:
+        first = writer.restore(8, plain)[0]
+        assert first.auxiliary is None and not (run / "checkpoints" / "8" / "auxiliary").exists()
+        writer.save(9, first.replace(auxiliary=beside), {"data": "x"}, {})
+        writer.wait()
+        place = jax.tree.leaves(plain.params)[0].sharding
+        shapes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), beside
+        )
+        again, meta = writer.restore(9, plain.replace(auxiliary=shapes))
+    for a, b in zip(*map(jax.tree.leaves, (again.params, first.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        again.auxiliary.params["rival"]["w"], np.arange(3, dtype=np.float32)
+    )
+    assert int(again.auxiliary.opt_state["count"]) == 7
+    assert set(meta["checksums"]["auxiliary"]) == {"params/rival/w", "opt_state/count"}
+    for item in checkpoints.ITEMS:
+        assert set(checkpoints.load_params(run, 9, item)[1]) == {"net", "constants"}
 
 
 def test_identities_described_otherwise_are_refused(run):

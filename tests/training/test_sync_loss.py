@@ -46,14 +46,14 @@ def asked(monkeypatch, network):
     """Experts of any folder; returns how each was asked for."""
     calls = []
 
-    def load(run, step=None, *, unchecked=False):
+    def load(run, step=None, *, unchecked=False, flag=""):
         calls.append((run, step, unchecked))
         settings, expert = network
         return LoadedExpert(expert, settings, step or 70, f"weights of {run}", passed=not unchecked)
 
     monkeypatch.setattr(sync_loss.sync_experts, "load_checked", load)
     monkeypatch.setattr(sync_loss, "ClipSource", lambda folders, split: None)
-    made = iter((Normalisation(10.0, 1.5), Normalisation(20.0, 0.5)) * 9)
+    made = iter((Normalisation(10.0, 1.5, 0.6, 0.1), Normalisation(20.0, 0.5, 0.7, 0.6)) * 9)
     monkeypatch.setattr(sync_loss.normalisation, "measure", lambda *_, **__: next(made))
     return calls
 
@@ -77,6 +77,22 @@ def test_experts_are_loaded_measured_and_recorded(asked, tmp_path):
     )
     attach(config(sync_unchecked=True), tmp_path)
     assert asked[2:] == [("runs/a", None, True), ("runs/b", None, True)]
+
+
+def test_a_discriminator_starts_from_the_last_expert(asked, tmp_path):
+    task, records = attach(config(sync=("runs/a",), sync_adversary="runs/a"), tmp_path)
+    assert [run for run, *_ in asked] == ["runs/a", "runs/a"] and len(task.experts) == 1
+    assert [record.start for record in records] == [None, (0.7, 0.6)]
+    made = task.auxiliary
+    assert made is task.adversary and made.optim.learning_rate == 2e-4
+    start = {k: float(made.params[k]) for k in ("match_scale", "match_bias")}
+    assert start == pytest.approx({"match_scale": 2.0, "match_bias": -0.65})
+    assert set(task.pretrained) == {"sync", "adversary"} and "params" not in made.frozen
+    sync_loss.write(tmp_path, records)
+    assert sync_loss.recorded(tmp_path) == records
+    near = [dataclasses.replace(r, start=r.start and (0.64, 0.6)) for r in records]
+    with pytest.raises(InputError, match="loss.sync_adversary='runs/a': gives true motion a mean"):
+        sync_loss._adversary(config(), task.experts[0].model, near[1], {"params": {}}, {})
 
 
 def test_a_resumed_run_takes_the_recorded_weights_and_constants(asked, tmp_path, monkeypatch):
@@ -149,6 +165,13 @@ def test_an_expert_that_hears_more_than_the_run_is_refused(monkeypatch):
         ({"sync_weights": -1.0}, "loss.sync_weights=-1.0: expected a value above 0"),
         ({"sync_least_alpha": 1.5}, "loss.sync_least_alpha=1.5"),
         ({"sync_wieghts": 1.0}, "sync_weights"),
+        (
+            {"sync_adversary_weight": 0.0},
+            "loss.sync_adversary_weight=0.0: expected a value above 0",
+        ),
+        ({"sync_adversary_rate": -1.0}, "loss.sync_adversary_rate=-1.0: expected a value above 0"),
+        ({"sync_adversary_penalty": -1.0}, "loss.sync_adversary_penalty=-1.0"),
+        ({"sync_adversry": "a"}, "sync_adversary"),
     ],
 )
 def test_settings_that_contradict_are_one_line(loss, message):

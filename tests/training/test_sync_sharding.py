@@ -1,4 +1,4 @@
-"""The loss by a sync expert on four pretended devices, in a process of their own."""
+"""Losses by an expert and a discriminator on four pretended devices, in a process of their own."""
 
 import os
 import subprocess
@@ -20,6 +20,7 @@ from a2fjax.configuration import (
 )
 from a2fjax.plan import collectives, hlo
 from a2fjax.sharding import device_mesh
+from a2fjax.tasks.adversary import Adversary, first_params
 from a2fjax.tasks.sync_loss import LossExpert
 from a2fjax.training.compiled_steps import CompiledSteps
 
@@ -44,9 +45,14 @@ config = Config(
         conv_layers=1, conv_width=16, recurrent_width=16, identity="none", dropout=0.0
     ),
     data=DataConfig(batch_size=ROWS, window_frames=FRAMES),
-    loss=LossConfig(sync=("runs/a",), sync_weights=(0.5,), sync_start=0, sync_ramp=0),
+    loss=LossConfig(
+        sync=("runs/a",), sync_weights=(0.5,), sync_start=0, sync_ramp=0, sync_adversary="runs/a"
+    ),
 )
-task = tasks.build(config, None, {}).with_experts([expert])
+frozen = {k: v for k, v in variables.items() if k != "params"}
+start = first_params(variables["params"], 0.2, 0.0)
+adversary = Adversary(judge.model, start, frozen, config.optim, 1.0)
+task = tasks.build(config, None, {}).with_experts([expert], adversary)
 
 
 def step(sharding, devices):
@@ -73,15 +79,18 @@ whole, nothing = step(ShardingConfig(data=1), devices[:1])
 assert whole["loss/sync"] > 0 and nothing == {}, (whole, nothing)
 copies, reduced = step(ShardingConfig(), devices)
 cut, gathered = step(ShardingConfig(fsdp=4, min_mib=1e-3), devices)
-for name in ("loss", "loss/sync", "grad_norm"):
+beside = ("loss/adversary_shifted", "loss/adversary_penalty", "grad_norm/adversary")
+for name in ("loss", "loss/sync", "grad_norm", *beside):
     for other in (copies, cut):
         np.testing.assert_allclose(other[name], whole[name], rtol=2e-4, err_msg=name)
-trained = 4 * sum(
+rival = sum(a.nbytes for a in jax.tree.leaves(start))
+trained = rival + 4 * sum(
     int(np.prod(a.shape))
     for a in jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0), batch)["params"])
 )
 assert set(reduced) == {"all-reduce"}, reduced
-assert reduced["all-reduce"] <= 1.03 * trained + 4096, (reduced, trained)
+# The discriminator sees true motion twice and generated motion, each with a gradient of its own.
+assert reduced["all-reduce"] <= 1.03 * trained + 2 * rival + 4096, (reduced, trained)
 frozen = sum(a.nbytes for a in jax.tree.leaves(task.pretrained))
 assert set(gathered) <= {"all-reduce", "all-gather", "reduce-scatter"}, gathered
 assert gathered["all-gather"] <= trained + frozen, (gathered, trained, frozen)

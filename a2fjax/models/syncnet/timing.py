@@ -7,6 +7,8 @@ that of offset 0: 0 for a window in step, about ln N for one that fits no offset
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -14,7 +16,7 @@ from jax import Array
 
 from a2fjax.batch import Batch
 from a2fjax.models.params import Params
-from a2fjax.models.syncnet import similarity, windows
+from a2fjax.models.syncnet import channels, similarity, windows
 from a2fjax.models.syncnet.channels import Statistics
 from a2fjax.models.syncnet.model import SyncModel
 
@@ -42,14 +44,39 @@ class Compared(struct.PyTreeNode):
     audible: Array
 
 
+def beside_truth(
+    batch: Batch, motion: Array, features: Mapping[str, str]
+) -> tuple[Batch, Batch, Statistics]:
+    """Returns the truth and other motion as an expert sees them, and the truth's statistics.
+
+    Args:
+      batch: audio, true motion and masks. Masked and unobserved values may be anything.
+      motion: [B, T, 72] the other motion, in rig units; need not be in range.
+      features: for each of the expert's speech encoders the key in `Batch.cached_features`.
+    """
+    valid = batch.valid_frames()
+    observed = valid[..., None] & batch.channel_mask[:, None]
+    cached = batch.cached_features
+    truth = batch.replace(
+        motion=jnp.where(observed, batch.motion, 0.0),
+        cached_features={key: cached[own] for key, own in features.items()},
+    )
+    other = truth.replace(motion=jnp.where(observed, motion.astype(jnp.float32), 0.0))
+    return truth, other, channels.own_statistics(truth.motion, valid)
+
+
 def compare(model: SyncModel, variables: Params, batch: Batch, statistics: Statistics) -> Compared:
     """Compares every window of `model.window_frames` frames of the batch's motion."""
     vectors = model.apply(variables, batch, statistics=statistics)
-    heard = jax.lax.stop_gradient(vectors["heard"])
+    return compare_vectors(model, vectors["heard"], vectors["seen"], batch)
+
+
+def compare_vectors(model: SyncModel, heard: Array, seen: Array, batch: Batch) -> Compared:
+    """Compares windows as `compare` does, from the vectors [B, T, D] of `SyncModel.apply`."""
     config = model.config
     reach, inner = config.motion_reach, config.window_frames - 2 * config.motion_reach
     count = batch.frame_mask.shape[1] - config.window_frames + 1
-    scores = similarity.scores(heard, vectors["seen"], inner, OFFSETS, kind=model.similarity)
+    scores = similarity.scores(heard, seen, inner, OFFSETS, kind=model.similarity)
     whole = windows.all_of(windows.heard_frames(batch, config.audio_reach), inner)
     audible = similarity.shifted(jnp.pad(whole, ((0, 0), (0, inner - 1))), OFFSETS) > 0
     kept = slice(reach, reach + count)
