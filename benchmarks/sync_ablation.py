@@ -14,7 +14,10 @@ The table has the mean over seeds and people of each figure. Below each arm stan
 from "none" and the 95 % interval of that, over people and seeds (`a2fjax.evaluation.significance`;
 with few people there may be none). "/ none" is the ratio of the arm's RMSE to that of "none". An
 arm is worth its cost if closures or mouth correlation rise by more than chance, the RMSE worsens by
-less than 1 % and the amplitude stays within 0.9 to 1.1; the last lines say so.
+less than 1 %, the amplitude stays within 0.9 to 1.1 and, for models that sample, the variety of the
+samples keeps 90 % of that of "none"; the last lines say so. The variety is the spread of
+`VARIETY_SAMPLES` samples of jaw and mouth over the truth's deviation, of all people together
+(`a2fjax evaluate --samples`).
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ sys.path.insert(0, str(ROOT))
 from a2fjax.api import evaluation  # noqa: E402
 from a2fjax.evaluation import report, significance  # noqa: E402
 from a2fjax.evaluation.layout import align  # noqa: E402
+from a2fjax.infer.run_config import read_config  # noqa: E402
+from a2fjax.infer.sampling import is_sampled  # noqa: E402
 
 FIGURES = {
     "rmse_ratio": "rmse",
@@ -50,6 +55,8 @@ FIGURES = {
 RISES = ("corr/jaw_mouth", "closure_recall")
 WORSE = 0.01
 AMPLITUDE = (0.9, 1.1)
+VARIETY = 0.9
+VARIETY_SAMPLES = 4
 
 
 def arms(contrastive: str, inverse: str, adversarial: str = "") -> dict[str, dict[str, list[str]]]:
@@ -92,18 +99,31 @@ def train(
 
 
 def measure(args: argparse.Namespace, run: Path) -> dict[str, Any]:
-    """Returns the part of a run's report on the split, measured unless it was before."""
+    """Returns the part of a run's report on the split, measured unless it was before.
+
+    It has the "variety" of the samples beside the report's own entries, None where none are drawn.
+    """
     path = args.workdir / "reports" / f"{run.name}_{args.split}.json"
     last = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
     asked = {"step": last, "judge": str(args.judge)}
     beside = path.with_suffix(".asked")
-    if not (path.is_file() and beside.is_file() and json.loads(beside.read_text()) == asked):
+    done = json.loads(beside.read_text()) if path.is_file() and beside.is_file() else {}
+    if done.get("asked") != asked:
         judge = {"sync": args.judge, "sync_unchecked": args.unchecked} if args.judge else {}
         found = evaluation.evaluate(run, args.shards, args.split, **judge)
         found.save(path)
-        beside.write_text(json.dumps(asked))
-    part: dict[str, Any] = report.read(path)["splits"][args.split]
-    return part
+        done = {"asked": asked, "variety": variety(run, args.shards, args.split)}
+        beside.write_text(json.dumps(done))
+    return {**report.read(path)["splits"][args.split], "variety": done["variety"]}
+
+
+def variety(run: Path, shards: Path, split: str) -> float | None:
+    """Returns the spread of a run's samples over the truth's deviation; None if it draws none."""
+    if not is_sampled(read_config(run).config):
+        return None
+    found = evaluation.compare(run, shards=shards, split=split, samples=VARIETY_SAMPLES)
+    (row,) = found.values["splits"][split]["rows"].values()
+    return float(row["mouth"])
 
 
 def values(parts: Sequence[Mapping[str, Any]], people: Sequence[str], figure: str) -> np.ndarray:
@@ -124,7 +144,13 @@ def compare(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[str]
         for name, runs in parts.items()
     }
     shown = [f for f in FIGURES if any(np.isfinite(rows[f]).any() for rows in found.values())]
+    drawn = {
+        name: float(np.mean([part["variety"] for part in runs]))
+        for name, runs in parts.items()
+        if all(part.get("variety") is not None for part in runs)
+    }
     header = ["", FIGURES[shown[0]], "/ none", *(FIGURES[f] for f in shown[1:])]
+    header += ["variety"] * bool(drawn)
     table, conclusions = [], []
     for name, rows in found.items():
         tests = {f: significance.paired(found["none"][f], rows[f]) for f in shown}
@@ -132,19 +158,23 @@ def compare(parts: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[str]
         ratio = means["rmse_ratio"] / _mean(found["none"]["rmse_ratio"])
         table.append([name, f"{means[shown[0]]:.3f}", f"{ratio:.3f}"])
         table[-1] += [f"{means[f]:.3f}" for f in shown[1:]]
+        table[-1] += [f"{drawn[name]:.3f}"] if drawn else []
         if name == "none":
             continue
         for label, side in (("  difference", None), ("  95% low", 0), ("  95% high", 1)):
             cells = [_cell(tests[f], side) for f in shown]
-            table.append([label, cells[0], "", *cells[1:]])
+            table.append([label, cells[0], "", *cells[1:], *[""] * bool(drawn)])
         rises = [FIGURES[f] for f in RISES if (tests[f].interval or (0.0, 0.0))[0] > 0]
         amplitude = means["amp_ratio/jaw_mouth"]
+        kept = drawn[name] / drawn["none"] if drawn else None
         good = bool(rises) and ratio < 1 + WORSE and AMPLITUDE[0] <= amplitude <= AMPLITUDE[1]
+        good = good and (kept is None or kept >= VARIETY)
         conclusions.append(
             f"{name}: {'worth it' if good else 'not worth it'}: "
             f"{' and '.join(rises) or 'neither corr nor recall'} "
             f"{'rise' if len(rises) > 1 else 'rises'} by more than chance, RMSE "
             f"{100 * (ratio - 1):+.1f} %, amplitude {amplitude:.2f}"
+            + ("" if kept is None else f", variety {100 * kept:.0f} %")
         )
     return align(header, table), conclusions
 

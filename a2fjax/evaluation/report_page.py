@@ -27,7 +27,7 @@ _STYLE = """
  table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
  th, td { padding: 2px 8px; text-align: right; border-bottom: 1px solid #e6e6e6;
   white-space: nowrap; }
- th:first-child, td:first-child { text-align: left; }
+ th:first-child, td:first-child, .text th, .text td { text-align: left; }
  thead th { border-bottom: 1px solid #888; }
  tr.own td { font-weight: 600; }
  td.bar { text-align: left; width: 140px; }
@@ -251,7 +251,8 @@ def _against(compared: dict[str, Any]) -> list[str]:
 
 def _columns(columns: Sequence[dict[str, str]]) -> list[str]:
     rows = [[c["label"], c["value"], c["unit"] or "-", c["better"], c["meaning"]] for c in columns]
-    return [table(["column", "figure", "unit", "better", "meaning"], rows)]
+    shown = table(["column", "figure", "unit", "better", "meaning"], rows)
+    return [f'<div class="text">{shown}</div>']
 
 
 def _origin(values: dict[str, Any]) -> list[str]:

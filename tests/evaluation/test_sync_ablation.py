@@ -38,6 +38,14 @@ def test_one_table_says_what_the_arms_change():
         "worth it", "not worth it", "not worth it",
     ]  # fmt: skip
     assert "RMSE +19" in conclusions[1] and "neither corr nor recall" in conclusions[2]
+    # Samples that become alike are not worth it.
+    drawn = {"none": 0.5, "contrastive": 0.46, "inverse": 0.46, "both": 0.44}
+    sampled = {n: [{**p, "variety": drawn[n]} for p in runs] for n, runs in parts.items()}
+    table, conclusions = ablation.compare(sampled)
+    assert table[0].split()[-1] == "variety" and table[1].split()[-1] == "0.500"
+    assert conclusions[0].startswith("contrastive: worth it") and "variety 92 %" in conclusions[0]
+    sampled["contrastive"] = [{**p, "variety": 0.44} for p in parts["contrastive"]]
+    assert ablation.compare(sampled)[1][0].startswith("contrastive: not worth it")
     assert list(ablation.arms("a", "")) == ["none", "contrastive"]
     assert ablation.arms("a", "b")["both"] == {"sync": ["a", "b"]}
     asked = ablation.arms("a", "", "c")
