@@ -221,13 +221,16 @@ class Model:
         )
 
     def _speaker(
-        self, identity: Identity | None, shards: Sequence[str | Path], **sample: Any
+        self,
+        identity: Identity | None,
+        shards: Sequence[str | Path],
+        sample: Mapping[str, Any] | None = None,
     ) -> tuple[Predictor, np.ndarray | None, str | None]:
         """Returns (predictor, points, training subject); reads the mesh before the weights."""
         mesh = subject = None
         if identity is not None and self.config.model.identity == "mesh":
             mesh = identity_lib.load_mesh(identity, shards or self.config.data.shards)
-        predictor = self.predictor(**sample)
+        predictor = self.predictor(**(sample or {}))
         if identity is not None:
             subject = identity_lib.training_subject(identity, predictor.subjects)
             if self.config.model.identity == "none" and subject is None:
@@ -420,7 +423,7 @@ class Model:
                     )
         emotion_lib.check_unspecified(track, self.config.model.emotion_dropout)
         predictor, points, subject = self._speaker(
-            given.get("identity"), given.get("shards", ()), **sample
+            given.get("identity"), given.get("shards", ()), sample
         )
         for text in recording.warnings:
             _log.warning("warning: %s: %s", recording.name, text)

@@ -13,7 +13,7 @@ from a2fjax.infer.training_conditions import TrainingConditions
 class StandIn:
     """A predictor whose motion shows what it was given; keeps its calls."""
 
-    stride, most_frames, step, fingerprint = 1, None, 20, "stand-in@20"
+    stride, most_frames, step, fingerprint, streams = 1, None, 20, "stand-in@20", False
     subjects = ()
     training = TrainingConditions({})
 
@@ -38,7 +38,7 @@ def make_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         predictor.Predictor,
         "load",
-        classmethod(lambda cls, run, step=None, *, sample=None: StandIn(sample)),
+        classmethod(lambda cls, run, step=None, *, sample=None, lookahead_ms=None: StandIn(sample)),
     )
 
     def make(**overrides):

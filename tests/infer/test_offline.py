@@ -58,7 +58,7 @@ def test_one_program_serves_all_chunks(model, speech):
     lengths = []
 
     class Spy:
-        config, most_frames, stride = model.config, None, 1
+        config, most_frames, stride, streams = model.config, None, 1, False
 
         def __call__(self, audio, **keywords):
             lengths.append(len(audio))
@@ -73,7 +73,7 @@ def test_an_hour_is_read_as_it_is_needed(speech):
     held, block = [], speech(10.0)
 
     class Echo:
-        most_frames, stride = None, 1
+        most_frames, stride, streams = None, 1, False
 
         def __call__(self, audio, *, identity, emotion, speech_level, subject, sample_index, start):
             held.append(len(audio))
