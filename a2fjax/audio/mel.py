@@ -111,7 +111,7 @@ def frames(audio: jax.Array) -> jax.Array:
     return jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1)
 
 
-def log_mel_of_frames(framed: jax.Array, floor: float | jax.Array) -> jax.Array:
+def log_mel_of_frames(framed: jax.Array, floor: float | np.ndarray | jax.Array) -> jax.Array:
     """Returns the `log_mel` [..., 80] of frames [..., `WINDOW`], not yet windowed."""
     framed = framed * window()
     spectrum = jnp.fft.rfft(framed, n=FFT)

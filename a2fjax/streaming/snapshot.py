@@ -45,9 +45,12 @@ def pack(step: CompiledStep, state: Mapping[str, Any], more: Mapping[str, np.nda
       more: other arrays by name, which `unpack` returns as they are.
     """
     file = io.BytesIO()
-    arrays = {f"state.{name}": np.asarray(state[name]) for name in step.step.entries}
+    arrays: dict[str, Any] = {
+        f"state.{name}": np.asarray(state[name]) for name in step.step.entries
+    }
+    arrays |= {f"more.{name}": value for name, value in more.items()}
     text = np.frombuffer(json.dumps(about(step)).encode(), np.uint8)
-    np.savez(file, about=text, **arrays, **{f"more.{k}": v for k, v in more.items()})
+    np.savez(file, about=text, **arrays)
     return file.getvalue()
 
 

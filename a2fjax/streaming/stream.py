@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class Stream:
 
     def reset(self) -> None:
         """Starts anew at sample 0 and forgets frames that were not taken."""
-        self._state = self._step.start()
+        self._state: dict[str, Any] = self._step.start()
         self._pending = np.zeros(0, np.float32)
         self._ready: list[np.ndarray] = []
         self._heard = 0  # Frames that the step has heard.
@@ -183,7 +183,8 @@ class Stream:
             raise InputError(f"{name}: not the state of one stream ({error})") from None
         if not (fits and np.isfinite(pending).all() and np.isfinite(ready).all()):
             raise InputError(f"{name}: not the state of one stream")
-        self._state, self._pending, self._ready = dict(state), pending, [ready]
+        self._state = dict(state)
+        self._pending, self._ready = pending, [ready]
         self.samples, self.next_frame, self._heard = samples, next_frame, heard
         self._closed = closed
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.audio import HOP
+from a2fjax.configuration import RegressionConfig
 from a2fjax.export.graph import Tensor
 from a2fjax.export.onnx_graphs import layers, level, mel, pitch
 from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
@@ -33,7 +34,8 @@ def build(
     Returns:
       The motion [B, T, 72].
     """
-    config, params, constants = source.backbone, source.variables["params"], source.constants
+    config, params, constants = source.config.model, source.variables["params"], source.constants
+    assert isinstance(config, RegressionConfig)
     backbone = params["backbone"]
     audio = level.normalise(g, "audio", "samples", "speech_level")
     frontend = source.model.audio_features.frontend
