@@ -6,8 +6,8 @@ r"""Cost of live audio frame by frame, beside the stream in chunks, on this mach
 The weights are random: they do not change the cost. Times are of one call with its copies from and
 to NumPy. "step" is a hop of one frame for each number of speakers, of whom a tenth is silent and
 some start anew; "chunked" is `infer.streaming.StreamingPredictor` on the bidirectional model of
-the same widths, with chunks of one frame. The calls of all rows are taken in turn, so that what
-else the machine does falls on all alike. CPU time counts all threads of the process; wall time
+the same widths, with chunks of one frame. Rows are measured in turn, 25 calls at a time, so that
+what else the machine does falls on all alike. CPU time counts all threads of the process; wall time
 also counts what other processes took.
 
 --hours streams that long through a tiny network at full speed and prints frames, memory and the
@@ -33,6 +33,9 @@ from a2fjax.audio import HOP
 from a2fjax.batch import Batch
 from a2fjax.infer import live, streaming
 from a2fjax.infer.predictor import Predictor
+
+ROUND = 25
+"""Calls of one row before those of the next."""
 
 
 def predictor(features: Sequence[str], **model: Any) -> Predictor:
@@ -90,16 +93,17 @@ def chunk_call(model: Predictor) -> Callable[[], None]:
 
 
 def measure(calls: dict[str, Callable[[], None]], frames: int) -> list[dict[str, Any]]:
-    """Returns times in ms of calls taken in turn."""
+    """Returns percentiles of times in ms, of rounds of calls taken in turn."""
     for call in calls.values():
         for _ in range(150):  # Also past the padded lengths that chunks grow through.
             call()
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(frames):
+    for _ in range(-(-frames // ROUND)):
         for name, call in calls.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            call()
-            spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+            for _ in range(ROUND):
+                cpu, wall = time.process_time(), time.perf_counter()
+                call()
+                spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     rows = []
     for name, pairs in spent.items():
         cpu_ms, wall_ms = 1000 * np.array(pairs).T

@@ -31,7 +31,17 @@ class CompiledStep:
         self._variables = {k: variables[k] for k in ("params", "constants")}
         self._weights = jax.device_put(step.weights(variables))
         self._start = step.start(size)
-        specs = {k: jax.ShapeDtypeStruct(*spec) for k, spec in self._inputs().items()}
+        inputs = {
+            "audio": ((size, step.hop * HOP), np.float32),
+            "identity": ((size, step.identity_width), np.float32),
+            "emotion": ((size, rig.NUM_EMOTIONS), np.float32),
+            "active": ((size,), np.bool_),
+            "reset": ((size,), np.bool_),
+        }
+        self._inputs = [(name, shape, np.dtype(kind)) for name, (shape, kind) in inputs.items()]
+        self._state = [(name, x.shape, x.dtype) for name, x in self._start.items()]
+        self._rows = {"active": np.ones(size, bool), "reset": np.zeros(size, bool)}
+        specs = {name: jax.ShapeDtypeStruct(*spec) for name, *spec in self._inputs}
         self._compiled = (
             jax.jit(step.__call__)
             .lower(
@@ -42,16 +52,6 @@ class CompiledStep:
             )
             .compile()
         )
-
-    def _inputs(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        size = self.size
-        return {
-            "audio": ((size, self.step.hop * HOP), np.float32),
-            "identity": ((size, self.step.identity_width), np.float32),
-            "emotion": ((size, rig.NUM_EMOTIONS), np.float32),
-            "active": ((size,), np.bool_),
-            "reset": ((size,), np.bool_),
-        }
 
     def start(self) -> State:
         """Returns the state of streams at their start."""
@@ -84,34 +84,27 @@ class CompiledStep:
           InputError: an array of another shape or type, or audio of an active row that is not
             finite.
         """
-        if active is None:
-            active = np.ones(self.size, bool)
-        if reset is None:
-            reset = np.zeros(self.size, bool)
-        given = {
-            "audio": audio,
-            "identity": identity,
-            "emotion": emotion,
-            "active": active,
-            "reset": reset,
-        }
-        for name, (shape, dtype) in self._inputs().items():
-            _check(name, given[name], shape, dtype)
-        for name, entry in self.step.entries.items():
+        active = self._rows["active"] if active is None else active
+        reset = self._rows["reset"] if reset is None else reset
+        given = (audio, identity, emotion, active, reset)
+        for (name, shape, dtype), value in zip(self._inputs, given, strict=True):
+            _check(name, value, shape, dtype)
+        for name, shape, dtype in self._state:
             if name not in state:
                 raise InputError(f"state: has no {name!r}; start from `start()`")
-            _check(f"state {name!r}", state[name], (self.size, *entry.shape), entry.dtype)
-        # Negated, so that NaN is found; the state would keep it.
-        if not np.isfinite(audio[active]).all():
-            row = int(np.flatnonzero(active & ~np.isfinite(audio).all(axis=1))[0])
-            raise InputError(f"audio: row {row} has samples that are not finite numbers")
+            _check(name, state[name], shape, dtype)
+        # The state would keep a NaN for as long as the stream lasts.
+        if not np.isfinite(audio).all():
+            wrong = np.flatnonzero(active & ~np.isfinite(audio).all(axis=1))
+            if len(wrong):
+                raise InputError(f"audio: row {wrong[0]} has samples that are not finite numbers")
         own = {name: state[name] for name in self._start}
         motion, new = self._compiled(self._weights, audio, own, identity, emotion, active, reset)
         return np.asarray(motion), new
 
 
 def _check(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> None:
-    found, kind = np.shape(value), getattr(value, "dtype", type(value).__name__)
+    found, kind = getattr(value, "shape", None), getattr(value, "dtype", type(value).__name__)
     if found != shape or kind != dtype:
         hop = "; the hop is fixed: use a Stream for blocks of any size" if name == "audio" else ""
         raise InputError(
