@@ -117,7 +117,7 @@ def make_random_params(config, seed=0):
             return np.full(72, 0.1, np.float32)
         if name in ("constants/identity_deviation", "constants/identity_bounds"):
             return np.full(leaf.shape, 1e9, np.float32)  # Every face counts in full.
-        if leaf.ndim < 2:
+        if leaf.ndim < 2 or not leaf.size:
             return np.full(leaf.shape, float(name.endswith("scale")), np.float32)
         scale = 0.3 if "film" in name else (leaf.size // leaf.shape[-1]) ** -0.5
         return (rng.standard_normal(leaf.shape) * scale).astype(np.float32)

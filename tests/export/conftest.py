@@ -7,6 +7,7 @@ from a2fjax.configuration import CheckpointConfig, Resolved
 from a2fjax.export import writer
 from a2fjax.export.description import Rights
 from a2fjax.export.graphs import model
+from a2fjax.models import conditioning
 from a2fjax.models import params as params_lib
 from a2fjax.training import state
 from a2fjax.training.checkpoint_writer import CheckpointWriter
@@ -25,9 +26,13 @@ def write_run(folder, random_params, **changes):
     folder.mkdir()
     (folder / "config.json").write_text(Resolved(config, {}).to_json())
     params, frozen = params_lib.split(random_params(config))
+    rng = np.random.default_rng(3)
+    if config.model.identity_residual:
+        frozen["constants"]["subjects"] = conditioning.encode_names(["anna", "bo"])
+        table = rng.normal(size=(2, config.model.identity_width)).astype(np.float32)
+        params["params"]["backbone"]["identity_residual"]["table"] = table
     # Of three people and two emotions; every identity counts.
     frozen["constants"] |= {"emotion_share": np.float32([0.7, 0.3, 0, 0, 0])}
-    rng = np.random.default_rng(3)
     frozen["constants"]["identity_projection"] = np.float32(
         rng.normal(size=frozen["constants"]["identity_projection"].shape)
     )
@@ -42,6 +47,21 @@ def write_run(folder, random_params, **changes):
 def run(tmp_path_factory, random_params):
     """A bidirectional run that reads mel and meshes."""
     return write_run(tmp_path_factory.mktemp("export") / "run", random_params)
+
+
+@pytest.fixture(scope="session")
+def subjects_run(tmp_path_factory, random_params):
+    """A causal run that knows two training subjects and no meshes."""
+    return write_run(
+        tmp_path_factory.mktemp("export") / "subjects",
+        random_params,
+        model={
+            **SMALL["model"],
+            "recurrent": "causal",
+            "identity": "none",
+            "identity_residual": True,
+        },
+    )
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,15 @@ def test_pitch_and_normals_and_a_causal_gru_agree_too(
     assert values["look_ahead"]["frames"] == 5 and set(values["features"]) == {"mel", "pitch"}
 
 
+@pytest.mark.slow
+def test_training_subjects_are_an_identity_too(subjects_run, recordings, compile_once, tmp_path):
+    out = writer.export(subjects_run, tmp_path / "b", ["onnx", "stablehlo"], audio=recordings)
+    values = manifest.read(out)
+    assert values["conditions"]["identity"]["subjects"] == ["anna", "bo"]
+    assert {"onnx/model.onnx", "stablehlo/model.stablehlo"} <= values["graphs"].keys()
+    assert "onnx/identity.onnx" not in values["graphs"]
+
+
 def test_stablehlo_runs_with_jax_alone(bundle, tmp_path):
     code = (
         "import sys, numpy as np\n"

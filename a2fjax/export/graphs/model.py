@@ -83,6 +83,7 @@ class ModelGraph(Graph):
     def function(self, source: Source) -> Callable[..., tuple[Any, ...]]:
         """See `Graph`."""
         has_identity = source.has_identity
+        meshes = source.config.model.identity == "mesh"
         variables = jax.tree.map(jnp.asarray, source.variables)
         mean = source.mean_identity
         known = source.emotion_map
@@ -90,7 +91,7 @@ class ModelGraph(Graph):
 
         def apply(audio: Array, samples: Array, level: Array, *conditions: Array) -> tuple[Array]:
             size, frames = conditions[-1].shape[:2]
-            vector = mean + conditions[0] if has_identity else None
+            vector = jnp.asarray(mean) + conditions[0] if has_identity else None
             emotion = conditions[-1]
             if known is not None:
                 emotion = emotion @ known
@@ -107,7 +108,7 @@ class ModelGraph(Graph):
                 clip=jnp.zeros(size, jnp.int32),
                 start=jnp.zeros(size, jnp.int32),
             )
-            with nn.intercept_methods(_given_identity(vector)):
+            with nn.intercept_methods(_given_identity(vector, meshes)):
                 return (source.model.apply(variables, batch)["motion"],)
 
         return apply
@@ -153,7 +154,7 @@ class ModelGraph(Graph):
     def _case(self, source: Source, requests: Sequence[Request], name: str) -> Case:
         motions = source.predictor.batch(requests)
         size, frames = len(requests), max(len(motion) for motion in motions)
-        inputs = {
+        inputs: dict[str, np.ndarray] = {
             "audio": np.zeros((size, HOP * frames), np.float32),
             "samples": np.array([len(r.audio) for r in requests], np.int32),
             "speech_level": np.array([r.speech_level or 0.0 for r in requests], np.float32),
@@ -181,8 +182,13 @@ class HalfModelGraph(ModelGraph):
     half = True
 
 
-def _given_identity(vector: Array | None) -> Any:
-    """Returns what makes the network take its identity embedding as given."""
+def _given_identity(vector: Array | None, meshes: bool) -> Any:
+    """Returns what makes the network take its identity embedding as given.
+
+    Args:
+      vector: [B, E], sum of what the mesh and the training subject give; None for none.
+      meshes: whether the network reads meshes.
+    """
 
     def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name != "__call__" or vector is None:
@@ -190,12 +196,7 @@ def _given_identity(vector: Array | None) -> Any:
         if isinstance(context.module, conditioning.IdentityEncoder):
             return vector
         if isinstance(context.module, conditioning.IdentityResidual):
-            # With a mesh the vector holds the sum of both.
-            return (
-                jnp.zeros_like(vector)
-                if context.module.parent.config.identity == "mesh"
-                else vector
-            )
+            return jnp.zeros_like(vector) if meshes else vector
         return call(*args, **kwargs)
 
     return intercept

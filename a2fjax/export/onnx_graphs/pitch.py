@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from a2fjax.audio import HOP, SAMPLE_RATE, pitch
@@ -65,7 +67,7 @@ def _analysed(g: GraphBuilder, audio: str) -> tuple[str, str]:
     used = np.flatnonzero(band)
     angle = 2 * np.pi * ((used[:, None] * np.arange(pitch.WINDOW)) % pitch.FFT) / pitch.FFT
     filters = np.concatenate([np.cos(angle), np.sin(angle)]) * window
-    shape = {"kernel_shape": [pitch.WINDOW], "strides": [HOP]}
+    shape: dict[str, Any] = {"kernel_shape": [pitch.WINDOW], "strides": [HOP]}
     spectrum = g.node("Conv", padded, g.constant(filters[:, None]), **shape)
     real, imaginary = g.node("Split", spectrum, outputs=2, axis=1, num_outputs=2)
     power = g.add(g.mul(real, real), g.mul(imaginary, imaginary))
