@@ -6,7 +6,8 @@ r"""Cost of one step of a bundle for live audio in each runtime, and how many sp
 Each runtime starts in a process of its own that is bound to one core and streams the same voice.
 "cold" is the time from the start of the process to the first frame, imports and compiling included;
 "memory" its largest resident size; "parity" the largest difference from JAX, of a weight. Speakers
-share batched calls on two cores; a call may take a frame's 20 ms. `node` needs ORT_NODE_MODULES, a
+share batched calls on two cores; a call may take a frame's 20 ms. Beside the time that passes is
+that of the processor, which other programs disturb less. `node` needs ORT_NODE_MODULES, a
 node_modules folder with onnxruntime-node.
 """
 
@@ -49,18 +50,22 @@ const samples = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 
 const stream = model.stream();
 stream.early = 0;
 const times = [];
+const computed = [];
 const rows = [];
 let cold = 0;
 for (let at = 0; at < samples.length; at += 320) {
   const start = process.hrtime.bigint();
+  const used = process.cpuUsage();
   await stream.push(samples.subarray(at, at + 320));
   times.push(Number(process.hrtime.bigint() - start) / 1e6);
+  const { user, system } = process.cpuUsage(used);
+  computed.push((user + system) / 1000);
   cold ||= Date.now() / 1000 - Number(began);
   rows.push(...stream.frames());
 }
 await writeFile(output, Buffer.concat(rows.map((r) => Buffer.from(r.buffer, r.byteOffset, 288))));
 const memory = process.resourceUsage().maxRSS / 1024;
-console.log(JSON.stringify({ times, cold, memory }));
+console.log(JSON.stringify({ times, computed, cold, memory }));
 """
 
 
@@ -141,17 +146,18 @@ def child(runtime: str, bundle: Path, work: Path, began: float, speakers: int) -
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     call = _open(runtime, bundle, speakers, cores)
     audio = np.fromfile(work / "audio.f32", np.float32).reshape(-1, 1, HOP)
-    times, rows, cold = [], [], 0.0
+    times, computed, rows, cold = [], [], [], 0.0
     for block in audio:
         given = np.repeat(block, speakers, axis=0)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         motion = call(given)
         times.append(1000 * (time.perf_counter() - start))
+        computed.append(1000 * (time.process_time() - used))
         cold = cold or time.time() - began
         rows.append(motion[0, 0])
     np.stack(rows).tofile(work / f"{runtime}.f32")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"times": times, "cold": cold, "memory": memory}
+    return {"times": times, "computed": computed, "cold": cold, "memory": memory}
 
 
 def _run(runtime: str, bundle: Path, work: Path, speakers: int = 1) -> dict[str, Any]:
@@ -198,7 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         voice(args.frames / 50).tofile(work / "audio.f32")
-        print(f"{'':12}{'parity':>9}{'MB':>8}{'p50 ms':>9}{'p95 ms':>9}{'cold s':>8}{'MB RAM':>8}")
+        heads = ("parity", "p50 ms", "p95 ms", "cpu p50", "cpu p95")
+        print(" " * 12 + f"{heads[0]:>9}{'MB':>8}" + "".join(f"{h:>9}" for h in heads[1:]), end="")
+        print(f"{'cold s':>8}{'MB RAM':>8}")
         for name in args.runtimes.split(","):
             if not (args.bundle / FILES[name]).is_file():
                 print(f"{name:12} not in the bundle")
@@ -207,25 +215,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name:12} left out: no ORT_NODE_MODULES")
                 continue
             found = _run(name, args.bundle, work)
-            p50, p95, p99 = np.percentile(found.pop("times")[WARM_UP:], [50, 95, 99])
+            wall = np.percentile(found.pop("times")[WARM_UP:], [50, 95])
+            cpu = np.percentile(found.pop("computed")[WARM_UP:], [50, 95])
             size = (args.bundle / FILES[name]).stat().st_size / 1e6
             own, first = (np.fromfile(work / f"{n}.f32", np.float32) for n in (name, "jax"))
             wrong = np.abs((own - first).reshape(-1, rig.NUM_CHANNELS) / rig.SCALE).max()
             results[name] = {"parity": float(wrong), "mb": size, **found}
-            results[name] |= {"p50": p50, "p95": p95, "p99": p99}
-            print(
-                f"{name:12}{wrong:9.1e}{size:8.1f}{p50:9.3f}{p95:9.3f}{found['cold']:8.2f}"
-                f"{found['memory']:8.0f}"
-            )
+            results[name] |= {"wall_ms": wall.tolist(), "cpu_ms": cpu.tolist()}
+            times = "".join(f"{value:9.3f}" for value in (*wall, *cpu))
+            print(f"{name:12}{wrong:9.1e}{size:8.1f}{times}{found['cold']:8.2f}", end="")
+            print(f"{found['memory']:8.0f}", flush=True)
         for name in ("jax", "onnx"):
             for speakers in map(int, args.speakers.split(",")):
                 if name not in results:
                     continue
-                p50, p99 = np.percentile(
-                    _run(name, args.bundle, work, speakers)["times"][WARM_UP:], [50, 99]
+                found = _run(name, args.bundle, work, speakers)
+                p50, p99 = np.percentile(found["times"][WARM_UP:], [50, 99])
+                cpu = float(np.percentile(found["computed"][WARM_UP:], 50))
+                results[f"{name} x {speakers}"] = {"p50": p50, "p99": p99, "cpu": cpu}
+                print(
+                    f"{name} x {speakers} speakers: p50 {p50:.2f}, p99 {p99:.2f} ms a call", end=""
                 )
-                results[f"{name} x {speakers}"] = {"p50": p50, "p99": p99}
-                print(f"{name} x {speakers} speakers: p50 {p50:.2f} ms, p99 {p99:.2f} ms a call")
+                print(f", {cpu:.2f} ms of processor time", flush=True)
     if args.json:
         files.write_text(args.json, json.dumps(results, indent=1))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +221,29 @@ class StepGraph(Graph):
             return [np.concatenate(out, axis=1)]
 
         return play
+
+
+class Int8StepGraph(StepGraph):
+    """The default step with the products of its network in 8 bits; signals stay in float32."""
+
+    name = "step_int8"
+    formats = ("onnx",)
+    exact = False
+
+    def variants(self, source: Source) -> Sequence[Graph]:
+        """See `Graph`."""
+        return (self,)
+
+    def onnx(self, source: Source) -> onnx.ModelProto:
+        """See `Graph`."""
+        from a2fjax.export.onnx_graphs import int8, step
+
+        return int8.quantised(super().onnx(source), step.NETWORK)
+
+    def cases(self, source: Source, recordings: Sequence[np.ndarray]) -> Iterator[Case]:
+        """As `StepGraph`; rows that pause have no motion to lose."""
+        for case in super().cases(source, recordings):
+            yield dataclasses.replace(case, valid=case.inputs["active"].T)
 
 
 def _state_tensors(step: StreamingStep, side: str, meaning: str) -> list[Tensor]:

@@ -15,6 +15,9 @@ from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
 from a2fjax.export.source import Source
 from a2fjax.streaming.step import StreamingStep
 
+NETWORK = "network."
+"""What the names of the products of the network start with; those of signals have none."""
+
 _LAST_COUNT = 2**31 - 1
 
 
@@ -105,10 +108,10 @@ def _film(g: GraphBuilder, x: str, total: str) -> str:
 
 def _gru(g: GraphBuilder, x: str, h: str, weights: Mapping[str, np.ndarray]) -> str:
     """One step of `a2fjax.models.gru.GRU`."""
-    inputs = g.node("MatMul", x, g.constant(weights["gru.i"]))
+    inputs = _product(g, x, weights, "gru.i")
     # Reset and update gates have one bias, the candidate one on each side of the reset.
     inputs = g.add(inputs, g.constant(weights["gru.i_bias"]))
-    recurrent = g.node("MatMul", h, g.constant(weights["gru.h"]))
+    recurrent = _product(g, h, weights, "gru.h")
     x_r, x_z, x_n = g.node("Split", inputs, outputs=3, axis=-1, num_outputs=3)
     h_r, h_z, h_n = g.node("Split", recurrent, outputs=3, axis=-1, num_outputs=3)
     r, z = (g.node("Sigmoid", g.add(a, b)) for a, b in ((x_r, h_r), (x_z, h_z)))
@@ -118,8 +121,13 @@ def _gru(g: GraphBuilder, x: str, h: str, weights: Mapping[str, np.ndarray]) -> 
 
 
 def _dense(g: GraphBuilder, x: str, weights: Mapping[str, np.ndarray], name: str) -> str:
-    y = g.node("MatMul", x, g.constant(weights[f"{name}.kernel"]))
+    y = _product(g, x, weights, f"{name}.kernel")
     return g.add(y, g.constant(weights[f"{name}.bias"]))
+
+
+def _product(g: GraphBuilder, x: str, weights: Mapping[str, np.ndarray], name: str) -> str:
+    """Returns x times a kernel; the node has the kernel's name, for `int8`."""
+    return str(g.node("MatMul", x, g.constant(weights[name]), name=NETWORK + name))
 
 
 def _rows(g: GraphBuilder, rows: str, rank: int) -> str:
