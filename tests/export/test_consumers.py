@@ -16,6 +16,7 @@ from a2fjax.audio import io
 from a2fjax.infer.predictor import Predictor
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LENGTHS = {"animate_numpy.py": 60, "stream_numpy.py": 70, "animate.c": 250, "stream.c": 250}
 

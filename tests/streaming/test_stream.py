@@ -43,7 +43,10 @@ def test_blocks_do_not_matter(stream, speech):
     np.testing.assert_array_equal(pushed(stream, few, [1]), pushed(stream, few, [1000]))
 
 
-@pytest.mark.parametrize("lookahead_ms", [0, 100, 320])
+@pytest.mark.parametrize(
+    "lookahead_ms",
+    [pytest.param(0, marks=pytest.mark.slow), 100, pytest.param(320, marks=pytest.mark.slow)],
+)
 def test_frame_by_frame_is_the_network_at_once(streaming_model, identity, speech, lookahead_ms):
     config = lookahead.with_lookahead(streaming_model.config, lookahead_ms)
     model = Predictor(config, tasks.build(config), streaming_model.params)

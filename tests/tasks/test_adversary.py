@@ -245,6 +245,7 @@ def begun(task, batch):
     return tool, made.replace(frozen={**made.frozen, "constants": {**constants, **near}})
 
 
+@pytest.mark.slow
 def test_each_side_has_the_gradient_of_its_own_loss_alone():
     task, batch = built(EARS), example()
     _, start = begun(task, batch)
@@ -273,6 +274,7 @@ def test_each_side_has_the_gradient_of_its_own_loss_alone():
     assert set(adversary_lib.NAMES) <= set(found) and not set(adversary_lib.NAMES) & set(held_out)
 
 
+@pytest.mark.slow
 def test_a_step_updates_both_with_their_own_optimisers():
     task, batch = built(EARS), example()
     tool, start = begun(task, batch)
