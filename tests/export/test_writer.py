@@ -13,6 +13,7 @@ from a2fjax.cli import main
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.export import example, parity, writer
 from a2fjax.export.description import Rights
+from a2fjax.export.graph import Case, Tensor
 from a2fjax.export.graphs.model import ModelGraph
 from a2fjax.infer.predictor import Predictor
 
@@ -299,3 +300,19 @@ def test_a_manifest_names_no_file_outside(copy):
     path.write_text(json.dumps(sealed_json.seal(values)))
     with pytest.raises(InputError, match="expected a path inside"):
         manifest.verify(copy)
+
+
+def test_outputs_without_a_range_may_differ_by_a_share_of_their_value():
+    class Described:
+        name = "identity"
+
+        def outputs(self, source):
+            return (Tensor("components", "float32", ("B", 2), ""),)
+
+        def columns(self, source, output):
+            return ()
+
+    case = Case("far", {}, {"components": np.float32([[400.0, 0.5]])})
+    for got, largest in (([[400.02, 0.5]], 5e-5), ([[400.0, 0.501]], 1e-3)):
+        (found,) = parity.compare(Described(), None, [case], lambda inputs, g=got: [np.array(g)])
+        assert found.largest == pytest.approx(largest, rel=1e-2)
