@@ -4,7 +4,8 @@
 # make test                  the fast tests (slow ones: make test-slow)
 # make test-jax              the fast tests that depend on the version of jax, flax, orbax or grain
 # make fuzz [MINUTES=2]      every command on files damaged by structure; SEED=N repeats a run
-# make parity                compares encoders with PyTorch and CTranslate2, and installs them if it can
+# make parity                compares encoders and bundles with PyTorch and CTranslate2, which it installs
+#                            if it can
 # All of them set up the environment first; PYTHON=python3.13 selects another interpreter.
 
 PYTHON ?= python3
@@ -85,7 +86,7 @@ parity: setup
 	  || echo "the extra torch cannot be installed here: what needs it is skipped"
 	@$(BIN)/python -m pytest -q -n 2 -rs tests/encoders/test_wav2vec2_parity.py \
 	  tests/encoders/test_whisper_parity.py tests/encoders/test_whisper_weights.py \
-	  -k "wav2vec2 or transformers or ctranslate2" $(ARGS)
+	  tests/export/test_pytorch.py -k "wav2vec2 or transformers or ctranslate2 or test_pytorch" $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -135,6 +135,19 @@ def test_the_scores_are_correlations_of_the_windows_that_count(shards):
     assert total["sync/played_p"] == pytest.approx(1 - mean[20], abs=1e-6)
 
 
+def test_windows_count_whose_audio_is_in_the_clip_at_every_lateness(shards, write_set, tmp_path):
+    clip = next(c for c in shards[1] if c.id == "u0/0")
+    rng = np.random.default_rng(0)
+    motion = clip.motion.copy()
+    motion[:, JAW] = 0.3 + 0.2 * np.sin(np.arange(len(motion)))
+    audio = (0.1 * rng.standard_normal(len(motion) * HOP)).astype(np.float32)
+    speaking = dataclasses.replace(clip, motion=motion, audio=audio)  # From its first frame on.
+    write_set(tmp_path, [speaking], [records.Subject("u0", None, True)], {})
+    (sample,) = seats(tmp_path, Ear())
+    last = len(motion) - judge.WINDOW - 20
+    assert np.flatnonzero(sample.truth.judged.windows).tolist() == list(range(20, last + 1, 5))
+
+
 def test_equal_scores_have_no_offset_and_are_not_in_step():
     total = {**sync.nothing(), **sync.of_scores(np.zeros((41, 3)), "p")}
     found = sync.values(total)
@@ -256,6 +269,10 @@ def test_the_order_is_of_means_and_of_clips():
     assert scale(few, few + 0.1, few + 0.2)[0]
     assert "by chance (p = 0.062)" in scale(few[:4], few[:4] + 0.1, few[:4] + 0.2)[1]
     assert not scale(few, few + 0.2, few + 0.1)[0] and not scale(few, few - 0.1, few + 0.1)[0]
+    # Most clips in order do not make up for means that are not.
+    many = 0.1 + np.arange(8) / 100
+    outlier = many + 0.1 + 5.0 * (np.arange(8) == 0)
+    assert "in this order" in scale(many, outlier, many + 0.2)[1]
     mixed = few + np.array([0.5, -0.1, 0.5, -0.1, 0.5, -0.1])
     assert "by chance" in scale(few, mixed, mixed + 0.1)[1]
 
