@@ -111,7 +111,9 @@ def runs(shards, stand_in, tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(
-        evaluator.Predictor, "load", classmethod(lambda cls, run, step=None: load(Path(run), step))
+        evaluator.Predictor,
+        "load",
+        classmethod(lambda cls, run, step=None, **_: load(Path(run), step)),
     )
 
     def config_of(run):

@@ -46,7 +46,9 @@ def run(shards, stand_in, tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(
-        evaluator.Predictor, "load", classmethod(lambda cls, run, step=None: predictor(run, step))
+        evaluator.Predictor,
+        "load",
+        classmethod(lambda cls, run, step=None, **_: predictor(run, step)),
     )
     return folder, calls
 
