@@ -122,6 +122,7 @@ def runs(shards, stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluator, "read_config", config_of)
     for name in ("a", "a2", "b", "elsewhere"):
         (tmp_path / name / "checkpoints" / "7").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
     return tmp_path
 
 
