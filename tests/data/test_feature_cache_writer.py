@@ -493,9 +493,8 @@ def test_statistics_need_no_encoder_where_there_is_a_cache(build, tiny, copy, mi
         np.testing.assert_allclose(cached[name], value, rtol=2e-3, atol=2e-3 * np.abs(value).max())
 
 
-@pytest.mark.parametrize(
-    "kinds", [("whisper",), pytest.param(("base", "large", "whisper"), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [("whisper",), ("base", "large", "whisper")])
 def test_training_from_the_cache_is_training_from_audio(build, tiny, copy, tmp_path, kinds):
     """Losses and held-out losses to 1e-3."""
     from a2fjax.training import trainer

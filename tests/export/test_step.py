@@ -12,6 +12,7 @@ from a2fjax.export.example import voice
 from a2fjax.infer.predictor import Predictor
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytestmark = pytest.mark.slow
 DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(bool)": bool}
 
 

@@ -75,6 +75,7 @@ def test_runs_and_sweeps(cli, command):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_arrays(make_job, command, tmp_path):
     job = make_job(3)
     stand_in = Path(__file__).with_name("stand_in.py")

@@ -49,6 +49,7 @@ def test_copies_exchange_gradients_and_nothing_else(look, experiment):
     check(look(experiment, "cpu:8"))
 
 
+@pytest.mark.slow
 def test_parts_are_gathered_once_and_nothing_else(look):
     # Smaller arrays are cut than by default: a small network has none that large.
     check(look(f"{REGRESSION}:demo", "cpu:8", "sharding.preset=all", "sharding.min_mib=0.25"))
@@ -57,7 +58,7 @@ def test_parts_are_gathered_once_and_nothing_else(look):
 @pytest.mark.parametrize(
     ("overrides", "gathers", "reductions"),
     [
-        (("precision=bfloat16",), 1, 1),
+        pytest.param(("precision=bfloat16",), 1, 1, marks=slow),
         # Parameters are gathered again for what the backward pass computes again.
         pytest.param(("remat=dots", "audio.features=('mel','pitch')"), 2, 1, marks=slow),
         # A CPU adds up over devices after each part; GPUs after the last.

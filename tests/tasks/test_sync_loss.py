@@ -229,6 +229,7 @@ def judged(task, variables, batch, key):
     return loss(variables)["sync"]
 
 
+@pytest.mark.slow
 def test_only_denoised_motion_of_low_noise_and_with_audio_counts(expert, term):
     batch, key = example(), jax.random.key(3)
     task = diffusion(expert, 0.7, audio_dropout=0.0, pure_noise=0.0)

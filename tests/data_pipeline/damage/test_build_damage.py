@@ -270,7 +270,10 @@ def add_damage(w, made):
     return bad, odd
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "meshes")) for name in LAYOUTS],
+)
 def test_the_good_survive_and_the_bad_are_named(tmp_path, writers, make_set, layout, run):
     made = make_set(tmp_path / "set", layout)
     good = [f"good-{kind}" for kind in made.kinds]
