@@ -166,12 +166,7 @@ class Comparison(_Figures):
         Raises:
           InputError: pandas is not installed.
         """
-        rows = {
-            (split, name): row
-            for split, part in self.splits.items()
-            for name, row in part["rows"].items()
-        }
-        return _data_frame(rows, ("split", "model"))
+        return _rows_frame(self.splits, "model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,12 +199,14 @@ class ReportComparison(_Figures):
         Raises:
           InputError: pandas is not installed.
         """
-        rows = {
-            (split, name): row
-            for split, part in self.splits.items()
-            for name, row in part["rows"].items()
-        }
-        return _data_frame(rows, ("split", "report"))
+        return _rows_frame(self.splits, "report")
+
+
+def _rows_frame(splits: dict[str, dict[str, Any]], label: str) -> pandas.DataFrame:
+    rows = {
+        (split, name): row for split, part in splits.items() for name, row in part["rows"].items()
+    }
+    return _data_frame(rows, ("split", label))
 
 
 def _data_frame(rows: dict[tuple[str, str], Any], names: tuple[str, str]) -> pandas.DataFrame:

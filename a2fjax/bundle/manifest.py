@@ -40,7 +40,7 @@ _NEEDED = {
     "graphs": dict,
     "files": dict,
 }
-"""What readers use, with its type."""
+"""Keys that readers need, with their types."""
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""What a graph is, whatever the file format: tensors, a JAX function, cases of its parity check.
+"""Interface of a graph in any file format: tensors, a JAX function, cases of its parity check.
 
 Graphs are registered by name in `registry.graphs`. A package adds one for its own model with
 

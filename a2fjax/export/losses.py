@@ -1,4 +1,4 @@
-"""What a graph of lower precision loses: errors, lip closures and correlation of the mouth."""
+"""Losses of a graph of lower precision: errors, lip closures and correlation of the mouth."""
 
 from __future__ import annotations
 

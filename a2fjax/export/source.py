@@ -112,7 +112,7 @@ class Source:
 
     @property
     def has_identity(self) -> bool:
-        """Whether the model is conditioned on who speaks."""
+        """Whether the model is conditioned on the speaker."""
         return self.config.model.identity == "mesh" or self.config.model.identity_residual
 
     @property

@@ -67,7 +67,7 @@ class Stream:
 
     @property
     def emotion(self) -> Emotion:
-        """Of the frames from the next one on; may be changed at any time."""
+        """Emotion from the next frame on; may be changed at any time."""
         return self._emotion
 
     @emotion.setter

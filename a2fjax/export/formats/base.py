@@ -1,4 +1,4 @@
-"""What a file format of graphs does: writes one, and runs the file for the parity check."""
+"""Interface of a graph format: write a graph, and run the file for the parity check."""
 
 from __future__ import annotations
 

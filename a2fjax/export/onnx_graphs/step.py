@@ -16,7 +16,7 @@ from a2fjax.export.source import Source
 from a2fjax.streaming.step import StreamingStep
 
 NETWORK = "network."
-"""What the names of the products of the network start with; those of signals have none."""
+"""Prefix of the names of the network's products; those of signals have none."""
 
 _LAST_COUNT = 2**31 - 1
 
