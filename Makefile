@@ -21,6 +21,8 @@ AUDIO ?=
 # Extras of pyproject.toml to install with the package.
 EXTRAS ?= captures,demo,dev,export,view
 export PYTHONUNBUFFERED = 1
+# Without bytecode, each of the many processes that tests start compiles jax again (3 s).
+unexport PYTHONDONTWRITEBYTECODE
 # uv installs in a third of pip's time. It does not read pip's settings, such as a mirror's address, so
 # pip installs what uv cannot.
 install = { $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1' && \
