@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -156,10 +157,12 @@ def test_a_process_that_is_killed_ends_the_run_which_is_started_again(make):
     thread.start()
     assert make("submit", "--name", "one", "--processes", "2") == 0
     thread.join()
-    assert len(started(run)) == 4 and progress.last(run)[0] == 60
-    assert [e["why"] for e in progress.events(run) if e["event"] == "again"] == [
-        "failure 1 of at most 3 retries"
-    ]
+    log = (run / "launch" / "job.log").read_text()
+    assert re.search(r"^rank 0 .*: process 1 .* is gone \(killed", log), log
+    again = [e["why"] for e in progress.events(run) if e["event"] == "again"]
+    # On a machine without time for it, the second attempt may lose its peer as well.
+    assert again[0] == "failure 1 of at most 3 retries" and len(again) <= 2, log
+    assert len(started(run)) == 2 + 2 * len(again) and progress.last(run)[0] == 60, log
 
 
 def test_values_are_chosen_with_each_run_a_slurm_job(slurm, make, tmp_path, capsys):
