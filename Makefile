@@ -28,11 +28,10 @@ unexport PYTHONDONTWRITEBYTECODE
 install = { $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1' && \
   $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '$(1)'; } || \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
-# The tests compile much and compute little: without optimisation they take two thirds of the time.
-FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS"
-# Without fusion emitters, compiling takes half the time. jaxlib 0.12 cannot do without them and
-# rejects the flag, so `make test-jax` on the newest Python tests with them, as do the slow tests.
-FASTER = XLA_FLAGS="--xla_backend_optimization_level=0 $$($(BIN)/python -c 'from importlib import \
+# The tests compile much and compute little: they take two thirds of the time without optimisation,
+# and half of that without fusion emitters. jaxlib 0.12 cannot do without the emitters and rejects the
+# flag, so `make test-jax` on the newest Python tests with them.
+FAST = XLA_FLAGS="--xla_backend_optimization_level=0 $$($(BIN)/python -c 'from importlib import \
   metadata; print("--xla_cpu_use_fusion_emitters=false" * \
   metadata.version("jaxlib").startswith("0.10."))') $$XLA_FLAGS"
 
@@ -61,7 +60,7 @@ diffusion: demo
 
 # Each file runs on one worker, so that its tests share runs and compiled programs.
 test: setup
-	@$(FASTER) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(FAST) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 # Tests wait for schedulers and faults, so a third worker can compute meanwhile.
 test-slow: setup

@@ -1,4 +1,4 @@
-"""The whole demo as `make demo` runs it, on a corpus of a minute and a half."""
+"""The whole demo as `make demo` runs it, on a corpus of a minute."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from a2fjax.data import records
 from a2fjax.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = ("--minutes=1.5", "--subjects=5", "--steps=30")
+SIZE = ("--minutes=1", "--subjects=4", "--steps=10")
 
 
 def demo(folder, *more):
@@ -54,9 +54,9 @@ def test_the_whole_demo_and_then_again(tmp_path):
     assert first.returncode == 0, first.stdout + first.stderr
     manifest = records.read_manifest(folder / "shards")
     assert manifest.synthetic and manifest.entries("train") and manifest.entries("test_subjects")
-    assert checkpoints.steps(folder / "run") == [30]
+    assert checkpoints.steps(folder / "run") == [10]
     report = json.loads((folder / "evaluation.json").read_text())
-    assert report["step"] == 30 and report["synthetic"]
+    assert report["step"] == 10 and report["synthetic"]
     ending = first.stdout.partition("=== Done in")[2]
     assert report["headline"] and all(line in ending for line in report["headline"])
     assert "synthetic" in ending
@@ -78,7 +78,7 @@ def test_the_whole_demo_and_then_again(tmp_path):
     second = demo(folder, f"--audio={tmp_path / 'my voice.flac'}", "--emotion=happy")
     spent = processor_seconds() - start
     assert second.returncode == 0, second.stdout + second.stderr
-    for words in ("people exist already", "is up to date", "already finished: 30 of 30"):
+    for words in ("people exist already", "is up to date", "already finished: 10 of 10"):
         assert words in second.stdout
     assert all(line in second.stdout for line in report["headline"])
     assert state(*done) == before

@@ -119,7 +119,7 @@ def test_killed_in_steps_and_in_saves_the_run_ends_the_same(setup, undisturbed):
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         torn += any(folder.glob("*-tmp*"))
-        if attempt >= 3 and torn:
+        if attempt and torn:
             break
     assert torn, "no kill hit a save"
     out, err = finish(start(setup, run))
@@ -146,9 +146,9 @@ def test_asked_to_stop_it_saves_and_continues_the_same(setup, undisturbed, tell_
 @pytest.mark.slow
 def test_without_room_for_a_checkpoint_it_fails_in_one_line(setup):
     run = setup / "full"
-    # The whole run's metrics are 90 kB; the weights alone are 2 MB.
+    # Its largest tensor is 190 kB; how many files a state has depends on the time that it takes.
     wide = "--config.model.recurrent_width=128"
-    out, err = finish(start(setup, run, wide, cache=False, limit=400_000), code=1)
+    out, err = finish(start(setup, run, wide, cache=False, limit=100_000), code=1)
     (line,) = err.strip().splitlines()
     assert "checkpoint 5 of" in line and "none is complete" in line and "File too large" in line
     assert checkpoints.steps(run) == []

@@ -124,7 +124,6 @@ def test_captures_to_a_report_are_queued_at_once(
     """Five commands in a row, none of which waits: Slurm does."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     shards, runs = tmp_path / "the shards", ["--runs", str(tmp_path / "runs")]
     queue = ["--scheduler", "slurm", "--time", "20"]
     features = f"--config.audio.features=mel,{tiny_encoder}"

@@ -40,7 +40,6 @@ def small(tmp_path_factory):
 def environment():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
         patch.delenv("JAX_PLATFORMS", raising=False)
         yield
 
