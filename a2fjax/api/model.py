@@ -349,6 +349,10 @@ class Model:
         figure: str | Path | None = None,
         figure_range: tuple[float, float] | None = None,
         samples: int | None = None,
+        order: str | None = None,
+        names_map: str | Path | None = None,
+        mouth_close: str | None = None,
+        head: str | Path | None = None,
         progress: Progress | None = None,
         **options: Unpack[PredictOptions],
     ) -> motion_files.Written:
@@ -363,6 +367,10 @@ class Model:
           figure: .png, .pdf or .svg to draw the main curves to; None for none.
           figure_range: (start, end) in seconds to draw; None for all.
           samples: see `predict`.
+          order: see `Motion.save`.
+          names_map: see `Motion.save`.
+          mouth_close: see `Motion.save`.
+          head: see `Motion.save`.
           progress: see `predict`.
           **options: the other keywords of `predict`.
 
@@ -381,6 +389,10 @@ class Model:
             figure=figure,
             figure_range=figure_range,
             samples=samples,
+            order=order,
+            names_map=names_map,
+            mouth_close=mouth_close,
+            head=head,
         )
         prediction = self.plan(audio, samples=samples, **options)
         return motion_files.write(prediction, targets, progress)
