@@ -247,6 +247,9 @@ writers.register(".channels.csv", "a2fjax.animation.named_curves:ChannelsFormat"
 writers.register(".json", "a2fjax.animation.named_curves:JsonFormat")
 writers.register(".npz", "a2fjax.animation.named_curves:NpzFormat")
 writers.register(".glb", "a2fjax.animation.scenes.glb:GlbFormat")
+writers.register(".anim", "a2fjax.animation.maya_anim:AnimFormat")
+for _name in ("Usd", "Usda", "Usdc", "Usdz"):
+    writers.register(f".{_name.lower()}", f"a2fjax.animation.scenes.usd:{_name}Format")
 heads.register("demo", "data_pipeline.demo.shown_head:shown_head")
 writers.register(".nim.csv", "a2fjax.animation.nvidia_files:NimFormat")
 writers.register(".omniverse.json", "a2fjax.animation.nvidia_files:OmniverseFormat")

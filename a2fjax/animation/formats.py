@@ -161,20 +161,24 @@ def _columns(path: str | Path, options: Options) -> FileColumns:
     )
 
 
-def companion(path: str | Path) -> tuple[Path, FileColumns] | None:
-    """Returns the file for the channels that a format has no place for, or None.
+def with_companion(path: str | Path) -> list[tuple[Path, FileColumns | None]]:
+    """Returns a file, and the file beside it for the channels that its format has no place for.
+
+    Each comes with its columns, None for those that are asked for.
 
     Example:
-        >>> companion("out/line1.csv")[0].name
-        'line1.tongue_eyes.channels.csv'
-        >>> companion("out/line1.npz")
+        >>> [each.name for each, _ in with_companion("out/line1.csv")]
+        ['line1.csv', 'line1.tongue_eyes.channels.csv']
+        >>> [each.name for each, _ in with_companion("out/line1.npz")]
+        ['line1.npz']
     """
-    end = ending(path)
+    path, end = Path(path), ending(path)
     stated = getattr(registry.writers.get(end).load(), "companion", None)
     if stated is None:
-        return None
-    path = Path(path)
-    return path.with_name(path.name[: -len(end)] + stated[0]), file_columns.of_channels(stated[1])
+        return [(path, None)]
+    suffix, names = stated
+    beside = path.with_name(path.name[: -len(end)] + suffix)
+    return [(path, None), (beside, file_columns.of_channels(names))]
 
 
 @contextlib.contextmanager

@@ -224,9 +224,15 @@ class Motion:
         options = formats.Options(
             order, names_map, mouth_close, head, None if sound is None else Path(sound)
         )
-        kept = {"fps": motion.fps, "start": timecode, "metadata": self.metadata}
-        formats.write(path, motion.curves, options=options, **kept)
-        beside = formats.companion(path)
-        if beside is not None:
-            formats.write(beside[0], motion.curves, columns=beside[1], **kept)
+        formats.check_options([path], options)
+        for each, columns in formats.with_companion(path):
+            formats.write(
+                each,
+                motion.curves,
+                fps=motion.fps,
+                start=timecode,
+                metadata=self.metadata,
+                options=options if columns is None else None,
+                columns=columns,
+            )
         return Path(path)

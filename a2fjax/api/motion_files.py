@@ -13,7 +13,6 @@ import numpy as np
 
 from a2fjax import files, rig
 from a2fjax.animation import formats, livelink, tracks
-from a2fjax.animation.file_columns import FileColumns
 from a2fjax.api.prediction import Prediction, Progress
 from a2fjax.errors import InputError
 from a2fjax.view import drawing, motion_figure
@@ -77,7 +76,11 @@ class Targets:
             drawing.check_format(figure)
         count = range(samples or 1)
         self.outputs = [
-            [each for path in outputs for each in with_companion(_numbered(path, samples, k))]
+            [
+                each
+                for path in outputs
+                for each in formats.with_companion(_numbered(path, samples, k))
+            ]
             for k in count
         ]
         self.figures = [] if figure is None else [_numbered(figure, samples, k) for k in count]
@@ -92,12 +95,6 @@ class Targets:
             if isinstance(audio, str | Path) and path.resolve() == Path(audio).resolve():
                 raise InputError(f"{path}: is the recording itself")
         livelink.check_start(timecode, self.fps)
-
-
-def with_companion(path: Path) -> list[tuple[Path, FileColumns | None]]:
-    """Returns a file and its companion, each with its columns; None for those asked for."""
-    beside = formats.companion(path)
-    return [(path, None)] if beside is None else [(path, None), beside]
 
 
 def write(prediction: Prediction, targets: Targets, progress: Progress | None = None) -> Written:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from a2fjax import budgets, channel_orders, rig
+from a2fjax import budgets, channel_orders
 from a2fjax.animation import curve_rows, mouth_close, tracks
 from a2fjax.animation.scenes import targets
 from a2fjax.errors import InputError
