@@ -152,7 +152,8 @@ def read(path: str | Path) -> tracks.Track:
         raise InputError(f"{path}: not a Maya .anim file: does not begin with animVersion")
     budgets.check("values_millions", text.count(";") * 2 / 1e6, path)
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    unit, degrees, notes = Fraction(24), True, []
+    unit, degrees = Fraction(24), True
+    notes: list[str] = []
     channel, in_keys = "", False
     for number, line in enumerate(text.split("\n"), 1):
         words = line.strip().rstrip(";").split()

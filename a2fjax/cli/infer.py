@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gain", action="append", default=[], metavar="NAME=X", help="factor, channel or group")
     add("--offset", action="append", default=[], metavar="NAME=X", help="added after the gain")
     add("--smooth", type=float, default=0.0, metavar="MS", help="Gaussian smoothing over time")
+    add("--adjust", metavar="JSON", help="gain, offset, clamp, smooth_ms by channel or group")
     add(
         "--timecode",
         default="00:00:00:00.000",
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             gain=args.gain,
             offset=args.offset,
             smooth_ms=args.smooth,
+            adjust=args.adjust,
         )
     for path in written.outputs:
         print(
