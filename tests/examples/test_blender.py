@@ -1,4 +1,4 @@
-"""The Blender script, run in Blender: `bpy` of PyPI, in this Python or that of A2F_BLENDER_PYTHON."""
+"""The Blender script in Blender: PyPI's `bpy`, here or in the Python of A2F_BLENDER_PYTHON."""
 
 import importlib.util
 import json
