@@ -181,6 +181,16 @@ def with_companion(path: str | Path) -> list[tuple[Path, FileColumns | None]]:
     return [(path, None), (beside, file_columns.of_channels(names))]
 
 
+def is_companion(path: Path) -> bool:
+    """Returns whether a file is the companion of one that is beside it."""
+    for entry in registry.writers:
+        suffix = getattr(entry.load(), "companion", ("",))[0]
+        if suffix and path.name.endswith(suffix):
+            if path.with_name(path.name[: -len(suffix)] + entry.name).exists():
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def writer(
     path: str | Path,

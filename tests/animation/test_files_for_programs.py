@@ -11,6 +11,7 @@ from a2fjax.animation import curve_reader, formats, tracks
 from a2fjax.animation.columns import ColumnSettings, Resolver
 from a2fjax.api.motion import Motion
 from a2fjax.errors import InputError
+from a2fjax.evaluation import prediction_files
 
 WEIGHTS = rig.WEIGHT_CHANNELS
 JAW, CLOSE = rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]
@@ -82,6 +83,10 @@ def test_the_companion_holds_what_a_live_link_file_cannot(tmp_path):
     assert [rig.CHANNELS[i] for i in np.flatnonzero(rest)] == [*rig.TONGUE, *rig.EYE_ANGLES]
     assert np.abs(beside.motion - curves)[:, rest].max() < 1e-6
     assert np.allclose(beside.times, main.times, atol=1e-6)
+    assert list(prediction_files.find(tmp_path, ["x"]).values()) == [tmp_path / "x.csv"]
+    (tmp_path / "x.csv").unlink()
+    with pytest.raises(InputError, match="no clip of the data is called 'x.tongue_eyes'"):
+        prediction_files.find(tmp_path, ["x"])
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz", ".omniverse.json", ".glb"])
