@@ -185,6 +185,7 @@ ORDERS: dict[str, ChannelOrder] = {
     each.name: each
     for each in (
         ChannelOrder("rig72", _columns(rig.CHANNELS)),
+        ChannelOrder("rig68", _columns([*rig.ARKIT, *rig.TONGUE])),
         ChannelOrder("arkit52", _columns(rig.ARKIT)),
         ChannelOrder("nvidia68", _columns([*rig.ARKIT, *rig.TONGUE], _pascal)),
         ChannelOrder("livelink61", _columns(_swapped(rig.ARKIT), _pascal) + _LIVELINK_ROTATIONS),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from a2fjax import archives, channel_orders
+from a2fjax import archives, channel_orders, registry
 from a2fjax import rig as channels_of_rig
 from a2fjax.errors import InputError, nearest
 
@@ -41,6 +41,71 @@ class Part:
     def matrix(self) -> np.ndarray:
         """Displacements as a linear map [72, 3 V] from channels."""
         return self.shapes.reshape(len(self.shapes), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A head to show: y up, facing z, the person's left at positive x.
+
+    Attributes:
+      name: for the scene.
+      part: neutral positions and shapes.
+      faces: [F, 3] int32 triangles, counter-clockwise from outside.
+      metres: metres in a unit of the positions.
+    """
+
+    name: str
+    part: Part
+    faces: np.ndarray
+    metres: float
+
+
+METRES = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+"""Metres in a unit."""
+
+
+def load_head(head: str | Path | None, key: str = "--head") -> Head:
+    """Returns a head to show.
+
+    Args:
+      head: file of `read` with `faces` or `tris` [F, 3] and, where it states its `units`, "mm",
+        "cm" or "m" (else they are guessed from its size); or a name of `registry.heads`; None for
+        the demo's.
+      key: configuration key or flag that names it, for messages.
+
+    Raises:
+      InputError: no such head, or as `read`; no faces; faces that name other vertices.
+    """
+    name = "demo" if head is None else str(head)
+    if name in registry.heads:
+        made: Head = registry.heads.get(name).load()()
+        return made
+    if not Path(name).suffix:
+        raise InputError(f"{key}={name!r}: no head of that name{nearest(name, _choices())}")
+    path = Path(name)
+    data, part = read(path, key)
+    faces = data.get("faces", data.get("tris"))
+    if faces is None:
+        raise InputError(f"{path}: has no faces; expected an array faces or tris [F, 3]")
+    shape_ok = faces.ndim == 2 and faces.shape[1:] == (3,) and len(faces) > 0
+    if not shape_ok or faces.dtype.kind not in "iu":
+        raise InputError(f"{path}: faces have shape {faces.shape}, expected whole numbers [F, 3]")
+    if not 0 <= faces.min() <= faces.max() < len(part.neutral):
+        raise InputError(f"{path}: faces name vertices that are not among {len(part.neutral)}")
+    units = str(data["units"]) if "units" in data else _guessed_units(part.neutral)
+    if units not in METRES:
+        raise InputError(f"{path}: units={units!r}{nearest(units, METRES)}")
+    return Head(path.stem, part, faces.astype(np.int32), METRES[units])
+
+
+def _choices() -> list[str]:
+    return [*registry.heads.names(), "FILE.npz"]
+
+
+def _guessed_units(neutral: np.ndarray) -> str:
+    """Returns the unit in which the mesh [V, 3] of a head is 0.1 to 0.8 m across."""
+    size = float(np.linalg.norm(np.ptp(neutral, axis=0)))
+    return "m" if size < 2.0 else "cm" if size < 80.0 else "mm"
 
 
 def read(path: str | Path, key: str) -> tuple[dict[str, np.ndarray], Part]:

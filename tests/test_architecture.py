@@ -40,7 +40,7 @@ ALLOWED = {
     "registry": {"errors"},
     "rig": {"errors"},
     "channel_orders": {"errors", "rig"},
-    "head_shapes": {"errors", "rig", "channel_orders", "archives"},
+    "head_shapes": {"errors", "rig", "channel_orders", "archives", "registry"},
     "mesh_descriptor": set(),
     "progress": set(),
     "signals": {"errors"},

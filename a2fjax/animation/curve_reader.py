@@ -21,6 +21,7 @@ from a2fjax.animation import (
     columns,
     curve_rows,
     json_records,
+    mouth_close,
     npz_records,
     row_times,
     row_values,
@@ -194,6 +195,9 @@ def _resolved(path: Path, rows: Rows, resolver: Resolver) -> Curves:
         observed = channel_orders.from_names(np.zeros((1, len(names))), names)[1]
         if not observed.any():
             raise InputError(f"{path}: holds no channel of the rig")
+    if rows.mouth_close != "arkit":
+        motion = mouth_close.to_rig(motion, rows.mouth_close)
+        notes.append(f"mouthClose of {rows.mouth_close}'s convention converted to the rig's")
     numbers = np.arange(count, dtype=np.float64) if rows.numbers is None else rows.numbers
     if times is not None and rows.timecodes is not None:
         # Rows that the file lacks count as frames; rows that it repeats do not.

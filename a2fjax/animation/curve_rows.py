@@ -28,6 +28,7 @@ class Rows:
       observed: [N] whether a column was recorded, or None.
       lines: place of each row in messages, such as "file:12" or "frame 11".
       percent: whether the values are known to be percent.
+      mouth_close: convention of mouthClose that the file states, see `mouth_close`.
       notes: what was left out, as text.
     """
 
@@ -41,11 +42,16 @@ class Rows:
     observed: np.ndarray | None = None
     lines: Sequence[str] = ()
     percent: bool = False
+    mouth_close: str = "arkit"
     notes: tuple[str, ...] = ()
 
 
 RATES = ("fpsexact", "fps", "exportfps", "framerate", "mocapframerate", "framespersecond")
 """Names of a stated frame rate in JSON and NumPy archives, without case and underscores."""
+
+
+CONVENTION = "mouth_close_convention"
+"""Key under which JSON files and NumPy archives state the convention of mouthClose."""
 
 
 def rate(where: str, key: str, value: Any) -> float:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets
-from a2fjax.animation import azure_visemes, columns, curve_rows, text_files
+from a2fjax.animation import azure_visemes, columns, curve_rows, mouth_close, text_files
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.animation.json_frames import FRAME_KEYS, SCALARS, Frame, categories
 from a2fjax.errors import InputError
@@ -164,6 +164,7 @@ class _Finder:
             observed=observed,
             lines=where,
             percent=percent,
+            mouth_close=self._mouth_close(),
             notes=(f"{many} of {len(frames)} frames with more than one face left out",)
             if many
             else (),
@@ -252,6 +253,12 @@ class _Finder:
                     f"{count} frames"
                 )
         return curve_rows.clocks([str(self.path)] * count, cells)
+
+    def _mouth_close(self) -> str:
+        key = curve_rows.CONVENTION
+        stated = next((node[key] for node in self.objects if key in node), "arkit")
+        mouth_close.check(stated, f"{self.path}: {key}")
+        return str(stated)
 
     def _observed(self, names: list[str]) -> np.ndarray | None:
         given = self.data.get("observed") if isinstance(self.data, dict) else None

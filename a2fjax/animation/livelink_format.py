@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from a2fjax import rig
 from a2fjax.animation import livelink, named_curves
 
 if TYPE_CHECKING:
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
 
 
 class LiveLinkFormat:
-    """Writes motion block by block as a Live Link Face CSV."""
+    """Writes motion block by block as a Live Link Face CSV.
 
+    Its 61 columns are fixed. They have no place for the shapes of the tongue beyond tongueOut; the
+    companion holds these, and the eye angles in degrees, which the file has in radians.
+    """
+
+    companion = (".tongue_eyes.channels.csv", (*rig.TONGUE, *rig.EYE_ANGLES))
     read = staticmethod(named_curves.read)
 
     def __init__(self, path: Path, header: Header):

@@ -2,7 +2,7 @@
 
 JSON is meant for web players and scripts, npz for Python, and the CSV of named channels (ending in
 `.channels.csv`) for spreadsheets and for players that read one column per curve. All three are in
-rig units: weights in [0, 1], eye angles in degrees.
+rig units (weights in [0, 1], eye angles in degrees) unless another order of columns has others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.animation import curve_reader, tracks
+from a2fjax.animation import curve_reader, curve_rows, tracks
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMAT = "a2fjax-animation"
 VERSION = 1
 DECIMALS = 6
+NAMED = ("order", "names_map", "mouth_close")
+"""Options of formats that name their columns and keep the convention of mouthClose."""
 
 
 def read(path: str | Path) -> tracks.Track:
@@ -42,6 +44,7 @@ def read(path: str | Path) -> tracks.Track:
 class JsonFormat:
     """Writes one JSON object frame by frame; numbers have six decimals."""
 
+    takes = NAMED
     read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
@@ -53,16 +56,19 @@ class JsonFormat:
             "fps": float(header.fps),
             "fps_exact": str(header.fps),
             **header.metadata,
-            "names": list(rig.CHANNELS),
-            "units": list(rig.UNITS),
+            curve_rows.CONVENTION: header.columns.mouth_close,
+            "names": list(header.columns.names),
+            "units": list(header.columns.units),
         }
+        self._columns = header.columns
         self._file = open(path, "w", newline="", encoding="utf-8")
         self._empty = True
         self._file.write(json.dumps(head)[:-1] + ', "frames": [')
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
-        for row in np.round(np.asarray(motion, np.float64), DECIMALS).tolist():
+        values = self._columns.values(motion).astype(np.float64)
+        for row in np.round(values, DECIMALS).tolist():
             self._file.write(("\n" if self._empty else ",\n") + json.dumps(row))
             self._empty = False
 
@@ -77,19 +83,23 @@ class JsonFormat:
 
 
 class ChannelsFormat:
-    """Writes a CSV with `time` and one column per channel, with six decimals."""
+    """Writes a CSV with `time` and one column per channel, with six decimals.
 
+    It has no place for the convention of mouthClose, which is ARKit's.
+    """
+
+    takes = ("order", "names_map")
     read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
         """Writes the header line."""
-        self._fps, self._next = header.fps, 0
+        self._fps, self._next, self._columns = header.fps, 0, header.columns
         self._file = open(path, "w", newline="", encoding="utf-8")
-        self._file.write(",".join(("time", *rig.CHANNELS)) + "\n")
+        self._file.write(",".join(("time", *header.columns.names)) + "\n")
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
-        for row in np.asarray(motion, np.float64).tolist():
+        for row in self._columns.values(motion).astype(np.float64).tolist():
             cells = ",".join(f"{v:.{DECIMALS}f}" for v in row)
             self._file.write(f"{float(self._next / self._fps):.{DECIMALS}f},{cells}\n")
             self._next += 1
@@ -104,19 +114,22 @@ class ChannelsFormat:
 class NpzFormat:
     """Writes an archive block by block, without holding its `motion` in memory.
 
-    Arrays: motion [T, 72] float32, names [72], units [72], fps, fps_exact (text of the fraction),
-    audio_rate (Hz), rig (fingerprint) and the metadata.
+    Arrays: motion [T, N] float32, names [N], units [N], fps, fps_exact (text of the fraction),
+    audio_rate (Hz), rig (fingerprint), mouth_close_convention and the metadata; N is 72 unless
+    another order is asked for.
     """
 
+    takes = NAMED
     read = staticmethod(read)
 
     def __init__(self, path: Path, header: Header):
         """Writes the small arrays and the header of `motion`, which states its shape."""
-        self._frames, self._written = header.frames, 0
+        self._frames, self._written, self._columns = header.frames, 0, header.columns
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
         arrays = {
-            "names": np.array(rig.CHANNELS),
-            "units": np.array(rig.UNITS),
+            "names": np.array(header.columns.names),
+            "units": np.array(header.columns.units),
+            curve_rows.CONVENTION: np.array(header.columns.mouth_close),
             "fps": np.float64(float(header.fps)),
             "fps_exact": np.array(str(header.fps)),
             "audio_rate": np.int64(16_000),
@@ -129,13 +142,18 @@ class NpzFormat:
         self._entry = self._zip.open(zipfile.ZipInfo("motion.npy"), "w", force_zip64=True)
         np.lib.format.write_array_header_1_0(
             self._entry,
-            {"descr": "<f4", "fortran_order": False, "shape": (self._frames, rig.NUM_CHANNELS)},
+            {
+                "descr": "<f4",
+                "fortran_order": False,
+                "shape": (self._frames, len(header.columns.names)),
+            },
         )
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
         self._written += len(motion)
-        self._entry.write(np.ascontiguousarray(motion, "<f4").tobytes())
+        values = self._columns.values(motion)
+        self._entry.write(np.ascontiguousarray(values, "<f4").tobytes())
 
     def abandon(self) -> None:
         """Closes the archive."""

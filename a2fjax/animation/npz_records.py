@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import archives
-from a2fjax.animation import columns, curve_rows
+from a2fjax.animation import columns, curve_rows, mouth_close
 from a2fjax.animation.columns import Resolver
 from a2fjax.animation.curve_rows import Rows
 from a2fjax.errors import InputError
@@ -59,9 +59,12 @@ def read(path: Path, resolver: Resolver) -> Rows:
     observed = arrays.get("observed")
     if observed is not None and observed.shape != (len(names),):
         raise InputError(f"{path}: observed has shape {observed.shape}, expected {len(names)}")
+    stated = str(arrays[curve_rows.CONVENTION]) if curve_rows.CONVENTION in arrays else "arkit"
+    mouth_close.check(stated, f"{path}: {curve_rows.CONVENTION}")
     return Rows(
         names=names,
         values=values,
+        mouth_close=stated,
         fps=fps,
         observed=None if observed is None else observed.astype(bool),
         lines=[f"{path}: frame {n}" for n in range(len(values))],

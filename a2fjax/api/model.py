@@ -73,6 +73,7 @@ class PredictOptions(TypedDict, total=False):
     gain: postprocess.Settings
     offset: postprocess.Settings
     smooth_ms: float
+    adjust: postprocess.Spec | None
 
 
 class Model:
@@ -279,6 +280,7 @@ class Model:
         gain: postprocess.Settings = (),
         offset: postprocess.Settings = (),
         smooth_ms: float = 0.0,
+        adjust: postprocess.Spec | None = None,
         progress: Progress | None = None,
     ) -> Motion | list[Motion]:
         """Predicts the motion of a recording of any length, at 50 frames a second.
@@ -310,6 +312,8 @@ class Model:
           gain: factor of at least 0 by channel or group, {"jawOpen": 1.2} or ["jawOpen=1.2"].
           offset: value added after the gain, likewise, in rig units.
           smooth_ms: standard deviation of a Gaussian over time in ms, 0 to 500.
+          adjust: gain, offset, limits and smoothing by channel or group, as JSON or a dictionary;
+            see `a2fjax.infer.postprocess`.
           progress: called with (frames done, frames in all).
 
         Returns:
@@ -335,6 +339,7 @@ class Model:
             gain=gain,
             offset=offset,
             smooth_ms=smooth_ms,
+            adjust=adjust,
         )
         motions = [plan.motion(index, progress) for index in range(samples or 1)]
         return motions[0] if samples is None else motions
@@ -349,6 +354,10 @@ class Model:
         figure: str | Path | None = None,
         figure_range: tuple[float, float] | None = None,
         samples: int | None = None,
+        order: str | None = None,
+        names_map: str | Path | None = None,
+        mouth_close: str | None = None,
+        head: str | Path | None = None,
         progress: Progress | None = None,
         **options: Unpack[PredictOptions],
     ) -> motion_files.Written:
@@ -363,6 +372,10 @@ class Model:
           figure: .png, .pdf or .svg to draw the main curves to; None for none.
           figure_range: (start, end) in seconds to draw; None for all.
           samples: see `predict`.
+          order: see `Motion.save`.
+          names_map: see `Motion.save`.
+          mouth_close: see `Motion.save`.
+          head: see `Motion.save`.
           progress: see `predict`.
           **options: the other keywords of `predict`.
 
@@ -381,6 +394,10 @@ class Model:
             figure=figure,
             figure_range=figure_range,
             samples=samples,
+            order=order,
+            names_map=names_map,
+            mouth_close=mouth_close,
+            head=head,
         )
         prediction = self.plan(audio, samples=samples, **options)
         return motion_files.write(prediction, targets, progress)
@@ -409,7 +426,10 @@ class Model:
         sample |= sampling.parse_guidance(given.get("guidance"))
         inpaint = _inpainting(given)
         adjustment = postprocess.adjustment(
-            given.get("gain", ()), given.get("offset", ()), given.get("smooth_ms", 0.0)
+            given.get("gain", ()),
+            given.get("offset", ()),
+            given.get("smooth_ms", 0.0),
+            given.get("adjust"),
         )
         track = emotion_lib.as_track(given.get("emotion"))
         recording = Recording(audio)

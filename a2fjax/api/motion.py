@@ -191,14 +191,27 @@ class Motion:
         *,
         fps: float | str | Fraction | None = None,
         timecode: str = "00:00:00:00.000",
+        order: str | None = None,
+        names_map: str | Path | None = None,
+        mouth_close: str | None = None,
+        head: str | Path | None = None,
+        sound: str | Path | None = None,
     ) -> Path:
         """Writes an animation file, completely or not at all.
 
+        Channels that a format has no place for go to a companion beside it (docs/files.md).
+
         Args:
           path: its ending selects the format: .csv (Live Link Face), .channels.csv (a time column
-            and one column a channel), .json, .npz, or one of `a2fjax.registry.writers`.
+            and one column a channel), .json, .npz, .glb, .usda, or another one of
+            `a2fjax.registry.writers`.
           fps: frames a second of the file; None keeps the motion's.
           timecode: HH:MM:SS:FF.fff of the first frame, in Live Link Face files.
+          order: order and names of the columns, such as "arkit52" (`channel_orders.ORDERS`).
+          names_map: JSON file of other names, or "metahuman_tongue".
+          mouth_close: convention of mouthClose, "arkit" or "nvidia"; None for ARKit's.
+          head: of scenes: a file of shapes (`a2fjax.head_shapes`), or "demo".
+          sound: file of the sound, which scenes refer to.
 
         Returns:
           The path.
@@ -208,5 +221,18 @@ class Motion:
           WorkFailed: the disk is full or fails.
         """
         motion = self if fps is None else self.resample(fps)
-        formats.write(path, motion.curves, fps=motion.fps, start=timecode, metadata=self.metadata)
+        options = formats.Options(
+            order, names_map, mouth_close, head, None if sound is None else Path(sound)
+        )
+        formats.check_options([path], options)
+        for each, columns in formats.with_companion(path):
+            formats.write(
+                each,
+                motion.curves,
+                fps=motion.fps,
+                start=timecode,
+                metadata=self.metadata,
+                options=options if columns is None else None,
+                columns=columns,
+            )
         return Path(path)

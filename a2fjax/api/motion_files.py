@@ -23,7 +23,7 @@ class Written:
     """Files that were written.
 
     Attributes:
-      outputs: animation files, sample by sample.
+      outputs: animation files, sample by sample, each followed by its companion.
       figures: of each sample, where a figure was asked for.
       frames: of each animation file.
       fps: frames a second of the animation files.
@@ -50,6 +50,10 @@ class Targets:
         figure: str | Path | None = None,
         figure_range: tuple[float, float] | None = None,
         samples: int | None = None,
+        order: str | None = None,
+        names_map: str | Path | None = None,
+        mouth_close: str | None = None,
+        head: str | Path | None = None,
     ) -> None:
         """Checks names, folders, rate and timecode; see `Model.predict_to_files`.
 
@@ -65,16 +69,25 @@ class Targets:
         self.fps, self.timecode = tracks.rate(fps), timecode
         if samples is not None and samples < 1:
             raise InputError(f"samples={samples}: expected at least 1")
-        for path in outputs:
-            formats.ending(path)
+        sound = Path(audio) if isinstance(audio, str | Path) else None
+        self.options = formats.Options(order, names_map, mouth_close, head, sound)
+        formats.check_options(outputs, self.options)
         if figure is not None:
             drawing.check_format(figure)
         count = range(samples or 1)
-        self.outputs = [[_numbered(path, samples, k) for path in outputs] for k in count]
+        self.outputs = [
+            [
+                each
+                for path in outputs
+                for each in formats.with_companion(_numbered(path, samples, k))
+            ]
+            for k in count
+        ]
         self.figures = [] if figure is None else [_numbered(figure, samples, k) for k in count]
         self.figure_range = figure_range
         seen: set[Path] = set()
-        for path in [*(path for paths in self.outputs for path in paths), *self.figures]:
+        animations = [path for targets in self.outputs for path, _ in targets]
+        for path in [*animations, *self.figures]:
             if path.resolve() in seen:
                 raise InputError(f"{path}: is given twice as an output")
             seen.add(path.resolve())
@@ -110,9 +123,11 @@ def write(prediction: Prediction, targets: Targets, progress: Progress | None = 
                         frames=frames,
                         start=targets.timecode,
                         metadata=prediction.metadata(index),
+                        options=targets.options if columns is None else None,
+                        columns=columns,
                     )
                 )
-                for path in paths
+                for path, columns in paths
             ]
             for block in prediction.blocks(index, progress):
                 if curves is not None:
@@ -128,7 +143,7 @@ def write(prediction: Prediction, targets: Targets, progress: Progress | None = 
                     seconds=targets.figure_range,
                 )
                 drawing.save(targets.figures[index], figure)
-    outputs = [path for paths in targets.outputs for path in paths]
+    outputs = [path for paths in targets.outputs for path, _ in paths]
     return Written(outputs, targets.figures, frames, targets.fps, stats.frames / rig.FPS)
 
 

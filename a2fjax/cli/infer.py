@@ -1,8 +1,9 @@
 """Predict facial motion from a recording and write it to files.
 
-The ending of an output selects the format: .csv (Live Link Face), .channels.csv (a time column and
-one column per channel), .json, .npz. With a diffusion run, --samples 3 writes NAME.sample0.csv,
-NAME.sample1.csv and NAME.sample2.csv.
+The ending of an output selects the format (docs/files.md): .csv (Live Link Face), .channels.csv (a
+time column and one column per channel), .json, .npz; .glb, .gltf, .usda, .usdc, .usdz (a head with
+its shapes moving), .anim (Maya); .nim.csv, .omniverse.json (NVIDIA). With a diffusion run,
+--samples 3 writes NAME.sample0.csv, NAME.sample1.csv and NAME.sample2.csv.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gain", action="append", default=[], metavar="NAME=X", help="factor, channel or group")
     add("--offset", action="append", default=[], metavar="NAME=X", help="added after the gain")
     add("--smooth", type=float, default=0.0, metavar="MS", help="Gaussian smoothing over time")
+    add("--adjust", metavar="JSON", help="gain, offset, clamp, smooth_ms by channel or group")
     add(
         "--timecode",
         default="00:00:00:00.000",
@@ -50,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="MS",
         help="audio heard ahead by a run for live audio; default: model.lookahead_ms",
+    )
+    group = parser.add_argument_group("files for other programs (docs/files.md)")
+    add = group.add_argument
+    add("--head", metavar="NPZ|demo", help="of scenes: neutral, faces and shapes; default: demo")
+    add("--order", metavar="NAME", help="order and names of the columns, such as arkit52")
+    add("--names-map", metavar="JSON", help="other names by channel, or metahuman_tongue")
+    add(
+        "--mouth-close",
+        metavar="NAME",
+        help="convention of mouthClose: arkit or nvidia; the file says which; default: arkit",
     )
     group = parser.add_argument_group("diffusion runs")
     add = group.add_argument
@@ -89,6 +101,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             figure=args.plot,
             figure_range=figure_range,
             samples=args.samples,
+            order=args.order,
+            names_map=args.names_map,
+            mouth_close=args.mouth_close,
+            head=args.head,
             progress=line,
             emotion=args.emotion,
             identity=args.identity,
@@ -103,6 +119,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             gain=args.gain,
             offset=args.offset,
             smooth_ms=args.smooth,
+            adjust=args.adjust,
         )
     for path in written.outputs:
         print(

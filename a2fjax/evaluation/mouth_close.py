@@ -1,4 +1,4 @@
-"""Tells which convention a program's mouthClose follows, and converts it to the rig's.
+"""Tells which convention a program's mouthClose follows.
 
 ARKit's mouthClose is relative to an open jaw: lips that meet have mouthClose = jawOpen. NVIDIA's
 shape includes jawOpen (Maxine calls it `jawOpen_+_mouthClose`): lips that meet have jawOpen 0, and
@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from a2fjax import rig
+from a2fjax.animation import mouth_close
 from a2fjax.metrics.sums import correlation, deviations
 
 CONVENTIONS = ("auto", "arkit", "nvidia")
@@ -49,7 +50,7 @@ class Readings:
           frames: [T] bool, the frames that count.
         """
         targets = [truth[frames, _JAW], rig.aperture(truth[frames])]
-        for i, motion in enumerate((prediction, to_rig(prediction))):
+        for i, motion in enumerate((prediction, mouth_close.to_rig(prediction, "nvidia"))):
             found = [motion[frames, _JAW], rig.aperture(motion[frames])]
             for k, (p, g) in enumerate(zip(found, targets, strict=True)):
                 p, g = deviations(p.astype(np.float64)), deviations(g.astype(np.float64))
@@ -77,18 +78,3 @@ class Readings:
         if arkit < _CLEAR * nvidia:
             return "arkit", f"mouthClose is relative to an open jaw ({shown})"
         return "arkit", f"mouthClose is taken as relative to an open jaw; not clear ({shown})"
-
-
-def to_rig(motion: np.ndarray) -> np.ndarray:
-    """Returns motion [T, 72] with NVIDIA's mouthClose in the rig's convention.
-
-    Example:
-        >>> motion = np.zeros((1, 72))
-        >>> motion[0, rig.channel_index("mouthClose")] = 0.5  # NVIDIA: lips meet, jaw 0.5 open
-        >>> converted = to_rig(motion)
-        >>> float(converted[0, rig.channel_index("jawOpen")]), float(rig.aperture(converted)[0])
-        (0.5, 0.0)
-    """
-    out = motion.copy()
-    out[..., _JAW] += motion[..., _CLOSE]
-    return out

@@ -2,7 +2,7 @@
 
 A file is named as its clip: `<id>.csv`, with the folders of the id ("p1/take3" is p1/take3.csv) or,
 in one folder, with "_" for "/" (p1_take3.csv). All files of curves must belong to a clip of the
-data; those of clips that are not measured are left alone.
+data; those of clips that are not measured, and companions of Live Link files, are left alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from a2fjax.animation import curve_reader
+from a2fjax.animation import curve_reader, formats
 from a2fjax.errors import InputError, nearest
 
-_TYPED = (".channels",)
+_TYPED = (".channels", ".nim", ".omniverse")
 """What file names have before their ending, such as a.channels.csv."""
 
 
@@ -39,6 +39,7 @@ def find(folder: str | Path, clips: Sequence[str], others: Collection[str] = ())
         for path in folder.rglob("*")
         if path.suffix.lower() in curve_reader.ENDINGS
         and path.is_file()
+        and not formats.is_companion(path)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not files:

@@ -18,6 +18,7 @@ import numpy as np
 
 from a2fjax import rig
 from a2fjax.animation import curve_reader, tracks
+from a2fjax.animation import mouth_close as conventions
 from a2fjax.animation.columns import UNITS, ColumnSettings, Resolver
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
@@ -127,7 +128,7 @@ class Predictions:
         out = []
         for sample in chunk:
             motion = self._sampled(self._track(sample.clip.id), sample.clip.frames)
-            out.append(mouth_close.to_rig(motion) if self._nvidia else motion)
+            out.append(conventions.to_rig(motion, "nvidia") if self._nvidia else motion)
         return {"model": out}
 
     def _survey(self, folder: str | Path, sources: Any) -> None:
@@ -167,7 +168,9 @@ class Predictions:
                 truth = clip.motion * mask
                 readings.add(motion, truth, clip.frame_mask)
                 opening = rig.aperture(truth)
-                for lag, reading in zip(lags, (motion, mouth_close.to_rig(motion)), strict=True):
+                for lag, reading in zip(
+                    lags, (motion, conventions.to_rig(motion, "nvidia")), strict=True
+                ):
                     lag.add(rig.aperture(reading), opening, clip.frame_mask)
         if len(by_unit) == 2:
             raise InputError(

@@ -72,7 +72,8 @@ def test_all_formats_hold_the_same_curves(run, wav, tmp_path, capsys):
     paths = [tmp_path / f"x{e}" for e in (".csv", ".channels.csv", ".json", ".npz")]
     outs = [a for p in paths for a in ("--out", p)]
     assert infer(run, "--audio", wav, *outs) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
+    beside = "x.tongue_eyes.channels.csv"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([beside, *(p.name for p in paths)])
     tracks = [formats.read(p) for p in paths]
     model = predictor.Predictor.load(run)
     expected = model(io.load(wav))
@@ -82,7 +83,37 @@ def test_all_formats_hold_the_same_curves(run, wav, tmp_path, capsys):
         assert np.abs(track.motion - expected)[:, seen].max() < 1e-5
     assert [int(t.observed.sum()) for t in tracks] == [56, 72, 72, 72]
     assert json.loads(paths[2].read_text())["audio"] == "in.wav"
-    assert str(paths[0]) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(paths[0]) in said and f"{beside}: 75 frames at 50 fps" in said
+    assert (
+        np.abs(formats.read(tmp_path / beside).motion - expected)[:, rig.INDEX["tongueUp"]].max()
+        < 1e-5
+    )
+
+
+def test_files_for_programs_hold_the_same_frames(run, wav, tmp_path, capsys):
+    paths = [tmp_path / f"face{e}" for e in (".glb", ".anim", ".omniverse.json", ".json")]
+    outs = [a for p in paths for a in ("--out", p)]
+    (tmp_path / "adjust.json").write_text('{"jawOpen": {"clamp": [0.1, 0.2]}}')
+    asked = ["--fps", 60, "--adjust", tmp_path / "adjust.json"]
+    assert infer(run, "--audio", wav, *outs, *asked) == 0
+    found = [formats.read(p) for p in paths]
+    weights = rig.WEIGHT_CHANNELS
+    for track in found:
+        assert len(track.motion) == 90 and track.times[-1] == pytest.approx(89 / 60)
+        assert np.abs(track.motion - found[-1].motion)[:, weights].max() < 2e-6
+        jaw = track.motion[:, rig.INDEX["jawOpen"]]
+        assert jaw.min() > 0.1 - 1e-6 and jaw.max() < 0.2 + 1e-6
+    for words, message in (
+        (["--out", tmp_path / "x.gbl"], "unknown ending '.gbl'"),
+        (["--out", paths[0], "--head", "dmo"], "did you mean 'demo'?"),
+        (["--out", paths[0], "--order", "arkit25"], "did you mean 'arkit52'?"),
+        (["--out", paths[1], "--mouth-close", "nvidia"], "takes no --mouth-close"),
+        (["--out", paths[0], "--adjust", tmp_path / "no.json"], "no.json: no such file"),
+    ):
+        assert infer(run, "--audio", wav, *words) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
 
 
 def test_fps_timecode_step_and_adjustments(run, wav, tmp_path):

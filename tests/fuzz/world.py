@@ -41,7 +41,7 @@ def make_readers(folder):
     weights = damage.curves(1)
     motion = np.zeros((len(weights), 72), np.float32)
     motion[:, damage.COLUMNS] = weights
-    for name in ("m.csv", "m.channels.csv", "m.json", "m.npz"):
+    for name in ("m.csv", "m.channels.csv", "m.json", "m.npz", "m.glb", "m.anim"):
         formats.write(root / name, motion)
 
     def read(work):

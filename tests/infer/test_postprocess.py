@@ -75,3 +75,47 @@ def test_values_stay_inside_the_rig():
 def test_wrong_settings(gains, smooth, message):
     with pytest.raises(InputError, match=message):
         postprocess.adjustment(gains, smooth_ms=smooth)
+
+
+def test_a_file_of_adjustments(tmp_path):
+    """Each channel is smoothed by its own Gaussian, then scaled, moved and limited."""
+    path = tmp_path / "adjust.json"
+    path.write_text(
+        '{"jaw_mouth": {"gain": 2, "smooth_ms": 40}, "eyeBlinkLeft": {"smooth_ms": 20},'
+        ' "jawOpen": {"offset": 0.1, "clamp": [0.2, 0.8]}}'
+    )
+    curves = 0.4 * motion(200)
+    found = postprocess.apply(curves, postprocess.adjustment(spec=path))
+    jaw, close, blink = (rig.INDEX[n] for n in ("jawOpen", "mouthClose", "eyeBlinkLeft"))
+    inner = slice(10, -10)
+
+    def smooth(channel, sigma):
+        return gaussian_filter1d(curves[:, channel].astype(np.float64), sigma, truncate=3.0)[inner]
+
+    assert np.allclose(found[inner, close], np.clip(2 * smooth(close, 2.0), 0, 1), atol=1e-6)
+    expected = np.clip(2 * smooth(jaw, 2.0) + 0.1, 0.2, 0.8)
+    assert np.allclose(found[inner, jaw], expected, atol=1e-6)
+    assert np.allclose(found[inner, blink], smooth(blink, 1.0), atol=1e-6)
+    rest = [rig.INDEX["browInnerUp"], *rig.GROUPS["tongue"][1:]]
+    assert np.array_equal(found[:, rest], curves[:, rest])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"jawOpn": {}}, "did you mean 'jawOpen'"),
+        ({"jawOpen": 1}, "expected adjustments by channel"),
+        ({"jawOpen": {"gian": 1}}, "jawOpen.gian: unknown; did you mean 'gain'"),
+        ({"jawOpen": {"gain": "1"}}, "jawOpen.gain: '1': expected a factor"),
+        ({"jawOpen": {"gain": -1}}, "at least 0"),
+        ({"jawOpen": {"clamp": [0.5]}}, r"expected \[low, high\]"),
+        ({"jawOpen": {"clamp": [0.5, 0.1]}}, "0.5 is above 0.1"),
+        ({"jawOpen": {"clamp": [2, 3]}}, "outside the channel's range"),
+        ({"jawOpen": {"smooth_ms": 501}}, "jawOpen.smooth_ms 501 ms: expected between 0 and 500"),
+        ({"jawOpen": {"offset": float("nan")}}, "expected a number"),
+        ("none.json", "none.json: no such file"),
+    ],
+)
+def test_wrong_adjustments(spec, message):
+    with pytest.raises(InputError, match=message):
+        postprocess.adjustment(spec=spec)

@@ -176,6 +176,32 @@ def test_an_installed_package_needs_no_naming_and_is_pinned_where_it_is_used(sit
     assert out == "() ['a2f_example_encoder']\n"
 
 
+def test_a_file_format_is_written_and_read_and_its_ending_suggested(site, tmp_path):
+    out = run(
+        site,
+        """
+        import sys
+        import numpy as np
+        from a2fjax import registry
+        from a2fjax.api.motion import Motion
+        registry.load_plugins()
+        curves = np.random.default_rng(0).random((5, 72)).astype(np.float32)
+        motion = Motion(curves, "29.97")
+        motion.save(sys.argv[1] + "/x.curves.txt", order="alphabetical52")
+        back = Motion.read(sys.argv[1] + "/x.curves.txt")
+        assert np.abs(back.curves - curves)[:, back.observed].max() < 1e-6
+        print(back.observed.sum(), back.fps, open(sys.argv[1] + "/x.curves.txt").read(40))
+        try:
+            motion.save(sys.argv[1] + "/x.curves.tx")
+        except ValueError as error:
+            print(error)
+        """,
+        tmp_path,
+    )
+    assert out.startswith("52 30000/1001 30000/1001 browDownLeft browDownRight")
+    assert "unknown ending '.tx' of an output file" in out
+
+
 def test_a_metric_is_in_the_report_with_its_column(runs):
     folder, out = runs
     (path,) = (folder / "model" / "eval").glob("*.json")

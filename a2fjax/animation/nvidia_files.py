@@ -1,0 +1,98 @@
+"""Files of NVIDIA's Audio2Face: the CSV of the NIM's sample client, and Omniverse's JSON.
+
+The client of the Audio2Face-3D NIM (NVIDIA/Audio2Face-3D-Samples) writes `animation_frames.csv`:
+
+    timeCode,blendShapes.EyeBlinkLeft, ... ,blendShapes.TongueNarrow
+    0.0,0.0123, ...
+
+with time codes in seconds. Audio2Face of Omniverse exports blendshape weights as one object:
+
+    {"exportFps": 60.0, "trackPath": "in.wav", "numPoses": 68, "numFrames": 2,
+     "facsNames": ["eyeBlinkLeft", ...], "weightMat": [[...], [...]]}
+
+Both are read like any other file of named curves.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from a2fjax import rig
+from a2fjax.animation import curve_rows, named_curves
+
+if TYPE_CHECKING:
+    from a2fjax.animation.formats import Header
+
+
+class NimFormat:
+    """Writes the CSV of the NIM's client; the companion holds the eye angles.
+
+    Nothing in the file says which mouthClose it holds: it is ARKit's.
+    """
+
+    order = "nvidia68"
+    companion = (".eyes.channels.csv", tuple(rig.EYE_ANGLES))
+    read = staticmethod(named_curves.read)
+
+    def __init__(self, path: Path, header: Header):
+        """Writes the header line."""
+        self._fps, self._next, self._columns = header.fps, 0, header.columns
+        self._file = open(path, "w", newline="", encoding="utf-8")
+        names = (f"blendShapes.{name}" for name in header.columns.names)
+        self._file.write(",".join(("timeCode", *names)) + "\n")
+
+    def write(self, motion: np.ndarray) -> None:
+        """Appends motion [N, 72] in rig units."""
+        for row in self._columns.values(motion).astype(np.float64).tolist():
+            cells = ",".join(f"{value:.{named_curves.DECIMALS}f}" for value in row)
+            self._file.write(f"{float(self._next / self._fps):.9f},{cells}\n")
+            self._next += 1
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    abandon = close
+
+
+class OmniverseFormat:
+    """Writes Omniverse's JSON frame by frame; weights only, unless another order is asked for."""
+
+    order = "rig68"
+    takes = named_curves.NAMED
+    read = staticmethod(named_curves.read)
+
+    def __init__(self, path: Path, header: Header):
+        """Writes everything before the frames."""
+        self._columns, self._empty = header.columns, True
+        head = {
+            "exportFps": float(header.fps),
+            "fps_exact": str(header.fps),
+            "trackPath": header.metadata.get("audio", ""),
+            "numPoses": len(header.columns.names),
+            "numFrames": header.frames,
+            curve_rows.CONVENTION: header.columns.mouth_close,
+            "facsNames": list(header.columns.names),
+        }
+        self._file = open(path, "w", newline="", encoding="utf-8")
+        self._file.write(json.dumps(head)[:-1] + ', "weightMat": [')
+
+    def write(self, motion: np.ndarray) -> None:
+        """Appends motion [N, 72] in rig units."""
+        values = self._columns.values(motion).astype(np.float64)
+        for row in np.round(values, named_curves.DECIMALS).tolist():
+            self._file.write(("\n" if self._empty else ",\n") + json.dumps(row))
+            self._empty = False
+
+    def close(self) -> None:
+        """Completes the object."""
+        self._file.write("\n]}\n")
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file."""
+        self._file.close()

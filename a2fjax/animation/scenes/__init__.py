@@ -1,0 +1,1 @@
+"""Scenes: a head whose shapes the curves move, as glTF and USD."""
