@@ -7,16 +7,23 @@ only the tongue tells apart share a shape. A weight of a shape is what a clear b
 pronunciation takes on ARKit's scale, chosen by hand and not tuned on any data.
 
     K_v(t)   share of frame t in viseme v, smoothed by a Hann window of 0.2 s
-    A_v(t)   d_v K_v(t) / sum_u d_u K_u(t)
-    curve    base_c + sum_v A_v(t) g_vc T_vc
+    B_v(t)   d_v K_v(t) / sum_u d_u K_u(t)
+    A(t)     (1 - m(t)) B(t) + m(t) bilabial
+    curve    sum_v A_v(t) P_vc,    P_vc = base_c + g_vc T_vc
 
-with the table T and the dominance d: lips that must meet do not give way to the vowels about them
-(the idea of the dominance functions of Cohen and Massaro 1993, "Modeling coarticulation in
-synthetic visual speech"). Where phones of training clips are known, the base is the channel's 5th
-percentile in them (an intercept would be a mean, at which lips never close), and the gains g >= 0
-are those of least squares, channel by channel, with a gain of 1 as a prior worth one second of the
-full shape; else the gains are 1 and the base 0. Channels without a place in the table stay at the
-mean pose.
+with the table T and the dominance d of Cohen and Massaro 1993 ("Modeling coarticulation in
+synthetic visual speech"). A weighted mean never quite reaches a shape, so lips that must meet have
+the gesture m beside it: 1 in the middle of each bilabial, for at least 40 ms, and 0 from 60 ms
+before and after that.
+
+Where phones of training clips are known, the base is the channel's 5th percentile in them (an
+intercept would be a mean, at which lips never close), and the gains g >= 0 are those of least
+squares, channel by channel, with a gain of 1 as a prior worth one second of the full shape; else
+the gains are 1 and the base 0. Least squares give a mean shape, which leaves the lips parted: of
+the bilabial shape, what opens the lips is therefore reduced until the aperture is that of closed
+lips: 0, where the rig's lips meet, or less if a training person's is, as the median of the smallest
+true aperture in its bilabials. So the lips of people with another rest meet, too. Channels without
+a place in the table stay at the mean pose.
 """
 
 from __future__ import annotations
@@ -31,11 +38,18 @@ import scipy.optimize
 from a2fjax import rig
 from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
+from a2fjax.metrics import lips
 from a2fjax.metrics.phones import labels
 from a2fjax.metrics.phones.alignment import Phone
 
 WINDOW = 11
 """Frames of the Hann window, its two zeros included: 0.2 s."""
+
+PLATEAU = 0.04
+"""Shortest time in seconds for which lips stay together: two frames, which a closure needs."""
+
+RAMP = 0.06
+"""Seconds in which lips come together and part."""
 
 REST_PERCENTILE = 5.0
 PRIOR_FRAMES = 50.0
@@ -118,6 +132,7 @@ _OF_IPA = {symbol: name for name, group in _IPA.items() for symbol in group}
 _VOWELS = ("close_front", "mid_front", "central", "open", "mid_rounded", "close_rounded")
 
 NAMES = tuple(SHAPES)
+BILABIAL = NAMES.index("bilabial")
 _DOMINANCE = np.array([DOMINANCE.get(name, 1.0) for name in NAMES])
 TABLE = np.zeros((len(NAMES), rig.NUM_CHANNELS))
 for _row, _shape in enumerate(SHAPES.values()):
@@ -165,7 +180,27 @@ def activations(phones: Sequence[Phone], frames: int) -> np.ndarray:
     window = np.hanning(WINDOW) / np.hanning(WINDOW).sum()
     smooth = np.apply_along_axis(np.convolve, 0, share, window, mode="same")
     weighted = smooth[WINDOW : WINDOW + frames] * _DOMINANCE
-    return weighted / weighted.sum(1, keepdims=True)
+    out = weighted / weighted.sum(1, keepdims=True)
+    together = meeting(phones, frames)
+    out *= 1.0 - together[:, None]
+    out[:, BILABIAL] += together
+    return out
+
+
+def meeting(phones: Sequence[Phone], frames: int) -> np.ndarray:
+    """Returns m [frames] in [0, 1]: 1 where lips are together in a bilabial, with cosine ramps."""
+    times = np.arange(frames) / rig.FPS
+    out = np.zeros(frames)
+    for start, end in _bilabials(phones):
+        half = max(0.5 * (end - start) - 0.5 * RAMP, 0.5 * PLATEAU)
+        beyond = np.clip((np.abs(times - 0.5 * (start + end)) - half - 1e-9) / RAMP, 0.0, 1.0)
+        out = np.maximum(out, 0.5 + 0.5 * np.cos(np.pi * beyond))
+    return out
+
+
+def _bilabials(phones: Sequence[Phone]) -> list[tuple[float, float]]:
+    """Returns start and end in seconds of the phones in which lips must meet."""
+    return [(p.start, p.end) for p in phones if visemes(p.label) == ("bilabial",)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,15 +211,24 @@ class Rule:
       gains: [V, 72], at least 0.
       base: [72] in rig units.
       clips: training clips that both were fitted to; 0 for the fixed rule.
+      closed: aperture of closed lips.
     """
 
     gains: np.ndarray
     base: np.ndarray
     clips: int
+    closed: float = 0.0
+
+    @functools.cached_property
+    def poses(self) -> np.ndarray:
+        """P [V, 72]: the pose of each viseme, with closed lips in the bilabial one."""
+        out = self.base + self.gains * TABLE
+        out[BILABIAL] = _with_lips_closed(out[BILABIAL], self.closed)
+        return out
 
     def curves(self, phones: Sequence[Phone], frames: int) -> np.ndarray:
         """Returns the curves [frames, 72] of phones, within the rig's ranges."""
-        return rig.clip(self.base + activations(phones, frames) @ (self.gains * TABLE))
+        return rig.clip(activations(phones, frames) @ self.poses)
 
 
 def fixed(mean: np.ndarray) -> Rule:
@@ -206,6 +250,7 @@ def fit(
     active: list[np.ndarray] = []
     motion: list[np.ndarray] = []
     observed: list[np.ndarray] = []
+    lowest: dict[str, list[float]] = {}
     for index in takes.spread(MOST_CLIPS).tolist():
         try:
             clip = takes.load(index)
@@ -216,6 +261,7 @@ def fit(
             active.append(activations(found, clip.frames)[clip.frame_mask])
             motion.append(clip.motion[clip.frame_mask].astype(np.float64))
             observed.append(np.asarray(clip.channel_mask))
+            lowest.setdefault(clip.subject, []).extend(_lowest_apertures(clip, found))
     rule = fixed(mean)
     gains, base = rule.gains.copy(), rule.base.copy()
     for channel in np.flatnonzero(TABLE.any(0)):
@@ -231,4 +277,31 @@ def fit(
             np.concatenate([x[:, used] * TABLE[used, channel], prior]),
             np.concatenate([y - base[channel], prior.sum(1)]),
         )[0]
-    return Rule(gains, base, len(active))
+    levels = [float(np.median(own)) for own in lowest.values() if own]
+    return Rule(gains, base, len(active), min([0.0, *levels]))
+
+
+def _with_lips_closed(pose: np.ndarray, aperture: float) -> np.ndarray:
+    """Returns a pose [72] whose lip aperture is at most `aperture`, with opening shapes reduced."""
+    weights = rig.APERTURE.astype(np.float64)
+    opening, closing = weights * (weights > 0), -weights * (weights < 0)
+    wide, shut = float(pose @ opening), float(pose @ closing)
+    if wide - shut <= aperture:
+        return pose
+    left = max(aperture + shut, 0.0)
+    out = np.where(opening > 0, pose * (left / wide), pose)
+    # What remains if the level is below what shapes that open can reach at 0.
+    return np.where(closing > 0, out + (left - shut - aperture), out)
+
+
+def _lowest_apertures(clip: records.Clip, phones: Sequence[Phone]) -> list[float]:
+    """Returns the smallest true aperture in every bilabial of a clip, of those without gaps."""
+    if not lips.has_aperture(clip.channel_mask):
+        return []
+    curve = lips.aperture(clip.motion, clip.channel_mask)
+    out = []
+    for start, end in _bilabials(phones):
+        part = slice(max(round(start * rig.FPS), 0), round(end * rig.FPS) + 1)
+        if len(curve[part]) and clip.frame_mask[part].all():
+            out.append(float(curve[part].min()))
+    return out

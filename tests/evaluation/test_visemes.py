@@ -10,7 +10,10 @@ from a2fjax.data import records
 from a2fjax.data.dataset import ClipSource
 from a2fjax.evaluation import baselines, beside, visemes
 from a2fjax.evaluation.evaluator import evaluate
+from a2fjax.metrics import lips, suite
 from a2fjax.metrics.phones.alignment import Phone
+from a2fjax.metrics.reference import reference, with_thresholds
+from a2fjax.metrics.sums import merge
 
 JAW = rig.INDEX["jawOpen"]
 WORDS = ("P", "AA1", "F", "UW1", "B", "EY1", "sil", "M", "OW1", "S", "IY1", "T")
@@ -64,8 +67,99 @@ def test_lips_close_between_vowels():
     phones = (Phone(0.2, 0.5, "AA1"), Phone(0.5, 0.58, "P"), Phone(0.58, 0.9, "AA1"))
     motion = visemes.fixed(np.full(72, 0.3)).curves(phones, 60)
     opening = rig.aperture(motion)
-    assert opening[15:35].max() > 0.4 and opening[26:28].min() < 0.08
+    assert opening[15:35].max() > 0.4 and (opening[26:29] < 1e-6).all()
     assert motion[0, JAW] == 0 and motion[:, rig.INDEX["browInnerUp"]] == pytest.approx(0.3)
+
+
+def test_the_lower_lip_reaches_the_teeth_between_vowels():
+    phones = (Phone(0.2, 0.5, "AA1"), Phone(0.5, 0.58, "V"), Phone(0.58, 0.9, "AA1"))
+    motion = visemes.fixed(np.zeros(72)).curves(phones, 60)
+    # Two thirds of the window is the phone's: without dominance that is the share of the shape.
+    assert motion[27, rig.INDEX["mouthRollLower"]] > 0.85 * 0.4
+
+
+def test_lips_stay_together_for_two_frames_and_part_within_60_ms():
+    for at in (0.5, 0.507, 0.513):
+        together = visemes.meeting((Phone(at, at + 0.02, "B"), Phone(0.7, 0.9, "AA1")), 50)
+        assert (together == 1).sum() >= 2 and together[31:].max() == 0 and together[:21].max() == 0
+    long = visemes.meeting((Phone(0.2, 0.5, "M"),), 50)
+    assert np.flatnonzero(long == 1).tolist() == list(range(12, 24))  # 30 ms within the phone.
+    # A cosine of 60 ms, at 70, 50, 30 and 10 ms from there.
+    np.testing.assert_allclose(long[8:12], [0.0, 0.0670, 0.5, 0.9330], atol=1e-4)
+
+
+def test_the_closed_pose_opens_less_and_presses_as_before():
+    pose = np.zeros(72)
+    pose[[JAW, rig.INDEX["mouthLowerDownLeft"], rig.INDEX["mouthPressLeft"]]] = 0.3, 0.2, 0.4
+    pose[rig.INDEX["mouthClose"]] = 0.1
+    for level in (0.2, 0.05, -0.05, -0.2):
+        rule = visemes.Rule(np.zeros_like(visemes.TABLE), pose, 0, level)
+        closed = rule.poses[visemes.BILABIAL]
+        assert rig.aperture(closed) == pytest.approx(level, abs=1e-6)
+        assert closed[rig.INDEX["mouthPressLeft"]] == 0.4 and (closed[pose > 0] >= 0).all()
+    lower = visemes.Rule(np.zeros_like(visemes.TABLE), pose, 0, 0.3).poses[visemes.BILABIAL]
+    np.testing.assert_array_equal(lower, pose)  # The lips are together already.
+
+
+def talking(phones, frames, rest, width):
+    """Returns the motion of a person whose lips meet in bilabials, at an aperture of `rest`."""
+    times = np.arange(frames) / 50
+    vowel, shut = np.zeros(frames), np.zeros(frames)
+    for phone in phones:
+        middle, half = 0.5 * (phone.start + phone.end), 0.5 * (phone.end - phone.start)
+        near = np.clip(1.5 - np.abs(times - middle) / (half + 0.02), 0, 1)
+        if phone.label in ("P", "B", "M"):
+            shut = np.maximum(shut, np.clip(1.9 - np.abs(times - middle) / 0.025, 0, 1))
+        elif phone.label != "sil":
+            vowel = np.maximum(vowel, near * (0.9 if phone.label == "AA1" else 0.4))
+    motion = np.zeros((frames, 72))
+    motion[:, JAW] = max(rest, 0) + width * (0.1 + vowel) * (phones[0].start < times)
+    motion[:, rig.INDEX["mouthClose"]] = shut * (motion[:, JAW] - rest)
+    return motion
+
+
+@pytest.mark.parametrize(("lowest", "level"), [(0.05, 0.0), (-0.06, -0.06)])
+def test_the_rule_closes_the_lips_as_the_metric_judges_them(world, lowest, level):
+    folder, _, _, known = world
+    source = ClipSource([folder], "train")
+    load, people = source.load, {"a": (0.08, 0.5), "b": (lowest, 0.8)}
+
+    def person(index):
+        clip = load(index)
+        return dataclasses.replace(
+            clip, motion=talking(known[clip.id], clip.frames, *people[clip.subject])
+        )
+
+    source.load = person
+    rule = visemes.fit(source, lambda clip: known[clip.id], np.zeros(72))
+    assert rule.closed == pytest.approx(level, abs=1e-6)
+    assert rig.aperture(rule.poses[visemes.BILABIAL]) <= rule.closed + 1e-9
+    # Another person, whose rest and width are its own.
+    sound = np.random.default_rng(3).normal(0, 0.1, 320 * 400).astype(np.float32)
+    clips = [spoken(seed, 400) for seed in (20, 21, 22)]
+    truths = with_thresholds(
+        [
+            reference(
+                talking(phones, 400, 0.7 * level, 0.7), sound, channel_mask=np.ones(72, bool),
+                frame_mask=np.ones(400, bool), speech_level=0.1,
+            )
+            for phones in clips
+        ],
+        ["c"] * 3,
+    )  # fmt: skip
+    judged = [dataclasses.replace(t, phones=p) for t, p in zip(truths, clips, strict=True)]
+    made = [rule.curves(phones, 400) for phones in clips]
+    found = {}
+    for name in ("phones", "lips"):
+        metric = suite.metrics()[name]
+        parts = [metric.sums(m, truth) for m, truth in zip(made, judged, strict=True)]
+        found |= metric.values(merge(parts))
+    assert found["phone_closed_rate_truth"] == 1 == found["phone_closed_rate"]
+    assert found["phone_closed_false"] < 0.2 and found["phone_closed_chance"] < 0.7
+    assert found["closure_recall"] > 0.95 and found["closure_precision"] > 0.9
+    # The mean shape of least squares leaves them apart.
+    mean_shape = (rule.base + rule.gains * visemes.TABLE)[visemes.BILABIAL]
+    assert rig.aperture(mean_shape) > truths[0].threshold + lips.MARGIN
 
 
 @pytest.fixture(scope="module")
