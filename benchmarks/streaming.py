@@ -1,13 +1,12 @@
 r"""Cost of short look-ahead: clips streamed chunk by chunk against the same clips in one piece.
 
     python benchmarks/streaming.py RUN [--split test_sentences] [--clips 24] [--chunk 8]
-        [--lookahead 4,8,16,32] [--known-level] [--json FILE]
+        [--lookahead 4,8,16,32] [--json FILE]
 
-For each look-ahead it reports the RMSE of jaw and mouth over the constant mean's, closures, the
-mean step between frames at joins over that inside chunks, the latency (chunk and look-ahead), and
-the median computing time of a chunk. Levels are measured during streaming, as with a microphone,
-unless `--known-level` provides them; "whole" uses the entire clip and its level. The emotion is
-that of the incoming frame. A diffusion run uses sample 0 in both cases.
+For each look-ahead of a diffusion run it reports the RMSE of jaw and mouth over the constant
+mean's, closures, the mean step between frames at joins over that inside chunks, the latency (chunk
+and look-ahead), and the median computing time of a chunk. Levels are measured during streaming, as
+with a microphone; "whole" uses the entire clip and its level. Both draw sample 0.
 
 A run of model.kind=streaming has a row for each of its look-aheads instead, without chunks; the
 last column is the RMSE over that of the longest. `streaming_step.py` measures its speed.
@@ -30,35 +29,32 @@ from a2fjax import files, rig
 from a2fjax.configuration import StreamingConfig
 from a2fjax.errors import InputError
 from a2fjax.evaluation import conditions, eval_data
-from a2fjax.infer import streaming
+from a2fjax.infer import live
 from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics import suite
 from a2fjax.metrics.sums import merge
+from a2fjax.streaming.chunks import Chunking
 
 BLOCK = 320
 
 
-def streamed(
-    model: Predictor, request: Any, chunking: streaming.Chunking, known_level: bool
-) -> tuple[np.ndarray, list[float]]:
+def streamed(model: Predictor, request: Any, chunking: Chunking) -> tuple[np.ndarray, list[float]]:
     """Returns the motion of a clip streamed in blocks of 20 ms, and the seconds per chunk."""
-    stream = streaming.StreamingPredictor(
+    last = len(request.emotion) - 1
+    stream = live.open_stream(
         model,
-        chunking,
         identity=request.identity,
-        emotion=request.emotion[0],
+        emotion=lambda frame: request.emotion[min(frame, last)],
         subject=request.subject,
-        speech_level=request.speech_level if known_level else None,
+        chunking=chunking,
     )
     out, spent = [], []
     for i in range(0, len(request.audio), BLOCK):
-        stream.emotion = request.emotion[i // BLOCK]
         began = time.perf_counter()
-        motion = stream.push(request.audio[i : i + BLOCK])
-        if len(motion):
+        if stream.push(request.audio[i : i + BLOCK]):
             spent.append(time.perf_counter() - began)
-            out.append(motion)
-    return np.concatenate([*out, stream.finish()]), spent
+            out.append(stream.frames())
+    return np.concatenate([*out, stream.close()]), spent
 
 
 def joins(motion: np.ndarray, chunk: int) -> np.ndarray:
@@ -72,8 +68,7 @@ def measure(
     run: str,
     split: str,
     clips: int,
-    chunkings: Sequence[streaming.Chunking],
-    known_level: bool = False,
+    chunkings: Sequence[Chunking],
 ) -> list[Any]:
     """Returns a row for whole clips and one per chunking."""
     model = Predictor.load(run)
@@ -102,7 +97,7 @@ def measure(
         )
     out = [row("whole", model.batch(requests))]
     for chunking in chunkings:
-        found = [streamed(model, request, chunking, known_level) for request in requests]
+        found = [streamed(model, request, chunking) for request in requests]
         steps = sum(joins(motion, chunking.chunk) for motion, _ in found)
         mean = steps[:, 0] / steps[:, 1]
         seconds = [s for _, spent in found for s in spent]
@@ -135,15 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, default=8)
     parser.add_argument("--context", type=int, default=104)
     parser.add_argument("--lookahead", default="4,8,16,32")
-    parser.add_argument("--known-level", action="store_true", help="of the speech, from the start")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     try:
         ahead = [int(text) for text in args.lookahead.split(",")]
-        chunkings = [
-            streaming.Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead
-        ]
-        rows = measure(args.run, args.split, args.clips, chunkings, args.known_level)
+        chunkings = [Chunking(args.chunk, n, args.context, min(4, n, args.chunk)) for n in ahead]
+        rows = measure(args.run, args.split, args.clips, chunkings)
     except InputError as error:
         print(f"streaming.py: error: {error}", file=sys.stderr)
         return 2

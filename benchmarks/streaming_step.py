@@ -1,14 +1,13 @@
-r"""Cost of live audio frame by frame, beside the stream in chunks, on this machine.
+r"""Cost of live audio frame by frame, and of diffusion in chunks, on this machine.
 
     taskset -c 0 python benchmarks/streaming_step.py [--features mel,pitch] [--frames 500]
-        [--speakers 1,16,32,60] [--chunks] [--hours 24] [--json FILE]
+        [--speakers 1,16,32,60] [--chunks 60] [--hours 24] [--json FILE]
 
 The weights are random: they do not change the cost. Times are of one call with its copies from and
 to NumPy. "step" is a hop of one frame for each number of speakers, of whom a tenth is silent and
-some start anew; "chunked" is `infer.streaming.StreamingPredictor` on the bidirectional model of
-the same widths, with chunks of one frame. Rows are measured in turn, 25 calls at a time, so that
-what else the machine does falls on all alike. CPU time counts all threads of the process; wall time
-also counts what other processes took.
+some start anew. Rows are measured in turn, 25 calls at a time, so that what else the machine does
+falls on all alike. CPU time counts all threads of the process; wall time also counts what other
+processes took. --chunks streams that many chunks of 160 ms through a diffusion model.
 
 --hours streams that long through a tiny network at full speed and prints frames, memory and the
 difference between the motion of its last and of an early minute, which heard the same audio.
@@ -31,8 +30,9 @@ import numpy as np
 from a2fjax import configuration, files, rig, tasks
 from a2fjax.audio import HOP
 from a2fjax.batch import Batch
-from a2fjax.infer import live, streaming
+from a2fjax.infer import live
 from a2fjax.infer.predictor import Predictor
+from a2fjax.streaming.chunks import Chunking
 
 ROUND = 25
 """Calls of one row before those of the next."""
@@ -79,23 +79,35 @@ def step_call(model: Predictor, speakers: int) -> Callable[[], None]:
     return call
 
 
-def chunk_call(model: Predictor) -> Callable[[], None]:
-    """Returns a function that hears one frame with the stream in chunks."""
-    chunking = streaming.Chunking(chunk=1, lookahead=5, context=104, fade=0)
-    stream = streaming.StreamingPredictor(model, chunking)
-    audio, held = speech(4.0).reshape(-1, HOP), {"call": 0}
+def chunked(features: Sequence[str], count: int, steps: int) -> dict[str, Any]:
+    """Streams chunks of a diffusion model of the default size; returns times in ms.
 
-    def call() -> None:
-        held["call"] += 1
-        stream.push(audio[held["call"] % len(audio)])
-
-    return call
+    "first" is the first chunk after opening, "p50" the median of the others; "real_time" is that in
+    CPU time over the length of a chunk.
+    """
+    model = predictor(features, kind="diffusion", sample={"steps": steps})
+    cpu, wall = time.process_time(), time.perf_counter()
+    stream = live.open_stream(model)
+    opened = 1000 * (time.process_time() - cpu), 1000 * (time.perf_counter() - wall)
+    size = Chunking().chunk * HOP
+    spent = []
+    for block in speech(size * count / 16_000).reshape(count, size):
+        cpu, wall = time.process_time(), time.perf_counter()
+        stream.push(block)
+        spent.append((time.process_time() - cpu, time.perf_counter() - wall))
+    out: dict[str, Any] = {"steps": steps, "delay_ms": 1000 * stream.delay_seconds}
+    for kind, opening, values in zip(
+        ("cpu", "wall"), opened, 1000 * np.array(spent).T, strict=True
+    ):
+        out |= {f"{kind}_open_ms": opening, f"{kind}_first_ms": float(values[0])}
+        out |= {f"{kind}_p{q}_ms": float(np.percentile(values[1:], q)) for q in (50, 95)}
+    return out | {"real_time": out["cpu_p50_ms"] * rig.FPS / (1000 * Chunking().chunk)}
 
 
 def measure(calls: dict[str, Callable[[], None]], frames: int) -> list[dict[str, Any]]:
     """Returns percentiles of times in ms, of rounds of calls taken in turn."""
     for call in calls.values():
-        for _ in range(150):  # Also past the padded lengths that chunks grow through.
+        for _ in range(10):
             call()
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(-(-frames // ROUND)):
@@ -154,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--features", default="mel,pitch")
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--speakers", default="1,16,32,60")
-    parser.add_argument("--chunks", action="store_true", help="also the stream in chunks")
+    parser.add_argument("--chunks", type=int, default=0, help="chunks of a diffusion model")
+    parser.add_argument("--steps", type=int, default=4, help="calls of its network a chunk")
     parser.add_argument("--hours", type=float, default=0.0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -163,12 +176,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.frames:
         model = predictor(features, kind="streaming")
         calls = {f"step, {n}": step_call(model, int(n)) for n in args.speakers.split(",")}
-        if args.chunks:
-            calls["chunked, 1"] = chunk_call(predictor(features))
         out["calls"] = measure(calls, args.frames)
         for row in out["calls"]:
             times = "  ".join(f"{k} {v:.2f}" for k, v in row.items() if k != "name")
             print(f"{row['name']:12} {times}")
+    if args.chunks:
+        out["chunked"] = chunked(features, args.chunks, args.steps)
+        print("  ".join(f"{k} {v:.3g}" for k, v in out["chunked"].items()))
     if args.hours:
         out["day"] = day(args.hours)
         print("  ".join(f"{k} {v}" for k, v in out["day"].items()))

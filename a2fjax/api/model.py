@@ -29,6 +29,7 @@ from a2fjax.infer.run_config import read_config
 
 if TYPE_CHECKING:
     from a2fjax.infer.predictor import Predictor
+    from a2fjax.streaming.chunks import Chunking
     from a2fjax.streaming.stream import Stream
 
 _log = logging.getLogger("a2fjax")
@@ -187,7 +188,10 @@ class Model:
         identity: Identity | None = None,
         shards: Sequence[str | Path] = (),
         rate: float = 16_000,
-        hop: int = 1,
+        hop: int | None = None,
+        chunking: Chunking | None = None,
+        sample_steps: int | None = None,
+        sample_seed: int | None = None,
     ) -> Stream:
         """Opens a stream of live audio; everything is compiled when this returns.
 
@@ -201,17 +205,24 @@ class Model:
           identity: see `predict`.
           shards: see `predict`.
           rate: of the samples that will be pushed, in Hz; only 16000.
-          hop: frames that are computed together; more is cheaper and later.
+          hop: frames that are computed together; more is cheaper and later. None for 1.
+          chunking: lengths of the chunks of a diffusion model, which have this instead of `hop`.
+          sample_steps: see `predict`.
+          sample_seed: see `predict`.
 
         Raises:
           InputError: the run cannot stream (the message says what to train), or as `predict`.
         """
-        lookahead.check_can_stream(self.config)
+        values = {"steps": sample_steps, "seed": sample_seed}
+        sample = {k: v for k, v in values.items() if v is not None}
+        if not lookahead.streams_in_chunks(self.config):
+            lookahead.check_can_stream(self.config)
+            self._check_not_sampled(sample)
         from a2fjax.infer import live
 
         track = emotion_lib.as_track(emotion)
         emotion_lib.check_unspecified(track, self.config.model.emotion_dropout)
-        predictor, points, subject = self._speaker(identity, shards)
+        predictor, points, subject = self._speaker(identity, shards, sample)
         return live.open_stream(
             predictor,
             identity=points,
@@ -219,7 +230,21 @@ class Model:
             subject=subject,
             rate=rate,
             hop=hop,
+            chunking=chunking,
         )
+
+    def _check_not_sampled(self, options: Mapping[str, Any]) -> None:
+        """Refuses options of diffusion models that were given to another.
+
+        Raises:
+          InputError: one of them is not None.
+        """
+        for name, value in options.items():
+            if value is not None:
+                raise InputError(
+                    f"{name}: {self.run} is no diffusion run; it predicts one motion for a "
+                    "recording"
+                )
 
     def _speaker(
         self,
@@ -434,13 +459,7 @@ class Model:
         track = emotion_lib.as_track(given.get("emotion"))
         recording = Recording(audio)
         if not self.is_sampled:
-            diffusion_only = {"samples": samples, "inpaint": inpaint, **sample}
-            for name, value in diffusion_only.items():
-                if value is not None:
-                    raise InputError(
-                        f"{name}: {self.run} is no diffusion run; it predicts one motion for a "
-                        "recording"
-                    )
+            self._check_not_sampled({"samples": samples, "inpaint": inpaint, **sample})
         emotion_lib.check_unspecified(track, self.config.model.emotion_dropout)
         predictor, points, subject = self._speaker(
             given.get("identity"), given.get("shards", ()), sample

@@ -1,6 +1,7 @@
 """Opens streams of a run for live audio, and predicts recordings with them.
 
-A recording goes through the same compiled step as live audio, so that both give the same bits.
+Models for live audio go frame by frame, diffusion models in chunks. With the former a recording
+goes through the same compiled step as live audio, so that both give the same bits.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from a2fjax.audio import SAMPLE_RATE
 from a2fjax.batch import Batch
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.errors import InputError
-from a2fjax.infer.lookahead import check_can_stream
+from a2fjax.infer.lookahead import check_can_stream, streams_in_chunks
+from a2fjax.models.diffusion import Diffusion
 from a2fjax.models.streaming import StreamingRegression
+from a2fjax.streaming.chunks import Chunking, ChunkStep
 from a2fjax.streaming.compiled import CompiledStep
 from a2fjax.streaming.step import StreamingStep
 from a2fjax.streaming.stream import Emotion, Stream
@@ -42,6 +45,27 @@ def compile_step(predictor: Predictor, *, size: int = 1, hop: int = 1) -> Compil
     model = predictor.task.model
     assert isinstance(model, StreamingRegression)
     step = StreamingStep(model, model.lookahead_frames, hop)
+    return CompiledStep(step, predictor.params, size, fingerprint=predictor.fingerprint)
+
+
+def compile_chunks(
+    predictor: Predictor, *, size: int = 1, chunking: Chunking | None = None
+) -> CompiledStep:
+    """Compiles the step of a diffusion model, with the sampler of its configuration.
+
+    Args:
+      predictor: of a diffusion run.
+      size: number of streams; row r draws sample r.
+      chunking: lengths of the chunks.
+
+    Raises:
+      InputError: lengths that are inconsistent or do not fit the model, or a size below 1.
+    """
+    if size < 1:
+        raise InputError(f"size={size}: expected at least 1 stream")
+    model = predictor.task.model
+    assert isinstance(model, Diffusion)
+    step = ChunkStep(model, chunking or Chunking())
     return CompiledStep(step, predictor.params, size, fingerprint=predictor.fingerprint)
 
 
@@ -81,27 +105,38 @@ def open_stream(
     emotion: Emotion | None = None,
     subject: str | None = None,
     rate: float = SAMPLE_RATE,
-    hop: int = 1,
+    hop: int | None = None,
+    chunking: Chunking | None = None,
 ) -> Stream:
     """Opens a stream; everything is compiled when this returns.
 
     Args:
-      predictor: of a run that streams.
+      predictor: of a run for live audio, or of a diffusion run.
       identity: see `Request`.
       emotion: weights [5], or a function from the number of a frame to them; None for neutral.
       subject: see `Request`.
       rate: of the samples that will be pushed, in Hz.
-      hop: frames that are computed together.
+      hop: frames that a model for live audio computes together; None for 1.
+      chunking: lengths of a diffusion model's chunks; None for the default.
 
     Raises:
-      InputError: the run cannot stream, another rate than 16 kHz, or a wrong emotion.
+      InputError: the run cannot stream, another rate than 16 kHz, a wrong emotion, `hop` for a
+        diffusion model or `chunking` for another.
     """
     if rate != SAMPLE_RATE:
         raise InputError(
             f"rate {rate:g}: a stream hears {SAMPLE_RATE} Hz; resample the blocks, for example "
             "with soxr.ResampleStream"
         )
-    step = predictor.compiled_step(hop=hop)
+    if streams_in_chunks(predictor.config):
+        if hop is not None:
+            raise InputError(f"hop={hop}: a diffusion model makes chunks; give chunking instead")
+        step = predictor.compiled_chunks(chunking=chunking)
+    elif chunking is not None:
+        kind = predictor.config.model.kind
+        raise InputError(f"chunking: model.kind={kind!r} makes no chunks; give hop instead")
+    else:
+        step = predictor.compiled_step(hop=1 if hop is None else hop)
     embedded = embed_identity(predictor, step, identity, subject)
     known = predictor.training.known_emotion
     return Stream(step, embedded, emotion, known_emotion=known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from a2fjax.configuration import Config, StreamingConfig
+from a2fjax.configuration import Config, DiffusionConfig, StreamingConfig
 from a2fjax.errors import InputError
 
 TRAIN = "experiments/regression_v2_3.py:streaming"
@@ -14,6 +14,11 @@ TRAIN = "experiments/regression_v2_3.py:streaming"
 def can_stream(config: Config) -> bool:
     """Returns whether the model of a configuration hears frame by frame."""
     return isinstance(config.model, StreamingConfig)
+
+
+def streams_in_chunks(config: Config) -> bool:
+    """Returns whether the model of a configuration streams chunk by chunk."""
+    return isinstance(config.model, DiffusionConfig)
 
 
 def with_lookahead(config: Config, lookahead_ms: int | None) -> Config:
@@ -43,8 +48,8 @@ def check_can_stream(config: Config) -> None:
     if can_stream(config):
         return
     why = "hears the whole clip"
-    if config.model.kind == "diffusion":
-        why = "makes motion in chunks (a2fjax.infer.streaming.StreamingPredictor)"
+    if streams_in_chunks(config):
+        why = "makes motion in chunks (Model.stream)"
     raise InputError(
         f"model.kind={config.model.kind!r} {why} and cannot stream frame by frame; train {TRAIN}"
     )

@@ -28,6 +28,7 @@ from a2fjax.infer.training_conditions import TrainingConditions
 from a2fjax.models import conditioning, pretrained
 from a2fjax.models.base import Model
 from a2fjax.sharding import compilation_cache
+from a2fjax.streaming.chunks import Chunking
 from a2fjax.streaming.compiled import CompiledStep
 from a2fjax.training import checkpoints
 
@@ -211,6 +212,11 @@ class Predictor:
         """Returns the compiled step of the model; see `live.compile_step`."""
         return live.compile_step(self, size=size, hop=hop)
 
+    @functools.cache  # noqa: B019 - as above
+    def compiled_chunks(self, *, size: int = 1, chunking: Chunking | None = None) -> CompiledStep:
+        """Returns the compiled step of a diffusion model; see `live.compile_chunks`."""
+        return live.compile_chunks(self, size=size, chunking=chunking)
+
     def __call__(
         self,
         audio: np.ndarray,
@@ -271,10 +277,14 @@ class Predictor:
         # Batch sizes are powers of two, padded with the last clip, so that few shapes are compiled.
         size = 1 << (len(requests) - 1).bit_length()
         filled = [*requests, *[requests[-1]] * (size - len(requests))]
-        inpainted = any(request.inpaint_mask is not None for request in filled)
-        rows = [self._row(request, frames, inpainted) for request in filled]
-        motion = np.asarray(self._predict(self.params, Batch.stack(rows)), np.float32)
-        return [motion[i, : rows[i].length] for i in range(len(requests))]
+        batch = self.stacked(filled, frames)
+        motion = np.asarray(self._predict(self.params, batch), np.float32)
+        return [motion[i, : batch.length[i]] for i in range(len(requests))]
+
+    def stacked(self, requests: Sequence[Request], frames: int) -> Batch:
+        """Returns the batch of clips, padded to `frames` frames, as the model gets it."""
+        inpainted = any(request.inpaint_mask is not None for request in requests)
+        return Batch.stack([self._row(request, frames, inpainted) for request in requests])
 
     def _row(self, request: Request, frames: int, inpainted: bool) -> Batch:
         audio = np.asarray(request.audio, np.float32)

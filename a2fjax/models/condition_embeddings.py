@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from a2fjax.batch import Batch
@@ -58,3 +61,43 @@ def embed_identity(
         )(batch.subject, train=train)
         identity = [identity[0] + residual] if identity else [residual]
     return identity
+
+
+class IdentityEmbedding(nn.Module):
+    """The part of a network that embeds identities; uses the collection "constants".
+
+    Attributes:
+      config: of the network; it must have an identity.
+    """
+
+    config: Any
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Array:
+        """Returns the embeddings [B, E] of the identities of a batch."""
+        return embed_identity(self.config, batch, self.variables["constants"], train=False)[0]
+
+
+def given_identity(vector: Array | None, config: ConditionedConfig) -> Any:
+    """Returns a context in which a network takes its identity embedding as given.
+
+    Items whose `identity_mask` is False, or whose `subject` is unknown without meshes, keep what
+    the network makes of them: guidance needs an embedding of no identity.
+
+    Args:
+      vector: [B, E], a result of `embed_identity`; None changes nothing.
+      config: of the network.
+    """
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if vector is None or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(context.module, conditioning.IdentityEncoder):
+            return jnp.where(args[1][:, None], vector, call(*args, **kwargs))
+        if isinstance(context.module, conditioning.IdentityResidual):
+            if config.identity == "mesh":
+                return jnp.zeros_like(vector)
+            return jnp.where(args[0][:, None] >= 0, vector, call(*args, **kwargs))
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)

@@ -1,6 +1,8 @@
-"""Live audio to motion, frame by frame, with all memory in an explicit state; docs/streaming.md.
+"""Live audio to motion with all memory in an explicit state; docs/streaming.md.
 
-step        one hop of audio as a pure function of weights, audio, state and conditions
+contract    what a step is: one hop of audio as a pure function of weights, state and conditions
+step        the model for live audio, frame by frame
+chunks      diffusion models, chunk by chunk
 cells       its layers
 compiled    a step compiled at construction for a number of streams
 snapshot    states as bytes, checked when they are read

@@ -13,7 +13,7 @@ from a2fjax.audio import HOP
 from a2fjax.batch import Batch
 from a2fjax.errors import InputError
 from a2fjax.models.params import Params
-from a2fjax.streaming.step import State, StreamingStep
+from a2fjax.streaming.contract import State, Step
 
 
 class CompiledStep:
@@ -25,7 +25,7 @@ class CompiledStep:
       fingerprint: names the weights, for `snapshot`.
     """
 
-    def __init__(self, step: StreamingStep, variables: Params, size: int = 1, *, fingerprint: str):
+    def __init__(self, step: Step, variables: Params, size: int = 1, *, fingerprint: str):
         """Compiles the step for `size` streams and moves the weights to the device."""
         self.step, self.size, self.fingerprint = step, size, fingerprint
         self._variables = {k: variables[k] for k in ("params", "constants")}
@@ -58,7 +58,7 @@ class CompiledStep:
         return dict(self._start)
 
     def embed_identity(self, batch: Batch) -> np.ndarray:
-        """Returns the identities [B, E] of a batch; see `StreamingStep.embed_identity`."""
+        """Returns the identities [B, E] of a batch; see `contract.Step.embed_identity`."""
         return np.asarray(jax.jit(self.step.embed_identity)(self._variables, batch))
 
     def __call__(
@@ -70,7 +70,7 @@ class CompiledStep:
         active: np.ndarray | None = None,
         reset: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
-        """Returns (motion [B, n, 72], next state); arguments as `StreamingStep.__call__`.
+        """Returns (motion [B, n, 72], next state); arguments as `contract.Step.__call__`.
 
         Args:
           audio: [B, 320 n] float32.

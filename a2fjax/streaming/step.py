@@ -1,12 +1,9 @@
 """One hop of audio to motion as a pure function: the network of `models.streaming` with a state.
 
-Conventions of the state:
-
-- It is a flat dict of arrays whose axis 0 is the stream. Zeros are the start of a stream.
-- Everything a stream remembers is in it: the tail of the audio, the level, what pitch and
-  convolutions need of the past, the frames that wait for their look-ahead, the recurrent state.
-- `frames` counts the frames of audio heard. It stops at 2^31 - 1, after 497 days, and only tells
-  whether a stream is younger than its look-ahead, so nothing happens then.
+The state (`contract`) holds the tail of the audio, the level, what pitch and convolutions need of
+the past, the frames that wait for their look-ahead, and the recurrent state. `frames` counts the
+frames of audio heard. It stops at 2^31 - 1, after 497 days, and only tells whether a stream is
+younger than its look-ahead, so nothing happens then.
 
 Frame t leaves with the audio of frame t + L, so a stream's first L frames of output are zeros, not
 motion.
@@ -28,33 +25,15 @@ from a2fjax import rig
 from a2fjax.audio import HOP
 from a2fjax.batch import Batch
 from a2fjax.models.backbone import frames_per_layer
-from a2fjax.models.condition_embeddings import embed_identity
+from a2fjax.models.condition_embeddings import IdentityEmbedding
 from a2fjax.models.params import Params
 from a2fjax.models.streaming import StreamingRegression
-from a2fjax.streaming import cells
+from a2fjax.streaming import cells, contract
+from a2fjax.streaming.contract import State, StateEntry
 
-State = dict[str, Array]
 Weights = cells.Weights
 
 _LAST_COUNT = np.int32(2**31 - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class StateEntry:
-    """An array of the state.
-
-    Attributes:
-      shape: of one stream, without axis 0.
-      dtype: "float32" or "int32".
-    """
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one stream."""
-        return int(np.prod(self.shape, dtype=int)) * np.dtype(self.dtype).itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +94,7 @@ class StreamingStep:
 
     def start(self, size: int) -> State:
         """Returns the state of `size` streams at their start: zeros."""
-        return {
-            name: jnp.zeros((size, *entry.shape), entry.dtype)
-            for name, entry in self.entries.items()
-        }
+        return contract.start(self.entries, size)
 
     def weights(self, variables: Params) -> Weights:
         """Returns the weights that a step reads, by flat name.
@@ -163,7 +139,7 @@ class StreamingStep:
         """
         if not self._has_identity:
             return jnp.zeros((batch.length.shape[0], 0))
-        found: Any = _IdentityEmbedding(self.model.config).apply(variables, batch)
+        found: Any = IdentityEmbedding(self.model.config).apply(variables, batch)
         return jnp.asarray(found, jnp.float32)
 
     def __call__(
@@ -176,23 +152,7 @@ class StreamingStep:
         active: Array,
         reset: Array,
     ) -> tuple[Array, State]:
-        """Hears one hop; a pure function of its arguments.
-
-        Args:
-          weights: from `weights`.
-          audio: [B, 320 n] float32 samples at 16 kHz as recorded.
-          state: the arrays of `entries`.
-          identity: [B, E] float32 from `embed_identity`.
-          emotion: [B, 5] float32 weights, of the frames that this call returns.
-          active: [B] bool; rows that hear. The state of the others does not change, and their
-            motion is zero.
-          reset: [B] bool; rows that start anew before they hear. A row may be reset without being
-            active.
-
-        Returns:
-          Motion [B, n, 72] float32 in rig units of the frames L before those heard, and the next
-          state.
-        """
+        """Hears one hop; see `contract.Step`."""
         state = {
             name: jnp.where(cells.rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
         }
@@ -266,12 +226,3 @@ class StreamingStep:
         motion = weights["motion_mean"] + weights["motion_std"] * y
         motion = jnp.clip(motion, rig.MIN, rig.MAX)
         return new, jnp.where(cells.rows(began, motion), motion, 0.0)
-
-
-class _IdentityEmbedding(nn.Module):
-    config: Any
-
-    @nn.compact
-    def __call__(self, batch: Batch) -> Array:
-        constants = self.variables["constants"]
-        return embed_identity(self.config, batch, constants, train=False)[0]

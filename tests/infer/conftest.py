@@ -48,11 +48,6 @@ def diffusion(random_params, compile_once):
     return predictor.Predictor(config, tasks.build(config), params, step=7)
 
 
-@pytest.fixture(params=["model", "diffusion"])
-def any_model(request):
-    return request.getfixturevalue(request.param)
-
-
 def speech_like(seconds, seed=0):
     """Bursts of harmonics with pauses, as loud as a recording."""
     rng = np.random.default_rng(seed)

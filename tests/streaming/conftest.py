@@ -47,3 +47,21 @@ def speech_like(seconds, seed=0):
 @pytest.fixture(scope="session")
 def speech():
     return speech_like
+
+
+def push_blocks(stream, audio, sizes):
+    """Pushes audio in blocks of these sizes, again from the first after the last."""
+    stream.reset()
+    out, begin, i = [], 0, 0
+    while begin < len(audio):
+        stream.push(audio[begin : begin + sizes[i % len(sizes)]])
+        begin += sizes[i % len(sizes)]
+        if i % 3 == 0:
+            out.append(stream.frames())
+        i += 1
+    return np.concatenate([*out, stream.close()])
+
+
+@pytest.fixture(scope="session")
+def pushed():
+    return push_blocks

@@ -17,20 +17,7 @@ def stream(streaming_model, identity):
     return live.open_stream(streaming_model, identity=identity, emotion=HAPPY)
 
 
-def pushed(stream, audio, sizes):
-    """Pushes audio in blocks of these sizes, again from the first after the last."""
-    stream.reset()
-    out, begin, i = [], 0, 0
-    while begin < len(audio):
-        stream.push(audio[begin : begin + sizes[i % len(sizes)]])
-        begin += sizes[i % len(sizes)]
-        if i % 3 == 0:
-            out.append(stream.frames())
-        i += 1
-    return np.concatenate([*out, stream.close()])
-
-
-def test_blocks_do_not_matter(stream, speech):
+def test_blocks_do_not_matter(stream, speech, pushed):
     audio = speech(0.9)[3000:9111]
     whole = pushed(stream, audio, [len(audio)])
     assert whole.shape == (20, 72) and np.ptp(whole[:, :52], axis=0).max() > 0.01
@@ -47,7 +34,9 @@ def test_blocks_do_not_matter(stream, speech):
     "lookahead_ms",
     [pytest.param(0, marks=pytest.mark.slow), 100, pytest.param(320, marks=pytest.mark.slow)],
 )
-def test_frame_by_frame_is_the_network_at_once(streaming_model, identity, speech, lookahead_ms):
+def test_frame_by_frame_is_the_network_at_once(
+    streaming_model, identity, speech, lookahead_ms, pushed
+):
     config = lookahead.with_lookahead(streaming_model.config, lookahead_ms)
     model = Predictor(config, tasks.build(config), streaming_model.params)
     audio = 0.2 * speech(2.0)[:31_000]
@@ -60,7 +49,7 @@ def test_frame_by_frame_is_the_network_at_once(streaming_model, identity, speech
     assert stream.delay_seconds == pytest.approx(lookahead_ms / 1000 + 0.02)
 
 
-def test_a_recording_is_what_a_stream_gives(stream, streaming_model, identity, speech):
+def test_a_recording_is_what_a_stream_gives(stream, streaming_model, identity, speech, pushed):
     from a2fjax.animation.emotion import EmotionTrack
 
     audio = speech(1.5)
@@ -72,7 +61,7 @@ def test_a_recording_is_what_a_stream_gives(stream, streaming_model, identity, s
     np.testing.assert_array_equal(np.concatenate(list(parts)), pushed(stream, audio, [441]))
 
 
-def test_a_frame_leaves_after_its_delay_and_hears_no_more(stream, speech):
+def test_a_frame_leaves_after_its_delay_and_hears_no_more(stream, speech, pushed):
     audio = speech(1.0)
     whole = pushed(stream, audio, [len(audio)])
     stream.reset()
@@ -87,7 +76,7 @@ def test_a_frame_leaves_after_its_delay_and_hears_no_more(stream, speech):
         assert (found[20] == whole[20]).all() == same
 
 
-def test_reset_forgets_everything(stream, speech):
+def test_reset_forgets_everything(stream, speech, pushed):
     audio = speech(1.0)
     first = pushed(stream, audio, [700])
     stream.reset()
@@ -97,7 +86,9 @@ def test_reset_forgets_everything(stream, speech):
         stream.push(audio)
 
 
-def test_a_saved_stream_goes_on_elsewhere(stream, streaming_model, identity, speech, tmp_path):
+def test_a_saved_stream_goes_on_elsewhere(
+    stream, streaming_model, identity, speech, tmp_path, pushed
+):
     audio = speech(1.2)
     whole = pushed(stream, audio, [700])
     stream.reset()
