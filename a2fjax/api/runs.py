@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +36,11 @@ def choose(
     found = run if isinstance(run, Chosen) else getattr(run, "chosen", None)
     if not isinstance(found, Chosen):
         found = Chosen(folder(run))
-    given = {"step": step, "lookahead_ms": lookahead_ms}
-    return dataclasses.replace(found, **{k: v for k, v in given.items() if v is not None})
+    return Chosen(
+        found.run,
+        found.step if step is None else step,
+        found.lookahead_ms if lookahead_ms is None else lookahead_ms,
+    )
 
 
 def folder(run: Any) -> Path:

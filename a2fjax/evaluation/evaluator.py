@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -69,13 +68,12 @@ def evaluate(
     """
     say = progress or (lambda line: None)
     run = None
-    chosen = Chosen.of(model) if isinstance(model, str | os.PathLike) else None
-    if chosen is not None:
-        run = folder = str(chosen)
+    if isinstance(model, str | Path | Chosen):
+        run = folder = str(model)
     own = [] if folder is None else [folder]
     judged_by = _judge(sync, sync_unchecked, [*own, *more, *against], say)
-    if chosen is not None:
-        model = chosen.load()
+    if isinstance(model, str | Path | Chosen):
+        model = Chosen.of(model).load()
     data = eval_data.load(model, shards, splits, say=say)
     data = _with_beside(data, phones, face, judged_by, say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)

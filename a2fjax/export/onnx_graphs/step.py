@@ -109,9 +109,9 @@ def _conditions(
         bias[: len(bias) // 2] += 1.0
         kernel = np.concatenate([who, how])
         if name == "head_film":
-            unit, rest = (weights[f"motion_{k}"].astype(np.float64) for k in ("std", "mean"))
-            kernel, bias = kernel * np.tile(unit, 2), bias * np.tile(unit, 2)
-            bias[-len(rest) :] += rest
+            scale = np.tile(weights["motion_std"].astype(np.float64), 2)
+            kernel, bias = kernel * scale, bias * scale
+            bias[len(bias) // 2 :] += weights["motion_mean"]
         kernels.append(kernel)
         biases.append(bias)
     if width:
