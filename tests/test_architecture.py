@@ -64,9 +64,11 @@ ALLOWED = {
     "animation": FOUNDATION | {"data"},
     "streaming": FOUNDATION | {"audio", "models"},
     "infer": FOUNDATION
-    | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"},
+    | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"}
+    | {"bundle"},
     "evaluation": FOUNDATION
-    | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
+    | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"}
+    | {"bundle"},
     "export": FOUNDATION
     | {"audio", "encoders", "models", "metrics", "data", "tasks"}
     | {"training", "animation", "streaming", "infer", "bundle"},

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2fjax.api import runs as runs_lib
 from a2fjax.api.reports import Comparison, Report, ReportComparison
 from a2fjax.errors import InputError
+from a2fjax.infer.chosen import Chosen
 
 if TYPE_CHECKING:
     from a2fjax.api.model import Model
@@ -55,9 +57,11 @@ def evaluate(
         `a2fjax.evaluation.eval_data.Model`; None with `predictions`.
       shards: folder or folders of the clips; None for those of the training.
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
-      more: further runs of the same kind, such as other seeds, for `against`.
+      more: further runs of the same kind, such as other seeds, for `against`; at the look-ahead of
+        `run`, unless a `Model` has its own.
       against: runs to compare with on the same clips: a test over people, and over runs where a
-        side has several.
+        side has several. A `Model` is measured at its step and look-ahead, a folder at its newest
+        step and its configuration's look-ahead.
       predictions: folder with one file of curves for each clip, named as the clip, in any form
         that `a2fjax.animation.curve_reader` reads.
       fps: frames a second of `predictions` that state neither times nor a rate.
@@ -65,8 +69,9 @@ def evaluate(
       mouth_close: "arkit" (relative to an open jaw), "nvidia" (includes jawOpen) or "auto" (by
         comparison with the true motion), of `predictions`.
       align: shift `predictions` by their estimated constant offset, which is reported anyway.
-      step: of the checkpoint; None for the newest.
-      lookahead_ms: look-ahead of a run for live audio; None for `model.lookahead_ms`.
+      step: of the checkpoint; None for that of a `Model`, or the newest.
+      lookahead_ms: look-ahead of a run for live audio; None for that of a `Model`, or the
+        configuration's `model.lookahead_ms`.
       phones: folder of phone alignments named as the clips (TextGrid, CTM, .phone.json), or "auto"
         for English clips whose text is known; None for no metrics by phone.
       face: .npz file of a head with its shapes, for metrics of vertices; None for none.
@@ -89,7 +94,8 @@ def evaluate(
         raise InputError("expected a run or predictions, one of the two")
     reading = Reading(fps=fps, units=units, mouth_close=mouth_close, align=align)
     given: dict[str, Any] = {"seed": seed, "resamples": resamples, "quick": quick, "progress": say}
-    given |= {"against": [_folder(other) for other in against], "phones": phones, "face": face}
+    given |= {"against": [runs_lib.choose(other) for other in against]}
+    given |= {"phones": phones, "face": face}
     given |= {"sync": sync, "sync_unchecked": sync_unchecked}
     if more and not (against and run is not None):
         raise InputError("more: goes with a run and against")
@@ -107,14 +113,13 @@ def evaluate(
         return Report(values)
     if reading != Reading():
         raise InputError("fps, units, mouth_close and align go with predictions")
+    model, folder, ahead = _measured(run, step, lookahead_ms)
     values = evaluator.evaluate(
-        _model(run, step if lookahead_ms is None else lookahead_ms),
+        model,
         _list(shards),
         _names(split),
-        step=step,
-        lookahead_ms=lookahead_ms,
-        more=[_folder(other) for other in more],
-        folder=_run_of(run),
+        more=[_else_at(runs_lib.choose(other), ahead) for other in more],
+        folder=folder,
         **given,
     )
     return Report(values)
@@ -144,7 +149,7 @@ def compare(
       split: name or names; None for "test_sentences" and "test_subjects" as far as there are clips.
       samples: drawn of each clip by diffusion runs, at least 1.
       sample_steps: calls of the network a sample, a row each, of diffusion runs; () for their own.
-      step: checkpoint of the first run; None for the newest.
+      step: checkpoint of the first run; None for that of a `Model`, or the newest.
       limit: largest number of clips a split, taken evenly; None for all.
       say: called with each line of progress.
 
@@ -159,7 +164,8 @@ def compare(
         raise InputError(f"samples={samples}: expected at least 1")
     if any(count < 1 for count in sample_steps):
         raise InputError(f"sample_steps={list(sample_steps)}: expected numbers such as 1,2,8")
-    rows = comparison.build_rows([_folder(r) for r in runs], sample_steps, samples, checkpoint=step)
+    chosen = [runs_lib.choose(run, None if i else step) for i, run in enumerate(runs)]
+    rows = comparison.build_rows(chosen, sample_steps, samples)
     values = comparison.compare(rows, _list(shards), _names(split), limit=limit, progress=say)
     return Comparison(values, rows[0].model.step)
 
@@ -210,7 +216,7 @@ def watch(
     if not every > 0:
         raise InputError(f"every={every}: expected seconds above 0")
     return watching.watch(
-        Path(run),
+        runs_lib.folder(run),
         _list(shards),
         _names(split),
         best=best,
@@ -252,26 +258,31 @@ def compare_reports(*paths: str | Path, seed: int = 0) -> ReportComparison:
         raise InputError(f"{shown}: a report is damaged ({error!r})") from None
 
 
-def _folder(run: Any) -> Path:
+def _measured(
+    run: Any, step: int | None, lookahead_ms: int | None
+) -> tuple[Any, Path | None, int | None]:
+    """Returns (what `evaluator.evaluate` takes as the model, run folder, look-ahead).
+
+    The predictor of a `Model` is used where it is the one asked for: it may be compiled already.
+    """
     from a2fjax.api.model import Model
 
-    return run.run if isinstance(run, Model) else Path(run)
+    if not isinstance(run, Model | str | os.PathLike):
+        for name, value in (("step", step), ("lookahead_ms", lookahead_ms)):
+            if value is not None:
+                raise InputError(f"{name}={value}: goes with a run folder or a Model")
+        return run, None, None
+    chosen = runs_lib.choose(run, step, lookahead_ms)
+    if isinstance(run, Model) and chosen == run.chosen:
+        return run.predictor(), chosen.run, chosen.lookahead_ms
+    return chosen, chosen.run, chosen.lookahead_ms
 
 
-def _model(run: Any, chosen: int | None) -> Any:
-    """Returns a path, which a step or look-ahead is `chosen` for, or a predictor."""
-    from a2fjax.api.model import Model
-
-    if isinstance(run, Model):
-        return run.run if chosen is not None else run.predictor()
-    return str(os.fspath(run)) if isinstance(run, str | os.PathLike) else run
-
-
-def _run_of(run: Any) -> str | Path | None:
-    """Returns the run folder of a `Model`, None for other objects."""
-    from a2fjax.api.model import Model
-
-    return run.run if isinstance(run, Model) else None
+def _else_at(chosen: Chosen, lookahead_ms: int | None) -> Chosen:
+    """Returns a run at a look-ahead, unless it has its own."""
+    return (
+        chosen if chosen.lookahead_ms is not None else runs_lib.choose(chosen, None, lookahead_ms)
+    )
 
 
 def _list(shards: Shards) -> list[str | Path] | None:

@@ -8,57 +8,20 @@ model = a2f.Model.from_pretrained("me/my-face")
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from a2fjax.api import runs
+from a2fjax.api.export import export
 from a2fjax.bundle import manifest
 from a2fjax.errors import InputError, WorkFailed
 
+if TYPE_CHECKING:
+    from a2fjax.api.model import Model
+    from a2fjax.api.training import Run
+
 T = TypeVar("T")
-
-
-class ExportOptions(TypedDict, total=False):
-    """Keywords of `save`, which documents them."""
-
-    formats: Sequence[str]
-    audio: Sequence[str | Path]
-    license: str
-    datasets: Sequence[str]
-    languages: Sequence[str]
-
-
-def save(
-    run: str | Path,
-    folder: str | Path,
-    step: int | None = None,
-    *,
-    formats: Sequence[str] = (),
-    audio: Sequence[str | Path] = (),
-    license: str = "other",
-    datasets: Sequence[str] = (),
-    languages: Sequence[str] = (),
-) -> Path:
-    """Writes a run as a bundle and returns its folder.
-
-    Args:
-      run: folder of a run or a bundle.
-      folder: folder to make.
-      step: of the checkpoint; None for the newest.
-      formats: "onnx", "stablehlo", "pytorch"; () for every one that the model has.
-      audio: recordings on which graphs are compared with the product; () for synthetic ones.
-      license: identifier of the weights' licence, such as "apache-2.0".
-      datasets: names of the training data, for the card.
-      languages: codes such as "en", for the card.
-
-    Raises:
-      InputError, WorkFailed: as `a2fjax.export.writer.export`.
-    """
-    from a2fjax.export import writer
-    from a2fjax.export.description import Rights
-
-    rights = Rights(license, tuple(datasets), tuple(languages))
-    return writer.export(run, folder, formats, step=step, audio=audio, rights=rights)
 
 
 def fetch(
@@ -106,9 +69,8 @@ def fetch(
 
 
 def push(
-    run: str | Path,
+    run: str | Path | Run | Model,
     repository: str,
-    step: int | None = None,
     *,
     private: bool = False,
     token: str | bool | None = None,
@@ -120,31 +82,31 @@ def push(
     """Uploads a run as a bundle, or a bundle as it is, and returns the URL of the commit.
 
     Args:
-      run: folder of a run or a bundle.
+      run: folder of a run or a bundle, `Run` or `Model`.
       repository: "owner/repository"; made if it does not exist.
-      step: of a run's checkpoint; None for the newest.
       private: whether a new repository is private.
       token: of the hub; None for the stored one.
       revision: branch; None for the main one.
       message: of the commit.
       endpoint: URL of the hub; None for the default one.
-      **options: of `save`; not for a bundle, which is uploaded as it is.
+      **options: of `a2fjax.api.export.export`; not for a bundle, which is uploaded as it is.
 
     Raises:
-      InputError: a changed bundle, or as `save`.
+      InputError: a changed bundle, or as `export`.
       WorkFailed: the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, token=token, library_name="a2fjax")
     with tempfile.TemporaryDirectory() as temporary:
-        if manifest.is_bundle(run):
+        chosen = runs.choose(run).run
+        if manifest.is_bundle(chosen):
             if options:
-                raise InputError(f"{run}: is a bundle, uploaded as it is; leave out {options}")
-            manifest.verify(run)
-            folder = Path(run)
+                raise InputError(f"{chosen}: is a bundle, uploaded as it is; leave out {options}")
+            manifest.verify(chosen)
+            folder = chosen
         else:
-            folder = save(run, Path(temporary) / "bundle", step, **options)
+            folder = export(run, Path(temporary) / "bundle", **options)
 
         def upload() -> str:
             api.create_repo(repository, private=private, exist_ok=True)

@@ -142,7 +142,12 @@ def _bundle(folder: Path) -> list[str]:
         return []
     described = manifest.verify(folder)
     parity = budgets.load_json(folder / "parity.json")
-    rows = [(file, f"{parity[file]['largest']:.1e}") for file in described["graphs"]]
+    try:
+        rows = [(file, f"{parity[file]['largest']:.1e}") for file in described["graphs"]]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{folder / 'parity.json'}: lacks a graph of {manifest.FILE}; export the bundle again"
+        ) from None
     head = f"  bundle of schema {described['schema']}, license {described['license']}"
     return [head, *("  " + row for row in table(rows, ("graph", "largest difference"))), ""]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -15,6 +16,7 @@ from a2fjax.animation import emotion as emotion_lib
 from a2fjax.animation import formats
 from a2fjax.animation.emotion import Emotion
 from a2fjax.animation.tracks import Track
+from a2fjax.api import export as export_lib
 from a2fjax.api import hub, motion_files
 from a2fjax.api.motion import Motion
 from a2fjax.api.prediction import Prediction, Progress
@@ -22,6 +24,7 @@ from a2fjax.errors import InputError
 from a2fjax.infer import identity as identity_lib
 from a2fjax.infer import inpainting as inpainting_lib
 from a2fjax.infer import lookahead, postprocess, sampling
+from a2fjax.infer.chosen import Chosen
 from a2fjax.infer.identity import Identity
 from a2fjax.infer.inpainting import Inpainting
 from a2fjax.infer.recording import Audio, Recording
@@ -98,32 +101,36 @@ class Model:
         self.run = Path(run)
         self.name = self.run.name
         self.config = lookahead.with_lookahead(read_config(run).config, lookahead_ms)
-        self._lookahead_ms = lookahead_ms
-        self._step = step
+        self._chosen = Chosen(self.run, step, lookahead_ms)
         self._predictors: dict[tuple[tuple[str, Any], ...], Predictor] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Model:
+    def from_pretrained(
+        cls, name: str | Path, *, lookahead_ms: int | None = None, **options: Any
+    ) -> Model:
         """Returns the model of a bundle: a folder, or "owner/repository" on the hub.
 
         Args:
           name: of the bundle.
+          lookahead_ms: as for `load`.
           **options: keywords of `a2fjax.api.hub.fetch`, such as `revision="v1"`.
 
         Raises:
-          InputError: as `a2fjax.api.hub.fetch`.
+          InputError: as `a2fjax.api.hub.fetch` and `load`.
         """
-        model = cls(hub.fetch(name, **options))
+        model = cls(hub.fetch(name, **options), lookahead_ms=lookahead_ms)
         model.name = Path(name).name
         return model
 
-    def save_pretrained(self, folder: str | Path, **options: Unpack[hub.ExportOptions]) -> Path:
-        """Writes the checkpoint as a bundle and returns its folder; see `a2fjax.api.hub.save`.
+    def save_pretrained(
+        self, folder: str | Path, **options: Unpack[export_lib.ExportOptions]
+    ) -> Path:
+        """Writes the checkpoint as a bundle and returns its folder; see `a2fjax.api.export.export`.
 
         Raises:
           InputError, WorkFailed: as `a2fjax.export.writer.export`.
         """
-        return hub.save(self.run, folder, self._step, **options)
+        return export_lib.export(self, folder, **options)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
         """Uploads the checkpoint as a bundle; see `a2fjax.api.hub.push`.
@@ -134,7 +141,12 @@ class Model:
         Raises:
           InputError, WorkFailed: as `a2fjax.api.hub.push`.
         """
-        return hub.push(self.run, repository, self._step, **options)
+        return hub.push(self, repository, **options)
+
+    @property
+    def chosen(self) -> Chosen:
+        """The run with the step and the look-ahead that `load` was given."""
+        return self._chosen
 
     @property
     def step(self) -> int:
@@ -143,7 +155,7 @@ class Model:
         Raises:
           InputError: the run has no checkpoint, or not this one.
         """
-        return self.predictor().step if self._step is None else self._step
+        return self.predictor().step if self._chosen.step is None else self._chosen.step
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -157,7 +169,8 @@ class Model:
 
     def __repr__(self) -> str:
         """Returns kind, run and step."""
-        step = "newest step" if self._step is None else f"step {self._step}"
+        chosen = self._chosen.step
+        step = "newest step" if chosen is None else f"step {chosen}"
         return f"<Model {self.config.model.kind} of {self.run}, {step}>"
 
     def predictor(self, **sample: Any) -> Predictor:
@@ -169,15 +182,11 @@ class Model:
         Raises:
           InputError: as `a2fjax.infer.predictor.Predictor.load`.
         """
-        from a2fjax.infer.predictor import Predictor
-
         key = tuple(sorted(sample.items()))
         if key not in self._predictors:
-            predictor = Predictor.load(
-                self.run, self._step, sample=sample, lookahead_ms=self._lookahead_ms
-            )
+            predictor = self._chosen.load(sample=sample)
             # A run that is still trained gets newer checkpoints; this model stays with one.
-            self._step = predictor.step
+            self._chosen = dataclasses.replace(self._chosen, step=predictor.step)
             self._predictors[key] = predictor
         return self._predictors[key]
 

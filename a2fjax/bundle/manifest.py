@@ -36,6 +36,7 @@ _NEEDED = {
     "mesh_descriptor": int,
     "step": int,
     "fingerprint": str,
+    "license": str,
     "metrics": dict,
     "graphs": dict,
     "files": dict,

@@ -22,7 +22,7 @@ import numpy as np
 
 from a2fjax import configuration as config_lib
 from a2fjax.evaluation import eval_data, sample_figures
-from a2fjax.infer.predictor import Predictor
+from a2fjax.infer.chosen import Chosen
 from a2fjax.infer.run_config import read_config
 from a2fjax.infer.sampling import is_sampled
 from a2fjax.metrics import distribution, suite
@@ -69,30 +69,27 @@ class Row:
 
 
 def build_rows(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | Path | Chosen],
     steps: Sequence[int] = (),
     samples: int = 8,
-    *,
-    checkpoint: int | None = None,
 ) -> list[Row]:
     """Returns the rows of a table.
 
     Args:
-      runs: run folders; the first one names the shards.
+      runs: run folders, or checkpoints of them; the first one names the shards.
       steps: numbers of sampling steps for diffusion runs, one row each; () for each run's default.
         Distilled runs skip numbers that do not divide their number of noise levels.
       samples: number of samples per clip for diffusion runs.
-      checkpoint: step of the first run's checkpoint; the newest if None.
 
     Raises:
-      InputError: no such run or step.
+      InputError: no such run, step or look-ahead.
     """
     out = []
-    for i, (run, name) in enumerate(zip(runs, row_names(runs), strict=True)):
-        config = read_config(run).config
-        step = checkpoint if i == 0 else None
+    choices = [Chosen.of(run) for run in runs]
+    for run, name in zip(choices, row_names(choices), strict=True):
+        config = read_config(run.run).config
         if not is_sampled(config):
-            out.append(Row(name, Predictor.load(run, step), 1))
+            out.append(Row(name, run.load(), 1))
             continue
         own = config.model
         assert isinstance(own, config_lib.DiffusionConfig)
@@ -100,20 +97,23 @@ def build_rows(
         most = own.distill_levels if own.distill_steps else None
         counts = [n for n in steps if most is None or not most % n] or [own.sample.steps]
         for count in counts:
-            model = Predictor.load(run, step, sample={"steps": count})
+            model = run.load(sample={"steps": count})
             calls = f"{count} step{'s' if count > 1 else ''}"
             out.append(Row(f"{name}, {calls}", model, samples))
     return out
 
 
-def row_names(runs: Sequence[str | Path]) -> list[str]:
+def row_names(runs: Sequence[str | Path | Chosen]) -> list[str]:
     """Returns a different name for each run: the last parts of its path, as few as are needed.
+
+    A look-ahead that was chosen is part of the name.
 
     Example:
         >>> row_names(["a/run", "b/run", "b/other", "b/run"])
         ['a/run', 'b/run', 'other', 'b/run (2)']
     """
     paths = [Path(run).absolute() for run in runs]
+    ahead = [Chosen.of(run).lookahead_ms for run in runs]
 
     def tail(path: Path, count: int) -> str:
         return "/".join(path.parts[-count:])
@@ -124,8 +124,10 @@ def row_names(runs: Sequence[str | Path]) -> list[str]:
         count = 1
         while count < len(path.parts) and any(tail(p, count) == tail(path, count) for p in others):
             count += 1
-        repeat = paths[:i].count(path) + 1
-        names.append(tail(path, count) + (f" ({repeat})" if repeat > 1 else ""))
+        name = tail(path, count) + ("" if ahead[i] is None else f", {ahead[i]} ms ahead")
+        before = list(zip(paths, ahead, strict=True))[:i]
+        repeat = before.count((path, ahead[i])) + 1
+        names.append(name + (f" ({repeat})" if repeat > 1 else ""))
     return names
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 from a2fjax import configuration as config_lib
 from a2fjax.errors import InputError
 from a2fjax.evaluation import beside, eval_data, judge, measuring, paired, predictions, systems
-from a2fjax.infer.predictor import Predictor
+from a2fjax.infer import lookahead
+from a2fjax.infer.chosen import Chosen
 from a2fjax.infer.run_config import read_config
 from a2fjax.training import checkpoints
 
@@ -23,12 +24,10 @@ class _Given(TypedDict):
 
 
 def evaluate(
-    model: str | Path | eval_data.Model,
+    model: str | Path | Chosen | eval_data.Model,
     shards: Sequence[str | Path] | None = None,
     splits: Sequence[str] | None = None,
     *,
-    step: int | None = None,
-    lookahead_ms: int | None = None,
     phones: str | Path | None = None,
     face: str | Path | None = None,
     sync: str | Path | None = None,
@@ -37,18 +36,16 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
-    more: Sequence[str | Path] = (),
-    against: Sequence[str | Path] = (),
+    more: Sequence[str | Path | Chosen] = (),
+    against: Sequence[str | Path | Chosen] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on whole clips.
 
     Args:
-      model: run folder, or a predictor.
+      model: run folder, a checkpoint of one, or a predictor.
       shards: folders of the clips; None for the run's training shards.
       splits: names of splits; None for the available ones of `eval_data.DEFAULT_SPLITS`.
-      step: training step of the checkpoint if `model` is a folder; the newest if None.
-      lookahead_ms: look-ahead of a folder's model for live audio; None for the configuration's.
       phones: folder of phone alignments, or "auto"; see `beside`.
       face: file of a head for metrics of vertices; see `metrics.face`.
       sync: run folder of a sync expert, the judge of lip sync; see `judge`.
@@ -71,14 +68,12 @@ def evaluate(
     """
     say = progress or (lambda line: None)
     run = None
-    if isinstance(model, str | Path):
+    if isinstance(model, str | Path | Chosen):
         run = folder = str(model)
     own = [] if folder is None else [folder]
     judged_by = _judge(sync, sync_unchecked, [*own, *more, *against], say)
-    if isinstance(model, str | Path):
-        model = Predictor.load(model, step, lookahead_ms=lookahead_ms)
-    elif lookahead_ms is not None:
-        raise InputError(f"lookahead_ms={lookahead_ms}: goes with a run folder")
+    if isinstance(model, str | Path | Chosen):
+        model = Chosen.of(model).load()
     data = eval_data.load(model, shards, splits, say=say)
     data = _with_beside(data, phones, face, judged_by, say)
     system = systems.ModelSystem(model, data, run=run, seed=seed, quick=quick, say=say)
@@ -102,7 +97,7 @@ def evaluate_predictions(
     seed: int = 0,
     resamples: int = 1000,
     quick: bool = False,
-    against: Sequence[str | Path] = (),
+    against: Sequence[str | Path | Chosen] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates the curves that any program made of the clips.
@@ -146,7 +141,7 @@ def evaluate_predictions(
 def _judge(
     sync: str | Path | None,
     unchecked: bool,
-    runs: Sequence[str | Path],
+    runs: Sequence[str | Path | Chosen],
     say: Callable[[str], None],
 ) -> judge.Judge | None:
     """Returns the judge of runs, None if none is asked for; before long work."""
@@ -176,8 +171,8 @@ def _with_beside(
 def _compared(
     result: dict[str, Any],
     data: eval_data.EvalData,
-    more: Sequence[str | Path],
-    against: Sequence[str | Path],
+    more: Sequence[str | Path | Chosen],
+    against: Sequence[str | Path | Chosen],
     given: _Given,
 ) -> dict[str, Any]:
     """Adds the comparison with other runs to a report."""
@@ -190,11 +185,13 @@ def _compared(
     return {**result, "against": compared}
 
 
-def _measure_run(run: str | Path, data: eval_data.EvalData, given: _Given) -> dict[str, Any]:
+def _measure_run(
+    run: str | Path | Chosen, data: eval_data.EvalData, given: _Given
+) -> dict[str, Any]:
     """Measures another run on the clips, the channels and the reference of the first one."""
     say = given["say"]
     say(f"measuring {run}")
-    model = Predictor.load(run)
+    model = Chosen.of(run).load()
     own = dataclasses.replace(
         eval_data.load(model, data.folders, data.splits, say=say),
         known=data.known,
@@ -206,7 +203,9 @@ def _measure_run(run: str | Path, data: eval_data.EvalData, given: _Given) -> di
     return measuring.measure(system, own, **given, alone=True)
 
 
-def _check_run(run: str | Path, config: config_lib.Config | None = None, first: str = "") -> None:
+def _check_run(
+    run: str | Path | Chosen, config: config_lib.Config | None = None, first: str = ""
+) -> None:
     """Checks before long work that a run has a checkpoint and is of the first one's data.
 
     Args:
@@ -218,8 +217,11 @@ def _check_run(run: str | Path, config: config_lib.Config | None = None, first: 
       InputError: not a run, no checkpoint, or trained on other shards, so that the held-out clips
         of one may be the other's training clips.
     """
-    own = read_config(run).config.data.shards
-    if not checkpoints.steps(run):
+    chosen = Chosen.of(run)
+    resolved = read_config(chosen.run).config
+    lookahead.with_lookahead(resolved, chosen.lookahead_ms)
+    own = resolved.data.shards
+    if not checkpoints.steps(chosen.run):
         raise InputError(f"run {run}: has no checkpoint yet")
     if config is None:
         return

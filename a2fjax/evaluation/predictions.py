@@ -118,6 +118,7 @@ class Predictions:
         return {
             "run": None,
             "step": None,
+            "lookahead_ms": None,
             "model": f"files:{self._facts['fingerprint']}",
             "config": None,
             "predictions": self._facts,

@@ -4,6 +4,7 @@ Layout of the JSON, with `null` for missing values:
 
     schema, run, step, model, config, rig     the evaluated model (fingerprints); run, step and
                                               config are null for files
+    lookahead_ms                              of a model for live audio, else null
     judge                                     null, or the judge of lip sync: run, step, weights,
                                               kind, seed, passed (its gate), gate (by split: people,
                                               clips, curve); see `judge`
@@ -92,7 +93,9 @@ def subject(result: dict[str, Any]) -> str:
     """Returns what a report is about: "runs/a, step 100" or the folder of files."""
     if result["predictions"]:
         return f"files of {result['predictions']['folder']}"
-    return f"{result['run'] or 'model'}, step {result['step']}"
+    ahead = result.get("lookahead_ms")
+    name = f"{result['run'] or 'model'}, step {result['step']}"
+    return name if ahead is None else f"{name}, {ahead} ms ahead"
 
 
 def write(path: str | Path, result: dict[str, Any]) -> None:
@@ -208,6 +211,7 @@ class _Current(TypedDict):
     splits: dict[str, _Additions]
     predictions: dict[str, Any] | None
     judge: NotRequired[_Judge | None]
+    lookahead_ms: NotRequired[int | None]
     against: NotRequired[dict[str, Any]]
 
 

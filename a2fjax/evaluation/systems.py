@@ -53,6 +53,7 @@ class ModelSystem:
         return {
             "run": self._run,
             "step": self._model.step,
+            "lookahead_ms": getattr(self._model.config.model, "lookahead_ms", None),
             "model": self._model.fingerprint,
             "config": config_lib.fingerprint(self._model.config),
             "predictions": None,

@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from a2fjax import files
-from a2fjax.errors import InputError, nearest
+from a2fjax.bundle import manifest
+from a2fjax.errors import InputError, Preempted, WorkFailed, nearest
 from a2fjax.evaluation import evaluator, report
+from a2fjax.infer.chosen import Chosen
 from a2fjax.infer.run_config import read_config
 from a2fjax.metrics.metric import Column
 from a2fjax.training import checkpoints, sync_loss
@@ -34,6 +36,9 @@ EVERY = 20.0
 """Seconds between looks at the checkpoints."""
 
 _KEPT = ("params", "ema", "meta")
+
+_EXPECTED = (InputError, WorkFailed, Preempted, OSError)
+"""Errors that say what is wrong; others are defects, of which a watcher tells in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +90,15 @@ def watch(
       The content of best.json; None if no checkpoint has a value of the figure.
 
     Raises:
-      InputError: not a run, an unknown figure, a run that another process watches, or a report in
-        the folder that was measured with other options.
+      InputError: not a run, a bundle, an unknown figure, a run that another process watches, or a
+        report in the folder that was measured with other options.
+      WorkFailed: a checkpoint cannot be evaluated.
     """
     run = Path(run)
     column = _column(best)
     checkpoints.steps(run)
+    if manifest.is_bundle(run):
+        raise InputError(f"run {run}: is a bundle of one checkpoint; evaluate it without --watch")
     work = _Work(shards, splits, seed, quick)
     told = ""
     with _locked(run):
@@ -103,18 +111,22 @@ def watch(
                 say(f"step {step} of {last}")
                 try:
                     result = evaluator.evaluate(
-                        str(run),
+                        Chosen(run, step),
                         shards,
                         splits,
-                        step=step,
                         seed=seed,
                         resamples=resamples,
                         quick=quick,
                         progress=say,
                     )
-                except InputError:
+                except Exception as error:
                     if step in checkpoints.steps(run):
-                        raise
+                        if isinstance(error, _EXPECTED):
+                            raise
+                        why = f"{type(error).__name__}: {error}"
+                        raise WorkFailed(
+                            f"run {run}: step {step} could not be evaluated ({why})"
+                        ) from error
                     say(f"step {step}: training has removed this checkpoint")
                     continue
                 report.write(_path(run, step), result)

@@ -123,6 +123,10 @@ class Graph(abc.ABC):
         """Returns what the manifest says of this graph beside its tensors, as JSON values."""
         return {}
 
+    def example(self, source: Source) -> dict[str, np.ndarray]:
+        """Returns arrays for `example/NAME.npz`, of what was compared; {} for no file."""
+        return {}
+
     def driven(self, source: Source, run: Run) -> Run:
         """Returns what makes the outputs of a case with a file of this graph."""
         return run

@@ -34,6 +34,7 @@ class Source:
       variables: NumPy arrays by collection, "params" and "constants".
       fingerprint: of configuration and step.
       lookaheads_ms: look-aheads of a streaming model that get a graph, beside its default one.
+      shared: what one graph has computed and others of the same export use.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Source:
             does not have.
         """
         self.run = Path(run)
+        self.shared: dict[Any, Any] = {}
         self.resolved = read_config(run)
         for ms in lookaheads_ms:
             lookahead.with_lookahead(self.config, ms)

@@ -163,7 +163,7 @@ def _write(
         folder, source, kinds, wanted, recordings, described, say, strict
     )
     described["graphs"] = graphs
-    _write_example(folder, source)
+    _write_example(folder, source, wanted)
     _text(folder / "parity.json", json.dumps(reports, indent=1) + "\n")
     _text(folder / "README.md", card.card(described, rights, source.run, reports))
     _text(folder / "LICENSE", card.license_text(rights))
@@ -230,7 +230,7 @@ def _compared(
     return parity.report(found)
 
 
-def _write_example(folder: Path, source: Source) -> None:
+def _write_example(folder: Path, source: Source, graphs: Sequence[Graph]) -> None:
     import soundfile
 
     (folder / "example").mkdir()
@@ -240,6 +240,12 @@ def _write_example(folder: Path, source: Source) -> None:
     path.write_bytes(data.getvalue())
     audio = np.concatenate(list(io.blocks(path, 10.0)))
     formats.write(folder / "example" / "out.csv", source.predictor(audio))
+    for graph in graphs:
+        arrays = graph.example(source)
+        if arrays:
+            data = BytesIO()
+            np.savez_compressed(data, **arrays)  # type: ignore[arg-type]
+            (folder / "example" / f"{graph.name}.npz").write_bytes(data.getvalue())
 
 
 def _text(path: Path, text: str) -> None:

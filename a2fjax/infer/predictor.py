@@ -19,6 +19,7 @@ from a2fjax import configuration as config_lib
 from a2fjax import rig, tasks
 from a2fjax.audio import HOP, level, num_frames
 from a2fjax.batch import Batch
+from a2fjax.bundle import manifest
 from a2fjax.data import subjects as subjects_lib
 from a2fjax.data.identity import points as identity_lib
 from a2fjax.errors import InputError
@@ -159,10 +160,29 @@ class Predictor:
                 "run of another kind"
             )
         loaded = cls(config, task, task.model.audio_features.with_pretrained(params), step=step)
+        if manifest.is_bundle(run):
+            loaded._check_weights(f"bundle {run}")
         if not sample:
             # A bundle may hold weights that were trained on elsewhere.
             loaded.fingerprint = meta.get("fingerprint", loaded.fingerprint)
         return loaded
+
+    def _check_weights(self, name: str) -> None:
+        """Checks that the weights are those of the configuration's model, from shapes alone.
+
+        A checkpoint's are as its run made them; a bundle's may have been trained elsewhere.
+
+        Raises:
+          InputError: they are not.
+        """
+        try:
+            silence = self._row(Request(np.zeros(HOP, np.float32)), MIN_BUCKET, False)
+            jax.eval_shape(self._predict, self.params, Batch.stack([silence]))
+        except Exception as error:  # noqa: BLE001 - layers fail in many ways
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(
+                f"{name}: the weights are of another model than config.json ({why[0][:200]})"
+            ) from None
 
     def points(self, mesh: Mesh, name: str = "identity") -> np.ndarray:
         """Returns the identity points [P, 3] of a neutral mesh, for use with many clips.

@@ -106,7 +106,11 @@ def load_params(
     if manifest.is_bundle(run):
         described = manifest.verify(run)
         meta = {key: described[key] for key in ("rig", "step", "metrics", "fingerprint")}
-        return step, weights.load(Path(run) / weights.FILE), meta
+        params = weights.load(Path(run) / weights.FILE)
+        for name in ("params", "constants"):
+            if not isinstance(params.get(name), dict):
+                raise InputError(f"{Path(run) / weights.FILE}: has no {name!r}: not of a model")
+        return step, params, meta
     folder = Path(run).absolute() / FOLDER / str(step)
     orbax_errors.drop_late()
     meta, shapes = inspect(folder, item)

@@ -12,6 +12,7 @@ from typing import Any
 
 from a2fjax import budgets, files
 from a2fjax import configuration as config_lib
+from a2fjax.bundle import manifest
 from a2fjax.configuration import Config, Resolved, plugins
 from a2fjax.errors import InputError
 
@@ -74,10 +75,15 @@ def check(workdir: Path, resolved: Resolved) -> None:
     """Checks that a configuration may train in a folder, without changing the folder.
 
     Raises:
-      InputError: as `claim`, except for a folder that is in use or cannot be created.
+      InputError: a bundle, or as `claim`, except for a folder that is in use or cannot be created.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"--workdir {workdir}: is a file, expected a folder")
+    if manifest.is_bundle(workdir):
+        raise InputError(
+            f"--workdir {workdir}: is a bundle, which cannot be trained on; start from it with "
+            f"--config.init_from={workdir} in another folder"
+        )
     path = workdir / "config.json"
     if path.is_file():
         before = config_lib.from_json(budgets.read_bytes(path), name=str(path))

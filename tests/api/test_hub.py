@@ -111,6 +111,7 @@ def bundle(tmp_path):
         "mesh_descriptor": mesh_descriptor.VERSION,
         "step": 3,
         "fingerprint": "x@3",
+        "license": "other",
         "metrics": {},
         "graphs": {},
         "files": listed,

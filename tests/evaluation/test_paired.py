@@ -14,6 +14,7 @@ from a2fjax.configuration import Config, DataConfig
 from a2fjax.errors import InputError
 from a2fjax.evaluation import evaluator, paired, report, report_text, significance
 from a2fjax.evaluation.evaluator import evaluate
+from a2fjax.infer.predictor import Predictor
 
 JAW = rig.INDEX["jawOpen"]
 
@@ -111,7 +112,7 @@ def runs(shards, stand_in, tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(
-        evaluator.Predictor,
+        Predictor,
         "load",
         classmethod(lambda cls, run, step=None, **_: load(Path(run), step)),
     )

@@ -13,8 +13,9 @@ import pytest
 from a2fjax import rig, sealed_json
 from a2fjax.cli import main as cli
 from a2fjax.configuration import Config, load
-from a2fjax.errors import InputError
+from a2fjax.errors import InputError, WorkFailed
 from a2fjax.evaluation import evaluator, report, watch
+from a2fjax.infer.predictor import Predictor
 from a2fjax.metrics.column import Column
 from a2fjax.training import sync_loss
 
@@ -46,7 +47,7 @@ def run(shards, stand_in, tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(
-        evaluator.Predictor,
+        Predictor,
         "load",
         classmethod(lambda cls, run, step=None, **_: predictor(run, step)),
     )
@@ -94,6 +95,7 @@ def test_checkpoints_are_measured_as_they_come(run):
     thread.start()
     while not any("waiting for a checkpoint after step 10 of 30" in line for line in lines):
         thread.join(0.01)
+        assert thread.is_alive(), lines
     with pytest.raises(InputError, match="another process watches it"):
         watched(folder)
     save(folder, 20)
@@ -129,10 +131,10 @@ def test_a_removed_checkpoint_is_passed_over_and_the_kept_one_stays(run, monkeyp
     save(folder, 30)
     original = evaluator.evaluate
 
-    def evaluate(run, *args, step, **given):
-        if step == 30 and not (folder / "checkpoints" / "10").exists():
+    def evaluate(chosen, *args, **given):
+        if chosen.step == 30 and not (folder / "checkpoints" / "10").exists():
             shutil.rmtree(folder / "checkpoints" / "20")  # Training keeps the newest only.
-        return original(run, *args, step=step, **given)
+        return original(chosen, *args, **given)
 
     monkeypatch.setattr(evaluator, "evaluate", evaluate)
     best = watched(folder)
@@ -157,6 +159,34 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_told(run, monkeypatch):
     lines = []
     assert watched(folder, say=lines.append)["step"] == 30
     assert any("step 10: training has removed this checkpoint" in line for line in lines)
+
+
+def test_a_defect_ends_the_watch_with_one_line(run, monkeypatch, capsys):
+    folder, _ = run
+    save(folder, 10)
+
+    right = Predictor.load
+
+    def fail(cls, run, step=None, **_):
+        raise TypeError("unexpected keyword argument 'x'")
+
+    monkeypatch.setattr(Predictor, "load", classmethod(fail))
+    with pytest.raises(WorkFailed, match="step 10 could not be evaluated .TypeError: unexpected"):
+        watched(folder)
+    assert cli.main(["evaluate", str(folder), "--watch", "--quick"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("a2fjax evaluate: error: run ") and "TypeError" in told[-1]
+    assert not list((folder / "eval").glob("*.json"))
+
+    def removed(cls, run, step=None, **_):
+        if step == 10:
+            shutil.rmtree(folder / "checkpoints" / "10")
+            raise TypeError("half a checkpoint")
+        return right(run, step)
+
+    monkeypatch.setattr(Predictor, "load", classmethod(removed))
+    save(folder, 30)
+    assert watched(folder)["step"] == 30
 
 
 def test_the_best_is_by_the_named_figure(run):

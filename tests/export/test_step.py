@@ -1,11 +1,16 @@
 """The step of a bundle is the product's: any blocks, look-aheads, resets and pauses."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from a2fjax.animation import formats
+from a2fjax.audio import io
 from a2fjax.bundle import manifest
+from a2fjax.cli import main
 from a2fjax.errors import InputError
 from a2fjax.export import writer
 from a2fjax.export.example import voice
@@ -13,6 +18,7 @@ from a2fjax.infer.predictor import Predictor
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytestmark = pytest.mark.slow
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DTYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(bool)": bool}
 
 
@@ -50,7 +56,7 @@ def predictor(streaming_bundle):
 def test_a_bundle_of_a_run_for_live_audio_has_its_steps(streaming_bundle):
     values = manifest.verify(streaming_bundle)
     found = {f for f in values["graphs"] if f.startswith("onnx/")}
-    names = ("step", "step_0ms", "step_int8", "identity")
+    names = ("step", "step_0ms", "step_fp16", "step_int8", "identity")
     assert found == {f"onnx/{name}.onnx" for name in names}
     step, none = (values["graphs"][f"onnx/{n}.onnx"] for n in ("step", "step_0ms"))
     assert step["look_ahead"] == {"frames": 5, "seconds": 0.12} and step["hop"] == 320
@@ -64,15 +70,50 @@ def test_a_bundle_of_a_run_for_live_audio_has_its_steps(streaming_bundle):
         size = np.prod(entry["shape"][1:], dtype=int) * 4
         assert entry["bytes"] == size and entry["shape"][0] == "B"
     reports = json.loads((streaming_bundle / "parity.json").read_text())
-    exact = values["graphs"].keys() - {"onnx/step_int8.onnx"}
+    exact = values["graphs"].keys() - {"onnx/step_int8.onnx", "onnx/step_fp16.onnx"}
     assert all(reports[file]["largest"] <= 1e-4 for file in exact)
 
 
-def test_eight_bits_report_what_they_lose(streaming_bundle):
-    report = json.loads((streaming_bundle / "parity.json").read_text())["onnx/step_int8.onnx"]
-    assert 1e-5 < report["rmse"] < 1e-2 and report["mouth_correlation"]["mean"] > 0.99
-    player = Player(streaming_bundle / "onnx" / "step_int8.onnx")
-    assert player(np.zeros((1, 320), np.float32)).shape == (1, 72)
+def test_lower_precision_reports_what_it_loses(streaming_bundle):
+    for name, most in (("step_int8", 1e-2), ("step_fp16", 1e-3)):
+        report = json.loads((streaming_bundle / "parity.json").read_text())[f"onnx/{name}.onnx"]
+        assert 1e-6 < report["rmse"] < most and report["mouth_correlation"]["mean"] > 0.99
+        player = Player(streaming_bundle / "onnx" / f"{name}.onnx")
+        assert player(np.zeros((1, 320), np.float32)).shape == (1, 72)
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(streaming_bundle / "onnx" / "step_fp16.onnx").graph
+    halves = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    # Two convolutions, both sides of the recurrence, the head.
+    assert len(halves) == 5 and all(len(t.dims) == 2 for t in halves)
+
+
+def test_the_example_of_the_step_is_what_the_step_gives(streaming_bundle):
+    """As somebody would check a runtime of their own: arrays in, motion and state out."""
+    example = dict(np.load(streaming_bundle / "example" / "step.npz"))
+    calls = len(example["audio"])
+    assert example["audio"].shape == (75, 2, 320) and example["motion"].shape == (75, 2, 1, 72)
+    active, reset = example["active"], example["reset"]
+    assert active[:, 0].all() and not reset[:, 0].any()
+    assert reset[:, 1].any() and not active[:, 1].all()
+    player = Player(streaming_bundle / "onnx" / "step.onnx", rows=2)
+    given = {k: v for k, v in example.items() if k != "motion" and not k.startswith("out.")}
+    for i in range(calls):
+        motion = player(**{name: value[i] for name, value in given.items()})
+        np.testing.assert_allclose(motion, example["motion"][i, :, 0], atol=1e-5)
+    for name, value in player.state.items():
+        last = example[name.replace("in.", "out.")]
+        np.testing.assert_allclose(value, last, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_consumer_s_stream_gives_the_example(streaming_bundle):
+    example = np.load(streaming_bundle / "example" / "step.npz")
+    program = runpy.run_path(str(EXAMPLES / "stream_numpy.py"))
+    stream = program["Stream"](streaming_bundle, {})
+    stream.push(example["audio"][:, 0].reshape(-1))
+    early = json.loads((streaming_bundle / "a2fjax.json").read_text())["graphs"]["onnx/step.onnx"][
+        "look_ahead"
+    ]["frames"]
+    np.testing.assert_allclose(stream.frames(), example["motion"][early:, 0, 0], atol=1e-5)
 
 
 def test_metadata_says_what_the_manifest_says(streaming_bundle):
@@ -97,6 +138,24 @@ def test_streaming_equals_offline_for_any_blocks(streaming_bundle, predictor):
             pending = pending[320:]
     assert not np.any(motion[:5])
     np.testing.assert_allclose(motion[5:], expected, atol=1e-5)
+
+
+def test_a_bundle_streams_at_the_look_ahead_that_is_asked_for(streaming_bundle, tmp_path, capsys):
+    audio, found = streaming_bundle / "example" / "in.wav", {}
+    for ms in (0, 100):
+        out = tmp_path / f"{ms}.csv"
+        words = ["infer", streaming_bundle, "--audio", audio, "--out", out, "--lookahead-ms", ms]
+        assert main.main([*map(str, words)]) == 0
+        found[ms] = formats.read(out).motion
+    player = Player(streaming_bundle / "onnx" / "step_0ms.onnx")
+    heard = np.concatenate(list(io.blocks(audio, 10.0)))
+    heard = np.pad(heard, (0, -len(heard) % 320)).reshape(-1, 1, 320)
+    np.testing.assert_allclose(found[0], [player(block)[0] for block in heard], atol=1e-5)
+    assert np.abs(found[0] - found[100]).max() > 1e-3
+    assert main.main([*map(str, words[:-1]), "60"]) == 2
+    assert "the nearest is 40" in capsys.readouterr().err
+    assert main.main(["inspect", str(streaming_bundle)]) == 0
+    assert "onnx/step_fp16.onnx" in capsys.readouterr().out
 
 
 def test_rows_that_pause_keep_their_bits_and_reset_is_a_new_stream(streaming_bundle):

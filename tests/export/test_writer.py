@@ -3,19 +3,22 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from a2fjax import rig
+from a2fjax import rig, sealed_json
 from a2fjax.animation import formats
-from a2fjax.bundle import manifest
+from a2fjax.bundle import manifest, weights
 from a2fjax.cli import main
+from a2fjax.configuration import load
 from a2fjax.errors import InputError, WorkFailed
 from a2fjax.export import example, parity, writer
 from a2fjax.export.description import Rights
 from a2fjax.export.graph import Case, Tensor
 from a2fjax.export.graphs.model import ModelGraph
 from a2fjax.infer.predictor import Predictor
+from a2fjax.training import checkpoints, run_dir, starting_point
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -134,8 +137,7 @@ def test_a_bundle_is_exported_again(bundle, recordings, tmp_path):
     out, rights = tmp_path / "again", Rights("apache-2.0")
     again = writer.export(bundle, out, ["stablehlo"], audio=recordings, rights=rights)
     assert manifest.read(again)["fingerprint"] == manifest.read(bundle)["fingerprint"]
-    weights = "model.safetensors"
-    assert (again / weights).read_bytes() == (bundle / weights).read_bytes()
+    assert (again / weights.FILE).read_bytes() == (bundle / weights.FILE).read_bytes()
     assert not (again / "onnx").exists()
 
 
@@ -225,6 +227,52 @@ def test_a_changed_byte_is_named(copy):
         Predictor.load(copy)
 
 
+def changed_weights(folder, change):
+    """Changes the weights of a bundle, and states their digest."""
+    path = folder / weights.FILE
+    values = weights.load(path)
+    change(values)
+    weights.save(path, values, {})
+    described = json.loads((folder / manifest.FILE).read_text())
+    described["files"][weights.FILE] = manifest.file_digest(path)
+    described.pop("crc32")
+    (folder / manifest.FILE).write_text(json.dumps(sealed_json.seal(described)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda v: v["params"]["head"].update(kernel=np.zeros((3, 72), np.float32)),
+            "of another m",
+        ),
+        (lambda v: v["params"].pop("head"), "of another model than config.json"),
+        (lambda v: v["constants"].update(motion_std=np.ones(71, np.float32)), "of another model"),
+        (lambda v: v.pop("constants"), "model.safetensors: has no 'constants'"),
+    ],
+)
+def test_weights_of_another_model_are_one_line(copy, change, words):
+    changed_weights(copy, change)
+    with pytest.raises(InputError, match=words) as caught:
+        Predictor.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_training_starts_from_a_bundle_in_another_folder(run, bundle, tmp_path):
+    resolved = load(None, {"init_from": str(bundle)})
+    started = starting_point.initial_params(resolved.config, tmp_path / "new")
+    _, averaged, _ = checkpoints.load_params(run)
+    jax.tree.map(np.testing.assert_array_equal, started, averaged)
+    with pytest.raises(InputError, match=r"is a bundle.*--config.init_from=.*in another folder"):
+        run_dir.check(bundle, resolved)
+
+
+def test_a_bundle_is_not_watched(bundle, capsys):
+    assert main.main(["evaluate", str(bundle), "--watch"]) == 2
+    assert "is a bundle of one checkpoint; evaluate it without --watch" in capsys.readouterr().err
+    assert not (bundle / "eval").exists()
+
+
 def test_a_changed_manifest_is_named(copy):
     path = copy / "a2fjax.json"
     path.write_text(path.read_text().replace('"step": 7', '"step": 8'))
@@ -241,8 +289,6 @@ def test_a_changed_manifest_is_named(copy):
     ],
 )
 def test_a_manifest_of_something_else_is_refused(copy, key, value, words):
-    from a2fjax import sealed_json
-
     path = copy / "a2fjax.json"
     values = json.loads(path.read_text())
     values.pop("crc32")
@@ -291,8 +337,6 @@ def test_a_full_disk_leaves_nothing_behind(run, tmp_path, monkeypatch, capsys):
 
 
 def test_a_manifest_names_no_file_outside(copy):
-    from a2fjax import sealed_json
-
     path = copy / "a2fjax.json"
     values = json.loads(path.read_text())
     values.pop("crc32")

@@ -89,6 +89,42 @@ def make_run(folder):
     ]
 
 
+def make_bundles(folder):
+    """Returns targets that read a bundle where a run is read."""
+    from a2fjax.export import writer
+
+    root = folder / "bundles"
+    shutil.copytree(make_trained(folder), root)
+    t = np.arange(8_000) / 16_000
+    soundfile.write(root / "a.wav", 0.1 * np.sin(900 * t), 16_000)
+    # One small graph: the files of graphs are only compared with the manifest.
+    writer.export(root / "run", root / "bundle", ["stablehlo"], graphs=["identity"])
+    words = ("--quick", "--split=test_sentences")
+
+    def infer(work):
+        given = (f"--audio={work / 'a.wav'}", f"--out={work / 'out.csv'}")
+        return a2fjax_main.main(["infer", str(work / "bundle"), *given])
+
+    def inspect(work):
+        return a2fjax_main.main(["inspect", str(work / "bundle")])
+
+    def measured(work):
+        given = (f"--data={work / 'shards'}", f"--out={work / 'out.json'}")
+        return a2fjax_main.main(["evaluate", str(work / "bundle"), *words, *given])
+
+    def started(work):
+        return prepared(words_of(work, work / "new", f"--config.init_from={work / 'bundle'}"))
+
+    needed = tuple(f"bundle/{n}" for n in ("a2fjax.json", "config.json", "model.safetensors"))
+    every = ("bundle/**/*", *2 * needed)
+    return [
+        Target("bundle infer", root, every, infer, 1.5, needed),
+        Target("bundle inspect", root, every, inspect, 1.0, needed),
+        Target("bundle evaluate", root, needed, measured, 1.0, needed),
+        Target("bundle init_from", root, needed, started, 1.0, needed),
+    ]
+
+
 def make_training(folder):
     """Returns targets of train: its configuration, shards, starting point, and resumed runs."""
     root = make_trained(folder)

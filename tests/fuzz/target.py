@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import rig, sealed_json
+from a2fjax.bundle import manifest
 from a2fjax.errors import InputError, one_line
 
 TESTS = Path(__file__).parents[1]
@@ -66,6 +67,7 @@ def copy(target, work):
 def call(target, work):
     """Runs a target; returns its exit code, 2 for InputError of a function."""
     reseal(work / "run" / "config.json")
+    reseal_bundle(work / "bundle")
     try:
         return target.run(work)
     except InputError as error:
@@ -84,6 +86,19 @@ def reseal(path):
         values = json.loads(path.read_bytes())
         values.pop(sealed_json.KEY, None)
         path.write_text(json.dumps(sealed_json.seal(values)))
+
+
+def reseal_bundle(folder):
+    """Gives the changed files of a bundle their digests, so that what reads them is reached."""
+    reseal(folder / "config.json")
+    path = folder / manifest.FILE
+    with contextlib.suppress(Exception):
+        values = json.loads(path.read_bytes()) if path.is_file() else {}
+        for name in values["files"]:
+            if (folder / name).is_file() and (folder / name).stat().st_size < 10_000_000:
+                values["files"][name] = manifest.file_digest(folder / name)
+        path.write_text(json.dumps(values))
+    reseal(path)
 
 
 def head_of(vertices=150):

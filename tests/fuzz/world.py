@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from job_targets import make_jobs, make_submissions
-from run_targets import make_caches, make_evaluation, make_run, make_training
+from run_targets import make_bundles, make_caches, make_evaluation, make_run, make_training
 from target import TESTS, Target, head_of, load
 
 from a2fjax.animation import formats
@@ -93,6 +93,7 @@ MAKERS = {
     "jobs": make_jobs,
     "submit": make_submissions,
     "run": make_run,
+    "bundle": make_bundles,
     "train": make_training,
     "evaluate": make_evaluation,
     "cache": make_caches,

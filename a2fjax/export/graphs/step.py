@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 10.0
 _ROWS = 4
+_EXAMPLE_CALLS = 75
 
 
 class StepGraph(Graph):
@@ -152,11 +152,26 @@ class StepGraph(Graph):
 
         Each input has an axis for the calls before that of the streams; see `driven`.
         """
-        inputs = self._inputs(source, recordings)
-        motion = self._expected(source, inputs)
+        key = (StepGraph, self.lookahead_ms)
+        if key not in source.shared:
+            inputs = self._inputs(source, recordings)
+            source.shared[key] = inputs, *self._expected(source, inputs)
+        inputs, motion, _ = source.shared[key]
         yield Case(f"{_ROWS} streams with pauses and resets", inputs, {"motion": motion})
         alone = {name: value[:, :1] for name, value in inputs.items()}
         yield Case("one stream", alone, {"motion": motion[:1]})
+
+    def example(self, source: Source) -> dict[str, np.ndarray]:
+        """Returns the first calls of two streams: the first alone, one with pauses and resets."""
+        if self.lookahead_ms is not None or (StepGraph, None) not in source.shared:
+            return {}
+        inputs, motion, state = source.shared[StepGraph, None]
+        resets = inputs["reset"][:_EXAMPLE_CALLS].sum(0)
+        pauses = (~inputs["active"][:_EXAMPLE_CALLS]).sum(0)
+        rows = [0, int(np.argmax(1000 * np.minimum(resets, 1) + pauses))]
+        out = {name: value[:_EXAMPLE_CALLS, rows] for name, value in inputs.items()}
+        calls = motion[rows, :_EXAMPLE_CALLS].swapaxes(0, 1)[:, :, None]
+        return out | {"motion": calls} | {f"out.{k}": v[rows] for k, v in state.items()}
 
     def _inputs(self, source: Source, recordings: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
@@ -186,13 +201,20 @@ class StepGraph(Graph):
             inputs["identity"] = np.tile(who, (calls, 1, 1))
         return inputs
 
-    def _expected(self, source: Source, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns the motion [B, T, 72] of the product's own compiled step."""
+    def _expected(
+        self, source: Source, inputs: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns what the product's own compiled step gives.
+
+        Returns:
+          The motion [B, T, 72], and the state after the calls of the example.
+        """
         calls, size = inputs["audio"].shape[:2]
         step = CompiledStep(
             self.step(source), source.predictor.params, size, fingerprint=source.fingerprint
         )
         state, out = step.start(), []
+        after: dict[str, np.ndarray] = {}
         who = np.zeros((size, 0), np.float32)
         for i in range(calls):
             if source.has_identity:
@@ -201,7 +223,9 @@ class StepGraph(Graph):
             masks = inputs["active"][i], inputs["reset"][i]
             motion, state = step(inputs["audio"][i], state, who, emotion, *masks)
             out.append(motion)
-        return np.concatenate(out, axis=1)
+            if i == min(calls, _EXAMPLE_CALLS) - 1:
+                after = {name: np.asarray(value) for name, value in state.items()}
+        return np.concatenate(out, axis=1), after
 
     def driven(self, source: Source, run: Run) -> Run:
         """Returns what calls a file's step for each hop, with the state that it returned before."""
@@ -221,29 +245,6 @@ class StepGraph(Graph):
             return [np.concatenate(out, axis=1)]
 
         return play
-
-
-class Int8StepGraph(StepGraph):
-    """The default step with the products of its network in 8 bits; signals stay in float32."""
-
-    name = "step_int8"
-    formats = ("onnx",)
-    exact = False
-
-    def variants(self, source: Source) -> Sequence[Graph]:
-        """See `Graph`."""
-        return (self,)
-
-    def onnx(self, source: Source) -> onnx.ModelProto:
-        """See `Graph`."""
-        from a2fjax.export.onnx_graphs import int8, step
-
-        return int8.quantised(super().onnx(source), step.NETWORK)
-
-    def cases(self, source: Source, recordings: Sequence[np.ndarray]) -> Iterator[Case]:
-        """As `StepGraph`; rows that pause have no motion to lose."""
-        for case in super().cases(source, recordings):
-            yield dataclasses.replace(case, valid=case.inputs["active"].T)
 
 
 def _state_tensors(step: StreamingStep, side: str, meaning: str) -> list[Tensor]:

@@ -92,6 +92,10 @@ class GraphBuilder:
         """Returns min(x, bound)."""
         return str(self.node("Min", x, self.constant(bound)))
 
+    def clip(self, x: str, low: float, high: float) -> str:
+        """Returns x within two bounds."""
+        return str(self.node("Clip", x, self.constant(low), self.constant(high)))
+
     def sum(self, x: str, axis: int, keepdims: bool = False) -> str:
         """Returns the sum over an axis."""
         return str(self.node("ReduceSum", x, self.ints(axis), keepdims=int(keepdims)))

@@ -14,11 +14,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from a2fjax.audio import HOP, mel, pitch
-from a2fjax.audio.frontend import VOICING_SCALE, Frontend
-from a2fjax.export.onnx_graphs import live_level
+from a2fjax.audio.frontend import Frontend
+from a2fjax.export.onnx_graphs import live_level, live_pitch
 from a2fjax.export.onnx_graphs import mel as mel_graph
 from a2fjax.export.onnx_graphs import pitch as pitch_graph
 from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
+
+_PITCH_HEARD = HOP + pitch.WINDOW // 2 + HOP
+"""Samples at hand for pitch: those of the state and a frame."""
 
 
 def advance(
@@ -35,24 +38,36 @@ def advance(
     level, gain = live_level.update(g, state["level"], frame)
     heard = g.concat(state["audio"], frame, axis=1)
     new = {"audio": g.slice(heard, 1, HOP, None), "level": level}
+    scaled = g.mul(heard, gain)
+    has_pitch = "pitch" in frontend.signals
+    size = _PITCH_HEARD if has_pitch else mel.WINDOW
+    centre = size - HOP
+    # Of each window the samples from its centre on, and their partners before it.
+    later, earlier = np.arange(centre, size), np.arange(centre, size - mel.WINDOW, -1)
+    if has_pitch:
+        half = pitch.WINDOW // 2
+        later = np.concatenate([later, np.arange(half, pitch.WINDOW)])
+        earlier = np.concatenate([earlier, np.arange(half - 1, -1, -1)])
+    a, b = (g.node("Gather", scaled, g.ints(*index), axis=1) for index in (later, earlier))
+    sums, differences = [g.add(a, b)], [g.sub(a, b)]
+    if has_pitch:
+        widths = g.ints(HOP, pitch.WINDOW // 2)
+        sums, differences = (
+            g.node("Split", x[0], widths, outputs=2, axis=1) for x in (sums, differences)
+        )
     parts = {}
     if "mel" in frontend.signals:
-        window = g.mul(g.slice(heard, 1, -mel.WINDOW, None), gain)
-        parts["mel"] = _mel(g, window, frontend)
-    if "pitch" in frontend.signals:
-        window = g.mul(g.slice(heard, 1, 0, pitch.WINDOW), gain)
-        analysed = g.concat(state["pitch"], g.expand(_analysed(g, window), 1), axis=1)
+        parts["mel"] = _mel(g, sums[0], differences[0], frontend)
+    if has_pitch:
+        found = _analysed(g, scaled, sums[1], differences[1])
+        analysed = g.concat(state["pitch"], found, axis=1)
         new["pitch"] = g.slice(analysed, 1, 1, None)
-        last = pitch.CANDIDATES
-        hz, height = g.slice(analysed, 2, 0, last), g.slice(analysed, 2, last, 2 * last)
-        energy = g.squeeze(g.slice(analysed, 2, 2 * last, None), 2)
-        log_f0, voicing, energy = pitch_graph.path(g, hz, height, energy)
-        voicing = g.div(voicing, g.constant(VOICING_SCALE))
-        ratio = g.div(energy, g.constant(frontend.floor_rms**2 + pitch.ENERGY_FLOOR))
+        log_f0, voicing, energy = live_pitch.path(g, analysed)
+        ratio = g.mul(energy, g.constant(1.0 / (frontend.floor_rms**2 + pitch.ENERGY_FLOOR)))
         loudness = _log_above_one(g, ratio, frontend)
         parts["pitch"] = g.squeeze(g.concat(log_f0, voicing, loudness, axis=2), 1)
-    found = [parts[name] for name in frontend.signals]
-    return new, found[0] if len(found) == 1 else g.concat(*found, axis=1)
+    signals = [parts[name] for name in frontend.signals]
+    return new, signals[0] if len(signals) == 1 else g.concat(*signals, axis=1)
 
 
 def _log_above_one(g: GraphBuilder, ratio: str, frontend: Frontend) -> str:
@@ -68,38 +83,38 @@ def _power(g: GraphBuilder, sums: str, differences: str, *bases: np.ndarray) -> 
     return g.add(g.mul(cosine, cosine), g.mul(sine, sine))
 
 
-def _mel(g: GraphBuilder, window: str, frontend: Frontend) -> str:
-    """Returns the log-mel [B, 80] of samples [B, 640], whose window peaks at sample 320."""
-    later = g.slice(window, 1, HOP, None)
-    # Sample 0 has no partner and the weight 0; neither has the centre, which is left alone.
-    earlier = g.slice(window, 1, HOP - 1, 0, -1)
-    centre, later = g.slice(later, 1, 0, 1), g.slice(later, 1, 1, None)
-    sums = g.concat(centre, g.add(later, earlier), axis=1)
+def _mel(g: GraphBuilder, sums: str, differences: str, frontend: Frontend) -> str:
+    """Returns the log-mel [B, 80] of the halves [B, 320] of a window."""
     filters = mel.filterbank()
     used = np.flatnonzero(filters.any(axis=1))
     angle = 2 * np.pi * ((np.arange(HOP)[:, None] * used) % mel.FFT) / mel.FFT
-    weight = mel.window().astype(np.float64)[HOP:, None]
-    bases = np.cos(angle) * weight, (np.sin(angle) * weight)[1:]
-    power = _power(g, sums, g.sub(later, earlier), *bases)
+    weight = mel.window().astype(np.float64)[HOP:, None].copy()
+    weight[0] /= 2  # The centre is its own partner.
+    power = _power(g, sums, differences, np.cos(angle) * weight, np.sin(angle) * weight)
     floor = mel.white_noise_power(frontend.floor_rms)
     ratio = g.node("MatMul", power, g.constant(filters[used] / floor))
     return _log_above_one(g, ratio, frontend)
 
 
-def _analysed(g: GraphBuilder, window: str) -> str:
-    """Returns what a path needs of samples [B, 960]; see `pitch.analyse`."""
+def _analysed(g: GraphBuilder, heard: str, sums: str, differences: str) -> str:
+    """Returns what a path needs of the halves [B, 480] of a window; see `pitch.analyse`.
+
+    Args:
+      g: the graph.
+      heard: [B, N] samples, of which the first `pitch.WINDOW` are the window.
+      sums: of both halves.
+      differences: of both halves.
+    """
     half = pitch.WINDOW // 2
-    later = g.slice(window, 1, half, None)
-    earlier = g.slice(window, 1, half - 1, -pitch.WINDOW - 1, -1)
-    band = pitch.band().astype(np.float64)
-    used = np.flatnonzero(band)
+    used = np.flatnonzero(pitch.band())
     # The centre is between two samples.
     turns = ((2 * np.arange(half)[:, None] + 1) * used) % (2 * pitch.FFT)
     angle = np.pi * turns / pitch.FFT
     weight = pitch.window().astype(np.float64)
     bases = np.cos(angle) * weight[half:, None], np.sin(angle) * weight[half:, None]
-    power = _power(g, g.add(later, earlier), g.sub(later, earlier), *bases)
-    hz, height = pitch_graph.candidates(g, pitch_graph.correlation(g, g.expand(power, 1)))
-    squares = g.node("MatMul", g.mul(window, window), g.constant(weight[:, None] ** 2))
-    energy = g.div(squares, g.constant(float(np.sum(weight**2))))
-    return g.concat(g.squeeze(hz, 1), g.squeeze(height, 1), energy, axis=1)
+    power = g.expand(_power(g, sums, differences, *bases), 1)
+    hz, height = pitch_graph.candidates(g, pitch_graph.correlation(g, power))
+    squares = np.zeros((_PITCH_HEARD, 1))
+    squares[: pitch.WINDOW, 0] = weight**2 / np.sum(weight**2)
+    energy = g.node("MatMul", g.mul(heard, heard), g.constant(squares))
+    return g.concat(hz, height, g.expand(energy, 1), axis=2)

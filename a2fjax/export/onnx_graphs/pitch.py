@@ -86,11 +86,11 @@ def correlation(g: GraphBuilder, power: str) -> str:
     weight = np.where((used == 0) | (used == pitch.FFT // 2), 1.0, 2.0) * band[used] / pitch.FFT
     inverse = np.cos(2 * np.pi * ((used[:, None] * lags) % pitch.FFT) / pitch.FFT)
     inverse *= weight[:, None]
+    inverse[:, 1:] /= pitch.window_correlation()
     lagged = g.node("MatMul", power, g.constant(inverse))
     quiet = pitch.QUIET * float(np.sum(pitch.window().astype(np.float64) ** 2))
-    at_zero = g.add(g.slice(lagged, 2, 0, 1), g.constant(quiet))
-    at_zero = g.mul(at_zero, g.constant(pitch.window_correlation()))
-    return g.div(g.slice(lagged, 2, 1, None), at_zero)
+    at_zero, later = g.node("Split", lagged, g.ints(1, len(lags) - 1), outputs=2, axis=2)
+    return g.div(later, g.add(at_zero, g.constant(quiet)))
 
 
 def candidates(g: GraphBuilder, correlation: str) -> tuple[str, str]:
@@ -112,13 +112,11 @@ def candidates(g: GraphBuilder, correlation: str) -> tuple[str, str]:
     curved = g.node("Less", curvature, g.constant(-1e-9))
     safe = g.where(curved, curvature, g.constant(-1.0))
     slope = g.sub(a, c)
-    offset = g.div(g.mul(g.constant(0.5), slope), safe)
-    offset = g.at_most(g.at_least(offset, -0.5), 0.5)
+    offset = g.clip(g.div(g.mul(g.constant(0.5), slope), safe), -0.5, 0.5)
     height = g.sub(b, g.mul(g.mul(g.constant(0.25), slope), offset))
     lag = g.add(g.add(g.cast(index, "float32"), g.constant(float(pitch.SHORTEST))), offset)
-    hz = g.div(g.constant(float(SAMPLE_RATE)), lag)
-    hz = g.at_most(g.at_least(hz, pitch.MIN_HZ), pitch.MAX_HZ)
-    height = g.at_most(g.at_least(height, 0.0), 1.0)
+    hz = g.clip(g.div(g.constant(float(SAMPLE_RATE)), lag), pitch.MIN_HZ, pitch.MAX_HZ)
+    height = g.clip(height, 0.0, 1.0)
     found = g.node("Greater", strength, g.constant(-1.0))
     return hz, g.where(found, height, g.constant(0.0))
 
