@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def choose(
-    run: str | Path | Run | Model | Chosen,
+    run: str | os.PathLike[str] | Run | Model | Chosen,
     step: int | None = None,
     lookahead_ms: int | None = None,
 ) -> Chosen:

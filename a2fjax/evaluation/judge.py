@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def load(run: str | Path, *, unchecked: bool = False) -> Judge:
 
 
 def refuse_if_trained_with(
-    run: str | Path, judge: Judge, *, say: Callable[[str], None] = lambda line: None
+    run: str | os.PathLike[str], judge: Judge, *, say: Callable[[str], None] = lambda line: None
 ) -> None:
     """Refuses a judge that was an expert in the loss of a run; tells of one that is like it.
 
@@ -176,7 +177,7 @@ def refuse_if_trained_with(
     Raises:
       InputError: the judge's weights are those of an expert of the run's loss, or a damaged record.
     """
-    for expert in sync_loss.recorded(run):
+    for expert in sync_loss.recorded(Path(run)):
         if expert.weights == judge.weights:
             raise InputError(
                 f"--sync {judge.run}: is the expert that trained {run} (weights {judge.weights}); "

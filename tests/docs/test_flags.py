@@ -29,6 +29,8 @@ _SBATCH = "array chdir cpu-bind dependency exclusive gres output test-only"
 FOREIGN = {
     "docs/clusters.md": f"{_SBATCH} nv port",  # of Apptainer and of Ray
     "docs/extending.md": "niceness",
+    "docs/files.md": "python sound",  # of Blender and our script for it
+    "examples/blender_import.py": "object save sound",
     "docs/scaling.md": "no-deps",
     "a2fjax/cli/main.py": "version",
     "a2fjax/plan/topologies.py": "no-deps xla_force_host_platform_device_count",
