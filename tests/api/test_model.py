@@ -116,11 +116,12 @@ def test_files_are_written_as_the_motion_comes(diffusion_run, audio, tmp_path):
         progress=lambda frames, total: done.append((frames, total)),
     )
     names = ["x.sample0.channels.csv", "x.sample0.csv", "x.sample0.svg"]
+    names.append("x.sample0.tongue_eyes.channels.csv")
     names += [name.replace("0", "1") for name in names]
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == names
-    assert written.frames == 90 and written.seconds == 1.5 and len(written.outputs) == 4
+    assert written.frames == 90 and written.seconds == 1.5 and len(written.outputs) == 6
     assert done == [(75, 75)] * 2
-    assert a2f.Motion.read(tmp_path / names[3])["jawOpen"].mean() == pytest.approx(0.3, abs=1e-5)
+    assert a2f.Motion.read(tmp_path / names[4])["jawOpen"].mean() == pytest.approx(0.3, abs=1e-5)
 
 
 CASES = {
