@@ -104,6 +104,7 @@ def test_files_for_programs_hold_the_same_frames(run, wav, tmp_path, capsys):
         assert np.abs(track.motion - found[-1].motion)[:, weights].max() < 2e-6
         jaw = track.motion[:, rig.INDEX["jawOpen"]]
         assert jaw.min() > 0.1 - 1e-6 and jaw.max() < 0.2 + 1e-6
+    capsys.readouterr()
     for words, message in (
         (["--out", tmp_path / "x.gbl"], "unknown ending '.gbl'"),
         (["--out", paths[0], "--head", "dmo"], "did you mean 'demo'?"),

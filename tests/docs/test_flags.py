@@ -29,8 +29,7 @@ _SBATCH = "array chdir cpu-bind dependency exclusive gres output test-only"
 FOREIGN = {
     "docs/clusters.md": f"{_SBATCH} nv port",  # of Apptainer and of Ray
     "docs/extending.md": "niceness",
-    "docs/files.md": "python sound",  # of Blender and our script for it
-    "examples/blender_import.py": "object save sound",
+    "docs/files.md": "sound",  # of examples/blender_import.py
     "docs/scaling.md": "no-deps",
     "a2fjax/cli/main.py": "version",
     "a2fjax/plan/topologies.py": "no-deps xla_force_host_platform_device_count",
@@ -38,6 +37,7 @@ FOREIGN = {
     "benchmarks/": "xla_backend_optimization_level xla_cpu_multi_thread_eigen",
     "data_pipeline/demo/voice.py": "force-reinstall",
     "data_pipeline/execution/process_pool.py": "xla_cpu_multi_thread_eigen",
+    "examples/blender_import.py": "object python save sound",  # its own, and Blender's
     "launch/monitor/table_html.py": "back bad good halo ink mark rule share soft",  # CSS
     "launch/schedulers/kubernetes/": "ignore-not-found prefix tail",
     "launch/schedulers/slurm/": f"{_SBATCH} bind container- container-env container-workdir "
