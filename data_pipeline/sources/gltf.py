@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets
+from a2fjax.animation import curve_rows
 from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
@@ -99,7 +100,10 @@ def _read(document: morphs.Document, animation: str, take: str) -> MotionFile:
     times, weights = _sample(document.path, keys, values, len(deltas), mode)
     numbers = frame_numbers(times)
     names = morphs.target_names(mesh)
-    named = named_curves(weights, names, document.path) if len(names) == len(deltas) else None
+    named = None
+    if len(names) == len(deltas):
+        convention = _mouth_close(document, sampler)
+        named = named_curves(weights, names, document.path, convention=convention)
     if named is not None:
         curves, observed = named
         return MotionFile(
@@ -144,6 +148,14 @@ def _animated(document: morphs.Document, asked: str, take: str) -> tuple[int, An
     index, notes = choose_animation(document.path, names, lengths, asked=asked, take=take)
     _, node, sampler = chosen[names[index]]
     return -node, sampler, notes
+
+
+def _mouth_close(document: morphs.Document, sampler: Any) -> str:
+    """Returns the convention of mouthClose that the animation of a sampler states."""
+    for animation in document.gltf.animations:
+        if any(each is sampler for each in animation.samplers) and animation.extras:
+            return str(animation.extras.get(curve_rows.CONVENTION, "arkit"))
+    return "arkit"
 
 
 def _place(nodes: Sequence[Any], node: int) -> np.ndarray:

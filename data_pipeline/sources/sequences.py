@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import channel_orders
-from a2fjax.animation import mesh
+from a2fjax.animation import curve_rows, mesh, mouth_close
 from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources.frame_names import number_frames
@@ -58,7 +58,7 @@ class MotionFile:
 
 
 def named_curves(
-    weights: np.ndarray, names: Sequence[str], where: Path
+    weights: np.ndarray, names: Sequence[str], where: Path, *, convention: str = "arkit"
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns (curves [F, 72], observed [72]) from named weights, or None for other names.
 
@@ -69,10 +69,12 @@ def named_curves(
       weights: [F, N].
       names: [N].
       where: location for messages.
+      convention: of mouthClose, as the file states it (`animation.mouth_close`).
 
     Raises:
-      InputError: weights that are not finite, or a duplicate name.
+      InputError: weights that are not finite, a duplicate name, or an unknown convention.
     """
+    mouth_close.check(convention, f"{where}: {curve_rows.CONVENTION}")
     if not np.isfinite(weights).all():
         raise InputError(f"{where}: has weights that are not finite")
     known = []
@@ -86,9 +88,12 @@ def named_curves(
         return None
     try:
         columns = [column for column, _ in known]
-        return channel_orders.from_names(weights[:, columns], [name for _, name in known])
+        curves, observed = channel_orders.from_names(
+            weights[:, columns], [name for _, name in known]
+        )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    return mouth_close.to_rig(curves, convention), observed
 
 
 def _is_channel(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import archives, budgets
+from a2fjax.animation import curve_rows
 from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
@@ -344,6 +345,7 @@ def _animations(
     """Returns (time codes, curves and what of them is observed) by animation."""
     from pxr import UsdSkel
 
+    convention = str(stage.GetRootLayer().customLayerData.get(curve_rows.CONVENTION, "arkit"))
     animations: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
     for prim in stage.Traverse():
         if not prim.IsA(UsdSkel.Animation):
@@ -361,7 +363,7 @@ def _animations(
                 f"{path}: time code {codes[wrong]:g} has {len(rows[wrong])} weights, expected "
                 f"{len(names)}"
             )
-        named = named_curves(np.array(rows), names, path)
+        named = named_curves(np.array(rows), names, path, convention=convention)
         if named is not None:
             name = str(prim.GetName())
             animations[name if name not in animations else str(prim.GetPath())] = codes, named

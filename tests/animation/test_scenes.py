@@ -183,13 +183,15 @@ def test_usd_is_valid_and_holds_the_curves(tmp_path, curves, ending):
         assert np.degrees(np.arcsin(-turned[1])) == pytest.approx(pitch, abs=1e-3)
 
 
-def test_the_pipeline_reads_both(tmp_path, curves):
+@pytest.mark.parametrize("convention", ["arkit", "nvidia"])
+def test_the_pipeline_reads_both(tmp_path, curves, convention):
     pytest.importorskip("pygltflib", reason="needs the extra captures")
     pytest.importorskip("pxr", reason="needs the extra captures")
     from data_pipeline.sources import gltf, usd
 
     for ending, read in ((".glb", gltf.read_gltf), (".usdc", usd.read_usd)):
-        formats.write(tmp_path / f"x{ending}", curves, fps=30)
+        options = formats.Options(mouth_close=convention)
+        formats.write(tmp_path / f"x{ending}", curves, fps=30, options=options)
         found = read(tmp_path / f"x{ending}")
         assert found.observed[rig.WEIGHT_CHANNELS].all() and found.millimetres == 1000
         weights = found.curves[:, rig.WEIGHT_CHANNELS]
