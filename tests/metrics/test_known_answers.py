@@ -101,7 +101,7 @@ def test_errors_have_the_units_they_claim(rich):
     moved = clip.motion.astype(float)
     moved[:, rig.GROUPS["jaw_mouth"]] += 0.1
     moved[::2, rig.GROUPS["brows"]] += 0.2
-    moved[:, rig.ANGLE_CHANNELS] += 3.0
+    moved[:, rig.ANGLE_CHANNELS] += [3.0, 1.0, 5.0, 3.0]
     got = measure(moved, clip)
     assert got["bs_mae/jaw_mouth"] == pytest.approx(0.1)
     assert got["bs_rmse/jaw_mouth"] == pytest.approx(0.1)
@@ -110,6 +110,7 @@ def test_errors_have_the_units_they_claim(rich):
     assert got["vel_mae/brows"] == pytest.approx(0.2 * 50), "0.2 a frame is 10 weights a second"
     assert got["vel_mae/jaw_mouth"] == pytest.approx(0, abs=1e-6)
     assert got["eye_angle_mae/eye_angles"] == pytest.approx(3.0)
+    assert got["eye_angle_rmse/eye_angles"] == pytest.approx(np.sqrt(11.0))
     # Angles are no part of the mean over weights.
     assert got["bs_mae/all"] == pytest.approx((0.1 * 27 + 0.1 * 5) / 68)
 
