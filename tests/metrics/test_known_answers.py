@@ -133,6 +133,30 @@ def test_masked_channels_and_frames_do_not_count(rich):
     assert got["amp_ratio/jaw_mouth"] == got["hf_ratio"] == pytest.approx(1)
 
 
+def test_acceleration_does_not_reach_across_a_lost_frame(rich):
+    frames = np.ones(400, bool)
+    frames[200] = False
+    spoiled = rich.copy()
+    spoiled[200] += 0.4
+    got = measure(spoiled, dataclasses.replace(clip_of(rich), frame_mask=frames))
+    assert got["acc_ratio"] == pytest.approx(1)
+
+
+def test_a_slow_movement_does_not_leak_into_high_frequencies():
+    t = np.arange(400) / 50
+    slow, jitter = 0.6 * t / t[-1], 0.002 * np.sin(2 * np.pi * 15 * t)
+    got = measure(motion_of(slow + 2 * jitter), clip_of(motion_of(slow + jitter)))
+    assert got["hf_ratio"] == pytest.approx(4, rel=0.02)
+
+
+def test_the_peak_lies_on_a_parabola_between_two_frames():
+    lags = np.arange(-timing.MAX_LAG, timing.MAX_LAG + 1)
+    r = 0.9 - 0.01 * (lags - 0.3) ** 2
+    ones = np.ones(len(lags))
+    got = timing.values({"timing/pg": r, "timing/pp": ones, "timing/gg": ones})
+    assert got["xcorr_lag_ms"] == pytest.approx(6.0) and got["xcorr_peak"] == pytest.approx(0.9)
+
+
 def test_nothing_observed_is_no_number_and_no_warning(rich):
     clip = dataclasses.replace(clip_of(rich), frame_mask=np.zeros(400, bool))
     assert all(np.isnan(v) for v in measure(clip.motion, clip).values())
