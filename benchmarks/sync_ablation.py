@@ -5,7 +5,8 @@ r"""What losses by sync experts change in a motion model: none, contrastive, inv
         [--experiment experiments/regression_v2_3.py:demo] [--unchecked] [--config.KEY=VALUE ...]
 
 Trains every arm with every seed by `a2fjax train` in DIR/ARM_SEED and evaluates it on
-held-out people. What is done already is kept, so the same command continues.
+held-out people, seed by seed, with the table after each seed, so that one that is stopped early has
+as many runs of each arm. What is done already is kept, so the same command continues.
 With one expert only its arm and "none" are trained. `--adversarial` adds the arm "adversarial", a
 discriminator that starts from this contrastive expert. The judge must be another expert than those
 of the losses.
@@ -215,14 +216,15 @@ def main() -> None:
     args.judge = args.judge and str(Path(args.judge).absolute())
     (args.workdir / "reports").mkdir(parents=True, exist_ok=True)
     parts: dict[str, list[dict[str, Any]]] = {}
-    for name, experts in chosen.items():
-        for seed in map(int, args.seeds.split(",")):
+    seeds = args.seeds.split(",")
+    for count, seed in enumerate(seeds, 1):
+        for name, experts in chosen.items():
             print(f"{name}, seed {seed}", flush=True)
-            parts.setdefault(name, []).append(measure(args, train(args, name, seed, experts)))
-    first = parts["none"][0]
-    print(f"\n{args.split}: {first['subjects']} people, {first['clips']} clips, seeds {args.seeds}")
-    table, conclusions = compare(parts)
-    print("\n".join([*table, "", *conclusions]))
+            parts.setdefault(name, []).append(measure(args, train(args, name, int(seed), experts)))
+        first, done = parts["none"][0], ",".join(seeds[:count])
+        print(f"\n{args.split}: {first['subjects']} people, {first['clips']} clips, seeds {done}")
+        table, conclusions = compare(parts)
+        print("\n".join([*table, "", *conclusions]), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,16 @@ def columns() -> list[Column]:
     return [suite.RATIO, *suite.columns()]
 
 
+def figures_of(result: dict[str, Any]) -> set[str]:
+    """Returns the names of the figures that a report has for its model or a baseline."""
+    rows = [
+        row
+        for part in result["splits"].values()
+        for row in (part["model"], *part["baselines"].values())
+    ]
+    return {name for row in rows for name, value in row.items() if value is not None}
+
+
 def described_columns() -> list[dict[str, str]]:
     """Returns the columns as they stand in a report."""
     return [{key: getattr(column, key) for key in _COLUMN_KEYS} for column in columns()]

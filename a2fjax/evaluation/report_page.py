@@ -59,7 +59,9 @@ def page(values: dict[str, Any]) -> str:
     parts += page_judge.section(values)
     for split, part in values["splits"].items():
         parts += _split(split, part, values["columns"])
-    parts += ["<h2>Columns</h2>", *_columns(values["columns"]), *_origin(values)]
+    used = report.figures_of(values)
+    explained = [c for c in values["columns"] if c["value"] in used]
+    parts += ["<h2>Columns</h2>", *_columns(explained), *_origin(values)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

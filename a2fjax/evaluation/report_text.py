@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from a2fjax.evaluation import paired, predictions, report, report_judge
@@ -13,9 +13,10 @@ SHOWN = 12
 """Number of subjects in the table; the JSON contains all."""
 
 
-def legend() -> str:
-    """Returns the legend of the columns, including those of extension packages."""
-    shown = "; ".join(f"{c.label} = {c.meaning}" for c in report.columns() if c.meaning)
+def legend(figures: Collection[str]) -> str:
+    """Returns the legend of the columns of some figures, including those of extension packages."""
+    used = [c for c in report.columns() if c.meaning and c.value in figures]
+    shown = "; ".join(f"{c.label} = {c.meaning}" for c in used)
     return f"jaw and mouth unless stated; definitions in docs/metrics.md: {shown}"
 
 
@@ -23,7 +24,7 @@ def table(result: dict[str, Any]) -> str:
     """Formats a report as aligned text."""
     kind = "synthetic data" if result["synthetic"] else "recorded data"
     quick = ", quick: few clips, no altered conditions" if result["quick"] else ""
-    lines = [f"{report.subject(result)}, on {kind}{quick}", legend()]
+    lines = [f"{report.subject(result)}, on {kind}{quick}", legend(report.figures_of(result))]
     if result["predictions"]:
         lines += predictions.findings(result["predictions"])
     if result.get("judge"):

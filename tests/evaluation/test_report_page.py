@@ -10,7 +10,7 @@ import a2fjax as a2f
 from a2fjax import rig
 from a2fjax.cli import main as cli
 from a2fjax.errors import InputError
-from a2fjax.evaluation import report_page, timelines
+from a2fjax.evaluation import report_page, report_text, timelines
 from a2fjax.evaluation.evaluator import evaluate
 
 VOID = {"meta", "br", "img", "link", "rect", "line", "polyline"}
@@ -65,6 +65,10 @@ def test_the_page_needs_nothing_else_and_holds_the_figures(values):
         assert name in shown, name
     assert read.tags.count("svg") == sum(len(p["timelines"]) for p in values["splits"].values())
     assert "@media print" in text
+    # Columns without figures, such as a judge's without a judge, are neither shown nor explained.
+    legend = report_text.table(values)
+    for label, there in (("j_dist", False), ("pbm", False), ("recall", True)):
+        assert (label in read.text) is there and (f"{label} = " in legend) is there
 
 
 def test_names_are_escaped_everywhere(values):

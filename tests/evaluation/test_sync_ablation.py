@@ -4,15 +4,54 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
-def test_one_table_says_what_the_arms_change():
+@pytest.fixture(scope="module")
+def ablation():
     root = Path(__file__).resolve().parents[2]
     spec = importlib.util.spec_from_file_location(
         "sync_ablation", root / "benchmarks" / "sync_ablation.py"
     )
-    ablation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ablation)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_ablation_that_stops_early_is_balanced(ablation, monkeypatch, tmp_path, capsys):
+    trained = []
+
+    def train(args, name, seed, experts):
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        trained.append((name, seed))
+        return tmp_path
+
+    row = {"clips": 1, "metrics": {"rmse_ratio": 0.5, "corr/jaw_mouth": 0.6,
+           "closure_recall": 0.5, "amp_ratio/jaw_mouth": 1.0}}  # fmt: skip
+    part = {"subjects": 2, "clips": 2, "by_subject": {"a": row, "b": row}, "variety": None}
+    monkeypatch.setattr(ablation, "train", train)
+    monkeypatch.setattr(ablation, "measure", lambda args, run: part)
+    words = [
+        "x",
+        str(tmp_path),
+        "--workdir",
+        str(tmp_path),
+        "--contrastive",
+        "e",
+        "--seeds",
+        "5,6,7",
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(KeyboardInterrupt):
+        ablation.main()
+    assert trained == [("none", 5), ("contrastive", 5), ("none", 6), ("contrastive", 6)]
+    told = capsys.readouterr().out
+    assert told.count("2 people, 2 clips, seeds 5\n") == told.count("clips, seeds 5,6\n") == 1
+    assert told.count("contrastive: not worth it") == 2
+
+
+def test_one_table_says_what_the_arms_change(ablation):
     rng = np.random.default_rng(0)
     people = {f"p{i}": rng.normal(size=2) for i in range(10)}
 

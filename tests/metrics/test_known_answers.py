@@ -101,7 +101,7 @@ def test_errors_have_the_units_they_claim(rich):
     moved = clip.motion.astype(float)
     moved[:, rig.GROUPS["jaw_mouth"]] += 0.1
     moved[::2, rig.GROUPS["brows"]] += 0.2
-    moved[:, rig.ANGLE_CHANNELS] += 3.0
+    moved[:, rig.ANGLE_CHANNELS] += [3.0, 1.0, 5.0, 3.0]
     got = measure(moved, clip)
     assert got["bs_mae/jaw_mouth"] == pytest.approx(0.1)
     assert got["bs_rmse/jaw_mouth"] == pytest.approx(0.1)
@@ -110,6 +110,7 @@ def test_errors_have_the_units_they_claim(rich):
     assert got["vel_mae/brows"] == pytest.approx(0.2 * 50), "0.2 a frame is 10 weights a second"
     assert got["vel_mae/jaw_mouth"] == pytest.approx(0, abs=1e-6)
     assert got["eye_angle_mae/eye_angles"] == pytest.approx(3.0)
+    assert got["eye_angle_rmse/eye_angles"] == pytest.approx(np.sqrt(11.0))
     # Angles are no part of the mean over weights.
     assert got["bs_mae/all"] == pytest.approx((0.1 * 27 + 0.1 * 5) / 68)
 
@@ -130,6 +131,30 @@ def test_masked_channels_and_frames_do_not_count(rich):
     assert got["bs_mae/all"] == 0 and got["vel_mae/all"] == 0 and got["mod"] == 0
     assert got["closure_recall"] == got["closure_precision"] == 1
     assert got["amp_ratio/jaw_mouth"] == got["hf_ratio"] == pytest.approx(1)
+
+
+def test_acceleration_does_not_reach_across_a_lost_frame(rich):
+    frames = np.ones(400, bool)
+    frames[200] = False
+    spoiled = rich.copy()
+    spoiled[200] += 0.4
+    got = measure(spoiled, dataclasses.replace(clip_of(rich), frame_mask=frames))
+    assert got["acc_ratio"] == pytest.approx(1)
+
+
+def test_a_slow_movement_does_not_leak_into_high_frequencies():
+    t = np.arange(400) / 50
+    slow, jitter = 0.6 * t / t[-1], 0.002 * np.sin(2 * np.pi * 15 * t)
+    got = measure(motion_of(slow + 2 * jitter), clip_of(motion_of(slow + jitter)))
+    assert got["hf_ratio"] == pytest.approx(4, rel=0.02)
+
+
+def test_the_peak_lies_on_a_parabola_between_two_frames():
+    lags = np.arange(-timing.MAX_LAG, timing.MAX_LAG + 1)
+    r = 0.9 - 0.01 * (lags - 0.3) ** 2
+    ones = np.ones(len(lags))
+    got = timing.values({"timing/pg": r, "timing/pp": ones, "timing/gg": ones})
+    assert got["xcorr_lag_ms"] == pytest.approx(6.0) and got["xcorr_peak"] == pytest.approx(0.9)
 
 
 def test_nothing_observed_is_no_number_and_no_warning(rich):

@@ -56,6 +56,10 @@ def test_a_breath_is_found_beside_a_pause_only():
     breath = noise(0.5, 0.003)
     ((start, stop),) = find_runs(found(noise(1, 0), breath, noise(1, 0))["breath"])
     assert start == pytest.approx(50, abs=2) and stop == pytest.approx(75, abs=2)
+    vowel = tone(1, slope=0.8)
+    for parts in ((vowel, breath, noise(1, 0)), (noise(1, 0), breath, vowel)):
+        ((start, stop),) = find_runs(found(*parts)["breath"])
+        assert start == pytest.approx(50, abs=3) and stop == pytest.approx(75, abs=3)
     inside = found(
         noise(1, 0), tone(1, slope=0.8), noise(0.3, 0.01), tone(1, slope=0.8), noise(1, 0)
     )

@@ -136,6 +136,9 @@ def test_ties_count_at_every_rank_that_they_could_have():
     got = measured(samples, truth_of(truth))
     shares = [got[f"rank_histogram/{k}"] for k in range(4)]
     assert shares == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    samples[:, 5:] = -1.0  # Without ties, above all samples: half of the frames.
+    got = measured(samples, truth_of(truth))
+    assert [got[f"rank_histogram/{k}"] for k in range(4)] == pytest.approx([1 / 6] * 3 + [1 / 2])
 
 
 def test_samples_of_the_truth_s_kind_agree_as_the_truth_does():
