@@ -68,7 +68,7 @@ ALLOWED = {
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
     "export": FOUNDATION
-    | {"audio", "encoders", "models", "metrics", "data", "tasks"}
+    | {"audio", "encoders", "models", "diffusion", "metrics", "data", "tasks"}
     | {"training", "animation", "streaming", "infer", "bundle"},
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION
