@@ -17,6 +17,7 @@ from a2fjax.export import writer
 from a2fjax.export.graphs.denoise import DenoiseGraph
 from a2fjax.export.source import Source
 from a2fjax.models.diffusion import START_INDEX, frame_noise
+from a2fjax.streaming.chunks import Chunking
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytestmark = pytest.mark.slow
@@ -84,6 +85,18 @@ def test_the_example_is_short_and_refuses_guidance(diffusion_bundle, tmp_path):
     (copy / "a2fjax.json").write_text(json.dumps(manifest))
     ran = sampled(copy)
     assert ran.returncode == 1 and "guidance of ['emotion']" in ran.stderr
+
+
+def test_a_bundle_streams_in_chunks(diffusion_bundle):
+    chunking = Chunking(chunk=8, lookahead=8, context=16, fade=4)
+    model = load(diffusion_bundle)
+    stream = model.stream(emotion="happy=0.5", chunking=chunking, sample_steps=1, sample_seed=3)
+    noise = np.random.default_rng(0).normal(size=9000)
+    assert stream.push(0.1 * noise) == 8 * (9000 // 2560) - 8
+    motion = stream.close()
+    assert motion.shape == (29, 72) and np.isfinite(motion).all()
+    with pytest.raises(InputError, match="hop=2: a diffusion model makes chunks"):
+        model.stream(hop=2)
 
 
 def test_other_models_have_no_denoise(run, tmp_path):

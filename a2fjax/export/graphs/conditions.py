@@ -12,6 +12,7 @@ import numpy as np
 from a2fjax import rig
 from a2fjax.audio import HOP, num_frames
 from a2fjax.batch import Batch
+from a2fjax.configuration import DiffusionConfig
 from a2fjax.export.graph import Case, Tensor
 from a2fjax.export.graphs import identity, speech_level
 from a2fjax.export.graphs.model import ModelGraph
@@ -37,8 +38,8 @@ def unsupported(source: Source) -> str:
 def context_width(source: Source) -> int:
     """Returns the width A of the context: units of all directions of the GRU."""
     config = source.config.model
-    assert hasattr(config, "recurrent_width")
-    return int(config.recurrent_width * (2 if config.recurrent == "bidirectional" else 1))
+    assert isinstance(config, DiffusionConfig)
+    return config.recurrent_width * (2 if config.recurrent == "bidirectional" else 1)
 
 
 class ConditionsGraph(ModelGraph):
@@ -98,9 +99,9 @@ class ConditionsGraph(ModelGraph):
     def _case(self, source: Source, requests: Sequence[Request], name: str) -> Case:
         inputs = given(source, requests)
         size, frames = inputs["emotion"].shape[:2]
-        widths = {tensor.name: tensor.shape[-1] for tensor in self.outputs(source)}
         expected = {
-            key: np.zeros((size, frames, width), np.float32) for key, width in widths.items()
+            "coarse": np.zeros((size, frames, rig.NUM_CHANNELS), np.float32),
+            "context": np.zeros((size, frames, context_width(source)), np.float32),
         }
         valid = np.zeros((size, frames), bool)
         for i, request in enumerate(requests):

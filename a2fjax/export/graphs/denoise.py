@@ -136,7 +136,8 @@ class DenoiseGraph(conditions.ConditionsGraph):
             params = variables["params"]["unet"]
             return model.predict_clean(variables, params, found, (), plain, x, alpha, sigma)
 
-        given = {name: inputs[name] for name in ("identity", "emotion") if name in inputs}
+        conditioned = {"identity", "emotion"}
+        given = {name: value for name, value in inputs.items() if name in conditioned}
         given |= {
             "coarse": np.asarray(found["coarse_prediction"]),
             "context": np.asarray(found["audio"]),

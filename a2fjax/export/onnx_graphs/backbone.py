@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from a2fjax.audio import HOP
+from a2fjax.configuration import BackboneConfig
 from a2fjax.export.onnx_graphs import layers, level, mel, pitch
 from a2fjax.export.onnx_graphs.graph_builder import GraphBuilder
 from a2fjax.export.source import Source
@@ -45,6 +46,7 @@ def build(g: GraphBuilder, source: Source, embedded: Sequence[str]) -> tuple[str
       Frame vectors [T, B, W], and the number of frames [B] int64 of each recording.
     """
     config, backbone = source.backbone, source.backbone_params
+    assert isinstance(config, BackboneConfig)
     audio = level.normalise(g, "audio", "samples", "speech_level")
     frontend = source.model.audio_features.frontend
     parts = [_SIGNALS[name](g, audio, frontend) for name in frontend.signals]
