@@ -43,8 +43,14 @@ def predictor(features: Sequence[str], **model: Any) -> Predictor:
     values = {"name": "speed", "audio": {"features": tuple(features)}, "model": model}
     config = configuration.build(configuration.Config, values, where="benchmark")
     task: Any = tasks.build(config)
-    points = config.data.identity_points
-    return Predictor(config, task, task.init(jax.random.key(0), Batch.zeros(1, 64, points)))
+    batch = Batch.spec(1, 64, config.data.identity_points)
+    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), batch.filled()))
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: Any) -> np.ndarray:
+        return (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return Predictor(config, task, jax.tree.map(fill, shapes))
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

@@ -70,7 +70,7 @@ ALLOWED = {
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"}
     | {"bundle"},
     "export": FOUNDATION
-    | {"audio", "encoders", "models", "metrics", "data", "tasks"}
+    | {"audio", "encoders", "models", "diffusion", "metrics", "data", "tasks"}
     | {"training", "animation", "streaming", "infer", "bundle"},
     "view": FOUNDATION | {"audio", "data"},
     "plan": FOUNDATION

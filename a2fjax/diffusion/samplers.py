@@ -1,13 +1,17 @@
 """From noise to a sample, by a function that predicts the clean value.
 
-All samplers visit the same levels and call the denoiser once at each, from the noisiest on. The
-work is in float32, the coefficients are computed in float64.
+All samplers visit the same levels and call the denoiser once at each, from the noisiest on. A visit
+with the prediction D of x_0 is
+
+    x <- clean (D + change (D - D of the visit before)) + noisy x + fresh noise,
+
+and samplers differ in the `Coefficients`. The work is in float32, they are computed in float64.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,23 @@ Draw = Callable[[Array], Array]
 NAMES = ("angle", "dpm", "ddim", "ddpm", "consistency")
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficients:
+    """A sampler's visits; see the module.
+
+    Attributes:
+      clean: [N] float64, share of the prediction.
+      noisy: [N] float64, share of x.
+      change: [N] float64, of the prediction's last change; 0 at the first visit.
+      fresh: [N] float64, share of noise that is drawn anew.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    change: np.ndarray
+    fresh: np.ndarray
 
 
 def ddim(
@@ -47,19 +68,15 @@ def ddim(
     Returns:
       x_0, of the shape of `start`.
     """
+    return _run(denoise, start, _ddim(levels, eta), draw)
+
+
+def _ddim(levels: Levels, eta: float) -> Coefficients:
     a, s = levels.alpha[:-1], levels.sigma[:-1]
     a_next, s_next = levels.alpha[1:], levels.sigma[1:]
     fresh = eta * (s_next / s) * np.sqrt(np.maximum(1.0 - (a / a_next) ** 2, 0.0))
     noisy = np.sqrt(np.maximum(s_next**2 - fresh**2, 0.0)) / s
-
-    def visit(x: Array, step: tuple[Array, ...]) -> tuple[Array, None]:
-        i, clean_share, noisy_share, fresh_share = step
-        out = clean_share * denoise(x, i) + noisy_share * x
-        if draw is not None and eta > 0.0:
-            out = out + fresh_share * draw(i)
-        return out, None
-
-    return _run(visit, start, (a_next - a * noisy, noisy, fresh))
+    return Coefficients(a_next - a * noisy, noisy, np.zeros(levels.count), fresh)
 
 
 def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
@@ -79,6 +96,10 @@ def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
     Returns:
       x_0, of the shape of `start`.
     """
+    return _run(denoise, start, _dpm(levels))
+
+
+def _dpm(levels: Levels) -> Coefficients:
     with np.errstate(divide="ignore"):
         length = np.diff(np.log(levels.alpha) - np.log(levels.sigma))
     noisy = levels.sigma[1:] / levels.sigma[:-1]
@@ -87,8 +108,7 @@ def dpm(denoise: Denoise, start: Array, levels: Levels) -> Array:
     finite = np.isfinite(length)
     both = finite[1:] & finite[:-1]
     ratio[1:][both] = 0.5 * length[1:][both] / length[:-1][both]
-
-    return _extrapolated(denoise, start, (clean, noisy, ratio))
+    return Coefficients(clean, noisy, ratio, np.zeros(levels.count))
 
 
 def angle(denoise: Denoise, start: Array, levels: Levels) -> Array:
@@ -110,6 +130,10 @@ def angle(denoise: Denoise, start: Array, levels: Levels) -> Array:
     Returns:
       x_0, of the shape of `start`.
     """
+    return _run(denoise, start, _angle(levels))
+
+
+def _angle(levels: Levels) -> Coefficients:
     a, s = levels.alpha, levels.sigma
     noisy = s[1:] / s[:-1]
     clean = a[1:] - a[:-1] * noisy
@@ -123,24 +147,7 @@ def angle(denoise: Denoise, start: Array, levels: Levels) -> Array:
             weights = _WEIGHTS / np.sin(nodes) ** 2
             change = float(np.sum(weights * (phi[i] ** 2 - nodes**2)) / np.sum(weights))
         ratio[i] = change / (phi[i - 1] ** 2 - phi[i] ** 2)
-    return _extrapolated(denoise, start, (clean, noisy, ratio))
-
-
-def _extrapolated(
-    denoise: Denoise, start: Array, coefficients: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> Array:
-    """Runs steps with coefficients (share of D, share of x, extrapolation of D's last change)."""
-
-    def visit(
-        carry: tuple[Array, Array], step: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], None]:
-        x, previous = carry
-        i, clean_share, noisy_share, more = step
-        clean = denoise(x, i)
-        guess = clean + more * (clean - previous)
-        return (clean_share * guess + noisy_share * x, clean), None
-
-    return _run(visit, (start, jnp.zeros_like(start)), coefficients)[0]
+    return Coefficients(clean, noisy, ratio, np.zeros(levels.count))
 
 
 def consistency(denoise: Denoise, start: Array, levels: Levels, draw: Draw) -> Array:
@@ -158,12 +165,34 @@ def consistency(denoise: Denoise, start: Array, levels: Levels, draw: Draw) -> A
     Returns:
       x_0, of the shape of `start`.
     """
+    return _run(denoise, start, _consistency(levels), draw)
 
-    def visit(x: Array, step: tuple[Array, ...]) -> tuple[Array, None]:
-        i, alpha, sigma = step
-        return alpha * denoise(x, i) + sigma * draw(i), None
 
-    return _run(visit, start, (levels.alpha[1:], levels.sigma[1:]))
+def _consistency(levels: Levels) -> Coefficients:
+    none = np.zeros(levels.count)
+    return Coefficients(levels.alpha[1:], none, none, levels.sigma[1:])
+
+
+def coefficients(name: str, levels: Levels, *, eta: float = 0.0) -> Coefficients:
+    """Returns the visits of the sampler of that name.
+
+    Args:
+      name: one of `NAMES`.
+      levels: to visit.
+      eta: of "ddim"; "ddpm" is "ddim" with 1.
+
+    Raises:
+      ValueError: no such sampler.
+    """
+    if name == "angle":
+        return _angle(levels)
+    if name == "dpm":
+        return _dpm(levels)
+    if name == "consistency":
+        return _consistency(levels)
+    if name in ("ddim", "ddpm"):
+        return _ddim(levels, 1.0 if name == "ddpm" else eta)
+    raise ValueError(f"sampler {name!r}: expected one of {NAMES}")
 
 
 def sample(
@@ -194,23 +223,30 @@ def sample(
         >>> x.round(3).tolist()
         [0.5, 0.5, 0.5]
     """
-    if name in ("angle", "dpm"):
-        return (angle if name == "angle" else dpm)(denoise, start, levels)
-    if name == "consistency":
-        return consistency(denoise, start, levels, draw)
-    if name in ("ddim", "ddpm"):
-        share = 1.0 if name == "ddpm" else eta
-        return ddim(denoise, start, levels, eta=share, draw=draw)
-    raise ValueError(f"sampler {name!r}: expected one of {NAMES}")
+    return _run(denoise, start, coefficients(name, levels, eta=eta), draw)
 
 
 def _run(
-    visit: Callable[[Any, tuple[Array, ...]], tuple[Any, None]],
-    start: Any,
-    coefficients: tuple[np.ndarray, ...],
-) -> Any:
+    denoise: Denoise, start: Array, coefficients: Coefficients, draw: Draw | None = None
+) -> Array:
+    extrapolates, draws = coefficients.change.any(), coefficients.fresh.any()
+
+    def visit(
+        carry: tuple[Array, Array | None], step: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array | None], None]:
+        x, previous = carry
+        i, clean_share, noisy_share, change, fresh_share = step
+        clean = guess = denoise(x, i)
+        if previous is not None:
+            guess = clean + change * (clean - previous)
+        x = clean_share * guess + noisy_share * x
+        if draws and draw is not None:
+            x = x + fresh_share * draw(i)
+        return (x, None if previous is None else clean), None
+
     steps = (
-        jnp.arange(len(coefficients[0]), dtype=jnp.int32),
-        *(jnp.asarray(each, jnp.float32) for each in coefficients),
+        jnp.arange(len(coefficients.clean), dtype=jnp.int32),
+        *(jnp.asarray(each, jnp.float32) for each in dataclasses.astuple(coefficients)),
     )
-    return jax.lax.scan(visit, start, steps)[0]
+    previous = jnp.zeros_like(start) if extrapolates else None
+    return jax.lax.scan(visit, (start, previous), steps)[0][0]

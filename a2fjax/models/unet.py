@@ -11,16 +11,17 @@ with Latent Diffusion Models" (cross-attention in each level), Perez et al. 2018
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from a2fjax import rig
 from a2fjax.batch import Batch
-from a2fjax.configuration import DiffusionConfig, EncoderConfig
+from a2fjax.configuration import DiffusionConfig, EncoderConfig, UNetConfig
 from a2fjax.models import conditioning
 from a2fjax.models.attention import Attention, keys_and_values
 from a2fjax.models.backbone import Backbone, channel_dropout
@@ -29,8 +30,14 @@ from a2fjax.models.feature_fusion import AudioFeatures
 STEP_WIDTH = 128
 """Width of the embedding of the noise level."""
 
-_FREQUENCIES = 16
-_SNR_RANGE = 8.0
+FREQUENCIES = np.exp2(np.linspace(-1.0, 5.0, 16))
+"""Of the sines and cosines in the embedding of the noise level, in half turns."""
+
+SNR_RANGE = 8.0
+"""Largest |log(alpha / sigma)| that the embedding tells apart."""
+
+LEAST_SHARE = 1e-6
+"""Smaller shares of signal or noise count as this."""
 
 Conditions = dict[str, Any]
 """Inputs of the U-Net that are constant over the steps.
@@ -87,6 +94,43 @@ def attentions(widths: Sequence[int], blocks: int) -> list[tuple[str, int]]:
     return [(f"down_{i}_{b}", i) for i in range(len(widths)) for b in range(blocks)]
 
 
+def assembled(
+    config: UNetConfig,
+    coarse: Array,
+    audio: Array,
+    valid: Array,
+    emotion: Array,
+    identity: Sequence[Array],
+    project: Callable[[str, int, Array], tuple[Array, Array]],
+) -> Conditions:
+    """Returns the inputs of the U-Net; T is a multiple of `stride`.
+
+    Args:
+      config: of the U-Net.
+      coarse: [B, T, 72], coarse prediction.
+      audio: [B, T, A], zero where not valid.
+      valid: [B, T] bool.
+      emotion: [B, T, E], embedding.
+      identity: its embedding [B, D], or nothing.
+      project: (name of an attention layer, level, audio of the level) -> keys and values.
+    """
+    valid_at = valid_by_level(valid, len(config.widths))
+    emotion_at, audio_at = [emotion], [audio]
+    for level in range(len(config.widths) - 1):
+        emotion_at.append(pooled(emotion_at[level], valid_at[level]))
+        audio_at.append(pooled(audio_at[level], valid_at[level]))
+    sources = {
+        name: project(name, level, audio_at[level])
+        for name, level in attentions(config.widths, config.blocks)
+    }
+    out: Conditions = {
+        "coarse_prediction": coarse, "audio": audio, "valid": valid, "emotion": emotion_at,
+    }  # fmt: skip
+    if identity:
+        out["identity"] = identity[0]
+    return {**out, "sources": sources}
+
+
 class ConditionEncoder(nn.Module):
     """Computes everything that is constant over the steps; uses the collection "constants".
 
@@ -136,21 +180,11 @@ class ConditionEncoder(nn.Module):
             jnp.where(valid[..., None], padded(each, multiple), 0.0) for each in (audio, coarse)
         )
         *identity, emotion = embeddings
-        valid_at = valid_by_level(valid, len(unet.widths))
-        emotion_at, audio_at = [padded(emotion, multiple)], [audio]
-        for level in range(len(unet.widths) - 1):
-            emotion_at.append(pooled(emotion_at[level], valid_at[level]))
-            audio_at.append(pooled(audio_at[level], valid_at[level]))
-        sources = {
-            name: keys_and_values(audio_at[level], unet.widths[level], unet.heads, self.dtype, name)
-            for name, level in attentions(unet.widths, unet.blocks)
-        }
-        out: Conditions = {
-            "coarse_prediction": coarse, "audio": audio, "valid": valid, "emotion": emotion_at,
-        }  # fmt: skip
-        if identity:
-            out["identity"] = identity[0]
-        return {**out, "sources": sources}
+
+        def project(name: str, level: int, x: Array) -> tuple[Array, Array]:
+            return keys_and_values(x, unet.widths[level], unet.heads, self.dtype, name)
+
+        return assembled(unet, coarse, audio, valid, padded(emotion, multiple), identity, project)
 
 
 class ResidualBlock(nn.Module):
@@ -269,8 +303,7 @@ class UNet(nn.Module):
 
 def level_embedding(alpha: Array, sigma: Array) -> Array:
     """Returns log(alpha / sigma), clipped to ±8, with its sines and cosines [B, 2 F + 1]."""
-    tiny = 1e-6
-    size = jnp.log(jnp.maximum(alpha, tiny)) - jnp.log(jnp.maximum(sigma, tiny))
-    size = jnp.clip(size, -_SNR_RANGE, _SNR_RANGE) / _SNR_RANGE
-    angles = size[:, None] * jnp.pi * jnp.exp2(jnp.linspace(-1.0, 5.0, _FREQUENCIES))
+    signal, noise = (jnp.log(jnp.maximum(share, LEAST_SHARE)) for share in (alpha, sigma))
+    size = jnp.clip(signal - noise, -SNR_RANGE, SNR_RANGE) / SNR_RANGE
+    angles = size[:, None] * jnp.asarray(jnp.pi * FREQUENCIES, jnp.float32)
     return jnp.concatenate([size[:, None], jnp.sin(angles), jnp.cos(angles)], axis=-1)

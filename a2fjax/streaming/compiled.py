@@ -17,7 +17,7 @@ from a2fjax.streaming.contract import State, Step
 
 
 class CompiledStep:
-    """A step that is compiled at construction; calls never compile.
+    """A step that is compiled, and called once, at construction; calls never compile.
 
     Attributes:
       step: the step.
@@ -52,6 +52,9 @@ class CompiledStep:
             )
             .compile()
         )
+        # The first call allocates what the others reuse.
+        zeros = [np.zeros(shape, dtype) for _, shape, dtype in self._inputs]
+        jax.block_until_ready(self._compiled(self._weights, zeros[0], self._start, *zeros[1:]))
 
     def start(self) -> State:
         """Returns the state of streams at their start."""

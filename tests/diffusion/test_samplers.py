@@ -227,3 +227,24 @@ def test_an_unknown_sampler_is_named():
     levels = schedule.levels("cosine", 2)
     with pytest.raises(ValueError, match="'euler'.*dpm"):
         samplers.sample("euler", exact(levels), START[:1], levels, draw_from(0, (1, 3)))
+
+
+@pytest.mark.parametrize("name", samplers.NAMES)
+def test_coefficients_are_all_that_a_loop_needs(name):
+    levels = schedule.levels("cosine", 5)
+    own = samplers.coefficients(name, levels, eta=0.5)
+    draws = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+
+    def denoise(x, i):
+        return 0.3 * x + 0.1 * i
+
+    found = samplers.sample(
+        name, denoise, jnp.asarray(draws[0]), levels, lambda i: jnp.asarray(draws)[1 + i], eta=0.5
+    )
+    x, before = draws[0], 0.0
+    for i in range(5):
+        now = denoise(x, i)
+        x = own.clean[i] * (now + own.change[i] * (now - before)) + own.noisy[i] * x
+        x, before = x + own.fresh[i] * draws[1 + i], now
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    assert own.change[0] == 0

@@ -120,3 +120,24 @@ def streaming_run(tmp_path_factory, random_params):
 def streaming_bundle(streaming_run, compile_once, tmp_path_factory):
     out = tmp_path_factory.mktemp("bundles") / "streaming"
     return writer.export(streaming_run, out, ["onnx"], lookaheads_ms=[0])
+
+
+@pytest.fixture(scope="session")
+def diffusion_run(tmp_path_factory, random_params):
+    """A diffusion run that reads mel and meshes."""
+    return write_run(
+        tmp_path_factory.mktemp("export") / "diffusion",
+        random_params,
+        model={
+            **SMALL["model"],
+            "kind": "diffusion",
+            "unet": {"widths": (8, 12), "heads": 2, "window": 8},
+            "sample": {"steps": 3},
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def diffusion_bundle(diffusion_run, compile_once, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "diffusion"
+    return writer.export(diffusion_run, out, ["onnx"])
