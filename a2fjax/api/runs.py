@@ -11,11 +11,10 @@ from a2fjax.infer.chosen import Chosen
 
 if TYPE_CHECKING:
     from a2fjax.api.model import Model
-    from a2fjax.api.training import Run
 
 
 def choose(
-    run: str | os.PathLike[str] | Run | Model | Chosen,
+    run: str | os.PathLike[str] | Model | Chosen,
     step: int | None = None,
     lookahead_ms: int | None = None,
 ) -> Chosen:

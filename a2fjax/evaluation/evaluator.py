@@ -151,7 +151,7 @@ def _judge(
         return None
     found = judge.load(sync, unchecked=unchecked)
     for run in runs:
-        judge.refuse_if_trained_with(run, found, say=say)
+        judge.refuse_if_trained_with(str(run), found, say=say)
     if not found.passed:
         say(f"the judge {sync} did not pass its gate: --sync-unchecked is written into the report")
     return found

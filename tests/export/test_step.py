@@ -143,7 +143,7 @@ def test_streaming_equals_offline_for_any_blocks(streaming_bundle, predictor):
 def test_a_bundle_streams_at_the_look_ahead_that_is_asked_for(streaming_bundle, tmp_path, capsys):
     audio, found = streaming_bundle / "example" / "in.wav", {}
     for ms in (0, 100):
-        out = tmp_path / f"{ms}.csv"
+        out = tmp_path / f"{ms}.npz"
         words = ["infer", streaming_bundle, "--audio", audio, "--out", out, "--lookahead-ms", ms]
         assert main.main([*map(str, words)]) == 0
         found[ms] = formats.read(out).motion

@@ -92,8 +92,10 @@ def reseal_bundle(folder):
     """Gives the changed files of a bundle their digests, so that what reads them is reached."""
     reseal(folder / "config.json")
     path = folder / manifest.FILE
-    with contextlib.suppress(Exception):
-        values = json.loads(path.read_bytes()) if path.is_file() else {}
+    if not path.is_file() or path.stat().st_size > 1_000_000:
+        return
+    with contextlib.suppress(Exception):  # Damaged values fail in many ways.
+        values = json.loads(path.read_bytes())
         for name in values["files"]:
             if (folder / name).is_file() and (folder / name).stat().st_size < 10_000_000:
                 values["files"][name] = manifest.file_digest(folder / name)

@@ -166,12 +166,9 @@ class StepGraph(Graph):
         if self.lookahead_ms is not None or (StepGraph, None) not in source.shared:
             return {}
         inputs, motion, state = source.shared[StepGraph, None]
-        resets = inputs["reset"][:_EXAMPLE_CALLS].sum(0)
-        pauses = (~inputs["active"][:_EXAMPLE_CALLS]).sum(0)
-        rows = [0, int(np.argmax(1000 * np.minimum(resets, 1) + pauses))]
-        out = {name: value[:_EXAMPLE_CALLS, rows] for name, value in inputs.items()}
-        calls = motion[rows, :_EXAMPLE_CALLS].swapaxes(0, 1)[:, :, None]
-        return out | {"motion": calls} | {f"out.{k}": v[rows] for k, v in state.items()}
+        out = {name: value[:_EXAMPLE_CALLS, :2] for name, value in inputs.items()}
+        out["motion"] = motion[:2, :_EXAMPLE_CALLS].swapaxes(0, 1)[:, :, None]
+        return out | {f"out.{name}": value[:2] for name, value in state.items()}
 
     def _inputs(self, source: Source, recordings: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
@@ -186,6 +183,8 @@ class StepGraph(Graph):
         active = np.repeat(rng.random((-(-calls // 8), _ROWS)) < 0.8, 8, axis=0)[:calls]
         reset = rng.random(shape) < 0.01
         active[:, 0], reset[:, 0] = True, False
+        # The second stream has both within the calls of the example.
+        active[16:24, 1], reset[40:41, 1] = False, True
         inputs = {
             "audio": np.ascontiguousarray(audio.reshape(_ROWS, calls, HOP).swapaxes(0, 1)),
             "emotion": emotion,
