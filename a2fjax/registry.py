@@ -1,4 +1,4 @@
-"""Named implementations: models, losses, metrics, encoders, capture sources, graphs, formats.
+"""Named implementations: models, losses, metrics, encoders, sources, graphs, formats, listeners.
 
 Each kind has one `Registry`. Built-in entries are registered by import path, so that names and
 settings can be listed without importing what implements them. A plugin is an importable package
@@ -190,6 +190,7 @@ schedulers = Registry("scheduler")
 writers = Registry("animation format")
 graphs = Registry("graph")
 bundle_formats = Registry("bundle format")
+listeners = Registry("listener")
 
 # The built-in parts, by import path: names and settings are listed without what implements them.
 models.register(
@@ -253,3 +254,12 @@ graphs.register("identity", "a2fjax.export.graphs.identity:IdentityGraph")
 bundle_formats.register("onnx", "a2fjax.export.formats.onnx:Onnx")
 bundle_formats.register("pytorch", "a2fjax.export.formats.pytorch:PyTorch")
 bundle_formats.register("stablehlo", "a2fjax.export.formats.stablehlo:StableHlo")
+for _name, _target in {
+    "meter": "meter:Meter",
+    "livelink": "livelink:LiveLink",
+    "osc": "osc:Osc",
+    "vmc": "osc:Vmc",
+    "websocket": "websocket:WebSocket",
+    "file": "file:File",
+}.items():
+    listeners.register(_name, f"a2fjax.live.listeners.{_target}")

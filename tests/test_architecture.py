@@ -65,6 +65,7 @@ ALLOWED = {
     "streaming": FOUNDATION | {"audio", "models"},
     "infer": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"},
+    "live": FOUNDATION | {"audio", "animation", "streaming", "infer"},
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"},
     "export": FOUNDATION
