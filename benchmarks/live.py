@@ -52,10 +52,11 @@ class Times:
         self.at: list[float] = []
 
     def send(self, frame: session.Frame) -> None:
+        """Notes the time."""
         self.at.append(time.monotonic())
 
     def close(self) -> None:
-        pass
+        """Has nothing to end."""
 
 
 def paced(model: Predictor, seconds: float) -> None:
