@@ -1,4 +1,4 @@
-"""Named implementations: models, losses, metrics, encoders, capture sources, graphs, formats.
+"""Named implementations: models, losses, metrics, encoders, sources, graphs, formats, listeners.
 
 Each kind has one `Registry`. Built-in entries are registered by import path, so that names and
 settings can be listed without importing what implements them. A plugin is an importable package
@@ -191,6 +191,7 @@ writers = Registry("animation format")
 heads = Registry("head")
 graphs = Registry("graph")
 bundle_formats = Registry("bundle format")
+listeners = Registry("listener")
 
 # The built-in parts, by import path: names and settings are listed without what implements them.
 models.register(
@@ -264,3 +265,12 @@ graphs.register("denoise", "a2fjax.export.graphs.denoise:DenoiseGraph")
 bundle_formats.register("onnx", "a2fjax.export.formats.onnx:Onnx")
 bundle_formats.register("pytorch", "a2fjax.export.formats.pytorch:PyTorch")
 bundle_formats.register("stablehlo", "a2fjax.export.formats.stablehlo:StableHlo")
+for _name, _target in {
+    "meter": "meter:Meter",
+    "livelink": "livelink:LiveLink",
+    "osc": "osc:Osc",
+    "vmc": "osc:Vmc",
+    "websocket": "websocket:WebSocket",
+    "file": "file:File",
+}.items():
+    listeners.register(_name, f"a2fjax.live.listeners.{_target}")

@@ -66,6 +66,7 @@ ALLOWED = {
     "infer": FOUNDATION
     | {"audio", "encoders", "models", "data", "tasks", "training", "animation", "streaming"}
     | {"bundle"},
+    "live": FOUNDATION | {"audio", "animation", "streaming", "infer"},
     "evaluation": FOUNDATION
     | {"audio", "encoders", "metrics", "data", "tasks", "sync", "training", "animation", "infer"}
     | {"bundle"},

@@ -14,6 +14,8 @@ COMMANDS = {
     "evaluate": "measure a run, or any program's curves, on held-out clips, beside baselines",
     "compare": "lay reports of the same clips beside each other",
     "infer": "predict the motion for a recording",
+    "stream": "animate live audio and send the frames to programs that show them",
+    "serve": "animate many speakers over WebSocket and for NVIDIA's clients",
     "export": "write a run as a bundle: weights, graphs for other runtimes, manifest, card",
     "config": "print every key of an experiment with its value, default, meaning and bounds",
     "inspect": "describe a run, a dataset or an experiment",
