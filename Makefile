@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 AUDIO ?=
 # Extras of pyproject.toml to install with the package.
-EXTRAS ?= captures,demo,dev,export,view
+EXTRAS ?= captures,demo,dev,export,serve,view
 export PYTHONUNBUFFERED = 1
 # Without bytecode, each of the many processes that tests start compiles jax again (3 s).
 unexport PYTHONDONTWRITEBYTECODE
