@@ -30,6 +30,7 @@ def tuned(trained):
     return run
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_other_runs_average(trained, tuned, tmp_path):
     before, after = leaves(trained.run, 3), leaves(tuned, 3, "params")
     assert before.keys() == after.keys()

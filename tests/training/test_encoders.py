@@ -235,6 +235,7 @@ def test_only_the_trained_layers_move(tuned):
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_trained_part_only(tuned):
     _, run, done, before = tuned
     for item in checkpoints.ITEMS:
