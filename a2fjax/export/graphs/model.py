@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +13,11 @@ from jax import Array
 from a2fjax import rig
 from a2fjax.audio import HOP, SAMPLE_RATE, num_frames
 from a2fjax.batch import Batch
-from a2fjax.data import subjects
 from a2fjax.export.graph import Case, Graph, Tensor
 from a2fjax.export.graphs import identity, speech_level
 from a2fjax.export.source import Source
 from a2fjax.infer.predictor import Request
-from a2fjax.models import conditioning
+from a2fjax.models.condition_embeddings import given_identity
 from a2fjax.models.regression import Regression
 
 if TYPE_CHECKING:
@@ -83,7 +81,6 @@ class ModelGraph(Graph):
     def function(self, source: Source) -> Callable[..., tuple[Any, ...]]:
         """See `Graph`."""
         has_identity = source.has_identity
-        meshes = source.config.model.identity == "mesh"
         variables = jax.tree.map(jnp.asarray, source.variables)
         mean = source.mean_identity
         known = source.emotion_map
@@ -102,13 +99,13 @@ class ModelGraph(Graph):
                 frame_mask=jnp.ones((size, frames), bool),
                 length=(samples + HOP - 1) // HOP,
                 identity=jnp.zeros((size, points, 3)),
-                identity_mask=jnp.zeros(size, bool),
-                subject=jnp.full(size, subjects.UNKNOWN, jnp.int32),
+                identity_mask=jnp.ones(size, bool),
+                subject=jnp.zeros(size, jnp.int32),
                 emotion=emotion,
                 clip=jnp.zeros(size, jnp.int32),
                 start=jnp.zeros(size, jnp.int32),
             )
-            with nn.intercept_methods(_given_identity(vector, meshes)):
+            with given_identity(vector, source.backbone):
                 return (source.model.apply(variables, batch)["motion"],)
 
         return apply
@@ -120,8 +117,7 @@ class ModelGraph(Graph):
 
         inputs, outputs = self.inputs(source), self.outputs(source)
         g = GraphBuilder(f"a2fjax_{self.name}")
-        silence = np.asarray(source.model.audio_features.silence())
-        motion = regression.build(g, source, inputs, silence, self.half)
+        motion = regression.build(g, source, self.half)
         return g.finish(inputs, {"motion": motion}, outputs)
 
     def cases(self, source: Source, recordings: Sequence[np.ndarray]) -> Iterator[Case]:
@@ -180,23 +176,3 @@ class HalfModelGraph(ModelGraph):
     formats = ("onnx",)
     exact = False
     half = True
-
-
-def _given_identity(vector: Array | None, meshes: bool) -> Any:
-    """Returns what makes the network take its identity embedding as given.
-
-    Args:
-      vector: [B, E], sum of what the mesh and the training subject give; None for none.
-      meshes: whether the network reads meshes.
-    """
-
-    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name != "__call__" or vector is None:
-            return call(*args, **kwargs)
-        if isinstance(context.module, conditioning.IdentityEncoder):
-            return vector
-        if isinstance(context.module, conditioning.IdentityResidual):
-            return jnp.zeros_like(vector) if meshes else vector
-        return call(*args, **kwargs)
-
-    return intercept

@@ -34,13 +34,16 @@ def inside(g: GraphBuilder, like: str, length: str) -> str:
     return g.expand(g.cast(str(found), "float32"), 2)
 
 
-def build(g: GraphBuilder, source: Source, embedded: Sequence[str]) -> tuple[str, str]:
+def build(
+    g: GraphBuilder, source: Source, embedded: Sequence[str], *, half: bool = False
+) -> tuple[str, str]:
     """Adds the backbone to a graph with the inputs of `graphs.model.ModelGraph`.
 
     Args:
       g: the graph.
       source: the model.
-      embedded: from `conditions`.
+      embedded: from `conditions`; float16 if `half`.
+      half: compute the network in float16 from here on (`g.real`); signals stay float32.
 
     Returns:
       Frame vectors [T, B, W], and the number of frames [B] int64 of each recording.
@@ -57,6 +60,8 @@ def build(g: GraphBuilder, source: Source, embedded: Sequence[str]) -> tuple[str
     length = g.div(samples, g.constant(HOP, np.int64))
     x = g.mul(g.sub(x, silence), inside(g, x, length))
     x = g.add(g.pad(x, (0, config.past_frames, 0), (0, config.future_frames, 0)), silence)
+    if half:
+        x, g.real = g.cast(x, "float16"), "float16"
     for i in range(config.conv_layers):
         x = layers.conv_norm_gelu(g, x, backbone[f"conv_{i}"], backbone[f"norm_{i}"])
     x = layers.film(g, x, embedded, backbone["film"])
