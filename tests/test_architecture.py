@@ -114,7 +114,8 @@ PIPELINE_MAY |= {"a2fjax.animation"}
 PIPELINE_MAY |= {
     f"a2fjax.animation.{name}"
     for name in (
-        "columns curve_reader emotion livelink mesh npz_records row_times text_files tracks".split()
+        "columns curve_reader emotion livelink mesh mouth_close npz_records row_times text_files"
+        " tracks".split()
     )
 }
 PACKAGE = sorted((ROOT / "a2fjax").rglob("*.py"))

@@ -50,10 +50,6 @@ RATES = ("fpsexact", "fps", "exportfps", "framerate", "mocapframerate", "framesp
 """Names of a stated frame rate in JSON and NumPy archives, without case and underscores."""
 
 
-CONVENTION = "mouth_close_convention"
-"""Key under which JSON files and NumPy archives state the convention of mouthClose."""
-
-
 def rate(where: str, key: str, value: Any) -> float:
     """Returns a stated frame rate: a number, or a fraction as text.
 

@@ -255,7 +255,7 @@ class _Finder:
         return curve_rows.clocks([str(self.path)] * count, cells)
 
     def _mouth_close(self) -> str:
-        key = curve_rows.CONVENTION
+        key = mouth_close.KEY
         stated = next((node[key] for node in self.objects if key in node), "arkit")
         mouth_close.check(stated, f"{self.path}: {key}")
         return str(stated)

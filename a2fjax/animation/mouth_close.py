@@ -18,6 +18,9 @@ from a2fjax.errors import InputError, nearest
 
 CONVENTIONS = ("arkit", "nvidia")
 
+KEY = "mouth_close_convention"
+"""Key under which files state the convention."""
+
 _JAW, _CLOSE = rig.INDEX["jawOpen"], rig.INDEX["mouthClose"]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.animation import curve_reader, curve_rows, tracks
+from a2fjax.animation import curve_reader, mouth_close, tracks
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class JsonFormat:
             "fps": float(header.fps),
             "fps_exact": str(header.fps),
             **header.metadata,
-            curve_rows.CONVENTION: header.columns.mouth_close,
+            mouth_close.KEY: header.columns.mouth_close,
             "names": list(header.columns.names),
             "units": list(header.columns.units),
         }
@@ -129,7 +129,7 @@ class NpzFormat:
         arrays = {
             "names": np.array(header.columns.names),
             "units": np.array(header.columns.units),
-            curve_rows.CONVENTION: np.array(header.columns.mouth_close),
+            mouth_close.KEY: np.array(header.columns.mouth_close),
             "fps": np.float64(float(header.fps)),
             "fps_exact": np.array(str(header.fps)),
             "audio_rate": np.int64(16_000),

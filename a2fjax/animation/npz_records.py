@@ -59,8 +59,8 @@ def read(path: Path, resolver: Resolver) -> Rows:
     observed = arrays.get("observed")
     if observed is not None and observed.shape != (len(names),):
         raise InputError(f"{path}: observed has shape {observed.shape}, expected {len(names)}")
-    stated = str(arrays[curve_rows.CONVENTION]) if curve_rows.CONVENTION in arrays else "arkit"
-    mouth_close.check(stated, f"{path}: {curve_rows.CONVENTION}")
+    stated = str(arrays[mouth_close.KEY]) if mouth_close.KEY in arrays else "arkit"
+    mouth_close.check(stated, f"{path}: {mouth_close.KEY}")
     return Rows(
         names=names,
         values=values,

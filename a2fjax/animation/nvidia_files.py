@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from a2fjax import rig
-from a2fjax.animation import curve_rows, named_curves
+from a2fjax.animation import mouth_close, named_curves
 
 if TYPE_CHECKING:
     from a2fjax.animation.formats import Header
@@ -75,7 +75,7 @@ class OmniverseFormat:
             "trackPath": header.metadata.get("audio", ""),
             "numPoses": len(header.columns.names),
             "numFrames": header.frames,
-            curve_rows.CONVENTION: header.columns.mouth_close,
+            mouth_close.KEY: header.columns.mouth_close,
             "facsNames": list(header.columns.names),
         }
         self._file = open(path, "w", newline="", encoding="utf-8")

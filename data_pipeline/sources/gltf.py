@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import budgets
-from a2fjax.animation import curve_rows
+from a2fjax.animation import mouth_close
 from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh import morphs
@@ -154,7 +154,7 @@ def _mouth_close(document: morphs.Document, sampler: Any) -> str:
     """Returns the convention of mouthClose that the animation of a sampler states."""
     for animation in document.gltf.animations:
         if any(each is sampler for each in animation.samplers) and animation.extras:
-            return str(animation.extras.get(curve_rows.CONVENTION, "arkit"))
+            return str(animation.extras.get(mouth_close.KEY, "arkit"))
     return "arkit"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fjax import channel_orders
-from a2fjax.animation import curve_rows, mesh, mouth_close
+from a2fjax.animation import mesh, mouth_close
 from a2fjax.errors import InputError
 from data_pipeline.mesh.geometry import Vertices
 from data_pipeline.sources.frame_names import number_frames
@@ -74,7 +74,7 @@ def named_curves(
     Raises:
       InputError: weights that are not finite, a duplicate name, or an unknown convention.
     """
-    mouth_close.check(convention, f"{where}: {curve_rows.CONVENTION}")
+    mouth_close.check(convention, f"{where}: {mouth_close.KEY}")
     if not np.isfinite(weights).all():
         raise InputError(f"{where}: has weights that are not finite")
     known = []

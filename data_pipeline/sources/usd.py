@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from a2fjax import archives, budgets
-from a2fjax.animation import curve_rows
+from a2fjax.animation import mouth_close
 from a2fjax.animation.row_times import frame_numbers
 from a2fjax.errors import InputError
 from data_pipeline.mesh.file_checks import import_extra
@@ -345,7 +345,7 @@ def _animations(
     """Returns (time codes, curves and what of them is observed) by animation."""
     from pxr import UsdSkel
 
-    convention = str(stage.GetRootLayer().customLayerData.get(curve_rows.CONVENTION, "arkit"))
+    convention = str(stage.GetRootLayer().customLayerData.get(mouth_close.KEY, "arkit"))
     animations: dict[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = {}
     for prim in stage.Traverse():
         if not prim.IsA(UsdSkel.Animation):

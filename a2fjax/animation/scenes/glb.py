@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a2fjax import head_shapes, rig
-from a2fjax.animation import curve_rows
+from a2fjax.animation import mouth_close
 from a2fjax.animation.scenes import glb_reader, targets
 from a2fjax.errors import InputError
 
@@ -207,5 +207,5 @@ def _notes(header: Header) -> dict[str, Any]:
         "fps_exact": str(header.fps),
         "frames": header.frames,
         "rig": rig.FINGERPRINT,
-        curve_rows.CONVENTION: header.columns.mouth_close,
+        mouth_close.KEY: header.columns.mouth_close,
     }

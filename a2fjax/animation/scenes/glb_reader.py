@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from a2fjax import budgets, channel_orders
-from a2fjax.animation import curve_rows, mouth_close, tracks
+from a2fjax.animation import mouth_close, tracks
 from a2fjax.animation.scenes import targets
 from a2fjax.errors import InputError
 
@@ -107,8 +107,8 @@ def _read(path: Path, binary: _Binary) -> tracks.Track:
     budgets.check("frames_millions", len(times) / 1e6, path)
     values = binary.floats(sampler["output"]).reshape(len(times), count)
     notes = animation.get("extras") if isinstance(animation.get("extras"), dict) else {}
-    stated = notes.get(curve_rows.CONVENTION, "arkit")
-    mouth_close.check(stated, f"{path}: {curve_rows.CONVENTION}")
+    stated = notes.get(mouth_close.KEY, "arkit")
+    mouth_close.check(stated, f"{path}: {mouth_close.KEY}")
     try:
         motion, observed = channel_orders.from_names(values, names)
     except InputError as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a2fjax import budgets, head_shapes, rig
-from a2fjax.animation import curve_rows
+from a2fjax.animation import mouth_close
 from a2fjax.animation.scenes import targets
 from a2fjax.errors import InputError
 
@@ -144,7 +144,7 @@ def _scene(scene: targets.Targets, header: Header) -> tuple[Any, Any]:
         "creator": "a2fjax",
         "fps_exact": str(header.fps),
         "rig": rig.FINGERPRINT,
-        curve_rows.CONVENTION: header.columns.mouth_close,
+        mouth_close.KEY: header.columns.mouth_close,
     }
     root = UsdSkel.Root.Define(stage, "/Face")
     stage.SetDefaultPrim(root.GetPrim())
