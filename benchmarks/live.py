@@ -22,7 +22,6 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -120,10 +119,9 @@ async def speakers(model: Predictor, count: int, seconds: float) -> None:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add: Any = parser.add_argument
-    add("--run", help="run folder or bundle; default: random weights")
-    add("--seconds", type=float, default=30.0)
-    add("--speakers", default="1,10,20,40")
+    parser.add_argument("--run", help="run folder or bundle; default: random weights")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--speakers", default="1,10,20,40")
     args = parser.parse_args()
     load = os.getloadavg()
     print(f"{os.cpu_count()} cores, load before: {load[0]:.1f} {load[1]:.1f} {load[2]:.1f}")
