@@ -40,13 +40,13 @@ class LiveFeatures:
 
     Example:
         >>> from a2fjax.configuration import AudioConfig
-        >>> live = LiveFeatures(Frontend(AudioConfig(features=("mel", "pitch"))))
+        >>> live = LiveFeatures(Frontend(AudioConfig(features=("mel",))))
         >>> live.features(jnp.zeros((1, 3200))).shape
-        (1, 10, 83)
+        (1, 10, 80)
         >>> state = {name: jnp.zeros((1, *shape)) for name, shape in live.state_shapes.items()}
         >>> state, signals = live.advance(state, jnp.zeros((1, HOP)))
         >>> signals.shape
-        (1, 83)
+        (1, 80)
     """
 
     frontend: Frontend

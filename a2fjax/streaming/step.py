@@ -48,7 +48,7 @@ class StreamingStep:
     Example:
         >>> from a2fjax.configuration import AudioConfig, StreamingConfig
         >>> config = StreamingConfig(conv_width=8, recurrent_width=8, identity="none")
-        >>> model = StreamingRegression(config, AudioConfig())
+        >>> model = StreamingRegression(config, AudioConfig(features=("mel",)))
         >>> step = StreamingStep(model, lookahead=5)
         >>> weights = step.weights(model.init(jax.random.key(0), Batch.zeros(1, 8, 0)))
         >>> rows = jnp.ones(2, bool)

@@ -34,7 +34,7 @@ def line(frame: Frame) -> str:
 
     Example:
         >>> line(Frame(50, np.zeros(72), np.zeros(3), np.zeros(320), False))
-        '    1.00 s   jaw       lips       lids       -100 dB silent'
+        '    1.00 s   jaw       lips       lids        -100 dB silent'
     """
     motion = frame.motion
     level = 10 * np.log10(float(np.mean(np.square(frame.audio))) + 1e-10)
