@@ -433,7 +433,7 @@ def test_three_channels_at_7_khz_are_no_mistake(drive, tmp_path):
     assert done.code == 0 and all("done (" in line for line in done.err.splitlines())
     track = formats.read(tmp_path / "x.npz")
     assert track.motion.shape == (50, 72) and np.isfinite(track.motion).all()
-    assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.npz"]
+    assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.npz", "x.tongue_eyes.channels.csv"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

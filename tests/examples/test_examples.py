@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # The first ones make the data and the run that the others use.
 ORDER = ("load_and_plot", "train", "own_loss", "own_data")
 # tests/export runs the programs that animate a recording, or a live one, with a bundle.
-NO_NOTEBOOKS = {"tiny_data", "animate_numpy", "stream_numpy", "blender_import"}
+NO_NOTEBOOKS = {"tiny_data", "animate_numpy", "stream_numpy", "denoise_numpy", "blender_import"}
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,6 @@ def test_websocket_clients_get_json_or_binary():
     ):
         assert json.loads(text.recv(5))["channels"] == list(rig.CHANNELS)
         assert json.loads(binary.recv(5))["fps"] == 50
-        time.sleep(0.1)
         listener.send(sent)
         found = json.loads(text.recv(5))
         np.testing.assert_allclose(found["weights"], sent.motion, atol=1e-6)
@@ -213,13 +212,21 @@ def test_websocket_clients_get_json_or_binary():
     np.testing.assert_allclose(audio, sent.audio, atol=1e-4)
     with pytest.raises(InputError, match="cannot be bound"):
         hub_lib.make("websocket", str(port))
+    # A page that the user happens to visit must not get the microphone's audio.
+    for origin in ("https://example.com", "null", "http://localhost.example.com", "http://["):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://127.0.0.1:{port}/binary", origin=origin)
+    for origin in ("http://localhost:8000", "http://127.0.0.1", "http://[::1]:80"):
+        with connect(f"ws://127.0.0.1:{port}/", origin=origin) as client:
+            assert client.recv(5)
     listener.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(addresses.TOKEN_VARIABLE, "a-token-of-some-length")
         listener = hub_lib.make("websocket", f"0.0.0.0:{port}")
         with pytest.raises(InvalidStatus, match="401"):
             connect(f"ws://127.0.0.1:{port}/")
-        with connect(f"ws://127.0.0.1:{port}/?token=a-token-of-some-length") as client:
+        shown, page = f"ws://127.0.0.1:{port}/?token=a-token-of-some-length", "https://example.com"
+        with connect(shown, origin=page) as client:
             assert client.recv(5)
         listener.close()
 

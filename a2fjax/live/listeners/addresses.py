@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import os
 import socket
+from urllib.parse import urlsplit
 
 from a2fjax.errors import InputError
 
@@ -80,6 +81,22 @@ def is_local(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_local_page(origin: str) -> bool:
+    """Returns whether a page comes from this machine, by its `Origin`.
+
+    A page of a file has the origin "null", and so has a frame that any site shuts off: it is not
+    trusted.
+
+    Example:
+        >>> is_local_page("http://localhost:8000"), is_local_page("https://example.com")
+        (True, False)
+    """
+    try:
+        return is_local(urlsplit(origin).hostname or "")
     except ValueError:
         return False
 

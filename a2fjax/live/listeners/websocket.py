@@ -69,8 +69,16 @@ def library() -> Any:
     return server
 
 
-def check_token(token: str | None, connection: Any, request: Any) -> Any:
-    """Returns an answer that refuses a client without the token, or None."""
+def refuse(token: str | None, connection: Any, request: Any) -> Any:
+    """Returns an answer that refuses a client, or None for one that may connect.
+
+    Browsers let a page of any site connect to this machine. Without a token, only programs and
+    pages of this machine may; the header `Origin` tells, which scripts cannot change.
+    """
+    if token is None and not all(map(addresses.is_local_page, request.headers.get_all("Origin"))):
+        return connection.respond(
+            403, f"pages of other sites must show a token: set {addresses.TOKEN_VARIABLE}\n"
+        )
     query = parse_qs(urlsplit(request.path).query).get("token", [None])[0]
     if addresses.admits(token, request.headers.get("Authorization"), query):
         return None
@@ -125,9 +133,7 @@ class WebSocket:
             self._serve,
             host,
             port,
-            process_request=lambda connection, request: check_token(
-                self._token, connection, request
-            ),
+            process_request=lambda connection, request: refuse(self._token, connection, request),
             max_size=1024,
             close_timeout=1,
         )
@@ -136,9 +142,10 @@ class WebSocket:
         if len(self._clients) >= MOST_CLIENTS:
             await connection.close(1013, "full")
             return
-        await connection.send(greeting())
+        # Who has the greeting gets every frame from then on.
         self._clients[connection] = urlsplit(connection.request.path).path == "/binary"
         try:
+            await connection.send(greeting())
             async for _ in connection:
                 pass
         finally:

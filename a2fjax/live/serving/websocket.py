@@ -74,7 +74,7 @@ class Service:
             if self.draining:
                 return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
             return connection.respond(http.HTTPStatus.OK, "ready\n")
-        refused = frames_lib.check_token(self._token, connection, request)
+        refused = frames_lib.refuse(self._token, connection, request)
         if refused is not None:
             self._engine.counts.refused["token"] += 1
             return refused
