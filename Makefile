@@ -70,7 +70,7 @@ test-slow: setup
 # tasks, training, checkpoints, devices, compiled programs, inference. The other tests run on the
 # first Python only, because they use no other functions of these libraries.
 JAX_TESTS = tests/data/test_loader.py tests/encoders/test_wav2vec2.py tests/infer/test_predictor.py \
-  tests/infer/test_streaming.py tests/models/test_gru.py tests/plan tests/sharding \
+  tests/models/test_gru.py tests/plan tests/sharding tests/streaming/test_stream.py \
   tests/tasks/test_diffusion.py tests/tasks/test_regression.py tests/training
 test-jax: setup
 	@$(FAST) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" \
