@@ -88,20 +88,23 @@ class ChannelsFormat:
     It has no place for the convention of mouthClose, which is ARKit's.
     """
 
-    takes = ("order", "names_map")
+    takes: tuple[str, ...] = ("order", "names_map")
     read = staticmethod(read)
+    _time, _time_decimals, _prefix = "time", DECIMALS, ""
 
     def __init__(self, path: Path, header: Header):
         """Writes the header line."""
         self._fps, self._next, self._columns = header.fps, 0, header.columns
         self._file = open(path, "w", newline="", encoding="utf-8")
-        self._file.write(",".join(("time", *header.columns.names)) + "\n")
+        names = (self._prefix + name for name in header.columns.names)
+        self._file.write(",".join((self._time, *names)) + "\n")
 
     def write(self, motion: np.ndarray) -> None:
         """Appends motion [N, 72] in rig units."""
         for row in self._columns.values(motion).astype(np.float64).tolist():
             cells = ",".join(f"{v:.{DECIMALS}f}" for v in row)
-            self._file.write(f"{float(self._next / self._fps):.{DECIMALS}f},{cells}\n")
+            seconds = float(self._next / self._fps)
+            self._file.write(f"{seconds:.{self._time_decimals}f},{cells}\n")
             self._next += 1
 
     def close(self) -> None:

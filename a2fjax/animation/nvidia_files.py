@@ -28,35 +28,16 @@ if TYPE_CHECKING:
     from a2fjax.animation.formats import Header
 
 
-class NimFormat:
+class NimFormat(named_curves.ChannelsFormat):
     """Writes the CSV of the NIM's client; the companion holds the eye angles.
 
     Nothing in the file says which mouthClose it holds: it is ARKit's.
     """
 
+    takes = ()
     order = "nvidia68"
     companion = (".eyes.channels.csv", tuple(rig.EYE_ANGLES))
-    read = staticmethod(named_curves.read)
-
-    def __init__(self, path: Path, header: Header):
-        """Writes the header line."""
-        self._fps, self._next, self._columns = header.fps, 0, header.columns
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        names = (f"blendShapes.{name}" for name in header.columns.names)
-        self._file.write(",".join(("timeCode", *names)) + "\n")
-
-    def write(self, motion: np.ndarray) -> None:
-        """Appends motion [N, 72] in rig units."""
-        for row in self._columns.values(motion).astype(np.float64).tolist():
-            cells = ",".join(f"{value:.{named_curves.DECIMALS}f}" for value in row)
-            self._file.write(f"{float(self._next / self._fps):.9f},{cells}\n")
-            self._next += 1
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    abandon = close
+    _time, _time_decimals, _prefix = "timeCode", 9, "blendShapes."
 
 
 class OmniverseFormat:

@@ -14,8 +14,8 @@ from a2fjax.audio import HOP, num_frames
 from a2fjax.batch import Batch
 from a2fjax.configuration import DiffusionConfig
 from a2fjax.export.graph import Case, Tensor
-from a2fjax.export.graphs import identity, speech_level
-from a2fjax.export.graphs.model import ModelGraph
+from a2fjax.export.graphs import speech_level
+from a2fjax.export.graphs.model import ModelGraph, clip_inputs
 from a2fjax.export.source import Source
 from a2fjax.infer.predictor import Request, padded_length
 from a2fjax.models.condition_embeddings import given_identity
@@ -97,7 +97,7 @@ class ConditionsGraph(ModelGraph):
         return g.finish(self.inputs(source), outputs, self.outputs(source))
 
     def _case(self, source: Source, requests: Sequence[Request], name: str) -> Case:
-        inputs = given(source, requests)
+        inputs = clip_inputs(source, requests)
         size, frames = inputs["emotion"].shape[:2]
         expected = {
             "coarse": np.zeros((size, frames, rig.NUM_CHANNELS), np.float32),
@@ -118,30 +118,3 @@ class ConditionsGraph(ModelGraph):
 def encoder(source: Source) -> Callable[..., Any]:
     """Returns the product's condition encoder: (variables, batch) to conditions."""
     return jax.jit(source.model.encode_conditions)
-
-
-def given(source: Source, requests: Sequence[Request], multiple: int = 1) -> dict[str, np.ndarray]:
-    """Returns the inputs of "conditions" for clips.
-
-    Args:
-      source: the model.
-      requests: the clips, with emotions [T, 5].
-      multiple: frames are padded to a multiple of it.
-    """
-    size = len(requests)
-    frames = max(num_frames(len(request.audio)) for request in requests)
-    frames = -(-frames // multiple) * multiple
-    inputs = {
-        "audio": np.zeros((size, HOP * frames), np.float32),
-        "samples": np.array([len(r.audio) for r in requests], np.int32),
-        "speech_level": np.array([r.speech_level or 0.0 for r in requests], np.float32),
-    }
-    if source.has_identity:
-        vectors = [identity.vector(source, r.identity, r.subject) for r in requests]
-        inputs["identity"] = np.stack(vectors)
-    inputs["emotion"] = np.zeros((size, frames, rig.NUM_EMOTIONS), np.float32)
-    for i, request in enumerate(requests):
-        inputs["audio"][i, : len(request.audio)] = request.audio
-        assert request.emotion is not None
-        inputs["emotion"][i, : len(request.emotion)] = request.emotion
-    return inputs

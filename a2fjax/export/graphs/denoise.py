@@ -15,6 +15,7 @@ from a2fjax.configuration import DiffusionConfig
 from a2fjax.diffusion import guidance, samplers, schedule
 from a2fjax.export.graph import Case, Tensor
 from a2fjax.export.graphs import conditions
+from a2fjax.export.graphs.model import clip_inputs
 from a2fjax.export.source import Source
 from a2fjax.models import conditioning, unet
 from a2fjax.models.diffusion_checks import guidance_strengths
@@ -125,7 +126,7 @@ class DenoiseGraph(conditions.ConditionsGraph):
         clips = [recordings[i % len(recordings)][:n] for i, n in enumerate((100, 30_000, 61_000))]
         requests = [self._request(source, clip, i) for i, clip in enumerate(clips)]
         model, variables = source.model, source.predictor.params
-        inputs = conditions.given(source, requests, model.stride)
+        inputs = clip_inputs(source, requests, model.stride)
         frames = inputs["emotion"].shape[1]
         batch = source.predictor.stacked(requests, frames)
         found = conditions.encoder(source)(variables, batch)

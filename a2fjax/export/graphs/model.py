@@ -149,21 +149,11 @@ class ModelGraph(Graph):
 
     def _case(self, source: Source, requests: Sequence[Request], name: str) -> Case:
         motions = source.predictor.batch(requests)
-        size, frames = len(requests), max(len(motion) for motion in motions)
-        inputs: dict[str, np.ndarray] = {
-            "audio": np.zeros((size, HOP * frames), np.float32),
-            "samples": np.array([len(r.audio) for r in requests], np.int32),
-            "speech_level": np.array([r.speech_level or 0.0 for r in requests], np.float32),
-        }
-        if source.has_identity:
-            vectors = [identity.vector(source, r.identity, r.subject) for r in requests]
-            inputs["identity"] = np.stack(vectors)
-        inputs["emotion"] = np.zeros((size, frames, rig.NUM_EMOTIONS), np.float32)
+        inputs = clip_inputs(source, requests)
+        size, frames = inputs["emotion"].shape[:2]
         expected = np.zeros((size, frames, rig.NUM_CHANNELS), np.float32)
         valid = np.zeros((size, frames), bool)
-        for i, (request, motion) in enumerate(zip(requests, motions, strict=True)):
-            inputs["audio"][i, : len(request.audio)] = request.audio
-            inputs["emotion"][i, : len(motion)] = request.emotion
+        for i, motion in enumerate(motions):
             expected[i, : len(motion)] = motion
             valid[i, : len(motion)] = True
         return Case(name, inputs, {"motion": expected}, valid)
@@ -176,3 +166,32 @@ class HalfModelGraph(ModelGraph):
     formats = ("onnx",)
     exact = False
     half = True
+
+
+def clip_inputs(
+    source: Source, requests: Sequence[Request], multiple: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns the inputs of "model" for clips; "conditions" and "denoise" have them as well.
+
+    Args:
+      source: the model.
+      requests: the clips, with emotions [T, 5].
+      multiple: frames are padded to a multiple of it.
+    """
+    size = len(requests)
+    frames = max(num_frames(len(request.audio)) for request in requests)
+    frames = -(-frames // multiple) * multiple
+    inputs = {
+        "audio": np.zeros((size, HOP * frames), np.float32),
+        "samples": np.array([len(r.audio) for r in requests], np.int32),
+        "speech_level": np.array([r.speech_level or 0.0 for r in requests], np.float32),
+    }
+    if source.has_identity:
+        vectors = [identity.vector(source, r.identity, r.subject) for r in requests]
+        inputs["identity"] = np.stack(vectors)
+    inputs["emotion"] = np.zeros((size, frames, rig.NUM_EMOTIONS), np.float32)
+    for i, request in enumerate(requests):
+        inputs["audio"][i, : len(request.audio)] = request.audio
+        assert request.emotion is not None
+        inputs["emotion"][i, : len(request.emotion)] = request.emotion
+    return inputs
