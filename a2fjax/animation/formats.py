@@ -41,7 +41,7 @@ from a2fjax.errors import InputError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user may ask of files, beyond the frame rate.
+    """Options of written files, beside the frame rate.
 
     Attributes:
       order: columns, one of `channel_orders.ORDERS`; None for the format's own.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from a2fjax.animation import curve_reader, mouth_close, tracks
 from a2fjax.errors import InputError
 
 if TYPE_CHECKING:
+    from a2fjax.animation.file_columns import FileColumns
     from a2fjax.animation.formats import Header
 
 FORMAT = "a2fjax-animation"
@@ -41,8 +43,41 @@ def read(path: str | Path) -> tracks.Track:
     return tracks.Track(curves.motion, curves.times, curves.observed, curves.notes)
 
 
-class JsonFormat:
-    """Writes one JSON object frame by frame; numbers have six decimals."""
+class JsonRows:
+    """Writes a JSON object whose last entry is a list of frames, frame by frame, six decimals."""
+
+    def __init__(self, path: Path, columns: FileColumns, head: Mapping[str, Any], key: str):
+        """Writes everything before the frames.
+
+        Args:
+          path: of the file.
+          columns: of each frame.
+          head: entries before the frames.
+          key: name of the list of frames.
+        """
+        self._columns, self._empty = columns, True
+        self._file = open(path, "w", newline="", encoding="utf-8")
+        self._file.write(f"{json.dumps(head)[:-1]}, {json.dumps(key)}: [")
+
+    def write(self, motion: np.ndarray) -> None:
+        """Appends motion [N, 72] in rig units."""
+        values = self._columns.values(motion).astype(np.float64)
+        for row in np.round(values, DECIMALS).tolist():
+            self._file.write(("\n" if self._empty else ",\n") + json.dumps(row))
+            self._empty = False
+
+    def close(self) -> None:
+        """Completes the object."""
+        self._file.write("\n]}\n")
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class JsonFormat(JsonRows):
+    """The project's own JSON: names, units, metadata and frames."""
 
     takes = NAMED
     read = staticmethod(read)
@@ -60,26 +95,7 @@ class JsonFormat:
             "names": list(header.columns.names),
             "units": list(header.columns.units),
         }
-        self._columns = header.columns
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        self._empty = True
-        self._file.write(json.dumps(head)[:-1] + ', "frames": [')
-
-    def write(self, motion: np.ndarray) -> None:
-        """Appends motion [N, 72] in rig units."""
-        values = self._columns.values(motion).astype(np.float64)
-        for row in np.round(values, DECIMALS).tolist():
-            self._file.write(("\n" if self._empty else ",\n") + json.dumps(row))
-            self._empty = False
-
-    def close(self) -> None:
-        """Completes the object."""
-        self._file.write("\n]}\n")
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        super().__init__(path, header.columns, head, "frames")
 
 
 class ChannelsFormat:

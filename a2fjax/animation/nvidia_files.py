@@ -15,11 +15,8 @@ Both are read like any other file of named curves.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from a2fjax import rig
 from a2fjax.animation import mouth_close, named_curves
@@ -40,7 +37,7 @@ class NimFormat(named_curves.ChannelsFormat):
     _time, _time_decimals, _prefix = "timeCode", 9, "blendShapes."
 
 
-class OmniverseFormat:
+class OmniverseFormat(named_curves.JsonRows):
     """Writes Omniverse's JSON frame by frame; weights only, unless another order is asked for."""
 
     order = "rig68"
@@ -49,7 +46,6 @@ class OmniverseFormat:
 
     def __init__(self, path: Path, header: Header):
         """Writes everything before the frames."""
-        self._columns, self._empty = header.columns, True
         head = {
             "exportFps": float(header.fps),
             "fps_exact": str(header.fps),
@@ -59,21 +55,4 @@ class OmniverseFormat:
             mouth_close.KEY: header.columns.mouth_close,
             "facsNames": list(header.columns.names),
         }
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        self._file.write(json.dumps(head)[:-1] + ', "weightMat": [')
-
-    def write(self, motion: np.ndarray) -> None:
-        """Appends motion [N, 72] in rig units."""
-        values = self._columns.values(motion).astype(np.float64)
-        for row in np.round(values, named_curves.DECIMALS).tolist():
-            self._file.write(("\n" if self._empty else ",\n") + json.dumps(row))
-            self._empty = False
-
-    def close(self) -> None:
-        """Completes the object."""
-        self._file.write("\n]}\n")
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        super().__init__(path, header.columns, head, "weightMat")

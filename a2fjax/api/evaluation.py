@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -280,9 +281,9 @@ def _measured(
 
 def _else_at(chosen: Chosen, lookahead_ms: int | None) -> Chosen:
     """Returns a run at a look-ahead, unless it has its own."""
-    return (
-        chosen if chosen.lookahead_ms is not None else runs_lib.choose(chosen, None, lookahead_ms)
-    )
+    if chosen.lookahead_ms is not None:
+        return chosen
+    return dataclasses.replace(chosen, lookahead_ms=lookahead_ms)
 
 
 def _list(shards: Shards) -> list[str | Path] | None:

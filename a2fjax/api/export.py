@@ -73,7 +73,9 @@ def export(
     from a2fjax.export import writer
     from a2fjax.export.description import Rights
 
-    own = [] if chosen.lookahead_ms in (None, *lookaheads_ms) else [chosen.lookahead_ms]
+    lookaheads = list(lookaheads_ms)
+    if chosen.lookahead_ms is not None and chosen.lookahead_ms not in lookaheads:
+        lookaheads.append(chosen.lookahead_ms)
     return writer.export(
         chosen.run,
         folder,
@@ -81,7 +83,7 @@ def export(
         step=chosen.step,
         weights_file=weights,
         graphs=graphs,
-        lookaheads_ms=[*lookaheads_ms, *(ms for ms in own if ms is not None)],
+        lookaheads_ms=lookaheads,
         audio=audio,
         rights=Rights(license, tuple(datasets), tuple(languages)),
         say=say,

@@ -1,4 +1,4 @@
-"""What a caller may give as a run, and what was chosen of it."""
+"""Resolves the forms in which callers name a run to its folder, step and look-ahead."""
 
 from __future__ import annotations
 

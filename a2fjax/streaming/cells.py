@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -38,3 +39,15 @@ def gru(weights: Weights, x: Array, h: Array) -> Array:
 def rows(mask: Array, like: Array) -> Array:
     """Returns a mask [B] with the axes of `like`."""
     return mask.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def restarted(state: Mapping[str, Array], reset: Array) -> dict[str, Array]:
+    """Returns a state with zeros in the rows of `reset` [B]."""
+    return {name: jnp.where(rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()}
+
+
+def advanced(
+    state: Mapping[str, Array], new: Mapping[str, Array], active: Array
+) -> dict[str, Array]:
+    """Returns a state with the new values in the rows of `active` [B]."""
+    return {name: jnp.where(rows(active, x), new[name], x) for name, x in state.items()}

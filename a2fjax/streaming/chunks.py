@@ -168,9 +168,7 @@ class ChunkStep:
     ) -> tuple[Array, State]:
         """Hears one chunk; see `contract.Step`."""
         lengths, size = self.chunking, audio.shape[0]
-        state = {
-            name: jnp.where(cells.rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
-        }
+        state = cells.restarted(state, reset)
         chunk = audio.reshape(size, self.hop, HOP)
         level, gains = lax.scan(running_level.update, state["level"], chunk.swapaxes(0, 1))
         heard = state["frames"] + self.hop
@@ -216,9 +214,7 @@ class ChunkStep:
             "tail": tail,
             "frames": jnp.where(heard >= _WRAP, heard - _WRAP // 2, heard),
         }
-        return motion, {
-            name: jnp.where(cells.rows(active, x), new[name], x) for name, x in state.items()
-        }
+        return motion, cells.advanced(state, new, active)
 
 
 def _held(state: Mapping[str, Array], name: str, shape: tuple[int, ...], size: int) -> Array:

@@ -153,9 +153,7 @@ class StreamingStep:
         reset: Array,
     ) -> tuple[Array, State]:
         """Hears one hop; see `contract.Step`."""
-        state = {
-            name: jnp.where(cells.rows(reset, x), jnp.zeros_like(x), x) for name, x in state.items()
-        }
+        state = cells.restarted(state, reset)
         conditions = self._conditions(weights, identity, emotion)
         frames = audio.reshape(audio.shape[0], self.hop, HOP)
 
@@ -169,9 +167,7 @@ class StreamingStep:
             new, motion = lax.scan(frame, state, frames.swapaxes(0, 1))
             motion = motion.swapaxes(0, 1)
         motion = jnp.where(cells.rows(active, motion), motion, 0.0)
-        return motion, {
-            name: jnp.where(cells.rows(active, x), new[name], x) for name, x in state.items()
-        }
+        return motion, cells.advanced(state, new, active)
 
     @property
     def _has_identity(self) -> bool:

@@ -22,7 +22,7 @@ EYES = {
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What a scene needs of a head; lengths in metres.
+    """A head as scenes show it; lengths are in metres.
 
     Attributes:
       head: name of the head.

@@ -89,19 +89,19 @@ class UsdFormat:
 
 
 class UsdaFormat(UsdFormat):
-    """As text."""
+    """Writes USD as text."""
 
     ending = ".usda"
 
 
 class UsdcFormat(UsdFormat):
-    """As binary crate."""
+    """Writes USD as a binary crate."""
 
     ending = ".usdc"
 
 
 class UsdzFormat(UsdFormat):
-    """As package, with the sound in it where it is WAV, MP3 or M4A."""
+    """Writes a USD package; it contains the sound if that is WAV, MP3 or M4A."""
 
     ending = ".usdz"
 

@@ -27,7 +27,7 @@ class ReducedStepGraph(StepGraph):
         return (self,)
 
     def cases(self, source: Source, recordings: Sequence[np.ndarray]) -> Iterator[Case]:
-        """As `StepGraph`; rows that pause have no motion to lose."""
+        """Yields the cases of `StepGraph`; only frames of active rows count as valid."""
         for case in super().cases(source, recordings):
             yield dataclasses.replace(case, valid=case.inputs["active"].T)
 

@@ -64,7 +64,10 @@ def _choose(g: GraphBuilder, tone: str, height: str) -> str:
     costs = g.node("Split", cost, outputs=frames - 1, axis=1, num_outputs=frames - 1)
 
     def message(belief: str, number: int, axis: int) -> str:
-        """From one frame to the next; `axis` of the cost [B, 1, now, before] is the sender's."""
+        """Returns the message of one frame to the next.
+
+        `axis` is the sender's axis of the cost [B, 1, now, before].
+        """
         least = g.sub(g.expand(belief, 5 - axis), costs[number])
         return str(g.node("ReduceMax", least, g.ints(axis), keepdims=0))
 

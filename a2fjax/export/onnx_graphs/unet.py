@@ -35,7 +35,7 @@ def build_conditions(g: GraphBuilder, source: Source) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Level:
-    """What a level of the U-Net has, all constant over its layers.
+    """Values that all layers of one level of the U-Net share.
 
     Attributes:
       valid: [B, T, 1] float32.
@@ -119,7 +119,7 @@ def _level(
 
 
 def _pooled(g: GraphBuilder, x: str, valid: str) -> str:
-    """As `models.unet.pooled`; `valid` is [B, T, 1] float32."""
+    """Adds `models.unet.pooled`; `valid` is [B, T, 1] float32."""
     width = g.node("Shape", x, start=2, end=3)
     shape = g.concat(g.ints(0, -1, 2), str(width), axis=0)
     summed = g.sum(str(g.node("Reshape", g.mul(x, valid), shape)), 2)
@@ -133,7 +133,7 @@ def _any(g: GraphBuilder, valid: str) -> str:
 
 
 def _block(g: GraphBuilder, x: str, level: _Level, params: Mapping[str, Any]) -> str:
-    """As `models.unet.ResidualBlock`."""
+    """Adds `models.unet.ResidualBlock`."""
     h = g.mul(_silu(g, _norm(g, x, params["norm_0"])), level.valid)
     h = _norm(g, _conv(g, h, params["conv_0"]), params["norm_1"])
     h = _silu(g, layers.film(g, h, level.conditions, params["film"]))
@@ -151,7 +151,7 @@ def _attention(
     depth: int,
     over_context: Mapping[str, Any] | None,
 ) -> str:
-    """As `models.attention.Attention`.
+    """Adds `models.attention.Attention`.
 
     Args:
       g: the graph.
@@ -189,7 +189,7 @@ def _attention(
 
 
 def _level_embedding(g: GraphBuilder) -> str:
-    """As `models.unet.level_embedding` of the inputs `alpha` and `sigma`."""
+    """Adds `models.unet.level_embedding` of the inputs `alpha` and `sigma`."""
     alpha, sigma = (
         str(g.node("Log", g.at_least(name, unet.LEAST_SHARE))) for name in ("alpha", "sigma")
     )
